@@ -1,0 +1,75 @@
+/* context.h - gfl_context: allocator, logger, threads and the error text */
+#pragma once
+
+typedef struct gfl_context gfl_context;
+
+/* All memory of the objects made with a context comes from here.  Both functions or neither. */
+typedef struct gfl_allocator {
+    /* size > 0; at least 16-byte aligned, or NULL, which becomes GFL_E_MEMORY; any thread */
+    void *(*alloc)(void *user, size_t size);
+    /* p comes from alloc and is not NULL; any thread */
+    void (*free)(void *user, void *p);
+    void *user;
+} gfl_allocator;
+
+typedef enum gfl_log_level {
+    GFL_LOG_DEBUG = 0,
+    GFL_LOG_INFO = 1,
+    GFL_LOG_WARNING = 2,
+    GFL_LOG_ERROR = 3
+} gfl_log_level;
+
+/* Where messages go; without a logger there are none.  May be called from loader threads. */
+typedef struct gfl_logger {
+    void (*log)(void *user, gfl_log_level level, const char *message); /* one line, no newline */
+    void *user;
+} gfl_logger;
+
+/* One piece of a parallel loop. */
+typedef void (*gfl_task)(void *arg, int index);
+
+/* A host's own threads: run task(arg, i) for every i in 0..n-1, in any order, on any threads,
+ * and return when all are done. */
+typedef struct gfl_parallel {
+    void (*run)(void *user, int n, gfl_task task, void *arg);
+    void *user;
+} gfl_parallel;
+
+typedef enum gfl_device {
+    GFL_DEVICE_CPU = 0
+} gfl_device;
+
+/* Zero means the default everywhere. */
+typedef struct gfl_context_desc {
+    gfl_device device;
+    int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */
+    gfl_allocator allocator; /* zero: malloc and free */
+    gfl_logger logger;       /* zero: silence */
+    gfl_parallel parallel;   /* zero: the context's own pool of n_threads - 1 threads */
+    int portable;            /* 1: plain C kernels even where AVX2 is there (for tests) */
+} gfl_context_desc;
+
+/* gfl_context_create - open a context; everything else is made with one.
+ *
+ *   desc  NULL or zeroed for the defaults; borrowed until the call returns
+ *   out   yours; the context, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads
+ *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_DEVICE  threads could not be started
+ * Memory    destroy with gfl_context_destroy, after every object made with it.
+ * Threads   contexts are independent of each other.  One context, and the objects made with it,
+ *           serve one thread at a time; where an object allows more, its comment says so.
+ */
+GFL_API gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out);
+
+/* gfl_context_destroy - close a context; NULL is allowed. */
+GFL_API void gfl_context_destroy(gfl_context *context);
+
+/* gfl_context_error - the text of the last error: what, where, and what to do.
+ *
+ * Never NULL; "" before the first error.  Valid until the next call with this context. */
+GFL_API const char *gfl_context_error(const gfl_context *context);
+
+/* gfl_context_threads - how many threads the context computes with. */
+GFL_API int gfl_context_threads(const gfl_context *context);

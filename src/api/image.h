@@ -1,0 +1,17 @@
+/* image.h - gfl_image: pixels that belong to the caller */
+#pragma once
+
+typedef enum gfl_format {
+    GFL_FORMAT_RGB = 0, /* 3 bytes a pixel */
+    GFL_FORMAT_BGR = 1,
+    GFL_FORMAT_RGBA = 2, /* 4 bytes; alpha is ignored, not blended */
+    GFL_FORMAT_BGRA = 3,
+    GFL_FORMAT_GREY = 4 /* 1 byte, used for all three channels */
+} gfl_format;
+
+typedef struct gfl_image {
+    const uint8_t *pixels; /* u8 [height][width][channels of the format] */
+    int width, height;     /* pixels, 1..GFL_MAX_SIDE */
+    ptrdiff_t stride;      /* bytes from a row to the next, may be negative; 0 means no gap */
+    gfl_format format;
+} gfl_image;

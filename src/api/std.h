@@ -1,0 +1,4 @@
+/* std.h - the C headers that the public declarations need */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>

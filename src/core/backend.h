@@ -1,0 +1,172 @@
+/* backend.h - the two tables of operations: inference and training */
+#pragma once
+
+/* Everywhere: maps are f32 NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
+ * operation knows shapes, never networks.  Results do not depend on the number of threads. */
+
+enum { GFLI_BACKEND_VERSION = 1 };
+
+typedef struct gfli_conv_shape {
+    int in_c, out_c;
+    int kernel; /* 1, 3 or 7 (square) */
+    int stride, pad;
+    int groups;
+} gfli_conv_shape;
+
+static inline int gfli_conv_out(const gfli_conv_shape *s, int size) {
+    return (size + 2 * s->pad - s->kernel) / s->stride + 1;
+}
+
+static inline size_t gfli_conv_weights(const gfli_conv_shape *s) {
+    return (size_t)s->out_c * (size_t)(s->kernel * s->kernel) * (size_t)(s->in_c / s->groups);
+}
+
+/* From raw logits to boxes, for one image of a batch (spec 6, dialect mmdet). */
+typedef struct gfli_decode_opts {
+    float min_score, nms_iou;
+    int max_per_level, max_detections;
+    int n_classes, n_bins;              /* n_bins = reg_max + 1 */
+    int stride[GFL_LEVELS];
+    int height, width;                  /* resized, without padding: the clip */
+    float scale_x, scale_y;             /* resized / original */
+} gfli_decode_opts;
+
+/* One surviving detection and the location it comes from. */
+typedef struct gfli_decoded {
+    gfl_detection detection;
+    int level, y, x;
+} gfli_decoded;
+
+typedef struct gfli_backend {
+    int version;
+    const char *name;
+
+    /* Bytes of a convolution's weights in the form that conv wants. */
+    size_t (*conv_packed_size)(const gfli_conv_shape *s);
+    /* packed = the weights, each output channel o multiplied by scale[o] (NULL: by 1). */
+    void (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                      const float *scale, void *packed);
+    /* Bytes of scratch that conv wants for an input like x; one scratch serves all calls. */
+    size_t (*conv_scratch)(const gfl_context *context, const gfli_conv_shape *s, const gfli_map *x);
+    /* y = relu?(conv(x) + bias + residual); bias [out_c] or NULL, residual shaped as y or NULL
+     * (it may be y itself).  Every level of x gives the level of y. */
+    void (*conv)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                 const float *bias, const gfli_map *x, const gfli_map *residual, bool relu,
+                 const gfli_map *y, void *scratch);
+
+    /* 3x3, stride 2, padding 1, padding counts as minus infinity. */
+    void (*max_pool)(gfl_context *context, const gfli_map *x, const gfli_map *y);
+    /* y += nearest-upsample(x) to the size of y (spec 2). */
+    void (*upsample_add)(gfl_context *context, const gfli_map *x, const gfli_map *y);
+    /* y = relu(gamma * (x - mean) / sqrt(var + eps) + beta), statistics per image, level and
+     * group; y may be x.  stats [levels][n][groups][2] gets mean and 1/sqrt(var+eps). */
+    void (*group_norm)(gfl_context *context, const gfli_map *x, int groups, float eps,
+                       const float *gamma, const float *beta, const gfli_map *y, float *stats);
+    /* y = scale[level] * x; y may be x. */
+    void (*level_scale)(gfl_context *context, const gfli_map *x, const float *scale,
+                        const gfli_map *y);
+
+    /* Resize u8 pixels of any format to u8 RGB (or BGR) [out_h][out_w][3], OpenCV's bilinear, bit
+     * for bit (spec 7.2).  scratch: gfli resize_scratch bytes. */
+    size_t (*resize_scratch)(const gfl_context *context, int in_w, int in_h, int out_w, int out_h);
+    void (*resize)(gfl_context *context, const gfl_image *image, bool bgr, int out_w, int out_h,
+                   uint8_t *out, void *scratch);
+    /* Image `index` of y = (pixel - mean) / std for u8 [h][w][3], zero to the right and below;
+     * flip mirrors the columns of the image (not of the padding). */
+    void (*normalise)(gfl_context *context, const uint8_t *pixels, int w, int h, const float mean[3],
+                      const float std[3], bool flip, const gfli_map *y, int index);
+
+    /* Detections of image `index` of the batch, best first; returns how many.  out has room for
+     * opts->max_detections.  scratch: decode_scratch bytes. */
+    size_t (*decode_scratch)(const gfli_map *cls, const gfli_decode_opts *opts);
+    int (*decode)(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
+                  const gfli_decode_opts *opts, gfli_decoded *out, void *scratch);
+    /* p [n_bins] = softmax of the n_bins logits; the integral sum k * p[k] is returned. */
+    float (*integral)(const float *logits, int n_bins, float *p);
+} gfli_backend;
+
+extern const gfli_backend gfli_cpu;
+
+/* ---- training -------------------------------------------------------------------------------- */
+
+/* Ground truth of one image, boxes in the resized image's pixels. */
+typedef struct gfli_truth {
+    const float *boxes; /* [n][4] x1 y1 x2 y2 */
+    const int *labels;  /* [n] */
+    int n;
+    int pad_h, pad_w; /* the image's own size, padded to a multiple of 32: the valid cells */
+} gfli_truth;
+
+/* Who is assigned what, in the order of the pyramid's positions (level, image, y, x). */
+typedef struct gfli_assignment {
+    int32_t *gt; /* [points]: index of the image's box, -1 background, -2 outside the valid area */
+    int *n_pos;  /* [n] positives of each image */
+} gfli_assignment;
+
+typedef struct gfli_loss_opts {
+    int n_classes, n_bins;
+    int stride[GFL_LEVELS];
+    /* The two normalisers before their clamps (spec 5.4: N and A); negative: of this batch alone. */
+    double avg_pos, weight_sum;
+} gfli_loss_opts;
+
+typedef struct gfli_losses {
+    double cls[GFL_LEVELS], bbox[GFL_LEVELS], dfl[GFL_LEVELS];
+    double weight_sum;
+    int n_pos;
+} gfli_losses;
+
+typedef struct gfli_train_ops {
+    int version;
+
+    /* dx (=, or += when accumulate) the gradient of conv's input.  packed is made by
+     * conv_grad_pack from the (scaled) weights. */
+    size_t (*conv_grad_packed_size)(const gfli_conv_shape *s);
+    void (*conv_grad_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                           const float *scale, void *packed);
+    size_t (*conv_grad_scratch)(const gfl_context *context, const gfli_conv_shape *s,
+                                const gfli_map *x);
+    void (*conv_grad_input)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                            const gfli_map *dy, bool accumulate, const gfli_map *dx, void *scratch);
+    /* dweight OHWI and dbias [out_c] (or NULL), overwritten; all levels and images summed. */
+    void (*conv_grad_weight)(gfl_context *context, const gfli_conv_shape *s, const gfli_map *x,
+                             const gfli_map *dy, float *dweight, float *dbias, void *scratch);
+    /* dy = y > 0 ? dy : 0, in place. */
+    void (*relu_grad)(gfl_context *context, const gfli_map *y, const gfli_map *dy);
+    /* d (+)= s */
+    void (*add)(gfl_context *context, const gfli_map *s, bool accumulate, const gfli_map *d);
+    /* dx (=/+=): the first maximum in row-major window order gets the gradient. */
+    void (*max_pool_grad)(gfl_context *context, const gfli_map *x, const gfli_map *dy,
+                          bool accumulate, const gfli_map *dx);
+    /* dx (=/+=) sums of dy over the destinations of each source. */
+    void (*upsample_grad)(gfl_context *context, const gfli_map *dy, bool accumulate,
+                          const gfli_map *dx);
+    /* Gradient of relu(group_norm(x)): dy is w.r.t. the output y (after ReLU), dx may be dy.
+     * dgamma, dbeta [c] overwritten.  stats as group_norm wrote them. */
+    size_t (*group_norm_grad_scratch)(const gfl_context *context, const gfli_map *x);
+    void (*group_norm_grad)(gfl_context *context, const gfli_map *x, const gfli_map *y, int groups,
+                            const float *gamma, const float *stats, const gfli_map *dy,
+                            const gfli_map *dx, float *dgamma, float *dbeta, void *scratch);
+    /* dx = scale[l] * dy (dx may be dy), dscale[l] = sum of dy * x (x: the unscaled map). */
+    void (*level_scale_grad)(gfl_context *context, const gfli_map *x, const float *scale,
+                             const gfli_map *dy, const gfli_map *dx, float *dscale);
+
+    /* ATSS (spec 4).  shape: a map that gives n and the levels' sizes; data unused. */
+    size_t (*assign_scratch)(const gfl_context *context, const gfli_map *shape, int max_boxes);
+    void (*assign)(gfl_context *context, const gfli_map *shape, const int stride[GFL_LEVELS],
+                   const gfli_truth *truths, const gfli_assignment *out, void *scratch);
+    /* QFL, GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
+    size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls, const gfli_loss_opts *opts);
+    void (*losses)(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                   const gfli_truth *truths, const gfli_assignment *assigned,
+                   const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
+                   gfli_losses *out, void *scratch);
+
+    /* Sum of squares, in double, in a fixed order. */
+    double (*sum_squares)(gfl_context *context, const float *x, size_t n);
+    /* g' = clip * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v */
+    void (*sgd)(gfl_context *context, float *p, float *v, const float *g, size_t n, double lr,
+                double momentum, double decay, double clip, bool first);
+} gfli_train_ops;
+
+extern const gfli_train_ops gfli_cpu_train;

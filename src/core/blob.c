@@ -1,0 +1,2 @@
+/* blob.c - safetensors: reading and writing */
+#pragma once

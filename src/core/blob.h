@@ -1,0 +1,51 @@
+/* blob.h - safetensors: read with suspicion, write atomically */
+#pragma once
+
+typedef enum gfli_dtype {
+    GFLI_F32, GFLI_F16, GFLI_BF16, GFLI_F64, GFLI_I64, GFLI_I32, GFLI_I16, GFLI_I8, GFLI_U8, GFLI_BOOL
+} gfli_dtype;
+
+typedef struct gfli_tensor {
+    char *name;
+    gfli_dtype dtype;
+    int rank; /* 0..8 */
+    int64_t shape[8];
+    size_t count;       /* elements */
+    uint64_t offset;    /* bytes from the start of the file */
+    uint64_t bytes;
+} gfli_tensor;
+
+/* An open file (or caller's bytes): the header is in memory, the data is read on demand. */
+typedef struct gfli_blob {
+    gfl_context *context;
+    char *path;              /* for messages */
+    gfli_tensor *tensors;    /* sorted by name */
+    int n_tensors;
+    char **meta;             /* [2 * n_meta]: key, value */
+    int n_meta;
+    const uint8_t *bytes;    /* or NULL with fd */
+    uint64_t size;
+    int fd;
+} gfli_blob;
+
+gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out);
+gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t size, const char *name, gfli_blob *out);
+void gfli_blob_close(gfli_blob *blob);
+const gfli_tensor *gfli_blob_find(const gfli_blob *blob, const char *name);
+const char *gfli_blob_meta(const gfli_blob *blob, const char *key); /* NULL: absent */
+/* All elements as f32 (from any of the float types), or raw bytes. */
+gfl_status gfli_blob_read_f32(gfli_blob *blob, const gfli_tensor *tensor, float *out);
+gfl_status gfli_blob_read_raw(gfli_blob *blob, const gfli_tensor *tensor, void *out);
+
+/* Writing: declare everything, then the data in the same order; the file appears under its name
+ * (temporary name, fsync, rename) only when finish succeeds. */
+typedef struct gfli_blob_writer gfli_blob_writer;
+gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out);
+gfl_status gfli_blob_put_meta(gfli_blob_writer *w, const char *key, const char *value);
+gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank, const int64_t *shape);
+gfl_status gfli_blob_write(gfli_blob_writer *w, const void *data, size_t bytes); /* in declared order */
+gfl_status gfli_blob_finish(gfli_blob_writer *w); /* frees w, also on failure */
+void gfli_blob_abandon(gfli_blob_writer *w);      /* removes the temporary file; NULL allowed */
+
+float gfli_f16_to_f32(uint16_t h);
+float gfli_bf16_to_f32(uint16_t h);

@@ -1,0 +1,36 @@
+/* check.h - return early on failure, and sizes that cannot overflow */
+#pragma once
+
+#define GFLI_TRY(call)                                                                             \
+    do {                                                                                           \
+        gfl_status gfli_try_ = (call);                                                             \
+        if (gfli_try_ != GFL_OK) return gfli_try_;                                                 \
+    } while (0)
+
+#if defined(__GNUC__)
+#define GFLI_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define GFLI_RESTRICT              __restrict__
+#else
+#define GFLI_PRINTF(format, first)
+#define GFLI_RESTRICT
+#endif
+
+#define GFLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static inline int gfli_min(int a, int b) {
+    return a < b ? a : b;
+}
+
+static inline int gfli_max(int a, int b) {
+    return a > b ? a : b;
+}
+
+static inline int gfli_ceil_div(int a, int b) {
+    return (a + b - 1) / b;
+}
+
+/* *out = a * b, or false when that does not fit. */
+static inline bool gfli_mul(size_t a, size_t b, size_t *out) {
+    *out = a * b;
+    return a == 0 || *out / a == b;
+}

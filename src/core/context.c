@@ -1,0 +1,2 @@
+/* context.c - gfl_context: creation, error text, logging, memory */
+#pragma once

@@ -1,0 +1,59 @@
+/* context.h - what the implementation sees of a context: errors, memory, parallel loops */
+#pragma once
+
+typedef struct gfli_pool gfli_pool;
+
+struct gfl_context {
+    gfl_allocator allocator;
+    gfl_logger logger;
+    gfl_parallel parallel;
+    gfli_pool *pool; /* NULL with one thread or the caller's own threads */
+    int n_threads;
+    bool portable;
+    char error[1024];
+};
+
+/* Set the context's error text and return the status, so that a failure is one statement:
+ * return gfli_error(ctx, GFL_E_FORMAT, "%s: ...", path).  ctx may be NULL. */
+gfl_status gfli_error(gfl_context *context, gfl_status status, const char *format, ...)
+    GFLI_PRINTF(3, 4);
+
+/* Put "where: " in front of the text of an error that is being passed on; returns status. */
+gfl_status gfli_error_in(gfl_context *context, gfl_status status, const char *where);
+
+void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...)
+    GFLI_PRINTF(3, 4);
+
+/* 64-byte aligned memory, not cleared; *out is NULL and the error text says how much on failure.
+ * count * size may overflow: that is GFL_E_MEMORY too.  A size of 0 gives a valid pointer. */
+gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const char *what,
+                      void *out_pointer);
+gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const char *what,
+                       void *out_pointer);
+/* Grow *pointer_to_pointer to hold `need` elements, doubling *capacity; contents are kept. */
+gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
+                     size_t size, const char *what);
+/* Make *pointer_to_pointer hold exactly `need` elements or more; contents are lost. */
+gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                        size_t need, size_t size, const char *what);
+void gfli_free(gfl_context *context, void *pointer); /* NULL is allowed */
+gfl_status gfli_strdup(gfl_context *context, const char *text, char **out);
+
+/* fn(arg, task, slot) for every task in 0..n_tasks-1.  Tasks are handed out dynamically, so what a
+ * task computes may depend on its number only; slot < n_threads is for scratch memory. */
+typedef void (*gfli_task)(void *arg, int task, int slot);
+void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *arg);
+
+/* Plain threads with a lock and a signal, for loaders (core/os.c). */
+typedef struct gfli_thread {
+    pthread_t handle;
+    bool running;
+} gfli_thread;
+gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void *(*fn)(void *),
+                             void *arg);
+void gfli_thread_join(gfli_thread *thread);
+
+double gfli_seconds(void); /* monotonic clock */
+
+/* Does this CPU (and the context) allow AVX2 and FMA kernels? */
+bool gfli_has_avx2(const gfl_context *context);

@@ -1,0 +1,2 @@
+/* file.c - files that are whole or absent */
+#pragma once

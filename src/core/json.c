@@ -1,0 +1,2 @@
+/* json.c - a pull parser for JSON of any size */
+#pragma once

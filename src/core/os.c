@@ -1,0 +1,2 @@
+/* os.c - the operating system: threads, clock, CPU features */
+#pragma once

@@ -1,0 +1,2 @@
+/* rng.c - random numbers by counter */
+#pragma once

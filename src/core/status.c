@@ -1,0 +1,2 @@
+/* status.c - names of the status codes, and the version */
+#pragma once

@@ -1,0 +1,2 @@
+/* assign.c - ATSS: which locations learn which box */
+#pragma once

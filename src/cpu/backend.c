@@ -1,0 +1,2 @@
+/* backend.c - the CPU's table of inference operations */
+#pragma once

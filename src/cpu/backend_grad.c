@@ -1,0 +1,2 @@
+/* backend_grad.c - the CPU's table of training operations */
+#pragma once

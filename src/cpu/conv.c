@@ -1,0 +1,2 @@
+/* conv.c - implicit-GEMM convolution over NHWC pyramids */
+#pragma once

@@ -1,0 +1,2 @@
+/* conv_grad.c - gradients of convolution */
+#pragma once

@@ -1,0 +1,2 @@
+/* decode.c - from logits to boxes: threshold, top-k, integral of the distributions, clip */
+#pragma once

@@ -1,0 +1,2 @@
+/* image.c - OpenCV's bilinear resize, normalisation and padding */
+#pragma once

@@ -1,0 +1,2 @@
+/* losses.c - QFL, DFL and GIoU losses with their gradients */
+#pragma once

@@ -1,0 +1,2 @@
+/* nms.c - class-wise non-maximum suppression */
+#pragma once

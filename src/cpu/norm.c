@@ -1,0 +1,2 @@
+/* norm.c - GroupNorm with ReLU, statistics per image and level; the level scales */
+#pragma once

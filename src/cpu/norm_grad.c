@@ -1,0 +1,2 @@
+/* norm_grad.c - gradients of GroupNorm with ReLU and of the level scales */
+#pragma once

@@ -1,0 +1,2 @@
+/* optim.c - SGD with momentum and weight decay, gradient norm */
+#pragma once

@@ -1,0 +1,2 @@
+/* pool.c - max pooling and nearest upsampling */
+#pragma once

@@ -1,0 +1,2 @@
+/* coco.c - COCO annotations by a streaming reader */
+#pragma once

@@ -1,0 +1,2 @@
+/* dataset.c - gfl_dataset: access, summary */
+#pragma once

@@ -1,0 +1,2 @@
+/* dataset.h - gfl_dataset as the implementation sees it */
+#pragma once

@@ -1,0 +1,2 @@
+/* exif.c - the orientation tag of EXIF */
+#pragma once

@@ -1,0 +1,2 @@
+/* image.c - image files through stb_image, with our own checks */
+#pragma once

@@ -1,0 +1,2 @@
+/* coco_eval.c - COCO's box evaluation: accumulate and summarise */
+#pragma once

@@ -1,0 +1,2 @@
+/* evaluator.h - gfl_evaluator as the implementation sees it */
+#pragma once

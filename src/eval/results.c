@@ -1,0 +1,2 @@
+/* results.c - COCO result JSON in and out */
+#pragma once

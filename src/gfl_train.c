@@ -1,0 +1,43 @@
+/* gfl_train.c - training, data sets and COCO evaluation for gfl.h
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#define GFL_INTERNAL
+#include "gfl.h"
+
+#include "data/std.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "data/dataset.h"
+#include "eval/evaluator.h"
+#include "train/loader.h"
+#include "train/backward.h"
+#include "train/trainer.h"
+
+#include "cpu/conv_grad.c"
+#include "cpu/norm_grad.c"
+#include "cpu/pool_grad.c"
+#include "cpu/assign.c"
+#include "cpu/losses.c"
+#include "cpu/optim.c"
+#include "cpu/backend_grad.c"
+#include "data/exif.c"
+#include "data/image.c"
+#include "data/coco.c"
+#include "data/dataset.c"
+#include "eval/match.c"
+#include "eval/coco_eval.c"
+#include "eval/results.c"
+#include "train/sampler.c"
+#include "train/loader.c"
+#include "train/backward.c"
+#include "train/schedule.c"
+#include "train/trainer.c"
+#include "train/state.c"
+
+#ifdef __cplusplus
+}
+#endif

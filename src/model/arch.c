@@ -1,0 +1,2 @@
+/* arch.c - architectures: defaults, presets, checks */
+#pragma once

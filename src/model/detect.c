@@ -1,0 +1,2 @@
+/* detect.c - gfl_detector: pixels in, boxes out */
+#pragma once

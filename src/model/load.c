@@ -1,0 +1,2 @@
+/* load.c - weights in: names, shapes, metadata, reports */
+#pragma once

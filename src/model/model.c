@@ -1,0 +1,2 @@
+/* model.c - gfl_model: creation, packing, information */
+#pragma once

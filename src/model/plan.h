@@ -1,0 +1,69 @@
+/* plan.h - a network compiled for an input size: a flat list of steps over maps */
+#pragma once
+
+/* What a step does; one operation of the backend table each. */
+typedef enum gfli_op {
+    GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual) */
+    GFLI_OP_MAX_POOL,     /* out = max pool of in */
+    GFLI_OP_UPSAMPLE_ADD, /* out += upsample(in): out is also read */
+    GFLI_OP_GROUP_NORM,   /* out = relu(group_norm(in)) */
+    GFLI_OP_LEVEL_SCALE   /* out = scale[level] * in */
+} gfli_op;
+
+/* A parameter of the model as files know it.  Conv weights are kept OHWI, files have OIHW. */
+typedef struct gfli_param {
+    char *name; /* mmdetection's, e.g. backbone.layer1.0.conv1.weight */
+    int rank;
+    int64_t shape[4]; /* OIHW for convolutions */
+    size_t count;
+    float *data;      /* NULL after packing a model that is not trainable */
+    bool is_buffer;   /* running statistics: no gradient */
+    int stage;        /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
+    bool loaded;
+} gfli_param;
+
+/* One convolution with what is folded into it; indices into the model's parameters, -1: none. */
+typedef struct gfli_layer {
+    gfli_conv_shape shape;
+    int weight, bias;                     /* bias: only convolutions without batch norm */
+    int bn_gamma, bn_beta, bn_mean, bn_var;
+    void *packed;                         /* of the folded weights */
+    float *folded_bias;                   /* [out_c], or NULL */
+    float *folded_scale;                  /* [out_c] a = gamma / sqrt(var + eps), or NULL without bn */
+    int stage;
+} gfli_layer;
+
+/* A map of the plan.  Views (levels of a pyramid) share the memory of their parent. */
+typedef struct gfli_slot {
+    gfli_map map;     /* data is NULL until the plan is bound to memory */
+    int parent;       /* slot whose level this is, or -1 */
+    int level;        /* of the parent */
+    size_t offset;    /* floats from the start of the workspace (parents only) */
+    int first, last;  /* steps during which the contents matter */
+    const char *name; /* "C3", "P5", "cls_score" and so on, or NULL */
+} gfli_slot;
+
+typedef struct gfli_step {
+    gfli_op op;
+    int in, out, residual; /* slots; residual -1: none */
+    int layer;             /* GFLI_OP_CONV */
+    bool relu;
+    int gamma, beta;       /* GFLI_OP_GROUP_NORM: parameters */
+    int scale;             /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
+    int stats;             /* GFLI_OP_GROUP_NORM: floats from the start of the plan's stats */
+    int stage;             /* as gfli_param.stage */
+} gfli_step;
+
+typedef struct gfli_plan {
+    int batch, height, width; /* padded input */
+    bool training;            /* keeps every map; inference reuses memory by liveness */
+    gfli_slot *slots;
+    int n_slots;
+    gfli_step *steps;
+    int n_steps;
+    int input, cls, reg;      /* slots: network input, class logits, scaled box logits (pyramids) */
+    size_t workspace_floats;  /* all slots */
+    size_t stats_floats;
+    size_t scratch_bytes;
+    int64_t macs;
+} gfli_plan;

@@ -1,0 +1,2 @@
+/* save.c - weights out */
+#pragma once

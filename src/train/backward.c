@@ -1,0 +1,2 @@
+/* backward.c - the plan read in reverse: gradients of every parameter */
+#pragma once

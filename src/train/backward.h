@@ -1,0 +1,2 @@
+/* backward.h - the backward pass over a plan */
+#pragma once

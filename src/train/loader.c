@@ -1,0 +1,2 @@
+/* loader.c - threads that decode and augment ahead */
+#pragma once

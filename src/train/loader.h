@@ -1,0 +1,2 @@
+/* loader.h - batches: sampling, augmentation, decoding ahead */
+#pragma once

@@ -1,0 +1,2 @@
+/* sampler.c - the order of images in an epoch */
+#pragma once

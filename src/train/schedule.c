@@ -1,0 +1,2 @@
+/* schedule.c - learning rate: warm-up and steps */
+#pragma once

@@ -1,0 +1,2 @@
+/* state.c - training state out and in: exact resume */
+#pragma once

@@ -1,0 +1,2 @@
+/* trainer.c - gfl_trainer: one step after another */
+#pragma once

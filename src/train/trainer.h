@@ -1,0 +1,2 @@
+/* trainer.h - gfl_trainer as the implementation sees it */
+#pragma once
