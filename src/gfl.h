@@ -2,6 +2,11 @@
  *
  * SPDX-License-Identifier: MIT
  */
+#if (defined(GFL_INTERNAL) || defined(GFL_IMPLEMENTATION)) && !defined(_GNU_SOURCE) &&              \
+    !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L /* clock_gettime, fsync and pthreads under -std=c11 */
+#endif
+
 #ifndef GFL_H
 #define GFL_H
 

@@ -8,10 +8,10 @@
     } while (0)
 
 #if defined(__GNUC__)
-#define GFLI_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define GFLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #define GFLI_RESTRICT              __restrict__
 #else
-#define GFLI_PRINTF(format, first)
+#define GFLI_PRINTF(text, first)
 #define GFLI_RESTRICT
 #endif
 

@@ -1,2 +1,168 @@
 /* context.c - gfl_context: creation, error text, logging, memory */
 #pragma once
+
+gfl_status gfli_error(gfl_context *context, gfl_status status, const char *format, ...) {
+    if (!context) return status;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(context->error, sizeof context->error, format, args);
+    va_end(args);
+    return status;
+}
+
+gfl_status gfli_error_in(gfl_context *context, gfl_status status, const char *where) {
+    char text[sizeof context->error];
+    memcpy(text, context->error, sizeof text);
+    return gfli_error(context, status, "%s: %.900s", where, text);
+}
+
+void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...) {
+    if (!context || !context->logger.log) return;
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    context->logger.log(context->logger.user, level, text);
+}
+
+/* The pointer that the allocator gave stands just before the aligned one. */
+enum { GFLI_ALIGN = 64 };
+
+static void *gfli_align(void *raw) {
+    if (!raw) return NULL;
+    uintptr_t start = (uintptr_t)raw + sizeof(void *);
+    uintptr_t aligned = (start + GFLI_ALIGN - 1) / GFLI_ALIGN * GFLI_ALIGN;
+    ((void **)aligned)[-1] = raw;
+    return (void *)aligned;
+}
+
+gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const char *what,
+                      void *out_pointer) {
+    void *p = NULL;
+    size_t bytes;
+    bool fits = gfli_mul(count, size, &bytes) && bytes <= SIZE_MAX / 2;
+    if (fits)
+        p = gfli_align(context->allocator.alloc(context->allocator.user,
+                                                bytes + GFLI_ALIGN + sizeof(void *)));
+    memcpy(out_pointer, &p, sizeof p);
+    if (p) return GFL_OK;
+    if (!fits)
+        return gfli_error(context, GFL_E_MEMORY, "%s: %zu elements of %zu bytes overflow", what,
+                          count, size);
+    return gfli_error(context, GFL_E_MEMORY, "out of memory: %s wanted %zu bytes", what, bytes);
+}
+
+gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const char *what,
+                       void *out_pointer) {
+    GFLI_TRY(gfli_alloc(context, count, size, what, out_pointer));
+    void *p;
+    memcpy(&p, out_pointer, sizeof p);
+    memset(p, 0, count * size);
+    return GFL_OK;
+}
+
+void gfli_free(gfl_context *context, void *pointer) {
+    if (pointer) context->allocator.free(context->allocator.user, ((void **)pointer)[-1]);
+}
+
+gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
+                     size_t size, const char *what) {
+    if (need <= *capacity) return GFL_OK;
+    size_t wanted = *capacity < SIZE_MAX / 2 && 2 * *capacity > need ? 2 * *capacity : need;
+    if (wanted < 16) wanted = 16;
+    void *grown, *old;
+    GFLI_TRY(gfli_alloc(context, wanted, size, what, &grown));
+    memcpy(&old, pointer_to_pointer, sizeof old);
+    if (old) memcpy(grown, old, *capacity * size);
+    gfli_free(context, old);
+    memcpy(pointer_to_pointer, &grown, sizeof grown);
+    *capacity = wanted;
+    return GFL_OK;
+}
+
+gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                        size_t need, size_t size, const char *what) {
+    void *old, *none = NULL;
+    memcpy(&old, pointer_to_pointer, sizeof old);
+    if (old && need <= *capacity) return GFL_OK;
+    /* Freed before the larger one is asked for: the two never exist side by side. */
+    gfli_free(context, old);
+    memcpy(pointer_to_pointer, &none, sizeof none);
+    *capacity = 0;
+    GFLI_TRY(gfli_alloc(context, need, size, what, pointer_to_pointer));
+    *capacity = need;
+    return GFL_OK;
+}
+
+gfl_status gfli_strdup(gfl_context *context, const char *text, char **out) {
+    size_t size = strlen(text) + 1;
+    GFLI_TRY(gfli_alloc(context, size, 1, "a text", out));
+    memcpy(*out, text, size);
+    return GFL_OK;
+}
+
+static void *gfli_default_alloc(void *user, size_t size) {
+    (void)user;
+    return malloc(size);
+}
+
+static void gfli_default_free(void *user, void *p) {
+    (void)user;
+    free(p);
+}
+
+static gfl_status gfli_context_start_threads(gfl_context *context, const gfl_context_desc *desc) {
+    context->n_threads = desc->n_threads ? desc->n_threads : gfli_available_cpus();
+    context->parallel = desc->parallel;
+    if (context->parallel.run || context->n_threads == 1) return GFL_OK;
+    GFLI_TRY(gfli_pool_create(context, context->n_threads - 1, &context->pool));
+    context->parallel.run = gfli_pool_run;
+    context->parallel.user = context->pool;
+    return GFL_OK;
+}
+
+gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
+    if (!out) return GFL_E_ARG;
+    *out = NULL;
+    gfl_context_desc d;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!d.allocator.alloc != !d.allocator.free) return GFL_E_ARG;
+    if (d.n_threads < 0 || d.n_threads > GFLI_MAX_THREADS) return GFL_E_ARG;
+    if (d.device != GFL_DEVICE_CPU) return GFL_E_DEVICE;
+    if (!d.allocator.alloc) {
+        d.allocator.alloc = gfli_default_alloc;
+        d.allocator.free = gfli_default_free;
+    }
+    gfl_context boot;
+    memset(&boot, 0, sizeof boot);
+    boot.allocator = d.allocator;
+    gfl_context *context;
+    GFLI_TRY(gfli_calloc(&boot, 1, sizeof *context, "the context", &context));
+    context->allocator = d.allocator;
+    context->logger = d.logger;
+    context->portable = d.portable != 0;
+    gfl_status status = gfli_context_start_threads(context, &d);
+    if (status != GFL_OK) {
+        gfl_context_destroy(context);
+        return status;
+    }
+    *out = context;
+    return GFL_OK;
+}
+
+void gfl_context_destroy(gfl_context *context) {
+    if (!context) return;
+    gfli_pool_destroy(context, context->pool);
+    gfl_context copy = *context; /* the allocator must outlive the context's own memory */
+    gfli_free(&copy, context);
+}
+
+const char *gfl_context_error(const gfl_context *context) {
+    return context ? context->error : "";
+}
+
+int gfl_context_threads(const gfl_context *context) {
+    return context ? context->n_threads : 0;
+}

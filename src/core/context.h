@@ -1,6 +1,8 @@
 /* context.h - what the implementation sees of a context: errors, memory, parallel loops */
 #pragma once
 
+enum { GFLI_MAX_THREADS = 256 };
+
 typedef struct gfli_pool gfli_pool;
 
 struct gfl_context {
@@ -57,3 +59,4 @@ double gfli_seconds(void); /* monotonic clock */
 
 /* Does this CPU (and the context) allow AVX2 and FMA kernels? */
 bool gfli_has_avx2(const gfl_context *context);
+bool gfli_has_avx512(const gfl_context *context);
