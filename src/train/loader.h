@@ -1,2 +1,52 @@
 /* loader.h - batches: sampling, augmentation, decoding ahead */
 #pragma once
+
+/* One image as a step wants it: resized, not yet mirrored and not yet normalised.  The boxes are
+ * already those of the mirrored image when flip is set. */
+typedef struct gfli_sample {
+    int image;         /* index into the data set */
+    int width, height; /* resized */
+    bool flip;         /* mirror the columns while normalising */
+    uint8_t *pixels;   /* u8 [height][width][3], RGB or BGR */
+    float *boxes;      /* [n_boxes][4] x1 y1 x2 y2, resized pixels */
+    int *labels;       /* [n_boxes] */
+    int n_boxes;
+} gfli_sample;
+
+typedef struct gfli_batch {
+    gfli_sample *samples;
+    int n;
+    int height, width; /* of the padded input: multiples of 32 */
+    int epoch, index;
+} gfli_batch;
+
+typedef struct gfli_loader_opts {
+    int batch;
+    uint64_t seed;
+    int scale_long, scale_short;
+    int scale_short_min; /* > 0: the short side is drawn from [min, scale_short] */
+    bool bgr;
+    bool no_flip;
+    bool drop_empty;  /* leave out images without a box to train on */
+    bool no_grouping; /* batches may mix landscape and portrait */
+    int n_threads;    /* that decode ahead; 0: decode in gfli_loader_next */
+} gfli_loader_opts;
+
+typedef struct gfli_loader gfli_loader;
+
+/* The data set is borrowed; its summary says why when no image is left to train on (GFL_E_DATA). */
+gfl_status gfli_loader_create(gfl_context *context, const gfl_dataset *dataset,
+                              const gfli_loader_opts *opts, gfli_loader **out);
+void gfli_loader_destroy(gfli_loader *loader); /* NULL is allowed */
+
+/* Images that are trained on, and batches of an epoch (the same for every epoch). */
+int gfli_loader_images(const gfli_loader *loader);
+int gfli_loader_batches(const gfli_loader *loader, int epoch);
+
+/* Make the batch (epoch, index) the next one; any position, at any time.  Batches depend on the
+ * options, the epoch and the index alone, whatever the number of threads. */
+gfl_status gfli_loader_start(gfli_loader *loader, int epoch, int index);
+
+/* The next batch, valid until the next call; after an epoch's last one comes the next epoch.  A
+ * file that cannot be read is an error that names it; the loader stays at that batch. */
+gfl_status gfli_loader_next(gfli_loader *loader, const gfli_batch **out);
