@@ -1,0 +1,101 @@
+#!/bin/sh
+# What must hold for the files that users copy.  check_shipped.sh CHECK ROOT SCRATCH
+# Exit status 77: a tool that the check needs is not installed (CTest shows it as skipped).
+set -u
+check=$1 root=$2 scratch=$3/$1
+rm -rf "$scratch" && mkdir -p "$scratch" || exit 1
+cd "$root" || exit 1
+warn='-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror'
+shipped='gfl.h gfl_train.c'
+
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+
+need() {
+    command -v "$1" >/dev/null 2>&1 || { echo "skipped: no $1 here"; exit 77; }
+}
+
+# compiles CC CXX: declarations as C99 and C++11, everything as C11 and C++17, all in one unit.
+compiles() {
+    need "$1" && need "$2"
+    printf '#include "gfl.h"\nint main(void) { return gfl_version() == 0; }\n' > "$scratch/api.c"
+    printf '#define GFL_IMPLEMENTATION\n#include "gfl.h"\n#include "gfl_train.c"\n' \
+        > "$scratch/one.c"
+    "$1" -std=c99 $warn -I. -c "$scratch/api.c" -o "$scratch/a.o" || fail "$1: C99"
+    "$2" -x c++ -std=c++11 $warn -I. -c "$scratch/api.c" -o "$scratch/a.o" || fail "$2: C++11"
+    for std in c11 gnu17; do
+        "$1" -x c -std=$std $warn -I. -c "$scratch/one.c" -o "$scratch/one.o" || fail "$1: $std"
+    done
+    "$2" -x c++ -std=c++17 $warn -I. -c "$scratch/one.c" -o "$scratch/one_cxx.o" \
+        || fail "$2: C++17"
+    "$1" -x c -std=c11 $warn -DGFL_IMPLEMENTATION -c gfl.h -o "$scratch/gfl.o" || fail "$1: gfl.h"
+    "$1" -std=c11 $warn -c gfl_train.c -o "$scratch/train.o" || fail "$1: gfl_train.c"
+    "$1" "$scratch/api.c" -I. "$scratch/gfl.o" -o "$scratch/app" -lm -pthread \
+        || fail "$1: linking what only detects, without gfl_train.c"
+    "$scratch/app" || fail "version"
+}
+
+case $check in
+amalgamation_in_sync)
+    cc -std=c11 -O1 $warn scripts/amalgamate.c -o "$scratch/amalgamate" || exit 1
+    for f in $shipped; do
+        "$scratch/amalgamate" "src/$f" > "$scratch/$f" || exit 1
+        cmp -s "$scratch/$f" "$f" \
+            || fail "$f differs from src/: run \"make amalgamate\" and commit both"
+    done ;;
+compiles_gcc) compiles gcc g++ ;;
+compiles_clang) compiles clang clang++ ;;
+exported_names)
+    need nm
+    cc -x c -std=c11 -fPIC -fvisibility=hidden -DGFL_IMPLEMENTATION -c gfl.h -o "$scratch/gfl.o" &&
+        cc -std=c11 -fPIC -fvisibility=hidden -c gfl_train.c -o "$scratch/train.o" &&
+        cc -shared "$scratch/gfl.o" "$scratch/train.o" -o "$scratch/libgfl.so" -lm -pthread ||
+        exit 1
+    bad=$(nm -g --defined-only "$scratch/gfl.o" "$scratch/train.o" |
+        awk 'NF == 3 && $3 !~ /^gfli?_/ { print $3 }')
+    [ -z "$bad" ] || fail "objects define names of other people: $bad"
+    bad=$(nm -D --defined-only "$scratch/libgfl.so" |
+        awk 'NF == 3 && $3 !~ /^gfl_/ && $3 !~ /^(_init|_fini|__bss_start|_edata|_end)$/ \
+             { print $3 }')
+    [ -z "$bad" ] || fail "the shared library exports more than gfl_: $bad" ;;
+shipped_code_is_quiet)
+    # Comments and strings may say anything; calls may not.
+    for f in $shipped; do
+        cc -fpreprocessed -dD -E -P "$f" 2>/dev/null | sed 's/"\([^"\\]\|\\.\)*"//g' |
+            grep -nE '(^|[^A-Za-z0-9_.>])(printf|puts|putchar|perror|exit|_exit|abort|assert|getenv|setenv|rand|srand|signal|sigaction|system)[ ]*\(' \
+            > "$scratch/loud" && { cat "$scratch/loud"; fail "$f is not quiet"; }
+        LC_ALL=C grep -nP '[^\x00-\x7F]' "$f" && fail "$f is not ASCII"
+    done ;;
+stands_alone)
+    # A project outside the tree, with copies of the files and nothing else.
+    cp $shipped "$scratch" && cp examples/detect.c examples/embed.cc "$scratch" || exit 1
+    cd "$scratch" || exit 1
+    cc -c -x c -DGFL_IMPLEMENTATION gfl.h -o gfl.o && cc -c gfl_train.c &&
+        cc detect.c gfl.o gfl_train.o -o detect_c -lm -pthread || fail "a C program"
+    need c++
+    c++ -std=c++11 embed.cc gfl.o gfl_train.o -o embed -lm -pthread || fail "a C++ program" ;;
+installs)
+    need pkg-config
+    make -s config=release install DESTDIR="$scratch/root" PREFIX=/usr >"$scratch/log" 2>&1 ||
+        { cat "$scratch/log"; exit 1; }
+    export PKG_CONFIG_SYSROOT_DIR="$scratch/root" PKG_CONFIG_PATH="$scratch/root/usr/lib/pkgconfig"
+    cc $(pkg-config --cflags gfl) examples/detect.c -o "$scratch/app" $(pkg-config --libs gfl) ||
+        fail "a program built through pkg-config"
+    LD_LIBRARY_PATH="$scratch/root/usr/lib" "$scratch/app" >/dev/null 2>&1
+    [ $? -le 2 ] || fail "it does not start" 
+    need cmake
+    mkdir -p "$scratch/cmake" && cat > "$scratch/cmake/CMakeLists.txt" <<'EOF'
+cmake_minimum_required(VERSION 3.18)
+project(user C)
+find_package(gfl 0.1 REQUIRED)
+add_executable(app ${EXAMPLE})
+target_link_libraries(app gfl::gfl)
+EOF
+    cmake -S "$scratch/cmake" -B "$scratch/cmake/build" -DEXAMPLE="$root/examples/detect.c" \
+        -DCMAKE_PREFIX_PATH="$scratch/root/usr" >/dev/null && cmake --build "$scratch/cmake/build" \
+        >/dev/null || fail "a program built through CMake" ;;
+*) fail "no such check: $check" ;;
+esac
+exit 0
