@@ -1,0 +1,125 @@
+/* test_context.c - contexts, their threads, memory and random numbers */
+#include "test.h"
+
+static void add_task(void *arg, int task, int slot) {
+    CHECK(slot >= 0 && slot < 3);
+    __atomic_fetch_add((long *)arg, (long)task, __ATOMIC_RELAXED);
+}
+
+static void parallel_loops_do_every_task_once(void) {
+    gfl_context *context = test_context(3);
+    long sum = 0;
+    for (int i = 0; i < 500; i++) gfli_parallel_for(context, 37, add_task, &sum);
+    CHECK(sum == 500 * 37 * 36 / 2);
+    gfl_context_destroy(context);
+}
+
+static int hosted_calls;
+static void hosted_run(void *user, int n, gfl_task task, void *arg) {
+    CHECK(user == &hosted_calls);
+    hosted_calls++;
+    for (int i = n - 1; i >= 0; i--) task(arg, i);
+}
+
+static void a_host_may_bring_its_own_threads(void) {
+    gfl_context_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = 3;
+    desc.parallel.run = hosted_run;
+    desc.parallel.user = &hosted_calls;
+    gfl_context *context;
+    CHECK(gfl_context_create(&desc, &context) == GFL_OK);
+    long sum = 0;
+    gfli_parallel_for(context, 10, add_task, &sum);
+    CHECK(sum == 45 && hosted_calls == 1);
+    gfl_context_destroy(context);
+}
+
+static void descriptions_are_checked(void) {
+    gfl_context_desc desc;
+    gfl_context *context = (gfl_context *)&desc;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = -1;
+    CHECK(gfl_context_create(&desc, &context) == GFL_E_ARG && !context);
+    desc.n_threads = 100000;
+    CHECK(gfl_context_create(&desc, &context) == GFL_E_ARG);
+    memset(&desc, 0, sizeof desc);
+    desc.allocator.alloc = (void *(*)(void *, size_t))1;
+    CHECK(gfl_context_create(&desc, &context) == GFL_E_ARG);
+    memset(&desc, 0, sizeof desc);
+    desc.device = (gfl_device)7;
+    CHECK(gfl_context_create(&desc, &context) == GFL_E_DEVICE);
+    CHECK(gfl_context_create(NULL, NULL) == GFL_E_ARG);
+    gfl_context_destroy(NULL);
+    CHECK(!strcmp(gfl_context_error(NULL), ""));
+}
+
+static void memory_is_aligned_and_sizes_cannot_overflow(void) {
+    gfl_context *context = test_context(1);
+    for (size_t n = 0; n < 100; n++) {
+        void *p;
+        CHECK_OK(context, gfli_alloc(context, n, 3, "a test", &p));
+        CHECK(((uintptr_t)p & 63) == 0);
+        gfli_free(context, p);
+    }
+    void *p = context;
+    CHECK_ERROR(context, gfli_alloc(context, SIZE_MAX / 2, 3, "a test", &p), GFL_E_MEMORY,
+                "overflow");
+    CHECK(!p);
+    CHECK_ERROR(context, gfli_alloc(context, SIZE_MAX, 1, "a test", &p), GFL_E_MEMORY, "a test");
+    int *grown = NULL;
+    size_t capacity = 0;
+    for (int i = 0; i < 1000; i++) {
+        CHECK_OK(context, gfli_grow(context, &grown, &capacity, (size_t)i + 1, sizeof *grown, "x"));
+        grown[i] = i;
+    }
+    for (int i = 0; i < 1000; i++) CHECK(grown[i] == i);
+    gfli_free(context, grown);
+    gfl_context_destroy(context);
+}
+
+static void draws_depend_on_their_keys_alone(void) {
+    gfli_rng a = gfli_rng_make(1, 2, 3, 4), b = gfli_rng_make(1, 2, 3, 4);
+    gfli_rng c = gfli_rng_make(1, 3, 2, 4);
+    uint64_t first = gfli_rng_next(&a);
+    CHECK(first == gfli_rng_next(&b) && first != gfli_rng_next(&c));
+    int seen[7] = {0};
+    for (int i = 0; i < 7000; i++) {
+        int k = gfli_rng_below(&a, 7);
+        CHECK(k >= 0 && k < 7);
+        if (k >= 0 && k < 7) seen[k]++;
+    }
+    for (int k = 0; k < 7; k++) CHECK(seen[k] > 850 && seen[k] < 1150);
+    double sum = 0, squares = 0;
+    for (int i = 0; i < 20000; i++) {
+        double v = gfli_rng_normal(&a);
+        sum += v;
+        squares += v * v;
+    }
+    CHECK_NEAR(sum / 20000, 0, 0.03);
+    CHECK_NEAR(squares / 20000, 1, 0.05);
+}
+
+static void every_status_has_a_name(void) {
+    for (int s = 0; s >= (int)GFL_E_UNSUPPORTED; s--)
+        CHECK(!strncmp(gfl_status_name((gfl_status)s), "GFL_", 4));
+    CHECK(!strcmp(gfl_status_name((gfl_status)1), "unknown status"));
+    CHECK(gfl_version() == GFL_VERSION);
+    char text[32];
+    snprintf(text, sizeof text, "%d.%d.%d", GFL_VERSION_MAJOR, GFL_VERSION_MINOR,
+             GFL_VERSION_PATCH);
+    CHECK(!strcmp(text, GFL_VERSION_TEXT));
+}
+
+int main(int argc, char **argv) {
+    static const test_case cases[] = {
+        TEST(parallel_loops_do_every_task_once),
+        TEST(a_host_may_bring_its_own_threads),
+        TEST(descriptions_are_checked),
+        TEST(memory_is_aligned_and_sizes_cannot_overflow),
+        TEST(draws_depend_on_their_keys_alone),
+        TEST(every_status_has_a_name),
+        {0},
+    };
+    return test_main(argc, argv, cases);
+}
