@@ -1,2 +1,143 @@
-/* arch.c - architectures: defaults, presets, checks */
+/* arch.c - architectures: names, defaults, limits, channel counts */
 #pragma once
+
+static const gfli_depth gfli_depths[] = {{18, false, {2, 2, 2, 2}},
+                                         {34, false, {3, 4, 6, 3}},
+                                         {50, true, {3, 4, 6, 3}},
+                                         {101, true, {3, 4, 23, 3}}};
+
+const gfli_depth *gfli_arch_depth(int depth) {
+    for (size_t i = 0; i < GFLI_COUNT(gfli_depths); i++)
+        if (gfli_depths[i].depth == depth) return &gfli_depths[i];
+    return NULL;
+}
+
+static int gfli_stage_planes(const gfl_arch *arch, int stage) {
+    return arch->base_channels << (stage - 1);
+}
+
+int gfli_stage_out(const gfl_arch *arch, int stage) {
+    int planes = gfli_stage_planes(arch, stage);
+    return gfli_arch_depth(arch->depth)->bottleneck ? 4 * planes : planes;
+}
+
+int gfli_stage_width(const gfl_arch *arch, int stage) {
+    if (arch->groups == 1) return gfli_stage_planes(arch, stage);
+    return (arch->base_width << (stage - 1)) * arch->groups;
+}
+
+gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
+    static const struct {
+        const char *name;
+        int depth, groups, base_width;
+    } presets[] = {{"r18", 18, 1, 0},
+                   {"r34", 34, 1, 0},
+                   {"r50", 50, 1, 0},
+                   {"r101", 101, 1, 0},
+                   {"x101-32x4d", 101, 32, 4},
+                   {"x101-32x8d", 101, 32, 8}};
+    if (!name || !out) return GFL_E_ARG;
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < GFLI_COUNT(presets); i++) {
+        if (strcmp(name, presets[i].name) != 0) continue;
+        gfl_arch arch;
+        memset(&arch, 0, sizeof arch);
+        arch.depth = presets[i].depth;
+        arch.groups = presets[i].groups;
+        arch.base_width = presets[i].base_width;
+        return gfli_arch_resolve(NULL, &arch, out);
+    }
+    return GFL_E_ARG;
+}
+
+void gfli_arch_name(const gfl_arch *arch, char out[32]) {
+    if (arch->groups == 1)
+        snprintf(out, 32, "R%d", arch->depth);
+    else
+        snprintf(out, 32, "X%d-%dx%dd", arch->depth, arch->groups, arch->base_width);
+}
+
+static gfl_status gfli_check_range(gfl_context *context, const char *what, int value, int low,
+                                   int high) {
+    if (value >= low && value <= high) return GFL_OK;
+    return gfli_error(context, GFL_E_ARG, "%s is %d; it must be %d..%d", what, value, low, high);
+}
+
+static void gfli_default(int *value, int when_zero) {
+    if (*value == 0) *value = when_zero;
+}
+
+gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch *out) {
+    gfl_arch a = *in;
+    gfli_default(&a.depth, 50);
+    gfli_default(&a.groups, 1);
+    gfli_default(&a.base_width, 4);
+    gfli_default(&a.base_channels, 64);
+    gfli_default(&a.fpn_channels, 256);
+    gfli_default(&a.head_channels, 256);
+    gfli_default(&a.stacked_convs, 4);
+    gfli_default(&a.n_classes, 80);
+    gfli_default(&a.reg_max, 16);
+    const gfli_depth *depth = gfli_arch_depth(a.depth);
+    if (!depth)
+        return gfli_error(context, GFL_E_ARG, "depth is %d; it must be 18, 34, 50 or 101", a.depth);
+    GFLI_TRY(gfli_check_range(context, "groups", a.groups, 1, 256));
+    GFLI_TRY(gfli_check_range(context, "base_width", a.base_width, 1, 256));
+    GFLI_TRY(gfli_check_range(context, "base_channels", a.base_channels, 1, 1024));
+    GFLI_TRY(gfli_check_range(context, "fpn_channels", a.fpn_channels, 1, 4096));
+    GFLI_TRY(gfli_check_range(context, "head_channels", a.head_channels, GFLI_GN_GROUPS, 4096));
+    GFLI_TRY(gfli_check_range(context, "stacked_convs", a.stacked_convs, 1, 32));
+    GFLI_TRY(gfli_check_range(context, "n_classes", a.n_classes, 1, GFL_MAX_CLASSES));
+    GFLI_TRY(gfli_check_range(context, "reg_max", a.reg_max, 1, GFL_MAX_BINS - 1));
+    if (a.head_channels % GFLI_GN_GROUPS != 0)
+        return gfli_error(context, GFL_E_ARG,
+                          "head_channels is %d; it must be a multiple of %d, the groups of its "
+                          "group norms",
+                          a.head_channels, GFLI_GN_GROUPS);
+    if (a.groups > 1 && !depth->bottleneck)
+        return gfli_error(context, GFL_E_ARG,
+                          "groups is %d with depth %d; only depths 50 and 101 can be grouped",
+                          a.groups, a.depth);
+    if (a.groups == 1) a.base_width = 0;
+    if (a.dialect != GFL_DIALECT_MMDET)
+        return gfli_error(context, GFL_E_ARG, "dialect is %d; it must be GFL_DIALECT_MMDET",
+                          (int)a.dialect);
+    *out = a;
+    return GFL_OK;
+}
+
+gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *in,
+                                   gfl_preprocess *out) {
+    static const float mean[3] = {123.675f, 116.28f, 103.53f};
+    static const float deviation[3] = {58.395f, 57.12f, 57.375f};
+    gfl_preprocess p = *in;
+    bool blank = true;
+    for (int i = 0; i < 3; i++) blank = blank && p.mean[i] == 0 && p.std[i] == 0;
+    for (int i = 0; blank && i < 3; i++) {
+        p.mean[i] = mean[p.bgr ? 2 - i : i];
+        p.std[i] = deviation[p.bgr ? 2 - i : i];
+    }
+    for (int i = 0; i < 3; i++) {
+        if (!(fabsf(p.mean[i]) < FLT_MAX) || !(p.std[i] > 0 && p.std[i] < FLT_MAX))
+            return gfli_error(context, GFL_E_ARG,
+                              "channel %d: mean %g and std %g; the mean must be finite and the std "
+                              "positive",
+                              i, (double)p.mean[i], (double)p.std[i]);
+    }
+    gfli_default(&p.scale_long, 1333);
+    gfli_default(&p.scale_short, p.scale_long < 800 ? p.scale_long : 800);
+    GFLI_TRY(gfli_check_range(context, "scale_long", p.scale_long, 1, GFL_MAX_SIDE));
+    GFLI_TRY(gfli_check_range(context, "scale_short", p.scale_short, 1, p.scale_long));
+    p.bgr = p.bgr != 0;
+    *out = p;
+    return GFL_OK;
+}
+
+void gfli_resized_size(int width, int height, int scale_long, int scale_short, int *out_width,
+                       int *out_height) {
+    double by_long = (double)scale_long / gfli_max(width, height);
+    double by_short = (double)scale_short / gfli_min(width, height);
+    double s = by_long < by_short ? by_long : by_short;
+    *out_width = gfli_max(1, (int)(width * s + 0.5));
+    *out_height = gfli_max(1, (int)(height * s + 0.5));
+}

@@ -11,8 +11,8 @@ struct gfl_model {
     int n_params;
     gfli_layer *layers;
     int n_layers;
-    float *scales;      /* [GFL_LEVELS], copied by packing */
-    float *norms;       /* gamma and beta of the group norms, copied by packing: [n_norms][2][head_channels] */
+    int scale;                /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
+    float scales[GFL_LEVELS]; /* their values, copied by packing */
     bool trainable;
     gfl_tensor_report *reports;
     int n_reports;
@@ -26,9 +26,42 @@ void gfli_plan_destroy(gfl_context *context, gfli_plan *plan);
 /* Give every slot its place in workspace [plan->workspace_floats]. */
 void gfli_plan_bind(gfli_plan *plan, float *workspace);
 
-/* Run all steps.  stats [plan->stats_floats], scratch [plan->scratch_bytes]. */
+/* Run one step, or all of them.  stats [plan->stats_floats], scratch [plan->scratch_bytes]. */
+void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
+                    float *stats, void *scratch);
 void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
                        float *stats, void *scratch);
+
+/* Residual blocks of a depth, stage by stage. */
+typedef struct gfli_depth {
+    int depth;
+    bool bottleneck;
+    int blocks[4];
+} gfli_depth;
+const gfli_depth *gfli_arch_depth(int depth); /* NULL: no such depth */
+/* Channels of stage 1..4: at its output, and inside its blocks. */
+int gfli_stage_out(const gfl_arch *arch, int stage);
+int gfli_stage_width(const gfl_arch *arch, int stage);
+/* Replace zeros by defaults and check every field. */
+gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch *out);
+gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *in,
+                                   gfl_preprocess *out);
+/* "R50", "X101-32x4d": what papers call it. */
+void gfli_arch_name(const gfl_arch *arch, char out[32]);
+
+/* The tables of parameters and layers of model->arch, without data, in a state dict's order. */
+gfl_status gfli_model_describe(gfl_model *model);
+/* One fresh parameter; a function of seed and index alone. */
+void gfli_param_init(gfli_param *param, uint64_t seed, int index);
+
+/* Give parameter index its values. */
+typedef gfl_status (*gfli_fill)(void *arg, gfl_model *model, int index);
+/* Fill and pack everything; a model that is not trainable holds one layer's sources at a time. */
+gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg);
+/* A model with tables but no values; classes NULL: the default names. */
+gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
+                          const gfl_preprocess *preprocess, const gfl_class *classes,
+                          bool trainable, gfl_model **out);
 
 /* Fold batch norm and pack every layer from the parameters (all, or those of stage >= first). */
 gfl_status gfli_model_pack(gfl_model *model, int first_stage);

@@ -1,6 +1,9 @@
 /* plan.h - a network compiled for an input size: a flat list of steps over maps */
 #pragma once
 
+#define GFLI_NORM_EPS 1e-5f /* of batch norm and group norm alike */
+enum { GFLI_GN_GROUPS = 32, GFLI_STAGE_HEAD = 5 };
+
 /* What a step does; one operation of the backend table each. */
 typedef enum gfli_op {
     GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual) */
@@ -10,16 +13,27 @@ typedef enum gfli_op {
     GFLI_OP_LEVEL_SCALE   /* out = scale[level] * in */
 } gfli_op;
 
+/* How a parameter starts without a file (spec 1.4, 2, 3). */
+typedef enum gfli_init {
+    GFLI_INIT_ZERO,
+    GFLI_INIT_ONE,
+    GFLI_INIT_KAIMING, /* normal, fan out, gain of ReLU */
+    GFLI_INIT_XAVIER,  /* uniform */
+    GFLI_INIT_NORMAL,  /* standard deviation 0.01 */
+    GFLI_INIT_PRIOR    /* the class logit of probability 0.01 */
+} gfli_init;
+
 /* A parameter of the model as files know it.  Conv weights are kept OHWI, files have OIHW. */
 typedef struct gfli_param {
     char *name; /* mmdetection's, e.g. backbone.layer1.0.conv1.weight */
     int rank;
     int64_t shape[4]; /* OIHW for convolutions */
     size_t count;
-    float *data;      /* NULL after packing a model that is not trainable */
+    float *data;      /* of a model that is not trainable: group norms only, NULL otherwise */
     bool is_buffer;   /* running statistics: no gradient */
     int stage;        /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
-    bool loaded;
+    bool loaded;      /* from a file; otherwise initialised */
+    gfli_init init;
 } gfli_param;
 
 /* One convolution with what is folded into it; indices into the model's parameters, -1: none. */
@@ -27,9 +41,10 @@ typedef struct gfli_layer {
     gfli_conv_shape shape;
     int weight, bias;                     /* bias: only convolutions without batch norm */
     int bn_gamma, bn_beta, bn_mean, bn_var;
-    void *packed;                         /* of the folded weights */
-    float *folded_bias;                   /* [out_c], or NULL */
-    float *folded_scale;                  /* [out_c] a = gamma / sqrt(var + eps), or NULL without bn */
+    int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */
+    void *packed;          /* of the folded weights */
+    float *folded_bias;    /* [out_c] beta - a * mean, or the bias, or NULL */
+    float *folded_scale;   /* [out_c] a = gamma / sqrt(var + eps); NULL without bn or training */
     int stage;
 } gfli_layer;
 
