@@ -21,21 +21,23 @@ typedef struct gfl_annotation {
 
 typedef struct gfl_image_info {
     gfl_id id;
-    const char *file_name; /* as in the file */
-    int width, height;     /* as in the file; 0 when it does not say */
+    const char *file_name;             /* as in the file; "" when it does not say */
+    int width, height;                 /* as in the file; 0 when it does not say */
     const gfl_annotation *annotations; /* [n_annotations], in file order */
     int n_annotations;
 } gfl_image_info;
 
-/* What was found while reading; every count that is not 0 deserves a warning. */
+/* What was found while reading; every count below the first line deserves a warning. */
 typedef struct gfl_dataset_summary {
-    int n_images, n_classes, n_annotations, n_empty_images; /* empty: no annotation at all */
-    int n_crowd, n_missing_iscrowd, n_missing_area;
-    int n_degenerate;          /* boxes under one pixel in a direction, or of no area: not trained on */
-    int n_outside;             /* boxes wholly outside their image: not trained on */
-    int n_partly_outside;      /* boxes that reach over the border by more than a pixel */
-    int n_duplicate_ids;       /* annotation ids used more than once */
-    int n_zero_ids;            /* annotations with id 0 (pycocotools mis-scores them) */
+    int n_images, n_classes, n_annotations, n_crowd;
+    int n_empty_images;                    /* without any annotation */
+    int n_missing_iscrowd, n_missing_area; /* taken as 0 and as w * h */
+    int n_degenerate;     /* boxes under one pixel in a direction, or of no area: not trained on */
+    int n_outside;        /* boxes wholly outside their image: not trained on */
+    int n_partly_outside; /* boxes that reach over the border by more than a pixel */
+    int n_duplicate_ids;  /* annotations whose id an earlier one has */
+    int n_zero_ids;       /* annotations with id 0 (pycocotools mis-scores them) */
+    int n_strays;         /* annotations left out by skip_strays */
 } gfl_dataset_summary;
 
 /* Decoded pixels: RGB, 8 bit, EXIF orientation applied. */
@@ -44,35 +46,102 @@ typedef struct gfl_pixels {
     int width, height;
 } gfl_pixels;
 
-/* A caller's own source of pixels: fill out->rgb with memory from gfl_pixels_alloc.  Called from
- * loader threads, several at once. */
-typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image,
-                                     gfl_pixels *out);
+/* A caller's own source of pixels: fill out with memory from gfl_pixels_alloc.  Called from
+ * loader threads, several at once, each with a context of its own. */
+typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image, gfl_pixels *out);
 
 typedef struct gfl_dataset_opts {
     const char *image_dir;     /* where file_name is looked up; NULL: the folder of the JSON file */
     gfl_read_image read_image; /* instead of files */
     void *user;
+    int skip_strays; /* 1: leave out annotations of unlisted images or classes; 0: an error */
 } gfl_dataset_opts;
 
+/* gfl_dataset_load_coco - read an annotation file in COCO's format.
+ *
+ * Keys and sections may come in any order, ids may be numbers or texts, and keys that are not
+ * needed are stepped over.  Label k is the k-th category by ascending id (numbers before texts).
+ * The images themselves are not opened.
+ *
+ *   context    the data set is made with it
+ *   json_path  borrowed until the call returns
+ *   opts       NULL, or zeroed with the fields you care about set; copied
+ *   out        yours; the data set, or NULL on error
+ *
+ * Errors    GFL_E_IO      the file cannot be read
+ *           GFL_E_FORMAT  it is not JSON; the text says at which line
+ *           GFL_E_DATA    it contradicts itself: an id used twice or unknown, a box that is no box
+ *           GFL_E_MEMORY  memory grows with the number of annotations, not with the file
+ * Memory    destroy with gfl_dataset_destroy, before the context.
+ * Threads   read-only once loaded: any number of threads, each with a context of its own.
+ */
 GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
                                          const gfl_dataset_opts *opts, gfl_dataset **out);
+
+/* gfl_dataset_load_coco_memory - the same from the file's bytes, borrowed until the call returns.
+ * Without image_dir file names are relative to the working directory. */
 GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
                                                 const gfl_dataset_opts *opts, gfl_dataset **out);
+
+/* gfl_dataset_destroy - free a data set; NULL is allowed. */
 GFL_API void gfl_dataset_destroy(gfl_dataset *dataset);
 
+/* gfl_dataset_get_summary - counts of what is in the file, and of what looks wrong. */
 GFL_API void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *out);
+
+/* gfl_dataset_n_images, gfl_dataset_n_classes - sizes; images are in file order. */
 GFL_API int gfl_dataset_n_images(const gfl_dataset *dataset);
 GFL_API int gfl_dataset_n_classes(const gfl_dataset *dataset);
+
+/* gfl_dataset_classes - [n_classes], owned by the data set.  Where the file's category ids are
+ * texts, the id of a class is its label plus 1. */
 GFL_API const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset);
-GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image, gfl_image_info *out);
 
-/* gfl_dataset_read - decode image i of the set. */
-GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image, gfl_pixels *out);
+/* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
+ * by the data set.
+ *
+ * Errors    GFL_E_ARG     a NULL, or no such image
+ */
+GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
+                                         gfl_image_info *out);
 
-/* gfl_image_read - decode a JPEG, PNG, BMP or PNM file (through stb_image, with our own checks). */
+/* gfl_dataset_read - decode an image of the set, from its file or through read_image.
+ *
+ * Errors    those of gfl_image_read; GFL_E_DATA where the file gives no name
+ * Memory    free the pixels with gfl_pixels_free.
+ */
+GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
+                                    gfl_pixels *out);
+
+/* gfl_image_read - decode a JPEG, PNG, BMP or binary PNM file to RGB.
+ *
+ * EXIF orientation is applied, grey replicated, alpha dropped without blending, and of 16-bit
+ * samples the high byte taken.  Damaged and truncated files are refused, as are those larger than
+ * GFL_MAX_SIDE, before any pixel is decoded.
+ *
+ *   context  receives the error text, which names the file
+ *   out      yours; zeroed on error
+ *
+ * Errors    GFL_E_IO           the file cannot be read
+ *           GFL_E_FORMAT       it is not an image, or is damaged
+ *           GFL_E_UNSUPPORTED  an image of a kind that is not read (CMYK, for one), or the
+ *                              library was built with GFL_NO_STB_IMAGE
+ *           GFL_E_MEMORY       the pixels do not fit
+ * Memory    free the pixels with gfl_pixels_free.  While decoding, stb_image takes its memory
+ *           from malloc, not from the context's allocator.
+ */
 GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);
+
+/* gfl_image_read_memory - the same from a file's bytes; name is for the error text. */
 GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                          const char *name, gfl_pixels *out);
+
+/* gfl_pixels_alloc - memory for an image of this size, from the context's allocator.
+ *
+ * Errors    GFL_E_ARG     a size outside 1..GFL_MAX_SIDE
+ *           GFL_E_MEMORY  the allocator said no
+ */
 GFL_API gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out);
+
+/* gfl_pixels_free - give the pixels back and zero the struct; twice is allowed. */
 GFL_API void gfl_pixels_free(gfl_context *context, gfl_pixels *pixels);

@@ -1,2 +1,94 @@
 /* dataset.c - gfl_dataset: access, summary */
 #pragma once
+
+bool gfli_annotation_degenerate(const gfl_annotation *a) {
+    return !(a->area > 0) || a->w < 1 || a->h < 1;
+}
+
+bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *a) {
+    if (image->width == 0 || image->height == 0) return false;
+    double w = fmin(a->x + a->w, image->width) - fmax(a->x, 0);
+    double h = fmin(a->y + a->h, image->height) - fmax(a->y, 0);
+    return w <= 0 || h <= 0;
+}
+
+bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a) {
+    return !a->crowd && !a->ignore && !gfli_annotation_degenerate(a) &&
+           !gfli_annotation_outside(image, a);
+}
+
+void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *out) {
+    if (dataset && out) *out = dataset->summary;
+}
+
+int gfl_dataset_n_images(const gfl_dataset *dataset) {
+    return dataset ? dataset->n_images : 0;
+}
+
+int gfl_dataset_n_classes(const gfl_dataset *dataset) {
+    return dataset ? dataset->n_classes : 0;
+}
+
+const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset) {
+    return dataset ? dataset->classes : NULL;
+}
+
+gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image, gfl_image_info *out) {
+    if (!dataset || !out) return GFL_E_ARG;
+    if (image < 0 || image >= dataset->n_images)
+        return gfli_error(dataset->context, GFL_E_ARG, "there is no image %d: the data set has %d",
+                          image, dataset->n_images);
+    *out = dataset->images[image];
+    return GFL_OK;
+}
+
+/* The path of an image's file; a file_name from the root of the file system stays as it is. */
+static gfl_status gfli_dataset_path(gfl_context *context, const gfl_dataset *dataset,
+                                    const char *file_name, char **out) {
+    size_t dir = file_name[0] == '/' ? 0 : strlen(dataset->image_dir), name = strlen(file_name);
+    bool slash = dir > 0 && dataset->image_dir[dir - 1] != '/';
+    GFLI_TRY(gfli_alloc(context, dir + name + 2, 1, "a file name", out));
+    memcpy(*out, dataset->image_dir, dir);
+    if (slash) (*out)[dir] = '/';
+    memcpy(*out + dir + slash, file_name, name + 1);
+    return GFL_OK;
+}
+
+static gfl_status gfli_dataset_call(gfl_context *context, const gfl_dataset *dataset, int image,
+                                    gfl_pixels *out) {
+    context->error[0] = 0;
+    gfl_status status = dataset->read_image(dataset->user, context, image, out);
+    char id[GFLI_ID_TEXT];
+    gfli_id_text(dataset->images[image].id, id);
+    if (status == GFL_OK && out->rgb && out->width >= 1 && out->height >= 1 &&
+        out->width <= GFL_MAX_SIDE && out->height <= GFL_MAX_SIDE)
+        return GFL_OK;
+    int width = out->width, height = out->height;
+    gfl_pixels_free(context, out);
+    if (status == GFL_OK)
+        return gfli_error(context, GFL_E_ARG,
+                          "read_image gave no pixels or an impossible size, %d x %d, for image %s",
+                          width, height, id);
+    if (context->error[0]) return status;
+    return gfli_error(context, status, "read_image could not read image %s", id);
+}
+
+gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
+                            gfl_pixels *out) {
+    if (!context || !dataset || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_dataset_read wants a data set and a place");
+    memset(out, 0, sizeof *out);
+    if (image < 0 || image >= dataset->n_images)
+        return gfli_error(context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
+                          dataset->n_images);
+    if (dataset->read_image) return gfli_dataset_call(context, dataset, image, out);
+    const gfl_image_info *info = &dataset->images[image];
+    char *path, id[GFLI_ID_TEXT];
+    if (!info->file_name[0])
+        return gfli_error(context, GFL_E_DATA, "%s: image %s has no file_name", dataset->name,
+                          gfli_id_text(info->id, id));
+    GFLI_TRY(gfli_dataset_path(context, dataset, info->file_name, &path));
+    gfl_status status = gfl_image_read(context, path, out);
+    gfli_free(context, path);
+    return status;
+}

@@ -1,2 +1,46 @@
 /* dataset.h - gfl_dataset as the implementation sees it */
 #pragma once
+
+typedef struct gfli_text_block gfli_text_block;
+
+struct gfl_dataset {
+    gfl_context *context;
+    char *name;      /* of the JSON file, for messages */
+    char *image_dir; /* "" means the working directory */
+    gfl_read_image read_image;
+    void *user;
+    gfl_image_info *images;
+    gfl_annotation *annotations; /* by image, in file order within one */
+    gfl_class *classes;
+    gfl_id *class_ids; /* as the file has them */
+    int n_images, n_annotations, n_classes;
+    gfl_dataset_summary summary;
+    gfli_text_block *texts; /* names and textual ids */
+};
+
+/* Ascending: numbers before texts, texts by their bytes. */
+int gfli_id_compare(gfl_id a, gfl_id b);
+
+/* The id as an error text shows it: 17, or "17" for a text. */
+enum { GFLI_ID_TEXT = 96 };
+const char *gfli_id_text(gfl_id id, char out[GFLI_ID_TEXT]);
+
+/* Ids in ascending order with the places they come from. */
+typedef struct gfli_id_entry {
+    gfl_id id;
+    int index;
+} gfli_id_entry;
+
+/* Stable; n entries of memory for the merge. */
+void gfli_id_sort(gfli_id_entry *entries, int n, gfli_id_entry *scratch);
+/* The index of an id in sorted entries, or -1. */
+int gfli_id_find(const gfli_id_entry *entries, int n, gfl_id id);
+
+/* A box under one pixel in a direction or of no area; one that does not touch its image.  (Spec
+ * 7.5, which tests the area field, not w * h.) */
+bool gfli_annotation_degenerate(const gfl_annotation *a);
+bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *a);
+
+/* Is the annotation a box to train on?  Crowds are not: the official recipe trains their regions
+ * as background. */
+bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a);
