@@ -1,6 +1,100 @@
 /* gfl.h - Generalized Focal Loss object detection: the API, and the CPU detector behind it.
  *
  * SPDX-License-Identifier: MIT
+ *
+ * DO THIS
+ *
+ *     #define GFL_IMPLEMENTATION      in ONE .c or .cpp file, before its first #include
+ *     #include "gfl.h"                everywhere
+ *
+ *     cc app.c -lm -pthread           detects
+ *     cc app.c gfl_train.c -lm -pthread      trains, evaluates and reads image files too
+ *
+ * or compile the header itself: cc -x c -DGFL_IMPLEMENTATION -c gfl.h.  C11 or C++17 for the
+ * implementation (gcc or clang, POSIX threads), C99 or C++11 for the declarations.
+ *
+ *     gfl_context *context;
+ *     gfl_model *model;
+ *     gfl_detector *detector;
+ *     gfl_detections found;
+ *     gfl_image image = {pixels, width, height, 0, GFL_FORMAT_RGB};
+ *     gfl_context_create(NULL, &context);
+ *     gfl_model_load(context, "weights.safetensors", NULL, &model);
+ *     gfl_detector_create(context, model, 0, &detector);
+ *     gfl_detect(detector, &image, 1, NULL, &found);
+ *     ... found.items[0..found.count) ...
+ *
+ * SWITCHES, to be defined before the header or on the compiler's command line
+ *
+ *     GFL_IMPLEMENTATION   this file brings the implementation
+ *     GFL_API              what stands before public functions; default visibility
+ *     GFL_NO_STB_IMAGE     gfl_train.c without stb_image: gfl_image_read answers
+ *                          GFL_E_UNSUPPORTED, data sets take their pixels from a callback
+ *
+ * OBJECTS
+ *
+ *     gfl_context    memory, threads, logger, error text; outlives everything made with it
+ *     gfl_model      architecture and weights; immutable once loaded, any number of detectors in
+ *                    any number of threads use it at once
+ *     gfl_detector   the workspace that runs a model: one a thread
+ *     gfl_dataset    COCO annotations and where their pixels come from; immutable once loaded
+ *     gfl_trainer    changes a trainable model step by step
+ *     gfl_evaluator  collects detections and computes COCO's numbers
+ *
+ * Whoever creates an object destroys it; destroy functions take NULL.  What an object was made
+ * from (context, model, data set) is borrowed and must outlive it.
+ *
+ * ERRORS
+ *
+ * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
+ * to do - is in gfl_context_error() of the context the object was made with.  After an error the
+ * object is as it was before the call unless the function says otherwise.  The library never
+ * exits, aborts, prints, installs signal handlers, or reads environment variables.
+ *
+ * MEMORY
+ *
+ * All of it comes from the context's allocator (image files are decoded by stb_image with malloc
+ * and then copied).  gfl_model_get_cost tells what a model and one input size will take; a
+ * detector's workspace grows to the largest input seen and is then reused: no allocation a call.
+ *
+ * THREADS
+ *
+ * Contexts are independent.  One context, with the objects made with it, serves one thread at a
+ * time.  To run one model from several threads, give each thread a context and a detector of its
+ * own on the same model.  A context computes on its own pool of threads, or on the caller's
+ * (gfl_parallel).  Loaders of a trainer run on threads of their own.
+ *
+ * UNITS AND LAYOUTS
+ *
+ * Boxes are corners x1 y1 x2 y2 in pixels, continuous coordinates with the origin at the top left
+ * corner of the top left pixel, no +1 anywhere.  Labels count from 0 in ascending category id.
+ * In comments: N images, H W rows and columns, C channels, K classes.
+ *
+ * DETERMINISM
+ *
+ * The same input, weights and seed give the same bits, whatever the number of threads and loaders,
+ * in training and in detection, on the same kind of CPU (kernels are chosen by instruction set).
+ * Training stopped after any step and resumed gives the same weights to the bit.
+ *
+ * PAPERS
+ *
+ *     Li et al., "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for
+ *         Dense Object Detection", NeurIPS 2020, arXiv:2006.04388
+ *     Zhang et al., "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive
+ *         Training Sample Selection" (ATSS), CVPR 2020, arXiv:1912.02424
+ *     Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, arXiv:1612.03144
+ *     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385
+ *     Xie et al., "Aggregated Residual Transformations for Deep Neural Networks", CVPR 2017
+ *     Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494
+ *     Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630
+ * Numbers follow MMDetection 3.3's GFL to the constant.
+ *
+ * NOT HERE
+ *
+ * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read and
+ * gfl_pixels are defined in gfl_train.c: a program that only detects does not link it.
+ *
+ * What is not declared before the line "GFL_H" ends is not API.
  */
 #if (defined(GFL_INTERNAL) || defined(GFL_IMPLEMENTATION)) && !defined(_GNU_SOURCE) &&              \
     !defined(_POSIX_C_SOURCE)
