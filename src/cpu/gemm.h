@@ -1,2 +1,30 @@
 /* gemm.h - register-blocked matrix kernels, shared by convolution and its gradients */
 #pragma once
+
+/* A panel is GFLI_NR columns of the right matrix, row after row; a tile is GFLI_MR rows of the
+ * result by one or more panels.  Sizes are the same for every instruction set, so that packed
+ * weights are too. */
+enum { GFLI_MR = 6, GFLI_NR = 16, GFLI_MAX_TAPS = 49 };
+
+/* A convolution, or one phase of the gradient of one, as a matrix product whose left matrix is
+ * never stored: row r of it is n_segs runs of seg_len floats of x, zeros where that is padding.
+ * The grid (i, j) of every image gives the rows; row (i, j) begins at x[i * in_step + seg_y]
+ * [j * in_step + seg_x] and goes to y[out_y + i * out_step][out_x + j * out_step]. */
+typedef struct gfli_igemm {
+    int groups, group_in, group_out; /* independent products and their channels */
+    int n_segs, seg_len;
+    int seg_taps; /* neighbours along x that make one run: 1, or more when channels are few */
+    int seg_y[GFLI_MAX_TAPS], seg_x[GFLI_MAX_TAPS];
+    int in_step, out_step, out_y, out_x;
+    const float *packed; /* [groups][panels of group_out][n_segs * seg_len][GFLI_NR] */
+    const float *bias;   /* [y->c] or NULL */
+    const gfli_map *x, *y, *residual;
+    bool relu;
+} gfli_igemm;
+
+size_t gfli_igemm_packed_size(const gfli_igemm *g);
+size_t gfli_igemm_scratch(const gfl_context *context, const gfli_igemm *g);
+void gfli_igemm_run(gfl_context *context, const gfli_igemm *g, void *scratch);
+
+/* Groups are merged until a panel is full: a block-diagonal matrix wastes less than a thin one. */
+int gfli_merge_groups(int groups, int group_in, int group_out);

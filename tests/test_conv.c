@@ -1,0 +1,250 @@
+/* test_conv.c - convolution and its gradients against plain loops in double precision */
+#include "test.h"
+
+typedef struct conv_case {
+    gfli_conv_shape s;
+    int n, levels;
+    int h[GFL_LEVELS], w[GFL_LEVELS];
+} conv_case;
+
+static const conv_case conv_cases[] = {
+    {{1, 1, 1, 1, 0, 1}, 1, 1, {1}, {1}},
+    {{3, 64, 7, 2, 3, 1}, 2, 1, {30}, {37}},
+    {{3, 20, 7, 2, 3, 1}, 1, 1, {5}, {3}},
+    {{3, 8, 3, 1, 1, 1}, 1, 2, {4, 1}, {5, 1}},
+    {{64, 64, 1, 1, 0, 1}, 2, 1, {9}, {11}},
+    {{40, 68, 3, 1, 1, 1}, 2, 3, {10, 5, 3}, {12, 6, 3}},
+    {{256, 80, 3, 1, 1, 1}, 1, 5, {8, 4, 2, 1, 1}, {7, 4, 2, 1, 1}},
+    {{17, 31, 3, 2, 1, 1}, 2, 1, {13}, {8}},
+    {{24, 33, 1, 2, 0, 1}, 2, 1, {9}, {12}},
+    {{32, 48, 3, 2, 1, 1}, 1, 2, {7, 10}, {9, 4}},
+    {{300, 17, 1, 1, 0, 1}, 1, 1, {5}, {5}},
+    {{530, 40, 1, 1, 0, 1}, 1, 1, {4}, {7}},
+    {{64, 64, 3, 1, 1, 16}, 2, 1, {9}, {7}},
+    {{128, 128, 3, 1, 1, 32}, 1, 1, {6}, {9}},
+    {{64, 64, 3, 2, 1, 8}, 1, 1, {9}, {10}},
+    {{96, 96, 3, 1, 1, 6}, 1, 1, {6}, {5}},
+    {{64, 64, 3, 2, 1, 2}, 1, 1, {6}, {7}},
+    {{128, 128, 3, 1, 1, 2}, 1, 1, {5}, {5}},
+    {{72, 48, 3, 1, 1, 3}, 1, 1, {5}, {6}},
+    {{12, 12, 3, 1, 1, 12}, 1, 1, {6}, {6}},
+    {{5, 7, 3, 2, 0, 1}, 2, 1, {8}, {9}},
+    {{20, 9, 7, 1, 3, 1}, 1, 1, {6}, {8}},
+    {{8, 200, 3, 1, 1, 1}, 1, 1, {20}, {31}},
+    {{16, 24, 3, 3, 1, 1}, 1, 1, {10}, {11}},
+};
+
+static gfl_context *make_context(int n_threads, bool portable) {
+    gfl_context_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = n_threads;
+    desc.portable = portable;
+    gfl_context *context = NULL;
+    CHECK(gfl_context_create(&desc, &context) == GFL_OK);
+    return context;
+}
+
+static gfli_map input_map(const conv_case *c) {
+    gfli_map x;
+    memset(&x, 0, sizeof x);
+    x.n = c->n;
+    x.c = c->s.in_c;
+    x.levels = c->levels;
+    memcpy(x.h, c->h, sizeof x.h);
+    memcpy(x.w, c->w, sizeof x.w);
+    return x;
+}
+
+static gfli_map output_map(const conv_case *c) {
+    gfli_map y = input_map(c);
+    y.c = c->s.out_c;
+    for (int l = 0; l < y.levels; l++) {
+        y.h[l] = gfli_conv_out(&c->s, c->h[l]);
+        y.w[l] = gfli_conv_out(&c->s, c->w[l]);
+    }
+    return y;
+}
+
+/* Calls visit(a, b, weight index) for every product: y[a] += x[b] * weight. */
+typedef struct naive {
+    const float *x, *weight, *dy;
+    double *y, *dx, *dweight;
+} naive;
+
+static void naive_point(const conv_case *c, naive *v, size_t y_at, size_t x_image, int level,
+                        int oy, int ox) {
+    const gfli_conv_shape *s = &c->s;
+    const int in = s->in_c / s->groups, out = s->out_c / s->groups;
+    for (int ky = 0; ky < s->kernel; ky++) {
+        for (int kx = 0; kx < s->kernel; kx++) {
+            const int iy = oy * s->stride - s->pad + ky, ix = ox * s->stride - s->pad + kx;
+            if (iy < 0 || iy >= c->h[level] || ix < 0 || ix >= c->w[level]) continue;
+            const size_t x_at =
+                x_image + ((size_t)iy * (size_t)c->w[level] + (size_t)ix) * (size_t)s->in_c;
+            for (int o = 0; o < s->out_c; o++) {
+                const size_t xi = x_at + (size_t)(o / out * in);
+                const size_t wi = (size_t)((o * s->kernel + ky) * s->kernel + kx) * (size_t)in;
+                for (size_t i = 0; i < (size_t)in; i++) {
+                    const size_t yi = y_at + (size_t)o;
+                    if (v->y) v->y[yi] += (double)v->x[xi + i] * (double)v->weight[wi + i];
+                    if (v->dx) v->dx[xi + i] += (double)v->dy[yi] * (double)v->weight[wi + i];
+                    if (v->dweight) v->dweight[wi + i] += (double)v->dy[yi] * (double)v->x[xi + i];
+                }
+            }
+        }
+    }
+}
+
+static void naive_conv(const conv_case *c, naive *v) {
+    const gfli_map x = input_map(c), y = output_map(c);
+    size_t y_at = 0;
+    for (int l = 0; l < c->levels; l++) {
+        for (int n = 0; n < c->n; n++) {
+            const size_t image =
+                (gfli_points_before(&x, l) + (size_t)n * (size_t)(x.h[l] * x.w[l])) * (size_t)x.c;
+            for (int oy = 0; oy < y.h[l]; oy++) {
+                for (int ox = 0; ox < y.w[l]; ox++, y_at += (size_t)y.c) {
+                    naive_point(c, v, y_at, image, l, oy, ox);
+                }
+            }
+        }
+    }
+}
+
+static void close_to(const char *what, int index, const float *got, const double *want, size_t n) {
+    double worst = 0, scale = 1;
+    for (size_t i = 0; i < n; i++) {
+        const double e = fabs((double)got[i] - want[i]);
+        if (!(e <= worst)) worst = e;
+        if (fabs(want[i]) > scale) scale = fabs(want[i]);
+    }
+    if (!(worst <= 3e-6 * scale))
+        printf("case %d, %s: off by %g of %g\n", index, what, worst, scale);
+    CHECK(worst <= 3e-6 * scale);
+}
+
+static float *copy_of(const float *x, size_t n) {
+    float *copy = (float *)malloc((n + 1) * sizeof *copy);
+    memcpy(copy, x, n * sizeof *copy);
+    return copy;
+}
+
+/* scale * weight, as floats: what conv_pack multiplies. */
+static float *scaled_weight(const gfli_conv_shape *s, const float *weight, const float *scale) {
+    float *w = copy_of(weight, gfli_conv_weights(s));
+    const size_t per = gfli_conv_weights(s) / (size_t)s->out_c;
+    for (size_t i = 0; i < gfli_conv_weights(s); i++) w[i] *= scale[i / per];
+    return w;
+}
+
+typedef struct conv_data {
+    conv_case c;
+    gfli_map x, y;
+    size_t nx, ny, nw;
+    float *px, *weight, *scale, *scaled, *bias, *residual, *dy;
+} conv_data;
+
+static conv_data make_data(const conv_case *c, uint64_t seed) {
+    conv_data d;
+    d.c = *c;
+    d.x = input_map(c);
+    d.y = output_map(c);
+    d.nx = gfli_map_floats(&d.x);
+    d.ny = gfli_map_floats(&d.y);
+    d.nw = gfli_conv_weights(&c->s);
+    d.px = test_uniform(d.nx, -1, 1, seed);
+    d.weight = test_uniform(d.nw, -1, 1, seed + 1);
+    d.scale = test_uniform((size_t)c->s.out_c, 0.5, 1.5, seed + 2);
+    d.scaled = scaled_weight(&c->s, d.weight, d.scale);
+    d.bias = test_uniform((size_t)c->s.out_c, -1, 1, seed + 3);
+    d.residual = test_uniform(d.ny, -1, 1, seed + 4);
+    d.dy = test_uniform(d.ny, -1, 1, seed + 5);
+    d.x.data = d.px;
+    return d;
+}
+
+static void free_data(conv_data *d) {
+    free(d->px);
+    free(d->weight);
+    free(d->scale);
+    free(d->scaled);
+    free(d->bias);
+    free(d->residual);
+    free(d->dy);
+}
+
+enum { PLAIN, WITH_ALL, RESIDUAL_IS_Y, MODES };
+
+/* y of one context and mode; the caller frees it. */
+static float *run_conv(gfl_context *context, const conv_data *d, int mode) {
+    const gfli_conv_shape *s = &d->c.s;
+    void *packed = NULL, *scratch = NULL;
+    CHECK_OK(context, gfli_alloc(context, 1, gfli_cpu.conv_packed_size(s), "weights", &packed));
+    CHECK_OK(context,
+             gfli_alloc(context, 1, gfli_cpu.conv_scratch(context, s, &d->x), "scratch", &scratch));
+    gfli_cpu.conv_pack(context, s, d->weight, mode == PLAIN ? NULL : d->scale, packed);
+    gfli_map y = d->y, residual = d->y;
+    y.data = copy_of(d->residual, d->ny);
+    residual.data = mode == RESIDUAL_IS_Y ? y.data : d->residual;
+    if (mode != RESIDUAL_IS_Y) memset(y.data, 0xff, d->ny * sizeof(float));
+    gfli_cpu.conv(context, s, packed, mode == PLAIN ? NULL : d->bias, &d->x,
+                  mode == PLAIN ? NULL : &residual, mode != PLAIN, &y, scratch);
+    gfli_free(context, packed);
+    gfli_free(context, scratch);
+    return y.data;
+}
+
+static void naive_forward(const conv_data *d, int mode, double *want) {
+    naive v;
+    memset(&v, 0, sizeof v);
+    v.x = d->px;
+    v.weight = mode == PLAIN ? d->weight : d->scaled;
+    v.y = want;
+    memset(want, 0, d->ny * sizeof *want);
+    naive_conv(&d->c, &v);
+    for (size_t i = 0; mode != PLAIN && i < d->ny; i++) {
+        want[i] += (double)d->bias[i % (size_t)d->c.s.out_c] + (double)d->residual[i];
+        if (want[i] < 0) want[i] = 0;
+    }
+}
+
+static void forward_case(int index, bool portable) {
+    conv_data d = make_data(&conv_cases[index], (uint64_t)index * 100);
+    double *want = (double *)malloc(d.ny * sizeof *want);
+    for (int mode = 0; mode < MODES; mode++) {
+        naive_forward(&d, mode, want);
+        float *first = NULL;
+        for (int threads = 1; threads <= 3; threads++) {
+            gfl_context *context = make_context(threads, portable);
+            float *y = run_conv(context, &d, mode);
+            if (threads == 1) {
+                close_to("y", index, y, want, d.ny);
+                first = y;
+            } else {
+                CHECK(memcmp(first, y, d.ny * sizeof *y) == 0);
+                free(y);
+            }
+            gfl_context_destroy(context);
+        }
+        free(first);
+    }
+    free(want);
+    free_data(&d);
+}
+
+static void convolution_equals_the_plain_loop(void) {
+    for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) forward_case(i, false);
+}
+
+static void portable_convolution_equals_the_plain_loop(void) {
+    for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) forward_case(i, true);
+}
+
+int main(int argc, char **argv) {
+    static const test_case cases[] = {
+        TEST(convolution_equals_the_plain_loop),
+        TEST(portable_convolution_equals_the_plain_loop),
+        {0},
+    };
+    return test_main(argc, argv, cases);
+}
