@@ -30,12 +30,8 @@ gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
     static const struct {
         const char *name;
         int depth, groups, base_width;
-    } presets[] = {{"r18", 18, 1, 0},
-                   {"r34", 34, 1, 0},
-                   {"r50", 50, 1, 0},
-                   {"r101", 101, 1, 0},
-                   {"x101-32x4d", 101, 32, 4},
-                   {"x101-32x8d", 101, 32, 8}};
+    } presets[] = {{"r18", 18, 1, 0},   {"r34", 34, 1, 0},          {"r50", 50, 1, 0},
+                   {"r101", 101, 1, 0}, {"x101-32x4d", 101, 32, 4}, {"x101-32x8d", 101, 32, 8}};
     if (!name || !out) return GFL_E_ARG;
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < GFLI_COUNT(presets); i++) {

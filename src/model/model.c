@@ -1,2 +1,218 @@
 /* model.c - gfl_model: creation, packing, information */
 #pragma once
+
+static gfl_status gfli_copy_classes(gfl_model *model, const gfl_class *classes) {
+    int n = model->arch.n_classes;
+    GFLI_TRY(
+        gfli_calloc(model->context, (size_t)n, sizeof *model->classes, "classes", &model->classes));
+    for (int i = 0; i < n; i++) {
+        char fallback[32], *name = NULL;
+        snprintf(fallback, sizeof fallback, "class %d", i);
+        if (classes && !classes[i].name)
+            return gfli_error(model->context, GFL_E_ARG, "class %d has no name", i);
+        if (classes && i > 0 && classes[i].id <= classes[i - 1].id)
+            return gfli_error(model->context, GFL_E_ARG,
+                              "class %d (%s) has id %lld after id %lld; order the classes by "
+                              "ascending id",
+                              i, classes[i].name, (long long)classes[i].id,
+                              (long long)classes[i - 1].id);
+        GFLI_TRY(gfli_strdup(model->context, classes ? classes[i].name : fallback, &name));
+        model->classes[i].name = name;
+        model->classes[i].id = classes ? classes[i].id : i + 1;
+    }
+    return GFL_OK;
+}
+
+gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
+                          const gfl_preprocess *preprocess, const gfl_class *classes,
+                          bool trainable, gfl_model **out) {
+    gfl_model *m;
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *m, "model", &m));
+    m->context = context;
+    m->backend = &gfli_cpu;
+    m->trainable = trainable;
+    gfl_status status = gfli_arch_resolve(context, arch, &m->arch);
+    if (status == GFL_OK) status = gfli_preprocess_resolve(context, preprocess, &m->preprocess);
+    if (status == GFL_OK) status = gfli_copy_classes(m, classes);
+    if (status == GFL_OK) status = gfli_model_describe(m);
+    if (status != GFL_OK) {
+        gfl_model_destroy(m);
+        return status;
+    }
+    *out = m;
+    return GFL_OK;
+}
+
+void gfl_model_destroy(gfl_model *model) {
+    if (!model) return;
+    gfl_context *context = model->context;
+    for (int i = 0; model->classes && i < model->arch.n_classes; i++)
+        gfli_free(context, (void *)(uintptr_t)model->classes[i].name);
+    for (int i = 0; i < model->n_params; i++) {
+        gfli_free(context, model->params[i].name);
+        gfli_free(context, model->params[i].data);
+    }
+    for (int i = 0; i < model->n_layers; i++) {
+        gfli_free(context, model->layers[i].packed);
+        gfli_free(context, model->layers[i].folded_bias);
+        gfli_free(context, model->layers[i].folded_scale);
+    }
+    gfli_clear_reports(model);
+    gfli_free(context, model->classes);
+    gfli_free(context, model->params);
+    gfli_free(context, model->layers);
+    gfli_free(context, model);
+}
+
+/* ---- packing --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_alloc_packed(gfl_model *model, gfli_layer *layer) {
+    size_t out_c = (size_t)layer->shape.out_c;
+    if (!layer->packed)
+        GFLI_TRY(gfli_alloc(model->context, model->backend->conv_packed_size(&layer->shape), 1,
+                            "packed weights", &layer->packed));
+    if (!layer->folded_bias && (layer->bias >= 0 || layer->bn_gamma >= 0))
+        GFLI_TRY(
+            gfli_alloc(model->context, out_c, sizeof(float), "folded bias", &layer->folded_bias));
+    if (!layer->folded_scale && layer->bn_gamma >= 0)
+        GFLI_TRY(
+            gfli_alloc(model->context, out_c, sizeof(float), "folded scale", &layer->folded_scale));
+    return GFL_OK;
+}
+
+static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
+    const gfli_param *params = model->params;
+    GFLI_TRY(gfli_alloc_packed(model, layer));
+    for (int o = 0; o < layer->shape.out_c; o++) {
+        if (layer->bias >= 0) layer->folded_bias[o] = params[layer->bias].data[o];
+        if (layer->bn_gamma < 0) continue;
+        double var = (double)params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
+        double a = (double)params[layer->bn_gamma].data[o] / sqrt(var);
+        double mean = (double)params[layer->bn_mean].data[o];
+        layer->folded_scale[o] = (float)a;
+        layer->folded_bias[o] = (float)((double)params[layer->bn_beta].data[o] - a * mean);
+    }
+    model->backend->conv_pack(model->context, &layer->shape, params[layer->weight].data,
+                              layer->folded_scale, layer->packed);
+    return GFL_OK;
+}
+
+static void gfli_copy_scales(gfl_model *model) {
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        const float *scale = model->params[model->scale + l].data;
+        if (scale) model->scales[l] = scale[0];
+    }
+}
+
+gfl_status gfli_model_pack(gfl_model *model, int first_stage) {
+    for (int i = 0; i < model->n_layers; i++)
+        if (model->layers[i].stage >= first_stage)
+            GFLI_TRY(gfli_pack_layer(model, &model->layers[i]));
+    gfli_copy_scales(model);
+    return GFL_OK;
+}
+
+/* ---- building -------------------------------------------------------------------------------- */
+
+static gfl_status gfli_fill_param(gfl_model *model, gfli_fill fill, void *arg, int index) {
+    if (index < 0) return GFL_OK;
+    gfli_param *param = &model->params[index];
+    GFLI_TRY(gfli_alloc(model->context, param->count, sizeof(float), param->name, &param->data));
+    return fill(arg, model, index);
+}
+
+static void gfli_release_param(gfl_model *model, int index) {
+    if (index < 0) return;
+    gfli_free(model->context, model->params[index].data);
+    model->params[index].data = NULL;
+}
+
+gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
+    for (int i = 0; i < model->n_layers; i++) {
+        gfli_layer *layer = &model->layers[i];
+        const int sources[] = {layer->weight,  layer->bias,    layer->bn_gamma,
+                               layer->bn_beta, layer->bn_mean, layer->bn_var};
+        for (size_t k = 0; k < GFLI_COUNT(sources); k++)
+            GFLI_TRY(gfli_fill_param(model, fill, arg, sources[k]));
+        GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_gamma));
+        GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_beta));
+        GFLI_TRY(gfli_pack_layer(model, layer));
+        if (model->trainable) continue;
+        for (size_t k = 0; k < GFLI_COUNT(sources); k++) gfli_release_param(model, sources[k]);
+        gfli_free(model->context, layer->folded_scale);
+        layer->folded_scale = NULL;
+    }
+    for (int l = 0; l < GFL_LEVELS; l++)
+        GFLI_TRY(gfli_fill_param(model, fill, arg, model->scale + l));
+    gfli_copy_scales(model);
+    return GFL_OK;
+}
+
+static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index) {
+    (void)arg;
+    gfli_param_init(&model->params[index], model->seed, index);
+    return GFL_OK;
+}
+
+gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
+                            const gfl_model_opts *opts, gfl_model **out) {
+    gfl_model_desc d;
+    gfl_model *model = NULL;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (out) *out = NULL;
+    if (!context || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_model_create: %s is NULL",
+                          context ? "out" : "context");
+    GFLI_TRY(gfli_model_new(context, &d.arch, &d.preprocess, d.classes, opts && opts->trainable,
+                            &model));
+    model->seed = d.seed;
+    gfl_status status = gfli_model_build(model, gfli_fill_fresh, NULL);
+    if (status != GFL_OK) {
+        gfl_model_destroy(model);
+        return status;
+    }
+    *out = model;
+    return GFL_OK;
+}
+
+/* ---- information ----------------------------------------------------------------------------- */
+
+void gfl_model_get_info(const gfl_model *model, gfl_model_info *out) {
+    if (!out) return;
+    memset(out, 0, sizeof *out);
+    if (!model) return;
+    out->arch = model->arch;
+    out->preprocess = model->preprocess;
+    out->classes = model->classes;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        if (p->is_buffer) continue;
+        out->n_parameters += (int64_t)p->count;
+        if (p->stage > 1) out->n_trainable += (int64_t)p->count;
+    }
+}
+
+gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
+                              gfl_model_cost *out) {
+    if (!model) return GFL_E_ARG;
+    if (!out) return gfli_error(model->context, GFL_E_ARG, "gfl_model_get_cost: out is NULL");
+    memset(out, 0, sizeof *out);
+    if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE || batch < 1)
+        return gfli_error(model->context, GFL_E_ARG,
+                          "gfl_model_get_cost: a batch of %d images of %d x %d; sides must be "
+                          "1..%d and the batch positive",
+                          batch, width, height, GFL_MAX_SIDE);
+    gfli_plan plan;
+    GFLI_TRY(gfli_plan_create(model->context, model, batch, gfli_pad32(height), gfli_pad32(width),
+                              false, &plan));
+    out->macs = plan.macs;
+    out->n_steps = plan.n_steps;
+    out->points = (int)(gfli_points(&plan.slots[plan.cls].map) / (size_t)batch);
+    out->workspace_bytes =
+        (plan.workspace_floats + plan.stats_floats) * sizeof(float) + plan.scratch_bytes;
+    for (int i = 0; i < model->n_layers; i++)
+        out->weight_bytes += model->backend->conv_packed_size(&model->layers[i].shape);
+    gfli_plan_destroy(model->context, &plan);
+    return GFL_OK;
+}

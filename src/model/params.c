@@ -112,8 +112,8 @@ static void gfli_describe_tower(gfli_describer *d, const char *tower) {
         char conv[64], gn[64];
         snprintf(conv, sizeof conv, "bbox_head.%s.%d.conv", tower, i);
         snprintf(gn, sizeof gn, "bbox_head.%s.%d.gn", tower, i);
-        gfli_layer *layer = gfli_add_layer(d, conv, GFLI_INIT_NORMAL,
-                                           i == 0 ? arch->fpn_channels : c, c, 3, 1, 1);
+        gfli_layer *layer =
+            gfli_add_layer(d, conv, GFLI_INIT_NORMAL, i == 0 ? arch->fpn_channels : c, c, 3, 1, 1);
         if (!layer) return;
         layer->gn_gamma = gfli_add_param(d, gn, ".weight", GFLI_INIT_ONE, c, 0, 0, 0);
         layer->gn_beta = gfli_add_param(d, gn, ".bias", GFLI_INIT_ZERO, c, 0, 0, 0);

@@ -1,2 +1,363 @@
-/* plan.c - compile an architecture for an input size into steps and memory, and run it */
+/* plan.c - from an architecture to steps, and where each map lives */
 #pragma once
+
+/* Appends steps in the order of the model's layers; the first failure sticks. */
+typedef struct gfli_planner {
+    gfl_context *context;
+    const gfl_model *model;
+    gfli_plan *plan;
+    size_t slot_capacity, step_capacity;
+    int layer; /* the next one */
+    gfl_status status;
+} gfli_planner;
+
+/* Positions and floats must be countable: everything downstream multiplies without checks. */
+static gfl_status gfli_check_map(gfl_context *context, const gfli_map *map) {
+    size_t points = 0;
+    for (int l = 0; l < map->levels; l++) {
+        size_t level, area;
+        if (!gfli_mul((size_t)map->h[l], (size_t)map->w[l], &area) ||
+            !gfli_mul(area, (size_t)map->n, &level) || level > INT_MAX - points)
+            return gfli_error(
+                context, GFL_E_MEMORY,
+                "a map of %d x %d x %d positions is too large; use a smaller batch or "
+                "smaller images",
+                map->n, map->h[l], map->w[l]);
+        points += level;
+    }
+    size_t floats;
+    if (!gfli_mul(points, (size_t)map->c, &floats) || floats > SIZE_MAX / 64)
+        return gfli_error(
+            context, GFL_E_MEMORY,
+            "a map of %zu positions and %d channels is too large; use a smaller batch "
+            "or smaller images",
+            points, map->c);
+    return GFL_OK;
+}
+
+static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int level,
+                         const char *name) {
+    gfli_plan *plan = p->plan;
+    gfli_map own = *map; /* map may point into the table that grows */
+    if (p->status == GFL_OK) p->status = gfli_check_map(p->context, &own);
+    if (p->status == GFL_OK)
+        p->status = gfli_grow(p->context, &plan->slots, &p->slot_capacity,
+                              (size_t)plan->n_slots + 1, sizeof *plan->slots, "plan's maps");
+    if (p->status != GFL_OK) return 0;
+    gfli_slot *slot = &plan->slots[plan->n_slots];
+    memset(slot, 0, sizeof *slot);
+    slot->map = own;
+    slot->map.data = NULL;
+    slot->parent = parent;
+    slot->level = level;
+    slot->first = slot->last = -1;
+    slot->name = name;
+    return plan->n_slots++;
+}
+
+static int gfli_new_view(gfli_planner *p, int parent, int level, const char *name) {
+    if (p->status != GFL_OK) return 0;
+    gfli_map map = gfli_map_level(&p->plan->slots[parent].map, level);
+    return gfli_new_slot(p, &map, parent, level, name);
+}
+
+static gfli_step *gfli_new_step(gfli_planner *p, gfli_op op, int in, int out, int stage) {
+    gfli_plan *plan = p->plan;
+    if (p->status == GFL_OK)
+        p->status = gfli_grow(p->context, &plan->steps, &p->step_capacity,
+                              (size_t)plan->n_steps + 1, sizeof *plan->steps, "plan's steps");
+    if (p->status != GFL_OK) return NULL;
+    gfli_step *step = &plan->steps[plan->n_steps++];
+    memset(step, 0, sizeof *step);
+    step->op = op;
+    step->in = in;
+    step->out = out;
+    step->residual = -1;
+    step->layer = step->gamma = step->beta = step->scale = step->stats = -1;
+    step->stage = stage;
+    return step;
+}
+
+/* out = -1: a new slot. */
+static int gfli_plan_conv(gfli_planner *p, int layer, int in, int residual, bool relu, int out,
+                          const char *name) {
+    if (p->status != GFL_OK) return 0;
+    const gfli_layer *l = &p->model->layers[layer];
+    gfli_map map = p->plan->slots[in].map;
+    map.c = l->shape.out_c;
+    for (int i = 0; i < map.levels; i++) {
+        map.h[i] = gfli_conv_out(&l->shape, map.h[i]);
+        map.w[i] = gfli_conv_out(&l->shape, map.w[i]);
+    }
+    if (out < 0) out = gfli_new_slot(p, &map, -1, 0, name);
+    gfli_step *step = gfli_new_step(p, GFLI_OP_CONV, in, out, l->stage);
+    if (!step) return 0;
+    step->residual = residual;
+    step->layer = layer;
+    step->relu = relu;
+    p->plan->macs += (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
+    size_t scratch =
+        p->model->backend->conv_scratch(p->context, &l->shape, &p->plan->slots[in].map);
+    if (scratch > p->plan->scratch_bytes) p->plan->scratch_bytes = scratch;
+    return out;
+}
+
+/* One residual block; the shortcut is computed late, when the branch has become small. */
+static int gfli_plan_block(gfli_planner *p, int in, bool projected, const char *name) {
+    int branch = gfli_arch_depth(p->model->arch.depth)->bottleneck ? 3 : 2;
+    int first = p->layer, x = in, shortcut = in;
+    for (int i = 0; i < branch - 1; i++) x = gfli_plan_conv(p, first + i, x, -1, true, -1, NULL);
+    if (projected) shortcut = gfli_plan_conv(p, first + branch, in, -1, false, -1, NULL);
+    int out = p->plan->training ? -1 : shortcut;
+    out = gfli_plan_conv(p, first + branch - 1, x, shortcut, true, out, NULL);
+    p->layer += branch + (projected ? 1 : 0);
+    if (name && p->status == GFL_OK) p->plan->slots[out].name = name;
+    return out;
+}
+
+static void gfli_plan_backbone(gfli_planner *p, int features[4]) {
+    static const char *const names[] = {"C2", "C3", "C4", "C5"};
+    const gfl_arch *arch = &p->model->arch;
+    const gfli_depth *depth = gfli_arch_depth(arch->depth);
+    int stem = gfli_plan_conv(p, p->layer++, p->plan->input, -1, true, -1, NULL);
+    if (p->status != GFL_OK) return;
+    gfli_map pooled = p->plan->slots[stem].map;
+    pooled.h[0] = (pooled.h[0] - 1) / 2 + 1;
+    pooled.w[0] = (pooled.w[0] - 1) / 2 + 1;
+    int x = gfli_new_slot(p, &pooled, -1, 0, "stem");
+    (void)gfli_new_step(p, GFLI_OP_MAX_POOL, stem, x, 0);
+    int c = arch->base_channels;
+    for (int stage = 1; stage <= 4; stage++) {
+        int blocks = depth->blocks[stage - 1];
+        for (int block = 0; block < blocks; block++) {
+            bool projected = block == 0 && (stage > 1 || c != gfli_stage_out(arch, stage));
+            x = gfli_plan_block(p, x, projected, block == blocks - 1 ? names[stage - 1] : NULL);
+        }
+        c = gfli_stage_out(arch, stage);
+        features[stage - 1] = x;
+    }
+}
+
+/* The neck; returns the pyramid's slot. */
+static int gfli_plan_neck(gfli_planner *p, const int features[4]) {
+    static const char *const names[] = {"P3", "P4", "P5", "P6", "P7"};
+    int lateral[3], level[GFL_LEVELS];
+    for (int i = 0; i < 3; i++)
+        lateral[i] = gfli_plan_conv(p, p->layer + i, features[i + 1], -1, false, -1, NULL);
+    p->layer += 3;
+    for (int i = 2; i > 0; i--)
+        (void)gfli_new_step(p, GFLI_OP_UPSAMPLE_ADD, lateral[i], lateral[i - 1], GFLI_STAGE_HEAD);
+    if (p->status != GFL_OK) return 0;
+    gfli_map pyramid = p->plan->slots[lateral[0]].map;
+    pyramid.levels = GFL_LEVELS;
+    for (int i = 1; i < GFL_LEVELS; i++) {
+        pyramid.h[i] = (pyramid.h[i - 1] + 1) / 2;
+        pyramid.w[i] = (pyramid.w[i - 1] + 1) / 2;
+    }
+    int out = gfli_new_slot(p, &pyramid, -1, 0, "P");
+    for (int i = 0; i < GFL_LEVELS; i++) {
+        level[i] = gfli_new_view(p, out, i, names[i]);
+        int in = i < 3 ? lateral[i] : level[i - 1];
+        (void)gfli_plan_conv(p, p->layer++, in, -1, false, level[i], NULL);
+    }
+    return out;
+}
+
+static int gfli_plan_tower(gfli_planner *p, int x) {
+    const gfl_arch *arch = &p->model->arch;
+    for (int i = 0; i < arch->stacked_convs && p->status == GFL_OK; i++) {
+        int layer = p->layer++;
+        x = gfli_plan_conv(p, layer, x, -1, false, -1, NULL);
+        if (p->status != GFL_OK) return 0;
+        int y = x;
+        if (p->plan->training) y = gfli_new_slot(p, &p->plan->slots[x].map, -1, 0, NULL);
+        gfli_step *step = gfli_new_step(p, GFLI_OP_GROUP_NORM, x, y, GFLI_STAGE_HEAD);
+        if (!step) return 0;
+        size_t stats = (size_t)GFL_LEVELS * (size_t)p->plan->batch * GFLI_GN_GROUPS * 2;
+        step->relu = true;
+        step->gamma = p->model->layers[layer].gn_gamma;
+        step->beta = p->model->layers[layer].gn_beta;
+        step->stats = p->plan->training ? (int)p->plan->stats_floats : 0;
+        p->plan->stats_floats = (size_t)step->stats + stats;
+        x = y;
+    }
+    return x;
+}
+
+static void gfli_plan_head(gfli_planner *p, int pyramid) {
+    int tower = gfli_plan_tower(p, pyramid);
+    int reg_tower_layer = p->layer, stacked = p->model->arch.stacked_convs;
+    p->plan->cls = gfli_plan_conv(p, reg_tower_layer + stacked, tower, -1, false, -1, "cls_score");
+    tower = gfli_plan_tower(p, pyramid);
+    int raw = gfli_plan_conv(p, p->layer + 1, tower, -1, false, -1, NULL);
+    if (p->status != GFL_OK) return;
+    int reg = raw;
+    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->slots[raw].map, -1, 0, NULL);
+    gfli_step *step = gfli_new_step(p, GFLI_OP_LEVEL_SCALE, raw, reg, GFLI_STAGE_HEAD);
+    if (!step) return;
+    step->scale = p->model->scale;
+    p->plan->slots[reg].name = "bbox_pred";
+    p->plan->reg = reg;
+}
+
+static void gfli_touch(gfli_plan *plan, int slot, int step) {
+    if (slot < 0) return;
+    gfli_slot *s = &plan->slots[slot];
+    if (s->first < 0) s->first = step;
+    s->last = step;
+    if (s->parent >= 0) gfli_touch(plan, s->parent, step);
+}
+
+static void gfli_find_lives(gfli_plan *plan) {
+    gfli_touch(plan, plan->input, 0);
+    for (int i = 0; i < plan->n_steps; i++) {
+        gfli_touch(plan, plan->steps[i].in, i);
+        gfli_touch(plan, plan->steps[i].residual, i);
+        gfli_touch(plan, plan->steps[i].out, i);
+    }
+    gfli_touch(plan, plan->cls, plan->n_steps);
+    gfli_touch(plan, plan->reg, plan->n_steps);
+    for (int i = 0; i < plan->n_slots && plan->training; i++) {
+        plan->slots[i].first = 0;
+        plan->slots[i].last = plan->n_steps;
+    }
+}
+
+/* Lowest offset where slot i meets none of the placed slots that live at the same time. */
+static size_t gfli_first_fit(const gfli_plan *plan, const int *placed, int n_placed, int i,
+                             size_t size, const size_t *sizes) {
+    const gfli_slot *slot = &plan->slots[i];
+    size_t offset = 0;
+    for (int k = 0; k < n_placed; k++) {
+        const gfli_slot *other = &plan->slots[placed[k]];
+        bool together = slot->first <= other->last && other->first <= slot->last;
+        bool overlap = offset < other->offset + sizes[placed[k]] && other->offset < offset + size;
+        if (!together || !overlap) continue;
+        offset = other->offset + sizes[placed[k]];
+        k = -1;
+    }
+    return offset;
+}
+
+/* Largest maps first: a good packing, and the workspace of a detector is the plan's price. */
+static gfl_status gfli_place(gfl_context *context, gfli_plan *plan) {
+    size_t *sizes;
+    int *placed, n_placed = 0;
+    GFLI_TRY(gfli_calloc(context, (size_t)plan->n_slots, sizeof *sizes, "plan", &sizes));
+    gfl_status status = gfli_alloc(context, (size_t)plan->n_slots, sizeof *placed, "plan", &placed);
+    for (int i = 0; i < plan->n_slots && status == GFL_OK; i++)
+        if (plan->slots[i].parent < 0)
+            sizes[i] = (gfli_map_floats(&plan->slots[i].map) + 15) / 16 * 16;
+    size_t end = 0;
+    while (status == GFL_OK) {
+        int best = -1;
+        for (int i = 0; i < plan->n_slots; i++) {
+            bool done = plan->slots[i].parent >= 0;
+            for (int k = 0; k < n_placed && !done; k++) done = placed[k] == i;
+            if (!done && (best < 0 || sizes[i] > sizes[best])) best = i;
+        }
+        if (best < 0) break;
+        size_t offset =
+            plan->training ? end : gfli_first_fit(plan, placed, n_placed, best, sizes[best], sizes);
+        plan->slots[best].offset = offset;
+        if (offset + sizes[best] > end) end = offset + sizes[best];
+        placed[n_placed++] = best;
+        if (end > SIZE_MAX / 16)
+            status = gfli_error(context, GFL_E_MEMORY,
+                                "the maps of a %d x %d x %d input are too large; use a smaller "
+                                "batch or smaller images",
+                                plan->batch, plan->height, plan->width);
+    }
+    plan->workspace_floats = end;
+    gfli_free(context, placed);
+    gfli_free(context, sizes);
+    return status;
+}
+
+gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
+                            int width, bool training, gfli_plan *out) {
+    memset(out, 0, sizeof *out);
+    int limit = gfli_pad32(GFL_MAX_SIDE);
+    if (batch < 1 || height < 32 || width < 32 || height % 32 != 0 || width % 32 != 0 ||
+        height > limit || width > limit)
+        return gfli_error(context, GFL_E_ARG,
+                          "input of %d x %d x %d: the batch must be positive and the sides "
+                          "multiples of 32 up to %d",
+                          batch, height, width, limit);
+    gfli_planner p;
+    memset(&p, 0, sizeof p);
+    p.context = context;
+    p.model = model;
+    p.plan = out;
+    out->batch = batch;
+    out->height = height;
+    out->width = width;
+    out->training = training;
+    gfli_map input;
+    memset(&input, 0, sizeof input);
+    input.n = batch;
+    input.c = 3;
+    input.levels = 1;
+    input.h[0] = height;
+    input.w[0] = width;
+    int features[4] = {0, 0, 0, 0};
+    out->input = gfli_new_slot(&p, &input, -1, 0, "input");
+    gfli_plan_backbone(&p, features);
+    gfli_plan_head(&p, gfli_plan_neck(&p, features));
+    if (p.status == GFL_OK) {
+        gfli_find_lives(out);
+        p.status = gfli_place(context, out);
+    }
+    if (p.status != GFL_OK) gfli_plan_destroy(context, out);
+    return p.status;
+}
+
+void gfli_plan_destroy(gfl_context *context, gfli_plan *plan) {
+    gfli_free(context, plan->slots);
+    gfli_free(context, plan->steps);
+    memset(plan, 0, sizeof *plan);
+}
+
+void gfli_plan_bind(gfli_plan *plan, float *workspace) {
+    for (int i = 0; i < plan->n_slots; i++) {
+        gfli_slot *slot = &plan->slots[i];
+        if (slot->parent < 0)
+            slot->map.data = workspace + slot->offset;
+        else /* a view comes after its parent */
+            slot->map = gfli_map_level(&plan->slots[slot->parent].map, slot->level);
+    }
+}
+
+void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
+                    float *stats, void *scratch) {
+    const gfli_backend *ops = model->backend;
+    const gfli_step *s = &plan->steps[step];
+    const gfli_map *in = &plan->slots[s->in].map, *out = &plan->slots[s->out].map;
+    switch (s->op) {
+    case GFLI_OP_CONV: {
+        const gfli_layer *layer = &model->layers[s->layer];
+        const gfli_map *residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
+        ops->conv(context, &layer->shape, layer->packed, layer->folded_bias, in, residual, s->relu,
+                  out, scratch);
+        break;
+    }
+    case GFLI_OP_MAX_POOL:
+        ops->max_pool(context, in, out);
+        break;
+    case GFLI_OP_UPSAMPLE_ADD:
+        ops->upsample_add(context, in, out);
+        break;
+    case GFLI_OP_GROUP_NORM:
+        ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS, model->params[s->gamma].data,
+                        model->params[s->beta].data, out, stats + s->stats);
+        break;
+    case GFLI_OP_LEVEL_SCALE:
+        ops->level_scale(context, in, model->scales, out);
+        break;
+    }
+}
+
+void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
+                       float *stats, void *scratch) {
+    for (int i = 0; i < plan->n_steps; i++) gfli_plan_step(context, model, plan, i, stats, scratch);
+}

@@ -29,17 +29,17 @@ typedef struct gfli_param {
     int rank;
     int64_t shape[4]; /* OIHW for convolutions */
     size_t count;
-    float *data;      /* of a model that is not trainable: group norms only, NULL otherwise */
-    bool is_buffer;   /* running statistics: no gradient */
-    int stage;        /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
-    bool loaded;      /* from a file; otherwise initialised */
+    float *data;    /* of a model that is not trainable: group norms only, NULL otherwise */
+    bool is_buffer; /* running statistics: no gradient */
+    int stage;      /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
+    bool loaded;    /* from a file; otherwise initialised */
     gfli_init init;
 } gfli_param;
 
 /* One convolution with what is folded into it; indices into the model's parameters, -1: none. */
 typedef struct gfli_layer {
     gfli_conv_shape shape;
-    int weight, bias;                     /* bias: only convolutions without batch norm */
+    int weight, bias; /* bias: only convolutions without batch norm */
     int bn_gamma, bn_beta, bn_mean, bn_var;
     int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */
     void *packed;          /* of the folded weights */
@@ -63,10 +63,10 @@ typedef struct gfli_step {
     int in, out, residual; /* slots; residual -1: none */
     int layer;             /* GFLI_OP_CONV */
     bool relu;
-    int gamma, beta;       /* GFLI_OP_GROUP_NORM: parameters */
-    int scale;             /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
-    int stats;             /* GFLI_OP_GROUP_NORM: floats from the start of the plan's stats */
-    int stage;             /* as gfli_param.stage */
+    int gamma, beta; /* GFLI_OP_GROUP_NORM: parameters */
+    int scale;       /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
+    int stats;       /* GFLI_OP_GROUP_NORM: floats from the start of the plan's stats */
+    int stage;       /* as gfli_param.stage */
 } gfli_step;
 
 typedef struct gfli_plan {
@@ -76,8 +76,8 @@ typedef struct gfli_plan {
     int n_slots;
     gfli_step *steps;
     int n_steps;
-    int input, cls, reg;      /* slots: network input, class logits, scaled box logits (pyramids) */
-    size_t workspace_floats;  /* all slots */
+    int input, cls, reg;     /* slots: network input, class logits, scaled box logits (pyramids) */
+    size_t workspace_floats; /* all slots */
     size_t stats_floats;
     size_t scratch_bytes;
     int64_t macs;

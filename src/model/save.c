@@ -1,2 +1,108 @@
-/* save.c - weights out */
+/* save.c - weights to safetensors, under mmdetection's names */
 #pragma once
+
+/* The shortest decimal that reads back as the same float. */
+static void gfli_float_text(float value, char out[32]) {
+    double d = (double)value;
+    for (double unit = 1; unit <= 1e6; unit *= 10) {
+        double rounded = nearbyint((double)value * unit) / unit;
+        if ((float)rounded != value) continue;
+        d = rounded;
+        break;
+    }
+    gfli_json_format(d, out);
+}
+
+static gfl_status gfli_put_floats(gfli_blob_writer *w, const char *key, const float values[3]) {
+    char text[3][32], joined[100];
+    for (int i = 0; i < 3; i++) gfli_float_text(values[i], text[i]);
+    snprintf(joined, sizeof joined, "%s,%s,%s", text[0], text[1], text[2]);
+    return gfli_blob_put_meta(w, key, joined);
+}
+
+/* The names as a JSON array, or the ids. */
+static gfl_status gfli_put_classes(const gfl_model *model, gfli_blob_writer *w, const char *key,
+                                   bool names) {
+    size_t need = 3;
+    char *text;
+    for (int i = 0; i < model->arch.n_classes; i++)
+        need += names ? gfli_json_quote(model->classes[i].name, NULL, 0) + 1 : 22;
+    GFLI_TRY(gfli_alloc(model->context, need, 1, "class list", &text));
+    size_t used = 0;
+    text[used++] = '[';
+    for (int i = 0; i < model->arch.n_classes; i++) {
+        if (i > 0) text[used++] = ',';
+        if (names) {
+            used += gfli_json_quote(model->classes[i].name, text + used, need - used);
+        } else {
+            int n = snprintf(text + used, need - used, "%lld", (long long)model->classes[i].id);
+            used += n > 0 ? (size_t)n : 0;
+        }
+    }
+    text[used++] = ']';
+    text[used] = 0;
+    gfl_status status = gfli_blob_put_meta(w, key, text);
+    gfli_free(model->context, text);
+    return status;
+}
+
+static gfl_status gfli_put_metadata(const gfl_model *model, gfli_blob_writer *w) {
+    const gfl_preprocess *p = &model->preprocess;
+    char text[64], name[32];
+    gfli_arch_name(&model->arch, name);
+    snprintf(text, sizeof text, "GFL %s", name);
+    GFLI_TRY(gfli_blob_put_meta(w, "gfl_format", "1"));
+    GFLI_TRY(gfli_blob_put_meta(w, "gfl_version", GFL_VERSION_TEXT));
+    GFLI_TRY(gfli_blob_put_meta(w, "architecture", text));
+    GFLI_TRY(gfli_blob_put_meta(w, "dialect", "mmdet"));
+    GFLI_TRY(gfli_put_classes(model, w, "classes", true));
+    GFLI_TRY(gfli_put_classes(model, w, "class_ids", false));
+    GFLI_TRY(gfli_put_floats(w, "mean", p->mean));
+    GFLI_TRY(gfli_put_floats(w, "std", p->std));
+    GFLI_TRY(gfli_blob_put_meta(w, "channel_order", p->bgr ? "BGR" : "RGB"));
+    snprintf(text, sizeof text, "%dx%d", p->scale_long, p->scale_short);
+    return gfli_blob_put_meta(w, "scale", text);
+}
+
+static gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, float **buffer) {
+    size_t capacity = 0;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        GFLI_TRY(gfli_blob_declare(w, p->name, GFLI_F32, p->rank, p->shape));
+    }
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        const float *data = p->data;
+        if (p->rank == 4) {
+            size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
+            size_t area = (size_t)(p->shape[2] * p->shape[3]);
+            GFLI_TRY(
+                gfli_reserve(model->context, buffer, &capacity, p->count, sizeof(float), "tensor"));
+            for (size_t o = 0; o < o_n; o++)
+                for (size_t c = 0; c < i_n; c++)
+                    for (size_t k = 0; k < area; k++)
+                        (*buffer)[(o * i_n + c) * area + k] = data[(o * area + k) * i_n + c];
+            data = *buffer;
+        }
+        GFLI_TRY(gfli_blob_write(w, data, p->count * sizeof(float)));
+    }
+    return GFL_OK;
+}
+
+gfl_status gfl_model_save(const gfl_model *model, const char *path) {
+    gfli_blob_writer *w = NULL;
+    float *buffer = NULL;
+    if (!model) return GFL_E_ARG;
+    if (!path || !model->trainable)
+        return gfli_error(model->context, GFL_E_ARG,
+                          path ? "gfl_model_save: the weights were released after packing; load or "
+                                 "create the model with opts.trainable"
+                               : "gfl_model_save: path is NULL");
+    GFLI_TRY(gfli_blob_create(model->context, path, &w));
+    gfl_status status = gfli_put_metadata(model, w);
+    if (status == GFL_OK) status = gfli_put_params(model, w, &buffer);
+    gfli_free(model->context, buffer);
+    if (status == GFL_OK) return gfli_blob_finish(w);
+    gfli_blob_abandon(w);
+    return status;
+}
