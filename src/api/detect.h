@@ -7,27 +7,29 @@ typedef struct gfl_detection {
     int label;            /* 0..n_classes-1 */
 } gfl_detection;
 
-/* How sure a detection is of each side: left, top, right, bottom. */
+/* How sure a detection is of each side: left, top, right, bottom.  All lengths are pixels of the
+ * image as given. */
 typedef struct gfl_distribution {
-    float mean[4], stddev[4];      /* distance from the location to the side, pixels of the image as given */
-    float bins[4][GFL_MAX_BINS];   /* probabilities of the first reg_max + 1 bins */
-    float bin_width[4];            /* pixels of the image as given between two bins */
-    float x, y;                    /* the location the distances are measured from */
+    float mean[4], stddev[4];    /* distance of the side from the location x, y, before clipping */
+    float bins[4][GFL_MAX_BINS]; /* probabilities of distance k * bin_width; reg_max + 1 are used */
+    float bin_width[4];          /* between two bins */
+    float x, y;                  /* the location the distances are measured from */
 } gfl_distribution;
 
 typedef struct gfl_detect_opts {
-    float min_score;      /* 0 means 0.05 */
-    float nms_iou;        /* 0 means 0.6 */
-    int max_per_level;    /* candidates kept per pyramid level before NMS; 0 means 1000 */
-    int max_detections;   /* per image; 0 means 100 */
-    int scale_long, scale_short; /* 0: as the model was trained */
-    int no_clip;          /* 1: boxes may pass the image's border by rounding, as COCO results do */
+    float min_score;    /* 0 means 0.05 */
+    float nms_iou;      /* 0 means 0.6 */
+    int max_per_level;  /* candidates kept per pyramid level before NMS; 0 means 1000 */
+    int max_detections; /* per image; 0 means 100 */
+    int scale_long;     /* the resized image's long side is at most this; 0: as trained */
+    int scale_short;    /* the same for its short side; both or none */
+    int no_clip;        /* 1: boxes may pass the image's border by rounding, as in COCO results */
 } gfl_detect_opts;
 
 /* The detections of one image. */
 typedef struct gfl_detections {
-    const gfl_detection *items;              /* [count], best score first */
-    const gfl_distribution *distributions;   /* [count], or NULL when not asked for */
+    const gfl_detection *items;            /* [count], best score first */
+    const gfl_distribution *distributions; /* [count], or NULL when not asked for */
     int count;
 } gfl_detections;
 
@@ -35,18 +37,40 @@ typedef struct gfl_detector gfl_detector;
 
 /* gfl_detector_create - a workspace that runs a model.
  *
- *   context   pays for the memory and the threads; may differ from the model's
- *   model     borrowed: destroy the detector first
- *   distributions   1: detections come with the distributions of their sides
+ *   context        pays for the memory and the threads; may differ from the model's
+ *   model          borrowed: destroy the detector first
+ *   distributions  1: detections come with the distributions of their sides
+ *   out            yours; the detector, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_MEMORY  the allocator said no
+ * Memory    grows to the largest input seen; freed with the detector.
  * Threads   one call at a time per detector; several detectors, each with its own context, may
  *           run one model at once. */
 GFL_API gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
                                        int distributions, gfl_detector **out);
+
+/* gfl_detector_destroy - give the detector's memory back; NULL is allowed. */
 GFL_API void gfl_detector_destroy(gfl_detector *detector);
 
-/* gfl_detect - find the objects in a batch of images (they may differ in size).
+/* gfl_detect - find the objects in a batch of images.
  *
- *   images   [n], borrowed
- *   out      [n], yours; what it points to stays valid until the detector's next call */
+ * Resizes and normalises each image as the model was trained, pads all to the largest, runs the
+ * network once, turns the distributions of each location into boxes and suppresses overlaps class
+ * by class.  The number of threads does not change the result, nor does the company an image has
+ * in its batch, as long as all are padded to the same size.
+ *
+ *   images   [n], borrowed until the call returns; they may differ in size
+ *   n        positive
+ *   opts     NULL, or zeroed with the fields you care about set; borrowed
+ *   out      [n], yours; what it points to is the detector's, until its next call; counts are 0
+ *            on error
+ *
+ * Errors    GFL_E_ARG     a NULL, an image or option out of range; the text says which
+ *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
+ * Memory    grows the detector's workspace to the largest batch seen.
+ * Threads   one call at a time per detector.
+ * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 3;
+ *           thresholds and order of operations: mmdetection 3, GFLHead. */
 GFL_API gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
                               const gfl_detect_opts *opts, gfl_detections *out);

@@ -11,7 +11,7 @@ typedef enum gfl_dialect {
 typedef struct gfl_arch {
     int depth;         /* 18, 34, 50 or 101; 0 means 50 */
     int groups;        /* of the 3x3 convolutions of bottlenecks; 0 means 1; 32 in ResNeXt */
-    int base_width;    /* channels a group in the first stage, groups > 1 only; 0 means 4 */
+    int base_width;    /* channels a group in the first stage; 0 means 4, and stays 0 ungrouped */
     int base_channels; /* of the stem; 0 means 64 */
     int fpn_channels;  /* 0 means 256 */
     int head_channels; /* a multiple of 32 (GroupNorm has 32 groups); 0 means 256 */
@@ -42,8 +42,9 @@ typedef struct gfl_model_desc {
 } gfl_model_desc;
 
 typedef struct gfl_model_opts {
-    int trainable; /* 1: keep the parameters beside the packed weights, as a trainer needs */
-    /* Used where a file does not say (mmdetection names without our metadata); zero: refuse. */
+    int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
+    /* 1: where a file does not say its dialect (no metadata, no bbox_head.integral), it is mmdet;
+     * 0: refuse such files */
     int assume_dialect_mmdet;
 } gfl_model_opts;
 
@@ -72,38 +73,125 @@ typedef struct gfl_model_info {
 
 /* What a forward pass of one input size costs. */
 typedef struct gfl_model_cost {
-    int64_t macs;             /* multiply-adds */
-    size_t weight_bytes;      /* packed */
-    size_t workspace_bytes;   /* activations and scratch of one detector */
-    int n_steps, points;      /* steps of the plan, locations of all levels */
+    int64_t macs;           /* multiply-adds */
+    size_t weight_bytes;    /* packed */
+    size_t workspace_bytes; /* activations and scratch of one detector */
+    int n_steps, points;    /* steps of the plan, locations of all levels */
 } gfl_model_cost;
 
-/* gfl_arch_preset - the architecture of a name: r18, r34, r50, r101.
- * Errors    GFL_E_ARG     no such name */
+/* gfl_arch_preset - the architecture of a name.
+ *
+ *   name  "r18", "r34", "r50", "r101", "x101-32x4d" or "x101-32x8d"
+ *   out   yours; every field filled, 80 classes
+ *
+ * Errors    GFL_E_ARG     a NULL, or no such name
+ * Threads   any. */
 GFL_API gfl_status gfl_arch_preset(const char *name, gfl_arch *out);
 
-/* gfl_model_create - a model with fresh weights (spec 1.4, 2, 3 of the paper's configuration). */
+/* gfl_model_create - a model with fresh weights.
+ *
+ * Convolutions of the backbone: Kaiming normal, and the last batch norm of every block starts at 0;
+ * the neck: Xavier uniform; the head: normal with deviation 0.01, class scores starting at 0.01.
+ * The same seed gives the same weights on every machine.
+ *
+ *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800); borrowed
+ *   opts  NULL or zeroed for a model that only detects; borrowed
+ *   out   yours; the model, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL, a field out of range, class ids that do not ascend
+ *           GFL_E_MEMORY  the weights do not fit
+ * Memory    the context's; destroy with gfl_model_destroy before the context.
+ * Threads   as the context's.  The model, once made, is immutable unless a trainer or
+ *           gfl_model_load_backbone changes it: any number of detectors in any number of threads
+ *           may run it at once. */
 GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
                                     const gfl_model_opts *opts, gfl_model **out);
 
-/* gfl_model_load - a model from a safetensors file of gfl's own or with mmdetection 3 names. */
+/* gfl_model_load - a model from a safetensors file with mmdetection's names.
+ *
+ * The architecture follows from the shapes of the tensors; classes, preprocessing and dialect from
+ * the file's metadata (gfl_model_save writes it), where absent: "class 0" and so on, RGB with
+ * ImageNet's mean and std, 1333x800.  gfl_model_report tells what became of each tensor.
+ *
+ *   path  UTF-8
+ *   opts  NULL or zeroed for a model that only detects; borrowed
+ *   out   yours; the model, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_IO      the file cannot be read
+ *           GFL_E_FORMAT  not safetensors, truncated, weights that are not finite, broken metadata
+ *           GFL_E_MISMATCH  a tensor is missing, has the wrong shape or no place in the network;
+ *                           metadata contradicts the tensors; nothing says which dialect
+ *           GFL_E_UNSUPPORTED  a network or dialect that this version cannot run
+ *           GFL_E_MEMORY  the weights do not fit
+ * Memory    tensors are read one by one; without opts->trainable each is released once packed.
+ * Threads   as gfl_model_create. */
 GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path,
                                   const gfl_model_opts *opts, gfl_model **out);
+
+/* gfl_model_load_memory - gfl_model_load from the bytes of such a file.
+ *
+ *   bytes  [size], borrowed until the call returns
+ *
+ * Errors, Memory, Threads   as gfl_model_load. */
 GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
                                          const gfl_model_opts *opts, gfl_model **out);
 
-/* gfl_model_load_backbone - fill the backbone of a trainable model from an ImageNet file
- * (torchvision's names).  Ask gfl_model_report what was loaded. */
+/* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
+ *
+ * Takes what fits (torchvision's names, or a detector's backbone); the rest of the backbone is
+ * initialised afresh, neck and head stay.  Files may end before the last stage: ask
+ * gfl_model_report what was loaded, initialised and left over.
+ *
+ *   model  created or loaded with opts.trainable
+ *   path   safetensors
+ *
+ * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_load
+ *           GFL_E_MISMATCH  nothing fits; another depth; other preprocessing than the model's
+ *           GFL_E_UNSUPPORTED  "caffe" style blocks
+ *           The model is unchanged after an error.
+ * Threads   no detector may run the model meanwhile. */
 GFL_API gfl_status gfl_model_load_backbone(gfl_model *model, const char *path);
 
-/* gfl_model_save - write the weights; needs a trainable model. */
+/* gfl_model_save - write weights and metadata as safetensors that gfl_model_load reads back
+ * bit for bit, and Python opens as it is.
+ *
+ *   model  trainable: others have released the weights
+ *   path   replaced whole or not at all
+ *
+ * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ *           GFL_E_IO      the file cannot be written
+ *           GFL_E_MEMORY  no room for one tensor */
 GFL_API gfl_status gfl_model_save(const gfl_model *model, const char *path);
 
+/* gfl_model_destroy - give the model's memory back; NULL is allowed.  Destroy its detectors and
+ * trainers first. */
 GFL_API void gfl_model_destroy(gfl_model *model);
 
+/* gfl_model_get_info - architecture, preprocessing, classes and sizes; zeros for a NULL model.
+ *
+ * Memory    classes belong to the model.
+ * Threads   any. */
 GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
+
+/* gfl_model_get_cost - what a detector pays for one batch, without running it.
+ *
+ *   width, height  of the resized images; padded to multiples of 32 as a detector does
+ *   batch          images at once
+ *
+ * Errors    GFL_E_ARG     a NULL, or sizes out of range
+ *           GFL_E_MEMORY  so large that its size does not fit a number
+ * Threads   as the model's context. */
 GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                                       gfl_model_cost *out);
 
-/* gfl_model_report - tensor i of the last load; returns 0 when there is no i-th. */
+/* gfl_model_report - what became of tensor i at the last load; 0 when there is no i-th.
+ *
+ *   out  yours; its texts belong to the model, until the next load
+ *
+ * Example
+ *     gfl_tensor_report r;
+ *     for (int i = 0; gfl_model_report(model, i, &r); i++)
+ *         if (r.fate != GFL_FATE_LOADED) printf("%s: %s\n", r.name, r.why); */
 GFL_API int gfl_model_report(const gfl_model *model, int i, gfl_tensor_report *out);
