@@ -240,11 +240,130 @@ static void portable_convolution_equals_the_plain_loop(void) {
     for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) forward_case(i, true);
 }
 
+/* dx (onto old when that is given), dweight and dbias of one context; the caller frees them. */
+static void run_grad(gfl_context *context, const conv_data *d, const float *old, float **dx,
+                     float **dweight, float **dbias) {
+    const gfli_conv_shape *s = &d->c.s;
+    void *packed = NULL, *scratch = NULL;
+    CHECK_OK(context,
+             gfli_alloc(context, 1, gfli_cpu_train.conv_grad_packed_size(s), "w", &packed));
+    CHECK_OK(context, gfli_alloc(context, 1, gfli_cpu_train.conv_grad_scratch(context, s, &d->x),
+                                 "scratch", &scratch));
+    gfli_cpu_train.conv_grad_pack(context, s, d->weight, d->scale, packed);
+    gfli_map dy = d->y, mdx = d->x;
+    dy.data = d->dy;
+    *dx = copy_of(old ? old : d->px, d->nx);
+    *dweight = (float *)malloc((d->nw + 1) * sizeof(float));
+    *dbias = (float *)malloc((size_t)s->out_c * sizeof(float));
+    if (!old) memset(*dx, 0xff, d->nx * sizeof(float));
+    memset(*dweight, 0xff, d->nw * sizeof(float));
+    memset(*dbias, 0xff, (size_t)s->out_c * sizeof(float));
+    mdx.data = *dx;
+    gfli_cpu_train.conv_grad_input(context, s, packed, &dy, old != NULL, &mdx, scratch);
+    gfli_cpu_train.conv_grad_weight(context, s, &d->x, &dy, *dweight, *dbias, scratch);
+    gfli_free(context, packed);
+    gfli_free(context, scratch);
+}
+
+static void check_grad(int index, const conv_data *d, const float *old, const float *dx,
+                       const float *dweight, const float *dbias) {
+    naive v;
+    memset(&v, 0, sizeof v);
+    v.x = d->px;
+    v.weight = d->scaled;
+    v.dy = d->dy;
+    v.dx = (double *)calloc(d->nx, sizeof(double));
+    v.dweight = (double *)calloc(d->nw, sizeof(double));
+    double *want = (double *)calloc((size_t)d->c.s.out_c, sizeof(double));
+    for (size_t i = 0; old && i < d->nx; i++) v.dx[i] = (double)old[i];
+    for (size_t i = 0; i < d->ny; i++) want[i % (size_t)d->c.s.out_c] += (double)d->dy[i];
+    naive_conv(&d->c, &v);
+    close_to(old ? "accumulated dx" : "dx", index, dx, v.dx, d->nx);
+    close_to("dweight", index, dweight, v.dweight, d->nw);
+    close_to("dbias", index, dbias, want, (size_t)d->c.s.out_c);
+    free(v.dx);
+    free(v.dweight);
+    free(want);
+}
+
+static void grad_case(const conv_case *c, int index, bool portable) {
+    conv_data d = make_data(c, (uint64_t)index * 100 + 50);
+    float *first[3] = {NULL, NULL, NULL};
+    for (int i = 0; i < 4; i++) { /* 1 to 3 threads, then accumulating */
+        float *got[3];
+        const float *old = i == 3 ? d.px : NULL;
+        gfl_context *context = make_context(i % 3 + 1, portable);
+        run_grad(context, &d, old, &got[0], &got[1], &got[2]);
+        if (i == 0 || i == 3) check_grad(index, &d, old, got[0], got[1], got[2]);
+        if (i == 0) memcpy(first, got, sizeof first);
+        if (i != 3) CHECK(memcmp(first[0], got[0], d.nx * sizeof(float)) == 0);
+        CHECK(memcmp(first[1], got[1], d.nw * sizeof(float)) == 0);
+        CHECK(memcmp(first[2], got[2], (size_t)c->s.out_c * sizeof(float)) == 0);
+        for (int k = 0; k < 3 && i; k++) free(got[k]);
+        gfl_context_destroy(context);
+    }
+    for (int k = 0; k < 3; k++) free(first[k]);
+    free_data(&d);
+}
+
+/* Enough positions for several sums, and more outputs than one task takes. */
+static const conv_case grad_cases[] = {
+    {{8, 12, 3, 1, 1, 1}, 2, 2, {40, 20}, {41, 20}},
+    {{16, 16, 3, 2, 1, 4}, 3, 1, {60}, {61}},
+    {{12, 400, 1, 1, 0, 1}, 1, 1, {9}, {9}},
+    {{3, 10, 7, 2, 3, 1}, 2, 1, {64}, {70}},
+};
+
+static void gradients_equal_the_plain_loop(void) {
+    for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) grad_case(&conv_cases[i], i, false);
+    for (int i = 0; i < (int)GFLI_COUNT(grad_cases); i++) grad_case(&grad_cases[i], 100 + i, false);
+}
+
+static void portable_gradients_equal_the_plain_loop(void) {
+    for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) grad_case(&conv_cases[i], i, true);
+    for (int i = 0; i < (int)GFLI_COUNT(grad_cases); i++) grad_case(&grad_cases[i], 100 + i, true);
+}
+
+/* The sum of y * dy: linear in x and in the weights, so differences of it are exact but for
+ * rounding, however large the step. */
+static double objective(gfl_context *context, conv_data *d) {
+    float *y = run_conv(context, d, PLAIN);
+    double sum = 0;
+    for (size_t i = 0; i < d->ny; i++) sum += (double)y[i] * (double)d->dy[i];
+    free(y);
+    return sum;
+}
+
+static void gradients_equal_differences(void) {
+    gfl_context *context = make_context(2, false);
+    const int indices[] = {1, 5, 12, 14};
+    for (size_t i = 0; i < GFLI_COUNT(indices); i++) {
+        conv_data d = make_data(&conv_cases[indices[i]], 7000 + i);
+        for (int o = 0; o < d.c.s.out_c; o++) d.scale[o] = 1.0f;
+        float *dx, *dweight, *dbias;
+        run_grad(context, &d, NULL, &dx, &dweight, &dbias);
+        const double base = objective(context, &d);
+        for (size_t k = 0; k < 12; k++) {
+            float *at = k % 2 ? &d.px[k * 977 % d.nx] : &d.weight[k * 977 % d.nw];
+            const float old = *at;
+            *at = old + 4.0f;
+            const double slope = (objective(context, &d) - base) / 4;
+            *at = old;
+            CHECK_NEAR((double)(k % 2 ? dx[k * 977 % d.nx] : dweight[k * 977 % d.nw]), slope, 2e-3);
+        }
+        free(dx);
+        free(dweight);
+        free(dbias);
+        free_data(&d);
+    }
+    gfl_context_destroy(context);
+}
+
 int main(int argc, char **argv) {
     static const test_case cases[] = {
-        TEST(convolution_equals_the_plain_loop),
-        TEST(portable_convolution_equals_the_plain_loop),
-        {0},
+        TEST(convolution_equals_the_plain_loop), TEST(portable_convolution_equals_the_plain_loop),
+        TEST(gradients_equal_the_plain_loop),    TEST(portable_gradients_equal_the_plain_loop),
+        TEST(gradients_equal_differences),       {0},
     };
     return test_main(argc, argv, cases);
 }

@@ -4,7 +4,7 @@
 /* A run of fewer floats than this is not worth a loop of its own. */
 enum { GFLI_SHORT_RUN = 16 };
 
-static void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
+void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
     const int group_in = s->in_c / s->groups, group_out = s->out_c / s->groups;
     const int merged = gfli_merge_groups(s->groups, group_in, group_out);
     memset(g, 0, sizeof *g);

@@ -1,2 +1,459 @@
-/* conv_grad.c - gradients of convolution */
+/* conv_grad.c - gradients of convolution with respect to its input and its weights */
 #pragma once
+
+/* ---- input ----------------------------------------------------------------------------------- */
+
+/* With a stride, the input's positions fall into stride x stride phases, each of which sees its own
+ * taps of the kernel: phase (py, px) is a convolution of dy with stride 1.  tap[segment] is the
+ * tap's index in the kernel. */
+static void gfli_grad_phase(const gfli_conv_shape *s, int py, int px, gfli_igemm *g,
+                            int tap[GFLI_MAX_TAPS]) {
+    const int c = s->in_c / s->groups, o = s->out_c / s->groups;
+    const int merged = gfli_merge_groups(s->groups, c, o);
+    memset(g, 0, sizeof *g);
+    g->groups = s->groups / merged;
+    g->group_in = o * merged;
+    g->group_out = c * merged;
+    g->seg_taps = 1;
+    g->seg_len = g->group_in;
+    g->in_step = 1;
+    g->out_step = s->stride;
+    g->out_y = py;
+    g->out_x = px;
+    for (int ky = 0; ky < s->kernel; ky++) {
+        for (int kx = 0; kx < s->kernel; kx++) {
+            const int y = py + s->pad - ky, x = px + s->pad - kx;
+            if (y % s->stride || x % s->stride) continue;
+            tap[g->n_segs] = ky * s->kernel + kx;
+            g->seg_y[g->n_segs] = y / s->stride;
+            g->seg_x[g->n_segs++] = x / s->stride;
+        }
+    }
+}
+
+static size_t gfli_conv_grad_packed_size_cpu(const gfli_conv_shape *s) {
+    size_t size = 0;
+    for (int phase = 0; phase < s->stride * s->stride; phase++) {
+        gfli_igemm g;
+        int tap[GFLI_MAX_TAPS];
+        gfli_grad_phase(s, phase / s->stride, phase % s->stride, &g, tap);
+        size += gfli_igemm_packed_size(&g);
+    }
+    return size;
+}
+
+typedef struct gfli_grad_pack_task {
+    const gfli_conv_shape *s;
+    gfli_igemm g;
+    int tap[GFLI_MAX_TAPS];
+    const float *weight, *scale;
+    float *packed;
+} gfli_grad_pack_task;
+
+static void gfli_grad_pack_panel(void *arg, int panel, int slot) {
+    const gfli_grad_pack_task *t = (const gfli_grad_pack_task *)arg;
+    const gfli_conv_shape *s = t->s;
+    const int panels = gfli_ceil_div(t->g.group_out, GFLI_NR), group = panel / panels;
+    const int in_group = panel % panels * GFLI_NR;
+    const int first = group * t->g.group_out + in_group;
+    const int last = first + gfli_min(GFLI_NR, t->g.group_out - in_group);
+    const int c = s->in_c / s->groups, out_per_group = s->out_c / s->groups;
+    float *packed = t->packed + (size_t)panel * (size_t)(t->g.n_segs * t->g.seg_len) * GFLI_NR;
+    (void)slot;
+    for (int seg = 0; seg < t->g.n_segs; seg++) {
+        for (int k = 0; k < t->g.group_in; k++, packed += GFLI_NR) {
+            const int o = group * t->g.group_in + k, own = o / out_per_group * c;
+            const float scale = t->scale ? t->scale[o] : 1.0f;
+            const float *w = t->weight + ((ptrdiff_t)o * s->kernel * s->kernel + t->tap[seg]) * c;
+            const int lo = gfli_max(first, own), hi = gfli_min(last, own + c);
+            if (hi - lo < GFLI_NR) memset(packed, 0, GFLI_NR * sizeof(float));
+            for (int i = lo; i < hi; i++) packed[i - first] = scale * w[i - own];
+        }
+    }
+}
+
+static void gfli_conv_grad_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
+                                    const float *weight, const float *scale, void *packed) {
+    gfli_grad_pack_task t;
+    t.s = s;
+    t.weight = weight;
+    t.scale = scale;
+    t.packed = (float *)packed;
+    for (int phase = 0; phase < s->stride * s->stride; phase++) {
+        gfli_grad_phase(s, phase / s->stride, phase % s->stride, &t.g, t.tap);
+        if (!t.g.n_segs) continue;
+        gfli_parallel_for(context, t.g.groups * gfli_ceil_div(t.g.group_out, GFLI_NR),
+                          gfli_grad_pack_panel, &t);
+        t.packed += gfli_igemm_packed_size(&t.g) / sizeof(float);
+    }
+}
+
+static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape *s,
+                                     const void *packed, const gfli_map *dy, bool accumulate,
+                                     const gfli_map *dx, void *scratch) {
+    const float *weights = (const float *)packed;
+    if (s->stride > s->kernel && !accumulate) { /* there are positions that no tap reaches */
+        memset(dx->data, 0, gfli_map_floats(dx) * sizeof(float));
+    }
+    for (int phase = 0; phase < s->stride * s->stride; phase++) {
+        gfli_igemm g;
+        int tap[GFLI_MAX_TAPS];
+        gfli_grad_phase(s, phase / s->stride, phase % s->stride, &g, tap);
+        if (!g.n_segs) continue;
+        g.packed = weights;
+        g.x = dy;
+        g.y = dx;
+        g.residual = accumulate ? dx : NULL;
+        gfli_igemm_run(context, &g, scratch);
+        weights += gfli_igemm_packed_size(&g) / sizeof(float);
+    }
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+/* dweight [out][taps * in] is the sum over positions of the outer products of dy and the rows of
+ * the implicit matrix.  Positions are cut into chunks that depend on the shapes only, each with a
+ * sum of its own where there are several; the chunks' sums are added in order. */
+enum {
+    GFLI_GRAD_ROWS = 192,  /* positions that are packed together; a multiple of GFLI_MR */
+    GFLI_GRAD_OUT = 384,   /* output channels of a task; a multiple of GFLI_MR */
+    GFLI_GRAD_CHUNK = 768, /* positions worth a sum of their own */
+    GFLI_GRAD_CHUNKS = 16,
+    GFLI_GRAD_PARTIAL = 4 << 20, /* bytes that all the sums may take */
+    GFLI_BIAS_ROWS = 1024
+};
+
+/* c[m][n] (=/+=) the sum over k of a[k][GFLI_MR] x b[k][GFLI_NR]. */
+typedef struct gfli_outer {
+    const float *a, *b;
+    int len, m, n;
+    float *c;
+    size_t stride; /* floats from a row of c to the next */
+    bool first;
+} gfli_outer;
+
+typedef void (*gfli_outer_fn)(const gfli_outer *t);
+
+static void gfli_outer_store(const gfli_outer *t, int row, int col, const float *sum, int n) {
+    float *c = t->c + (size_t)row * t->stride + col;
+    for (int j = 0; j < n; j++) c[j] = t->first ? sum[j] : c[j] + sum[j];
+}
+
+static void gfli_outer_portable(const gfli_outer *t) {
+    for (int col = 0; col < t->n; col += 8) {
+        float sum[GFLI_MR][8] = {{0.0f}};
+        const float *a = t->a, *b = t->b + col;
+        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += GFLI_NR) {
+            for (int r = 0; r < GFLI_MR; r++) {
+                for (int j = 0; j < 8; j++) sum[r][j] += a[r] * b[j];
+            }
+        }
+        for (int r = 0; r < t->m; r++) {
+            gfli_outer_store(t, r, col, sum[r], gfli_min(8, t->n - col));
+        }
+    }
+}
+
+#if defined(__x86_64__)
+
+GFLI_AVX2 static inline void gfli_outer_store_avx2(const gfli_outer *t, int row, __m256 v0,
+                                                   __m256 v1) {
+    if (row >= t->m) return;
+    if (t->n < GFLI_NR) {
+        float sum[GFLI_NR];
+        _mm256_storeu_ps(sum, v0);
+        _mm256_storeu_ps(sum + 8, v1);
+        gfli_outer_store(t, row, 0, sum, t->n);
+        return;
+    }
+    float *c = t->c + (size_t)row * t->stride;
+    if (!t->first) {
+        v0 = _mm256_add_ps(v0, _mm256_loadu_ps(c));
+        v1 = _mm256_add_ps(v1, _mm256_loadu_ps(c + 8));
+    }
+    _mm256_storeu_ps(c, v0);
+    _mm256_storeu_ps(c + 8, v1);
+}
+
+#    define GFLI_OUTER_ROW(i)                                                                      \
+        v = _mm256_broadcast_ss(a + i);                                                            \
+        s##i##0 = _mm256_fmadd_ps(v, b0, s##i##0);                                                 \
+        s##i##1 = _mm256_fmadd_ps(v, b1, s##i##1)
+
+GFLI_AVX2 static void gfli_outer_avx2(const gfli_outer *t) {
+    __m256 s00 = _mm256_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+    __m256 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+    const float *a = t->a, *b = t->b;
+    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += GFLI_NR) {
+        __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8), v;
+        GFLI_OUTER_ROW(0);
+        GFLI_OUTER_ROW(1);
+        GFLI_OUTER_ROW(2);
+        GFLI_OUTER_ROW(3);
+        GFLI_OUTER_ROW(4);
+        GFLI_OUTER_ROW(5);
+    }
+    gfli_outer_store_avx2(t, 0, s00, s01);
+    gfli_outer_store_avx2(t, 1, s10, s11);
+    gfli_outer_store_avx2(t, 2, s20, s21);
+    gfli_outer_store_avx2(t, 3, s30, s31);
+    gfli_outer_store_avx2(t, 4, s40, s41);
+    gfli_outer_store_avx2(t, 5, s50, s51);
+}
+
+#    undef GFLI_OUTER_ROW
+
+#endif
+
+typedef struct gfli_grad_task {
+    const gfli_conv_shape *s;
+    gfli_igemm g;
+    const gfli_map *dy;
+    gfli_outer_fn outer;
+    size_t n_rows, rows_per_chunk;
+    int chunks;                                 /* of the positions */
+    int n_panels, panels_per_task, panel_tasks; /* of the implicit matrix, all groups */
+    int out_tasks;                              /* of a group's output channels */
+    size_t n_weights;                           /* of one sum, with the merged groups' zeros */
+    bool direct;                                /* the only sum is dweight */
+    float *zeros, *sums, *dweight, *dbias;
+    double *bias_sums;
+    char *slots;
+    size_t pointers, offsets, copies, dy_panels, slot; /* bytes of the parts of a slot */
+    size_t at_sums, at_bias, at_slots, scratch;        /* bytes of the scratch */
+} gfli_grad_task;
+
+static size_t gfli_grad_round(size_t bytes) {
+    return (bytes + 63) & ~(size_t)63;
+}
+
+/* Positions into chunks (by the shapes alone), weights into tasks (which changes no sum). */
+static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
+    const gfli_conv_shape *s = t->s;
+    t->n_rows = gfli_igemm_rows(&t->g);
+    t->n_panels = t->g.groups * t->g.n_segs * gfli_ceil_div(t->g.seg_len, GFLI_NR);
+    t->n_weights = (size_t)s->out_c * (size_t)(t->g.n_segs * t->g.seg_len);
+    const size_t fit = GFLI_GRAD_PARTIAL / (t->n_weights * sizeof(float));
+    size_t chunks = t->n_rows / GFLI_GRAD_CHUNK;
+    if (chunks > fit) chunks = fit;
+    if (chunks > GFLI_GRAD_CHUNKS) chunks = GFLI_GRAD_CHUNKS;
+    t->chunks = gfli_max((int)chunks, 1);
+    t->rows_per_chunk = (t->n_rows + (size_t)t->chunks - 1) / (size_t)t->chunks;
+    t->direct = t->chunks == 1 && t->g.groups == s->groups;
+    t->out_tasks = gfli_ceil_div(t->g.group_out, GFLI_GRAD_OUT);
+    t->panels_per_task = gfli_min(t->n_panels, 18);
+    const int others = t->chunks * t->out_tasks, want = 4 * context->n_threads;
+    while (context->n_threads > 1 && t->panels_per_task > 4 &&
+           others * gfli_ceil_div(t->n_panels, t->panels_per_task) < want) {
+        t->panels_per_task--;
+    }
+    t->panel_tasks = gfli_ceil_div(t->n_panels, t->panels_per_task);
+}
+
+static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_map *dy,
+                           gfli_grad_task *t) {
+    const size_t rows = GFLI_GRAD_ROWS, f = sizeof(float);
+    memset(t, 0, sizeof *t);
+    t->s = s;
+    gfli_conv_igemm(s, &t->g);
+    t->g.y = dy;
+    t->dy = dy;
+    gfli_grad_cut(context, t);
+    t->pointers = gfli_grad_round(rows * (size_t)t->g.n_segs * sizeof(const float *));
+    t->offsets = gfli_grad_round(rows * sizeof(ptrdiff_t));
+    t->copies = rows * gfli_igemm_copy(&t->g) * f;
+    t->dy_panels = rows * (GFLI_GRAD_OUT + GFLI_MR) * f;
+    t->slot = t->pointers + t->offsets + t->copies + t->dy_panels + rows * GFLI_NR * f;
+    t->at_sums = gfli_grad_round((size_t)gfli_max(s->in_c, t->g.seg_len) * f);
+    t->at_bias = t->at_sums;
+    if (!t->direct) t->at_bias += gfli_grad_round((size_t)t->chunks * t->n_weights * f);
+    const size_t blocks = (t->n_rows + GFLI_BIAS_ROWS - 1) / GFLI_BIAS_ROWS;
+    t->at_slots = t->at_bias + gfli_grad_round(blocks * (size_t)s->out_c * sizeof(double));
+    t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
+}
+
+/* dy of n positions and `out` channels as panels [out / GFLI_MR][n][GFLI_MR], zero-filled. */
+static void gfli_grad_pack_dy(const float *dy, const ptrdiff_t *offsets, int n, int out,
+                              float *panel) {
+    for (int o = 0; o < out; o += GFLI_MR) {
+        const int width = gfli_min(GFLI_MR, out - o);
+        for (int k = 0; k < n; k++, panel += GFLI_MR) {
+            const float *row = dy + offsets[k] + o;
+            if (width == GFLI_MR) {
+                memcpy(panel, row, GFLI_MR * sizeof(float));
+            } else {
+                for (int r = 0; r < GFLI_MR; r++) panel[r] = r < width ? row[r] : 0.0f;
+            }
+        }
+    }
+}
+
+/* One panel [n][GFLI_NR] of the implicit matrix: `width` floats of every run. */
+static void gfli_grad_pack_x(const float *const *rows, int n_segs, ptrdiff_t offset, int n,
+                             int width, float *panel) {
+    for (int k = 0; k < n; k++, panel += GFLI_NR) {
+        const float *row = rows[(ptrdiff_t)(k / GFLI_MR) * GFLI_MR * n_segs + k % GFLI_MR] + offset;
+        if (width == GFLI_NR) {
+            memcpy(panel, row, GFLI_NR * sizeof(float));
+        } else {
+            for (int j = 0; j < GFLI_NR; j++) panel[j] = j < width ? row[j] : 0.0f;
+        }
+    }
+}
+
+typedef struct gfli_grad_part {
+    int chunk, panel0, panel1, out0, out1; /* output channels within a group */
+    size_t row;
+    int n; /* positions */
+} gfli_grad_part;
+
+/* Add the products of part->n positions. */
+static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part, char *memory) {
+    const gfli_igemm *g = &t->g;
+    const float **rows = (const float **)(void *)memory;
+    ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->pointers);
+    float *copies = (float *)(void *)(memory + t->pointers + t->offsets);
+    float *dy = copies + t->copies / sizeof(float), *x = dy + t->dy_panels / sizeof(float);
+    const int seg_panels = gfli_ceil_div(g->seg_len, GFLI_NR), k_size = g->n_segs * g->seg_len;
+    float *sum = t->direct ? t->dweight : t->sums + (size_t)part->chunk * t->n_weights;
+    gfli_igemm_gather(g, part->row, part->n, t->zeros, rows, offsets, copies);
+    gfli_outer o;
+    o.b = x;
+    o.len = part->n;
+    o.stride = (size_t)k_size;
+    o.first = part->row == (size_t)part->chunk * t->rows_per_chunk;
+    for (int p = part->panel0, packed = -1; p < part->panel1; p++) {
+        const int group = p / (g->n_segs * seg_panels), seg = p / seg_panels % g->n_segs;
+        const int col = p % seg_panels * GFLI_NR, out = group * g->group_out + part->out0;
+        if (group != packed) {
+            gfli_grad_pack_dy(t->dy->data + out, offsets, part->n, part->out1 - part->out0, dy);
+            packed = group;
+        }
+        o.n = gfli_min(GFLI_NR, g->seg_len - col);
+        gfli_grad_pack_x(rows + (ptrdiff_t)seg * GFLI_MR, g->n_segs, group * g->group_in + col,
+                         part->n, o.n, x);
+        for (int r = 0; r < part->out1 - part->out0; r += GFLI_MR) {
+            o.a = dy + (ptrdiff_t)r * part->n;
+            o.m = gfli_min(GFLI_MR, part->out1 - part->out0 - r);
+            o.c = sum + (size_t)(out + r) * (size_t)k_size + (size_t)(seg * g->seg_len + col);
+            t->outer(&o);
+        }
+    }
+}
+
+static void gfli_grad_do(void *arg, int task, int slot) {
+    const gfli_grad_task *t = (const gfli_grad_task *)arg;
+    const int out_task = task % t->out_tasks, panel_task = task / t->out_tasks % t->panel_tasks;
+    gfli_grad_part part;
+    part.chunk = task / t->out_tasks / t->panel_tasks;
+    part.panel0 = panel_task * t->panels_per_task;
+    part.panel1 = gfli_min(part.panel0 + t->panels_per_task, t->n_panels);
+    part.out0 = out_task * GFLI_GRAD_OUT;
+    part.out1 = gfli_min(part.out0 + GFLI_GRAD_OUT, t->g.group_out);
+    const size_t first = (size_t)part.chunk * t->rows_per_chunk;
+    const size_t last =
+        first + t->rows_per_chunk < t->n_rows ? first + t->rows_per_chunk : t->n_rows;
+    for (part.row = first; part.row < last; part.row += GFLI_GRAD_ROWS) {
+        const size_t left = last - part.row;
+        part.n = left < GFLI_GRAD_ROWS ? (int)left : GFLI_GRAD_ROWS;
+        gfli_grad_block(t, &part, t->slots + (size_t)slot * t->slot);
+    }
+}
+
+/* dweight of one output channel: the chunks' sums in order, without the merged groups' zeros. */
+static void gfli_grad_sum(void *arg, int o, int slot) {
+    const gfli_grad_task *t = (const gfli_grad_task *)arg;
+    const gfli_conv_shape *s = t->s;
+    const int c = s->in_c / s->groups, taps = s->kernel * s->kernel;
+    const int at = o / (s->out_c / s->groups) * c % t->g.group_in;
+    const size_t row = t->n_weights / (size_t)s->out_c, run = row / (size_t)taps;
+    float *out = t->dweight + (size_t)o * (size_t)taps * (size_t)c;
+    (void)slot;
+    for (int chunk = 0; chunk < t->chunks; chunk++) {
+        const float *sum = t->sums + (size_t)chunk * t->n_weights + (size_t)o * row + at;
+        for (int k = 0; k < taps; k++, sum += run) {
+            float *w = out + (ptrdiff_t)k * c;
+            for (int i = 0; i < c; i++) w[i] = chunk ? w[i] + sum[i] : sum[i];
+        }
+    }
+}
+
+static void gfli_grad_bias(void *arg, int block, int slot) {
+    const gfli_grad_task *t = (const gfli_grad_task *)arg;
+    const size_t c = (size_t)t->s->out_c, first = (size_t)block * GFLI_BIAS_ROWS;
+    const size_t left = t->n_rows - first, n = left < GFLI_BIAS_ROWS ? left : GFLI_BIAS_ROWS;
+    double *sums = t->bias_sums + (size_t)block * c;
+    (void)slot;
+    for (size_t col = 0; col < c; col += 32) {
+        const size_t width = c - col < 32 ? c - col : 32;
+        const float *dy = t->dy->data + first * c + col;
+        double sum[32] = {0.0};
+        for (size_t r = 0; r < n; r++, dy += c) {
+            for (size_t j = 0; j < width; j++) sum[j] += (double)dy[j];
+        }
+        memcpy(sums + col, sum, width * sizeof(double));
+    }
+}
+
+static void gfli_conv_grad_bias(gfl_context *context, gfli_grad_task *t) {
+    const int blocks = (int)((t->n_rows + GFLI_BIAS_ROWS - 1) / GFLI_BIAS_ROWS);
+    const int c = t->s->out_c;
+    gfli_parallel_for(context, blocks, gfli_grad_bias, t);
+    for (int o = 0; o < c; o++) {
+        double sum = 0.0;
+        for (int b = 0; b < blocks; b++) sum += t->bias_sums[(ptrdiff_t)b * c + o];
+        t->dbias[o] = (float)sum;
+    }
+}
+
+static gfli_map gfli_grad_dy(const gfli_conv_shape *s, const gfli_map *x) {
+    gfli_map dy = *x;
+    dy.c = s->out_c;
+    for (int l = 0; l < x->levels; l++) {
+        dy.h[l] = gfli_conv_out(s, x->h[l]);
+        dy.w[l] = gfli_conv_out(s, x->w[l]);
+    }
+    return dy;
+}
+
+static size_t gfli_conv_grad_scratch_cpu(const gfl_context *context, const gfli_conv_shape *s,
+                                         const gfli_map *x) {
+    const gfli_map dy = gfli_grad_dy(s, x);
+    gfli_grad_task t;
+    gfli_grad_plan(context, s, &dy, &t);
+    size_t size = t.scratch;
+    for (int phase = 0; phase < s->stride * s->stride; phase++) {
+        gfli_igemm g;
+        int tap[GFLI_MAX_TAPS];
+        gfli_grad_phase(s, phase / s->stride, phase % s->stride, &g, tap);
+        const size_t need = gfli_igemm_scratch(context, &g);
+        if (need > size) size = need;
+    }
+    return size;
+}
+
+static void gfli_conv_grad_weight_cpu(gfl_context *context, const gfli_conv_shape *s,
+                                      const gfli_map *x, const gfli_map *dy, float *dweight,
+                                      float *dbias, void *scratch) {
+    gfli_grad_task t;
+    gfli_grad_plan(context, s, dy, &t);
+    t.g.x = x;
+    t.dweight = dweight;
+    t.dbias = dbias;
+    t.zeros = (float *)scratch;
+    t.sums = t.zeros + t.at_sums / sizeof(float);
+    t.bias_sums = (double *)(void *)((char *)scratch + t.at_bias);
+    t.slots = (char *)scratch + t.at_slots;
+    t.outer = gfli_outer_portable;
+#if defined(__x86_64__)
+    if (gfli_has_avx2(context)) t.outer = gfli_outer_avx2;
+#endif
+    memset(t.zeros, 0, t.at_sums);
+    if (dbias) gfli_conv_grad_bias(context, &t);
+    if (!t.n_rows) {
+        memset(dweight, 0, gfli_conv_weights(s) * sizeof(float));
+        return;
+    }
+    gfli_parallel_for(context, t.chunks * t.panel_tasks * t.out_tasks, gfli_grad_do, &t);
+    if (!t.direct) gfli_parallel_for(context, s->out_c, gfli_grad_sum, &t);
+}

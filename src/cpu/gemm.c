@@ -159,8 +159,7 @@ static gfli_igemm_layout gfli_igemm_plan(const gfli_igemm *g) {
     l.zeros = gfli_round_64((size_t)gfli_max(g->groups * g->group_in, g->seg_len) * sizeof(float));
     l.rows = gfli_round_64(rows * segs * sizeof(const float *));
     l.offsets = gfli_round_64(rows * sizeof(ptrdiff_t));
-    l.copies = 0;
-    if (g->seg_taps > 1) l.copies = rows * gfli_round_64(segs * (size_t)g->seg_len * sizeof(float));
+    l.copies = rows * gfli_igemm_copy(g) * sizeof(float);
     l.slot = l.rows + l.offsets + l.copies;
     return l;
 }
@@ -185,7 +184,7 @@ static int gfli_grid(int size, int first, int step) {
     return size > first ? gfli_ceil_div(size - first, step) : 0;
 }
 
-static size_t gfli_igemm_rows(const gfli_igemm *g) {
+size_t gfli_igemm_rows(const gfli_igemm *g) {
     size_t rows = 0;
     for (int l = 0; l < g->y->levels; l++) {
         rows += (size_t)g->y->n * (size_t)gfli_grid(g->y->h[l], g->out_y, g->out_step) *
@@ -268,15 +267,19 @@ static void gfli_row_pointers(const gfli_igemm *g, const gfli_row *r, const floa
     }
 }
 
-static void gfli_igemm_gather(const gfli_igemm_task *t, size_t first, int n, const float **rows,
-                              ptrdiff_t *offsets, char *copies) {
-    const gfli_igemm *g = t->g;
+size_t gfli_igemm_copy(const gfli_igemm *g) {
+    if (g->seg_taps <= 1) return 0;
+    return gfli_round_64((size_t)(g->n_segs * g->seg_len) * sizeof(float)) / sizeof(float);
+}
+
+void gfli_igemm_gather(const gfli_igemm *g, size_t first, int n, const float *zeros,
+                       const float **rows, ptrdiff_t *offsets, float *copies) {
     const gfli_map *y = g->y;
-    const size_t copy = t->layout.copies / GFLI_ROWS_PER_TASK;
+    const size_t copy = gfli_igemm_copy(g);
     gfli_row r = gfli_row_at(g, first);
     for (int k = 0; k < n; k++) {
         const float **block = rows + (ptrdiff_t)(k / GFLI_MR) * GFLI_MR * g->n_segs + k % GFLI_MR;
-        gfli_row_pointers(g, &r, t->zeros, (float *)(void *)(copies + (size_t)k * copy), block);
+        gfli_row_pointers(g, &r, zeros, copies + (size_t)k * copy, block);
         const int h = y->h[r.level], w = y->w[r.level];
         const int oy = g->out_y + r.i * g->out_step, ox = g->out_x + r.j * g->out_step;
         const size_t point = gfli_points_before(y, r.level) +
@@ -357,13 +360,13 @@ static void gfli_igemm_do(void *arg, int task, int slot) {
     char *memory = t->slots + (size_t)slot * t->layout.slot;
     const float **rows = (const float **)(void *)memory;
     ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.rows);
-    char *copies = memory + t->layout.rows + t->layout.offsets;
+    float *copies = (float *)(void *)(memory + t->layout.rows + t->layout.offsets);
     const size_t first = (size_t)(task % t->row_tasks) * (size_t)t->rows_per_task;
     const int panel0 = task / t->row_tasks * t->panels_per_task;
     const int panel1 = gfli_min(panel0 + t->panels_per_task, t->n_panels);
     const size_t left = t->n_rows - first;
     const int n = left < (size_t)t->rows_per_task ? (int)left : t->rows_per_task;
-    gfli_igemm_gather(t, first, n, rows, offsets, copies);
+    gfli_igemm_gather(t->g, first, n, t->zeros, rows, offsets, copies);
     gfli_k_block k = {-1, 0, 0, 0};
     while (gfli_next_block(t->g, t->k_block, &k)) {
         gfli_igemm_block(t, &k, panel0, panel1, n, rows, offsets);

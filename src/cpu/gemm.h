@@ -1,6 +1,10 @@
 /* gemm.h - register-blocked matrix kernels, shared by convolution and its gradients */
 #pragma once
 
+#if defined(__x86_64__)
+#    define GFLI_AVX2 __attribute__((target("avx2,fma")))
+#endif
+
 /* A panel is GFLI_NR columns of the right matrix, row after row; a tile is GFLI_MR rows of the
  * result by one or more panels.  Sizes are the same for every instruction set, so that packed
  * weights are too. */
@@ -25,6 +29,18 @@ typedef struct gfli_igemm {
 size_t gfli_igemm_packed_size(const gfli_igemm *g);
 size_t gfli_igemm_scratch(const gfl_context *context, const gfli_igemm *g);
 void gfli_igemm_run(gfl_context *context, const gfli_igemm *g, void *scratch);
+
+/* The rows of the left matrix, for products of other forms: how many; and of n rows from `first`
+ * on, rows[r / GFLI_MR][segment][r % GFLI_MR] the runs and offsets[r] where y is.  zeros is as
+ * long as a row of x or a run; copies has room for n runs of all segments, each row's rounded up
+ * to gfli_igemm_copy floats.  rows and offsets are filled up to a multiple of GFLI_MR. */
+size_t gfli_igemm_rows(const gfli_igemm *g);
+size_t gfli_igemm_copy(const gfli_igemm *g);
+void gfli_igemm_gather(const gfli_igemm *g, size_t first, int n, const float *zeros,
+                       const float **rows, ptrdiff_t *offsets, float *copies);
+
+/* A convolution as such a product, without its data. */
+void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g);
 
 /* Groups are merged until a panel is full: a block-diagonal matrix wastes less than a thin one. */
 int gfli_merge_groups(int groups, int group_in, int group_out);
