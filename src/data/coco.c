@@ -52,7 +52,7 @@ void gfl_dataset_destroy(gfl_dataset *dataset) {
     gfli_free(context, dataset);
 }
 
-/* ---- ids --------------------------------------------------------------------------------------- */
+/* ---- ids ------------------------------------------------------------------------------------- */
 
 int gfli_id_compare(gfl_id a, gfl_id b) {
     if (!a.text != !b.text) return a.text ? 1 : -1;
@@ -105,7 +105,7 @@ int gfli_id_find(const gfli_id_entry *entries, int n, gfl_id id) {
     return -1;
 }
 
-/* ---- reading: images and annotations as they come, references resolved at the end -------------- */
+/* ---- reading: images and annotations as they come, references resolved at the end ------------ */
 
 typedef struct gfli_coco_annotation {
     gfl_annotation a;
@@ -366,7 +366,7 @@ static gfl_status gfli_coco_read(gfli_coco *c) {
     return gfli_json_status(c->json);
 }
 
-/* ---- resolving ----------------------------------------------------------------------------------- */
+/* ---- resolving ------------------------------------------------------------------------------- */
 
 /* Sorts entries; the index of a place whose id an earlier place has, or -1. */
 static gfl_status gfli_coco_sort(gfli_coco *c, gfli_id_entry *entries, int n, int *duplicate) {
@@ -529,7 +529,7 @@ static gfl_status gfli_coco_build(gfli_coco *c) {
     return GFL_OK;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bool file,
                                       const gfl_dataset_opts *opts, gfl_dataset **out) {

@@ -3,19 +3,25 @@
 #ifndef GFL_NO_STB_IMAGE
 #define STB_IMAGE_STATIC
 #define STB_IMAGE_IMPLEMENTATION
+#define STBI_MAX_DIMENSIONS GFL_MAX_SIDE
 #define STBI_NO_STDIO
 #define STBI_NO_HDR
 #define STBI_NO_LINEAR
 #define STBI_NO_PIC
+#define STBI_NO_PNM
 #define STBI_NO_PSD
 #define STBI_NO_GIF
 #define STBI_NO_TGA
-#if defined(__GNUC__)
-#pragma GCC diagnostic push
+#if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wunused-function"
+#elif defined(__GNUC__)
+/* Not restored: GCC speaks of functions that are never used, or never defined, at the end of the
+ * file, and by what holds there. */
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 #include <stb/stb_image.h>
-#if defined(__GNUC__)
-#pragma GCC diagnostic pop
+#if defined(__clang__)
+#pragma clang diagnostic pop
 #endif
 #endif

@@ -1,2 +1,422 @@
 /* loader.c - threads that decode and augment ahead */
 #pragma once
+
+/* A ring of batches.  Each sample of a scheduled batch is a task; threads take tasks in order, and
+ * so does the caller's thread while it waits.  What a sample becomes depends on its image, the
+ * epoch and the options alone, so it does not matter who makes it. */
+
+enum { GFLI_LOADER_DEPTH = 3, GFLI_LOADER_MIN_SIDE = 32 };
+
+typedef struct gfli_loader_memory {
+    size_t pixels, boxes, labels; /* capacities of a sample's buffers */
+} gfli_loader_memory;
+
+typedef struct gfli_loader_slot {
+    gfli_batch batch;
+    gfli_loader_memory *memory; /* [opts.batch], as batch.samples */
+    int taken, left;            /* samples handed out; not yet finished */
+    gfl_status status;
+    int failed; /* the first sample that failed */
+    char error[1024];
+} gfli_loader_slot;
+
+typedef struct gfli_loader_worker {
+    gfli_loader *loader;
+    gfl_context *context;
+    gfli_thread thread;
+    uint8_t *scratch;
+    size_t scratch_size;
+} gfli_loader_worker;
+
+struct gfli_loader {
+    gfl_context *context;
+    const gfl_dataset *dataset;
+    gfli_loader_opts opts;
+    int *images; /* [n_images] of the data set that are trained on */
+    bool *portrait;
+    int *order, *order_scratch; /* of order_epoch: places in images */
+    int n_images, n_batches, order_epoch;
+
+    gfli_loader_slot slots[GFLI_LOADER_DEPTH];
+    int depth;
+    uint64_t first, last; /* scheduled batches, counted since the start; slot = number % depth */
+    int epoch, index;     /* of the batch to schedule next */
+    bool holding;         /* the caller has batch `first` */
+
+    gfli_loader_worker *workers; /* [n_threads + 1]: the caller's comes first */
+    int busy;                    /* tasks being worked on */
+    bool stop;
+    pthread_mutex_t mutex;
+    pthread_cond_t work, done;
+};
+
+/* ---- one sample ------------------------------------------------------------------------------ */
+
+static bool gfli_loader_flips(const gfli_loader *l, int epoch, int image) {
+    gfli_rng rng = gfli_rng_make(l->opts.seed, (uint64_t)epoch, (uint64_t)image, GFLI_DRAW_FLIP);
+    return !l->opts.no_flip && gfli_rng_uniform(&rng) < 0.5;
+}
+
+static void gfli_loader_size(const gfli_loader *l, int epoch, const gfl_pixels *pixels,
+                             gfli_sample *s) {
+    int scale_short = l->opts.scale_short, least = l->opts.scale_short_min;
+    gfli_rng rng =
+        gfli_rng_make(l->opts.seed, (uint64_t)epoch, (uint64_t)s->image, GFLI_DRAW_SCALE);
+    if (least > 0) scale_short = least + gfli_rng_below(&rng, scale_short - least + 1);
+    gfli_resized_size(pixels->width, pixels->height, l->opts.scale_long, scale_short, &s->width,
+                      &s->height);
+    s->width = gfli_max(1, s->width);
+    s->height = gfli_max(1, s->height);
+}
+
+/* The boxes to train on, in pixels of the resized and perhaps mirrored image: corners are rounded
+ * to float once, then scaled, clipped and mirrored in float (spec 7.2 to 7.5). */
+static void gfli_loader_boxes(const gfl_image_info *info, const gfl_pixels *pixels,
+                              gfli_sample *s) {
+    float scale_x = (float)((double)s->width / pixels->width);
+    float scale_y = (float)((double)s->height / pixels->height);
+    float w = (float)s->width, h = (float)s->height;
+    s->n_boxes = 0;
+    for (int i = 0; i < info->n_annotations; i++) {
+        const gfl_annotation *a = &info->annotations[i];
+        if (!gfli_annotation_trains(info, a)) continue;
+        float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w) * scale_x;
+        float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h) * scale_y;
+        x1 = fminf(fmaxf(x1, 0), w);
+        x2 = fminf(fmaxf(x2, 0), w);
+        float *b = s->boxes + 4 * (size_t)s->n_boxes;
+        b[0] = s->flip ? w - x2 : x1;
+        b[1] = fminf(fmaxf(y1, 0), h);
+        b[2] = s->flip ? w - x1 : x2;
+        b[3] = fminf(fmaxf(y2, 0), h);
+        s->labels[s->n_boxes++] = a->label;
+    }
+}
+
+/* Annotations that were made for another size, or before the picture was turned upright, would be
+ * trained on in silence otherwise. */
+static gfl_status gfli_loader_check(gfl_context *context, const gfl_image_info *info,
+                                    const gfl_pixels *pixels) {
+    if (info->width == 0 || info->height == 0 ||
+        (info->width == pixels->width && info->height == pixels->height))
+        return GFL_OK;
+    char id[GFLI_ID_TEXT];
+    bool turned = info->width == pixels->height && info->height == pixels->width;
+    return gfli_error(context, GFL_E_DATA,
+                      "image %s, %s: the file has %d x %d pixels%s, its annotations say %d x %d",
+                      gfli_id_text(info->id, id), info->file_name, pixels->width, pixels->height,
+                      turned ? " (after its EXIF orientation)" : "", info->width, info->height);
+}
+
+static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *info,
+                                   const gfl_pixels *pixels, int epoch, gfli_sample *s,
+                                   gfli_loader_memory *m) {
+    const gfli_loader *l = w->loader;
+    gfl_context *context = w->context;
+    GFLI_TRY(gfli_loader_check(context, info, pixels));
+    gfli_loader_size(l, epoch, pixels, s);
+    s->flip = gfli_loader_flips(l, epoch, s->image);
+    size_t n = (size_t)info->n_annotations, n_pixels = (size_t)s->width * (size_t)s->height;
+    GFLI_TRY(gfli_reserve(context, &s->pixels, &m->pixels, 3 * n_pixels, 1, "a training image"));
+    GFLI_TRY(gfli_reserve(context, &s->boxes, &m->boxes, 4 * n, sizeof *s->boxes, "boxes"));
+    GFLI_TRY(gfli_reserve(context, &s->labels, &m->labels, n, sizeof *s->labels, "labels"));
+    gfli_loader_boxes(info, pixels, s);
+    size_t scratch =
+        gfli_cpu.resize_scratch(context, pixels->width, pixels->height, s->width, s->height);
+    GFLI_TRY(gfli_reserve(context, &w->scratch, &w->scratch_size, scratch, 1, "resizing"));
+    gfl_image image;
+    memset(&image, 0, sizeof image);
+    image.pixels = pixels->rgb;
+    image.width = pixels->width;
+    image.height = pixels->height;
+    image.format = GFL_FORMAT_RGB;
+    gfli_cpu.resize(context, &image, l->opts.bgr, s->width, s->height, s->pixels, w->scratch);
+    return GFL_OK;
+}
+
+static gfl_status gfli_loader_sample(gfli_loader_worker *w, gfli_loader_slot *slot, int i) {
+    gfli_sample *s = &slot->batch.samples[i];
+    gfl_image_info info;
+    gfl_pixels pixels;
+    GFLI_TRY(gfl_dataset_get_image(w->loader->dataset, s->image, &info));
+    GFLI_TRY(gfl_dataset_read(w->context, w->loader->dataset, s->image, &pixels));
+    gfl_status status = gfli_loader_fill(w, &info, &pixels, slot->batch.epoch, s, &slot->memory[i]);
+    gfl_pixels_free(w->context, &pixels);
+    return status;
+}
+
+/* ---- scheduling; everything from here to the threads runs with the mutex held ---------------- */
+
+static void gfli_loader_arm(gfli_loader_slot *slot) {
+    slot->taken = 0;
+    slot->left = slot->batch.n;
+    slot->status = GFL_OK;
+    slot->failed = -1;
+}
+
+static void gfli_loader_schedule(gfli_loader *l) {
+    if (l->index >= l->n_batches) {
+        l->index = 0;
+        l->epoch++;
+    }
+    if (l->order_epoch != l->epoch) {
+        gfli_sampler_order(l->opts.seed, l->epoch, l->n_images, l->opts.batch, l->portrait,
+                           l->order, l->order_scratch);
+        l->order_epoch = l->epoch;
+    }
+    gfli_loader_slot *slot = &l->slots[l->last++ % (uint64_t)l->depth];
+    int start = l->index * l->opts.batch;
+    slot->batch.epoch = l->epoch;
+    slot->batch.index = l->index++;
+    slot->batch.n = gfli_min(l->opts.batch, l->n_images - start);
+    for (int i = 0; i < slot->batch.n; i++)
+        slot->batch.samples[i].image = l->images[l->order[start + i]];
+    gfli_loader_arm(slot);
+}
+
+static void gfli_loader_top_up(gfli_loader *l) {
+    while (l->last < l->first + (uint64_t)l->depth) gfli_loader_schedule(l);
+    pthread_cond_broadcast(&l->work);
+}
+
+static gfli_loader_slot *gfli_loader_find(gfli_loader *l) {
+    for (uint64_t i = l->first; i < l->last; i++) {
+        gfli_loader_slot *slot = &l->slots[i % (uint64_t)l->depth];
+        if (slot->taken < slot->batch.n) return slot;
+    }
+    return NULL;
+}
+
+/* Take the slot's next sample and make it, without the mutex meanwhile. */
+static void gfli_loader_work(gfli_loader_worker *w, gfli_loader_slot *slot) {
+    gfli_loader *l = w->loader;
+    int i = slot->taken++;
+    l->busy++;
+    pthread_mutex_unlock(&l->mutex);
+    gfl_status status = gfli_loader_sample(w, slot, i);
+    pthread_mutex_lock(&l->mutex);
+    if (status != GFL_OK && (slot->failed < 0 || i < slot->failed)) {
+        slot->failed = i;
+        slot->status = status;
+        memcpy(slot->error, w->context->error, sizeof slot->error);
+    }
+    slot->left--;
+    l->busy--;
+    if (slot->left == 0 || l->busy == 0) pthread_cond_broadcast(&l->done);
+}
+
+static void *gfli_loader_thread(void *p) {
+    gfli_loader_worker *w = (gfli_loader_worker *)p;
+    gfli_loader *l = w->loader;
+    pthread_mutex_lock(&l->mutex);
+    while (!l->stop) {
+        gfli_loader_slot *slot = gfli_loader_find(l);
+        if (slot)
+            gfli_loader_work(w, slot);
+        else
+            pthread_cond_wait(&l->work, &l->mutex);
+    }
+    pthread_mutex_unlock(&l->mutex);
+    return NULL;
+}
+
+/* ---- the caller's side ----------------------------------------------------------------------- */
+
+int gfli_loader_images(const gfli_loader *loader) {
+    return loader->n_images;
+}
+
+int gfli_loader_batches(const gfli_loader *loader, int epoch) {
+    (void)epoch;
+    return loader->n_batches;
+}
+
+gfl_status gfli_loader_start(gfli_loader *l, int epoch, int index) {
+    if (epoch < 0 || index < 0 || index > l->n_batches)
+        return gfli_error(l->context, GFL_E_ARG,
+                          "there is no batch %d of epoch %d: an epoch has %d", index, epoch,
+                          l->n_batches);
+    pthread_mutex_lock(&l->mutex);
+    l->last = l->first; /* nothing left to take */
+    l->holding = false;
+    while (l->busy > 0) pthread_cond_wait(&l->done, &l->mutex);
+    l->epoch = epoch;
+    l->index = index;
+    gfli_loader_top_up(l);
+    pthread_mutex_unlock(&l->mutex);
+    return GFL_OK;
+}
+
+static void gfli_loader_measure(gfli_batch *batch) {
+    batch->width = batch->height = 0;
+    for (int i = 0; i < batch->n; i++) {
+        batch->width = gfli_max(batch->width, gfli_pad32(batch->samples[i].width));
+        batch->height = gfli_max(batch->height, gfli_pad32(batch->samples[i].height));
+    }
+}
+
+gfl_status gfli_loader_next(gfli_loader *l, const gfli_batch **out) {
+    *out = NULL;
+    pthread_mutex_lock(&l->mutex);
+    if (l->holding) l->first++;
+    l->holding = false;
+    gfli_loader_top_up(l);
+    gfli_loader_slot *slot = &l->slots[l->first % (uint64_t)l->depth];
+    while (slot->left > 0) {
+        if (slot->taken < slot->batch.n)
+            gfli_loader_work(&l->workers[0], slot);
+        else
+            pthread_cond_wait(&l->done, &l->mutex);
+    }
+    gfl_status status = slot->status;
+    if (status == GFL_OK) {
+        l->holding = true;
+        gfli_loader_measure(&slot->batch);
+        *out = &slot->batch;
+    } else {
+        (void)gfli_error(l->context, status, "%s", slot->error);
+        gfli_loader_arm(slot); /* the next call tries again */
+    }
+    pthread_mutex_unlock(&l->mutex);
+    return status;
+}
+
+/* ---- life cycle ------------------------------------------------------------------------------ */
+
+static gfl_status gfli_loader_check_opts(gfl_context *context, const gfli_loader_opts *o) {
+    if (o->batch < 1 || o->batch > 65536)
+        return gfli_error(context, GFL_E_ARG, "a batch of %d images; 1..65536", o->batch);
+    if (o->scale_long < 1 || o->scale_short < 1 || o->scale_long > GFL_MAX_SIDE ||
+        o->scale_short > o->scale_long)
+        return gfli_error(context, GFL_E_ARG, "a scale of %d x %d; the long side first, 1..%d",
+                          o->scale_long, o->scale_short, GFL_MAX_SIDE);
+    if (o->scale_short_min < 0 || o->scale_short_min > o->scale_short)
+        return gfli_error(context, GFL_E_ARG, "short sides from %d to %d", o->scale_short_min,
+                          o->scale_short);
+    if (o->n_threads < 0 || o->n_threads > GFLI_MAX_THREADS)
+        return gfli_error(context, GFL_E_ARG, "%d loader threads; 0..%d", o->n_threads,
+                          GFLI_MAX_THREADS);
+    return GFL_OK;
+}
+
+/* The official recipe leaves out what has no annotation at all, crowds counting as one, and small
+ * pictures; an image whose annotations are all of no use stays, as background. */
+static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image) {
+    if (!l->opts.drop_empty) return true;
+    bool small = image->width > 0 && image->height > 0 &&
+                 gfli_min(image->width, image->height) < GFLI_LOADER_MIN_SIDE;
+    return image->n_annotations > 0 && !small;
+}
+
+static gfl_status gfli_loader_choose(gfli_loader *l) {
+    int n = gfl_dataset_n_images(l->dataset);
+    size_t size = (size_t)n, scratch = size + 2 * (size_t)l->opts.batch;
+    GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->images, "the images", &l->images));
+    GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->order, "the images", &l->order));
+    GFLI_TRY(
+        gfli_alloc(l->context, scratch, sizeof *l->order_scratch, "the images", &l->order_scratch));
+    if (!l->opts.no_grouping)
+        GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->portrait, "the images", &l->portrait));
+    for (int i = 0; i < n; i++) {
+        const gfl_image_info *image = &l->dataset->images[i];
+        if (!gfli_loader_wants(l, image)) continue;
+        if (l->portrait) l->portrait[l->n_images] = image->width < image->height;
+        l->images[l->n_images++] = i;
+    }
+    if (l->n_images == 0)
+        return gfli_error(l->context, GFL_E_DATA, "%s: no image to train on: %d images%s",
+                          l->dataset->name, n, n > 0 ? ", none with an annotation" : "");
+    l->n_batches = gfli_ceil_div(l->n_images, l->opts.batch);
+    l->order_epoch = -1;
+    return GFL_OK;
+}
+
+static gfl_status gfli_loader_prepare_slots(gfli_loader *l) {
+    size_t batch = (size_t)l->opts.batch;
+    l->depth = l->opts.n_threads > 0 ? GFLI_LOADER_DEPTH : 1;
+    for (int i = 0; i < l->depth; i++) {
+        gfli_loader_slot *slot = &l->slots[i];
+        GFLI_TRY(gfli_calloc(l->context, batch, sizeof *slot->batch.samples, "a batch",
+                             &slot->batch.samples));
+        GFLI_TRY(gfli_calloc(l->context, batch, sizeof *slot->memory, "a batch", &slot->memory));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_loader_start_threads(gfli_loader *l) {
+    int n = l->opts.n_threads;
+    gfl_context_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = 1;
+    desc.allocator = l->context->allocator;
+    desc.logger = l->context->logger;
+    desc.portable = l->context->portable;
+    GFLI_TRY(
+        gfli_calloc(l->context, (size_t)n + 1, sizeof *l->workers, "loader threads", &l->workers));
+    for (int i = 0; i <= n; i++) l->workers[i].loader = l;
+    l->workers[0].context = l->context;
+    for (int i = 1; i <= n; i++) {
+        gfli_loader_worker *w = &l->workers[i];
+        gfl_status status = gfl_context_create(&desc, &w->context);
+        if (status != GFL_OK)
+            return gfli_error(l->context, status, "a loader thread got no context");
+        GFLI_TRY(gfli_thread_start(l->context, &w->thread, gfli_loader_thread, w));
+    }
+    return GFL_OK;
+}
+
+gfl_status gfli_loader_create(gfl_context *context, const gfl_dataset *dataset,
+                              const gfli_loader_opts *opts, gfli_loader **out) {
+    gfli_loader *l;
+    *out = NULL;
+    GFLI_TRY(gfli_loader_check_opts(context, opts));
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *l, "a loader", &l));
+    l->context = context;
+    l->dataset = dataset;
+    l->opts = *opts;
+    pthread_mutex_init(&l->mutex, NULL);
+    pthread_cond_init(&l->work, NULL);
+    pthread_cond_init(&l->done, NULL);
+    gfl_status status = gfli_loader_choose(l);
+    if (status == GFL_OK) status = gfli_loader_prepare_slots(l);
+    if (status == GFL_OK) status = gfli_loader_start_threads(l);
+    if (status != GFL_OK) {
+        gfli_loader_destroy(l);
+        return status;
+    }
+    *out = l;
+    return GFL_OK;
+}
+
+static void gfli_loader_free_slot(gfli_loader *l, gfli_loader_slot *slot) {
+    for (int i = 0; slot->batch.samples && i < l->opts.batch; i++) {
+        gfli_free(l->context, slot->batch.samples[i].pixels);
+        gfli_free(l->context, slot->batch.samples[i].boxes);
+        gfli_free(l->context, slot->batch.samples[i].labels);
+    }
+    gfli_free(l->context, slot->batch.samples);
+    gfli_free(l->context, slot->memory);
+}
+
+void gfli_loader_destroy(gfli_loader *l) {
+    if (!l) return;
+    pthread_mutex_lock(&l->mutex);
+    l->stop = true;
+    pthread_cond_broadcast(&l->work);
+    pthread_mutex_unlock(&l->mutex);
+    for (int i = 0; l->workers && i <= l->opts.n_threads; i++) {
+        gfli_thread_join(&l->workers[i].thread);
+        gfli_free(l->context, l->workers[i].scratch);
+        if (i > 0) gfl_context_destroy(l->workers[i].context);
+    }
+    for (int i = 0; i < GFLI_LOADER_DEPTH; i++) gfli_loader_free_slot(l, &l->slots[i]);
+    pthread_cond_destroy(&l->done);
+    pthread_cond_destroy(&l->work);
+    pthread_mutex_destroy(&l->mutex);
+    gfli_free(l->context, l->workers);
+    gfli_free(l->context, l->images);
+    gfli_free(l->context, l->portrait);
+    gfli_free(l->context, l->order);
+    gfli_free(l->context, l->order_scratch);
+    gfli_free(l->context, l);
+}

@@ -27,7 +27,7 @@ typedef struct gfli_loader_opts {
     int scale_short_min; /* > 0: the short side is drawn from [min, scale_short] */
     bool bgr;
     bool no_flip;
-    bool drop_empty;  /* leave out images without a box to train on */
+    bool drop_empty;  /* leave out images without any annotation, or under 32 pixels */
     bool no_grouping; /* batches may mix landscape and portrait */
     int n_threads;    /* that decode ahead; 0: decode in gfli_loader_next */
 } gfli_loader_opts;
