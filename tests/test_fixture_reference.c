@@ -1,0 +1,129 @@
+/* test_fixture_reference.c - the official implementation's trained model detects the same here */
+#include "fixture.h"
+
+enum { IMAGES = 10 };
+
+typedef struct expected {
+    double x1, y1, x2, y2, score;
+    int id;
+    bool taken;
+} expected;
+
+static double overlap(const gfl_detection *d, const expected *e) {
+    double w = fmin((double)d->x2, e->x2) - fmax((double)d->x1, e->x1);
+    double h = fmin((double)d->y2, e->y2) - fmax((double)d->y1, e->y1);
+    if (w <= 0 || h <= 0) return 0;
+    double area = (double)(d->x2 - d->x1) * (double)(d->y2 - d->y1);
+    return w * h / (area + (e->x2 - e->x1) * (e->y2 - e->y1) - w * h);
+}
+
+static int detections_of(const fx_json *all, int64_t image, expected *out, int capacity) {
+    int n = 0;
+    for (int i = 0; i < all->n && n < capacity; i++) {
+        const fx_json *d = &all->items[i], *box = fx_get(d, "bbox");
+        if (fx_int(d, "image_id", -1) != image) continue;
+        expected *e = &out[n++];
+        e->x1 = fx_at(box, 0)->number;
+        e->y1 = fx_at(box, 1)->number;
+        e->x2 = e->x1 + fx_at(box, 2)->number;
+        e->y2 = e->y1 + fx_at(box, 3)->number;
+        e->score = fx_number(d, "score", 0);
+        e->id = fx_int(d, "category_id", -1);
+        e->taken = false;
+    }
+    return n;
+}
+
+/* How many of ours above 0.3 have a counterpart; the other direction is counted by the caller. */
+static int match(const gfl_detections *found, const gfl_class *classes, expected *want, int n_want,
+                 int *n_sure) {
+    int matched = 0;
+    for (int i = 0; i < found->count; i++) {
+        const gfl_detection *d = &found->items[i];
+        if (d->score <= 0.3f) continue;
+        ++*n_sure;
+        for (int k = 0; k < n_want; k++) {
+            if (want[k].taken || want[k].id != (int)classes[d->label].id) continue;
+            if (fabs(want[k].score - (double)d->score) >= 0.02) continue;
+            if (overlap(d, &want[k]) <= 0.95) continue;
+            want[k].taken = true;
+            matched++;
+            break;
+        }
+    }
+    return matched;
+}
+
+static bool is_there(const char *path) {
+    FILE *f = fopen(path, "rb");
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+static void detections_are_the_official_ones(void) {
+    char weights[1024], results[1024], annotations[1024], images[1024];
+    snprintf(weights, sizeof weights, "%s/reference/bccd_r18.safetensors", fx_root());
+    snprintf(results, sizeof results, "%s/reference/bccd_r18_val.bbox.json", fx_root());
+    snprintf(annotations, sizeof annotations, "%s/../data/bccd/annotations/instances_val.json",
+             fx_root());
+    snprintf(images, sizeof images, "%s/../data/bccd/val", fx_root());
+    if (!is_there(weights) || !is_there(annotations)) {
+        printf("skipped: no %s\n", is_there(weights) ? annotations : weights);
+        test_skips++;
+        return;
+    }
+    gfl_context *context = test_context(2);
+    gfl_model *model = NULL;
+    gfl_detector *detector = NULL;
+    gfl_dataset *data = NULL;
+    gfl_dataset_opts data_opts;
+    gfl_model_info info;
+    fx_json all = fx_read_json(results);
+    memset(&data_opts, 0, sizeof data_opts);
+    data_opts.image_dir = images;
+    CHECK_OK(context, gfl_model_load(context, weights, NULL, &model));
+    CHECK_OK(context, gfl_dataset_load_coco(context, annotations, &data_opts, &data));
+    if (!model || !data) return;
+    CHECK_OK(context, gfl_detector_create(context, model, 1, &detector));
+    gfl_model_get_info(model, &info);
+    CHECK(info.arch.depth == 18 && info.arch.n_classes == 3);
+    CHECK(strcmp(info.classes[1].name, "WBC") == 0 && info.classes[1].id == 2);
+    gfl_detect_opts opts;
+    memset(&opts, 0, sizeof opts);
+    opts.scale_long = 320, opts.scale_short = 240;
+    opts.no_clip = 1;
+    int sure = 0, matched = 0, expected_sure = 0, missed = 0;
+    for (int i = 0; i < IMAGES && i < gfl_dataset_n_images(data); i++) {
+        gfl_image_info about;
+        gfl_pixels pixels;
+        gfl_detections found;
+        expected want[128];
+        CHECK_OK(context, gfl_dataset_get_image(data, i, &about));
+        CHECK_OK(context, gfl_dataset_read(context, data, i, &pixels));
+        gfl_image image = {pixels.rgb, pixels.width, pixels.height, 0, GFL_FORMAT_RGB};
+        CHECK_OK(context, gfl_detect(detector, &image, 1, &opts, &found));
+        int n = detections_of(&all, about.id.number, want, 128);
+        CHECK(n == found.count);
+        matched += match(&found, info.classes, want, n, &sure);
+        for (int k = 0; k < n; k++) {
+            expected_sure += want[k].score > 0.32;
+            missed += want[k].score > 0.32 && !want[k].taken;
+        }
+        gfl_pixels_free(context, &pixels);
+    }
+    printf("%d of our %d detections above 0.3 matched; %d of %d official ones above 0.32 missed\n",
+           matched, sure, missed, expected_sure);
+    CHECK(sure > 50);
+    CHECK(matched >= 0.97 * sure);
+    CHECK(missed <= 0.03 * expected_sure);
+    fx_free_json(&all);
+    gfl_detector_destroy(detector);
+    gfl_dataset_destroy(data);
+    gfl_model_destroy(model);
+    gfl_context_destroy(context);
+}
+
+int main(int argc, char **argv) {
+    static const test_case cases[] = {TEST(detections_are_the_official_ones), {0}};
+    return test_main(argc, argv, cases);
+}

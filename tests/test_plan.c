@@ -1,0 +1,194 @@
+/* test_plan.c - plans: sizes, costs, and that no map is overwritten while it matters */
+#include "test.h"
+
+static gfl_context *context;
+
+static gfl_model *describe(const char *preset) {
+    gfl_arch arch;
+    gfl_preprocess preprocess;
+    gfl_model *model = NULL;
+    memset(&preprocess, 0, sizeof preprocess);
+    CHECK(gfl_arch_preset(preset, &arch) == GFL_OK);
+    CHECK_OK(context, gfli_model_new(context, &arch, &preprocess, NULL, false, &model));
+    return model;
+}
+
+static const gfli_slot *find_slot(const gfli_plan *plan, const char *name) {
+    for (int i = 0; i < plan->n_slots; i++)
+        if (plan->slots[i].name && !strcmp(plan->slots[i].name, name)) return &plan->slots[i];
+    printf("no map %s\n", name);
+    CHECK(!"map");
+    return &plan->slots[0];
+}
+
+/* Memory in units of 16 floats, each marked with the slot and the version last written to it. */
+typedef struct canvas {
+    int *owner;
+    int *version; /* of each slot */
+    const gfli_plan *plan;
+} canvas;
+
+static void range(const canvas *c, int slot, size_t *from, size_t *to) {
+    const gfli_slot *s = &c->plan->slots[slot];
+    size_t floats = gfli_map_floats(&s->map), start = s->offset;
+    if (s->parent >= 0) {
+        const gfli_slot *p = &c->plan->slots[s->parent];
+        start = p->offset + gfli_points_before(&p->map, s->level) * (size_t)p->map.c;
+    }
+    *from = start / 16;
+    *to = (start + floats + 15) / 16;
+}
+
+static void paint(const canvas *c, int slot) {
+    size_t from, to;
+    int parent = c->plan->slots[slot].parent;
+    range(c, slot, &from, &to);
+    for (size_t i = from; i < to; i++) c->owner[i] = parent >= 0 ? parent : slot;
+}
+
+static bool intact(const canvas *c, int slot) {
+    size_t from, to;
+    int parent = c->plan->slots[slot].parent;
+    range(c, slot, &from, &to);
+    for (size_t i = from; i < to; i++)
+        if (c->owner[i] != (parent >= 0 ? parent : slot)) return false;
+    return true;
+}
+
+/* Run the plan on paper: what a step reads is still there, what it writes is not what it reads. */
+static void follow(const gfli_plan *plan) {
+    canvas c;
+    c.plan = plan;
+    size_t units = plan->workspace_floats / 16 + 1;
+    c.owner = (int *)malloc(units * sizeof *c.owner);
+    for (size_t i = 0; i < units; i++) c.owner[i] = -1;
+    paint(&c, plan->input);
+    for (int i = 0; i < plan->n_steps; i++) {
+        const gfli_step *s = &plan->steps[i];
+        bool reads_out = s->op == GFLI_OP_UPSAMPLE_ADD;
+        CHECK(intact(&c, s->in));
+        CHECK(s->residual < 0 || intact(&c, s->residual));
+        CHECK(!reads_out || intact(&c, s->out));
+        paint(&c, s->out);
+        bool in_place = s->op == GFLI_OP_GROUP_NORM || s->op == GFLI_OP_LEVEL_SCALE;
+        if (!in_place) CHECK(intact(&c, s->in) && s->in != s->out);
+        CHECK(s->residual < 0 || s->residual == s->out || intact(&c, s->residual));
+    }
+    CHECK(intact(&c, plan->cls) && intact(&c, plan->reg));
+    free(c.owner);
+}
+
+static void no_map_is_overwritten_while_it_matters(void) {
+    static const char *const names[] = {"r18", "r34", "r50", "r101", "x101-32x4d"};
+    for (size_t i = 0; i < GFLI_COUNT(names); i++) {
+        gfl_model *model = describe(names[i]);
+        for (int training = 0; training < 2; training++) {
+            gfli_plan plan;
+            CHECK_OK(context, gfli_plan_create(context, model, 2, 96, 160, training, &plan));
+            follow(&plan);
+            gfli_plan_destroy(context, &plan);
+        }
+        gfl_model_destroy(model);
+    }
+}
+
+static void training_keeps_every_map(void) {
+    gfl_model *model = describe("r50");
+    gfli_plan plan, lean;
+    CHECK_OK(context, gfli_plan_create(context, model, 1, 128, 128, true, &plan));
+    CHECK_OK(context, gfli_plan_create(context, model, 1, 128, 128, false, &lean));
+    size_t floats = 0;
+    for (int i = 0; i < plan.n_slots; i++)
+        if (plan.slots[i].parent < 0)
+            floats += (gfli_map_floats(&plan.slots[i].map) + 15) / 16 * 16;
+    CHECK(plan.workspace_floats == floats);
+    CHECK(plan.workspace_floats > 5 * lean.workspace_floats);
+    CHECK(plan.stats_floats == 8 * lean.stats_floats);
+    CHECK(plan.n_steps == lean.n_steps && plan.macs == lean.macs);
+    for (int i = 0; i < plan.n_steps; i++) {
+        CHECK(plan.steps[i].in != plan.steps[i].out);
+        CHECK(plan.steps[i].residual != plan.steps[i].out);
+        CHECK(plan.steps[i].op == lean.steps[i].op);
+    }
+    gfli_plan_destroy(context, &plan);
+    gfli_plan_destroy(context, &lean);
+    gfl_model_destroy(model);
+}
+
+static void sizes_are_those_of_the_spec(void) {
+    static const int want[GFL_LEVELS][2] = {{100, 168}, {50, 84}, {25, 42}, {13, 21}, {7, 11}};
+    gfl_model *model = describe("r50");
+    gfli_plan plan;
+    CHECK_OK(context, gfli_plan_create(context, model, 1, 800, 1344, false, &plan));
+    const gfli_map *cls = &plan.slots[plan.cls].map, *reg = &plan.slots[plan.reg].map;
+    for (int l = 0; l < GFL_LEVELS; l++) CHECK(cls->h[l] == want[l][0] && cls->w[l] == want[l][1]);
+    CHECK(gfli_points(cls) == 22400 && cls->c == 80 && reg->c == 68);
+    CHECK(find_slot(&plan, "C5")->map.c == 2048 && find_slot(&plan, "C5")->map.h[0] == 25);
+    CHECK(find_slot(&plan, "P7")->map.h[0] == 7 && find_slot(&plan, "P7")->parent >= 0);
+    /* 218 GMAC and 74 MiB at two bytes are the figures of the performance notes */
+    CHECK_NEAR((double)plan.macs, 218e9, 0.5e9);
+    CHECK((double)plan.workspace_floats * 2 < 76 * 1048576.0);
+    int convs = 0;
+    for (int i = 0; i < plan.n_steps; i++) convs += plan.steps[i].op == GFLI_OP_CONV;
+    CHECK(convs == 71);
+    gfli_plan_destroy(context, &plan);
+    gfl_model_destroy(model);
+}
+
+static void views_share_their_pyramids_memory(void) {
+    gfl_model *model = describe("r18");
+    gfli_plan plan;
+    CHECK_OK(context, gfli_plan_create(context, model, 2, 64, 96, false, &plan));
+    float *workspace = (float *)malloc(plan.workspace_floats * sizeof *workspace);
+    gfli_plan_bind(&plan, workspace);
+    const gfli_map *whole = &find_slot(&plan, "P")->map;
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        char name[8];
+        snprintf(name, sizeof name, "P%d", l + 3);
+        const gfli_map *view = &find_slot(&plan, name)->map;
+        CHECK(view->levels == 1 && view->h[0] == whole->h[l]);
+        CHECK(view->data == whole->data + gfli_points_before(whole, l) * (size_t)whole->c);
+    }
+    for (int i = 0; i < plan.n_slots; i++) {
+        const gfli_map *m = &plan.slots[i].map;
+        CHECK(m->data >= workspace);
+        CHECK(m->data + gfli_map_floats(m) <= workspace + plan.workspace_floats);
+    }
+    free(workspace);
+    gfli_plan_destroy(context, &plan);
+    gfl_model_destroy(model);
+}
+
+static void impossible_inputs_are_refused(void) {
+    gfl_model *model = describe("r18");
+    gfli_plan plan;
+    CHECK_ERROR(context, gfli_plan_create(context, model, 1, 100, 64, false, &plan), GFL_E_ARG,
+                "multiples of 32");
+    CHECK_ERROR(context, gfli_plan_create(context, model, 0, 64, 64, false, &plan), GFL_E_ARG,
+                "batch");
+    CHECK_ERROR(context, gfli_plan_create(context, model, 1, 32, 32768, false, &plan), GFL_E_ARG,
+                "16384");
+    CHECK_ERROR(context, gfli_plan_create(context, model, 2000000000, 16384, 16384, true, &plan),
+                GFL_E_MEMORY, "too large");
+    CHECK(plan.slots == NULL && plan.steps == NULL);
+    gfl_model_cost cost;
+    CHECK_OK(context, gfl_model_get_cost(model, 1333, 800, 1, &cost));
+    CHECK(cost.points == 22400 && cost.n_steps == 50 && cost.macs > (int64_t)1e11);
+    CHECK(cost.weight_bytes >= 19000000u * 4 && cost.workspace_bytes > 50000000u);
+    CHECK_ERROR(context, gfl_model_get_cost(model, 0, 800, 1, &cost), GFL_E_ARG, "0 x 800");
+    CHECK_ERROR(context, gfl_model_get_cost(model, 32, 32, 1, NULL), GFL_E_ARG, "NULL");
+    gfl_model_destroy(model);
+}
+
+int main(int argc, char **argv) {
+    static const test_case cases[] = {TEST(no_map_is_overwritten_while_it_matters),
+                                      TEST(training_keeps_every_map),
+                                      TEST(sizes_are_those_of_the_spec),
+                                      TEST(views_share_their_pyramids_memory),
+                                      TEST(impossible_inputs_are_refused),
+                                      {0}};
+    context = test_context(1);
+    int status = test_main(argc, argv, cases);
+    gfl_context_destroy(context);
+    return status;
+}
