@@ -381,7 +381,8 @@ static void gfli_grad_sum(void *arg, int o, int slot) {
 static void gfli_grad_bias(void *arg, int block, int slot) {
     const gfli_grad_task *t = (const gfli_grad_task *)arg;
     const size_t c = (size_t)t->s->out_c, first = (size_t)block * GFLI_BIAS_ROWS;
-    const size_t left = t->n_rows - first, n = left < GFLI_BIAS_ROWS ? left : GFLI_BIAS_ROWS;
+    const size_t left = t->n_rows - first, rows = GFLI_BIAS_ROWS;
+    const size_t n = left < rows ? left : rows;
     double *sums = t->bias_sums + (size_t)block * c;
     (void)slot;
     for (size_t col = 0; col < c; col += 32) {

@@ -57,8 +57,6 @@ static void gfli_tile_portable(const gfli_tile *t) {
 
 #if defined(__x86_64__)
 
-#    define GFLI_AVX2 __attribute__((target("avx2,fma")))
-
 GFLI_AVX2 static inline void gfli_store_avx2(const gfli_tile *t, int row, __m256 v0, __m256 v1) {
     if (row >= t->m) return;
     if (t->n < GFLI_NR) {
@@ -125,6 +123,75 @@ GFLI_AVX2 static void gfli_tile_avx2(const gfli_tile *t) {
 }
 
 #    undef GFLI_TILE_ROW
+
+GFLI_AVX512 static inline void gfli_store_avx512(const gfli_tile *t, int row, int col, __m512 v) {
+    if (row >= t->m || col >= t->n) return;
+    const int left = t->n - col;
+    const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
+    float *y = t->y + t->out[row] + col;
+    if (t->first) {
+        if (t->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, t->bias + col));
+        if (t->residual) {
+            const float *residual = t->residual + t->out[row] + col;
+            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, residual));
+        }
+    } else {
+        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, y));
+    }
+    if (t->relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);
+    _mm512_mask_storeu_ps(y, mask, v);
+}
+
+#    define GFLI_TILE_ROW(i)                                                                       \
+        a = _mm512_set1_ps(a##i[k]);                                                               \
+        s##i##0 = _mm512_fmadd_ps(a, b0, s##i##0);                                                 \
+        if (panels > 1) s##i##1 = _mm512_fmadd_ps(a, b1, s##i##1)
+
+#    define GFLI_STORE_ROW(i)                                                                      \
+        gfli_store_avx512(t, i, 0, s##i##0);                                                       \
+        if (panels > 1) gfli_store_avx512(t, i, GFLI_NR, s##i##1)
+
+/* panels is a constant where this is called: 1 or 2. */
+GFLI_AVX512 static inline __attribute__((always_inline)) void
+gfli_tile_panels_avx512(const gfli_tile *t, const int panels) {
+    __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+    __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+    const float *b = t->b;
+    const size_t panel = panels > 1 ? t->panel : 0;
+    const ptrdiff_t len = t->len;
+    for (int s = 0; s < t->n_segs; s++) {
+        const float *const *rows = t->rows + s * GFLI_MR;
+        const float *a0 = rows[0] + t->row_offset, *a1 = rows[1] + t->row_offset;
+        const float *a2 = rows[2] + t->row_offset, *a3 = rows[3] + t->row_offset;
+        const float *a4 = rows[4] + t->row_offset, *a5 = rows[5] + t->row_offset;
+        for (ptrdiff_t k = 0; k < len; k++, b += GFLI_NR) {
+            __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + panel), a;
+            GFLI_TILE_ROW(0);
+            GFLI_TILE_ROW(1);
+            GFLI_TILE_ROW(2);
+            GFLI_TILE_ROW(3);
+            GFLI_TILE_ROW(4);
+            GFLI_TILE_ROW(5);
+        }
+    }
+    GFLI_STORE_ROW(0);
+    GFLI_STORE_ROW(1);
+    GFLI_STORE_ROW(2);
+    GFLI_STORE_ROW(3);
+    GFLI_STORE_ROW(4);
+    GFLI_STORE_ROW(5);
+}
+
+GFLI_AVX512 static void gfli_tile_avx512(const gfli_tile *t) {
+    if (t->n > GFLI_NR) {
+        gfli_tile_panels_avx512(t, 2);
+    } else {
+        gfli_tile_panels_avx512(t, 1);
+    }
+}
+
+#    undef GFLI_TILE_ROW
+#    undef GFLI_STORE_ROW
 
 #endif
 
@@ -400,6 +467,10 @@ void gfli_igemm_run(gfl_context *context, const gfli_igemm *g, void *scratch) {
     t.k_block = GFLI_K_BLOCK;
 #if defined(__x86_64__)
     if (gfli_has_avx2(context)) t.tile = gfli_tile_avx2;
+    if (gfli_has_avx512(context)) {
+        t.tile = gfli_tile_avx512;
+        t.tile_panels = 2;
+    }
 #endif
     t.zeros = (float *)scratch;
     t.slots = (char *)scratch + t.layout.zeros;
