@@ -1,0 +1,392 @@
+/* test_detect.c - the detector: batches, threads, pixel formats, distributions, arguments */
+#include "fixture.h"
+#include <pthread.h>
+
+enum { WIDTH = 150, HEIGHT = 90, IMAGES = 3 };
+
+static gfl_context *context;
+static gfl_model *model;
+static uint8_t pictures[IMAGES][HEIGHT][WIDTH][3];
+
+/* A model whose scores spread over 0..1, by the fixtures' formula. */
+static void make_model(void) {
+    gfl_model_desc desc;
+    gfl_model_opts opts = {1, 0};
+    memset(&desc, 0, sizeof desc);
+    desc.arch.depth = 18;
+    desc.arch.base_channels = 8;
+    desc.arch.fpn_channels = desc.arch.head_channels = 32;
+    desc.arch.stacked_convs = 2;
+    desc.arch.n_classes = 3;
+    desc.preprocess.scale_long = 200;
+    desc.preprocess.scale_short = 120;
+    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    fx_fill_model(model);
+    for (int i = 0; i < IMAGES; i++)
+        for (int y = 0; y < HEIGHT; y++)
+            for (int x = 0; x < WIDTH; x++)
+                for (int c = 0; c < 3; c++)
+                    pictures[i][y][x][c] = (uint8_t)(128 + 120 * sin(0.05 * (x * (i + 1) + c * 9)) *
+                                                               cos(0.07 * y * c));
+}
+
+static gfl_image picture(int i) {
+    gfl_image image = {&pictures[i][0][0][0], WIDTH, HEIGHT, 0, GFL_FORMAT_RGB};
+    return image;
+}
+
+/* A copy of one image's detections. */
+typedef struct found {
+    gfl_detection *items;
+    gfl_distribution *distributions;
+    int count;
+} found;
+
+static found keep(const gfl_detections *d) {
+    found f;
+    size_t n = (size_t)d->count;
+    f.count = d->count;
+    f.items = (gfl_detection *)malloc((n + 1) * sizeof *f.items);
+    f.distributions = (gfl_distribution *)malloc((n + 1) * sizeof *f.distributions);
+    if (n) memcpy(f.items, d->items, n * sizeof *f.items);
+    if (n && d->distributions)
+        memcpy(f.distributions, d->distributions, n * sizeof *f.distributions);
+    return f;
+}
+
+static void drop(found *f) {
+    free(f->items);
+    free(f->distributions);
+}
+
+static bool same(const found *a, const gfl_detections *b) {
+    return a->count == b->count &&
+           memcmp(a->items, b->items, (size_t)a->count * sizeof *a->items) == 0 &&
+           memcmp(a->distributions, b->distributions,
+                  (size_t)a->count * sizeof *a->distributions) == 0;
+}
+
+static found detect_alone(gfl_context *with, const gfl_image *image, const gfl_detect_opts *opts) {
+    gfl_detector *detector = NULL;
+    gfl_detections out;
+    CHECK_OK(with, gfl_detector_create(with, model, 1, &detector));
+    memset(&out, 0, sizeof out);
+    CHECK_OK(with, gfl_detect(detector, image, 1, opts, &out));
+    found f = keep(&out);
+    gfl_detector_destroy(detector);
+    return f;
+}
+
+static void a_batch_gives_what_its_images_give_alone(void) {
+    gfl_detector *detector = NULL;
+    gfl_image images[IMAGES];
+    gfl_detections out[IMAGES];
+    CHECK_OK(context, gfl_detector_create(context, model, 1, &detector));
+    for (int i = 0; i < IMAGES; i++) images[i] = picture(i);
+    CHECK_OK(context, gfl_detect(detector, images, IMAGES, NULL, out));
+    for (int i = 0; i < IMAGES; i++) {
+        found alone = detect_alone(context, &images[i], NULL);
+        CHECK(alone.count > 20);
+        CHECK(same(&alone, &out[i]));
+        drop(&alone);
+    }
+    CHECK(memcmp(out[0].items, out[1].items, sizeof *out[0].items) != 0);
+    gfl_detector_destroy(detector);
+}
+
+static void the_number_of_threads_does_not_matter(void) {
+    gfl_image image = picture(0);
+    found one = detect_alone(context, &image, NULL);
+    for (int threads = 2; threads <= 5; threads++) {
+        gfl_context *more = test_context(threads);
+        found many = detect_alone(more, &image, NULL);
+        CHECK(many.count == one.count);
+        CHECK(memcmp(many.items, one.items, (size_t)one.count * sizeof *one.items) == 0);
+        drop(&many);
+        gfl_context_destroy(more);
+    }
+    drop(&one);
+}
+
+static void portable_kernels_run_the_same_packed_model(void) {
+    gfl_context_desc desc;
+    gfl_context *plain = NULL;
+    gfl_image image = picture(0);
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = 1;
+    desc.portable = 1;
+    CHECK(gfl_context_create(&desc, &plain) == GFL_OK);
+    found a = detect_alone(context, &image, NULL), b = detect_alone(plain, &image, NULL);
+    CHECK(a.count > 0 && b.count > 0);
+    CHECK_NEAR((double)a.items[0].score, (double)b.items[0].score, 1e-4);
+    CHECK_NEAR((double)a.items[0].x1, (double)b.items[0].x1, 0.02);
+    CHECK_NEAR((double)a.items[0].y2, (double)b.items[0].y2, 0.02);
+    drop(&a);
+    drop(&b);
+    gfl_context_destroy(plain);
+}
+
+typedef struct worker {
+    gfl_context *context;
+    const found *want;
+    int wrong;
+} worker;
+
+static void *work(void *arg) {
+    worker *w = (worker *)arg;
+    gfl_detector *detector = NULL;
+    if (gfl_detector_create(w->context, model, 1, &detector) != GFL_OK) w->wrong++;
+    for (int round = 0; round < 6 && detector; round++) {
+        gfl_image image = picture(round % IMAGES);
+        gfl_detections out;
+        if (gfl_detect(detector, &image, 1, NULL, &out) != GFL_OK)
+            w->wrong++;
+        else if (!same(&w->want[round % IMAGES], &out))
+            w->wrong++;
+    }
+    gfl_detector_destroy(detector);
+    return NULL;
+}
+
+static void one_model_serves_several_threads(void) {
+    found want[IMAGES];
+    worker workers[3];
+    pthread_t threads[3];
+    for (int i = 0; i < IMAGES; i++) {
+        gfl_image image = picture(i);
+        want[i] = detect_alone(context, &image, NULL);
+    }
+    for (int i = 0; i < 3; i++) {
+        workers[i].context = test_context(i + 1);
+        workers[i].want = want;
+        workers[i].wrong = 0;
+        CHECK(pthread_create(&threads[i], NULL, work, &workers[i]) == 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], NULL);
+        CHECK(workers[i].wrong == 0);
+        gfl_context_destroy(workers[i].context);
+        drop(&want[i]);
+    }
+}
+
+static void every_pixel_format_means_the_same_picture(void) {
+    static const int bytes[] = {3, 3, 4, 4};
+    gfl_image image = picture(1);
+    found want = detect_alone(context, &image, NULL);
+    for (int format = 0; format < 4; format++) {
+        for (int layout = 0; layout < 3; layout++) { /* tight, gaps between rows, bottom up */
+            size_t row = (size_t)(WIDTH * bytes[format] + (layout ? 13 : 0));
+            uint8_t *copy = (uint8_t *)malloc(row * HEIGHT);
+            memset(copy, 0xA5, row * HEIGHT);
+            for (int y = 0; y < HEIGHT; y++)
+                for (int x = 0; x < WIDTH; x++)
+                    for (int c = 0; c < 3; c++) {
+                        int at = format % 2 ? 2 - c : c, line = layout == 2 ? HEIGHT - 1 - y : y;
+                        copy[row * (size_t)line + (size_t)(x * bytes[format] + at)] =
+                            pictures[1][y][x][c];
+                    }
+            gfl_image other = {layout == 2 ? copy + row * (HEIGHT - 1) : copy, WIDTH, HEIGHT,
+                               layout == 2 ? -(ptrdiff_t)row : (layout ? (ptrdiff_t)row : 0),
+                               (gfl_format)format};
+            found got = detect_alone(context, &other, NULL);
+            CHECK(got.count == want.count);
+            CHECK(memcmp(got.items, want.items, (size_t)want.count * sizeof *want.items) == 0);
+            drop(&got);
+            free(copy);
+        }
+    }
+    drop(&want);
+}
+
+static void grey_is_all_three_channels(void) {
+    static uint8_t grey[HEIGHT][WIDTH], full[HEIGHT][WIDTH][3];
+    for (int y = 0; y < HEIGHT; y++)
+        for (int x = 0; x < WIDTH; x++) {
+            grey[y][x] = pictures[2][y][x][1];
+            memset(full[y][x], grey[y][x], 3);
+        }
+    gfl_image a = {&grey[0][0], WIDTH, HEIGHT, 0, GFL_FORMAT_GREY};
+    gfl_image b = {&full[0][0][0], WIDTH, HEIGHT, 0, GFL_FORMAT_RGB};
+    found x = detect_alone(context, &a, NULL), y = detect_alone(context, &b, NULL);
+    CHECK(x.count == y.count && x.count > 0);
+    CHECK(memcmp(x.items, y.items, (size_t)x.count * sizeof *x.items) == 0);
+    drop(&x);
+    drop(&y);
+}
+
+static float clip(float v, int high) {
+    return v < 0 ? 0 : (v > (float)high ? (float)high : v);
+}
+
+static void distributions_describe_the_boxes(void) {
+    gfl_image image = picture(0);
+    found f = detect_alone(context, &image, NULL);
+    for (int i = 0; i < f.count; i++) {
+        const gfl_detection *d = &f.items[i];
+        const gfl_distribution *p = &f.distributions[i];
+        const float box[4] = {d->x1, d->y1, d->x2, d->y2};
+        for (int side = 0; side < 4; side++) {
+            double sum = 0, mean = 0, var = 0;
+            for (int k = 0; k < 17; k++) {
+                sum += (double)p->bins[side][k];
+                mean += k * (double)p->bins[side][k];
+            }
+            for (int k = 0; k < 17; k++) var += (k - mean) * (k - mean) * (double)p->bins[side][k];
+            double width = (double)p->bin_width[side];
+            CHECK_NEAR(sum, 1, 1e-5);
+            CHECK_NEAR((double)p->mean[side], mean * width, 1e-4 * width);
+            CHECK_NEAR((double)p->stddev[side], sqrt(var) * width, 1e-3 * width);
+            CHECK(p->bins[side][17] == 0 && p->bins[side][GFL_MAX_BINS - 1] == 0);
+            float at = side % 2 ? p->y : p->x;
+            at += side < 2 ? -p->mean[side] : p->mean[side];
+            CHECK_NEAR((double)box[side], (double)clip(at, side % 2 ? HEIGHT : WIDTH), 0.01);
+        }
+    }
+    CHECK(f.count > 20);
+    drop(&f);
+}
+
+static void boxes_stay_inside_and_best_comes_first(void) {
+    gfl_detect_opts opts;
+    gfl_image image = picture(2);
+    memset(&opts, 0, sizeof opts);
+    found all = detect_alone(context, &image, &opts);
+    for (int i = 0; i < all.count; i++) {
+        const gfl_detection *d = &all.items[i];
+        CHECK(d->x1 >= 0 && d->y1 >= 0 && d->x2 <= WIDTH && d->y2 <= HEIGHT);
+        CHECK(d->x1 < d->x2 && d->y1 < d->y2 && d->score > 0.05f && d->score < 1);
+        CHECK(d->label >= 0 && d->label < 3);
+        CHECK(i == 0 || d->score <= all.items[i - 1].score);
+    }
+    opts.max_detections = 5;
+    found few = detect_alone(context, &image, &opts);
+    CHECK(few.count == 5);
+    CHECK(memcmp(few.items, all.items, 5 * sizeof *few.items) == 0);
+    drop(&all);
+    drop(&few);
+}
+
+static void images_of_a_batch_may_differ_in_size(void) {
+    gfl_detector *detector = NULL;
+    gfl_image images[3] = {picture(0), picture(1), picture(2)};
+    gfl_detections out[3];
+    CHECK_OK(context, gfl_detector_create(context, model, 0, &detector));
+    images[1].width = 40;
+    images[1].stride = WIDTH * 3;
+    images[2].width = images[2].height = 1;
+    CHECK_OK(context, gfl_detect(detector, images, 3, NULL, out));
+    for (int i = 0; i < 3; i++) {
+        CHECK(out[i].distributions == NULL);
+        for (int k = 0; k < out[i].count; k++) {
+            const gfl_detection *d = &out[i].items[k];
+            CHECK(d->x2 <= (float)images[i].width && d->y2 <= (float)images[i].height);
+        }
+    }
+    CHECK(out[0].count > 0 && out[1].count > 0);
+    gfl_detector_destroy(detector);
+}
+
+typedef struct ledger {
+    long live, calls;
+} ledger;
+
+static void *ledger_alloc(void *user, size_t size) {
+    ((ledger *)user)->live++;
+    ((ledger *)user)->calls++;
+    return malloc(size);
+}
+
+static void ledger_free(void *user, void *p) {
+    ((ledger *)user)->live--;
+    free(p);
+}
+
+static void memory_stays_flat_over_many_frames(void) {
+    ledger book = {0, 0};
+    gfl_context_desc desc;
+    gfl_context *counted = NULL;
+    gfl_detector *detector = NULL;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = 1;
+    desc.allocator.alloc = ledger_alloc;
+    desc.allocator.free = ledger_free;
+    desc.allocator.user = &book;
+    CHECK(gfl_context_create(&desc, &counted) == GFL_OK);
+    CHECK_OK(counted, gfl_detector_create(counted, model, 1, &detector));
+    long live = 0, calls = 0;
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < 4; i++) {
+            gfl_image image = picture(i % IMAGES);
+            gfl_detections out;
+            if (i == 3) image.width = 60, image.stride = WIDTH * 3;
+            CHECK_OK(counted, gfl_detect(detector, &image, 1, NULL, &out));
+        }
+        if (round == 1) live = book.live, calls = book.calls;
+    }
+    CHECK(book.live == live);
+    printf("%ld allocations in 8 frames, %ld pieces held\n", book.calls - calls, live);
+    gfl_detector_destroy(detector);
+    gfl_context_destroy(counted);
+    CHECK(book.live == 0);
+}
+
+static void refuse(gfl_detector *detector, gfl_image image, gfl_detect_opts opts,
+                   const char *text) {
+    gfl_detections out;
+    out.count = 7;
+    CHECK_ERROR(context, gfl_detect(detector, &image, 1, &opts, &out), GFL_E_ARG, text);
+    CHECK(out.count == 0 && out.items == NULL);
+}
+
+static void wrong_arguments_are_refused_by_name(void) {
+    gfl_detector *d = NULL;
+    gfl_detections out;
+    gfl_image ok = picture(0), image;
+    gfl_detect_opts none, opts;
+    memset(&none, 0, sizeof none);
+    CHECK_ERROR(context, gfl_detector_create(context, NULL, 0, &d), GFL_E_ARG, "model");
+    CHECK_ERROR(context, gfl_detector_create(context, model, 0, NULL), GFL_E_ARG, "out");
+    CHECK(gfl_detect(NULL, &ok, 1, NULL, &out) == GFL_E_ARG);
+    CHECK_OK(context, gfl_detector_create(context, model, 0, &d));
+    CHECK_ERROR(context, gfl_detect(d, NULL, 1, NULL, &out), GFL_E_ARG, "images");
+    CHECK_ERROR(context, gfl_detect(d, &ok, 1, NULL, NULL), GFL_E_ARG, "out");
+    CHECK_ERROR(context, gfl_detect(d, &ok, 0, NULL, &out), GFL_E_ARG, "n is not positive");
+    image = ok, image.pixels = NULL, refuse(d, image, none, "pixels");
+    image = ok, image.width = 0, refuse(d, image, none, "0 x 90");
+    image = ok, image.height = GFL_MAX_SIDE + 1, refuse(d, image, none, "16385");
+    image = ok, image.stride = 10, refuse(d, image, none, "stride 10");
+    image = ok, image.stride = -449, refuse(d, image, none, "stride -449");
+    image = ok, image.format = (gfl_format)9, refuse(d, image, none, "format 9");
+    opts = none, opts.min_score = 1, refuse(d, ok, opts, "min_score");
+    opts = none, opts.min_score = NAN, refuse(d, ok, opts, "min_score");
+    opts = none, opts.nms_iou = -0.5f, refuse(d, ok, opts, "nms_iou");
+    opts = none, opts.max_per_level = -1, refuse(d, ok, opts, "max_per_level");
+    opts = none, opts.max_detections = -3, refuse(d, ok, opts, "max_detections");
+    opts = none, opts.scale_long = 100, refuse(d, ok, opts, "both");
+    opts = none, opts.scale_long = 100, opts.scale_short = 200, refuse(d, ok, opts, "scale_long");
+    opts = none, opts.scale_long = 99999, opts.scale_short = 9, refuse(d, ok, opts, "99999");
+    gfl_detector_destroy(d);
+    gfl_detector_destroy(NULL);
+}
+
+int main(int argc, char **argv) {
+    static const test_case cases[] = {TEST(a_batch_gives_what_its_images_give_alone),
+                                      TEST(the_number_of_threads_does_not_matter),
+                                      TEST(portable_kernels_run_the_same_packed_model),
+                                      TEST(one_model_serves_several_threads),
+                                      TEST(every_pixel_format_means_the_same_picture),
+                                      TEST(grey_is_all_three_channels),
+                                      TEST(distributions_describe_the_boxes),
+                                      TEST(boxes_stay_inside_and_best_comes_first),
+                                      TEST(images_of_a_batch_may_differ_in_size),
+                                      TEST(memory_stays_flat_over_many_frames),
+                                      TEST(wrong_arguments_are_refused_by_name),
+                                      {0}};
+    context = test_context(1);
+    make_model();
+    int status = test_main(argc, argv, cases);
+    gfl_model_destroy(model);
+    gfl_context_destroy(context);
+    return status;
+}
