@@ -1,2 +1,451 @@
 /* blob.c - safetensors: reading and writing */
 #pragma once
+
+enum { GFLI_BLOB_HEADER_MAX = 100 << 20, GFLI_BLOB_TENSORS_MAX = 1 << 20 };
+
+static const struct {
+    const char *name;
+    int bytes;
+} gfli_dtypes[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8},
+                   {"I32", 4}, {"I16", 2}, {"I8", 1},   {"U8", 1},  {"BOOL", 1}};
+
+float gfli_bf16_to_f32(uint16_t h) {
+    uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+float gfli_f16_to_f32(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
+    uint32_t bits = sign | (exponent + 112) << 23 | fraction << 13;
+    if (exponent == 31) bits = sign | 0x7F800000u | fraction << 13;
+    if (exponent == 0) { /* zero or subnormal: fraction * 2^-24, exact in f32 */
+        float f = (float)fraction * 0x1p-24f;
+        return sign ? -f : f;
+    }
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t size) {
+    if (b->bytes) {
+        memcpy(out, b->bytes + offset, (size_t)size);
+        return GFL_OK;
+    }
+    uint8_t *to = (uint8_t *)out;
+    while (size) {
+        ssize_t n = pread(b->fd, to, size < (1u << 30) ? (size_t)size : 1u << 30, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0)
+            return gfli_error(b->context, GFL_E_IO, "%s cannot be read: %s", b->path,
+                              strerror(errno));
+        if (n == 0)
+            return gfli_error(b->context, GFL_E_FORMAT, "%s became shorter while it was read",
+                              b->path);
+        to += n;
+        offset += (uint64_t)n;
+        size -= (uint64_t)n;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_blob_number(gfli_json *j, const char *name, const char *what, int64_t *out) {
+    if (gfli_json_next(j) != GFLI_JSON_NUMBER || !gfli_json_integer(j, out) || *out < 0)
+        return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: %s is not a natural number", name,
+                               what);
+    return GFL_OK;
+}
+
+static gfl_status gfli_blob_shape(gfli_json *j, gfli_tensor *t) {
+    if (gfli_json_next(j) != GFLI_JSON_ARRAY)
+        return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: shape is not an array", t->name);
+    t->count = 1;
+    for (;;) {
+        gfli_json_kind kind = gfli_json_next(j);
+        int64_t size;
+        if (kind == GFLI_JSON_END) return gfli_json_status(j);
+        if (kind != GFLI_JSON_NUMBER || !gfli_json_integer(j, &size) || size < 0 || t->rank == 8)
+            return gfli_json_error(j, GFL_E_FORMAT,
+                                   "tensor %.200s: shape is not up to 8 natural numbers", t->name);
+        t->shape[t->rank++] = size;
+        if (!gfli_mul(t->count, (size_t)size, &t->count) || t->count > SIZE_MAX / 16)
+            return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: the size overflows", t->name);
+    }
+}
+
+static gfl_status gfli_blob_dtype(gfli_json *j, gfli_tensor *t) {
+    const char *text = gfli_json_next(j) == GFLI_JSON_STRING ? gfli_json_string(j, NULL) : "";
+    for (size_t i = 0; i < GFLI_COUNT(gfli_dtypes); i++) {
+        if (strcmp(text, gfli_dtypes[i].name) != 0) continue;
+        t->dtype = (gfli_dtype)i;
+        return GFL_OK;
+    }
+    return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: unknown dtype \"%.20s\"", t->name,
+                           text);
+}
+
+/* One tensor's object; offsets come out relative to the data, which begins at `data`. */
+static gfl_status gfli_blob_tensor(gfli_blob *b, gfli_json *j, gfli_tensor *t, uint64_t data) {
+    int64_t begin = -1, end = -1;
+    bool dtype = false, shape = false;
+    const char *key;
+    if (gfli_json_next(j) != GFLI_JSON_OBJECT)
+        return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s is not an object", t->name);
+    while ((key = gfli_json_key(j)) != NULL) {
+        if (!strcmp(key, "dtype") && !dtype) {
+            GFLI_TRY(gfli_blob_dtype(j, t));
+            dtype = true;
+        } else if (!strcmp(key, "shape") && !shape) {
+            GFLI_TRY(gfli_blob_shape(j, t));
+            shape = true;
+        } else if (!strcmp(key, "data_offsets") && begin < 0) {
+            if (gfli_json_next(j) != GFLI_JSON_ARRAY)
+                return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: no data_offsets", t->name);
+            GFLI_TRY(gfli_blob_number(j, t->name, "its first offset", &begin));
+            GFLI_TRY(gfli_blob_number(j, t->name, "its last offset", &end));
+            if (gfli_json_next(j) != GFLI_JSON_END)
+                return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: three offsets", t->name);
+        } else {
+            return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: unexpected key \"%.40s\"",
+                                   t->name, key);
+        }
+    }
+    GFLI_TRY(gfli_json_status(j));
+    if (!dtype || !shape || begin < 0)
+        return gfli_json_error(j, GFL_E_FORMAT,
+                               "tensor %.200s lacks dtype, shape or data_offsets", t->name);
+    if (end < begin || (uint64_t)end > b->size - data)
+        return gfli_json_error(j, GFL_E_FORMAT,
+                               "tensor %.200s: its data, bytes %lld to %lld, is not within the "
+                               "file's %llu (truncated?)",
+                               t->name, (long long)begin, (long long)end,
+                               (unsigned long long)(b->size - data));
+    t->offset = data + (uint64_t)begin;
+    t->bytes = (uint64_t)(end - begin);
+    if (t->bytes != (uint64_t)t->count * (uint64_t)gfli_dtypes[t->dtype].bytes)
+        return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: %llu bytes do not fit its shape",
+                               t->name, (unsigned long long)t->bytes);
+    return GFL_OK;
+}
+
+static gfl_status gfli_blob_read_meta(gfli_blob *b, gfli_json *j) {
+    size_t capacity = (size_t)b->n_meta * 2;
+    const char *key;
+    if (b->n_meta || gfli_json_next(j) != GFLI_JSON_OBJECT)
+        return gfli_json_error(j, GFL_E_FORMAT, "__metadata__ is not one object");
+    while ((key = gfli_json_key(j)) != NULL) {
+        const size_t at = (size_t)b->n_meta * 2;
+        GFLI_TRY(gfli_grow(b->context, &b->meta, &capacity, at + 2, sizeof *b->meta, "metadata"));
+        GFLI_TRY(gfli_strdup(b->context, key, &b->meta[at]));
+        b->meta[at + 1] = NULL;
+        b->n_meta++;
+        if (gfli_json_next(j) != GFLI_JSON_STRING)
+            return gfli_json_error(j, GFL_E_FORMAT, "__metadata__: \"%.100s\" is not a text",
+                                   b->meta[at]);
+        GFLI_TRY(gfli_strdup(b->context, gfli_json_string(j, NULL), &b->meta[at + 1]));
+    }
+    return gfli_json_status(j);
+}
+
+static int gfli_compare_tensors(const void *a, const void *b) {
+    return strcmp(((const gfli_tensor *)a)->name, ((const gfli_tensor *)b)->name);
+}
+
+static int gfli_compare_offsets(const void *a, const void *b) {
+    const gfli_tensor *x = (const gfli_tensor *)a, *y = (const gfli_tensor *)b;
+    if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
+    return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
+}
+
+/* No two tensors share bytes or a name. */
+static gfl_status gfli_blob_check_layout(gfli_blob *b) {
+    if (!b->n_tensors) return GFL_OK;
+    qsort(b->tensors, (size_t)b->n_tensors, sizeof *b->tensors, gfli_compare_offsets);
+    for (int i = 1; i < b->n_tensors; i++) {
+        const gfli_tensor *a = &b->tensors[i - 1];
+        if (a->offset + a->bytes > b->tensors[i].offset)
+            return gfli_error(b->context, GFL_E_FORMAT, "%s: the data of %.200s and %.200s overlap",
+                              b->path, a->name, b->tensors[i].name);
+    }
+    qsort(b->tensors, (size_t)b->n_tensors, sizeof *b->tensors, gfli_compare_tensors);
+    for (int i = 1; i < b->n_tensors; i++)
+        if (!strcmp(b->tensors[i - 1].name, b->tensors[i].name))
+            return gfli_error(b->context, GFL_E_FORMAT, "%s: tensor %.200s appears twice", b->path,
+                              b->tensors[i].name);
+    return GFL_OK;
+}
+
+static gfl_status gfli_blob_parse(gfli_blob *b, gfli_json *j, uint64_t data) {
+    size_t capacity = 0;
+    const char *key;
+    if (gfli_json_next(j) != GFLI_JSON_OBJECT)
+        return gfli_json_error(j, GFL_E_FORMAT, "the header is not a JSON object");
+    while ((key = gfli_json_key(j)) != NULL) {
+        if (!strcmp(key, "__metadata__")) {
+            GFLI_TRY(gfli_blob_read_meta(b, j));
+            continue;
+        }
+        if (b->n_tensors == GFLI_BLOB_TENSORS_MAX)
+            return gfli_json_error(j, GFL_E_FORMAT, "more than a million tensors");
+        GFLI_TRY(gfli_grow(b->context, &b->tensors, &capacity, (size_t)b->n_tensors + 1,
+                           sizeof *b->tensors, "a list of tensors"));
+        gfli_tensor *t = &b->tensors[b->n_tensors];
+        memset(t, 0, sizeof *t);
+        GFLI_TRY(gfli_strdup(b->context, key, &t->name));
+        b->n_tensors++;
+        GFLI_TRY(gfli_blob_tensor(b, j, t, data));
+    }
+    gfli_json_next(j); /* nothing but spaces may follow */
+    GFLI_TRY(gfli_json_status(j));
+    const char *order = gfli_blob_meta(b, "byteorder");
+    if (order && strcmp(order, "little") != 0)
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s: its byte order is \"%.20s\"; only little-endian files are read",
+                          b->path, order);
+    return gfli_blob_check_layout(b);
+}
+
+static gfl_status gfli_blob_read_header(gfli_blob *b) {
+    uint8_t head[8];
+    uint64_t length = 0;
+    if (b->size < 8)
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s is not a safetensors file: it has %llu bytes", b->path,
+                          (unsigned long long)b->size);
+    GFLI_TRY(gfli_blob_pread(b, 0, head, 8));
+    for (int i = 7; i >= 0; i--) length = length << 8 | head[i];
+    if (length > GFLI_BLOB_HEADER_MAX || length > b->size - 8)
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s is not a safetensors file, or is truncated: it announces a header of "
+                          "%llu bytes and has %llu",
+                          b->path, (unsigned long long)length, (unsigned long long)b->size);
+    char *text;
+    GFLI_TRY(gfli_alloc(b->context, (size_t)length + 1, 1, "a safetensors header", &text));
+    gfli_json *j = NULL;
+    gfl_status status = gfli_blob_pread(b, 8, text, length);
+    if (status == GFL_OK)
+        status = gfli_json_open_memory(b->context, text, (size_t)length, b->path, &j);
+    if (status == GFL_OK) status = gfli_blob_parse(b, j, 8 + length);
+    gfli_json_close(j);
+    gfli_free(b->context, text);
+    return status;
+}
+
+static gfl_status gfli_blob_begin(gfl_context *context, const char *name, gfli_blob *out) {
+    memset(out, 0, sizeof *out);
+    out->context = context;
+    out->fd = -1;
+    return gfli_strdup(context, name, &out->path);
+}
+
+static gfl_status gfli_blob_open_file(gfli_blob *b) {
+    struct stat info;
+    b->fd = open(b->path, O_RDONLY);
+    if (b->fd < 0)
+        return gfli_error(b->context, GFL_E_IO, "%s cannot be opened: %s", b->path,
+                          strerror(errno));
+    if (fstat(b->fd, &info) != 0 || !S_ISREG(info.st_mode))
+        return gfli_error(b->context, GFL_E_IO, "%s is not a file", b->path);
+    b->size = (uint64_t)info.st_size;
+    return gfli_blob_read_header(b);
+}
+
+gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out) {
+    GFLI_TRY(gfli_blob_begin(context, path, out));
+    gfl_status status = gfli_blob_open_file(out);
+    if (status != GFL_OK) gfli_blob_close(out);
+    return status;
+}
+
+gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t size,
+                                 const char *name, gfli_blob *out) {
+    GFLI_TRY(gfli_blob_begin(context, name, out));
+    out->bytes = (const uint8_t *)bytes;
+    out->size = size;
+    gfl_status status = gfli_blob_read_header(out);
+    if (status != GFL_OK) gfli_blob_close(out);
+    return status;
+}
+
+void gfli_blob_close(gfli_blob *b) {
+    if (!b->context) return;
+    if (b->fd >= 0) close(b->fd);
+    for (int i = 0; i < b->n_tensors; i++) gfli_free(b->context, b->tensors[i].name);
+    for (int i = 0; i < 2 * b->n_meta; i++) gfli_free(b->context, b->meta[i]);
+    gfli_free(b->context, b->tensors);
+    gfli_free(b->context, b->meta);
+    gfli_free(b->context, b->path);
+    memset(b, 0, sizeof *b);
+}
+
+const gfli_tensor *gfli_blob_find(const gfli_blob *b, const char *name) {
+    int low = 0, high = b->n_tensors;
+    while (low < high) {
+        int middle = low + (high - low) / 2, order = strcmp(b->tensors[middle].name, name);
+        if (order == 0) return &b->tensors[middle];
+        if (order < 0) low = middle + 1;
+        else high = middle;
+    }
+    return NULL;
+}
+
+const char *gfli_blob_meta(const gfli_blob *b, const char *key) {
+    for (int i = 0; i < b->n_meta; i++)
+        if (!strcmp(b->meta[2 * i], key)) return b->meta[2 * i + 1];
+    return NULL;
+}
+
+gfl_status gfli_blob_read_raw(gfli_blob *b, const gfli_tensor *t, void *out) {
+    return gfli_blob_pread(b, t->offset, out, t->bytes);
+}
+
+static void gfli_blob_widen(const uint8_t *from, gfli_dtype type, size_t n, float *to) {
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half;
+        double wide;
+        if (type == GFLI_F64) {
+            memcpy(&wide, from + 8 * i, 8);
+            to[i] = (float)wide;
+            continue;
+        }
+        memcpy(&half, from + 2 * i, 2);
+        to[i] = type == GFLI_F16 ? gfli_f16_to_f32(half) : gfli_bf16_to_f32(half);
+    }
+}
+
+gfl_status gfli_blob_read_f32(gfli_blob *b, const gfli_tensor *t, float *out) {
+    uint8_t piece[8192];
+    if (t->dtype == GFLI_F32) return gfli_blob_read_raw(b, t, out);
+    if (t->dtype > GFLI_F64)
+        return gfli_error(b->context, GFL_E_FORMAT, "%s: tensor %.200s is %s, not floating point",
+                          b->path, t->name, gfli_dtypes[t->dtype].name);
+    const size_t size = (size_t)gfli_dtypes[t->dtype].bytes, step = sizeof piece / size;
+    for (size_t i = 0; i < t->count; i += step) {
+        const size_t n = t->count - i < step ? t->count - i : step;
+        GFLI_TRY(gfli_blob_pread(b, t->offset + i * size, piece, n * size));
+        gfli_blob_widen(piece, t->dtype, n, out + i);
+    }
+    return GFL_OK;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+struct gfli_blob_writer {
+    gfl_context *context;
+    gfli_file file;
+    char *header;
+    size_t length, capacity;
+    uint64_t declared, written; /* bytes of data */
+    int n_meta;
+    bool meta_closed, any, sealed;
+};
+
+static gfl_status gfli_blob_text(gfli_blob_writer *w, const char *text) {
+    const size_t n = strlen(text);
+    GFLI_TRY(gfli_grow(w->context, &w->header, &w->capacity, w->length + n + 1, 1,
+                       "a safetensors header"));
+    memcpy(w->header + w->length, text, n + 1);
+    w->length += n;
+    return GFL_OK;
+}
+
+static gfl_status gfli_blob_quoted(gfli_blob_writer *w, const char *text) {
+    const size_t n = gfli_json_quote(text, NULL, 0);
+    GFLI_TRY(gfli_grow(w->context, &w->header, &w->capacity, w->length + n + 1, 1,
+                       "a safetensors header"));
+    gfli_json_quote(text, w->header + w->length, n + 1);
+    w->length += n;
+    return GFL_OK;
+}
+
+gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out) {
+    gfli_blob_writer *w;
+    *out = NULL;
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *w, "a weight file", &w));
+    w->context = context;
+    gfl_status status = gfli_blob_text(w, "{");
+    if (status == GFL_OK) status = gfli_file_create(context, path, &w->file);
+    if (status != GFL_OK) {
+        gfli_blob_abandon(w);
+        return status;
+    }
+    *out = w;
+    return GFL_OK;
+}
+
+gfl_status gfli_blob_put_meta(gfli_blob_writer *w, const char *key, const char *value) {
+    GFLI_TRY(gfli_blob_text(w, w->n_meta++ ? "," : "\"__metadata__\":{"));
+    GFLI_TRY(gfli_blob_quoted(w, key));
+    GFLI_TRY(gfli_blob_text(w, ":"));
+    return gfli_blob_quoted(w, value);
+}
+
+static gfl_status gfli_blob_close_meta(gfli_blob_writer *w) {
+    if (w->meta_closed) return GFL_OK;
+    w->meta_closed = true;
+    if (!w->n_meta) return GFL_OK;
+    w->any = true;
+    return gfli_blob_text(w, "}");
+}
+
+gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank,
+                             const int64_t *shape) {
+    char text[96];
+    uint64_t bytes = (uint64_t)gfli_dtypes[dtype].bytes;
+    GFLI_TRY(gfli_blob_close_meta(w));
+    GFLI_TRY(gfli_blob_text(w, w->any ? "," : ""));
+    w->any = true;
+    GFLI_TRY(gfli_blob_quoted(w, name));
+    snprintf(text, sizeof text, ":{\"dtype\":\"%s\",\"shape\":[", gfli_dtypes[dtype].name);
+    GFLI_TRY(gfli_blob_text(w, text));
+    for (int i = 0; i < rank; i++) {
+        bytes *= (uint64_t)shape[i];
+        snprintf(text, sizeof text, "%s%lld", i ? "," : "", (long long)shape[i]);
+        GFLI_TRY(gfli_blob_text(w, text));
+    }
+    snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}",
+             (unsigned long long)w->declared, (unsigned long long)(w->declared + bytes));
+    w->declared += bytes;
+    return gfli_blob_text(w, text);
+}
+
+/* The header is complete: pad it so that the data is aligned, and write it. */
+static gfl_status gfli_blob_seal(gfli_blob_writer *w) {
+    if (w->sealed) return GFL_OK;
+    w->sealed = true;
+    GFLI_TRY(gfli_blob_close_meta(w));
+    GFLI_TRY(gfli_blob_text(w, "}"));
+    while (w->length % 64 != 56) GFLI_TRY(gfli_blob_text(w, " "));
+    uint8_t head[8];
+    for (int i = 0; i < 8; i++) head[i] = (uint8_t)((uint64_t)w->length >> (8 * i));
+    GFLI_TRY(gfli_file_write(&w->file, head, 8));
+    return gfli_file_write(&w->file, w->header, w->length);
+}
+
+gfl_status gfli_blob_write(gfli_blob_writer *w, const void *data, size_t bytes) {
+    GFLI_TRY(gfli_blob_seal(w));
+    w->written += bytes;
+    return gfli_file_write(&w->file, data, bytes);
+}
+
+gfl_status gfli_blob_finish(gfli_blob_writer *w) {
+    gfl_status status = gfli_blob_seal(w);
+    if (status == GFL_OK && w->written != w->declared)
+        status = gfli_error(w->context, GFL_E_ARG, "%s: %llu bytes were declared, %llu written",
+                            w->file.path, (unsigned long long)w->declared,
+                            (unsigned long long)w->written);
+    if (status == GFL_OK) status = gfli_file_commit(&w->file);
+    gfli_blob_abandon(w);
+    return status;
+}
+
+void gfli_blob_abandon(gfli_blob_writer *w) {
+    if (!w) return;
+    gfli_file_abandon(&w->file);
+    gfli_free(w->context, w->header);
+    gfli_free(w->context, w);
+}
