@@ -1,2 +1,24 @@
 /* backend_grad.c - the CPU's table of training operations */
 #pragma once
+
+const gfli_train_ops gfli_cpu_train = {
+    GFLI_BACKEND_VERSION,
+    gfli_conv_grad_packed_size_cpu,
+    gfli_conv_grad_pack_cpu,
+    gfli_conv_grad_scratch_cpu,
+    gfli_conv_grad_input_cpu,
+    gfli_conv_grad_weight_cpu,
+    gfli_relu_grad_cpu,
+    gfli_add_cpu,
+    gfli_max_pool_grad_cpu,
+    gfli_upsample_grad_cpu,
+    gfli_group_norm_grad_scratch_cpu,
+    gfli_group_norm_grad_cpu,
+    gfli_level_scale_grad_cpu,
+    gfli_assign_scratch_cpu,
+    gfli_assign_cpu,
+    gfli_losses_scratch_cpu,
+    gfli_losses_cpu,
+    gfli_sum_squares_cpu,
+    gfli_sgd_cpu,
+};

@@ -1,2 +1,333 @@
-/* losses.c - QFL, DFL and GIoU losses with their gradients */
+/* losses.c - quality focal loss, GIoU and distribution focal loss with their gradients
+ *
+ * Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, sections 3.1 to 3.3
+ * Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630 */
 #pragma once
+
+enum {
+    GFLI_LOSS_ENTRIES = 16384, /* logits a task looks at, roughly */
+    GFLI_LOSS_RUN = 256        /* logits whose losses are summed together */
+};
+
+/* Mean over a count adds this to the count (MMDetection's weight_reduce_loss). */
+#define GFLI_LOSS_EPS 1.1920928955078125e-7
+
+/* What one task adds to the losses of its level. */
+typedef struct gfli_loss_part {
+    double cls, bbox, dfl, weight;
+    int n_pos;
+} gfli_loss_part;
+
+typedef struct gfli_loss {
+    const gfli_map *cls, *reg, *dcls, *dreg;
+    const gfli_truth *truths;
+    const int32_t *gt;
+    const gfli_loss_opts *opts;
+    gfli_loss_part *parts;
+    int points, tasks[GFL_LEVELS]; /* points a task has; tasks of a level */
+    double cls_scale, bbox_scale, dfl_scale;
+    bool avx2;
+} gfli_loss;
+
+/* ---- negatives ------------------------------------------------------------------------------- */
+
+/* sigmoid(z)^2 * softplus(z) and its derivative, for logits without a target.  Straight arithmetic
+ * in place of expf and log1pf, so that compilers turn the loop into vector code: there are 80
+ * logits at each of 22,400 positions.  Both are good to a few units in the last place. */
+static inline void gfli_qfl_negative(const float *GFLI_RESTRICT z, int n, float scale,
+                                     float *GFLI_RESTRICT loss, float *GFLI_RESTRICT dz) {
+    for (int i = 0; i < n; i++) {
+        const float v = z[i], a = v < 0 ? v : -v, x = a < -87.0f ? -87.0f : a;
+        /* e = exp(-|z|) = 2^k exp(r), k from adding 1.5 * 2^23 and back */
+        const float biased = x * 1.44269504f + 12582912.0f, k = biased - 12582912.0f;
+        const float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+        float p = 1.98756915e-4f;
+        p = p * r + 1.39819994e-3f;
+        p = p * r + 8.33345205e-3f;
+        p = p * r + 4.16657962e-2f;
+        p = p * r + 1.66666651e-1f;
+        p = p * r + 5.00000012e-1f;
+        p = p * r * r + r + 1.0f;
+        uint32_t bits;
+        float power;
+        memcpy(&bits, &biased, sizeof bits);
+        bits = (bits << 23) + 0x3f800000u;
+        memcpy(&power, &bits, sizeof power);
+        const float e = p * power;
+        /* log(1 + e) = 2 artanh(t), t = e / (2 + e) <= 1/3 */
+        const float t = e / (2.0f + e), t2 = t * t;
+        float q = 1.0f / 15.0f;
+        q = q * t2 + 1.0f / 13.0f;
+        q = q * t2 + 1.0f / 11.0f;
+        q = q * t2 + 1.0f / 9.0f;
+        q = q * t2 + 1.0f / 7.0f;
+        q = q * t2 + 1.0f / 5.0f;
+        q = q * t2 + 1.0f / 3.0f;
+        q = (q * t2 + 1.0f) * (t + t);
+        const float softplus = (v < 0 ? 0.0f : v) + q;
+        const float small = e / (1.0f + e), large = 1.0f / (1.0f + e);
+        const float s = v < 0 ? small : large, rest = v < 0 ? large : small;
+        loss[i] = s * s * softplus;
+        dz[i] = scale * (s * s) * (s + 2.0f * rest * softplus);
+    }
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) static void
+gfli_qfl_negative_avx2(const float *z, int n, float scale, float *loss, float *dz) {
+    gfli_qfl_negative(z, n, scale, loss, dz);
+}
+#endif
+
+static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
+    const float scale = (float)t->cls_scale;
+    double sum = 0;
+    float loss[GFLI_LOSS_RUN];
+    while (first < last) {
+        const size_t rest = last - first, most = GFLI_LOSS_RUN;
+        const int n = (int)(rest < most ? rest : most);
+        const float *z = t->cls->data + first;
+        float *dz = t->dcls->data + first;
+#if defined(__x86_64__)
+        if (t->avx2)
+            gfli_qfl_negative_avx2(z, n, scale, loss, dz);
+        else
+#endif
+            gfli_qfl_negative(z, n, scale, loss, dz);
+        double s[4] = {0, 0, 0, 0};
+        int i = 0;
+        for (; i + 4 <= n; i += 4)
+            for (int k = 0; k < 4; k++) s[k] += (double)loss[i + k];
+        for (; i < n; i++) s[0] += (double)loss[i];
+        sum += (s[0] + s[1]) + (s[2] + s[3]);
+        first += (size_t)n;
+    }
+    return sum;
+}
+
+/* ---- positives ------------------------------------------------------------------------------- */
+
+static double gfli_sigmoid(double z) {
+    return z < 0 ? exp(z) / (1 + exp(z)) : 1 / (1 + exp(-z));
+}
+
+/* The logit of a positive's own class, target y. */
+static double gfli_qfl_positive(double z, double y, double *dz) {
+    const double s = gfli_sigmoid(z), d = s - y;
+    const double bce = (z > 0 ? z : 0) - z * y + log1p(exp(-fabs(z)));
+    *dz = fabs(d) * fabs(d) * d + 2 * d * s * (1 - s) * bce;
+    return d * d * bce;
+}
+
+/* Weight of a positive's box losses: its best class score. */
+static double gfli_loss_weight(const float *z, int n_classes) {
+    float best = z[0];
+    for (int k = 1; k < n_classes; k++)
+        if (!(z[k] <= best)) best = z[k];
+    return gfli_sigmoid((double)best);
+}
+
+/* Half of a tie goes to each argument of a minimum or maximum (as PyTorch does). */
+static double gfli_share(double mine, double other) {
+    return mine > other ? 1 : mine < other ? 0 : 0.5;
+}
+
+/* IoU of b with the target g, 1 - GIoU, and the derivative of that with respect to b. */
+static double gfli_giou(const double b[4], const double g[4], double *loss, double db[4]) {
+    const double eps = 1e-6;
+    const double w = fmin(b[2], g[2]) - fmax(b[0], g[0]), h = fmin(b[3], g[3]) - fmax(b[1], g[1]);
+    const double iw = w > 0 ? w : 0, ih = h > 0 ? h : 0, inter = iw * ih;
+    const double bw = b[2] - b[0], bh = b[3] - b[1];
+    const double raw_u = bw * bh + (g[2] - g[0]) * (g[3] - g[1]) - inter;
+    const double outer_w = fmax(b[2], g[2]) - fmin(b[0], g[0]);
+    const double outer_h = fmax(b[3], g[3]) - fmin(b[1], g[1]);
+    const double ew = outer_w > 0 ? outer_w : 0, eh = outer_h > 0 ? outer_h : 0;
+    const double u = fmax(raw_u, eps), e = fmax(ew * eh, eps);
+    const double u_share = gfli_share(raw_u, eps), e_share = gfli_share(ew * eh, eps);
+    const double iw_on = w >= 0 ? ih : 0, ih_on = h >= 0 ? iw : 0;
+    const double ew_on = outer_w >= 0 ? eh : 0, eh_on = outer_h >= 0 ? ew : 0;
+    const double di[4] = {-gfli_share(b[0], g[0]) * iw_on, -gfli_share(b[1], g[1]) * ih_on,
+                          gfli_share(g[2], b[2]) * iw_on, gfli_share(g[3], b[3]) * ih_on};
+    const double da[4] = {-bh, -bw, bh, bw};
+    const double de[4] = {-gfli_share(g[0], b[0]) * ew_on, -gfli_share(g[1], b[1]) * eh_on,
+                          gfli_share(b[2], g[2]) * ew_on, gfli_share(b[3], g[3]) * eh_on};
+    for (int k = 0; k < 4; k++)
+        db[k] = -di[k] / u + (inter / (u * u) - 1 / e) * u_share * (da[k] - di[k]) +
+                u / (e * e) * e_share * de[k];
+    *loss = 2 - inter / u - u / e;
+    return inter / u;
+}
+
+/* p = softmax(x); returns the expected bin, and log(sum(exp(x))) in *lse. */
+static double gfli_bins(const float *x, int n, double *p, double *lse) {
+    double top = (double)x[0], sum = 0, mean = 0;
+    for (int k = 1; k < n; k++)
+        if (!((double)x[k] <= top)) top = (double)x[k];
+    for (int k = 0; k < n; k++) sum += p[k] = exp((double)x[k] - top);
+    for (int k = 0; k < n; k++) mean += k * (p[k] /= sum);
+    *lse = top + log(sum);
+    return mean;
+}
+
+/* Box losses of a positive at cell (x, y) of a level with this stride; dreg gets their gradient.
+ * Returns the quality: the predicted box's IoU with the target. */
+static double gfli_loss_box(const gfli_loss *t, const float *reg, float *dreg, const float *truth,
+                            int x, int y, double stride, double weight, gfli_loss_part *part) {
+    const int n = t->opts->n_bins;
+    double p[4][GFL_MAX_BINS], d[4], lse[4], b[4], g[4], target[4], db[4], giou;
+    for (int s = 0; s < 4; s++) d[s] = gfli_bins(reg + s * n, n, p[s], &lse[s]);
+    for (int s = 0; s < 4; s++) g[s] = (double)truth[s] / stride;
+    for (int s = 0; s < 4; s++) {
+        const double at = s % 2 ? y : x;
+        b[s] = s < 2 ? at - d[s] : at + d[s];
+        target[s] = fmin(fmax(s < 2 ? at - g[s] : g[s] - at, 0), n - 1 - 0.1);
+    }
+    const double quality = gfli_giou(b, g, &giou, db);
+    part->bbox += weight * giou;
+    for (int s = 0; s < 4; s++) {
+        const int low = (int)target[s];
+        const double high_part = target[s] - low, low_part = 1 - high_part;
+        const double dd = weight * t->bbox_scale * (s < 2 ? -db[s] : db[s]);
+        const double df = weight * t->dfl_scale;
+        part->dfl += weight * (low_part * (lse[s] - (double)reg[s * n + low]) +
+                               high_part * (lse[s] - (double)reg[s * n + low + 1]));
+        for (int k = 0; k < n; k++) {
+            const double hit = k == low ? low_part : k == low + 1 ? high_part : 0;
+            dreg[s * n + k] = (float)(dd * p[s][k] * (k - d[s]) + df * (p[s][k] - hit));
+        }
+    }
+    return quality;
+}
+
+/* ---- tasks ----------------------------------------------------------------------------------- */
+
+/* Points first..last of a level, counted over all maps, belong to one task. */
+typedef struct gfli_loss_range {
+    int level;
+    size_t before, first, last;
+} gfli_loss_range;
+
+static gfli_loss_range gfli_loss_find(const gfli_loss *t, int task) {
+    gfli_loss_range r;
+    r.level = 0;
+    while (task >= t->tasks[r.level]) task -= t->tasks[r.level++];
+    r.before = gfli_points_before(t->cls, r.level);
+    r.first = r.before + (size_t)task * (size_t)t->points;
+    const size_t end = r.before + gfli_level_points(t->cls, r.level);
+    r.last = end - r.first < (size_t)t->points ? end : r.first + (size_t)t->points;
+    return r;
+}
+
+/* First pass: the sum of weights, by which the box losses are divided. */
+static void gfli_loss_weigh(void *arg, int task, int slot) {
+    const gfli_loss *t = (const gfli_loss *)arg;
+    const gfli_loss_range r = gfli_loss_find(t, task);
+    const int n_classes = t->cls->c;
+    gfli_loss_part *part = &t->parts[task];
+    (void)slot;
+    memset(part, 0, sizeof *part);
+    for (size_t i = r.first; i < r.last; i++) {
+        if (t->gt[i] < 0) continue;
+        part->weight += gfli_loss_weight(t->cls->data + i * (size_t)n_classes, n_classes);
+        part->n_pos++;
+    }
+}
+
+/* Second pass: all losses and gradients of a task's points. */
+static void gfli_loss_do(void *arg, int task, int slot) {
+    const gfli_loss *t = (const gfli_loss *)arg;
+    const gfli_loss_range r = gfli_loss_find(t, task);
+    const size_t n_classes = (size_t)t->cls->c, n_reg = (size_t)t->reg->c;
+    const size_t w = (size_t)t->cls->w[r.level], area = w * (size_t)t->cls->h[r.level];
+    gfli_loss_part *part = &t->parts[task];
+    size_t run = r.first * n_classes; /* from here on, logits without a target */
+    (void)slot;
+    memset(t->dreg->data + r.first * n_reg, 0, (r.last - r.first) * n_reg * sizeof(float));
+    for (size_t i = r.first; i < r.last; i++) {
+        const size_t at = i * n_classes;
+        if (t->gt[i] == -1) continue;
+        if (t->gt[i] < 0) {
+            part->cls += gfli_qfl_run(t, run, at);
+            memset(t->dcls->data + at, 0, n_classes * sizeof(float));
+            run = at + n_classes;
+            continue;
+        }
+        const gfli_truth *truth = &t->truths[(i - r.before) / area];
+        const size_t cell = (i - r.before) % area;
+        const size_t own = at + (size_t)truth->labels[t->gt[i]];
+        const double weight = gfli_loss_weight(t->cls->data + at, (int)n_classes);
+        const double quality = gfli_loss_box(
+            t, t->reg->data + i * n_reg, t->dreg->data + i * n_reg, truth->boxes + 4 * t->gt[i],
+            (int)(cell % w), (int)(cell / w), (double)t->opts->stride[r.level], weight, part);
+        double dz;
+        part->cls += gfli_qfl_run(t, run, own);
+        part->cls += gfli_qfl_positive((double)t->cls->data[own], quality, &dz);
+        t->dcls->data[own] = (float)(t->cls_scale * dz);
+        run = own + 1;
+    }
+    part->cls += gfli_qfl_run(t, run, r.last * n_classes);
+}
+
+/* Cut the levels into tasks, by their sizes alone; returns how many there are. */
+static int gfli_loss_cut(const gfli_map *cls, int *points, int tasks[GFL_LEVELS]) {
+    int total = 0;
+    *points = gfli_max(GFLI_LOSS_ENTRIES / cls->c, 1);
+    for (int l = 0; l < cls->levels; l++) {
+        const size_t n = gfli_level_points(cls, l);
+        tasks[l] = (int)((n + (size_t)*points - 1) / (size_t)*points);
+        total += tasks[l];
+    }
+    return total;
+}
+
+static size_t gfli_losses_scratch_cpu(const gfl_context *context, const gfli_map *cls,
+                                      const gfli_loss_opts *opts) {
+    int points, tasks[GFL_LEVELS];
+    (void)context;
+    (void)opts;
+    return (size_t)gfli_loss_cut(cls, &points, tasks) * sizeof(gfli_loss_part);
+}
+
+static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                            const gfli_truth *truths, const gfli_assignment *assigned,
+                            const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
+                            gfli_losses *out, void *scratch) {
+    gfli_loss t;
+    memset(&t, 0, sizeof t);
+    memset(out, 0, sizeof *out);
+    t.cls = cls;
+    t.reg = reg;
+    t.dcls = dcls;
+    t.dreg = dreg;
+    t.truths = truths;
+    t.gt = assigned->gt;
+    t.opts = opts;
+    t.parts = (gfli_loss_part *)scratch;
+    t.avx2 = gfli_has_avx2(context);
+    const int tasks = gfli_loss_cut(cls, &t.points, t.tasks);
+    gfli_parallel_for(context, tasks, gfli_loss_weigh, &t);
+    for (int i = 0; i < tasks; i++) {
+        out->weight_sum += t.parts[i].weight;
+        out->n_pos += t.parts[i].n_pos;
+    }
+    double avg_pos = opts->avg_pos, weight_sum = opts->weight_sum;
+    if (avg_pos < 0) {
+        avg_pos = 0;
+        for (int i = 0; i < cls->n; i++) avg_pos += gfli_max(assigned->n_pos[i], 1);
+    }
+    if (weight_sum < 0) weight_sum = out->weight_sum;
+    /* A NaN among the weights has to show in the losses, hence no fmax. */
+    if (weight_sum < 1) weight_sum = 1;
+    t.cls_scale = 1 / (fmax(avg_pos, 1) + GFLI_LOSS_EPS);
+    t.bbox_scale = 2 / (1 + GFLI_LOSS_EPS) / weight_sum;
+    t.dfl_scale = 0.25 / (4 + GFLI_LOSS_EPS) / weight_sum;
+    gfli_parallel_for(context, tasks, gfli_loss_do, &t);
+    const gfli_loss_part *part = t.parts;
+    for (int l = 0; l < cls->levels; l++) {
+        for (int i = 0; i < t.tasks[l]; i++, part++) {
+            out->cls[l] += part->cls * t.cls_scale;
+            out->bbox[l] += part->bbox * t.bbox_scale;
+            out->dfl[l] += part->dfl * t.dfl_scale;
+        }
+    }
+}
