@@ -323,6 +323,12 @@ static gfl_status gfli_report_load(gfl_model *model, const gfli_blob *blob) {
 
 /* ---- metadata -------------------------------------------------------------------------------- */
 
+/* Did an array end where its last element `kind` was read, and the text with it? */
+static bool gfli_is_whole(gfli_json *j, gfli_json_kind kind) {
+    return kind == GFLI_JSON_END && gfli_json_next(j) == GFLI_JSON_END &&
+           gfli_json_status(j) == GFL_OK;
+}
+
 /* Exactly n numbers from "[1, 2]" or "1,2" or "1x2". */
 static gfl_status gfli_parse_numbers(gfli_loader *l, const char *key, int n, double *out) {
     const char *text = gfli_blob_meta(&l->blob, key);
@@ -336,11 +342,11 @@ static gfl_status gfli_parse_numbers(gfli_loader *l, const char *key, int n, dou
         if (*c == 'x') *c = ',';
     gfl_status status = gfli_json_open_memory(l->context, list, strlen(list), key, &j);
     if (status == GFL_OK) {
-        bool good = gfli_json_next(j) == GFLI_JSON_ARRAY;
-        while (good && gfli_json_next(j) == GFLI_JSON_NUMBER)
+        gfli_json_kind kind = gfli_json_next(j);
+        bool good = kind == GFLI_JSON_ARRAY;
+        while (good && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER)
             if (got++ < n) out[got - 1] = gfli_json_number(j);
-        good = good && gfli_json_next(j) == GFLI_JSON_END;
-        if (!good || got != n || gfli_json_status(j) != GFL_OK)
+        if (!good || got != n || !gfli_is_whole(j, kind))
             status = gfli_error(l->context, GFL_E_FORMAT,
                                 "%s: metadata %s is \"%.100s\"; it should "
                                 "be %d numbers",
@@ -454,8 +460,9 @@ static gfl_status gfli_read_class_names(gfli_loader *l, int n) {
     gfli_json *j = NULL;
     GFLI_TRY(gfli_json_open_memory(l->context, text, strlen(text), "classes", &j));
     gfl_status status = GFL_OK;
-    bool good = gfli_json_next(j) == GFLI_JSON_ARRAY;
-    while (good && status == GFL_OK && gfli_json_next(j) == GFLI_JSON_STRING) {
+    gfli_json_kind kind = gfli_json_next(j);
+    bool good = kind == GFLI_JSON_ARRAY;
+    while (good && status == GFL_OK && (kind = gfli_json_next(j)) == GFLI_JSON_STRING) {
         size_t length;
         const char *name = gfli_json_string(j, &length);
         if (l->n_classes == n)
@@ -465,8 +472,7 @@ static gfl_status gfli_read_class_names(gfli_loader *l, int n) {
         else
             status = gfli_add_class(l, name, length);
     }
-    if (status == GFL_OK &&
-        (!good || gfli_json_next(j) != GFLI_JSON_END || gfli_json_status(j) != GFL_OK))
+    if (status == GFL_OK && (!good || !gfli_is_whole(j, kind)))
         status = gfli_error(l->context, GFL_E_FORMAT,
                             "%s: metadata classes is not a JSON array of strings", l->blob.path);
     if (status == GFL_OK && l->n_classes != n) status = gfli_wrong_classes(l, "classes", n);
@@ -480,8 +486,9 @@ static gfl_status gfli_read_class_ids(gfli_loader *l, int n) {
     GFLI_TRY(gfli_json_open_memory(l->context, text, strlen(text), "class_ids", &j));
     gfl_status status = GFL_OK;
     int got = 0;
-    bool good = gfli_json_next(j) == GFLI_JSON_ARRAY;
-    while (good && status == GFL_OK && gfli_json_next(j) == GFLI_JSON_NUMBER) {
+    gfli_json_kind kind = gfli_json_next(j);
+    bool good = kind == GFLI_JSON_ARRAY;
+    while (good && status == GFL_OK && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER) {
         if (got == n)
             status = gfli_wrong_classes(l, "class_ids", n);
         else
@@ -489,8 +496,7 @@ static gfl_status gfli_read_class_ids(gfli_loader *l, int n) {
         if (good && status == GFL_OK && got > 0) good = l->classes[got].id > l->classes[got - 1].id;
         got++;
     }
-    if (status == GFL_OK &&
-        (!good || gfli_json_next(j) != GFLI_JSON_END || gfli_json_status(j) != GFL_OK))
+    if (status == GFL_OK && (!good || !gfli_is_whole(j, kind)))
         status = gfli_error(l->context, GFL_E_FORMAT,
                             "%s: metadata class_ids is not a JSON array of ascending integers",
                             l->blob.path);
