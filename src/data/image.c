@@ -63,28 +63,101 @@ static uint32_t gfli_little32(const uint8_t *p) {
 
 /* ---- JPEG ------------------------------------------------------------------------------------ */
 
-static gfl_status gfli_jpeg_frame(gfli_image_file *f, int marker, const uint8_t *segment,
-                                  size_t length) {
+/* What the segments have said so far. */
+typedef struct gfli_jpeg {
+    int channels;
+    uint8_t id[3], quantiser[3]; /* of each channel */
+    unsigned quantisers;         /* bits of the tables that are there */
+    unsigned scanned;            /* bits of the channels that a scan has held */
+} gfli_jpeg;
+
+static gfl_status gfli_jpeg_frame(gfli_image_file *f, int marker, const uint8_t *p, size_t length,
+                                  gfli_jpeg *jpeg) {
     if (f->width) return gfli_image_unsupported(f, "a JPEG of several frames");
     if (length < 8) return gfli_image_damaged(f, "damaged JPEG: its frame header is too short");
     if (marker != 0xC0 && marker != 0xC1 && marker != 0xC2)
         return gfli_image_unsupported(f, "a lossless, hierarchical or arithmetic-coded JPEG");
-    if (segment[2] != 8) return gfli_image_unsupported(f, "a JPEG of more than 8 bits");
-    uint32_t height = (uint32_t)segment[3] << 8 | segment[4];
-    uint32_t width = (uint32_t)segment[5] << 8 | segment[6];
-    int channels = segment[7];
+    if (p[2] != 8) return gfli_image_unsupported(f, "a JPEG of more than 8 bits");
+    uint32_t height = (uint32_t)p[3] << 8 | p[4], width = (uint32_t)p[5] << 8 | p[6];
     if (height == 0) return gfli_image_unsupported(f, "a JPEG that gives its height at the end");
-    if (channels == 4) return gfli_image_unsupported(f, "a CMYK or YCCK JPEG");
-    if (channels != 1 && channels != 3)
+    if (p[7] == 4) return gfli_image_unsupported(f, "a CMYK or YCCK JPEG");
+    if (p[7] != 1 && p[7] != 3)
         return gfli_image_unsupported(f, "a JPEG of neither 1 nor 3 channels");
+    if (length != 8 + 3 * (size_t)p[7])
+        return gfli_image_damaged(f, "damaged JPEG: its frame header has the wrong length");
+    jpeg->channels = p[7];
+    for (int i = 0; i < jpeg->channels; i++) {
+        jpeg->id[i] = p[8 + 3 * i];
+        jpeg->quantiser[i] = p[10 + 3 * i] & 3;
+    }
     return gfli_image_size(f, width, height);
+}
+
+static gfl_status gfli_jpeg_quantisers(gfli_image_file *f, const uint8_t *p, size_t length,
+                                       gfli_jpeg *jpeg) {
+    for (size_t at = 2, size; at < length; at += size) {
+        size = p[at] >> 4 ? 129 : 65;
+        if (size > length - at)
+            return gfli_image_damaged(f, "damaged JPEG: a quantisation table is cut off");
+        jpeg->quantisers |= 1u << (p[at] & 3);
+    }
+    return GFL_OK;
+}
+
+/* stb_image 2.27 believes the counts of a Huffman table: more than 256 codes overrun its memory.
+ * No table needs even 255, and the code of all ones is forbidden. */
+static gfl_status gfli_jpeg_codes(gfli_image_file *f, const uint8_t *p, size_t length) {
+    for (size_t at = 2; at < length;) {
+        unsigned n = 0, code = 0;
+        if (length - at < 17) return gfli_image_damaged(f, "damaged JPEG: a code table is cut off");
+        for (unsigned bits = 1; bits <= 16; bits++) {
+            unsigned count = p[at + bits];
+            n += count;
+            code = 2 * code + count;
+            if ((count > 0 && code >= 1u << bits) || code > 1u << 16)
+                return gfli_image_damaged(f, "damaged JPEG: an impossible code table");
+        }
+        at += 17 + (size_t)n;
+        if (n > 255 || at > length)
+            return gfli_image_damaged(f, "damaged JPEG: an impossible code table");
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_jpeg_scan(gfli_image_file *f, const uint8_t *p, size_t length,
+                                 gfli_jpeg *jpeg) {
+    if (!f->width) return gfli_image_damaged(f, "damaged JPEG: pixels before their size");
+    if (length < 3 || length != 6 + 2 * (size_t)p[2] || p[2] < 1 || p[2] > jpeg->channels)
+        return gfli_image_damaged(f, "damaged JPEG: a scan header has the wrong length");
+    for (int k = 0; k < p[2]; k++) {
+        int i = 0;
+        while (i < jpeg->channels && jpeg->id[i] != p[3 + 2 * k]) i++;
+        if (i == jpeg->channels || !(jpeg->quantisers >> jpeg->quantiser[i] & 1))
+            return gfli_image_damaged(f, "damaged JPEG: a scan lacks its channel or table");
+        jpeg->scanned |= 1u << i;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_jpeg_segment(gfli_image_file *f, int marker, const uint8_t *p, size_t length,
+                                    gfli_jpeg *jpeg) {
+    enum { APP1 = 0xE1, SOS = 0xDA, DQT = 0xDB, DHT = 0xC4, JPG = 0xC8, DAC = 0xCC };
+    if (marker == APP1 && length >= 8 && memcmp(p + 2, "Exif\0\0", 6) == 0 && !f->orientation)
+        f->orientation = gfli_exif_orientation(p + 8, length - 8);
+    if (marker == SOS) return gfli_jpeg_scan(f, p, length, jpeg);
+    if (marker == DQT) return gfli_jpeg_quantisers(f, p, length, jpeg);
+    if (marker == DHT) return gfli_jpeg_codes(f, p, length);
+    if (marker >= 0xC0 && marker <= 0xCF && marker != JPG && marker != DAC)
+        return gfli_jpeg_frame(f, marker, p, length, jpeg);
+    return GFL_OK;
 }
 
 /* From marker to marker; what is between a scan's header and the next marker is its data. */
 static gfl_status gfli_jpeg_check(gfli_image_file *f) {
-    enum { APP1 = 0xE1, SOS = 0xDA, EOI = 0xD9, DHT = 0xC4, JPG = 0xC8, DAC = 0xCC };
+    enum { EOI = 0xD9 };
     const uint8_t *end = f->bytes + f->size, *p = f->bytes + 2;
-    bool scan = false;
+    gfli_jpeg jpeg;
+    memset(&jpeg, 0, sizeof jpeg);
     for (;;) {
         p = p < end ? (const uint8_t *)memchr(p, 0xFF, (size_t)(end - p)) : NULL;
         while (p && p < end && *p == 0xFF) p++;
@@ -96,17 +169,12 @@ static gfl_status gfli_jpeg_check(gfli_image_file *f) {
         size_t left = (size_t)(end - p), length = left < 2 ? 0 : (size_t)p[0] << 8 | p[1];
         if (length < 2 || length > left)
             return gfli_image_damaged(f, "truncated JPEG: a segment is cut off");
-        if (marker >= 0xC0 && marker <= 0xCF && marker != DHT && marker != JPG && marker != DAC)
-            GFLI_TRY(gfli_jpeg_frame(f, marker, p, length));
-        if (marker == APP1 && length >= 8 && memcmp(p + 2, "Exif\0\0", 6) == 0 && !f->orientation)
-            f->orientation = gfli_exif_orientation(p + 8, length - 8);
-        if (marker == SOS) {
-            if (!f->width) return gfli_image_damaged(f, "damaged JPEG: pixels before their size");
-            scan = true;
-        }
+        GFLI_TRY(gfli_jpeg_segment(f, marker, p, length, &jpeg));
         p += length;
     }
-    return scan ? GFL_OK : gfli_image_damaged(f, "damaged JPEG: it holds no pixels");
+    if (!f->width || jpeg.scanned != (1u << jpeg.channels) - 1)
+        return gfli_image_damaged(f, "damaged JPEG: pixels of some channel are missing");
+    return GFL_OK;
 }
 
 /* ---- PNG ------------------------------------------------------------------------------------- */
