@@ -123,7 +123,39 @@ static void detections_are_the_official_ones(void) {
     gfl_context_destroy(context);
 }
 
+/* The two backbones of the development data: one that fits, one of the other style. */
+static void imagenet_backbones_load_or_say_why_not(void) {
+    char good[1024], caffe[1024];
+    snprintf(good, sizeof good, "%s/../data/weights/resnet18_to_c4.safetensors", fx_root());
+    snprintf(caffe, sizeof caffe, "%s/../data/weights/resnet50_caffe_to_c4.safetensors", fx_root());
+    if (!is_there(good) || !is_there(caffe)) {
+        printf("skipped: no %s\n", is_there(good) ? caffe : good);
+        test_skips++;
+        return;
+    }
+    gfl_context *context = test_context(1);
+    gfl_model *model = NULL;
+    gfl_model_desc desc;
+    gfl_model_opts opts = {1, 0};
+    gfl_tensor_report r;
+    int fates[3] = {0, 0, 0};
+    memset(&desc, 0, sizeof desc);
+    desc.arch.depth = 18;
+    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    CHECK_ERROR(context, gfl_model_load_backbone(model, caffe), GFL_E_UNSUPPORTED, "caffe");
+    CHECK_OK(context, gfl_model_load_backbone(model, good));
+    for (int i = 0; gfl_model_report(model, i, &r); i++) {
+        fates[r.fate]++;
+        bool last_stage = strstr(r.name, "layer4.") != NULL;
+        CHECK(r.fate == (last_stage ? GFL_FATE_INITIALISED : GFL_FATE_LOADED));
+    }
+    CHECK(fates[GFL_FATE_LOADED] == 75 && fates[GFL_FATE_INITIALISED] == 25);
+    gfl_model_destroy(model);
+    gfl_context_destroy(context);
+}
+
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(detections_are_the_official_ones), {0}};
+    static const test_case cases[] = {
+        TEST(detections_are_the_official_ones), TEST(imagenet_backbones_load_or_say_why_not), {0}};
     return test_main(argc, argv, cases);
 }
