@@ -36,6 +36,7 @@ extern "C" {
 #include "train/sampler.c"
 #include "train/loader.c"
 #include "train/backward.c"
+#include "train/learner.c"
 #include "train/schedule.c"
 #include "train/trainer.c"
 #include "train/state.c"

@@ -5,60 +5,146 @@ typedef struct gfl_trainer gfl_trainer;
 
 enum { GFL_MAX_MILESTONES = 8 };
 
-/* Zero means the default, which is the paper's recipe (spec 8). */
+/* How to train.  Zero means the default, which is the paper's recipe. */
 typedef struct gfl_train_desc {
-    int batch;            /* images a step; 0 means 16 */
-    int accumulate;       /* batches whose gradients are summed into one update; 0 means 1 */
-    int epochs;           /* 0 means 12 */
-    int milestones[GFL_MAX_MILESTONES]; /* learning rate / 10 after so many epochs; all 0: 8, 11 of 12, scaled */
-    int n_milestones;     /* -1: none */
-    double lr;            /* 0 means 0.01 * batch * accumulate / 16 */
-    double momentum;      /* 0 means 0.9; negative: none */
-    double weight_decay;  /* 0 means 0.0001; negative: none */
-    int warmup;           /* steps; 0 means 500; negative: none */
-    double clip_norm;     /* largest L2 norm of all gradients; 0: no clipping */
-    int frozen_stages;    /* 0..4: stem and so many stages stay as they are; -1: not even the stem is frozen */
-    int scale_long;       /* 0: as the model's preprocess */
-    int scale_short, scale_short_min; /* multi-scale: short side drawn from [min, scale_short]; 0: no */
-    int no_flip;          /* 1: no horizontal flips */
-    int drop_empty;       /* 1: images without annotations are left out, as the official recipe does */
-    int no_grouping;      /* 1: batches may mix landscape and portrait */
-    int loaders;          /* threads that decode ahead; 0 means 2; -1: none, decode in the step */
-    uint64_t seed;
+    int batch;      /* images whose losses are normalised together; 0 means 16 */
+    int accumulate; /* batches whose gradients are averaged into one update; 0 means 1 */
+    int epochs;     /* 0 means 12 */
+    /* Ascending: after so many epochs the learning rate is divided by 10.  All zero: after 8/12 and
+     * 11/12 of the epochs, rounded down, but not before the first. */
+    int milestones[GFL_MAX_MILESTONES];
+    int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
+    double lr;           /* learning rate; 0 means 0.01 * batch * accumulate / 16 */
+    double momentum;     /* 0 means 0.9; negative: none */
+    double weight_decay; /* of all trained parameters; 0 means 0.0001; negative: none */
+    int warmup; /* updates in which the rate grows from lr / 1000; 0 means 500; negative: none */
+    double clip_norm;  /* largest L2 norm of all gradients together; 0: no clipping */
+    int frozen_stages; /* 0..4: stem and so many stages stay as they are; -1: none, stem neither */
+    int scale_long;    /* images are resized to fit into this ... */
+    int scale_short;   /* ... by this, aspect ratio kept; both 0: as the model's preprocess */
+    int scale_short_min; /* the short side is drawn from [this, scale_short]; 0: it is scale_short */
+    int no_flip;         /* 1: no horizontal flips; 0: every other image */
+    int drop_empty;      /* 1: leave out images without annotations, as the official recipe does */
+    int no_grouping;     /* 1: batches may mix landscape and portrait */
+    int loaders;         /* threads that decode ahead; 0 means 2; -1: none, decode in the step */
+    uint64_t seed;       /* of the order, the flips and the scales */
 } gfl_train_desc;
 
+/* What a step did.  Losses are means over the accumulated batches. */
 typedef struct gfl_step_report {
-    int64_t step;        /* 1 after the first update */
-    int epoch;           /* 0-based, of the batch */
-    int step_in_epoch, steps_per_epoch;
-    double lr, loss, loss_cls, loss_bbox, loss_dfl, grad_norm; /* grad_norm before clipping */
-    int n_positives, n_images;
-    double data_seconds, seconds; /* waiting for data; all of the step */
+    int64_t step;        /* updates done: 1 after the first */
+    int epoch;           /* of the step's batches, from 0 */
+    int step_in_epoch;   /* from 0 */
+    int steps_per_epoch; /* the last has fewer batches where accumulate does not divide them */
+    double lr;           /* of this update */
+    double loss;         /* the sum of the three */
+    double loss_cls, loss_bbox, loss_dfl;
+    double grad_norm; /* L2, of all gradients together, before clipping */
+    int n_positives;  /* locations that learnt a box */
+    int n_images;
+    double data_seconds; /* of waiting for images */
+    double seconds;      /* all of the step */
     int epoch_done;      /* 1 after the last step of an epoch */
     int training_done;   /* 1 after the last step of all */
 } gfl_step_report;
 
-/* gfl_trainer_create - train a trainable model on a data set; both are borrowed.
- * Threads   the model must not be used by others while a step runs. */
-GFL_API gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model, const gfl_dataset *dataset,
-                                      const gfl_train_desc *desc, gfl_trainer **out);
+/* What a description comes to with a model and a data set. */
+typedef struct gfl_train_plan {
+    gfl_train_desc desc; /* every default filled in; negative fields still mean none */
+    int n_images;        /* that are trained on */
+    int n_dropped_images;
+    int steps_per_epoch;
+    int64_t n_steps;        /* of all epochs */
+    size_t workspace_bytes; /* at most: maps, gradients and momentum at the largest batch shape */
+} gfl_train_plan;
+
+/* gfl_trainer_create - train a model on a data set.
+ *
+ * Stochastic gradient descent with momentum; the batch norms' statistics stay as they are.  Nothing
+ * is read or computed before the first step.
+ *
+ *   context  the trainer's memory and threads; receives the error text
+ *   model    made with opts.trainable; borrowed, and changed by every step
+ *   dataset  borrowed; its classes are the model's, by name, unless the model was made without
+ *   desc     NULL or zeroed for the defaults; copied
+ *   out      yours; the trainer, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL, a field out of range, a model that is not trainable
+ *           GFL_E_MISMATCH  other classes than the model's
+ *           GFL_E_DATA    no image to train on
+ *           GFL_E_MEMORY  the gradients do not fit, or no batch of this size could
+ *           GFL_E_DEVICE  a loader thread could not be started
+ * Memory    gradients and momentum at once, maps as the batches need them: at most the plan's
+ *           workspace_bytes, and the images of up to three batches.  Destroy with
+ *           gfl_trainer_destroy, before the model, the data set and the context.
+ * Threads   as the context's; while a step runs, nobody else may use the model.
+ * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 4;
+ *           schedule and defaults: MMDetection 3, gfl_r50_fpn_1x_coco.
+ * Example
+ *     gfl_step_report r;
+ *     do status = gfl_trainer_step(trainer, &r);
+ *     while (status == GFL_OK && !r.training_done); */
+GFL_API gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model,
+                                      const gfl_dataset *dataset, const gfl_train_desc *desc,
+                                      gfl_trainer **out);
+
+/* gfl_trainer_destroy - free a trainer, after a gfl_trainer_sync; NULL is allowed. */
 GFL_API void gfl_trainer_destroy(gfl_trainer *trainer);
 
-/* gfl_trainer_step - one update.  Weights change only when it returns GFL_OK; with GFL_E_NONFINITE the
- * error text names the images and the model is as before the step. */
+/* gfl_trainer_get_plan - the description with its defaults, and what it comes to; zeros for NULL.
+ *
+ * Threads   any, between steps. */
+GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out);
+
+/* gfl_trainer_step - one update: read the next batches, compute losses and gradients, move the
+ * weights.
+ *
+ * The same description, data, weights and number of steps give the same weights to the bit,
+ * whatever the number of loaders and threads.
+ *
+ *   out  yours, or NULL; zeroed on error
+ *
+ * Errors    The weights are as before the step, and the next call tries the same step again.
+ *           GFL_E_ARG     a NULL, or all steps are done
+ *           GFL_E_NONFINITE  a loss or a gradient is NaN or infinite; the text names the images
+ *           GFL_E_IO, GFL_E_FORMAT, GFL_E_UNSUPPORTED, GFL_E_DATA  an image; the text names it
+ *           GFL_E_MEMORY  the maps of this batch do not fit
+ * Threads   as gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
 
-/* gfl_trainer_sync - make the model's packed weights follow its parameters, before detecting with it or saving. */
+/* gfl_trainer_sync - make the model detect with what it has learnt.
+ *
+ * Steps change the parameters; detectors run on weights packed from them.  To be called between
+ * the last step and a detector's run; gfl_model_save does not need it.
+ *
+ * Errors    GFL_E_ARG     a NULL */
 GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
 
-/* gfl_trainer_save_state / load_state - momentum, counters and the description, apart from the weights. */
+/* gfl_trainer_save_state - write what going on later needs beside the weights.
+ *
+ * A safetensors file with the momentum of every parameter, and as metadata the position, the
+ * description, and fingerprints of data and weights.  Save the weights with gfl_model_save at the
+ * same step.
+ *
+ *   path  replaced whole or not at all
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_IO      the file cannot be written
+ *           GFL_E_MEMORY  no room for one tensor */
 GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path);
-GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);
 
-typedef struct gfl_train_plan {
-    gfl_train_desc desc;  /* every field resolved */
-    int n_images, n_dropped_images, steps_per_epoch;
-    int64_t n_steps;
-    size_t workspace_bytes; /* at the largest batch shape that the scale allows */
-} gfl_train_plan;
-GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out);
+/* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
+ *
+ * The model must have the weights that were saved with the state, the trainer the same description
+ * (but for loaders) and data; the images' pixels are not compared.  The next step then gives the
+ * bits it would have given.
+ *
+ * Errors    The trainer is as before.
+ *           GFL_E_ARG     a NULL
+ *           GFL_E_IO      the file cannot be read
+ *           GFL_E_FORMAT  it is not a training state, or is damaged
+ *           GFL_E_MISMATCH  another description, data set or network, or weights of another step;
+ *                         the text says what differs
+ *           GFL_E_UNSUPPORTED  written by a newer version
+ *           GFL_E_MEMORY  no room for the momentum twice */
+GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);

@@ -1,2 +1,106 @@
-/* schedule.c - learning rate: warm-up and steps */
+/* schedule.c - a description made whole, and the learning rate of a step */
 #pragma once
+
+/* Spec 8.2, MMDetection 3: warm-up from a thousandth of the rate, a tenth from each milestone on. */
+double gfli_train_rate(const gfl_train_desc *desc, int steps_per_epoch, int64_t step) {
+    double rate = desc->lr;
+    int64_t epoch = step / steps_per_epoch;
+    if (desc->warmup > 1 && step < desc->warmup - 1)
+        rate *= 0.001 + 0.999 * (double)step / (desc->warmup - 1);
+    for (int i = 0; i < desc->n_milestones; i++)
+        if (epoch >= desc->milestones[i]) rate *= 0.1;
+    return rate;
+}
+
+/* The recipe drops the rate after 8 and 11 of 12 epochs; of very few epochs never before one. */
+static void gfli_default_milestones(gfl_train_desc *d) {
+    int first = gfli_max(1, (int)((int64_t)d->epochs * 8 / 12));
+    int second = gfli_max(1, (int)((int64_t)d->epochs * 11 / 12));
+    d->milestones[0] = first;
+    d->n_milestones = 1;
+    if (second > first) d->milestones[d->n_milestones++] = second;
+}
+
+static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_train_desc *d) {
+    if (d->n_milestones < -1 || d->n_milestones > GFL_MAX_MILESTONES)
+        return gfli_error(context, GFL_E_ARG, "n_milestones is %d; 1..%d, 0 for the default, -1",
+                          d->n_milestones, GFL_MAX_MILESTONES);
+    if (d->n_milestones == 0)
+        while (d->n_milestones < GFL_MAX_MILESTONES && d->milestones[d->n_milestones] != 0)
+            d->n_milestones++;
+    if (d->n_milestones == 0) gfli_default_milestones(d);
+    for (int i = gfli_max(d->n_milestones, 0); i < GFL_MAX_MILESTONES; i++) d->milestones[i] = 0;
+    for (int i = 0; i < d->n_milestones; i++) {
+        int before = i > 0 ? d->milestones[i - 1] : 0;
+        if (d->milestones[i] <= before)
+            return gfli_error(context, GFL_E_ARG,
+                              "milestone %d is epoch %d; they must ascend, from 1", i,
+                              d->milestones[i]);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_resolve_scale(gfl_context *context, const gfl_model *model,
+                                     gfl_train_desc *d) {
+    if ((d->scale_long == 0) != (d->scale_short == 0))
+        return gfli_error(context, GFL_E_ARG,
+                          "scale_long is %d and scale_short %d; set both or none", d->scale_long,
+                          d->scale_short);
+    if (d->scale_long == 0) {
+        d->scale_long = model->preprocess.scale_long;
+        d->scale_short = model->preprocess.scale_short;
+    }
+    if (d->scale_short < 1 || d->scale_short > d->scale_long || d->scale_long > GFL_MAX_SIDE)
+        return gfli_error(context, GFL_E_ARG, "a scale of %d x %d; the long side first, 1..%d",
+                          d->scale_long, d->scale_short, GFL_MAX_SIDE);
+    if (d->scale_short_min < 0 || d->scale_short_min > d->scale_short)
+        return gfli_error(context, GFL_E_ARG, "scale_short_min is %d; 0..%d (scale_short)",
+                          d->scale_short_min, d->scale_short);
+    return GFL_OK;
+}
+
+/* A negative "none" stays negative, so that a resolved description means the same once more. */
+static double gfli_resolve_real(double value, double otherwise) {
+    return value == 0 ? otherwise : value < 0 ? -1 : value;
+}
+
+static gfl_status gfli_resolve_rates(gfl_context *context, gfl_train_desc *d) {
+    if (!isfinite(d->lr) || !isfinite(d->momentum) || !isfinite(d->weight_decay) ||
+        !isfinite(d->clip_norm))
+        return gfli_error(context, GFL_E_ARG,
+                          "lr, momentum, weight_decay and clip_norm must be finite");
+    if (d->lr == 0) d->lr = 0.01 * d->batch * d->accumulate / 16;
+    d->momentum = gfli_resolve_real(d->momentum, 0.9);
+    d->weight_decay = gfli_resolve_real(d->weight_decay, 0.0001);
+    if (d->lr < 0 || d->momentum >= 1 || d->clip_norm < 0)
+        return gfli_error(context, GFL_E_ARG,
+                          "lr %g, momentum %g, clip_norm %g; lr and clip_norm must not be "
+                          "negative, momentum be under 1",
+                          d->lr, d->momentum, d->clip_norm);
+    return GFL_OK;
+}
+
+gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
+                              const gfl_train_desc *in, gfl_train_desc *out) {
+    gfl_train_desc *d = out;
+    *d = *in;
+    if (d->batch == 0) d->batch = 16;
+    if (d->accumulate == 0) d->accumulate = 1;
+    if (d->epochs == 0) d->epochs = 12;
+    if (d->warmup == 0) d->warmup = 500;
+    if (d->warmup < 0) d->warmup = -1;
+    if (d->loaders == 0) d->loaders = 2;
+    if (d->batch < 1 || d->batch > 65536 || d->accumulate < 1 || d->accumulate > 65536)
+        return gfli_error(context, GFL_E_ARG, "batch is %d and accumulate %d; 1..65536", d->batch,
+                          d->accumulate);
+    if (d->epochs < 1) return gfli_error(context, GFL_E_ARG, "epochs is %d; 1 or more", d->epochs);
+    if (d->frozen_stages < -1 || d->frozen_stages > 4)
+        return gfli_error(context, GFL_E_ARG, "frozen_stages is %d; -1..4", d->frozen_stages);
+    if (d->loaders < -1 || d->loaders > GFLI_MAX_THREADS)
+        return gfli_error(context, GFL_E_ARG,
+                          "loaders is %d; 1..%d, 0 for the default, -1 for none", d->loaders,
+                          GFLI_MAX_THREADS);
+    GFLI_TRY(gfli_resolve_rates(context, d));
+    GFLI_TRY(gfli_resolve_milestones(context, d));
+    return gfli_resolve_scale(context, model, d);
+}

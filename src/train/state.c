@@ -1,2 +1,363 @@
-/* state.c - training state out and in: exact resume */
+/* state.c - training state: what resuming needs beside the weights */
 #pragma once
+
+/* ---- fingerprints ---------------------------------------------------------------------------- */
+
+static uint64_t gfli_hash_word(uint64_t hash, uint64_t word) {
+    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+    return hash ^ (hash >> 32);
+}
+
+static uint64_t gfli_hash_text(uint64_t hash, const char *text) {
+    for (; text && *text; text++) hash = gfli_hash_word(hash, (unsigned char)*text);
+    return gfli_hash_word(hash, 256);
+}
+
+static uint64_t gfli_hash_real(uint64_t hash, double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return gfli_hash_word(hash, bits);
+}
+
+static uint64_t gfli_hash_id(uint64_t hash, gfl_id id) {
+    hash = gfli_hash_text(hash, id.text);
+    return id.text ? hash : gfli_hash_word(hash, (uint64_t)id.number);
+}
+
+uint64_t gfli_hash_model(const gfl_model *model) {
+    uint64_t hash = 0;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        hash = gfli_hash_text(hash, p->name);
+        for (size_t k = 0; k < p->count; k++) {
+            uint32_t bits;
+            memcpy(&bits, &p->data[k], sizeof bits);
+            hash = gfli_hash_word(hash, bits);
+        }
+    }
+    return hash;
+}
+
+/* Ids, names, sizes and boxes: what decides about batches and targets, but for the pixels. */
+uint64_t gfli_hash_dataset(const gfl_dataset *dataset) {
+    uint64_t hash = 0;
+    int n_images = gfl_dataset_n_images(dataset), n_classes = gfl_dataset_n_classes(dataset);
+    const gfl_class *classes = gfl_dataset_classes(dataset);
+    for (int i = 0; i < n_classes; i++) hash = gfli_hash_text(hash, classes[i].name);
+    for (int i = 0; i < n_images; i++) {
+        gfl_image_info info;
+        if (gfl_dataset_get_image(dataset, i, &info) != GFL_OK) continue;
+        hash = gfli_hash_text(gfli_hash_id(hash, info.id), info.file_name);
+        hash = gfli_hash_word(hash, (uint64_t)info.width << 32 | (uint32_t)info.height);
+        for (int k = 0; k < info.n_annotations; k++) {
+            const gfl_annotation *a = &info.annotations[k];
+            hash = gfli_hash_real(gfli_hash_real(hash, a->x), a->y);
+            hash = gfli_hash_real(gfli_hash_real(hash, a->w), a->h);
+            hash = gfli_hash_real(hash, a->area);
+            hash = gfli_hash_word(hash, (uint64_t)a->label << 2 | (uint64_t)(a->crowd != 0) << 1 |
+                                            (uint64_t)(a->ignore != 0));
+        }
+    }
+    return hash;
+}
+
+/* ---- the description as text ----------------------------------------------------------------- */
+
+enum { GFLI_STATE_FIELDS = 18, GFLI_STATE_TEXT = 128 };
+
+/* One field of what must be the same for training to go on as if nothing had happened. */
+typedef struct gfli_state_field {
+    const char *key;
+    char value[GFLI_STATE_TEXT];
+} gfli_state_field;
+
+typedef struct gfli_state_fields {
+    gfli_state_field fields[GFLI_STATE_FIELDS];
+    int n;
+} gfli_state_fields;
+
+static void gfli_put_integer(gfli_state_fields *f, const char *key, int64_t value) {
+    gfli_state_field *field = &f->fields[f->n++];
+    field->key = key;
+    snprintf(field->value, sizeof field->value, "%lld", (long long)value);
+}
+
+static void gfli_put_real(gfli_state_fields *f, const char *key, double value) {
+    gfli_state_field *field = &f->fields[f->n++];
+    field->key = key;
+    gfli_json_format(value, field->value);
+}
+
+static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
+    gfli_state_field *field = &f->fields[f->n++];
+    size_t used = 0;
+    field->key = "milestones";
+    field->value[0] = 0;
+    for (int i = 0; i < d->n_milestones; i++) {
+        int n = snprintf(field->value + used, sizeof field->value - used, i > 0 ? ",%d" : "%d",
+                         d->milestones[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+/* Not the number of loaders: it changes nothing. */
+static void gfli_describe_training(const gfl_train_desc *d, gfli_state_fields *f) {
+    f->n = 0;
+    gfli_put_integer(f, "batch", d->batch);
+    gfli_put_integer(f, "accumulate", d->accumulate);
+    gfli_put_integer(f, "epochs", d->epochs);
+    gfli_put_milestones(f, d);
+    gfli_put_real(f, "lr", d->lr);
+    gfli_put_real(f, "momentum", d->momentum);
+    gfli_put_real(f, "weight_decay", d->weight_decay);
+    gfli_put_integer(f, "warmup", d->warmup);
+    gfli_put_real(f, "clip_norm", d->clip_norm);
+    gfli_put_integer(f, "frozen_stages", d->frozen_stages);
+    gfli_put_integer(f, "scale_long", d->scale_long);
+    gfli_put_integer(f, "scale_short", d->scale_short);
+    gfli_put_integer(f, "scale_short_min", d->scale_short_min);
+    gfli_put_integer(f, "no_flip", d->no_flip != 0);
+    gfli_put_integer(f, "drop_empty", d->drop_empty != 0);
+    gfli_put_integer(f, "no_grouping", d->no_grouping != 0);
+    gfli_put_integer(f, "seed", (int64_t)d->seed);
+}
+
+static void gfli_hash_format(uint64_t hash, char out[24]) {
+    snprintf(out, 24, "%016llx", (unsigned long long)hash);
+}
+
+/* ---- saving ---------------------------------------------------------------------------------- */
+
+static gfl_status gfli_put_number(gfli_blob_writer *w, const char *key, int64_t value) {
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    return gfli_blob_put_meta(w, key, text);
+}
+
+static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writer *w) {
+    gfli_state_fields f;
+    char hash[24];
+    int epoch, batch;
+    (void)gfli_trainer_position(trainer, &epoch, &batch);
+    GFLI_TRY(gfli_blob_put_meta(w, "gfl_state", "1"));
+    GFLI_TRY(gfli_blob_put_meta(w, "gfl_version", GFL_VERSION_TEXT));
+    GFLI_TRY(gfli_put_number(w, "step", trainer->learner.updates));
+    GFLI_TRY(gfli_put_number(w, "epoch", epoch));
+    GFLI_TRY(gfli_put_number(w, "batch_in_epoch", batch));
+    gfli_hash_format(gfli_hash_model(trainer->model), hash);
+    GFLI_TRY(gfli_blob_put_meta(w, "weights", hash));
+    gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
+    GFLI_TRY(gfli_blob_put_meta(w, "data", hash));
+    gfli_describe_training(&trainer->plan.desc, &f);
+    for (int i = 0; i < f.n; i++)
+        GFLI_TRY(gfli_blob_put_meta(w, f.fields[i].key, f.fields[i].value));
+    return GFL_OK;
+}
+
+static void gfli_momentum_name(const gfli_param *param, char out[160]) {
+    snprintf(out, 160, "momentum.%s", param->name);
+}
+
+/* OHWI in memory, OIHW in files, as weights are. */
+static void gfli_transpose_weight(const gfli_param *p, const float *from, float *to, bool to_file) {
+    size_t out = (size_t)p->shape[0], in = (size_t)p->shape[1];
+    size_t area = (size_t)(p->shape[2] * p->shape[3]);
+    for (size_t o = 0; o < out; o++)
+        for (size_t c = 0; c < in; c++)
+            for (size_t k = 0; k < area; k++) {
+                size_t file = (o * in + c) * area + k, memory = (o * area + k) * in + c;
+                if (to_file)
+                    to[file] = from[memory];
+                else
+                    to[memory] = from[file];
+            }
+}
+
+static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer *w,
+                                    float *buffer) {
+    const gfli_learner *l = &trainer->learner;
+    const gfl_model *model = trainer->model;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        char name[160];
+        if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
+        gfli_momentum_name(p, name);
+        GFLI_TRY(gfli_blob_declare(w, name, GFLI_F32, p->rank, p->shape));
+    }
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
+        const float *data = l->momentum + l->layout.offset[i];
+        if (p->rank == 4) {
+            gfli_transpose_weight(p, data, buffer, true);
+            data = buffer;
+        }
+        GFLI_TRY(gfli_blob_write(w, data, p->count * sizeof(float)));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *context, float **out) {
+    size_t largest = 0;
+    for (int i = 0; i < model->n_params; i++)
+        if (model->params[i].count > largest) largest = model->params[i].count;
+    return gfli_alloc(context, largest, sizeof(float), "tensor", out);
+}
+
+gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
+    gfli_blob_writer *w = NULL;
+    float *buffer;
+    if (!trainer) return GFL_E_ARG;
+    if (!path)
+        return gfli_error(trainer->context, GFL_E_ARG, "gfl_trainer_save_state: path is NULL");
+    GFLI_TRY(gfli_alloc_largest(trainer->model, trainer->context, &buffer));
+    gfl_status status = gfli_blob_create(trainer->context, path, &w);
+    if (status == GFL_OK) {
+        status = gfli_put_state_meta(trainer, w);
+        if (status == GFL_OK) status = gfli_put_momentum(trainer, w, buffer);
+        if (status == GFL_OK)
+            status = gfli_blob_finish(w);
+        else
+            gfli_blob_abandon(w);
+    }
+    gfli_free(trainer->context, buffer);
+    return status;
+}
+
+/* ---- loading --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_check_state_kind(const gfli_blob *blob) {
+    const char *kind = gfli_blob_meta(blob, "gfl_state");
+    if (!kind)
+        return gfli_error(blob->context, GFL_E_FORMAT,
+                          "%s: not a training state (no \"gfl_state\" in its metadata)%s",
+                          blob->path,
+                          gfli_blob_meta(blob, "gfl_format") ? "; it is a weight file" : "");
+    if (strcmp(kind, "1") != 0)
+        return gfli_error(blob->context, GFL_E_UNSUPPORTED,
+                          "%s: training state of format %s; this version reads format 1",
+                          blob->path, kind);
+    return GFL_OK;
+}
+
+static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob) {
+    gfli_state_fields f;
+    gfli_describe_training(&trainer->plan.desc, &f);
+    for (int i = 0; i < f.n; i++) {
+        const char *saved = gfli_blob_meta(blob, f.fields[i].key);
+        if (!saved)
+            return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no \"%s\" in its metadata",
+                              blob->path, f.fields[i].key);
+        if (strcmp(saved, f.fields[i].value) != 0)
+            return gfli_error(trainer->context, GFL_E_MISMATCH,
+                              "%s: saved with %s = %s, the trainer has %s; create it with the "
+                              "description that the state was saved with",
+                              blob->path, f.fields[i].key, saved, f.fields[i].value);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli_blob *blob) {
+    char hash[24];
+    const char *weights = gfli_blob_meta(blob, "weights"), *data = gfli_blob_meta(blob, "data");
+    if (!weights || !data)
+        return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no fingerprints in its metadata",
+                          blob->path);
+    gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
+    if (strcmp(data, hash) != 0)
+        return gfli_error(trainer->context, GFL_E_MISMATCH,
+                          "%s: saved with another data set (fingerprint %s, here %s); images, "
+                          "boxes and classes must be the same",
+                          blob->path, data, hash);
+    gfli_hash_format(gfli_hash_model(trainer->model), hash);
+    if (strcmp(weights, hash) != 0)
+        return gfli_error(trainer->context, GFL_E_MISMATCH,
+                          "%s: the model's weights are not those of this state (fingerprint %s, "
+                          "here %s); load the weight file saved at the same step",
+                          blob->path, weights, hash);
+    return GFL_OK;
+}
+
+/* A counter of the metadata, or -1. */
+static int64_t gfli_state_number(const gfli_blob *blob, const char *key) {
+    const char *text = gfli_blob_meta(blob, key);
+    int64_t value = 0;
+    if (!text || !*text) return -1;
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9' || value > INT64_MAX / 10 - 1) return -1;
+        value = value * 10 + (*text - '0');
+    }
+    return value;
+}
+
+static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob *blob,
+                                     int64_t *out) {
+    const gfl_train_plan *plan = &trainer->plan;
+    int64_t step = gfli_state_number(blob, "step"), epoch = gfli_state_number(blob, "epoch");
+    int64_t batch = gfli_state_number(blob, "batch_in_epoch");
+    int64_t spe = plan->steps_per_epoch;
+    if (step < 0 || step > plan->n_steps || epoch != step / spe ||
+        batch != step % spe * plan->desc.accumulate)
+        return gfli_error(trainer->context, GFL_E_FORMAT,
+                          "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "
+                          "together",
+                          blob->path, (long long)step, (long long)epoch, (long long)batch);
+    *out = step;
+    return GFL_OK;
+}
+
+static gfl_status gfli_read_momentum(const gfl_trainer *trainer, gfli_blob *blob, float *momentum,
+                                     float *buffer) {
+    const gfl_model *model = trainer->model;
+    const gfli_gradients *layout = &trainer->learner.layout;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        char name[160];
+        if (layout->offset[i] == GFLI_NO_GRADIENT) continue;
+        gfli_momentum_name(p, name);
+        const gfli_tensor *tensor = gfli_blob_find(blob, name);
+        bool fits = tensor && tensor->dtype == GFLI_F32 && tensor->rank == p->rank;
+        for (int k = 0; fits && k < p->rank; k++) fits = tensor->shape[k] == p->shape[k];
+        if (!fits)
+            return gfli_error(trainer->context, GFL_E_MISMATCH, "%s: %s is %s", blob->path, name,
+                              tensor ? "of another shape or type" : "missing");
+        float *to = momentum + layout->offset[i];
+        GFLI_TRY(gfli_blob_read_f32(blob, tensor, p->rank == 4 ? buffer : to));
+        if (p->rank == 4) gfli_transpose_weight(p, buffer, to, false);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
+    gfli_learner *l = &trainer->learner;
+    float *momentum, *buffer = NULL;
+    int64_t step;
+    GFLI_TRY(gfli_check_state_kind(blob));
+    GFLI_TRY(gfli_check_state_desc(trainer, blob));
+    GFLI_TRY(gfli_check_state_hashes(trainer, blob));
+    GFLI_TRY(gfli_read_position(trainer, blob, &step));
+    GFLI_TRY(gfli_calloc(trainer->context, l->layout.floats, sizeof(float), "momentum", &momentum));
+    gfl_status status = gfli_alloc_largest(trainer->model, trainer->context, &buffer);
+    if (status == GFL_OK) status = gfli_read_momentum(trainer, blob, momentum, buffer);
+    gfli_free(trainer->context, buffer);
+    if (status != GFL_OK) {
+        gfli_free(trainer->context, momentum);
+        return status;
+    }
+    gfli_free(trainer->context, l->momentum);
+    l->momentum = momentum;
+    l->updates = step;
+    trainer->positioned = false;
+    return GFL_OK;
+}
+
+gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
+    gfli_blob blob;
+    if (!trainer) return GFL_E_ARG;
+    if (!path)
+        return gfli_error(trainer->context, GFL_E_ARG, "gfl_trainer_load_state: path is NULL");
+    GFLI_TRY(gfli_blob_open(trainer->context, path, &blob));
+    gfl_status status = gfli_load_state(trainer, &blob);
+    gfli_blob_close(&blob);
+    return status;
+}

@@ -1,2 +1,284 @@
-/* trainer.c - gfl_trainer: one step after another */
+/* trainer.c - gfl_trainer: batches in, updates out */
 #pragma once
+
+/* ---- creation -------------------------------------------------------------------------------- */
+
+/* Labels are indices, so the model's classes must be the data's, unless it was made without. */
+static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *model,
+                                     const gfl_dataset *dataset) {
+    int n = gfl_dataset_n_classes(dataset);
+    const gfl_class *classes = gfl_dataset_classes(dataset);
+    bool named = false;
+    if (n != model->arch.n_classes)
+        return gfli_error(context, GFL_E_MISMATCH,
+                          "the model has %d classes, the data set %d; create the model with "
+                          "gfl_dataset_classes",
+                          model->arch.n_classes, n);
+    for (int i = 0; i < n && !named; i++) {
+        char fallback[32];
+        snprintf(fallback, sizeof fallback, "class %d", i);
+        named = strcmp(model->classes[i].name, fallback) != 0;
+    }
+    for (int i = 0; i < n && named; i++)
+        if (strcmp(model->classes[i].name, classes[i].name) != 0)
+            return gfli_error(context, GFL_E_MISMATCH,
+                              "class %d is \"%s\" in the model and \"%s\" in the data set; create "
+                              "the model with gfl_dataset_classes",
+                              i, model->classes[i].name, classes[i].name);
+    return GFL_OK;
+}
+
+/* The padded size that holds every image of the set.  A batch of what is left at an epoch's end
+ * may have both portraits and landscapes. */
+static void gfli_largest_size(const gfl_trainer *trainer, int *height, int *width) {
+    const gfl_train_desc *d = &trainer->plan.desc;
+    *height = *width = 32;
+    for (int i = 0; i < gfl_dataset_n_images(trainer->dataset); i++) {
+        gfl_image_info info;
+        int w = d->scale_long, h = d->scale_long;
+        if (gfl_dataset_get_image(trainer->dataset, i, &info) != GFL_OK) continue;
+        if (info.width > 0 && info.height > 0)
+            gfli_resized_size(info.width, info.height, d->scale_long, d->scale_short, &w, &h);
+        *width = gfli_max(*width, gfli_pad32(w));
+        *height = gfli_max(*height, gfli_pad32(h));
+    }
+}
+
+static gfl_status gfli_measure_training(gfl_trainer *trainer) {
+    gfl_train_plan *plan = &trainer->plan;
+    gfli_train_plan largest;
+    int height, width;
+    memset(&largest, 0, sizeof largest);
+    gfli_largest_size(trainer, &height, &width);
+    int batch = gfli_min(plan->desc.batch, plan->n_images);
+    GFLI_TRY(gfli_train_plan_create(&trainer->learner, batch, height, width, &largest));
+    plan->workspace_bytes =
+        (largest.plan.workspace_floats + largest.plan.stats_floats) * sizeof(float) +
+        largest.backward.scratch_bytes + largest.backward.packed_bytes;
+    plan->workspace_bytes +=
+        (plan->desc.accumulate > 1 ? 3 : 2) * trainer->learner.layout.floats * sizeof(float);
+    gfli_train_plan_free(&trainer->learner, &largest);
+    return GFL_OK;
+}
+
+static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
+    const gfl_train_desc *d = &trainer->plan.desc;
+    gfli_loader_opts opts;
+    memset(&opts, 0, sizeof opts);
+    opts.batch = d->batch;
+    opts.seed = d->seed;
+    opts.scale_long = d->scale_long;
+    opts.scale_short = d->scale_short;
+    opts.scale_short_min = d->scale_short_min;
+    opts.bgr = trainer->model->preprocess.bgr != 0;
+    opts.no_flip = d->no_flip != 0;
+    opts.drop_empty = d->drop_empty != 0;
+    opts.no_grouping = d->no_grouping != 0;
+    opts.n_threads = gfli_max(d->loaders, 0);
+    GFLI_TRY(gfli_loader_create(trainer->context, trainer->dataset, &opts, &trainer->loader));
+    gfl_train_plan *plan = &trainer->plan;
+    plan->n_images = gfli_loader_images(trainer->loader);
+    plan->n_dropped_images = gfl_dataset_n_images(trainer->dataset) - plan->n_images;
+    plan->steps_per_epoch = gfli_ceil_div(gfli_loader_batches(trainer->loader, 0), d->accumulate);
+    plan->n_steps = (int64_t)plan->steps_per_epoch * d->epochs;
+    return GFL_OK;
+}
+
+static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *desc) {
+    gfl_context *context = trainer->context;
+    const gfl_train_desc *d = &trainer->plan.desc;
+    GFLI_TRY(gfli_train_resolve(context, trainer->model, desc, &trainer->plan.desc));
+    GFLI_TRY(gfli_check_classes(context, trainer->model, trainer->dataset));
+    GFLI_TRY(gfli_alloc(context, (size_t)d->batch * (size_t)d->accumulate, sizeof(int), "batch",
+                        &trainer->images));
+    GFLI_TRY(
+        gfli_alloc(context, (size_t)d->batch, sizeof *trainer->truths, "batch", &trainer->truths));
+    GFLI_TRY(gfli_learner_create(context, trainer->model, d->frozen_stages, &trainer->learner));
+    GFLI_TRY(gfli_trainer_start_loader(trainer));
+    return gfli_measure_training(trainer);
+}
+
+gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model, const gfl_dataset *dataset,
+                              const gfl_train_desc *desc, gfl_trainer **out) {
+    gfl_trainer *trainer;
+    gfl_train_desc d;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (out) *out = NULL;
+    if (!context || !model || !dataset || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_trainer_create: %s is NULL",
+                          !context   ? "context"
+                          : !model   ? "model"
+                          : !dataset ? "dataset"
+                                     : "out");
+    if (!model->trainable)
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_trainer_create: the model's weights were released after packing; "
+                          "load or create it with opts.trainable");
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *trainer, "trainer", &trainer));
+    trainer->context = context;
+    trainer->model = model;
+    trainer->dataset = dataset;
+    gfl_status status = gfli_trainer_init(trainer, &d);
+    if (status != GFL_OK) {
+        gfl_trainer_destroy(trainer);
+        return status;
+    }
+    *out = trainer;
+    return GFL_OK;
+}
+
+void gfl_trainer_destroy(gfl_trainer *trainer) {
+    if (!trainer) return;
+    gfl_context *context = trainer->context;
+    gfli_loader_destroy(trainer->loader);
+    (void)gfli_learner_sync(&trainer->learner);
+    gfli_learner_destroy(&trainer->learner);
+    gfli_free(context, trainer->images);
+    gfli_free(context, trainer->truths);
+    gfli_free(context, trainer);
+}
+
+void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out) {
+    if (!out) return;
+    memset(out, 0, sizeof *out);
+    if (trainer) *out = trainer->plan;
+}
+
+gfl_status gfl_trainer_sync(gfl_trainer *trainer) {
+    return trainer ? gfli_learner_sync(&trainer->learner) : GFL_E_ARG;
+}
+
+/* ---- one step -------------------------------------------------------------------------------- */
+
+/* "a.jpg (id 3), b.jpg (id 7) and 14 more" of the step's images from `first` on. */
+static void gfli_name_images(const gfl_trainer *trainer, int first, char *out, size_t capacity) {
+    size_t used = 0;
+    out[0] = 0;
+    for (int i = first; i < trainer->n_images; i++) {
+        char id[GFLI_ID_TEXT], one[400];
+        gfl_image_info info;
+        if (gfl_dataset_get_image(trainer->dataset, trainer->images[i], &info) != GFL_OK) continue;
+        int n = snprintf(one, sizeof one, "%s%.200s (id %s)", i > first ? ", " : "", info.file_name,
+                         gfli_id_text(info.id, id));
+        if (n < 0 || used + (size_t)n + 32 > capacity) {
+            snprintf(out + used, capacity - used, " and %d more", trainer->n_images - i);
+            return;
+        }
+        memcpy(out + used, one, (size_t)n + 1);
+        used += (size_t)n;
+    }
+}
+
+static gfl_status gfli_not_finite(gfl_trainer *trainer, const char *what, int first) {
+    char names[700];
+    gfli_name_images(trainer, first, names, sizeof names);
+    return gfli_error(trainer->context, GFL_E_NONFINITE,
+                      "step %lld: %s not finite; the model is as before the step.  Images: %s.  "
+                      "Look at their boxes, or lower lr, lengthen the warm-up or set clip_norm",
+                      (long long)trainer->learner.updates + 1, what, names);
+}
+
+static void gfli_normalise_batch(gfl_trainer *trainer, const gfli_batch *batch,
+                                 const gfli_map *input) {
+    const gfl_preprocess *p = &trainer->model->preprocess;
+    for (int i = 0; i < batch->n; i++) {
+        const gfli_sample *s = &batch->samples[i];
+        trainer->model->backend->normalise(trainer->context, s->pixels, s->width, s->height,
+                                           p->mean, p->std, s->flip, input, i);
+        trainer->truths[i].boxes = s->boxes;
+        trainer->truths[i].labels = s->labels;
+        trainer->truths[i].n = s->n_boxes;
+        trainer->truths[i].pad_h = gfli_pad32(s->height);
+        trainer->truths[i].pad_w = gfli_pad32(s->width);
+        trainer->images[trainer->n_images++] = s->image;
+    }
+}
+
+/* The gradients of the loader's next batch; its losses are added to the report. */
+static gfl_status gfli_trainer_batch(gfl_trainer *trainer, gfl_step_report *out) {
+    const gfli_batch *batch;
+    gfli_map input;
+    gfli_losses losses;
+    double start = gfli_seconds();
+    int first = trainer->n_images;
+    GFLI_TRY(gfli_loader_next(trainer->loader, &batch));
+    out->data_seconds += gfli_seconds() - start;
+    GFLI_TRY(gfli_learner_input(&trainer->learner, batch->n, batch->height, batch->width, &input));
+    gfli_normalise_batch(trainer, batch, &input);
+    gfl_status status = gfli_train_gradients(&trainer->learner, trainer->truths, &losses);
+    if (status == GFL_E_NONFINITE) return gfli_not_finite(trainer, "the loss is", first);
+    GFLI_TRY(status);
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        out->loss_cls += losses.cls[l];
+        out->loss_bbox += losses.bbox[l];
+        out->loss_dfl += losses.dfl[l];
+    }
+    out->n_positives += losses.n_pos;
+    out->n_images += batch->n;
+    return GFL_OK;
+}
+
+/* Where the loader must stand for the next update, and how many batches belong to it: the last of
+ * an epoch may have fewer. */
+static int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first) {
+    const gfl_train_plan *plan = &trainer->plan;
+    int64_t step = trainer->learner.updates;
+    *epoch = (int)(step / plan->steps_per_epoch);
+    *first = (int)(step % plan->steps_per_epoch) * plan->desc.accumulate;
+    return gfli_min(plan->desc.accumulate, gfli_loader_batches(trainer->loader, *epoch) - *first);
+}
+
+static gfl_status gfli_trainer_update(gfl_trainer *trainer, gfl_step_report *out) {
+    const gfl_train_desc *d = &trainer->plan.desc;
+    gfli_sgd_opts opts;
+    opts.lr = out->lr;
+    opts.momentum = d->momentum < 0 ? 0 : d->momentum;
+    opts.decay = d->weight_decay < 0 ? 0 : d->weight_decay;
+    opts.clip = d->clip_norm;
+    gfl_status status = gfli_train_update(&trainer->learner, &opts, &out->grad_norm);
+    return status == GFL_E_NONFINITE ? gfli_not_finite(trainer, "the gradients are", 0) : status;
+}
+
+static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
+    int epoch, first, n = gfli_trainer_position(trainer, &epoch, &first);
+    if (!trainer->positioned) GFLI_TRY(gfli_loader_start(trainer->loader, epoch, first));
+    trainer->positioned = false; /* until the step has succeeded */
+    trainer->n_images = 0;
+    gfli_learner_forget(&trainer->learner);
+    for (int i = 0; i < n; i++) {
+        GFLI_TRY(gfli_trainer_batch(trainer, out));
+        if (n > 1) GFLI_TRY(gfli_learner_accumulate(&trainer->learner));
+    }
+    out->epoch = epoch;
+    out->step_in_epoch = first / trainer->plan.desc.accumulate;
+    out->steps_per_epoch = trainer->plan.steps_per_epoch;
+    out->lr = gfli_train_rate(&trainer->plan.desc, trainer->plan.steps_per_epoch,
+                              trainer->learner.updates);
+    GFLI_TRY(gfli_trainer_update(trainer, out));
+    trainer->positioned = true;
+    out->loss_cls /= n;
+    out->loss_bbox /= n;
+    out->loss_dfl /= n;
+    out->loss = out->loss_cls + out->loss_bbox + out->loss_dfl;
+    return GFL_OK;
+}
+
+gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out) {
+    gfl_step_report report;
+    memset(&report, 0, sizeof report);
+    if (out) *out = report;
+    if (!trainer) return GFL_E_ARG;
+    double start = gfli_seconds();
+    if (trainer->learner.updates >= trainer->plan.n_steps)
+        return gfli_error(trainer->context, GFL_E_ARG,
+                          "gfl_trainer_step: training is done, after %lld steps",
+                          (long long)trainer->plan.n_steps);
+    GFLI_TRY(gfli_trainer_run(trainer, &report));
+    report.step = trainer->learner.updates;
+    report.epoch_done = report.step_in_epoch == report.steps_per_epoch - 1;
+    report.training_done = report.step == trainer->plan.n_steps;
+    report.seconds = gfli_seconds() - start;
+    if (out) *out = report;
+    return GFL_OK;
+}

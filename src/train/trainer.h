@@ -1,2 +1,91 @@
 /* trainer.h - gfl_trainer as the implementation sees it */
 #pragma once
+
+enum { GFLI_TRAIN_PLANS = 12 };
+
+/* A plan with its backward pass, for one batch shape. */
+typedef struct gfli_train_plan {
+    gfli_plan plan;
+    gfli_backward backward;
+    uint64_t used; /* when last; the oldest makes room */
+} gfli_train_plan;
+
+/* What learns: a model with gradients and momentum, and the memory of a step.  It knows neither
+ * data nor schedule, so tests can feed it. */
+typedef struct gfli_learner {
+    gfl_context *context;
+    gfl_model *model;
+    const gfli_train_ops *ops;
+    int frozen_stages;
+    gfli_gradients layout;
+    float *gradients, *momentum; /* [layout.floats] */
+    float *total;                /* [layout.floats] sum over batches, or NULL while there was one */
+    int n_batches;               /* in total */
+    int64_t updates;
+    bool stale; /* the packed weights are older than the parameters */
+
+    gfli_train_plan plans[GFLI_TRAIN_PLANS];
+    gfli_train_plan *current;
+    uint64_t clock;
+    float *workspace, *stats;
+    uint8_t *scratch, *packed;
+    int32_t *gt;
+    int *n_pos;
+    size_t workspace_size, stats_size, scratch_size, packed_size, gt_size, n_pos_size;
+} gfli_learner;
+
+gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int frozen_stages,
+                               gfli_learner *out);
+void gfli_learner_destroy(gfli_learner *learner);
+
+/* Fold and pack what the last update changed. */
+gfl_status gfli_learner_sync(gfli_learner *learner);
+
+/* Make ready for a batch of this padded size; the caller fills *input. */
+gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width, gfli_map *input);
+
+/* Losses of the batch in the input map, and the gradients of all trained parameters.  Where a loss
+ * is not finite, there are no gradients, and the status is GFL_E_NONFINITE. */
+gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths, gfli_losses *out);
+/* The gradient of parameter i as gfli_param.data is kept (OHWI); NULL: it is not trained. */
+const float *gfli_train_gradient(const gfli_learner *learner, int i);
+
+/* Add the gradients to those of the batches before, for an update over several. */
+gfl_status gfli_learner_accumulate(gfli_learner *learner);
+void gfli_learner_forget(gfli_learner *learner);
+
+/* How an update moves the parameters; clip <= 0: no clipping. */
+typedef struct gfli_sgd_opts {
+    double lr, momentum, decay, clip;
+} gfli_sgd_opts;
+
+/* One SGD step with the gradients (the mean over the accumulated batches).  *norm is theirs,
+ * before clipping; when it is not finite, nothing changes and the status is GFL_E_NONFINITE. */
+gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm);
+
+/* ---- schedule -------------------------------------------------------------------------------- */
+
+/* Replace zeros by defaults and check every field. */
+gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
+                              const gfl_train_desc *in, gfl_train_desc *out);
+/* The learning rate of update `step` (from 0) of a resolved description. */
+double gfli_train_rate(const gfl_train_desc *desc, int steps_per_epoch, int64_t step);
+
+/* ---- trainer --------------------------------------------------------------------------------- */
+
+struct gfl_trainer {
+    gfl_context *context;
+    gfl_model *model;
+    const gfl_dataset *dataset;
+    gfl_train_plan plan; /* with the resolved description */
+    gfli_learner learner;
+    gfli_loader *loader;
+    bool positioned; /* the loader's next batch is that of the next step */
+    int *images;     /* [batch * accumulate] of this step */
+    int n_images;
+    gfli_truth *truths; /* [batch] */
+};
+
+/* Fingerprints for state files: of all parameters, of everything the data set says. */
+uint64_t gfli_hash_model(const gfl_model *model);
+uint64_t gfli_hash_dataset(const gfl_dataset *dataset);
