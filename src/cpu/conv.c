@@ -49,12 +49,12 @@ static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
     float *packed = t->packed + (size_t)panel * size;
     (void)slot;
     if (width < GFLI_NR || merged_c != c) memset(packed, 0, size * sizeof(float));
-    for (int j = 0; j < width; j++) {
-        const int o = first + j;
-        const float scale = t->scale ? t->scale[o] : 1.0f;
-        const int at = o / out_per_group * c % merged_c; /* of the group's channels in the merged */
-        const float *w = t->weight + (size_t)o * (size_t)taps * (size_t)c;
-        for (int k = 0; k < taps; k++, w += c) {
+    for (int k = 0; k < taps; k++) {
+        for (int j = 0; j < width; j++) {
+            const int o = first + j;
+            const float scale = t->scale ? t->scale[o] : 1.0f;
+            const int at = o / out_per_group * c % merged_c; /* of its channels in the merged */
+            const float *w = t->weight + ((size_t)o * (size_t)taps + (size_t)k) * (size_t)c;
             float *out = packed + ((size_t)k * (size_t)merged_c + (size_t)at) * GFLI_NR + j;
             for (int i = 0; i < c; i++) out[(size_t)i * GFLI_NR] = scale * w[i];
         }

@@ -50,24 +50,30 @@ typedef struct gfli_grad_pack_task {
     float *packed;
 } gfli_grad_pack_task;
 
-static void gfli_grad_pack_panel(void *arg, int panel, int slot) {
+enum { GFLI_PACK_ROWS = 32 };
+
+/* Some rows of all panels of a group: the weights of one output channel and tap lie together. */
+static void gfli_grad_pack_rows(void *arg, int task, int slot) {
     const gfli_grad_pack_task *t = (const gfli_grad_pack_task *)arg;
     const gfli_conv_shape *s = t->s;
-    const int panels = gfli_ceil_div(t->g.group_out, GFLI_NR), group = panel / panels;
-    const int in_group = panel % panels * GFLI_NR;
-    const int first = group * t->g.group_out + in_group;
-    const int last = first + gfli_min(GFLI_NR, t->g.group_out - in_group);
+    const gfli_igemm *g = &t->g;
     const int c = s->in_c / s->groups, out_per_group = s->out_c / s->groups;
-    float *packed = t->packed + (size_t)panel * (size_t)(t->g.n_segs * t->g.seg_len) * GFLI_NR;
+    const int parts = gfli_ceil_div(g->group_in, GFLI_PACK_ROWS), part = task % parts;
+    const int seg = task / parts % g->n_segs, group = task / parts / g->n_segs;
+    const int panels = gfli_ceil_div(g->group_out, GFLI_NR);
+    const size_t panel = (size_t)(g->n_segs * g->seg_len) * GFLI_NR;
+    const int last_k = gfli_min((part + 1) * GFLI_PACK_ROWS, g->group_in);
     (void)slot;
-    for (int seg = 0; seg < t->g.n_segs; seg++) {
-        for (int k = 0; k < t->g.group_in; k++, packed += GFLI_NR) {
-            const int o = group * t->g.group_in + k, own = o / out_per_group * c;
-            const float scale = t->scale ? t->scale[o] : 1.0f;
-            const float *w = t->weight + ((ptrdiff_t)o * s->kernel * s->kernel + t->tap[seg]) * c;
-            const int lo = gfli_max(first, own), hi = gfli_min(last, own + c);
-            if (hi - lo < GFLI_NR) memset(packed, 0, GFLI_NR * sizeof(float));
-            for (int i = lo; i < hi; i++) packed[i - first] = scale * w[i - own];
+    for (int k = part * GFLI_PACK_ROWS; k < last_k; k++) {
+        const int o = group * g->group_in + k, own = o / out_per_group * c - group * g->group_out;
+        const float scale = t->scale ? t->scale[o] : 1.0f;
+        const float *w = t->weight + ((ptrdiff_t)o * s->kernel * s->kernel + t->tap[seg]) * c;
+        float *out = t->packed + (size_t)group * (size_t)panels * panel +
+                     (size_t)(seg * g->seg_len + k) * GFLI_NR;
+        for (int first = 0; first < g->group_out; first += GFLI_NR, out += panel) {
+            const int lo = gfli_max(first, own), hi = gfli_min(first + GFLI_NR, own + c);
+            if (hi - lo < GFLI_NR) memset(out, 0, GFLI_NR * sizeof(float));
+            for (int i = lo; i < hi; i++) out[i - first] = scale * w[i - own];
         }
     }
 }
@@ -82,8 +88,8 @@ static void gfli_conv_grad_pack_cpu(gfl_context *context, const gfli_conv_shape 
     for (int phase = 0; phase < s->stride * s->stride; phase++) {
         gfli_grad_phase(s, phase / s->stride, phase % s->stride, &t.g, t.tap);
         if (!t.g.n_segs) continue;
-        gfli_parallel_for(context, t.g.groups * gfli_ceil_div(t.g.group_out, GFLI_NR),
-                          gfli_grad_pack_panel, &t);
+        const int parts = gfli_ceil_div(t.g.group_in, GFLI_PACK_ROWS);
+        gfli_parallel_for(context, t.g.groups * t.g.n_segs * parts, gfli_grad_pack_rows, &t);
         t.packed += gfli_igemm_packed_size(&t.g) / sizeof(float);
     }
 }
@@ -115,18 +121,19 @@ static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape
  * the implicit matrix.  Positions are cut into chunks that depend on the shapes only, each with a
  * sum of its own where there are several; the chunks' sums are added in order. */
 enum {
-    GFLI_GRAD_ROWS = 192,  /* positions that are packed together; a multiple of GFLI_MR */
-    GFLI_GRAD_OUT = 384,   /* output channels of a task; a multiple of GFLI_MR */
-    GFLI_GRAD_CHUNK = 768, /* positions worth a sum of their own */
+    GFLI_GRAD_ROWS = 252, /* positions that are packed together, at most; a multiple of GFLI_MR */
+    GFLI_STRIP = 2 * GFLI_NR, /* columns of the implicit matrix that are packed together */
+    GFLI_GRAD_OUT = 384,      /* output channels of a task; a multiple of GFLI_MR */
+    GFLI_GRAD_CHUNK = 768,    /* positions worth a sum of their own */
     GFLI_GRAD_CHUNKS = 16,
     GFLI_GRAD_PARTIAL = 4 << 20, /* bytes that all the sums may take */
     GFLI_BIAS_ROWS = 1024
 };
 
-/* c[m][n] (=/+=) the sum over k of a[k][GFLI_MR] x b[k][GFLI_NR]. */
+/* c[m][n] (=/+=) the sum over k of a[k][GFLI_MR] x b[k][width], n <= width. */
 typedef struct gfli_outer {
     const float *a, *b;
-    int len, m, n;
+    int len, width, m, n;
     float *c;
     size_t stride; /* floats from a row of c to the next */
     bool first;
@@ -143,7 +150,7 @@ static void gfli_outer_portable(const gfli_outer *t) {
     for (int col = 0; col < t->n; col += 8) {
         float sum[GFLI_MR][8] = {{0.0f}};
         const float *a = t->a, *b = t->b + col;
-        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += GFLI_NR) {
+        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
             for (int r = 0; r < GFLI_MR; r++) {
                 for (int j = 0; j < 8; j++) sum[r][j] += a[r] * b[j];
             }
@@ -156,17 +163,17 @@ static void gfli_outer_portable(const gfli_outer *t) {
 
 #if defined(__x86_64__)
 
-GFLI_AVX2 static inline void gfli_outer_store_avx2(const gfli_outer *t, int row, __m256 v0,
+GFLI_AVX2 static inline void gfli_outer_store_avx2(const gfli_outer *t, int row, int col, __m256 v0,
                                                    __m256 v1) {
     if (row >= t->m) return;
-    if (t->n < GFLI_NR) {
+    if (t->n - col < GFLI_NR) {
         float sum[GFLI_NR];
         _mm256_storeu_ps(sum, v0);
         _mm256_storeu_ps(sum + 8, v1);
-        gfli_outer_store(t, row, 0, sum, t->n);
+        gfli_outer_store(t, row, col, sum, t->n - col);
         return;
     }
-    float *c = t->c + (size_t)row * t->stride;
+    float *c = t->c + (size_t)row * t->stride + col;
     if (!t->first) {
         v0 = _mm256_add_ps(v0, _mm256_loadu_ps(c));
         v1 = _mm256_add_ps(v1, _mm256_loadu_ps(c + 8));
@@ -180,11 +187,11 @@ GFLI_AVX2 static inline void gfli_outer_store_avx2(const gfli_outer *t, int row,
         s##i##0 = _mm256_fmadd_ps(v, b0, s##i##0);                                                 \
         s##i##1 = _mm256_fmadd_ps(v, b1, s##i##1)
 
-GFLI_AVX2 static void gfli_outer_avx2(const gfli_outer *t) {
+GFLI_AVX2 static inline void gfli_outer_half_avx2(const gfli_outer *t, int col) {
     __m256 s00 = _mm256_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
     __m256 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
-    const float *a = t->a, *b = t->b;
-    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += GFLI_NR) {
+    const float *a = t->a, *b = t->b + col;
+    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
         __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8), v;
         GFLI_OUTER_ROW(0);
         GFLI_OUTER_ROW(1);
@@ -193,15 +200,78 @@ GFLI_AVX2 static void gfli_outer_avx2(const gfli_outer *t) {
         GFLI_OUTER_ROW(4);
         GFLI_OUTER_ROW(5);
     }
-    gfli_outer_store_avx2(t, 0, s00, s01);
-    gfli_outer_store_avx2(t, 1, s10, s11);
-    gfli_outer_store_avx2(t, 2, s20, s21);
-    gfli_outer_store_avx2(t, 3, s30, s31);
-    gfli_outer_store_avx2(t, 4, s40, s41);
-    gfli_outer_store_avx2(t, 5, s50, s51);
+    gfli_outer_store_avx2(t, 0, col, s00, s01);
+    gfli_outer_store_avx2(t, 1, col, s10, s11);
+    gfli_outer_store_avx2(t, 2, col, s20, s21);
+    gfli_outer_store_avx2(t, 3, col, s30, s31);
+    gfli_outer_store_avx2(t, 4, col, s40, s41);
+    gfli_outer_store_avx2(t, 5, col, s50, s51);
+}
+
+GFLI_AVX2 static void gfli_outer_avx2(const gfli_outer *t) {
+    gfli_outer_half_avx2(t, 0);
+    if (t->n > GFLI_NR) gfli_outer_half_avx2(t, GFLI_NR);
 }
 
 #    undef GFLI_OUTER_ROW
+
+GFLI_AVX512 static inline void gfli_outer_store_avx512(const gfli_outer *t, int row, int col,
+                                                       __m512 v) {
+    if (row >= t->m || col >= t->n) return;
+    const int left = t->n - col;
+    const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
+    float *c = t->c + (size_t)row * t->stride + col;
+    if (!t->first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c));
+    _mm512_mask_storeu_ps(c, mask, v);
+}
+
+#    define GFLI_OUTER_ROW(i)                                                                      \
+        v = _mm512_set1_ps(a[i]);                                                                  \
+        s##i##0 = _mm512_fmadd_ps(v, b0, s##i##0);                                                 \
+        if (panels > 1) s##i##1 = _mm512_fmadd_ps(v, b1, s##i##1)
+
+#    define GFLI_STORE_ROW(i)                                                                      \
+        gfli_outer_store_avx512(t, i, 0, s##i##0);                                                 \
+        if (panels > 1) gfli_outer_store_avx512(t, i, GFLI_NR, s##i##1)
+
+/* panels is a constant where this is called: 1 or 2. */
+GFLI_AVX512 static inline __attribute__((always_inline)) void
+gfli_outer_panels_avx512(const gfli_outer *t, const int panels) {
+    __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+    __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+    const float *a = t->a, *b = t->b;
+    const ptrdiff_t width = t->width;
+    for (int r = 0; r < t->m && !t->first; r++) {
+        _mm_prefetch((const char *)(t->c + (size_t)r * t->stride), _MM_HINT_T0);
+        _mm_prefetch((const char *)(t->c + (size_t)r * t->stride + t->n - 1), _MM_HINT_T0);
+    }
+    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += width) {
+        __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + (panels - 1) * GFLI_NR), v;
+        GFLI_OUTER_ROW(0);
+        GFLI_OUTER_ROW(1);
+        GFLI_OUTER_ROW(2);
+        GFLI_OUTER_ROW(3);
+        GFLI_OUTER_ROW(4);
+        GFLI_OUTER_ROW(5);
+    }
+    GFLI_STORE_ROW(0);
+    GFLI_STORE_ROW(1);
+    GFLI_STORE_ROW(2);
+    GFLI_STORE_ROW(3);
+    GFLI_STORE_ROW(4);
+    GFLI_STORE_ROW(5);
+}
+
+GFLI_AVX512 static void gfli_outer_avx512(const gfli_outer *t) {
+    if (t->n > GFLI_NR) {
+        gfli_outer_panels_avx512(t, 2);
+    } else {
+        gfli_outer_panels_avx512(t, 1);
+    }
+}
+
+#    undef GFLI_OUTER_ROW
+#    undef GFLI_STORE_ROW
 
 #endif
 
@@ -211,8 +281,9 @@ typedef struct gfli_grad_task {
     const gfli_map *dy;
     gfli_outer_fn outer;
     size_t n_rows, rows_per_chunk;
+    int rows_per_block;                         /* positions that are packed together */
     int chunks;                                 /* of the positions */
-    int n_panels, panels_per_task, panel_tasks; /* of the implicit matrix, all groups */
+    int n_strips, strips_per_task, strip_tasks; /* of the implicit matrix, all groups */
     int out_tasks;                              /* of a group's output channels */
     size_t n_weights;                           /* of one sum, with the merged groups' zeros */
     bool direct;                                /* the only sum is dweight */
@@ -231,7 +302,7 @@ static size_t gfli_grad_round(size_t bytes) {
 static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
     const gfli_conv_shape *s = t->s;
     t->n_rows = gfli_igemm_rows(&t->g);
-    t->n_panels = t->g.groups * t->g.n_segs * gfli_ceil_div(t->g.seg_len, GFLI_NR);
+    t->n_strips = t->g.groups * t->g.n_segs * gfli_ceil_div(t->g.seg_len, GFLI_STRIP);
     t->n_weights = (size_t)s->out_c * (size_t)(t->g.n_segs * t->g.seg_len);
     const size_t fit = GFLI_GRAD_PARTIAL / (t->n_weights * sizeof(float));
     size_t chunks = t->n_rows / GFLI_GRAD_CHUNK;
@@ -239,15 +310,17 @@ static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
     if (chunks > GFLI_GRAD_CHUNKS) chunks = GFLI_GRAD_CHUNKS;
     t->chunks = gfli_max((int)chunks, 1);
     t->rows_per_chunk = (t->n_rows + (size_t)t->chunks - 1) / (size_t)t->chunks;
+    const int blocks = (int)((t->rows_per_chunk + GFLI_GRAD_ROWS - 1) / GFLI_GRAD_ROWS);
+    t->rows_per_block = gfli_ceil_div((int)t->rows_per_chunk, gfli_max(blocks, 1));
     t->direct = t->chunks == 1 && t->g.groups == s->groups;
     t->out_tasks = gfli_ceil_div(t->g.group_out, GFLI_GRAD_OUT);
-    t->panels_per_task = gfli_min(t->n_panels, 18);
+    t->strips_per_task = gfli_min(t->n_strips, 9);
     const int others = t->chunks * t->out_tasks, want = 4 * context->n_threads;
-    while (context->n_threads > 1 && t->panels_per_task > 4 &&
-           others * gfli_ceil_div(t->n_panels, t->panels_per_task) < want) {
-        t->panels_per_task--;
+    while (context->n_threads > 1 && t->strips_per_task > 2 &&
+           others * gfli_ceil_div(t->n_strips, t->strips_per_task) < want) {
+        t->strips_per_task--;
     }
-    t->panel_tasks = gfli_ceil_div(t->n_panels, t->panels_per_task);
+    t->strip_tasks = gfli_ceil_div(t->n_strips, t->strips_per_task);
 }
 
 static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_map *dy,
@@ -262,8 +335,8 @@ static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s,
     t->pointers = gfli_grad_round(rows * (size_t)t->g.n_segs * sizeof(const float *));
     t->offsets = gfli_grad_round(rows * sizeof(ptrdiff_t));
     t->copies = rows * gfli_igemm_copy(&t->g) * f;
-    t->dy_panels = rows * (GFLI_GRAD_OUT + GFLI_MR) * f;
-    t->slot = t->pointers + t->offsets + t->copies + t->dy_panels + rows * GFLI_NR * f;
+    t->dy_panels = gfli_grad_round(rows * (GFLI_GRAD_OUT + GFLI_MR) * f);
+    t->slot = t->pointers + t->offsets + t->copies + t->dy_panels + rows * GFLI_STRIP * f;
     t->at_sums = gfli_grad_round((size_t)gfli_max(s->in_c, t->g.seg_len) * f);
     t->at_bias = t->at_sums;
     if (!t->direct) t->at_bias += gfli_grad_round((size_t)t->chunks * t->n_weights * f);
@@ -288,21 +361,22 @@ static void gfli_grad_pack_dy(const float *dy, const ptrdiff_t *offsets, int n, 
     }
 }
 
-/* One panel [n][GFLI_NR] of the implicit matrix: `width` floats of every run. */
+/* A strip [n][padded] of the implicit matrix: `width` floats of every run, then zeros. */
 static void gfli_grad_pack_x(const float *const *rows, int n_segs, ptrdiff_t offset, int n,
-                             int width, float *panel) {
-    for (int k = 0; k < n; k++, panel += GFLI_NR) {
+                             int width, int padded, float *strip) {
+    for (int k = 0; k < n; k++, strip += padded) {
         const float *row = rows[(ptrdiff_t)(k / GFLI_MR) * GFLI_MR * n_segs + k % GFLI_MR] + offset;
-        if (width == GFLI_NR) {
-            memcpy(panel, row, GFLI_NR * sizeof(float));
+        if (width == GFLI_STRIP) {
+            memcpy(strip, row, GFLI_STRIP * sizeof(float));
         } else {
-            for (int j = 0; j < GFLI_NR; j++) panel[j] = j < width ? row[j] : 0.0f;
+            memcpy(strip, row, (size_t)width * sizeof(float));
+            memset(strip + width, 0, (size_t)(padded - width) * sizeof(float));
         }
     }
 }
 
 typedef struct gfli_grad_part {
-    int chunk, panel0, panel1, out0, out1; /* output channels within a group */
+    int chunk, strip0, strip1, out0, out1; /* output channels within a group */
     size_t row;
     int n; /* positions */
 } gfli_grad_part;
@@ -314,7 +388,8 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
     ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->pointers);
     float *copies = (float *)(void *)(memory + t->pointers + t->offsets);
     float *dy = copies + t->copies / sizeof(float), *x = dy + t->dy_panels / sizeof(float);
-    const int seg_panels = gfli_ceil_div(g->seg_len, GFLI_NR), k_size = g->n_segs * g->seg_len;
+    const int k_size = g->n_segs * g->seg_len;
+    const int group_strips = g->n_segs * gfli_ceil_div(g->seg_len, GFLI_STRIP);
     float *sum = t->direct ? t->dweight : t->sums + (size_t)part->chunk * t->n_weights;
     gfli_igemm_gather(g, part->row, part->n, t->zeros, rows, offsets, copies);
     gfli_outer o;
@@ -322,16 +397,18 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
     o.len = part->n;
     o.stride = (size_t)k_size;
     o.first = part->row == (size_t)part->chunk * t->rows_per_chunk;
-    for (int p = part->panel0, packed = -1; p < part->panel1; p++) {
-        const int group = p / (g->n_segs * seg_panels), seg = p / seg_panels % g->n_segs;
-        const int col = p % seg_panels * GFLI_NR, out = group * g->group_out + part->out0;
+    for (int p = part->strip0, packed = -1; p < part->strip1; p++) {
+        const int group = p / group_strips, seg = p % g->n_segs;
+        const int col = p % group_strips / g->n_segs * GFLI_STRIP;
+        const int out = group * g->group_out + part->out0;
         if (group != packed) {
             gfli_grad_pack_dy(t->dy->data + out, offsets, part->n, part->out1 - part->out0, dy);
             packed = group;
         }
-        o.n = gfli_min(GFLI_NR, g->seg_len - col);
+        o.n = gfli_min(GFLI_STRIP, g->seg_len - col);
+        o.width = gfli_ceil_div(o.n, GFLI_NR) * GFLI_NR;
         gfli_grad_pack_x(rows + (ptrdiff_t)seg * GFLI_MR, g->n_segs, group * g->group_in + col,
-                         part->n, o.n, x);
+                         part->n, o.n, o.width, x);
         for (int r = 0; r < part->out1 - part->out0; r += GFLI_MR) {
             o.a = dy + (ptrdiff_t)r * part->n;
             o.m = gfli_min(GFLI_MR, part->out1 - part->out0 - r);
@@ -343,19 +420,19 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
 
 static void gfli_grad_do(void *arg, int task, int slot) {
     const gfli_grad_task *t = (const gfli_grad_task *)arg;
-    const int out_task = task % t->out_tasks, panel_task = task / t->out_tasks % t->panel_tasks;
+    const int out_task = task % t->out_tasks, strip_task = task / t->out_tasks % t->strip_tasks;
     gfli_grad_part part;
-    part.chunk = task / t->out_tasks / t->panel_tasks;
-    part.panel0 = panel_task * t->panels_per_task;
-    part.panel1 = gfli_min(part.panel0 + t->panels_per_task, t->n_panels);
+    part.chunk = task / t->out_tasks / t->strip_tasks;
+    part.strip0 = strip_task * t->strips_per_task;
+    part.strip1 = gfli_min(part.strip0 + t->strips_per_task, t->n_strips);
     part.out0 = out_task * GFLI_GRAD_OUT;
     part.out1 = gfli_min(part.out0 + GFLI_GRAD_OUT, t->g.group_out);
     const size_t first = (size_t)part.chunk * t->rows_per_chunk;
     const size_t last =
         first + t->rows_per_chunk < t->n_rows ? first + t->rows_per_chunk : t->n_rows;
-    for (part.row = first; part.row < last; part.row += GFLI_GRAD_ROWS) {
+    for (part.row = first; part.row < last; part.row += (size_t)t->rows_per_block) {
         const size_t left = last - part.row;
-        part.n = left < GFLI_GRAD_ROWS ? (int)left : GFLI_GRAD_ROWS;
+        part.n = left < (size_t)t->rows_per_block ? (int)left : t->rows_per_block;
         gfli_grad_block(t, &part, t->slots + (size_t)slot * t->slot);
     }
 }
@@ -448,6 +525,7 @@ static void gfli_conv_grad_weight_cpu(gfl_context *context, const gfli_conv_shap
     t.outer = gfli_outer_portable;
 #if defined(__x86_64__)
     if (gfli_has_avx2(context)) t.outer = gfli_outer_avx2;
+    if (gfli_has_avx512(context)) t.outer = gfli_outer_avx512;
 #endif
     memset(t.zeros, 0, t.at_sums);
     if (dbias) gfli_conv_grad_bias(context, &t);
@@ -455,6 +533,6 @@ static void gfli_conv_grad_weight_cpu(gfl_context *context, const gfli_conv_shap
         memset(dweight, 0, gfli_conv_weights(s) * sizeof(float));
         return;
     }
-    gfli_parallel_for(context, t.chunks * t.panel_tasks * t.out_tasks, gfli_grad_do, &t);
+    gfli_parallel_for(context, t.chunks * t.strip_tasks * t.out_tasks, gfli_grad_do, &t);
     if (!t.direct) gfli_parallel_for(context, s->out_c, gfli_grad_sum, &t);
 }

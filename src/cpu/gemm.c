@@ -286,9 +286,10 @@ static gfli_row gfli_row_at(const gfli_igemm *g, size_t index) {
     return r;
 }
 
-/* The next row; it must exist. */
-static void gfli_row_next(const gfli_igemm *g, gfli_row *r) {
-    if (++r->j < r->grid_w) return;
+/* n rows further, within the line or to the next line's begin; it must exist. */
+static void gfli_row_skip(const gfli_igemm *g, gfli_row *r, int n) {
+    r->j += n;
+    if (r->j < r->grid_w) return;
     r->j = 0;
     if (++r->i < r->grid_h) return;
     r->i = 0;
@@ -311,25 +312,30 @@ static void gfli_copy_run(const float *line, int ix, int taps, int width, int c,
     }
 }
 
-/* Pointers of one row's runs: rows[s * GFLI_MR] for each segment s. */
-static void gfli_row_pointers(const gfli_igemm *g, const gfli_row *r, const float *zeros,
-                              float *copy, const float **rows) {
+/* Pointers of the runs of segment s for n rows of a line; at: which of GFLI_MR the first is. */
+static void gfli_line_pointers(const gfli_igemm *g, const gfli_row *r, int s, int n,
+                               const float *zeros, float *copy, const float **rows, int at) {
     const gfli_map *x = g->x;
-    const int h = x->h[r->level], w = x->w[r->level], c = x->c;
-    const float *image =
-        x->data +
-        (gfli_points_before(x, r->level) + (size_t)r->image * (size_t)h * (size_t)w) * (size_t)c;
-    for (int s = 0; s < g->n_segs; s++, rows += GFLI_MR) {
-        const int iy = r->i * g->in_step + g->seg_y[s], ix = r->j * g->in_step + g->seg_x[s];
-        const float *line = image + (ptrdiff_t)iy * w * c;
-        if (iy < 0 || iy >= h || ix + g->seg_taps <= 0 || ix >= w) {
-            *rows = zeros;
-        } else if (ix >= 0 && ix + g->seg_taps <= w) {
-            *rows = line + (ptrdiff_t)ix * c;
+    const int h = x->h[r->level], w = x->w[r->level], c = x->c, last = w - g->seg_taps;
+    const int iy = r->i * g->in_step + g->seg_y[s];
+    const size_t copy_step = gfli_igemm_copy(g);
+    const bool inside = iy >= 0 && iy < h;
+    const size_t y = ((size_t)r->image * (size_t)h + (size_t)(inside ? iy : 0)) * (size_t)w;
+    const float *line = x->data + (gfli_points_before(x, r->level) + y) * (size_t)c;
+    int ix = r->j * g->in_step + g->seg_x[s];
+    for (int k = 0; k < n; k++, ix += g->in_step) {
+        if (inside && ix >= 0 && ix <= last) {
+            rows[at] = line + (ptrdiff_t)ix * c;
+        } else if (!inside || ix + g->seg_taps <= 0 || ix >= w) {
+            rows[at] = zeros;
         } else {
-            float *out = copy + (ptrdiff_t)s * g->seg_len;
+            float *out = copy + (size_t)k * copy_step + (ptrdiff_t)s * g->seg_len;
             gfli_copy_run(line, ix, g->seg_taps, w, c, out);
-            *rows = out;
+            rows[at] = out;
+        }
+        if (++at == GFLI_MR) {
+            at = 0;
+            rows += GFLI_MR * g->n_segs;
         }
     }
 }
@@ -342,17 +348,22 @@ size_t gfli_igemm_copy(const gfli_igemm *g) {
 void gfli_igemm_gather(const gfli_igemm *g, size_t first, int n, const float *zeros,
                        const float **rows, ptrdiff_t *offsets, float *copies) {
     const gfli_map *y = g->y;
-    const size_t copy = gfli_igemm_copy(g);
     gfli_row r = gfli_row_at(g, first);
-    for (int k = 0; k < n; k++) {
-        const float **block = rows + (ptrdiff_t)(k / GFLI_MR) * GFLI_MR * g->n_segs + k % GFLI_MR;
-        gfli_row_pointers(g, &r, zeros, copies + (size_t)k * copy, block);
+    for (int k = 0, line; k < n; k += line) {
+        line = gfli_min(n - k, r.grid_w - r.j);
+        const float **block = rows + (ptrdiff_t)(k / GFLI_MR) * GFLI_MR * g->n_segs;
+        for (int s = 0; s < g->n_segs; s++) {
+            gfli_line_pointers(g, &r, s, line, zeros, copies + (size_t)k * gfli_igemm_copy(g),
+                               block + s * GFLI_MR, k % GFLI_MR);
+        }
         const int h = y->h[r.level], w = y->w[r.level];
         const int oy = g->out_y + r.i * g->out_step, ox = g->out_x + r.j * g->out_step;
         const size_t point = gfli_points_before(y, r.level) +
                              ((size_t)r.image * (size_t)h + (size_t)oy) * (size_t)w + (size_t)ox;
-        offsets[k] = (ptrdiff_t)(point * (size_t)y->c);
-        if (k + 1 < n) gfli_row_next(g, &r);
+        for (int j = 0; j < line; j++) {
+            offsets[k + j] = ((ptrdiff_t)point + j * g->out_step) * y->c;
+        }
+        if (k + line < n) gfli_row_skip(g, &r, line);
     }
     for (int k = n; k % GFLI_MR != 0; k++) { /* the last tile computes its last row again */
         const float **block = rows + (ptrdiff_t)(k / GFLI_MR) * GFLI_MR * g->n_segs + k % GFLI_MR;

@@ -1,2 +1,102 @@
 /* nms.c - class-wise non-maximum suppression */
 #pragma once
+
+/* ---- ranks ----------------------------------------------------------------------------------- */
+
+static void gfli_heap_sink(uint64_t *heap, size_t n, size_t at) {
+    const uint64_t rank = heap[at];
+    for (size_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && heap[child + 1] > heap[child]) child++;
+        if (heap[child] <= rank) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = rank;
+}
+
+void gfli_heap_make(uint64_t *ranks, size_t n) {
+    for (size_t i = n / 2; i-- > 0;) gfli_heap_sink(ranks, n, i);
+}
+
+void gfli_heap_replace(uint64_t *heap, size_t n, uint64_t rank) {
+    heap[0] = rank;
+    gfli_heap_sink(heap, n, 0);
+}
+
+void gfli_sort_ranks(uint64_t *ranks, size_t n) {
+    gfli_heap_make(ranks, n);
+    while (n > 1) {
+        const uint64_t largest = ranks[0];
+        n--;
+        gfli_heap_replace(ranks, n, ranks[n]);
+        ranks[n] = largest;
+    }
+}
+
+/* ---- suppression ----------------------------------------------------------------------------- */
+
+/* A survivor, moved to where only boxes of its class are. */
+typedef struct gfli_kept {
+    float x1, y1, x2, y2, area, label;
+} gfli_kept;
+
+static gfli_kept gfli_shift_box(const gfl_detection *d, float step) {
+    gfli_kept k;
+    const float offset = gfli_rounded((float)d->label * step);
+    k.x1 = d->x1 + offset;
+    k.y1 = d->y1 + offset;
+    k.x2 = d->x2 + offset;
+    k.y2 = d->y2 + offset;
+    k.area = gfli_rounded((k.x2 - k.x1) * (k.y2 - k.y1));
+    k.label = (float)d->label;
+    return k;
+}
+
+/* One more than the largest coordinate, and whether classes are apart for sure once shifted: not
+ * when boxes start below 0, or float32 is too coarse to keep the 1 that is between them. */
+static float gfli_class_step(const gfli_decoded *boxes, int n, bool *apart) {
+    float largest = -INFINITY, smallest = INFINITY;
+    int labels = 0;
+    for (int i = 0; i < n; i++) {
+        const gfl_detection *d = &boxes[i].detection;
+        const float c[4] = {d->x1, d->y1, d->x2, d->y2};
+        for (int k = 0; k < 4; k++) {
+            if (c[k] > largest) largest = c[k];
+            if (c[k] < smallest) smallest = c[k];
+        }
+        labels = gfli_max(labels, d->label + 1);
+    }
+    *apart = smallest >= 0.0f && ((double)largest + 1.0) * labels < 8388608.0;
+    return largest + 1.0f;
+}
+
+static bool gfli_overlaps(const gfli_kept *a, const gfli_kept *b, float iou) {
+    const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
+    const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
+    /* No overlap suppresses nothing, not even two boxes without area: 0 / 0 is no IoU. */
+    if (!(x2 > x1 && y2 > y1)) return false;
+    const float inter = gfli_rounded((x2 - x1) * (y2 - y1));
+    return inter / (a->area + b->area - inter) > iou;
+}
+
+int gfli_nms(const gfli_decoded *boxes, int n, float iou, int max_keep, int *keep, uint64_t *ranks,
+             float *scratch) {
+    gfli_kept *kept = (gfli_kept *)(void *)scratch;
+    bool apart;
+    int n_kept = 0;
+    const float step = gfli_class_step(boxes, n, &apart);
+    for (int i = 0; i < n; i++) ranks[i] = gfli_rank(boxes[i].detection.score, (uint64_t)i);
+    gfli_sort_ranks(ranks, (size_t)n);
+    for (int i = 0; i < n && n_kept < max_keep; i++) {
+        const int at = (int)gfli_rank_index(ranks[i]);
+        const gfli_kept box = gfli_shift_box(&boxes[at].detection, step);
+        bool suppressed = false;
+        for (int k = 0; k < n_kept && !suppressed; k++) {
+            if (apart && kept[k].label != box.label) continue;
+            suppressed = gfli_overlaps(&kept[k], &box, iou);
+        }
+        if (suppressed) continue;
+        kept[n_kept] = box;
+        keep[n_kept++] = at;
+    }
+    return n_kept;
+}
