@@ -145,6 +145,7 @@ extern "C" {
 #include "core/tensor.h"
 #include "core/backend.h"
 #include "cpu/gemm.h"
+#include "cpu/decode.h"
 #include "model/plan.h"
 #include "model/model.h"
 

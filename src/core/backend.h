@@ -28,7 +28,7 @@ typedef struct gfli_decode_opts {
     int n_classes, n_bins;              /* n_bins = reg_max + 1 */
     int stride[GFL_LEVELS];
     int height, width;                  /* resized, without padding: the clip */
-    float scale_x, scale_y;             /* resized / original */
+    double scale_x, scale_y;            /* resized / original */
 } gfli_decode_opts;
 
 /* One surviving detection and the location it comes from. */

@@ -159,14 +159,14 @@ static void gfli_describe_sides(const gfl_detector *d, const gfli_decoded *from,
                 (size_t)from->x;
     const float *logits = reg->data + at * (size_t)reg->c;
     memset(out, 0, sizeof *out);
-    out->x = (float)(opts->stride[l] * from->x) / opts->scale_x;
-    out->y = (float)(opts->stride[l] * from->y) / opts->scale_y;
+    out->x = (float)(opts->stride[l] * from->x / opts->scale_x);
+    out->y = (float)(opts->stride[l] * from->y / opts->scale_y);
     for (int side = 0; side < 4; side++) {
         float *p = out->bins[side];
         double mean = (double)d->model->backend->integral(logits + side * bins, bins, p), var = 0;
         for (int k = 0; k < bins; k++) var += (double)p[k] * (k - mean) * (k - mean);
         out->bin_width[side] =
-            (float)opts->stride[l] / (side % 2 == 0 ? opts->scale_x : opts->scale_y);
+            (float)(opts->stride[l] / (side % 2 == 0 ? opts->scale_x : opts->scale_y));
         out->mean[side] = (float)mean * out->bin_width[side];
         out->stddev[side] = (float)sqrt(var) * out->bin_width[side];
     }
@@ -192,8 +192,8 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
     for (int l = 0; l < GFL_LEVELS; l++) o.stride[l] = 8 << l;
     o.height = r->height;
     o.width = r->width;
-    o.scale_x = (float)((double)r->width / r->image.width);
-    o.scale_y = (float)((double)r->height / r->image.height);
+    o.scale_x = (double)r->width / r->image.width;
+    o.scale_y = (double)r->height / r->image.height;
     GFLI_TRY(gfli_need_scratch(d, d->model->backend->decode_scratch(cls, &o)));
     int n = d->model->backend->decode(d->context, cls, reg, index, &o, d->decoded, d->scratch);
     size_t need = (size_t)d->n_items + (size_t)n;
