@@ -174,6 +174,9 @@ static gfl_status gfli_jpeg_check(gfli_image_file *f) {
     }
     if (!f->width || jpeg.scanned != (1u << jpeg.channels) - 1)
         return gfli_image_damaged(f, "damaged JPEG: pixels of some channel are missing");
+    /* A block's brightness takes a bit at least: so few bytes cannot hold so large a picture. */
+    size_t blocks = (size_t)gfli_ceil_div(f->width, 8) * (size_t)gfli_ceil_div(f->height, 8);
+    if (blocks / 8 > f->size) return gfli_image_damaged(f, "truncated JPEG: pixels are missing");
     return GFL_OK;
 }
 

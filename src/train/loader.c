@@ -359,7 +359,7 @@ static gfl_status gfli_loader_start_threads(gfli_loader *l) {
         gfli_loader_worker *w = &l->workers[i];
         gfl_status status = gfl_context_create(&desc, &w->context);
         if (status != GFL_OK)
-            return gfli_error(l->context, status, "a loader thread got no context");
+            return gfli_error(l->context, status, "no memory for the context of a loader thread");
         GFLI_TRY(gfli_thread_start(l->context, &w->thread, gfli_loader_thread, w));
     }
     return GFL_OK;
