@@ -331,7 +331,7 @@ static gfl_status gfli_read_momentum(const gfl_trainer *trainer, gfli_blob *blob
 static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
     gfli_learner *l = &trainer->learner;
     float *momentum, *buffer = NULL;
-    int64_t step;
+    int64_t step = 0;
     GFLI_TRY(gfli_check_state_kind(blob));
     GFLI_TRY(gfli_check_state_desc(trainer, blob));
     GFLI_TRY(gfli_check_state_hashes(trainer, blob));
