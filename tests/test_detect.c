@@ -166,8 +166,8 @@ static void one_model_serves_several_threads(void) {
         pthread_join(threads[i], NULL);
         CHECK(workers[i].wrong == 0);
         gfl_context_destroy(workers[i].context);
-        drop(&want[i]);
     }
+    for (int i = 0; i < IMAGES; i++) drop(&want[i]);
 }
 
 static void every_pixel_format_means_the_same_picture(void) {
