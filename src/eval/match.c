@@ -1,2 +1,73 @@
-/* match.c - detections and ground truth of one image and class matched at ten thresholds */
+/* match.c - a detection against the ground truth of its image, all thresholds at once */
 #pragma once
+
+static const double gfli_eval_ious[GFLI_EVAL_T] = {
+    0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.8999999999999999, 0.95};
+
+/* Both ends belong to a range, so an area of 1024 is small and medium. */
+uint64_t gfli_eval_outside(double area) {
+    static const double ranges[GFLI_EVAL_A][2] = {{0, 1e10}, {0, 1024}, {1024, 9216}, {9216, 1e10}};
+    uint64_t outside = 0;
+    for (int a = 0; a < GFLI_EVAL_A; a++)
+        if (area < ranges[a][0] || area > ranges[a][1])
+            outside |= (uint64_t)0x3FF << (a * GFLI_EVAL_T);
+    return outside;
+}
+
+/* With a crowd any part of the region is a match: the union is the detection itself. */
+static double gfli_eval_iou(const gfli_eval_truth *t, const gfli_eval_box *b) {
+    double bx2 = b->w + b->x, by2 = b->h + b->y;
+    double w = (bx2 < t->x2 ? bx2 : t->x2) - (b->x > t->x1 ? b->x : t->x1);
+    if (!(w > 0)) return 0;
+    double h = (by2 < t->y2 ? by2 : t->y2) - (b->y > t->y1 ? b->y : t->y1);
+    if (!(h > 0)) return 0;
+    double area = b->w * b->h, inter = w * h;
+    return inter / (t->crowd ? area : area + t->area - inter);
+}
+
+/* The thresholds an IoU reaches, for each area. */
+static uint64_t gfli_eval_reached(double iou) {
+    uint64_t mask = 0;
+    for (int t = 0; t < GFLI_EVAL_T && iou >= gfli_eval_ious[t]; t++) mask |= (uint64_t)1 << t;
+    return mask | mask << GFLI_EVAL_T | mask << (2 * GFLI_EVAL_T) | mask << (3 * GFLI_EVAL_T);
+}
+
+/* Ground truth that reaches the lowest threshold, in ascending order of preference: pycocotools'
+ * loop keeps the highest IoU, and of equal ones the later. */
+static int gfli_eval_candidates(const gfli_eval_truth *truths, const gfli_eval_group *group,
+                                const gfli_eval_box *box, gfli_eval_candidate *out) {
+    int n = 0;
+    for (int g = group->begin; g < group->end; g++) {
+        double iou = gfli_eval_iou(&truths[g], box);
+        if (!(iou >= gfli_eval_ious[0])) continue;
+        int at = n++;
+        for (; at > 0 && out[at - 1].iou > iou; at--) out[at] = out[at - 1];
+        out[at].iou = iou;
+        out[at].truth = g;
+    }
+    return n;
+}
+
+/* Each candidate takes the pairs of area and threshold at which it is free and the detection has
+ * none yet.  Ignored ones come second, since a real match is preferred. */
+void gfli_eval_match(gfli_eval_truth *truths, const gfli_eval_group *group,
+                     const gfli_eval_box *box, gfli_eval_candidate *scratch,
+                     gfli_eval_outcome *out) {
+    const uint64_t all = ((uint64_t)1 << (GFLI_EVAL_A * GFLI_EVAL_T)) - 1;
+    uint64_t found = 0, matched = 0, ignored = 0;
+    int n = gfli_eval_candidates(truths, group, box, scratch);
+    for (int i = 2 * n - 1; i >= 0 && found != all; i--) {
+        const gfli_eval_candidate *c = &scratch[i >= n ? i - n : i];
+        gfli_eval_truth *t = &truths[c->truth];
+        uint64_t kind = i >= n ? ~t->ignored : t->ignored;
+        uint64_t free_at = t->crowd ? all : ~t->taken;
+        uint64_t take = gfli_eval_reached(c->iou) & kind & free_at & ~found;
+        found |= take;
+        t->taken |= take;
+        if (!t->uncounted) matched |= take;
+        if (i < n) ignored |= take;
+    }
+    ignored |= ~matched & gfli_eval_outside(box->w * box->h);
+    out->hit = matched & ~ignored;
+    out->miss = all & ~matched & ~ignored;
+}
