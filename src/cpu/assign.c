@@ -1,8 +1,8 @@
-/* assign.c - ATSS: which positions learn which box
- *
- * Zhang et al., "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive
- * Training Sample Selection", CVPR 2020, arXiv:1912.02424, Algorithm 1 */
+/* assign.c - ATSS: which positions learn which box */
 #pragma once
+
+/* Zhang et al., "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive
+ * Training Sample Selection", CVPR 2020, arXiv:1912.02424, Algorithm 1 */
 
 enum {
     GFLI_ATSS_NEAREST = 9,

@@ -146,6 +146,14 @@ static void gfli_outer_store(const gfli_outer *t, int row, int col, const float 
     for (int j = 0; j < n; j++) c[j] = t->first ? sum[j] : c[j] + sum[j];
 }
 
+/* Ask for what the sums will be added to while they are being formed. */
+static inline void gfli_outer_prefetch(const gfli_outer *t) {
+    for (int r = 0; r < t->m && !t->first; r++) {
+        __builtin_prefetch(t->c + (size_t)r * t->stride);
+        __builtin_prefetch(t->c + (size_t)r * t->stride + t->n - 1);
+    }
+}
+
 static void gfli_outer_portable(const gfli_outer *t) {
     for (int col = 0; col < t->n; col += 8) {
         float sum[GFLI_MR][8] = {{0.0f}};
@@ -209,6 +217,7 @@ GFLI_AVX2 static inline void gfli_outer_half_avx2(const gfli_outer *t, int col) 
 }
 
 GFLI_AVX2 static void gfli_outer_avx2(const gfli_outer *t) {
+    gfli_outer_prefetch(t);
     gfli_outer_half_avx2(t, 0);
     if (t->n > GFLI_NR) gfli_outer_half_avx2(t, GFLI_NR);
 }
@@ -241,10 +250,7 @@ gfli_outer_panels_avx512(const gfli_outer *t, const int panels) {
     __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
     const float *a = t->a, *b = t->b;
     const ptrdiff_t width = t->width;
-    for (int r = 0; r < t->m && !t->first; r++) {
-        _mm_prefetch((const char *)(t->c + (size_t)r * t->stride), _MM_HINT_T0);
-        _mm_prefetch((const char *)(t->c + (size_t)r * t->stride + t->n - 1), _MM_HINT_T0);
-    }
+    gfli_outer_prefetch(t);
     for (int k = 0; k < t->len; k++, a += GFLI_MR, b += width) {
         __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + (panels - 1) * GFLI_NR), v;
         GFLI_OUTER_ROW(0);

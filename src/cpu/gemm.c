@@ -36,6 +36,15 @@ static void gfli_tile_store(const gfli_tile *t, int row, int col, const float *s
     }
 }
 
+/* Ask for what the sums will be added to while they are being formed. */
+static inline void gfli_tile_prefetch(const gfli_tile *t) {
+    const float *add = t->first ? t->residual : t->y;
+    for (int r = 0; add && r < GFLI_MR; r++) {
+        __builtin_prefetch(add + t->out[r]);
+        __builtin_prefetch(add + t->out[r] + t->n - 1);
+    }
+}
+
 static void gfli_tile_portable(const gfli_tile *t) {
     for (int col = 0; col < t->n; col += 8) {
         float sum[GFLI_MR][8] = {{0.0f}};
@@ -99,6 +108,7 @@ GFLI_AVX2 static void gfli_tile_avx2(const gfli_tile *t) {
     __m256 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
     const float *b = t->b;
     const ptrdiff_t len = t->len;
+    gfli_tile_prefetch(t);
     for (int s = 0; s < t->n_segs; s++) {
         const float *const *rows = t->rows + s * GFLI_MR;
         const float *a0 = rows[0] + t->row_offset, *a1 = rows[1] + t->row_offset;
@@ -159,6 +169,7 @@ gfli_tile_panels_avx512(const gfli_tile *t, const int panels) {
     const float *b = t->b;
     const size_t panel = panels > 1 ? t->panel : 0;
     const ptrdiff_t len = t->len;
+    gfli_tile_prefetch(t);
     for (int s = 0; s < t->n_segs; s++) {
         const float *const *rows = t->rows + s * GFLI_MR;
         const float *a0 = rows[0] + t->row_offset, *a1 = rows[1] + t->row_offset;

@@ -1,8 +1,8 @@
-/* losses.c - quality focal loss, GIoU and distribution focal loss with their gradients
- *
- * Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, sections 3.1 to 3.3
- * Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630 */
+/* losses.c - quality focal loss, GIoU and distribution focal loss with their gradients */
 #pragma once
+
+/* Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, sections 3.1 to 3.3
+ * Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630 */
 
 enum {
     GFLI_LOSS_ENTRIES = 16384, /* logits a task looks at, roughly */

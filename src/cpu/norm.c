@@ -25,13 +25,16 @@ static void gfli_sum_channels(const float *GFLI_RESTRICT x, size_t c, int points
     }
 }
 
-static void gfli_sum_squares_around(const float *GFLI_RESTRICT x, size_t c, int points, int width,
-                                    const float *GFLI_RESTRICT centre, float *GFLI_RESTRICT sum) {
-    for (int j = 0; j < width; j++) sum[j] = 0.0f;
+/* Sums of the distances from a centre and of their squares. */
+static void gfli_sum_around(const float *GFLI_RESTRICT x, size_t c, int points, int width,
+                            const float *GFLI_RESTRICT centre, float *GFLI_RESTRICT sum,
+                            float *GFLI_RESTRICT squares) {
+    for (int j = 0; j < width; j++) sum[j] = squares[j] = 0.0f;
     for (int p = 0; p < points; p++, x += c) {
         for (int j = 0; j < width; j++) {
             const float d = x[j] - centre[j];
-            sum[j] += d * d;
+            sum[j] += d;
+            squares[j] += d * d;
         }
     }
 }
@@ -40,21 +43,23 @@ static void gfli_sum_squares_around(const float *GFLI_RESTRICT x, size_t c, int 
 static void gfli_add_moments(const float *x, size_t c, int points, int width, int per_group,
                              gfli_moments *m) {
     float sum[GFLI_NORM_CHANNELS], centre[GFLI_NORM_CHANNELS], squares[GFLI_NORM_CHANNELS];
-    double mean[GFLI_NORM_CHANNELS];
     const double n = (double)points * per_group;
     gfli_sum_channels(x, c, points, width, sum);
-    for (int g = 0; g * per_group < width; g++) {
+    for (int from = 0; from < width; from += per_group) {
         double total = 0;
-        for (int j = g * per_group; j < (g + 1) * per_group; j++) total += (double)sum[j];
-        mean[g] = total / n;
-        for (int j = g * per_group; j < (g + 1) * per_group; j++) centre[j] = (float)mean[g];
+        for (int j = from; j < from + per_group; j++) total += (double)sum[j];
+        for (int j = from; j < from + per_group; j++) centre[j] = (float)(total / n);
     }
-    gfli_sum_squares_around(x, c, points, width, centre, squares);
-    for (int g = 0; g * per_group < width; g++) {
-        const double off = mean[g] - (double)centre[g * per_group];
-        double total = 0;
-        for (int j = g * per_group; j < (g + 1) * per_group; j++) total += (double)squares[j];
-        gfli_merge_moments(&m[g], n, mean[g], total - n * off * off);
+    /* The first sums are only as good as float32 is far from zero; these are of small numbers. */
+    gfli_sum_around(x, c, points, width, centre, sum, squares);
+    for (int from = 0; from < width; from += per_group, m++) {
+        double off = 0, total = 0;
+        for (int j = from; j < from + per_group; j++) {
+            off += (double)sum[j];
+            total += (double)squares[j];
+        }
+        off /= n;
+        gfli_merge_moments(m, n, (double)centre[from] + off, total - n * off * off);
     }
 }
 

@@ -1,7 +1,7 @@
-/* norm_grad.c - gradients of group normalisation with its ReLU, and of the level scales
- *
- * Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494 */
+/* norm_grad.c - gradients of group normalisation with its ReLU, and of the level scales */
 #pragma once
+
+/* Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494 */
 
 enum {
     GFLI_GN_ROWS = 128, /* positions whose sums are kept in float before they go to double */
