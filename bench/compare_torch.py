@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """compare_torch.py - the lines of bench/conv beside PyTorch's time for the same convolution.
 
-    compare_torch.py PATH_OF_CONV [threads] [seconds per line] [part of a name]
+    compare_torch.py PATH_OF_CONV [threads] [seconds per line] [part of a name] [avx2 | portable]
 
 PyTorch runs as the networks do (NCHW), with oneDNN limited to AVX2 unless ONEDNN_MAX_CPU_ISA says
 otherwise.  Each shape is measured in turn by both, so that a busy machine disturbs both alike.
@@ -46,7 +46,7 @@ def main():
     for name, c, o, k, stride, pad, groups, n, h, w, train in shapes(program):
         if part not in name:
             continue
-        line = subprocess.run([program, threads, seconds, name], capture_output=True, text=True,
+        line = subprocess.run([program, threads, seconds, name, *sys.argv[5:]], capture_output=True, text=True,
                               check=True).stdout.splitlines()[1]
         ours = [float(v) for v in line[24:].split()]
         x, weight = torch.randn(n, c, h, w), torch.randn(o, c // groups, k, k)

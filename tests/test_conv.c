@@ -34,13 +34,17 @@ static const conv_case conv_cases[] = {
     {{16, 24, 3, 3, 1, 1}, 1, 1, {10}, {11}},
 };
 
-static gfl_context *make_context(int n_threads, bool portable) {
+/* Which kernels a context uses, at most. */
+enum { ANY, AVX2, PORTABLE };
+
+static gfl_context *make_context(int n_threads, int kernels) {
     gfl_context_desc desc;
     memset(&desc, 0, sizeof desc);
     desc.n_threads = n_threads;
-    desc.portable = portable;
+    desc.portable = kernels == PORTABLE;
     gfl_context *context = NULL;
     CHECK(gfl_context_create(&desc, &context) == GFL_OK);
+    context->no_avx512 = kernels == AVX2;
     return context;
 }
 
@@ -208,14 +212,14 @@ static void naive_forward(const conv_data *d, int mode, double *want) {
     }
 }
 
-static void forward_case(int index, bool portable) {
+static void forward_case(int index, int kernels) {
     conv_data d = make_data(&conv_cases[index], (uint64_t)index * 100);
     double *want = (double *)malloc(d.ny * sizeof *want);
     for (int mode = 0; mode < MODES; mode++) {
         naive_forward(&d, mode, want);
         float *first = NULL;
         for (int threads = 1; threads <= 3; threads++) {
-            gfl_context *context = make_context(threads, portable);
+            gfl_context *context = make_context(threads, kernels);
             float *y = run_conv(context, &d, mode);
             if (threads == 1) {
                 close_to("y", index, y, want, d.ny);
@@ -232,12 +236,20 @@ static void forward_case(int index, bool portable) {
     free_data(&d);
 }
 
+static void forward_cases(int kernels) {
+    for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) forward_case(i, kernels);
+}
+
 static void convolution_equals_the_plain_loop(void) {
-    for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) forward_case(i, false);
+    forward_cases(ANY);
+}
+
+static void avx2_convolution_equals_the_plain_loop(void) {
+    forward_cases(AVX2);
 }
 
 static void portable_convolution_equals_the_plain_loop(void) {
-    for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) forward_case(i, true);
+    forward_cases(PORTABLE);
 }
 
 /* dx (onto old when that is given), dweight and dbias of one context; the caller frees them. */
@@ -286,13 +298,13 @@ static void check_grad(int index, const conv_data *d, const float *old, const fl
     free(want);
 }
 
-static void grad_case(const conv_case *c, int index, bool portable) {
+static void grad_case(const conv_case *c, int index, int kernels) {
     conv_data d = make_data(c, (uint64_t)index * 100 + 50);
     float *first[3] = {NULL, NULL, NULL};
     for (int i = 0; i < 4; i++) { /* 1 to 3 threads, then accumulating */
         float *got[3];
         const float *old = i == 3 ? d.px : NULL;
-        gfl_context *context = make_context(i % 3 + 1, portable);
+        gfl_context *context = make_context(i % 3 + 1, kernels);
         run_grad(context, &d, old, &got[0], &got[1], &got[2]);
         if (i == 0 || i == 3) check_grad(index, &d, old, got[0], got[1], got[2]);
         if (i == 0) memcpy(first, got, sizeof first);
@@ -314,14 +326,23 @@ static const conv_case grad_cases[] = {
     {{3, 10, 7, 2, 3, 1}, 2, 1, {64}, {70}},
 };
 
+static void all_grad_cases(int kernels) {
+    for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) grad_case(&conv_cases[i], i, kernels);
+    for (int i = 0; i < (int)GFLI_COUNT(grad_cases); i++) {
+        grad_case(&grad_cases[i], 100 + i, kernels);
+    }
+}
+
 static void gradients_equal_the_plain_loop(void) {
-    for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) grad_case(&conv_cases[i], i, false);
-    for (int i = 0; i < (int)GFLI_COUNT(grad_cases); i++) grad_case(&grad_cases[i], 100 + i, false);
+    all_grad_cases(ANY);
+}
+
+static void avx2_gradients_equal_the_plain_loop(void) {
+    all_grad_cases(AVX2);
 }
 
 static void portable_gradients_equal_the_plain_loop(void) {
-    for (int i = 0; i < (int)GFLI_COUNT(conv_cases); i++) grad_case(&conv_cases[i], i, true);
-    for (int i = 0; i < (int)GFLI_COUNT(grad_cases); i++) grad_case(&grad_cases[i], 100 + i, true);
+    all_grad_cases(PORTABLE);
 }
 
 /* The sum of y * dy: linear in x and in the weights, so differences of it are exact but for
@@ -335,7 +356,7 @@ static double objective(gfl_context *context, conv_data *d) {
 }
 
 static void gradients_equal_differences(void) {
-    gfl_context *context = make_context(2, false);
+    gfl_context *context = make_context(2, ANY);
     const int indices[] = {1, 5, 12, 14};
     for (size_t i = 0; i < GFLI_COUNT(indices); i++) {
         conv_data d = make_data(&conv_cases[indices[i]], 7000 + i);

@@ -12,6 +12,7 @@ struct gfl_context {
     gfli_pool *pool; /* NULL with one thread or the caller's own threads */
     int n_threads;
     bool portable;
+    bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];
 };
 

@@ -19,7 +19,8 @@ bool gfli_has_avx2(const gfl_context *context) {
 
 bool gfli_has_avx512(const gfl_context *context) {
 #if defined(__x86_64__) && defined(__GNUC__)
-    return gfli_has_avx2(context) && __builtin_cpu_supports("avx512f");
+    return gfli_has_avx2(context) && !(context && context->no_avx512) &&
+           __builtin_cpu_supports("avx512f");
 #else
     (void)context;
     return false;
