@@ -52,7 +52,7 @@ static inline uint64_t data_fnv1a64(const uint8_t *p, size_t n) {
     return h;
 }
 
-/* ---- SHA-256 (FIPS 180-4), as lower-case hexadecimal ------------------------------------------- */
+/* ---- SHA-256 (FIPS 180-4), as lower-case hexadecimal ----------------------------------------- */
 
 static inline uint32_t data_rotate(uint32_t x, int n) {
     return x >> n | x << (32 - n);

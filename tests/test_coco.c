@@ -261,7 +261,7 @@ static void numbers_do_not_depend_on_the_locale(void) {
     setlocale(LC_NUMERIC, old ? old : "C");
 }
 
-/* ---- pixels ------------------------------------------------------------------------------------ */
+/* ---- pixels ---------------------------------------------------------------------------------- */
 
 static gfl_status paint(void *user, gfl_context *c, int image, gfl_pixels *out) {
     if (*(int *)user == 1) return GFL_E_IO;
@@ -301,7 +301,7 @@ static void pixels_come_from_files_or_the_caller(void) {
     gfl_dataset_destroy(set);
 }
 
-/* ---- the shared data sets ---------------------------------------------------------------------- */
+/* ---- the shared data sets -------------------------------------------------------------------- */
 
 static void the_shared_data_sets_have_the_counts_of_their_readme(void) {
     static const struct {

@@ -3,7 +3,7 @@
 
 static gfl_context *context;
 
-/* ---- against pixels that OpenCV decoded -------------------------------------------------------- */
+/* ---- against pixels that OpenCV decoded ------------------------------------------------------ */
 
 static bool same(const gfl_pixels *p, int w, int h, uint64_t hash) {
     return p->rgb && p->width == w && p->height == h &&
@@ -89,7 +89,7 @@ static void jpeg_is_close_to_the_reference(void) {
     }
 }
 
-/* ---- EXIF -------------------------------------------------------------------------------------- */
+/* ---- EXIF ------------------------------------------------------------------------------------ */
 
 /* The file with an APP1 segment of this orientation behind its first marker. */
 static uint8_t *with_exif(const uint8_t *jpeg, size_t size, int orientation, bool big,
@@ -168,7 +168,7 @@ static void the_eighteen_example_files_all_look_alike(void) {
     }
 }
 
-/* ---- PNM --------------------------------------------------------------------------------------- */
+/* ---- PNM ------------------------------------------------------------------------------------- */
 
 static void check_pnm(const char *header, const uint8_t *samples, size_t n, const uint8_t *want,
                       size_t n_want) {
@@ -196,7 +196,7 @@ static void pnm_of_8_and_16_bits(void) {
     check_pnm("P5 2 2 3 ", few, sizeof few, few_want, sizeof few_want);
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void cut_files_are_refused_at_every_length(void) {
     static const char *const names[] = {"rgb.jpg",  "progressive.jpg", "grey.jpg",    "rgb.png",

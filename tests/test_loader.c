@@ -5,7 +5,7 @@
 
 #include "../src/train/loader.h"
 
-/* ---- a data set out of nothing ----------------------------------------------------------------- */
+/* ---- a data set out of nothing --------------------------------------------------------------- */
 
 enum { N_IMAGES = 23, BATCH = 4 };
 
@@ -80,7 +80,7 @@ static gfli_loader_opts options(int n_threads) {
     return o;
 }
 
-/* ---- determinism ------------------------------------------------------------------------------- */
+/* ---- determinism ----------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t h, const void *p, size_t n) {
     return h * 31 + data_fnv1a64((const uint8_t *)p, n);
@@ -185,7 +185,7 @@ static void it_can_be_destroyed_at_any_moment(void) {
     gfl_context_destroy(context);
 }
 
-/* ---- what is in a batch ------------------------------------------------------------------------ */
+/* ---- what is in a batch ---------------------------------------------------------------------- */
 
 /* Boxes and pixels computed once more, in the plain way. */
 static void check_sample(const gfl_dataset *set, const gfli_sample *s, bool bgr) {
@@ -305,7 +305,7 @@ static void images_without_annotations_are_dropped_on_request(void) {
     gfl_context_destroy(context);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------ */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 static void a_damaged_file_is_named_and_may_be_tried_again(void) {
     gfl_context *context = test_context(1);
