@@ -35,6 +35,7 @@ const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset) {
 
 gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image, gfl_image_info *out) {
     if (!dataset || !out) return GFL_E_ARG;
+    memset(out, 0, sizeof *out);
     if (image < 0 || image >= dataset->n_images)
         return gfli_error(dataset->context, GFL_E_ARG, "there is no image %d: the data set has %d",
                           image, dataset->n_images);
