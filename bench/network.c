@@ -5,7 +5,9 @@
  *
  * Prints one line a repeat: seconds.  The network alone is timed for "detect" (no resizing, no
  * decoding), the full step with losses and update for "train". */
+#ifndef GFL_INTERNAL
 #define GFL_INTERNAL
+#endif
 #include "gfl.h"
 
 static int fail(gfl_context *context, const char *what) {

@@ -58,7 +58,7 @@ gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const ch
     GFLI_TRY(gfli_alloc(context, count, size, what, out_pointer));
     void *p;
     memcpy(&p, out_pointer, sizeof p);
-    memset(p, 0, count * size);
+    if (p) memset(p, 0, count * size);
     return GFL_OK;
 }
 

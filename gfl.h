@@ -1,0 +1,6732 @@
+/* Generated from src/gfl.h by "make amalgamate".  Edit src/, not this file. */
+/* gfl.h - Generalized Focal Loss object detection: the API, and the CPU detector behind it.
+ *
+ * SPDX-License-Identifier: MIT
+ *
+ * DO THIS
+ *
+ *     #define GFL_IMPLEMENTATION      in ONE .c or .cpp file, before its first #include
+ *     #include "gfl.h"                everywhere
+ *
+ *     cc app.c -lm -pthread           detects
+ *     cc app.c gfl_train.c -lm -pthread      trains, evaluates and reads image files too
+ *
+ * or compile the header itself: cc -x c -DGFL_IMPLEMENTATION -c gfl.h.  C11 or C++17 for the
+ * implementation (gcc or clang, POSIX threads), C99 or C++11 for the declarations.
+ *
+ *     gfl_context *context;
+ *     gfl_model *model;
+ *     gfl_detector *detector;
+ *     gfl_detections found;
+ *     gfl_image image = {pixels, width, height, 0, GFL_FORMAT_RGB};
+ *     gfl_context_create(NULL, &context);
+ *     gfl_model_load(context, "weights.safetensors", NULL, &model);
+ *     gfl_detector_create(context, model, 0, &detector);
+ *     gfl_detect(detector, &image, 1, NULL, &found);
+ *     ... found.items[0..found.count) ...
+ *
+ * SWITCHES, to be defined before the header or on the compiler's command line
+ *
+ *     GFL_IMPLEMENTATION   this file brings the implementation
+ *     GFL_API              what stands before public functions; default visibility
+ *     GFL_NO_STB_IMAGE     gfl_train.c without stb_image: gfl_image_read answers
+ *                          GFL_E_UNSUPPORTED, data sets take their pixels from a callback
+ *
+ * OBJECTS
+ *
+ *     gfl_context    memory, threads, logger, error text; outlives everything made with it
+ *     gfl_model      architecture and weights; immutable once loaded, any number of detectors in
+ *                    any number of threads use it at once
+ *     gfl_detector   the workspace that runs a model: one a thread
+ *     gfl_dataset    COCO annotations and where their pixels come from; immutable once loaded
+ *     gfl_trainer    changes a trainable model step by step
+ *     gfl_evaluator  collects detections and computes COCO's numbers
+ *
+ * Whoever creates an object destroys it; destroy functions take NULL.  What an object was made
+ * from (context, model, data set) is borrowed and must outlive it.
+ *
+ * ERRORS
+ *
+ * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
+ * to do - is in gfl_context_error() of the context the object was made with.  After an error the
+ * object is as it was before the call unless the function says otherwise.  The library never
+ * exits, aborts, prints, installs signal handlers, or reads environment variables.
+ *
+ * MEMORY
+ *
+ * All of it comes from the context's allocator (image files are decoded by stb_image with malloc
+ * and then copied).  gfl_model_get_cost tells what a model and one input size will take; a
+ * detector's workspace grows to the largest input seen and is then reused: no allocation a call.
+ *
+ * THREADS
+ *
+ * Contexts are independent.  One context, with the objects made with it, serves one thread at a
+ * time.  To run one model from several threads, give each thread a context and a detector of its
+ * own on the same model.  A context computes on its own pool of threads, or on the caller's
+ * (gfl_parallel).  Loaders of a trainer run on threads of their own.
+ *
+ * UNITS AND LAYOUTS
+ *
+ * Boxes are corners x1 y1 x2 y2 in pixels, continuous coordinates with the origin at the top left
+ * corner of the top left pixel, no +1 anywhere.  Labels count from 0 in ascending category id.
+ * In comments: N images, H W rows and columns, C channels, K classes.
+ *
+ * DETERMINISM
+ *
+ * The same input, weights and seed give the same bits, whatever the number of threads and loaders,
+ * in training and in detection, on the same kind of CPU (kernels are chosen by instruction set).
+ * Training stopped after any step and resumed gives the same weights to the bit.
+ *
+ * PAPERS
+ *
+ *     Li et al., "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for
+ *         Dense Object Detection", NeurIPS 2020, arXiv:2006.04388
+ *     Zhang et al., "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive
+ *         Training Sample Selection" (ATSS), CVPR 2020, arXiv:1912.02424
+ *     Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, arXiv:1612.03144
+ *     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385
+ *     Xie et al., "Aggregated Residual Transformations for Deep Neural Networks", CVPR 2017
+ *     Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494
+ *     Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630
+ * Numbers follow MMDetection 3.3's GFL to the constant.
+ *
+ * NOT HERE
+ *
+ * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read and
+ * gfl_pixels are defined in gfl_train.c: a program that only detects does not link it.
+ *
+ * What is not declared before the line "GFL_H" ends is not API.
+ */
+#if (defined(GFL_INTERNAL) || defined(GFL_IMPLEMENTATION)) && !defined(_GNU_SOURCE) &&              \
+    !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L /* clock_gettime, fsync and pthreads under -std=c11 */
+#endif
+
+#ifndef GFL_H
+#define GFL_H
+
+/* ===============================================================================================
+ * src/api/std.h - the C headers that the public declarations need
+ * ============================================================================================ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ===============================================================================================
+ * src/api/config.h - version, visibility and the sizes that are fixed at compile time
+ * ============================================================================================ */
+
+#define GFL_VERSION_MAJOR 0
+#define GFL_VERSION_MINOR 1
+#define GFL_VERSION_PATCH 0
+#define GFL_VERSION       100 /* major * 10000 + minor * 100 + patch */
+#define GFL_VERSION_TEXT  "0.1.0"
+
+/* Predefine GFL_API to build a DLL or to hide the names inside your own library. */
+#ifndef GFL_API
+#if defined(__GNUC__)
+#define GFL_API __attribute__((visibility("default")))
+#else
+#define GFL_API
+#endif
+#endif
+
+/* Largest side of an image, before or after resizing, in pixels. */
+#define GFL_MAX_SIDE 16384
+/* Pyramid levels: strides 8, 16, 32, 64, 128. */
+#define GFL_LEVELS 5
+/* Most bins a side's distribution can have (reg_max + 1). */
+#define GFL_MAX_BINS 64
+/* Most classes of a model. */
+#define GFL_MAX_CLASSES 65536
+
+/* gfl_version - the version the library was compiled as; compare with GFL_VERSION of your header. */
+GFL_API int gfl_version(void);
+
+/* ===============================================================================================
+ * src/api/status.h - what a call can answer
+ * ============================================================================================ */
+
+typedef enum gfl_status {
+    GFL_OK = 0,
+    GFL_E_ARG = -1,         /* an argument is NULL or outside its range */
+    GFL_E_MEMORY = -2,      /* the allocator returned NULL, or a size overflows */
+    GFL_E_IO = -3,          /* a file cannot be opened, read or written */
+    GFL_E_FORMAT = -4,      /* a file is not what it should be: truncated, malformed, hostile */
+    GFL_E_MISMATCH = -5,    /* weights, state or classes do not fit the model or data at hand */
+    GFL_E_DATA = -6,        /* annotations or results contradict themselves */
+    GFL_E_DEVICE = -7,      /* no such device, or it failed */
+    GFL_E_NONFINITE = -8,   /* a loss is NaN or infinite */
+    GFL_E_STOPPED = -9,     /* a progress callback asked to stop */
+    GFL_E_UNSUPPORTED = -10 /* understood, but not something this build can do */
+} gfl_status;
+
+/* gfl_status_name - "GFL_E_ARG" and so on; never NULL. */
+GFL_API const char *gfl_status_name(gfl_status status);
+
+/* ===============================================================================================
+ * src/api/context.h - gfl_context: allocator, logger, threads and the error text
+ * ============================================================================================ */
+
+typedef struct gfl_context gfl_context;
+
+/* All memory of the objects made with a context comes from here.  Both functions or neither. */
+typedef struct gfl_allocator {
+    /* size > 0; at least 16-byte aligned, or NULL, which becomes GFL_E_MEMORY; any thread */
+    void *(*alloc)(void *user, size_t size);
+    /* p comes from alloc and is not NULL; any thread */
+    void (*free)(void *user, void *p);
+    void *user;
+} gfl_allocator;
+
+typedef enum gfl_log_level {
+    GFL_LOG_DEBUG = 0,
+    GFL_LOG_INFO = 1,
+    GFL_LOG_WARNING = 2,
+    GFL_LOG_ERROR = 3
+} gfl_log_level;
+
+/* Where messages go; without a logger there are none.  May be called from loader threads. */
+typedef struct gfl_logger {
+    void (*log)(void *user, gfl_log_level level, const char *message); /* one line, no newline */
+    void *user;
+} gfl_logger;
+
+/* One piece of a parallel loop. */
+typedef void (*gfl_task)(void *arg, int index);
+
+/* A host's own threads: run task(arg, i) for every i in 0..n-1, in any order, on any threads,
+ * and return when all are done. */
+typedef struct gfl_parallel {
+    void (*run)(void *user, int n, gfl_task task, void *arg);
+    void *user;
+} gfl_parallel;
+
+typedef enum gfl_device {
+    GFL_DEVICE_CPU = 0
+} gfl_device;
+
+/* Zero means the default everywhere. */
+typedef struct gfl_context_desc {
+    gfl_device device;
+    int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */
+    gfl_allocator allocator; /* zero: malloc and free */
+    gfl_logger logger;       /* zero: silence */
+    gfl_parallel parallel;   /* zero: the context's own pool of n_threads - 1 threads */
+    int portable;            /* 1: plain C kernels even where AVX2 is there (for tests) */
+} gfl_context_desc;
+
+/* gfl_context_create - open a context; everything else is made with one.
+ *
+ *   desc  NULL or zeroed for the defaults; borrowed until the call returns
+ *   out   yours; the context, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads
+ *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_DEVICE  threads could not be started
+ * Memory    destroy with gfl_context_destroy, after every object made with it.
+ * Threads   contexts are independent of each other.  One context, and the objects made with it,
+ *           serve one thread at a time; where an object allows more, its comment says so.
+ */
+GFL_API gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out);
+
+/* gfl_context_destroy - close a context; NULL is allowed. */
+GFL_API void gfl_context_destroy(gfl_context *context);
+
+/* gfl_context_error - the text of the last error: what, where, and what to do.
+ *
+ * Never NULL; "" before the first error.  Valid until the next call with this context. */
+GFL_API const char *gfl_context_error(const gfl_context *context);
+
+/* gfl_context_threads - how many threads the context computes with. */
+GFL_API int gfl_context_threads(const gfl_context *context);
+
+/* ===============================================================================================
+ * src/api/image.h - gfl_image: pixels that belong to the caller
+ * ============================================================================================ */
+
+typedef enum gfl_format {
+    GFL_FORMAT_RGB = 0, /* 3 bytes a pixel */
+    GFL_FORMAT_BGR = 1,
+    GFL_FORMAT_RGBA = 2, /* 4 bytes; alpha is ignored, not blended */
+    GFL_FORMAT_BGRA = 3,
+    GFL_FORMAT_GREY = 4 /* 1 byte, used for all three channels */
+} gfl_format;
+
+typedef struct gfl_image {
+    const uint8_t *pixels; /* u8 [height][width][channels of the format] */
+    int width, height;     /* pixels, 1..GFL_MAX_SIDE */
+    ptrdiff_t stride;      /* bytes from a row to the next, may be negative; 0 means no gap */
+    gfl_format format;
+} gfl_image;
+
+/* ===============================================================================================
+ * src/api/model.h - gfl_model: architecture and weights
+ * ============================================================================================ */
+
+typedef struct gfl_model gfl_model;
+
+typedef enum gfl_dialect {
+    GFL_DIALECT_MMDET = 0 /* mmdetection 2.18 and later */
+} gfl_dialect;
+
+/* What the network is.  Zero means the default of each field. */
+typedef struct gfl_arch {
+    int depth;         /* 18, 34, 50 or 101; 0 means 50 */
+    int groups;        /* of the 3x3 convolutions of bottlenecks; 0 means 1; 32 in ResNeXt */
+    int base_width;    /* channels a group in the first stage; 0 means 4, and stays 0 ungrouped */
+    int base_channels; /* of the stem; 0 means 64 */
+    int fpn_channels;  /* 0 means 256 */
+    int head_channels; /* a multiple of 32 (GroupNorm has 32 groups); 0 means 256 */
+    int stacked_convs; /* convolutions in each head tower; 0 means 4 */
+    int n_classes;     /* 1..GFL_MAX_CLASSES; 0 means 80 */
+    int reg_max;       /* last bin of a side's distribution, 1..GFL_MAX_BINS-1; 0 means 16 */
+    gfl_dialect dialect;
+} gfl_arch;
+
+/* How pixels become network input, and back. */
+typedef struct gfl_preprocess {
+    float mean[3], std[3]; /* per channel, in the network's channel order, on 0..255 */
+    int bgr;               /* 1: the network's first channel is blue */
+    int scale_long;        /* the resized image's long side is at most this ... */
+    int scale_short;       /* ... and its short side at most this, aspect ratio kept */
+} gfl_preprocess;
+
+typedef struct gfl_class {
+    const char *name; /* UTF-8 */
+    int64_t id;       /* category id of the data set; label k is the k-th ascending id */
+} gfl_class;
+
+typedef struct gfl_model_desc {
+    gfl_arch arch;
+    gfl_preprocess preprocess; /* all zero: RGB, ImageNet mean and std, 1333x800 */
+    const gfl_class *classes;  /* [arch.n_classes], copied; NULL: "class 0", ids 1.. */
+    uint64_t seed;             /* of the initial weights */
+} gfl_model_desc;
+
+typedef struct gfl_model_opts {
+    int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
+    /* 1: where a file does not say its dialect (no metadata, no bbox_head.integral), it is mmdet;
+     * 0: refuse such files */
+    int assume_dialect_mmdet;
+} gfl_model_opts;
+
+typedef enum gfl_fate {
+    GFL_FATE_LOADED = 0,
+    GFL_FATE_INITIALISED = 1, /* the file has no such tensor, or one of another shape */
+    GFL_FATE_LEFT_OVER = 2    /* the model has no such tensor */
+} gfl_fate;
+
+/* What became of one tensor of a weight file or of the model. */
+typedef struct gfl_tensor_report {
+    const char *name;
+    gfl_fate fate;
+    int rank;
+    int64_t shape[4];
+    const char *why; /* "" when loaded */
+} gfl_tensor_report;
+
+typedef struct gfl_model_info {
+    gfl_arch arch; /* every field resolved */
+    gfl_preprocess preprocess;
+    int64_t n_parameters;     /* without batch norm's running statistics, as papers count */
+    int64_t n_trainable;      /* with stem and first stage frozen */
+    const gfl_class *classes; /* [arch.n_classes], owned by the model */
+} gfl_model_info;
+
+/* What a forward pass of one input size costs. */
+typedef struct gfl_model_cost {
+    int64_t macs;           /* multiply-adds */
+    size_t weight_bytes;    /* packed */
+    size_t workspace_bytes; /* activations and scratch of one detector */
+    int n_steps, points;    /* steps of the plan, locations of all levels */
+} gfl_model_cost;
+
+/* gfl_arch_preset - the architecture of a name.
+ *
+ *   name  "r18", "r34", "r50", "r101", "x101-32x4d" or "x101-32x8d"
+ *   out   yours; every field filled, 80 classes
+ *
+ * Errors    GFL_E_ARG     a NULL, or no such name
+ * Threads   any. */
+GFL_API gfl_status gfl_arch_preset(const char *name, gfl_arch *out);
+
+/* gfl_model_create - a model with fresh weights.
+ *
+ * Convolutions of the backbone: Kaiming normal, and the last batch norm of every block starts at 0;
+ * the neck: Xavier uniform; the head: normal with deviation 0.01, class scores starting at 0.01.
+ * The same seed gives the same weights on every machine.
+ *
+ *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800); borrowed
+ *   opts  NULL or zeroed for a model that only detects; borrowed
+ *   out   yours; the model, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL, a field out of range, class ids that do not ascend
+ *           GFL_E_MEMORY  the weights do not fit
+ * Memory    the context's; destroy with gfl_model_destroy before the context.
+ * Threads   as the context's.  The model, once made, is immutable unless a trainer or
+ *           gfl_model_load_backbone changes it: any number of detectors in any number of threads
+ *           may run it at once. */
+GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
+                                    const gfl_model_opts *opts, gfl_model **out);
+
+/* gfl_model_load - a model from a safetensors file with mmdetection's names.
+ *
+ * The architecture follows from the shapes of the tensors; classes, preprocessing and dialect from
+ * the file's metadata (gfl_model_save writes it), where absent: "class 0" and so on, RGB with
+ * ImageNet's mean and std, 1333x800.  gfl_model_report tells what became of each tensor.
+ *
+ *   path  UTF-8
+ *   opts  NULL or zeroed for a model that only detects; borrowed
+ *   out   yours; the model, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_IO      the file cannot be read
+ *           GFL_E_FORMAT  not safetensors, truncated, weights that are not finite, broken metadata
+ *           GFL_E_MISMATCH  a tensor is missing, has the wrong shape or no place in the network;
+ *                           metadata contradicts the tensors; nothing says which dialect
+ *           GFL_E_UNSUPPORTED  a network or dialect that this version cannot run
+ *           GFL_E_MEMORY  the weights do not fit
+ * Memory    tensors are read one by one; without opts->trainable each is released once packed.
+ * Threads   as gfl_model_create. */
+GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path,
+                                  const gfl_model_opts *opts, gfl_model **out);
+
+/* gfl_model_load_memory - gfl_model_load from the bytes of such a file.
+ *
+ *   bytes  [size], borrowed until the call returns
+ *
+ * Errors, Memory, Threads   as gfl_model_load. */
+GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
+                                         const gfl_model_opts *opts, gfl_model **out);
+
+/* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
+ *
+ * Takes what fits (torchvision's names, or a detector's backbone); the rest of the backbone is
+ * initialised afresh, neck and head stay.  Files may end before the last stage: ask
+ * gfl_model_report what was loaded, initialised and left over.
+ *
+ *   model  created or loaded with opts.trainable
+ *   path   safetensors
+ *
+ * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_load
+ *           GFL_E_MISMATCH  nothing fits; another depth; other preprocessing than the model's
+ *           GFL_E_UNSUPPORTED  "caffe" style blocks
+ *           The model is unchanged after an error.
+ * Threads   no detector may run the model meanwhile. */
+GFL_API gfl_status gfl_model_load_backbone(gfl_model *model, const char *path);
+
+/* gfl_model_save - write weights and metadata as safetensors that gfl_model_load reads back
+ * bit for bit, and Python opens as it is.
+ *
+ *   model  trainable: others have released the weights
+ *   path   replaced whole or not at all
+ *
+ * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ *           GFL_E_IO      the file cannot be written
+ *           GFL_E_MEMORY  no room for one tensor */
+GFL_API gfl_status gfl_model_save(const gfl_model *model, const char *path);
+
+/* gfl_model_destroy - give the model's memory back; NULL is allowed.  Destroy its detectors and
+ * trainers first. */
+GFL_API void gfl_model_destroy(gfl_model *model);
+
+/* gfl_model_get_info - architecture, preprocessing, classes and sizes; zeros for a NULL model.
+ *
+ * Memory    classes belong to the model.
+ * Threads   any. */
+GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
+
+/* gfl_model_get_cost - what a detector pays for one batch, without running it.
+ *
+ *   width, height  of the resized images; padded to multiples of 32 as a detector does
+ *   batch          images at once
+ *
+ * Errors    GFL_E_ARG     a NULL, or sizes out of range
+ *           GFL_E_MEMORY  so large that its size does not fit a number
+ * Threads   as the model's context. */
+GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
+                                      gfl_model_cost *out);
+
+/* gfl_model_report - what became of tensor i at the last load; 0 when there is no i-th.
+ *
+ *   out  yours; its texts belong to the model, until the next load
+ *
+ * Example
+ *     gfl_tensor_report r;
+ *     for (int i = 0; gfl_model_report(model, i, &r); i++)
+ *         if (r.fate != GFL_FATE_LOADED) printf("%s: %s\n", r.name, r.why); */
+GFL_API int gfl_model_report(const gfl_model *model, int i, gfl_tensor_report *out);
+
+/* ===============================================================================================
+ * src/api/detect.h - gfl_detector: pixels in, boxes out
+ * ============================================================================================ */
+
+typedef struct gfl_detection {
+    float x1, y1, x2, y2; /* corners, pixels of the image as given, origin top left */
+    float score;          /* 0..1: the predicted IoU of a box of this class */
+    int label;            /* 0..n_classes-1 */
+} gfl_detection;
+
+/* How sure a detection is of each side: left, top, right, bottom.  All lengths are pixels of the
+ * image as given. */
+typedef struct gfl_distribution {
+    float mean[4], stddev[4];    /* distance of the side from the location x, y, before clipping */
+    float bins[4][GFL_MAX_BINS]; /* probabilities of distance k * bin_width; reg_max + 1 are used */
+    float bin_width[4];          /* between two bins */
+    float x, y;                  /* the location the distances are measured from */
+} gfl_distribution;
+
+typedef struct gfl_detect_opts {
+    float min_score;    /* 0 means 0.05 */
+    float nms_iou;      /* 0 means 0.6 */
+    int max_per_level;  /* candidates kept per pyramid level before NMS; 0 means 1000 */
+    int max_detections; /* per image; 0 means 100 */
+    int scale_long;     /* the resized image's long side is at most this; 0: as trained */
+    int scale_short;    /* the same for its short side; both or none */
+    int no_clip;        /* 1: boxes may pass the image's border by rounding, as in COCO results */
+} gfl_detect_opts;
+
+/* The detections of one image. */
+typedef struct gfl_detections {
+    const gfl_detection *items;            /* [count], best score first */
+    const gfl_distribution *distributions; /* [count], or NULL when not asked for */
+    int count;
+} gfl_detections;
+
+typedef struct gfl_detector gfl_detector;
+
+/* gfl_detector_create - a workspace that runs a model.
+ *
+ *   context        pays for the memory and the threads; may differ from the model's
+ *   model          borrowed: destroy the detector first
+ *   distributions  1: detections come with the distributions of their sides
+ *   out            yours; the detector, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_MEMORY  the allocator said no
+ * Memory    grows to the largest input seen; freed with the detector.
+ * Threads   one call at a time per detector; several detectors, each with its own context, may
+ *           run one model at once. */
+GFL_API gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
+                                       int distributions, gfl_detector **out);
+
+/* gfl_detector_destroy - give the detector's memory back; NULL is allowed. */
+GFL_API void gfl_detector_destroy(gfl_detector *detector);
+
+/* gfl_detect - find the objects in a batch of images.
+ *
+ * Resizes and normalises each image as the model was trained, pads all to the largest, runs the
+ * network once, turns the distributions of each location into boxes and suppresses overlaps class
+ * by class.  The number of threads does not change the result, nor does the company an image has
+ * in its batch, as long as all are padded to the same size.
+ *
+ *   images   [n], borrowed until the call returns; they may differ in size
+ *   n        positive
+ *   opts     NULL, or zeroed with the fields you care about set; borrowed
+ *   out      [n], yours; what it points to is the detector's, until its next call; counts are 0
+ *            on error
+ *
+ * Errors    GFL_E_ARG     a NULL, an image or option out of range; the text says which
+ *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
+ * Memory    grows the detector's workspace to the largest batch seen.
+ * Threads   one call at a time per detector.
+ * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 3;
+ *           thresholds and order of operations: mmdetection 3, GFLHead. */
+GFL_API gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
+                              const gfl_detect_opts *opts, gfl_detections *out);
+
+/* ===============================================================================================
+ * src/api/data.h - gfl_dataset: COCO annotations, image files
+ * ============================================================================================ */
+
+typedef struct gfl_dataset gfl_dataset;
+
+/* An id as the file has it: a number, or a text. */
+typedef struct gfl_id {
+    int64_t number;   /* when text is NULL */
+    const char *text; /* UTF-8, or NULL */
+} gfl_id;
+
+typedef struct gfl_annotation {
+    double x, y, w, h; /* as annotated, pixels: corner and size */
+    double area;       /* the area field, or w * h */
+    int label;         /* index into the classes */
+    int image;         /* index into the images */
+    int crowd;         /* iscrowd */
+    int ignore;        /* the ignore field */
+    gfl_id id;
+} gfl_annotation;
+
+typedef struct gfl_image_info {
+    gfl_id id;
+    const char *file_name;             /* as in the file; "" when it does not say */
+    int width, height;                 /* as in the file; 0 when it does not say */
+    const gfl_annotation *annotations; /* [n_annotations], in file order */
+    int n_annotations;
+} gfl_image_info;
+
+/* What was found while reading; every count below the first line deserves a warning. */
+typedef struct gfl_dataset_summary {
+    int n_images, n_classes, n_annotations, n_crowd;
+    int n_empty_images;                    /* without any annotation */
+    int n_missing_iscrowd, n_missing_area; /* taken as 0 and as w * h */
+    int n_degenerate;     /* boxes under one pixel in a direction, or of no area: not trained on */
+    int n_outside;        /* boxes wholly outside their image: not trained on */
+    int n_partly_outside; /* boxes that reach over the border by more than a pixel */
+    int n_duplicate_ids;  /* annotations whose id an earlier one has */
+    int n_zero_ids;       /* annotations with id 0 (pycocotools mis-scores them) */
+    int n_strays;         /* annotations left out by skip_strays */
+} gfl_dataset_summary;
+
+/* Decoded pixels: RGB, 8 bit, EXIF orientation applied. */
+typedef struct gfl_pixels {
+    uint8_t *rgb; /* u8 [height][width][3]; free with gfl_pixels_free */
+    int width, height;
+} gfl_pixels;
+
+/* A caller's own source of pixels: fill out with memory from gfl_pixels_alloc.  Called from
+ * loader threads, several at once, each with a context of its own. */
+typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image, gfl_pixels *out);
+
+typedef struct gfl_dataset_opts {
+    const char *image_dir;     /* where file_name is looked up; NULL: the folder of the JSON file */
+    gfl_read_image read_image; /* instead of files */
+    void *user;
+    int skip_strays; /* 1: leave out annotations of unlisted images or classes; 0: an error */
+} gfl_dataset_opts;
+
+/* gfl_dataset_load_coco - read an annotation file in COCO's format.
+ *
+ * Keys and sections may come in any order, ids may be numbers or texts, and keys that are not
+ * needed are stepped over.  Label k is the k-th category by ascending id (numbers before texts).
+ * The images themselves are not opened.
+ *
+ *   context    the data set is made with it
+ *   json_path  borrowed until the call returns
+ *   opts       NULL, or zeroed with the fields you care about set; copied
+ *   out        yours; the data set, or NULL on error
+ *
+ * Errors    GFL_E_IO      the file cannot be read
+ *           GFL_E_FORMAT  it is not JSON; the text says at which line
+ *           GFL_E_DATA    it contradicts itself: an id used twice or unknown, a box that is no box
+ *           GFL_E_MEMORY  memory grows with the number of annotations, not with the file
+ * Memory    destroy with gfl_dataset_destroy, before the context.
+ * Threads   read-only once loaded: any number of threads, each with a context of its own.
+ */
+GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
+                                         const gfl_dataset_opts *opts, gfl_dataset **out);
+
+/* gfl_dataset_load_coco_memory - the same from the file's bytes, borrowed until the call returns.
+ * Without image_dir file names are relative to the working directory. */
+GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
+                                                const gfl_dataset_opts *opts, gfl_dataset **out);
+
+/* gfl_dataset_destroy - free a data set; NULL is allowed. */
+GFL_API void gfl_dataset_destroy(gfl_dataset *dataset);
+
+/* gfl_dataset_get_summary - counts of what is in the file, and of what looks wrong. */
+GFL_API void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *out);
+
+/* gfl_dataset_n_images, gfl_dataset_n_classes - sizes; images are in file order. */
+GFL_API int gfl_dataset_n_images(const gfl_dataset *dataset);
+GFL_API int gfl_dataset_n_classes(const gfl_dataset *dataset);
+
+/* gfl_dataset_classes - [n_classes], owned by the data set.  Where the file's category ids are
+ * texts, the id of a class is its label plus 1. */
+GFL_API const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset);
+
+/* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
+ * by the data set.
+ *
+ * Errors    GFL_E_ARG     a NULL, or no such image
+ */
+GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
+                                         gfl_image_info *out);
+
+/* gfl_dataset_read - decode an image of the set, from its file or through read_image.
+ *
+ * Errors    those of gfl_image_read; GFL_E_DATA where the file gives no name
+ * Memory    free the pixels with gfl_pixels_free.
+ */
+GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
+                                    gfl_pixels *out);
+
+/* gfl_image_read - decode a JPEG, PNG, BMP or binary PNM file to RGB.
+ *
+ * EXIF orientation is applied, grey replicated, alpha dropped without blending, and of 16-bit
+ * samples the high byte taken.  Damaged and truncated files are refused, as are those larger than
+ * GFL_MAX_SIDE, before any pixel is decoded.
+ *
+ *   context  receives the error text, which names the file
+ *   out      yours; zeroed on error
+ *
+ * Errors    GFL_E_IO           the file cannot be read
+ *           GFL_E_FORMAT       it is not an image, or is damaged
+ *           GFL_E_UNSUPPORTED  an image of a kind that is not read (CMYK, for one), or the
+ *                              library was built with GFL_NO_STB_IMAGE
+ *           GFL_E_MEMORY       the pixels do not fit
+ * Memory    free the pixels with gfl_pixels_free.  While decoding, stb_image takes its memory
+ *           from malloc, not from the context's allocator.
+ */
+GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);
+
+/* gfl_image_read_memory - the same from a file's bytes; name is for the error text. */
+GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
+                                         const char *name, gfl_pixels *out);
+
+/* gfl_pixels_alloc - memory for an image of this size, from the context's allocator.
+ *
+ * Errors    GFL_E_ARG     a size outside 1..GFL_MAX_SIDE
+ *           GFL_E_MEMORY  the allocator said no
+ */
+GFL_API gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out);
+
+/* gfl_pixels_free - give the pixels back and zero the struct; twice is allowed. */
+GFL_API void gfl_pixels_free(gfl_context *context, gfl_pixels *pixels);
+
+/* ===============================================================================================
+ * src/api/eval.h - gfl_evaluator: COCO's box evaluation
+ * ============================================================================================ */
+
+typedef struct gfl_evaluator gfl_evaluator;
+
+typedef struct gfl_eval_opts {
+    int max_dets[3];     /* ascending; all 0 means 1, 10, 100 */
+    int ignore_classes;  /* 1: one class for all (useCats = 0) */
+    int compatible;      /* 1: pycocotools' accidents too (annotation id 0, duplicate ids, an unknown image refuses all) */
+    const int *images;   /* [n_images] indices of images to evaluate, or NULL for all */
+    int n_images;
+    const int *labels;   /* [n_labels] labels to evaluate, or NULL for all; order as given */
+    int n_labels;
+} gfl_eval_opts;
+
+/* COCO's twelve numbers; -1 where there is nothing to average. */
+typedef struct gfl_eval_result {
+    double ap, ap50, ap75, ap_small, ap_medium, ap_large;
+    double ar[3]; /* at the three max_dets */
+    double ar_small, ar_medium, ar_large;
+} gfl_eval_result;
+
+/* What was put aside while adding results. */
+typedef struct gfl_eval_notes {
+    int64_t n_results, n_unknown_images, n_unknown_classes;
+} gfl_eval_notes;
+
+GFL_API gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
+                                        const gfl_eval_opts *opts, gfl_evaluator **out);
+GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
+
+/* gfl_evaluator_add - take the detections of one image of the data set (boxes in its pixels). */
+GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_detection *detections, int n);
+
+/* gfl_evaluator_load / save - COCO result JSON, with the ids of the data set. */
+GFL_API gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path);
+GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path);
+
+GFL_API gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out);
+
+/* gfl_evaluator_class - the same of one class, after gfl_evaluator_run. */
+GFL_API gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label, gfl_eval_result *out);
+GFL_API void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out);
+/* gfl_evaluator_summary - the twelve lines of pycocotools' summarize(), 0-terminated; returns the length needed. */
+GFL_API size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t capacity);
+
+/* ===============================================================================================
+ * src/api/train.h - gfl_trainer: one step after another
+ * ============================================================================================ */
+
+typedef struct gfl_trainer gfl_trainer;
+
+enum { GFL_MAX_MILESTONES = 8 };
+
+/* How to train.  Zero means the default, which is the paper's recipe. */
+typedef struct gfl_train_desc {
+    int batch;      /* images whose losses are normalised together; 0 means 16 */
+    int accumulate; /* batches whose gradients are averaged into one update; 0 means 1 */
+    int epochs;     /* 0 means 12 */
+    /* Ascending: after so many epochs the learning rate is divided by 10.  All zero: after 8/12 and
+     * 11/12 of the epochs, rounded down, but not before the first. */
+    int milestones[GFL_MAX_MILESTONES];
+    int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
+    double lr;           /* learning rate; 0 means 0.01 * batch * accumulate / 16 */
+    double momentum;     /* 0 means 0.9; negative: none */
+    double weight_decay; /* of all trained parameters; 0 means 0.0001; negative: none */
+    int warmup; /* updates in which the rate grows from lr / 1000; 0 means 500; negative: none */
+    double clip_norm;  /* largest L2 norm of all gradients together; 0: no clipping */
+    int frozen_stages; /* 0..4: stem and so many stages stay as they are; -1: none, stem neither */
+    int scale_long;    /* images are resized to fit into this ... */
+    int scale_short;   /* ... by this, aspect ratio kept; both 0: as the model's preprocess */
+    int scale_short_min; /* the short side is drawn from [this, scale_short]; 0: it is scale_short */
+    int no_flip;         /* 1: no horizontal flips; 0: every other image */
+    int drop_empty;      /* 1: leave out images without annotations, as the official recipe does */
+    int no_grouping;     /* 1: batches may mix landscape and portrait */
+    int loaders;         /* threads that decode ahead; 0 means 2; -1: none, decode in the step */
+    uint64_t seed;       /* of the order, the flips and the scales */
+} gfl_train_desc;
+
+/* What a step did.  Losses are means over the accumulated batches. */
+typedef struct gfl_step_report {
+    int64_t step;        /* updates done: 1 after the first */
+    int epoch;           /* of the step's batches, from 0 */
+    int step_in_epoch;   /* from 0 */
+    int steps_per_epoch; /* the last has fewer batches where accumulate does not divide them */
+    double lr;           /* of this update */
+    double loss;         /* the sum of the three */
+    double loss_cls, loss_bbox, loss_dfl;
+    double grad_norm; /* L2, of all gradients together, before clipping */
+    int n_positives;  /* locations that learnt a box */
+    int n_images;
+    double data_seconds; /* of waiting for images */
+    double seconds;      /* all of the step */
+    int epoch_done;      /* 1 after the last step of an epoch */
+    int training_done;   /* 1 after the last step of all */
+} gfl_step_report;
+
+/* What a description comes to with a model and a data set. */
+typedef struct gfl_train_plan {
+    gfl_train_desc desc; /* every default filled in; negative fields still mean none */
+    int n_images;        /* that are trained on */
+    int n_dropped_images;
+    int steps_per_epoch;
+    int64_t n_steps;        /* of all epochs */
+    size_t workspace_bytes; /* at most: maps, gradients and momentum at the largest batch shape */
+} gfl_train_plan;
+
+/* gfl_trainer_create - train a model on a data set.
+ *
+ * Stochastic gradient descent with momentum; the batch norms' statistics stay as they are.  Nothing
+ * is read or computed before the first step.
+ *
+ *   context  the trainer's memory and threads; receives the error text
+ *   model    made with opts.trainable; borrowed, and changed by every step
+ *   dataset  borrowed; its classes are the model's, by name, unless the model was made without
+ *   desc     NULL or zeroed for the defaults; copied
+ *   out      yours; the trainer, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL, a field out of range, a model that is not trainable
+ *           GFL_E_MISMATCH  other classes than the model's
+ *           GFL_E_DATA    no image to train on
+ *           GFL_E_MEMORY  the gradients do not fit, or no batch of this size could
+ *           GFL_E_DEVICE  a loader thread could not be started
+ * Memory    gradients and momentum at once, maps as the batches need them: at most the plan's
+ *           workspace_bytes, and the images of up to three batches.  Destroy with
+ *           gfl_trainer_destroy, before the model, the data set and the context.
+ * Threads   as the context's; while a step runs, nobody else may use the model.
+ * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 4;
+ *           schedule and defaults: MMDetection 3, gfl_r50_fpn_1x_coco.
+ * Example
+ *     gfl_step_report r;
+ *     do status = gfl_trainer_step(trainer, &r);
+ *     while (status == GFL_OK && !r.training_done); */
+GFL_API gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model,
+                                      const gfl_dataset *dataset, const gfl_train_desc *desc,
+                                      gfl_trainer **out);
+
+/* gfl_trainer_destroy - free a trainer, after a gfl_trainer_sync; NULL is allowed. */
+GFL_API void gfl_trainer_destroy(gfl_trainer *trainer);
+
+/* gfl_trainer_get_plan - the description with its defaults, and what it comes to; zeros for NULL.
+ *
+ * Threads   any, between steps. */
+GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out);
+
+/* gfl_trainer_step - one update: read the next batches, compute losses and gradients, move the
+ * weights.
+ *
+ * The same description, data, weights and number of steps give the same weights to the bit,
+ * whatever the number of loaders and threads.
+ *
+ *   out  yours, or NULL; zeroed on error
+ *
+ * Errors    The weights are as before the step, and the next call tries the same step again.
+ *           GFL_E_ARG     a NULL, or all steps are done
+ *           GFL_E_NONFINITE  a loss or a gradient is NaN or infinite; the text names the images
+ *           GFL_E_IO, GFL_E_FORMAT, GFL_E_UNSUPPORTED, GFL_E_DATA  an image; the text names it
+ *           GFL_E_MEMORY  the maps of this batch do not fit
+ * Threads   as gfl_trainer_create. */
+GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
+
+/* gfl_trainer_sync - make the model detect with what it has learnt.
+ *
+ * Steps change the parameters; detectors run on weights packed from them.  To be called between
+ * the last step and a detector's run; gfl_model_save does not need it.
+ *
+ * Errors    GFL_E_ARG     a NULL */
+GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
+
+/* gfl_trainer_save_state - write what going on later needs beside the weights.
+ *
+ * A safetensors file with the momentum of every parameter, and as metadata the position, the
+ * description, and fingerprints of data and weights.  Save the weights with gfl_model_save at the
+ * same step.
+ *
+ *   path  replaced whole or not at all
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_IO      the file cannot be written
+ *           GFL_E_MEMORY  no room for one tensor */
+GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path);
+
+/* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
+ *
+ * The model must have the weights that were saved with the state, the trainer the same description
+ * (but for loaders) and data; the images' pixels are not compared.  The next step then gives the
+ * bits it would have given.
+ *
+ * Errors    The trainer is as before.
+ *           GFL_E_ARG     a NULL
+ *           GFL_E_IO      the file cannot be read
+ *           GFL_E_FORMAT  it is not a training state, or is damaged
+ *           GFL_E_MISMATCH  another description, data set or network, or weights of another step;
+ *                         the text says what differs
+ *           GFL_E_UNSUPPORTED  written by a newer version
+ *           GFL_E_MEMORY  no room for the momentum twice */
+GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* GFL_H */
+
+#if defined(GFL_INTERNAL) || defined(GFL_IMPLEMENTATION)
+#ifndef GFL_INTERNAL_H
+#define GFL_INTERNAL_H
+
+/* ===============================================================================================
+ * src/core/std.h - the C library and the system for the implementation
+ * ============================================================================================ */
+
+#include <errno.h>
+#include <float.h>
+#include <limits.h>
+#include <locale.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ===============================================================================================
+ * src/core/check.h - return early on failure, and sizes that cannot overflow
+ * ============================================================================================ */
+
+#define GFLI_TRY(call)                                                                             \
+    do {                                                                                           \
+        gfl_status gfli_try_ = (call);                                                             \
+        if (gfli_try_ != GFL_OK) return gfli_try_;                                                 \
+    } while (0)
+
+#if defined(__GNUC__)
+#define GFLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#define GFLI_RESTRICT              __restrict__
+#else
+#define GFLI_PRINTF(text, first)
+#define GFLI_RESTRICT
+#endif
+
+#define GFLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static inline int gfli_min(int a, int b) {
+    return a < b ? a : b;
+}
+
+static inline int gfli_max(int a, int b) {
+    return a > b ? a : b;
+}
+
+static inline int gfli_ceil_div(int a, int b) {
+    return (a + b - 1) / b;
+}
+
+/* *out = a * b, or false when that does not fit. */
+static inline bool gfli_mul(size_t a, size_t b, size_t *out) {
+    *out = a * b;
+    return a == 0 || *out / a == b;
+}
+
+/* ===============================================================================================
+ * src/core/context.h - what the implementation sees of a context: errors, memory, parallel loops
+ * ============================================================================================ */
+
+enum { GFLI_MAX_THREADS = 256 };
+
+typedef struct gfli_pool gfli_pool;
+
+struct gfl_context {
+    gfl_allocator allocator;
+    gfl_logger logger;
+    gfl_parallel parallel;
+    gfli_pool *pool; /* NULL with one thread or the caller's own threads */
+    int n_threads;
+    bool portable;
+    char error[1024];
+};
+
+/* Set the context's error text and return the status, so that a failure is one statement:
+ * return gfli_error(ctx, GFL_E_FORMAT, "%s: ...", path).  ctx may be NULL. */
+gfl_status gfli_error(gfl_context *context, gfl_status status, const char *format, ...)
+    GFLI_PRINTF(3, 4);
+
+/* Put "where: " in front of the text of an error that is being passed on; returns status. */
+gfl_status gfli_error_in(gfl_context *context, gfl_status status, const char *where);
+
+void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...)
+    GFLI_PRINTF(3, 4);
+
+/* 64-byte aligned memory, not cleared; *out is NULL and the error text says how much on failure.
+ * count * size may overflow: that is GFL_E_MEMORY too.  A size of 0 gives a valid pointer. */
+gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const char *what,
+                      void *out_pointer);
+gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const char *what,
+                       void *out_pointer);
+/* Grow *pointer_to_pointer to hold `need` elements, doubling *capacity; contents are kept. */
+gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
+                     size_t size, const char *what);
+/* Make *pointer_to_pointer hold exactly `need` elements or more; contents are lost. */
+gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                        size_t need, size_t size, const char *what);
+void gfli_free(gfl_context *context, void *pointer); /* NULL is allowed */
+gfl_status gfli_strdup(gfl_context *context, const char *text, char **out);
+
+/* fn(arg, task, slot) for every task in 0..n_tasks-1.  Tasks are handed out dynamically, so what a
+ * task computes may depend on its number only; slot < n_threads is for scratch memory. */
+typedef void (*gfli_task)(void *arg, int task, int slot);
+void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *arg);
+
+/* Plain threads with a lock and a signal, for loaders (core/os.c). */
+typedef struct gfli_thread {
+    pthread_t handle;
+    bool running;
+} gfli_thread;
+gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void *(*fn)(void *),
+                             void *arg);
+void gfli_thread_join(gfli_thread *thread);
+
+double gfli_seconds(void); /* monotonic clock */
+
+/* Does this CPU (and the context) allow AVX2 and FMA kernels? */
+bool gfli_has_avx2(const gfl_context *context);
+bool gfli_has_avx512(const gfl_context *context);
+
+/* ===============================================================================================
+ * src/core/rng.h - random numbers by counter: the same draw whatever the order and the threads
+ * ============================================================================================ */
+
+/* A stream is (seed, epoch or 0, item, purpose); the i-th draw of a stream depends on nothing else. */
+typedef struct gfli_rng {
+    uint64_t key, counter;
+} gfli_rng;
+
+gfli_rng gfli_rng_make(uint64_t seed, uint64_t epoch, uint64_t item, uint64_t purpose);
+uint64_t gfli_rng_next(gfli_rng *rng);
+double gfli_rng_uniform(gfli_rng *rng);                 /* [0, 1) */
+int gfli_rng_below(gfli_rng *rng, int n);               /* 0..n-1, unbiased */
+double gfli_rng_normal(gfli_rng *rng);
+
+/* ===============================================================================================
+ * src/core/file.h - the operating system: files that are whole or absent, threads, clock
+ * ============================================================================================ */
+
+/* A file being written under a temporary name beside its own; commit flushes and renames it. */
+typedef struct gfli_file {
+    gfl_context *context;
+    char *path, *temporary;
+    FILE *stream;
+} gfli_file;
+
+gfl_status gfli_file_create(gfl_context *context, const char *path, gfli_file *out);
+gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size);
+gfl_status gfli_file_printf(gfli_file *file, const char *format, ...) GFLI_PRINTF(2, 3);
+gfl_status gfli_file_commit(gfli_file *file);  /* on failure the temporary file is gone */
+void gfli_file_abandon(gfli_file *file);
+
+/* The whole of a file; refuses more than limit bytes.  Free with gfli_free. */
+gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, uint8_t **out, size_t *size);
+
+/* ===============================================================================================
+ * src/core/json.h - a pull parser: a file of any size in constant memory, bounded depth
+ * ============================================================================================ */
+
+typedef enum gfli_json_kind {
+    GFLI_JSON_END,    /* of the enclosing object or array, or of the text */
+    GFLI_JSON_OBJECT, GFLI_JSON_ARRAY, GFLI_JSON_STRING, GFLI_JSON_NUMBER,
+    GFLI_JSON_TRUE, GFLI_JSON_FALSE, GFLI_JSON_NULL
+} gfli_json_kind;
+
+enum { GFLI_JSON_DEPTH = 64 };
+
+/* Reads through a buffer from a file, or from caller's bytes.  The first error sticks: its text is
+ * in the context with file name and line, and every later call answers GFLI_JSON_END. */
+typedef struct gfli_json gfli_json;
+
+gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out);
+gfl_status gfli_json_open_memory(gfl_context *context, const char *text, size_t size, const char *name, gfli_json **out);
+void gfli_json_close(gfli_json *j);
+
+/* The next value (in an object, after the key was taken with gfli_json_key).  OBJECT and ARRAY are
+ * entered; END leaves the array that was being read. */
+gfli_json_kind gfli_json_next(gfli_json *j);
+/* Inside an object: the next key (valid until the next call), or NULL at its end, which leaves it. */
+const char *gfli_json_key(gfli_json *j);
+/* Step over the value that comes next (after a key, or in an array). */
+void gfli_json_skip(gfli_json *j);
+/* Of the value that gfli_json_next just returned. */
+const char *gfli_json_string(gfli_json *j, size_t *length); /* UTF-8, escapes resolved, 0-terminated */
+double gfli_json_number(gfli_json *j);                        /* correctly rounded, any locale */
+bool gfli_json_integer(gfli_json *j, int64_t *out);           /* exact, or false */
+gfl_status gfli_json_status(const gfli_json *j);              /* GFL_OK, or the first error */
+/* An error of the reader's own about the place reached; returns status and makes it stick. */
+gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...) GFLI_PRINTF(3, 4);
+long gfli_json_line(const gfli_json *j);
+
+/* Text for writing: quotes and escapes s into out; returns the length needed without the 0. */
+size_t gfli_json_quote(const char *s, char *out, size_t capacity);
+/* Shortest text that reads back as the same double (locale-proof). */
+void gfli_json_format(double value, char out[32]);
+
+/* ===============================================================================================
+ * src/core/blob.h - safetensors: read with suspicion, write atomically
+ * ============================================================================================ */
+
+typedef enum gfli_dtype {
+    GFLI_F32, GFLI_F16, GFLI_BF16, GFLI_F64, GFLI_I64, GFLI_I32, GFLI_I16, GFLI_I8, GFLI_U8, GFLI_BOOL
+} gfli_dtype;
+
+typedef struct gfli_tensor {
+    char *name;
+    gfli_dtype dtype;
+    int rank; /* 0..8 */
+    int64_t shape[8];
+    size_t count;       /* elements */
+    uint64_t offset;    /* bytes from the start of the file */
+    uint64_t bytes;
+} gfli_tensor;
+
+/* An open file (or caller's bytes): the header is in memory, the data is read on demand. */
+typedef struct gfli_blob {
+    gfl_context *context;
+    char *path;              /* for messages */
+    gfli_tensor *tensors;    /* sorted by name */
+    int n_tensors;
+    char **meta;             /* [2 * n_meta]: key, value */
+    int n_meta;
+    const uint8_t *bytes;    /* or NULL with fd */
+    uint64_t size;
+    int fd;
+} gfli_blob;
+
+gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out);
+gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t size, const char *name, gfli_blob *out);
+void gfli_blob_close(gfli_blob *blob);
+const gfli_tensor *gfli_blob_find(const gfli_blob *blob, const char *name);
+const char *gfli_blob_meta(const gfli_blob *blob, const char *key); /* NULL: absent */
+/* All elements as f32 (from any of the float types), or raw bytes. */
+gfl_status gfli_blob_read_f32(gfli_blob *blob, const gfli_tensor *tensor, float *out);
+gfl_status gfli_blob_read_raw(gfli_blob *blob, const gfli_tensor *tensor, void *out);
+
+/* Writing: declare everything, then the data in the same order; the file appears under its name
+ * (temporary name, fsync, rename) only when finish succeeds. */
+typedef struct gfli_blob_writer gfli_blob_writer;
+gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out);
+gfl_status gfli_blob_put_meta(gfli_blob_writer *w, const char *key, const char *value);
+gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank, const int64_t *shape);
+gfl_status gfli_blob_write(gfli_blob_writer *w, const void *data, size_t bytes); /* in declared order */
+gfl_status gfli_blob_finish(gfli_blob_writer *w); /* frees w, also on failure */
+void gfli_blob_abandon(gfli_blob_writer *w);      /* removes the temporary file; NULL allowed */
+
+float gfli_f16_to_f32(uint16_t h);
+float gfli_bf16_to_f32(uint16_t h);
+
+/* ===============================================================================================
+ * src/core/tensor.h - a map is a pyramid: up to five levels in one allocation
+ * ============================================================================================ */
+
+/* f32, level after level, each [n][h[l]][w[l]][c].  An ordinary feature map has one level. */
+typedef struct gfli_map {
+    float *data;
+    int n, c, levels;
+    int h[GFL_LEVELS], w[GFL_LEVELS];
+} gfli_map;
+
+/* Positions of one level, of the levels before one, of all levels (each counted for all n). */
+static inline size_t gfli_level_points(const gfli_map *m, int level) {
+    return (size_t)m->n * (size_t)m->h[level] * (size_t)m->w[level];
+}
+
+static inline size_t gfli_points_before(const gfli_map *m, int level) {
+    size_t points = 0;
+    for (int l = 0; l < level; l++) points += gfli_level_points(m, l);
+    return points;
+}
+
+static inline size_t gfli_points(const gfli_map *m) {
+    return gfli_points_before(m, m->levels);
+}
+
+static inline size_t gfli_map_floats(const gfli_map *m) {
+    return gfli_points(m) * (size_t)m->c;
+}
+
+/* One level of a pyramid as a map of its own; it shares the memory. */
+static inline gfli_map gfli_map_level(const gfli_map *m, int level) {
+    gfli_map one = *m;
+    one.data = m->data ? m->data + gfli_points_before(m, level) * (size_t)m->c : NULL;
+    one.levels = 1;
+    one.h[0] = m->h[level];
+    one.w[0] = m->w[level];
+    return one;
+}
+
+/* ===============================================================================================
+ * src/core/backend.h - the two tables of operations: inference and training
+ * ============================================================================================ */
+
+/* Everywhere: maps are f32 NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
+ * operation knows shapes, never networks.  Results do not depend on the number of threads. */
+
+enum { GFLI_BACKEND_VERSION = 1 };
+
+typedef struct gfli_conv_shape {
+    int in_c, out_c;
+    int kernel; /* 1, 3 or 7 (square) */
+    int stride, pad;
+    int groups;
+} gfli_conv_shape;
+
+static inline int gfli_conv_out(const gfli_conv_shape *s, int size) {
+    return (size + 2 * s->pad - s->kernel) / s->stride + 1;
+}
+
+static inline size_t gfli_conv_weights(const gfli_conv_shape *s) {
+    return (size_t)s->out_c * (size_t)(s->kernel * s->kernel) * (size_t)(s->in_c / s->groups);
+}
+
+/* From raw logits to boxes, for one image of a batch (spec 6, dialect mmdet). */
+typedef struct gfli_decode_opts {
+    float min_score, nms_iou;
+    int max_per_level, max_detections;
+    int n_classes, n_bins;              /* n_bins = reg_max + 1 */
+    int stride[GFL_LEVELS];
+    int height, width;                  /* resized, without padding: the clip */
+    double scale_x, scale_y;            /* resized / original */
+} gfli_decode_opts;
+
+/* One surviving detection and the location it comes from. */
+typedef struct gfli_decoded {
+    gfl_detection detection;
+    int level, y, x;
+} gfli_decoded;
+
+typedef struct gfli_backend {
+    int version;
+    const char *name;
+
+    /* Bytes of a convolution's weights in the form that conv wants. */
+    size_t (*conv_packed_size)(const gfli_conv_shape *s);
+    /* packed = the weights, each output channel o multiplied by scale[o] (NULL: by 1). */
+    void (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                      const float *scale, void *packed);
+    /* Bytes of scratch that conv wants for an input like x; one scratch serves all calls. */
+    size_t (*conv_scratch)(const gfl_context *context, const gfli_conv_shape *s, const gfli_map *x);
+    /* y = relu?(conv(x) + bias + residual); bias [out_c] or NULL, residual shaped as y or NULL
+     * (it may be y itself).  Every level of x gives the level of y. */
+    void (*conv)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                 const float *bias, const gfli_map *x, const gfli_map *residual, bool relu,
+                 const gfli_map *y, void *scratch);
+
+    /* 3x3, stride 2, padding 1, padding counts as minus infinity. */
+    void (*max_pool)(gfl_context *context, const gfli_map *x, const gfli_map *y);
+    /* y += nearest-upsample(x) to the size of y (spec 2). */
+    void (*upsample_add)(gfl_context *context, const gfli_map *x, const gfli_map *y);
+    /* y = relu(gamma * (x - mean) / sqrt(var + eps) + beta), statistics per image, level and
+     * group; y may be x.  stats [levels][n][groups][2] gets mean and 1/sqrt(var+eps). */
+    void (*group_norm)(gfl_context *context, const gfli_map *x, int groups, float eps,
+                       const float *gamma, const float *beta, const gfli_map *y, float *stats);
+    /* y = scale[level] * x; y may be x. */
+    void (*level_scale)(gfl_context *context, const gfli_map *x, const float *scale,
+                        const gfli_map *y);
+
+    /* Resize u8 pixels of any format to u8 RGB (or BGR) [out_h][out_w][3], OpenCV's bilinear, bit
+     * for bit (spec 7.2).  scratch: gfli resize_scratch bytes. */
+    size_t (*resize_scratch)(const gfl_context *context, int in_w, int in_h, int out_w, int out_h);
+    void (*resize)(gfl_context *context, const gfl_image *image, bool bgr, int out_w, int out_h,
+                   uint8_t *out, void *scratch);
+    /* Image `index` of y = (pixel - mean) / std for u8 [h][w][3], zero to the right and below;
+     * flip mirrors the columns of the image (not of the padding). */
+    void (*normalise)(gfl_context *context, const uint8_t *pixels, int w, int h, const float mean[3],
+                      const float std[3], bool flip, const gfli_map *y, int index);
+
+    /* Detections of image `index` of the batch, best first; returns how many.  out has room for
+     * opts->max_detections.  scratch: decode_scratch bytes. */
+    size_t (*decode_scratch)(const gfli_map *cls, const gfli_decode_opts *opts);
+    int (*decode)(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
+                  const gfli_decode_opts *opts, gfli_decoded *out, void *scratch);
+    /* p [n_bins] = softmax of the n_bins logits; the integral sum k * p[k] is returned. */
+    float (*integral)(const float *logits, int n_bins, float *p);
+} gfli_backend;
+
+extern const gfli_backend gfli_cpu;
+
+/* ---- training -------------------------------------------------------------------------------- */
+
+/* Ground truth of one image, boxes in the resized image's pixels. */
+typedef struct gfli_truth {
+    const float *boxes; /* [n][4] x1 y1 x2 y2 */
+    const int *labels;  /* [n] */
+    int n;
+    int pad_h, pad_w; /* the image's own size, padded to a multiple of 32: the valid cells */
+} gfli_truth;
+
+/* Who is assigned what, in the order of the pyramid's positions (level, image, y, x). */
+typedef struct gfli_assignment {
+    int32_t *gt; /* [points]: index of the image's box, -1 background, -2 outside the valid area */
+    int *n_pos;  /* [n] positives of each image */
+} gfli_assignment;
+
+typedef struct gfli_loss_opts {
+    int n_classes, n_bins;
+    int stride[GFL_LEVELS];
+    /* The two normalisers before their clamps (spec 5.4: N and A); negative: of this batch alone. */
+    double avg_pos, weight_sum;
+} gfli_loss_opts;
+
+typedef struct gfli_losses {
+    double cls[GFL_LEVELS], bbox[GFL_LEVELS], dfl[GFL_LEVELS];
+    double weight_sum;
+    int n_pos;
+} gfli_losses;
+
+typedef struct gfli_train_ops {
+    int version;
+
+    /* dx (=, or += when accumulate) the gradient of conv's input.  packed is made by
+     * conv_grad_pack from the (scaled) weights. */
+    size_t (*conv_grad_packed_size)(const gfli_conv_shape *s);
+    void (*conv_grad_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                           const float *scale, void *packed);
+    size_t (*conv_grad_scratch)(const gfl_context *context, const gfli_conv_shape *s,
+                                const gfli_map *x);
+    void (*conv_grad_input)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                            const gfli_map *dy, bool accumulate, const gfli_map *dx, void *scratch);
+    /* dweight OHWI and dbias [out_c] (or NULL), overwritten; all levels and images summed. */
+    void (*conv_grad_weight)(gfl_context *context, const gfli_conv_shape *s, const gfli_map *x,
+                             const gfli_map *dy, float *dweight, float *dbias, void *scratch);
+    /* dy = y > 0 ? dy : 0, in place. */
+    void (*relu_grad)(gfl_context *context, const gfli_map *y, const gfli_map *dy);
+    /* d (+)= s */
+    void (*add)(gfl_context *context, const gfli_map *s, bool accumulate, const gfli_map *d);
+    /* dx (=/+=): the first maximum in row-major window order gets the gradient. */
+    void (*max_pool_grad)(gfl_context *context, const gfli_map *x, const gfli_map *dy,
+                          bool accumulate, const gfli_map *dx);
+    /* dx (=/+=) sums of dy over the destinations of each source. */
+    void (*upsample_grad)(gfl_context *context, const gfli_map *dy, bool accumulate,
+                          const gfli_map *dx);
+    /* Gradient of relu(group_norm(x)): dy is w.r.t. the output y (after ReLU), dx may be dy.
+     * dgamma, dbeta [c] overwritten.  stats as group_norm wrote them. */
+    size_t (*group_norm_grad_scratch)(const gfl_context *context, const gfli_map *x);
+    void (*group_norm_grad)(gfl_context *context, const gfli_map *x, const gfli_map *y, int groups,
+                            const float *gamma, const float *stats, const gfli_map *dy,
+                            const gfli_map *dx, float *dgamma, float *dbeta, void *scratch);
+    /* dx = scale[l] * dy (dx may be dy), dscale[l] = sum of dy * x (x: the unscaled map). */
+    void (*level_scale_grad)(gfl_context *context, const gfli_map *x, const float *scale,
+                             const gfli_map *dy, const gfli_map *dx, float *dscale);
+
+    /* ATSS (spec 4).  shape: a map that gives n and the levels' sizes; data unused. */
+    size_t (*assign_scratch)(const gfl_context *context, const gfli_map *shape, int max_boxes);
+    void (*assign)(gfl_context *context, const gfli_map *shape, const int stride[GFL_LEVELS],
+                   const gfli_truth *truths, const gfli_assignment *out, void *scratch);
+    /* QFL, GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
+    size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls, const gfli_loss_opts *opts);
+    void (*losses)(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                   const gfli_truth *truths, const gfli_assignment *assigned,
+                   const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
+                   gfli_losses *out, void *scratch);
+
+    /* Sum of squares, in double, in a fixed order. */
+    double (*sum_squares)(gfl_context *context, const float *x, size_t n);
+    /* g' = clip * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v */
+    void (*sgd)(gfl_context *context, float *p, float *v, const float *g, size_t n, double lr,
+                double momentum, double decay, double clip, bool first);
+} gfli_train_ops;
+
+extern const gfli_train_ops gfli_cpu_train;
+
+/* ===============================================================================================
+ * src/cpu/gemm.h - register-blocked matrix kernels, shared by convolution and its gradients
+ * ============================================================================================ */
+
+#if defined(__x86_64__)
+#    define GFLI_AVX2   __attribute__((target("avx2,fma")))
+#    define GFLI_AVX512 __attribute__((target("avx512f,avx2,fma")))
+#endif
+
+/* A panel is GFLI_NR columns of the right matrix, row after row; a tile is GFLI_MR rows of the
+ * result by one or more panels.  Sizes are the same for every instruction set, so that packed
+ * weights are too. */
+enum { GFLI_MR = 6, GFLI_NR = 16, GFLI_MAX_TAPS = 49 };
+
+/* A convolution, or one phase of the gradient of one, as a matrix product whose left matrix is
+ * never stored: row r of it is n_segs runs of seg_len floats of x, zeros where that is padding.
+ * The grid (i, j) of every image gives the rows; row (i, j) begins at x[i * in_step + seg_y]
+ * [j * in_step + seg_x] and goes to y[out_y + i * out_step][out_x + j * out_step]. */
+typedef struct gfli_igemm {
+    int groups, group_in, group_out; /* independent products and their channels */
+    int n_segs, seg_len;
+    int seg_taps; /* neighbours along x that make one run: 1, or more when channels are few */
+    int seg_y[GFLI_MAX_TAPS], seg_x[GFLI_MAX_TAPS];
+    int in_step, out_step, out_y, out_x;
+    const float *packed; /* [groups][panels of group_out][n_segs * seg_len][GFLI_NR] */
+    const float *bias;   /* [y->c] or NULL */
+    const gfli_map *x, *y, *residual;
+    bool relu;
+} gfli_igemm;
+
+size_t gfli_igemm_packed_size(const gfli_igemm *g);
+size_t gfli_igemm_scratch(const gfl_context *context, const gfli_igemm *g);
+void gfli_igemm_run(gfl_context *context, const gfli_igemm *g, void *scratch);
+
+/* The rows of the left matrix, for products of other forms: how many; and of n rows from `first`
+ * on, rows[r / GFLI_MR][segment][r % GFLI_MR] the runs and offsets[r] where y is.  zeros is as
+ * long as a row of x or a run; copies has room for n runs of all segments, each row's rounded up
+ * to gfli_igemm_copy floats.  rows and offsets are filled up to a multiple of GFLI_MR. */
+size_t gfli_igemm_rows(const gfli_igemm *g);
+size_t gfli_igemm_copy(const gfli_igemm *g);
+void gfli_igemm_gather(const gfli_igemm *g, size_t first, int n, const float *zeros,
+                       const float **rows, ptrdiff_t *offsets, float *copies);
+
+/* A convolution as such a product, without its data. */
+void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g);
+
+/* Groups are merged until a panel is full: a block-diagonal matrix wastes less than a thin one. */
+int gfli_merge_groups(int groups, int group_in, int group_out);
+
+/* ===============================================================================================
+ * src/cpu/decode.h - what decoding and suppression share: candidates and their order
+ * ============================================================================================ */
+
+/* The value as rounded to float32: compilers may fuse a product into the sum that takes it, and
+ * whether two boxes overlap by just 0.6 must not depend on that. */
+static inline float gfli_rounded(float value) {
+    volatile float stored = value;
+    return stored;
+}
+
+/* Sorts ascending: higher scores (0..1) first, then lower indices (below 2^34). */
+static inline uint64_t gfli_rank(float score, uint64_t index) {
+    uint32_t bits;
+    memcpy(&bits, &score, sizeof bits);
+    return (uint64_t)(0x3f800000u - bits) << 34 | index;
+}
+
+static inline uint64_t gfli_rank_index(uint64_t rank) {
+    return rank & (((uint64_t)1 << 34) - 1);
+}
+
+static inline float gfli_rank_score(uint64_t rank) {
+    const uint32_t bits = 0x3f800000u - (uint32_t)(rank >> 34);
+    float score;
+    memcpy(&score, &bits, sizeof score);
+    return score;
+}
+
+/* Heaps with the largest rank at the root; sorting takes any order. */
+void gfli_heap_make(uint64_t *ranks, size_t n);
+void gfli_heap_replace(uint64_t *heap, size_t n, uint64_t rank); /* the root is dropped */
+void gfli_sort_ranks(uint64_t *ranks, size_t n);
+
+/* Class-wise suppression of candidates in any order.  keep [max_keep] gets the indices of the
+ * survivors, best first, equal scores by index; returns how many.  ranks [n]; scratch has
+ * GFLI_NMS_FLOATS floats for each of keep's. */
+enum { GFLI_NMS_FLOATS = 6 };
+int gfli_nms(const gfli_decoded *boxes, int n, float iou, int max_keep, int *keep, uint64_t *ranks,
+             float *scratch);
+
+/* The candidates of one image before suppression: level after level (counts [levels]), best first,
+ * decoded and clipped, in pixels of the resized image.  Returns how many.  out and ranks have room
+ * for gfli_max_candidates. */
+size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts, int level);
+int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
+                    const gfli_decode_opts *opts, gfli_decoded *out, int *counts, uint64_t *ranks);
+
+/* ===============================================================================================
+ * src/model/plan.h - a network compiled for an input size: a flat list of steps over maps
+ * ============================================================================================ */
+
+#define GFLI_NORM_EPS 1e-5f /* of batch norm and group norm alike */
+enum { GFLI_GN_GROUPS = 32, GFLI_STAGE_HEAD = 5 };
+
+/* What a step does; one operation of the backend table each. */
+typedef enum gfli_op {
+    GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual) */
+    GFLI_OP_MAX_POOL,     /* out = max pool of in */
+    GFLI_OP_UPSAMPLE_ADD, /* out += upsample(in): out is also read */
+    GFLI_OP_GROUP_NORM,   /* out = relu(group_norm(in)) */
+    GFLI_OP_LEVEL_SCALE   /* out = scale[level] * in */
+} gfli_op;
+
+/* How a parameter starts without a file (spec 1.4, 2, 3). */
+typedef enum gfli_init {
+    GFLI_INIT_ZERO,
+    GFLI_INIT_ONE,
+    GFLI_INIT_KAIMING, /* normal, fan out, gain of ReLU */
+    GFLI_INIT_XAVIER,  /* uniform */
+    GFLI_INIT_NORMAL,  /* standard deviation 0.01 */
+    GFLI_INIT_PRIOR    /* the class logit of probability 0.01 */
+} gfli_init;
+
+/* A parameter of the model as files know it.  Conv weights are kept OHWI, files have OIHW. */
+typedef struct gfli_param {
+    char *name; /* mmdetection's, e.g. backbone.layer1.0.conv1.weight */
+    int rank;
+    int64_t shape[4]; /* OIHW for convolutions */
+    size_t count;
+    float *data;    /* of a model that is not trainable: group norms only, NULL otherwise */
+    bool is_buffer; /* running statistics: no gradient */
+    int stage;      /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
+    bool loaded;    /* from a file; otherwise initialised */
+    gfli_init init;
+} gfli_param;
+
+/* One convolution with what is folded into it; indices into the model's parameters, -1: none. */
+typedef struct gfli_layer {
+    gfli_conv_shape shape;
+    int weight, bias; /* bias: only convolutions without batch norm */
+    int bn_gamma, bn_beta, bn_mean, bn_var;
+    int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */
+    void *packed;          /* of the folded weights */
+    float *folded_bias;    /* [out_c] beta - a * mean, or the bias, or NULL */
+    float *folded_scale;   /* [out_c] a = gamma / sqrt(var + eps); NULL without bn or training */
+    int stage;
+} gfli_layer;
+
+/* A map of the plan.  Views (levels of a pyramid) share the memory of their parent. */
+typedef struct gfli_slot {
+    gfli_map map;     /* data is NULL until the plan is bound to memory */
+    int parent;       /* slot whose level this is, or -1 */
+    int level;        /* of the parent */
+    size_t offset;    /* floats from the start of the workspace (parents only) */
+    int first, last;  /* steps during which the contents matter */
+    const char *name; /* "C3", "P5", "cls_score" and so on, or NULL */
+} gfli_slot;
+
+typedef struct gfli_step {
+    gfli_op op;
+    int in, out, residual; /* slots; residual -1: none */
+    int layer;             /* GFLI_OP_CONV */
+    bool relu;
+    int gamma, beta; /* GFLI_OP_GROUP_NORM: parameters */
+    int scale;       /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
+    int stats;       /* GFLI_OP_GROUP_NORM: floats from the start of the plan's stats */
+    int stage;       /* as gfli_param.stage */
+} gfli_step;
+
+typedef struct gfli_plan {
+    int batch, height, width; /* padded input */
+    bool training;            /* keeps every map; inference reuses memory by liveness */
+    gfli_slot *slots;
+    int n_slots;
+    gfli_step *steps;
+    int n_steps;
+    int input, cls, reg;     /* slots: network input, class logits, scaled box logits (pyramids) */
+    size_t workspace_floats; /* all slots */
+    size_t stats_floats;
+    size_t scratch_bytes;
+    int64_t macs;
+} gfli_plan;
+
+/* ===============================================================================================
+ * src/model/model.h - the model as the implementation sees it
+ * ============================================================================================ */
+
+struct gfl_model {
+    gfl_context *context;
+    const gfli_backend *backend;
+    gfl_arch arch;
+    gfl_preprocess preprocess;
+    gfl_class *classes;
+    gfli_param *params;
+    int n_params;
+    gfli_layer *layers;
+    int n_layers;
+    int scale;                /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
+    float scales[GFL_LEVELS]; /* their values, copied by packing */
+    bool trainable;
+    uint64_t seed; /* of weights that no file gave */
+    gfl_tensor_report *reports;
+    int n_reports;
+};
+
+/* Build the plan of an input size (height and width multiples of 32).  Allocates from context. */
+gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
+                            int width, bool training, gfli_plan *out);
+void gfli_plan_destroy(gfl_context *context, gfli_plan *plan);
+
+/* Give every slot its place in workspace [plan->workspace_floats]. */
+void gfli_plan_bind(gfli_plan *plan, float *workspace);
+
+/* Run one step, or all of them.  stats [plan->stats_floats], scratch [plan->scratch_bytes]. */
+void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
+                    float *stats, void *scratch);
+void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
+                       float *stats, void *scratch);
+
+/* Residual blocks of a depth, stage by stage. */
+typedef struct gfli_depth {
+    int depth;
+    bool bottleneck;
+    int blocks[4];
+} gfli_depth;
+const gfli_depth *gfli_arch_depth(int depth); /* NULL: no such depth */
+/* Channels of stage 1..4: at its output, and inside its blocks. */
+int gfli_stage_out(const gfl_arch *arch, int stage);
+int gfli_stage_width(const gfl_arch *arch, int stage);
+/* Replace zeros by defaults and check every field. */
+gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch *out);
+gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *in,
+                                   gfl_preprocess *out);
+/* "R50", "X101-32x4d": what papers call it. */
+void gfli_arch_name(const gfl_arch *arch, char out[32]);
+
+/* The tables of parameters and layers of model->arch, without data, in a state dict's order. */
+gfl_status gfli_model_describe(gfl_model *model);
+/* One fresh parameter; a function of seed and index alone. */
+void gfli_param_init(gfli_param *param, uint64_t seed, int index);
+
+/* Give parameter index its values. */
+typedef gfl_status (*gfli_fill)(void *arg, gfl_model *model, int index);
+/* Fill and pack everything; a model that is not trainable holds one layer's sources at a time. */
+gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg);
+/* A model with tables but no values; classes NULL: the default names. */
+gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
+                          const gfl_preprocess *preprocess, const gfl_class *classes,
+                          bool trainable, gfl_model **out);
+
+void gfli_clear_reports(gfl_model *model);
+
+/* Fold batch norm and pack every layer from the parameters (all, or those of stage >= first). */
+gfl_status gfli_model_pack(gfl_model *model, int first_stage);
+
+/* The parameter of a name, or -1. */
+int gfli_model_find(const gfl_model *model, const char *name);
+
+/* Size of the resized image (spec 7.2) and of the padded input. */
+void gfli_resized_size(int width, int height, int scale_long, int scale_short, int *out_width,
+                       int *out_height);
+static inline int gfli_pad32(int size) {
+    return (size + 31) / 32 * 32;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* GFL_INTERNAL_H */
+#endif
+
+#ifdef GFL_IMPLEMENTATION
+#ifndef GFL_IMPLEMENTED
+#define GFL_IMPLEMENTED
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ===============================================================================================
+ * src/core/status.c - names of the status codes, and the version
+ * ============================================================================================ */
+
+const char *gfl_status_name(gfl_status status) {
+    switch (status) {
+    case GFL_OK: return "GFL_OK";
+    case GFL_E_ARG: return "GFL_E_ARG";
+    case GFL_E_MEMORY: return "GFL_E_MEMORY";
+    case GFL_E_IO: return "GFL_E_IO";
+    case GFL_E_FORMAT: return "GFL_E_FORMAT";
+    case GFL_E_MISMATCH: return "GFL_E_MISMATCH";
+    case GFL_E_DATA: return "GFL_E_DATA";
+    case GFL_E_DEVICE: return "GFL_E_DEVICE";
+    case GFL_E_NONFINITE: return "GFL_E_NONFINITE";
+    case GFL_E_STOPPED: return "GFL_E_STOPPED";
+    case GFL_E_UNSUPPORTED: return "GFL_E_UNSUPPORTED";
+    }
+    return "unknown status";
+}
+
+int gfl_version(void) {
+    return GFL_VERSION;
+}
+
+/* ===============================================================================================
+ * src/core/os.c - the operating system: threads, clock, CPU features
+ * ============================================================================================ */
+
+double gfli_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+bool gfli_has_avx2(const gfl_context *context) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    return !(context && context->portable) && __builtin_cpu_supports("avx2") &&
+           __builtin_cpu_supports("fma");
+#else
+    (void)context;
+    return false;
+#endif
+}
+
+bool gfli_has_avx512(const gfl_context *context) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    return gfli_has_avx2(context) && __builtin_cpu_supports("avx512f");
+#else
+    (void)context;
+    return false;
+#endif
+}
+
+/* CPUs of the affinity mask, as Linux prints it in hexadecimal; 0 when it does not. */
+static int gfli_affinity_cpus(void) {
+    FILE *f = fopen("/proc/self/status", "r");
+    if (!f) return 0;
+    char line[4096];
+    int n = 0;
+    while (fgets(line, sizeof line, f)) {
+        if (strncmp(line, "Cpus_allowed:", 13) != 0) continue;
+        for (const char *p = line + 13; *p; p++) {
+            int digit = *p >= '0' && *p <= '9'   ? *p - '0'
+                        : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10
+                                                 : 0;
+            for (; digit; digit &= digit - 1) n++;
+        }
+        break;
+    }
+    fclose(f);
+    return n;
+}
+
+/* CPUs' worth of time that the control group grants, rounded up; 0 when it sets no limit. */
+static int gfli_cgroup_cpus(void) {
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (!f) return 0;
+    long quota = 0, period = 0;
+    int fields = fscanf(f, "%ld %ld", &quota, &period);
+    fclose(f);
+    if (fields != 2 || quota <= 0 || period <= 0) return 0;
+    return (int)((quota + period - 1) / period);
+}
+
+static int gfli_available_cpus(void) {
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    int n = online > 0 ? (int)online : 1, affinity = gfli_affinity_cpus();
+    int group = gfli_cgroup_cpus();
+    if (affinity > 0) n = gfli_min(n, affinity);
+    if (group > 0) n = gfli_min(n, group);
+    return gfli_min(n, GFLI_MAX_THREADS);
+}
+
+gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void *(*fn)(void *),
+                             void *arg) {
+    int e = pthread_create(&thread->handle, NULL, fn, arg);
+    thread->running = e == 0;
+    if (e)
+        return gfli_error(context, GFL_E_DEVICE, "a thread could not be started: %s", strerror(e));
+    return GFL_OK;
+}
+
+void gfli_thread_join(gfli_thread *thread) {
+    if (thread->running) pthread_join(thread->handle, NULL);
+    thread->running = false;
+}
+
+/* The pool: the caller's thread works too, so n_threads - 1 are started.  A worker sleeps until
+ * the generation changes; it spins a little before, since a network's steps follow each other
+ * within microseconds. */
+struct gfli_pool {
+    pthread_mutex_t mutex;
+    pthread_cond_t wake, done;
+    gfli_thread threads[GFLI_MAX_THREADS];
+    int n_threads; /* started */
+    gfl_task run;
+    void *arg;
+    int n, next, busy;
+    unsigned generation;
+    bool stop;
+};
+
+enum { GFLI_SPIN = 2000 };
+
+static void gfli_spin_until_changed(const unsigned *value, unsigned old) {
+    for (int i = 0; i < GFLI_SPIN && __atomic_load_n(value, __ATOMIC_ACQUIRE) == old; i++) {
+#if defined(__x86_64__)
+        _mm_pause();
+#endif
+    }
+}
+
+static void *gfli_pool_worker(void *p) {
+    gfli_pool *pool = (gfli_pool *)p;
+    unsigned seen = 0;
+    for (;;) {
+        gfli_spin_until_changed(&pool->generation, seen);
+        pthread_mutex_lock(&pool->mutex);
+        while (pool->generation == seen && !pool->stop)
+            pthread_cond_wait(&pool->wake, &pool->mutex);
+        seen = pool->generation;
+        if (pool->stop) break;
+        while (pool->next < pool->n) {
+            int i = pool->next++;
+            pthread_mutex_unlock(&pool->mutex);
+            pool->run(pool->arg, i);
+            pthread_mutex_lock(&pool->mutex);
+            if (--pool->busy == 0) pthread_cond_signal(&pool->done);
+        }
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    return NULL;
+}
+
+static void gfli_pool_run(void *user, int n, gfl_task task, void *arg) {
+    gfli_pool *pool = (gfli_pool *)user;
+    pthread_mutex_lock(&pool->mutex);
+    pool->run = task;
+    pool->arg = arg;
+    pool->n = pool->busy = n;
+    pool->next = 0;
+    __atomic_store_n(&pool->generation, pool->generation + 1, __ATOMIC_RELEASE);
+    pthread_cond_broadcast(&pool->wake);
+    while (pool->next < pool->n) {
+        int i = pool->next++;
+        pthread_mutex_unlock(&pool->mutex);
+        task(arg, i);
+        pthread_mutex_lock(&pool->mutex);
+        pool->busy--;
+    }
+    while (pool->busy > 0) pthread_cond_wait(&pool->done, &pool->mutex);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void gfli_pool_destroy(gfl_context *context, gfli_pool *pool) {
+    if (!pool) return;
+    pthread_mutex_lock(&pool->mutex);
+    pool->stop = true;
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mutex);
+    for (int i = 0; i < pool->n_threads; i++) gfli_thread_join(&pool->threads[i]);
+    pthread_cond_destroy(&pool->done);
+    pthread_cond_destroy(&pool->wake);
+    pthread_mutex_destroy(&pool->mutex);
+    gfli_free(context, pool);
+}
+
+static gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_pool **out) {
+    gfli_pool *pool;
+    *out = NULL;
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *pool, "the thread pool", &pool));
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    pthread_cond_init(&pool->done, NULL);
+    for (int i = 0; i < n_threads; i++) {
+        gfl_status status =
+            gfli_thread_start(context, &pool->threads[i], gfli_pool_worker, pool);
+        if (status != GFL_OK) {
+            gfli_pool_destroy(context, pool);
+            return status;
+        }
+        pool->n_threads++;
+    }
+    *out = pool;
+    return GFL_OK;
+}
+
+/* The library's own scheduling on top of "run n things": n workers that take tasks by number. */
+typedef struct gfli_loop {
+    gfli_task fn;
+    void *arg;
+    int n_tasks, next;
+} gfli_loop;
+
+static void gfli_loop_worker(void *p, int slot) {
+    gfli_loop *loop = (gfli_loop *)p;
+    int task;
+    while ((task = __atomic_fetch_add(&loop->next, 1, __ATOMIC_RELAXED)) < loop->n_tasks)
+        loop->fn(loop->arg, task, slot);
+}
+
+void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *arg) {
+    gfli_loop loop = {fn, arg, n_tasks, 0};
+    int workers = gfli_min(context->n_threads, n_tasks);
+    if (workers <= 1) {
+        gfli_loop_worker(&loop, 0);
+        return;
+    }
+    context->parallel.run(context->parallel.user, workers, gfli_loop_worker, &loop);
+}
+
+/* ===============================================================================================
+ * src/core/context.c - gfl_context: creation, error text, logging, memory
+ * ============================================================================================ */
+
+gfl_status gfli_error(gfl_context *context, gfl_status status, const char *format, ...) {
+    if (!context) return status;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(context->error, sizeof context->error, format, args);
+    va_end(args);
+    return status;
+}
+
+gfl_status gfli_error_in(gfl_context *context, gfl_status status, const char *where) {
+    char text[sizeof context->error];
+    memcpy(text, context->error, sizeof text);
+    return gfli_error(context, status, "%s: %.900s", where, text);
+}
+
+void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...) {
+    if (!context || !context->logger.log) return;
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    context->logger.log(context->logger.user, level, text);
+}
+
+/* The pointer that the allocator gave stands just before the aligned one. */
+enum { GFLI_ALIGN = 64 };
+
+static void *gfli_align(void *raw) {
+    if (!raw) return NULL;
+    uintptr_t start = (uintptr_t)raw + sizeof(void *);
+    uintptr_t aligned = (start + GFLI_ALIGN - 1) / GFLI_ALIGN * GFLI_ALIGN;
+    ((void **)aligned)[-1] = raw;
+    return (void *)aligned;
+}
+
+gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const char *what,
+                      void *out_pointer) {
+    void *p = NULL;
+    size_t bytes;
+    bool fits = gfli_mul(count, size, &bytes) && bytes <= SIZE_MAX / 2;
+    if (fits)
+        p = gfli_align(context->allocator.alloc(context->allocator.user,
+                                                bytes + GFLI_ALIGN + sizeof(void *)));
+    memcpy(out_pointer, &p, sizeof p);
+    if (p) return GFL_OK;
+    if (!fits)
+        return gfli_error(context, GFL_E_MEMORY, "%s: %zu elements of %zu bytes overflow", what,
+                          count, size);
+    return gfli_error(context, GFL_E_MEMORY, "out of memory: %s wanted %zu bytes", what, bytes);
+}
+
+gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const char *what,
+                       void *out_pointer) {
+    GFLI_TRY(gfli_alloc(context, count, size, what, out_pointer));
+    void *p;
+    memcpy(&p, out_pointer, sizeof p);
+    if (p) memset(p, 0, count * size);
+    return GFL_OK;
+}
+
+void gfli_free(gfl_context *context, void *pointer) {
+    if (pointer) context->allocator.free(context->allocator.user, ((void **)pointer)[-1]);
+}
+
+gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
+                     size_t size, const char *what) {
+    if (need <= *capacity) return GFL_OK;
+    size_t wanted = *capacity < SIZE_MAX / 2 && 2 * *capacity > need ? 2 * *capacity : need;
+    if (wanted < 16) wanted = 16;
+    void *grown, *old;
+    GFLI_TRY(gfli_alloc(context, wanted, size, what, &grown));
+    memcpy(&old, pointer_to_pointer, sizeof old);
+    if (old) memcpy(grown, old, *capacity * size);
+    gfli_free(context, old);
+    memcpy(pointer_to_pointer, &grown, sizeof grown);
+    *capacity = wanted;
+    return GFL_OK;
+}
+
+gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                        size_t need, size_t size, const char *what) {
+    void *old, *none = NULL;
+    memcpy(&old, pointer_to_pointer, sizeof old);
+    if (old && need <= *capacity) return GFL_OK;
+    /* Freed before the larger one is asked for: the two never exist side by side. */
+    gfli_free(context, old);
+    memcpy(pointer_to_pointer, &none, sizeof none);
+    *capacity = 0;
+    GFLI_TRY(gfli_alloc(context, need, size, what, pointer_to_pointer));
+    *capacity = need;
+    return GFL_OK;
+}
+
+gfl_status gfli_strdup(gfl_context *context, const char *text, char **out) {
+    size_t size = strlen(text) + 1;
+    GFLI_TRY(gfli_alloc(context, size, 1, "a text", out));
+    memcpy(*out, text, size);
+    return GFL_OK;
+}
+
+static void *gfli_default_alloc(void *user, size_t size) {
+    (void)user;
+    return malloc(size);
+}
+
+static void gfli_default_free(void *user, void *p) {
+    (void)user;
+    free(p);
+}
+
+static gfl_status gfli_context_start_threads(gfl_context *context, const gfl_context_desc *desc) {
+    context->n_threads = desc->n_threads ? desc->n_threads : gfli_available_cpus();
+    context->parallel = desc->parallel;
+    if (context->parallel.run || context->n_threads == 1) return GFL_OK;
+    GFLI_TRY(gfli_pool_create(context, context->n_threads - 1, &context->pool));
+    context->parallel.run = gfli_pool_run;
+    context->parallel.user = context->pool;
+    return GFL_OK;
+}
+
+gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
+    if (!out) return GFL_E_ARG;
+    *out = NULL;
+    gfl_context_desc d;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!d.allocator.alloc != !d.allocator.free) return GFL_E_ARG;
+    if (d.n_threads < 0 || d.n_threads > GFLI_MAX_THREADS) return GFL_E_ARG;
+    if (d.device != GFL_DEVICE_CPU) return GFL_E_DEVICE;
+    if (!d.allocator.alloc) {
+        d.allocator.alloc = gfli_default_alloc;
+        d.allocator.free = gfli_default_free;
+    }
+    gfl_context boot;
+    memset(&boot, 0, sizeof boot);
+    boot.allocator = d.allocator;
+    gfl_context *context;
+    GFLI_TRY(gfli_calloc(&boot, 1, sizeof *context, "the context", &context));
+    context->allocator = d.allocator;
+    context->logger = d.logger;
+    context->portable = d.portable != 0;
+    gfl_status status = gfli_context_start_threads(context, &d);
+    if (status != GFL_OK) {
+        gfl_context_destroy(context);
+        return status;
+    }
+    *out = context;
+    return GFL_OK;
+}
+
+void gfl_context_destroy(gfl_context *context) {
+    if (!context) return;
+    gfli_pool_destroy(context, context->pool);
+    gfl_context copy = *context; /* the allocator must outlive the context's own memory */
+    gfli_free(&copy, context);
+}
+
+const char *gfl_context_error(const gfl_context *context) {
+    return context ? context->error : "";
+}
+
+int gfl_context_threads(const gfl_context *context) {
+    return context ? context->n_threads : 0;
+}
+
+/* ===============================================================================================
+ * src/core/rng.c - random numbers by counter
+ * ============================================================================================ */
+
+/* Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014: the finaliser
+ * of SplitMix64, a bijection of 64 bits in which every input bit reaches every output bit. */
+static uint64_t gfli_mix64(uint64_t x) {
+    x += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+gfli_rng gfli_rng_make(uint64_t seed, uint64_t epoch, uint64_t item, uint64_t purpose) {
+    gfli_rng rng;
+    rng.key = gfli_mix64(gfli_mix64(gfli_mix64(gfli_mix64(seed) ^ epoch) ^ item) ^ purpose);
+    rng.counter = 0;
+    return rng;
+}
+
+uint64_t gfli_rng_next(gfli_rng *rng) {
+    return gfli_mix64(rng->key ^ gfli_mix64(rng->counter++));
+}
+
+double gfli_rng_uniform(gfli_rng *rng) {
+    return (double)(gfli_rng_next(rng) >> 11) * 0x1p-53;
+}
+
+int gfli_rng_below(gfli_rng *rng, int n) {
+    uint64_t range = (uint64_t)n, limit = UINT64_MAX - UINT64_MAX % range, x;
+    do {
+        x = gfli_rng_next(rng);
+    } while (x >= limit);
+    return (int)(x % range);
+}
+
+/* Box and Muller, "A Note on the Generation of Random Normal Deviates", 1958. */
+double gfli_rng_normal(gfli_rng *rng) {
+    double u = 1.0 - gfli_rng_uniform(rng), v = gfli_rng_uniform(rng);
+    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+}
+
+/* ===============================================================================================
+ * src/core/file.c - files that are whole or absent
+ * ============================================================================================ */
+
+static gfl_status gfli_file_error(gfl_context *context, const char *path, const char *what, int e) {
+    return gfli_error(context, GFL_E_IO, "%s: %s: %s", path, what, strerror(e));
+}
+
+/* Length of the folder part of a path, with its slash; 0 when there is none. */
+static size_t gfli_folder_length(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? (size_t)(slash - path) + 1 : 0;
+}
+
+/* Where a chain of symbolic links ends: renaming onto a link would replace the link and leave the
+ * file it names as it was. */
+static gfl_status gfli_file_follow(gfl_context *context, const char *path, char **out) {
+    GFLI_TRY(gfli_strdup(context, path, out));
+    for (int hop = 0; hop < 16; hop++) {
+        char target[4096];
+        ssize_t n = readlink(*out, target, sizeof target - 1);
+        if (n <= 0) return GFL_OK;
+        target[n] = 0;
+        size_t folder = target[0] == '/' ? 0 : gfli_folder_length(*out);
+        char *next;
+        gfl_status status = gfli_alloc(context, folder + (size_t)n + 1, 1, "a path", &next);
+        if (status == GFL_OK) {
+            memcpy(next, *out, folder);
+            memcpy(next + folder, target, (size_t)n + 1);
+        }
+        gfli_free(context, *out);
+        *out = next;
+        GFLI_TRY(status);
+    }
+    return GFL_OK;
+}
+
+static void gfli_file_release(gfli_file *file) {
+    gfli_free(file->context, file->path);
+    gfli_free(file->context, file->temporary);
+    memset(file, 0, sizeof *file);
+}
+
+/* A name of its own beside the target: another process, or another thread of this one, may be
+ * writing the same file at the same time. */
+static gfl_status gfli_file_open_temporary(gfli_file *file, mode_t mode) {
+    size_t size = strlen(file->path) + 48;
+    GFLI_TRY(gfli_alloc(file->context, size, 1, "a path", &file->temporary));
+    int fd = -1;
+    for (int i = 0; i < 1000 && fd < 0; i++) {
+        snprintf(file->temporary, size, "%s.%ld-%d.tmp", file->path, (long)getpid(), i);
+        fd = open(file->temporary, O_CREAT | O_EXCL | O_WRONLY, 0666);
+        if (fd < 0 && errno != EEXIST) break;
+    }
+    if (fd < 0) return gfli_file_error(file->context, file->path, "cannot be created", errno);
+    int e = mode && fchmod(fd, mode & 07777) ? errno : 0;
+    if (e == 0 || e == EPERM) {
+        file->stream = fdopen(fd, "wb");
+        if (file->stream) return GFL_OK;
+        e = errno;
+    }
+    close(fd);
+    unlink(file->temporary);
+    return gfli_file_error(file->context, file->path, "cannot be created", e);
+}
+
+gfl_status gfli_file_create(gfl_context *context, const char *path, gfli_file *out) {
+    memset(out, 0, sizeof *out);
+    if (!path || !*path) return gfli_error(context, GFL_E_ARG, "a file to write has no name");
+    out->context = context;
+    struct stat info;
+    gfl_status status = gfli_file_follow(context, path, &out->path);
+    if (status != GFL_OK) {
+        memset(out, 0, sizeof *out);
+        return status;
+    }
+    bool exists = stat(out->path, &info) == 0;
+    if (exists && S_ISDIR(info.st_mode)) {
+        status = gfli_file_error(context, path, "cannot be created", EISDIR);
+    } else if (exists && !S_ISREG(info.st_mode)) {
+        /* A pipe or a device: nothing can be put in its place. */
+        out->stream = fopen(out->path, "wb");
+        if (!out->stream) status = gfli_file_error(context, path, "cannot be opened", errno);
+    } else {
+        status = gfli_file_open_temporary(out, exists ? info.st_mode : 0);
+    }
+    if (status != GFL_OK) gfli_file_release(out);
+    return status;
+}
+
+gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size) {
+    if (size == 0 || fwrite(data, 1, size, file->stream) == size) return GFL_OK;
+    return gfli_file_error(file->context, file->path, "cannot be written", errno);
+}
+
+gfl_status gfli_file_printf(gfli_file *file, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    int n = vfprintf(file->stream, format, args);
+    va_end(args);
+    if (n >= 0) return GFL_OK;
+    return gfli_file_error(file->context, file->path, "cannot be written", errno);
+}
+
+/* The name, too, must survive a loss of power.  File systems that cannot do it are left alone. */
+static void gfli_folder_sync(gfl_context *context, const char *path) {
+    size_t n = gfli_folder_length(path);
+    char *folder;
+    if (gfli_alloc(context, n + 2, 1, "a path", &folder) != GFL_OK) return;
+    memcpy(folder, n ? path : ".", n ? n : 1);
+    folder[n ? n : 1] = 0;
+    int fd = open(folder, O_RDONLY);
+    gfli_free(context, folder);
+    if (fd < 0) return;
+    (void)!fsync(fd);
+    close(fd);
+}
+
+gfl_status gfli_file_commit(gfli_file *file) {
+    gfl_status status = GFL_OK;
+    bool failed_before = ferror(file->stream) != 0;
+    int e = fflush(file->stream) ? errno : failed_before ? EIO : 0;
+    if (!e && file->temporary && fsync(fileno(file->stream))) e = errno;
+    if (fclose(file->stream) && !e) e = errno;
+    if (!e && file->temporary && rename(file->temporary, file->path)) e = errno;
+    if (e) {
+        status = gfli_file_error(file->context, file->path,
+                                 file->temporary ? "cannot be written, and is as it was before"
+                                                 : "cannot be written",
+                                 e);
+        if (file->temporary) unlink(file->temporary);
+    } else if (file->temporary) {
+        gfli_folder_sync(file->context, file->path);
+    }
+    gfli_file_release(file);
+    return status;
+}
+
+void gfli_file_abandon(gfli_file *file) {
+    if (!file->stream) return;
+    fclose(file->stream);
+    if (file->temporary) unlink(file->temporary);
+    gfli_file_release(file);
+}
+
+gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, uint8_t **out,
+                          size_t *size) {
+    *out = NULL;
+    *size = 0;
+    FILE *f = fopen(path, "rb");
+    if (!f) return gfli_file_error(context, path, "cannot be opened", errno);
+    struct stat info;
+    size_t n = 0, capacity = 0, first = 65536;
+    bool regular = fstat(fileno(f), &info) == 0 && S_ISREG(info.st_mode) && info.st_size >= 0;
+    if (regular && (uint64_t)info.st_size <= limit) first = (size_t)info.st_size + 1;
+    gfl_status status = GFL_OK;
+    uint8_t *bytes = NULL;
+    if (regular && (uint64_t)info.st_size > limit)
+        status = gfli_error(context, GFL_E_FORMAT, "%s: larger than %zu bytes", path, limit);
+    /* One byte more than the file has: its end is seen without another round. */
+    while (status == GFL_OK) {
+        status = gfli_grow(context, &bytes, &capacity, n ? n + 1 : first, 1, path);
+        if (status != GFL_OK) break;
+        size_t got = fread(bytes + n, 1, capacity - n, f);
+        n += got;
+        if (ferror(f)) status = gfli_file_error(context, path, "cannot be read", errno);
+        if (status == GFL_OK && n > limit)
+            status = gfli_error(context, GFL_E_FORMAT, "%s: larger than %zu bytes", path, limit);
+        if (n < capacity) break;
+    }
+    fclose(f);
+    if (status != GFL_OK) {
+        gfli_free(context, bytes);
+        return status;
+    }
+    *out = bytes;
+    *size = n;
+    return GFL_OK;
+}
+
+/* ===============================================================================================
+ * src/core/json.c - a pull parser for JSON of any size
+ * ============================================================================================ */
+
+enum { GFLI_JSON_BUFFER = 1 << 16, GFLI_JSON_TOKEN = 1 << 24 };
+
+struct gfli_json {
+    gfl_context *context;
+    FILE *file; /* NULL: text in memory */
+    char *name;
+    unsigned char *buffer; /* of the file */
+    const unsigned char *at, *end;
+    long line;
+    char stack[GFLI_JSON_DEPTH]; /* '{' or '[' */
+    int depth;
+    bool comma;   /* the container has an item already, so the next needs a comma */
+    bool started; /* the one value of the text has begun */
+    bool keyed;   /* a key was taken, its value comes next */
+    char *token;  /* the last string or number, 0-terminated */
+    size_t length, capacity;
+    gfl_status status;
+};
+
+gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...) {
+    if (j->status != GFL_OK) return j->status;
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    j->status = gfli_error(j->context, status, "%s:%ld: %s", j->name, j->line, text);
+    return j->status;
+}
+
+static void gfli_json_bad(gfli_json *j, const char *what) {
+    gfli_json_error(j, GFL_E_FORMAT, "%s", what);
+}
+
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+static bool gfli_json_fill(gfli_json *j) {
+    if (!j->file) return false;
+    size_t n = fread(j->buffer, 1, GFLI_JSON_BUFFER, j->file);
+    if (!n && ferror(j->file)) gfli_json_error(j, GFL_E_IO, "reading failed: %s", strerror(errno));
+    j->at = j->buffer;
+    j->end = j->buffer + n;
+    return n > 0;
+}
+
+/* The next byte without taking it, or -1 at the end. */
+static inline int gfli_json_peek(gfli_json *j) {
+    if (j->at == j->end && !gfli_json_fill(j)) return -1;
+    return *j->at;
+}
+
+static int gfli_json_skip_space(gfli_json *j) {
+    for (;;) {
+        int c = gfli_json_peek(j);
+        if (c == '\n') j->line++;
+        else if (c != ' ' && c != '\t' && c != '\r') return c;
+        j->at++;
+    }
+}
+
+static bool gfli_json_push(gfli_json *j, int c) {
+    if (j->length + 1 >= j->capacity) {
+        if (j->length > GFLI_JSON_TOKEN) {
+            gfli_json_bad(j, "a text is longer than 16 MiB");
+            return false;
+        }
+        gfl_status status =
+            gfli_grow(j->context, &j->token, &j->capacity, j->length + 256, 1, "a JSON text");
+        if (status != GFL_OK) {
+            j->status = status;
+            return false;
+        }
+    }
+    j->token[j->length++] = (char)c;
+    return true;
+}
+
+/* ---- strings --------------------------------------------------------------------------------- */
+
+static bool gfli_json_push_utf8(gfli_json *j, unsigned code) {
+    if (code < 0x80) return gfli_json_push(j, (int)code);
+    if (code < 0x800)
+        return gfli_json_push(j, (int)(0xC0 | code >> 6)) &&
+               gfli_json_push(j, (int)(0x80 | (code & 63)));
+    if (code < 0x10000)
+        return gfli_json_push(j, (int)(0xE0 | code >> 12)) &&
+               gfli_json_push(j, (int)(0x80 | (code >> 6 & 63))) &&
+               gfli_json_push(j, (int)(0x80 | (code & 63)));
+    return gfli_json_push(j, (int)(0xF0 | code >> 18)) &&
+           gfli_json_push(j, (int)(0x80 | (code >> 12 & 63))) &&
+           gfli_json_push(j, (int)(0x80 | (code >> 6 & 63))) &&
+           gfli_json_push(j, (int)(0x80 | (code & 63)));
+}
+
+static int gfli_hex_digit(int c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+/* Four hexadecimal digits, or -1. */
+static int gfli_json_hex4(gfli_json *j) {
+    int code = 0;
+    for (int i = 0; i < 4; i++) {
+        int digit = gfli_hex_digit(gfli_json_peek(j));
+        if (digit < 0) return -1;
+        code = code * 16 + digit;
+        j->at++;
+    }
+    return code;
+}
+
+static void gfli_json_escape_u(gfli_json *j) {
+    int high = gfli_json_hex4(j), low = 0;
+    bool pair = high >= 0xD800 && high < 0xDC00;
+    if (pair) {
+        bool follows = gfli_json_peek(j) == '\\' && (j->at++, gfli_json_peek(j) == 'u');
+        if (follows) j->at++;
+        low = follows ? gfli_json_hex4(j) : -1;
+    }
+    if (high < 0 || (high >= 0xDC00 && high < 0xE000) || (pair && (low < 0xDC00 || low > 0xDFFF))) {
+        gfli_json_bad(j, "a \\u escape is not four hexadecimal digits of a character");
+    } else if (pair) {
+        gfli_json_push_utf8(j, 0x10000u + (((unsigned)high & 0x3FF) << 10 | ((unsigned)low & 0x3FF)));
+    } else if (high == 0) {
+        gfli_json_bad(j, "a text contains the character 0");
+    } else {
+        gfli_json_push_utf8(j, (unsigned)high);
+    }
+}
+
+static void gfli_json_escape(gfli_json *j) {
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    int c = gfli_json_peek(j);
+    if (c >= 0) j->at++;
+    const char *found = c > 0 ? strchr(from, c) : NULL;
+    if (c == 'u') gfli_json_escape_u(j);
+    else if (found) gfli_json_push(j, to[found - from]);
+    else gfli_json_bad(j, "a text contains an unknown escape");
+}
+
+/* A sequence of several bytes: shortest form, no surrogate, at most U+10FFFF. */
+static void gfli_json_utf8(gfli_json *j, int first) {
+    int more = first >= 0xC2 && first < 0xE0   ? 1
+               : first >= 0xE0 && first < 0xF0 ? 2
+               : first >= 0xF0 && first < 0xF5 ? 3
+                                               : 0;
+    int low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
+    int high = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
+    bool good = more > 0 && gfli_json_push(j, first);
+    for (int i = 0; good && i < more; i++) {
+        int c = gfli_json_peek(j);
+        good = c >= low && c <= high && gfli_json_push(j, c);
+        if (good) j->at++;
+        low = 0x80;
+        high = 0xBF;
+    }
+    if (!good) gfli_json_bad(j, "a text is not UTF-8");
+}
+
+/* After the opening quote. */
+static void gfli_json_read_string(gfli_json *j) {
+    j->length = 0;
+    while (j->status == GFL_OK) {
+        int c = gfli_json_peek(j);
+        if (c < 0) {
+            gfli_json_bad(j, "the file ends inside a text");
+            return;
+        }
+        j->at++;
+        if (c == '"') break;
+        if (c == '\\') gfli_json_escape(j);
+        else if (c < 0x20) gfli_json_bad(j, "a text contains an unescaped control character");
+        else if (c < 0x80) gfli_json_push(j, c);
+        else gfli_json_utf8(j, c);
+    }
+    if (gfli_json_push(j, 0)) j->length--;
+}
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+static bool gfli_json_digits(gfli_json *j) {
+    bool any = false;
+    for (;;) {
+        int c = gfli_json_peek(j);
+        if (c < '0' || c > '9') return any;
+        if (!gfli_json_push(j, c)) return false;
+        j->at++;
+        any = true;
+    }
+}
+
+static bool gfli_json_take(gfli_json *j, int c) {
+    if (gfli_json_peek(j) != c) return false;
+    j->at++;
+    return gfli_json_push(j, c);
+}
+
+static void gfli_json_read_number(gfli_json *j) {
+    j->length = 0;
+    gfli_json_take(j, '-');
+    bool good = gfli_json_take(j, '0') || gfli_json_digits(j);
+    if (good && gfli_json_take(j, '.')) good = gfli_json_digits(j);
+    if (good && (gfli_json_take(j, 'e') || gfli_json_take(j, 'E'))) {
+        if (!gfli_json_take(j, '-')) gfli_json_take(j, '+');
+        good = gfli_json_digits(j);
+    }
+    int c = gfli_json_peek(j);
+    if (!good || (c >= '0' && c <= '9') || c == '.' || (c >= 'a' && c <= 'z') || c == '-')
+        gfli_json_bad(j, "not a number as JSON writes it");
+    if (j->length > 400) gfli_json_bad(j, "a number has more than 400 characters");
+    if (gfli_json_push(j, 0)) j->length--;
+}
+
+/* strtod wants the locale's decimal point. */
+static double gfli_strtod(const char *text) {
+    char copy[512], *end;
+    double value = strtod(text, &end);
+    if (!*end) return value;
+    const char *point = localeconv()->decimal_point;
+    const char *dot = strchr(text, '.');
+    size_t before = dot ? (size_t)(dot - text) : 0, n = strlen(text), extra = strlen(point);
+    if (!dot || n + extra >= sizeof copy) return value;
+    memcpy(copy, text, before);
+    memcpy(copy + before, point, extra);
+    memcpy(copy + before + extra, dot + 1, n - before);
+    return strtod(copy, NULL);
+}
+
+/* Clinger's fast path: a mantissa under 2^53 times or by a power of ten that is exact. */
+static double gfli_parse_double(const char *text) {
+    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                    1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    const char *p = text;
+    bool negative = *p == '-';
+    uint64_t mantissa = 0;
+    int digits = 0, scale = 0;
+    if (negative) p++;
+    for (; *p >= '0' && *p <= '9'; p++) {
+        mantissa = mantissa * 10 + (uint64_t)(*p - '0');
+        digits += mantissa != 0;
+        if (digits > 18) return gfli_strtod(text);
+    }
+    if (*p == '.') {
+        for (p++; *p >= '0' && *p <= '9'; p++) {
+            mantissa = mantissa * 10 + (uint64_t)(*p - '0');
+            digits += mantissa != 0;
+            scale--;
+            if (digits > 18 || scale < -22) return gfli_strtod(text);
+        }
+    }
+    if (*p || mantissa >> 53) return gfli_strtod(text);
+    double value = (double)mantissa / powers[-scale];
+    return negative ? -value : value;
+}
+
+double gfli_json_number(gfli_json *j) {
+    return j->status == GFL_OK ? gfli_parse_double(j->token) : 0.0;
+}
+
+bool gfli_json_integer(gfli_json *j, int64_t *out) {
+    *out = 0;
+    if (j->status != GFL_OK) return false;
+    const char *p = j->token;
+    bool negative = *p == '-';
+    if (negative) p++;
+    uint64_t value = 0, limit = negative ? (uint64_t)INT64_MAX + 1 : (uint64_t)INT64_MAX;
+    for (; *p >= '0' && *p <= '9'; p++) {
+        uint64_t digit = (uint64_t)(*p - '0');
+        if (value > (limit - digit) / 10) return false;
+        value = value * 10 + digit;
+    }
+    if (*p) { /* 7.0 and 7e0 are whole too, but only where a double is exact */
+        double d = gfli_parse_double(j->token);
+        if (!(fabs(d) < 9007199254740992.0) || floor(d) != d) return false;
+        *out = (int64_t)d;
+        return true;
+    }
+    *out = negative ? (int64_t)(0 - value) : (int64_t)value;
+    return true;
+}
+
+const char *gfli_json_string(gfli_json *j, size_t *length) {
+    if (length) *length = j->status == GFL_OK ? j->length : 0;
+    return j->status == GFL_OK ? j->token : "";
+}
+
+/* ---- structure ------------------------------------------------------------------------------- */
+
+static gfli_json_kind gfli_json_word(gfli_json *j, const char *word, gfli_json_kind kind) {
+    for (const char *p = word; *p; p++, j->at++) {
+        if (gfli_json_peek(j) == *p) continue;
+        gfli_json_bad(j, "expected a value");
+        return GFLI_JSON_END;
+    }
+    return kind;
+}
+
+static gfli_json_kind gfli_json_enter(gfli_json *j, int c, gfli_json_kind kind) {
+    if (j->depth == GFLI_JSON_DEPTH) {
+        gfli_json_bad(j, "nested more than 64 deep");
+        return GFLI_JSON_END;
+    }
+    j->at++;
+    j->stack[j->depth++] = (char)c;
+    j->comma = false;
+    return kind;
+}
+
+static gfli_json_kind gfli_json_leave(gfli_json *j) {
+    j->at++;
+    j->depth--;
+    j->comma = true;
+    return GFLI_JSON_END;
+}
+
+static gfli_json_kind gfli_json_value(gfli_json *j, int c) {
+    gfli_json_kind kind = GFLI_JSON_END;
+    j->keyed = false;
+    if (c == '{') return gfli_json_enter(j, c, GFLI_JSON_OBJECT);
+    if (c == '[') return gfli_json_enter(j, c, GFLI_JSON_ARRAY);
+    if (c == '"') {
+        j->at++;
+        gfli_json_read_string(j);
+        kind = GFLI_JSON_STRING;
+    } else if (c == '-' || (c >= '0' && c <= '9')) {
+        gfli_json_read_number(j);
+        kind = GFLI_JSON_NUMBER;
+    } else if (c == 't') {
+        kind = gfli_json_word(j, "true", GFLI_JSON_TRUE);
+    } else if (c == 'f') {
+        kind = gfli_json_word(j, "false", GFLI_JSON_FALSE);
+    } else if (c == 'n') {
+        kind = gfli_json_word(j, "null", GFLI_JSON_NULL);
+    } else {
+        gfli_json_bad(j, c < 0 ? "the file ends where a value is expected" : "expected a value");
+    }
+    j->comma = true;
+    return j->status == GFL_OK ? kind : GFLI_JSON_END;
+}
+
+/* The comma between items; returns the first byte of the item, or -1 after an error. */
+static int gfli_json_separator(gfli_json *j, int c) {
+    if (!j->comma) return c;
+    if (c != ',') {
+        gfli_json_bad(j, c < 0 ? "the file ends inside an object or array"
+                               : "expected a comma or the end of the object or array");
+        return -1;
+    }
+    j->at++;
+    c = gfli_json_skip_space(j);
+    if (c == ']' || c == '}') gfli_json_bad(j, "a comma before the end of an object or array");
+    return c;
+}
+
+gfli_json_kind gfli_json_next(gfli_json *j) {
+    if (j->status != GFL_OK) return GFLI_JSON_END;
+    int c = gfli_json_skip_space(j);
+    if (j->depth == 0) {
+        if (!j->started) {
+            j->started = true;
+            return gfli_json_value(j, c);
+        }
+        if (c >= 0) gfli_json_bad(j, "something follows the end of the JSON value");
+        return GFLI_JSON_END;
+    }
+    if (j->stack[j->depth - 1] == '{') {
+        if (!j->keyed) gfli_json_bad(j, "expected a key");
+        return j->status == GFL_OK ? gfli_json_value(j, c) : GFLI_JSON_END;
+    }
+    if (c == ']') return gfli_json_leave(j);
+    c = gfli_json_separator(j, c);
+    return j->status == GFL_OK ? gfli_json_value(j, c) : GFLI_JSON_END;
+}
+
+const char *gfli_json_key(gfli_json *j) {
+    if (j->status != GFL_OK || j->depth == 0) return NULL;
+    int c = gfli_json_skip_space(j);
+    if (c == '}') {
+        gfli_json_leave(j);
+        return NULL;
+    }
+    c = gfli_json_separator(j, c);
+    if (j->status != GFL_OK) return NULL;
+    if (c != '"') {
+        gfli_json_bad(j, c < 0 ? "the file ends inside an object" : "expected a key in quotes");
+        return NULL;
+    }
+    j->at++;
+    gfli_json_read_string(j);
+    if (j->status == GFL_OK && gfli_json_skip_space(j) != ':')
+        gfli_json_bad(j, "expected a colon after a key");
+    if (j->status != GFL_OK) return NULL;
+    j->at++;
+    j->keyed = true;
+    return j->token;
+}
+
+void gfli_json_skip(gfli_json *j) {
+    const int depth = j->depth;
+    gfli_json_kind kind = gfli_json_next(j);
+    if (kind != GFLI_JSON_OBJECT && kind != GFLI_JSON_ARRAY) return;
+    while (j->status == GFL_OK && j->depth > depth) {
+        if (j->stack[j->depth - 1] == '{') {
+            if (gfli_json_key(j)) gfli_json_next(j);
+        } else {
+            gfli_json_next(j);
+        }
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static gfl_status gfli_json_make(gfl_context *context, const char *name, gfli_json **out) {
+    *out = NULL;
+    gfli_json *j;
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *j, "a JSON reader", &j));
+    j->context = context;
+    j->line = 1;
+    gfl_status status = gfli_strdup(context, name, &j->name);
+    if (status == GFL_OK)
+        status = gfli_grow(context, &j->token, &j->capacity, 256, 1, "a JSON reader");
+    if (status != GFL_OK) {
+        gfli_json_close(j);
+        return status;
+    }
+    j->token[0] = 0;
+    *out = j;
+    return GFL_OK;
+}
+
+/* A byte-order mark is what some editors put first; it means nothing in UTF-8. */
+static void gfli_json_skip_mark(gfli_json *j) {
+    if (gfli_json_peek(j) == 0xEF && j->end - j->at >= 3 && j->at[1] == 0xBB && j->at[2] == 0xBF)
+        j->at += 3;
+}
+
+gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out) {
+    *out = NULL;
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return gfli_error(context, GFL_E_IO, "%s cannot be opened: %s", path, strerror(errno));
+    gfli_json *j;
+    gfl_status status = gfli_json_make(context, path, &j);
+    if (status == GFL_OK) {
+        status = gfli_alloc(context, GFLI_JSON_BUFFER, 1, "a JSON reader", &j->buffer);
+        if (status != GFL_OK) gfli_json_close(j);
+    }
+    if (status != GFL_OK) {
+        fclose(file);
+        return status;
+    }
+    j->file = file;
+    gfli_json_skip_mark(j);
+    *out = j;
+    return GFL_OK;
+}
+
+gfl_status gfli_json_open_memory(gfl_context *context, const char *text, size_t size,
+                                 const char *name, gfli_json **out) {
+    GFLI_TRY(gfli_json_make(context, name, out));
+    (*out)->at = (const unsigned char *)text;
+    (*out)->end = (const unsigned char *)text + size;
+    gfli_json_skip_mark(*out);
+    return GFL_OK;
+}
+
+void gfli_json_close(gfli_json *j) {
+    if (!j) return;
+    gfl_context *context = j->context;
+    if (j->file) fclose(j->file);
+    gfli_free(context, j->buffer);
+    gfli_free(context, j->token);
+    gfli_free(context, j->name);
+    gfli_free(context, j);
+}
+
+gfl_status gfli_json_status(const gfli_json *j) {
+    return j->status;
+}
+
+long gfli_json_line(const gfli_json *j) {
+    return j->line;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+size_t gfli_json_quote(const char *s, char *out, size_t capacity) {
+    size_t n = 0;
+    char piece[8];
+    for (int part = 0; part < 3; part++) { /* quote, contents, quote */
+        for (const char *p = part == 1 ? s : "\""; *p; p++) {
+            unsigned char c = (unsigned char)*p;
+            if (part == 1 && (c == '"' || c == '\\')) snprintf(piece, sizeof piece, "\\%c", c);
+            else if (c < 0x20) snprintf(piece, sizeof piece, "\\u%04x", c);
+            else snprintf(piece, sizeof piece, "%c", c);
+            for (const char *q = piece; *q; q++, n++)
+                if (n + 1 < capacity) out[n] = *q;
+        }
+    }
+    if (capacity) out[n < capacity ? n : capacity - 1] = 0;
+    return n;
+}
+
+void gfli_json_format(double value, char out[32]) {
+    if (!(fabs(value) <= DBL_MAX)) { /* JSON has neither NaN nor infinity */
+        snprintf(out, 32, "null");
+        return;
+    }
+    const char *point = localeconv()->decimal_point;
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(out, 32, "%.*g", digits, value);
+        char *found = strcmp(point, ".") != 0 ? strstr(out, point) : NULL;
+        if (found) {
+            *found = '.';
+            memmove(found + 1, found + strlen(point), strlen(found + strlen(point)) + 1);
+        }
+        if (gfli_parse_double(out) == value) return;
+    }
+}
+
+/* ===============================================================================================
+ * src/core/blob.c - safetensors: reading and writing
+ * ============================================================================================ */
+
+enum { GFLI_BLOB_HEADER_MAX = 100 << 20, GFLI_BLOB_TENSORS_MAX = 1 << 20 };
+
+static const struct {
+    const char *name;
+    int bytes;
+} gfli_dtypes[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8},
+                   {"I32", 4}, {"I16", 2}, {"I8", 1},   {"U8", 1},  {"BOOL", 1}};
+
+float gfli_bf16_to_f32(uint16_t h) {
+    uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+float gfli_f16_to_f32(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
+    uint32_t bits = sign | (exponent + 112) << 23 | fraction << 13;
+    if (exponent == 31) bits = sign | 0x7F800000u | fraction << 13;
+    if (exponent == 0) { /* zero or subnormal: fraction * 2^-24, exact in f32 */
+        float f = (float)fraction * 0x1p-24f;
+        return sign ? -f : f;
+    }
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t size) {
+    if (b->bytes) {
+        memcpy(out, b->bytes + offset, (size_t)size);
+        return GFL_OK;
+    }
+    uint8_t *to = (uint8_t *)out;
+    while (size) {
+        ssize_t n = pread(b->fd, to, size < (1u << 30) ? (size_t)size : 1u << 30, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0)
+            return gfli_error(b->context, GFL_E_IO, "%s cannot be read: %s", b->path,
+                              strerror(errno));
+        if (n == 0)
+            return gfli_error(b->context, GFL_E_FORMAT, "%s became shorter while it was read",
+                              b->path);
+        to += n;
+        offset += (uint64_t)n;
+        size -= (uint64_t)n;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_blob_number(gfli_json *j, const char *name, const char *what, int64_t *out) {
+    if (gfli_json_next(j) != GFLI_JSON_NUMBER || !gfli_json_integer(j, out) || *out < 0)
+        return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: %s is not a natural number", name,
+                               what);
+    return GFL_OK;
+}
+
+static gfl_status gfli_blob_shape(gfli_json *j, gfli_tensor *t) {
+    if (gfli_json_next(j) != GFLI_JSON_ARRAY)
+        return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: shape is not an array", t->name);
+    t->count = 1;
+    for (;;) {
+        gfli_json_kind kind = gfli_json_next(j);
+        int64_t size;
+        if (kind == GFLI_JSON_END) return gfli_json_status(j);
+        if (kind != GFLI_JSON_NUMBER || !gfli_json_integer(j, &size) || size < 0 || t->rank == 8)
+            return gfli_json_error(j, GFL_E_FORMAT,
+                                   "tensor %.200s: shape is not up to 8 natural numbers", t->name);
+        t->shape[t->rank++] = size;
+        if (!gfli_mul(t->count, (size_t)size, &t->count) || t->count > SIZE_MAX / 16)
+            return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: the size overflows", t->name);
+    }
+}
+
+static gfl_status gfli_blob_dtype(gfli_json *j, gfli_tensor *t) {
+    const char *text = gfli_json_next(j) == GFLI_JSON_STRING ? gfli_json_string(j, NULL) : "";
+    for (size_t i = 0; i < GFLI_COUNT(gfli_dtypes); i++) {
+        if (strcmp(text, gfli_dtypes[i].name) != 0) continue;
+        t->dtype = (gfli_dtype)i;
+        return GFL_OK;
+    }
+    return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: unknown dtype \"%.20s\"", t->name,
+                           text);
+}
+
+/* One tensor's object; offsets come out relative to the data, which begins at `data`. */
+static gfl_status gfli_blob_tensor(gfli_blob *b, gfli_json *j, gfli_tensor *t, uint64_t data) {
+    int64_t begin = -1, end = -1;
+    bool dtype = false, shape = false;
+    const char *key;
+    if (gfli_json_next(j) != GFLI_JSON_OBJECT)
+        return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s is not an object", t->name);
+    while ((key = gfli_json_key(j)) != NULL) {
+        if (!strcmp(key, "dtype") && !dtype) {
+            GFLI_TRY(gfli_blob_dtype(j, t));
+            dtype = true;
+        } else if (!strcmp(key, "shape") && !shape) {
+            GFLI_TRY(gfli_blob_shape(j, t));
+            shape = true;
+        } else if (!strcmp(key, "data_offsets") && begin < 0) {
+            if (gfli_json_next(j) != GFLI_JSON_ARRAY)
+                return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: no data_offsets", t->name);
+            GFLI_TRY(gfli_blob_number(j, t->name, "its first offset", &begin));
+            GFLI_TRY(gfli_blob_number(j, t->name, "its last offset", &end));
+            if (gfli_json_next(j) != GFLI_JSON_END)
+                return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: three offsets", t->name);
+        } else {
+            return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: unexpected key \"%.40s\"",
+                                   t->name, key);
+        }
+    }
+    GFLI_TRY(gfli_json_status(j));
+    if (!dtype || !shape || begin < 0)
+        return gfli_json_error(j, GFL_E_FORMAT,
+                               "tensor %.200s lacks dtype, shape or data_offsets", t->name);
+    if (end < begin || (uint64_t)end > b->size - data)
+        return gfli_json_error(j, GFL_E_FORMAT,
+                               "tensor %.200s: its data, bytes %lld to %lld, is not within the "
+                               "file's %llu (truncated?)",
+                               t->name, (long long)begin, (long long)end,
+                               (unsigned long long)(b->size - data));
+    t->offset = data + (uint64_t)begin;
+    t->bytes = (uint64_t)(end - begin);
+    if (t->bytes != (uint64_t)t->count * (uint64_t)gfli_dtypes[t->dtype].bytes)
+        return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: %llu bytes do not fit its shape",
+                               t->name, (unsigned long long)t->bytes);
+    return GFL_OK;
+}
+
+static gfl_status gfli_blob_read_meta(gfli_blob *b, gfli_json *j) {
+    size_t capacity = (size_t)b->n_meta * 2;
+    const char *key;
+    if (b->n_meta || gfli_json_next(j) != GFLI_JSON_OBJECT)
+        return gfli_json_error(j, GFL_E_FORMAT, "__metadata__ is not one object");
+    while ((key = gfli_json_key(j)) != NULL) {
+        const size_t at = (size_t)b->n_meta * 2;
+        GFLI_TRY(gfli_grow(b->context, &b->meta, &capacity, at + 2, sizeof *b->meta, "metadata"));
+        GFLI_TRY(gfli_strdup(b->context, key, &b->meta[at]));
+        b->meta[at + 1] = NULL;
+        b->n_meta++;
+        if (gfli_json_next(j) != GFLI_JSON_STRING)
+            return gfli_json_error(j, GFL_E_FORMAT, "__metadata__: \"%.100s\" is not a text",
+                                   b->meta[at]);
+        GFLI_TRY(gfli_strdup(b->context, gfli_json_string(j, NULL), &b->meta[at + 1]));
+    }
+    return gfli_json_status(j);
+}
+
+static int gfli_compare_tensors(const void *a, const void *b) {
+    return strcmp(((const gfli_tensor *)a)->name, ((const gfli_tensor *)b)->name);
+}
+
+static int gfli_compare_offsets(const void *a, const void *b) {
+    const gfli_tensor *x = (const gfli_tensor *)a, *y = (const gfli_tensor *)b;
+    if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
+    return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
+}
+
+/* No two tensors share bytes or a name. */
+static gfl_status gfli_blob_check_layout(gfli_blob *b) {
+    if (!b->n_tensors) return GFL_OK;
+    qsort(b->tensors, (size_t)b->n_tensors, sizeof *b->tensors, gfli_compare_offsets);
+    for (int i = 1; i < b->n_tensors; i++) {
+        const gfli_tensor *a = &b->tensors[i - 1];
+        if (a->offset + a->bytes > b->tensors[i].offset)
+            return gfli_error(b->context, GFL_E_FORMAT, "%s: the data of %.200s and %.200s overlap",
+                              b->path, a->name, b->tensors[i].name);
+    }
+    qsort(b->tensors, (size_t)b->n_tensors, sizeof *b->tensors, gfli_compare_tensors);
+    for (int i = 1; i < b->n_tensors; i++)
+        if (!strcmp(b->tensors[i - 1].name, b->tensors[i].name))
+            return gfli_error(b->context, GFL_E_FORMAT, "%s: tensor %.200s appears twice", b->path,
+                              b->tensors[i].name);
+    return GFL_OK;
+}
+
+static gfl_status gfli_blob_parse(gfli_blob *b, gfli_json *j, uint64_t data) {
+    size_t capacity = 0;
+    const char *key;
+    if (gfli_json_next(j) != GFLI_JSON_OBJECT)
+        return gfli_json_error(j, GFL_E_FORMAT, "the header is not a JSON object");
+    while ((key = gfli_json_key(j)) != NULL) {
+        if (!strcmp(key, "__metadata__")) {
+            GFLI_TRY(gfli_blob_read_meta(b, j));
+            continue;
+        }
+        if (b->n_tensors == GFLI_BLOB_TENSORS_MAX)
+            return gfli_json_error(j, GFL_E_FORMAT, "more than a million tensors");
+        GFLI_TRY(gfli_grow(b->context, &b->tensors, &capacity, (size_t)b->n_tensors + 1,
+                           sizeof *b->tensors, "a list of tensors"));
+        gfli_tensor *t = &b->tensors[b->n_tensors];
+        memset(t, 0, sizeof *t);
+        GFLI_TRY(gfli_strdup(b->context, key, &t->name));
+        b->n_tensors++;
+        GFLI_TRY(gfli_blob_tensor(b, j, t, data));
+    }
+    gfli_json_next(j); /* nothing but spaces may follow */
+    GFLI_TRY(gfli_json_status(j));
+    const char *order = gfli_blob_meta(b, "byteorder");
+    if (order && strcmp(order, "little") != 0)
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s: its byte order is \"%.20s\"; only little-endian files are read",
+                          b->path, order);
+    return gfli_blob_check_layout(b);
+}
+
+static gfl_status gfli_blob_read_header(gfli_blob *b) {
+    uint8_t head[8];
+    uint64_t length = 0;
+    if (b->size < 8)
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s is not a safetensors file: it has %llu bytes", b->path,
+                          (unsigned long long)b->size);
+    GFLI_TRY(gfli_blob_pread(b, 0, head, 8));
+    for (int i = 7; i >= 0; i--) length = length << 8 | head[i];
+    if (length > GFLI_BLOB_HEADER_MAX || length > b->size - 8)
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s is not a safetensors file, or is truncated: it announces a header of "
+                          "%llu bytes and has %llu",
+                          b->path, (unsigned long long)length, (unsigned long long)b->size);
+    char *text;
+    GFLI_TRY(gfli_alloc(b->context, (size_t)length + 1, 1, "a safetensors header", &text));
+    gfli_json *j = NULL;
+    gfl_status status = gfli_blob_pread(b, 8, text, length);
+    if (status == GFL_OK)
+        status = gfli_json_open_memory(b->context, text, (size_t)length, b->path, &j);
+    if (status == GFL_OK) status = gfli_blob_parse(b, j, 8 + length);
+    gfli_json_close(j);
+    gfli_free(b->context, text);
+    return status;
+}
+
+static gfl_status gfli_blob_begin(gfl_context *context, const char *name, gfli_blob *out) {
+    memset(out, 0, sizeof *out);
+    out->context = context;
+    out->fd = -1;
+    return gfli_strdup(context, name, &out->path);
+}
+
+static gfl_status gfli_blob_open_file(gfli_blob *b) {
+    struct stat info;
+    b->fd = open(b->path, O_RDONLY);
+    if (b->fd < 0)
+        return gfli_error(b->context, GFL_E_IO, "%s cannot be opened: %s", b->path,
+                          strerror(errno));
+    if (fstat(b->fd, &info) != 0 || !S_ISREG(info.st_mode))
+        return gfli_error(b->context, GFL_E_IO, "%s is not a file", b->path);
+    b->size = (uint64_t)info.st_size;
+    return gfli_blob_read_header(b);
+}
+
+gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out) {
+    GFLI_TRY(gfli_blob_begin(context, path, out));
+    gfl_status status = gfli_blob_open_file(out);
+    if (status != GFL_OK) gfli_blob_close(out);
+    return status;
+}
+
+gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t size,
+                                 const char *name, gfli_blob *out) {
+    GFLI_TRY(gfli_blob_begin(context, name, out));
+    out->bytes = (const uint8_t *)bytes;
+    out->size = size;
+    gfl_status status = gfli_blob_read_header(out);
+    if (status != GFL_OK) gfli_blob_close(out);
+    return status;
+}
+
+void gfli_blob_close(gfli_blob *b) {
+    if (!b->context) return;
+    if (b->fd >= 0) close(b->fd);
+    for (int i = 0; i < b->n_tensors; i++) gfli_free(b->context, b->tensors[i].name);
+    for (int i = 0; i < 2 * b->n_meta; i++) gfli_free(b->context, b->meta[i]);
+    gfli_free(b->context, b->tensors);
+    gfli_free(b->context, b->meta);
+    gfli_free(b->context, b->path);
+    memset(b, 0, sizeof *b);
+}
+
+const gfli_tensor *gfli_blob_find(const gfli_blob *b, const char *name) {
+    int low = 0, high = b->n_tensors;
+    while (low < high) {
+        int middle = low + (high - low) / 2, order = strcmp(b->tensors[middle].name, name);
+        if (order == 0) return &b->tensors[middle];
+        if (order < 0) low = middle + 1;
+        else high = middle;
+    }
+    return NULL;
+}
+
+const char *gfli_blob_meta(const gfli_blob *b, const char *key) {
+    for (int i = 0; i < b->n_meta; i++)
+        if (!strcmp(b->meta[2 * i], key)) return b->meta[2 * i + 1];
+    return NULL;
+}
+
+gfl_status gfli_blob_read_raw(gfli_blob *b, const gfli_tensor *t, void *out) {
+    return gfli_blob_pread(b, t->offset, out, t->bytes);
+}
+
+static void gfli_blob_widen(const uint8_t *from, gfli_dtype type, size_t n, float *to) {
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half;
+        double wide;
+        if (type == GFLI_F64) {
+            memcpy(&wide, from + 8 * i, 8);
+            to[i] = (float)wide;
+            continue;
+        }
+        memcpy(&half, from + 2 * i, 2);
+        to[i] = type == GFLI_F16 ? gfli_f16_to_f32(half) : gfli_bf16_to_f32(half);
+    }
+}
+
+gfl_status gfli_blob_read_f32(gfli_blob *b, const gfli_tensor *t, float *out) {
+    uint8_t piece[8192];
+    if (t->dtype == GFLI_F32) return gfli_blob_read_raw(b, t, out);
+    if (t->dtype > GFLI_F64)
+        return gfli_error(b->context, GFL_E_FORMAT, "%s: tensor %.200s is %s, not floating point",
+                          b->path, t->name, gfli_dtypes[t->dtype].name);
+    const size_t size = (size_t)gfli_dtypes[t->dtype].bytes, step = sizeof piece / size;
+    for (size_t i = 0; i < t->count; i += step) {
+        const size_t n = t->count - i < step ? t->count - i : step;
+        GFLI_TRY(gfli_blob_pread(b, t->offset + i * size, piece, n * size));
+        gfli_blob_widen(piece, t->dtype, n, out + i);
+    }
+    return GFL_OK;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+struct gfli_blob_writer {
+    gfl_context *context;
+    gfli_file file;
+    char *header;
+    size_t length, capacity;
+    uint64_t declared, written; /* bytes of data */
+    int n_meta;
+    bool meta_closed, any, sealed;
+};
+
+static gfl_status gfli_blob_text(gfli_blob_writer *w, const char *text) {
+    const size_t n = strlen(text);
+    GFLI_TRY(gfli_grow(w->context, &w->header, &w->capacity, w->length + n + 1, 1,
+                       "a safetensors header"));
+    memcpy(w->header + w->length, text, n + 1);
+    w->length += n;
+    return GFL_OK;
+}
+
+static gfl_status gfli_blob_quoted(gfli_blob_writer *w, const char *text) {
+    const size_t n = gfli_json_quote(text, NULL, 0);
+    GFLI_TRY(gfli_grow(w->context, &w->header, &w->capacity, w->length + n + 1, 1,
+                       "a safetensors header"));
+    gfli_json_quote(text, w->header + w->length, n + 1);
+    w->length += n;
+    return GFL_OK;
+}
+
+gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out) {
+    gfli_blob_writer *w;
+    *out = NULL;
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *w, "a weight file", &w));
+    w->context = context;
+    gfl_status status = gfli_blob_text(w, "{");
+    if (status == GFL_OK) status = gfli_file_create(context, path, &w->file);
+    if (status != GFL_OK) {
+        gfli_blob_abandon(w);
+        return status;
+    }
+    *out = w;
+    return GFL_OK;
+}
+
+gfl_status gfli_blob_put_meta(gfli_blob_writer *w, const char *key, const char *value) {
+    GFLI_TRY(gfli_blob_text(w, w->n_meta++ ? "," : "\"__metadata__\":{"));
+    GFLI_TRY(gfli_blob_quoted(w, key));
+    GFLI_TRY(gfli_blob_text(w, ":"));
+    return gfli_blob_quoted(w, value);
+}
+
+static gfl_status gfli_blob_close_meta(gfli_blob_writer *w) {
+    if (w->meta_closed) return GFL_OK;
+    w->meta_closed = true;
+    if (!w->n_meta) return GFL_OK;
+    w->any = true;
+    return gfli_blob_text(w, "}");
+}
+
+gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank,
+                             const int64_t *shape) {
+    char text[96];
+    uint64_t bytes = (uint64_t)gfli_dtypes[dtype].bytes;
+    GFLI_TRY(gfli_blob_close_meta(w));
+    GFLI_TRY(gfli_blob_text(w, w->any ? "," : ""));
+    w->any = true;
+    GFLI_TRY(gfli_blob_quoted(w, name));
+    snprintf(text, sizeof text, ":{\"dtype\":\"%s\",\"shape\":[", gfli_dtypes[dtype].name);
+    GFLI_TRY(gfli_blob_text(w, text));
+    for (int i = 0; i < rank; i++) {
+        bytes *= (uint64_t)shape[i];
+        snprintf(text, sizeof text, "%s%lld", i ? "," : "", (long long)shape[i]);
+        GFLI_TRY(gfli_blob_text(w, text));
+    }
+    snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}",
+             (unsigned long long)w->declared, (unsigned long long)(w->declared + bytes));
+    w->declared += bytes;
+    return gfli_blob_text(w, text);
+}
+
+/* The header is complete: pad it so that the data is aligned, and write it. */
+static gfl_status gfli_blob_seal(gfli_blob_writer *w) {
+    if (w->sealed) return GFL_OK;
+    w->sealed = true;
+    GFLI_TRY(gfli_blob_close_meta(w));
+    GFLI_TRY(gfli_blob_text(w, "}"));
+    while (w->length % 64 != 56) GFLI_TRY(gfli_blob_text(w, " "));
+    uint8_t head[8];
+    for (int i = 0; i < 8; i++) head[i] = (uint8_t)((uint64_t)w->length >> (8 * i));
+    GFLI_TRY(gfli_file_write(&w->file, head, 8));
+    return gfli_file_write(&w->file, w->header, w->length);
+}
+
+gfl_status gfli_blob_write(gfli_blob_writer *w, const void *data, size_t bytes) {
+    GFLI_TRY(gfli_blob_seal(w));
+    w->written += bytes;
+    return gfli_file_write(&w->file, data, bytes);
+}
+
+gfl_status gfli_blob_finish(gfli_blob_writer *w) {
+    gfl_status status = gfli_blob_seal(w);
+    if (status == GFL_OK && w->written != w->declared)
+        status = gfli_error(w->context, GFL_E_ARG, "%s: %llu bytes were declared, %llu written",
+                            w->file.path, (unsigned long long)w->declared,
+                            (unsigned long long)w->written);
+    if (status == GFL_OK) status = gfli_file_commit(&w->file);
+    gfli_blob_abandon(w);
+    return status;
+}
+
+void gfli_blob_abandon(gfli_blob_writer *w) {
+    if (!w) return;
+    gfli_file_abandon(&w->file);
+    gfli_free(w->context, w->header);
+    gfli_free(w->context, w);
+}
+
+/* ===============================================================================================
+ * src/cpu/gemm.c - register-blocked matrix kernels and the implicit product they serve
+ * ============================================================================================ */
+
+enum {
+    GFLI_ROWS_PER_TASK = 192, /* a multiple of GFLI_MR; this many rows of x stay in the L2 cache */
+    GFLI_COLS_PER_TASK = 512,
+    GFLI_K_BLOCK = 256 /* a panel of this many rows stays in the L1 cache */
+};
+
+/* One tile: y[m rows][n columns] (+)= rows * panels over a block of the inner dimension. */
+typedef struct gfli_tile {
+    const float *const *rows; /* [n_segs][GFLI_MR] */
+    ptrdiff_t row_offset;     /* floats from those pointers to the block */
+    int n_segs, len;
+    const float *b;
+    size_t panel; /* floats from a panel to the next */
+    float *y;
+    const ptrdiff_t *out; /* [GFLI_MR] offsets of the rows in y and residual */
+    const float *bias, *residual;
+    int m, n;
+    bool first, relu; /* first: overwrite y (with bias and residual); else add to it */
+} gfli_tile;
+
+typedef void (*gfli_tile_fn)(const gfli_tile *tile);
+
+/* y (+)= sum for a part of a row: the slow way, for edges and for plain C. */
+static void gfli_tile_store(const gfli_tile *t, int row, int col, const float *sum, int n) {
+    float *y = t->y + t->out[row] + col;
+    const float *residual = t->residual ? t->residual + t->out[row] + col : NULL;
+    for (int j = 0; j < n; j++) {
+        float v = sum[j];
+        if (!t->first) v += y[j];
+        if (t->first && t->bias) v += t->bias[col + j];
+        if (t->first && residual) v += residual[j];
+        y[j] = t->relu && v < 0.0f ? 0.0f : v;
+    }
+}
+
+/* Ask for what the sums will be added to while they are being formed. */
+static inline void gfli_tile_prefetch(const gfli_tile *t) {
+    const float *add = t->first ? t->residual : t->y;
+    for (int r = 0; add && r < GFLI_MR; r++) {
+        __builtin_prefetch(add + t->out[r]);
+        __builtin_prefetch(add + t->out[r] + t->n - 1);
+    }
+}
+
+static void gfli_tile_portable(const gfli_tile *t) {
+    for (int col = 0; col < t->n; col += 8) {
+        float sum[GFLI_MR][8] = {{0.0f}};
+        const float *b = t->b + (size_t)(col / GFLI_NR) * t->panel + col % GFLI_NR;
+        for (int s = 0; s < t->n_segs; s++) {
+            const float *const *rows = t->rows + s * GFLI_MR;
+            for (int k = 0; k < t->len; k++, b += GFLI_NR) {
+                for (int r = 0; r < GFLI_MR; r++) {
+                    float a = rows[r][t->row_offset + k];
+                    for (int j = 0; j < 8; j++) sum[r][j] += a * b[j];
+                }
+            }
+        }
+        for (int r = 0; r < t->m; r++) {
+            gfli_tile_store(t, r, col, sum[r], gfli_min(8, t->n - col));
+        }
+    }
+}
+
+#if defined(__x86_64__)
+
+GFLI_AVX2 static inline void gfli_store_avx2(const gfli_tile *t, int row, __m256 v0, __m256 v1) {
+    if (row >= t->m) return;
+    if (t->n < GFLI_NR) {
+        float sum[GFLI_NR];
+        _mm256_storeu_ps(sum, v0);
+        _mm256_storeu_ps(sum + 8, v1);
+        gfli_tile_store(t, row, 0, sum, t->n);
+        return;
+    }
+    float *y = t->y + t->out[row];
+    if (t->first) {
+        if (t->bias) {
+            v0 = _mm256_add_ps(v0, _mm256_loadu_ps(t->bias));
+            v1 = _mm256_add_ps(v1, _mm256_loadu_ps(t->bias + 8));
+        }
+        if (t->residual) {
+            const float *residual = t->residual + t->out[row];
+            v0 = _mm256_add_ps(v0, _mm256_loadu_ps(residual));
+            v1 = _mm256_add_ps(v1, _mm256_loadu_ps(residual + 8));
+        }
+    } else {
+        v0 = _mm256_add_ps(v0, _mm256_loadu_ps(y));
+        v1 = _mm256_add_ps(v1, _mm256_loadu_ps(y + 8));
+    }
+    if (t->relu) {
+        v0 = _mm256_max_ps(_mm256_setzero_ps(), v0);
+        v1 = _mm256_max_ps(_mm256_setzero_ps(), v1);
+    }
+    _mm256_storeu_ps(y, v0);
+    _mm256_storeu_ps(y + 8, v1);
+}
+
+#    define GFLI_TILE_ROW(i)                                                                       \
+        a = _mm256_broadcast_ss(a##i + k);                                                         \
+        s##i##0 = _mm256_fmadd_ps(a, b0, s##i##0);                                                 \
+        s##i##1 = _mm256_fmadd_ps(a, b1, s##i##1)
+
+GFLI_AVX2 static void gfli_tile_avx2(const gfli_tile *t) {
+    __m256 s00 = _mm256_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+    __m256 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+    const float *b = t->b;
+    const ptrdiff_t len = t->len;
+    gfli_tile_prefetch(t);
+    for (int s = 0; s < t->n_segs; s++) {
+        const float *const *rows = t->rows + s * GFLI_MR;
+        const float *a0 = rows[0] + t->row_offset, *a1 = rows[1] + t->row_offset;
+        const float *a2 = rows[2] + t->row_offset, *a3 = rows[3] + t->row_offset;
+        const float *a4 = rows[4] + t->row_offset, *a5 = rows[5] + t->row_offset;
+        for (ptrdiff_t k = 0; k < len; k++, b += GFLI_NR) {
+            __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8), a;
+            GFLI_TILE_ROW(0);
+            GFLI_TILE_ROW(1);
+            GFLI_TILE_ROW(2);
+            GFLI_TILE_ROW(3);
+            GFLI_TILE_ROW(4);
+            GFLI_TILE_ROW(5);
+        }
+    }
+    gfli_store_avx2(t, 0, s00, s01);
+    gfli_store_avx2(t, 1, s10, s11);
+    gfli_store_avx2(t, 2, s20, s21);
+    gfli_store_avx2(t, 3, s30, s31);
+    gfli_store_avx2(t, 4, s40, s41);
+    gfli_store_avx2(t, 5, s50, s51);
+}
+
+#    undef GFLI_TILE_ROW
+
+GFLI_AVX512 static inline void gfli_store_avx512(const gfli_tile *t, int row, int col, __m512 v) {
+    if (row >= t->m || col >= t->n) return;
+    const int left = t->n - col;
+    const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
+    float *y = t->y + t->out[row] + col;
+    if (t->first) {
+        if (t->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, t->bias + col));
+        if (t->residual) {
+            const float *residual = t->residual + t->out[row] + col;
+            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, residual));
+        }
+    } else {
+        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, y));
+    }
+    if (t->relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);
+    _mm512_mask_storeu_ps(y, mask, v);
+}
+
+#    define GFLI_TILE_ROW(i)                                                                       \
+        a = _mm512_set1_ps(a##i[k]);                                                               \
+        s##i##0 = _mm512_fmadd_ps(a, b0, s##i##0);                                                 \
+        if (panels > 1) s##i##1 = _mm512_fmadd_ps(a, b1, s##i##1)
+
+#    define GFLI_STORE_ROW(i)                                                                      \
+        gfli_store_avx512(t, i, 0, s##i##0);                                                       \
+        if (panels > 1) gfli_store_avx512(t, i, GFLI_NR, s##i##1)
+
+/* panels is a constant where this is called: 1 or 2. */
+GFLI_AVX512 static inline __attribute__((always_inline)) void
+gfli_tile_panels_avx512(const gfli_tile *t, const int panels) {
+    __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+    __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+    const float *b = t->b;
+    const size_t panel = panels > 1 ? t->panel : 0;
+    const ptrdiff_t len = t->len;
+    gfli_tile_prefetch(t);
+    for (int s = 0; s < t->n_segs; s++) {
+        const float *const *rows = t->rows + s * GFLI_MR;
+        const float *a0 = rows[0] + t->row_offset, *a1 = rows[1] + t->row_offset;
+        const float *a2 = rows[2] + t->row_offset, *a3 = rows[3] + t->row_offset;
+        const float *a4 = rows[4] + t->row_offset, *a5 = rows[5] + t->row_offset;
+        for (ptrdiff_t k = 0; k < len; k++, b += GFLI_NR) {
+            __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + panel), a;
+            GFLI_TILE_ROW(0);
+            GFLI_TILE_ROW(1);
+            GFLI_TILE_ROW(2);
+            GFLI_TILE_ROW(3);
+            GFLI_TILE_ROW(4);
+            GFLI_TILE_ROW(5);
+        }
+    }
+    GFLI_STORE_ROW(0);
+    GFLI_STORE_ROW(1);
+    GFLI_STORE_ROW(2);
+    GFLI_STORE_ROW(3);
+    GFLI_STORE_ROW(4);
+    GFLI_STORE_ROW(5);
+}
+
+GFLI_AVX512 static void gfli_tile_avx512(const gfli_tile *t) {
+    if (t->n > GFLI_NR) {
+        gfli_tile_panels_avx512(t, 2);
+    } else {
+        gfli_tile_panels_avx512(t, 1);
+    }
+}
+
+#    undef GFLI_TILE_ROW
+#    undef GFLI_STORE_ROW
+
+#endif
+
+/* ---- the implicit product -------------------------------------------------------------------- */
+
+int gfli_merge_groups(int groups, int group_in, int group_out) {
+    int merged = 1;
+    for (int q = 2; q <= groups; q++) {
+        if (groups % q == 0 && q * group_in <= GFLI_NR && q * group_out <= GFLI_NR) merged = q;
+    }
+    return merged;
+}
+
+size_t gfli_igemm_packed_size(const gfli_igemm *g) {
+    return (size_t)g->groups * (size_t)gfli_ceil_div(g->group_out, GFLI_NR) * GFLI_NR *
+           (size_t)g->n_segs * (size_t)g->seg_len * sizeof(float);
+}
+
+/* Scratch: zeros for padding, then for each slot the pointers and offsets of a task's rows and,
+ * where several neighbours make a run, copies of the runs that padding interrupts. */
+typedef struct gfli_igemm_layout {
+    size_t zeros, rows, offsets, copies, slot; /* bytes of each part */
+} gfli_igemm_layout;
+
+static size_t gfli_round_64(size_t bytes) {
+    return (bytes + 63) & ~(size_t)63;
+}
+
+static gfli_igemm_layout gfli_igemm_plan(const gfli_igemm *g) {
+    gfli_igemm_layout l;
+    const size_t rows = GFLI_ROWS_PER_TASK, segs = (size_t)g->n_segs;
+    l.zeros = gfli_round_64((size_t)gfli_max(g->groups * g->group_in, g->seg_len) * sizeof(float));
+    l.rows = gfli_round_64(rows * segs * sizeof(const float *));
+    l.offsets = gfli_round_64(rows * sizeof(ptrdiff_t));
+    l.copies = rows * gfli_igemm_copy(g) * sizeof(float);
+    l.slot = l.rows + l.offsets + l.copies;
+    return l;
+}
+
+size_t gfli_igemm_scratch(const gfl_context *context, const gfli_igemm *g) {
+    gfli_igemm_layout l = gfli_igemm_plan(g);
+    return l.zeros + l.slot * (size_t)context->n_threads;
+}
+
+typedef struct gfli_igemm_task {
+    const gfli_igemm *g;
+    gfli_igemm_layout layout;
+    gfli_tile_fn tile;
+    int tile_panels, k_block;
+    size_t n_rows;
+    int rows_per_task, row_tasks, panels_per_task, n_panels;
+    float *zeros;
+    char *slots;
+} gfli_igemm_task;
+
+static int gfli_grid(int size, int first, int step) {
+    return size > first ? gfli_ceil_div(size - first, step) : 0;
+}
+
+size_t gfli_igemm_rows(const gfli_igemm *g) {
+    size_t rows = 0;
+    for (int l = 0; l < g->y->levels; l++) {
+        rows += (size_t)g->y->n * (size_t)gfli_grid(g->y->h[l], g->out_y, g->out_step) *
+                (size_t)gfli_grid(g->y->w[l], g->out_x, g->out_step);
+    }
+    return rows;
+}
+
+/* Where a row of the product is. */
+typedef struct gfli_row {
+    int level, image, i, j;
+    int grid_h, grid_w;
+} gfli_row;
+
+static void gfli_row_level(const gfli_igemm *g, gfli_row *r) {
+    r->grid_h = gfli_grid(g->y->h[r->level], g->out_y, g->out_step);
+    r->grid_w = gfli_grid(g->y->w[r->level], g->out_x, g->out_step);
+}
+
+static gfli_row gfli_row_at(const gfli_igemm *g, size_t index) {
+    gfli_row r = {0, 0, 0, 0, 0, 0};
+    for (;; r.level++) {
+        gfli_row_level(g, &r);
+        size_t rows = (size_t)g->y->n * (size_t)r.grid_h * (size_t)r.grid_w;
+        if (index < rows) break;
+        index -= rows;
+    }
+    size_t width = (size_t)r.grid_w, image = (size_t)r.grid_h * width;
+    r.image = (int)(index / image);
+    r.i = (int)(index % image / width);
+    r.j = (int)(index % width);
+    return r;
+}
+
+/* n rows further, within the line or to the next line's begin; it must exist. */
+static void gfli_row_skip(const gfli_igemm *g, gfli_row *r, int n) {
+    r->j += n;
+    if (r->j < r->grid_w) return;
+    r->j = 0;
+    if (++r->i < r->grid_h) return;
+    r->i = 0;
+    if (++r->image < g->y->n) return;
+    r->image = 0;
+    do {
+        r->level++;
+        gfli_row_level(g, r);
+    } while (r->grid_h * r->grid_w == 0);
+}
+
+/* The run of x that begins at column ix of one line, zeros where it leaves the line. */
+static void gfli_copy_run(const float *line, int ix, int taps, int width, int c, float *out) {
+    for (int t = 0; t < taps; t++, out += c) {
+        if (ix + t >= 0 && ix + t < width) {
+            memcpy(out, line + (ptrdiff_t)(ix + t) * c, (size_t)c * sizeof(float));
+        } else {
+            memset(out, 0, (size_t)c * sizeof(float));
+        }
+    }
+}
+
+/* Pointers of the runs of segment s for n rows of a line; at: which of GFLI_MR the first is. */
+static void gfli_line_pointers(const gfli_igemm *g, const gfli_row *r, int s, int n,
+                               const float *zeros, float *copy, const float **rows, int at) {
+    const gfli_map *x = g->x;
+    const int h = x->h[r->level], w = x->w[r->level], c = x->c, last = w - g->seg_taps;
+    const int iy = r->i * g->in_step + g->seg_y[s];
+    const size_t copy_step = gfli_igemm_copy(g);
+    const bool inside = iy >= 0 && iy < h;
+    const size_t y = ((size_t)r->image * (size_t)h + (size_t)(inside ? iy : 0)) * (size_t)w;
+    const float *line = x->data + (gfli_points_before(x, r->level) + y) * (size_t)c;
+    int ix = r->j * g->in_step + g->seg_x[s];
+    for (int k = 0; k < n; k++, ix += g->in_step) {
+        if (inside && ix >= 0 && ix <= last) {
+            rows[at] = line + (ptrdiff_t)ix * c;
+        } else if (!inside || ix + g->seg_taps <= 0 || ix >= w) {
+            rows[at] = zeros;
+        } else {
+            float *out = copy + (size_t)k * copy_step + (ptrdiff_t)s * g->seg_len;
+            gfli_copy_run(line, ix, g->seg_taps, w, c, out);
+            rows[at] = out;
+        }
+        if (++at == GFLI_MR) {
+            at = 0;
+            rows += GFLI_MR * g->n_segs;
+        }
+    }
+}
+
+size_t gfli_igemm_copy(const gfli_igemm *g) {
+    if (g->seg_taps <= 1) return 0;
+    return gfli_round_64((size_t)(g->n_segs * g->seg_len) * sizeof(float)) / sizeof(float);
+}
+
+void gfli_igemm_gather(const gfli_igemm *g, size_t first, int n, const float *zeros,
+                       const float **rows, ptrdiff_t *offsets, float *copies) {
+    const gfli_map *y = g->y;
+    gfli_row r = gfli_row_at(g, first);
+    for (int k = 0, line; k < n; k += line) {
+        line = gfli_min(n - k, r.grid_w - r.j);
+        const float **block = rows + (ptrdiff_t)(k / GFLI_MR) * GFLI_MR * g->n_segs;
+        for (int s = 0; s < g->n_segs; s++) {
+            gfli_line_pointers(g, &r, s, line, zeros, copies + (size_t)k * gfli_igemm_copy(g),
+                               block + s * GFLI_MR, k % GFLI_MR);
+        }
+        const int h = y->h[r.level], w = y->w[r.level];
+        const int oy = g->out_y + r.i * g->out_step, ox = g->out_x + r.j * g->out_step;
+        const size_t point = gfli_points_before(y, r.level) +
+                             ((size_t)r.image * (size_t)h + (size_t)oy) * (size_t)w + (size_t)ox;
+        for (int j = 0; j < line; j++) {
+            offsets[k + j] = ((ptrdiff_t)point + j * g->out_step) * y->c;
+        }
+        if (k + line < n) gfli_row_skip(g, &r, line);
+    }
+    for (int k = n; k % GFLI_MR != 0; k++) { /* the last tile computes its last row again */
+        const float **block = rows + (ptrdiff_t)(k / GFLI_MR) * GFLI_MR * g->n_segs + k % GFLI_MR;
+        for (int s = 0; s < g->n_segs; s++) block[s * GFLI_MR] = block[s * GFLI_MR - 1];
+        offsets[k] = offsets[k - 1];
+    }
+}
+
+/* A block of the inner dimension: whole segments, or a part of one. */
+typedef struct gfli_k_block {
+    int seg, n_segs, first, len;
+} gfli_k_block;
+
+/* The block after b (seg < 0: the first); false when there is none. */
+static bool gfli_next_block(const gfli_igemm *g, int size, gfli_k_block *b) {
+    if (g->seg_len > size) {
+        const int len = gfli_ceil_div(g->seg_len, gfli_ceil_div(g->seg_len, size));
+        b->first = b->seg < 0 ? 0 : b->first + b->len;
+        if (b->seg < 0) b->seg = 0;
+        if (b->first >= g->seg_len) {
+            b->first = 0;
+            b->seg++;
+        }
+        b->n_segs = 1;
+        b->len = gfli_min(len, g->seg_len - b->first);
+        return b->seg < g->n_segs;
+    }
+    const int blocks = gfli_ceil_div(g->n_segs * g->seg_len, size);
+    const int segs = gfli_ceil_div(g->n_segs, blocks);
+    b->seg = b->seg < 0 ? 0 : b->seg + b->n_segs;
+    b->n_segs = gfli_min(segs, g->n_segs - b->seg);
+    b->first = 0;
+    b->len = g->seg_len;
+    return b->seg < g->n_segs;
+}
+
+/* All tiles of a task's rows over one block of the inner dimension. */
+static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, int panel0,
+                             int panel1, int n_rows, const float *const *rows,
+                             const ptrdiff_t *offsets) {
+    const gfli_igemm *g = t->g;
+    const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR);
+    const size_t panel = (size_t)g->n_segs * (size_t)g->seg_len * GFLI_NR;
+    gfli_tile tile;
+    tile.n_segs = k->n_segs;
+    tile.len = k->len;
+    tile.panel = panel;
+    tile.first = k->seg == 0 && k->first == 0;
+    tile.relu = g->relu && k->seg + k->n_segs == g->n_segs && k->first + k->len == g->seg_len;
+    for (int p = panel0, n; p < panel1; p += n) {
+        const int group = p / group_panels, in_group = p % group_panels;
+        n = gfli_min(gfli_min(t->tile_panels, panel1 - p), group_panels - in_group);
+        const int col = group * g->group_out + in_group * GFLI_NR;
+        tile.b = g->packed + (size_t)p * panel +
+                 ((size_t)k->seg * (size_t)g->seg_len + (size_t)k->first) * GFLI_NR;
+        tile.n = gfli_min(n * GFLI_NR, g->group_out - in_group * GFLI_NR);
+        tile.row_offset = group * g->group_in + k->first;
+        tile.y = g->y->data + col;
+        tile.residual = g->residual ? g->residual->data + col : NULL;
+        tile.bias = g->bias ? g->bias + col : NULL;
+        for (int r = 0; r < n_rows; r += GFLI_MR) {
+            tile.rows = rows + (ptrdiff_t)r * g->n_segs + (ptrdiff_t)k->seg * GFLI_MR;
+            tile.out = offsets + r;
+            tile.m = gfli_min(GFLI_MR, n_rows - r);
+            t->tile(&tile);
+        }
+    }
+}
+
+static void gfli_igemm_do(void *arg, int task, int slot) {
+    const gfli_igemm_task *t = (const gfli_igemm_task *)arg;
+    char *memory = t->slots + (size_t)slot * t->layout.slot;
+    const float **rows = (const float **)(void *)memory;
+    ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.rows);
+    float *copies = (float *)(void *)(memory + t->layout.rows + t->layout.offsets);
+    const size_t first = (size_t)(task % t->row_tasks) * (size_t)t->rows_per_task;
+    const int panel0 = task / t->row_tasks * t->panels_per_task;
+    const int panel1 = gfli_min(panel0 + t->panels_per_task, t->n_panels);
+    const size_t left = t->n_rows - first;
+    const int n = left < (size_t)t->rows_per_task ? (int)left : t->rows_per_task;
+    gfli_igemm_gather(t->g, first, n, t->zeros, rows, offsets, copies);
+    gfli_k_block k = {-1, 0, 0, 0};
+    while (gfli_next_block(t->g, t->k_block, &k)) {
+        gfli_igemm_block(t, &k, panel0, panel1, n, rows, offsets);
+    }
+}
+
+/* How the result is cut into tasks; nothing in it changes a sum. */
+static void gfli_igemm_cut(const gfl_context *context, gfli_igemm_task *t) {
+    const gfli_igemm *g = t->g;
+    t->n_rows = gfli_igemm_rows(g);
+    t->n_panels = g->groups * gfli_ceil_div(g->group_out, GFLI_NR);
+    t->row_tasks = (int)((t->n_rows + GFLI_ROWS_PER_TASK - 1) / GFLI_ROWS_PER_TASK);
+    const size_t even =
+        t->row_tasks ? (t->n_rows + (size_t)t->row_tasks - 1) / (size_t)t->row_tasks : 0;
+    t->rows_per_task = gfli_ceil_div((int)even, GFLI_MR) * GFLI_MR;
+    if (t->rows_per_task) {
+        t->row_tasks = (int)((t->n_rows + (size_t)t->rows_per_task - 1) / (size_t)t->rows_per_task);
+    }
+    int cols = gfli_ceil_div(t->n_panels * GFLI_NR, GFLI_COLS_PER_TASK);
+    const int want = context->n_threads > 1 ? 4 * context->n_threads : 1;
+    while (cols * t->row_tasks < want && t->n_panels / (cols + 1) >= 4) cols++;
+    t->panels_per_task = gfli_ceil_div(gfli_ceil_div(t->n_panels, cols), 4) * 4;
+}
+
+void gfli_igemm_run(gfl_context *context, const gfli_igemm *g, void *scratch) {
+    gfli_igemm_task t;
+    t.g = g;
+    t.layout = gfli_igemm_plan(g);
+    t.tile = gfli_tile_portable;
+    t.tile_panels = 1;
+    t.k_block = GFLI_K_BLOCK;
+#if defined(__x86_64__)
+    if (gfli_has_avx2(context)) t.tile = gfli_tile_avx2;
+    if (gfli_has_avx512(context)) {
+        t.tile = gfli_tile_avx512;
+        t.tile_panels = 2;
+    }
+#endif
+    t.zeros = (float *)scratch;
+    t.slots = (char *)scratch + t.layout.zeros;
+    memset(t.zeros, 0, t.layout.zeros);
+    gfli_igemm_cut(context, &t);
+    if (!t.row_tasks || !t.n_panels) return;
+    gfli_parallel_for(context, t.row_tasks * gfli_ceil_div(t.n_panels, t.panels_per_task),
+                      gfli_igemm_do, &t);
+}
+
+/* ===============================================================================================
+ * src/cpu/conv.c - implicit-GEMM convolution over NHWC pyramids
+ * ============================================================================================ */
+
+/* A run of fewer floats than this is not worth a loop of its own. */
+enum { GFLI_SHORT_RUN = 16 };
+
+void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
+    const int group_in = s->in_c / s->groups, group_out = s->out_c / s->groups;
+    const int merged = gfli_merge_groups(s->groups, group_in, group_out);
+    memset(g, 0, sizeof *g);
+    g->groups = s->groups / merged;
+    g->group_in = group_in * merged;
+    g->group_out = group_out * merged;
+    g->in_step = s->stride;
+    g->out_step = 1;
+    g->seg_taps = s->groups == 1 && s->in_c < GFLI_SHORT_RUN ? s->kernel : 1;
+    g->seg_len = g->group_in * g->seg_taps;
+    for (int ky = 0; ky < s->kernel; ky++) {
+        for (int kx = 0; kx < s->kernel; kx += g->seg_taps) {
+            g->seg_y[g->n_segs] = ky - s->pad;
+            g->seg_x[g->n_segs++] = kx - s->pad;
+        }
+    }
+}
+
+static size_t gfli_conv_packed_size_cpu(const gfli_conv_shape *s) {
+    gfli_igemm g;
+    gfli_conv_igemm(s, &g);
+    return gfli_igemm_packed_size(&g);
+}
+
+typedef struct gfli_pack_task {
+    const gfli_conv_shape *s;
+    gfli_igemm g;
+    const float *weight, *scale;
+    float *packed;
+} gfli_pack_task;
+
+static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
+    const gfli_pack_task *t = (const gfli_pack_task *)arg;
+    const gfli_conv_shape *s = t->s;
+    const int group_panels = gfli_ceil_div(t->g.group_out, GFLI_NR);
+    const int in_group = panel % group_panels * GFLI_NR;
+    const int width = gfli_min(GFLI_NR, t->g.group_out - in_group);
+    const int first = panel / group_panels * t->g.group_out + in_group;
+    const int c = s->in_c / s->groups, taps = s->kernel * s->kernel;
+    const int merged_c = t->g.group_in, out_per_group = s->out_c / s->groups;
+    const size_t size = (size_t)taps * (size_t)merged_c * GFLI_NR;
+    float *packed = t->packed + (size_t)panel * size;
+    (void)slot;
+    if (width < GFLI_NR || merged_c != c) memset(packed, 0, size * sizeof(float));
+    for (int k = 0; k < taps; k++) {
+        for (int j = 0; j < width; j++) {
+            const int o = first + j;
+            const float scale = t->scale ? t->scale[o] : 1.0f;
+            const int at = o / out_per_group * c % merged_c; /* of its channels in the merged */
+            const float *w = t->weight + ((size_t)o * (size_t)taps + (size_t)k) * (size_t)c;
+            float *out = packed + ((size_t)k * (size_t)merged_c + (size_t)at) * GFLI_NR + j;
+            for (int i = 0; i < c; i++) out[(size_t)i * GFLI_NR] = scale * w[i];
+        }
+    }
+}
+
+static void gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                               const float *scale, void *packed) {
+    gfli_pack_task t;
+    t.s = s;
+    gfli_conv_igemm(s, &t.g);
+    t.weight = weight;
+    t.scale = scale;
+    t.packed = (float *)packed;
+    gfli_parallel_for(context, t.g.groups * gfli_ceil_div(t.g.group_out, GFLI_NR),
+                      gfli_conv_pack_panel, &t);
+}
+
+static size_t gfli_conv_scratch_cpu(const gfl_context *context, const gfli_conv_shape *s,
+                                    const gfli_map *x) {
+    gfli_igemm g;
+    (void)x;
+    gfli_conv_igemm(s, &g);
+    return gfli_igemm_scratch(context, &g);
+}
+
+static void gfli_conv_cpu(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                          const float *bias, const gfli_map *x, const gfli_map *residual, bool relu,
+                          const gfli_map *y, void *scratch) {
+    gfli_igemm g;
+    gfli_conv_igemm(s, &g);
+    g.packed = (const float *)packed;
+    g.bias = bias;
+    g.x = x;
+    g.y = y;
+    g.residual = residual;
+    g.relu = relu;
+    gfli_igemm_run(context, &g, scratch);
+}
+
+/* ===============================================================================================
+ * src/cpu/norm.c - GroupNorm with ReLU, statistics per image and level; the level scales
+ * ============================================================================================ */
+
+/* Statistics are gathered over GFLI_NORM_POINTS positions at a time, few enough to be in the cache
+ * when their mean is known and the squares around it are summed; the parts are merged in double. */
+enum { GFLI_NORM_POINTS = 64, GFLI_NORM_CHANNELS = 64, GFLI_NORM_BLOCK = 32 };
+
+/* How many values a group has so far, their mean and the sum of squares around it. */
+typedef struct gfli_moments {
+    double n, mean, squares;
+} gfli_moments;
+
+static void gfli_merge_moments(gfli_moments *a, double n, double mean, double squares) {
+    const double total = a->n + n, d = mean - a->mean;
+    a->mean += d * n / total;
+    a->squares += squares + d * d * a->n * n / total;
+    a->n = total;
+}
+
+static void gfli_sum_channels(const float *GFLI_RESTRICT x, size_t c, int points, int width,
+                              float *GFLI_RESTRICT sum) {
+    for (int j = 0; j < width; j++) sum[j] = 0.0f;
+    for (int p = 0; p < points; p++, x += c) {
+        for (int j = 0; j < width; j++) sum[j] += x[j];
+    }
+}
+
+static void gfli_sum_squares_around(const float *GFLI_RESTRICT x, size_t c, int points, int width,
+                                    const float *GFLI_RESTRICT centre, float *GFLI_RESTRICT sum) {
+    for (int j = 0; j < width; j++) sum[j] = 0.0f;
+    for (int p = 0; p < points; p++, x += c) {
+        for (int j = 0; j < width; j++) {
+            const float d = x[j] - centre[j];
+            sum[j] += d * d;
+        }
+    }
+}
+
+/* A few positions of `width` channels, which are whole groups or a part of one, into m. */
+static void gfli_add_moments(const float *x, size_t c, int points, int width, int per_group,
+                             gfli_moments *m) {
+    float sum[GFLI_NORM_CHANNELS], centre[GFLI_NORM_CHANNELS], squares[GFLI_NORM_CHANNELS];
+    double mean[GFLI_NORM_CHANNELS];
+    const double n = (double)points * per_group;
+    gfli_sum_channels(x, c, points, width, sum);
+    for (int g = 0; g * per_group < width; g++) {
+        double total = 0;
+        for (int j = g * per_group; j < (g + 1) * per_group; j++) total += (double)sum[j];
+        mean[g] = total / n;
+        for (int j = g * per_group; j < (g + 1) * per_group; j++) centre[j] = (float)mean[g];
+    }
+    gfli_sum_squares_around(x, c, points, width, centre, squares);
+    for (int g = 0; g * per_group < width; g++) {
+        const double off = mean[g] - (double)centre[g * per_group];
+        double total = 0;
+        for (int j = g * per_group; j < (g + 1) * per_group; j++) total += (double)squares[j];
+        gfli_merge_moments(&m[g], n, mean[g], total - n * off * off);
+    }
+}
+
+typedef struct gfli_norm_task {
+    const gfli_map *x, *y;
+    int groups, blocks; /* blocks of groups: one task each per level and image */
+    float eps;
+    const float *gamma, *beta;
+    float *stats;
+} gfli_norm_task;
+
+/* Channels [from, from + width) of one image of one level, and where its statistics go. */
+typedef struct gfli_norm_part {
+    const float *x;
+    float *y, *stats;
+    size_t c, points;
+    int from, width, per_group;
+} gfli_norm_part;
+
+static gfli_norm_part gfli_norm_find(const gfli_norm_task *t, int task) {
+    const gfli_map *x = t->x;
+    const int plane = task / t->blocks, block = task % t->blocks;
+    const int level = plane / x->n, image = plane % x->n;
+    const int first = (int)((long long)block * t->groups / t->blocks);
+    const int last = (int)((long long)(block + 1) * t->groups / t->blocks);
+    gfli_norm_part p;
+    p.c = (size_t)x->c;
+    p.points = (size_t)x->h[level] * (size_t)x->w[level];
+    p.per_group = x->c / t->groups;
+    p.from = first * p.per_group;
+    p.width = (last - first) * p.per_group;
+    const size_t at = (gfli_points_before(x, level) + (size_t)image * p.points) * p.c;
+    p.x = x->data + at;
+    p.y = t->y->data + at;
+    p.stats = t->stats + ((size_t)plane * (size_t)t->groups + (size_t)first) * 2;
+    return p;
+}
+
+/* The moments of up to GFLI_NORM_CHANNELS groups. */
+static void gfli_norm_moments(const gfli_norm_part *p, gfli_moments *m) {
+    memset(m, 0, (size_t)(p->width / p->per_group) * sizeof *m);
+    for (size_t at = 0; at < p->points; at += GFLI_NORM_POINTS) {
+        const size_t left = p->points - at;
+        const int points = left < GFLI_NORM_POINTS ? (int)left : (int)GFLI_NORM_POINTS;
+        const float *x = p->x + at * p->c + p->from;
+        if (p->width <= GFLI_NORM_CHANNELS) {
+            gfli_add_moments(x, p->c, points, p->width, p->per_group, m);
+            continue;
+        }
+        for (int j = 0; j < p->width; j += GFLI_NORM_CHANNELS) {
+            const int width = gfli_min(GFLI_NORM_CHANNELS, p->width - j);
+            gfli_add_moments(x + j, p->c, points, width, width, m);
+        }
+    }
+}
+
+static void gfli_norm_apply(const gfli_norm_part *part, const gfli_norm_task *t, int from,
+                            int width) {
+    float mean[GFLI_NORM_CHANNELS], scale[GFLI_NORM_CHANNELS], shift[GFLI_NORM_CHANNELS];
+    float row[GFLI_NORM_CHANNELS];
+    const float *x = part->x + from;
+    float *y = part->y + from;
+    for (int j = 0; j < width; j++) {
+        const float *s = part->stats + (from + j - part->from) / part->per_group * 2;
+        mean[j] = s[0];
+        scale[j] = t->gamma[from + j] * s[1];
+        shift[j] = t->beta[from + j];
+    }
+    for (size_t p = 0; p < part->points; p++, x += part->c, y += part->c) {
+        /* y may be x: a detour through `row` lets compilers vectorise all the same. */
+        for (int j = 0; j < width; j++) {
+            const float v = (x[j] - mean[j]) * scale[j] + shift[j];
+            row[j] = v < 0.0f ? 0.0f : v;
+        }
+        memcpy(y, row, (size_t)width * sizeof(float));
+    }
+}
+
+static void gfli_norm_block(void *arg, int task, int slot) {
+    const gfli_norm_task *t = (const gfli_norm_task *)arg;
+    const gfli_norm_part p = gfli_norm_find(t, task);
+    gfli_moments m[GFLI_NORM_CHANNELS];
+    (void)slot;
+    gfli_norm_moments(&p, m);
+    for (int g = 0; g < p.width / p.per_group; g++) {
+        p.stats[2 * g] = (float)m[g].mean;
+        p.stats[2 * g + 1] = (float)(1.0 / sqrt(m[g].squares / m[g].n + (double)t->eps));
+    }
+    for (int j = 0; j < p.width; j += GFLI_NORM_CHANNELS)
+        gfli_norm_apply(&p, t, p.from + j, gfli_min(GFLI_NORM_CHANNELS, p.width - j));
+}
+
+static void gfli_group_norm_cpu(gfl_context *context, const gfli_map *x, int groups, float eps,
+                                const float *gamma, const float *beta, const gfli_map *y,
+                                float *stats) {
+    gfli_norm_task t;
+    /* Every block is whole groups: about GFLI_NORM_BLOCK channels, or a single group. */
+    const int together = gfli_max(1, GFLI_NORM_BLOCK / (x->c / groups));
+    t.x = x;
+    t.y = y;
+    t.groups = groups;
+    t.blocks = gfli_ceil_div(groups, together);
+    t.eps = eps;
+    t.gamma = gamma;
+    t.beta = beta;
+    t.stats = stats;
+    gfli_parallel_for(context, x->levels * x->n * t.blocks, gfli_norm_block, &t);
+}
+
+/* ---- level scale ----------------------------------------------------------------------------- */
+
+enum { GFLI_SCALE_FLOATS = 65536 };
+
+typedef struct gfli_scale_task {
+    const float *x;
+    float *y;
+    float scale;
+    size_t n;
+} gfli_scale_task;
+
+static void gfli_scale_part(void *arg, int task, int slot) {
+    const gfli_scale_task *t = (const gfli_scale_task *)arg;
+    const size_t from = (size_t)task * GFLI_SCALE_FLOATS;
+    const size_t end = t->n - from < GFLI_SCALE_FLOATS ? t->n : from + GFLI_SCALE_FLOATS;
+    (void)slot;
+    const float scale = t->scale, *x = t->x;
+    float *y = t->y;
+    if (x == y) {
+        for (size_t i = from; i < end; i++) y[i] *= scale;
+    } else {
+        for (size_t i = from; i < end; i++) y[i] = scale * x[i];
+    }
+}
+
+static void gfli_level_scale_cpu(gfl_context *context, const gfli_map *x, const float *scale,
+                                 const gfli_map *y) {
+    for (int l = 0; l < x->levels; l++) {
+        const size_t at = gfli_points_before(x, l) * (size_t)x->c;
+        gfli_scale_task t;
+        t.x = x->data + at;
+        t.y = y->data + at;
+        t.scale = scale[l];
+        t.n = gfli_level_points(x, l) * (size_t)x->c;
+        const size_t tasks = (t.n + GFLI_SCALE_FLOATS - 1) / GFLI_SCALE_FLOATS;
+        gfli_parallel_for(context, (int)tasks, gfli_scale_part, &t);
+    }
+}
+
+/* ===============================================================================================
+ * src/cpu/pool.c - max pooling and nearest upsampling
+ * ============================================================================================ */
+
+typedef struct gfli_pool_task {
+    const gfli_map *x, *y;
+} gfli_pool_task;
+
+/* Row number `row` of y, level after level, image after image. */
+static void gfli_pool_find(const gfli_map *y, int row, int *level, int *image, int *at) {
+    int l = 0;
+    for (; row >= y->n * y->h[l]; l++) row -= y->n * y->h[l];
+    *level = l;
+    *image = row / y->h[l];
+    *at = row % y->h[l];
+}
+
+static const float *gfli_pool_source(const gfli_map *x, int level, int image, int row) {
+    const size_t before = gfli_points_before(x, level);
+    const size_t rows = (size_t)image * (size_t)x->h[level] + (size_t)row;
+    return x->data + (before + rows * (size_t)x->w[level]) * (size_t)x->c;
+}
+
+static void gfli_max_of_nine(const float *const row[3], const size_t at[3], size_t c,
+                             float *GFLI_RESTRICT y) {
+    const float *a0 = row[0] + at[0], *a1 = row[0] + at[1], *a2 = row[0] + at[2];
+    const float *b0 = row[1] + at[0], *b1 = row[1] + at[1], *b2 = row[1] + at[2];
+    const float *c0 = row[2] + at[0], *c1 = row[2] + at[1], *c2 = row[2] + at[2];
+    for (size_t i = 0; i < c; i++) {
+        float a = a0[i] > a1[i] ? a0[i] : a1[i];
+        float b = b0[i] > b1[i] ? b0[i] : b1[i];
+        float d = c0[i] > c1[i] ? c0[i] : c1[i];
+        a = a > a2[i] ? a : a2[i];
+        b = b > b2[i] ? b : b2[i];
+        d = d > c2[i] ? d : c2[i];
+        a = a > b ? a : b;
+        y[i] = a > d ? a : d;
+    }
+}
+
+static void gfli_max_pool_row(void *arg, int task, int slot) {
+    const gfli_pool_task *t = (const gfli_pool_task *)arg;
+    const size_t c = (size_t)t->x->c;
+    int level, image, row;
+    (void)slot;
+    gfli_pool_find(t->y, task, &level, &image, &row);
+    /* Beyond the edge the nearest cell stands in: it is in the window already. */
+    const int bottom = t->x->h[level] - 1, right = t->x->w[level] - 1;
+    const float *rows[3];
+    for (int k = 0; k < 3; k++) {
+        const int y = gfli_min(gfli_max(2 * row + k - 1, 0), bottom);
+        rows[k] = gfli_pool_source(t->x, level, image, y);
+    }
+    float *out = t->y->data + (gfli_pool_source(t->y, level, image, row) - t->y->data);
+    for (int x = 0; x < t->y->w[level]; x++, out += c) {
+        size_t at[3];
+        for (int k = 0; k < 3; k++) at[k] = (size_t)gfli_min(gfli_max(2 * x + k - 1, 0), right) * c;
+        gfli_max_of_nine(rows, at, c, out);
+    }
+}
+
+static int gfli_pool_rows(const gfli_map *y) {
+    int rows = 0;
+    for (int l = 0; l < y->levels; l++) rows += y->n * y->h[l];
+    return rows;
+}
+
+static void gfli_max_pool_cpu(gfl_context *context, const gfli_map *x, const gfli_map *y) {
+    gfli_pool_task t;
+    t.x = x;
+    t.y = y;
+    gfli_parallel_for(context, gfli_pool_rows(y), gfli_max_pool_row, &t);
+}
+
+/* ---- upsampling ------------------------------------------------------------------------------ */
+
+/* The source of a destination; float32 as in PyTorch, whose choice it repeats. */
+static int gfli_nearest(int at, int in, int out) {
+    const float scale = (float)in / (float)out;
+    return gfli_min((int)((float)at * scale), in - 1);
+}
+
+static void gfli_upsample_row(void *arg, int task, int slot) {
+    const gfli_pool_task *t = (const gfli_pool_task *)arg;
+    const int c = t->x->c;
+    int level, image, row;
+    (void)slot;
+    gfli_pool_find(t->y, task, &level, &image, &row);
+    const int from = gfli_nearest(row, t->x->h[level], t->y->h[level]);
+    const float *in = gfli_pool_source(t->x, level, image, from);
+    float *out = t->y->data + (gfli_pool_source(t->y, level, image, row) - t->y->data);
+    for (int x = 0; x < t->y->w[level]; x++, out += c) {
+        const float *GFLI_RESTRICT s =
+            in + (size_t)gfli_nearest(x, t->x->w[level], t->y->w[level]) * (size_t)c;
+        for (int i = 0; i < c; i++) out[i] += s[i];
+    }
+}
+
+static void gfli_upsample_add_cpu(gfl_context *context, const gfli_map *x, const gfli_map *y) {
+    gfli_pool_task t;
+    t.x = x;
+    t.y = y;
+    gfli_parallel_for(context, gfli_pool_rows(y), gfli_upsample_row, &t);
+}
+
+/* ===============================================================================================
+ * src/cpu/image.c - OpenCV's bilinear resize, normalisation and padding
+ * ============================================================================================ */
+
+/* Weights are in units of 1 / GFLI_RESIZE_ONE; rows of the horizontal pass keep 4 bits less than
+ * it gives, as OpenCV does on the way to the vertical pass. */
+enum { GFLI_RESIZE_ONE = 2048, GFLI_RESIZE_ROWS = 16 };
+
+/* A destination lies between the sources at and at + 1: a fraction of the way to the second. */
+typedef struct gfli_tap {
+    int at;
+    float fraction;
+} gfli_tap;
+
+static gfli_tap gfli_tap_of(int to, int in, int out) {
+    const double scale = 1.0 / ((double)out / (double)in);
+    /* volatile: fused into the subtraction, the product would not be rounded as OpenCV's is. */
+    volatile double product = ((double)to + 0.5) * scale;
+    const float f = (float)(product - 0.5);
+    gfli_tap t;
+    t.at = (int)floorf(f);
+    t.fraction = f - (float)t.at;
+    return t;
+}
+
+/* fraction * 2048 to the nearest integer, halves to the even one, in any rounding mode. */
+static int gfli_tap_weight(float fraction) {
+    const float v = fraction * (float)GFLI_RESIZE_ONE;
+    const int below = (int)v;
+    const float rest = v - (float)below;
+    return below + (rest > 0.5f || (rest == 0.5f && (below & 1)));
+}
+
+/* One destination column: byte offsets of its two source pixels and their weights. */
+typedef struct gfli_column {
+    int from, next;
+    uint16_t weight, next_weight;
+} gfli_column;
+
+static void gfli_fill_columns(gfli_column *columns, int in, int out, int bytes) {
+    for (int x = 0; x < out; x++) {
+        gfli_tap t = gfli_tap_of(x, in, out);
+        if (t.at < 0) {
+            t.at = 0;
+            t.fraction = 0.0f;
+        }
+        if (t.at >= in - 1) {
+            t.at = in - 1;
+            t.fraction = 0.0f;
+        }
+        columns[x].from = t.at * bytes;
+        columns[x].next = gfli_min(t.at + 1, in - 1) * bytes;
+        columns[x].weight = (uint16_t)gfli_tap_weight(1.0f - t.fraction);
+        columns[x].next_weight = (uint16_t)gfli_tap_weight(t.fraction);
+    }
+}
+
+typedef struct gfli_resize_task {
+    const gfl_image *image;
+    ptrdiff_t stride;
+    int channel[3]; /* where red, green and blue (or blue .. red) are in a pixel */
+    int out_w, out_h;
+    uint8_t *out;
+    const gfli_column *columns;
+    uint16_t *rows; /* two of the horizontal pass for each slot */
+    size_t row_size;
+} gfli_resize_task;
+
+static void gfli_resize_across(const gfli_resize_task *t, int row, uint16_t *GFLI_RESTRICT out) {
+    const uint8_t *source = t->image->pixels + (ptrdiff_t)row * t->stride;
+    const uint8_t *s0 = source + t->channel[0], *s1 = source + t->channel[1];
+    const uint8_t *s2 = source + t->channel[2];
+    for (int x = 0; x < t->out_w; x++, out += 3) {
+        const gfli_column c = t->columns[x];
+        const int a = c.weight, b = c.next_weight;
+        out[0] = (uint16_t)((s0[c.from] * a + s0[c.next] * b) >> 4);
+        out[1] = (uint16_t)((s1[c.from] * a + s1[c.next] * b) >> 4);
+        out[2] = (uint16_t)((s2[c.from] * a + s2[c.next] * b) >> 4);
+    }
+}
+
+static void gfli_resize_down(const uint16_t *GFLI_RESTRICT upper,
+                             const uint16_t *GFLI_RESTRICT lower, int a, int b, int n,
+                             uint8_t *GFLI_RESTRICT out) {
+    /* All factors fit 15 bits, which lets compilers use the high half of 16-bit products. */
+    const int16_t wa = (int16_t)a, wb = (int16_t)b;
+    for (int i = 0; i < n; i++) {
+        const int high = ((int16_t)upper[i] * wa) >> 16, low = ((int16_t)lower[i] * wb) >> 16;
+        const int v = (high + low + 2) >> 2;
+        out[i] = (uint8_t)(v > 255 ? 255 : v);
+    }
+}
+
+static void gfli_resize_rows(void *arg, int task, int slot) {
+    const gfli_resize_task *t = (const gfli_resize_task *)arg;
+    const int first = task * GFLI_RESIZE_ROWS, n = t->out_w * 3;
+    const int end = gfli_min(t->out_h, first + GFLI_RESIZE_ROWS), last = t->image->height - 1;
+    uint16_t *upper = t->rows + (size_t)slot * 2 * t->row_size, *lower = upper + t->row_size;
+    int upper_is = -1, lower_is = -1;
+    for (int y = first; y < end; y++) {
+        const gfli_tap tap = gfli_tap_of(y, t->image->height, t->out_h);
+        const int y0 = gfli_min(gfli_max(tap.at, 0), last);
+        const int y1 = gfli_min(gfli_max(tap.at + 1, 0), last);
+        if (upper_is != y0 && lower_is == y0) {
+            uint16_t *swapped = upper;
+            upper = lower;
+            lower = swapped;
+            lower_is = upper_is;
+            upper_is = y0;
+        }
+        if (upper_is != y0) gfli_resize_across(t, y0, upper);
+        if (lower_is != y1) gfli_resize_across(t, y1, lower);
+        upper_is = y0;
+        lower_is = y1;
+        gfli_resize_down(upper, lower, gfli_tap_weight(1.0f - tap.fraction),
+                         gfli_tap_weight(tap.fraction), n, t->out + (size_t)y * (size_t)n);
+    }
+}
+
+/* Rounded up so that slots do not share cache lines. */
+static size_t gfli_resize_row_size(int out_w) {
+    return ((size_t)out_w * 3 + 63) / 32 * 32;
+}
+
+static size_t gfli_resize_columns_size(int out_w) {
+    return ((size_t)out_w * sizeof(gfli_column) + 63) / 64 * 64;
+}
+
+static size_t gfli_resize_scratch_cpu(const gfl_context *context, int in_w, int in_h, int out_w,
+                                      int out_h) {
+    const size_t rows = 2 * (size_t)gfli_max(context->n_threads, 1);
+    (void)in_w;
+    (void)in_h;
+    (void)out_h;
+    return gfli_resize_columns_size(out_w) + rows * gfli_resize_row_size(out_w) * sizeof(uint16_t);
+}
+
+static void gfli_resize_cpu(gfl_context *context, const gfl_image *image, bool bgr, int out_w,
+                            int out_h, uint8_t *out, void *scratch) {
+    static const int bytes[] = {3, 3, 4, 4, 1};
+    const int format = (int)image->format, size = bytes[format];
+    const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
+    gfli_column *columns = (gfli_column *)scratch;
+    gfli_resize_task t;
+    gfli_fill_columns(columns, image->width, out_w, size);
+    t.image = image;
+    t.stride = image->stride ? image->stride : (ptrdiff_t)image->width * size;
+    for (int k = 0; k < 3; k++) t.channel[k] = size == 1 ? 0 : (stored_bgr == bgr ? k : 2 - k);
+    t.out_w = out_w;
+    t.out_h = out_h;
+    t.out = out;
+    t.columns = columns;
+    t.rows = (uint16_t *)(void *)((uint8_t *)scratch + gfli_resize_columns_size(out_w));
+    t.row_size = gfli_resize_row_size(out_w);
+    gfli_parallel_for(context, gfli_ceil_div(out_h, GFLI_RESIZE_ROWS), gfli_resize_rows, &t);
+}
+
+/* ---- normalisation --------------------------------------------------------------------------- */
+
+typedef struct gfli_normalise_task {
+    const uint8_t *pixels;
+    int w, h;
+    bool flip;
+    float value[3][256];
+    const gfli_map *y;
+    int index;
+} gfli_normalise_task;
+
+static void gfli_normalise_row(void *arg, int row, int slot) {
+    const gfli_normalise_task *t = (const gfli_normalise_task *)arg;
+    const size_t c = (size_t)t->y->c, width = (size_t)t->y->w[0];
+    float *out = t->y->data + ((size_t)t->index * (size_t)t->y->h[0] + (size_t)row) * width * c;
+    const int filled = row < t->h ? t->w : 0;
+    const uint8_t *in = t->pixels + (size_t)row * (size_t)t->w * 3;
+    (void)slot;
+    memset(out + (size_t)filled * c, 0, (width - (size_t)filled) * c * sizeof(float));
+    for (int x = 0; x < filled; x++, out += c) {
+        const uint8_t *pixel = in + 3 * (t->flip ? filled - 1 - x : x);
+        out[0] = t->value[0][pixel[0]];
+        out[1] = t->value[1][pixel[1]];
+        out[2] = t->value[2][pixel[2]];
+        for (size_t k = 3; k < c; k++) out[k] = 0.0f;
+    }
+}
+
+static void gfli_normalise_cpu(gfl_context *context, const uint8_t *pixels, int w, int h,
+                               const float mean[3], const float std[3], bool flip,
+                               const gfli_map *y, int index) {
+    gfli_normalise_task t;
+    t.pixels = pixels;
+    t.w = w;
+    t.h = h;
+    t.flip = flip;
+    t.y = y;
+    t.index = index;
+    for (int k = 0; k < 3; k++) {
+        for (int v = 0; v < 256; v++) t.value[k][v] = ((float)v - mean[k]) / std[k];
+    }
+    gfli_parallel_for(context, y->h[0], gfli_normalise_row, &t);
+}
+
+/* ===============================================================================================
+ * src/cpu/nms.c - class-wise non-maximum suppression
+ * ============================================================================================ */
+
+/* ---- ranks ----------------------------------------------------------------------------------- */
+
+static void gfli_heap_sink(uint64_t *heap, size_t n, size_t at) {
+    const uint64_t rank = heap[at];
+    for (size_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && heap[child + 1] > heap[child]) child++;
+        if (heap[child] <= rank) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = rank;
+}
+
+void gfli_heap_make(uint64_t *ranks, size_t n) {
+    for (size_t i = n / 2; i-- > 0;) gfli_heap_sink(ranks, n, i);
+}
+
+void gfli_heap_replace(uint64_t *heap, size_t n, uint64_t rank) {
+    heap[0] = rank;
+    gfli_heap_sink(heap, n, 0);
+}
+
+void gfli_sort_ranks(uint64_t *ranks, size_t n) {
+    gfli_heap_make(ranks, n);
+    while (n > 1) {
+        const uint64_t largest = ranks[0];
+        n--;
+        gfli_heap_replace(ranks, n, ranks[n]);
+        ranks[n] = largest;
+    }
+}
+
+/* ---- suppression ----------------------------------------------------------------------------- */
+
+/* A survivor, moved to where only boxes of its class are. */
+typedef struct gfli_kept {
+    float x1, y1, x2, y2, area, label;
+} gfli_kept;
+
+static gfli_kept gfli_shift_box(const gfl_detection *d, float step) {
+    gfli_kept k;
+    const float offset = gfli_rounded((float)d->label * step);
+    k.x1 = d->x1 + offset;
+    k.y1 = d->y1 + offset;
+    k.x2 = d->x2 + offset;
+    k.y2 = d->y2 + offset;
+    k.area = gfli_rounded((k.x2 - k.x1) * (k.y2 - k.y1));
+    k.label = (float)d->label;
+    return k;
+}
+
+/* One more than the largest coordinate, and whether classes are apart for sure once shifted: not
+ * when boxes start below 0, or float32 is too coarse to keep the 1 that is between them. */
+static float gfli_class_step(const gfli_decoded *boxes, int n, bool *apart) {
+    float largest = -INFINITY, smallest = INFINITY;
+    int labels = 0;
+    for (int i = 0; i < n; i++) {
+        const gfl_detection *d = &boxes[i].detection;
+        const float c[4] = {d->x1, d->y1, d->x2, d->y2};
+        for (int k = 0; k < 4; k++) {
+            if (c[k] > largest) largest = c[k];
+            if (c[k] < smallest) smallest = c[k];
+        }
+        labels = gfli_max(labels, d->label + 1);
+    }
+    *apart = smallest >= 0.0f && ((double)largest + 1.0) * labels < 8388608.0;
+    return largest + 1.0f;
+}
+
+static bool gfli_overlaps(const gfli_kept *a, const gfli_kept *b, float iou) {
+    const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
+    const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
+    /* No overlap suppresses nothing, not even two boxes without area: 0 / 0 is no IoU. */
+    if (!(x2 > x1 && y2 > y1)) return false;
+    const float inter = gfli_rounded((x2 - x1) * (y2 - y1));
+    return inter / (a->area + b->area - inter) > iou;
+}
+
+int gfli_nms(const gfli_decoded *boxes, int n, float iou, int max_keep, int *keep, uint64_t *ranks,
+             float *scratch) {
+    gfli_kept *kept = (gfli_kept *)(void *)scratch;
+    bool apart;
+    int n_kept = 0;
+    const float step = gfli_class_step(boxes, n, &apart);
+    for (int i = 0; i < n; i++) ranks[i] = gfli_rank(boxes[i].detection.score, (uint64_t)i);
+    gfli_sort_ranks(ranks, (size_t)n);
+    for (int i = 0; i < n && n_kept < max_keep; i++) {
+        const int at = (int)gfli_rank_index(ranks[i]);
+        const gfli_kept box = gfli_shift_box(&boxes[at].detection, step);
+        bool suppressed = false;
+        for (int k = 0; k < n_kept && !suppressed; k++) {
+            if (apart && kept[k].label != box.label) continue;
+            suppressed = gfli_overlaps(&kept[k], &box, iou);
+        }
+        if (suppressed) continue;
+        kept[n_kept] = box;
+        keep[n_kept++] = at;
+    }
+    return n_kept;
+}
+
+/* ===============================================================================================
+ * src/cpu/decode.c - from logits to boxes: threshold, top-k, integral of the distributions, clip
+ * ============================================================================================ */
+
+/* Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section "Method". */
+
+static float gfli_integral_cpu(const float *logits, int n_bins, float *p) {
+    float largest = logits[0], sum = 0.0f, mean = 0.0f;
+    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
+    for (int k = 0; k < n_bins; k++) {
+        p[k] = expf(logits[k] - largest);
+        sum += p[k];
+    }
+    for (int k = 0; k < n_bins; k++) {
+        p[k] /= sum;
+        mean += (float)k * p[k];
+    }
+    return mean;
+}
+
+/* ---- the best pairs of location and class ---------------------------------------------------- */
+
+static float gfli_sigmoid(float x) {
+    return 1.0f / (1.0f + expf(-x));
+}
+
+/* A logit whose sigmoid is certainly below the score, by a margin that covers rounding. */
+static float gfli_logit_below(float score) {
+    const double s = score < 0.9999999f ? (double)score : 0.9999999;
+    return (float)(log(s / (1.0 - s)) - 0.01 - 4e-7 / (1.0 - s));
+}
+
+static bool gfli_any_above(const float *x, int n, float bound) {
+    int above = 0;
+    for (int i = 0; i < n; i++) above |= x[i] > bound;
+    return above != 0;
+}
+
+/* Pairs seen so far: the best `most`, a heap once there are that many. */
+typedef struct gfli_selection {
+    uint64_t *ranks;
+    size_t n, most;
+    float min_score, bound; /* logits up to bound need no exact look */
+} gfli_selection;
+
+static void gfli_select(gfli_selection *s, float logit, uint64_t index) {
+    const float score = gfli_sigmoid(logit);
+    if (!(score > s->min_score)) return;
+    const uint64_t rank = gfli_rank(score, index);
+    if (s->n < s->most) {
+        s->ranks[s->n++] = rank;
+        if (s->n < s->most) return;
+        gfli_heap_make(s->ranks, s->n);
+    } else {
+        if (rank > s->ranks[0]) return;
+        gfli_heap_replace(s->ranks, s->n, rank);
+    }
+    s->bound = gfli_logit_below(gfli_rank_score(s->ranks[0]));
+}
+
+typedef struct gfli_decode_task {
+    const gfli_map *cls, *reg;
+    const gfli_decode_opts *opts;
+    int index;
+    uint64_t *ranks[GFL_LEVELS]; /* of each level's pairs, sorted */
+    int counts[GFL_LEVELS], first[GFL_LEVELS];
+    int n;
+    gfli_decoded *out;
+} gfli_decode_task;
+
+static const float *gfli_decode_plane(const gfli_map *map, int level, int index) {
+    const size_t points = (size_t)map->h[level] * (size_t)map->w[level];
+    return map->data + (gfli_points_before(map, level) + (size_t)index * points) * (size_t)map->c;
+}
+
+static void gfli_select_level(void *arg, int level, int slot) {
+    gfli_decode_task *t = (gfli_decode_task *)arg;
+    const int classes = t->opts->n_classes;
+    const size_t points = (size_t)t->cls->h[level] * (size_t)t->cls->w[level];
+    const float *x = gfli_decode_plane(t->cls, level, t->index);
+    gfli_selection s;
+    (void)slot;
+    s.ranks = t->ranks[level];
+    s.n = 0;
+    s.most = gfli_max_candidates(t->cls, t->opts, level);
+    s.min_score = t->opts->min_score;
+    s.bound = gfli_logit_below(s.min_score);
+    for (size_t p = 0; p < points; p++, x += (size_t)t->cls->c) {
+        if (!gfli_any_above(x, classes, s.bound)) continue;
+        for (int c = 0; c < classes; c++) {
+            if (x[c] > s.bound)
+                gfli_select(&s, x[c], (uint64_t)p * (uint64_t)classes + (uint64_t)c);
+        }
+    }
+    gfli_sort_ranks(s.ranks, s.n);
+    t->counts[level] = (int)s.n;
+}
+
+/* ---- boxes ----------------------------------------------------------------------------------- */
+
+enum { GFLI_DECODE_BOXES = 32 };
+
+/* A value that is no number stays so and is dropped with the boxes that have no area. */
+static float gfli_clamp_side(float v, int limit) {
+    if (v < 0.0f) return 0.0f;
+    return v > (float)limit ? (float)limit : v;
+}
+
+static void gfli_decode_pair(const gfli_decode_task *t, int level, uint64_t rank,
+                             gfli_decoded *out) {
+    const gfli_decode_opts *o = t->opts;
+    const uint64_t index = gfli_rank_index(rank), cell = index / (uint64_t)o->n_classes;
+    const float *logits =
+        gfli_decode_plane(t->reg, level, t->index) + (size_t)cell * (size_t)t->reg->c;
+    float p[GFL_MAX_BINS], d[4];
+    for (int side = 0; side < 4; side++) {
+        const float mean = gfli_integral_cpu(logits + side * o->n_bins, o->n_bins, p);
+        d[side] = gfli_rounded(mean * (float)o->stride[level]);
+    }
+    out->level = level;
+    out->y = (int)(cell / (uint64_t)t->cls->w[level]);
+    out->x = (int)(cell % (uint64_t)t->cls->w[level]);
+    const float x = (float)(out->x * o->stride[level]), y = (float)(out->y * o->stride[level]);
+    out->detection.x1 = gfli_clamp_side(x - d[0], o->width);
+    out->detection.y1 = gfli_clamp_side(y - d[1], o->height);
+    out->detection.x2 = gfli_clamp_side(x + d[2], o->width);
+    out->detection.y2 = gfli_clamp_side(y + d[3], o->height);
+    out->detection.score = gfli_rank_score(rank);
+    out->detection.label = (int)(index % (uint64_t)o->n_classes);
+}
+
+static void gfli_decode_part(void *arg, int task, int slot) {
+    const gfli_decode_task *t = (const gfli_decode_task *)arg;
+    const int from = task * GFLI_DECODE_BOXES, end = gfli_min(t->n, from + GFLI_DECODE_BOXES);
+    int level = 0;
+    (void)slot;
+    for (int i = from; i < end; i++) {
+        while (i >= t->first[level] + t->counts[level]) level++;
+        gfli_decode_pair(t, level, t->ranks[level][i - t->first[level]], &t->out[i]);
+    }
+}
+
+size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts, int level) {
+    const size_t points = (size_t)cls->h[level] * (size_t)cls->w[level];
+    const size_t pairs = points * (size_t)opts->n_classes;
+    return pairs < (size_t)opts->max_per_level ? pairs : (size_t)opts->max_per_level;
+}
+
+int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
+                    const gfli_decode_opts *opts, gfli_decoded *out, int *counts, uint64_t *ranks) {
+    gfli_decode_task t;
+    memset(&t, 0, sizeof t);
+    t.cls = cls;
+    t.reg = reg;
+    t.opts = opts;
+    t.index = index;
+    t.out = out;
+    for (int l = 0; l < cls->levels; l++) {
+        t.ranks[l] = ranks;
+        ranks += gfli_max_candidates(cls, opts, l);
+    }
+    gfli_parallel_for(context, cls->levels, gfli_select_level, &t);
+    for (int l = 0; l < cls->levels; l++) {
+        t.first[l] = t.n;
+        t.n += t.counts[l];
+        counts[l] = t.counts[l];
+    }
+    gfli_parallel_for(context, gfli_ceil_div(t.n, GFLI_DECODE_BOXES), gfli_decode_part, &t);
+    return t.n;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------- */
+
+static size_t gfli_all_candidates(const gfli_map *cls, const gfli_decode_opts *opts) {
+    size_t n = 0;
+    for (int l = 0; l < cls->levels; l++) n += gfli_max_candidates(cls, opts, l);
+    return n;
+}
+
+static size_t gfli_decode_scratch_cpu(const gfli_map *cls, const gfli_decode_opts *opts) {
+    const size_t n = gfli_all_candidates(cls, opts);
+    const size_t most = (size_t)opts->max_detections, kept = n < most ? n : most;
+    return n * (sizeof(uint64_t) + sizeof(gfli_decoded)) +
+           kept * (sizeof(int) + GFLI_NMS_FLOATS * sizeof(float));
+}
+
+/* To the pixels of the original image; boxes without area go.  Returns how many stay. */
+static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes, int n) {
+    const float sx = (float)(1.0 / opts->scale_x), sy = (float)(1.0 / opts->scale_y);
+    int kept = 0;
+    for (int i = 0; i < n; i++) {
+        gfli_decoded b = boxes[i];
+        gfl_detection *d = &b.detection;
+        d->x1 = gfli_rounded(d->x1 * sx);
+        d->y1 = gfli_rounded(d->y1 * sy);
+        d->x2 = gfli_rounded(d->x2 * sx);
+        d->y2 = gfli_rounded(d->y2 * sy);
+        if (d->x2 - d->x1 > 0.0f && d->y2 - d->y1 > 0.0f) boxes[kept++] = b;
+    }
+    return kept;
+}
+
+static int gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                           int index, const gfli_decode_opts *opts, gfli_decoded *out,
+                           void *scratch) {
+    const size_t most = gfli_all_candidates(cls, opts);
+    uint64_t *ranks = (uint64_t *)scratch;
+    gfli_decoded *boxes = (gfli_decoded *)(void *)(ranks + most);
+    float *moved = (float *)(void *)(boxes + most);
+    const int max_keep = gfli_min((int)most, opts->max_detections);
+    int *keep = (int *)(void *)(moved + (size_t)max_keep * GFLI_NMS_FLOATS);
+    int counts[GFL_LEVELS];
+    int n = gfli_candidates(context, cls, reg, index, opts, boxes, counts, ranks);
+    n = gfli_rescale_boxes(opts, boxes, n);
+    n = gfli_nms(boxes, n, opts->nms_iou, max_keep, keep, ranks, moved);
+    for (int i = 0; i < n; i++) out[i] = boxes[keep[i]];
+    return n;
+}
+
+/* ===============================================================================================
+ * src/cpu/backend.c - the CPU's table of inference operations
+ * ============================================================================================ */
+
+const gfli_backend gfli_cpu = {
+    GFLI_BACKEND_VERSION,      "cpu",
+    gfli_conv_packed_size_cpu, gfli_conv_pack_cpu,
+    gfli_conv_scratch_cpu,     gfli_conv_cpu,
+    gfli_max_pool_cpu,         gfli_upsample_add_cpu,
+    gfli_group_norm_cpu,       gfli_level_scale_cpu,
+    gfli_resize_scratch_cpu,   gfli_resize_cpu,
+    gfli_normalise_cpu,        gfli_decode_scratch_cpu,
+    gfli_decode_cpu,           gfli_integral_cpu,
+};
+
+/* ===============================================================================================
+ * src/model/arch.c - architectures: names, defaults, limits, channel counts
+ * ============================================================================================ */
+
+static const gfli_depth gfli_depths[] = {{18, false, {2, 2, 2, 2}},
+                                         {34, false, {3, 4, 6, 3}},
+                                         {50, true, {3, 4, 6, 3}},
+                                         {101, true, {3, 4, 23, 3}}};
+
+const gfli_depth *gfli_arch_depth(int depth) {
+    for (size_t i = 0; i < GFLI_COUNT(gfli_depths); i++)
+        if (gfli_depths[i].depth == depth) return &gfli_depths[i];
+    return NULL;
+}
+
+static int gfli_stage_planes(const gfl_arch *arch, int stage) {
+    return arch->base_channels << (stage - 1);
+}
+
+int gfli_stage_out(const gfl_arch *arch, int stage) {
+    int planes = gfli_stage_planes(arch, stage);
+    return gfli_arch_depth(arch->depth)->bottleneck ? 4 * planes : planes;
+}
+
+int gfli_stage_width(const gfl_arch *arch, int stage) {
+    if (arch->groups == 1) return gfli_stage_planes(arch, stage);
+    return (arch->base_width << (stage - 1)) * arch->groups;
+}
+
+gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
+    static const struct {
+        const char *name;
+        int depth, groups, base_width;
+    } presets[] = {{"r18", 18, 1, 0},   {"r34", 34, 1, 0},          {"r50", 50, 1, 0},
+                   {"r101", 101, 1, 0}, {"x101-32x4d", 101, 32, 4}, {"x101-32x8d", 101, 32, 8}};
+    if (!name || !out) return GFL_E_ARG;
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < GFLI_COUNT(presets); i++) {
+        if (strcmp(name, presets[i].name) != 0) continue;
+        gfl_arch arch;
+        memset(&arch, 0, sizeof arch);
+        arch.depth = presets[i].depth;
+        arch.groups = presets[i].groups;
+        arch.base_width = presets[i].base_width;
+        return gfli_arch_resolve(NULL, &arch, out);
+    }
+    return GFL_E_ARG;
+}
+
+void gfli_arch_name(const gfl_arch *arch, char out[32]) {
+    if (arch->groups == 1)
+        snprintf(out, 32, "R%d", arch->depth);
+    else
+        snprintf(out, 32, "X%d-%dx%dd", arch->depth, arch->groups, arch->base_width);
+}
+
+static gfl_status gfli_check_range(gfl_context *context, const char *what, int value, int low,
+                                   int high) {
+    if (value >= low && value <= high) return GFL_OK;
+    return gfli_error(context, GFL_E_ARG, "%s is %d; it must be %d..%d", what, value, low, high);
+}
+
+static void gfli_default(int *value, int when_zero) {
+    if (*value == 0) *value = when_zero;
+}
+
+gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch *out) {
+    gfl_arch a = *in;
+    gfli_default(&a.depth, 50);
+    gfli_default(&a.groups, 1);
+    gfli_default(&a.base_width, 4);
+    gfli_default(&a.base_channels, 64);
+    gfli_default(&a.fpn_channels, 256);
+    gfli_default(&a.head_channels, 256);
+    gfli_default(&a.stacked_convs, 4);
+    gfli_default(&a.n_classes, 80);
+    gfli_default(&a.reg_max, 16);
+    const gfli_depth *depth = gfli_arch_depth(a.depth);
+    if (!depth)
+        return gfli_error(context, GFL_E_ARG, "depth is %d; it must be 18, 34, 50 or 101", a.depth);
+    GFLI_TRY(gfli_check_range(context, "groups", a.groups, 1, 256));
+    GFLI_TRY(gfli_check_range(context, "base_width", a.base_width, 1, 256));
+    GFLI_TRY(gfli_check_range(context, "base_channels", a.base_channels, 1, 1024));
+    GFLI_TRY(gfli_check_range(context, "fpn_channels", a.fpn_channels, 1, 4096));
+    GFLI_TRY(gfli_check_range(context, "head_channels", a.head_channels, GFLI_GN_GROUPS, 4096));
+    GFLI_TRY(gfli_check_range(context, "stacked_convs", a.stacked_convs, 1, 32));
+    GFLI_TRY(gfli_check_range(context, "n_classes", a.n_classes, 1, GFL_MAX_CLASSES));
+    GFLI_TRY(gfli_check_range(context, "reg_max", a.reg_max, 1, GFL_MAX_BINS - 1));
+    if (a.head_channels % GFLI_GN_GROUPS != 0)
+        return gfli_error(context, GFL_E_ARG,
+                          "head_channels is %d; it must be a multiple of %d, the groups of its "
+                          "group norms",
+                          a.head_channels, GFLI_GN_GROUPS);
+    if (a.groups > 1 && !depth->bottleneck)
+        return gfli_error(context, GFL_E_ARG,
+                          "groups is %d with depth %d; only depths 50 and 101 can be grouped",
+                          a.groups, a.depth);
+    if (a.groups == 1) a.base_width = 0;
+    if (a.dialect != GFL_DIALECT_MMDET)
+        return gfli_error(context, GFL_E_ARG, "dialect is %d; it must be GFL_DIALECT_MMDET",
+                          (int)a.dialect);
+    *out = a;
+    return GFL_OK;
+}
+
+gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *in,
+                                   gfl_preprocess *out) {
+    static const float mean[3] = {123.675f, 116.28f, 103.53f};
+    static const float deviation[3] = {58.395f, 57.12f, 57.375f};
+    gfl_preprocess p = *in;
+    bool blank = true;
+    for (int i = 0; i < 3; i++) blank = blank && p.mean[i] == 0 && p.std[i] == 0;
+    for (int i = 0; blank && i < 3; i++) {
+        p.mean[i] = mean[p.bgr ? 2 - i : i];
+        p.std[i] = deviation[p.bgr ? 2 - i : i];
+    }
+    for (int i = 0; i < 3; i++) {
+        if (!(fabsf(p.mean[i]) < FLT_MAX) || !(p.std[i] > 0 && p.std[i] < FLT_MAX))
+            return gfli_error(context, GFL_E_ARG,
+                              "channel %d: mean %g and std %g; the mean must be finite and the std "
+                              "positive",
+                              i, (double)p.mean[i], (double)p.std[i]);
+    }
+    gfli_default(&p.scale_long, 1333);
+    gfli_default(&p.scale_short, p.scale_long < 800 ? p.scale_long : 800);
+    GFLI_TRY(gfli_check_range(context, "scale_long", p.scale_long, 1, GFL_MAX_SIDE));
+    GFLI_TRY(gfli_check_range(context, "scale_short", p.scale_short, 1, p.scale_long));
+    p.bgr = p.bgr != 0;
+    *out = p;
+    return GFL_OK;
+}
+
+void gfli_resized_size(int width, int height, int scale_long, int scale_short, int *out_width,
+                       int *out_height) {
+    double by_long = (double)scale_long / gfli_max(width, height);
+    double by_short = (double)scale_short / gfli_min(width, height);
+    double s = by_long < by_short ? by_long : by_short;
+    *out_width = gfli_max(1, (int)(width * s + 0.5));
+    *out_height = gfli_max(1, (int)(height * s + 0.5));
+}
+
+/* ===============================================================================================
+ * src/model/params.c - the tables of parameters and layers, and fresh weights
+ * ============================================================================================ */
+
+/* Appends to a model's tables; the first failure sticks. */
+typedef struct gfli_describer {
+    gfl_model *model;
+    size_t param_capacity, layer_capacity;
+    gfl_status status;
+    int stage;
+} gfli_describer;
+
+/* name + suffix with up to four dimensions (0 ends them); returns the index. */
+static int gfli_add_param(gfli_describer *d, const char *name, const char *suffix, gfli_init init,
+                          int d0, int d1, int d2, int d3) {
+    gfl_model *m = d->model;
+    char full[128];
+    if (d->status != GFL_OK) return -1;
+    d->status = gfli_grow(m->context, &m->params, &d->param_capacity, (size_t)m->n_params + 1,
+                          sizeof *m->params, "parameter table");
+    if (d->status != GFL_OK) return -1;
+    gfli_param *p = &m->params[m->n_params];
+    memset(p, 0, sizeof *p);
+    snprintf(full, sizeof full, "%s%s", name, suffix);
+    d->status = gfli_strdup(m->context, full, &p->name);
+    if (d->status != GFL_OK) return -1;
+    const int dims[4] = {d0, d1, d2, d3};
+    p->count = 1;
+    for (int i = 0; i < 4 && dims[i] > 0; i++) {
+        p->shape[p->rank++] = dims[i];
+        p->count *= (size_t)dims[i];
+    }
+    p->init = init;
+    p->stage = d->stage;
+    return m->n_params++;
+}
+
+static gfli_layer *gfli_add_layer(gfli_describer *d, const char *name, gfli_init init, int in_c,
+                                  int out_c, int kernel, int stride, int groups) {
+    gfl_model *m = d->model;
+    int weight = gfli_add_param(d, name, ".weight", init, out_c, in_c / groups, kernel, kernel);
+    if (d->status == GFL_OK)
+        d->status = gfli_grow(m->context, &m->layers, &d->layer_capacity, (size_t)m->n_layers + 1,
+                              sizeof *m->layers, "layer table");
+    if (d->status != GFL_OK) return NULL;
+    gfli_layer *layer = &m->layers[m->n_layers++];
+    memset(layer, 0, sizeof *layer);
+    layer->shape.in_c = in_c;
+    layer->shape.out_c = out_c;
+    layer->shape.kernel = kernel;
+    layer->shape.stride = stride;
+    layer->shape.pad = kernel / 2;
+    layer->shape.groups = groups;
+    layer->weight = weight;
+    layer->bias = -1;
+    layer->bn_gamma = layer->bn_beta = layer->bn_mean = layer->bn_var = -1;
+    layer->gn_gamma = layer->gn_beta = -1;
+    layer->stage = d->stage;
+    return layer;
+}
+
+/* A convolution of the backbone with its batch norm; zero_gamma: the last of a residual branch. */
+static void gfli_add_conv_bn(gfli_describer *d, const char *conv, const char *bn, bool zero_gamma,
+                             int in_c, int out_c, int kernel, int stride, int groups) {
+    gfli_layer *layer =
+        gfli_add_layer(d, conv, GFLI_INIT_KAIMING, in_c, out_c, kernel, stride, groups);
+    if (!layer) return;
+    gfli_init gamma = zero_gamma ? GFLI_INIT_ZERO : GFLI_INIT_ONE;
+    layer->bn_gamma = gfli_add_param(d, bn, ".weight", gamma, out_c, 0, 0, 0);
+    layer->bn_beta = gfli_add_param(d, bn, ".bias", GFLI_INIT_ZERO, out_c, 0, 0, 0);
+    layer->bn_mean = gfli_add_param(d, bn, ".running_mean", GFLI_INIT_ZERO, out_c, 0, 0, 0);
+    layer->bn_var = gfli_add_param(d, bn, ".running_var", GFLI_INIT_ONE, out_c, 0, 0, 0);
+    if (d->status != GFL_OK) return;
+    d->model->params[layer->bn_mean].is_buffer = true;
+    d->model->params[layer->bn_var].is_buffer = true;
+}
+
+static void gfli_add_conv_bias(gfli_describer *d, const char *conv, gfli_init init,
+                               gfli_init bias_init, int in_c, int out_c, int kernel, int stride) {
+    gfli_layer *layer = gfli_add_layer(d, conv, init, in_c, out_c, kernel, stride, 1);
+    if (layer) layer->bias = gfli_add_param(d, conv, ".bias", bias_init, out_c, 0, 0, 0);
+}
+
+static void gfli_describe_block(gfli_describer *d, int stage, int block, int in_c) {
+    const gfl_arch *arch = &d->model->arch;
+    bool bottleneck = gfli_arch_depth(arch->depth)->bottleneck;
+    int out_c = gfli_stage_out(arch, stage), width = gfli_stage_width(arch, stage);
+    int stride = stage > 1 && block == 0 ? 2 : 1;
+    char conv[64], bn[64];
+    for (int i = 1; i <= (bottleneck ? 3 : 2); i++) {
+        snprintf(conv, sizeof conv, "backbone.layer%d.%d.conv%d", stage, block, i);
+        snprintf(bn, sizeof bn, "backbone.layer%d.%d.bn%d", stage, block, i);
+        if (!bottleneck)
+            gfli_add_conv_bn(d, conv, bn, i == 2, i == 1 ? in_c : width, width, 3,
+                             i == 1 ? stride : 1, 1);
+        else if (i == 2)
+            gfli_add_conv_bn(d, conv, bn, false, width, width, 3, stride, arch->groups);
+        else
+            gfli_add_conv_bn(d, conv, bn, i == 3, i == 1 ? in_c : width, i == 1 ? width : out_c, 1,
+                             1, 1);
+    }
+    if (block == 0 && (stride != 1 || in_c != out_c)) {
+        snprintf(conv, sizeof conv, "backbone.layer%d.%d.downsample.0", stage, block);
+        snprintf(bn, sizeof bn, "backbone.layer%d.%d.downsample.1", stage, block);
+        gfli_add_conv_bn(d, conv, bn, false, in_c, out_c, 1, stride, 1);
+    }
+}
+
+static void gfli_describe_tower(gfli_describer *d, const char *tower) {
+    const gfl_arch *arch = &d->model->arch;
+    int c = arch->head_channels;
+    for (int i = 0; i < arch->stacked_convs; i++) {
+        char conv[64], gn[64];
+        snprintf(conv, sizeof conv, "bbox_head.%s.%d.conv", tower, i);
+        snprintf(gn, sizeof gn, "bbox_head.%s.%d.gn", tower, i);
+        gfli_layer *layer =
+            gfli_add_layer(d, conv, GFLI_INIT_NORMAL, i == 0 ? arch->fpn_channels : c, c, 3, 1, 1);
+        if (!layer) return;
+        layer->gn_gamma = gfli_add_param(d, gn, ".weight", GFLI_INIT_ONE, c, 0, 0, 0);
+        layer->gn_beta = gfli_add_param(d, gn, ".bias", GFLI_INIT_ZERO, c, 0, 0, 0);
+    }
+}
+
+static void gfli_describe_neck_and_head(gfli_describer *d) {
+    const gfl_arch *arch = &d->model->arch;
+    int fpn = arch->fpn_channels, head = arch->head_channels;
+    char name[64];
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "neck.lateral_convs.%d.conv", i);
+        gfli_add_conv_bias(d, name, GFLI_INIT_XAVIER, GFLI_INIT_ZERO, gfli_stage_out(arch, i + 2),
+                           fpn, 1, 1);
+    }
+    for (int i = 0; i < GFL_LEVELS; i++) {
+        snprintf(name, sizeof name, "neck.fpn_convs.%d.conv", i);
+        gfli_add_conv_bias(d, name, GFLI_INIT_XAVIER, GFLI_INIT_ZERO, fpn, fpn, 3, i < 3 ? 1 : 2);
+    }
+    gfli_describe_tower(d, "cls_convs");
+    gfli_describe_tower(d, "reg_convs");
+    gfli_add_conv_bias(d, "bbox_head.gfl_cls", GFLI_INIT_NORMAL, GFLI_INIT_PRIOR, head,
+                       arch->n_classes, 3, 1);
+    gfli_add_conv_bias(d, "bbox_head.gfl_reg", GFLI_INIT_NORMAL, GFLI_INIT_ZERO, head,
+                       4 * (arch->reg_max + 1), 3, 1);
+    for (int i = 0; i < GFL_LEVELS; i++) {
+        snprintf(name, sizeof name, "bbox_head.scales.%d.scale", i);
+        int index = gfli_add_param(d, name, "", GFLI_INIT_ONE, 0, 0, 0, 0);
+        if (i == 0) d->model->scale = index;
+    }
+}
+
+gfl_status gfli_model_describe(gfl_model *model) {
+    gfli_describer d;
+    memset(&d, 0, sizeof d);
+    d.model = model;
+    const gfli_depth *depth = gfli_arch_depth(model->arch.depth);
+    int c = model->arch.base_channels;
+    gfli_add_conv_bn(&d, "backbone.conv1", "backbone.bn1", false, 3, c, 7, 2, 1);
+    for (int stage = 1; stage <= 4; stage++) {
+        d.stage = stage;
+        for (int block = 0; block < depth->blocks[stage - 1]; block++) {
+            gfli_describe_block(&d, stage, block, c);
+            c = gfli_stage_out(&model->arch, stage);
+        }
+    }
+    d.stage = GFLI_STAGE_HEAD;
+    gfli_describe_neck_and_head(&d);
+    return d.status;
+}
+
+int gfli_model_find(const gfl_model *model, const char *name) {
+    for (int i = 0; i < model->n_params; i++)
+        if (strcmp(model->params[i].name, name) == 0) return i;
+    return -1;
+}
+
+void gfli_param_init(gfli_param *param, uint64_t seed, int index) {
+    enum { PURPOSE = 0x696e6974 };
+    gfli_rng rng = gfli_rng_make(seed, 0, (uint64_t)index, PURPOSE);
+    double area = (double)(param->shape[2] * param->shape[3]);
+    double fan_in = (double)param->shape[1] * area, fan_out = (double)param->shape[0] * area;
+    double constant = 0, spread = 0;
+    if (param->init == GFLI_INIT_ONE) constant = 1;
+    if (param->init == GFLI_INIT_PRIOR) constant = -log((1 - 0.01) / 0.01);
+    if (param->init == GFLI_INIT_KAIMING) spread = sqrt(2 / fan_out);
+    if (param->init == GFLI_INIT_XAVIER) spread = sqrt(6 / (fan_in + fan_out));
+    if (param->init == GFLI_INIT_NORMAL) spread = 0.01;
+    for (size_t i = 0; i < param->count; i++) {
+        if (spread == 0)
+            param->data[i] = (float)constant;
+        else if (param->init == GFLI_INIT_XAVIER)
+            param->data[i] = (float)(spread * (2 * gfli_rng_uniform(&rng) - 1));
+        else
+            param->data[i] = (float)(spread * gfli_rng_normal(&rng));
+    }
+    param->loaded = false;
+}
+
+/* ===============================================================================================
+ * src/model/plan.c - from an architecture to steps, and where each map lives
+ * ============================================================================================ */
+
+/* Appends steps in the order of the model's layers; the first failure sticks. */
+typedef struct gfli_planner {
+    gfl_context *context;
+    const gfl_model *model;
+    gfli_plan *plan;
+    size_t slot_capacity, step_capacity;
+    int layer; /* the next one */
+    gfl_status status;
+} gfli_planner;
+
+/* Positions and floats must be countable: everything downstream multiplies without checks. */
+static gfl_status gfli_check_map(gfl_context *context, const gfli_map *map) {
+    size_t points = 0;
+    for (int l = 0; l < map->levels; l++) {
+        size_t level, area;
+        if (!gfli_mul((size_t)map->h[l], (size_t)map->w[l], &area) ||
+            !gfli_mul(area, (size_t)map->n, &level) || level > INT_MAX - points)
+            return gfli_error(
+                context, GFL_E_MEMORY,
+                "a map of %d x %d x %d positions is too large; use a smaller batch or "
+                "smaller images",
+                map->n, map->h[l], map->w[l]);
+        points += level;
+    }
+    size_t floats;
+    if (!gfli_mul(points, (size_t)map->c, &floats) || floats > SIZE_MAX / 64)
+        return gfli_error(
+            context, GFL_E_MEMORY,
+            "a map of %zu positions and %d channels is too large; use a smaller batch "
+            "or smaller images",
+            points, map->c);
+    return GFL_OK;
+}
+
+static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int level,
+                         const char *name) {
+    gfli_plan *plan = p->plan;
+    gfli_map own = *map; /* map may point into the table that grows */
+    if (p->status == GFL_OK) p->status = gfli_check_map(p->context, &own);
+    if (p->status == GFL_OK)
+        p->status = gfli_grow(p->context, &plan->slots, &p->slot_capacity,
+                              (size_t)plan->n_slots + 1, sizeof *plan->slots, "plan's maps");
+    if (p->status != GFL_OK) return 0;
+    gfli_slot *slot = &plan->slots[plan->n_slots];
+    memset(slot, 0, sizeof *slot);
+    slot->map = own;
+    slot->map.data = NULL;
+    slot->parent = parent;
+    slot->level = level;
+    slot->first = slot->last = -1;
+    slot->name = name;
+    return plan->n_slots++;
+}
+
+static int gfli_new_view(gfli_planner *p, int parent, int level, const char *name) {
+    if (p->status != GFL_OK) return 0;
+    gfli_map map = gfli_map_level(&p->plan->slots[parent].map, level);
+    return gfli_new_slot(p, &map, parent, level, name);
+}
+
+static gfli_step *gfli_new_step(gfli_planner *p, gfli_op op, int in, int out, int stage) {
+    gfli_plan *plan = p->plan;
+    if (p->status == GFL_OK)
+        p->status = gfli_grow(p->context, &plan->steps, &p->step_capacity,
+                              (size_t)plan->n_steps + 1, sizeof *plan->steps, "plan's steps");
+    if (p->status != GFL_OK) return NULL;
+    gfli_step *step = &plan->steps[plan->n_steps++];
+    memset(step, 0, sizeof *step);
+    step->op = op;
+    step->in = in;
+    step->out = out;
+    step->residual = -1;
+    step->layer = step->gamma = step->beta = step->scale = step->stats = -1;
+    step->stage = stage;
+    return step;
+}
+
+/* out = -1: a new slot. */
+static int gfli_plan_conv(gfli_planner *p, int layer, int in, int residual, bool relu, int out,
+                          const char *name) {
+    if (p->status != GFL_OK) return 0;
+    const gfli_layer *l = &p->model->layers[layer];
+    gfli_map map = p->plan->slots[in].map;
+    map.c = l->shape.out_c;
+    for (int i = 0; i < map.levels; i++) {
+        map.h[i] = gfli_conv_out(&l->shape, map.h[i]);
+        map.w[i] = gfli_conv_out(&l->shape, map.w[i]);
+    }
+    if (out < 0) out = gfli_new_slot(p, &map, -1, 0, name);
+    gfli_step *step = gfli_new_step(p, GFLI_OP_CONV, in, out, l->stage);
+    if (!step) return 0;
+    step->residual = residual;
+    step->layer = layer;
+    step->relu = relu;
+    p->plan->macs += (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
+    size_t scratch =
+        p->model->backend->conv_scratch(p->context, &l->shape, &p->plan->slots[in].map);
+    if (scratch > p->plan->scratch_bytes) p->plan->scratch_bytes = scratch;
+    return out;
+}
+
+/* One residual block; the shortcut is computed late, when the branch has become small. */
+static int gfli_plan_block(gfli_planner *p, int in, bool projected, const char *name) {
+    int branch = gfli_arch_depth(p->model->arch.depth)->bottleneck ? 3 : 2;
+    int first = p->layer, x = in, shortcut = in;
+    for (int i = 0; i < branch - 1; i++) x = gfli_plan_conv(p, first + i, x, -1, true, -1, NULL);
+    if (projected) shortcut = gfli_plan_conv(p, first + branch, in, -1, false, -1, NULL);
+    int out = p->plan->training ? -1 : shortcut;
+    out = gfli_plan_conv(p, first + branch - 1, x, shortcut, true, out, NULL);
+    p->layer += branch + (projected ? 1 : 0);
+    if (name && p->status == GFL_OK) p->plan->slots[out].name = name;
+    return out;
+}
+
+static void gfli_plan_backbone(gfli_planner *p, int features[4]) {
+    static const char *const names[] = {"C2", "C3", "C4", "C5"};
+    const gfl_arch *arch = &p->model->arch;
+    const gfli_depth *depth = gfli_arch_depth(arch->depth);
+    int stem = gfli_plan_conv(p, p->layer++, p->plan->input, -1, true, -1, NULL);
+    if (p->status != GFL_OK) return;
+    gfli_map pooled = p->plan->slots[stem].map;
+    pooled.h[0] = (pooled.h[0] - 1) / 2 + 1;
+    pooled.w[0] = (pooled.w[0] - 1) / 2 + 1;
+    int x = gfli_new_slot(p, &pooled, -1, 0, "stem");
+    (void)gfli_new_step(p, GFLI_OP_MAX_POOL, stem, x, 0);
+    int c = arch->base_channels;
+    for (int stage = 1; stage <= 4; stage++) {
+        int blocks = depth->blocks[stage - 1];
+        for (int block = 0; block < blocks; block++) {
+            bool projected = block == 0 && (stage > 1 || c != gfli_stage_out(arch, stage));
+            x = gfli_plan_block(p, x, projected, block == blocks - 1 ? names[stage - 1] : NULL);
+        }
+        c = gfli_stage_out(arch, stage);
+        features[stage - 1] = x;
+    }
+}
+
+/* The neck; returns the pyramid's slot. */
+static int gfli_plan_neck(gfli_planner *p, const int features[4]) {
+    static const char *const names[] = {"P3", "P4", "P5", "P6", "P7"};
+    int lateral[3], level[GFL_LEVELS];
+    for (int i = 0; i < 3; i++)
+        lateral[i] = gfli_plan_conv(p, p->layer + i, features[i + 1], -1, false, -1, NULL);
+    p->layer += 3;
+    for (int i = 2; i > 0; i--)
+        (void)gfli_new_step(p, GFLI_OP_UPSAMPLE_ADD, lateral[i], lateral[i - 1], GFLI_STAGE_HEAD);
+    if (p->status != GFL_OK) return 0;
+    gfli_map pyramid = p->plan->slots[lateral[0]].map;
+    pyramid.levels = GFL_LEVELS;
+    for (int i = 1; i < GFL_LEVELS; i++) {
+        pyramid.h[i] = (pyramid.h[i - 1] + 1) / 2;
+        pyramid.w[i] = (pyramid.w[i - 1] + 1) / 2;
+    }
+    int out = gfli_new_slot(p, &pyramid, -1, 0, "P");
+    for (int i = 0; i < GFL_LEVELS; i++) {
+        level[i] = gfli_new_view(p, out, i, names[i]);
+        int in = i < 3 ? lateral[i] : level[i - 1];
+        (void)gfli_plan_conv(p, p->layer++, in, -1, false, level[i], NULL);
+    }
+    return out;
+}
+
+static int gfli_plan_tower(gfli_planner *p, int x) {
+    const gfl_arch *arch = &p->model->arch;
+    for (int i = 0; i < arch->stacked_convs && p->status == GFL_OK; i++) {
+        int layer = p->layer++;
+        x = gfli_plan_conv(p, layer, x, -1, false, -1, NULL);
+        if (p->status != GFL_OK) return 0;
+        int y = x;
+        if (p->plan->training) y = gfli_new_slot(p, &p->plan->slots[x].map, -1, 0, NULL);
+        gfli_step *step = gfli_new_step(p, GFLI_OP_GROUP_NORM, x, y, GFLI_STAGE_HEAD);
+        if (!step) return 0;
+        size_t stats = (size_t)GFL_LEVELS * (size_t)p->plan->batch * GFLI_GN_GROUPS * 2;
+        step->relu = true;
+        step->gamma = p->model->layers[layer].gn_gamma;
+        step->beta = p->model->layers[layer].gn_beta;
+        step->stats = p->plan->training ? (int)p->plan->stats_floats : 0;
+        p->plan->stats_floats = (size_t)step->stats + stats;
+        x = y;
+    }
+    return x;
+}
+
+static void gfli_plan_head(gfli_planner *p, int pyramid) {
+    int tower = gfli_plan_tower(p, pyramid);
+    int reg_tower_layer = p->layer, stacked = p->model->arch.stacked_convs;
+    p->plan->cls = gfli_plan_conv(p, reg_tower_layer + stacked, tower, -1, false, -1, "cls_score");
+    tower = gfli_plan_tower(p, pyramid);
+    int raw = gfli_plan_conv(p, p->layer + 1, tower, -1, false, -1, NULL);
+    if (p->status != GFL_OK) return;
+    int reg = raw;
+    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->slots[raw].map, -1, 0, NULL);
+    gfli_step *step = gfli_new_step(p, GFLI_OP_LEVEL_SCALE, raw, reg, GFLI_STAGE_HEAD);
+    if (!step) return;
+    step->scale = p->model->scale;
+    p->plan->slots[reg].name = "bbox_pred";
+    p->plan->reg = reg;
+}
+
+static void gfli_touch(gfli_plan *plan, int slot, int step) {
+    if (slot < 0) return;
+    gfli_slot *s = &plan->slots[slot];
+    if (s->first < 0) s->first = step;
+    s->last = step;
+    if (s->parent >= 0) gfli_touch(plan, s->parent, step);
+}
+
+static void gfli_find_lives(gfli_plan *plan) {
+    gfli_touch(plan, plan->input, 0);
+    for (int i = 0; i < plan->n_steps; i++) {
+        gfli_touch(plan, plan->steps[i].in, i);
+        gfli_touch(plan, plan->steps[i].residual, i);
+        gfli_touch(plan, plan->steps[i].out, i);
+    }
+    gfli_touch(plan, plan->cls, plan->n_steps);
+    gfli_touch(plan, plan->reg, plan->n_steps);
+    for (int i = 0; i < plan->n_slots && plan->training; i++) {
+        plan->slots[i].first = 0;
+        plan->slots[i].last = plan->n_steps;
+    }
+}
+
+/* Lowest offset where slot i meets none of the placed slots that live at the same time. */
+static size_t gfli_first_fit(const gfli_plan *plan, const int *placed, int n_placed, int i,
+                             size_t size, const size_t *sizes) {
+    const gfli_slot *slot = &plan->slots[i];
+    size_t offset = 0;
+    for (int k = 0; k < n_placed; k++) {
+        const gfli_slot *other = &plan->slots[placed[k]];
+        bool together = slot->first <= other->last && other->first <= slot->last;
+        bool overlap = offset < other->offset + sizes[placed[k]] && other->offset < offset + size;
+        if (!together || !overlap) continue;
+        offset = other->offset + sizes[placed[k]];
+        k = -1;
+    }
+    return offset;
+}
+
+/* Largest maps first: a good packing, and the workspace of a detector is the plan's price. */
+static gfl_status gfli_place(gfl_context *context, gfli_plan *plan) {
+    size_t *sizes;
+    int *placed, n_placed = 0;
+    GFLI_TRY(gfli_calloc(context, (size_t)plan->n_slots, sizeof *sizes, "plan", &sizes));
+    gfl_status status = gfli_alloc(context, (size_t)plan->n_slots, sizeof *placed, "plan", &placed);
+    for (int i = 0; i < plan->n_slots && status == GFL_OK; i++)
+        if (plan->slots[i].parent < 0)
+            sizes[i] = (gfli_map_floats(&plan->slots[i].map) + 15) / 16 * 16;
+    size_t end = 0;
+    while (status == GFL_OK) {
+        int best = -1;
+        for (int i = 0; i < plan->n_slots; i++) {
+            bool done = plan->slots[i].parent >= 0;
+            for (int k = 0; k < n_placed && !done; k++) done = placed[k] == i;
+            if (!done && (best < 0 || sizes[i] > sizes[best])) best = i;
+        }
+        if (best < 0) break;
+        size_t offset =
+            plan->training ? end : gfli_first_fit(plan, placed, n_placed, best, sizes[best], sizes);
+        plan->slots[best].offset = offset;
+        if (offset + sizes[best] > end) end = offset + sizes[best];
+        placed[n_placed++] = best;
+        if (end > SIZE_MAX / 16)
+            status = gfli_error(context, GFL_E_MEMORY,
+                                "the maps of a %d x %d x %d input are too large; use a smaller "
+                                "batch or smaller images",
+                                plan->batch, plan->height, plan->width);
+    }
+    plan->workspace_floats = end;
+    gfli_free(context, placed);
+    gfli_free(context, sizes);
+    return status;
+}
+
+gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
+                            int width, bool training, gfli_plan *out) {
+    memset(out, 0, sizeof *out);
+    int limit = gfli_pad32(GFL_MAX_SIDE);
+    if (batch < 1 || height < 32 || width < 32 || height % 32 != 0 || width % 32 != 0 ||
+        height > limit || width > limit)
+        return gfli_error(context, GFL_E_ARG,
+                          "input of %d x %d x %d: the batch must be positive and the sides "
+                          "multiples of 32 up to %d",
+                          batch, height, width, limit);
+    gfli_planner p;
+    memset(&p, 0, sizeof p);
+    p.context = context;
+    p.model = model;
+    p.plan = out;
+    out->batch = batch;
+    out->height = height;
+    out->width = width;
+    out->training = training;
+    gfli_map input;
+    memset(&input, 0, sizeof input);
+    input.n = batch;
+    input.c = 3;
+    input.levels = 1;
+    input.h[0] = height;
+    input.w[0] = width;
+    int features[4] = {0, 0, 0, 0};
+    out->input = gfli_new_slot(&p, &input, -1, 0, "input");
+    gfli_plan_backbone(&p, features);
+    gfli_plan_head(&p, gfli_plan_neck(&p, features));
+    if (p.status == GFL_OK) {
+        gfli_find_lives(out);
+        p.status = gfli_place(context, out);
+    }
+    if (p.status != GFL_OK) gfli_plan_destroy(context, out);
+    return p.status;
+}
+
+void gfli_plan_destroy(gfl_context *context, gfli_plan *plan) {
+    gfli_free(context, plan->slots);
+    gfli_free(context, plan->steps);
+    memset(plan, 0, sizeof *plan);
+}
+
+void gfli_plan_bind(gfli_plan *plan, float *workspace) {
+    for (int i = 0; i < plan->n_slots; i++) {
+        gfli_slot *slot = &plan->slots[i];
+        if (slot->parent < 0)
+            slot->map.data = workspace + slot->offset;
+        else /* a view comes after its parent */
+            slot->map = gfli_map_level(&plan->slots[slot->parent].map, slot->level);
+    }
+}
+
+void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
+                    float *stats, void *scratch) {
+    const gfli_backend *ops = model->backend;
+    const gfli_step *s = &plan->steps[step];
+    const gfli_map *in = &plan->slots[s->in].map, *out = &plan->slots[s->out].map;
+    switch (s->op) {
+    case GFLI_OP_CONV: {
+        const gfli_layer *layer = &model->layers[s->layer];
+        const gfli_map *residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
+        ops->conv(context, &layer->shape, layer->packed, layer->folded_bias, in, residual, s->relu,
+                  out, scratch);
+        break;
+    }
+    case GFLI_OP_MAX_POOL:
+        ops->max_pool(context, in, out);
+        break;
+    case GFLI_OP_UPSAMPLE_ADD:
+        ops->upsample_add(context, in, out);
+        break;
+    case GFLI_OP_GROUP_NORM:
+        ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS, model->params[s->gamma].data,
+                        model->params[s->beta].data, out, stats + s->stats);
+        break;
+    case GFLI_OP_LEVEL_SCALE:
+        ops->level_scale(context, in, model->scales, out);
+        break;
+    }
+}
+
+void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
+                       float *stats, void *scratch) {
+    for (int i = 0; i < plan->n_steps; i++) gfli_plan_step(context, model, plan, i, stats, scratch);
+}
+
+/* ===============================================================================================
+ * src/model/load.c - weights from safetensors: what is it, does it fit, what became of each tensor
+ * ============================================================================================ */
+
+/* A weight file on its way into a model. */
+typedef struct gfli_loader {
+    gfl_context *context;
+    gfli_blob blob;
+    float *raw, *ready; /* one tensor as the file has it, and as the model wants it */
+    size_t raw_capacity, ready_capacity;
+    gfl_class *classes; /* names owned; NULL: the file has none */
+    int n_classes;
+} gfli_loader;
+
+/* What messages say of a tensor's shape. */
+typedef struct gfli_shape_text {
+    char text[96];
+} gfli_shape_text;
+
+static gfli_shape_text gfli_shape(int rank, const int64_t *shape) {
+    gfli_shape_text out;
+    size_t used = 1;
+    snprintf(out.text, sizeof out.text, "(");
+    for (int i = 0; i < rank && used < sizeof out.text; i++) {
+        int n = snprintf(out.text + used, sizeof out.text - used, i ? ", %lld" : "%lld",
+                         (long long)shape[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+    if (used < sizeof out.text) snprintf(out.text + used, sizeof out.text - used, ")");
+    return out;
+}
+
+static bool gfli_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static bool gfli_starts_with(const char *text, const char *start) {
+    return strncmp(text, start, strlen(start)) == 0;
+}
+
+/* Counters and constants that files carry and nobody needs. */
+static bool gfli_is_ignored(const char *name) {
+    return gfli_ends_with(name, ".num_batches_tracked") ||
+           strcmp(name, "bbox_head.integral.project") == 0;
+}
+
+static void gfli_free_classes(gfl_context *context, gfl_class *classes, int n) {
+    for (int i = 0; classes && i < n; i++) gfli_free(context, (void *)(uintptr_t)classes[i].name);
+    gfli_free(context, classes);
+}
+
+static void gfli_loader_close(gfli_loader *l) {
+    gfli_free_classes(l->context, l->classes, l->n_classes);
+    gfli_free(l->context, l->raw);
+    gfli_free(l->context, l->ready);
+    gfli_blob_close(&l->blob);
+}
+
+/* ---- reports --------------------------------------------------------------------------------- */
+
+void gfli_clear_reports(gfl_model *model) {
+    for (int i = 0; i < model->n_reports; i++) {
+        gfli_free(model->context, (void *)(uintptr_t)model->reports[i].name);
+        gfli_free(model->context, (void *)(uintptr_t)model->reports[i].why);
+    }
+    gfli_free(model->context, model->reports);
+    model->reports = NULL;
+    model->n_reports = 0;
+}
+
+/* Room for a report on every parameter and every tensor of the file. */
+static gfl_status gfli_open_reports(gfl_model *model, const gfli_blob *blob) {
+    gfli_clear_reports(model);
+    return gfli_calloc(model->context, (size_t)model->n_params + (size_t)blob->n_tensors,
+                       sizeof *model->reports, "load report", &model->reports);
+}
+
+static gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int rank,
+                              const int64_t *shape, const char *why) {
+    char *own_name = NULL, *own_why = NULL;
+    GFLI_TRY(gfli_strdup(model->context, name, &own_name));
+    gfl_status status = gfli_strdup(model->context, why, &own_why);
+    if (status != GFL_OK) {
+        gfli_free(model->context, own_name);
+        return status;
+    }
+    gfl_tensor_report *r = &model->reports[model->n_reports++];
+    r->name = own_name;
+    r->why = own_why;
+    r->fate = fate;
+    r->rank = gfli_min(rank, 4);
+    for (int i = 0; i < r->rank; i++) r->shape[i] = shape[i];
+    return GFL_OK;
+}
+
+int gfl_model_report(const gfl_model *model, int i, gfl_tensor_report *out) {
+    if (!model || !out || i < 0 || i >= model->n_reports) return 0;
+    *out = model->reports[i];
+    return 1;
+}
+
+/* ---- tensors --------------------------------------------------------------------------------- */
+
+/* A scalar may be stored without dimensions or with a single one. */
+static bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor) {
+    if (param->rank == 0 && tensor->rank == 1) return tensor->shape[0] == 1;
+    if (param->rank != tensor->rank) return false;
+    for (int i = 0; i < param->rank; i++)
+        if (param->shape[i] != tensor->shape[i]) return false;
+    return true;
+}
+
+static void gfli_oihw_to_ohwi(const int64_t shape[4], const float *in, float *out) {
+    size_t o_n = (size_t)shape[0], i_n = (size_t)shape[1], area = (size_t)(shape[2] * shape[3]);
+    for (size_t o = 0; o < o_n; o++)
+        for (size_t i = 0; i < i_n; i++)
+            for (size_t k = 0; k < area; k++)
+                out[(o * area + k) * i_n + i] = in[(o * i_n + i) * area + k];
+}
+
+/* The values of a tensor of the right shape, checked, in the model's layout. */
+static gfl_status gfli_read_values(gfli_loader *l, const gfli_param *param,
+                                   const gfli_tensor *tensor, float *out) {
+    float *raw = out;
+    if (param->rank == 4) {
+        GFLI_TRY(gfli_reserve(l->context, &l->raw, &l->raw_capacity, param->count, sizeof(float),
+                              "tensor"));
+        raw = l->raw;
+    }
+    GFLI_TRY(gfli_blob_read_f32(&l->blob, tensor, raw));
+    bool variance = gfli_ends_with(param->name, ".running_var");
+    for (size_t i = 0; i < param->count; i++) {
+        if (!(fabsf(raw[i]) <= FLT_MAX))
+            return gfli_error(l->context, GFL_E_FORMAT,
+                              "%s: %s: element %zu is %s; the file is damaged or its training "
+                              "diverged",
+                              l->blob.path, tensor->name, i, raw[i] != raw[i] ? "NaN" : "infinite");
+        if (variance && !(raw[i] + GFLI_NORM_EPS > 0))
+            return gfli_error(l->context, GFL_E_FORMAT,
+                              "%s: %s: element %zu is %g, a variance "
+                              "below zero",
+                              l->blob.path, tensor->name, i, (double)raw[i]);
+    }
+    if (param->rank == 4) gfli_oihw_to_ohwi(param->shape, raw, out);
+    return GFL_OK;
+}
+
+static gfl_status gfli_fill_from_file(void *arg, gfl_model *model, int index) {
+    gfli_loader *l = (gfli_loader *)arg;
+    gfli_param *param = &model->params[index];
+    param->loaded = true;
+    return gfli_read_values(l, param, gfli_blob_find(&l->blob, param->name), param->data);
+}
+
+/* ---- the architecture in the shapes ---------------------------------------------------------- */
+
+/* Dimension `axis` of a convolution's weights. */
+static gfl_status gfli_deduce_dim(gfli_loader *l, const char *name, int axis, int *out) {
+    const gfli_tensor *t = gfli_blob_find(&l->blob, name);
+    if (!t)
+        return gfli_error(l->context, GFL_E_MISMATCH, "%s: the tensor %s is missing", l->blob.path,
+                          name);
+    if (t->rank != 4 || t->shape[axis] < 1 || t->shape[axis] > 1 << 24)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: %s has shape %s, which is not a convolution's", l->blob.path, name,
+                          gfli_shape(t->rank, t->shape).text);
+    *out = (int)t->shape[axis];
+    return GFL_OK;
+}
+
+/* How many tensors a format with one number has, counting from 0. */
+static int gfli_count_numbered(const gfli_blob *blob, const char *before, const char *after) {
+    char name[96];
+    int n = 0;
+    do snprintf(name, sizeof name, "%s%d%s", before, n, after);
+    while (gfli_blob_find(blob, name) && ++n < 1000);
+    return n;
+}
+
+static gfl_status gfli_deduce_depth(gfli_loader *l, gfl_arch *arch) {
+    const gfli_blob *blob = &l->blob;
+    static const int known[] = {18, 34, 50, 101};
+    bool bottleneck = gfli_blob_find(blob, "backbone.layer1.0.conv3.weight") != NULL;
+    int blocks[4];
+    for (int stage = 1; stage <= 4; stage++) {
+        char before[32];
+        snprintf(before, sizeof before, "backbone.layer%d.", stage);
+        blocks[stage - 1] = gfli_count_numbered(blob, before, ".conv1.weight");
+    }
+    for (size_t i = 0; i < GFLI_COUNT(known); i++) {
+        const gfli_depth *d = gfli_arch_depth(known[i]);
+        if (d->bottleneck == bottleneck && memcmp(d->blocks, blocks, sizeof blocks) == 0)
+            arch->depth = known[i];
+    }
+    if (arch->depth != 0) return GFL_OK;
+    for (int stage = 1; stage <= 4; stage++)
+        if (blocks[stage - 1] == 0)
+            return gfli_error(l->context, GFL_E_MISMATCH,
+                              "%s: the tensor backbone.layer%d.0.conv1.weight is missing",
+                              blob->path, stage);
+    return gfli_error(l->context, GFL_E_UNSUPPORTED,
+                      "%s: stages of %d, %d, %d and %d %s blocks; ResNet-18, 34, 50 and 101 are "
+                      "supported",
+                      blob->path, blocks[0], blocks[1], blocks[2], blocks[3],
+                      bottleneck ? "bottleneck" : "basic");
+}
+
+/* Things that look like a GFL detector and are not one that this build can run. */
+static gfl_status gfli_refuse_relatives(gfli_loader *l) {
+    const gfli_blob *blob = &l->blob;
+    if (!gfli_blob_find(blob, "backbone.conv1.weight"))
+        return gfli_error(
+            l->context, GFL_E_MISMATCH,
+            gfli_blob_find(blob, "conv1.weight")
+                ? "%s: the tensor backbone.conv1.weight is missing; this looks like a "
+                  "bare backbone, which gfl_model_load_backbone reads"
+                : "%s: the tensor backbone.conv1.weight is missing; this is not a "
+                  "detector with mmdetection's names",
+            blob->path);
+    for (int i = 0; i < blob->n_tensors; i++) {
+        const char *name = blob->tensors[i].name;
+        if (strstr(name, ".conv_offset.") || strstr(name, ".conv2_offset."))
+            return gfli_error(l->context, GFL_E_UNSUPPORTED,
+                              "%s: %s: deformable convolutions are not supported by this version",
+                              blob->path, name);
+    }
+    const char *style = gfli_blob_meta(blob, "style");
+    if (style && strcmp(style, "pytorch") != 0)
+        return gfli_error(l->context, GFL_E_UNSUPPORTED,
+                          "%s: blocks of style \"%s\"; only \"pytorch\" is supported", blob->path,
+                          style);
+    return GFL_OK;
+}
+
+static gfl_status gfli_deduce_arch(gfli_loader *l, gfl_arch *arch) {
+    const gfli_blob *blob = &l->blob;
+    int width, per_group, rows;
+    memset(arch, 0, sizeof *arch);
+    GFLI_TRY(gfli_refuse_relatives(l));
+    GFLI_TRY(gfli_deduce_depth(l, arch));
+    GFLI_TRY(gfli_deduce_dim(l, "backbone.conv1.weight", 0, &arch->base_channels));
+    GFLI_TRY(gfli_deduce_dim(l, "backbone.layer1.0.conv2.weight", 0, &width));
+    GFLI_TRY(gfli_deduce_dim(l, "backbone.layer1.0.conv2.weight", 1, &per_group));
+    if (width % per_group != 0)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: backbone.layer1.0.conv2.weight has %d filters of %d channels, which "
+                          "are no groups",
+                          blob->path, width, per_group);
+    arch->groups = width / per_group;
+    arch->base_width = arch->groups > 1 ? per_group : 0;
+    GFLI_TRY(gfli_deduce_dim(l, "neck.lateral_convs.0.conv.weight", 0, &arch->fpn_channels));
+    GFLI_TRY(gfli_deduce_dim(l, "bbox_head.cls_convs.0.conv.weight", 0, &arch->head_channels));
+    arch->stacked_convs = gfli_count_numbered(blob, "bbox_head.cls_convs.", ".conv.weight");
+    GFLI_TRY(gfli_deduce_dim(l, "bbox_head.gfl_cls.weight", 0, &arch->n_classes));
+    GFLI_TRY(gfli_deduce_dim(l, "bbox_head.gfl_reg.weight", 0, &rows));
+    if (rows % 4 != 0 || rows < 8)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: bbox_head.gfl_reg.weight has %d filters; four sides need a multiple "
+                          "of 4, at least 8",
+                          blob->path, rows);
+    arch->reg_max = rows / 4 - 1;
+    gfl_status status = gfli_arch_resolve(l->context, arch, arch);
+    if (status == GFL_OK) return GFL_OK;
+    return gfli_error_in(l->context, GFL_E_MISMATCH, blob->path);
+}
+
+/* Does every parameter have its tensor, and every tensor of the network its parameter? */
+static gfl_status gfli_check_tensors(gfli_loader *l, gfl_model *model) {
+    const gfli_blob *blob = &l->blob;
+    const char *missing = NULL;
+    int n_missing = 0;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        const gfli_tensor *t = gfli_blob_find(blob, p->name);
+        if (!t) {
+            if (n_missing++ == 0) missing = p->name;
+        } else if (!gfli_same_shape(p, t)) {
+            char name[32];
+            gfli_arch_name(&model->arch, name);
+            return gfli_error(
+                l->context, GFL_E_MISMATCH,
+                "%s: %s has shape %s; the network that the other shapes describe (%s) "
+                "needs %s",
+                blob->path, p->name, gfli_shape(t->rank, t->shape).text, name,
+                gfli_shape(p->rank, p->shape).text);
+        }
+    }
+    if (n_missing > 1)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: the tensor %s and %d more are missing; the file is incomplete",
+                          blob->path, missing, n_missing - 1);
+    if (n_missing == 1)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: the tensor %s is missing; the file is incomplete", blob->path,
+                          missing);
+    for (int i = 0; i < blob->n_tensors; i++) {
+        const gfli_tensor *t = &blob->tensors[i];
+        bool ours = gfli_starts_with(t->name, "backbone.") || gfli_starts_with(t->name, "neck.") ||
+                    gfli_starts_with(t->name, "bbox_head.");
+        if (ours && !gfli_is_ignored(t->name) && gfli_model_find(model, t->name) < 0)
+            return gfli_error(l->context, GFL_E_MISMATCH,
+                              "%s: %s %s has no place in the network that the other tensors "
+                              "describe; without it the detections would be wrong",
+                              blob->path, t->name, gfli_shape(t->rank, t->shape).text);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_report_load(gfl_model *model, const gfli_blob *blob) {
+    GFLI_TRY(gfli_open_reports(model, blob));
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        GFLI_TRY(gfli_report(model, p->name, GFL_FATE_LOADED, p->rank, p->shape, ""));
+    }
+    for (int i = 0; i < blob->n_tensors; i++) {
+        const gfli_tensor *t = &blob->tensors[i];
+        if (gfli_is_ignored(t->name) || gfli_model_find(model, t->name) >= 0) continue;
+        GFLI_TRY(gfli_report(model, t->name, GFL_FATE_LEFT_OVER, t->rank, t->shape,
+                             "the network has no such tensor"));
+    }
+    return GFL_OK;
+}
+
+/* ---- metadata -------------------------------------------------------------------------------- */
+
+/* Did an array end where its last element `kind` was read, and the text with it? */
+static bool gfli_is_whole(gfli_json *j, gfli_json_kind kind) {
+    return kind == GFLI_JSON_END && gfli_json_next(j) == GFLI_JSON_END &&
+           gfli_json_status(j) == GFL_OK;
+}
+
+/* Exactly n numbers from "[1, 2]" or "1,2" or "1x2". */
+static gfl_status gfli_parse_numbers(gfli_loader *l, const char *key, int n, double *out) {
+    const char *text = gfli_blob_meta(&l->blob, key);
+    size_t size = strlen(text) + 3;
+    gfli_json *j = NULL;
+    char *list;
+    int got = 0;
+    GFLI_TRY(gfli_alloc(l->context, size, 1, "metadata", &list));
+    snprintf(list, size, text[0] == '[' ? "%s" : "[%s]", text);
+    for (char *c = list; *c; c++)
+        if (*c == 'x') *c = ',';
+    gfl_status status = gfli_json_open_memory(l->context, list, strlen(list), key, &j);
+    if (status == GFL_OK) {
+        gfli_json_kind kind = gfli_json_next(j);
+        bool good = kind == GFLI_JSON_ARRAY;
+        while (good && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER)
+            if (got++ < n) out[got - 1] = gfli_json_number(j);
+        if (!good || got != n || !gfli_is_whole(j, kind))
+            status = gfli_error(l->context, GFL_E_FORMAT,
+                                "%s: metadata %s is \"%.100s\"; it should "
+                                "be %d numbers",
+                                l->blob.path, key, text, n);
+        gfli_json_close(j);
+    }
+    gfli_free(l->context, list);
+    return status;
+}
+
+static gfl_status gfli_read_channel_order(gfli_loader *l, const char *key, int *bgr) {
+    const char *order = gfli_blob_meta(&l->blob, key);
+    if (!order) return GFL_OK;
+    if (strcmp(order, "RGB") != 0 && strcmp(order, "BGR") != 0)
+        return gfli_error(l->context, GFL_E_FORMAT,
+                          "%s: metadata %s is \"%.100s\"; it should be RGB or BGR", l->blob.path,
+                          key, order);
+    *bgr = order[0] == 'B';
+    return GFL_OK;
+}
+
+/* Mean, std, channel order and scale, where the file has them. */
+static gfl_status gfli_read_preprocess(gfli_loader *l, const char *order_key, gfl_preprocess *p) {
+    double mean[3], deviation[3], scale[2];
+    memset(p, 0, sizeof *p);
+    GFLI_TRY(gfli_read_channel_order(l, order_key, &p->bgr));
+    bool has_mean = gfli_blob_meta(&l->blob, "mean") != NULL;
+    if (has_mean != (gfli_blob_meta(&l->blob, "std") != NULL))
+        return gfli_error(l->context, GFL_E_FORMAT,
+                          "%s: metadata has mean or std without the other", l->blob.path);
+    if (has_mean) {
+        GFLI_TRY(gfli_parse_numbers(l, "mean", 3, mean));
+        GFLI_TRY(gfli_parse_numbers(l, "std", 3, deviation));
+        for (int i = 0; i < 3; i++) {
+            p->mean[i] = (float)mean[i];
+            p->std[i] = (float)deviation[i];
+            if (!(p->std[i] > 0))
+                return gfli_error(l->context, GFL_E_FORMAT,
+                                  "%s: metadata std has %g; it must be positive", l->blob.path,
+                                  deviation[i]);
+        }
+    }
+    if (gfli_blob_meta(&l->blob, "scale")) {
+        GFLI_TRY(gfli_parse_numbers(l, "scale", 2, scale));
+        for (int i = 0; i < 2; i++)
+            if (!(scale[i] >= 1 && scale[i] <= GFL_MAX_SIDE) || scale[i] != floor(scale[i]))
+                return gfli_error(l->context, GFL_E_FORMAT,
+                                  "%s: metadata scale has %g; sides are whole numbers, 1..%d",
+                                  l->blob.path, scale[i], GFL_MAX_SIDE);
+        p->scale_long = (int)(scale[0] > scale[1] ? scale[0] : scale[1]);
+        p->scale_short = (int)(scale[0] > scale[1] ? scale[1] : scale[0]);
+    }
+    gfl_status status = gfli_preprocess_resolve(l->context, p, p);
+    return status == GFL_OK ? GFL_OK : gfli_error_in(l->context, GFL_E_FORMAT, l->blob.path);
+}
+
+/* The dialect decides the geometry of boxes, so it is never guessed. */
+static gfl_status gfli_read_dialect(gfli_loader *l, bool assume_mmdet) {
+    const gfli_blob *blob = &l->blob;
+    const char *dialect = gfli_blob_meta(blob, "dialect");
+    bool gfocal = gfli_blob_find(blob, "bbox_head.distribution_project.project") != NULL;
+    if (dialect && strcmp(dialect, "mmdet") == 0 && gfocal)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: metadata says dialect mmdet, but bbox_head.distribution_project is "
+                          "of dialect gfocal",
+                          blob->path);
+    if (dialect && strcmp(dialect, "mmdet") == 0) return GFL_OK;
+    if (gfocal || (dialect && strcmp(dialect, "gfocal") == 0))
+        return gfli_error(l->context, GFL_E_UNSUPPORTED,
+                          "%s: weights of dialect gfocal, which this version cannot run",
+                          blob->path);
+    if (dialect)
+        return gfli_error(l->context, GFL_E_FORMAT,
+                          "%s: metadata dialect is \"%.100s\"; it should be mmdet", blob->path,
+                          dialect);
+    if (assume_mmdet || gfli_blob_find(blob, "bbox_head.integral.project")) return GFL_OK;
+    return gfli_error(l->context, GFL_E_MISMATCH,
+                      "%s: nothing in the file says which dialect its weights are of; if they come "
+                      "from mmdetection 2.18 or later, set assume_dialect_mmdet",
+                      blob->path);
+}
+
+static gfl_status gfli_add_class(gfli_loader *l, const char *name, size_t length) {
+    char *own;
+    GFLI_TRY(gfli_alloc(l->context, length + 1, 1, "class name", &own));
+    memcpy(own, name, length);
+    own[length] = 0;
+    l->classes[l->n_classes].name = own;
+    l->classes[l->n_classes].id = l->n_classes + 1;
+    l->n_classes++;
+    return GFL_OK;
+}
+
+static gfl_status gfli_wrong_classes(gfli_loader *l, const char *key, int n) {
+    return gfli_error(l->context, GFL_E_MISMATCH,
+                      "%s: metadata %s does not have the %d entries of bbox_head.gfl_cls.weight",
+                      l->blob.path, key, n);
+}
+
+/* Names in a JSON array, or in the older files separated by commas. */
+static gfl_status gfli_read_class_names(gfli_loader *l, int n) {
+    const char *text = gfli_blob_meta(&l->blob, "classes");
+    if (text[0] != '[') {
+        for (const char *at = text;; at += strcspn(at, ",") + 1) {
+            if (l->n_classes == n) return gfli_wrong_classes(l, "classes", n);
+            GFLI_TRY(gfli_add_class(l, at, strcspn(at, ",")));
+            if (at[strcspn(at, ",")] == 0) break;
+        }
+        return l->n_classes == n ? GFL_OK : gfli_wrong_classes(l, "classes", n);
+    }
+    gfli_json *j = NULL;
+    GFLI_TRY(gfli_json_open_memory(l->context, text, strlen(text), "classes", &j));
+    gfl_status status = GFL_OK;
+    gfli_json_kind kind = gfli_json_next(j);
+    bool good = kind == GFLI_JSON_ARRAY;
+    while (good && status == GFL_OK && (kind = gfli_json_next(j)) == GFLI_JSON_STRING) {
+        size_t length;
+        const char *name = gfli_json_string(j, &length);
+        if (l->n_classes == n)
+            status = gfli_wrong_classes(l, "classes", n);
+        else if (strlen(name) != length)
+            good = false;
+        else
+            status = gfli_add_class(l, name, length);
+    }
+    if (status == GFL_OK && (!good || !gfli_is_whole(j, kind)))
+        status = gfli_error(l->context, GFL_E_FORMAT,
+                            "%s: metadata classes is not a JSON array of strings", l->blob.path);
+    if (status == GFL_OK && l->n_classes != n) status = gfli_wrong_classes(l, "classes", n);
+    gfli_json_close(j);
+    return status;
+}
+
+static gfl_status gfli_read_class_ids(gfli_loader *l, int n) {
+    const char *text = gfli_blob_meta(&l->blob, "class_ids");
+    gfli_json *j = NULL;
+    GFLI_TRY(gfli_json_open_memory(l->context, text, strlen(text), "class_ids", &j));
+    gfl_status status = GFL_OK;
+    int got = 0;
+    gfli_json_kind kind = gfli_json_next(j);
+    bool good = kind == GFLI_JSON_ARRAY;
+    while (good && status == GFL_OK && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER) {
+        if (got == n)
+            status = gfli_wrong_classes(l, "class_ids", n);
+        else
+            good = gfli_json_integer(j, &l->classes[got].id);
+        if (good && status == GFL_OK && got > 0) good = l->classes[got].id > l->classes[got - 1].id;
+        got++;
+    }
+    if (status == GFL_OK && (!good || !gfli_is_whole(j, kind)))
+        status = gfli_error(l->context, GFL_E_FORMAT,
+                            "%s: metadata class_ids is not a JSON array of ascending integers",
+                            l->blob.path);
+    if (status == GFL_OK && got != n) status = gfli_wrong_classes(l, "class_ids", n);
+    gfli_json_close(j);
+    return status;
+}
+
+static gfl_status gfli_read_classes(gfli_loader *l, int n) {
+    if (!gfli_blob_meta(&l->blob, "classes")) return GFL_OK;
+    GFLI_TRY(gfli_calloc(l->context, (size_t)n, sizeof *l->classes, "classes", &l->classes));
+    GFLI_TRY(gfli_read_class_names(l, n));
+    return gfli_blob_meta(&l->blob, "class_ids") ? gfli_read_class_ids(l, n) : GFL_OK;
+}
+
+/* The number behind the first R or X of a name like "GFL R50"; 0: none. */
+static int gfli_depth_in_name(const char *name) {
+    for (; *name; name++)
+        if ((*name == 'R' || *name == 'X') && name[1] >= '1' && name[1] <= '9')
+            return (int)strtol(name + 1, NULL, 10);
+    return 0;
+}
+
+static gfl_status gfli_check_labels(gfli_loader *l, const gfl_arch *arch) {
+    const char *format = gfli_blob_meta(&l->blob, "gfl_format");
+    const char *name = gfli_blob_meta(&l->blob, "architecture");
+    if (format && strcmp(format, "1") != 0)
+        return gfli_error(l->context, GFL_E_UNSUPPORTED,
+                          "%s: metadata gfl_format is \"%.100s\"; this version reads 1",
+                          l->blob.path, format);
+    int depth = name ? gfli_depth_in_name(name) : 0;
+    if (depth != 0 && depth != arch->depth)
+        return gfli_error(
+            l->context, GFL_E_MISMATCH,
+            "%s: metadata architecture is \"%.100s\", but the tensors are of depth %d",
+            l->blob.path, name, arch->depth);
+    return GFL_OK;
+}
+
+/* ---- loading --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_load_model(gfli_loader *l, const gfl_model_opts *opts, gfl_model **out) {
+    gfl_arch arch;
+    gfl_preprocess preprocess;
+    GFLI_TRY(gfli_deduce_arch(l, &arch));
+    GFLI_TRY(gfli_check_labels(l, &arch));
+    GFLI_TRY(gfli_read_dialect(l, opts && opts->assume_dialect_mmdet));
+    GFLI_TRY(gfli_read_preprocess(l, "channel_order", &preprocess));
+    GFLI_TRY(gfli_read_classes(l, arch.n_classes));
+    GFLI_TRY(
+        gfli_model_new(l->context, &arch, &preprocess, l->classes, opts && opts->trainable, out));
+    gfl_status status = gfli_check_tensors(l, *out);
+    if (status == GFL_OK) status = gfli_model_build(*out, gfli_fill_from_file, l);
+    if (status == GFL_OK) status = gfli_report_load(*out, &l->blob);
+    if (status != GFL_OK) {
+        gfl_model_destroy(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_model_opts *opts,
+                          gfl_model **out) {
+    gfli_loader l;
+    memset(&l, 0, sizeof l);
+    if (out) *out = NULL;
+    if (!context || !path || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_model_load: %s is NULL",
+                          !context ? "context" : (!path ? "path" : "out"));
+    l.context = context;
+    GFLI_TRY(gfli_blob_open(context, path, &l.blob));
+    gfl_status status = gfli_load_model(&l, opts, out);
+    gfli_loader_close(&l);
+    return status;
+}
+
+gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
+                                 const gfl_model_opts *opts, gfl_model **out) {
+    gfli_loader l;
+    memset(&l, 0, sizeof l);
+    if (out) *out = NULL;
+    if (!context || !bytes || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_model_load_memory: %s is NULL",
+                          !context ? "context" : (!bytes ? "bytes" : "out"));
+    l.context = context;
+    GFLI_TRY(gfli_blob_open_memory(context, bytes, size, "weights in memory", &l.blob));
+    gfl_status status = gfli_load_model(&l, opts, out);
+    gfli_loader_close(&l);
+    return status;
+}
+
+/* ---- a backbone alone ------------------------------------------------------------------------ */
+
+/* torchvision's names, or the backbone of a whole detector. */
+static const gfli_tensor *gfli_find_backbone(const gfli_blob *blob, const gfli_param *param) {
+    if (!gfli_starts_with(param->name, "backbone.")) return NULL;
+    const gfli_tensor *t = gfli_blob_find(blob, param->name + strlen("backbone."));
+    return t ? t : gfli_blob_find(blob, param->name);
+}
+
+/* A backbone trained on other inputs or with other strides loads, and then detects nothing. */
+static gfl_status gfli_check_backbone(gfli_loader *l, const gfl_model *model) {
+    const gfli_blob *blob = &l->blob;
+    const char *style = gfli_blob_meta(blob, "style"), *name = gfli_blob_meta(blob, "arch");
+    const char *order = gfli_blob_meta(blob, "input") ? "input" : "channel_order";
+    gfl_preprocess p;
+    if (style && strcmp(style, "pytorch") != 0)
+        return gfli_error(l->context, GFL_E_UNSUPPORTED,
+                          "%s: a backbone of style \"%.100s\"; only \"pytorch\" is supported",
+                          blob->path, style);
+    if (name && gfli_starts_with(name, "resnet") && strtol(name + 6, NULL, 10) != model->arch.depth)
+        return gfli_error(l->context, GFL_E_MISMATCH, "%s: a %.100s for a model of depth %d",
+                          blob->path, name, model->arch.depth);
+    GFLI_TRY(gfli_read_preprocess(l, order, &p));
+    bool same = !gfli_blob_meta(blob, order) || p.bgr == model->preprocess.bgr;
+    for (int i = 0; i < 3 && gfli_blob_meta(blob, "mean"); i++)
+        same = same && fabsf(p.mean[i] - model->preprocess.mean[i]) < 0.01f &&
+               fabsf(p.std[i] - model->preprocess.std[i]) < 0.01f;
+    if (same) return GFL_OK;
+    return gfli_error(l->context, GFL_E_MISMATCH,
+                      "%s: the backbone expects %s input with mean %g, %g, %g, the model gives %s "
+                      "with %g, %g, %g; create the model with the backbone's preprocessing",
+                      blob->path, p.bgr ? "BGR" : "RGB", (double)p.mean[0], (double)p.mean[1],
+                      (double)p.mean[2], model->preprocess.bgr ? "BGR" : "RGB",
+                      (double)model->preprocess.mean[0], (double)model->preprocess.mean[1],
+                      (double)model->preprocess.mean[2]);
+}
+
+/* Read every tensor that fits; into the model only when commit. */
+static gfl_status gfli_read_backbone(gfli_loader *l, gfl_model *model, bool commit, int *n_read) {
+    *n_read = 0;
+    for (int i = 0; i < model->n_params; i++) {
+        gfli_param *p = &model->params[i];
+        const gfli_tensor *t = gfli_find_backbone(&l->blob, p);
+        if (!gfli_starts_with(p->name, "backbone.")) continue;
+        bool fits = t && gfli_same_shape(p, t);
+        if (fits) {
+            GFLI_TRY(gfli_reserve(l->context, &l->ready, &l->ready_capacity, p->count,
+                                  sizeof(float), "tensor"));
+            GFLI_TRY(gfli_read_values(l, p, t, l->ready));
+            ++*n_read;
+        }
+        if (commit && fits) memcpy(p->data, l->ready, p->count * sizeof(float));
+        if (commit && !fits) gfli_param_init(p, model->seed, i);
+        if (commit && fits) p->loaded = true;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_report_backbone(gfl_model *model, const gfli_blob *blob) {
+    GFLI_TRY(gfli_open_reports(model, blob));
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        const gfli_tensor *t = gfli_find_backbone(blob, p);
+        char why[192] = "";
+        if (!gfli_starts_with(p->name, "backbone.")) continue;
+        if (!t)
+            snprintf(why, sizeof why, "the file has no such tensor");
+        else if (!gfli_same_shape(p, t))
+            snprintf(why, sizeof why, "the file's has shape %s",
+                     gfli_shape(t->rank, t->shape).text);
+        GFLI_TRY(gfli_report(model, p->name, why[0] ? GFL_FATE_INITIALISED : GFL_FATE_LOADED,
+                             p->rank, p->shape, why));
+    }
+    for (int i = 0; i < blob->n_tensors; i++) {
+        const gfli_tensor *t = &blob->tensors[i];
+        char full[256];
+        snprintf(full, sizeof full, "backbone.%.200s", t->name);
+        int index = gfli_model_find(model, full);
+        if (index < 0 && gfli_starts_with(t->name, "backbone."))
+            index = gfli_model_find(model, t->name);
+        if (index >= 0 && gfli_find_backbone(blob, &model->params[index]) == t) continue;
+        if (gfli_is_ignored(t->name)) continue;
+        GFLI_TRY(gfli_report(model, t->name, GFL_FATE_LEFT_OVER, t->rank, t->shape,
+                             "the backbone has no such tensor"));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_load_backbone(gfli_loader *l, gfl_model *model) {
+    int n_read;
+    GFLI_TRY(gfli_check_backbone(l, model));
+    GFLI_TRY(gfli_read_backbone(l, model, false, &n_read));
+    if (n_read == 0)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: none of its %d tensors fits the backbone; expected torchvision's "
+                          "names, conv1.weight, layer1.0.conv1.weight and so on",
+                          l->blob.path, l->blob.n_tensors);
+    GFLI_TRY(gfli_report_backbone(model, &l->blob));
+    GFLI_TRY(gfli_read_backbone(l, model, true, &n_read));
+    return gfli_model_pack(model, 0);
+}
+
+gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {
+    gfli_loader l;
+    memset(&l, 0, sizeof l);
+    if (!model) return GFL_E_ARG;
+    if (!path || !model->trainable)
+        return gfli_error(model->context, GFL_E_ARG,
+                          path ? "gfl_model_load_backbone: create the model with opts.trainable"
+                               : "gfl_model_load_backbone: path is NULL");
+    l.context = model->context;
+    GFLI_TRY(gfli_blob_open(model->context, path, &l.blob));
+    gfl_status status = gfli_load_backbone(&l, model);
+    gfli_loader_close(&l);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/model/save.c - weights to safetensors, under mmdetection's names
+ * ============================================================================================ */
+
+/* The shortest decimal that reads back as the same float. */
+static void gfli_float_text(float value, char out[32]) {
+    double d = (double)value;
+    for (double unit = 1; unit <= 1e6; unit *= 10) {
+        double rounded = nearbyint((double)value * unit) / unit;
+        if ((float)rounded != value) continue;
+        d = rounded;
+        break;
+    }
+    gfli_json_format(d, out);
+}
+
+static gfl_status gfli_put_floats(gfli_blob_writer *w, const char *key, const float values[3]) {
+    char text[3][32], joined[100];
+    for (int i = 0; i < 3; i++) gfli_float_text(values[i], text[i]);
+    snprintf(joined, sizeof joined, "%s,%s,%s", text[0], text[1], text[2]);
+    return gfli_blob_put_meta(w, key, joined);
+}
+
+/* The names as a JSON array, or the ids. */
+static gfl_status gfli_put_classes(const gfl_model *model, gfli_blob_writer *w, const char *key,
+                                   bool names) {
+    size_t need = 3;
+    char *text;
+    for (int i = 0; i < model->arch.n_classes; i++)
+        need += names ? gfli_json_quote(model->classes[i].name, NULL, 0) + 1 : 22;
+    GFLI_TRY(gfli_alloc(model->context, need, 1, "class list", &text));
+    size_t used = 0;
+    text[used++] = '[';
+    for (int i = 0; i < model->arch.n_classes; i++) {
+        if (i > 0) text[used++] = ',';
+        if (names) {
+            used += gfli_json_quote(model->classes[i].name, text + used, need - used);
+        } else {
+            int n = snprintf(text + used, need - used, "%lld", (long long)model->classes[i].id);
+            used += n > 0 ? (size_t)n : 0;
+        }
+    }
+    text[used++] = ']';
+    text[used] = 0;
+    gfl_status status = gfli_blob_put_meta(w, key, text);
+    gfli_free(model->context, text);
+    return status;
+}
+
+static gfl_status gfli_put_metadata(const gfl_model *model, gfli_blob_writer *w) {
+    const gfl_preprocess *p = &model->preprocess;
+    char text[64], name[32];
+    gfli_arch_name(&model->arch, name);
+    snprintf(text, sizeof text, "GFL %s", name);
+    GFLI_TRY(gfli_blob_put_meta(w, "gfl_format", "1"));
+    GFLI_TRY(gfli_blob_put_meta(w, "gfl_version", GFL_VERSION_TEXT));
+    GFLI_TRY(gfli_blob_put_meta(w, "architecture", text));
+    GFLI_TRY(gfli_blob_put_meta(w, "dialect", "mmdet"));
+    GFLI_TRY(gfli_put_classes(model, w, "classes", true));
+    GFLI_TRY(gfli_put_classes(model, w, "class_ids", false));
+    GFLI_TRY(gfli_put_floats(w, "mean", p->mean));
+    GFLI_TRY(gfli_put_floats(w, "std", p->std));
+    GFLI_TRY(gfli_blob_put_meta(w, "channel_order", p->bgr ? "BGR" : "RGB"));
+    snprintf(text, sizeof text, "%dx%d", p->scale_long, p->scale_short);
+    return gfli_blob_put_meta(w, "scale", text);
+}
+
+static gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, float **buffer) {
+    size_t capacity = 0;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        GFLI_TRY(gfli_blob_declare(w, p->name, GFLI_F32, p->rank, p->shape));
+    }
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        const float *data = p->data;
+        if (p->rank == 4) {
+            size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
+            size_t area = (size_t)(p->shape[2] * p->shape[3]);
+            GFLI_TRY(
+                gfli_reserve(model->context, buffer, &capacity, p->count, sizeof(float), "tensor"));
+            for (size_t o = 0; o < o_n; o++)
+                for (size_t c = 0; c < i_n; c++)
+                    for (size_t k = 0; k < area; k++)
+                        (*buffer)[(o * i_n + c) * area + k] = data[(o * area + k) * i_n + c];
+            data = *buffer;
+        }
+        GFLI_TRY(gfli_blob_write(w, data, p->count * sizeof(float)));
+    }
+    return GFL_OK;
+}
+
+gfl_status gfl_model_save(const gfl_model *model, const char *path) {
+    gfli_blob_writer *w = NULL;
+    float *buffer = NULL;
+    if (!model) return GFL_E_ARG;
+    if (!path || !model->trainable)
+        return gfli_error(model->context, GFL_E_ARG,
+                          path ? "gfl_model_save: the weights were released after packing; load or "
+                                 "create the model with opts.trainable"
+                               : "gfl_model_save: path is NULL");
+    GFLI_TRY(gfli_blob_create(model->context, path, &w));
+    gfl_status status = gfli_put_metadata(model, w);
+    if (status == GFL_OK) status = gfli_put_params(model, w, &buffer);
+    gfli_free(model->context, buffer);
+    if (status == GFL_OK) return gfli_blob_finish(w);
+    gfli_blob_abandon(w);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/model/model.c - gfl_model: creation, packing, information
+ * ============================================================================================ */
+
+static gfl_status gfli_copy_classes(gfl_model *model, const gfl_class *classes) {
+    int n = model->arch.n_classes;
+    GFLI_TRY(
+        gfli_calloc(model->context, (size_t)n, sizeof *model->classes, "classes", &model->classes));
+    for (int i = 0; i < n; i++) {
+        char fallback[32], *name = NULL;
+        snprintf(fallback, sizeof fallback, "class %d", i);
+        if (classes && !classes[i].name)
+            return gfli_error(model->context, GFL_E_ARG, "class %d has no name", i);
+        if (classes && i > 0 && classes[i].id <= classes[i - 1].id)
+            return gfli_error(model->context, GFL_E_ARG,
+                              "class %d (%s) has id %lld after id %lld; order the classes by "
+                              "ascending id",
+                              i, classes[i].name, (long long)classes[i].id,
+                              (long long)classes[i - 1].id);
+        GFLI_TRY(gfli_strdup(model->context, classes ? classes[i].name : fallback, &name));
+        model->classes[i].name = name;
+        model->classes[i].id = classes ? classes[i].id : i + 1;
+    }
+    return GFL_OK;
+}
+
+gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
+                          const gfl_preprocess *preprocess, const gfl_class *classes,
+                          bool trainable, gfl_model **out) {
+    gfl_model *m;
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *m, "model", &m));
+    m->context = context;
+    m->backend = &gfli_cpu;
+    m->trainable = trainable;
+    gfl_status status = gfli_arch_resolve(context, arch, &m->arch);
+    if (status == GFL_OK) status = gfli_preprocess_resolve(context, preprocess, &m->preprocess);
+    if (status == GFL_OK) status = gfli_copy_classes(m, classes);
+    if (status == GFL_OK) status = gfli_model_describe(m);
+    if (status != GFL_OK) {
+        gfl_model_destroy(m);
+        return status;
+    }
+    *out = m;
+    return GFL_OK;
+}
+
+void gfl_model_destroy(gfl_model *model) {
+    if (!model) return;
+    gfl_context *context = model->context;
+    for (int i = 0; model->classes && i < model->arch.n_classes; i++)
+        gfli_free(context, (void *)(uintptr_t)model->classes[i].name);
+    for (int i = 0; i < model->n_params; i++) {
+        gfli_free(context, model->params[i].name);
+        gfli_free(context, model->params[i].data);
+    }
+    for (int i = 0; i < model->n_layers; i++) {
+        gfli_free(context, model->layers[i].packed);
+        gfli_free(context, model->layers[i].folded_bias);
+        gfli_free(context, model->layers[i].folded_scale);
+    }
+    gfli_clear_reports(model);
+    gfli_free(context, model->classes);
+    gfli_free(context, model->params);
+    gfli_free(context, model->layers);
+    gfli_free(context, model);
+}
+
+/* ---- packing --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_alloc_packed(gfl_model *model, gfli_layer *layer) {
+    size_t out_c = (size_t)layer->shape.out_c;
+    if (!layer->packed)
+        GFLI_TRY(gfli_alloc(model->context, model->backend->conv_packed_size(&layer->shape), 1,
+                            "packed weights", &layer->packed));
+    if (!layer->folded_bias && (layer->bias >= 0 || layer->bn_gamma >= 0))
+        GFLI_TRY(
+            gfli_alloc(model->context, out_c, sizeof(float), "folded bias", &layer->folded_bias));
+    if (!layer->folded_scale && layer->bn_gamma >= 0)
+        GFLI_TRY(
+            gfli_alloc(model->context, out_c, sizeof(float), "folded scale", &layer->folded_scale));
+    return GFL_OK;
+}
+
+static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
+    const gfli_param *params = model->params;
+    GFLI_TRY(gfli_alloc_packed(model, layer));
+    for (int o = 0; o < layer->shape.out_c; o++) {
+        if (layer->bias >= 0) layer->folded_bias[o] = params[layer->bias].data[o];
+        if (layer->bn_gamma < 0) continue;
+        double var = (double)params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
+        double a = (double)params[layer->bn_gamma].data[o] / sqrt(var);
+        double mean = (double)params[layer->bn_mean].data[o];
+        layer->folded_scale[o] = (float)a;
+        layer->folded_bias[o] = (float)((double)params[layer->bn_beta].data[o] - a * mean);
+    }
+    model->backend->conv_pack(model->context, &layer->shape, params[layer->weight].data,
+                              layer->folded_scale, layer->packed);
+    return GFL_OK;
+}
+
+static void gfli_copy_scales(gfl_model *model) {
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        const float *scale = model->params[model->scale + l].data;
+        if (scale) model->scales[l] = scale[0];
+    }
+}
+
+gfl_status gfli_model_pack(gfl_model *model, int first_stage) {
+    for (int i = 0; i < model->n_layers; i++)
+        if (model->layers[i].stage >= first_stage)
+            GFLI_TRY(gfli_pack_layer(model, &model->layers[i]));
+    gfli_copy_scales(model);
+    return GFL_OK;
+}
+
+/* ---- building -------------------------------------------------------------------------------- */
+
+static gfl_status gfli_fill_param(gfl_model *model, gfli_fill fill, void *arg, int index) {
+    if (index < 0) return GFL_OK;
+    gfli_param *param = &model->params[index];
+    GFLI_TRY(gfli_alloc(model->context, param->count, sizeof(float), param->name, &param->data));
+    return fill(arg, model, index);
+}
+
+static void gfli_release_param(gfl_model *model, int index) {
+    if (index < 0) return;
+    gfli_free(model->context, model->params[index].data);
+    model->params[index].data = NULL;
+}
+
+gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
+    for (int i = 0; i < model->n_layers; i++) {
+        gfli_layer *layer = &model->layers[i];
+        const int sources[] = {layer->weight,  layer->bias,    layer->bn_gamma,
+                               layer->bn_beta, layer->bn_mean, layer->bn_var};
+        for (size_t k = 0; k < GFLI_COUNT(sources); k++)
+            GFLI_TRY(gfli_fill_param(model, fill, arg, sources[k]));
+        GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_gamma));
+        GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_beta));
+        GFLI_TRY(gfli_pack_layer(model, layer));
+        if (model->trainable) continue;
+        for (size_t k = 0; k < GFLI_COUNT(sources); k++) gfli_release_param(model, sources[k]);
+        gfli_free(model->context, layer->folded_scale);
+        layer->folded_scale = NULL;
+    }
+    for (int l = 0; l < GFL_LEVELS; l++)
+        GFLI_TRY(gfli_fill_param(model, fill, arg, model->scale + l));
+    gfli_copy_scales(model);
+    return GFL_OK;
+}
+
+static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index) {
+    (void)arg;
+    gfli_param_init(&model->params[index], model->seed, index);
+    return GFL_OK;
+}
+
+gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
+                            const gfl_model_opts *opts, gfl_model **out) {
+    gfl_model_desc d;
+    gfl_model *model = NULL;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (out) *out = NULL;
+    if (!context || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_model_create: %s is NULL",
+                          context ? "out" : "context");
+    GFLI_TRY(gfli_model_new(context, &d.arch, &d.preprocess, d.classes, opts && opts->trainable,
+                            &model));
+    model->seed = d.seed;
+    gfl_status status = gfli_model_build(model, gfli_fill_fresh, NULL);
+    if (status != GFL_OK) {
+        gfl_model_destroy(model);
+        return status;
+    }
+    *out = model;
+    return GFL_OK;
+}
+
+/* ---- information ----------------------------------------------------------------------------- */
+
+void gfl_model_get_info(const gfl_model *model, gfl_model_info *out) {
+    if (!out) return;
+    memset(out, 0, sizeof *out);
+    if (!model) return;
+    out->arch = model->arch;
+    out->preprocess = model->preprocess;
+    out->classes = model->classes;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        if (p->is_buffer) continue;
+        out->n_parameters += (int64_t)p->count;
+        if (p->stage > 1) out->n_trainable += (int64_t)p->count;
+    }
+}
+
+gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
+                              gfl_model_cost *out) {
+    if (!model) return GFL_E_ARG;
+    if (!out) return gfli_error(model->context, GFL_E_ARG, "gfl_model_get_cost: out is NULL");
+    memset(out, 0, sizeof *out);
+    if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE || batch < 1)
+        return gfli_error(model->context, GFL_E_ARG,
+                          "gfl_model_get_cost: a batch of %d images of %d x %d; sides must be "
+                          "1..%d and the batch positive",
+                          batch, width, height, GFL_MAX_SIDE);
+    gfli_plan plan;
+    GFLI_TRY(gfli_plan_create(model->context, model, batch, gfli_pad32(height), gfli_pad32(width),
+                              false, &plan));
+    out->macs = plan.macs;
+    out->n_steps = plan.n_steps;
+    out->points = (int)(gfli_points(&plan.slots[plan.cls].map) / (size_t)batch);
+    out->workspace_bytes =
+        (plan.workspace_floats + plan.stats_floats) * sizeof(float) + plan.scratch_bytes;
+    for (int i = 0; i < model->n_layers; i++)
+        out->weight_bytes += model->backend->conv_packed_size(&model->layers[i].shape);
+    gfli_plan_destroy(model->context, &plan);
+    return GFL_OK;
+}
+
+/* ===============================================================================================
+ * src/model/detect.c - gfl_detector: resize, normalise, forward, decode
+ * ============================================================================================ */
+
+struct gfl_detector {
+    gfl_context *context;
+    const gfl_model *model;
+    bool with_distributions;
+    gfli_plan plan; /* of the last input size; batch 0: none yet */
+    float *workspace, *stats;
+    uint8_t *pixels; /* one resized image */
+    void *scratch;   /* of whatever runs: resize, plan, decode */
+    gfli_decoded *decoded;
+    gfl_detection *items;
+    gfl_distribution *distributions;
+    size_t workspace_capacity, stats_capacity, pixels_capacity, scratch_capacity;
+    size_t decoded_capacity, items_capacity, distributions_capacity;
+    int n_items;
+};
+
+/* An image of the batch after checking. */
+typedef struct gfli_resized {
+    gfl_image image; /* stride resolved */
+    int width, height;
+} gfli_resized;
+
+gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int distributions,
+                               gfl_detector **out) {
+    gfl_detector *d;
+    if (out) *out = NULL;
+    if (!context || !model || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_detector_create: %s is NULL",
+                          !context ? "context" : (!model ? "model" : "out"));
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "detector", &d));
+    d->context = context;
+    d->model = model;
+    d->with_distributions = distributions != 0;
+    *out = d;
+    return GFL_OK;
+}
+
+void gfl_detector_destroy(gfl_detector *detector) {
+    if (!detector) return;
+    gfl_context *context = detector->context;
+    gfli_plan_destroy(context, &detector->plan);
+    gfli_free(context, detector->workspace);
+    gfli_free(context, detector->stats);
+    gfli_free(context, detector->pixels);
+    gfli_free(context, detector->scratch);
+    gfli_free(context, detector->decoded);
+    gfli_free(context, detector->items);
+    gfli_free(context, detector->distributions);
+    gfli_free(context, detector);
+}
+
+/* ---- arguments ------------------------------------------------------------------------------- */
+
+static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image, int index,
+                                   gfl_image *out) {
+    static const int bytes[] = {3, 3, 4, 4, 1};
+    int format = (int)image->format;
+    if (!image->pixels) return gfli_error(context, GFL_E_ARG, "image %d: pixels is NULL", index);
+    if (image->width < 1 || image->height < 1 || image->width > GFL_MAX_SIDE ||
+        image->height > GFL_MAX_SIDE)
+        return gfli_error(context, GFL_E_ARG, "image %d is %d x %d; sides must be 1..%d", index,
+                          image->width, image->height, GFL_MAX_SIDE);
+    if (format < 0 || format >= (int)GFLI_COUNT(bytes))
+        return gfli_error(context, GFL_E_ARG, "image %d: format %d is no gfl_format", index,
+                          format);
+    ptrdiff_t row = (ptrdiff_t)image->width * bytes[format];
+    if (image->stride != 0 && image->stride < row && image->stride > -row)
+        return gfli_error(context, GFL_E_ARG,
+                          "image %d: stride %td is less than a row of %d pixels, %td bytes", index,
+                          image->stride, image->width, row);
+    *out = *image;
+    if (out->stride == 0) out->stride = row;
+    return GFL_OK;
+}
+
+static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect_opts *in,
+                                         gfl_detect_opts *out) {
+    enum { MOST = 1000000 };
+    const gfl_preprocess *p = &d->model->preprocess;
+    gfl_context *context = d->context;
+    memset(out, 0, sizeof *out);
+    if (in) *out = *in;
+    if (out->min_score == 0) out->min_score = 0.05f;
+    if (out->nms_iou == 0) out->nms_iou = 0.6f;
+    if (out->max_per_level == 0) out->max_per_level = 1000;
+    if (out->max_detections == 0) out->max_detections = 100;
+    if (!(out->min_score > 0 && out->min_score < 1))
+        return gfli_error(context, GFL_E_ARG, "min_score is %g; it must be between 0 and 1",
+                          (double)out->min_score);
+    if (!(out->nms_iou > 0 && out->nms_iou <= 1))
+        return gfli_error(context, GFL_E_ARG, "nms_iou is %g; it must be above 0 and at most 1",
+                          (double)out->nms_iou);
+    if (out->max_per_level < 1 || out->max_per_level > MOST)
+        return gfli_error(context, GFL_E_ARG, "max_per_level is %d; it must be 1..%d",
+                          out->max_per_level, MOST);
+    if (out->max_detections < 1 || out->max_detections > MOST)
+        return gfli_error(context, GFL_E_ARG, "max_detections is %d; it must be 1..%d",
+                          out->max_detections, MOST);
+    if ((out->scale_long == 0) != (out->scale_short == 0))
+        return gfli_error(context, GFL_E_ARG, "scale_long %d and scale_short %d: give both or none",
+                          out->scale_long, out->scale_short);
+    if (out->scale_long == 0) {
+        out->scale_long = p->scale_long;
+        out->scale_short = p->scale_short;
+    }
+    if (out->scale_short < 1 || out->scale_long < out->scale_short ||
+        out->scale_long > GFL_MAX_SIDE)
+        return gfli_error(context, GFL_E_ARG,
+                          "scale_long %d and scale_short %d; 1 <= short <= long <= %d must hold",
+                          out->scale_long, out->scale_short, GFL_MAX_SIDE);
+    return GFL_OK;
+}
+
+/* ---- one batch ------------------------------------------------------------------------------- */
+
+static gfl_status gfli_need_scratch(gfl_detector *d, size_t bytes) {
+    return gfli_reserve(d->context, &d->scratch, &d->scratch_capacity, bytes, 1,
+                        "detector's scratch");
+}
+
+/* The plan and the workspace of an input size; the largest workspace stays. */
+static gfl_status gfli_prepare(gfl_detector *d, int batch, int height, int width) {
+    gfli_plan *plan = &d->plan;
+    if (plan->batch != batch || plan->height != height || plan->width != width) {
+        gfli_plan_destroy(d->context, plan);
+        GFLI_TRY(gfli_plan_create(d->context, d->model, batch, height, width, false, plan));
+    }
+    GFLI_TRY(gfli_reserve(d->context, &d->workspace, &d->workspace_capacity, plan->workspace_floats,
+                          sizeof(float), "detector's feature maps"));
+    GFLI_TRY(gfli_reserve(d->context, &d->stats, &d->stats_capacity, plan->stats_floats,
+                          sizeof(float), "group norm statistics"));
+    gfli_plan_bind(plan, d->workspace);
+    return GFL_OK;
+}
+
+static gfl_status gfli_load_image(gfl_detector *d, const gfli_resized *r, int index) {
+    const gfli_backend *ops = d->model->backend;
+    const gfl_preprocess *p = &d->model->preprocess;
+    size_t bytes = (size_t)r->width * (size_t)r->height * 3;
+    GFLI_TRY(gfli_reserve(d->context, &d->pixels, &d->pixels_capacity, bytes, 1, "resized image"));
+    GFLI_TRY(gfli_need_scratch(
+        d, ops->resize_scratch(d->context, r->image.width, r->image.height, r->width, r->height)));
+    ops->resize(d->context, &r->image, p->bgr != 0, r->width, r->height, d->pixels, d->scratch);
+    ops->normalise(d->context, d->pixels, r->width, r->height, p->mean, p->std, false,
+                   &d->plan.slots[d->plan.input].map, index);
+    return GFL_OK;
+}
+
+/* From the logits of the location a detection comes from to distances in the caller's pixels. */
+static void gfli_describe_sides(const gfl_detector *d, const gfli_decoded *from, int index,
+                                const gfli_decode_opts *opts, gfl_distribution *out) {
+    const gfli_map *reg = &d->plan.slots[d->plan.reg].map;
+    int l = from->level, bins = opts->n_bins;
+    size_t at = gfli_points_before(reg, l) +
+                ((size_t)index * (size_t)reg->h[l] + (size_t)from->y) * (size_t)reg->w[l] +
+                (size_t)from->x;
+    const float *logits = reg->data + at * (size_t)reg->c;
+    memset(out, 0, sizeof *out);
+    out->x = (float)(opts->stride[l] * from->x / opts->scale_x);
+    out->y = (float)(opts->stride[l] * from->y / opts->scale_y);
+    for (int side = 0; side < 4; side++) {
+        float *p = out->bins[side];
+        double mean = (double)d->model->backend->integral(logits + side * bins, bins, p), var = 0;
+        for (int k = 0; k < bins; k++) var += (double)p[k] * (k - mean) * (k - mean);
+        out->bin_width[side] =
+            (float)(opts->stride[l] / (side % 2 == 0 ? opts->scale_x : opts->scale_y));
+        out->mean[side] = (float)mean * out->bin_width[side];
+        out->stddev[side] = (float)sqrt(var) * out->bin_width[side];
+    }
+}
+
+static float gfli_clip(float v, int high) {
+    return v < 0 ? 0 : (v > (float)high ? (float)high : v);
+}
+
+/* Append image index's detections to the detector's lists. */
+static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, const gfli_resized *r,
+                               int index, int *count) {
+    const gfli_map *cls = &d->plan.slots[d->plan.cls].map;
+    const gfli_map *reg = &d->plan.slots[d->plan.reg].map;
+    gfli_decode_opts o;
+    memset(&o, 0, sizeof o);
+    o.min_score = opts->min_score;
+    o.nms_iou = opts->nms_iou;
+    o.max_per_level = opts->max_per_level;
+    o.max_detections = opts->max_detections;
+    o.n_classes = d->model->arch.n_classes;
+    o.n_bins = d->model->arch.reg_max + 1;
+    for (int l = 0; l < GFL_LEVELS; l++) o.stride[l] = 8 << l;
+    o.height = r->height;
+    o.width = r->width;
+    o.scale_x = (double)r->width / r->image.width;
+    o.scale_y = (double)r->height / r->image.height;
+    GFLI_TRY(gfli_need_scratch(d, d->model->backend->decode_scratch(cls, &o)));
+    int n = d->model->backend->decode(d->context, cls, reg, index, &o, d->decoded, d->scratch);
+    size_t need = (size_t)d->n_items + (size_t)n;
+    GFLI_TRY(
+        gfli_grow(d->context, &d->items, &d->items_capacity, need, sizeof *d->items, "detections"));
+    if (d->with_distributions)
+        GFLI_TRY(gfli_grow(d->context, &d->distributions, &d->distributions_capacity, need,
+                           sizeof *d->distributions, "distributions"));
+    for (int i = 0; i < n; i++) {
+        gfl_detection *item = &d->items[d->n_items + i];
+        *item = d->decoded[i].detection;
+        if (!opts->no_clip) {
+            item->x1 = gfli_clip(item->x1, r->image.width);
+            item->y1 = gfli_clip(item->y1, r->image.height);
+            item->x2 = gfli_clip(item->x2, r->image.width);
+            item->y2 = gfli_clip(item->y2, r->image.height);
+        }
+        if (d->with_distributions)
+            gfli_describe_sides(d, &d->decoded[i], index, &o, &d->distributions[d->n_items + i]);
+    }
+    d->n_items += n;
+    *count = n;
+    return GFL_OK;
+}
+
+static gfl_status gfli_detect_batch(gfl_detector *d, const gfli_resized *images, int n,
+                                    const gfl_detect_opts *opts, gfl_detections *out) {
+    int height = 0, width = 0;
+    for (int i = 0; i < n; i++) {
+        height = gfli_max(height, gfli_pad32(images[i].height));
+        width = gfli_max(width, gfli_pad32(images[i].width));
+    }
+    GFLI_TRY(gfli_prepare(d, n, height, width));
+    for (int i = 0; i < n; i++) GFLI_TRY(gfli_load_image(d, &images[i], i));
+    GFLI_TRY(gfli_need_scratch(d, d->plan.scratch_bytes));
+    gfli_plan_forward(d->context, d->model, &d->plan, d->stats, d->scratch);
+    GFLI_TRY(gfli_reserve(d->context, &d->decoded, &d->decoded_capacity,
+                          (size_t)opts->max_detections, sizeof *d->decoded, "detections"));
+    d->n_items = 0;
+    for (int i = 0; i < n; i++) GFLI_TRY(gfli_collect(d, opts, &images[i], i, &out[i].count));
+    size_t first = 0;
+    for (int i = 0; i < n; i++) {
+        out[i].items = d->items + first;
+        out[i].distributions = d->with_distributions ? d->distributions + first : NULL;
+        first += (size_t)out[i].count;
+    }
+    return GFL_OK;
+}
+
+gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
+                      const gfl_detect_opts *opts, gfl_detections *out) {
+    gfl_detect_opts resolved;
+    gfli_resized *resized = NULL;
+    if (!detector) return GFL_E_ARG;
+    gfl_context *context = detector->context;
+    if (!images || !out || n < 1)
+        return gfli_error(context, GFL_E_ARG, "gfl_detect: %s",
+                          n < 1 ? "n is not positive"
+                                : (images ? "out is NULL" : "images is NULL"));
+    memset(out, 0, (size_t)n * sizeof *out);
+    GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
+    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *resized, "batch", &resized));
+    gfl_status status = GFL_OK;
+    for (int i = 0; i < n && status == GFL_OK; i++) {
+        status = gfli_check_image(context, &images[i], i, &resized[i].image);
+        if (status == GFL_OK)
+            gfli_resized_size(images[i].width, images[i].height, resolved.scale_long,
+                              resolved.scale_short, &resized[i].width, &resized[i].height);
+    }
+    if (status == GFL_OK) status = gfli_detect_batch(detector, resized, n, &resolved, out);
+    if (status != GFL_OK) memset(out, 0, (size_t)n * sizeof *out);
+    gfli_free(context, resized);
+    return status;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* GFL_IMPLEMENTED */
+#endif

@@ -1,0 +1,5990 @@
+/* Generated from src/gfl_train.c by "make amalgamate".  Edit src/, not this file. */
+/* gfl_train.c - training, data sets and COCO evaluation for gfl.h
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef GFL_INTERNAL
+#define GFL_INTERNAL
+#endif
+#include "gfl.h"
+
+/* ===============================================================================================
+ * src/data/std.h - stb_image, private to this file
+ * ============================================================================================ */
+
+#ifndef GFL_NO_STB_IMAGE
+#define STB_IMAGE_STATIC
+#define STB_IMAGE_IMPLEMENTATION
+#define STBI_MAX_DIMENSIONS GFL_MAX_SIDE
+/* Cleared memory: what a damaged file leaves out must not become chance pixels. */
+#define STBI_MALLOC(size)      calloc(1, size)
+#define STBI_REALLOC(p, size)  realloc(p, size)
+#define STBI_FREE(p)           free(p)
+#define STBI_ASSERT(condition) ((void)0) /* a file never ends the process */
+#define STBI_NO_STDIO
+#define STBI_NO_HDR
+#define STBI_NO_LINEAR
+#define STBI_NO_PIC
+#define STBI_NO_PNM
+#define STBI_NO_PSD
+#define STBI_NO_GIF
+#define STBI_NO_TGA
+#if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wunused-function"
+#elif defined(__GNUC__)
+/* Not restored: GCC speaks of functions that are never used, or never defined, at the end of the
+ * file, and by what holds there. */
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
+#include <stb/stb_image.h>
+#if defined(__clang__)
+#pragma clang diagnostic pop
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ===============================================================================================
+ * src/data/dataset.h - gfl_dataset as the implementation sees it
+ * ============================================================================================ */
+
+typedef struct gfli_text_block gfli_text_block;
+
+struct gfl_dataset {
+    gfl_context *context;
+    char *name;      /* of the JSON file, for messages */
+    char *image_dir; /* "" means the working directory */
+    gfl_read_image read_image;
+    void *user;
+    gfl_image_info *images;
+    gfl_annotation *annotations; /* by image, in file order within one */
+    gfl_class *classes;
+    gfl_id *class_ids; /* as the file has them */
+    int n_images, n_annotations, n_classes;
+    gfl_dataset_summary summary;
+    gfli_text_block *texts; /* names and textual ids */
+};
+
+/* Ascending: numbers before texts, texts by their bytes. */
+int gfli_id_compare(gfl_id a, gfl_id b);
+
+/* The id as an error text shows it: 17, or "17" for a text. */
+enum { GFLI_ID_TEXT = 96 };
+const char *gfli_id_text(gfl_id id, char out[GFLI_ID_TEXT]);
+
+/* Ids in ascending order with the places they come from. */
+typedef struct gfli_id_entry {
+    gfl_id id;
+    int index;
+} gfli_id_entry;
+
+/* Stable; n entries of memory for the merge. */
+void gfli_id_sort(gfli_id_entry *entries, int n, gfli_id_entry *scratch);
+/* The index of an id in sorted entries, or -1. */
+int gfli_id_find(const gfli_id_entry *entries, int n, gfl_id id);
+
+/* A box under one pixel in a direction or of no area; one that does not touch its image.  (Spec
+ * 7.5, which tests the area field, not w * h.) */
+bool gfli_annotation_degenerate(const gfl_annotation *a);
+bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *a);
+
+/* Is the annotation a box to train on?  Crowds are not: the official recipe trains their regions
+ * as background. */
+bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a);
+
+/* ===============================================================================================
+ * src/eval/evaluator.h - gfl_evaluator as the implementation sees it
+ * ============================================================================================ */
+
+/* COCO's axes: IoU thresholds, recall thresholds, areas (all, small, medium, large), max_dets. */
+enum { GFLI_EVAL_T = 10, GFLI_EVAL_R = 101, GFLI_EVAL_A = 4, GFLI_EVAL_M = 3 };
+
+/* A result as it came.  Boxes are kept as x, y, w, h in double, as files have them, since the
+ * numbers must be those of an evaluation of the saved file. */
+typedef struct gfli_eval_box {
+    double x, y, w, h, score;
+    int image, label;
+} gfli_eval_box;
+
+/* What the twelve numbers need of one class, for every area and max_dets. */
+typedef struct gfli_eval_sums {
+    double precision[GFLI_EVAL_A][GFLI_EVAL_M];   /* over thresholds and recalls */
+    double precision50[GFLI_EVAL_A][GFLI_EVAL_M]; /* at IoU 0.5, over recalls */
+    double precision75[GFLI_EVAL_A][GFLI_EVAL_M];
+    double recall[GFLI_EVAL_A][GFLI_EVAL_M]; /* over thresholds */
+    bool present[GFLI_EVAL_A];               /* is there any ground truth to find? */
+} gfli_eval_sums;
+
+struct gfl_evaluator {
+    gfl_context *context;
+    const gfl_dataset *dataset;
+    int max_dets[GFLI_EVAL_M]; /* ascending */
+    bool ignore_classes, compatible;
+    gfli_id_entry *image_ids, *class_ids; /* ascending, to find what a file names */
+    int *image_rank;                      /* [n_images] place by ascending id; -1: not evaluated */
+    int *rank_image;                      /* [n_ranks] */
+    int *class_slot;                      /* [n_classes] place among those evaluated, or -1 */
+    int n_ranks, n_slots;
+    gfli_eval_box *boxes;
+    size_t n_boxes, capacity;
+    gfl_eval_notes notes;
+    gfli_eval_sums *sums; /* [gfli_eval_k], after a run */
+    bool done;
+    gfl_eval_result result;
+};
+
+/* Classes on the K axis: one for all with ignore_classes. */
+static inline int gfli_eval_k(const gfl_evaluator *e) {
+    return e->ignore_classes ? 1 : e->n_slots;
+}
+
+/* A number to sort by, and what it belongs to. */
+typedef struct gfli_eval_item {
+    uint64_t key;
+    uint32_t index;
+} gfli_eval_item;
+
+/* Ascending by key, stable; n items of scratch. */
+void gfli_eval_sort(gfli_eval_item *items, gfli_eval_item *scratch, size_t n);
+/* A key that is smaller for a higher score. */
+uint64_t gfli_eval_score_key(double score);
+
+/* Of the 40 pairs of area and IoU threshold a mask has one bit each: area * 10 + threshold. */
+typedef struct gfli_eval_truth {
+    double x1, y1, x2, y2, area; /* area: of the box */
+    uint64_t ignored, taken;
+    int rank; /* of the image */
+    bool crowd, uncounted;
+} gfli_eval_truth;
+
+typedef struct gfli_eval_outcome {
+    uint64_t hit, miss; /* true and false positives; neither: ignored */
+    double score;
+    int place; /* among the image's detections of the class */
+} gfli_eval_outcome;
+
+/* What an image has of the class at hand. */
+typedef struct gfli_eval_group {
+    int begin, end; /* its ground truth */
+    int seen;       /* its detections so far */
+} gfli_eval_group;
+
+typedef struct gfli_eval_candidate {
+    double iou;
+    int truth;
+} gfli_eval_candidate;
+
+/* The ignored bits of a box by its area. */
+uint64_t gfli_eval_outside(double area);
+/* Detections of an image come best score first; scratch holds group->end - group->begin. */
+void gfli_eval_match(gfli_eval_truth *truths, const gfli_eval_group *group,
+                     const gfli_eval_box *box, gfli_eval_candidate *scratch,
+                     gfli_eval_outcome *out);
+
+/* COCOeval's arrays, for tests: precision and scores [T][R][K][A][M], recall [T][K][A][M]. */
+gfl_status gfli_evaluator_arrays(gfl_evaluator *evaluator, double *precision, double *recall,
+                                 double *scores);
+
+/* ===============================================================================================
+ * src/train/loader.h - batches: sampling, augmentation, decoding ahead
+ * ============================================================================================ */
+
+/* One image as a step wants it: resized, not yet mirrored and not yet normalised.  The boxes are
+ * already those of the mirrored image when flip is set. */
+typedef struct gfli_sample {
+    int image;         /* index into the data set */
+    int width, height; /* resized */
+    bool flip;         /* mirror the columns while normalising */
+    uint8_t *pixels;   /* u8 [height][width][3], RGB or BGR */
+    float *boxes;      /* [n_boxes][4] x1 y1 x2 y2, resized pixels */
+    int *labels;       /* [n_boxes] */
+    int n_boxes;
+} gfli_sample;
+
+typedef struct gfli_batch {
+    gfli_sample *samples;
+    int n;
+    int height, width; /* of the padded input: multiples of 32 */
+    int epoch, index;
+} gfli_batch;
+
+typedef struct gfli_loader_opts {
+    int batch;
+    uint64_t seed;
+    int scale_long, scale_short;
+    int scale_short_min; /* > 0: the short side is drawn from [min, scale_short] */
+    bool bgr;
+    bool no_flip;
+    bool drop_empty;  /* leave out images without any annotation, or under 32 pixels */
+    bool no_grouping; /* batches may mix landscape and portrait */
+    int n_threads;    /* that decode ahead; 0: decode in gfli_loader_next */
+} gfli_loader_opts;
+
+typedef struct gfli_loader gfli_loader;
+
+/* The data set is borrowed; its summary says why when no image is left to train on (GFL_E_DATA). */
+gfl_status gfli_loader_create(gfl_context *context, const gfl_dataset *dataset,
+                              const gfli_loader_opts *opts, gfli_loader **out);
+void gfli_loader_destroy(gfli_loader *loader); /* NULL is allowed */
+
+/* Images that are trained on, and batches of an epoch (the same for every epoch). */
+int gfli_loader_images(const gfli_loader *loader);
+int gfli_loader_batches(const gfli_loader *loader, int epoch);
+
+/* Make the batch (epoch, index) the next one; any position, at any time.  Batches depend on the
+ * options, the epoch and the index alone, whatever the number of threads. */
+gfl_status gfli_loader_start(gfli_loader *loader, int epoch, int index);
+
+/* The next batch, valid until the next call; after an epoch's last one comes the next epoch.  A
+ * file that cannot be read is an error that names it; the loader stays at that batch. */
+gfl_status gfli_loader_next(gfli_loader *loader, const gfli_batch **out);
+
+/* ===============================================================================================
+ * src/train/backward.h - the backward pass over a plan
+ * ============================================================================================ */
+
+/* The layout of all parameters' gradients in one block of floats. */
+typedef struct gfli_gradients {
+    size_t
+        *offset; /* [n_params] floats from the start; GFLI_NO_GRADIENT: frozen, or no parameter */
+    size_t floats;
+} gfli_gradients;
+
+#define GFLI_NO_GRADIENT SIZE_MAX
+
+gfl_status gfli_gradients_create(gfl_context *context, const gfl_model *model, int frozen_stages,
+                                 gfli_gradients *out);
+void gfli_gradients_destroy(gfl_context *context, gfli_gradients *gradients);
+
+/* What becomes of the gradient of a step's residual. */
+typedef enum gfli_handover {
+    GFLI_HANDOVER_NONE,
+    GFLI_HANDOVER_ADD, /* += the gradient of out */
+    GFLI_HANDOVER_TAKE /* the gradient of out is not needed any more: its memory becomes this one */
+} gfli_handover;
+
+typedef struct gfli_backward_step {
+    bool runs; /* the step has parameters to train, or comes after such */
+    bool dx;   /* the gradient of in is wanted */
+    bool add;  /* ... and something else has contributed to it before */
+    gfli_handover residual;
+} gfli_backward_step;
+
+/* The steps of a training plan are run in reverse.  Maps and their gradients share one workspace:
+ * each has its place only while it is needed, so creating this moves the plan's slots. */
+typedef struct gfli_backward {
+    gfli_backward_step *steps; /* [n_steps] */
+    gfli_map *grads;           /* [n_slots] of those that have a gradient */
+    size_t *offset;            /* [n_slots] of their gradients; GFLI_NO_GRADIENT: none */
+    size_t scratch_bytes;      /* for the forward pass too */
+    size_t packed_bytes;       /* one layer's weights as the gradient of its input wants them */
+} gfli_backward;
+
+/* plan->workspace_floats becomes the size of the common workspace. */
+gfl_status gfli_backward_create(gfl_context *context, const gfl_model *model,
+                                const gfli_train_ops *ops, gfli_plan *plan, int frozen_stages,
+                                gfli_backward *out);
+void gfli_backward_destroy(gfl_context *context, gfli_backward *backward);
+
+/* After gfli_plan_bind to the same workspace. */
+void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, float *workspace);
+
+/* The pass's surroundings. */
+typedef struct gfli_pass {
+    gfl_context *context;
+    const gfl_model *model;
+    const gfli_train_ops *ops;
+    const gfli_plan *plan;
+    const gfli_backward *backward;
+    const gfli_gradients *layout;
+    float *gradients; /* [layout->floats], those of all trained parameters are overwritten */
+    float *stats;     /* as the forward pass left them */
+    void *packed, *scratch;
+} gfli_pass;
+
+/* Forward done, gradients of plan->cls and plan->reg in their maps. */
+void gfli_backward_run(const gfli_pass *pass);
+
+/* ===============================================================================================
+ * src/train/trainer.h - gfl_trainer as the implementation sees it
+ * ============================================================================================ */
+
+enum { GFLI_TRAIN_PLANS = 12 };
+
+/* A plan with its backward pass, for one batch shape. */
+typedef struct gfli_train_plan {
+    gfli_plan plan;
+    gfli_backward backward;
+    uint64_t used; /* when last; the oldest makes room */
+} gfli_train_plan;
+
+/* What learns: a model with gradients and momentum, and the memory of a step.  It knows neither
+ * data nor schedule, so tests can feed it. */
+typedef struct gfli_learner {
+    gfl_context *context;
+    gfl_model *model;
+    const gfli_train_ops *ops;
+    int frozen_stages;
+    gfli_gradients layout;
+    float *gradients, *momentum; /* [layout.floats] */
+    float *total;                /* [layout.floats] sum over batches, or NULL while there was one */
+    int n_batches;               /* in total */
+    int64_t updates;
+    bool stale; /* the packed weights are older than the parameters */
+
+    gfli_train_plan plans[GFLI_TRAIN_PLANS];
+    gfli_train_plan *current;
+    uint64_t clock;
+    float *workspace, *stats;
+    uint8_t *scratch, *packed;
+    int32_t *gt;
+    int *n_pos;
+    size_t workspace_size, stats_size, scratch_size, packed_size, gt_size, n_pos_size;
+} gfli_learner;
+
+gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int frozen_stages,
+                               gfli_learner *out);
+void gfli_learner_destroy(gfli_learner *learner);
+
+/* Fold and pack what the last update changed. */
+gfl_status gfli_learner_sync(gfli_learner *learner);
+
+/* Make ready for a batch of this padded size; the caller fills *input. */
+gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width, gfli_map *input);
+
+/* Losses of the batch in the input map, and the gradients of all trained parameters.  Where a loss
+ * is not finite, there are no gradients, and the status is GFL_E_NONFINITE. */
+gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths, gfli_losses *out);
+/* The gradient of parameter i as gfli_param.data is kept (OHWI); NULL: it is not trained. */
+const float *gfli_train_gradient(const gfli_learner *learner, int i);
+
+/* Add the gradients to those of the batches before, for an update over several. */
+gfl_status gfli_learner_accumulate(gfli_learner *learner);
+void gfli_learner_forget(gfli_learner *learner);
+
+/* How an update moves the parameters; clip <= 0: no clipping. */
+typedef struct gfli_sgd_opts {
+    double lr, momentum, decay, clip;
+} gfli_sgd_opts;
+
+/* One SGD step with the gradients (the mean over the accumulated batches).  *norm is theirs,
+ * before clipping; when it is not finite, nothing changes and the status is GFL_E_NONFINITE. */
+gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm);
+
+/* ---- schedule -------------------------------------------------------------------------------- */
+
+/* Replace zeros by defaults and check every field. */
+gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
+                              const gfl_train_desc *in, gfl_train_desc *out);
+/* The learning rate of update `step` (from 0) of a resolved description. */
+double gfli_train_rate(const gfl_train_desc *desc, int steps_per_epoch, int64_t step);
+
+/* ---- trainer --------------------------------------------------------------------------------- */
+
+struct gfl_trainer {
+    gfl_context *context;
+    gfl_model *model;
+    const gfl_dataset *dataset;
+    gfl_train_plan plan; /* with the resolved description */
+    gfli_learner learner;
+    gfli_loader *loader;
+    bool positioned; /* the loader's next batch is that of the next step */
+    int *images;     /* [batch * accumulate] of this step */
+    int n_images;
+    gfli_truth *truths; /* [batch] */
+};
+
+/* Fingerprints for state files: of all parameters, of everything the data set says. */
+uint64_t gfli_hash_model(const gfl_model *model);
+uint64_t gfli_hash_dataset(const gfl_dataset *dataset);
+
+/* ===============================================================================================
+ * src/cpu/conv_grad.c - gradients of convolution with respect to its input and its weights
+ * ============================================================================================ */
+
+/* ---- input ----------------------------------------------------------------------------------- */
+
+/* With a stride, the input's positions fall into stride x stride phases, each of which sees its own
+ * taps of the kernel: phase (py, px) is a convolution of dy with stride 1.  tap[segment] is the
+ * tap's index in the kernel. */
+static void gfli_grad_phase(const gfli_conv_shape *s, int py, int px, gfli_igemm *g,
+                            int tap[GFLI_MAX_TAPS]) {
+    const int c = s->in_c / s->groups, o = s->out_c / s->groups;
+    const int merged = gfli_merge_groups(s->groups, c, o);
+    memset(g, 0, sizeof *g);
+    g->groups = s->groups / merged;
+    g->group_in = o * merged;
+    g->group_out = c * merged;
+    g->seg_taps = 1;
+    g->seg_len = g->group_in;
+    g->in_step = 1;
+    g->out_step = s->stride;
+    g->out_y = py;
+    g->out_x = px;
+    for (int ky = 0; ky < s->kernel; ky++) {
+        for (int kx = 0; kx < s->kernel; kx++) {
+            const int y = py + s->pad - ky, x = px + s->pad - kx;
+            if (y % s->stride || x % s->stride) continue;
+            tap[g->n_segs] = ky * s->kernel + kx;
+            g->seg_y[g->n_segs] = y / s->stride;
+            g->seg_x[g->n_segs++] = x / s->stride;
+        }
+    }
+}
+
+static size_t gfli_conv_grad_packed_size_cpu(const gfli_conv_shape *s) {
+    size_t size = 0;
+    for (int phase = 0; phase < s->stride * s->stride; phase++) {
+        gfli_igemm g;
+        int tap[GFLI_MAX_TAPS];
+        gfli_grad_phase(s, phase / s->stride, phase % s->stride, &g, tap);
+        size += gfli_igemm_packed_size(&g);
+    }
+    return size;
+}
+
+typedef struct gfli_grad_pack_task {
+    const gfli_conv_shape *s;
+    gfli_igemm g;
+    int tap[GFLI_MAX_TAPS];
+    const float *weight, *scale;
+    float *packed;
+} gfli_grad_pack_task;
+
+enum { GFLI_PACK_ROWS = 32 };
+
+/* Some rows of all panels of a group: the weights of one output channel and tap lie together. */
+static void gfli_grad_pack_rows(void *arg, int task, int slot) {
+    const gfli_grad_pack_task *t = (const gfli_grad_pack_task *)arg;
+    const gfli_conv_shape *s = t->s;
+    const gfli_igemm *g = &t->g;
+    const int c = s->in_c / s->groups, out_per_group = s->out_c / s->groups;
+    const int parts = gfli_ceil_div(g->group_in, GFLI_PACK_ROWS), part = task % parts;
+    const int seg = task / parts % g->n_segs, group = task / parts / g->n_segs;
+    const int panels = gfli_ceil_div(g->group_out, GFLI_NR);
+    const size_t panel = (size_t)(g->n_segs * g->seg_len) * GFLI_NR;
+    const int last_k = gfli_min((part + 1) * GFLI_PACK_ROWS, g->group_in);
+    (void)slot;
+    for (int k = part * GFLI_PACK_ROWS; k < last_k; k++) {
+        const int o = group * g->group_in + k, own = o / out_per_group * c - group * g->group_out;
+        const float scale = t->scale ? t->scale[o] : 1.0f;
+        const float *w = t->weight + ((ptrdiff_t)o * s->kernel * s->kernel + t->tap[seg]) * c;
+        float *out = t->packed + (size_t)group * (size_t)panels * panel +
+                     (size_t)(seg * g->seg_len + k) * GFLI_NR;
+        for (int first = 0; first < g->group_out; first += GFLI_NR, out += panel) {
+            const int lo = gfli_max(first, own), hi = gfli_min(first + GFLI_NR, own + c);
+            if (hi - lo < GFLI_NR) memset(out, 0, GFLI_NR * sizeof(float));
+            for (int i = lo; i < hi; i++) out[i - first] = scale * w[i - own];
+        }
+    }
+}
+
+static void gfli_conv_grad_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
+                                    const float *weight, const float *scale, void *packed) {
+    gfli_grad_pack_task t;
+    t.s = s;
+    t.weight = weight;
+    t.scale = scale;
+    t.packed = (float *)packed;
+    for (int phase = 0; phase < s->stride * s->stride; phase++) {
+        gfli_grad_phase(s, phase / s->stride, phase % s->stride, &t.g, t.tap);
+        if (!t.g.n_segs) continue;
+        const int parts = gfli_ceil_div(t.g.group_in, GFLI_PACK_ROWS);
+        gfli_parallel_for(context, t.g.groups * t.g.n_segs * parts, gfli_grad_pack_rows, &t);
+        t.packed += gfli_igemm_packed_size(&t.g) / sizeof(float);
+    }
+}
+
+static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape *s,
+                                     const void *packed, const gfli_map *dy, bool accumulate,
+                                     const gfli_map *dx, void *scratch) {
+    const float *weights = (const float *)packed;
+    if (s->stride > s->kernel && !accumulate) { /* there are positions that no tap reaches */
+        memset(dx->data, 0, gfli_map_floats(dx) * sizeof(float));
+    }
+    for (int phase = 0; phase < s->stride * s->stride; phase++) {
+        gfli_igemm g;
+        int tap[GFLI_MAX_TAPS];
+        gfli_grad_phase(s, phase / s->stride, phase % s->stride, &g, tap);
+        if (!g.n_segs) continue;
+        g.packed = weights;
+        g.x = dy;
+        g.y = dx;
+        g.residual = accumulate ? dx : NULL;
+        gfli_igemm_run(context, &g, scratch);
+        weights += gfli_igemm_packed_size(&g) / sizeof(float);
+    }
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+/* dweight [out][taps * in] is the sum over positions of the outer products of dy and the rows of
+ * the implicit matrix.  Positions are cut into chunks that depend on the shapes only, each with a
+ * sum of its own where there are several; the chunks' sums are added in order. */
+enum {
+    GFLI_GRAD_ROWS = 252, /* positions that are packed together, at most; a multiple of GFLI_MR */
+    GFLI_STRIP = 2 * GFLI_NR, /* columns of the implicit matrix that are packed together */
+    GFLI_GRAD_OUT = 384,      /* output channels of a task; a multiple of GFLI_MR */
+    GFLI_GRAD_CHUNK = 768,    /* positions worth a sum of their own */
+    GFLI_GRAD_CHUNKS = 16,
+    GFLI_GRAD_PARTIAL = 4 << 20, /* bytes that all the sums may take */
+    GFLI_BIAS_ROWS = 1024
+};
+
+/* c[m][n] (=/+=) the sum over k of a[k][GFLI_MR] x b[k][width], n <= width. */
+typedef struct gfli_outer {
+    const float *a, *b;
+    int len, width, m, n;
+    float *c;
+    size_t stride; /* floats from a row of c to the next */
+    bool first;
+} gfli_outer;
+
+typedef void (*gfli_outer_fn)(const gfli_outer *t);
+
+static void gfli_outer_store(const gfli_outer *t, int row, int col, const float *sum, int n) {
+    float *c = t->c + (size_t)row * t->stride + col;
+    for (int j = 0; j < n; j++) c[j] = t->first ? sum[j] : c[j] + sum[j];
+}
+
+/* Ask for what the sums will be added to while they are being formed. */
+static inline void gfli_outer_prefetch(const gfli_outer *t) {
+    for (int r = 0; r < t->m && !t->first; r++) {
+        __builtin_prefetch(t->c + (size_t)r * t->stride);
+        __builtin_prefetch(t->c + (size_t)r * t->stride + t->n - 1);
+    }
+}
+
+static void gfli_outer_portable(const gfli_outer *t) {
+    for (int col = 0; col < t->n; col += 8) {
+        float sum[GFLI_MR][8] = {{0.0f}};
+        const float *a = t->a, *b = t->b + col;
+        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
+            for (int r = 0; r < GFLI_MR; r++) {
+                for (int j = 0; j < 8; j++) sum[r][j] += a[r] * b[j];
+            }
+        }
+        for (int r = 0; r < t->m; r++) {
+            gfli_outer_store(t, r, col, sum[r], gfli_min(8, t->n - col));
+        }
+    }
+}
+
+#if defined(__x86_64__)
+
+GFLI_AVX2 static inline void gfli_outer_store_avx2(const gfli_outer *t, int row, int col, __m256 v0,
+                                                   __m256 v1) {
+    if (row >= t->m) return;
+    if (t->n - col < GFLI_NR) {
+        float sum[GFLI_NR];
+        _mm256_storeu_ps(sum, v0);
+        _mm256_storeu_ps(sum + 8, v1);
+        gfli_outer_store(t, row, col, sum, t->n - col);
+        return;
+    }
+    float *c = t->c + (size_t)row * t->stride + col;
+    if (!t->first) {
+        v0 = _mm256_add_ps(v0, _mm256_loadu_ps(c));
+        v1 = _mm256_add_ps(v1, _mm256_loadu_ps(c + 8));
+    }
+    _mm256_storeu_ps(c, v0);
+    _mm256_storeu_ps(c + 8, v1);
+}
+
+#    define GFLI_OUTER_ROW(i)                                                                      \
+        v = _mm256_broadcast_ss(a + i);                                                            \
+        s##i##0 = _mm256_fmadd_ps(v, b0, s##i##0);                                                 \
+        s##i##1 = _mm256_fmadd_ps(v, b1, s##i##1)
+
+GFLI_AVX2 static inline void gfli_outer_half_avx2(const gfli_outer *t, int col) {
+    __m256 s00 = _mm256_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+    __m256 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+    const float *a = t->a, *b = t->b + col;
+    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
+        __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8), v;
+        GFLI_OUTER_ROW(0);
+        GFLI_OUTER_ROW(1);
+        GFLI_OUTER_ROW(2);
+        GFLI_OUTER_ROW(3);
+        GFLI_OUTER_ROW(4);
+        GFLI_OUTER_ROW(5);
+    }
+    gfli_outer_store_avx2(t, 0, col, s00, s01);
+    gfli_outer_store_avx2(t, 1, col, s10, s11);
+    gfli_outer_store_avx2(t, 2, col, s20, s21);
+    gfli_outer_store_avx2(t, 3, col, s30, s31);
+    gfli_outer_store_avx2(t, 4, col, s40, s41);
+    gfli_outer_store_avx2(t, 5, col, s50, s51);
+}
+
+GFLI_AVX2 static void gfli_outer_avx2(const gfli_outer *t) {
+    gfli_outer_prefetch(t);
+    gfli_outer_half_avx2(t, 0);
+    if (t->n > GFLI_NR) gfli_outer_half_avx2(t, GFLI_NR);
+}
+
+#    undef GFLI_OUTER_ROW
+
+GFLI_AVX512 static inline void gfli_outer_store_avx512(const gfli_outer *t, int row, int col,
+                                                       __m512 v) {
+    if (row >= t->m || col >= t->n) return;
+    const int left = t->n - col;
+    const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
+    float *c = t->c + (size_t)row * t->stride + col;
+    if (!t->first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c));
+    _mm512_mask_storeu_ps(c, mask, v);
+}
+
+#    define GFLI_OUTER_ROW(i)                                                                      \
+        v = _mm512_set1_ps(a[i]);                                                                  \
+        s##i##0 = _mm512_fmadd_ps(v, b0, s##i##0);                                                 \
+        if (panels > 1) s##i##1 = _mm512_fmadd_ps(v, b1, s##i##1)
+
+#    define GFLI_STORE_ROW(i)                                                                      \
+        gfli_outer_store_avx512(t, i, 0, s##i##0);                                                 \
+        if (panels > 1) gfli_outer_store_avx512(t, i, GFLI_NR, s##i##1)
+
+/* panels is a constant where this is called: 1 or 2. */
+GFLI_AVX512 static inline __attribute__((always_inline)) void
+gfli_outer_panels_avx512(const gfli_outer *t, const int panels) {
+    __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+    __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+    const float *a = t->a, *b = t->b;
+    const ptrdiff_t width = t->width;
+    gfli_outer_prefetch(t);
+    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += width) {
+        __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + (panels - 1) * GFLI_NR), v;
+        GFLI_OUTER_ROW(0);
+        GFLI_OUTER_ROW(1);
+        GFLI_OUTER_ROW(2);
+        GFLI_OUTER_ROW(3);
+        GFLI_OUTER_ROW(4);
+        GFLI_OUTER_ROW(5);
+    }
+    GFLI_STORE_ROW(0);
+    GFLI_STORE_ROW(1);
+    GFLI_STORE_ROW(2);
+    GFLI_STORE_ROW(3);
+    GFLI_STORE_ROW(4);
+    GFLI_STORE_ROW(5);
+}
+
+GFLI_AVX512 static void gfli_outer_avx512(const gfli_outer *t) {
+    if (t->n > GFLI_NR) {
+        gfli_outer_panels_avx512(t, 2);
+    } else {
+        gfli_outer_panels_avx512(t, 1);
+    }
+}
+
+#    undef GFLI_OUTER_ROW
+#    undef GFLI_STORE_ROW
+
+#endif
+
+typedef struct gfli_grad_task {
+    const gfli_conv_shape *s;
+    gfli_igemm g;
+    const gfli_map *dy;
+    gfli_outer_fn outer;
+    size_t n_rows, rows_per_chunk;
+    int rows_per_block;                         /* positions that are packed together */
+    int chunks;                                 /* of the positions */
+    int n_strips, strips_per_task, strip_tasks; /* of the implicit matrix, all groups */
+    int out_tasks;                              /* of a group's output channels */
+    size_t n_weights;                           /* of one sum, with the merged groups' zeros */
+    bool direct;                                /* the only sum is dweight */
+    float *zeros, *sums, *dweight, *dbias;
+    double *bias_sums;
+    char *slots;
+    size_t pointers, offsets, copies, dy_panels, slot; /* bytes of the parts of a slot */
+    size_t at_sums, at_bias, at_slots, scratch;        /* bytes of the scratch */
+} gfli_grad_task;
+
+static size_t gfli_grad_round(size_t bytes) {
+    return (bytes + 63) & ~(size_t)63;
+}
+
+/* Positions into chunks (by the shapes alone), weights into tasks (which changes no sum). */
+static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
+    const gfli_conv_shape *s = t->s;
+    t->n_rows = gfli_igemm_rows(&t->g);
+    t->n_strips = t->g.groups * t->g.n_segs * gfli_ceil_div(t->g.seg_len, GFLI_STRIP);
+    t->n_weights = (size_t)s->out_c * (size_t)(t->g.n_segs * t->g.seg_len);
+    const size_t fit = GFLI_GRAD_PARTIAL / (t->n_weights * sizeof(float));
+    size_t chunks = t->n_rows / GFLI_GRAD_CHUNK;
+    if (chunks > fit) chunks = fit;
+    if (chunks > GFLI_GRAD_CHUNKS) chunks = GFLI_GRAD_CHUNKS;
+    t->chunks = gfli_max((int)chunks, 1);
+    t->rows_per_chunk = (t->n_rows + (size_t)t->chunks - 1) / (size_t)t->chunks;
+    const int blocks = (int)((t->rows_per_chunk + GFLI_GRAD_ROWS - 1) / GFLI_GRAD_ROWS);
+    t->rows_per_block = gfli_ceil_div((int)t->rows_per_chunk, gfli_max(blocks, 1));
+    t->direct = t->chunks == 1 && t->g.groups == s->groups;
+    t->out_tasks = gfli_ceil_div(t->g.group_out, GFLI_GRAD_OUT);
+    t->strips_per_task = gfli_min(t->n_strips, 9);
+    const int others = t->chunks * t->out_tasks, want = 4 * context->n_threads;
+    while (context->n_threads > 1 && t->strips_per_task > 2 &&
+           others * gfli_ceil_div(t->n_strips, t->strips_per_task) < want) {
+        t->strips_per_task--;
+    }
+    t->strip_tasks = gfli_ceil_div(t->n_strips, t->strips_per_task);
+}
+
+static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_map *dy,
+                           gfli_grad_task *t) {
+    const size_t rows = GFLI_GRAD_ROWS, f = sizeof(float);
+    memset(t, 0, sizeof *t);
+    t->s = s;
+    gfli_conv_igemm(s, &t->g);
+    t->g.y = dy;
+    t->dy = dy;
+    gfli_grad_cut(context, t);
+    t->pointers = gfli_grad_round(rows * (size_t)t->g.n_segs * sizeof(const float *));
+    t->offsets = gfli_grad_round(rows * sizeof(ptrdiff_t));
+    t->copies = rows * gfli_igemm_copy(&t->g) * f;
+    t->dy_panels = gfli_grad_round(rows * (GFLI_GRAD_OUT + GFLI_MR) * f);
+    t->slot = t->pointers + t->offsets + t->copies + t->dy_panels + rows * GFLI_STRIP * f;
+    t->at_sums = gfli_grad_round((size_t)gfli_max(s->in_c, t->g.seg_len) * f);
+    t->at_bias = t->at_sums;
+    if (!t->direct) t->at_bias += gfli_grad_round((size_t)t->chunks * t->n_weights * f);
+    const size_t blocks = (t->n_rows + GFLI_BIAS_ROWS - 1) / GFLI_BIAS_ROWS;
+    t->at_slots = t->at_bias + gfli_grad_round(blocks * (size_t)s->out_c * sizeof(double));
+    t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
+}
+
+/* dy of n positions and `out` channels as panels [out / GFLI_MR][n][GFLI_MR], zero-filled. */
+static void gfli_grad_pack_dy(const float *dy, const ptrdiff_t *offsets, int n, int out,
+                              float *panel) {
+    for (int o = 0; o < out; o += GFLI_MR) {
+        const int width = gfli_min(GFLI_MR, out - o);
+        for (int k = 0; k < n; k++, panel += GFLI_MR) {
+            const float *row = dy + offsets[k] + o;
+            if (width == GFLI_MR) {
+                memcpy(panel, row, GFLI_MR * sizeof(float));
+            } else {
+                for (int r = 0; r < GFLI_MR; r++) panel[r] = r < width ? row[r] : 0.0f;
+            }
+        }
+    }
+}
+
+/* A strip [n][padded] of the implicit matrix: `width` floats of every run, then zeros. */
+static void gfli_grad_pack_x(const float *const *rows, int n_segs, ptrdiff_t offset, int n,
+                             int width, int padded, float *strip) {
+    for (int k = 0; k < n; k++, strip += padded) {
+        const float *row = rows[(ptrdiff_t)(k / GFLI_MR) * GFLI_MR * n_segs + k % GFLI_MR] + offset;
+        if (width == GFLI_STRIP) {
+            memcpy(strip, row, GFLI_STRIP * sizeof(float));
+        } else {
+            memcpy(strip, row, (size_t)width * sizeof(float));
+            memset(strip + width, 0, (size_t)(padded - width) * sizeof(float));
+        }
+    }
+}
+
+typedef struct gfli_grad_part {
+    int chunk, strip0, strip1, out0, out1; /* output channels within a group */
+    size_t row;
+    int n; /* positions */
+} gfli_grad_part;
+
+/* Add the products of part->n positions. */
+static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part, char *memory) {
+    const gfli_igemm *g = &t->g;
+    const float **rows = (const float **)(void *)memory;
+    ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->pointers);
+    float *copies = (float *)(void *)(memory + t->pointers + t->offsets);
+    float *dy = copies + t->copies / sizeof(float), *x = dy + t->dy_panels / sizeof(float);
+    const int k_size = g->n_segs * g->seg_len;
+    const int group_strips = g->n_segs * gfli_ceil_div(g->seg_len, GFLI_STRIP);
+    float *sum = t->direct ? t->dweight : t->sums + (size_t)part->chunk * t->n_weights;
+    gfli_igemm_gather(g, part->row, part->n, t->zeros, rows, offsets, copies);
+    gfli_outer o;
+    o.b = x;
+    o.len = part->n;
+    o.stride = (size_t)k_size;
+    o.first = part->row == (size_t)part->chunk * t->rows_per_chunk;
+    for (int p = part->strip0, packed = -1; p < part->strip1; p++) {
+        const int group = p / group_strips, seg = p % g->n_segs;
+        const int col = p % group_strips / g->n_segs * GFLI_STRIP;
+        const int out = group * g->group_out + part->out0;
+        if (group != packed) {
+            gfli_grad_pack_dy(t->dy->data + out, offsets, part->n, part->out1 - part->out0, dy);
+            packed = group;
+        }
+        o.n = gfli_min(GFLI_STRIP, g->seg_len - col);
+        o.width = gfli_ceil_div(o.n, GFLI_NR) * GFLI_NR;
+        gfli_grad_pack_x(rows + (ptrdiff_t)seg * GFLI_MR, g->n_segs, group * g->group_in + col,
+                         part->n, o.n, o.width, x);
+        for (int r = 0; r < part->out1 - part->out0; r += GFLI_MR) {
+            o.a = dy + (ptrdiff_t)r * part->n;
+            o.m = gfli_min(GFLI_MR, part->out1 - part->out0 - r);
+            o.c = sum + (size_t)(out + r) * (size_t)k_size + (size_t)(seg * g->seg_len + col);
+            t->outer(&o);
+        }
+    }
+}
+
+static void gfli_grad_do(void *arg, int task, int slot) {
+    const gfli_grad_task *t = (const gfli_grad_task *)arg;
+    const int out_task = task % t->out_tasks, strip_task = task / t->out_tasks % t->strip_tasks;
+    gfli_grad_part part;
+    part.chunk = task / t->out_tasks / t->strip_tasks;
+    part.strip0 = strip_task * t->strips_per_task;
+    part.strip1 = gfli_min(part.strip0 + t->strips_per_task, t->n_strips);
+    part.out0 = out_task * GFLI_GRAD_OUT;
+    part.out1 = gfli_min(part.out0 + GFLI_GRAD_OUT, t->g.group_out);
+    const size_t first = (size_t)part.chunk * t->rows_per_chunk;
+    const size_t last =
+        first + t->rows_per_chunk < t->n_rows ? first + t->rows_per_chunk : t->n_rows;
+    for (part.row = first; part.row < last; part.row += (size_t)t->rows_per_block) {
+        const size_t left = last - part.row;
+        part.n = left < (size_t)t->rows_per_block ? (int)left : t->rows_per_block;
+        gfli_grad_block(t, &part, t->slots + (size_t)slot * t->slot);
+    }
+}
+
+/* dweight of one output channel: the chunks' sums in order, without the merged groups' zeros. */
+static void gfli_grad_sum(void *arg, int o, int slot) {
+    const gfli_grad_task *t = (const gfli_grad_task *)arg;
+    const gfli_conv_shape *s = t->s;
+    const int c = s->in_c / s->groups, taps = s->kernel * s->kernel;
+    const int at = o / (s->out_c / s->groups) * c % t->g.group_in;
+    const size_t row = t->n_weights / (size_t)s->out_c, run = row / (size_t)taps;
+    float *out = t->dweight + (size_t)o * (size_t)taps * (size_t)c;
+    (void)slot;
+    for (int chunk = 0; chunk < t->chunks; chunk++) {
+        const float *sum = t->sums + (size_t)chunk * t->n_weights + (size_t)o * row + at;
+        for (int k = 0; k < taps; k++, sum += run) {
+            float *w = out + (ptrdiff_t)k * c;
+            for (int i = 0; i < c; i++) w[i] = chunk ? w[i] + sum[i] : sum[i];
+        }
+    }
+}
+
+static void gfli_grad_bias(void *arg, int block, int slot) {
+    const gfli_grad_task *t = (const gfli_grad_task *)arg;
+    const size_t c = (size_t)t->s->out_c, first = (size_t)block * GFLI_BIAS_ROWS;
+    const size_t left = t->n_rows - first, rows = GFLI_BIAS_ROWS;
+    const size_t n = left < rows ? left : rows;
+    double *sums = t->bias_sums + (size_t)block * c;
+    (void)slot;
+    for (size_t col = 0; col < c; col += 32) {
+        const size_t width = c - col < 32 ? c - col : 32;
+        const float *dy = t->dy->data + first * c + col;
+        double sum[32] = {0.0};
+        for (size_t r = 0; r < n; r++, dy += c) {
+            for (size_t j = 0; j < width; j++) sum[j] += (double)dy[j];
+        }
+        memcpy(sums + col, sum, width * sizeof(double));
+    }
+}
+
+static void gfli_conv_grad_bias(gfl_context *context, gfli_grad_task *t) {
+    const int blocks = (int)((t->n_rows + GFLI_BIAS_ROWS - 1) / GFLI_BIAS_ROWS);
+    const int c = t->s->out_c;
+    gfli_parallel_for(context, blocks, gfli_grad_bias, t);
+    for (int o = 0; o < c; o++) {
+        double sum = 0.0;
+        for (int b = 0; b < blocks; b++) sum += t->bias_sums[(ptrdiff_t)b * c + o];
+        t->dbias[o] = (float)sum;
+    }
+}
+
+static gfli_map gfli_grad_dy(const gfli_conv_shape *s, const gfli_map *x) {
+    gfli_map dy = *x;
+    dy.c = s->out_c;
+    for (int l = 0; l < x->levels; l++) {
+        dy.h[l] = gfli_conv_out(s, x->h[l]);
+        dy.w[l] = gfli_conv_out(s, x->w[l]);
+    }
+    return dy;
+}
+
+static size_t gfli_conv_grad_scratch_cpu(const gfl_context *context, const gfli_conv_shape *s,
+                                         const gfli_map *x) {
+    const gfli_map dy = gfli_grad_dy(s, x);
+    gfli_grad_task t;
+    gfli_grad_plan(context, s, &dy, &t);
+    size_t size = t.scratch;
+    for (int phase = 0; phase < s->stride * s->stride; phase++) {
+        gfli_igemm g;
+        int tap[GFLI_MAX_TAPS];
+        gfli_grad_phase(s, phase / s->stride, phase % s->stride, &g, tap);
+        const size_t need = gfli_igemm_scratch(context, &g);
+        if (need > size) size = need;
+    }
+    return size;
+}
+
+static void gfli_conv_grad_weight_cpu(gfl_context *context, const gfli_conv_shape *s,
+                                      const gfli_map *x, const gfli_map *dy, float *dweight,
+                                      float *dbias, void *scratch) {
+    gfli_grad_task t;
+    gfli_grad_plan(context, s, dy, &t);
+    t.g.x = x;
+    t.dweight = dweight;
+    t.dbias = dbias;
+    t.zeros = (float *)scratch;
+    t.sums = t.zeros + t.at_sums / sizeof(float);
+    t.bias_sums = (double *)(void *)((char *)scratch + t.at_bias);
+    t.slots = (char *)scratch + t.at_slots;
+    t.outer = gfli_outer_portable;
+#if defined(__x86_64__)
+    if (gfli_has_avx2(context)) t.outer = gfli_outer_avx2;
+    if (gfli_has_avx512(context)) t.outer = gfli_outer_avx512;
+#endif
+    memset(t.zeros, 0, t.at_sums);
+    if (dbias) gfli_conv_grad_bias(context, &t);
+    if (!t.n_rows) {
+        memset(dweight, 0, gfli_conv_weights(s) * sizeof(float));
+        return;
+    }
+    gfli_parallel_for(context, t.chunks * t.strip_tasks * t.out_tasks, gfli_grad_do, &t);
+    if (!t.direct) gfli_parallel_for(context, s->out_c, gfli_grad_sum, &t);
+}
+
+/* ===============================================================================================
+ * src/cpu/norm_grad.c - gradients of group normalisation with its ReLU, and of the level scales
+ * ============================================================================================ */
+
+/* Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494 */
+
+enum {
+    GFLI_GN_ROWS = 128, /* positions whose sums are kept in float before they go to double */
+    GFLI_GN_CHANNELS = 64,
+    GFLI_SCALE_PARTS = 64 /* parts of a level's sum: fixed, so that threads change nothing */
+};
+
+typedef struct gfli_gn_grad {
+    const gfli_map *x, *y, *dy, *dx;
+    int groups;
+    const float *gamma, *stats;
+    int n_tasks[GFL_LEVELS]; /* chunks of one image of a level */
+    float *partial;          /* [task][2][c]: sums of g and of g * (x - mean), g = dy where y > 0 */
+    double *sums;            /* [level][n][2][c]: of g and of g * xhat, of the whole image */
+    float *coef;             /* [level][n][4][c]: dx = c0 * g + c1 * (x - c3) + c2 */
+} gfli_gn_grad;
+
+/* Chunk `task` is of which level, image and positions? */
+typedef struct gfli_gn_chunk {
+    int plane; /* level * n + image */
+    size_t first;
+    int rows;
+} gfli_gn_chunk;
+
+static gfli_gn_chunk gfli_gn_find(const gfli_gn_grad *t, int task) {
+    gfli_gn_chunk chunk;
+    int level = 0;
+    while (task >= t->n_tasks[level] * t->x->n) task -= t->n_tasks[level++] * t->x->n;
+    const int image = task / t->n_tasks[level], at = task % t->n_tasks[level];
+    const int area = t->x->h[level] * t->x->w[level];
+    chunk.plane = level * t->x->n + image;
+    chunk.first =
+        gfli_points_before(t->x, level) + (size_t)image * (size_t)area + (size_t)at * GFLI_GN_ROWS;
+    chunk.rows = gfli_min(GFLI_GN_ROWS, area - at * GFLI_GN_ROWS);
+    return chunk;
+}
+
+/* Sums over one chunk, of g and of g * (x - mean); the deviation follows once per group. */
+static void gfli_gn_grad_sums(void *arg, int task, int slot) {
+    const gfli_gn_grad *t = (const gfli_gn_grad *)arg;
+    const gfli_gn_chunk chunk = gfli_gn_find(t, task);
+    const int c = t->x->c;
+    float *partial = t->partial + (size_t)task * 2 * (size_t)c;
+    const float *mean = t->coef + ((size_t)chunk.plane * 4 + 3) * (size_t)c;
+    const size_t at = chunk.first * (size_t)c;
+    const float *x = t->x->data + at, *y = t->y->data + at, *dy = t->dy->data + at;
+    (void)slot;
+    memset(partial, 0, 2 * (size_t)c * sizeof *partial);
+    float *GFLI_RESTRICT s0 = partial;
+    float *GFLI_RESTRICT s1 = partial + c;
+    for (int i = 0; i < chunk.rows; i++, x += c, y += c, dy += c) {
+        for (int k = 0; k < c; k++) {
+            const float g = y[k] > 0 ? dy[k] : 0;
+            s0[k] += g;
+            s1[k] += g * (x[k] - mean[k]);
+        }
+    }
+}
+
+/* From the sums of one image of one level to what its dx needs. */
+static void gfli_gn_grad_plane(void *arg, int plane, int slot) {
+    const gfli_gn_grad *t = (const gfli_gn_grad *)arg;
+    const int n = t->x->n, c = t->x->c, level = plane / n, width = c / t->groups;
+    int first = plane % n * t->n_tasks[level];
+    for (int l = 0; l < level; l++) first += n * t->n_tasks[l];
+    double *s0 = t->sums + (size_t)plane * 2 * (size_t)c, *s1 = s0 + c;
+    float *coef = t->coef + (size_t)plane * 4 * (size_t)c;
+    (void)slot;
+    memset(s0, 0, 2 * (size_t)c * sizeof *s0);
+    for (int i = 0; i < t->n_tasks[level]; i++) {
+        const float *p = t->partial + (size_t)(first + i) * 2 * (size_t)c;
+        for (int k = 0; k < 2 * c; k++) s0[k] += (double)p[k];
+    }
+    const double count = (double)width * t->x->h[level] * t->x->w[level];
+    for (int group = 0; group < t->groups; group++) {
+        const double r =
+            (double)t->stats[((size_t)plane * (size_t)t->groups + (size_t)group) * 2 + 1];
+        double m0 = 0, m1 = 0;
+        for (int k = group * width; k < (group + 1) * width; k++) {
+            s1[k] *= r;
+            m0 += (double)t->gamma[k] * s0[k];
+            m1 += (double)t->gamma[k] * s1[k];
+        }
+        for (int k = group * width; k < (group + 1) * width; k++) {
+            coef[k] = (float)(r * (double)t->gamma[k]);
+            coef[c + k] = (float)(-r * r * m1 / count);
+            coef[2 * c + k] = (float)(-r * m0 / count);
+        }
+    }
+}
+
+static void gfli_gn_grad_apply(void *arg, int task, int slot) {
+    const gfli_gn_grad *t = (const gfli_gn_grad *)arg;
+    const gfli_gn_chunk chunk = gfli_gn_find(t, task);
+    const int c = t->x->c;
+    const float *c0 = t->coef + (size_t)chunk.plane * 4 * (size_t)c;
+    const float *c1 = c0 + c, *c2 = c1 + c, *mean = c2 + c;
+    const size_t at = chunk.first * (size_t)c;
+    const float *x = t->x->data + at, *y = t->y->data + at, *dy = t->dy->data + at;
+    float *dx = t->dx->data + at;
+    (void)slot;
+    for (int i = 0; i < chunk.rows; i++, x += c, y += c, dy += c, dx += c) {
+        for (int first = 0; first < c; first += GFLI_GN_CHANNELS) {
+            const int last = gfli_min(first + GFLI_GN_CHANNELS, c);
+            float out[GFLI_GN_CHANNELS]; /* dx may be dy: a copy lets the compiler vectorise */
+            for (int k = first; k < last; k++) {
+                const float g = y[k] > 0 ? dy[k] : 0;
+                out[k - first] = c0[k] * g + (c1[k] * (x[k] - mean[k]) + c2[k]);
+            }
+            memcpy(dx + first, out, (size_t)(last - first) * sizeof *dx);
+        }
+    }
+}
+
+static size_t gfli_group_norm_grad_scratch_cpu(const gfl_context *context, const gfli_map *x) {
+    const size_t c = (size_t)x->c, planes = (size_t)(x->levels * x->n);
+    size_t tasks = 0;
+    (void)context;
+    for (int l = 0; l < x->levels; l++)
+        tasks += (size_t)(x->n * gfli_ceil_div(x->h[l] * x->w[l], GFLI_GN_ROWS));
+    return planes * 2 * c * sizeof(double) + (planes * 4 + tasks * 2) * c * sizeof(float);
+}
+
+static void gfli_group_norm_grad_cpu(gfl_context *context, const gfli_map *x, const gfli_map *y,
+                                     int groups, const float *gamma, const float *stats,
+                                     const gfli_map *dy, const gfli_map *dx, float *dgamma,
+                                     float *dbeta, void *scratch) {
+    const int c = x->c, planes = x->levels * x->n, width = c / groups;
+    gfli_gn_grad t;
+    int tasks = 0;
+    memset(&t, 0, sizeof t);
+    t.x = x;
+    t.y = y;
+    t.dy = dy;
+    t.dx = dx;
+    t.groups = groups;
+    t.gamma = gamma;
+    t.stats = stats;
+    for (int l = 0; l < x->levels; l++) {
+        t.n_tasks[l] = gfli_ceil_div(x->h[l] * x->w[l], GFLI_GN_ROWS);
+        tasks += t.n_tasks[l] * x->n;
+    }
+    t.sums = (double *)scratch;
+    t.coef = (float *)(t.sums + (size_t)planes * 2 * (size_t)c);
+    t.partial = t.coef + (size_t)planes * 4 * (size_t)c;
+    for (int p = 0; p < planes; p++)
+        for (int k = 0; k < c; k++)
+            t.coef[((size_t)p * 4 + 3) * (size_t)c + (size_t)k] =
+                stats[((size_t)p * (size_t)groups + (size_t)(k / width)) * 2];
+    gfli_parallel_for(context, tasks, gfli_gn_grad_sums, &t);
+    gfli_parallel_for(context, planes, gfli_gn_grad_plane, &t);
+    gfli_parallel_for(context, tasks, gfli_gn_grad_apply, &t);
+    for (int k = 0; k < c; k++) {
+        double beta = 0, scale = 0;
+        for (int p = 0; p < planes; p++) {
+            beta += t.sums[(size_t)p * 2 * (size_t)c + (size_t)k];
+            scale += t.sums[((size_t)p * 2 + 1) * (size_t)c + (size_t)k];
+        }
+        dbeta[k] = (float)beta;
+        dgamma[k] = (float)scale;
+    }
+}
+
+/* ---- level scales ---------------------------------------------------------------------------- */
+
+typedef struct gfli_scale_grad {
+    const gfli_map *x, *dy, *dx;
+    const float *scale;
+    double sums[GFL_LEVELS][GFLI_SCALE_PARTS];
+} gfli_scale_grad;
+
+static void gfli_scale_grad_part(void *arg, int task, int slot) {
+    gfli_scale_grad *t = (gfli_scale_grad *)arg;
+    const int level = task / GFLI_SCALE_PARTS, part = task % GFLI_SCALE_PARTS;
+    const size_t n = gfli_level_points(t->x, level) * (size_t)t->x->c;
+    const size_t first = n * (size_t)part / GFLI_SCALE_PARTS;
+    const size_t last = n * (size_t)(part + 1) / GFLI_SCALE_PARTS;
+    const size_t before = gfli_points_before(t->x, level) * (size_t)t->x->c;
+    const float *x = t->x->data + before, *dy = t->dy->data + before;
+    float *dx = t->dx->data + before;
+    const float scale = t->scale[level];
+    double sum[4] = {0, 0, 0, 0}; /* four, so that additions need not wait for one another */
+    size_t i = first;
+    (void)slot;
+    for (; i + 4 <= last; i += 4) {
+        float out[4]; /* dx may be dy */
+        for (int k = 0; k < 4; k++) {
+            sum[k] += (double)x[i + (size_t)k] * (double)dy[i + (size_t)k];
+            out[k] = scale * dy[i + (size_t)k];
+        }
+        memcpy(dx + i, out, sizeof out);
+    }
+    for (; i < last; i++) {
+        sum[0] += (double)x[i] * (double)dy[i];
+        dx[i] = scale * dy[i];
+    }
+    t->sums[level][part] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+static void gfli_level_scale_grad_cpu(gfl_context *context, const gfli_map *x, const float *scale,
+                                      const gfli_map *dy, const gfli_map *dx, float *dscale) {
+    gfli_scale_grad t;
+    t.x = x;
+    t.dy = dy;
+    t.dx = dx;
+    t.scale = scale;
+    gfli_parallel_for(context, x->levels * GFLI_SCALE_PARTS, gfli_scale_grad_part, &t);
+    for (int l = 0; l < x->levels; l++) {
+        double sum = 0;
+        for (int p = 0; p < GFLI_SCALE_PARTS; p++) sum += t.sums[l][p];
+        dscale[l] = (float)sum;
+    }
+}
+
+/* ===============================================================================================
+ * src/cpu/pool_grad.c - gradients of max pooling, nearest upsampling and ReLU, and sums of maps
+ * ============================================================================================ */
+
+enum {
+    GFLI_POOL_CHANNELS = 16, /* channels a task of max_pool_grad owns */
+    GFLI_MAP_CHUNK = 16384   /* floats a task of an element-wise operation owns */
+};
+
+/* ---- element by element ---------------------------------------------------------------------- */
+
+typedef struct gfli_map_pair {
+    const float *source;
+    float *out;
+    size_t n;
+    bool accumulate;
+} gfli_map_pair;
+
+static int gfli_map_chunks(size_t n) {
+    return (int)((n + GFLI_MAP_CHUNK - 1) / GFLI_MAP_CHUNK);
+}
+
+static size_t gfli_map_chunk(size_t rest) {
+    const size_t most = GFLI_MAP_CHUNK;
+    return rest < most ? rest : most;
+}
+
+static void gfli_relu_grad_chunk(void *arg, int task, int slot) {
+    const gfli_map_pair *t = (const gfli_map_pair *)arg;
+    const size_t first = (size_t)task * GFLI_MAP_CHUNK;
+    const size_t n = gfli_map_chunk(t->n - first);
+    const float *GFLI_RESTRICT y = t->source + first;
+    float *GFLI_RESTRICT dy = t->out + first;
+    (void)slot;
+    for (size_t i = 0; i < n; i++) dy[i] = y[i] > 0 ? dy[i] : 0;
+}
+
+static void gfli_relu_grad_cpu(gfl_context *context, const gfli_map *y, const gfli_map *dy) {
+    gfli_map_pair t = {y->data, dy->data, gfli_map_floats(y), false};
+    gfli_parallel_for(context, gfli_map_chunks(t.n), gfli_relu_grad_chunk, &t);
+}
+
+static void gfli_add_chunk(void *arg, int task, int slot) {
+    const gfli_map_pair *t = (const gfli_map_pair *)arg;
+    const size_t first = (size_t)task * GFLI_MAP_CHUNK;
+    const size_t n = gfli_map_chunk(t->n - first);
+    const float *GFLI_RESTRICT s = t->source + first;
+    float *GFLI_RESTRICT d = t->out + first;
+    (void)slot;
+    if (!t->accumulate)
+        memcpy(d, s, n * sizeof *d);
+    else
+        for (size_t i = 0; i < n; i++) d[i] += s[i];
+}
+
+static void gfli_add_cpu(gfl_context *context, const gfli_map *s, bool accumulate,
+                         const gfli_map *d) {
+    gfli_map_pair t = {s->data, d->data, gfli_map_floats(s), accumulate};
+    gfli_parallel_for(context, gfli_map_chunks(t.n), gfli_add_chunk, &t);
+}
+
+/* ---- max pooling ----------------------------------------------------------------------------- */
+
+/* Windows overlap, so that a task owns a few channels of an image rather than some of its rows. */
+typedef struct gfli_pool_grad {
+    gfli_map x, dy, dx; /* one level */
+    bool accumulate;
+} gfli_pool_grad;
+
+static void gfli_pool_grad_window(const gfli_pool_grad *t, int image, int oy, int ox, int first,
+                                  int count) {
+    const int h = t->x.h[0], w = t->x.w[0], c = t->x.c;
+    const int y0 = gfli_max(2 * oy - 1, 0), y1 = gfli_min(2 * oy + 1, h - 1);
+    const int x0 = gfli_max(2 * ox - 1, 0), x1 = gfli_min(2 * ox + 1, w - 1);
+    const size_t plane = (size_t)image * (size_t)h;
+    const float *dy =
+        t->dy.data +
+        (((size_t)image * (size_t)t->dy.h[0] + (size_t)oy) * (size_t)t->dy.w[0] + (size_t)ox) *
+            (size_t)c +
+        first;
+    float best[GFLI_POOL_CHANNELS];
+    size_t winner[GFLI_POOL_CHANNELS];
+    for (int y = y0; y <= y1; y++) {
+        for (int x = x0; x <= x1; x++) {
+            const size_t at =
+                ((plane + (size_t)y) * (size_t)w + (size_t)x) * (size_t)c + (size_t)first;
+            const bool start = y == y0 && x == x0;
+            for (int k = 0; k < count; k++) {
+                const float v = t->x.data[at + (size_t)k];
+                if (start || v > best[k]) {
+                    best[k] = v;
+                    winner[k] = at + (size_t)k;
+                }
+            }
+        }
+    }
+    for (int k = 0; k < count; k++) t->dx.data[winner[k]] += dy[k];
+}
+
+static void gfli_pool_grad_do(void *arg, int task, int slot) {
+    const gfli_pool_grad *t = (const gfli_pool_grad *)arg;
+    const int blocks = gfli_ceil_div(t->x.c, GFLI_POOL_CHANNELS);
+    const int image = task / blocks, first = task % blocks * GFLI_POOL_CHANNELS;
+    const int count = gfli_min(GFLI_POOL_CHANNELS, t->x.c - first);
+    const size_t area = (size_t)t->x.h[0] * (size_t)t->x.w[0];
+    (void)slot;
+    if (!t->accumulate) {
+        float *dx = t->dx.data + (size_t)image * area * (size_t)t->x.c + first;
+        for (size_t i = 0; i < area; i++, dx += t->x.c) memset(dx, 0, (size_t)count * sizeof *dx);
+    }
+    for (int oy = 0; oy < t->dy.h[0]; oy++)
+        for (int ox = 0; ox < t->dy.w[0]; ox++)
+            gfli_pool_grad_window(t, image, oy, ox, first, count);
+}
+
+static void gfli_max_pool_grad_cpu(gfl_context *context, const gfli_map *x, const gfli_map *dy,
+                                   bool accumulate, const gfli_map *dx) {
+    for (int l = 0; l < x->levels; l++) {
+        gfli_pool_grad t;
+        t.x = gfli_map_level(x, l);
+        t.dy = gfli_map_level(dy, l);
+        t.dx = gfli_map_level(dx, l);
+        t.accumulate = accumulate;
+        gfli_parallel_for(context, x->n * gfli_ceil_div(x->c, GFLI_POOL_CHANNELS),
+                          gfli_pool_grad_do, &t);
+    }
+}
+
+/* ---- nearest upsampling ---------------------------------------------------------------------- */
+
+typedef struct gfli_upsample_grad {
+    gfli_map dy, dx; /* one level */
+    bool accumulate;
+} gfli_upsample_grad;
+
+/* Which of `in` does place `at` of `out` come from?  In float, as the forward does. */
+static int gfli_upsample_source(int at, int in, int out) {
+    const float scale = (float)in / (float)out;
+    return gfli_min((int)((float)at * scale), in - 1);
+}
+
+/* One row of dx, from the rows of dy that were copied from it. */
+static void gfli_upsample_grad_row(void *arg, int task, int slot) {
+    const gfli_upsample_grad *t = (const gfli_upsample_grad *)arg;
+    const int in_h = t->dx.h[0], in_w = t->dx.w[0], out_h = t->dy.h[0], out_w = t->dy.w[0];
+    const int c = t->dx.c, image = task / in_h, row = task % in_h;
+    float *dx = t->dx.data + (size_t)task * (size_t)in_w * (size_t)c;
+    (void)slot;
+    if (!t->accumulate) memset(dx, 0, (size_t)in_w * (size_t)c * sizeof *dx);
+    for (int y = 0; y < out_h; y++) {
+        if (gfli_upsample_source(y, in_h, out_h) != row) continue;
+        const float *dy =
+            t->dy.data + ((size_t)image * (size_t)out_h + (size_t)y) * (size_t)out_w * (size_t)c;
+        for (int x = 0; x < out_w; x++, dy += c) {
+            float *d = dx + (size_t)gfli_upsample_source(x, in_w, out_w) * (size_t)c;
+            for (int k = 0; k < c; k++) d[k] += dy[k];
+        }
+    }
+}
+
+static void gfli_upsample_grad_cpu(gfl_context *context, const gfli_map *dy, bool accumulate,
+                                   const gfli_map *dx) {
+    for (int l = 0; l < dx->levels; l++) {
+        gfli_upsample_grad t;
+        t.dy = gfli_map_level(dy, l);
+        t.dx = gfli_map_level(dx, l);
+        t.accumulate = accumulate;
+        gfli_parallel_for(context, dx->n * dx->h[l], gfli_upsample_grad_row, &t);
+    }
+}
+
+/* ===============================================================================================
+ * src/cpu/assign.c - ATSS: which positions learn which box
+ * ============================================================================================ */
+
+/* Zhang et al., "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive
+ * Training Sample Selection", CVPR 2020, arXiv:1912.02424, Algorithm 1 */
+
+enum {
+    GFLI_ATSS_NEAREST = 9,
+    GFLI_ATSS_MOST = GFLI_ATSS_NEAREST * GFL_LEVELS,
+    GFLI_ATSS_FAR = 8192 /* pixels outside the map beyond which rounding makes distances equal */
+};
+
+/* The positives among one box's candidates. */
+typedef struct gfli_atss_box {
+    size_t point[GFLI_ATSS_MOST];
+    float iou[GFLI_ATSS_MOST];
+    int n;
+} gfli_atss_box;
+
+typedef struct gfli_atss {
+    const gfli_map *shape;
+    const int *stride;
+    const gfli_truth *truths;
+    const gfli_assignment *out;
+    int max_boxes;
+    float *best;          /* [points]: IoU of the box that has the position */
+    gfli_atss_box *boxes; /* [n][max_boxes] */
+} gfli_atss;
+
+/* The nearest cells of a level so far, nearest first, equals by their number. */
+typedef struct gfli_nearest {
+    float distance[GFLI_ATSS_NEAREST];
+    int y[GFLI_ATSS_NEAREST], x[GFLI_ATSS_NEAREST];
+    int n;
+} gfli_nearest;
+
+static void gfli_nearest_add(gfli_nearest *list, float distance, int y, int x) {
+    int at = list->n;
+    if (at == GFLI_ATSS_NEAREST && !(distance < list->distance[at - 1])) return;
+    if (at == GFLI_ATSS_NEAREST)
+        at--;
+    else
+        list->n++;
+    for (; at > 0 && distance < list->distance[at - 1]; at--) {
+        list->distance[at] = list->distance[at - 1];
+        list->y[at] = list->y[at - 1];
+        list->x[at] = list->x[at - 1];
+    }
+    list->distance[at] = distance;
+    list->y[at] = y;
+    list->x[at] = x;
+}
+
+/* Cells that can be among the nearest nine along one axis: any cell outside has nine nearer ones
+ * between itself and the centre, unless the centre is so far that rounding makes them equal. */
+static void gfli_atss_window(float centre, int stride, int cells, int *first, int *last) {
+    const double at = (double)centre / stride, far_cells = (double)GFLI_ATSS_FAR / stride;
+    *first = 0;
+    *last = cells - 1;
+    if (!(at > -far_cells && at < (double)cells + far_cells)) return;
+    const int middle = gfli_min(gfli_max((int)floor(at + 0.5), 0), cells - 1);
+    *first = gfli_max(middle - GFLI_ATSS_NEAREST, 0);
+    *last = gfli_min(middle + GFLI_ATSS_NEAREST, cells - 1);
+}
+
+/* Distances are rounded step by step as float arithmetic would (products in double are exact), so
+ * that no compiler may fuse them and turn a tie into a difference. */
+static float gfli_atss_distance(float dx, float dy) {
+    const float xx = (float)((double)dx * (double)dx), yy = (float)((double)dy * (double)dy);
+    const float sum = (float)((double)xx + (double)yy);
+    return (float)sqrt((double)sum);
+}
+
+static float gfli_atss_area(float w, float h) {
+    return (float)((double)w * (double)h);
+}
+
+/* IoU of the anchor (8 strides square) around (cx, cy) and a box, in float like the distances. */
+static float gfli_atss_iou(float cx, float cy, float half, const float *box) {
+    const float x1 = fmaxf(cx - half, box[0]), y1 = fmaxf(cy - half, box[1]);
+    const float x2 = fminf(cx + half, box[2]), y2 = fminf(cy + half, box[3]);
+    const float inter = gfli_atss_area(fmaxf(x2 - x1, 0), fmaxf(y2 - y1, 0));
+    const float anchor = gfli_atss_area(2 * half, 2 * half);
+    const float both =
+        (float)((double)anchor + (double)gfli_atss_area(box[2] - box[0], box[3] - box[1]));
+    return inter / fmaxf((float)((double)both - (double)inter), 1e-6f);
+}
+
+/* Mean plus unbiased standard deviation, or NaN (which nothing reaches) of fewer than two. */
+static float gfli_atss_threshold(const float *iou, int n) {
+    double mean = 0, square = 0;
+    if (n < 2) return NAN;
+    for (int i = 0; i < n; i++) mean += (double)iou[i];
+    mean /= n;
+    for (int i = 0; i < n; i++) square += ((double)iou[i] - mean) * ((double)iou[i] - mean);
+    return (float)mean + (float)sqrt(square / (n - 1));
+}
+
+static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int level, float cx,
+                              float cy, gfli_nearest *out) {
+    const int stride = t->stride[level];
+    const int h = gfli_min(gfli_ceil_div(truth->pad_h, stride), t->shape->h[level]);
+    const int w = gfli_min(gfli_ceil_div(truth->pad_w, stride), t->shape->w[level]);
+    int y0, y1, x0, x1;
+    out->n = 0;
+    gfli_atss_window(cy, stride, h, &y0, &y1);
+    gfli_atss_window(cx, stride, w, &x0, &x1);
+    for (int y = y0; y <= y1; y++)
+        for (int x = x0; x <= x1; x++)
+            gfli_nearest_add(
+                out, gfli_atss_distance((float)(x * stride) - cx, (float)(y * stride) - cy), y, x);
+}
+
+/* Candidates of one box on all levels, and which of them are positive. */
+static void gfli_atss_do(void *arg, int task, int slot) {
+    const gfli_atss *t = (const gfli_atss *)arg;
+    const int image = task / t->max_boxes, index = task % t->max_boxes;
+    const gfli_truth *truth = &t->truths[image];
+    gfli_atss_box *out = &t->boxes[task];
+    (void)slot;
+    out->n = 0;
+    if (index >= truth->n) return;
+    const float *box = truth->boxes + 4 * index;
+    const float cx = (box[0] + box[2]) / 2, cy = (box[1] + box[3]) / 2;
+    size_t point[GFLI_ATSS_MOST];
+    float iou[GFLI_ATSS_MOST];
+    bool inside[GFLI_ATSS_MOST];
+    int n = 0;
+    for (int l = 0; l < t->shape->levels; l++) {
+        gfli_nearest near9;
+        const int stride = t->stride[l], h = t->shape->h[l], w = t->shape->w[l];
+        const size_t before = gfli_points_before(t->shape, l) + (size_t)image * (size_t)(h * w);
+        gfli_atss_nearest(t, truth, l, cx, cy, &near9);
+        for (int i = 0; i < near9.n; i++, n++) {
+            const float x = (float)(near9.x[i] * stride), y = (float)(near9.y[i] * stride);
+            point[n] = before + (size_t)near9.y[i] * (size_t)w + (size_t)near9.x[i];
+            iou[n] = gfli_atss_iou(x, y, (float)(4 * stride), box);
+            inside[n] = fminf(fminf(x - box[0], y - box[1]), fminf(box[2] - x, box[3] - y)) > 0.01f;
+        }
+    }
+    const float threshold = gfli_atss_threshold(iou, n);
+    for (int i = 0; i < n; i++) {
+        if (!inside[i] || !(iou[i] >= threshold)) continue;
+        out->point[out->n] = point[i];
+        out->iou[out->n++] = iou[i];
+    }
+}
+
+/* Background inside the valid area, nothing outside it, then the boxes in their order. */
+static void gfli_atss_image(void *arg, int image, int slot) {
+    const gfli_atss *t = (const gfli_atss *)arg;
+    const gfli_truth *truth = &t->truths[image];
+    int32_t *gt = t->out->gt;
+    int positives = 0;
+    (void)slot;
+    for (int l = 0; l < t->shape->levels; l++) {
+        const int h = t->shape->h[l], w = t->shape->w[l], stride = t->stride[l];
+        const int valid_h = gfli_ceil_div(truth->pad_h, stride);
+        const int valid_w = gfli_ceil_div(truth->pad_w, stride);
+        size_t at = gfli_points_before(t->shape, l) + (size_t)image * (size_t)(h * w);
+        for (int y = 0; y < h; y++)
+            for (int x = 0; x < w; x++, at++) gt[at] = y < valid_h && x < valid_w ? -1 : -2;
+    }
+    for (int b = 0; b < truth->n; b++) {
+        const gfli_atss_box *box = &t->boxes[(size_t)image * (size_t)t->max_boxes + (size_t)b];
+        for (int i = 0; i < box->n; i++) {
+            const size_t at = box->point[i];
+            if (gt[at] >= 0 && !(box->iou[i] > t->best[at])) continue;
+            if (gt[at] < 0) positives++;
+            gt[at] = b;
+            t->best[at] = box->iou[i];
+        }
+    }
+    t->out->n_pos[image] = positives;
+}
+
+static size_t gfli_assign_scratch_cpu(const gfl_context *context, const gfli_map *shape,
+                                      int max_boxes) {
+    (void)context;
+    return (size_t)shape->n * (size_t)max_boxes * sizeof(gfli_atss_box) +
+           gfli_points(shape) * sizeof(float);
+}
+
+static void gfli_assign_cpu(gfl_context *context, const gfli_map *shape,
+                            const int stride[GFL_LEVELS], const gfli_truth *truths,
+                            const gfli_assignment *out, void *scratch) {
+    gfli_atss t;
+    t.shape = shape;
+    t.stride = stride;
+    t.truths = truths;
+    t.out = out;
+    t.max_boxes = 0;
+    for (int i = 0; i < shape->n; i++) t.max_boxes = gfli_max(t.max_boxes, truths[i].n);
+    t.boxes = (gfli_atss_box *)scratch;
+    t.best = (float *)(t.boxes + (size_t)shape->n * (size_t)t.max_boxes);
+    gfli_parallel_for(context, shape->n * t.max_boxes, gfli_atss_do, &t);
+    gfli_parallel_for(context, shape->n, gfli_atss_image, &t);
+}
+
+/* ===============================================================================================
+ * src/cpu/losses.c - quality focal loss, GIoU and distribution focal loss with their gradients
+ * ============================================================================================ */
+
+/* Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, sections 3.1 to 3.3
+ * Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630 */
+
+enum {
+    GFLI_LOSS_ENTRIES = 16384, /* logits a task looks at, roughly */
+    GFLI_LOSS_RUN = 256        /* logits whose losses are summed together */
+};
+
+/* Mean over a count adds this to the count (MMDetection's weight_reduce_loss). */
+#define GFLI_LOSS_EPS 1.1920928955078125e-7
+
+/* What one task adds to the losses of its level. */
+typedef struct gfli_loss_part {
+    double cls, bbox, dfl, weight;
+    int n_pos;
+} gfli_loss_part;
+
+typedef struct gfli_loss {
+    const gfli_map *cls, *reg, *dcls, *dreg;
+    const gfli_truth *truths;
+    const int32_t *gt;
+    const gfli_loss_opts *opts;
+    gfli_loss_part *parts;
+    int points, tasks[GFL_LEVELS]; /* points a task has; tasks of a level */
+    double cls_scale, bbox_scale, dfl_scale;
+    bool avx2;
+} gfli_loss;
+
+/* ---- negatives ------------------------------------------------------------------------------- */
+
+/* sigmoid(z)^2 * softplus(z) and its derivative, for logits without a target.  Straight arithmetic
+ * in place of expf and log1pf, so that compilers turn the loop into vector code: there are 80
+ * logits at each of 22,400 positions.  Both are good to a few units in the last place. */
+static inline void gfli_qfl_negative(const float *GFLI_RESTRICT z, int n, float scale,
+                                     float *GFLI_RESTRICT loss, float *GFLI_RESTRICT dz) {
+    for (int i = 0; i < n; i++) {
+        const float v = z[i], a = v < 0 ? v : -v, x = a < -87.0f ? -87.0f : a;
+        /* e = exp(-|z|) = 2^k exp(r), k from adding 1.5 * 2^23 and back */
+        const float biased = x * 1.44269504f + 12582912.0f, k = biased - 12582912.0f;
+        const float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+        float p = 1.98756915e-4f;
+        p = p * r + 1.39819994e-3f;
+        p = p * r + 8.33345205e-3f;
+        p = p * r + 4.16657962e-2f;
+        p = p * r + 1.66666651e-1f;
+        p = p * r + 5.00000012e-1f;
+        p = p * r * r + r + 1.0f;
+        uint32_t bits;
+        float power;
+        memcpy(&bits, &biased, sizeof bits);
+        bits = (bits << 23) + 0x3f800000u;
+        memcpy(&power, &bits, sizeof power);
+        const float e = p * power;
+        /* log(1 + e) = 2 artanh(t), t = e / (2 + e) <= 1/3 */
+        const float t = e / (2.0f + e), t2 = t * t;
+        float q = 1.0f / 15.0f;
+        q = q * t2 + 1.0f / 13.0f;
+        q = q * t2 + 1.0f / 11.0f;
+        q = q * t2 + 1.0f / 9.0f;
+        q = q * t2 + 1.0f / 7.0f;
+        q = q * t2 + 1.0f / 5.0f;
+        q = q * t2 + 1.0f / 3.0f;
+        q = (q * t2 + 1.0f) * (t + t);
+        const float softplus = (v < 0 ? 0.0f : v) + q;
+        const float small = e / (1.0f + e), large = 1.0f / (1.0f + e);
+        const float s = v < 0 ? small : large, rest = v < 0 ? large : small;
+        loss[i] = s * s * softplus;
+        dz[i] = scale * (s * s) * (s + 2.0f * rest * softplus);
+    }
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) static void
+gfli_qfl_negative_avx2(const float *z, int n, float scale, float *loss, float *dz) {
+    gfli_qfl_negative(z, n, scale, loss, dz);
+}
+#endif
+
+static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
+    const float scale = (float)t->cls_scale;
+    double sum = 0;
+    float loss[GFLI_LOSS_RUN];
+    while (first < last) {
+        const size_t rest = last - first, most = GFLI_LOSS_RUN;
+        const int n = (int)(rest < most ? rest : most);
+        const float *z = t->cls->data + first;
+        float *dz = t->dcls->data + first;
+#if defined(__x86_64__)
+        if (t->avx2)
+            gfli_qfl_negative_avx2(z, n, scale, loss, dz);
+        else
+#endif
+            gfli_qfl_negative(z, n, scale, loss, dz);
+        double s[4] = {0, 0, 0, 0};
+        int i = 0;
+        for (; i + 4 <= n; i += 4)
+            for (int k = 0; k < 4; k++) s[k] += (double)loss[i + k];
+        for (; i < n; i++) s[0] += (double)loss[i];
+        sum += (s[0] + s[1]) + (s[2] + s[3]);
+        first += (size_t)n;
+    }
+    return sum;
+}
+
+/* ---- positives ------------------------------------------------------------------------------- */
+
+static double gfli_sigmoid(double z) {
+    return z < 0 ? exp(z) / (1 + exp(z)) : 1 / (1 + exp(-z));
+}
+
+/* The logit of a positive's own class, target y. */
+static double gfli_qfl_positive(double z, double y, double *dz) {
+    const double s = gfli_sigmoid(z), d = s - y;
+    const double bce = (z > 0 ? z : 0) - z * y + log1p(exp(-fabs(z)));
+    *dz = fabs(d) * fabs(d) * d + 2 * d * s * (1 - s) * bce;
+    return d * d * bce;
+}
+
+/* Weight of a positive's box losses: its best class score. */
+static double gfli_loss_weight(const float *z, int n_classes) {
+    float best = z[0];
+    for (int k = 1; k < n_classes; k++)
+        if (!(z[k] <= best)) best = z[k];
+    return gfli_sigmoid((double)best);
+}
+
+/* Half of a tie goes to each argument of a minimum or maximum (as PyTorch does). */
+static double gfli_share(double mine, double other) {
+    return mine > other ? 1 : mine < other ? 0 : 0.5;
+}
+
+/* IoU of b with the target g, 1 - GIoU, and the derivative of that with respect to b. */
+static double gfli_giou(const double b[4], const double g[4], double *loss, double db[4]) {
+    const double eps = 1e-6;
+    const double w = fmin(b[2], g[2]) - fmax(b[0], g[0]), h = fmin(b[3], g[3]) - fmax(b[1], g[1]);
+    const double iw = w > 0 ? w : 0, ih = h > 0 ? h : 0, inter = iw * ih;
+    const double bw = b[2] - b[0], bh = b[3] - b[1];
+    const double raw_u = bw * bh + (g[2] - g[0]) * (g[3] - g[1]) - inter;
+    const double outer_w = fmax(b[2], g[2]) - fmin(b[0], g[0]);
+    const double outer_h = fmax(b[3], g[3]) - fmin(b[1], g[1]);
+    const double ew = outer_w > 0 ? outer_w : 0, eh = outer_h > 0 ? outer_h : 0;
+    const double u = fmax(raw_u, eps), e = fmax(ew * eh, eps);
+    const double u_share = gfli_share(raw_u, eps), e_share = gfli_share(ew * eh, eps);
+    const double iw_on = w >= 0 ? ih : 0, ih_on = h >= 0 ? iw : 0;
+    const double ew_on = outer_w >= 0 ? eh : 0, eh_on = outer_h >= 0 ? ew : 0;
+    const double di[4] = {-gfli_share(b[0], g[0]) * iw_on, -gfli_share(b[1], g[1]) * ih_on,
+                          gfli_share(g[2], b[2]) * iw_on, gfli_share(g[3], b[3]) * ih_on};
+    const double da[4] = {-bh, -bw, bh, bw};
+    const double de[4] = {-gfli_share(g[0], b[0]) * ew_on, -gfli_share(g[1], b[1]) * eh_on,
+                          gfli_share(b[2], g[2]) * ew_on, gfli_share(b[3], g[3]) * eh_on};
+    for (int k = 0; k < 4; k++)
+        db[k] = -di[k] / u + (inter / (u * u) - 1 / e) * u_share * (da[k] - di[k]) +
+                u / (e * e) * e_share * de[k];
+    *loss = 2 - inter / u - u / e;
+    return inter / u;
+}
+
+/* p = softmax(x); returns the expected bin, and log(sum(exp(x))) in *lse. */
+static double gfli_bins(const float *x, int n, double *p, double *lse) {
+    double top = (double)x[0], sum = 0, mean = 0;
+    for (int k = 1; k < n; k++)
+        if (!((double)x[k] <= top)) top = (double)x[k];
+    for (int k = 0; k < n; k++) sum += p[k] = exp((double)x[k] - top);
+    for (int k = 0; k < n; k++) mean += k * (p[k] /= sum);
+    *lse = top + log(sum);
+    return mean;
+}
+
+/* Box losses of a positive at cell (x, y) of a level with this stride; dreg gets their gradient.
+ * Returns the quality: the predicted box's IoU with the target. */
+static double gfli_loss_box(const gfli_loss *t, const float *reg, float *dreg, const float *truth,
+                            int x, int y, double stride, double weight, gfli_loss_part *part) {
+    const int n = t->opts->n_bins;
+    double p[4][GFL_MAX_BINS], d[4], lse[4], b[4], g[4], target[4], db[4], giou;
+    for (int s = 0; s < 4; s++) d[s] = gfli_bins(reg + s * n, n, p[s], &lse[s]);
+    for (int s = 0; s < 4; s++) g[s] = (double)truth[s] / stride;
+    for (int s = 0; s < 4; s++) {
+        const double at = s % 2 ? y : x;
+        b[s] = s < 2 ? at - d[s] : at + d[s];
+        target[s] = fmin(fmax(s < 2 ? at - g[s] : g[s] - at, 0), n - 1 - 0.1);
+    }
+    const double quality = gfli_giou(b, g, &giou, db);
+    part->bbox += weight * giou;
+    for (int s = 0; s < 4; s++) {
+        const int low = (int)target[s];
+        const double high_part = target[s] - low, low_part = 1 - high_part;
+        const double dd = weight * t->bbox_scale * (s < 2 ? -db[s] : db[s]);
+        const double df = weight * t->dfl_scale;
+        part->dfl += weight * (low_part * (lse[s] - (double)reg[s * n + low]) +
+                               high_part * (lse[s] - (double)reg[s * n + low + 1]));
+        for (int k = 0; k < n; k++) {
+            const double hit = k == low ? low_part : k == low + 1 ? high_part : 0;
+            dreg[s * n + k] = (float)(dd * p[s][k] * (k - d[s]) + df * (p[s][k] - hit));
+        }
+    }
+    return quality;
+}
+
+/* ---- tasks ----------------------------------------------------------------------------------- */
+
+/* Points first..last of a level, counted over all maps, belong to one task. */
+typedef struct gfli_loss_range {
+    int level;
+    size_t before, first, last;
+} gfli_loss_range;
+
+static gfli_loss_range gfli_loss_find(const gfli_loss *t, int task) {
+    gfli_loss_range r;
+    r.level = 0;
+    while (task >= t->tasks[r.level]) task -= t->tasks[r.level++];
+    r.before = gfli_points_before(t->cls, r.level);
+    r.first = r.before + (size_t)task * (size_t)t->points;
+    const size_t end = r.before + gfli_level_points(t->cls, r.level);
+    r.last = end - r.first < (size_t)t->points ? end : r.first + (size_t)t->points;
+    return r;
+}
+
+/* First pass: the sum of weights, by which the box losses are divided. */
+static void gfli_loss_weigh(void *arg, int task, int slot) {
+    const gfli_loss *t = (const gfli_loss *)arg;
+    const gfli_loss_range r = gfli_loss_find(t, task);
+    const int n_classes = t->cls->c;
+    gfli_loss_part *part = &t->parts[task];
+    (void)slot;
+    memset(part, 0, sizeof *part);
+    for (size_t i = r.first; i < r.last; i++) {
+        if (t->gt[i] < 0) continue;
+        part->weight += gfli_loss_weight(t->cls->data + i * (size_t)n_classes, n_classes);
+        part->n_pos++;
+    }
+}
+
+/* Second pass: all losses and gradients of a task's points. */
+static void gfli_loss_do(void *arg, int task, int slot) {
+    const gfli_loss *t = (const gfli_loss *)arg;
+    const gfli_loss_range r = gfli_loss_find(t, task);
+    const size_t n_classes = (size_t)t->cls->c, n_reg = (size_t)t->reg->c;
+    const size_t w = (size_t)t->cls->w[r.level], area = w * (size_t)t->cls->h[r.level];
+    gfli_loss_part *part = &t->parts[task];
+    size_t run = r.first * n_classes; /* from here on, logits without a target */
+    (void)slot;
+    memset(t->dreg->data + r.first * n_reg, 0, (r.last - r.first) * n_reg * sizeof(float));
+    for (size_t i = r.first; i < r.last; i++) {
+        const size_t at = i * n_classes;
+        if (t->gt[i] == -1) continue;
+        if (t->gt[i] < 0) {
+            part->cls += gfli_qfl_run(t, run, at);
+            memset(t->dcls->data + at, 0, n_classes * sizeof(float));
+            run = at + n_classes;
+            continue;
+        }
+        const gfli_truth *truth = &t->truths[(i - r.before) / area];
+        const size_t cell = (i - r.before) % area;
+        const size_t own = at + (size_t)truth->labels[t->gt[i]];
+        const double weight = gfli_loss_weight(t->cls->data + at, (int)n_classes);
+        const double quality = gfli_loss_box(
+            t, t->reg->data + i * n_reg, t->dreg->data + i * n_reg, truth->boxes + 4 * t->gt[i],
+            (int)(cell % w), (int)(cell / w), (double)t->opts->stride[r.level], weight, part);
+        double dz;
+        part->cls += gfli_qfl_run(t, run, own);
+        part->cls += gfli_qfl_positive((double)t->cls->data[own], quality, &dz);
+        t->dcls->data[own] = (float)(t->cls_scale * dz);
+        run = own + 1;
+    }
+    part->cls += gfli_qfl_run(t, run, r.last * n_classes);
+}
+
+/* Cut the levels into tasks, by their sizes alone; returns how many there are. */
+static int gfli_loss_cut(const gfli_map *cls, int *points, int tasks[GFL_LEVELS]) {
+    int total = 0;
+    *points = gfli_max(GFLI_LOSS_ENTRIES / cls->c, 1);
+    for (int l = 0; l < cls->levels; l++) {
+        const size_t n = gfli_level_points(cls, l);
+        tasks[l] = (int)((n + (size_t)*points - 1) / (size_t)*points);
+        total += tasks[l];
+    }
+    return total;
+}
+
+static size_t gfli_losses_scratch_cpu(const gfl_context *context, const gfli_map *cls,
+                                      const gfli_loss_opts *opts) {
+    int points, tasks[GFL_LEVELS];
+    (void)context;
+    (void)opts;
+    return (size_t)gfli_loss_cut(cls, &points, tasks) * sizeof(gfli_loss_part);
+}
+
+static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                            const gfli_truth *truths, const gfli_assignment *assigned,
+                            const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
+                            gfli_losses *out, void *scratch) {
+    gfli_loss t;
+    memset(&t, 0, sizeof t);
+    memset(out, 0, sizeof *out);
+    t.cls = cls;
+    t.reg = reg;
+    t.dcls = dcls;
+    t.dreg = dreg;
+    t.truths = truths;
+    t.gt = assigned->gt;
+    t.opts = opts;
+    t.parts = (gfli_loss_part *)scratch;
+    t.avx2 = gfli_has_avx2(context);
+    const int tasks = gfli_loss_cut(cls, &t.points, t.tasks);
+    gfli_parallel_for(context, tasks, gfli_loss_weigh, &t);
+    for (int i = 0; i < tasks; i++) {
+        out->weight_sum += t.parts[i].weight;
+        out->n_pos += t.parts[i].n_pos;
+    }
+    double avg_pos = opts->avg_pos, weight_sum = opts->weight_sum;
+    if (avg_pos < 0) {
+        avg_pos = 0;
+        for (int i = 0; i < cls->n; i++) avg_pos += gfli_max(assigned->n_pos[i], 1);
+    }
+    if (weight_sum < 0) weight_sum = out->weight_sum;
+    /* A NaN among the weights has to show in the losses, hence no fmax. */
+    if (weight_sum < 1) weight_sum = 1;
+    t.cls_scale = 1 / (fmax(avg_pos, 1) + GFLI_LOSS_EPS);
+    t.bbox_scale = 2 / (1 + GFLI_LOSS_EPS) / weight_sum;
+    t.dfl_scale = 0.25 / (4 + GFLI_LOSS_EPS) / weight_sum;
+    gfli_parallel_for(context, tasks, gfli_loss_do, &t);
+    const gfli_loss_part *part = t.parts;
+    for (int l = 0; l < cls->levels; l++) {
+        for (int i = 0; i < t.tasks[l]; i++, part++) {
+            out->cls[l] += part->cls * t.cls_scale;
+            out->bbox[l] += part->bbox * t.bbox_scale;
+            out->dfl[l] += part->dfl * t.dfl_scale;
+        }
+    }
+}
+
+/* ===============================================================================================
+ * src/cpu/optim.c - the sum of squares of a gradient, and stochastic gradient descent
+ * ============================================================================================ */
+
+enum {
+    GFLI_SGD_CHUNK = 16384,
+    GFLI_SQUARE_PARTS = 256 /* at most; fixed by n alone, so that threads change nothing */
+};
+
+typedef struct gfli_square_sums {
+    const float *x;
+    size_t n;
+    int parts;
+    double sums[GFLI_SQUARE_PARTS];
+} gfli_square_sums;
+
+static void gfli_sum_squares_part(void *arg, int part, int slot) {
+    gfli_square_sums *t = (gfli_square_sums *)arg;
+    const size_t chunk = t->n / (size_t)t->parts, rest = t->n % (size_t)t->parts;
+    const size_t first = chunk * (size_t)part + (size_t)gfli_min(part, (int)rest);
+    const size_t last = first + chunk + ((size_t)part < rest ? 1 : 0);
+    const float *x = t->x;
+    double sum[4] = {0, 0, 0, 0}; /* four, so that additions need not wait for one another */
+    size_t i = first;
+    (void)slot;
+    for (; i + 4 <= last; i += 4)
+        for (int k = 0; k < 4; k++) sum[k] += (double)x[i + (size_t)k] * (double)x[i + (size_t)k];
+    for (; i < last; i++) sum[0] += (double)x[i] * (double)x[i];
+    t->sums[part] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+static double gfli_sum_squares_cpu(gfl_context *context, const float *x, size_t n) {
+    gfli_square_sums t;
+    double sum = 0;
+    const size_t parts = (n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK;
+    t.x = x;
+    t.n = n;
+    t.parts = parts < GFLI_SQUARE_PARTS ? (int)parts : (int)GFLI_SQUARE_PARTS;
+    gfli_parallel_for(context, t.parts, gfli_sum_squares_part, &t);
+    for (int p = 0; p < t.parts; p++) sum += t.sums[p];
+    return sum;
+}
+
+typedef struct gfli_sgd {
+    float *p, *v;
+    const float *g;
+    size_t n;
+    float lr, momentum, decay, clip;
+} gfli_sgd;
+
+static void gfli_sgd_chunk(void *arg, int task, int slot) {
+    const gfli_sgd *t = (const gfli_sgd *)arg;
+    const size_t first = (size_t)task * GFLI_SGD_CHUNK;
+    const size_t rest = t->n - first, most = GFLI_SGD_CHUNK, n = rest < most ? rest : most;
+    float *GFLI_RESTRICT p = t->p + first;
+    float *GFLI_RESTRICT v = t->v + first;
+    const float *GFLI_RESTRICT g = t->g + first;
+    const float lr = t->lr, momentum = t->momentum, decay = t->decay, clip = t->clip;
+    (void)slot;
+    for (size_t i = 0; i < n; i++) {
+        const float buffer = momentum * v[i] + (clip * g[i] + decay * p[i]);
+        v[i] = buffer;
+        p[i] -= lr * buffer;
+    }
+}
+
+static void gfli_sgd_cpu(gfl_context *context, float *p, float *v, const float *g, size_t n,
+                         double lr, double momentum, double decay, double clip, bool first) {
+    gfli_sgd t = {p, v, g, n, (float)lr, (float)momentum, (float)decay, (float)clip};
+    /* Whatever v holds before the first step must not count, not even a NaN. */
+    if (first && n) memset(v, 0, n * sizeof *v);
+    gfli_parallel_for(context, (int)((n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK), gfli_sgd_chunk,
+                      &t);
+}
+
+/* ===============================================================================================
+ * src/cpu/backend_grad.c - the CPU's table of training operations
+ * ============================================================================================ */
+
+const gfli_train_ops gfli_cpu_train = {
+    GFLI_BACKEND_VERSION,
+    gfli_conv_grad_packed_size_cpu,
+    gfli_conv_grad_pack_cpu,
+    gfli_conv_grad_scratch_cpu,
+    gfli_conv_grad_input_cpu,
+    gfli_conv_grad_weight_cpu,
+    gfli_relu_grad_cpu,
+    gfli_add_cpu,
+    gfli_max_pool_grad_cpu,
+    gfli_upsample_grad_cpu,
+    gfli_group_norm_grad_scratch_cpu,
+    gfli_group_norm_grad_cpu,
+    gfli_level_scale_grad_cpu,
+    gfli_assign_scratch_cpu,
+    gfli_assign_cpu,
+    gfli_losses_scratch_cpu,
+    gfli_losses_cpu,
+    gfli_sum_squares_cpu,
+    gfli_sgd_cpu,
+};
+
+/* ===============================================================================================
+ * src/data/exif.c - the orientation tag of EXIF
+ * ============================================================================================ */
+
+static unsigned gfli_exif_number(const uint8_t *p, int bytes, bool big) {
+    unsigned v = 0;
+    for (int i = 0; i < bytes; i++) v |= (unsigned)p[i] << (8 * (big ? bytes - 1 - i : i));
+    return v;
+}
+
+/* The orientation, 1..8, of a TIFF block as EXIF holds it; 1 when there is none or it is damaged,
+ * as other readers do. */
+static int gfli_exif_orientation(const uint8_t *tiff, size_t size) {
+    enum { ORIENTATION = 0x0112, SHORT = 3, LONG = 4, ENTRY = 12 };
+    if (size < 8) return 1;
+    bool big = memcmp(tiff, "MM\0*", 4) == 0;
+    if (!big && memcmp(tiff, "II*\0", 4) != 0) return 1;
+    size_t at = gfli_exif_number(tiff + 4, 4, big);
+    if (at > size - 2) return 1;
+    size_t n = gfli_exif_number(tiff + at, 2, big);
+    for (at += 2; n > 0 && size - at >= ENTRY; n--, at += ENTRY) {
+        if (gfli_exif_number(tiff + at, 2, big) != ORIENTATION) continue;
+        unsigned type = gfli_exif_number(tiff + at + 2, 2, big);
+        if (type != SHORT && type != LONG) return 1;
+        unsigned value = gfli_exif_number(tiff + at + 8, type == SHORT ? 2 : 4, big);
+        return value >= 1 && value <= 8 ? (int)value : 1;
+    }
+    return 1;
+}
+
+/* out = in turned upright; from orientation 5 on out is in_h wide and in_w high. */
+static void gfli_exif_apply(const uint8_t *in, int in_w, int in_h, int orientation, uint8_t *out) {
+    /* The viewer's axes as steps through the stored image. */
+    static const struct {
+        bool swap, left, up; /* x runs along the columns; x (or y) of the stored image backwards */
+    } turns[8] = {{false, false, false}, {false, true, false}, {false, true, true},
+                  {false, false, true},  {true, false, false}, {true, false, true},
+                  {true, true, true},    {true, true, false}};
+    bool swap = turns[orientation - 1].swap;
+    bool left = turns[orientation - 1].left, up = turns[orientation - 1].up;
+    ptrdiff_t right = left ? -3 : 3, down = (up ? -3 : 3) * (ptrdiff_t)in_w;
+    const uint8_t *corner =
+        in + (left ? 3 * ((ptrdiff_t)in_w - 1) : 0) + (up ? 3 * (ptrdiff_t)in_w * (in_h - 1) : 0);
+    ptrdiff_t step_x = swap ? down : right, step_y = swap ? right : down;
+    int out_w = swap ? in_h : in_w, out_h = swap ? in_w : in_h;
+    for (int y = 0; y < out_h; y++) {
+        const uint8_t *p = corner + y * step_y;
+        for (int x = 0; x < out_w; x++, p += step_x, out += 3) {
+            out[0] = p[0];
+            out[1] = p[1];
+            out[2] = p[2];
+        }
+    }
+}
+
+/* ===============================================================================================
+ * src/data/image.c - image files through stb_image, with our own checks
+ * ============================================================================================ */
+
+/* stb_image is lenient: it returns pixels for files that end too early, knows no checksum, and
+ * takes CMYK for RGB.  So a file is first walked through here, from its first to its last byte,
+ * and decoded only when it is whole and of a kind that stb_image gets right. */
+
+/* A file no camera makes; it also keeps every size an int. */
+#define GFLI_IMAGE_FILE_LIMIT ((size_t)1 << 30)
+
+typedef struct gfli_image_file {
+    gfl_context *context;
+    const char *name;
+    const uint8_t *bytes;
+    size_t size;
+    int width, height; /* stored, before the orientation */
+    int orientation;
+} gfli_image_file;
+
+gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out) {
+    if (!context || !out) return gfli_error(context, GFL_E_ARG, "gfl_pixels_alloc wants a place");
+    memset(out, 0, sizeof *out);
+    if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE)
+        return gfli_error(context, GFL_E_ARG, "an image of %d x %d; sides are 1..%d", width, height,
+                          GFL_MAX_SIDE);
+    GFLI_TRY(gfli_alloc(context, (size_t)width * (size_t)height, 3, "an image", &out->rgb));
+    out->width = width;
+    out->height = height;
+    return GFL_OK;
+}
+
+void gfl_pixels_free(gfl_context *context, gfl_pixels *pixels) {
+    if (!context || !pixels) return;
+    gfli_free(context, pixels->rgb);
+    memset(pixels, 0, sizeof *pixels);
+}
+
+static gfl_status gfli_image_damaged(const gfli_image_file *f, const char *why) {
+    return gfli_error(f->context, GFL_E_FORMAT, "%s: %s", f->name, why);
+}
+
+static gfl_status gfli_image_unsupported(const gfli_image_file *f, const char *what) {
+    return gfli_error(f->context, GFL_E_UNSUPPORTED,
+                      "%s: %s; convert it to an 8-bit RGB JPEG or PNG", f->name, what);
+}
+
+static gfl_status gfli_image_size(gfli_image_file *f, uint32_t width, uint32_t height) {
+    if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE)
+        return gfli_error(f->context, GFL_E_FORMAT, "%s: %lu x %lu pixels; sides are 1..%d",
+                          f->name, (unsigned long)width, (unsigned long)height, GFL_MAX_SIDE);
+    f->width = (int)width;
+    f->height = (int)height;
+    return GFL_OK;
+}
+
+static uint32_t gfli_big32(const uint8_t *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static uint32_t gfli_little32(const uint8_t *p) {
+    return (uint32_t)p[3] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[1] << 8 | p[0];
+}
+
+/* ---- JPEG ------------------------------------------------------------------------------------ */
+
+/* What the segments have said so far. */
+typedef struct gfli_jpeg {
+    int channels;
+    uint8_t id[3], quantiser[3]; /* of each channel */
+    unsigned quantisers;         /* bits of the tables that are there */
+    unsigned scanned;            /* bits of the channels that a scan has held */
+} gfli_jpeg;
+
+static gfl_status gfli_jpeg_frame(gfli_image_file *f, int marker, const uint8_t *p, size_t length,
+                                  gfli_jpeg *jpeg) {
+    if (f->width) return gfli_image_unsupported(f, "a JPEG of several frames");
+    if (length < 8) return gfli_image_damaged(f, "damaged JPEG: its frame header is too short");
+    if (marker != 0xC0 && marker != 0xC1 && marker != 0xC2)
+        return gfli_image_unsupported(f, "a lossless, hierarchical or arithmetic-coded JPEG");
+    if (p[2] != 8) return gfli_image_unsupported(f, "a JPEG of more than 8 bits");
+    uint32_t height = (uint32_t)p[3] << 8 | p[4], width = (uint32_t)p[5] << 8 | p[6];
+    if (height == 0) return gfli_image_unsupported(f, "a JPEG that gives its height at the end");
+    if (p[7] == 4) return gfli_image_unsupported(f, "a CMYK or YCCK JPEG");
+    if (p[7] != 1 && p[7] != 3)
+        return gfli_image_unsupported(f, "a JPEG of neither 1 nor 3 channels");
+    if (length != 8 + 3 * (size_t)p[7])
+        return gfli_image_damaged(f, "damaged JPEG: its frame header has the wrong length");
+    jpeg->channels = p[7];
+    for (int i = 0; i < jpeg->channels; i++) {
+        jpeg->id[i] = p[8 + 3 * i];
+        jpeg->quantiser[i] = p[10 + 3 * i] & 3;
+    }
+    return gfli_image_size(f, width, height);
+}
+
+static gfl_status gfli_jpeg_quantisers(gfli_image_file *f, const uint8_t *p, size_t length,
+                                       gfli_jpeg *jpeg) {
+    for (size_t at = 2, size; at < length; at += size) {
+        size = p[at] >> 4 ? 129 : 65;
+        if (size > length - at)
+            return gfli_image_damaged(f, "damaged JPEG: a quantisation table is cut off");
+        jpeg->quantisers |= 1u << (p[at] & 3);
+    }
+    return GFL_OK;
+}
+
+/* stb_image 2.27 believes the counts of a Huffman table: more than 256 codes overrun its memory.
+ * No table needs even 255, and the code of all ones is forbidden. */
+static gfl_status gfli_jpeg_codes(gfli_image_file *f, const uint8_t *p, size_t length) {
+    for (size_t at = 2; at < length;) {
+        unsigned n = 0, code = 0;
+        if (length - at < 17) return gfli_image_damaged(f, "damaged JPEG: a code table is cut off");
+        for (unsigned bits = 1; bits <= 16; bits++) {
+            unsigned count = p[at + bits];
+            n += count;
+            code = 2 * code + count;
+            if ((count > 0 && code >= 1u << bits) || code > 1u << 16)
+                return gfli_image_damaged(f, "damaged JPEG: an impossible code table");
+        }
+        at += 17 + (size_t)n;
+        if (n > 255 || at > length)
+            return gfli_image_damaged(f, "damaged JPEG: an impossible code table");
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_jpeg_scan(gfli_image_file *f, const uint8_t *p, size_t length,
+                                 gfli_jpeg *jpeg) {
+    if (!f->width) return gfli_image_damaged(f, "damaged JPEG: pixels before their size");
+    if (length < 3 || length != 6 + 2 * (size_t)p[2] || p[2] < 1 || p[2] > jpeg->channels)
+        return gfli_image_damaged(f, "damaged JPEG: a scan header has the wrong length");
+    for (int k = 0; k < p[2]; k++) {
+        int i = 0;
+        while (i < jpeg->channels && jpeg->id[i] != p[3 + 2 * k]) i++;
+        if (i == jpeg->channels || !(jpeg->quantisers >> jpeg->quantiser[i] & 1))
+            return gfli_image_damaged(f, "damaged JPEG: a scan lacks its channel or table");
+        jpeg->scanned |= 1u << i;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_jpeg_segment(gfli_image_file *f, int marker, const uint8_t *p, size_t length,
+                                    gfli_jpeg *jpeg) {
+    enum { APP1 = 0xE1, SOS = 0xDA, DQT = 0xDB, DHT = 0xC4, JPG = 0xC8, DAC = 0xCC };
+    if (marker == APP1 && length >= 8 && memcmp(p + 2, "Exif\0\0", 6) == 0 && !f->orientation)
+        f->orientation = gfli_exif_orientation(p + 8, length - 8);
+    if (marker == SOS) return gfli_jpeg_scan(f, p, length, jpeg);
+    if (marker == DQT) return gfli_jpeg_quantisers(f, p, length, jpeg);
+    if (marker == DHT) return gfli_jpeg_codes(f, p, length);
+    if (marker >= 0xC0 && marker <= 0xCF && marker != JPG && marker != DAC)
+        return gfli_jpeg_frame(f, marker, p, length, jpeg);
+    return GFL_OK;
+}
+
+/* From marker to marker; what is between a scan's header and the next marker is its data. */
+static gfl_status gfli_jpeg_check(gfli_image_file *f) {
+    enum { EOI = 0xD9 };
+    const uint8_t *end = f->bytes + f->size, *p = f->bytes + 2;
+    gfli_jpeg jpeg;
+    memset(&jpeg, 0, sizeof jpeg);
+    for (;;) {
+        p = p < end ? (const uint8_t *)memchr(p, 0xFF, (size_t)(end - p)) : NULL;
+        while (p && p < end && *p == 0xFF) p++;
+        if (!p || p >= end)
+            return gfli_image_damaged(f, "truncated JPEG: the end of the image is missing");
+        int marker = *p++;
+        if (marker == EOI) break;
+        if (marker <= 1 || (marker >= 0xD0 && marker <= 0xD8)) continue; /* no segment follows */
+        size_t left = (size_t)(end - p), length = left < 2 ? 0 : (size_t)p[0] << 8 | p[1];
+        if (length < 2 || length > left)
+            return gfli_image_damaged(f, "truncated JPEG: a segment is cut off");
+        GFLI_TRY(gfli_jpeg_segment(f, marker, p, length, &jpeg));
+        p += length;
+    }
+    if (!f->width || jpeg.scanned != (1u << jpeg.channels) - 1)
+        return gfli_image_damaged(f, "damaged JPEG: pixels of some channel are missing");
+    /* A block's brightness takes a bit at least: so few bytes cannot hold so large a picture. */
+    size_t blocks = (size_t)gfli_ceil_div(f->width, 8) * (size_t)gfli_ceil_div(f->height, 8);
+    if (blocks / 8 > f->size) return gfli_image_damaged(f, "truncated JPEG: pixels are missing");
+    return GFL_OK;
+}
+
+/* ---- PNG ------------------------------------------------------------------------------------- */
+
+typedef struct gfli_png {
+    bool palette;
+    uint64_t data, most; /* bytes of pixel data, and how many an image of this size can need */
+} gfli_png;
+
+static void gfli_crc32_table(uint32_t table[256]) {
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++) c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
+        table[i] = c;
+    }
+}
+
+static uint32_t gfli_crc32(const uint32_t table[256], const uint8_t *p, size_t n) {
+    uint32_t c = 0xFFFFFFFFu;
+    for (; n > 0; n--) c = table[(c ^ *p++) & 255] ^ (c >> 8);
+    return ~c;
+}
+
+static gfl_status gfli_png_header(gfli_image_file *f, const uint8_t *p, uint32_t length,
+                                  gfli_png *png) {
+    static const int channels[7] = {1, 0, 3, 1, 2, 0, 4};
+    /* Bit depths 1, 2, 4, 8, 16 of a colour type, as a sum of the depths. */
+    static const int depths[7] = {31, 0, 24, 15, 24, 0, 24};
+    if (length != 13) return gfli_image_damaged(f, "damaged PNG: its header is not 13 bytes");
+    GFLI_TRY(gfli_image_size(f, gfli_big32(p), gfli_big32(p + 4)));
+    int depth = p[8], type = p[9];
+    if (type > 6 || depth < 1 || depth > 16 || (depth & (depth - 1)) || !(depths[type] & depth))
+        return gfli_image_damaged(f, "damaged PNG: an impossible colour type or bit depth");
+    if (p[10] != 0 || p[11] != 0 || p[12] > 1)
+        return gfli_image_damaged(f, "damaged PNG: an unknown compression, filter or interlace");
+    uint64_t row = ((uint64_t)f->width * (uint64_t)(channels[type] * depth) + 7) / 8 + 1;
+    png->palette = type == 3;
+    png->most = 2 * row * (uint64_t)f->height + 65536;
+    return GFL_OK;
+}
+
+/* One chunk whose checksum is right.  Sets *end at the last. */
+static gfl_status gfli_png_chunk(gfli_image_file *f, const uint8_t *type, uint32_t length,
+                                 gfli_png *png, bool *end) {
+    const uint8_t *body = type + 4;
+    if (memcmp(type, "CgBI", 4) == 0) return gfli_image_unsupported(f, "Apple's private PNG");
+    if (memcmp(type, "IHDR", 4) == 0) {
+        if (f->width) return gfli_image_damaged(f, "damaged PNG: two headers");
+        return gfli_png_header(f, body, length, png);
+    }
+    if (!f->width) return gfli_image_damaged(f, "damaged PNG: it does not begin with its header");
+    if (memcmp(type, "PLTE", 4) == 0) png->palette = false;
+    if (memcmp(type, "eXIf", 4) == 0 && !f->orientation)
+        f->orientation = gfli_exif_orientation(body, length);
+    if (memcmp(type, "IDAT", 4) == 0) {
+        if (png->palette) return gfli_image_damaged(f, "damaged PNG: its palette is missing");
+        png->data += length;
+    }
+    *end = memcmp(type, "IEND", 4) == 0;
+    return GFL_OK;
+}
+
+static gfl_status gfli_png_check(gfli_image_file *f) {
+    uint32_t table[256];
+    gfli_png png = {false, 0, 0};
+    bool end = false;
+    gfli_crc32_table(table);
+    for (size_t at = 8; !end;) {
+        if (f->size - at < 12) return gfli_image_damaged(f, "truncated PNG: its end is missing");
+        const uint8_t *p = f->bytes + at;
+        uint32_t length = gfli_big32(p);
+        if (length > f->size - at - 12)
+            return gfli_image_damaged(f, "truncated PNG: a chunk is cut off");
+        if (gfli_crc32(table, p + 4, (size_t)length + 4) != gfli_big32(p + 8 + length))
+            return gfli_image_damaged(f, "damaged PNG: a checksum is wrong");
+        GFLI_TRY(gfli_png_chunk(f, p + 4, length, &png, &end));
+        at += 12 + (size_t)length;
+    }
+    if (png.data == 0) return gfli_image_damaged(f, "damaged PNG: it holds no pixels");
+    /* What does not compress grows by a trifle; far more can only be meant to exhaust memory. */
+    if (png.data > png.most)
+        return gfli_image_damaged(f, "damaged PNG: far more data than its size can need");
+    return GFL_OK;
+}
+
+/* ---- BMP ------------------------------------------------------------------------------------- */
+
+static gfl_status gfli_bmp_check(gfli_image_file *f) {
+    const uint8_t *p = f->bytes;
+    if (f->size < 26) return gfli_image_damaged(f, "truncated BMP: its header is cut off");
+    uint32_t offset = gfli_little32(p + 10), header = gfli_little32(p + 14), compression = 0;
+    uint32_t width = p[18] | (uint32_t)p[19] << 8, height = p[20] | (uint32_t)p[21] << 8;
+    int bits = p[24] | p[25] << 8;
+    if (header != 12) {
+        if (f->size < 54 || header < 40)
+            return gfli_image_damaged(f, "truncated BMP: its header is cut off");
+        width = gfli_little32(p + 18);
+        height = gfli_little32(p + 22);
+        if (height > INT32_MAX) height = 0u - height; /* rows from the top */
+        bits = p[28] | p[29] << 8;
+        compression = gfli_little32(p + 30);
+    }
+    GFLI_TRY(gfli_image_size(f, width, height));
+    if (compression != 0 && !(compression == 3 && (bits == 16 || bits == 32)))
+        return gfli_image_unsupported(f, "a compressed BMP");
+    if (bits != 1 && bits != 4 && bits != 8 && bits != 16 && bits != 24 && bits != 32)
+        return gfli_image_damaged(f, "damaged BMP: an impossible number of bits a pixel");
+    uint64_t used = ((uint64_t)width * (uint64_t)bits + 7) / 8, row = (used + 3) / 4 * 4;
+    if (offset < 14 + header || offset > f->size || row * (height - 1) + used > f->size - offset)
+        return gfli_image_damaged(f, "truncated BMP: pixels are missing");
+    return GFL_OK;
+}
+
+/* ---- PNM: easily read here, and stb_image swaps the bytes of 16-bit samples --- */
+
+/* The next number of the header, or 0: comments and blanks before it are stepped over. */
+static uint32_t gfli_pnm_number(const gfli_image_file *f, size_t *at) {
+    uint32_t v = 0;
+    size_t i = *at;
+    while (i < f->size) {
+        uint8_t c = f->bytes[i];
+        if (c == '#')
+            while (i < f->size && f->bytes[i] != '\n') i++;
+        else if (c == ' ' || (c >= '\t' && c <= '\r'))
+            i++;
+        else
+            break;
+    }
+    for (; i < f->size && f->bytes[i] >= '0' && f->bytes[i] <= '9' && v < 1000000; i++)
+        v = v * 10 + (uint32_t)(f->bytes[i] - '0');
+    *at = i;
+    return v;
+}
+
+/* A sample of 0..most as a byte: the high one of 16 bits, otherwise to scale. */
+static uint8_t gfli_pnm_sample(uint32_t v, uint32_t most) {
+    if (most == 65535) return (uint8_t)(v >> 8);
+    return (uint8_t)((gfli_min((int)v, (int)most) * 255 + (int)most / 2) / (int)most);
+}
+
+static gfl_status gfli_pnm_read(gfli_image_file *f, gfl_pixels *out) {
+    size_t at = 2, channels = f->bytes[1] == '6' ? 3 : 1;
+    if (f->bytes[1] != '5' && f->bytes[1] != '6')
+        return gfli_image_unsupported(f, "a PNM that is neither binary grey (P5) nor RGB (P6)");
+    uint32_t width = gfli_pnm_number(f, &at), height = gfli_pnm_number(f, &at);
+    uint32_t most = gfli_pnm_number(f, &at);
+    GFLI_TRY(gfli_image_size(f, width, height));
+    if (most < 1 || most > 65535)
+        return gfli_image_damaged(f, "damaged PNM: an impossible largest value");
+    size_t bytes = most > 255 ? 2 : 1, n = (size_t)width * height;
+    if (at >= f->size || f->size - at - 1 < n * channels * bytes)
+        return gfli_image_damaged(f, "truncated PNM: pixels are missing");
+    GFLI_TRY(gfl_pixels_alloc(f->context, f->width, f->height, out));
+    const uint8_t *p = f->bytes + at + 1;
+    for (size_t i = 0; i < n * channels; i++, p += bytes) {
+        uint8_t v = gfli_pnm_sample(bytes == 2 ? (uint32_t)p[0] << 8 | p[1] : p[0], most);
+        uint8_t *o = out->rgb + (channels == 3 ? i : 3 * i);
+        o[0] = v;
+        if (channels == 1) o[1] = o[2] = v;
+    }
+    return GFL_OK;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------- */
+
+#ifndef GFL_NO_STB_IMAGE
+
+static uint8_t *gfli_stb_load(const gfli_image_file *f, int *width, int *height) {
+    int channels;
+    uint8_t *rgb = stbi_load_from_memory(f->bytes, (int)f->size, width, height, &channels, 3);
+    if (!rgb)
+        (void)gfli_error(f->context, GFL_E_FORMAT, "%s: damaged image: %s", f->name,
+                         stbi_failure_reason());
+    return rgb;
+}
+
+static void gfli_stb_free(uint8_t *rgb) {
+    stbi_image_free(rgb);
+}
+
+enum { GFLI_STB_FAILURE = GFL_E_FORMAT };
+
+#else
+
+static uint8_t *gfli_stb_load(const gfli_image_file *f, int *width, int *height) {
+    *width = *height = 0;
+    (void)gfli_error(f->context, GFL_E_UNSUPPORTED,
+                     "%s: this library was built with GFL_NO_STB_IMAGE; give the data set a "
+                     "read_image",
+                     f->name);
+    return NULL;
+}
+
+static void gfli_stb_free(uint8_t *rgb) {
+    (void)rgb;
+}
+
+enum { GFLI_STB_FAILURE = GFL_E_UNSUPPORTED };
+
+#endif
+
+static gfl_status gfli_image_decode(gfli_image_file *f, gfl_pixels *out) {
+    int width, height;
+    uint8_t *rgb = gfli_stb_load(f, &width, &height);
+    if (!rgb) return (gfl_status)GFLI_STB_FAILURE;
+    gfl_status status = GFL_OK;
+    if (width != f->width || height != f->height)
+        status = gfli_image_damaged(f, "damaged image: it has two sizes");
+    bool swap = f->orientation >= 5;
+    if (status == GFL_OK)
+        status = gfl_pixels_alloc(f->context, swap ? height : width, swap ? width : height, out);
+    if (status == GFL_OK)
+        gfli_exif_apply(rgb, width, height, gfli_max(1, f->orientation), out->rgb);
+    gfli_stb_free(rgb);
+    return status;
+}
+
+static gfl_status gfli_image_read(gfli_image_file *f, gfl_pixels *out) {
+    const uint8_t *p = f->bytes;
+    if (f->size == 0) return gfli_image_damaged(f, "the file is empty");
+    if (f->size > GFLI_IMAGE_FILE_LIMIT) return gfli_image_damaged(f, "the file is over 1 GB");
+    if (f->size >= 4 && p[0] == 0xFF && p[1] == 0xD8 && p[2] == 0xFF)
+        GFLI_TRY(gfli_jpeg_check(f));
+    else if (f->size >= 8 && memcmp(p, "\x89PNG\r\n\x1a\n", 8) == 0)
+        GFLI_TRY(gfli_png_check(f));
+    else if (f->size >= 2 && p[0] == 'B' && p[1] == 'M')
+        GFLI_TRY(gfli_bmp_check(f));
+    else if (f->size >= 3 && p[0] == 'P' && p[1] >= '1' && p[1] <= '7' && p[2] <= ' ')
+        return gfli_pnm_read(f, out);
+    else
+        return gfli_image_damaged(f, "not a JPEG, PNG, BMP or PNM file");
+    return gfli_image_decode(f, out);
+}
+
+gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
+                                 const char *name, gfl_pixels *out) {
+    if (!context || (!bytes && size) || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_image_read_memory wants bytes and a place");
+    memset(out, 0, sizeof *out);
+    gfli_image_file f;
+    memset(&f, 0, sizeof f);
+    f.context = context;
+    f.name = name ? name : "an image in memory";
+    f.bytes = (const uint8_t *)bytes;
+    f.size = size;
+    return gfli_image_read(&f, out);
+}
+
+gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out) {
+    if (!context || !path || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_image_read wants a path and a place");
+    memset(out, 0, sizeof *out);
+    uint8_t *bytes;
+    size_t size;
+    GFLI_TRY(gfli_file_read(context, path, GFLI_IMAGE_FILE_LIMIT, &bytes, &size));
+    gfl_status status = gfl_image_read_memory(context, bytes, size, path, out);
+    gfli_free(context, bytes);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/data/coco.c - COCO annotations by a streaming reader
+ * ============================================================================================ */
+
+/* ---- texts: many small strings that live as long as the data set ----------------------------- */
+
+struct gfli_text_block {
+    gfli_text_block *next;
+    size_t used, size;
+    char *bytes;
+};
+
+static gfl_status gfli_dataset_text(gfl_dataset *set, const char *text, size_t length,
+                                    const char **out) {
+    gfli_text_block *block = set->texts;
+    *out = NULL;
+    if (!block || block->size - block->used <= length) {
+        size_t size = length < 32768 ? 65536 : length + 1;
+        GFLI_TRY(gfli_alloc(set->context, 1, sizeof *block, "names", &block));
+        gfl_status status = gfli_alloc(set->context, size, 1, "names", &block->bytes);
+        if (status != GFL_OK) {
+            gfli_free(set->context, block);
+            return status;
+        }
+        block->used = 0;
+        block->size = size;
+        block->next = set->texts;
+        set->texts = block;
+    }
+    char *copy = block->bytes + block->used;
+    memcpy(copy, text, length);
+    copy[length] = 0;
+    block->used += length + 1;
+    *out = copy;
+    return GFL_OK;
+}
+
+void gfl_dataset_destroy(gfl_dataset *dataset) {
+    if (!dataset) return;
+    gfl_context *context = dataset->context;
+    while (dataset->texts) {
+        gfli_text_block *block = dataset->texts;
+        dataset->texts = block->next;
+        gfli_free(context, block->bytes);
+        gfli_free(context, block);
+    }
+    gfli_free(context, dataset->name);
+    gfli_free(context, dataset->image_dir);
+    gfli_free(context, dataset->images);
+    gfli_free(context, dataset->annotations);
+    gfli_free(context, dataset->classes);
+    gfli_free(context, dataset->class_ids);
+    gfli_free(context, dataset);
+}
+
+/* ---- ids ------------------------------------------------------------------------------------- */
+
+int gfli_id_compare(gfl_id a, gfl_id b) {
+    if (!a.text != !b.text) return a.text ? 1 : -1;
+    if (a.text) return strcmp(a.text, b.text);
+    return a.number < b.number ? -1 : a.number > b.number;
+}
+
+const char *gfli_id_text(gfl_id id, char out[GFLI_ID_TEXT]) {
+    if (id.text)
+        snprintf(out, GFLI_ID_TEXT, "\"%.80s\"", id.text);
+    else
+        snprintf(out, GFLI_ID_TEXT, "%lld", (long long)id.number);
+    return out;
+}
+
+static void gfli_id_merge(const gfli_id_entry *a, int n_a, const gfli_id_entry *b, int n_b,
+                          gfli_id_entry *out) {
+    while (n_a > 0 && n_b > 0) {
+        bool second = gfli_id_compare(b->id, a->id) < 0;
+        *out++ = second ? *b++ : *a++;
+        n_a -= !second;
+        n_b -= second;
+    }
+    for (; n_a > 0; n_a--) *out++ = *a++;
+    for (; n_b > 0; n_b--) *out++ = *b++;
+}
+
+void gfli_id_sort(gfli_id_entry *entries, int n, gfli_id_entry *scratch) {
+    bool sorted = true;
+    for (int i = 1; i < n && sorted; i++)
+        sorted = gfli_id_compare(entries[i - 1].id, entries[i].id) <= 0;
+    if (sorted) return; /* the usual file */
+    int half = n / 2;
+    gfli_id_sort(entries, half, scratch);
+    gfli_id_sort(entries + half, n - half, scratch);
+    gfli_id_merge(entries, half, entries + half, n - half, scratch);
+    memcpy(entries, scratch, (size_t)n * sizeof *entries);
+}
+
+int gfli_id_find(const gfli_id_entry *entries, int n, gfl_id id) {
+    int first = 0, last = n;
+    while (first < last) {
+        int middle = first + (last - first) / 2, order = gfli_id_compare(entries[middle].id, id);
+        if (order == 0) return entries[middle].index;
+        if (order < 0)
+            first = middle + 1;
+        else
+            last = middle;
+    }
+    return -1;
+}
+
+/* ---- reading: images and annotations as they come, references resolved at the end ------------ */
+
+typedef struct gfli_coco_annotation {
+    gfl_annotation a;
+    gfl_id image_id, class_id;
+    bool has_area, has_crowd;
+} gfli_coco_annotation;
+
+typedef struct gfli_coco_class {
+    gfl_id id;
+    const char *name;
+} gfli_coco_class;
+
+typedef struct gfli_coco {
+    gfl_context *context;
+    gfl_dataset *set;
+    gfli_json *json;
+    bool skip_strays;
+    bool has_images, has_annotations, has_classes; /* sections seen */
+    gfli_coco_annotation *annotations;
+    gfli_coco_class *classes;
+    size_t n_images, n_annotations, n_classes;
+    size_t cap_images, cap_annotations, cap_classes;
+    gfli_id_entry *image_ids, *class_ids; /* sorted */
+} gfli_coco;
+
+/* Sizes and corners beyond this are slips of the pen; it also keeps sums of them exact enough. */
+#define GFLI_COCO_HUGE 1e9
+
+static gfl_status gfli_coco_refuse(gfli_coco *c, const char *format, ...) GFLI_PRINTF(2, 3);
+static gfl_status gfli_coco_refuse(gfli_coco *c, const char *format, ...) {
+    char text[512];
+    va_list args;
+    /* A syntax error comes first: then the reader answers "end", which is nobody's mistake. */
+    GFLI_TRY(gfli_json_status(c->json));
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return gfli_json_error(c->json, GFL_E_DATA, "%s", text);
+}
+
+static gfl_status gfli_coco_text(gfli_coco *c, const char *what, const char **out) {
+    size_t length;
+    const char *text = gfli_json_string(c->json, &length);
+    if (strlen(text) != length) return gfli_coco_refuse(c, "%s contains a 0 character", what);
+    return gfli_dataset_text(c->set, text, length, out);
+}
+
+/* A whole number, also when written as 3.0 or 3e2. */
+static bool gfli_coco_integer(gfli_coco *c, int64_t *out) {
+    if (gfli_json_integer(c->json, out)) return true;
+    double v = gfli_json_number(c->json);
+    if (!(fabs(v) <= 9007199254740992.0) || v != floor(v)) return false;
+    *out = (int64_t)v;
+    return true;
+}
+
+static gfl_status gfli_coco_id(gfli_coco *c, const char *what, gfl_id *out) {
+    gfli_json_kind kind = gfli_json_next(c->json);
+    out->number = 0;
+    out->text = NULL;
+    if (kind == GFLI_JSON_STRING) return gfli_coco_text(c, what, &out->text);
+    if (kind == GFLI_JSON_NUMBER && gfli_coco_integer(c, &out->number)) return GFL_OK;
+    return gfli_coco_refuse(c, "%s must be a whole number of 64 bits or a text", what);
+}
+
+/* A side of an image; null counts as not said. */
+static gfl_status gfli_coco_side(gfli_coco *c, const char *what, int *out) {
+    int64_t value = 0;
+    gfli_json_kind kind = gfli_json_next(c->json);
+    *out = 0;
+    if (kind == GFLI_JSON_NULL) return GFL_OK;
+    if (kind != GFLI_JSON_NUMBER || !gfli_coco_integer(c, &value) || value < 0 ||
+        (double)value > GFLI_COCO_HUGE)
+        return gfli_coco_refuse(c, "the %s of an image must be a whole number of pixels", what);
+    *out = (int)value;
+    return GFL_OK;
+}
+
+static gfl_status gfli_coco_flag(gfli_coco *c, const char *what, bool *has, int *out) {
+    gfli_json_kind kind = gfli_json_next(c->json);
+    *has = kind != GFLI_JSON_NULL;
+    *out = kind == GFLI_JSON_TRUE || (kind == GFLI_JSON_NUMBER && gfli_json_number(c->json) != 0);
+    if (kind == GFLI_JSON_NULL || kind == GFLI_JSON_TRUE || kind == GFLI_JSON_FALSE ||
+        kind == GFLI_JSON_NUMBER)
+        return GFL_OK;
+    return gfli_coco_refuse(c, "%s must be 0 or 1", what);
+}
+
+static gfl_status gfli_coco_bbox(gfli_coco *c, gfl_annotation *a) {
+    double v[4];
+    int n = 0;
+    gfli_json_kind kind = gfli_json_next(c->json);
+    if (kind != GFLI_JSON_ARRAY)
+        return gfli_coco_refuse(c, "a bbox must be a list [x, y, width, height]");
+    for (; (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER && n < 4; n++) {
+        v[n] = gfli_json_number(c->json);
+        if (!(fabs(v[n]) <= GFLI_COCO_HUGE))
+            return gfli_coco_refuse(c, "a bbox holds %g, which is no length in pixels", v[n]);
+    }
+    if (kind != GFLI_JSON_END || n != 4)
+        return gfli_coco_refuse(c, "a bbox must be four numbers [x, y, width, height]");
+    a->x = v[0];
+    a->y = v[1];
+    a->w = v[2];
+    a->h = v[3];
+    return gfli_json_status(c->json);
+}
+
+static gfl_status gfli_coco_image(gfli_coco *c) {
+    GFLI_TRY(gfli_grow(c->context, &c->set->images, &c->cap_images, c->n_images + 1,
+                       sizeof *c->set->images, "images"));
+    gfl_image_info *image = &c->set->images[c->n_images];
+    const char *key;
+    bool has_id = false;
+    memset(image, 0, sizeof *image);
+    image->file_name = "";
+    while ((key = gfli_json_key(c->json)) != NULL) {
+        if (strcmp(key, "id") == 0) {
+            GFLI_TRY(gfli_coco_id(c, "the id of an image", &image->id));
+            has_id = true;
+        } else if (strcmp(key, "file_name") == 0) {
+            if (gfli_json_next(c->json) != GFLI_JSON_STRING)
+                return gfli_coco_refuse(c, "the file_name of an image must be a text");
+            GFLI_TRY(gfli_coco_text(c, "a file_name", &image->file_name));
+        } else if (strcmp(key, "width") == 0) {
+            GFLI_TRY(gfli_coco_side(c, "width", &image->width));
+        } else if (strcmp(key, "height") == 0) {
+            GFLI_TRY(gfli_coco_side(c, "height", &image->height));
+        } else {
+            gfli_json_skip(c->json);
+        }
+    }
+    if (!has_id) return gfli_coco_refuse(c, "an image has no id");
+    c->n_images++;
+    return gfli_json_status(c->json);
+}
+
+static gfl_status gfli_coco_area(gfli_coco *c, gfli_coco_annotation *r) {
+    gfli_json_kind kind = gfli_json_next(c->json);
+    if (kind == GFLI_JSON_NULL) return GFL_OK;
+    if (kind != GFLI_JSON_NUMBER || !isfinite(gfli_json_number(c->json)))
+        return gfli_coco_refuse(c, "the area of an annotation must be a number");
+    r->a.area = gfli_json_number(c->json);
+    r->has_area = true;
+    return GFL_OK;
+}
+
+static gfl_status gfli_coco_annotation_read(gfli_coco *c) {
+    GFLI_TRY(gfli_grow(c->context, &c->annotations, &c->cap_annotations, c->n_annotations + 1,
+                       sizeof *c->annotations, "annotations"));
+    gfli_coco_annotation *r = &c->annotations[c->n_annotations];
+    const char *key;
+    bool id = false, image = false, category = false, bbox = false, ignored;
+    memset(r, 0, sizeof *r);
+    while ((key = gfli_json_key(c->json)) != NULL) {
+        if (strcmp(key, "id") == 0) {
+            GFLI_TRY(gfli_coco_id(c, "the id of an annotation", &r->a.id));
+            id = true;
+        } else if (strcmp(key, "image_id") == 0) {
+            GFLI_TRY(gfli_coco_id(c, "the image_id of an annotation", &r->image_id));
+            image = true;
+        } else if (strcmp(key, "category_id") == 0) {
+            GFLI_TRY(gfli_coco_id(c, "the category_id of an annotation", &r->class_id));
+            category = true;
+        } else if (strcmp(key, "bbox") == 0) {
+            GFLI_TRY(gfli_coco_bbox(c, &r->a));
+            bbox = true;
+        } else if (strcmp(key, "area") == 0) {
+            GFLI_TRY(gfli_coco_area(c, r));
+        } else if (strcmp(key, "iscrowd") == 0) {
+            GFLI_TRY(gfli_coco_flag(c, "iscrowd", &r->has_crowd, &r->a.crowd));
+        } else if (strcmp(key, "ignore") == 0) {
+            GFLI_TRY(gfli_coco_flag(c, "ignore", &ignored, &r->a.ignore));
+        } else {
+            gfli_json_skip(c->json);
+        }
+    }
+    char name[GFLI_ID_TEXT];
+    if (!id || !image || !category || !bbox)
+        return gfli_coco_refuse(c, "annotation %s has no %s", id ? gfli_id_text(r->a.id, name) : "",
+                                !id         ? "id"
+                                : !image    ? "image_id"
+                                : !category ? "category_id"
+                                            : "bbox (is this a file of captions or key points?)");
+    if (!r->has_area) r->a.area = r->a.w * r->a.h;
+    c->n_annotations++;
+    return gfli_json_status(c->json);
+}
+
+static gfl_status gfli_coco_class_read(gfli_coco *c) {
+    GFLI_TRY(gfli_grow(c->context, &c->classes, &c->cap_classes, c->n_classes + 1,
+                       sizeof *c->classes, "categories"));
+    gfli_coco_class *r = &c->classes[c->n_classes];
+    const char *key;
+    bool has_id = false;
+    memset(r, 0, sizeof *r);
+    while ((key = gfli_json_key(c->json)) != NULL) {
+        if (strcmp(key, "id") == 0) {
+            GFLI_TRY(gfli_coco_id(c, "the id of a category", &r->id));
+            has_id = true;
+        } else if (strcmp(key, "name") == 0) {
+            if (gfli_json_next(c->json) != GFLI_JSON_STRING)
+                return gfli_coco_refuse(c, "the name of a category must be a text");
+            GFLI_TRY(gfli_coco_text(c, "the name of a category", &r->name));
+        } else {
+            gfli_json_skip(c->json);
+        }
+    }
+    if (!has_id) return gfli_coco_refuse(c, "a category has no id");
+    char id[GFLI_ID_TEXT];
+    if (!r->name) {
+        gfli_id_text(r->id, id);
+        GFLI_TRY(gfli_dataset_text(c->set, id, strlen(id), &r->name));
+    }
+    c->n_classes++;
+    return gfli_json_status(c->json);
+}
+
+/* One of the three lists; read reads one of its objects. */
+static gfl_status gfli_coco_section(gfli_coco *c, const char *name, bool *seen, const size_t *count,
+                                    gfl_status (*read)(gfli_coco *)) {
+    gfli_json_kind kind;
+    if (*seen) return gfli_coco_refuse(c, "\"%s\" appears twice", name);
+    *seen = true;
+    if (gfli_json_next(c->json) != GFLI_JSON_ARRAY)
+        return gfli_coco_refuse(c, "\"%s\" must be a list", name);
+    while ((kind = gfli_json_next(c->json)) == GFLI_JSON_OBJECT) {
+        if (*count >= INT_MAX / 2) return gfli_coco_refuse(c, "too many %s", name);
+        GFLI_TRY(read(c));
+    }
+    if (kind != GFLI_JSON_END) return gfli_coco_refuse(c, "\"%s\" must hold objects", name);
+    return gfli_json_status(c->json);
+}
+
+static gfl_status gfli_coco_read(gfli_coco *c) {
+    static const char wanted[] = "a COCO annotation file is an object with the lists \"images\", "
+                                 "\"annotations\" and \"categories\"";
+    gfli_json_kind kind = gfli_json_next(c->json);
+    if (kind == GFLI_JSON_ARRAY)
+        return gfli_coco_refuse(c, "this is a list, perhaps of results; %s", wanted);
+    if (kind != GFLI_JSON_OBJECT) return gfli_coco_refuse(c, "%s", wanted);
+    const char *key;
+    while ((key = gfli_json_key(c->json)) != NULL) {
+        if (strcmp(key, "images") == 0)
+            GFLI_TRY(gfli_coco_section(c, "images", &c->has_images, &c->n_images, gfli_coco_image));
+        else if (strcmp(key, "annotations") == 0)
+            GFLI_TRY(gfli_coco_section(c, "annotations", &c->has_annotations, &c->n_annotations,
+                                       gfli_coco_annotation_read));
+        else if (strcmp(key, "categories") == 0)
+            GFLI_TRY(gfli_coco_section(c, "categories", &c->has_classes, &c->n_classes,
+                                       gfli_coco_class_read));
+        else
+            gfli_json_skip(c->json);
+    }
+    if (!c->has_images) return gfli_coco_refuse(c, "there are no \"images\": %s", wanted);
+    if (gfli_json_next(c->json) != GFLI_JSON_END)
+        return gfli_coco_refuse(c, "something follows the end of the annotations");
+    return gfli_json_status(c->json);
+}
+
+/* ---- resolving ------------------------------------------------------------------------------- */
+
+/* Sorts entries; the index of a place whose id an earlier place has, or -1. */
+static gfl_status gfli_coco_sort(gfli_coco *c, gfli_id_entry *entries, int n, int *duplicate) {
+    gfli_id_entry *scratch;
+    GFLI_TRY(gfli_alloc(c->context, (size_t)n, sizeof *scratch, "ids", &scratch));
+    gfli_id_sort(entries, n, scratch);
+    gfli_free(c->context, scratch);
+    *duplicate = -1;
+    for (int i = 1; i < n && *duplicate < 0; i++)
+        if (gfli_id_compare(entries[i - 1].id, entries[i].id) == 0) *duplicate = entries[i].index;
+    return GFL_OK;
+}
+
+static gfl_status gfli_coco_resolve_images(gfli_coco *c) {
+    int n = (int)c->n_images, duplicate;
+    char id[GFLI_ID_TEXT];
+    GFLI_TRY(gfli_alloc(c->context, c->n_images, sizeof *c->image_ids, "ids", &c->image_ids));
+    for (int i = 0; i < n; i++) {
+        c->image_ids[i].id = c->set->images[i].id;
+        c->image_ids[i].index = i;
+    }
+    GFLI_TRY(gfli_coco_sort(c, c->image_ids, n, &duplicate));
+    if (duplicate >= 0)
+        return gfli_error(c->context, GFL_E_DATA, "%s: two images have the id %s", c->set->name,
+                          gfli_id_text(c->set->images[duplicate].id, id));
+    c->set->n_images = n;
+    return GFL_OK;
+}
+
+/* Classes by ascending id; class_ids then leads from an id to its label. */
+static gfl_status gfli_coco_resolve_classes(gfli_coco *c) {
+    gfl_dataset *set = c->set;
+    int n = (int)c->n_classes, duplicate;
+    char id[GFLI_ID_TEXT];
+    if (c->n_classes == 0)
+        return gfli_error(c->context, GFL_E_DATA,
+                          "%s: there are no \"categories\"; add a list of {\"id\": 1, \"name\": "
+                          "\"...\"}, one object a class",
+                          set->name);
+    if (c->n_classes > GFL_MAX_CLASSES)
+        return gfli_error(c->context, GFL_E_DATA, "%s: %zu categories, more than %d", set->name,
+                          c->n_classes, GFL_MAX_CLASSES);
+    GFLI_TRY(gfli_alloc(c->context, c->n_classes, sizeof *c->class_ids, "ids", &c->class_ids));
+    GFLI_TRY(gfli_alloc(c->context, c->n_classes, sizeof *set->classes, "classes", &set->classes));
+    GFLI_TRY(
+        gfli_alloc(c->context, c->n_classes, sizeof *set->class_ids, "classes", &set->class_ids));
+    for (int i = 0; i < n; i++) {
+        c->class_ids[i].id = c->classes[i].id;
+        c->class_ids[i].index = i;
+    }
+    GFLI_TRY(gfli_coco_sort(c, c->class_ids, n, &duplicate));
+    if (duplicate >= 0)
+        return gfli_error(c->context, GFL_E_DATA, "%s: two categories have the id %s", set->name,
+                          gfli_id_text(c->classes[duplicate].id, id));
+    /* With texts among the ids numbers could be taken twice, so then none is kept. */
+    bool texts = c->class_ids[n - 1].id.text != NULL;
+    for (int i = 0; i < n; i++) {
+        set->classes[i].name = c->classes[c->class_ids[i].index].name;
+        set->classes[i].id = texts ? i + 1 : c->class_ids[i].id.number;
+        set->class_ids[i] = c->class_ids[i].id;
+        c->class_ids[i].index = i;
+    }
+    set->n_classes = n;
+    return GFL_OK;
+}
+
+/* The image and label of every annotation; those of unlisted ones are errors, or marked by -1. */
+static gfl_status gfli_coco_resolve_references(gfli_coco *c) {
+    char name[GFLI_ID_TEXT], id[GFLI_ID_TEXT];
+    for (size_t i = 0; i < c->n_annotations; i++) {
+        gfli_coco_annotation *r = &c->annotations[i];
+        r->a.image = gfli_id_find(c->image_ids, c->set->n_images, r->image_id);
+        r->a.label = gfli_id_find(c->class_ids, c->set->n_classes, r->class_id);
+        if (r->a.image >= 0 && r->a.label >= 0) {
+            c->set->images[r->a.image].n_annotations++;
+            c->set->n_annotations++;
+            continue;
+        }
+        bool image = r->a.image < 0;
+        if (!c->skip_strays)
+            return gfli_error(
+                c->context, GFL_E_DATA, "%s: annotation %s has %s %s, which is not among the %s",
+                c->set->name, gfli_id_text(r->a.id, name), image ? "image_id" : "category_id",
+                gfli_id_text(image ? r->image_id : r->class_id, id),
+                image ? "images" : "categories");
+        c->set->summary.n_strays++;
+        r->a.image = -1;
+    }
+    return GFL_OK;
+}
+
+/* Annotations together by image, in file order: a counting sort. */
+static gfl_status gfli_coco_gather(gfli_coco *c) {
+    gfl_dataset *set = c->set;
+    GFLI_TRY(gfli_alloc(c->context, (size_t)set->n_annotations, sizeof *set->annotations,
+                        "annotations", &set->annotations));
+    gfl_annotation *place = set->annotations;
+    for (int i = 0; i < set->n_images; i++) {
+        gfl_image_info *image = &set->images[i];
+        image->annotations = place;
+        place += image->n_annotations;
+        image->n_annotations = 0;
+    }
+    for (size_t i = 0; i < c->n_annotations; i++) {
+        const gfli_coco_annotation *r = &c->annotations[i];
+        if (r->a.image < 0) continue;
+        gfl_image_info *image = &set->images[r->a.image];
+        set->annotations[(image->annotations - set->annotations) + image->n_annotations++] = r->a;
+        set->summary.n_missing_area += !r->has_area;
+        set->summary.n_missing_iscrowd += !r->has_crowd;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_coco_count_ids(gfli_coco *c) {
+    gfl_dataset *set = c->set;
+    gfli_id_entry *ids;
+    int n = set->n_annotations, first;
+    GFLI_TRY(gfli_alloc(c->context, (size_t)n, sizeof *ids, "ids", &ids));
+    for (int i = 0; i < n; i++) {
+        ids[i].id = set->annotations[i].id;
+        ids[i].index = i;
+        set->summary.n_zero_ids += !ids[i].id.text && ids[i].id.number == 0;
+    }
+    gfl_status status = gfli_coco_sort(c, ids, n, &first);
+    for (int i = 1; i < n && status == GFL_OK; i++)
+        set->summary.n_duplicate_ids += gfli_id_compare(ids[i - 1].id, ids[i].id) == 0;
+    gfli_free(c->context, ids);
+    return status;
+}
+
+static void gfli_coco_summarise(gfl_dataset *set) {
+    gfl_dataset_summary *s = &set->summary;
+    s->n_images = set->n_images;
+    s->n_classes = set->n_classes;
+    s->n_annotations = set->n_annotations;
+    for (int i = 0; i < set->n_images; i++) s->n_empty_images += set->images[i].n_annotations == 0;
+    for (int i = 0; i < set->n_annotations; i++) {
+        const gfl_annotation *a = &set->annotations[i];
+        const gfl_image_info *image = &set->images[a->image];
+        s->n_crowd += a->crowd;
+        if (gfli_annotation_degenerate(a))
+            s->n_degenerate++;
+        else if (gfli_annotation_outside(image, a))
+            s->n_outside++;
+        else if (image->width > 0 && image->height > 0)
+            s->n_partly_outside += a->x < -1 || a->y < -1 || a->x + a->w > image->width + 1 ||
+                                   a->y + a->h > image->height + 1;
+    }
+}
+
+static gfl_status gfli_coco_build(gfli_coco *c) {
+    GFLI_TRY(gfli_coco_read(c));
+    GFLI_TRY(gfli_coco_resolve_images(c));
+    GFLI_TRY(gfli_coco_resolve_classes(c));
+    GFLI_TRY(gfli_coco_resolve_references(c));
+    GFLI_TRY(gfli_coco_gather(c));
+    GFLI_TRY(gfli_coco_count_ids(c));
+    gfli_coco_summarise(c->set);
+    return GFL_OK;
+}
+
+/* ---- loading --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bool file,
+                                      const gfl_dataset_opts *opts, gfl_dataset **out) {
+    gfl_dataset *set;
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *set, "a data set", &set));
+    set->context = context;
+    gfl_status status = gfli_strdup(context, path, &set->name);
+    if (status == GFL_OK)
+        status = gfli_strdup(context,
+                             opts && opts->image_dir ? opts->image_dir
+                             : file                  ? path
+                                                     : "",
+                             &set->image_dir);
+    if (status != GFL_OK) {
+        gfl_dataset_destroy(set);
+        return status;
+    }
+    if (!(opts && opts->image_dir)) {
+        char *slash = strrchr(set->image_dir, '/');
+        if (slash)
+            slash[1] = 0;
+        else
+            set->image_dir[0] = 0;
+    }
+    if (opts) {
+        set->read_image = opts->read_image;
+        set->user = opts->user;
+    }
+    *out = set;
+    return GFL_OK;
+}
+
+/* Takes the set and the reader, which may be NULL when opening failed with status. */
+static gfl_status gfli_coco_load(gfl_context *context, gfl_dataset *set, gfli_json *json,
+                                 gfl_status status, const gfl_dataset_opts *opts,
+                                 gfl_dataset **out) {
+    gfli_coco c;
+    memset(&c, 0, sizeof c);
+    c.context = context;
+    c.set = set;
+    c.json = json;
+    c.skip_strays = opts && opts->skip_strays;
+    if (status == GFL_OK) {
+        status = gfli_coco_build(&c);
+        gfli_json_close(json);
+    }
+    gfli_free(context, c.annotations);
+    gfli_free(context, c.classes);
+    gfli_free(context, c.image_ids);
+    gfli_free(context, c.class_ids);
+    if (status == GFL_OK)
+        *out = set;
+    else
+        gfl_dataset_destroy(set);
+    return status;
+}
+
+gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
+                                 const gfl_dataset_opts *opts, gfl_dataset **out) {
+    if (out) *out = NULL;
+    if (!context || !json_path || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_dataset_load_coco wants a path and a place");
+    gfl_dataset *set;
+    gfli_json *json = NULL;
+    GFLI_TRY(gfli_dataset_create(context, json_path, true, opts, &set));
+    gfl_status status = gfli_json_open(context, json_path, &json);
+    return gfli_coco_load(context, set, json, status, opts, out);
+}
+
+gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
+                                        const gfl_dataset_opts *opts, gfl_dataset **out) {
+    if (out) *out = NULL;
+    if (!context || (!json && size) || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_dataset_load_coco_memory wants a place");
+    gfl_dataset *set;
+    gfli_json *reader = NULL;
+    GFLI_TRY(gfli_dataset_create(context, "annotations in memory", false, opts, &set));
+    gfl_status status = gfli_json_open_memory(context, json ? json : "", size, set->name, &reader);
+    return gfli_coco_load(context, set, reader, status, opts, out);
+}
+
+/* ===============================================================================================
+ * src/data/dataset.c - gfl_dataset: access, summary
+ * ============================================================================================ */
+
+bool gfli_annotation_degenerate(const gfl_annotation *a) {
+    return !(a->area > 0) || a->w < 1 || a->h < 1;
+}
+
+bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *a) {
+    if (image->width == 0 || image->height == 0) return false;
+    double w = fmin(a->x + a->w, image->width) - fmax(a->x, 0);
+    double h = fmin(a->y + a->h, image->height) - fmax(a->y, 0);
+    return w <= 0 || h <= 0;
+}
+
+bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a) {
+    return !a->crowd && !a->ignore && !gfli_annotation_degenerate(a) &&
+           !gfli_annotation_outside(image, a);
+}
+
+void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *out) {
+    if (dataset && out) *out = dataset->summary;
+}
+
+int gfl_dataset_n_images(const gfl_dataset *dataset) {
+    return dataset ? dataset->n_images : 0;
+}
+
+int gfl_dataset_n_classes(const gfl_dataset *dataset) {
+    return dataset ? dataset->n_classes : 0;
+}
+
+const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset) {
+    return dataset ? dataset->classes : NULL;
+}
+
+gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image, gfl_image_info *out) {
+    if (!dataset || !out) return GFL_E_ARG;
+    if (image < 0 || image >= dataset->n_images)
+        return gfli_error(dataset->context, GFL_E_ARG, "there is no image %d: the data set has %d",
+                          image, dataset->n_images);
+    *out = dataset->images[image];
+    return GFL_OK;
+}
+
+/* The path of an image's file; a file_name from the root of the file system stays as it is. */
+static gfl_status gfli_dataset_path(gfl_context *context, const gfl_dataset *dataset,
+                                    const char *file_name, char **out) {
+    size_t dir = file_name[0] == '/' ? 0 : strlen(dataset->image_dir), name = strlen(file_name);
+    bool slash = dir > 0 && dataset->image_dir[dir - 1] != '/';
+    GFLI_TRY(gfli_alloc(context, dir + name + 2, 1, "a file name", out));
+    memcpy(*out, dataset->image_dir, dir);
+    if (slash) (*out)[dir] = '/';
+    memcpy(*out + dir + slash, file_name, name + 1);
+    return GFL_OK;
+}
+
+static gfl_status gfli_dataset_call(gfl_context *context, const gfl_dataset *dataset, int image,
+                                    gfl_pixels *out) {
+    context->error[0] = 0;
+    gfl_status status = dataset->read_image(dataset->user, context, image, out);
+    char id[GFLI_ID_TEXT];
+    gfli_id_text(dataset->images[image].id, id);
+    if (status == GFL_OK && out->rgb && out->width >= 1 && out->height >= 1 &&
+        out->width <= GFL_MAX_SIDE && out->height <= GFL_MAX_SIDE)
+        return GFL_OK;
+    int width = out->width, height = out->height;
+    gfl_pixels_free(context, out);
+    if (status == GFL_OK)
+        return gfli_error(context, GFL_E_ARG,
+                          "read_image gave no pixels or an impossible size, %d x %d, for image %s",
+                          width, height, id);
+    if (context->error[0]) return status;
+    return gfli_error(context, status, "read_image could not read image %s", id);
+}
+
+gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
+                            gfl_pixels *out) {
+    if (!context || !dataset || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_dataset_read wants a data set and a place");
+    memset(out, 0, sizeof *out);
+    if (image < 0 || image >= dataset->n_images)
+        return gfli_error(context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
+                          dataset->n_images);
+    if (dataset->read_image) return gfli_dataset_call(context, dataset, image, out);
+    const gfl_image_info *info = &dataset->images[image];
+    char *path, id[GFLI_ID_TEXT];
+    if (!info->file_name[0])
+        return gfli_error(context, GFL_E_DATA, "%s: image %s has no file_name", dataset->name,
+                          gfli_id_text(info->id, id));
+    GFLI_TRY(gfli_dataset_path(context, dataset, info->file_name, &path));
+    gfl_status status = gfl_image_read(context, path, out);
+    gfli_free(context, path);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/eval/match.c - a detection against the ground truth of its image, all thresholds at once
+ * ============================================================================================ */
+
+static const double gfli_eval_ious[GFLI_EVAL_T] = {
+    0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.8999999999999999, 0.95};
+
+/* Both ends belong to a range, so an area of 1024 is small and medium. */
+uint64_t gfli_eval_outside(double area) {
+    static const double ranges[GFLI_EVAL_A][2] = {{0, 1e10}, {0, 1024}, {1024, 9216}, {9216, 1e10}};
+    uint64_t outside = 0;
+    for (int a = 0; a < GFLI_EVAL_A; a++)
+        if (area < ranges[a][0] || area > ranges[a][1])
+            outside |= (uint64_t)0x3FF << (a * GFLI_EVAL_T);
+    return outside;
+}
+
+/* With a crowd any part of the region is a match: the union is the detection itself. */
+static double gfli_eval_iou(const gfli_eval_truth *t, const gfli_eval_box *b) {
+    double bx2 = b->w + b->x, by2 = b->h + b->y;
+    double w = (bx2 < t->x2 ? bx2 : t->x2) - (b->x > t->x1 ? b->x : t->x1);
+    if (!(w > 0)) return 0;
+    double h = (by2 < t->y2 ? by2 : t->y2) - (b->y > t->y1 ? b->y : t->y1);
+    if (!(h > 0)) return 0;
+    double area = b->w * b->h, inter = w * h;
+    return inter / (t->crowd ? area : area + t->area - inter);
+}
+
+/* The thresholds an IoU reaches, for each area. */
+static uint64_t gfli_eval_reached(double iou) {
+    uint64_t mask = 0;
+    for (int t = 0; t < GFLI_EVAL_T && iou >= gfli_eval_ious[t]; t++) mask |= (uint64_t)1 << t;
+    return mask | mask << GFLI_EVAL_T | mask << (2 * GFLI_EVAL_T) | mask << (3 * GFLI_EVAL_T);
+}
+
+/* Ground truth that reaches the lowest threshold, in ascending order of preference: pycocotools'
+ * loop keeps the highest IoU, and of equal ones the later. */
+static int gfli_eval_candidates(const gfli_eval_truth *truths, const gfli_eval_group *group,
+                                const gfli_eval_box *box, gfli_eval_candidate *out) {
+    int n = 0;
+    for (int g = group->begin; g < group->end; g++) {
+        double iou = gfli_eval_iou(&truths[g], box);
+        if (!(iou >= gfli_eval_ious[0])) continue;
+        int at = n++;
+        for (; at > 0 && out[at - 1].iou > iou; at--) out[at] = out[at - 1];
+        out[at].iou = iou;
+        out[at].truth = g;
+    }
+    return n;
+}
+
+/* Each candidate takes the pairs of area and threshold at which it is free and the detection has
+ * none yet.  Ignored ones come second, since a real match is preferred. */
+void gfli_eval_match(gfli_eval_truth *truths, const gfli_eval_group *group,
+                     const gfli_eval_box *box, gfli_eval_candidate *scratch,
+                     gfli_eval_outcome *out) {
+    const uint64_t all = ((uint64_t)1 << (GFLI_EVAL_A * GFLI_EVAL_T)) - 1;
+    uint64_t found = 0, matched = 0, ignored = 0;
+    int n = gfli_eval_candidates(truths, group, box, scratch);
+    for (int i = 2 * n - 1; i >= 0 && found != all; i--) {
+        const gfli_eval_candidate *c = &scratch[i >= n ? i - n : i];
+        gfli_eval_truth *t = &truths[c->truth];
+        uint64_t kind = i >= n ? ~t->ignored : t->ignored;
+        uint64_t free_at = t->crowd ? all : ~t->taken;
+        uint64_t take = gfli_eval_reached(c->iou) & kind & free_at & ~found;
+        found |= take;
+        t->taken |= take;
+        if (!t->uncounted) matched |= take;
+        if (i < n) ignored |= take;
+    }
+    ignored |= ~matched & gfli_eval_outside(box->w * box->h);
+    out->hit = matched & ~ignored;
+    out->miss = all & ~matched & ~ignored;
+}
+
+/* ===============================================================================================
+ * src/eval/coco_eval.c - COCO's box evaluation: accumulate and summarise
+ * ============================================================================================ */
+
+/* The numbers of pycocotools 2.0.11, bit by bit where they are not means.  Results are sorted by
+ * class, then score (image and place break ties), and walked once per class: that order contains
+ * the order by score inside every image, so matching needs no other. */
+
+/* ---- sorting --------------------------------------------------------------------------------- */
+
+uint64_t gfli_eval_score_key(double score) {
+    uint64_t bits;
+    if (score == 0) score = 0; /* -0 ties with 0 */
+    memcpy(&bits, &score, sizeof bits);
+    return bits >> 63 ? bits : ~(bits | (uint64_t)1 << 63);
+}
+
+static void gfli_eval_insertion_sort(gfli_eval_item *items, size_t n) {
+    for (size_t i = 1; i < n; i++) {
+        gfli_eval_item item = items[i];
+        size_t at = i;
+        for (; at > 0 && items[at - 1].key > item.key; at--) items[at] = items[at - 1];
+        items[at] = item;
+    }
+}
+
+/* Byte by byte from the lowest; bytes that are the same everywhere, as most are of scores that
+ * were float and of small numbers, cost nothing but their count. */
+static void gfli_eval_radix_sort(gfli_eval_item *items, gfli_eval_item *scratch, size_t n) {
+    size_t counts[8][256];
+    memset(counts, 0, sizeof counts);
+    for (size_t i = 0; i < n; i++)
+        for (int b = 0; b < 8; b++) counts[b][items[i].key >> (8 * b) & 255]++;
+    gfli_eval_item *from = items, *to = scratch;
+    for (int b = 0; b < 8; b++) {
+        size_t *count = counts[b], sum = 0;
+        if (count[from[0].key >> (8 * b) & 255] == n) continue;
+        for (int v = 0; v < 256; v++) {
+            size_t c = count[v];
+            count[v] = sum;
+            sum += c;
+        }
+        for (size_t i = 0; i < n; i++) to[count[from[i].key >> (8 * b) & 255]++] = from[i];
+        gfli_eval_item *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != items) memcpy(items, from, n * sizeof *items);
+}
+
+void gfli_eval_sort(gfli_eval_item *items, gfli_eval_item *scratch, size_t n) {
+    size_t i = 1;
+    while (i < n && items[i - 1].key <= items[i].key) i++;
+    if (i >= n) return;
+    if (n <= 64)
+        gfli_eval_insertion_sort(items, n);
+    else
+        gfli_eval_radix_sort(items, scratch, n);
+}
+
+/* ---- one run --------------------------------------------------------------------------------- */
+
+typedef struct gfli_eval_curve {
+    double precision; /* the highest from this true positive on */
+    double score;
+} gfli_eval_curve;
+
+/* Scratch of one thread. */
+typedef struct gfli_eval_slot {
+    gfli_eval_group *groups;         /* [n_ranks] */
+    gfli_eval_candidate *candidates; /* [most ground truth of a class] */
+    gfli_eval_curve *curve;          /* [most ground truth of a class + 1] */
+} gfli_eval_slot;
+
+typedef struct gfli_eval_run {
+    gfl_evaluator *evaluator;
+    gfli_eval_item *items, *scratch; /* results by class */
+    size_t *first_item;              /* [K + 1] */
+    gfli_eval_truth *truths;         /* by class, then image */
+    int *first_truth;                /* [K + 1] */
+    gfli_eval_outcome *outcomes;     /* [n_boxes], by class */
+    gfli_eval_slot *slots;
+    int n_slots;
+    double *precision, *recall, *scores; /* the whole arrays, or NULL */
+} gfli_eval_run;
+
+static void gfli_eval_release(gfli_eval_run *run) {
+    gfl_context *context = run->evaluator->context;
+    for (int i = 0; run->slots && i < run->n_slots; i++) {
+        gfli_free(context, run->slots[i].groups);
+        gfli_free(context, run->slots[i].candidates);
+        gfli_free(context, run->slots[i].curve);
+    }
+    gfli_free(context, run->slots);
+    gfli_free(context, run->items);
+    gfli_free(context, run->scratch);
+    gfli_free(context, run->first_item);
+    gfli_free(context, run->truths);
+    gfli_free(context, run->first_truth);
+    gfli_free(context, run->outcomes);
+}
+
+/* Results of evaluated images and classes, by class; with ignore_classes the order by class
+ * remains, because it decides ties inside an image. */
+static gfl_status gfli_eval_sort_results(gfli_eval_run *run) {
+    const gfl_evaluator *e = run->evaluator;
+    const int k = gfli_eval_k(e);
+    gfl_context *context = e->context;
+    GFLI_TRY(gfli_alloc(context, e->n_boxes, sizeof *run->items, "results", &run->items));
+    GFLI_TRY(gfli_alloc(context, e->n_boxes, sizeof *run->scratch, "results", &run->scratch));
+    GFLI_TRY(gfli_alloc(context, e->n_boxes, sizeof *run->outcomes, "results", &run->outcomes));
+    GFLI_TRY(
+        gfli_calloc(context, (size_t)k + 1, sizeof *run->first_item, "classes", &run->first_item));
+    size_t n = 0;
+    for (size_t i = 0; i < e->n_boxes; i++) {
+        const gfli_eval_box *box = &e->boxes[i];
+        int slot = e->class_slot[box->label];
+        if (slot < 0 || e->image_rank[box->image] < 0) continue;
+        run->items[n].key = (uint64_t)slot;
+        run->items[n++].index = (uint32_t)i;
+        run->first_item[e->ignore_classes ? 1 : slot + 1]++;
+    }
+    for (int c = 0; c < k; c++) run->first_item[c + 1] += run->first_item[c];
+    gfli_eval_sort(run->items, run->scratch, n);
+    return GFL_OK;
+}
+
+/* pycocotools looks annotations up by id, so that of several with one id it sees the last, several
+ * times.  stand_in[i] is the annotation that takes the place of i. */
+static gfl_status gfli_eval_stand_ins(const gfl_evaluator *e, int **out) {
+    const gfl_dataset *d = e->dataset;
+    size_t n = (size_t)d->n_annotations;
+    gfli_id_entry *entries = NULL, *scratch = NULL;
+    GFLI_TRY(gfli_alloc(e->context, n, sizeof **out, "annotations", out));
+    for (int i = 0; i < d->n_annotations; i++) (*out)[i] = i;
+    if (!e->compatible || d->summary.n_duplicate_ids == 0) return GFL_OK;
+    gfl_status status = gfli_alloc(e->context, n, sizeof *entries, "annotation ids", &entries);
+    if (status == GFL_OK)
+        status = gfli_alloc(e->context, n, sizeof *scratch, "annotation ids", &scratch);
+    if (status == GFL_OK) {
+        for (int i = 0; i < d->n_annotations; i++) {
+            entries[i].id = d->annotations[i].id;
+            entries[i].index = i;
+        }
+        gfli_id_sort(entries, d->n_annotations, scratch);
+        for (int i = d->n_annotations - 2; i >= 0; i--)
+            if (gfli_id_compare(entries[i].id, entries[i + 1].id) == 0)
+                (*out)[entries[i].index] = (*out)[entries[i + 1].index];
+    }
+    gfli_free(e->context, entries);
+    gfli_free(e->context, scratch);
+    return status;
+}
+
+static void gfli_eval_set_truth(const gfl_evaluator *e, const gfl_annotation *a,
+                                gfli_eval_truth *out) {
+    memset(out, 0, sizeof *out);
+    out->x1 = a->x;
+    out->y1 = a->y;
+    out->x2 = a->w + a->x;
+    out->y2 = a->h + a->y;
+    out->area = a->w * a->h;
+    out->rank = e->image_rank[a->image];
+    out->crowd = a->crowd != 0;
+    out->ignored = out->crowd ? ~(uint64_t)0 : gfli_eval_outside(a->area);
+    out->uncounted = e->compatible && !a->id.text && a->id.number == 0;
+}
+
+/* Ground truth by class, image and place in the file; with ignore_classes by image, class, place.
+ * The scratch holds the sorted items, then is free. */
+static gfl_status gfli_eval_sort_truths(gfli_eval_run *run, const int *stand_in,
+                                        gfli_eval_item *items, gfli_eval_item *scratch) {
+    const gfl_evaluator *e = run->evaluator;
+    const gfl_dataset *d = e->dataset;
+    size_t n = 0;
+    for (int r = 0; r < e->n_ranks; r++) {
+        const gfl_image_info *info = &d->images[e->rank_image[r]];
+        for (int i = 0; i < info->n_annotations; i++) {
+            const gfl_annotation *original = &info->annotations[i];
+            int index = stand_in[original - d->annotations];
+            const gfl_annotation *a = &d->annotations[index];
+            int slot = e->class_slot[a->label], rank = e->image_rank[a->image];
+            bool asked = e->ignore_classes || e->class_slot[original->label] >= 0;
+            if (!asked || slot < 0 || rank < 0) continue;
+            uint64_t major = (uint64_t)(e->ignore_classes ? rank : slot);
+            uint64_t minor = (uint64_t)(e->ignore_classes ? slot : rank);
+            items[n].key = major << 32 | minor;
+            items[n++].index = (uint32_t)index;
+            run->first_truth[e->ignore_classes ? 1 : slot + 1]++;
+        }
+    }
+    for (int c = 0; c < gfli_eval_k(e); c++) run->first_truth[c + 1] += run->first_truth[c];
+    gfli_eval_sort(items, scratch, n);
+    GFLI_TRY(gfli_alloc(e->context, n, sizeof *run->truths, "ground truth", &run->truths));
+    for (size_t i = 0; i < n; i++)
+        gfli_eval_set_truth(e, &d->annotations[items[i].index], &run->truths[i]);
+    return GFL_OK;
+}
+
+static gfl_status gfli_eval_gather_truths(gfli_eval_run *run) {
+    const gfl_evaluator *e = run->evaluator;
+    const size_t n = (size_t)e->dataset->n_annotations;
+    int *stand_in = NULL;
+    gfli_eval_item *items = NULL, *scratch = NULL;
+    GFLI_TRY(gfli_calloc(e->context, (size_t)gfli_eval_k(e) + 1, sizeof *run->first_truth,
+                         "classes", &run->first_truth));
+    gfl_status status = gfli_eval_stand_ins(e, &stand_in);
+    if (status == GFL_OK) status = gfli_alloc(e->context, n, sizeof *items, "annotations", &items);
+    if (status == GFL_OK)
+        status = gfli_alloc(e->context, n, sizeof *scratch, "annotations", &scratch);
+    if (status == GFL_OK) status = gfli_eval_sort_truths(run, stand_in, items, scratch);
+    gfli_free(e->context, stand_in);
+    gfli_free(e->context, items);
+    gfli_free(e->context, scratch);
+    return status;
+}
+
+static gfl_status gfli_eval_prepare(gfli_eval_run *run) {
+    const gfl_evaluator *e = run->evaluator;
+    gfl_context *context = e->context;
+    GFLI_TRY(gfli_eval_sort_results(run));
+    GFLI_TRY(gfli_eval_gather_truths(run));
+    int most = 0;
+    for (int k = 0; k < gfli_eval_k(e); k++)
+        most = gfli_max(most, run->first_truth[k + 1] - run->first_truth[k]);
+    run->n_slots = gfli_max(1, gfli_min(context->n_threads, gfli_eval_k(e)));
+    GFLI_TRY(
+        gfli_calloc(context, (size_t)run->n_slots, sizeof *run->slots, "threads", &run->slots));
+    for (int i = 0; i < run->n_slots; i++) {
+        gfli_eval_slot *s = &run->slots[i];
+        GFLI_TRY(gfli_alloc(context, (size_t)e->n_ranks, sizeof *s->groups, "images", &s->groups));
+        GFLI_TRY(gfli_alloc(context, (size_t)most, sizeof *s->candidates, "ground truth",
+                            &s->candidates));
+        GFLI_TRY(gfli_alloc(context, (size_t)most + 1, sizeof *s->curve, "a curve", &s->curve));
+    }
+    return GFL_OK;
+}
+
+/* ---- one class ------------------------------------------------------------------------------- */
+
+/* Best score first; of equal scores the earlier image, then the earlier place in the results. */
+static void gfli_eval_order(gfli_eval_run *run, size_t first, size_t n) {
+    const gfl_evaluator *e = run->evaluator;
+    gfli_eval_item *items = run->items + first;
+    for (size_t i = 0; i < n; i++)
+        items[i].key = (uint64_t)e->image_rank[e->boxes[items[i].index].image];
+    gfli_eval_sort(items, run->scratch + first, n);
+    for (size_t i = 0; i < n; i++)
+        items[i].key = gfli_eval_score_key(e->boxes[items[i].index].score);
+    gfli_eval_sort(items, run->scratch + first, n);
+}
+
+/* Outcomes of the best max_dets of each image, in the order of the scores; returns how many. */
+static size_t gfli_eval_match_class(gfli_eval_run *run, int k, gfli_eval_slot *slot) {
+    const gfl_evaluator *e = run->evaluator;
+    const size_t first = run->first_item[k], end = run->first_item[k + 1];
+    gfli_eval_outcome *out = run->outcomes + first;
+    gfli_eval_group none = {0, 0, 0};
+    for (size_t i = first; i < end; i++)
+        slot->groups[e->image_rank[e->boxes[run->items[i].index].image]] = none;
+    for (int g = run->first_truth[k + 1]; g-- > run->first_truth[k];) {
+        gfli_eval_group *group = &slot->groups[run->truths[g].rank];
+        bool last =
+            g + 1 == run->first_truth[k + 1] || run->truths[g + 1].rank != run->truths[g].rank;
+        if (last) {
+            *group = none;
+            group->end = g + 1;
+        }
+        group->begin = g;
+    }
+    size_t n = 0;
+    for (size_t i = first; i < end; i++) {
+        const gfli_eval_box *box = &e->boxes[run->items[i].index];
+        gfli_eval_group *group = &slot->groups[e->image_rank[box->image]];
+        if (group->seen == e->max_dets[GFLI_EVAL_M - 1]) continue;
+        out[n].place = group->seen++;
+        out[n].score = box->score;
+        gfli_eval_match(run->truths, group, box, slot->candidates, &out[n]);
+        n++;
+    }
+    return n;
+}
+
+/* How many true positives each recall threshold asks for; n_truths + 1: more than there are. */
+static void gfli_eval_needs(int n_truths, int needs[GFLI_EVAL_R]) {
+    int c = 0;
+    for (int r = 0; r < GFLI_EVAL_R; r++) {
+        while (c <= n_truths && (double)c / n_truths < r * 0.01) c++;
+        needs[r] = c;
+    }
+}
+
+/* The precision-recall curve of one area and threshold.  Only true positives matter: between them
+ * precision falls and recall stays.  curve[0] stands for recall 0; returns the true positives. */
+static int gfli_eval_trace(const gfli_eval_outcome *outcomes, size_t n, int bit,
+                           gfli_eval_curve *curve) {
+    int hits = 0, misses = 0;
+    for (size_t i = 0; i < n; i++) {
+        misses += (int)(outcomes[i].miss >> bit & 1);
+        if (!(outcomes[i].hit >> bit & 1)) continue;
+        hits++;
+        curve[hits].precision = hits / ((double)(misses + hits) + DBL_EPSILON);
+        curve[hits].score = outcomes[i].score;
+    }
+    curve[0].precision = 0;
+    curve[0].score = n ? outcomes[0].score : 0;
+    for (int c = hits - 1; c >= 0; c--)
+        if (curve[c + 1].precision > curve[c].precision)
+            curve[c].precision = curve[c + 1].precision;
+    return hits;
+}
+
+/* Where entry (t, r, k, a, m) of the whole arrays stands; recall has no r. */
+static size_t gfli_eval_at(int n_k, int row, int k, int a, int m) {
+    return ((((size_t)row * (size_t)n_k + (size_t)k) * GFLI_EVAL_A + (size_t)a) * GFLI_EVAL_M) +
+           (size_t)m;
+}
+
+static void gfli_eval_store(gfli_eval_run *run, int k, int a, int m, int t,
+                            const gfli_eval_curve *curve, int hits, int n_truths,
+                            const int needs[GFLI_EVAL_R], bool any) {
+    const int n_k = gfli_eval_k(run->evaluator);
+    bool none = n_truths == 0;
+    run->recall[gfli_eval_at(n_k, t, k, a, m)] = none ? -1 : (double)hits / n_truths;
+    for (int r = 0; r < GFLI_EVAL_R; r++) {
+        size_t at = gfli_eval_at(n_k, t * GFLI_EVAL_R + r, k, a, m);
+        bool reached = !none && any && needs[r] <= hits;
+        run->precision[at] = none ? -1 : reached ? curve[needs[r]].precision : 0;
+        run->scores[at] = none ? -1 : reached ? curve[needs[r]].score : 0;
+    }
+}
+
+/* One class, area and max_dets: ten curves. */
+static void gfli_eval_accumulate(gfli_eval_run *run, int k, int a, int m, size_t n, int n_truths,
+                                 gfli_eval_curve *curve) {
+    const gfli_eval_outcome *outcomes = run->outcomes + run->first_item[k];
+    gfli_eval_sums *sums = &run->evaluator->sums[k];
+    int needs[GFLI_EVAL_R] = {0};
+    sums->present[a] = n_truths > 0;
+    if (n_truths > 0) gfli_eval_needs(n_truths, needs);
+    for (int t = 0; t < GFLI_EVAL_T; t++) {
+        double sum = 0;
+        int hits = n_truths > 0 ? gfli_eval_trace(outcomes, n, a * GFLI_EVAL_T + t, curve) : 0;
+        if (run->precision) gfli_eval_store(run, k, a, m, t, curve, hits, n_truths, needs, n > 0);
+        if (n_truths == 0) continue;
+        for (int r = 0; r < GFLI_EVAL_R && needs[r] <= hits; r++) sum += curve[needs[r]].precision;
+        sums->precision[a][m] += sum;
+        if (t == 0) sums->precision50[a][m] = sum;
+        if (t == 5) sums->precision75[a][m] = sum;
+        sums->recall[a][m] += (double)hits / n_truths;
+    }
+}
+
+static void gfli_eval_class(void *arg, int k, int slot) {
+    gfli_eval_run *run = (gfli_eval_run *)arg;
+    gfl_evaluator *e = run->evaluator;
+    const size_t first = run->first_item[k];
+    gfli_eval_outcome *outcomes = run->outcomes + first;
+    int n_truths[GFLI_EVAL_A] = {0};
+    memset(&e->sums[k], 0, sizeof e->sums[k]);
+    gfli_eval_order(run, first, run->first_item[k + 1] - first);
+    size_t n = gfli_eval_match_class(run, k, &run->slots[slot]);
+    for (int g = run->first_truth[k]; g < run->first_truth[k + 1]; g++)
+        for (int a = 0; a < GFLI_EVAL_A; a++)
+            n_truths[a] += !(run->truths[g].ignored >> (a * GFLI_EVAL_T) & 1);
+    /* From the largest max_dets down, what is left of an image falls out. */
+    for (int m = GFLI_EVAL_M - 1; m >= 0; m--) {
+        size_t kept = 0;
+        for (size_t i = 0; i < n; i++)
+            if (outcomes[i].place < e->max_dets[m]) outcomes[kept++] = outcomes[i];
+        n = kept;
+        for (int a = 0; a < GFLI_EVAL_A; a++)
+            gfli_eval_accumulate(run, k, a, m, n, n_truths[a], run->slots[slot].curve);
+    }
+}
+
+/* ---- the twelve numbers ---------------------------------------------------------------------- */
+
+typedef enum gfli_eval_number {
+    GFLI_EVAL_AP,
+    GFLI_EVAL_AP50,
+    GFLI_EVAL_AP75,
+    GFLI_EVAL_AR
+} gfli_eval_number;
+
+static double gfli_eval_mean(const gfl_evaluator *e, int first, int count, gfli_eval_number what,
+                             int a, int m) {
+    double sum = 0, n = 0;
+    for (int k = first; k < first + count; k++) {
+        const gfli_eval_sums *s = &e->sums[k];
+        if (!s->present[a]) continue;
+        n += what == GFLI_EVAL_AP   ? GFLI_EVAL_T * GFLI_EVAL_R
+             : what == GFLI_EVAL_AR ? GFLI_EVAL_T
+                                    : GFLI_EVAL_R;
+        sum += what == GFLI_EVAL_AP     ? s->precision[a][m]
+               : what == GFLI_EVAL_AP50 ? s->precision50[a][m]
+               : what == GFLI_EVAL_AP75 ? s->precision75[a][m]
+                                        : s->recall[a][m];
+    }
+    return n > 0 ? sum / n : -1;
+}
+
+static void gfli_eval_summarise(const gfl_evaluator *e, int first, int count,
+                                gfl_eval_result *out) {
+    const int last = GFLI_EVAL_M - 1;
+    int ap = e->compatible ? -1 : last;
+    for (int m = 0; m < GFLI_EVAL_M; m++)
+        if (e->max_dets[m] == 100) ap = m;
+    out->ap = ap < 0 ? -1 : gfli_eval_mean(e, first, count, GFLI_EVAL_AP, 0, ap);
+    out->ap50 = gfli_eval_mean(e, first, count, GFLI_EVAL_AP50, 0, last);
+    out->ap75 = gfli_eval_mean(e, first, count, GFLI_EVAL_AP75, 0, last);
+    out->ap_small = gfli_eval_mean(e, first, count, GFLI_EVAL_AP, 1, last);
+    out->ap_medium = gfli_eval_mean(e, first, count, GFLI_EVAL_AP, 2, last);
+    out->ap_large = gfli_eval_mean(e, first, count, GFLI_EVAL_AP, 3, last);
+    for (int m = 0; m < GFLI_EVAL_M; m++)
+        out->ar[m] = gfli_eval_mean(e, first, count, GFLI_EVAL_AR, 0, m);
+    out->ar_small = gfli_eval_mean(e, first, count, GFLI_EVAL_AR, 1, last);
+    out->ar_medium = gfli_eval_mean(e, first, count, GFLI_EVAL_AR, 2, last);
+    out->ar_large = gfli_eval_mean(e, first, count, GFLI_EVAL_AR, 3, last);
+}
+
+gfl_status gfli_evaluator_arrays(gfl_evaluator *evaluator, double *precision, double *recall,
+                                 double *scores) {
+    gfli_eval_run run;
+    memset(&run, 0, sizeof run);
+    run.evaluator = evaluator;
+    run.precision = precision;
+    run.recall = recall;
+    run.scores = scores;
+    evaluator->done = false;
+    gfl_status status = gfli_eval_prepare(&run);
+    if (status == GFL_OK) {
+        gfli_parallel_for(evaluator->context, gfli_eval_k(evaluator), gfli_eval_class, &run);
+        gfli_eval_summarise(evaluator, 0, gfli_eval_k(evaluator), &evaluator->result);
+        evaluator->done = true;
+    }
+    gfli_eval_release(&run);
+    return status;
+}
+
+gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out) {
+    if (!evaluator || !out) return GFL_E_ARG;
+    memset(out, 0, sizeof *out);
+    GFLI_TRY(gfli_evaluator_arrays(evaluator, NULL, NULL, NULL));
+    *out = evaluator->result;
+    return GFL_OK;
+}
+
+gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label, gfl_eval_result *out) {
+    if (!evaluator || !out) return GFL_E_ARG;
+    memset(out, 0, sizeof *out);
+    gfl_context *context = evaluator->context;
+    if (!evaluator->done)
+        return gfli_error(context, GFL_E_ARG, "gfl_evaluator_class: call gfl_evaluator_run first");
+    if (evaluator->ignore_classes)
+        return gfli_error(context, GFL_E_ARG,
+                          "the evaluation ignores classes: there is no class %d", label);
+    if (label < 0 || label >= evaluator->dataset->n_classes || evaluator->class_slot[label] < 0)
+        return gfli_error(context, GFL_E_ARG, "class %d is not evaluated", label);
+    gfli_eval_summarise(evaluator, evaluator->class_slot[label], 1, out);
+    return GFL_OK;
+}
+
+/* ---- text ------------------------------------------------------------------------------------ */
+
+/* One line as pycocotools prints it, in any locale. */
+static void gfli_eval_line(char out[128], bool precision, const char *ious, const char *area,
+                           int max_dets, double value) {
+    char number[32];
+    snprintf(number, sizeof number, "%.3f", value);
+    for (char *p = number; *p; p++)
+        if (!strchr("0123456789-", *p)) *p = '.';
+    snprintf(out, 128, " Average %s @[ IoU=%-9s | area=%6s | maxDets=%3d ] = %s\n",
+             precision ? "Precision  (AP)" : "Recall     (AR)", ious, area, max_dets, number);
+}
+
+size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t capacity) {
+    static const char *const areas[GFLI_EVAL_A] = {"all", "small", "medium", "large"};
+    if (out && capacity) out[0] = 0;
+    if (!evaluator || !evaluator->done) return 0;
+    const gfl_eval_result *r = &evaluator->result;
+    const double values[12] = {r->ap,        r->ap50,     r->ap75,      r->ap_small,
+                               r->ap_medium, r->ap_large, r->ar[0],     r->ar[1],
+                               r->ar[2],     r->ar_small, r->ar_medium, r->ar_large};
+    const int *max_dets = evaluator->max_dets, last = max_dets[GFLI_EVAL_M - 1];
+    bool hundred = max_dets[0] == 100 || max_dets[1] == 100 || evaluator->compatible;
+    size_t n = 0;
+    for (int i = 0; i < 12; i++) {
+        char text[128];
+        const char *ious = i == 1 ? "0.50" : i == 2 ? "0.75" : "0.50:0.95";
+        int area = i >= 3 && i < 6 ? i - 2 : i >= 9 ? i - 8 : 0;
+        int dets = i == 0 && hundred ? 100 : i >= 6 && i < 9 ? max_dets[i - 6] : last;
+        gfli_eval_line(text, i < 6, ious, areas[area], dets, values[i]);
+        for (const char *p = text; *p; p++, n++)
+            if (out && n + 1 < capacity) out[n] = *p;
+    }
+    if (out && capacity) out[n < capacity ? n : capacity - 1] = 0;
+    return n;
+}
+
+/* ===============================================================================================
+ * src/eval/results.c - an evaluator's life, and COCO result JSON in and out
+ * ============================================================================================ */
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static gfl_status gfli_eval_sort_ids(gfl_context *context, gfli_id_entry *entries, int n) {
+    gfli_id_entry *scratch;
+    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *scratch, "ids", &scratch));
+    gfli_id_sort(entries, n, scratch);
+    gfli_free(context, scratch);
+    return GFL_OK;
+}
+
+static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *opts) {
+    const int n = e->dataset->n_images;
+    gfl_context *context = e->context;
+    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *e->image_ids, "images", &e->image_ids));
+    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *e->image_rank, "images", &e->image_rank));
+    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *e->rank_image, "images", &e->rank_image));
+    for (int i = 0; i < n; i++) {
+        e->image_ids[i].id = e->dataset->images[i].id;
+        e->image_ids[i].index = i;
+        e->image_rank[i] = opts->images ? -1 : 0;
+    }
+    GFLI_TRY(gfli_eval_sort_ids(context, e->image_ids, n));
+    for (int i = 0; opts->images && i < opts->n_images; i++) {
+        int image = opts->images[i];
+        if (image < 0 || image >= n)
+            return gfli_error(context, GFL_E_ARG, "image %d to evaluate: the data set has %d",
+                              image, n);
+        e->image_rank[image] = 0;
+    }
+    for (int i = 0; i < n; i++) {
+        int image = e->image_ids[i].index;
+        if (e->image_rank[image] < 0) continue;
+        e->rank_image[e->n_ranks] = image;
+        e->image_rank[image] = e->n_ranks++;
+    }
+    return GFL_OK;
+}
+
+/* With classes ignored, the order of the labels as given decides ties inside an image. */
+static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_eval_opts *opts) {
+    const int n = e->dataset->n_classes;
+    gfl_context *context = e->context;
+    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *e->class_ids, "classes", &e->class_ids));
+    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *e->class_slot, "classes", &e->class_slot));
+    for (int i = 0; i < n; i++) {
+        e->class_ids[i].id = e->dataset->class_ids[i];
+        e->class_ids[i].index = i;
+        e->class_slot[i] = opts->labels ? -1 : i;
+    }
+    e->n_slots = opts->labels ? 0 : n;
+    GFLI_TRY(gfli_eval_sort_ids(context, e->class_ids, n));
+    for (int i = 0; opts->labels && i < opts->n_labels; i++) {
+        int label = opts->labels[i];
+        if (label < 0 || label >= n)
+            return gfli_error(context, GFL_E_ARG, "label %d to evaluate: the data set has %d",
+                              label, n);
+        if (e->class_slot[label] < 0) e->class_slot[label] = e->n_slots++;
+    }
+    int slot = 0;
+    for (int i = 0; i < n && !e->ignore_classes; i++)
+        if (e->class_slot[i] >= 0) e->class_slot[i] = slot++;
+    return GFL_OK;
+}
+
+static gfl_status gfli_eval_fill(gfl_evaluator *e, const gfl_eval_opts *opts) {
+    static const int usual[GFLI_EVAL_M] = {1, 10, 100};
+    const int *m = opts->max_dets;
+    bool given = m[0] != 0 || m[1] != 0 || m[2] != 0;
+    if (given && (m[0] < 1 || m[1] < m[0] || m[2] < m[1]))
+        return gfli_error(e->context, GFL_E_ARG,
+                          "max_dets %d, %d, %d: three ascending numbers from 1 are wanted", m[0],
+                          m[1], m[2]);
+    if (opts->n_images < 0 || opts->n_labels < 0)
+        return gfli_error(e->context, GFL_E_ARG, "%d images and %d labels to evaluate",
+                          opts->n_images, opts->n_labels);
+    memcpy(e->max_dets, given ? m : usual, sizeof e->max_dets);
+    e->ignore_classes = opts->ignore_classes != 0;
+    e->compatible = opts->compatible != 0;
+    GFLI_TRY(gfli_eval_take_images(e, opts));
+    GFLI_TRY(gfli_eval_take_classes(e, opts));
+    return gfli_calloc(e->context, (size_t)gfli_eval_k(e), sizeof *e->sums, "classes", &e->sums);
+}
+
+gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
+                                const gfl_eval_opts *opts, gfl_evaluator **out) {
+    if (out) *out = NULL;
+    if (!context || !dataset || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_evaluator_create wants a data set and a place");
+    gfl_eval_opts none;
+    memset(&none, 0, sizeof none);
+    gfl_evaluator *e;
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *e, "an evaluator", &e));
+    e->context = context;
+    e->dataset = dataset;
+    gfl_status status = gfli_eval_fill(e, opts ? opts : &none);
+    if (status != GFL_OK) {
+        gfl_evaluator_destroy(e);
+        return status;
+    }
+    *out = e;
+    return GFL_OK;
+}
+
+void gfl_evaluator_destroy(gfl_evaluator *evaluator) {
+    if (!evaluator) return;
+    gfl_context *context = evaluator->context;
+    gfli_free(context, evaluator->image_ids);
+    gfli_free(context, evaluator->class_ids);
+    gfli_free(context, evaluator->image_rank);
+    gfli_free(context, evaluator->rank_image);
+    gfli_free(context, evaluator->class_slot);
+    gfli_free(context, evaluator->boxes);
+    gfli_free(context, evaluator->sums);
+    gfli_free(context, evaluator);
+}
+
+void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out) {
+    if (evaluator && out) *out = evaluator->notes;
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box) {
+    if (e->n_boxes == (size_t)INT32_MAX)
+        return gfli_error(e->context, GFL_E_DATA, "more than %d results", INT32_MAX);
+    GFLI_TRY(gfli_grow(e->context, &e->boxes, &e->capacity, e->n_boxes + 1, sizeof *e->boxes,
+                       "results"));
+    e->boxes[e->n_boxes++] = *box;
+    return GFL_OK;
+}
+
+gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_detection *detections,
+                             int n) {
+    if (!evaluator || n < 0 || (n > 0 && !detections)) return GFL_E_ARG;
+    gfl_evaluator *e = evaluator;
+    if (image < 0 || image >= e->dataset->n_images)
+        return gfli_error(e->context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
+                          e->dataset->n_images);
+    const size_t before = e->n_boxes;
+    int64_t unknown = 0;
+    e->done = false;
+    for (int i = 0; i < n; i++) {
+        const gfl_detection *d = &detections[i];
+        gfli_eval_box box = {(double)d->x1,
+                             (double)d->y1,
+                             (double)d->x2 - (double)d->x1,
+                             (double)d->y2 - (double)d->y1,
+                             (double)d->score,
+                             image,
+                             d->label};
+        gfl_status status = GFL_OK;
+        bool known = d->label >= 0 && d->label < e->dataset->n_classes;
+        double sum = box.x + box.y + box.w + box.h + box.score;
+        if (!(fabs(sum) <= DBL_MAX))
+            status = gfli_error(e->context, GFL_E_ARG,
+                                "detection %d of image %d is not finite: %g %g %g %g score %g", i,
+                                image, box.x, box.y, box.w, box.h, box.score);
+        else if (known)
+            status = gfli_eval_push(e, &box);
+        unknown += !known;
+        if (status == GFL_OK) continue;
+        e->n_boxes = before;
+        return status;
+    }
+    e->notes.n_results += n;
+    e->notes.n_unknown_classes += unknown;
+    if (unknown)
+        gfli_log(
+            e->context, GFL_LOG_WARNING,
+            "%lld of %d detections of image %d left out: their classes are not in the data set",
+            (long long)unknown, n, image);
+    return GFL_OK;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+typedef struct gfli_eval_reader {
+    gfl_evaluator *evaluator;
+    gfli_json *json;
+    int last_image, last_class; /* where the search would most likely end */
+    gfl_eval_notes notes;
+    char first_image[GFLI_ID_TEXT]; /* the first unknown one */
+} gfli_eval_reader;
+
+/* A number or a text as an id; what it names is found in the entries, or -1.  Results come image by
+ * image, so the last answer is tried first. */
+static int gfli_eval_read_id(gfli_json *j, const char *key, const gfli_id_entry *entries, int n,
+                             int *last, char *text) {
+    gfli_json_kind kind = gfli_json_next(j);
+    gfl_id id = {0, NULL};
+    if (kind == GFLI_JSON_STRING) {
+        id.text = gfli_json_string(j, NULL);
+    } else if (kind != GFLI_JSON_NUMBER || !gfli_json_integer(j, &id.number)) {
+        gfli_json_error(j, GFL_E_FORMAT, "%s is neither a whole number nor a text", key);
+        return -1;
+    }
+    if (*last >= 0 && gfli_id_compare(entries[*last].id, id) == 0) return entries[*last].index;
+    int lo = 0, hi = n;
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2;
+        if (gfli_id_compare(entries[mid].id, id) < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if (lo < n && gfli_id_compare(entries[lo].id, id) == 0) {
+        *last = lo;
+        return entries[lo].index;
+    }
+    if (text && !text[0]) gfli_id_text(id, text);
+    return -1;
+}
+
+static double gfli_eval_read_number(gfli_json *j, gfli_json_kind kind, const char *key) {
+    if (kind != GFLI_JSON_NUMBER) {
+        gfli_json_error(j, GFL_E_FORMAT, "%s is not a number", key);
+        return 0;
+    }
+    double value = gfli_json_number(j);
+    if (!(fabs(value) <= DBL_MAX))
+        gfli_json_error(j, GFL_E_FORMAT, "%s is too large for a number", key);
+    return value;
+}
+
+static void gfli_eval_read_bbox(gfli_json *j, gfli_eval_box *out) {
+    double v[4];
+    int n = 0;
+    gfli_json_kind kind = gfli_json_next(j);
+    bool array = kind == GFLI_JSON_ARRAY;
+    while (array && (kind = gfli_json_next(j)) != GFLI_JSON_END && n < 4)
+        v[n++] = gfli_eval_read_number(j, kind, "bbox");
+    if (!array || n != 4 || kind != GFLI_JSON_END) {
+        gfli_json_error(j, GFL_E_FORMAT, "bbox is not an array of four numbers, x, y, w, h");
+        return;
+    }
+    out->x = v[0];
+    out->y = v[1];
+    out->w = v[2];
+    out->h = v[3];
+}
+
+/* One object of the list, after its brace. */
+static gfl_status gfli_eval_read_result(gfli_eval_reader *r) {
+    static const char *const names[4] = {"image_id", "category_id", "bbox", "score"};
+    gfl_evaluator *e = r->evaluator;
+    gfli_json *j = r->json;
+    gfli_eval_box box;
+    memset(&box, 0, sizeof box);
+    unsigned seen = 0;
+    char unknown[GFLI_ID_TEXT] = "";
+    for (const char *key; (key = gfli_json_key(j)) != NULL;) {
+        int which = 0;
+        while (which < 4 && strcmp(key, names[which]) != 0) which++;
+        seen |= 1u << which;
+        if (which == 0)
+            box.image = gfli_eval_read_id(j, "image_id", e->image_ids, e->dataset->n_images,
+                                          &r->last_image, unknown);
+        else if (which == 1)
+            box.label = gfli_eval_read_id(j, "category_id", e->class_ids, e->dataset->n_classes,
+                                          &r->last_class, NULL);
+        else if (which == 2)
+            gfli_eval_read_bbox(j, &box);
+        else if (which == 3)
+            box.score = gfli_eval_read_number(j, gfli_json_next(j), "score");
+        else
+            gfli_json_skip(j);
+    }
+    GFLI_TRY(gfli_json_status(j));
+    for (int i = 0; i < 4; i++)
+        if (!(seen >> i & 1))
+            return gfli_json_error(j, GFL_E_FORMAT, "a result without %s", names[i]);
+    r->notes.n_results++;
+    if (box.image < 0) {
+        if (e->compatible)
+            return gfli_json_error(
+                j, GFL_E_DATA, "the data set has no image %s; all results are refused", unknown);
+        if (r->notes.n_unknown_images++ == 0) memcpy(r->first_image, unknown, sizeof unknown);
+        return GFL_OK;
+    }
+    if (box.label < 0) {
+        r->notes.n_unknown_classes++;
+        return GFL_OK;
+    }
+    return gfli_eval_push(e, &box);
+}
+
+static gfl_status gfli_eval_read_list(gfli_eval_reader *r) {
+    gfli_json *j = r->json;
+    gfli_json_kind kind = gfli_json_next(j);
+    GFLI_TRY(gfli_json_status(j));
+    if (kind != GFLI_JSON_ARRAY)
+        return gfli_json_error(j, GFL_E_FORMAT, "a file of results is one array of objects");
+    while ((kind = gfli_json_next(j)) != GFLI_JSON_END) {
+        if (kind != GFLI_JSON_OBJECT)
+            return gfli_json_error(j, GFL_E_FORMAT, "a result is not an object");
+        GFLI_TRY(gfli_eval_read_result(r));
+    }
+    gfli_json_next(j); /* nothing may follow */
+    return gfli_json_status(j);
+}
+
+gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
+    if (!evaluator || !path) return GFL_E_ARG;
+    gfl_evaluator *e = evaluator;
+    const size_t before = e->n_boxes;
+    gfli_eval_reader r;
+    memset(&r, 0, sizeof r);
+    r.evaluator = e;
+    r.last_image = r.last_class = -1;
+    e->done = false;
+    GFLI_TRY(gfli_json_open(e->context, path, &r.json));
+    gfl_status status = gfli_eval_read_list(&r);
+    gfli_json_close(r.json);
+    if (status != GFL_OK) {
+        e->n_boxes = before;
+        return status;
+    }
+    e->notes.n_results += r.notes.n_results;
+    e->notes.n_unknown_images += r.notes.n_unknown_images;
+    e->notes.n_unknown_classes += r.notes.n_unknown_classes;
+    if (r.notes.n_unknown_images)
+        gfli_log(e->context, GFL_LOG_WARNING,
+                 "%s: %lld of %lld results left out: the data set has no image %s", path,
+                 (long long)r.notes.n_unknown_images, (long long)r.notes.n_results, r.first_image);
+    if (r.notes.n_unknown_classes)
+        gfli_log(e->context, GFL_LOG_WARNING,
+                 "%s: %lld of %lld results left out: their classes are not in the data set", path,
+                 (long long)r.notes.n_unknown_classes, (long long)r.notes.n_results);
+    return GFL_OK;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_eval_write_id(gfl_context *context, gfli_file *file, const char *before,
+                                     gfl_id id) {
+    if (!id.text) return gfli_file_printf(file, "%s%lld", before, (long long)id.number);
+    size_t size = gfli_json_quote(id.text, NULL, 0) + 1;
+    char *quoted;
+    GFLI_TRY(gfli_alloc(context, size, 1, "an id", &quoted));
+    gfli_json_quote(id.text, quoted, size);
+    gfl_status status = gfli_file_printf(file, "%s%s", before, quoted);
+    gfli_free(context, quoted);
+    return status;
+}
+
+/* Nine digits are enough for a float; a score read from a file may have more. */
+static void gfli_eval_format_score(double score, char out[32]) {
+    if ((double)(float)score != score) {
+        gfli_json_format(score, out);
+        return;
+    }
+    snprintf(out, 32, "%.9g", score);
+    for (char *p = out; *p; p++)
+        if (!strchr("0123456789+-e", *p)) *p = '.'; /* the locale's decimal point */
+}
+
+static gfl_status gfli_eval_write_box(const gfl_evaluator *e, gfli_file *file,
+                                      const gfli_eval_box *box) {
+    char x[32], y[32], w[32], h[32], score[32];
+    gfli_json_format(box->x, x);
+    gfli_json_format(box->y, y);
+    gfli_json_format(box->w, w);
+    gfli_json_format(box->h, h);
+    gfli_eval_format_score(box->score, score);
+    GFLI_TRY(
+        gfli_eval_write_id(e->context, file, "{\"image_id\":", e->dataset->images[box->image].id));
+    GFLI_TRY(gfli_eval_write_id(e->context, file,
+                                ",\"category_id\":", e->dataset->class_ids[box->label]));
+    return gfli_file_printf(file, ",\"bbox\":[%s,%s,%s,%s],\"score\":%s}", x, y, w, h, score);
+}
+
+/* By image as the data set orders them, best score first; equal ones stay as they came, since
+ * ties are decided by place. */
+static gfl_status gfli_eval_write_all(const gfl_evaluator *e, gfli_file *file,
+                                      gfli_eval_item *items, gfli_eval_item *scratch) {
+    for (size_t i = 0; i < e->n_boxes; i++) {
+        items[i].key = gfli_eval_score_key(e->boxes[i].score);
+        items[i].index = (uint32_t)i;
+    }
+    gfli_eval_sort(items, scratch, e->n_boxes);
+    for (size_t i = 0; i < e->n_boxes; i++) items[i].key = (uint64_t)e->boxes[items[i].index].image;
+    gfli_eval_sort(items, scratch, e->n_boxes);
+    GFLI_TRY(gfli_file_printf(file, "["));
+    for (size_t i = 0; i < e->n_boxes; i++) {
+        GFLI_TRY(gfli_file_printf(file, i ? ",\n" : "\n"));
+        GFLI_TRY(gfli_eval_write_box(e, file, &e->boxes[items[i].index]));
+    }
+    return gfli_file_printf(file, "\n]\n");
+}
+
+gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path) {
+    if (!evaluator || !path) return GFL_E_ARG;
+    const gfl_evaluator *e = evaluator;
+    gfli_file file;
+    gfli_eval_item *items = NULL, *scratch = NULL;
+    gfl_status status = gfli_alloc(e->context, e->n_boxes, sizeof *items, "results", &items);
+    if (status == GFL_OK)
+        status = gfli_alloc(e->context, e->n_boxes, sizeof *scratch, "results", &scratch);
+    if (status == GFL_OK) status = gfli_file_create(e->context, path, &file);
+    if (status == GFL_OK) {
+        status = gfli_eval_write_all(e, &file, items, scratch);
+        if (status == GFL_OK)
+            status = gfli_file_commit(&file);
+        else
+            gfli_file_abandon(&file);
+    }
+    gfli_free(e->context, items);
+    gfli_free(e->context, scratch);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/train/sampler.c - the order of images in an epoch
+ * ============================================================================================ */
+
+/* What a stream of random numbers is for; part of every saved training run, so never renumbered. */
+enum { GFLI_DRAW_ORDER = 1, GFLI_DRAW_SCALE = 2, GFLI_DRAW_FLIP = 3 };
+
+/* Fisher and Yates' shuffle of 0..n-1. */
+static void gfli_sampler_shuffle(uint64_t seed, int epoch, int *order, int n) {
+    gfli_rng rng = gfli_rng_make(seed, (uint64_t)epoch, 0, GFLI_DRAW_ORDER);
+    for (int i = 0; i < n; i++) order[i] = i;
+    for (int i = 0; i + 1 < n; i++) {
+        int j = i + gfli_rng_below(&rng, n - i), swap = order[i];
+        order[i] = order[j];
+        order[j] = swap;
+    }
+}
+
+/* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last may be
+ * smaller.  With portrait given, an image goes to the bucket of its kind, a full bucket is a
+ * batch, and what is left in the two at the end is cut into batches together, portraits first.
+ * (Source: MMDetection 3, AspectRatioBatchSampler.)
+ *
+ *   portrait  [n], or NULL: no buckets
+ *   order     [n], written; values 0..n-1
+ *   scratch   [n + 2 * batch]
+ */
+static void gfli_sampler_order(uint64_t seed, int epoch, int n, int batch, const bool *portrait,
+                               int *order, int *scratch) {
+    if (!portrait) {
+        gfli_sampler_shuffle(seed, epoch, order, n);
+        return;
+    }
+    int *shuffled = scratch, *bucket[2], held[2] = {0, 0}, done = 0;
+    bucket[0] = scratch + n; /* portrait */
+    bucket[1] = bucket[0] + batch;
+    gfli_sampler_shuffle(seed, epoch, shuffled, n);
+    for (int i = 0; i < n; i++) {
+        int kind = portrait[shuffled[i]] ? 0 : 1;
+        bucket[kind][held[kind]++] = shuffled[i];
+        if (held[kind] < batch) continue;
+        memcpy(order + done, bucket[kind], (size_t)batch * sizeof *order);
+        done += batch;
+        held[kind] = 0;
+    }
+    memcpy(order + done, bucket[0], (size_t)held[0] * sizeof *order);
+    memcpy(order + done + held[0], bucket[1], (size_t)held[1] * sizeof *order);
+}
+
+/* ===============================================================================================
+ * src/train/loader.c - threads that decode and augment ahead
+ * ============================================================================================ */
+
+/* A ring of batches.  Each sample of a scheduled batch is a task; threads take tasks in order, and
+ * so does the caller's thread while it waits.  What a sample becomes depends on its image, the
+ * epoch and the options alone, so it does not matter who makes it. */
+
+enum { GFLI_LOADER_DEPTH = 3, GFLI_LOADER_MIN_SIDE = 32 };
+
+typedef struct gfli_loader_memory {
+    size_t pixels, boxes, labels; /* capacities of a sample's buffers */
+} gfli_loader_memory;
+
+typedef struct gfli_loader_slot {
+    gfli_batch batch;
+    gfli_loader_memory *memory; /* [opts.batch], as batch.samples */
+    int taken, left;            /* samples handed out; not yet finished */
+    gfl_status status;
+    int failed; /* the first sample that failed */
+    char error[1024];
+} gfli_loader_slot;
+
+typedef struct gfli_loader_worker {
+    gfli_loader *loader;
+    gfl_context *context;
+    gfli_thread thread;
+    uint8_t *scratch;
+    size_t scratch_size;
+} gfli_loader_worker;
+
+struct gfli_loader {
+    gfl_context *context;
+    const gfl_dataset *dataset;
+    gfli_loader_opts opts;
+    int *images; /* [n_images] of the data set that are trained on */
+    bool *portrait;
+    int *order, *order_scratch; /* of order_epoch: places in images */
+    int n_images, n_batches, order_epoch;
+
+    gfli_loader_slot slots[GFLI_LOADER_DEPTH];
+    int depth;
+    uint64_t first, last; /* scheduled batches, counted since the start; slot = number % depth */
+    int epoch, index;     /* of the batch to schedule next */
+    bool holding;         /* the caller has batch `first` */
+
+    gfli_loader_worker *workers; /* [n_threads + 1]: the caller's comes first */
+    int busy;                    /* tasks being worked on */
+    bool stop;
+    pthread_mutex_t mutex;
+    pthread_cond_t work, done;
+};
+
+/* ---- one sample ------------------------------------------------------------------------------ */
+
+static bool gfli_loader_flips(const gfli_loader *l, int epoch, int image) {
+    gfli_rng rng = gfli_rng_make(l->opts.seed, (uint64_t)epoch, (uint64_t)image, GFLI_DRAW_FLIP);
+    return !l->opts.no_flip && gfli_rng_uniform(&rng) < 0.5;
+}
+
+static void gfli_loader_size(const gfli_loader *l, int epoch, const gfl_pixels *pixels,
+                             gfli_sample *s) {
+    int scale_short = l->opts.scale_short, least = l->opts.scale_short_min;
+    gfli_rng rng =
+        gfli_rng_make(l->opts.seed, (uint64_t)epoch, (uint64_t)s->image, GFLI_DRAW_SCALE);
+    if (least > 0) scale_short = least + gfli_rng_below(&rng, scale_short - least + 1);
+    gfli_resized_size(pixels->width, pixels->height, l->opts.scale_long, scale_short, &s->width,
+                      &s->height);
+    s->width = gfli_max(1, s->width);
+    s->height = gfli_max(1, s->height);
+}
+
+/* The boxes to train on, in pixels of the resized and perhaps mirrored image: corners are rounded
+ * to float once, then scaled, clipped and mirrored in float (spec 7.2 to 7.5). */
+static void gfli_loader_boxes(const gfl_image_info *info, const gfl_pixels *pixels,
+                              gfli_sample *s) {
+    float scale_x = (float)((double)s->width / pixels->width);
+    float scale_y = (float)((double)s->height / pixels->height);
+    float w = (float)s->width, h = (float)s->height;
+    s->n_boxes = 0;
+    for (int i = 0; i < info->n_annotations; i++) {
+        const gfl_annotation *a = &info->annotations[i];
+        if (!gfli_annotation_trains(info, a)) continue;
+        float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w) * scale_x;
+        float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h) * scale_y;
+        x1 = fminf(fmaxf(x1, 0), w);
+        x2 = fminf(fmaxf(x2, 0), w);
+        float *b = s->boxes + 4 * (size_t)s->n_boxes;
+        b[0] = s->flip ? w - x2 : x1;
+        b[1] = fminf(fmaxf(y1, 0), h);
+        b[2] = s->flip ? w - x1 : x2;
+        b[3] = fminf(fmaxf(y2, 0), h);
+        s->labels[s->n_boxes++] = a->label;
+    }
+}
+
+/* Annotations that were made for another size, or before the picture was turned upright, would be
+ * trained on in silence otherwise. */
+static gfl_status gfli_loader_check(gfl_context *context, const gfl_image_info *info,
+                                    const gfl_pixels *pixels) {
+    if (info->width == 0 || info->height == 0 ||
+        (info->width == pixels->width && info->height == pixels->height))
+        return GFL_OK;
+    char id[GFLI_ID_TEXT];
+    bool turned = info->width == pixels->height && info->height == pixels->width;
+    return gfli_error(context, GFL_E_DATA,
+                      "image %s, %s: the file has %d x %d pixels%s, its annotations say %d x %d",
+                      gfli_id_text(info->id, id), info->file_name, pixels->width, pixels->height,
+                      turned ? " (after its EXIF orientation)" : "", info->width, info->height);
+}
+
+static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *info,
+                                   const gfl_pixels *pixels, int epoch, gfli_sample *s,
+                                   gfli_loader_memory *m) {
+    const gfli_loader *l = w->loader;
+    gfl_context *context = w->context;
+    GFLI_TRY(gfli_loader_check(context, info, pixels));
+    gfli_loader_size(l, epoch, pixels, s);
+    s->flip = gfli_loader_flips(l, epoch, s->image);
+    size_t n = (size_t)info->n_annotations, n_pixels = (size_t)s->width * (size_t)s->height;
+    GFLI_TRY(gfli_reserve(context, &s->pixels, &m->pixels, 3 * n_pixels, 1, "a training image"));
+    GFLI_TRY(gfli_reserve(context, &s->boxes, &m->boxes, 4 * n, sizeof *s->boxes, "boxes"));
+    GFLI_TRY(gfli_reserve(context, &s->labels, &m->labels, n, sizeof *s->labels, "labels"));
+    gfli_loader_boxes(info, pixels, s);
+    size_t scratch =
+        gfli_cpu.resize_scratch(context, pixels->width, pixels->height, s->width, s->height);
+    GFLI_TRY(gfli_reserve(context, &w->scratch, &w->scratch_size, scratch, 1, "resizing"));
+    gfl_image image;
+    memset(&image, 0, sizeof image);
+    image.pixels = pixels->rgb;
+    image.width = pixels->width;
+    image.height = pixels->height;
+    image.format = GFL_FORMAT_RGB;
+    gfli_cpu.resize(context, &image, l->opts.bgr, s->width, s->height, s->pixels, w->scratch);
+    return GFL_OK;
+}
+
+static gfl_status gfli_loader_sample(gfli_loader_worker *w, gfli_loader_slot *slot, int i) {
+    gfli_sample *s = &slot->batch.samples[i];
+    gfl_image_info info;
+    gfl_pixels pixels;
+    GFLI_TRY(gfl_dataset_get_image(w->loader->dataset, s->image, &info));
+    GFLI_TRY(gfl_dataset_read(w->context, w->loader->dataset, s->image, &pixels));
+    gfl_status status = gfli_loader_fill(w, &info, &pixels, slot->batch.epoch, s, &slot->memory[i]);
+    gfl_pixels_free(w->context, &pixels);
+    return status;
+}
+
+/* ---- scheduling; everything from here to the threads runs with the mutex held ---------------- */
+
+static void gfli_loader_arm(gfli_loader_slot *slot) {
+    slot->taken = 0;
+    slot->left = slot->batch.n;
+    slot->status = GFL_OK;
+    slot->failed = -1;
+}
+
+static void gfli_loader_schedule(gfli_loader *l) {
+    if (l->index >= l->n_batches) {
+        l->index = 0;
+        l->epoch++;
+    }
+    if (l->order_epoch != l->epoch) {
+        gfli_sampler_order(l->opts.seed, l->epoch, l->n_images, l->opts.batch, l->portrait,
+                           l->order, l->order_scratch);
+        l->order_epoch = l->epoch;
+    }
+    gfli_loader_slot *slot = &l->slots[l->last++ % (uint64_t)l->depth];
+    int start = l->index * l->opts.batch;
+    slot->batch.epoch = l->epoch;
+    slot->batch.index = l->index++;
+    slot->batch.n = gfli_min(l->opts.batch, l->n_images - start);
+    for (int i = 0; i < slot->batch.n; i++)
+        slot->batch.samples[i].image = l->images[l->order[start + i]];
+    gfli_loader_arm(slot);
+}
+
+static void gfli_loader_top_up(gfli_loader *l) {
+    while (l->last < l->first + (uint64_t)l->depth) gfli_loader_schedule(l);
+    pthread_cond_broadcast(&l->work);
+}
+
+static gfli_loader_slot *gfli_loader_find(gfli_loader *l) {
+    for (uint64_t i = l->first; i < l->last; i++) {
+        gfli_loader_slot *slot = &l->slots[i % (uint64_t)l->depth];
+        if (slot->taken < slot->batch.n) return slot;
+    }
+    return NULL;
+}
+
+/* Take the slot's next sample and make it, without the mutex meanwhile. */
+static void gfli_loader_work(gfli_loader_worker *w, gfli_loader_slot *slot) {
+    gfli_loader *l = w->loader;
+    int i = slot->taken++;
+    l->busy++;
+    pthread_mutex_unlock(&l->mutex);
+    gfl_status status = gfli_loader_sample(w, slot, i);
+    pthread_mutex_lock(&l->mutex);
+    if (status != GFL_OK && (slot->failed < 0 || i < slot->failed)) {
+        slot->failed = i;
+        slot->status = status;
+        memcpy(slot->error, w->context->error, sizeof slot->error);
+    }
+    slot->left--;
+    l->busy--;
+    if (slot->left == 0 || l->busy == 0) pthread_cond_broadcast(&l->done);
+}
+
+static void *gfli_loader_thread(void *p) {
+    gfli_loader_worker *w = (gfli_loader_worker *)p;
+    gfli_loader *l = w->loader;
+    pthread_mutex_lock(&l->mutex);
+    while (!l->stop) {
+        gfli_loader_slot *slot = gfli_loader_find(l);
+        if (slot)
+            gfli_loader_work(w, slot);
+        else
+            pthread_cond_wait(&l->work, &l->mutex);
+    }
+    pthread_mutex_unlock(&l->mutex);
+    return NULL;
+}
+
+/* ---- the caller's side ----------------------------------------------------------------------- */
+
+int gfli_loader_images(const gfli_loader *loader) {
+    return loader->n_images;
+}
+
+int gfli_loader_batches(const gfli_loader *loader, int epoch) {
+    (void)epoch;
+    return loader->n_batches;
+}
+
+gfl_status gfli_loader_start(gfli_loader *l, int epoch, int index) {
+    if (epoch < 0 || index < 0 || index > l->n_batches)
+        return gfli_error(l->context, GFL_E_ARG,
+                          "there is no batch %d of epoch %d: an epoch has %d", index, epoch,
+                          l->n_batches);
+    pthread_mutex_lock(&l->mutex);
+    l->last = l->first; /* nothing left to take */
+    l->holding = false;
+    while (l->busy > 0) pthread_cond_wait(&l->done, &l->mutex);
+    l->epoch = epoch;
+    l->index = index;
+    gfli_loader_top_up(l);
+    pthread_mutex_unlock(&l->mutex);
+    return GFL_OK;
+}
+
+static void gfli_loader_measure(gfli_batch *batch) {
+    batch->width = batch->height = 0;
+    for (int i = 0; i < batch->n; i++) {
+        batch->width = gfli_max(batch->width, gfli_pad32(batch->samples[i].width));
+        batch->height = gfli_max(batch->height, gfli_pad32(batch->samples[i].height));
+    }
+}
+
+gfl_status gfli_loader_next(gfli_loader *l, const gfli_batch **out) {
+    *out = NULL;
+    pthread_mutex_lock(&l->mutex);
+    if (l->holding) l->first++;
+    l->holding = false;
+    gfli_loader_top_up(l);
+    gfli_loader_slot *slot = &l->slots[l->first % (uint64_t)l->depth];
+    while (slot->left > 0) {
+        if (slot->taken < slot->batch.n)
+            gfli_loader_work(&l->workers[0], slot);
+        else
+            pthread_cond_wait(&l->done, &l->mutex);
+    }
+    gfl_status status = slot->status;
+    if (status == GFL_OK) {
+        l->holding = true;
+        gfli_loader_measure(&slot->batch);
+        *out = &slot->batch;
+    } else {
+        (void)gfli_error(l->context, status, "%s", slot->error);
+        gfli_loader_arm(slot); /* the next call tries again */
+    }
+    pthread_mutex_unlock(&l->mutex);
+    return status;
+}
+
+/* ---- life cycle ------------------------------------------------------------------------------ */
+
+static gfl_status gfli_loader_check_opts(gfl_context *context, const gfli_loader_opts *o) {
+    if (o->batch < 1 || o->batch > 65536)
+        return gfli_error(context, GFL_E_ARG, "a batch of %d images; 1..65536", o->batch);
+    if (o->scale_long < 1 || o->scale_short < 1 || o->scale_long > GFL_MAX_SIDE ||
+        o->scale_short > o->scale_long)
+        return gfli_error(context, GFL_E_ARG, "a scale of %d x %d; the long side first, 1..%d",
+                          o->scale_long, o->scale_short, GFL_MAX_SIDE);
+    if (o->scale_short_min < 0 || o->scale_short_min > o->scale_short)
+        return gfli_error(context, GFL_E_ARG, "short sides from %d to %d", o->scale_short_min,
+                          o->scale_short);
+    if (o->n_threads < 0 || o->n_threads > GFLI_MAX_THREADS)
+        return gfli_error(context, GFL_E_ARG, "%d loader threads; 0..%d", o->n_threads,
+                          GFLI_MAX_THREADS);
+    return GFL_OK;
+}
+
+/* The official recipe leaves out what has no annotation at all, crowds counting as one, and small
+ * pictures; an image whose annotations are all of no use stays, as background. */
+static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image) {
+    if (!l->opts.drop_empty) return true;
+    bool small = image->width > 0 && image->height > 0 &&
+                 gfli_min(image->width, image->height) < GFLI_LOADER_MIN_SIDE;
+    return image->n_annotations > 0 && !small;
+}
+
+static gfl_status gfli_loader_choose(gfli_loader *l) {
+    int n = gfl_dataset_n_images(l->dataset);
+    size_t size = (size_t)n, scratch = size + 2 * (size_t)l->opts.batch;
+    GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->images, "the images", &l->images));
+    GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->order, "the images", &l->order));
+    GFLI_TRY(
+        gfli_alloc(l->context, scratch, sizeof *l->order_scratch, "the images", &l->order_scratch));
+    if (!l->opts.no_grouping)
+        GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->portrait, "the images", &l->portrait));
+    for (int i = 0; i < n; i++) {
+        const gfl_image_info *image = &l->dataset->images[i];
+        if (!gfli_loader_wants(l, image)) continue;
+        if (l->portrait) l->portrait[l->n_images] = image->width < image->height;
+        l->images[l->n_images++] = i;
+    }
+    if (l->n_images == 0)
+        return gfli_error(l->context, GFL_E_DATA, "%s: no image to train on: %d images%s",
+                          l->dataset->name, n, n > 0 ? ", none with an annotation" : "");
+    l->n_batches = gfli_ceil_div(l->n_images, l->opts.batch);
+    l->order_epoch = -1;
+    return GFL_OK;
+}
+
+static gfl_status gfli_loader_prepare_slots(gfli_loader *l) {
+    size_t batch = (size_t)l->opts.batch;
+    l->depth = l->opts.n_threads > 0 ? GFLI_LOADER_DEPTH : 1;
+    for (int i = 0; i < l->depth; i++) {
+        gfli_loader_slot *slot = &l->slots[i];
+        GFLI_TRY(gfli_calloc(l->context, batch, sizeof *slot->batch.samples, "a batch",
+                             &slot->batch.samples));
+        GFLI_TRY(gfli_calloc(l->context, batch, sizeof *slot->memory, "a batch", &slot->memory));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_loader_start_threads(gfli_loader *l) {
+    int n = l->opts.n_threads;
+    gfl_context_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = 1;
+    desc.allocator = l->context->allocator;
+    desc.logger = l->context->logger;
+    desc.portable = l->context->portable;
+    GFLI_TRY(
+        gfli_calloc(l->context, (size_t)n + 1, sizeof *l->workers, "loader threads", &l->workers));
+    for (int i = 0; i <= n; i++) l->workers[i].loader = l;
+    l->workers[0].context = l->context;
+    for (int i = 1; i <= n; i++) {
+        gfli_loader_worker *w = &l->workers[i];
+        gfl_status status = gfl_context_create(&desc, &w->context);
+        if (status != GFL_OK)
+            return gfli_error(l->context, status, "no memory for the context of a loader thread");
+        GFLI_TRY(gfli_thread_start(l->context, &w->thread, gfli_loader_thread, w));
+    }
+    return GFL_OK;
+}
+
+gfl_status gfli_loader_create(gfl_context *context, const gfl_dataset *dataset,
+                              const gfli_loader_opts *opts, gfli_loader **out) {
+    gfli_loader *l;
+    *out = NULL;
+    GFLI_TRY(gfli_loader_check_opts(context, opts));
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *l, "a loader", &l));
+    l->context = context;
+    l->dataset = dataset;
+    l->opts = *opts;
+    pthread_mutex_init(&l->mutex, NULL);
+    pthread_cond_init(&l->work, NULL);
+    pthread_cond_init(&l->done, NULL);
+    gfl_status status = gfli_loader_choose(l);
+    if (status == GFL_OK) status = gfli_loader_prepare_slots(l);
+    if (status == GFL_OK) status = gfli_loader_start_threads(l);
+    if (status != GFL_OK) {
+        gfli_loader_destroy(l);
+        return status;
+    }
+    *out = l;
+    return GFL_OK;
+}
+
+static void gfli_loader_free_slot(gfli_loader *l, gfli_loader_slot *slot) {
+    for (int i = 0; slot->batch.samples && i < l->opts.batch; i++) {
+        gfli_free(l->context, slot->batch.samples[i].pixels);
+        gfli_free(l->context, slot->batch.samples[i].boxes);
+        gfli_free(l->context, slot->batch.samples[i].labels);
+    }
+    gfli_free(l->context, slot->batch.samples);
+    gfli_free(l->context, slot->memory);
+}
+
+void gfli_loader_destroy(gfli_loader *l) {
+    if (!l) return;
+    pthread_mutex_lock(&l->mutex);
+    l->stop = true;
+    pthread_cond_broadcast(&l->work);
+    pthread_mutex_unlock(&l->mutex);
+    for (int i = 0; l->workers && i <= l->opts.n_threads; i++) {
+        gfli_thread_join(&l->workers[i].thread);
+        gfli_free(l->context, l->workers[i].scratch);
+        if (i > 0) gfl_context_destroy(l->workers[i].context);
+    }
+    for (int i = 0; i < GFLI_LOADER_DEPTH; i++) gfli_loader_free_slot(l, &l->slots[i]);
+    pthread_cond_destroy(&l->done);
+    pthread_cond_destroy(&l->work);
+    pthread_mutex_destroy(&l->mutex);
+    gfli_free(l->context, l->workers);
+    gfli_free(l->context, l->images);
+    gfli_free(l->context, l->portrait);
+    gfli_free(l->context, l->order);
+    gfli_free(l->context, l->order_scratch);
+    gfli_free(l->context, l);
+}
+
+/* ===============================================================================================
+ * src/train/backward.c - the backward pass over a plan
+ * ============================================================================================ */
+
+gfl_status gfli_gradients_create(gfl_context *context, const gfl_model *model, int frozen_stages,
+                                 gfli_gradients *out) {
+    memset(out, 0, sizeof *out);
+    GFLI_TRY(gfli_alloc(context, (size_t)model->n_params, sizeof *out->offset, "gradients",
+                        &out->offset));
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        bool trains = !p->is_buffer && p->stage > frozen_stages;
+        out->offset[i] = trains ? out->floats : GFLI_NO_GRADIENT;
+        if (trains) out->floats += (p->count + 15) / 16 * 16;
+    }
+    return GFL_OK;
+}
+
+void gfli_gradients_destroy(gfl_context *context, gfli_gradients *gradients) {
+    gfli_free(context, gradients->offset);
+    memset(gradients, 0, sizeof *gradients);
+}
+
+/* ---- arrangement ----------------------------------------------------------------------------- */
+
+/* Memory that is needed from one moment to another.  Step i runs forward at moment i and backward
+ * at 2 n - i, with the losses at moment n between. */
+typedef struct gfli_piece {
+    size_t floats, offset;
+    int first, last;
+} gfli_piece;
+
+typedef struct gfli_arranger {
+    gfl_context *context;
+    const gfl_model *model;
+    const gfli_train_ops *ops;
+    gfli_plan *plan;
+    gfli_backward *backward;
+    int frozen;
+    gfli_piece *pieces; /* [2 n_slots]: the slots, then gradients */
+    int *grad;          /* [n_slots] the piece of a slot's gradient, -1: none yet */
+    bool *wanted;       /* [n_slots] does the slot have a gradient at all? */
+    int n_pieces;
+} gfli_arranger;
+
+static int gfli_root(const gfli_plan *plan, int slot) {
+    return plan->slots[slot].parent < 0 ? slot : plan->slots[slot].parent;
+}
+
+static void gfli_need_map(gfli_arranger *a, int slot, int moment) {
+    gfli_piece *piece = &a->pieces[gfli_root(a->plan, slot)];
+    if (piece->first < 0 || piece->first > moment) piece->first = moment;
+    if (piece->last < moment) piece->last = moment;
+}
+
+/* What the forward pass reads and writes, and what the backward pass looks at again. */
+static void gfli_find_map_lives(gfli_arranger *a) {
+    const gfli_plan *plan = a->plan;
+    for (int i = 0; i < plan->n_slots; i++) {
+        a->pieces[i].first = a->pieces[i].last = -1;
+        if (plan->slots[i].parent < 0)
+            a->pieces[i].floats = (gfli_map_floats(&plan->slots[i].map) + 15) / 16 * 16;
+    }
+    gfli_need_map(a, plan->input, 0);
+    gfli_need_map(a, plan->cls, plan->n_steps);
+    gfli_need_map(a, plan->reg, plan->n_steps);
+    for (int i = 0; i < plan->n_steps; i++) {
+        const gfli_step *s = &plan->steps[i];
+        int again = 2 * plan->n_steps - i;
+        gfli_need_map(a, s->in, i);
+        gfli_need_map(a, s->out, i);
+        if (s->residual >= 0) gfli_need_map(a, s->residual, i);
+        if (s->stage <= a->frozen) continue;
+        a->wanted[gfli_root(plan, s->out)] = true;
+        if (s->op != GFLI_OP_UPSAMPLE_ADD) gfli_need_map(a, s->in, again);
+        if (s->relu) gfli_need_map(a, s->out, again);
+    }
+}
+
+/* Use the gradient of a slot at a moment; returns whether it was there before. */
+static bool gfli_need_grad(gfli_arranger *a, int slot, int moment) {
+    int root = gfli_root(a->plan, slot);
+    bool there = a->grad[root] >= 0;
+    if (!there) {
+        gfli_piece *piece = &a->pieces[a->n_pieces];
+        a->grad[root] = a->n_pieces++;
+        piece->floats = a->pieces[root].floats;
+        piece->first = moment;
+    }
+    a->pieces[a->grad[root]].last = moment;
+    return there;
+}
+
+/* The gradient of `to` lives on in the memory of the gradient of `from`, which has done its work. */
+static void gfli_take_grad(gfli_arranger *a, int from, int to, int moment) {
+    int piece = a->grad[gfli_root(a->plan, from)];
+    a->grad[gfli_root(a->plan, to)] = piece;
+    a->pieces[piece].last = moment;
+}
+
+static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
+                              int moment) {
+    const gfli_layer *layer = &a->model->layers[s->layer];
+    const gfli_map *x = &a->plan->slots[s->in].map;
+    size_t scratch = a->ops->conv_grad_scratch(a->context, &layer->shape, x);
+    if (scratch > a->backward->scratch_bytes) a->backward->scratch_bytes = scratch;
+    b->dx = a->wanted[gfli_root(a->plan, s->in)];
+    if (b->dx) {
+        b->add = gfli_need_grad(a, s->in, moment);
+        size_t packed = a->ops->conv_grad_packed_size(&layer->shape);
+        if (packed > a->backward->packed_bytes) a->backward->packed_bytes = packed;
+    }
+    int residual = s->residual;
+    if (residual < 0 || !a->wanted[gfli_root(a->plan, residual)]) return;
+    if (a->grad[gfli_root(a->plan, residual)] < 0) {
+        b->residual = GFLI_HANDOVER_TAKE;
+        gfli_take_grad(a, s->out, residual, moment);
+    } else {
+        b->residual = GFLI_HANDOVER_ADD;
+        (void)gfli_need_grad(a, residual, moment);
+    }
+}
+
+/* Play the pass, noting who is first to contribute to a gradient.  A group norm's or a scale's
+ * input is read by nothing else, and its gradient takes the place of the output's; a pyramid is
+ * read whole by later steps than its levels are, so a level's gradient is always added. */
+static void gfli_arrange(gfli_arranger *a) {
+    const gfli_plan *plan = a->plan;
+    (void)gfli_need_grad(a, plan->cls, plan->n_steps);
+    (void)gfli_need_grad(a, plan->reg, plan->n_steps);
+    for (int i = plan->n_steps - 1; i >= 0; i--) {
+        const gfli_step *s = &plan->steps[i];
+        gfli_backward_step *b = &a->backward->steps[i];
+        int moment = 2 * plan->n_steps - i;
+        if (s->stage <= a->frozen) continue;
+        b->runs = true;
+        (void)gfli_need_grad(a, s->out, moment);
+        switch (s->op) {
+        case GFLI_OP_CONV:
+            gfli_arrange_conv(a, s, b, moment);
+            break;
+        case GFLI_OP_MAX_POOL:
+        case GFLI_OP_UPSAMPLE_ADD:
+            b->dx = a->wanted[gfli_root(plan, s->in)];
+            if (b->dx) b->add = gfli_need_grad(a, s->in, moment);
+            break;
+        case GFLI_OP_GROUP_NORM: {
+            size_t scratch = a->ops->group_norm_grad_scratch(a->context, &plan->slots[s->in].map);
+            if (scratch > a->backward->scratch_bytes) a->backward->scratch_bytes = scratch;
+            gfli_take_grad(a, s->out, s->in, moment);
+            break;
+        }
+        case GFLI_OP_LEVEL_SCALE:
+            gfli_take_grad(a, s->out, s->in, moment);
+            break;
+        }
+    }
+}
+
+/* Lowest place for piece `at` among the placed ones, which are kept in the order of their places. */
+static void gfli_place_piece(gfli_piece *pieces, int *placed, int n_placed, int at) {
+    gfli_piece *piece = &pieces[at];
+    size_t offset = 0;
+    for (int k = 0; k < n_placed; k++) {
+        const gfli_piece *other = &pieces[placed[k]];
+        if (piece->first > other->last || other->first > piece->last) continue;
+        if (offset + piece->floats <= other->offset) break;
+        if (other->offset + other->floats > offset) offset = other->offset + other->floats;
+    }
+    piece->offset = offset;
+    int k = n_placed;
+    for (; k > 0 && pieces[placed[k - 1]].offset > offset; k--) placed[k] = placed[k - 1];
+    placed[k] = at;
+}
+
+/* Largest first; equal ones in the order of the pieces. */
+static gfl_status gfli_place_pieces(gfli_arranger *a) {
+    int *order, *placed, n = 0;
+    size_t end = 0;
+    GFLI_TRY(gfli_alloc(a->context, 2 * (size_t)a->n_pieces, sizeof *order, "plan", &order));
+    placed = order + a->n_pieces;
+    for (int i = 0; i < a->n_pieces; i++) {
+        if (a->pieces[i].floats == 0) continue; /* a view */
+        int k = n++;
+        for (; k > 0 && a->pieces[order[k - 1]].floats < a->pieces[i].floats; k--)
+            order[k] = order[k - 1];
+        order[k] = i;
+    }
+    for (int i = 0; i < n; i++) {
+        const gfli_piece *piece = &a->pieces[order[i]];
+        gfli_place_piece(a->pieces, placed, i, order[i]);
+        if (piece->offset + piece->floats > end) end = piece->offset + piece->floats;
+    }
+    gfli_free(a->context, order);
+    a->plan->workspace_floats = end;
+    for (int i = 0; i < a->plan->n_slots; i++) {
+        int grad = a->grad[gfli_root(a->plan, i)];
+        if (a->plan->slots[i].parent < 0) a->plan->slots[i].offset = a->pieces[i].offset;
+        a->backward->offset[i] = grad < 0 ? GFLI_NO_GRADIENT : a->pieces[grad].offset;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_backward_alloc(gfli_arranger *a) {
+    size_t n_slots = (size_t)a->plan->n_slots, n_steps = (size_t)a->plan->n_steps;
+    gfli_backward *b = a->backward;
+    GFLI_TRY(gfli_calloc(a->context, n_steps, sizeof *b->steps, "backward pass", &b->steps));
+    GFLI_TRY(gfli_calloc(a->context, n_slots, sizeof *b->grads, "backward pass", &b->grads));
+    GFLI_TRY(gfli_calloc(a->context, n_slots, sizeof *b->offset, "backward pass", &b->offset));
+    GFLI_TRY(gfli_calloc(a->context, n_slots, sizeof *a->wanted, "backward pass", &a->wanted));
+    GFLI_TRY(gfli_alloc(a->context, n_slots, sizeof *a->grad, "backward pass", &a->grad));
+    return gfli_calloc(a->context, 2 * n_slots, sizeof *a->pieces, "backward pass", &a->pieces);
+}
+
+gfl_status gfli_backward_create(gfl_context *context, const gfl_model *model,
+                                const gfli_train_ops *ops, gfli_plan *plan, int frozen_stages,
+                                gfli_backward *out) {
+    gfli_arranger a;
+    memset(&a, 0, sizeof a);
+    memset(out, 0, sizeof *out);
+    a.context = context;
+    a.model = model;
+    a.ops = ops;
+    a.plan = plan;
+    a.backward = out;
+    a.frozen = frozen_stages;
+    a.n_pieces = plan->n_slots;
+    out->scratch_bytes = plan->scratch_bytes;
+    gfl_status status = gfli_backward_alloc(&a);
+    if (status == GFL_OK) {
+        for (int i = 0; i < plan->n_slots; i++) a.grad[i] = -1;
+        gfli_find_map_lives(&a);
+        gfli_arrange(&a);
+        status = gfli_place_pieces(&a);
+    }
+    gfli_free(context, a.pieces);
+    gfli_free(context, a.grad);
+    gfli_free(context, a.wanted);
+    if (status != GFL_OK) gfli_backward_destroy(context, out);
+    return status;
+}
+
+void gfli_backward_destroy(gfl_context *context, gfli_backward *backward) {
+    gfli_free(context, backward->steps);
+    gfli_free(context, backward->grads);
+    gfli_free(context, backward->offset);
+    memset(backward, 0, sizeof *backward);
+}
+
+void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, float *workspace) {
+    for (int i = 0; i < plan->n_slots; i++) {
+        const gfli_slot *slot = &plan->slots[i];
+        if (backward->offset[i] == GFLI_NO_GRADIENT) continue;
+        backward->grads[i] = slot->map;
+        if (slot->parent < 0)
+            backward->grads[i].data = workspace + backward->offset[i];
+        else /* a view comes after its parent */
+            backward->grads[i] = gfli_map_level(&backward->grads[slot->parent], slot->level);
+    }
+}
+
+/* ---- the pass -------------------------------------------------------------------------------- */
+
+static float *gfli_gradient_of(const gfli_pass *pass, int param) {
+    return param < 0 ? NULL : pass->gradients + pass->layout->offset[param];
+}
+
+typedef struct gfli_unfold_task {
+    const gfli_layer *layer;
+    const gfli_param *params;
+    size_t row; /* weights of one output channel */
+    float *dweight, *dgamma;
+    const float *dbeta;
+} gfli_unfold_task;
+
+enum { GFLI_UNFOLD_CHANNELS = 16 };
+
+/* The convolution ran with W' = a W and b' = beta - a mean, a = gamma r, r = 1 / sqrt(var + eps):
+ * dW = a dW', dgamma = r (sum of W dW' - mean db'), dbeta = db'. */
+static void gfli_unfold_channels(void *arg, int task, int slot) {
+    const gfli_unfold_task *t = (const gfli_unfold_task *)arg;
+    const gfli_layer *layer = t->layer;
+    (void)slot;
+    int end = gfli_min((task + 1) * GFLI_UNFOLD_CHANNELS, layer->shape.out_c);
+    for (int o = task * GFLI_UNFOLD_CHANNELS; o < end; o++) {
+        const float *w = t->params[layer->weight].data + (size_t)o * t->row;
+        float *dw = t->dweight + (size_t)o * t->row;
+        double sum = 0, mean = (double)t->params[layer->bn_mean].data[o];
+        for (size_t i = 0; i < t->row; i++) {
+            sum += (double)w[i] * (double)dw[i];
+            dw[i] *= layer->folded_scale[o];
+        }
+        double var = (double)t->params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
+        t->dgamma[o] = (float)((sum - mean * (double)t->dbeta[o]) / sqrt(var));
+    }
+}
+
+static void gfli_unfold(const gfli_pass *pass, const gfli_layer *layer) {
+    gfli_unfold_task t;
+    t.layer = layer;
+    t.params = pass->model->params;
+    t.row = gfli_conv_weights(&layer->shape) / (size_t)layer->shape.out_c;
+    t.dweight = gfli_gradient_of(pass, layer->weight);
+    t.dgamma = gfli_gradient_of(pass, layer->bn_gamma);
+    t.dbeta = gfli_gradient_of(pass, layer->bn_beta);
+    gfli_parallel_for(pass->context, gfli_ceil_div(layer->shape.out_c, GFLI_UNFOLD_CHANNELS),
+                      gfli_unfold_channels, &t);
+}
+
+static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
+                               const gfli_backward_step *b) {
+    const gfli_train_ops *ops = pass->ops;
+    const gfli_layer *layer = &pass->model->layers[s->layer];
+    const gfli_map *grads = pass->backward->grads, *dy = &grads[s->out];
+    if (s->relu) ops->relu_grad(pass->context, &pass->plan->slots[s->out].map, dy);
+    int bias = layer->bn_beta >= 0 ? layer->bn_beta : layer->bias;
+    ops->conv_grad_weight(pass->context, &layer->shape, &pass->plan->slots[s->in].map, dy,
+                          gfli_gradient_of(pass, layer->weight), gfli_gradient_of(pass, bias),
+                          pass->scratch);
+    if (layer->bn_gamma >= 0) gfli_unfold(pass, layer);
+    if (b->residual == GFLI_HANDOVER_ADD) ops->add(pass->context, dy, true, &grads[s->residual]);
+    if (!b->dx) return;
+    ops->conv_grad_pack(pass->context, &layer->shape, pass->model->params[layer->weight].data,
+                        layer->folded_scale, pass->packed);
+    ops->conv_grad_input(pass->context, &layer->shape, pass->packed, dy, b->add, &grads[s->in],
+                         pass->scratch);
+}
+
+static void gfli_backward_scale(const gfli_pass *pass, const gfli_step *s) {
+    const gfli_map *grads = pass->backward->grads;
+    float dscale[GFL_LEVELS];
+    pass->ops->level_scale_grad(pass->context, &pass->plan->slots[s->in].map, pass->model->scales,
+                                &grads[s->out], &grads[s->in], dscale);
+    for (int l = 0; l < GFL_LEVELS; l++) *gfli_gradient_of(pass, s->scale + l) = dscale[l];
+}
+
+void gfli_backward_run(const gfli_pass *pass) {
+    const gfli_train_ops *ops = pass->ops;
+    const gfli_slot *slots = pass->plan->slots;
+    const gfli_map *grads = pass->backward->grads;
+    for (int i = pass->plan->n_steps - 1; i >= 0; i--) {
+        const gfli_step *s = &pass->plan->steps[i];
+        const gfli_backward_step *b = &pass->backward->steps[i];
+        if (!b->runs) continue;
+        switch (s->op) {
+        case GFLI_OP_CONV:
+            gfli_backward_conv(pass, s, b);
+            break;
+        case GFLI_OP_MAX_POOL:
+            if (b->dx)
+                ops->max_pool_grad(pass->context, &slots[s->in].map, &grads[s->out], b->add,
+                                   &grads[s->in]);
+            break;
+        case GFLI_OP_UPSAMPLE_ADD:
+            if (b->dx) ops->upsample_grad(pass->context, &grads[s->out], b->add, &grads[s->in]);
+            break;
+        case GFLI_OP_GROUP_NORM:
+            ops->group_norm_grad(pass->context, &slots[s->in].map, &slots[s->out].map,
+                                 GFLI_GN_GROUPS, pass->model->params[s->gamma].data,
+                                 pass->stats + s->stats, &grads[s->out], &grads[s->in],
+                                 gfli_gradient_of(pass, s->gamma), gfli_gradient_of(pass, s->beta),
+                                 pass->scratch);
+            break;
+        case GFLI_OP_LEVEL_SCALE:
+            gfli_backward_scale(pass, s);
+            break;
+        }
+    }
+}
+
+/* ===============================================================================================
+ * src/train/learner.c - gradients of one batch, and the update
+ * ============================================================================================ */
+
+gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int frozen_stages,
+                               gfli_learner *out) {
+    memset(out, 0, sizeof *out);
+    out->context = context;
+    out->model = model;
+    out->ops = &gfli_cpu_train;
+    out->frozen_stages = frozen_stages;
+    gfl_status status = gfli_gradients_create(context, model, frozen_stages, &out->layout);
+    size_t n = out->layout.floats;
+    if (status == GFL_OK) /* cleared: the gaps between parameters count in the norm */
+        status = gfli_calloc(context, n, sizeof(float), "gradients", &out->gradients);
+    if (status == GFL_OK)
+        status = gfli_calloc(context, n, sizeof(float), "momentum", &out->momentum);
+    if (status != GFL_OK) gfli_learner_destroy(out);
+    return status;
+}
+
+static void gfli_train_plan_free(gfli_learner *learner, gfli_train_plan *plan) {
+    gfli_backward_destroy(learner->context, &plan->backward);
+    gfli_plan_destroy(learner->context, &plan->plan);
+    memset(plan, 0, sizeof *plan);
+}
+
+void gfli_learner_destroy(gfli_learner *learner) {
+    gfl_context *context = learner->context;
+    if (!context) return;
+    for (int i = 0; i < GFLI_TRAIN_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
+    gfli_gradients_destroy(context, &learner->layout);
+    gfli_free(context, learner->gradients);
+    gfli_free(context, learner->momentum);
+    gfli_free(context, learner->total);
+    gfli_free(context, learner->workspace);
+    gfli_free(context, learner->stats);
+    gfli_free(context, learner->scratch);
+    gfli_free(context, learner->packed);
+    gfli_free(context, learner->gt);
+    gfli_free(context, learner->n_pos);
+    memset(learner, 0, sizeof *learner);
+}
+
+gfl_status gfli_learner_sync(gfli_learner *learner) {
+    if (!learner->stale) return GFL_OK;
+    GFLI_TRY(gfli_model_pack(learner->model, learner->frozen_stages + 1));
+    learner->stale = false;
+    return GFL_OK;
+}
+
+/* ---- one batch ------------------------------------------------------------------------------- */
+
+static gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int width,
+                                         gfli_train_plan *out) {
+    GFLI_TRY(
+        gfli_plan_create(learner->context, learner->model, n, height, width, true, &out->plan));
+    gfl_status status = gfli_backward_create(learner->context, learner->model, learner->ops,
+                                             &out->plan, learner->frozen_stages, &out->backward);
+    if (status != GFL_OK) gfli_train_plan_free(learner, out);
+    return status;
+}
+
+/* The plan of a batch shape: kept ones are tried first, the least recently used makes room. */
+static gfl_status gfli_learner_plan(gfli_learner *learner, int n, int height, int width) {
+    gfli_train_plan *oldest = &learner->plans[0];
+    learner->current = NULL;
+    for (int i = 0; i < GFLI_TRAIN_PLANS; i++) {
+        gfli_train_plan *p = &learner->plans[i];
+        if (p->plan.batch == n && p->plan.height == height && p->plan.width == width)
+            learner->current = p;
+        if (p->used < oldest->used) oldest = p;
+    }
+    if (!learner->current) {
+        gfli_train_plan_free(learner, oldest);
+        GFLI_TRY(gfli_train_plan_create(learner, n, height, width, oldest));
+        learner->current = oldest;
+    }
+    learner->current->used = ++learner->clock;
+    return GFL_OK;
+}
+
+static gfl_status gfli_learner_reserve(gfli_learner *l) {
+    gfl_context *context = l->context;
+    const gfli_train_plan *p = l->current;
+    GFLI_TRY(gfli_reserve(context, &l->workspace, &l->workspace_size, p->plan.workspace_floats,
+                          sizeof(float), "maps of a training step"));
+    GFLI_TRY(gfli_reserve(context, &l->stats, &l->stats_size, p->plan.stats_floats, sizeof(float),
+                          "statistics"));
+    GFLI_TRY(gfli_reserve(context, &l->packed, &l->packed_size, p->backward.packed_bytes, 1,
+                          "packed weights"));
+    return gfli_reserve(context, &l->scratch, &l->scratch_size, p->backward.scratch_bytes, 1,
+                        "scratch of a training step");
+}
+
+gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width,
+                              gfli_map *input) {
+    GFLI_TRY(gfli_learner_sync(learner));
+    GFLI_TRY(gfli_learner_plan(learner, n, height, width));
+    gfl_status status = gfli_learner_reserve(learner);
+    gfli_train_plan *p = learner->current;
+    if (status != GFL_OK) {
+        learner->current = NULL;
+        return status;
+    }
+    gfli_plan_bind(&p->plan, learner->workspace);
+    gfli_backward_bind(&p->plan, &p->backward, learner->workspace);
+    *input = p->plan.slots[p->plan.input].map;
+    return GFL_OK;
+}
+
+static void gfli_learner_loss_opts(const gfli_learner *learner, gfli_loss_opts *out) {
+    out->n_classes = learner->model->arch.n_classes;
+    out->n_bins = learner->model->arch.reg_max + 1;
+    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
+    out->avg_pos = out->weight_sum = -1;
+}
+
+/* Targets and losses, with the gradients of the two outputs. */
+static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths, gfli_losses *out) {
+    const gfli_plan *plan = &l->current->plan;
+    const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
+    const gfli_map *grads = l->current->backward.grads;
+    gfli_loss_opts opts;
+    gfli_assignment assigned;
+    int most = 0;
+    gfli_learner_loss_opts(l, &opts);
+    for (int i = 0; i < plan->batch; i++) most = gfli_max(most, truths[i].n);
+    size_t scratch = l->ops->losses_scratch(l->context, cls, &opts);
+    size_t assign = l->ops->assign_scratch(l->context, cls, most);
+    if (assign > scratch) scratch = assign;
+    GFLI_TRY(gfli_reserve(l->context, &l->scratch, &l->scratch_size, scratch, 1, "scratch"));
+    GFLI_TRY(gfli_reserve(l->context, &l->gt, &l->gt_size, gfli_points(cls), sizeof *l->gt,
+                          "assignment"));
+    GFLI_TRY(gfli_reserve(l->context, &l->n_pos, &l->n_pos_size, (size_t)plan->batch,
+                          sizeof *l->n_pos, "assignment"));
+    assigned.gt = l->gt;
+    assigned.n_pos = l->n_pos;
+    l->ops->assign(l->context, cls, opts.stride, truths, &assigned, l->scratch);
+    l->ops->losses(l->context, cls, reg, truths, &assigned, &opts, &grads[plan->cls],
+                   &grads[plan->reg], out, l->scratch);
+    double sum = 0;
+    for (int i = 0; i < GFL_LEVELS; i++) sum += out->cls[i] + out->bbox[i] + out->dfl[i];
+    if (!isfinite(sum))
+        return gfli_error(l->context, GFL_E_NONFINITE, "the loss is not finite: %g", sum);
+    return GFL_OK;
+}
+
+gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths, gfli_losses *out) {
+    gfli_train_plan *p = learner->current;
+    memset(out, 0, sizeof *out);
+    gfli_plan_forward(learner->context, learner->model, &p->plan, learner->stats, learner->scratch);
+    GFLI_TRY(gfli_learner_losses(learner, truths, out));
+    gfli_pass pass;
+    pass.context = learner->context;
+    pass.model = learner->model;
+    pass.ops = learner->ops;
+    pass.plan = &p->plan;
+    pass.backward = &p->backward;
+    pass.layout = &learner->layout;
+    pass.gradients = learner->gradients;
+    pass.stats = learner->stats;
+    pass.packed = learner->packed;
+    pass.scratch = learner->scratch;
+    gfli_backward_run(&pass);
+    return GFL_OK;
+}
+
+const float *gfli_train_gradient(const gfli_learner *learner, int i) {
+    size_t offset = learner->layout.offset[i];
+    return offset == GFLI_NO_GRADIENT ? NULL : learner->gradients + offset;
+}
+
+/* ---- the update ------------------------------------------------------------------------------ */
+
+gfl_status gfli_learner_accumulate(gfli_learner *learner) {
+    size_t n = learner->layout.floats;
+    if (!learner->total)
+        GFLI_TRY(
+            gfli_alloc(learner->context, n, sizeof(float), "sum of gradients", &learner->total));
+    if (learner->n_batches == 0)
+        memcpy(learner->total, learner->gradients, n * sizeof(float));
+    else
+        for (size_t i = 0; i < n; i++) learner->total[i] += learner->gradients[i];
+    learner->n_batches++;
+    return GFL_OK;
+}
+
+void gfli_learner_forget(gfli_learner *learner) {
+    learner->n_batches = 0;
+}
+
+gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm) {
+    const float *gradients = learner->n_batches > 0 ? learner->total : learner->gradients;
+    double share = learner->n_batches > 0 ? 1.0 / learner->n_batches : 1;
+    *norm = share *
+            sqrt(learner->ops->sum_squares(learner->context, gradients, learner->layout.floats));
+    learner->n_batches = 0;
+    if (!isfinite(*norm))
+        return gfli_error(learner->context, GFL_E_NONFINITE, "the gradients are not finite");
+    if (opts->clip > 0 && *norm > opts->clip) share *= opts->clip / (*norm + 1e-6);
+    for (int i = 0; i < learner->model->n_params; i++) {
+        const gfli_param *p = &learner->model->params[i];
+        size_t offset = learner->layout.offset[i];
+        if (offset == GFLI_NO_GRADIENT) continue;
+        learner->ops->sgd(learner->context, p->data, learner->momentum + offset, gradients + offset,
+                          p->count, opts->lr, opts->momentum, opts->decay, share,
+                          learner->updates == 0);
+    }
+    learner->updates++;
+    learner->stale = true;
+    return GFL_OK;
+}
+
+/* ===============================================================================================
+ * src/train/schedule.c - a description made whole, and the learning rate of a step
+ * ============================================================================================ */
+
+/* Spec 8.2, MMDetection 3: warm-up from a thousandth of the rate, a tenth from each milestone on. */
+double gfli_train_rate(const gfl_train_desc *desc, int steps_per_epoch, int64_t step) {
+    double rate = desc->lr;
+    int64_t epoch = step / steps_per_epoch;
+    if (desc->warmup > 1 && step < desc->warmup - 1)
+        rate *= 0.001 + 0.999 * (double)step / (desc->warmup - 1);
+    for (int i = 0; i < desc->n_milestones; i++)
+        if (epoch >= desc->milestones[i]) rate *= 0.1;
+    return rate;
+}
+
+/* The recipe drops the rate after 8 and 11 of 12 epochs; of very few epochs never before one. */
+static void gfli_default_milestones(gfl_train_desc *d) {
+    int first = gfli_max(1, (int)((int64_t)d->epochs * 8 / 12));
+    int second = gfli_max(1, (int)((int64_t)d->epochs * 11 / 12));
+    d->milestones[0] = first;
+    d->n_milestones = 1;
+    if (second > first) d->milestones[d->n_milestones++] = second;
+}
+
+static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_train_desc *d) {
+    if (d->n_milestones < -1 || d->n_milestones > GFL_MAX_MILESTONES)
+        return gfli_error(context, GFL_E_ARG, "n_milestones is %d; 1..%d, 0 for the default, -1",
+                          d->n_milestones, GFL_MAX_MILESTONES);
+    if (d->n_milestones == 0)
+        while (d->n_milestones < GFL_MAX_MILESTONES && d->milestones[d->n_milestones] != 0)
+            d->n_milestones++;
+    if (d->n_milestones == 0) gfli_default_milestones(d);
+    for (int i = gfli_max(d->n_milestones, 0); i < GFL_MAX_MILESTONES; i++) d->milestones[i] = 0;
+    for (int i = 0; i < d->n_milestones; i++) {
+        int before = i > 0 ? d->milestones[i - 1] : 0;
+        if (d->milestones[i] <= before)
+            return gfli_error(context, GFL_E_ARG,
+                              "milestone %d is epoch %d; they must ascend, from 1", i,
+                              d->milestones[i]);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_resolve_scale(gfl_context *context, const gfl_model *model,
+                                     gfl_train_desc *d) {
+    if ((d->scale_long == 0) != (d->scale_short == 0))
+        return gfli_error(context, GFL_E_ARG,
+                          "scale_long is %d and scale_short %d; set both or none", d->scale_long,
+                          d->scale_short);
+    if (d->scale_long == 0) {
+        d->scale_long = model->preprocess.scale_long;
+        d->scale_short = model->preprocess.scale_short;
+    }
+    if (d->scale_short < 1 || d->scale_short > d->scale_long || d->scale_long > GFL_MAX_SIDE)
+        return gfli_error(context, GFL_E_ARG, "a scale of %d x %d; the long side first, 1..%d",
+                          d->scale_long, d->scale_short, GFL_MAX_SIDE);
+    if (d->scale_short_min < 0 || d->scale_short_min > d->scale_short)
+        return gfli_error(context, GFL_E_ARG, "scale_short_min is %d; 0..%d (scale_short)",
+                          d->scale_short_min, d->scale_short);
+    return GFL_OK;
+}
+
+/* A negative "none" stays negative, so that a resolved description means the same once more. */
+static double gfli_resolve_real(double value, double otherwise) {
+    return value == 0 ? otherwise : value < 0 ? -1 : value;
+}
+
+static gfl_status gfli_resolve_rates(gfl_context *context, gfl_train_desc *d) {
+    if (!isfinite(d->lr) || !isfinite(d->momentum) || !isfinite(d->weight_decay) ||
+        !isfinite(d->clip_norm))
+        return gfli_error(context, GFL_E_ARG,
+                          "lr, momentum, weight_decay and clip_norm must be finite");
+    if (d->lr == 0) d->lr = 0.01 * d->batch * d->accumulate / 16;
+    d->momentum = gfli_resolve_real(d->momentum, 0.9);
+    d->weight_decay = gfli_resolve_real(d->weight_decay, 0.0001);
+    if (d->lr < 0 || d->momentum >= 1 || d->clip_norm < 0)
+        return gfli_error(context, GFL_E_ARG,
+                          "lr %g, momentum %g, clip_norm %g; lr and clip_norm must not be "
+                          "negative, momentum be under 1",
+                          d->lr, d->momentum, d->clip_norm);
+    return GFL_OK;
+}
+
+gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
+                              const gfl_train_desc *in, gfl_train_desc *out) {
+    gfl_train_desc *d = out;
+    *d = *in;
+    if (d->batch == 0) d->batch = 16;
+    if (d->accumulate == 0) d->accumulate = 1;
+    if (d->epochs == 0) d->epochs = 12;
+    if (d->warmup == 0) d->warmup = 500;
+    if (d->warmup < 0) d->warmup = -1;
+    if (d->loaders == 0) d->loaders = 2;
+    if (d->batch < 1 || d->batch > 65536 || d->accumulate < 1 || d->accumulate > 65536)
+        return gfli_error(context, GFL_E_ARG, "batch is %d and accumulate %d; 1..65536", d->batch,
+                          d->accumulate);
+    if (d->epochs < 1) return gfli_error(context, GFL_E_ARG, "epochs is %d; 1 or more", d->epochs);
+    if (d->frozen_stages < -1 || d->frozen_stages > 4)
+        return gfli_error(context, GFL_E_ARG, "frozen_stages is %d; -1..4", d->frozen_stages);
+    if (d->loaders < -1 || d->loaders > GFLI_MAX_THREADS)
+        return gfli_error(context, GFL_E_ARG,
+                          "loaders is %d; 1..%d, 0 for the default, -1 for none", d->loaders,
+                          GFLI_MAX_THREADS);
+    GFLI_TRY(gfli_resolve_rates(context, d));
+    GFLI_TRY(gfli_resolve_milestones(context, d));
+    return gfli_resolve_scale(context, model, d);
+}
+
+/* ===============================================================================================
+ * src/train/trainer.c - gfl_trainer: batches in, updates out
+ * ============================================================================================ */
+
+/* ---- creation -------------------------------------------------------------------------------- */
+
+/* Labels are indices, so the model's classes must be the data's, unless it was made without. */
+static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *model,
+                                     const gfl_dataset *dataset) {
+    int n = gfl_dataset_n_classes(dataset);
+    const gfl_class *classes = gfl_dataset_classes(dataset);
+    bool named = false;
+    if (n != model->arch.n_classes)
+        return gfli_error(context, GFL_E_MISMATCH,
+                          "the model has %d classes, the data set %d; create the model with "
+                          "gfl_dataset_classes",
+                          model->arch.n_classes, n);
+    for (int i = 0; i < n && !named; i++) {
+        char fallback[32];
+        snprintf(fallback, sizeof fallback, "class %d", i);
+        named = strcmp(model->classes[i].name, fallback) != 0;
+    }
+    for (int i = 0; i < n && named; i++)
+        if (strcmp(model->classes[i].name, classes[i].name) != 0)
+            return gfli_error(context, GFL_E_MISMATCH,
+                              "class %d is \"%s\" in the model and \"%s\" in the data set; create "
+                              "the model with gfl_dataset_classes",
+                              i, model->classes[i].name, classes[i].name);
+    return GFL_OK;
+}
+
+/* The padded size that holds every image of the set.  A batch of what is left at an epoch's end
+ * may have both portraits and landscapes. */
+static void gfli_largest_size(const gfl_trainer *trainer, int *height, int *width) {
+    const gfl_train_desc *d = &trainer->plan.desc;
+    *height = *width = 32;
+    for (int i = 0; i < gfl_dataset_n_images(trainer->dataset); i++) {
+        gfl_image_info info;
+        int w = d->scale_long, h = d->scale_long;
+        if (gfl_dataset_get_image(trainer->dataset, i, &info) != GFL_OK) continue;
+        if (info.width > 0 && info.height > 0)
+            gfli_resized_size(info.width, info.height, d->scale_long, d->scale_short, &w, &h);
+        *width = gfli_max(*width, gfli_pad32(w));
+        *height = gfli_max(*height, gfli_pad32(h));
+    }
+}
+
+static gfl_status gfli_measure_training(gfl_trainer *trainer) {
+    gfl_train_plan *plan = &trainer->plan;
+    gfli_train_plan largest;
+    int height, width;
+    memset(&largest, 0, sizeof largest);
+    gfli_largest_size(trainer, &height, &width);
+    int batch = gfli_min(plan->desc.batch, plan->n_images);
+    GFLI_TRY(gfli_train_plan_create(&trainer->learner, batch, height, width, &largest));
+    plan->workspace_bytes =
+        (largest.plan.workspace_floats + largest.plan.stats_floats) * sizeof(float) +
+        largest.backward.scratch_bytes + largest.backward.packed_bytes;
+    plan->workspace_bytes +=
+        (plan->desc.accumulate > 1 ? 3 : 2) * trainer->learner.layout.floats * sizeof(float);
+    gfli_train_plan_free(&trainer->learner, &largest);
+    return GFL_OK;
+}
+
+static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
+    const gfl_train_desc *d = &trainer->plan.desc;
+    gfli_loader_opts opts;
+    memset(&opts, 0, sizeof opts);
+    opts.batch = d->batch;
+    opts.seed = d->seed;
+    opts.scale_long = d->scale_long;
+    opts.scale_short = d->scale_short;
+    opts.scale_short_min = d->scale_short_min;
+    opts.bgr = trainer->model->preprocess.bgr != 0;
+    opts.no_flip = d->no_flip != 0;
+    opts.drop_empty = d->drop_empty != 0;
+    opts.no_grouping = d->no_grouping != 0;
+    opts.n_threads = gfli_max(d->loaders, 0);
+    GFLI_TRY(gfli_loader_create(trainer->context, trainer->dataset, &opts, &trainer->loader));
+    gfl_train_plan *plan = &trainer->plan;
+    plan->n_images = gfli_loader_images(trainer->loader);
+    plan->n_dropped_images = gfl_dataset_n_images(trainer->dataset) - plan->n_images;
+    plan->steps_per_epoch = gfli_ceil_div(gfli_loader_batches(trainer->loader, 0), d->accumulate);
+    plan->n_steps = (int64_t)plan->steps_per_epoch * d->epochs;
+    return GFL_OK;
+}
+
+static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *desc) {
+    gfl_context *context = trainer->context;
+    const gfl_train_desc *d = &trainer->plan.desc;
+    GFLI_TRY(gfli_train_resolve(context, trainer->model, desc, &trainer->plan.desc));
+    GFLI_TRY(gfli_check_classes(context, trainer->model, trainer->dataset));
+    GFLI_TRY(gfli_alloc(context, (size_t)d->batch * (size_t)d->accumulate, sizeof(int), "batch",
+                        &trainer->images));
+    GFLI_TRY(
+        gfli_alloc(context, (size_t)d->batch, sizeof *trainer->truths, "batch", &trainer->truths));
+    GFLI_TRY(gfli_learner_create(context, trainer->model, d->frozen_stages, &trainer->learner));
+    GFLI_TRY(gfli_trainer_start_loader(trainer));
+    return gfli_measure_training(trainer);
+}
+
+gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model, const gfl_dataset *dataset,
+                              const gfl_train_desc *desc, gfl_trainer **out) {
+    gfl_trainer *trainer;
+    gfl_train_desc d;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (out) *out = NULL;
+    if (!context || !model || !dataset || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_trainer_create: %s is NULL",
+                          !context   ? "context"
+                          : !model   ? "model"
+                          : !dataset ? "dataset"
+                                     : "out");
+    if (!model->trainable)
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_trainer_create: the model's weights were released after packing; "
+                          "load or create it with opts.trainable");
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *trainer, "trainer", &trainer));
+    trainer->context = context;
+    trainer->model = model;
+    trainer->dataset = dataset;
+    gfl_status status = gfli_trainer_init(trainer, &d);
+    if (status != GFL_OK) {
+        gfl_trainer_destroy(trainer);
+        return status;
+    }
+    *out = trainer;
+    return GFL_OK;
+}
+
+void gfl_trainer_destroy(gfl_trainer *trainer) {
+    if (!trainer) return;
+    gfl_context *context = trainer->context;
+    gfli_loader_destroy(trainer->loader);
+    (void)gfli_learner_sync(&trainer->learner);
+    gfli_learner_destroy(&trainer->learner);
+    gfli_free(context, trainer->images);
+    gfli_free(context, trainer->truths);
+    gfli_free(context, trainer);
+}
+
+void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out) {
+    if (!out) return;
+    memset(out, 0, sizeof *out);
+    if (trainer) *out = trainer->plan;
+}
+
+gfl_status gfl_trainer_sync(gfl_trainer *trainer) {
+    return trainer ? gfli_learner_sync(&trainer->learner) : GFL_E_ARG;
+}
+
+/* ---- one step -------------------------------------------------------------------------------- */
+
+/* "a.jpg (id 3), b.jpg (id 7) and 14 more" of the step's images from `first` on. */
+static void gfli_name_images(const gfl_trainer *trainer, int first, char *out, size_t capacity) {
+    size_t used = 0;
+    out[0] = 0;
+    for (int i = first; i < trainer->n_images; i++) {
+        char id[GFLI_ID_TEXT], one[400];
+        gfl_image_info info;
+        if (gfl_dataset_get_image(trainer->dataset, trainer->images[i], &info) != GFL_OK) continue;
+        int n = snprintf(one, sizeof one, "%s%.200s (id %s)", i > first ? ", " : "", info.file_name,
+                         gfli_id_text(info.id, id));
+        if (n < 0 || used + (size_t)n + 32 > capacity) {
+            snprintf(out + used, capacity - used, " and %d more", trainer->n_images - i);
+            return;
+        }
+        memcpy(out + used, one, (size_t)n + 1);
+        used += (size_t)n;
+    }
+}
+
+static gfl_status gfli_not_finite(gfl_trainer *trainer, const char *what, int first) {
+    char names[700];
+    gfli_name_images(trainer, first, names, sizeof names);
+    return gfli_error(trainer->context, GFL_E_NONFINITE,
+                      "step %lld: %s not finite; the model is as before the step.  Images: %s.  "
+                      "Look at their boxes, or lower lr, lengthen the warm-up or set clip_norm",
+                      (long long)trainer->learner.updates + 1, what, names);
+}
+
+static void gfli_normalise_batch(gfl_trainer *trainer, const gfli_batch *batch,
+                                 const gfli_map *input) {
+    const gfl_preprocess *p = &trainer->model->preprocess;
+    for (int i = 0; i < batch->n; i++) {
+        const gfli_sample *s = &batch->samples[i];
+        trainer->model->backend->normalise(trainer->context, s->pixels, s->width, s->height,
+                                           p->mean, p->std, s->flip, input, i);
+        trainer->truths[i].boxes = s->boxes;
+        trainer->truths[i].labels = s->labels;
+        trainer->truths[i].n = s->n_boxes;
+        trainer->truths[i].pad_h = gfli_pad32(s->height);
+        trainer->truths[i].pad_w = gfli_pad32(s->width);
+        trainer->images[trainer->n_images++] = s->image;
+    }
+}
+
+/* The gradients of the loader's next batch; its losses are added to the report. */
+static gfl_status gfli_trainer_batch(gfl_trainer *trainer, gfl_step_report *out) {
+    const gfli_batch *batch;
+    gfli_map input;
+    gfli_losses losses;
+    double start = gfli_seconds();
+    int first = trainer->n_images;
+    GFLI_TRY(gfli_loader_next(trainer->loader, &batch));
+    out->data_seconds += gfli_seconds() - start;
+    GFLI_TRY(gfli_learner_input(&trainer->learner, batch->n, batch->height, batch->width, &input));
+    gfli_normalise_batch(trainer, batch, &input);
+    gfl_status status = gfli_train_gradients(&trainer->learner, trainer->truths, &losses);
+    if (status == GFL_E_NONFINITE) return gfli_not_finite(trainer, "the loss is", first);
+    GFLI_TRY(status);
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        out->loss_cls += losses.cls[l];
+        out->loss_bbox += losses.bbox[l];
+        out->loss_dfl += losses.dfl[l];
+    }
+    out->n_positives += losses.n_pos;
+    out->n_images += batch->n;
+    return GFL_OK;
+}
+
+/* Where the loader must stand for the next update, and how many batches belong to it: the last of
+ * an epoch may have fewer. */
+static int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first) {
+    const gfl_train_plan *plan = &trainer->plan;
+    int64_t step = trainer->learner.updates;
+    *epoch = (int)(step / plan->steps_per_epoch);
+    *first = (int)(step % plan->steps_per_epoch) * plan->desc.accumulate;
+    return gfli_min(plan->desc.accumulate, gfli_loader_batches(trainer->loader, *epoch) - *first);
+}
+
+static gfl_status gfli_trainer_update(gfl_trainer *trainer, gfl_step_report *out) {
+    const gfl_train_desc *d = &trainer->plan.desc;
+    gfli_sgd_opts opts;
+    opts.lr = out->lr;
+    opts.momentum = d->momentum < 0 ? 0 : d->momentum;
+    opts.decay = d->weight_decay < 0 ? 0 : d->weight_decay;
+    opts.clip = d->clip_norm;
+    gfl_status status = gfli_train_update(&trainer->learner, &opts, &out->grad_norm);
+    return status == GFL_E_NONFINITE ? gfli_not_finite(trainer, "the gradients are", 0) : status;
+}
+
+static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
+    int epoch, first, n = gfli_trainer_position(trainer, &epoch, &first);
+    if (!trainer->positioned) GFLI_TRY(gfli_loader_start(trainer->loader, epoch, first));
+    trainer->positioned = false; /* until the step has succeeded */
+    trainer->n_images = 0;
+    gfli_learner_forget(&trainer->learner);
+    for (int i = 0; i < n; i++) {
+        GFLI_TRY(gfli_trainer_batch(trainer, out));
+        if (n > 1) GFLI_TRY(gfli_learner_accumulate(&trainer->learner));
+    }
+    out->epoch = epoch;
+    out->step_in_epoch = first / trainer->plan.desc.accumulate;
+    out->steps_per_epoch = trainer->plan.steps_per_epoch;
+    out->lr = gfli_train_rate(&trainer->plan.desc, trainer->plan.steps_per_epoch,
+                              trainer->learner.updates);
+    GFLI_TRY(gfli_trainer_update(trainer, out));
+    trainer->positioned = true;
+    out->loss_cls /= n;
+    out->loss_bbox /= n;
+    out->loss_dfl /= n;
+    out->loss = out->loss_cls + out->loss_bbox + out->loss_dfl;
+    return GFL_OK;
+}
+
+gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out) {
+    gfl_step_report report;
+    memset(&report, 0, sizeof report);
+    if (out) *out = report;
+    if (!trainer) return GFL_E_ARG;
+    double start = gfli_seconds();
+    if (trainer->learner.updates >= trainer->plan.n_steps)
+        return gfli_error(trainer->context, GFL_E_ARG,
+                          "gfl_trainer_step: training is done, after %lld steps",
+                          (long long)trainer->plan.n_steps);
+    GFLI_TRY(gfli_trainer_run(trainer, &report));
+    report.step = trainer->learner.updates;
+    report.epoch_done = report.step_in_epoch == report.steps_per_epoch - 1;
+    report.training_done = report.step == trainer->plan.n_steps;
+    report.seconds = gfli_seconds() - start;
+    if (out) *out = report;
+    return GFL_OK;
+}
+
+/* ===============================================================================================
+ * src/train/state.c - training state: what resuming needs beside the weights
+ * ============================================================================================ */
+
+/* ---- fingerprints ---------------------------------------------------------------------------- */
+
+static uint64_t gfli_hash_word(uint64_t hash, uint64_t word) {
+    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+    return hash ^ (hash >> 32);
+}
+
+static uint64_t gfli_hash_text(uint64_t hash, const char *text) {
+    for (; text && *text; text++) hash = gfli_hash_word(hash, (unsigned char)*text);
+    return gfli_hash_word(hash, 256);
+}
+
+static uint64_t gfli_hash_real(uint64_t hash, double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return gfli_hash_word(hash, bits);
+}
+
+static uint64_t gfli_hash_id(uint64_t hash, gfl_id id) {
+    hash = gfli_hash_text(hash, id.text);
+    return id.text ? hash : gfli_hash_word(hash, (uint64_t)id.number);
+}
+
+uint64_t gfli_hash_model(const gfl_model *model) {
+    uint64_t hash = 0;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        hash = gfli_hash_text(hash, p->name);
+        for (size_t k = 0; k < p->count; k++) {
+            uint32_t bits;
+            memcpy(&bits, &p->data[k], sizeof bits);
+            hash = gfli_hash_word(hash, bits);
+        }
+    }
+    return hash;
+}
+
+/* Ids, names, sizes and boxes: what decides about batches and targets, but for the pixels. */
+uint64_t gfli_hash_dataset(const gfl_dataset *dataset) {
+    uint64_t hash = 0;
+    int n_images = gfl_dataset_n_images(dataset), n_classes = gfl_dataset_n_classes(dataset);
+    const gfl_class *classes = gfl_dataset_classes(dataset);
+    for (int i = 0; i < n_classes; i++) hash = gfli_hash_text(hash, classes[i].name);
+    for (int i = 0; i < n_images; i++) {
+        gfl_image_info info;
+        if (gfl_dataset_get_image(dataset, i, &info) != GFL_OK) continue;
+        hash = gfli_hash_text(gfli_hash_id(hash, info.id), info.file_name);
+        hash = gfli_hash_word(hash, (uint64_t)info.width << 32 | (uint32_t)info.height);
+        for (int k = 0; k < info.n_annotations; k++) {
+            const gfl_annotation *a = &info.annotations[k];
+            hash = gfli_hash_real(gfli_hash_real(hash, a->x), a->y);
+            hash = gfli_hash_real(gfli_hash_real(hash, a->w), a->h);
+            hash = gfli_hash_real(hash, a->area);
+            hash = gfli_hash_word(hash, (uint64_t)a->label << 2 | (uint64_t)(a->crowd != 0) << 1 |
+                                            (uint64_t)(a->ignore != 0));
+        }
+    }
+    return hash;
+}
+
+/* ---- the description as text ----------------------------------------------------------------- */
+
+enum { GFLI_STATE_FIELDS = 18, GFLI_STATE_TEXT = 128 };
+
+/* One field of what must be the same for training to go on as if nothing had happened. */
+typedef struct gfli_state_field {
+    const char *key;
+    char value[GFLI_STATE_TEXT];
+} gfli_state_field;
+
+typedef struct gfli_state_fields {
+    gfli_state_field fields[GFLI_STATE_FIELDS];
+    int n;
+} gfli_state_fields;
+
+static void gfli_put_integer(gfli_state_fields *f, const char *key, int64_t value) {
+    gfli_state_field *field = &f->fields[f->n++];
+    field->key = key;
+    snprintf(field->value, sizeof field->value, "%lld", (long long)value);
+}
+
+static void gfli_put_real(gfli_state_fields *f, const char *key, double value) {
+    gfli_state_field *field = &f->fields[f->n++];
+    field->key = key;
+    gfli_json_format(value, field->value);
+}
+
+static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
+    gfli_state_field *field = &f->fields[f->n++];
+    size_t used = 0;
+    field->key = "milestones";
+    field->value[0] = 0;
+    for (int i = 0; i < d->n_milestones; i++) {
+        int n = snprintf(field->value + used, sizeof field->value - used, i > 0 ? ",%d" : "%d",
+                         d->milestones[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+/* Not the number of loaders: it changes nothing. */
+static void gfli_describe_training(const gfl_train_desc *d, gfli_state_fields *f) {
+    f->n = 0;
+    gfli_put_integer(f, "batch", d->batch);
+    gfli_put_integer(f, "accumulate", d->accumulate);
+    gfli_put_integer(f, "epochs", d->epochs);
+    gfli_put_milestones(f, d);
+    gfli_put_real(f, "lr", d->lr);
+    gfli_put_real(f, "momentum", d->momentum);
+    gfli_put_real(f, "weight_decay", d->weight_decay);
+    gfli_put_integer(f, "warmup", d->warmup);
+    gfli_put_real(f, "clip_norm", d->clip_norm);
+    gfli_put_integer(f, "frozen_stages", d->frozen_stages);
+    gfli_put_integer(f, "scale_long", d->scale_long);
+    gfli_put_integer(f, "scale_short", d->scale_short);
+    gfli_put_integer(f, "scale_short_min", d->scale_short_min);
+    gfli_put_integer(f, "no_flip", d->no_flip != 0);
+    gfli_put_integer(f, "drop_empty", d->drop_empty != 0);
+    gfli_put_integer(f, "no_grouping", d->no_grouping != 0);
+    gfli_put_integer(f, "seed", (int64_t)d->seed);
+}
+
+static void gfli_hash_format(uint64_t hash, char out[24]) {
+    snprintf(out, 24, "%016llx", (unsigned long long)hash);
+}
+
+/* ---- saving ---------------------------------------------------------------------------------- */
+
+static gfl_status gfli_put_number(gfli_blob_writer *w, const char *key, int64_t value) {
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    return gfli_blob_put_meta(w, key, text);
+}
+
+static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writer *w) {
+    gfli_state_fields f;
+    char hash[24];
+    int epoch, batch;
+    (void)gfli_trainer_position(trainer, &epoch, &batch);
+    GFLI_TRY(gfli_blob_put_meta(w, "gfl_state", "1"));
+    GFLI_TRY(gfli_blob_put_meta(w, "gfl_version", GFL_VERSION_TEXT));
+    GFLI_TRY(gfli_put_number(w, "step", trainer->learner.updates));
+    GFLI_TRY(gfli_put_number(w, "epoch", epoch));
+    GFLI_TRY(gfli_put_number(w, "batch_in_epoch", batch));
+    gfli_hash_format(gfli_hash_model(trainer->model), hash);
+    GFLI_TRY(gfli_blob_put_meta(w, "weights", hash));
+    gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
+    GFLI_TRY(gfli_blob_put_meta(w, "data", hash));
+    gfli_describe_training(&trainer->plan.desc, &f);
+    for (int i = 0; i < f.n; i++)
+        GFLI_TRY(gfli_blob_put_meta(w, f.fields[i].key, f.fields[i].value));
+    return GFL_OK;
+}
+
+static void gfli_momentum_name(const gfli_param *param, char out[160]) {
+    snprintf(out, 160, "momentum.%s", param->name);
+}
+
+/* OHWI in memory, OIHW in files, as weights are. */
+static void gfli_transpose_weight(const gfli_param *p, const float *from, float *to, bool to_file) {
+    size_t out = (size_t)p->shape[0], in = (size_t)p->shape[1];
+    size_t area = (size_t)(p->shape[2] * p->shape[3]);
+    for (size_t o = 0; o < out; o++)
+        for (size_t c = 0; c < in; c++)
+            for (size_t k = 0; k < area; k++) {
+                size_t file = (o * in + c) * area + k, memory = (o * area + k) * in + c;
+                if (to_file)
+                    to[file] = from[memory];
+                else
+                    to[memory] = from[file];
+            }
+}
+
+static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer *w,
+                                    float *buffer) {
+    const gfli_learner *l = &trainer->learner;
+    const gfl_model *model = trainer->model;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        char name[160];
+        if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
+        gfli_momentum_name(p, name);
+        GFLI_TRY(gfli_blob_declare(w, name, GFLI_F32, p->rank, p->shape));
+    }
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
+        const float *data = l->momentum + l->layout.offset[i];
+        if (p->rank == 4) {
+            gfli_transpose_weight(p, data, buffer, true);
+            data = buffer;
+        }
+        GFLI_TRY(gfli_blob_write(w, data, p->count * sizeof(float)));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *context, float **out) {
+    size_t largest = 0;
+    for (int i = 0; i < model->n_params; i++)
+        if (model->params[i].count > largest) largest = model->params[i].count;
+    return gfli_alloc(context, largest, sizeof(float), "tensor", out);
+}
+
+gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
+    gfli_blob_writer *w = NULL;
+    float *buffer;
+    if (!trainer) return GFL_E_ARG;
+    if (!path)
+        return gfli_error(trainer->context, GFL_E_ARG, "gfl_trainer_save_state: path is NULL");
+    GFLI_TRY(gfli_alloc_largest(trainer->model, trainer->context, &buffer));
+    gfl_status status = gfli_blob_create(trainer->context, path, &w);
+    if (status == GFL_OK) {
+        status = gfli_put_state_meta(trainer, w);
+        if (status == GFL_OK) status = gfli_put_momentum(trainer, w, buffer);
+        if (status == GFL_OK)
+            status = gfli_blob_finish(w);
+        else
+            gfli_blob_abandon(w);
+    }
+    gfli_free(trainer->context, buffer);
+    return status;
+}
+
+/* ---- loading --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_check_state_kind(const gfli_blob *blob) {
+    const char *kind = gfli_blob_meta(blob, "gfl_state");
+    if (!kind)
+        return gfli_error(blob->context, GFL_E_FORMAT,
+                          "%s: not a training state (no \"gfl_state\" in its metadata)%s",
+                          blob->path,
+                          gfli_blob_meta(blob, "gfl_format") ? "; it is a weight file" : "");
+    if (strcmp(kind, "1") != 0)
+        return gfli_error(blob->context, GFL_E_UNSUPPORTED,
+                          "%s: training state of format %s; this version reads format 1",
+                          blob->path, kind);
+    return GFL_OK;
+}
+
+static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob) {
+    gfli_state_fields f;
+    gfli_describe_training(&trainer->plan.desc, &f);
+    for (int i = 0; i < f.n; i++) {
+        const char *saved = gfli_blob_meta(blob, f.fields[i].key);
+        if (!saved)
+            return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no \"%s\" in its metadata",
+                              blob->path, f.fields[i].key);
+        if (strcmp(saved, f.fields[i].value) != 0)
+            return gfli_error(trainer->context, GFL_E_MISMATCH,
+                              "%s: saved with %s = %s, the trainer has %s; create it with the "
+                              "description that the state was saved with",
+                              blob->path, f.fields[i].key, saved, f.fields[i].value);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli_blob *blob) {
+    char hash[24];
+    const char *weights = gfli_blob_meta(blob, "weights"), *data = gfli_blob_meta(blob, "data");
+    if (!weights || !data)
+        return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no fingerprints in its metadata",
+                          blob->path);
+    gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
+    if (strcmp(data, hash) != 0)
+        return gfli_error(trainer->context, GFL_E_MISMATCH,
+                          "%s: saved with another data set (fingerprint %s, here %s); images, "
+                          "boxes and classes must be the same",
+                          blob->path, data, hash);
+    gfli_hash_format(gfli_hash_model(trainer->model), hash);
+    if (strcmp(weights, hash) != 0)
+        return gfli_error(trainer->context, GFL_E_MISMATCH,
+                          "%s: the model's weights are not those of this state (fingerprint %s, "
+                          "here %s); load the weight file saved at the same step",
+                          blob->path, weights, hash);
+    return GFL_OK;
+}
+
+/* A counter of the metadata, or -1. */
+static int64_t gfli_state_number(const gfli_blob *blob, const char *key) {
+    const char *text = gfli_blob_meta(blob, key);
+    int64_t value = 0;
+    if (!text || !*text) return -1;
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9' || value > INT64_MAX / 10 - 1) return -1;
+        value = value * 10 + (*text - '0');
+    }
+    return value;
+}
+
+static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob *blob,
+                                     int64_t *out) {
+    const gfl_train_plan *plan = &trainer->plan;
+    int64_t step = gfli_state_number(blob, "step"), epoch = gfli_state_number(blob, "epoch");
+    int64_t batch = gfli_state_number(blob, "batch_in_epoch");
+    int64_t spe = plan->steps_per_epoch;
+    if (step < 0 || step > plan->n_steps || epoch != step / spe ||
+        batch != step % spe * plan->desc.accumulate)
+        return gfli_error(trainer->context, GFL_E_FORMAT,
+                          "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "
+                          "together",
+                          blob->path, (long long)step, (long long)epoch, (long long)batch);
+    *out = step;
+    return GFL_OK;
+}
+
+static gfl_status gfli_read_momentum(const gfl_trainer *trainer, gfli_blob *blob, float *momentum,
+                                     float *buffer) {
+    const gfl_model *model = trainer->model;
+    const gfli_gradients *layout = &trainer->learner.layout;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        char name[160];
+        if (layout->offset[i] == GFLI_NO_GRADIENT) continue;
+        gfli_momentum_name(p, name);
+        const gfli_tensor *tensor = gfli_blob_find(blob, name);
+        bool fits = tensor && tensor->dtype == GFLI_F32 && tensor->rank == p->rank;
+        for (int k = 0; fits && k < p->rank; k++) fits = tensor->shape[k] == p->shape[k];
+        if (!fits)
+            return gfli_error(trainer->context, GFL_E_MISMATCH, "%s: %s is %s", blob->path, name,
+                              tensor ? "of another shape or type" : "missing");
+        float *to = momentum + layout->offset[i];
+        GFLI_TRY(gfli_blob_read_f32(blob, tensor, p->rank == 4 ? buffer : to));
+        if (p->rank == 4) gfli_transpose_weight(p, buffer, to, false);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
+    gfli_learner *l = &trainer->learner;
+    float *momentum, *buffer = NULL;
+    int64_t step = 0;
+    GFLI_TRY(gfli_check_state_kind(blob));
+    GFLI_TRY(gfli_check_state_desc(trainer, blob));
+    GFLI_TRY(gfli_check_state_hashes(trainer, blob));
+    GFLI_TRY(gfli_read_position(trainer, blob, &step));
+    GFLI_TRY(gfli_calloc(trainer->context, l->layout.floats, sizeof(float), "momentum", &momentum));
+    gfl_status status = gfli_alloc_largest(trainer->model, trainer->context, &buffer);
+    if (status == GFL_OK) status = gfli_read_momentum(trainer, blob, momentum, buffer);
+    gfli_free(trainer->context, buffer);
+    if (status != GFL_OK) {
+        gfli_free(trainer->context, momentum);
+        return status;
+    }
+    gfli_free(trainer->context, l->momentum);
+    l->momentum = momentum;
+    l->updates = step;
+    trainer->positioned = false;
+    return GFL_OK;
+}
+
+gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
+    gfli_blob blob;
+    if (!trainer) return GFL_E_ARG;
+    if (!path)
+        return gfli_error(trainer->context, GFL_E_ARG, "gfl_trainer_load_state: path is NULL");
+    GFLI_TRY(gfli_blob_open(trainer->context, path, &blob));
+    gfl_status status = gfli_load_state(trainer, &blob);
+    gfli_blob_close(&blob);
+    return status;
+}
+
+#ifdef __cplusplus
+}
+#endif
