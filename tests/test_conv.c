@@ -382,9 +382,10 @@ static void gradients_equal_differences(void) {
 
 int main(int argc, char **argv) {
     static const test_case cases[] = {
-        TEST(convolution_equals_the_plain_loop), TEST(portable_convolution_equals_the_plain_loop),
-        TEST(gradients_equal_the_plain_loop),    TEST(portable_gradients_equal_the_plain_loop),
-        TEST(gradients_equal_differences),       {0},
+        TEST(convolution_equals_the_plain_loop),   TEST(avx2_convolution_equals_the_plain_loop),
+        TEST(avx2_gradients_equal_the_plain_loop), TEST(portable_convolution_equals_the_plain_loop),
+        TEST(gradients_equal_the_plain_loop),      TEST(portable_gradients_equal_the_plain_loop),
+        TEST(gradients_equal_differences),         {0},
     };
     return test_main(argc, argv, cases);
 }
