@@ -28,13 +28,13 @@ typedef struct gfli_atss {
 } gfli_atss;
 
 /* The nearest cells of a level so far, nearest first, equals by their number. */
-typedef struct gfli_nearest {
+typedef struct gfli_atss_list {
     float distance[GFLI_ATSS_NEAREST];
     int y[GFLI_ATSS_NEAREST], x[GFLI_ATSS_NEAREST];
     int n;
-} gfli_nearest;
+} gfli_atss_list;
 
-static void gfli_nearest_add(gfli_nearest *list, float distance, int y, int x) {
+static void gfli_atss_list_add(gfli_atss_list *list, float distance, int y, int x) {
     int at = list->n;
     if (at == GFLI_ATSS_NEAREST && !(distance < list->distance[at - 1])) return;
     if (at == GFLI_ATSS_NEAREST)
@@ -97,7 +97,7 @@ static float gfli_atss_threshold(const float *iou, int n) {
 }
 
 static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int level, float cx,
-                              float cy, gfli_nearest *out) {
+                              float cy, gfli_atss_list *out) {
     const int stride = t->stride[level];
     const int h = gfli_min(gfli_ceil_div(truth->pad_h, stride), t->shape->h[level]);
     const int w = gfli_min(gfli_ceil_div(truth->pad_w, stride), t->shape->w[level]);
@@ -107,7 +107,7 @@ static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int l
     gfli_atss_window(cx, stride, w, &x0, &x1);
     for (int y = y0; y <= y1; y++)
         for (int x = x0; x <= x1; x++)
-            gfli_nearest_add(
+            gfli_atss_list_add(
                 out, gfli_atss_distance((float)(x * stride) - cx, (float)(y * stride) - cy), y, x);
 }
 
@@ -127,7 +127,7 @@ static void gfli_atss_do(void *arg, int task, int slot) {
     bool inside[GFLI_ATSS_MOST];
     int n = 0;
     for (int l = 0; l < t->shape->levels; l++) {
-        gfli_nearest near9;
+        gfli_atss_list near9;
         const int stride = t->stride[l], h = t->shape->h[l], w = t->shape->w[l];
         const size_t before = gfli_points_before(t->shape, l) + (size_t)image * (size_t)(h * w);
         gfli_atss_nearest(t, truth, l, cx, cy, &near9);
