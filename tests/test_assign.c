@@ -28,18 +28,17 @@ static int ref_level(const float *box, int h, int w, int stride, cell *out) {
     for (int y = 0; y < h; y++) {
         for (int x = 0; x < w; x++, n++) {
             const double px = x * stride, py = y * stride, r = 4 * stride;
-            const double dx = (double)rounded(px - (double)cx), dy = (double)rounded(py - (double)cy);
+            const double dx = (double)rounded(px - (double)cx),
+                         dy = (double)rounded(py - (double)cy);
             cell *c = &out[n];
             c->y = y;
             c->x = x;
-            c->distance = rounded(
-                sqrt((double)rounded((double)rounded(dx * dx) + (double)rounded(dy * dy))));
-            const double iw = fmax((double)rounded(fmin(px + r, (double)box[2]) -
-                                                   fmax(px - r, (double)box[0])),
-                                   0);
-            const double ih = fmax((double)rounded(fmin(py + r, (double)box[3]) -
-                                                   fmax(py - r, (double)box[1])),
-                                   0);
+            c->distance =
+                rounded(sqrt((double)rounded((double)rounded(dx * dx) + (double)rounded(dy * dy))));
+            const double iw = fmax(
+                (double)rounded(fmin(px + r, (double)box[2]) - fmax(px - r, (double)box[0])), 0);
+            const double ih = fmax(
+                (double)rounded(fmin(py + r, (double)box[3]) - fmax(py - r, (double)box[1])), 0);
             const double inter = (double)rounded(iw * ih);
             const double area = (double)rounded((double)rounded((double)box[2] - (double)box[0]) *
                                                 (double)rounded((double)box[3] - (double)box[1]));
@@ -73,8 +72,8 @@ static void ref_assign(const gfli_map *m, const int *stride, const gfli_truth *t
             size_t point[9 * GFL_LEVELS];
             int n = 0;
             for (int l = 0; l < m->levels; l++) {
-                const int all = ref_level(truths[i].boxes + 4 * b, valid[l][0], valid[l][1],
-                                          stride[l], cells);
+                const int all =
+                    ref_level(truths[i].boxes + 4 * b, valid[l][0], valid[l][1], stride[l], cells);
                 for (int k = 0; k < all && k < 9; k++, n++) {
                     chosen[n] = cells[k];
                     point[n] = gfli_points_before(m, l) +
@@ -177,8 +176,11 @@ static void random_boxes(gfli_rng *rng, float (*boxes)[4], bool whole, int heigh
 }
 
 static void random_images_agree_with_the_search(void) {
-    static const int sizes[5][4] = {/* batch, image */ {192, 256, 160, 256}, {64, 64, 64, 64},
-                                    {320, 96, 320, 96}, {256, 416, 256, 32}, {512, 512, 224, 480}};
+    static const int sizes[5][4] = {/* batch, image */ {192, 256, 160, 256},
+                                    {64, 64, 64, 64},
+                                    {320, 96, 320, 96},
+                                    {256, 416, 256, 32},
+                                    {512, 512, 224, 480}};
     gfli_rng rng = gfli_rng_make(1, 0, 0, 0);
     for (int round = 0; round < 4; round++) {
         for (int s = 0; s < 5; s++) {

@@ -89,8 +89,8 @@ static double ref_expected(const double *x, int n, double *lse) {
 }
 
 /* 2 (1 - GIoU) / (1 + eps) + 0.25 sum of DFL / (4 + eps), and the IoU. */
-static double ref_box(const double *reg, int n, double x, double y, const float *box,
-                      double stride, double *iou) {
+static double ref_box(const double *reg, int n, double x, double y, const float *box, double stride,
+                      double *iou) {
     double d[4], lse[4], dfl = 0, t[4];
     for (int s = 0; s < 4; s++) d[s] = ref_expected(reg + s * n, n, &lse[s]);
     for (int s = 0; s < 4; s++) t[s] = (double)box[s] / stride;
@@ -106,8 +106,8 @@ static double ref_box(const double *reg, int n, double x, double y, const float 
     double h = fmax(fmin(b[3], t[3]) - fmax(b[1], t[1]), 0);
     double area = (b[2] - b[0]) * (b[3] - b[1]) + (t[2] - t[0]) * (t[3] - t[1]);
     double u = fmax(area - w * h, 1e-6);
-    double e = fmax((fmax(b[2], t[2]) - fmin(b[0], t[0])) * (fmax(b[3], t[3]) - fmin(b[1], t[1])),
-                    1e-6);
+    double e =
+        fmax((fmax(b[2], t[2]) - fmin(b[0], t[0])) * (fmax(b[3], t[3]) - fmin(b[1], t[1])), 1e-6);
     *iou = w * h / u;
     const double eps = 0x1p-23;
     return 2 * (1 - (*iou - (e - u) / e)) / (1 + eps) + 0.25 * dfl / (4 + eps);
@@ -195,11 +195,10 @@ static void golden_losses(void) {
 static void golden_gradients(void) {
     static const double dcls[5] = {0.78823077, 0.20979366, 0.056200805, 0.012081098, 0.0040340752};
     static const double dreg[5] = {0.40454121, 0.29572703, 0, 0, 0};
-    static const float left[17] = {-2.242102e-4f, -3.357270e-3f, -1.970306e-3f, -4.068427e-5f,
-                                   -4.529629e-6f, 1.009419e-5f,  2.977579e-5f,  9.003380e-5f,
-                                   3.623555e-4f,  3.810279e-5f,  3.211694e-4f,  7.387978e-5f,
-                                   1.394500e-3f,  7.284849e-4f,  5.771666e-4f,  6.953186e-4f,
-                                   1.276118e-3f};
+    static const float left[17] = {
+        -2.242102e-4f, -3.357270e-3f, -1.970306e-3f, -4.068427e-5f, -4.529629e-6f, 1.009419e-5f,
+        2.977579e-5f,  9.003380e-5f,  3.623555e-4f,  3.810279e-5f,  3.211694e-4f,  7.387978e-5f,
+        1.394500e-3f,  7.284849e-4f,  5.771666e-4f,  6.953186e-4f,  1.276118e-3f};
     static const float at590[4] = {-2.8537653e-4f, 5.9652881e-4f, 1.0984566e-4f, 3.3373341e-5f};
     static const float at87[4] = {2.4472092e-6f, 5.6966155e-7f, -4.3473244e-3f, 1.6457489e-5f};
     static const float at0[4] = {4.5970263e-4f, 9.8499999e-9f, 5.2082840e-5f, 1.9587220e-5f};
@@ -256,8 +255,7 @@ static void gradients_are_the_differences_of_the_losses(void) {
                 const double down = ref_box(reg, 17, x, y, golden_boxes[gt], stride, &unused);
                 reg[k] = was;
                 const double want = w / a * (up - down) / (2 * step);
-                worst_reg = fmax(worst_reg,
-                                 fabs(want - (double)b.dreg.data[i * 68 + (size_t)k]));
+                worst_reg = fmax(worst_reg, fabs(want - (double)b.dreg.data[i * 68 + (size_t)k]));
             }
         }
         for (int k = 0; k < 4; k++) {
@@ -372,8 +370,11 @@ static void a_tie_is_split_between_both_boxes(void) {
 
 /* Targets beyond 15.9 strides are cut, whatever the box; a box without area has finite losses. */
 static void odd_boxes_give_finite_losses(void) {
-    static const float boxes[5][4] = {{-400, -400, 400, 400}, {20, 20, 20, 20}, {21, 21, 19, 19},
-                                      {20, 20, 1e6f, 1e6f},   {-5, -5, -3, -3}};
+    static const float boxes[5][4] = {{-400, -400, 400, 400},
+                                      {20, 20, 20, 20},
+                                      {21, 21, 19, 19},
+                                      {20, 20, 1e6f, 1e6f},
+                                      {-5, -5, -3, -3}};
     static const int sides[4] = {16, 0, 16, 0};
     gfl_context *context = test_context(1);
     for (int i = 0; i < 5; i++) {

@@ -39,8 +39,8 @@ static double forward(const norm_case *t, const double *x, const double *gamma, 
                         mean += x[at + (size_t)(p * c + g * width + k)] / (area * width);
                 for (int p = 0; p < area; p++)
                     for (int k = 0; k < width; k++)
-                        var += pow(x[at + (size_t)(p * c + g * width + k)] - mean, 2) /
-                               (area * width);
+                        var +=
+                            pow(x[at + (size_t)(p * c + g * width + k)] - mean, 2) / (area * width);
                 const double r = 1 / sqrt(var + 1e-5);
                 if (stats) stats[(plane * (size_t)t->groups + (size_t)g) * 2] = (float)mean;
                 if (stats) stats[(plane * (size_t)t->groups + (size_t)g) * 2 + 1] = (float)r;

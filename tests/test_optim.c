@@ -31,7 +31,8 @@ static void sgd_follows_its_formula(void) {
         free(wp);
         free(wv);
         free(v);
-        if (first) free(p);
+        if (first)
+            free(p);
         else
             first = p;
         gfl_context_destroy(context);
@@ -72,7 +73,8 @@ static void sum_squares_is_exact_enough_on_any_threads(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(sgd_follows_its_formula), TEST(sgd_of_one_parameter),
+    static const test_case cases[] = {TEST(sgd_follows_its_formula),
+                                      TEST(sgd_of_one_parameter),
                                       TEST(sum_squares_is_exact_enough_on_any_threads),
                                       {0}};
     return test_main(argc, argv, cases);

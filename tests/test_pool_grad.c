@@ -67,8 +67,7 @@ static void ref_pool(const gfli_map *x, const gfli_map *dy, double *dx) {
                         const int at = ((n * x->h[0] + iy) * x->w[0] + ix) * x->c + k;
                         if (best < 0 || x->data[at] > x->data[best]) best = at;
                     }
-                    dx[best] += (double)
-                        dy->data[((n * dy->h[0] + oy) * dy->w[0] + ox) * dy->c + k];
+                    dx[best] += (double)dy->data[((n * dy->h[0] + oy) * dy->w[0] + ox) * dy->c + k];
                 }
             }
         }

@@ -107,13 +107,13 @@ static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
 
 /* ---- positives ------------------------------------------------------------------------------- */
 
-static double gfli_sigmoid(double z) {
+static double gfli_loss_sigmoid(double z) {
     return z < 0 ? exp(z) / (1 + exp(z)) : 1 / (1 + exp(-z));
 }
 
 /* The logit of a positive's own class, target y. */
 static double gfli_qfl_positive(double z, double y, double *dz) {
-    const double s = gfli_sigmoid(z), d = s - y;
+    const double s = gfli_loss_sigmoid(z), d = s - y;
     const double bce = (z > 0 ? z : 0) - z * y + log1p(exp(-fabs(z)));
     *dz = fabs(d) * fabs(d) * d + 2 * d * s * (1 - s) * bce;
     return d * d * bce;
@@ -124,7 +124,7 @@ static double gfli_loss_weight(const float *z, int n_classes) {
     float best = z[0];
     for (int k = 1; k < n_classes; k++)
         if (!(z[k] <= best)) best = z[k];
-    return gfli_sigmoid((double)best);
+    return gfli_loss_sigmoid((double)best);
 }
 
 /* Half of a tie goes to each argument of a minimum or maximum (as PyTorch does). */
