@@ -116,17 +116,20 @@ static void gfli_norm_moments(const gfli_norm_part *p, gfli_moments *m) {
     }
 }
 
-static void gfli_norm_apply(const gfli_norm_part *part, const gfli_norm_task *t, int from,
-                            int width) {
+static void gfli_norm_apply(const gfli_norm_part *part, const gfli_norm_task *t,
+                            const gfli_moments *m, int from, int width) {
     float mean[GFLI_NORM_CHANNELS], scale[GFLI_NORM_CHANNELS], shift[GFLI_NORM_CHANNELS];
     float row[GFLI_NORM_CHANNELS];
     const float *x = part->x + from;
     float *y = part->y + from;
     for (int j = 0; j < width; j++) {
-        const float *s = part->stats + (from + j - part->from) / part->per_group * 2;
-        mean[j] = s[0];
-        scale[j] = t->gamma[from + j] * s[1];
-        shift[j] = t->beta[from + j];
+        const int g = (from + j - part->from) / part->per_group;
+        const float r = part->stats[2 * g + 1];
+        mean[j] = part->stats[2 * g];
+        scale[j] = t->gamma[from + j] * r;
+        /* What rounding took from the mean, so that a mean far from zero costs nothing. */
+        const double lost = m[g].mean - (double)mean[j];
+        shift[j] = (float)((double)t->beta[from + j] - lost * (double)scale[j]);
     }
     for (size_t p = 0; p < part->points; p++, x += part->c, y += part->c) {
         /* y may be x: a detour through `row` lets compilers vectorise all the same. */
@@ -149,7 +152,7 @@ static void gfli_norm_block(void *arg, int task, int slot) {
         p.stats[2 * g + 1] = (float)(1.0 / sqrt(m[g].squares / m[g].n + (double)t->eps));
     }
     for (int j = 0; j < p.width; j += GFLI_NORM_CHANNELS)
-        gfli_norm_apply(&p, t, p.from + j, gfli_min(GFLI_NORM_CHANNELS, p.width - j));
+        gfli_norm_apply(&p, t, m, p.from + j, gfli_min(GFLI_NORM_CHANNELS, p.width - j));
 }
 
 static void gfli_group_norm_cpu(gfl_context *context, const gfli_map *x, int groups, float eps,
