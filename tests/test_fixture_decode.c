@@ -1,0 +1,216 @@
+/* test_fixture_decode.c - predictions to detections as mmdetection makes them */
+#include "fixture.h"
+
+static void near(double got, double want, double tolerance, const char *what, int at) {
+    if (fabs(got - want) <= tolerance) {
+        test_checks++;
+        return;
+    }
+    char text[160];
+    snprintf(text, sizeof text, "%s %d is %.9g, wanted %.9g", what, at, got, want);
+    test_fail(__FILE__, __LINE__, text);
+}
+
+/* "name.0" .. as one map: N C H W to our N H W C. */
+static gfli_map load_map(fx_case *one, const char *name) {
+    gfli_map m;
+    fx_tensor level[GFL_LEVELS];
+    memset(&m, 0, sizeof m);
+    for (; m.levels < GFL_LEVELS; m.levels++) {
+        const int l = m.levels;
+        level[l] = fx_load_optional(one, fx_name(name, l, -1));
+        if (!level[l].data) break;
+        m.n = (int)level[l].shape[0];
+        m.c = (int)level[l].shape[1];
+        m.h[l] = (int)level[l].shape[2];
+        m.w[l] = (int)level[l].shape[3];
+    }
+    m.data = (float *)malloc(gfli_map_floats(&m) * sizeof(float));
+    float *out = m.data;
+    for (int l = 0; l < m.levels; l++) {
+        const size_t plane = (size_t)(m.h[l] * m.w[l]);
+        for (int i = 0; i < m.n; i++)
+            for (size_t p = 0; p < plane; p++)
+                for (int c = 0; c < m.c; c++)
+                    *out++ = (float)level[l].data[(size_t)(i * m.c + c) * plane + p];
+        free(level[l].data);
+    }
+    return m;
+}
+
+/* What a list of ours is compared with; location is NULL where it is not known. */
+typedef struct expected {
+    fx_tensor boxes, scores, labels, location;
+} expected;
+
+static void free_expected(expected *e) {
+    free(e->boxes.data), free(e->scores.data), free(e->labels.data), free(e->location.data);
+}
+
+static bool same_place(const gfli_decoded *got, const expected *want, size_t i, int width) {
+    const gfl_detection *d = &got->detection;
+    const float b[4] = {d->x1, d->y1, d->x2, d->y2};
+    if (got->detection.label != (int)want->labels.data[i]) return false;
+    if (want->location.data && got->y * width + got->x != (int)want->location.data[i]) return false;
+    for (int k = 0; k < 4; k++)
+        if (!(fabs((double)b[k] - want->boxes.data[4 * i + (size_t)k]) <= 1e-3)) return false;
+    return fabs((double)got->detection.score - want->scores.data[i]) <= 1e-6;
+}
+
+/* In the same order, except that items whose scores differ by less than 1e-6 may change places. */
+static void compare(const gfli_decoded *got, int n, const expected *want, int width,
+                    const char *what) {
+    const size_t count = want->scores.count;
+    int swapped = 0;
+    near(n, (double)count, 0, what, -1);
+    if ((size_t)n != count) return;
+    bool *used = (bool *)calloc(count + 1, sizeof *used);
+    for (size_t i = 0; i < count; i++) {
+        size_t at = i;
+        for (size_t k = 0; k < count; k++) {
+            const size_t j = (i + k) % count; /* its own place first */
+            if (fabs(want->scores.data[j] - want->scores.data[i]) >= 1e-6 || used[j]) continue;
+            if (!same_place(&got[i], want, j, width)) continue;
+            used[j] = true;
+            at = j;
+            break;
+        }
+        swapped += at != i;
+        if (!used[at] || !same_place(&got[i], want, at, width)) {
+            char text[200];
+            snprintf(text, sizeof text, "%s: number %d, label %d, score %.9g, is not as wanted",
+                     what, (int)i, got[i].detection.label, (double)got[i].detection.score);
+            test_fail(__FILE__, __LINE__, text);
+        }
+        test_checks++;
+    }
+    if (swapped) printf("%s: %d of %d among equals changed places\n", what, swapped, n);
+    free(used);
+}
+
+static void check_candidates(fx_case *one, const gfli_map *cls, const gfli_map *reg, int image,
+                             const gfli_decode_opts *o) {
+    size_t most = 0;
+    int counts[GFL_LEVELS] = {0}, at = 0;
+    for (int l = 0; l < cls->levels; l++) most += gfli_max_candidates(cls, o, l);
+    gfli_decoded *got = (gfli_decoded *)malloc(most * sizeof *got);
+    uint64_t *ranks = (uint64_t *)malloc(most * sizeof *ranks);
+    gfli_candidates(one->context, cls, reg, image, o, got, counts, ranks);
+    for (int l = 0; l < cls->levels; l++) {
+        char what[64];
+        expected want;
+        snprintf(what, sizeof what, "candidates of image %d level %d", image, l);
+        want.boxes = fx_load(one, fx_name("cand_box", image, l));
+        want.scores = fx_load(one, fx_name("cand_score", image, l));
+        want.labels = fx_load(one, fx_name("cand_label", image, l));
+        want.location = fx_load(one, fx_name("cand_location", image, l));
+        compare(got + at, counts[l], &want, cls->w[l], what);
+        at += counts[l];
+        free_expected(&want);
+    }
+    free(got);
+    free(ranks);
+}
+
+static void check_detections(fx_case *one, const gfli_map *cls, const gfli_map *reg, int image,
+                             const gfli_decode_opts *o) {
+    gfli_decoded *got = (gfli_decoded *)calloc((size_t)o->max_detections, sizeof *got);
+    gfli_decoded *first = (gfli_decoded *)calloc((size_t)o->max_detections, sizeof *first);
+    for (int threads = 1; threads <= 3; threads++) {
+        gfl_context *context = test_context(threads);
+        void *scratch = malloc(gfli_cpu.decode_scratch(cls, o) + 1);
+        const int n = gfli_cpu.decode(context, cls, reg, image, o, got, scratch);
+        if (threads == 1) {
+            expected want;
+            memset(&want, 0, sizeof want);
+            want.boxes = fx_load(one, fx_name("det_boxes", image, -1));
+            want.scores = fx_load(one, fx_name("det_scores", image, -1));
+            want.labels = fx_load(one, fx_name("det_labels", image, -1));
+            compare(got, n, &want, 0, "detections");
+            free_expected(&want);
+            memcpy(first, got, (size_t)n * sizeof *got);
+        }
+        CHECK(memcmp(first, got, (size_t)n * sizeof *got) == 0);
+        free(scratch);
+        gfl_context_destroy(context);
+    }
+    free(got);
+    free(first);
+}
+
+static void check_decode(fx_case *one) {
+    gfli_map cls = load_map(one, "cls_score"), reg = load_map(one, "bbox_pred");
+    const fx_json *config = fx_get(&one->json, "test_cfg"), *images = fx_get(&one->json, "images");
+    CHECK(cls.levels > 0 && reg.levels == cls.levels && images && images->n == cls.n);
+    for (int i = 0; i < cls.n; i++) {
+        const fx_json *image = fx_at(images, i), *shape = fx_get(image, "img_shape");
+        const fx_json *scale = fx_get(image, "scale_factor");
+        gfli_decode_opts o;
+        memset(&o, 0, sizeof o);
+        o.min_score = (float)fx_number(config, "score_thr", 0);
+        o.nms_iou = (float)fx_number(config, "nms_iou", 0);
+        o.max_per_level = fx_int(config, "nms_pre", 0);
+        o.max_detections = fx_int(config, "max_per_img", 0);
+        o.n_classes = fx_int(&one->json, "num_classes", 0);
+        o.n_bins = reg.c / 4;
+        for (int l = 0; l < GFL_LEVELS; l++) o.stride[l] = 8 << l;
+        o.height = (int)fx_at(shape, 0)->number;
+        o.width = (int)fx_at(shape, 1)->number;
+        o.scale_x = fx_at(scale, 0)->number;
+        o.scale_y = fx_at(scale, 1)->number;
+        CHECK(o.n_classes == cls.c && o.max_detections > 0);
+        check_candidates(one, &cls, &reg, i, &o);
+        check_detections(one, &cls, &reg, i, &o);
+    }
+    free(cls.data);
+    free(reg.data);
+}
+
+static void check_nms(fx_case *one) {
+    fx_tensor boxes = fx_load(one, "boxes"), scores = fx_load(one, "scores");
+    fx_tensor labels = fx_load(one, "labels"), want = fx_load(one, "keep");
+    const size_t n = scores.count;
+    gfli_decoded *in = (gfli_decoded *)calloc(n, sizeof *in);
+    int *keep = (int *)malloc(n * sizeof *keep);
+    uint64_t *ranks = (uint64_t *)malloc(n * sizeof *ranks);
+    float *scratch = (float *)malloc(n * GFLI_NMS_FLOATS * sizeof *scratch);
+    for (size_t i = 0; i < n; i++) {
+        gfl_detection *d = &in[i].detection;
+        d->x1 = (float)boxes.data[4 * i];
+        d->y1 = (float)boxes.data[4 * i + 1];
+        d->x2 = (float)boxes.data[4 * i + 2];
+        d->y2 = (float)boxes.data[4 * i + 3];
+        d->score = (float)scores.data[i];
+        d->label = (int)labels.data[i];
+    }
+    const float iou = (float)fx_number(&one->json, "iou_threshold", 0);
+    const int kept = gfli_nms(in, (int)n, iou, (int)n, keep, ranks, scratch);
+    near(kept, (double)want.count, 0, "survivors", -1);
+    for (int i = 0; i < kept && (size_t)i < want.count; i++)
+        near(keep[i], want.data[i], 0, "survivor", i);
+    free(boxes.data), free(scores.data), free(labels.data), free(want.data);
+    free(in), free(keep), free(ranks), free(scratch);
+}
+
+static void decode_agrees_with_the_fixtures(void) {
+    fx_case one;
+    int n_decode = 0, n_nms = 0;
+    for (fx_list list = fx_open("decode"); fx_next(&list, &one);) {
+        fx_tensor boxes = fx_load_optional(&one, "boxes"); /* straight into suppression */
+        if (boxes.data) {
+            check_nms(&one);
+            n_nms++;
+        } else {
+            check_decode(&one);
+            n_decode++;
+        }
+        free(boxes.data);
+        fx_free_case(&one);
+    }
+    if (!test_skips) printf("%d cases from logits, %d from boxes\n", n_decode, n_nms);
+}
+
+int main(int argc, char **argv) {
+    static const test_case cases[] = {TEST(decode_agrees_with_the_fixtures), {0}};
+    return test_main(argc, argv, cases);
+}
