@@ -1,0 +1,162 @@
+/* test_schedule.c - learning rates, and descriptions made whole */
+#include "train.h"
+
+static gfl_model_desc micro;
+
+static gfl_train_desc zero(void) {
+    gfl_train_desc d;
+    memset(&d, 0, sizeof d);
+    return d;
+}
+
+/* Resolve a description, or say what is wrong with it. */
+static gfl_status resolve(gfl_context *context, const gfl_train_desc *in, gfl_train_desc *out) {
+    gfl_model *model = train_model(context, &micro);
+    gfl_status status = gfli_train_resolve(context, model, in, out);
+    gfl_model_destroy(model);
+    return status;
+}
+
+static gfl_train_desc resolved(const gfl_train_desc *in) {
+    gfl_context *context = test_context(1);
+    gfl_train_desc out = zero();
+    CHECK_OK(context, resolve(context, in, &out));
+    gfl_context_destroy(context);
+    return out;
+}
+
+static void warm_up_ends_at_the_full_rate(void) {
+    gfl_train_desc in = zero(), d;
+    in.lr = 0.02;
+    d = resolved(&in);
+    CHECK(d.warmup == 500);
+    CHECK_NEAR(gfli_train_rate(&d, 1000, 0), 0.02 * 0.001, 1e-15);
+    CHECK_NEAR(gfli_train_rate(&d, 1000, 1), 0.02 * (0.001 + 0.999 / 499), 1e-15);
+    CHECK_NEAR(gfli_train_rate(&d, 1000, 250), 0.02 * (0.001 + 0.999 * 250 / 499), 1e-15);
+    CHECK(gfli_train_rate(&d, 1000, 498) < 0.02);
+    CHECK(gfli_train_rate(&d, 1000, 499) == 0.02);
+    CHECK(gfli_train_rate(&d, 1000, 500) == 0.02);
+    in.warmup = -1;
+    d = resolved(&in);
+    CHECK(gfli_train_rate(&d, 1000, 0) == 0.02);
+    in.warmup = 1;
+    d = resolved(&in);
+    CHECK(gfli_train_rate(&d, 1000, 0) == 0.02);
+    in.warmup = 2;
+    d = resolved(&in);
+    CHECK_NEAR(gfli_train_rate(&d, 1000, 0), 0.02 * 0.001, 1e-15);
+    CHECK(gfli_train_rate(&d, 1000, 1) == 0.02);
+}
+
+static void milestones_divide_by_ten(void) {
+    gfl_train_desc in = zero(), d;
+    in.lr = 1;
+    in.warmup = -1;
+    d = resolved(&in);
+    CHECK(gfli_train_rate(&d, 10, 79) == 1);
+    CHECK_NEAR(gfli_train_rate(&d, 10, 80), 0.1, 1e-12);
+    CHECK_NEAR(gfli_train_rate(&d, 10, 109), 0.1, 1e-12);
+    CHECK_NEAR(gfli_train_rate(&d, 10, 110), 0.01, 1e-12);
+    in.milestones[0] = 3;
+    in.milestones[1] = 5;
+    in.milestones[2] = 6;
+    d = resolved(&in);
+    CHECK(d.n_milestones == 3);
+    CHECK_NEAR(gfli_train_rate(&d, 10, 60), 0.001, 1e-12);
+    in.n_milestones = 1;
+    d = resolved(&in);
+    CHECK_NEAR(gfli_train_rate(&d, 10, 60), 0.1, 1e-12);
+    in.n_milestones = -1;
+    d = resolved(&in);
+    CHECK(gfli_train_rate(&d, 10, 119) == 1);
+}
+
+/* The warm-up goes on below a milestone that comes early. */
+static void both_factors_multiply(void) {
+    gfl_train_desc in = zero(), d;
+    in.lr = 1;
+    in.warmup = 101;
+    in.milestones[0] = 1;
+    d = resolved(&in);
+    CHECK_NEAR(gfli_train_rate(&d, 10, 50), 0.1 * (0.001 + 0.999 * 0.5), 1e-12);
+}
+
+static void default_milestones_follow_the_epochs(void) {
+    static const int table[][3] = {/* epochs, first, second; 0: there is none */
+                                   {1, 1, 0}, {2, 1, 0},   {3, 2, 0},    {4, 2, 3},
+                                   {6, 4, 5}, {12, 8, 11}, {24, 16, 22}, {36, 24, 33}};
+    for (size_t i = 0; i < GFLI_COUNT(table); i++) {
+        gfl_train_desc in = zero(), d;
+        in.epochs = table[i][0];
+        d = resolved(&in);
+        CHECK(d.n_milestones == (table[i][2] ? 2 : 1));
+        CHECK(d.milestones[0] == table[i][1]);
+        CHECK(d.milestones[1] == table[i][2]);
+    }
+}
+
+static void zero_is_the_recipe(void) {
+    gfl_train_desc in = zero(), d = resolved(&in), again;
+    CHECK(d.batch == 16 && d.accumulate == 1 && d.epochs == 12 && d.warmup == 500);
+    CHECK_NEAR(d.lr, 0.01, 1e-15);
+    CHECK_NEAR(d.momentum, 0.9, 0);
+    CHECK_NEAR(d.weight_decay, 1e-4, 0);
+    CHECK(d.clip_norm == 0 && d.frozen_stages == 0 && d.loaders == 2);
+    CHECK(d.scale_long == 96 && d.scale_short == 64); /* the model's */
+    again = resolved(&d);
+    CHECK(memcmp(&d, &again, sizeof d) == 0);
+    in.batch = 4;
+    in.accumulate = 2;
+    in.momentum = in.weight_decay = -3;
+    in.warmup = -7;
+    in.n_milestones = -1;
+    d = resolved(&in);
+    CHECK_NEAR(d.lr, 0.005, 1e-15);
+    CHECK(d.momentum < 0 && d.weight_decay < 0 && d.warmup < 0);
+    again = resolved(&d);
+    CHECK(memcmp(&d, &again, sizeof d) == 0);
+}
+
+static void nonsense_is_refused(void) {
+    gfl_context *context = test_context(1);
+    gfl_train_desc out;
+#define REFUSED(text, change)                                                                      \
+    do {                                                                                           \
+        gfl_train_desc d = zero();                                                                 \
+        change;                                                                                    \
+        CHECK_ERROR(context, resolve(context, &d, &out), GFL_E_ARG, text);                         \
+    } while (0)
+    REFUSED("batch", d.batch = -1);
+    REFUSED("accumulate", d.accumulate = -2);
+    REFUSED("epochs", d.epochs = -1);
+    REFUSED("lr", d.lr = -0.1);
+    REFUSED("lr", d.lr = NAN);
+    REFUSED("momentum", d.momentum = 1);
+    REFUSED("clip_norm", d.clip_norm = -1);
+    REFUSED("clip_norm", d.clip_norm = INFINITY);
+    REFUSED("frozen_stages", d.frozen_stages = 5);
+    REFUSED("frozen_stages", d.frozen_stages = -2);
+    REFUSED("scale_long", d.scale_long = 100);
+    REFUSED("scale", d.scale_long = d.scale_short = -1);
+    REFUSED("long side first", (d.scale_long = 100, d.scale_short = 200));
+    REFUSED("scale_short_min", d.scale_short_min = 65);
+    REFUSED("loaders", d.loaders = -2);
+    REFUSED("n_milestones", d.n_milestones = 9);
+    REFUSED("ascend", (d.milestones[0] = 3, d.milestones[1] = 3));
+    REFUSED("ascend", (d.milestones[0] = 3, d.n_milestones = 2));
+    gfl_context_destroy(context);
+}
+
+int main(int argc, char **argv) {
+    static const test_case cases[] = {
+        TEST(warm_up_ends_at_the_full_rate),
+        TEST(milestones_divide_by_ten),
+        TEST(both_factors_multiply),
+        TEST(default_milestones_follow_the_epochs),
+        TEST(zero_is_the_recipe),
+        TEST(nonsense_is_refused),
+        {0},
+    };
+    train_micro_desc(&micro, 18, 2);
+    return test_main(argc, argv, cases);
+}
