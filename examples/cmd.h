@@ -1,0 +1,130 @@
+/* cmd.h - what the subcommands of gfl share */
+#ifndef GFL_CMD_H
+#define GFL_CMD_H
+
+#include "gfl.h"
+#include <stdbool.h>
+#include <stdio.h>
+
+/* Exit codes; 128 + n after signal n. */
+enum {
+    CMD_OK = 0,
+    CMD_FAILED = 1,
+    CMD_USAGE = 2,
+    CMD_DATA = 3,
+    CMD_MEMORY = 4,
+    CMD_DEVICE = 5,
+    CMD_NONFINITE = 6,
+    CMD_MISMATCH = 7
+};
+
+/* ---- options (cmd_options.c) ----------------------------------------------------------------- */
+
+typedef enum opt_kind {
+    OPT_END,
+    OPT_FLAG, /* bool: --x, --no-x; in files and the environment x = true or false */
+    OPT_INT,  /* int */
+    OPT_REAL, /* double */
+    OPT_TEXT  /* const char *, owned by the table */
+} opt_kind;
+
+typedef struct opt {
+    opt_kind kind;
+    const char *name;     /* "weight-decay": --weight-decay, GFL_WEIGHT_DECAY, weight-decay = */
+    void *value;          /* bool, int, double or const char *: holds the default before parsing */
+    const char *argument; /* what the help calls the value, e.g. "FILE" */
+    const char *help;
+    int source;           /* set by parsing: 0 default, 1 file, 2 environment, 3 command line */
+} opt;
+
+/* Fill the values from --config FILE, GFL_* and the arguments (later ones win), collect what is not
+ * an option in rest[*n_rest].  Returns -1 to go on, else the exit code: --help was printed, or an
+ * error with its hint.  `usage` are the lines after "usage: gfl". */
+int opt_parse(const char *usage, opt *options, int argc, char **argv, const char **rest,
+              int *n_rest);
+
+/* Write "name = value" lines that --config reads back; false with a message on failure. */
+bool opt_write(const opt *options, const char *path);
+
+/* "LxS" or "LxS:MIN"; false when it is neither. */
+bool opt_scale(const char *text, int *scale_long, int *scale_short, int *scale_min);
+
+/* The nearest of the names by edit distance, or NULL when none is near. */
+const char *opt_nearest(const char *word, const char *const *names, int n);
+
+/* ---- talk (cmd_talk.c): stderr only ---------------------------------------------------------- */
+
+#if defined(__GNUC__)
+#define CMD_PRINTF(a, b) __attribute__((format(printf, a, b)))
+#else
+#define CMD_PRINTF(a, b)
+#endif
+
+void talk(const char *format, ...) CMD_PRINTF(1, 2);         /* a line to stderr */
+int usage_error(const char *format, ...) CMD_PRINTF(1, 2);   /* "gfl: ..." and a hint; CMD_USAGE */
+/* "gfl: DOING: text of the context"; the exit code of the status. */
+int report(gfl_context *context, gfl_status status, const char *doing);
+/* A context with so many threads (0: all) whose warnings go to stderr; NULL after a message. */
+gfl_context *open_context(int threads);
+double seconds_now(void);
+
+/* A bar with ETA on a terminal, a plain line every ten seconds elsewhere. */
+typedef struct progress {
+    const char *what;
+    long total;
+    double start, shown;
+    bool terminal, drawn;
+} progress;
+void progress_begin(progress *p, const char *what, long total);
+void progress_step(progress *p, long done, const char *format, ...) CMD_PRINTF(3, 4);
+void progress_end(progress *p);
+/* "1:02:03" */
+const char *clock_text(double seconds, char out[32]);
+
+/* Set by SIGINT and SIGTERM after catch_signals(): the signal's number, else 0. */
+void catch_signals(void);
+int caught_signal(void);
+
+/* ---- shared work (cmd_common.c) -------------------------------------------------------------- */
+
+/* A text as JSON, quotes included, to a stream. */
+void write_json_text(FILE *f, const char *text);
+
+/* Print the warnings that a data set deserves, and one line about what it is. */
+void describe_dataset(const char *name, const gfl_dataset *dataset);
+
+/* map[label of the model] = label of the data set, by class name; -1 where the data set has no
+ * such class.  CMD_OK, or CMD_MISMATCH after a message (a class of the data set is unknown to the
+ * model).  The map is malloc'ed. */
+int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map);
+
+/* Run the model over every image and add the detections; false after reporting (*code is set). */
+bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dataset *dataset,
+                     const gfl_detect_opts *opts, gfl_evaluator *evaluator, int *code);
+
+/* The twelve numbers, or one JSON object with per_class, on stdout or in a file. */
+void print_summary(FILE *f, const gfl_evaluator *evaluator);
+void print_class_table(FILE *f, const gfl_evaluator *evaluator, const gfl_dataset *dataset);
+void print_json_result(FILE *f, const gfl_evaluator *evaluator, const gfl_eval_result *result,
+                       const gfl_dataset *dataset);
+
+/* ---- pictures (cmd_draw.c) ------------------------------------------------------------------- */
+
+/* Boxes with labels in class colours (line width by image size, built-in 5x7 font). */
+void draw_detections(gfl_pixels *pixels, const gfl_detection *items, int n,
+                     const gfl_class *classes);
+void draw_box(gfl_pixels *pixels, double x1, double y1, double x2, double y2, int label,
+              const char *text);
+/* PNG, or JPEG when the name ends in .jpg or .jpeg; false after a message. */
+bool write_picture(const char *path, const gfl_pixels *pixels);
+
+/* ---- the subcommands: argv[0] is the subcommand's name; the exit code ------------------------ */
+
+int cmd_train(int argc, char **argv);
+int cmd_eval(int argc, char **argv);
+int cmd_detect(int argc, char **argv);
+int cmd_check(int argc, char **argv);
+int cmd_info(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+
+#endif
