@@ -40,9 +40,11 @@ static int naive_pixel(const uint8_t *rgb, int w, int h, int ow, int oh, int x, 
 }
 
 static void resize_follows_the_specification_to_the_bit(void) {
-    static const int sizes[][4] = {{40, 30, 67, 50}, {40, 30, 20, 15}, {61, 47, 33, 20},
-                                   {1, 1, 5, 4},     {3, 2, 1, 1},     {33, 17, 33, 40},
-                                   {9, 50, 100, 51}, {128, 5, 37, 80}};
+    static const int sizes[][4] = {{40, 30, 67, 50}, {40, 30, 20, 15},
+                                   {61, 47, 33, 20}, {1, 1, 5, 4},
+                                   {3, 2, 1, 1},     {33, 17, 33, 40},
+                                   {9, 50, 100, 51}, {128, 5, 37, 80},
+                                   {2, 2, 4096, 3}}; /* the last: weights at exact halves */
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
         const int w = sizes[s][0], h = sizes[s][1], ow = sizes[s][2], oh = sizes[s][3];
         uint8_t *rgb = (uint8_t *)malloc((size_t)(w * h) * 3);
