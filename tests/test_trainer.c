@@ -1,0 +1,457 @@
+/* test_trainer.c - steps, accumulation, clipping, freezing, and what happens when they fail */
+#include "train.h"
+
+typedef struct setup {
+    gfl_context *context;
+    gfl_model *model;
+    gfl_dataset *dataset;
+    gfl_trainer *trainer;
+} setup;
+
+static gfl_train_desc small_desc(void) {
+    gfl_train_desc d;
+    memset(&d, 0, sizeof d);
+    d.batch = 2;
+    d.epochs = 2;
+    d.lr = 0.01;
+    d.warmup = -1;
+    d.loaders = -1;
+    d.frozen_stages = -1;
+    return d;
+}
+
+static void open_setup(setup *s, int n_images, const gfl_train_desc *desc, int n_threads,
+                       gfl_read_image read, void *user) {
+    gfl_model_desc model;
+    train_micro_desc(&model, 18, 2);
+    memset(s, 0, sizeof *s);
+    s->context = test_context(n_threads);
+    s->dataset = train_dataset(s->context, n_images, read, user);
+    model.classes = gfl_dataset_classes(s->dataset);
+    s->model = train_model(s->context, &model);
+    CHECK_OK(s->context, gfl_trainer_create(s->context, s->model, s->dataset, desc, &s->trainer));
+}
+
+static void close_setup(setup *s) {
+    gfl_trainer_destroy(s->trainer);
+    gfl_model_destroy(s->model);
+    gfl_dataset_destroy(s->dataset);
+    gfl_context_destroy(s->context);
+}
+
+/* All parameters one after another, as a copy. */
+static float *weights(const gfl_model *model, size_t *count) {
+    size_t n = 0;
+    for (int i = 0; i < model->n_params; i++) n += model->params[i].count;
+    float *all = (float *)malloc(n * sizeof *all);
+    *count = n;
+    n = 0;
+    for (int i = 0; i < model->n_params; i++) {
+        memcpy(all + n, model->params[i].data, model->params[i].count * sizeof *all);
+        n += model->params[i].count;
+    }
+    return all;
+}
+
+static bool same_weights(const gfl_model *a, const float *b) {
+    size_t n;
+    float *all = weights(a, &n);
+    bool same = memcmp(all, b, n * sizeof *all) == 0;
+    free(all);
+    return same;
+}
+
+static void a_plan_says_what_will_happen(void) {
+    gfl_train_desc d = small_desc();
+    gfl_train_plan plan;
+    setup s;
+    d.accumulate = 2;
+    d.drop_empty = 1;
+    open_setup(&s, 10, &d, 1, NULL, NULL);
+    gfl_trainer_get_plan(s.trainer, &plan);
+    CHECK(plan.n_images == 8 && plan.n_dropped_images == 2);
+    CHECK(plan.steps_per_epoch == 2 && plan.n_steps == 4);
+    CHECK(plan.desc.scale_long == 96 && plan.desc.momentum == 0.9);
+    CHECK(plan.workspace_bytes > 100000 && plan.workspace_bytes < 100000000);
+    size_t bound = plan.workspace_bytes;
+    gfl_step_report r;
+    do CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
+    while (!r.training_done && r.step > 0);
+    const gfli_learner *l = &s.trainer->learner;
+    size_t used = (l->workspace_size + l->stats_size + 3 * l->layout.floats) * sizeof(float) +
+                  l->scratch_size + l->packed_size;
+    CHECK(used <= bound);
+    close_setup(&s);
+}
+
+static void reports_count_steps_and_epochs(void) {
+    gfl_train_desc d = small_desc();
+    gfl_step_report r;
+    setup s;
+    d.warmup = 3;
+    d.milestones[0] = 1;
+    open_setup(&s, 5, &d, 1, NULL, NULL);
+    for (int i = 0; i < 6; i++) {
+        CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
+        CHECK(r.step == i + 1 && r.epoch == i / 3 && r.step_in_epoch == i % 3);
+        CHECK(r.steps_per_epoch == 3);
+        CHECK(r.epoch_done == (i % 3 == 2) && r.training_done == (i == 5));
+        CHECK(r.n_images == (i % 3 == 2 ? 1 : 2));
+        CHECK(r.loss > 0 && isfinite(r.loss) && r.grad_norm > 0);
+        CHECK_NEAR(r.loss, r.loss_cls + r.loss_bbox + r.loss_dfl, 1e-12);
+        CHECK_NEAR(r.lr, 0.01 * (i == 0 ? 0.001 : i == 1 ? 0.5005 : i == 2 ? 1 : 0.1), 1e-12);
+        CHECK(r.seconds >= r.data_seconds && r.data_seconds >= 0);
+    }
+    CHECK_ERROR(s.context, gfl_trainer_step(s.trainer, &r), GFL_E_ARG, "done");
+    CHECK(r.step == 0);
+    close_setup(&s);
+}
+
+/* The gradients of the next batch of a trainer's loader, as a copy. */
+static float *next_gradients(gfli_learner *learner, gfl_trainer *trainer) {
+    const gfli_batch *batch;
+    gfli_losses losses;
+    gfli_map input;
+    CHECK_OK(trainer->context, gfli_loader_next(trainer->loader, &batch));
+    CHECK_OK(trainer->context,
+             gfli_learner_input(learner, batch->n, batch->height, batch->width, &input));
+    gfli_truth truths[8];
+    for (int i = 0; i < batch->n; i++) {
+        const gfli_sample *x = &batch->samples[i];
+        const gfl_preprocess *p = &trainer->model->preprocess;
+        gfli_cpu.normalise(trainer->context, x->pixels, x->width, x->height, p->mean, p->std,
+                           x->flip, &input, i);
+        truths[i].boxes = x->boxes;
+        truths[i].labels = x->labels;
+        truths[i].n = x->n_boxes;
+        truths[i].pad_h = gfli_pad32(x->height);
+        truths[i].pad_w = gfli_pad32(x->width);
+    }
+    CHECK_OK(trainer->context, gfli_train_gradients(learner, truths, &losses));
+    float *copy = (float *)malloc(learner->layout.floats * sizeof(float));
+    memcpy(copy, learner->gradients, learner->layout.floats * sizeof(float));
+    return copy;
+}
+
+/* One update over n batches (the last of the epoch has one image) against the formula. */
+static void check_update(const gfl_train_desc *d, int n_images, int n_batches) {
+    gfli_learner learner;
+    gfl_step_report r;
+    setup s;
+    size_t count;
+    open_setup(&s, n_images, d, 2, NULL, NULL);
+    float *before = weights(s.model, &count);
+    CHECK_OK(s.context, gfli_learner_create(s.context, s.model, d->frozen_stages, &learner));
+    CHECK_OK(s.context, gfli_loader_start(s.trainer->loader, 0, 0));
+    size_t floats = learner.layout.floats;
+    float *mean = (float *)calloc(floats, sizeof(float));
+    for (int i = 0; i < n_batches; i++) {
+        float *g = next_gradients(&learner, s.trainer);
+        for (size_t k = 0; k < floats; k++) mean[k] += g[k] / (float)n_batches;
+        free(g);
+    }
+    double norm = 0, worst = 0;
+    for (size_t k = 0; k < floats; k++) norm += (double)mean[k] * (double)mean[k];
+    norm = sqrt(norm);
+    CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
+    CHECK_NEAR(r.grad_norm, norm, 1e-5 * norm);
+    double clip = d->clip_norm > 0 && norm > d->clip_norm ? d->clip_norm / norm : 1;
+    double decay = d->weight_decay < 0 ? 0 : 1e-4;
+    size_t at = 0;
+    for (int i = 0; i < s.model->n_params; i++) {
+        const gfli_param *p = &s.model->params[i];
+        size_t offset = learner.layout.offset[i];
+        for (size_t k = 0; k < p->count; k++) {
+            double was = (double)before[at + k], want = was;
+            if (offset != GFLI_NO_GRADIENT)
+                want -= r.lr * (clip * (double)mean[offset + k] + decay * was);
+            worst = fmax(worst, fabs((double)p->data[k] - want) / fmax(1, fabs(want)));
+        }
+        at += p->count;
+    }
+    CHECK_NEAR(worst, 0, 3e-7);
+    free(mean);
+    free(before);
+    gfli_learner_destroy(&learner);
+    close_setup(&s);
+}
+
+static void an_update_is_the_formula(void) {
+    gfl_train_desc d = small_desc();
+    check_update(&d, 4, 1);
+    d.weight_decay = -1;
+    d.lr = 1;
+    check_update(&d, 4, 1);
+    d.clip_norm = 0.01;
+    check_update(&d, 4, 1);
+    d.clip_norm = 1e6; /* does not bind */
+    check_update(&d, 4, 1);
+}
+
+static void accumulated_batches_are_averaged(void) {
+    gfl_train_desc d = small_desc();
+    d.accumulate = 2;
+    check_update(&d, 4, 2);
+    d.accumulate = 4; /* more than the epoch has: three batches, the last of one image */
+    d.weight_decay = -1;
+    d.clip_norm = 0.01;
+    check_update(&d, 5, 3);
+}
+
+static void frozen_parameters_and_statistics_stay(void) {
+    for (int frozen = -1; frozen <= 4; frozen++) {
+        gfl_train_desc d = small_desc();
+        gfl_step_report r;
+        setup s;
+        size_t count, at = 0;
+        d.frozen_stages = frozen;
+        open_setup(&s, 4, &d, 1, NULL, NULL);
+        fx_fill_model(s.model); /* a fresh model's residual branches learn nothing at first */
+        float *before = weights(s.model, &count);
+        for (int i = 0; i < 2; i++) CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
+        for (int i = 0; i < s.model->n_params; at += s.model->params[i++].count) {
+            const gfli_param *p = &s.model->params[i];
+            bool stays = p->is_buffer || p->stage <= frozen;
+            bool same = memcmp(p->data, before + at, p->count * sizeof(float)) == 0;
+            if (stays != same) test_fail(__FILE__, __LINE__, p->name);
+        }
+        free(before);
+        close_setup(&s);
+    }
+}
+
+/* Without sync a detector would still see the first weights; after it, it sees the saved ones. */
+static void synced_weights_detect_as_saved_ones(void) {
+    const char *path = "test_trainer.safetensors";
+    gfl_train_desc d = small_desc();
+    gfl_step_report r;
+    setup s;
+    uint8_t grey[60 * 90];
+    gfl_image image;
+    gfl_detect_opts opts;
+    gfl_detections found[3];
+    gfl_detector *detector[3];
+    gfl_model *again;
+    for (int i = 0; i < 60 * 90; i++) grey[i] = (uint8_t)(i * 37 % 251);
+    memset(&image, 0, sizeof image);
+    memset(&opts, 0, sizeof opts);
+    image.pixels = grey;
+    image.width = 90;
+    image.height = 60;
+    image.format = GFL_FORMAT_GREY;
+    opts.min_score = 1e-6f;
+    open_setup(&s, 4, &d, 1, NULL, NULL);
+    for (int i = 0; i < 3; i++) CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
+    CHECK_OK(s.context, gfl_trainer_sync(s.trainer));
+    CHECK_OK(s.context, gfl_model_save(s.model, path));
+    CHECK_OK(s.context, gfl_model_load(s.context, path, NULL, &again));
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(s.context, gfl_detector_create(s.context, i ? again : s.model, 0, &detector[i]));
+        CHECK_OK(s.context, gfl_detect(detector[i], &image, 1, &opts, &found[i]));
+    }
+    CHECK(found[0].count > 0 && found[0].count == found[1].count);
+    CHECK(!memcmp(found[0].items, found[1].items, (size_t)found[0].count * sizeof *found[0].items));
+    /* destroying a trainer syncs too */
+    CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
+    gfl_trainer_destroy(s.trainer);
+    s.trainer = NULL;
+    CHECK_OK(s.context, gfl_model_save(s.model, path));
+    gfl_detector_destroy(detector[1]);
+    gfl_model_destroy(again);
+    CHECK_OK(s.context, gfl_model_load(s.context, path, NULL, &again));
+    CHECK_OK(s.context, gfl_detector_create(s.context, again, 0, &detector[1]));
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(s.context, gfl_detect(detector[i], &image, 1, &opts, &found[i]));
+    CHECK(found[0].count > 0 && found[0].count == found[1].count);
+    CHECK(!memcmp(found[0].items, found[1].items, (size_t)found[0].count * sizeof *found[0].items));
+    gfl_detector_destroy(detector[0]);
+    gfl_detector_destroy(detector[1]);
+    gfl_model_destroy(again);
+    close_setup(&s);
+    remove(path);
+}
+
+/* ---- failures -------------------------------------------------------------------------------- */
+
+static void diverging_steps_leave_the_model_alone(void) {
+    gfl_train_desc d = small_desc();
+    gfl_step_report r;
+    setup s;
+    size_t count;
+    d.lr = 1e30;
+    open_setup(&s, 2, &d, 1, NULL, NULL);
+    CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
+    float *before = weights(s.model, &count);
+    for (int i = 0; i < 2; i++) {
+        CHECK_ERROR(s.context, gfl_trainer_step(s.trainer, &r), GFL_E_NONFINITE, "step 2");
+        CHECK(strstr(gfl_context_error(s.context), "p0.png (id 1)") != NULL);
+        CHECK(strstr(gfl_context_error(s.context), "p1.png (id 2)") != NULL);
+        CHECK(same_weights(s.model, before));
+        CHECK(s.trainer->learner.updates == 1);
+    }
+    free(before);
+    close_setup(&s);
+}
+
+/* A huge weight that the losses survive and the gradients do not: the check before the update. */
+static void gradients_are_checked_too(void) {
+    gfl_train_desc d = small_desc();
+    gfl_step_report r;
+    setup s;
+    size_t count;
+    open_setup(&s, 2, &d, 1, NULL, NULL);
+    gfli_learner *l = &s.trainer->learner;
+    gfli_sgd_opts opts = {0.1, 0.9, 0, 0};
+    double norm;
+    CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
+    float *before = weights(s.model, &count);
+    float *momentum = (float *)malloc(l->layout.floats * sizeof(float));
+    memcpy(momentum, l->momentum, l->layout.floats * sizeof(float));
+    for (int i = 0; i < 2; i++) {
+        l->gradients[l->layout.floats / 2] = i ? NAN : INFINITY;
+        CHECK_ERROR(s.context, gfli_train_update(l, &opts, &norm), GFL_E_NONFINITE, "gradients");
+        CHECK(same_weights(s.model, before));
+        CHECK(memcmp(momentum, l->momentum, l->layout.floats * sizeof(float)) == 0);
+        CHECK(l->updates == 1);
+    }
+    free(before);
+    free(momentum);
+    close_setup(&s);
+}
+
+typedef struct flaky {
+    int image, failures; /* this image fails so many times */
+} flaky;
+
+static gfl_status read_flaky(void *user, gfl_context *context, int image, gfl_pixels *out) {
+    flaky *f = (flaky *)user;
+    if (image == f->image && f->failures > 0) {
+        f->failures--;
+        return gfli_error(context, GFL_E_IO, "p%d.png: gone for now", image);
+    }
+    return train_read_picture(NULL, context, image, out);
+}
+
+/* After a failure in the middle of an accumulated step, trying again gives the same bits. */
+static void a_failed_step_can_be_tried_again(void) {
+    gfl_train_desc d = small_desc();
+    gfl_step_report r, want[4];
+    setup plain, s;
+    d.accumulate = 2;
+    open_setup(&plain, 8, &d, 1, NULL, NULL);
+    for (int i = 0; i < 4; i++) CHECK_OK(plain.context, gfl_trainer_step(plain.trainer, &want[i]));
+    size_t count;
+    float *end = weights(plain.model, &count);
+    for (int image = 0; image < 8; image++) {
+        flaky f = {image, 2};
+        int failed = 0;
+        open_setup(&s, 8, &d, 1, read_flaky, &f);
+        for (int i = 0; i < 4 && failed < 10;) {
+            size_t n;
+            float *before = weights(s.model, &n);
+            gfl_status status = gfl_trainer_step(s.trainer, &r);
+            if (status == GFL_OK) {
+                CHECK(r.loss == want[i].loss && r.grad_norm == want[i].grad_norm);
+                i++;
+            } else {
+                char name[16];
+                snprintf(name, sizeof name, "p%d.png", image);
+                CHECK(status == GFL_E_IO && strstr(gfl_context_error(s.context), name));
+                CHECK(r.step == 0 && same_weights(s.model, before));
+                failed++;
+            }
+            free(before);
+        }
+        CHECK(failed == 2);
+        CHECK(same_weights(s.model, end));
+        close_setup(&s);
+    }
+    free(end);
+    close_setup(&plain);
+}
+
+static void loaders_and_threads_change_nothing(void) {
+    float *want = NULL;
+    double loss = 0;
+    for (int i = 0; i < 6; i++) {
+        gfl_train_desc d = small_desc();
+        gfl_step_report r;
+        setup s;
+        size_t count;
+        d.loaders = i % 3 - 1;
+        if (d.loaders == 0) d.loaders = 2;
+        d.scale_long = 96;
+        d.scale_short = 64;
+        d.scale_short_min = 40;
+        open_setup(&s, 7, &d, 1 + i / 3, NULL, NULL);
+        for (int k = 0; k < 8; k++) CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
+        CHECK(r.training_done);
+        if (!want) {
+            want = weights(s.model, &count);
+            loss = r.loss;
+        }
+        CHECK(same_weights(s.model, want) && r.loss == loss);
+        close_setup(&s);
+    }
+    free(want);
+}
+
+static void wrong_arguments_are_refused(void) {
+    gfl_context *context = test_context(1);
+    gfl_dataset *dataset = train_dataset(context, 3, NULL, NULL);
+    gfl_train_desc d = small_desc();
+    gfl_model_desc desc;
+    gfl_trainer *trainer;
+    gfl_class classes[2] = {{"light", 1}, {"murky", 2}};
+    train_micro_desc(&desc, 18, 3);
+    gfl_model *three = train_model(context, &desc), *frozen = NULL;
+    CHECK_ERROR(context, gfl_trainer_create(context, three, dataset, &d, &trainer), GFL_E_MISMATCH,
+                "3 classes");
+    CHECK(trainer == NULL);
+    train_micro_desc(&desc, 18, 2);
+    gfl_model *unnamed = train_model(context, &desc);
+    CHECK_OK(context, gfl_trainer_create(context, unnamed, dataset, &d, &trainer));
+    gfl_trainer_destroy(trainer);
+    CHECK_OK(context, gfl_trainer_create(context, unnamed, dataset, NULL, &trainer));
+    gfl_trainer_destroy(trainer);
+    desc.classes = classes;
+    gfl_model *other = train_model(context, &desc);
+    CHECK_ERROR(context, gfl_trainer_create(context, other, dataset, &d, &trainer), GFL_E_MISMATCH,
+                "\"murky\"");
+    CHECK_OK(context, gfl_model_create(context, &desc, NULL, &frozen));
+    CHECK_ERROR(context, gfl_trainer_create(context, frozen, dataset, &d, &trainer), GFL_E_ARG,
+                "trainable");
+    CHECK_ERROR(context, gfl_trainer_create(context, unnamed, NULL, &d, &trainer), GFL_E_ARG,
+                "dataset");
+    CHECK(gfl_trainer_create(NULL, unnamed, dataset, &d, &trainer) == GFL_E_ARG);
+    CHECK(gfl_trainer_step(NULL, NULL) == GFL_E_ARG);
+    CHECK(gfl_trainer_sync(NULL) == GFL_E_ARG);
+    d.batch = -4;
+    CHECK_ERROR(context, gfl_trainer_create(context, unnamed, dataset, &d, &trainer), GFL_E_ARG,
+                "batch");
+    gfl_trainer_destroy(NULL);
+    gfl_model_destroy(three);
+    gfl_model_destroy(unnamed);
+    gfl_model_destroy(other);
+    gfl_model_destroy(frozen);
+    gfl_dataset_destroy(dataset);
+    gfl_context_destroy(context);
+}
+
+int main(int argc, char **argv) {
+    static const test_case cases[] = {
+        TEST(a_plan_says_what_will_happen),
+        TEST(reports_count_steps_and_epochs),
+        TEST(an_update_is_the_formula),
+        TEST(accumulated_batches_are_averaged),
+        TEST(frozen_parameters_and_statistics_stay),
+        TEST(synced_weights_detect_as_saved_ones),
+        TEST(diverging_steps_leave_the_model_alone),
+        TEST(gradients_are_checked_too),
+        TEST(a_failed_step_can_be_tried_again),
+        TEST(loaders_and_threads_change_nothing),
+        TEST(wrong_arguments_are_refused),
+        {0},
+    };
+    return test_main(argc, argv, cases);
+}
