@@ -1,8 +1,6 @@
 /* coco_eval.c - COCO's box evaluation: accumulate and summarise */
 #pragma once
 
-/*  */
-
 /* The numbers of pycocotools 2.0.11, bit by bit where they are not means.  Results are sorted by
  * class, then score (image and place break ties), and walked once per class: that order contains
  * the order by score inside every image, so matching needs no other. */
