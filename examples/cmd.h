@@ -38,7 +38,7 @@ typedef struct opt {
 } opt;
 
 /* Fill the values from --config FILE, GFL_* and the arguments (later ones win), collect what is not
- * an option in rest[*n_rest].  Returns -1 to go on, else the exit code: --help was printed, or an
+ * an option in rest[*n_rest], which may be argv itself.  Returns -1 to go on, else the exit code: --help was printed, or an
  * error with its hint.  `usage` are the lines after "usage: gfl". */
 int opt_parse(const char *usage, opt *options, int argc, char **argv, const char **rest,
               int *n_rest);

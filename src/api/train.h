@@ -55,6 +55,7 @@ typedef struct gfl_train_plan {
     int n_dropped_images;
     int steps_per_epoch;
     int64_t n_steps;        /* of all epochs */
+    int64_t n_done;         /* updates so far, those before load_state included */
     size_t workspace_bytes; /* at most: maps, gradients and momentum at the largest batch shape */
 } gfl_train_plan;
 

@@ -142,7 +142,9 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
 void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out) {
     if (!out) return;
     memset(out, 0, sizeof *out);
-    if (trainer) *out = trainer->plan;
+    if (!trainer) return;
+    *out = trainer->plan;
+    out->n_done = trainer->learner.updates;
 }
 
 gfl_status gfl_trainer_sync(gfl_trainer *trainer) {

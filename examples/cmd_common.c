@@ -1,0 +1,180 @@
+/* cmd_common.c - what train and eval do alike */
+#include "cmd.h"
+#include <stdlib.h>
+#include <string.h>
+
+void write_json_text(FILE *f, const char *text) {
+    fputc('"', f);
+    for (const char *p = text; *p; p++) {
+        unsigned char c = (unsigned char)*p;
+        if (c == '"' || c == '\\') fprintf(f, "\\%c", c);
+        else if (c < 0x20) fprintf(f, "\\u%04x", c);
+        else fputc(c, f);
+    }
+    fputc('"', f);
+}
+
+static void warn_count(const char *name, int n, const char *what) {
+    if (n) talk("warning: %s: %d %s", name, n, what);
+}
+
+void describe_dataset(const char *name, const gfl_dataset *dataset) {
+    gfl_dataset_summary s;
+    const gfl_class *classes = gfl_dataset_classes(dataset);
+    gfl_dataset_get_summary(dataset, &s);
+    talk("%s: %d images (%d without annotations), %d boxes, %d classes", name, s.n_images,
+         s.n_empty_images, s.n_annotations, s.n_classes);
+    if (s.n_classes <= 20) {
+        fputs("  classes:", stderr);
+        for (int k = 0; k < s.n_classes; k++)
+            fprintf(stderr, "%s %s (id %lld)", k ? "," : "", classes[k].name,
+                    (long long)classes[k].id);
+        fputc('\n', stderr);
+    }
+    if (s.n_crowd) talk("  %d crowd boxes: not learnt, ignored in evaluation as COCO does", s.n_crowd);
+    if (s.n_missing_iscrowd) talk("  %d annotations without iscrowd: taken as 0", s.n_missing_iscrowd);
+    if (s.n_missing_area) talk("  %d annotations without area: taken as width x height", s.n_missing_area);
+    warn_count(name, s.n_degenerate, "boxes thinner than a pixel or of no area: not trained on");
+    warn_count(name, s.n_outside, "boxes outside their image: not trained on");
+    warn_count(name, s.n_partly_outside, "boxes reach over the border of their image");
+    warn_count(name, s.n_duplicate_ids, "annotation ids are used twice; each box counts once");
+    warn_count(name, s.n_zero_ids, "annotations have id 0, which pycocotools scores wrongly");
+}
+
+static bool is_unnamed(const gfl_class *c, int label) {
+    char text[32];
+    snprintf(text, sizeof text, "class %d", label);
+    return !strcmp(c->name, text);
+}
+
+int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map) {
+    gfl_model_info info;
+    gfl_model_get_info(model, &info);
+    const gfl_class *theirs = gfl_dataset_classes(dataset);
+    const int n = gfl_dataset_n_classes(dataset), n_model = info.arch.n_classes;
+    bool named = false;
+    *map = malloc((size_t)n_model * sizeof **map);
+    if (!*map) return CMD_MEMORY;
+    for (int k = 0; k < n_model; k++) {
+        named = named || !is_unnamed(&info.classes[k], k);
+        (*map)[k] = -1;
+        for (int j = 0; j < n; j++)
+            if (!strcmp(info.classes[k].name, theirs[j].name)) (*map)[k] = j;
+    }
+    if (!named && n == n_model) {
+        talk("the weights do not name their classes: taken in the data set's order");
+        for (int k = 0; k < n; k++) (*map)[k] = k;
+    }
+    for (int j = 0; j < n; j++) {
+        bool known = false;
+        for (int k = 0; k < n_model; k++) known = known || (*map)[k] == j;
+        if (known) continue;
+        talk("gfl: the data set has a class \"%s\" that the model does not know; its %d classes "
+             "begin with \"%s\"",
+             theirs[j].name, n_model, info.classes[0].name);
+        free(*map);
+        *map = NULL;
+        return CMD_MISMATCH;
+    }
+    return CMD_OK;
+}
+
+/* Detections with the labels of the data set, those of other classes left out. */
+static int translate(const gfl_detections *found, const int *map, gfl_detection *out) {
+    int n = 0;
+    for (int i = 0; i < found->count; i++) {
+        out[n] = found->items[i];
+        out[n].label = map[found->items[i].label];
+        n += out[n].label >= 0;
+    }
+    return n;
+}
+
+static gfl_status evaluate_one(gfl_context *context, gfl_detector *detector,
+                               const gfl_dataset *dataset, int image, const gfl_detect_opts *opts,
+                               const int *map, gfl_evaluator *evaluator) {
+    gfl_pixels pixels;
+    gfl_detections found;
+    gfl_status status = gfl_dataset_read(context, dataset, image, &pixels);
+    if (status != GFL_OK) return status;
+    gfl_image view = {pixels.rgb, pixels.width, pixels.height, 0, GFL_FORMAT_RGB};
+    status = gfl_detect(detector, &view, 1, opts, &found);
+    if (status == GFL_OK) {
+        gfl_detection *own = malloc(((size_t)found.count + 1) * sizeof *own);
+        status = own ? gfl_evaluator_add(evaluator, image, own, translate(&found, map, own))
+                     : GFL_E_MEMORY;
+        free(own);
+    }
+    gfl_pixels_free(context, &pixels);
+    return status;
+}
+
+bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dataset *dataset,
+                     const gfl_detect_opts *opts, gfl_evaluator *evaluator, int *code) {
+    const int n = gfl_dataset_n_images(dataset);
+    int *map = NULL;
+    gfl_detector *detector = NULL;
+    progress bar;
+    *code = match_classes(model, dataset, &map);
+    if (*code != CMD_OK) return false;
+    gfl_status status = gfl_detector_create(context, model, 0, &detector);
+    progress_begin(&bar, "evaluating", n);
+    for (int i = 0; status == GFL_OK && i < n && !caught_signal(); i++) {
+        status = evaluate_one(context, detector, dataset, i, opts, map, evaluator);
+        progress_step(&bar, i + 1, "%s", "");
+    }
+    progress_end(&bar);
+    if (status != GFL_OK) *code = report(context, status, "evaluating");
+    else if (caught_signal()) *code = 128 + caught_signal();
+    gfl_detector_destroy(detector);
+    free(map);
+    return *code == CMD_OK;
+}
+
+void print_summary(FILE *f, const gfl_evaluator *evaluator) {
+    char text[2048];
+    gfl_evaluator_summary(evaluator, text, sizeof text);
+    fputs(text, f);
+}
+
+void print_class_table(FILE *f, const gfl_evaluator *evaluator, const gfl_dataset *dataset) {
+    const gfl_class *classes = gfl_dataset_classes(dataset);
+    gfl_eval_result r;
+    fprintf(f, "\n%-24s %7s %7s %7s %7s %7s %7s\n", "class", "mAP", "mAP_50", "mAP_75", "mAP_s",
+            "mAP_m", "mAP_l");
+    for (int k = 0; k < gfl_dataset_n_classes(dataset); k++) {
+        if (gfl_evaluator_class(evaluator, k, &r) != GFL_OK) continue;
+        fprintf(f, "%-24s %7.3f %7.3f %7.3f %7.3f %7.3f %7.3f\n", classes[k].name, r.ap, r.ap50,
+                r.ap75, r.ap_small, r.ap_medium, r.ap_large);
+    }
+}
+
+static void print_numbers(FILE *f, const gfl_eval_result *r) {
+    fprintf(f,
+            "\"bbox_mAP\": %.10g, \"bbox_mAP_50\": %.10g, \"bbox_mAP_75\": %.10g, "
+            "\"bbox_mAP_s\": %.10g, \"bbox_mAP_m\": %.10g, \"bbox_mAP_l\": %.10g, "
+            "\"AR_1\": %.10g, \"AR_10\": %.10g, \"AR_100\": %.10g, "
+            "\"AR_s\": %.10g, \"AR_m\": %.10g, \"AR_l\": %.10g",
+            r->ap, r->ap50, r->ap75, r->ap_small, r->ap_medium, r->ap_large, r->ar[0], r->ar[1],
+            r->ar[2], r->ar_small, r->ar_medium, r->ar_large);
+}
+
+void print_json_result(FILE *f, const gfl_evaluator *evaluator, const gfl_eval_result *result,
+                       const gfl_dataset *dataset) {
+    const gfl_class *classes = gfl_dataset_classes(dataset);
+    gfl_eval_result r;
+    bool any = false;
+    fputc('{', f);
+    print_numbers(f, result);
+    fputs(", \"per_class\": [", f);
+    for (int k = 0; k < gfl_dataset_n_classes(dataset); k++) {
+        if (gfl_evaluator_class(evaluator, k, &r) != GFL_OK) continue;
+        fprintf(f, "%s{\"id\": %lld, \"name\": ", any ? ", " : "", (long long)classes[k].id);
+        any = true;
+        write_json_text(f, classes[k].name);
+        fputs(", ", f);
+        print_numbers(f, &r);
+        fputc('}', f);
+    }
+    fputs("]}", f);
+}

@@ -1,0 +1,124 @@
+/* cmd_eval.c - gfl eval: COCO's numbers of a model, or of a result file */
+#include "cmd.h"
+#include <string.h>
+
+typedef struct eval_job {
+    const char *data, *images, *weights, *detections, *scale, *results;
+    bool json, compatible;
+    int threads;
+    double score, nms;
+} eval_job;
+
+static int load_detections(gfl_context *context, const eval_job *job, gfl_evaluator *evaluator) {
+    gfl_eval_notes notes;
+    gfl_status status = gfl_evaluator_load(evaluator, job->detections);
+    if (status != GFL_OK) return report(context, status, "reading detections");
+    gfl_evaluator_get_notes(evaluator, &notes);
+    talk("%s: %lld detections", job->detections, (long long)notes.n_results);
+    if (notes.n_unknown_images)
+        talk("warning: %lld of images that the data set does not have: ignored",
+             (long long)notes.n_unknown_images);
+    if (notes.n_unknown_classes)
+        talk("warning: %lld of classes that the data set does not have: ignored",
+             (long long)notes.n_unknown_classes);
+    return CMD_OK;
+}
+
+static int run_model(gfl_context *context, const eval_job *job, const gfl_dataset *dataset,
+                     gfl_evaluator *evaluator) {
+    gfl_model *model = NULL;
+    gfl_detect_opts opts;
+    int code = CMD_OK, unused = 0;
+    memset(&opts, 0, sizeof opts);
+    opts.no_clip = 1; /* COCO results are not clipped to the image */
+    opts.min_score = (float)job->score;
+    opts.nms_iou = (float)job->nms;
+    if (job->scale && (!opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused) || unused))
+        return usage_error("--scale wants LONGxSHORT, not \"%s\"", job->scale);
+    gfl_status status = gfl_model_load(context, job->weights, NULL, &model);
+    if (status != GFL_OK) return report(context, status, "loading weights");
+    catch_signals();
+    evaluate_images(context, model, dataset, &opts, evaluator, &code);
+    gfl_model_destroy(model);
+    return code;
+}
+
+static int evaluate(gfl_context *context, const eval_job *job, const gfl_dataset *dataset,
+                    gfl_evaluator *evaluator) {
+    gfl_eval_result result;
+    int code = job->detections ? load_detections(context, job, evaluator)
+                               : run_model(context, job, dataset, evaluator);
+    if (code != CMD_OK) return code;
+    gfl_status status = GFL_OK;
+    if (job->results) status = gfl_evaluator_save(evaluator, job->results);
+    if (status != GFL_OK) return report(context, status, "writing results");
+    status = gfl_evaluator_run(evaluator, &result);
+    if (status != GFL_OK) return report(context, status, "evaluating");
+    if (job->json) {
+        print_json_result(stdout, evaluator, &result, dataset);
+        puts("");
+    } else {
+        print_summary(stdout, evaluator);
+        print_class_table(stdout, evaluator, dataset);
+    }
+    return fflush(stdout) ? CMD_FAILED : CMD_OK;
+}
+
+static int run(const eval_job *job) {
+    gfl_context *context = open_context(job->threads);
+    gfl_dataset *dataset = NULL;
+    gfl_evaluator *evaluator = NULL;
+    gfl_dataset_opts data_opts;
+    gfl_eval_opts opts;
+    int code = CMD_OK;
+    if (!context) return CMD_FAILED;
+    memset(&data_opts, 0, sizeof data_opts);
+    memset(&opts, 0, sizeof opts);
+    data_opts.image_dir = job->images;
+    opts.compatible = job->compatible;
+    gfl_status status = gfl_dataset_load_coco(context, job->data, &data_opts, &dataset);
+    if (status != GFL_OK) {
+        code = report(context, status, "reading annotations");
+        if (status == GFL_E_FORMAT) code = CMD_DATA;
+    } else {
+        describe_dataset(job->data, dataset);
+        status = gfl_evaluator_create(context, dataset, &opts, &evaluator);
+        code = status == GFL_OK ? evaluate(context, job, dataset, evaluator)
+                                : report(context, status, "preparing the evaluation");
+    }
+    gfl_evaluator_destroy(evaluator);
+    gfl_dataset_destroy(dataset);
+    gfl_context_destroy(context);
+    return code;
+}
+
+int cmd_eval(int argc, char **argv) {
+    eval_job job;
+    int n_rest = 0;
+    memset(&job, 0, sizeof job);
+    job.score = 0.05;
+    job.nms = 0.6;
+    opt options[] = {
+        {OPT_TEXT, "data", &job.data, "FILE", "COCO annotations", 0},
+        {OPT_TEXT, "images", &job.images, "DIR", "their images; default: the annotations' folder", 0},
+        {OPT_TEXT, "weights", &job.weights, "FILE", "the model, safetensors", 0},
+        {OPT_TEXT, "detections", &job.detections, "FILE", "COCO results instead of a model", 0},
+        {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side; default: as trained", 0},
+        {OPT_TEXT, "results", &job.results, "FILE", "write COCO results, e.g. OUT.bbox.json", 0},
+        {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
+        {OPT_FLAG, "compatible", &job.compatible, NULL, "pycocotools' accidents too", 0},
+        {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
+        {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},
+        {OPT_INT, "threads", &job.threads, "N", "0: all that may be used", 0},
+        {OPT_END, NULL, NULL, NULL, NULL, 0},
+    };
+    int code = opt_parse("eval --weights W --data X.json --images DIR [options]\n"
+                         "       gfl eval --detections RESULTS.json --data X.json [options]",
+                         options, argc, argv, (const char **)argv, &n_rest);
+    if (code >= 0) return code;
+    if (n_rest) return usage_error("eval takes options only; \"%s\" is not one", argv[0]);
+    if (!job.data) return usage_error("eval needs --data FILE");
+    if (!job.weights == !job.detections)
+        return usage_error("eval needs either --weights FILE or --detections FILE");
+    return run(&job);
+}

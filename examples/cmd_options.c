@@ -1,0 +1,262 @@
+/* cmd_options.c - options from the command line, the environment and a file, one table for all */
+#include "cmd.h"
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int smallest(int a, int b, int c) {
+    int ab = a < b ? a : b;
+    return ab < c ? ab : c;
+}
+
+/* Levenshtein's distance of two words of at most 63 letters. */
+static int edit_distance(const char *a, const char *b) {
+    int row[64], n = (int)strlen(b);
+    if (n > 62 || strlen(a) > 62) return INT_MAX;
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 0; a[i]; i++) {
+        int diagonal = row[0];
+        row[0] = i + 1;
+        for (int j = 1; j <= n; j++) {
+            int above = row[j];
+            row[j] = smallest(above + 1, row[j - 1] + 1, diagonal + (a[i] != b[j - 1]));
+            diagonal = above;
+        }
+    }
+    return row[n];
+}
+
+const char *opt_nearest(const char *word, const char *const *names, int n) {
+    const char *best = NULL;
+    int distance = (int)strlen(word) / 2 + 1;
+    for (int i = 0; i < n; i++) {
+        int d = edit_distance(word, names[i]);
+        if (d >= distance) continue;
+        distance = d;
+        best = names[i];
+    }
+    return best;
+}
+
+static opt *find_option(opt *options, const char *name, size_t length) {
+    for (opt *o = options; o->kind != OPT_END; o++)
+        if (strlen(o->name) == length && !strncmp(o->name, name, length)) return o;
+    return NULL;
+}
+
+static int unknown_option(const opt *options, const char *name, const char *where) {
+    const char *names[80];
+    int n = 0;
+    for (const opt *o = options; o->kind != OPT_END && n < 78; o++) names[n++] = o->name;
+    names[n++] = "help";
+    names[n++] = "config";
+    const char *near = opt_nearest(name, names, n);
+    if (near) return usage_error("%s: no option \"%s\"; did you mean \"%s\"?", where, name, near);
+    return usage_error("%s: no option \"%s\"; --help lists them", where, name);
+}
+
+static bool parse_bool(const char *text, bool *out) {
+    static const char *const yes[] = {"true", "yes", "on", "1"}, *const no[] = {"false", "no",
+                                                                                "off", "0"};
+    for (int i = 0; i < 4; i++) {
+        if (!strcmp(text, yes[i])) return *out = true;
+        if (!strcmp(text, no[i])) {
+            *out = false;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Set an option from a text; CMD_OK or CMD_USAGE after a message. */
+static int set_option(opt *o, const char *text, int source, const char *where) {
+    char *end = NULL;
+    bool good = true;
+    errno = 0;
+    if (o->kind == OPT_FLAG) {
+        good = parse_bool(text, (bool *)o->value);
+    } else if (o->kind == OPT_INT) {
+        long v = strtol(text, &end, 10);
+        good = *text && !*end && !errno && v >= INT_MIN && v <= INT_MAX;
+        if (good) *(int *)o->value = (int)v;
+    } else if (o->kind == OPT_REAL) {
+        double v = strtod(text, &end);
+        good = *text && !*end;
+        if (good) *(double *)o->value = v;
+    } else {
+        size_t size = strlen(text) + 1;
+        char *copy = malloc(size); /* lives as long as the process, as the defaults do */
+        if (!copy) return usage_error("out of memory");
+        memcpy(copy, text, size);
+        *(const char **)o->value = copy;
+    }
+    o->source = source;
+    if (good) return CMD_OK;
+    return usage_error("%s: %s wants %s, not \"%s\"", where, o->name,
+                       o->kind == OPT_FLAG  ? "true or false"
+                       : o->kind == OPT_INT ? "a whole number"
+                                            : "a number",
+                       text);
+}
+
+static char *trim(char *s) {
+    while (isspace((unsigned char)*s)) s++;
+    char *end = s + strlen(s);
+    while (end > s && isspace((unsigned char)end[-1])) *--end = 0;
+    return s;
+}
+
+static int read_config(opt *options, const char *path) {
+    char line[8192], where[4200];
+    FILE *f = fopen(path, "r");
+    if (!f) return usage_error("--config %s: %s", path, strerror(errno));
+    int code = CMD_OK;
+    for (int n = 1; code == CMD_OK && fgets(line, sizeof line, f); n++) {
+        char *name = trim(line), *equals = strchr(name, '=');
+        snprintf(where, sizeof where, "%.4096s:%d", path, n);
+        if (!*name || *name == '#') continue;
+        if (!equals) {
+            code = usage_error("%s: expected \"name = value\"", where);
+            break;
+        }
+        *equals = 0;
+        name = trim(name);
+        opt *o = find_option(options, name, strlen(name));
+        code = o ? set_option(o, trim(equals + 1), 1, where)
+                 : unknown_option(options, name, where);
+    }
+    fclose(f);
+    return code;
+}
+
+static int read_environment(opt *options) {
+    for (opt *o = options; o->kind != OPT_END; o++) {
+        char name[80] = "GFL_";
+        size_t n = 4;
+        for (const char *p = o->name; *p && n < sizeof name - 1; p++)
+            name[n++] = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
+        name[n] = 0;
+        const char *value = getenv(name);
+        if (!value) continue;
+        int code = set_option(o, value, 2, name);
+        if (code != CMD_OK) return code;
+    }
+    return CMD_OK;
+}
+
+static void print_help(const char *usage, const opt *options) {
+    printf("usage: gfl %s\n\n", usage);
+    for (const opt *o = options; o->kind != OPT_END; o++) {
+        char left[64];
+        snprintf(left, sizeof left, "--%s%s%s", o->name, o->argument ? " " : "",
+                 o->argument ? o->argument : "");
+        printf("  %-26s %s", left, o->help);
+        if (o->kind == OPT_INT && *(int *)o->value) printf(" [%d]", *(int *)o->value);
+        if (o->kind == OPT_REAL && *(double *)o->value != 0.0) printf(" [%g]", *(double *)o->value);
+        if (o->kind == OPT_TEXT && *(const char **)o->value)
+            printf(" [%s]", *(const char **)o->value);
+        puts("");
+    }
+    puts("  --config FILE              lines \"name = value\" with the names above\n"
+         "  --help                     this text\n\n"
+         "Flags have a --no- form.  Order: defaults, --config, GFL_NAME variables, options.");
+}
+
+/* One argument that begins with "--"; *i moves when the value is the next argument. */
+static int read_option(opt *options, int argc, char **argv, int *i) {
+    const char *name = argv[*i] + 2, *equals = strchr(name, '=');
+    const size_t length = equals ? (size_t)(equals - name) : strlen(name);
+    if (length == 6 && !strncmp(name, "config", 6)) {
+        *i += !equals;
+        return CMD_OK; /* read before */
+    }
+    opt *o = find_option(options, name, length);
+    if (!o && length > 3 && !strncmp(name, "no-", 3) && !equals) {
+        o = find_option(options, name + 3, length - 3);
+        if (o && o->kind == OPT_FLAG) return set_option(o, "false", 3, "command line");
+        o = NULL;
+    }
+    if (!o) {
+        char word[64];
+        snprintf(word, sizeof word, "%.*s", length < 63 ? (int)length : 63, name);
+        return unknown_option(options, word, "command line");
+    }
+    if (equals) return set_option(o, equals + 1, 3, "command line");
+    if (o->kind == OPT_FLAG) return set_option(o, "true", 3, "command line");
+    if (*i + 1 >= argc) return usage_error("--%s wants a value (%s)", o->name, o->argument);
+    return set_option(o, argv[++*i], 3, "command line");
+}
+
+/* --config FILE or --config=FILE among the arguments, "" when its value is missing. */
+static const char *config_argument(int argc, char **argv) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (!strncmp(argv[i], "--config=", 9)) return argv[i] + 9;
+        if (!strcmp(argv[i], "--config")) return i + 1 < argc ? argv[i + 1] : "";
+    }
+    return NULL;
+}
+
+int opt_parse(const char *usage, opt *options, int argc, char **argv, const char **rest,
+              int *n_rest) {
+    const char *config = config_argument(argc, argv);
+    int code = CMD_OK;
+    *n_rest = 0;
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0) continue;
+        print_help(usage, options);
+        return CMD_OK;
+    }
+    if (config && !*config) return usage_error("--config wants a value (FILE)");
+    if (config) code = read_config(options, config);
+    if (code == CMD_OK) code = read_environment(options);
+    bool only_files = false;
+    for (int i = 1; code == CMD_OK && i < argc; i++) {
+        if (!only_files && !strcmp(argv[i], "--")) only_files = true;
+        else if (!only_files && !strncmp(argv[i], "--", 2)) code = read_option(options, argc, argv, &i);
+        else if (!only_files && argv[i][0] == '-' && argv[i][1])
+            code = usage_error("no option \"%s\"; options are written with two dashes", argv[i]);
+        else rest[(*n_rest)++] = argv[i];
+    }
+    return code == CMD_OK ? -1 : code;
+}
+
+bool opt_write(const opt *options, const char *path) {
+    char temporary[4200];
+    snprintf(temporary, sizeof temporary, "%.4000s.tmp", path);
+    FILE *f = fopen(temporary, "w");
+    bool good = f != NULL;
+    for (const opt *o = options; good && o->kind != OPT_END; o++) {
+        const char *text = o->kind == OPT_TEXT ? *(const char **)o->value : NULL;
+        if (o->kind == OPT_FLAG)
+            good = fprintf(f, "%s = %s\n", o->name, *(bool *)o->value ? "true" : "false") > 0;
+        if (o->kind == OPT_INT) good = fprintf(f, "%s = %d\n", o->name, *(int *)o->value) > 0;
+        if (o->kind == OPT_REAL)
+            good = fprintf(f, "%s = %.17g\n", o->name, *(double *)o->value) > 0;
+        if (text) good = fprintf(f, "%s = %s\n", o->name, text) > 0;
+    }
+    if (f && fclose(f) != 0) good = false;
+    if (good && rename(temporary, path) != 0) good = false;
+    if (!good) {
+        talk("gfl: %s cannot be written: %s", path, strerror(errno));
+        remove(temporary);
+    }
+    return good;
+}
+
+bool opt_scale(const char *text, int *scale_long, int *scale_short, int *scale_min) {
+    int a = 0, b = 0, c = 0, end = 0;
+    if (sscanf(text, "%dx%d%n", &a, &b, &end) != 2) return false;
+    if (text[end] == ':') {
+        int more = 0;
+        if (sscanf(text + end, ":%d%n", &c, &more) != 1 || c < 1) return false;
+        end += more;
+    }
+    if (text[end] || a < 1 || b < 1 || a > GFL_MAX_SIDE || b > GFL_MAX_SIDE) return false;
+    *scale_long = a > b ? a : b;
+    *scale_short = a > b ? b : a;
+    if (c > *scale_short) return false;
+    *scale_min = c;
+    return true;
+}

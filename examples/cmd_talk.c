@@ -1,0 +1,131 @@
+/* cmd_talk.c - messages, progress and signals: everything here goes to stderr */
+#define _POSIX_C_SOURCE 200809L
+#include "cmd.h"
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+void talk(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+int usage_error(const char *format, ...) {
+    va_list args;
+    fputs("gfl: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    return CMD_USAGE;
+}
+
+int report(gfl_context *context, gfl_status status, const char *doing) {
+    const char *text = gfl_context_error(context);
+    talk("gfl: %s: %s", doing, *text ? text : gfl_status_name(status));
+    switch (status) {
+    case GFL_OK: return CMD_OK;
+    case GFL_E_DATA: return CMD_DATA;
+    case GFL_E_MEMORY: return CMD_MEMORY;
+    case GFL_E_DEVICE: return CMD_DEVICE;
+    case GFL_E_NONFINITE: return CMD_NONFINITE;
+    case GFL_E_MISMATCH: return CMD_MISMATCH;
+    default: return CMD_FAILED;
+    }
+}
+
+static void log_to_stderr(void *user, gfl_log_level level, const char *message) {
+    (void)user;
+    if (level >= GFL_LOG_WARNING) talk("warning: %s", message);
+}
+
+gfl_context *open_context(int threads) {
+    gfl_context_desc desc;
+    gfl_context *context = NULL;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = threads;
+    desc.logger.log = log_to_stderr;
+    gfl_status status = gfl_context_create(&desc, &context);
+    if (status != GFL_OK) talk("gfl: no context with %d threads: %s", threads, gfl_status_name(status));
+    return context;
+}
+
+double seconds_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+const char *clock_text(double seconds, char out[32]) {
+    long s = seconds > 0 && seconds < 1e8 ? lround(seconds) : 0;
+    if (s >= 3600) snprintf(out, 32, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else snprintf(out, 32, "%ld:%02ld", s / 60, s % 60);
+    return out;
+}
+
+void progress_begin(progress *p, const char *what, long total) {
+    const char *term = getenv("TERM");
+    memset(p, 0, sizeof *p);
+    p->what = what;
+    p->total = total;
+    p->start = p->shown = seconds_now();
+    p->terminal = isatty(2) && !(term && !strcmp(term, "dumb"));
+}
+
+void progress_step(progress *p, long done, const char *format, ...) {
+    const double now = seconds_now();
+    char text[256], left[32];
+    va_list args;
+    if (done < p->total && now - p->shown < (p->terminal ? 0.1 : 10.0)) return;
+    if (!p->terminal && done == p->total && !p->drawn && now - p->start < 10.0) return;
+    p->shown = now;
+    p->drawn = true;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    const double each = done ? (now - p->start) / (double)done : 0.0;
+    clock_text(each * (double)(p->total - done), left);
+    if (!p->terminal) {
+        talk("%s %ld/%ld, %s left%s%s", p->what, done, p->total, left, *text ? ", " : "", text);
+        return;
+    }
+    char bar[21];
+    int filled = p->total ? (int)(20 * done / p->total) : 20;
+    for (int i = 0; i < 20; i++) bar[i] = i < filled ? '#' : '.';
+    bar[20] = 0;
+    fprintf(stderr, "\r%s [%s] %ld/%ld, %s left%s%s\033[K", p->what, bar, done, p->total, left,
+            *text ? ", " : "", text);
+    fflush(stderr);
+}
+
+void progress_end(progress *p) {
+    if (p->terminal && p->drawn) fputs("\r\033[K", stderr);
+    p->drawn = false;
+}
+
+static volatile sig_atomic_t signal_number;
+
+static void on_signal(int number) {
+    signal_number = number;
+}
+
+void catch_signals(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    action.sa_flags = (int)SA_RESETHAND; /* a second one ends the program at once */
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+int caught_signal(void) {
+    return signal_number;
+}

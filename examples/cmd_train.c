@@ -1,0 +1,524 @@
+/* cmd_train.c - gfl train: say what will be done, do it, evaluate every epoch, keep last and best */
+#define _POSIX_C_SOURCE 200809L
+#include "cmd.h"
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct train_options {
+    const char *data, *images, *val, *val_images, *model, *weights, *scale, *steps, *out;
+    int base_channels, fpn_channels, head_channels, stacked_convs;
+    int epochs, batch, accumulate, warmup, frozen, seed, threads, loaders, eval_every, save_every;
+    double lr, momentum, decay, clip;
+    bool resume, flip, drop_empty, grouping;
+} train_options;
+
+typedef struct run {
+    train_options o;
+    opt *table;
+    gfl_context *context;
+    gfl_dataset *data, *val;
+    gfl_model *model;
+    gfl_trainer *trainer;
+    gfl_train_plan plan;
+    FILE *log, *csv;
+    double best;
+    int evaluated; /* epochs whose evaluation is in results.csv */
+    bool unsaved;  /* steps since the last save */
+    double sums[3], started;
+    int n_sums;
+} run;
+
+/* The path of a file in the run's folder; the last four stay valid. */
+static const char *in_run(const run *r, const char *name) {
+    static char paths[4][4400];
+    static int next;
+    char *path = paths[next++ % 4];
+    snprintf(path, sizeof paths[0], "%.4096s/%s", r->o.out, name);
+    return path;
+}
+
+static bool exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+/* ---- preparation ----------------------------------------------------------------------------- */
+
+static int make_folder(const char *path) {
+    char part[4096];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *p = part + 1;; p++) {
+        if (*p && *p != '/') continue;
+        char kept = *p;
+        *p = 0;
+        if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+            talk("gfl: --out %s: %s: %s", path, part, strerror(errno));
+            return CMD_FAILED;
+        }
+        if (!kept) return CMD_OK;
+        *p = kept;
+    }
+}
+
+static int load_data(run *r) {
+    gfl_dataset_opts opts;
+    memset(&opts, 0, sizeof opts);
+    opts.image_dir = r->o.images;
+    gfl_status status = gfl_dataset_load_coco(r->context, r->o.data, &opts, &r->data);
+    if (status == GFL_OK && r->o.val) {
+        opts.image_dir = r->o.val_images;
+        status = gfl_dataset_load_coco(r->context, r->o.val, &opts, &r->val);
+    }
+    if (status != GFL_OK) {
+        int code = report(r->context, status, "reading annotations");
+        return status == GFL_E_FORMAT ? CMD_DATA : code;
+    }
+    describe_dataset(r->o.data, r->data);
+    if (r->val) describe_dataset(r->o.val, r->val);
+    return CMD_OK;
+}
+
+static int choose_model(run *r, gfl_model_desc *desc) {
+    static const gfl_preprocess imagenet = {{123.675f, 116.28f, 103.53f},
+                                            {58.395f, 57.12f, 57.375f}, 0, 1333, 800};
+    int unused = 0;
+    memset(desc, 0, sizeof *desc);
+    if (gfl_arch_preset(r->o.model, &desc->arch) != GFL_OK)
+        return usage_error("--model %s: there is no such model; gfl info --list names them",
+                           r->o.model);
+    if (r->o.base_channels) desc->arch.base_channels = r->o.base_channels;
+    if (r->o.fpn_channels) desc->arch.fpn_channels = r->o.fpn_channels;
+    if (r->o.head_channels) desc->arch.head_channels = r->o.head_channels;
+    if (r->o.stacked_convs) desc->arch.stacked_convs = r->o.stacked_convs;
+    desc->arch.n_classes = gfl_dataset_n_classes(r->data);
+    desc->classes = gfl_dataset_classes(r->data);
+    desc->seed = (uint64_t)r->o.seed;
+    desc->preprocess = imagenet;
+    if (r->o.scale && !opt_scale(r->o.scale, &desc->preprocess.scale_long,
+                                 &desc->preprocess.scale_short, &unused))
+        return usage_error("--scale wants LONGxSHORT or LONGxSHORT:MIN, not \"%s\"", r->o.scale);
+    return CMD_OK;
+}
+
+static void describe_loading(const run *r) {
+    gfl_tensor_report t;
+    int counts[3] = {0, 0, 0};
+    for (int i = 0; gfl_model_report(r->model, i, &t); i++) counts[t.fate]++;
+    talk("%s: %d tensors loaded, %d re-initialised, %d left over", r->o.weights,
+         counts[GFL_FATE_LOADED], counts[GFL_FATE_INITIALISED], counts[GFL_FATE_LEFT_OVER]);
+    for (int fate = GFL_FATE_INITIALISED; fate <= GFL_FATE_LEFT_OVER; fate++) {
+        int shown = 0;
+        for (int i = 0; gfl_model_report(r->model, i, &t) && shown < 6; i++) {
+            if ((int)t.fate != fate) continue;
+            talk("  %s: %s (%s)%s", fate == GFL_FATE_INITIALISED ? "re-initialised" : "left over",
+                 t.name, t.why, ++shown == 6 && counts[fate] > 6 ? ", and more" : "");
+        }
+    }
+}
+
+static int make_model(run *r) {
+    gfl_model_desc desc;
+    gfl_model_opts opts;
+    memset(&opts, 0, sizeof opts);
+    opts.trainable = 1;
+    int code = choose_model(r, &desc);
+    if (code != CMD_OK) return code;
+    if (r->o.resume) {
+        gfl_status status =
+            gfl_model_load(r->context, in_run(r, "last.safetensors"), &opts, &r->model);
+        return status == GFL_OK ? CMD_OK : report(r->context, status, "--resume");
+    }
+    gfl_status status = gfl_model_create(r->context, &desc, &opts, &r->model);
+    if (status != GFL_OK) return report(r->context, status, "making the model");
+    if (!r->o.weights) {
+        talk("no --weights: all parameters are freshly initialised");
+        return CMD_OK;
+    }
+    status = gfl_model_load_backbone(r->model, r->o.weights);
+    if (status != GFL_OK) return report(r->context, status, "loading weights");
+    describe_loading(r);
+    return CMD_OK;
+}
+
+/* "6,7" into the description. */
+static int parse_steps(const char *text, gfl_train_desc *desc) {
+    char *end;
+    for (const char *p = text; p && *p; p = *end ? end + 1 : end) {
+        long epoch = strtol(p, &end, 10);
+        if (end == p || (*end && *end != ',') || epoch < 0 || epoch > 1000000 ||
+            desc->n_milestones == GFL_MAX_MILESTONES)
+            return usage_error("--steps wants up to %d epochs as in 8,11, not \"%s\"",
+                               GFL_MAX_MILESTONES, text);
+        desc->milestones[desc->n_milestones++] = (int)epoch;
+    }
+    if (text && (!*text || !strcmp(text, "0"))) {
+        desc->milestones[0] = 0;
+        desc->n_milestones = -1;
+    }
+    return CMD_OK;
+}
+
+static int make_trainer(run *r) {
+    const train_options *o = &r->o;
+    gfl_train_desc d;
+    int scale_long = 0, scale_short = 0;
+    memset(&d, 0, sizeof d);
+    int code = parse_steps(o->steps, &d);
+    if (code != CMD_OK) return code;
+    if (o->scale) {
+        opt_scale(o->scale, &scale_long, &scale_short, &d.scale_short_min);
+        d.scale_long = scale_long;
+        d.scale_short = scale_short;
+    }
+    d.batch = o->batch;
+    d.accumulate = o->accumulate;
+    d.epochs = o->epochs;
+    d.lr = o->lr;
+    d.momentum = o->momentum > 0 ? o->momentum : -1;
+    d.weight_decay = o->decay > 0 ? o->decay : -1;
+    d.warmup = o->warmup > 0 ? o->warmup : -1;
+    d.clip_norm = o->clip;
+    d.frozen_stages = o->frozen > 0 ? o->frozen : -1;
+    d.no_flip = !o->flip;
+    d.drop_empty = o->drop_empty;
+    d.no_grouping = !o->grouping;
+    d.loaders = o->loaders > 0 ? o->loaders : -1;
+    d.seed = (uint64_t)o->seed;
+    gfl_status status = gfl_trainer_create(r->context, r->model, r->data, &d, &r->trainer);
+    if (status == GFL_OK && o->resume)
+        status = gfl_trainer_load_state(r->trainer, in_run(r, "last.state.safetensors"));
+    if (status != GFL_OK) return report(r->context, status, "preparing the training");
+    gfl_trainer_get_plan(r->trainer, &r->plan);
+    return CMD_OK;
+}
+
+static void describe_plan(const run *r) {
+    const gfl_train_desc *d = &r->plan.desc;
+    gfl_model_info info;
+    gfl_model_get_info(r->model, &info);
+    talk("model: %s, %.2f million parameters, %d classes", r->o.model,
+         (double)info.n_parameters * 1e-6, info.arch.n_classes);
+    talk("images: resized to fit %dx%d%s, %d used, %d left out%s", d->scale_long, d->scale_short,
+         d->scale_short_min ? " (short side varies)" : "", r->plan.n_images,
+         r->plan.n_dropped_images, d->drop_empty ? " (--drop-empty)" : ", empty ones kept");
+    talk("memory: at most %.0f MB for maps, gradients and momentum, beside %.0f MB of weights",
+         (double)r->plan.workspace_bytes * 1e-6, (double)info.n_parameters * 8e-6);
+    talk("schedule: %d epochs of %d steps of %d images%s; learning rate %g%s, warm-up %d steps", d->epochs,
+         r->plan.steps_per_epoch, d->batch, d->accumulate > 1 ? " (accumulated)" : "", d->lr,
+         r->o.lr > 0 ? "" : " (0.01 x batch / 16)", d->warmup > 0 ? d->warmup : 0);
+    for (int i = 0; i < d->n_milestones; i++)
+        talk("  divided by 10 after epoch %d", d->milestones[i]);
+    if (d->frozen_stages < 0) talk("frozen: nothing but batch norm's statistics");
+    else talk("frozen: stem and %d stage%s", d->frozen_stages, d->frozen_stages == 1 ? "" : "s");
+}
+
+/* ---- files of the run ------------------------------------------------------------------------ */
+
+/* Weights and state belong together: both are written under other names and renamed at the end,
+ * weights first, so that finish_renames can always restore a pair. */
+static bool finish_renames(const run *r) {
+    const bool weights = exists(in_run(r, "next.safetensors"));
+    const bool state = exists(in_run(r, "next.state.safetensors"));
+    if (weights && !state) return remove(in_run(r, "next.safetensors")) == 0;
+    bool good = true;
+    if (weights)
+        good = rename(in_run(r, "next.safetensors"), in_run(r, "last.safetensors")) == 0;
+    if (good && state)
+        good = rename(in_run(r, "next.state.safetensors"), in_run(r, "last.state.safetensors")) == 0;
+    return good;
+}
+
+static int save_last(run *r) {
+    if (!r->unsaved) return CMD_OK;
+    gfl_status status = gfl_model_save(r->model, in_run(r, "next.safetensors"));
+    if (status == GFL_OK)
+        status = gfl_trainer_save_state(r->trainer, in_run(r, "next.state.safetensors"));
+    if (status != GFL_OK) {
+        int code = report(r->context, status, "saving");
+        remove(in_run(r, "next.state.safetensors"));
+        remove(in_run(r, "next.safetensors"));
+        return code;
+    }
+    if (!finish_renames(r)) {
+        talk("gfl: %s: renaming failed: %s", in_run(r, "last.safetensors"), strerror(errno));
+        return CMD_FAILED;
+    }
+    r->unsaved = false;
+    return CMD_OK;
+}
+
+/* What results.csv of the run before says: best AP, last evaluated epoch. */
+static void read_results(run *r) {
+    char line[1024];
+    FILE *f = fopen(in_run(r, "results.csv"), "r");
+    if (!f) return;
+    while (fgets(line, sizeof line, f)) {
+        int epoch;
+        double ap;
+        if (sscanf(line, "%d,%*d,%*f,%*f,%*f,%*f,%*f,%lf", &epoch, &ap) != 2) continue;
+        r->evaluated = epoch;
+        if (ap > r->best) r->best = ap;
+    }
+    fclose(f);
+}
+
+static int open_logs(run *r) {
+    const char *mode = r->o.resume ? "a" : "w";
+    r->best = -2;
+    if (r->o.resume) read_results(r);
+    r->log = fopen(in_run(r, "train.jsonl"), mode);
+    r->csv = fopen(in_run(r, "results.csv"), mode);
+    if (!r->log || !r->csv || !opt_write(r->table, in_run(r, "config.txt"))) {
+        talk("gfl: --out %s: logs cannot be written: %s", r->o.out, strerror(errno));
+        return CMD_FAILED;
+    }
+    fprintf(r->log, "{\"gfl\": \"%s\", \"resumed_at\": %lld, \"seed\": %d, \"device\": \"cpu\", "
+            "\"threads\": %d, \"decoder\": \"stb_image\", \"model\": ", GFL_VERSION_TEXT,
+            (long long)r->plan.n_done, r->o.seed, gfl_context_threads(r->context));
+    write_json_text(r->log, r->o.model);
+    fputs(", \"data\": ", r->log);
+    write_json_text(r->log, r->o.data);
+    fprintf(r->log, ", \"images\": %d, \"batch\": %d, \"epochs\": %d, \"lr\": %.10g}\n",
+            r->plan.n_images, r->plan.desc.batch, r->plan.desc.epochs, r->plan.desc.lr);
+    if (!r->o.resume)
+        fputs("epoch,step,lr,loss,loss_cls,loss_bbox,loss_dfl,bbox_mAP,bbox_mAP_50,bbox_mAP_75,"
+              "bbox_mAP_s,bbox_mAP_m,bbox_mAP_l\n",
+              r->csv);
+    fflush(r->csv);
+    return fflush(r->log) ? CMD_FAILED : CMD_OK;
+}
+
+static void log_step(run *r, const gfl_step_report *s) {
+    const double each = (seconds_now() - r->started) / (double)(s->step - r->plan.n_done);
+    fprintf(r->log,
+            "{\"epoch\": %d, \"iter\": %lld, \"lr\": %.8g, \"loss\": %.6g, \"loss_cls\": %.6g, "
+            "\"loss_bbox\": %.6g, \"loss_dfl\": %.6g, \"grad_norm\": %.6g, \"time\": %.4f, "
+            "\"data_time\": %.4f, \"eta\": %.0f}\n",
+            s->epoch + 1, (long long)s->step, s->lr, s->loss, s->loss_cls, s->loss_bbox,
+            s->loss_dfl, s->grad_norm, s->seconds, s->data_seconds,
+            each * (double)(r->plan.n_steps - s->step));
+    fflush(r->log);
+    r->sums[0] += s->loss_cls;
+    r->sums[1] += s->loss_bbox;
+    r->sums[2] += s->loss_dfl;
+    r->n_sums++;
+}
+
+/* ---- evaluation ------------------------------------------------------------------------------ */
+
+static int finish_evaluation(run *r, const gfl_evaluator *evaluator, const gfl_eval_result *e,
+                             int epoch, int64_t step, double lr) {
+    const double n = r->n_sums ? r->n_sums : 1;
+    const double cls = r->sums[0] / n, bbox = r->sums[1] / n, dfl = r->sums[2] / n;
+    print_summary(stdout, evaluator);
+    fflush(stdout);
+    fprintf(r->csv, "%d,%lld,%.8g,%.6g,%.6g,%.6g,%.6g,%.10g,%.10g,%.10g,%.10g,%.10g,%.10g\n",
+            epoch, (long long)step, lr, cls + bbox + dfl, cls, bbox, dfl, e->ap, e->ap50, e->ap75,
+            e->ap_small, e->ap_medium, e->ap_large);
+    fflush(r->csv);
+    fprintf(r->log, "{\"epoch\": %d, \"iter\": %lld, \"eval\": ", epoch, (long long)step);
+    print_json_result(r->log, evaluator, e, r->val);
+    fputs("}\n", r->log);
+    fflush(r->log);
+    r->evaluated = epoch;
+    talk("epoch %d: bbox_mAP %.4f%s", epoch, e->ap, e->ap > r->best ? ", the best so far" : "");
+    if (!(e->ap > r->best)) return CMD_OK;
+    gfl_status status = gfl_model_save(r->model, in_run(r, "best_bbox_mAP.safetensors"));
+    if (status != GFL_OK) return report(r->context, status, "saving");
+    r->best = e->ap;
+    return CMD_OK;
+}
+
+static int evaluate_epoch(run *r, int epoch, int64_t step, double lr) {
+    gfl_evaluator *evaluator = NULL;
+    gfl_eval_result result;
+    gfl_detect_opts opts;
+    int code = CMD_OK;
+    memset(&opts, 0, sizeof opts);
+    opts.no_clip = 1;
+    gfl_status status = gfl_trainer_sync(r->trainer);
+    if (status == GFL_OK) status = gfl_evaluator_create(r->context, r->val, NULL, &evaluator);
+    if (status != GFL_OK) return report(r->context, status, "evaluating");
+    if (evaluate_images(r->context, r->model, r->val, &opts, evaluator, &code)) {
+        status = gfl_evaluator_run(evaluator, &result);
+        code = status == GFL_OK ? finish_evaluation(r, evaluator, &result, epoch, step, lr)
+                                : report(r->context, status, "evaluating");
+    }
+    gfl_evaluator_destroy(evaluator);
+    return code;
+}
+
+/* ---- the loop -------------------------------------------------------------------------------- */
+
+/* Save and, where it is due, evaluate at the end of an epoch. */
+static int end_epoch(run *r, int epoch, int64_t step, double lr) {
+    int code = save_last(r);
+    const bool due = r->o.eval_every > 0 && (epoch % r->o.eval_every == 0 ||
+                                             epoch == r->plan.desc.epochs);
+    if (code == CMD_OK && r->val && due && r->evaluated < epoch && !caught_signal())
+        code = evaluate_epoch(r, epoch, step, lr);
+    memset(r->sums, 0, sizeof r->sums);
+    r->n_sums = 0;
+    return code;
+}
+
+static int train_steps(run *r) {
+    gfl_step_report s;
+    progress bar;
+    int code = CMD_OK;
+    memset(&s, 0, sizeof s);
+    s.step = r->plan.n_done;
+    s.training_done = r->plan.n_done >= r->plan.n_steps;
+    progress_begin(&bar, "training", (long)(r->plan.n_steps - r->plan.n_done));
+    r->started = seconds_now();
+    while (code == CMD_OK && !s.training_done && !caught_signal()) {
+        gfl_status status = gfl_trainer_step(r->trainer, &s);
+        if (status != GFL_OK) {
+            progress_end(&bar);
+            code = report(r->context, status, "training");
+            if (save_last(r) == CMD_OK && code == CMD_NONFINITE)
+                talk("the last good state is in %s; lower --lr, or look at these images",
+                     in_run(r, "last.safetensors"));
+            return code;
+        }
+        r->unsaved = true;
+        log_step(r, &s);
+        progress_step(&bar, (long)(s.step - r->plan.n_done),
+                      "epoch %d, loss %.3f (cls %.3f, bbox %.3f, dfl %.3f), %.2f s a step",
+                      s.epoch + 1, s.loss, s.loss_cls, s.loss_bbox, s.loss_dfl, s.seconds);
+        if (s.epoch_done) {
+            progress_end(&bar);
+            code = end_epoch(r, s.epoch + 1, s.step, s.lr);
+        } else if (r->o.save_every > 0 && s.step % r->o.save_every == 0) {
+            code = save_last(r);
+        }
+    }
+    progress_end(&bar);
+    return code;
+}
+
+static int train(run *r) {
+    /* A run that was stopped between the last step of an epoch and its evaluation makes it up. */
+    const int64_t done = r->plan.n_done;
+    int code = CMD_OK;
+    if (done && done % r->plan.steps_per_epoch == 0)
+        code = end_epoch(r, (int)(done / r->plan.steps_per_epoch), done, 0.0);
+    if (code == CMD_OK) code = train_steps(r);
+    if (code != CMD_OK && code < 128) return code;
+    const int saved = save_last(r);
+    if (saved != CMD_OK) return saved;
+    if (caught_signal()) {
+        talk("stopped by signal %d; --resume goes on from here", caught_signal());
+        return 128 + caught_signal();
+    }
+    talk("weights: %s%s%s", in_run(r, "last.safetensors"), r->best > -2 ? ", best: " : "",
+         r->best > -2 ? in_run(r, "best_bbox_mAP.safetensors") : "");
+    return CMD_OK;
+}
+
+static int prepare(run *r) {
+    int code = make_folder(r->o.out);
+    if (code == CMD_OK && r->o.resume && !finish_renames(r)) {
+        talk("gfl: %s: %s", r->o.out, strerror(errno));
+        code = CMD_FAILED;
+    }
+    if (code == CMD_OK && r->o.resume && !exists(in_run(r, "last.state.safetensors")))
+        code = usage_error("--resume: there is no %s", in_run(r, "last.state.safetensors"));
+    if (code == CMD_OK) code = load_data(r);
+    if (code == CMD_OK) code = make_model(r);
+    if (code == CMD_OK && r->val) { /* classes that do not fit are better known before the epoch */
+        int *map = NULL;
+        code = match_classes(r->model, r->val, &map);
+        free(map);
+    }
+    if (code == CMD_OK) code = make_trainer(r);
+    if (code == CMD_OK) code = open_logs(r);
+    return code;
+}
+
+static int run_training(run *r) {
+    r->context = open_context(r->o.threads);
+    if (!r->context) return CMD_FAILED;
+    int code = prepare(r);
+    if (code == CMD_OK) {
+        describe_plan(r);
+        catch_signals();
+        code = train(r);
+    }
+    if (r->log && fclose(r->log) != 0 && code == CMD_OK) code = CMD_FAILED;
+    if (r->csv && fclose(r->csv) != 0 && code == CMD_OK) code = CMD_FAILED;
+    gfl_trainer_destroy(r->trainer);
+    gfl_model_destroy(r->model);
+    gfl_dataset_destroy(r->val);
+    gfl_dataset_destroy(r->data);
+    gfl_context_destroy(r->context);
+    return code;
+}
+
+int cmd_train(int argc, char **argv) {
+    run r;
+    int n_rest = 0;
+    memset(&r, 0, sizeof r);
+    train_options *o = &r.o;
+    o->model = "r50";
+    o->out = "run";
+    o->epochs = 12;
+    o->batch = 16;
+    o->accumulate = 1;
+    o->momentum = 0.9;
+    o->decay = 0.0001;
+    o->warmup = 500;
+    o->frozen = -1;
+    o->loaders = 2;
+    o->eval_every = 1;
+    o->flip = o->grouping = true;
+    opt options[] = {
+        {OPT_TEXT, "data", &o->data, "FILE", "COCO annotations to train on", 0},
+        {OPT_TEXT, "images", &o->images, "DIR", "their images; default: the annotations' folder", 0},
+        {OPT_TEXT, "val", &o->val, "FILE", "COCO annotations to evaluate on", 0},
+        {OPT_TEXT, "val-images", &o->val_images, "DIR", "their images", 0},
+        {OPT_TEXT, "model", &o->model, "NAME", "gfl info --list names them", 0},
+        {OPT_TEXT, "weights", &o->weights, "FILE", "ImageNet backbone, safetensors", 0},
+        {OPT_INT, "base-channels", &o->base_channels, "N", "of the stem; a narrow model: 16", 0},
+        {OPT_INT, "fpn-channels", &o->fpn_channels, "N", "of the pyramid", 0},
+        {OPT_INT, "head-channels", &o->head_channels, "N", "of the head, a multiple of 32", 0},
+        {OPT_INT, "stacked-convs", &o->stacked_convs, "N", "convolutions a head tower", 0},
+        {OPT_TEXT, "scale", &o->scale, "LxS[:MIN]", "long and short side; short varies from MIN", 0},
+        {OPT_INT, "epochs", &o->epochs, "N", "passes over the data", 0},
+        {OPT_TEXT, "steps", &o->steps, "A,B", "divide lr by 10 after these epochs; 0: never", 0},
+        {OPT_INT, "batch", &o->batch, "N", "images a step", 0},
+        {OPT_INT, "accumulate", &o->accumulate, "N", "batches an update", 0},
+        {OPT_REAL, "lr", &o->lr, "X", "learning rate; default 0.01 x batch / 16", 0},
+        {OPT_REAL, "momentum", &o->momentum, "X", "0: none", 0},
+        {OPT_REAL, "weight-decay", &o->decay, "X", "0: none", 0},
+        {OPT_INT, "warmup", &o->warmup, "N", "steps of rising lr; 0: none", 0},
+        {OPT_REAL, "clip", &o->clip, "X", "largest norm of the gradients; 0: no limit", 0},
+        {OPT_INT, "frozen-stages", &o->frozen, "N",
+         "stem and N stages stay; 0: none; default 1 with --weights, 0 without", 0},
+        {OPT_FLAG, "flip", &o->flip, NULL, "flip every other image (on)", 0},
+        {OPT_FLAG, "grouping", &o->grouping, NULL, "landscape and portrait apart (on)", 0},
+        {OPT_FLAG, "drop-empty", &o->drop_empty, NULL, "leave out images without boxes", 0},
+        {OPT_INT, "seed", &o->seed, "N", "of weights, order, flips and scales", 0},
+        {OPT_INT, "threads", &o->threads, "N", "0: all that may be used", 0},
+        {OPT_INT, "loaders", &o->loaders, "N", "threads that decode ahead", 0},
+        {OPT_INT, "eval-every", &o->eval_every, "N", "epochs; 0: never", 0},
+        {OPT_INT, "save-every", &o->save_every, "N", "steps, beside the end of each epoch", 0},
+        {OPT_TEXT, "out", &o->out, "DIR", "folder of the run", 0},
+        {OPT_FLAG, "resume", &o->resume, NULL, "go on where the run in --out stopped", 0},
+        {OPT_END, NULL, NULL, NULL, NULL, 0},
+    };
+    int code = opt_parse("train --data TRAIN.json --images DIR --val VAL.json --val-images DIR "
+                         "[options]",
+                         options, argc, argv, (const char **)argv, &n_rest);
+    if (code >= 0) return code;
+    if (n_rest) return usage_error("train takes options only; \"%s\" is not one", argv[0]);
+    if (!o->data) return usage_error("train needs --data FILE");
+    if (o->seed < 0) return usage_error("--seed must not be negative");
+    if (o->frozen < 0) o->frozen = o->weights ? 1 : 0;
+    r.table = options;
+    return run_training(&r);
+}

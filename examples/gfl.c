@@ -1,0 +1,46 @@
+/* gfl.c - the command: train, evaluate and run detectors */
+#include "cmd.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name, *what;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"train", "train a detector on COCO-format data", cmd_train},
+    {"eval", "COCO's twelve numbers of a model or of a result file", cmd_eval},
+    {"detect", "find objects in pictures, draw them, write results", cmd_detect},
+    {"check", "is a data set sane?", cmd_check},
+    {"info", "what a model or a weight file is", cmd_info},
+    {"bench", "time detection", cmd_bench},
+};
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void print_usage(FILE *f) {
+    fputs("usage: gfl COMMAND [options]\n\n", f);
+    for (int i = 0; i < N_COMMANDS; i++) fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].what);
+    fputs("\n  gfl COMMAND --help lists its options; gfl --version\n", f);
+}
+
+int main(int argc, char **argv) {
+    const char *names[N_COMMANDS];
+    if (argc < 2) {
+        print_usage(stderr);
+        return CMD_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        print_usage(stdout);
+        return CMD_OK;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        puts("gfl " GFL_VERSION_TEXT);
+        return CMD_OK;
+    }
+    for (int i = 0; i < N_COMMANDS; i++) {
+        names[i] = commands[i].name;
+        if (!strcmp(argv[1], names[i])) return commands[i].run(argc - 1, argv + 1);
+    }
+    const char *near = opt_nearest(argv[1], names, N_COMMANDS);
+    if (near) return usage_error("no command \"%s\"; did you mean \"%s\"?", argv[1], near);
+    return usage_error("no command \"%s\"; gfl --help lists them", argv[1]);
+}
