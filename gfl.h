@@ -795,6 +795,7 @@ typedef struct gfl_train_plan {
     int n_dropped_images;
     int steps_per_epoch;
     int64_t n_steps;        /* of all epochs */
+    int64_t n_done;         /* updates so far, those before load_state included */
     size_t workspace_bytes; /* at most: maps, gradients and momentum at the largest batch shape */
 } gfl_train_plan;
 
@@ -981,6 +982,7 @@ struct gfl_context {
     gfli_pool *pool; /* NULL with one thread or the caller's own threads */
     int n_threads;
     bool portable;
+    bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];
 };
 
@@ -1700,7 +1702,8 @@ bool gfli_has_avx2(const gfl_context *context) {
 
 bool gfli_has_avx512(const gfl_context *context) {
 #if defined(__x86_64__) && defined(__GNUC__)
-    return gfli_has_avx2(context) && __builtin_cpu_supports("avx512f");
+    return gfli_has_avx2(context) && !(context && context->no_avx512) &&
+           __builtin_cpu_supports("avx512f");
 #else
     (void)context;
     return false;
@@ -2282,24 +2285,48 @@ gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, 
  * src/core/json.c - a pull parser for JSON of any size
  * ============================================================================================ */
 
-enum { GFLI_JSON_BUFFER = 1 << 16, GFLI_JSON_TOKEN = 1 << 24 };
+enum { GFLI_JSON_BUFFER = 1 << 16, GFLI_JSON_TEXT = 1 << 24, GFLI_JSON_DIGITS = 768 };
+
+/* A number as the text has it: mantissa * 10^exponent.  Where its digits do not fit the mantissa,
+ * as many as can decide a rounding are kept as text. */
+typedef struct gfli_decimal {
+    bool negative, exact; /* exact: the mantissa has all digits */
+    uint64_t mantissa;
+    int exponent;
+    int n_digits, digits_exponent;
+    char digits[GFLI_JSON_DIGITS + 1];
+} gfli_decimal;
 
 struct gfli_json {
     gfl_context *context;
-    FILE *file; /* NULL: text in memory */
     char *name;
-    unsigned char *buffer; /* of the file */
-    const unsigned char *at, *end;
-    long line;
+    FILE *file;       /* NULL: text in memory */
+    const char *rest; /* of that text, not yet in the buffer */
+    size_t rest_size;
+    unsigned char *buffer; /* [GFLI_JSON_BUFFER + 1]; a 0 stands after the last byte */
+    unsigned char *at, *end;
+    bool exhausted;
+    long lines;                  /* in the bytes that have left the buffer */
     char stack[GFLI_JSON_DEPTH]; /* '{' or '[' */
     int depth;
     bool comma;   /* the container has an item already, so the next needs a comma */
     bool started; /* the one value of the text has begun */
     bool keyed;   /* a key was taken, its value comes next */
-    char *token;  /* the last string or number, 0-terminated */
+    char *text;   /* the last string, 0-terminated */
     size_t length, capacity;
+    gfli_decimal number; /* the last number */
     gfl_status status;
 };
+
+static long gfli_count_lines(const unsigned char *from, const unsigned char *to) {
+    long n = 0;
+    for (; from < to; from++) n += *from == '\n';
+    return n;
+}
+
+long gfli_json_line(const gfli_json *j) {
+    return j->lines + 1 + (j->buffer ? gfli_count_lines(j->buffer, j->at) : 0);
+}
 
 gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...) {
     if (j->status != GFL_OK) return j->status;
@@ -2308,7 +2335,7 @@ gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, 
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    j->status = gfli_error(j->context, status, "%s:%ld: %s", j->name, j->line, text);
+    j->status = gfli_error(j->context, status, "%.400s:%ld: %s", j->name, gfli_json_line(j), text);
     return j->status;
 }
 
@@ -2318,267 +2345,509 @@ static void gfli_json_bad(gfli_json *j, const char *what) {
 
 /* ---- bytes ----------------------------------------------------------------------------------- */
 
-static bool gfli_json_fill(gfli_json *j) {
-    if (!j->file) return false;
-    size_t n = fread(j->buffer, 1, GFLI_JSON_BUFFER, j->file);
-    if (!n && ferror(j->file)) gfli_json_error(j, GFL_E_IO, "reading failed: %s", strerror(errno));
+/* Drop what was read, keep what was not, and read on behind it; false when there is no more. */
+static bool gfli_json_more(gfli_json *j) {
+    if (j->exhausted) return false;
+    size_t kept = (size_t)(j->end - j->at), room = GFLI_JSON_BUFFER - kept, got;
+    if (room == 0) return false;
+    j->lines += gfli_count_lines(j->buffer, j->at);
+    memmove(j->buffer, j->at, kept);
+    if (j->file) {
+        got = fread(j->buffer + kept, 1, room, j->file);
+    } else {
+        got = j->rest_size < room ? j->rest_size : room;
+        memcpy(j->buffer + kept, j->rest, got);
+        j->rest += got;
+        j->rest_size -= got;
+    }
     j->at = j->buffer;
-    j->end = j->buffer + n;
-    return n > 0;
+    j->end = j->buffer + kept + got;
+    *j->end = 0;
+    j->exhausted = got < room;
+    if (j->file && ferror(j->file))
+        gfli_json_error(j, GFL_E_IO, "reading failed: %s", strerror(errno));
+    return got > 0;
 }
 
-/* The next byte without taking it, or -1 at the end. */
-static inline int gfli_json_peek(gfli_json *j) {
-    if (j->at == j->end && !gfli_json_fill(j)) return -1;
-    return *j->at;
-}
-
-static int gfli_json_skip_space(gfli_json *j) {
+/* The next byte that is not a space, not yet taken, or -1 at the end. */
+static int gfli_json_peek(gfli_json *j) {
     for (;;) {
-        int c = gfli_json_peek(j);
-        if (c == '\n') j->line++;
-        else if (c != ' ' && c != '\t' && c != '\r') return c;
-        j->at++;
+        unsigned c = *j->at;
+        if (c > ' ') return (int)c;
+        if (c == ' ' || c == '\n' || c == '\r' || c == '\t')
+            j->at++;
+        else if (j->at < j->end)
+            return (int)c;
+        else if (!gfli_json_more(j))
+            return -1;
     }
 }
 
-static bool gfli_json_push(gfli_json *j, int c) {
-    if (j->length + 1 >= j->capacity) {
-        if (j->length > GFLI_JSON_TOKEN) {
-            gfli_json_bad(j, "a text is longer than 16 MiB");
-            return false;
-        }
-        gfl_status status =
-            gfli_grow(j->context, &j->token, &j->capacity, j->length + 256, 1, "a JSON text");
-        if (status != GFL_OK) {
-            j->status = status;
-            return false;
-        }
-    }
-    j->token[j->length++] = (char)c;
+/* At least n bytes in the buffer, if the text has them. */
+static bool gfli_json_have(gfli_json *j, size_t n) {
+    while ((size_t)(j->end - j->at) < n)
+        if (!gfli_json_more(j)) return false;
     return true;
 }
 
 /* ---- strings --------------------------------------------------------------------------------- */
 
-static bool gfli_json_push_utf8(gfli_json *j, unsigned code) {
-    if (code < 0x80) return gfli_json_push(j, (int)code);
-    if (code < 0x800)
-        return gfli_json_push(j, (int)(0xC0 | code >> 6)) &&
-               gfli_json_push(j, (int)(0x80 | (code & 63)));
-    if (code < 0x10000)
-        return gfli_json_push(j, (int)(0xE0 | code >> 12)) &&
-               gfli_json_push(j, (int)(0x80 | (code >> 6 & 63))) &&
-               gfli_json_push(j, (int)(0x80 | (code & 63)));
-    return gfli_json_push(j, (int)(0xF0 | code >> 18)) &&
-           gfli_json_push(j, (int)(0x80 | (code >> 12 & 63))) &&
-           gfli_json_push(j, (int)(0x80 | (code >> 6 & 63))) &&
-           gfli_json_push(j, (int)(0x80 | (code & 63)));
+static bool gfli_json_append(gfli_json *j, const void *bytes, size_t n) {
+    if (j->length + n > GFLI_JSON_TEXT) {
+        gfli_json_bad(j, "a text is longer than 16 MiB");
+        return false;
+    }
+    if (j->length + n >= j->capacity) {
+        gfl_status status =
+            gfli_grow(j->context, &j->text, &j->capacity, j->length + n + 1, 1, "a JSON text");
+        if (status != GFL_OK) {
+            j->status = status;
+            return false;
+        }
+    }
+    memcpy(j->text + j->length, bytes, n);
+    j->length += n;
+    return true;
 }
 
-static int gfli_hex_digit(int c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
+/* Length of the UTF-8 sequence at p (shortest form, no surrogate, at most U+10FFFF), or 0. */
+static size_t gfli_utf8_length(const unsigned char *p, size_t n) {
+    if (n == 0) return 0;
+    unsigned c = p[0], low = 0x80, high = 0xBF;
+    size_t length = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
+    if (length == 0 || length > n) return 0;
+    if (c == 0xE0) low = 0xA0;
+    if (c == 0xED) high = 0x9F;
+    if (c == 0xF0) low = 0x90;
+    if (c == 0xF4) high = 0x8F;
+    for (size_t i = 1; i < length; i++) {
+        if (p[i] < low || p[i] > high) return 0;
+        low = 0x80;
+        high = 0xBF;
+    }
+    return length;
+}
+
+static size_t gfli_utf8_encode(unsigned code, unsigned char out[4]) {
+    size_t n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    static const unsigned lead[5] = {0, 0, 0xC0, 0xE0, 0xF0};
+    for (size_t i = n - 1; i > 0; i--, code >>= 6) out[i] = (unsigned char)(0x80 | (code & 63));
+    out[0] = (unsigned char)(lead[n] | code);
+    return n;
 }
 
 /* Four hexadecimal digits, or -1. */
-static int gfli_json_hex4(gfli_json *j) {
+static int gfli_hex4(const unsigned char *p) {
     int code = 0;
     for (int i = 0; i < 4; i++) {
-        int digit = gfli_hex_digit(gfli_json_peek(j));
+        int c = p[i];
+        int digit = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                           : -1;
         if (digit < 0) return -1;
         code = code * 16 + digit;
-        j->at++;
     }
     return code;
 }
 
-static void gfli_json_escape_u(gfli_json *j) {
-    int high = gfli_json_hex4(j), low = 0;
-    bool pair = high >= 0xD800 && high < 0xDC00;
-    if (pair) {
-        bool follows = gfli_json_peek(j) == '\\' && (j->at++, gfli_json_peek(j) == 'u');
-        if (follows) j->at++;
-        low = follows ? gfli_json_hex4(j) : -1;
+/* After \u; returns the character, or 0 after an error. */
+static unsigned gfli_json_escape_u(gfli_json *j) {
+    int high = gfli_json_have(j, 4) ? gfli_hex4(j->at) : -1, low = 0;
+    if (high < 0) {
+        gfli_json_bad(j, "\\u is not followed by four hexadecimal digits");
+        return 0;
     }
-    if (high < 0 || (high >= 0xDC00 && high < 0xE000) || (pair && (low < 0xDC00 || low > 0xDFFF))) {
-        gfli_json_bad(j, "a \\u escape is not four hexadecimal digits of a character");
-    } else if (pair) {
-        gfli_json_push_utf8(j, 0x10000u + (((unsigned)high & 0x3FF) << 10 | ((unsigned)low & 0x3FF)));
-    } else if (high == 0) {
-        gfli_json_bad(j, "a text contains the character 0");
-    } else {
-        gfli_json_push_utf8(j, (unsigned)high);
+    j->at += 4;
+    if (high == 0) gfli_json_bad(j, "a text contains the character 0");
+    if (high < 0xD800 || high > 0xDFFF) return (unsigned)high;
+    if (high < 0xDC00 && gfli_json_have(j, 6) && j->at[0] == '\\' && j->at[1] == 'u')
+        low = gfli_hex4(j->at + 2);
+    if (low < 0xDC00 || low > 0xDFFF) {
+        gfli_json_bad(j, "a \\u escape is half of a surrogate pair");
+        return 0;
     }
+    j->at += 6;
+    return 0x10000u + (((unsigned)high & 0x3FF) << 10 | ((unsigned)low & 0x3FF));
 }
 
-static void gfli_json_escape(gfli_json *j) {
+static void gfli_json_escape(gfli_json *j, bool keep) {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-    int c = gfli_json_peek(j);
-    if (c >= 0) j->at++;
-    const char *found = c > 0 ? strchr(from, c) : NULL;
-    if (c == 'u') gfli_json_escape_u(j);
-    else if (found) gfli_json_push(j, to[found - from]);
-    else gfli_json_bad(j, "a text contains an unknown escape");
-}
-
-/* A sequence of several bytes: shortest form, no surrogate, at most U+10FFFF. */
-static void gfli_json_utf8(gfli_json *j, int first) {
-    int more = first >= 0xC2 && first < 0xE0   ? 1
-               : first >= 0xE0 && first < 0xF0 ? 2
-               : first >= 0xF0 && first < 0xF5 ? 3
-                                               : 0;
-    int low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
-    int high = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
-    bool good = more > 0 && gfli_json_push(j, first);
-    for (int i = 0; good && i < more; i++) {
-        int c = gfli_json_peek(j);
-        good = c >= low && c <= high && gfli_json_push(j, c);
-        if (good) j->at++;
-        low = 0x80;
-        high = 0xBF;
-    }
-    if (!good) gfli_json_bad(j, "a text is not UTF-8");
-}
-
-/* After the opening quote. */
-static void gfli_json_read_string(gfli_json *j) {
-    j->length = 0;
-    while (j->status == GFL_OK) {
-        int c = gfli_json_peek(j);
-        if (c < 0) {
-            gfli_json_bad(j, "the file ends inside a text");
-            return;
-        }
-        j->at++;
-        if (c == '"') break;
-        if (c == '\\') gfli_json_escape(j);
-        else if (c < 0x20) gfli_json_bad(j, "a text contains an unescaped control character");
-        else if (c < 0x80) gfli_json_push(j, c);
-        else gfli_json_utf8(j, c);
-    }
-    if (gfli_json_push(j, 0)) j->length--;
-}
-
-/* ---- numbers --------------------------------------------------------------------------------- */
-
-static bool gfli_json_digits(gfli_json *j) {
-    bool any = false;
-    for (;;) {
-        int c = gfli_json_peek(j);
-        if (c < '0' || c > '9') return any;
-        if (!gfli_json_push(j, c)) return false;
-        j->at++;
-        any = true;
-    }
-}
-
-static bool gfli_json_take(gfli_json *j, int c) {
-    if (gfli_json_peek(j) != c) return false;
+    unsigned char bytes[4];
+    size_t n = 1;
     j->at++;
-    return gfli_json_push(j, c);
-}
-
-static void gfli_json_read_number(gfli_json *j) {
-    j->length = 0;
-    gfli_json_take(j, '-');
-    bool good = gfli_json_take(j, '0') || gfli_json_digits(j);
-    if (good && gfli_json_take(j, '.')) good = gfli_json_digits(j);
-    if (good && (gfli_json_take(j, 'e') || gfli_json_take(j, 'E'))) {
-        if (!gfli_json_take(j, '-')) gfli_json_take(j, '+');
-        good = gfli_json_digits(j);
+    int c = gfli_json_have(j, 1) ? *j->at : 0;
+    const char *found = c ? strchr(from, c) : NULL;
+    if (!found && c != 'u') {
+        gfli_json_bad(j, "a text contains an unknown escape");
+        return;
     }
-    int c = gfli_json_peek(j);
-    if (!good || (c >= '0' && c <= '9') || c == '.' || (c >= 'a' && c <= 'z') || c == '-')
-        gfli_json_bad(j, "not a number as JSON writes it");
-    if (j->length > 400) gfli_json_bad(j, "a number has more than 400 characters");
-    if (gfli_json_push(j, 0)) j->length--;
+    j->at++;
+    if (found)
+        bytes[0] = (unsigned char)to[found - from];
+    else
+        n = gfli_utf8_encode(gfli_json_escape_u(j), bytes);
+    if (keep && j->status == GFL_OK) gfli_json_append(j, bytes, n);
 }
 
-/* strtod wants the locale's decimal point. */
-static double gfli_strtod(const char *text) {
-    char copy[512], *end;
-    double value = strtod(text, &end);
-    if (!*end) return value;
-    const char *point = localeconv()->decimal_point;
-    const char *dot = strchr(text, '.');
-    size_t before = dot ? (size_t)(dot - text) : 0, n = strlen(text), extra = strlen(point);
-    if (!dot || n + extra >= sizeof copy) return value;
-    memcpy(copy, text, before);
-    memcpy(copy + before, point, extra);
-    memcpy(copy + before + extra, dot + 1, n - before);
-    return strtod(copy, NULL);
+/* At the opening quote.  A text that nobody wants is checked all the same. */
+static void gfli_json_read_string(gfli_json *j, bool keep) {
+    j->length = 0;
+    j->at++;
+    while (j->status == GFL_OK) {
+        const unsigned char *p = j->at;
+        while (*p >= ' ' && *p != '"' && *p != '\\' && *p < 0x80) p++;
+        if (keep && p > j->at && !gfli_json_append(j, j->at, (size_t)(p - j->at))) return;
+        j->at += p - j->at;
+        if (*p == '"') {
+            j->at++;
+            break;
+        }
+        if (*p == '\\') {
+            gfli_json_escape(j, keep);
+        } else if (*p >= 0x80) {
+            gfli_json_have(j, 4);
+            size_t n = gfli_utf8_length(j->at, (size_t)(j->end - j->at));
+            if (n == 0)
+                gfli_json_bad(j, "a text is not UTF-8");
+            else if (keep)
+                gfli_json_append(j, j->at, n);
+            j->at += n;
+        } else if (j->at < j->end) {
+            gfli_json_bad(j, "a text contains an unescaped control character");
+        } else if (!gfli_json_more(j)) {
+            gfli_json_bad(j, "the file ends inside a text");
+        }
+    }
+    if (keep && j->status == GFL_OK && gfli_json_append(j, "", 1)) j->length--;
 }
 
-/* Clinger's fast path: a mantissa under 2^53 times or by a power of ten that is exact. */
-static double gfli_parse_double(const char *text) {
+/* ---- numbers: from text to binary ------------------------------------------------------------ */
+
+/* significand * 2^exponent, the significand's highest bit set, rounded to the nearest double, ties
+ * to even; sticky: there is more behind the significand.  Integers only, so that neither the
+ * locale nor the rounding mode matters. */
+static double gfli_make_double(uint64_t significand, int exponent, bool sticky) {
+    int drop = 11, biased = exponent + 63 + 1023;
+    if (biased >= 2047) return INFINITY;
+    if (biased < 1) { /* subnormal: fewer bits */
+        drop += 1 - biased;
+        biased = 0;
+    }
+    if (drop > 64) return 0;
+    uint64_t bits = drop == 64 ? 0 : significand >> drop;
+    uint64_t rest = drop == 64 ? significand : significand << (64 - drop);
+    uint64_t half = (uint64_t)1 << 63;
+    if (rest > half || (rest == half && (sticky || (bits & 1)))) bits++;
+    /* The hidden bit adds one to the exponent, and so does a carry. */
+    bits += (uint64_t)(biased ? biased - 1 : 0) << 52;
+    double out;
+    memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
+static int gfli_leading_zeros(uint64_t x) {
+    int n = 0;
+    for (int step = 32; step > 0; step /= 2)
+        if (!(x >> (64 - step))) {
+            x <<= step;
+            n += step;
+        }
+    return n;
+}
+
+/* Natural numbers of up to 4096 bits, lowest limb first. */
+enum { GFLI_BIG_LIMBS = 128 };
+
+typedef struct gfli_big {
+    uint32_t limbs[GFLI_BIG_LIMBS];
+    int n;
+} gfli_big;
+
+static void gfli_big_multiply_add(gfli_big *b, uint32_t factor, uint32_t addend) {
+    uint64_t carry = addend;
+    for (int i = 0; i < b->n; i++) {
+        carry += (uint64_t)b->limbs[i] * factor;
+        b->limbs[i] = (uint32_t)carry;
+        carry >>= 32;
+    }
+    if (carry && b->n < GFLI_BIG_LIMBS) b->limbs[b->n++] = (uint32_t)carry;
+}
+
+static void gfli_big_multiply_five(gfli_big *b, int power) {
+    for (; power >= 13; power -= 13) gfli_big_multiply_add(b, 1220703125u, 0); /* 5^13 */
+    for (; power > 0; power--) gfli_big_multiply_add(b, 5, 0);
+}
+
+static int gfli_big_bits(const gfli_big *b) {
+    return b->n == 0 ? 0 : 32 * b->n - (gfli_leading_zeros(b->limbs[b->n - 1]) - 32);
+}
+
+static void gfli_big_shift(gfli_big *b, int bits) {
+    for (; bits >= 31; bits -= 31) gfli_big_multiply_add(b, (uint32_t)1 << 31, 0);
+    if (bits > 0) gfli_big_multiply_add(b, (uint32_t)1 << bits, 0);
+}
+
+static bool gfli_big_less(const gfli_big *a, const gfli_big *b) {
+    if (a->n != b->n) return a->n < b->n;
+    for (int i = a->n - 1; i >= 0; i--)
+        if (a->limbs[i] != b->limbs[i]) return a->limbs[i] < b->limbs[i];
+    return false;
+}
+
+static void gfli_big_subtract(gfli_big *a, const gfli_big *b) {
+    int64_t borrow = 0;
+    for (int i = 0; i < a->n; i++) {
+        borrow += (int64_t)a->limbs[i] - (i < b->n ? (int64_t)b->limbs[i] : 0);
+        a->limbs[i] = (uint32_t)borrow;
+        borrow >>= 32;
+    }
+    while (a->n > 0 && a->limbs[a->n - 1] == 0) a->n--;
+}
+
+/* digits * 10^exponent by long division, 64 bits of it and whether anything is left. */
+static double gfli_decimal_slow(const char *digits, int n, int exponent) {
+    if (n == 0 || n + exponent < -330) return 0;
+    if (n + exponent > 310) return INFINITY;
+    gfli_big top, bottom;
+    memset(&top, 0, sizeof top);
+    memset(&bottom, 0, sizeof bottom);
+    for (int i = 0; i < n; i++) {
+        uint32_t digit = (uint32_t)(digits[i] - '0');
+        if (top.n == 0 && digit)
+            top.limbs[top.n++] = digit;
+        else
+            gfli_big_multiply_add(&top, 10, digit);
+    }
+    if (top.n == 0) return 0;
+    bottom.limbs[bottom.n++] = 1;
+    gfli_big_multiply_five(exponent > 0 ? &top : &bottom, exponent > 0 ? exponent : -exponent);
+    int shift = gfli_big_bits(&bottom) - gfli_big_bits(&top);
+    gfli_big_shift(shift > 0 ? &top : &bottom, shift > 0 ? shift : -shift);
+    if (gfli_big_less(&top, &bottom)) {
+        gfli_big_multiply_add(&top, 2, 0);
+        shift++;
+    }
+    uint64_t quotient = 0;
+    for (int i = 0; i < 64; i++) {
+        quotient <<= 1;
+        if (!gfli_big_less(&top, &bottom)) {
+            gfli_big_subtract(&top, &bottom);
+            quotient |= 1;
+        }
+        if (i < 63) gfli_big_multiply_add(&top, 2, 0);
+    }
+    return gfli_make_double(quotient, exponent - shift - 63, top.n > 0);
+}
+
+#if defined(__SIZEOF_INT128__)
+__extension__ typedef unsigned __int128 gfli_u128;
+
+/* mantissa * 10^exponent for powers of five of one word: exact in two, then rounded once. */
+static double gfli_decimal_wide(uint64_t mantissa, int exponent) {
+    uint64_t five = 1;
+    for (int i = exponent < 0 ? -exponent : exponent; i > 0; i--) five *= 5;
+    int zeros = gfli_leading_zeros(mantissa);
+    if (exponent >= 0) {
+        gfli_u128 product = (gfli_u128)mantissa * five;
+        uint64_t high = (uint64_t)(product >> 64), low = (uint64_t)product;
+        if (high == 0)
+            return gfli_make_double(low << gfli_leading_zeros(low),
+                                    exponent - gfli_leading_zeros(low), false);
+        zeros = gfli_leading_zeros(high);
+        product <<= zeros;
+        return gfli_make_double((uint64_t)(product >> 64), exponent + 64 - zeros,
+                                (uint64_t)product != 0);
+    }
+    /* The divisor gets its highest bit, the dividend stays below it: one word of quotient. */
+    int five_zeros = gfli_leading_zeros(five);
+    five <<= five_zeros;
+    uint64_t high = (mantissa << zeros) >> 1;
+    gfli_u128 dividend = (gfli_u128)high << 64;
+    if ((mantissa << zeros) & 1) dividend |= (gfli_u128)1 << 63;
+    uint64_t quotient = (uint64_t)(dividend / five);
+    bool sticky = (gfli_u128)quotient * five != dividend;
+    int up = gfli_leading_zeros(quotient);
+    /* mantissa = dividend * 2^(-63 - zeros), 5^-exponent = five * 2^-five_zeros */
+    int binary = -63 - zeros + five_zeros + exponent;
+    if (up > 0) { /* at most one bit is missing; take it from the remainder */
+        uint64_t remainder = (uint64_t)(dividend - (gfli_u128)quotient * five);
+        gfli_u128 twice = (gfli_u128)remainder << 1;
+        quotient = quotient << 1 | (twice >= five);
+        sticky = twice != 0 && twice != five;
+        binary--;
+    }
+    return gfli_make_double(quotient, binary, sticky);
+}
+#endif
+
+/* Does double arithmetic round to nearest at this moment?  The caller may have set another mode. */
+static bool gfli_rounds_to_nearest(void) {
+    volatile double one = 1.0, tiny = DBL_EPSILON / 8;
+    return FLT_EVAL_METHOD == 0 && one + tiny == one && one - tiny == one && -one - tiny == -one;
+}
+
+static double gfli_decimal_value(const gfli_decimal *d) {
     static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
                                     1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
                                     1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-    const char *p = text;
-    bool negative = *p == '-';
-    uint64_t mantissa = 0;
-    int digits = 0, scale = 0;
-    if (negative) p++;
-    for (; *p >= '0' && *p <= '9'; p++) {
-        mantissa = mantissa * 10 + (uint64_t)(*p - '0');
-        digits += mantissa != 0;
-        if (digits > 18) return gfli_strtod(text);
+    double value;
+    if (!d->exact) {
+        value = gfli_decimal_slow(d->digits, d->n_digits, d->digits_exponent);
+    } else if (d->mantissa == 0) {
+        value = 0;
+    } else if (d->mantissa >> 53 == 0 && d->exponent >= -22 && d->exponent <= 22 &&
+               gfli_rounds_to_nearest()) {
+        double m = (double)d->mantissa; /* both are exact, so one rounding decides */
+        value = d->exponent < 0 ? m / powers[-d->exponent] : m * powers[d->exponent];
+#if defined(__SIZEOF_INT128__)
+    } else if (d->exponent >= -27 && d->exponent <= 27) {
+        value = gfli_decimal_wide(d->mantissa, d->exponent);
+#endif
+    } else {
+        char digits[24];
+        int n = snprintf(digits, sizeof digits, "%llu", (unsigned long long)d->mantissa);
+        value = gfli_decimal_slow(digits, n, d->exponent);
     }
+    return d->negative ? -value : value;
+}
+
+/* ---- numbers: reading ------------------------------------------------------------------------ */
+
+/* Where the parts of a number end. */
+typedef struct gfli_number_span {
+    const unsigned char *start, *whole_end, *fraction, *fraction_end, *exponent, *end;
+} gfli_number_span;
+
+static const unsigned char *gfli_skip_digits(const unsigned char *p) {
+    while ((unsigned)*p - '0' <= 9) p++;
+    return p;
+}
+
+/* The grammar of a number in a text that ends with a byte that cannot belong to one. */
+static bool gfli_scan_number(const unsigned char *p, gfli_number_span *s) {
+    if (*p == '-') p++;
+    s->start = p;
+    s->whole_end = p = gfli_skip_digits(p);
+    bool good = p > s->start && (*s->start != '0' || p == s->start + 1);
+    s->fraction = s->fraction_end = p;
     if (*p == '.') {
-        for (p++; *p >= '0' && *p <= '9'; p++) {
-            mantissa = mantissa * 10 + (uint64_t)(*p - '0');
-            digits += mantissa != 0;
-            scale--;
-            if (digits > 18 || scale < -22) return gfli_strtod(text);
+        s->fraction = p + 1;
+        s->fraction_end = p = gfli_skip_digits(p + 1);
+        good = good && p > s->fraction;
+    }
+    s->exponent = NULL;
+    if (*p == 'e' || *p == 'E') {
+        s->exponent = ++p;
+        if (*p == '+' || *p == '-') p++;
+        const unsigned char *digits = p;
+        p = gfli_skip_digits(p);
+        good = good && p > digits;
+    }
+    s->end = p;
+    return good;
+}
+
+/* Digits beyond those kept can only say whether there is more, which a final 1 says as well. */
+static void gfli_decimal_digits(gfli_decimal *d, const gfli_number_span *s, int exponent) {
+    int n = 0;
+    bool more = false;
+    for (const unsigned char *p = s->start; p < s->fraction_end; p++) {
+        if (p == s->whole_end) continue; /* the point */
+        if (n == 0 && *p == '0') continue;
+        if (n < GFLI_JSON_DIGITS) {
+            d->digits[n++] = (char)*p;
+        } else {
+            exponent++;
+            more = more || *p != '0';
         }
     }
-    if (*p || mantissa >> 53) return gfli_strtod(text);
-    double value = (double)mantissa / powers[-scale];
-    return negative ? -value : value;
+    if (more) {
+        d->digits[n++] = '1';
+        exponent--;
+    }
+    d->n_digits = n;
+    d->digits_exponent = exponent;
+}
+
+static void gfli_decimal_read(gfli_decimal *d, const gfli_number_span *s, bool negative) {
+    const uint64_t most = (UINT64_MAX - 9) / 10;
+    uint64_t mantissa = 0;
+    int exponent = 0, written = 0;
+    const unsigned char *p = s->start;
+    for (; p < s->whole_end && mantissa <= most; p++) mantissa = mantissa * 10 + (*p - '0');
+    d->exact = p == s->whole_end;
+    if (d->exact)
+        for (p = s->fraction; p < s->fraction_end && mantissa <= most; p++)
+            mantissa = mantissa * 10 + (*p - '0');
+    bool all = d->exact && (p == s->fraction_end || s->fraction == s->fraction_end);
+    if (s->exponent) {
+        p = s->exponent + (*s->exponent == '-' || *s->exponent == '+');
+        for (; p < s->end; p++)
+            if (written < 1000000) written = written * 10 + (*p - '0');
+        exponent = *s->exponent == '-' ? -written : written;
+    }
+    exponent -= (int)(s->fraction_end - s->fraction);
+    d->negative = negative;
+    d->exact = all;
+    d->mantissa = mantissa;
+    d->exponent = exponent;
+    if (!all) gfli_decimal_digits(d, s, exponent);
+}
+
+static void gfli_json_read_number(gfli_json *j, bool keep) {
+    gfli_number_span s;
+    bool good = gfli_scan_number(j->at, &s);
+    /* What ends with the buffer may go on behind it. */
+    while (s.end == j->end && gfli_json_more(j)) good = gfli_scan_number(j->at, &s);
+    if (s.end == j->end && !j->exhausted) {
+        gfli_json_bad(j, "a number is longer than 64 KiB");
+        return;
+    }
+    unsigned next = *s.end;
+    if (!good || next == '.' || next == '+' || next == '-' || (next | 32) - 'a' < 26u) {
+        gfli_json_bad(j, "not a number as JSON writes it");
+        return;
+    }
+    if (keep) gfli_decimal_read(&j->number, &s, *j->at == '-');
+    j->at += s.end - j->at;
 }
 
 double gfli_json_number(gfli_json *j) {
-    return j->status == GFL_OK ? gfli_parse_double(j->token) : 0.0;
+    return j->status == GFL_OK ? gfli_decimal_value(&j->number) : 0.0;
 }
 
+/* 7.0 and 7e0 are whole too. */
 bool gfli_json_integer(gfli_json *j, int64_t *out) {
+    const gfli_decimal *d = &j->number;
+    uint64_t value = d->mantissa;
     *out = 0;
-    if (j->status != GFL_OK) return false;
-    const char *p = j->token;
-    bool negative = *p == '-';
-    if (negative) p++;
-    uint64_t value = 0, limit = negative ? (uint64_t)INT64_MAX + 1 : (uint64_t)INT64_MAX;
-    for (; *p >= '0' && *p <= '9'; p++) {
-        uint64_t digit = (uint64_t)(*p - '0');
-        if (value > (limit - digit) / 10) return false;
-        value = value * 10 + digit;
-    }
-    if (*p) { /* 7.0 and 7e0 are whole too, but only where a double is exact */
-        double d = gfli_parse_double(j->token);
-        if (!(fabs(d) < 9007199254740992.0) || floor(d) != d) return false;
-        *out = (int64_t)d;
-        return true;
-    }
-    *out = negative ? (int64_t)(0 - value) : (int64_t)value;
+    if (j->status != GFL_OK || !d->exact) return false;
+    uint64_t limit = (uint64_t)INT64_MAX + d->negative;
+    if (value == 0) return true;
+    for (int e = d->exponent; e < 0; e++, value /= 10)
+        if (value % 10) return false;
+    for (int e = d->exponent; e > 0; e--, value *= 10)
+        if (value > limit / 10) return false;
+    if (value > limit) return false;
+    *out = d->negative ? -(int64_t)(value - 1) - 1 : (int64_t)value;
     return true;
 }
 
 const char *gfli_json_string(gfli_json *j, size_t *length) {
     if (length) *length = j->status == GFL_OK ? j->length : 0;
-    return j->status == GFL_OK ? j->token : "";
+    return j->status == GFL_OK ? j->text : "";
 }
 
 /* ---- structure ------------------------------------------------------------------------------- */
 
 static gfli_json_kind gfli_json_word(gfli_json *j, const char *word, gfli_json_kind kind) {
-    for (const char *p = word; *p; p++, j->at++) {
-        if (gfli_json_peek(j) == *p) continue;
-        gfli_json_bad(j, "expected a value");
+    size_t n = strlen(word);
+    if (!gfli_json_have(j, n) || memcmp(j->at, word, n) != 0) {
+        gfli_json_bad(j, "a value is expected");
         return GFLI_JSON_END;
     }
+    j->at += n;
     return kind;
 }
 
@@ -2593,24 +2862,30 @@ static gfli_json_kind gfli_json_enter(gfli_json *j, int c, gfli_json_kind kind) 
     return kind;
 }
 
+/* Behind the one value of the text there is nothing but space. */
+static void gfli_json_finish(gfli_json *j) {
+    if (j->depth == 0 && j->status == GFL_OK && gfli_json_peek(j) >= 0)
+        gfli_json_bad(j, "something follows the end of the JSON value");
+}
+
 static gfli_json_kind gfli_json_leave(gfli_json *j) {
     j->at++;
     j->depth--;
     j->comma = true;
+    gfli_json_finish(j);
     return GFLI_JSON_END;
 }
 
-static gfli_json_kind gfli_json_value(gfli_json *j, int c) {
+static gfli_json_kind gfli_json_value(gfli_json *j, int c, bool keep) {
     gfli_json_kind kind = GFLI_JSON_END;
     j->keyed = false;
     if (c == '{') return gfli_json_enter(j, c, GFLI_JSON_OBJECT);
     if (c == '[') return gfli_json_enter(j, c, GFLI_JSON_ARRAY);
     if (c == '"') {
-        j->at++;
-        gfli_json_read_string(j);
+        gfli_json_read_string(j, keep);
         kind = GFLI_JSON_STRING;
     } else if (c == '-' || (c >= '0' && c <= '9')) {
-        gfli_json_read_number(j);
+        gfli_json_read_number(j, keep);
         kind = GFLI_JSON_NUMBER;
     } else if (c == 't') {
         kind = gfli_json_word(j, "true", GFLI_JSON_TRUE);
@@ -2619,9 +2894,10 @@ static gfli_json_kind gfli_json_value(gfli_json *j, int c) {
     } else if (c == 'n') {
         kind = gfli_json_word(j, "null", GFLI_JSON_NULL);
     } else {
-        gfli_json_bad(j, c < 0 ? "the file ends where a value is expected" : "expected a value");
+        gfli_json_bad(j, c < 0 ? "the file ends where a value is expected" : "a value is expected");
     }
     j->comma = true;
+    gfli_json_finish(j);
     return j->status == GFL_OK ? kind : GFLI_JSON_END;
 }
 
@@ -2630,68 +2906,86 @@ static int gfli_json_separator(gfli_json *j, int c) {
     if (!j->comma) return c;
     if (c != ',') {
         gfli_json_bad(j, c < 0 ? "the file ends inside an object or array"
-                               : "expected a comma or the end of the object or array");
+                               : "a comma or the end of the object or array is expected");
         return -1;
     }
     j->at++;
-    c = gfli_json_skip_space(j);
+    c = gfli_json_peek(j);
     if (c == ']' || c == '}') gfli_json_bad(j, "a comma before the end of an object or array");
     return c;
 }
 
-gfli_json_kind gfli_json_next(gfli_json *j) {
+static gfli_json_kind gfli_json_step(gfli_json *j, bool keep) {
     if (j->status != GFL_OK) return GFLI_JSON_END;
-    int c = gfli_json_skip_space(j);
     if (j->depth == 0) {
-        if (!j->started) {
-            j->started = true;
-            return gfli_json_value(j, c);
-        }
-        if (c >= 0) gfli_json_bad(j, "something follows the end of the JSON value");
-        return GFLI_JSON_END;
+        if (j->started) return GFLI_JSON_END;
+        j->started = true;
+        return gfli_json_value(j, gfli_json_peek(j), keep);
     }
+    int c = gfli_json_peek(j);
     if (j->stack[j->depth - 1] == '{') {
-        if (!j->keyed) gfli_json_bad(j, "expected a key");
-        return j->status == GFL_OK ? gfli_json_value(j, c) : GFLI_JSON_END;
+        if (!j->keyed) gfli_json_bad(j, "a value was asked for without its key");
+        return j->status == GFL_OK ? gfli_json_value(j, c, keep) : GFLI_JSON_END;
     }
     if (c == ']') return gfli_json_leave(j);
     c = gfli_json_separator(j, c);
-    return j->status == GFL_OK ? gfli_json_value(j, c) : GFLI_JSON_END;
+    return j->status == GFL_OK ? gfli_json_value(j, c, keep) : GFLI_JSON_END;
+}
+
+gfli_json_kind gfli_json_next(gfli_json *j) {
+    return gfli_json_step(j, true);
+}
+
+static bool gfli_json_take_key(gfli_json *j, bool keep) {
+    if (j->keyed) gfli_json_skip(j);
+    if (j->status != GFL_OK || j->depth == 0 || j->stack[j->depth - 1] != '{') return false;
+    int c = gfli_json_peek(j);
+    if (c == '}') {
+        gfli_json_leave(j);
+        return false;
+    }
+    c = gfli_json_separator(j, c);
+    if (j->status != GFL_OK) return false;
+    if (c != '"') {
+        gfli_json_bad(j, c < 0 ? "the file ends inside an object" : "a key in quotes is expected");
+        return false;
+    }
+    gfli_json_read_string(j, keep);
+    if (j->status == GFL_OK && gfli_json_peek(j) != ':')
+        gfli_json_bad(j, "a colon is expected after a key");
+    if (j->status != GFL_OK) return false;
+    j->at++;
+    return j->keyed = true;
 }
 
 const char *gfli_json_key(gfli_json *j) {
-    if (j->status != GFL_OK || j->depth == 0) return NULL;
-    int c = gfli_json_skip_space(j);
-    if (c == '}') {
-        gfli_json_leave(j);
-        return NULL;
+    return gfli_json_take_key(j, true) ? j->text : NULL;
+}
+
+/* Polygons are most of an annotation file.  After a number of an array: as many ", number" as the
+ * buffer surely holds whole; what is unusual is left to the ordinary way. */
+static void gfli_json_skip_numbers(gfli_json *j) {
+    unsigned char *p = j->at;
+    gfli_number_span s;
+    while (*p == ',') {
+        unsigned char *q = p + 1;
+        while (*q == ' ' || *q == '\n' || *q == '\r' || *q == '\t') q++;
+        if ((*q != '-' && (unsigned)*q - '0' > 9) || !gfli_scan_number(q, &s)) break;
+        if (*s.end != ',' && *s.end != ']' && *s.end != ' ' && *s.end != '\n') break;
+        p = q + (s.end - q);
     }
-    c = gfli_json_separator(j, c);
-    if (j->status != GFL_OK) return NULL;
-    if (c != '"') {
-        gfli_json_bad(j, c < 0 ? "the file ends inside an object" : "expected a key in quotes");
-        return NULL;
-    }
-    j->at++;
-    gfli_json_read_string(j);
-    if (j->status == GFL_OK && gfli_json_skip_space(j) != ':')
-        gfli_json_bad(j, "expected a colon after a key");
-    if (j->status != GFL_OK) return NULL;
-    j->at++;
-    j->keyed = true;
-    return j->token;
+    j->at = p;
 }
 
 void gfli_json_skip(gfli_json *j) {
     const int depth = j->depth;
-    gfli_json_kind kind = gfli_json_next(j);
+    gfli_json_kind kind = gfli_json_step(j, false);
     if (kind != GFLI_JSON_OBJECT && kind != GFLI_JSON_ARRAY) return;
     while (j->status == GFL_OK && j->depth > depth) {
-        if (j->stack[j->depth - 1] == '{') {
-            if (gfli_json_key(j)) gfli_json_next(j);
-        } else {
-            gfli_json_next(j);
-        }
+        bool object = j->stack[j->depth - 1] == '{';
+        if (object && !gfli_json_take_key(j, false)) continue;
+        kind = gfli_json_step(j, false);
+        if (!object && kind == GFLI_JSON_NUMBER) gfli_json_skip_numbers(j);
     }
 }
 
@@ -2702,23 +2996,25 @@ static gfl_status gfli_json_make(gfl_context *context, const char *name, gfli_js
     gfli_json *j;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *j, "a JSON reader", &j));
     j->context = context;
-    j->line = 1;
     gfl_status status = gfli_strdup(context, name, &j->name);
     if (status == GFL_OK)
-        status = gfli_grow(context, &j->token, &j->capacity, 256, 1, "a JSON reader");
+        status = gfli_alloc(context, GFLI_JSON_BUFFER + 1, 1, "a JSON reader", &j->buffer);
+    if (status == GFL_OK)
+        status = gfli_grow(context, &j->text, &j->capacity, 256, 1, "a JSON reader");
     if (status != GFL_OK) {
         gfli_json_close(j);
         return status;
     }
-    j->token[0] = 0;
+    j->text[0] = 0;
+    j->at = j->end = j->buffer;
+    *j->end = 0;
     *out = j;
     return GFL_OK;
 }
 
 /* A byte-order mark is what some editors put first; it means nothing in UTF-8. */
 static void gfli_json_skip_mark(gfli_json *j) {
-    if (gfli_json_peek(j) == 0xEF && j->end - j->at >= 3 && j->at[1] == 0xBB && j->at[2] == 0xBF)
-        j->at += 3;
+    if (gfli_json_have(j, 3) && memcmp(j->at, "\xEF\xBB\xBF", 3) == 0) j->at += 3;
 }
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out) {
@@ -2726,27 +3022,22 @@ gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **ou
     FILE *file = fopen(path, "rb");
     if (!file)
         return gfli_error(context, GFL_E_IO, "%s cannot be opened: %s", path, strerror(errno));
-    gfli_json *j;
-    gfl_status status = gfli_json_make(context, path, &j);
-    if (status == GFL_OK) {
-        status = gfli_alloc(context, GFLI_JSON_BUFFER, 1, "a JSON reader", &j->buffer);
-        if (status != GFL_OK) gfli_json_close(j);
-    }
+    gfl_status status = gfli_json_make(context, path, out);
     if (status != GFL_OK) {
         fclose(file);
         return status;
     }
-    j->file = file;
-    gfli_json_skip_mark(j);
-    *out = j;
+    setvbuf(file, NULL, _IONBF, 0); /* the reader has its own buffer */
+    (*out)->file = file;
+    gfli_json_skip_mark(*out);
     return GFL_OK;
 }
 
 gfl_status gfli_json_open_memory(gfl_context *context, const char *text, size_t size,
                                  const char *name, gfli_json **out) {
     GFLI_TRY(gfli_json_make(context, name, out));
-    (*out)->at = (const unsigned char *)text;
-    (*out)->end = (const unsigned char *)text + size;
+    (*out)->rest = text;
+    (*out)->rest_size = size;
     gfli_json_skip_mark(*out);
     return GFL_OK;
 }
@@ -2756,7 +3047,7 @@ void gfli_json_close(gfli_json *j) {
     gfl_context *context = j->context;
     if (j->file) fclose(j->file);
     gfli_free(context, j->buffer);
-    gfli_free(context, j->token);
+    gfli_free(context, j->text);
     gfli_free(context, j->name);
     gfli_free(context, j);
 }
@@ -2765,43 +3056,69 @@ gfl_status gfli_json_status(const gfli_json *j) {
     return j->status;
 }
 
-long gfli_json_line(const gfli_json *j) {
-    return j->line;
-}
-
 /* ---- writing --------------------------------------------------------------------------------- */
 
-size_t gfli_json_quote(const char *s, char *out, size_t capacity) {
-    size_t n = 0;
-    char piece[8];
-    for (int part = 0; part < 3; part++) { /* quote, contents, quote */
-        for (const char *p = part == 1 ? s : "\""; *p; p++) {
-            unsigned char c = (unsigned char)*p;
-            if (part == 1 && (c == '"' || c == '\\')) snprintf(piece, sizeof piece, "\\%c", c);
-            else if (c < 0x20) snprintf(piece, sizeof piece, "\\u%04x", c);
-            else snprintf(piece, sizeof piece, "%c", c);
-            for (const char *q = piece; *q; q++, n++)
-                if (n + 1 < capacity) out[n] = *q;
-        }
-    }
-    if (capacity) out[n < capacity ? n : capacity - 1] = 0;
-    return n;
+static void gfli_put(const char *bytes, size_t n, char *out, size_t capacity, size_t *at) {
+    for (size_t i = 0; i < n; i++, ++*at)
+        if (*at + 1 < capacity) out[*at] = bytes[i];
 }
 
+/* What is not UTF-8 becomes U+FFFD, since JSON has no other bytes. */
+size_t gfli_json_quote(const char *s, char *out, size_t capacity) {
+    const unsigned char *p = (const unsigned char *)s;
+    size_t at = 0, left = strlen(s);
+    gfli_put("\"", 1, out, capacity, &at);
+    while (left > 0) {
+        size_t n = gfli_utf8_length(p, left);
+        char escape[8];
+        if (n == 0 || *p < 0x20 || *p == 0x7F)
+            snprintf(escape, sizeof escape, "\\u%04x", n ? *p : 0xFFFDu);
+        else if (*p == '"' || *p == '\\')
+            snprintf(escape, sizeof escape, "\\%c", *p);
+        else
+            escape[0] = 0;
+        if (escape[0])
+            gfli_put(escape, strlen(escape), out, capacity, &at);
+        else
+            gfli_put((const char *)p, n, out, capacity, &at);
+        n = n ? n : 1;
+        p += n;
+        left -= n;
+    }
+    gfli_put("\"", 1, out, capacity, &at);
+    if (capacity) out[at < capacity ? at : capacity - 1] = 0;
+    return at;
+}
+
+/* printf's number, with a point in any locale. */
+static void gfli_format_digits(double value, int digits, char out[32]) {
+    char text[40];
+    size_t n = 0;
+    bool point = false;
+    snprintf(text, sizeof text, "%.*g", digits, value);
+    for (const char *p = text; *p && n < 31; p++) {
+        bool usual = strchr("0123456789+-e", *p) != NULL;
+        if (usual || !point) out[n++] = usual ? *p : '.';
+        point = point || !usual;
+    }
+    out[n] = 0;
+}
+
+/* Fifteen digits always survive a double, and printf drops their final zeros; seventeen always
+ * name one. */
 void gfli_json_format(double value, char out[32]) {
     if (!(fabs(value) <= DBL_MAX)) { /* JSON has neither NaN nor infinity */
         snprintf(out, 32, "null");
         return;
     }
-    const char *point = localeconv()->decimal_point;
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(out, 32, "%.*g", digits, value);
-        char *found = strcmp(point, ".") != 0 ? strstr(out, point) : NULL;
-        if (found) {
-            *found = '.';
-            memmove(found + 1, found + strlen(point), strlen(found + strlen(point)) + 1);
-        }
-        if (gfli_parse_double(out) == value) return;
+    for (int digits = 15; digits <= 18; digits++) {
+        gfli_number_span span;
+        gfli_decimal decimal;
+        gfli_format_digits(value, digits, out);
+        const unsigned char *text = (const unsigned char *)out;
+        gfli_scan_number(text, &span);
+        gfli_decimal_read(&decimal, &span, *text == '-');
+        if (gfli_decimal_value(&decimal) == value) return;
     }
 }
 
@@ -3890,13 +4207,16 @@ static void gfli_sum_channels(const float *GFLI_RESTRICT x, size_t c, int points
     }
 }
 
-static void gfli_sum_squares_around(const float *GFLI_RESTRICT x, size_t c, int points, int width,
-                                    const float *GFLI_RESTRICT centre, float *GFLI_RESTRICT sum) {
-    for (int j = 0; j < width; j++) sum[j] = 0.0f;
+/* Sums of the distances from a centre and of their squares. */
+static void gfli_sum_around(const float *GFLI_RESTRICT x, size_t c, int points, int width,
+                            const float *GFLI_RESTRICT centre, float *GFLI_RESTRICT sum,
+                            float *GFLI_RESTRICT squares) {
+    for (int j = 0; j < width; j++) sum[j] = squares[j] = 0.0f;
     for (int p = 0; p < points; p++, x += c) {
         for (int j = 0; j < width; j++) {
             const float d = x[j] - centre[j];
-            sum[j] += d * d;
+            sum[j] += d;
+            squares[j] += d * d;
         }
     }
 }
@@ -3905,21 +4225,23 @@ static void gfli_sum_squares_around(const float *GFLI_RESTRICT x, size_t c, int 
 static void gfli_add_moments(const float *x, size_t c, int points, int width, int per_group,
                              gfli_moments *m) {
     float sum[GFLI_NORM_CHANNELS], centre[GFLI_NORM_CHANNELS], squares[GFLI_NORM_CHANNELS];
-    double mean[GFLI_NORM_CHANNELS];
     const double n = (double)points * per_group;
     gfli_sum_channels(x, c, points, width, sum);
-    for (int g = 0; g * per_group < width; g++) {
+    for (int from = 0; from < width; from += per_group) {
         double total = 0;
-        for (int j = g * per_group; j < (g + 1) * per_group; j++) total += (double)sum[j];
-        mean[g] = total / n;
-        for (int j = g * per_group; j < (g + 1) * per_group; j++) centre[j] = (float)mean[g];
+        for (int j = from; j < from + per_group; j++) total += (double)sum[j];
+        for (int j = from; j < from + per_group; j++) centre[j] = (float)(total / n);
     }
-    gfli_sum_squares_around(x, c, points, width, centre, squares);
-    for (int g = 0; g * per_group < width; g++) {
-        const double off = mean[g] - (double)centre[g * per_group];
-        double total = 0;
-        for (int j = g * per_group; j < (g + 1) * per_group; j++) total += (double)squares[j];
-        gfli_merge_moments(&m[g], n, mean[g], total - n * off * off);
+    /* The first sums are only as good as float32 is far from zero; these are of small numbers. */
+    gfli_sum_around(x, c, points, width, centre, sum, squares);
+    for (int from = 0; from < width; from += per_group, m++) {
+        double off = 0, total = 0;
+        for (int j = from; j < from + per_group; j++) {
+            off += (double)sum[j];
+            total += (double)squares[j];
+        }
+        off /= n;
+        gfli_merge_moments(m, n, (double)centre[from] + off, total - n * off * off);
     }
 }
 
@@ -3976,17 +4298,20 @@ static void gfli_norm_moments(const gfli_norm_part *p, gfli_moments *m) {
     }
 }
 
-static void gfli_norm_apply(const gfli_norm_part *part, const gfli_norm_task *t, int from,
-                            int width) {
+static void gfli_norm_apply(const gfli_norm_part *part, const gfli_norm_task *t,
+                            const gfli_moments *m, int from, int width) {
     float mean[GFLI_NORM_CHANNELS], scale[GFLI_NORM_CHANNELS], shift[GFLI_NORM_CHANNELS];
     float row[GFLI_NORM_CHANNELS];
     const float *x = part->x + from;
     float *y = part->y + from;
     for (int j = 0; j < width; j++) {
-        const float *s = part->stats + (from + j - part->from) / part->per_group * 2;
-        mean[j] = s[0];
-        scale[j] = t->gamma[from + j] * s[1];
-        shift[j] = t->beta[from + j];
+        const int g = (from + j - part->from) / part->per_group;
+        const float r = part->stats[2 * g + 1];
+        mean[j] = part->stats[2 * g];
+        scale[j] = t->gamma[from + j] * r;
+        /* What rounding took from the mean, so that a mean far from zero costs nothing. */
+        const double lost = m[g].mean - (double)mean[j];
+        shift[j] = (float)((double)t->beta[from + j] - lost * (double)scale[j]);
     }
     for (size_t p = 0; p < part->points; p++, x += part->c, y += part->c) {
         /* y may be x: a detour through `row` lets compilers vectorise all the same. */
@@ -4009,7 +4334,7 @@ static void gfli_norm_block(void *arg, int task, int slot) {
         p.stats[2 * g + 1] = (float)(1.0 / sqrt(m[g].squares / m[g].n + (double)t->eps));
     }
     for (int j = 0; j < p.width; j += GFLI_NORM_CHANNELS)
-        gfli_norm_apply(&p, t, p.from + j, gfli_min(GFLI_NORM_CHANNELS, p.width - j));
+        gfli_norm_apply(&p, t, m, p.from + j, gfli_min(GFLI_NORM_CHANNELS, p.width - j));
 }
 
 static void gfli_group_norm_cpu(gfl_context *context, const gfli_map *x, int groups, float eps,

@@ -1368,13 +1368,13 @@ typedef struct gfli_atss {
 } gfli_atss;
 
 /* The nearest cells of a level so far, nearest first, equals by their number. */
-typedef struct gfli_nearest {
+typedef struct gfli_atss_list {
     float distance[GFLI_ATSS_NEAREST];
     int y[GFLI_ATSS_NEAREST], x[GFLI_ATSS_NEAREST];
     int n;
-} gfli_nearest;
+} gfli_atss_list;
 
-static void gfli_nearest_add(gfli_nearest *list, float distance, int y, int x) {
+static void gfli_atss_list_add(gfli_atss_list *list, float distance, int y, int x) {
     int at = list->n;
     if (at == GFLI_ATSS_NEAREST && !(distance < list->distance[at - 1])) return;
     if (at == GFLI_ATSS_NEAREST)
@@ -1437,7 +1437,7 @@ static float gfli_atss_threshold(const float *iou, int n) {
 }
 
 static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int level, float cx,
-                              float cy, gfli_nearest *out) {
+                              float cy, gfli_atss_list *out) {
     const int stride = t->stride[level];
     const int h = gfli_min(gfli_ceil_div(truth->pad_h, stride), t->shape->h[level]);
     const int w = gfli_min(gfli_ceil_div(truth->pad_w, stride), t->shape->w[level]);
@@ -1447,7 +1447,7 @@ static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int l
     gfli_atss_window(cx, stride, w, &x0, &x1);
     for (int y = y0; y <= y1; y++)
         for (int x = x0; x <= x1; x++)
-            gfli_nearest_add(
+            gfli_atss_list_add(
                 out, gfli_atss_distance((float)(x * stride) - cx, (float)(y * stride) - cy), y, x);
 }
 
@@ -1467,7 +1467,7 @@ static void gfli_atss_do(void *arg, int task, int slot) {
     bool inside[GFLI_ATSS_MOST];
     int n = 0;
     for (int l = 0; l < t->shape->levels; l++) {
-        gfli_nearest near9;
+        gfli_atss_list near9;
         const int stride = t->stride[l], h = t->shape->h[l], w = t->shape->w[l];
         const size_t before = gfli_points_before(t->shape, l) + (size_t)image * (size_t)(h * w);
         gfli_atss_nearest(t, truth, l, cx, cy, &near9);
@@ -1647,13 +1647,13 @@ static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
 
 /* ---- positives ------------------------------------------------------------------------------- */
 
-static double gfli_sigmoid(double z) {
+static double gfli_loss_sigmoid(double z) {
     return z < 0 ? exp(z) / (1 + exp(z)) : 1 / (1 + exp(-z));
 }
 
 /* The logit of a positive's own class, target y. */
 static double gfli_qfl_positive(double z, double y, double *dz) {
-    const double s = gfli_sigmoid(z), d = s - y;
+    const double s = gfli_loss_sigmoid(z), d = s - y;
     const double bce = (z > 0 ? z : 0) - z * y + log1p(exp(-fabs(z)));
     *dz = fabs(d) * fabs(d) * d + 2 * d * s * (1 - s) * bce;
     return d * d * bce;
@@ -1664,7 +1664,7 @@ static double gfli_loss_weight(const float *z, int n_classes) {
     float best = z[0];
     for (int k = 1; k < n_classes; k++)
         if (!(z[k] <= best)) best = z[k];
-    return gfli_sigmoid((double)best);
+    return gfli_loss_sigmoid((double)best);
 }
 
 /* Half of a tie goes to each argument of a minimum or maximum (as PyTorch does). */
@@ -3121,6 +3121,7 @@ const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset) {
 
 gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image, gfl_image_info *out) {
     if (!dataset || !out) return GFL_E_ARG;
+    memset(out, 0, sizeof *out);
     if (image < 0 || image >= dataset->n_images)
         return gfli_error(dataset->context, GFL_E_ARG, "there is no image %d: the data set has %d",
                           image, dataset->n_images);
@@ -5479,7 +5480,9 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
 void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out) {
     if (!out) return;
     memset(out, 0, sizeof *out);
-    if (trainer) *out = trainer->plan;
+    if (!trainer) return;
+    *out = trainer->plan;
+    out->n_done = trainer->learner.updates;
 }
 
 gfl_status gfl_trainer_sync(gfl_trainer *trainer) {
