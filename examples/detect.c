@@ -1,0 +1,33 @@
+/* detect.c - find the objects in a picture: detect WEIGHTS PICTURE */
+#include "gfl.h"
+#include <stdio.h>
+
+int main(int argc, char **argv) {
+    gfl_context *context = NULL;
+    gfl_model *model = NULL;
+    gfl_detector *detector = NULL;
+    gfl_model_info info;
+    gfl_pixels pixels = {NULL, 0, 0};
+    gfl_detections found;
+    if (argc != 3) return fputs("usage: detect WEIGHTS PICTURE\n", stderr), 2;
+
+    int ok = gfl_context_create(NULL, &context) == GFL_OK &&
+             gfl_model_load(context, argv[1], NULL, &model) == GFL_OK &&
+             gfl_detector_create(context, model, 0, &detector) == GFL_OK &&
+             gfl_image_read(context, argv[2], &pixels) == GFL_OK;
+    gfl_image image = {pixels.rgb, pixels.width, pixels.height, 0, GFL_FORMAT_RGB};
+    ok = ok && gfl_detect(detector, &image, 1, NULL, &found) == GFL_OK;
+    if (ok) gfl_model_get_info(model, &info);
+    for (int i = 0; ok && i < found.count; i++) {
+        const gfl_detection *d = &found.items[i];
+        printf("%-20s %.3f  %.1f %.1f %.1f %.1f\n", info.classes[d->label].name, (double)d->score,
+               (double)d->x1, (double)d->y1, (double)d->x2, (double)d->y2);
+    }
+    if (!ok) fprintf(stderr, "detect: %s\n", gfl_context_error(context));
+
+    gfl_pixels_free(context, &pixels);
+    gfl_detector_destroy(detector);
+    gfl_model_destroy(model);
+    gfl_context_destroy(context);
+    return ok ? 0 : 1;
+}
