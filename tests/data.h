@@ -52,6 +52,47 @@ static inline uint64_t data_fnv1a64(const uint8_t *p, size_t n) {
     return h;
 }
 
+/* ---- every allocation fails once ------------------------------------------------------------- */
+
+typedef struct data_counter {
+    long calls, fail_at, live;
+} data_counter;
+
+static inline void *data_counter_alloc(void *user, size_t size) {
+    data_counter *c = (data_counter *)user;
+    if (__atomic_fetch_add(&c->calls, 1, __ATOMIC_RELAXED) == c->fail_at) return NULL;
+    __atomic_fetch_add(&c->live, 1, __ATOMIC_RELAXED);
+    return malloc(size);
+}
+
+static inline void data_counter_free(void *user, void *p) {
+    __atomic_fetch_sub(&((data_counter *)user)->live, 1, __ATOMIC_RELAXED);
+    free(p);
+}
+
+/* work with the n-th allocation failing, until it succeeds: each time GFL_E_MEMORY, no leak. */
+static inline void data_sweep(gfl_status (*work)(gfl_context *)) {
+    gfl_status status = GFL_E_MEMORY;
+    long n = 0;
+    for (; status != GFL_OK && test_failures < 5; n++) {
+        data_counter c = {0, n, 0};
+        gfl_context_desc desc;
+        gfl_context *context = NULL;
+        memset(&desc, 0, sizeof desc);
+        desc.n_threads = 1;
+        desc.allocator.alloc = data_counter_alloc;
+        desc.allocator.free = data_counter_free;
+        desc.allocator.user = &c;
+        status = gfl_context_create(&desc, &context);
+        if (status == GFL_OK) status = work(context);
+        CHECK(status == GFL_OK || status == GFL_E_MEMORY);
+        CHECK(status == GFL_OK || !context || strstr(gfl_context_error(context), "memory"));
+        gfl_context_destroy(context);
+        CHECK(c.live == 0);
+    }
+    printf("%ld allocations, each made to fail\n", n - 1);
+}
+
 /* ---- SHA-256 (FIPS 180-4), as lower-case hexadecimal ----------------------------------------- */
 
 static inline uint32_t data_rotate(uint32_t x, int n) {

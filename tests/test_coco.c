@@ -301,6 +301,27 @@ static void pixels_come_from_files_or_the_caller(void) {
     gfl_dataset_destroy(set);
 }
 
+static gfl_status load_and_read(gfl_context *c) {
+    static const char json[] =
+        "{\"images\":[{\"id\":\"a\",\"file_name\":\"rgb.jpg\"}],\"categories\":[{\"id\":2},"
+        "{\"id\":1}],\"annotations\":[{\"id\":1,\"image_id\":\"a\",\"category_id\":1,"
+        "\"bbox\":[0,0,3,3]}]}";
+    gfl_dataset *set;
+    gfl_dataset_opts opts;
+    gfl_pixels p;
+    memset(&opts, 0, sizeof opts);
+    opts.image_dir = data_path("images");
+    GFLI_TRY(gfl_dataset_load_coco_memory(c, json, sizeof json - 1, &opts, &set));
+    gfl_status status = gfl_dataset_read(c, set, 0, &p);
+    gfl_pixels_free(c, &p);
+    gfl_dataset_destroy(set);
+    return status;
+}
+
+static void no_allocation_may_fail_badly(void) {
+    data_sweep(load_and_read);
+}
+
 /* ---- the shared data sets -------------------------------------------------------------------- */
 
 static void the_shared_data_sets_have_the_counts_of_their_readme(void) {
@@ -349,6 +370,7 @@ int main(int argc, char **argv) {
                                       TEST(a_cut_file_is_an_error_at_every_length),
                                       TEST(numbers_do_not_depend_on_the_locale),
                                       TEST(pixels_come_from_files_or_the_caller),
+                                      TEST(no_allocation_may_fail_badly),
                                       TEST(the_shared_data_sets_have_the_counts_of_their_readme),
                                       {0}};
     context = test_context(1);

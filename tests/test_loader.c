@@ -356,6 +356,34 @@ static void a_picture_of_another_size_than_annotated_is_refused(void) {
     gfl_context_destroy(context);
 }
 
+static gfl_status load_three(gfl_context *context, int n_threads) {
+    static world w = {-1, -1, 0};
+    gfl_dataset *set;
+    gfli_loader *l = NULL;
+    const gfli_batch *b;
+    gfli_loader_opts o = options(n_threads);
+    GFLI_TRY(make_set(context, &w, &set));
+    gfl_status status = gfli_loader_create(context, set, &o, &l);
+    if (status == GFL_OK) status = gfli_loader_start(l, 0, 5);
+    for (int i = 0; i < 3 && status == GFL_OK; i++) status = gfli_loader_next(l, &b);
+    gfli_loader_destroy(l);
+    gfl_dataset_destroy(set);
+    return status;
+}
+
+static gfl_status load_alone(gfl_context *context) {
+    return load_three(context, 0);
+}
+
+static gfl_status load_with_threads(gfl_context *context) {
+    return load_three(context, 2);
+}
+
+static void no_allocation_may_fail_badly(void) {
+    data_sweep(load_alone);
+    data_sweep(load_with_threads);
+}
+
 int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(batches_are_the_same_for_any_number_of_threads),
                                       TEST(a_running_loader_can_be_sent_elsewhere),
@@ -365,6 +393,7 @@ int main(int argc, char **argv) {
                                       TEST(images_without_annotations_are_dropped_on_request),
                                       TEST(a_damaged_file_is_named_and_may_be_tried_again),
                                       TEST(a_picture_of_another_size_than_annotated_is_refused),
+                                      TEST(no_allocation_may_fail_badly),
                                       {0}};
     return test_main(argc, argv, cases);
 }
