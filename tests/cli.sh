@@ -1,0 +1,172 @@
+#!/bin/sh
+# cli.sh GFL SCRATCH MAKE_SHAPES - the command as a user meets it.
+gfl=$1 scratch=$2 make_shapes=$3
+rm -rf "$scratch" && mkdir -p "$scratch" && cd "$scratch" || exit 1
+failures=0
+for v in $(env | sed -n 's/^\(GFL_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done
+
+fail() {
+    failures=$((failures + 1))
+    echo "FAIL: $*"
+    sed 's/^/    /' err | head -5
+}
+
+# expect CODE ARGUMENTS...: run, keep out and err, compare the exit code.
+expect() {
+    want=$1
+    shift
+    "$gfl" "$@" >out 2>err
+    got=$?
+    [ $got = "$want" ] || fail "exit $got, wanted $want: gfl $*"
+}
+
+says() { grep -q -- "$1" "$2" || fail "no \"$1\" in $2"; }
+
+same() { cmp -s "$1" "$2" || fail "$1 and $2 differ"; }
+
+narrow='--model r18 --base-channels 8 --fpn-channels 32 --head-channels 32 --stacked-convs 1
+    --scale 96x96 --batch 4 --lr 0.01 --warmup 4 --seed 3'
+data='--data data/train.json --images data/train --val data/val.json --val-images data/val'
+train="train $data $narrow"
+
+"$make_shapes" data 12 4 || exit 1
+
+# Wrong use, and help.
+expect 2
+expect 2 trian; says 'did you mean "train"' err; [ ! -s out ] || fail "stdout is for data"
+expect 2 train --epohcs 3; says 'did you mean "epochs"' err
+expect 2 train --epochs three --data x; says 'whole number' err
+expect 2 train; says '--data' err
+expect 2 eval --data data/val.json; says '--weights' err
+expect 2 train --data data/train.json --model r19; says 'r19' err
+expect 2 train --data data/train.json --scale big; says 'LONGxSHORT' err
+expect 2 detect; expect 2 info
+for c in train eval detect check info bench; do
+    expect 0 $c --help; says 'usage: gfl' out; [ ! -s err ] || fail "$c --help talks to stderr"
+done
+expect 0 --version; says 'gfl [0-9]' out
+
+# Broken input.
+expect 1 train --data missing.json --out x; says 'missing.json' err
+printf '{"images": [' >cut.json
+expect 3 train --data cut.json --out x; says 'cut.json:1' err
+sed 's/"category_id": 1/"category_id": 99/' data/train.json >unknown.json
+expect 3 train --data unknown.json --images data/train --out x; says '99' err
+printf '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}' >empty.json
+expect 3 train --data empty.json --out x $narrow
+expect 1 eval --weights missing.safetensors --data data/val.json --images data/val
+says 'missing.safetensors' err
+
+# A run writes what the README lists; stdout has the twelve numbers.
+expect 0 $train --epochs 2 --out whole
+for f in last.safetensors last.state.safetensors best_bbox_mAP.safetensors train.jsonl results.csv \
+    config.txt; do
+    [ -s "whole/$f" ] || fail "no whole/$f"
+done
+says 'Average Precision' out
+[ "$(grep -c loss_dfl whole/train.jsonl)" = 6 ] || fail "train.jsonl has a line a step"
+[ "$(wc -l <whole/results.csv)" = 3 ] || fail "results.csv has a line an epoch"
+grep -q "$(printf '\033')" err && fail "escape codes where there is no terminal"
+
+# The configuration reads back as it is; options win over the environment, that over the file.
+expect 0 train --config whole/config.txt --out again --eval-every 0
+sed 's/^out = .*/out = whole/; s/^eval-every = .*/eval-every = 1/' again/config.txt >again.txt
+same again.txt whole/config.txt
+same again/last.safetensors whole/last.safetensors
+GFL_EPOCHS=1 GFL_SEED=9 expect 0 train --config whole/config.txt --seed 3 --out env --eval-every 0
+says 'epochs = 1' env/config.txt; says 'seed = 3' env/config.txt
+
+# Threads and loaders change nothing; neither does stopping and going on.
+expect 0 $train --epochs 2 --out single --threads 1 --loaders 0 --eval-every 0
+same single/last.safetensors whole/last.safetensors
+expect 0 $train --epochs 1 --out parts --eval-every 0 --steps 1
+expect 7 $train --epochs 3 --out parts --eval-every 0 --steps 1 --lr 0.5 --resume
+rm -rf parts
+"$gfl" $train --epochs 200 --out stopped --eval-every 0 >out 2>err &
+pid=$!
+while [ "$(cat stopped/train.jsonl 2>/dev/null | wc -l)" -lt 5 ]; do
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.05
+done
+kill -INT $pid
+wait $pid
+[ $? = 130 ] || fail "SIGINT: exit code"
+says 'resume' err
+steps=$(grep -c loss_dfl stopped/train.jsonl)
+"$gfl" $train --epochs 200 --out stopped --eval-every 0 --resume >out 2>err &
+pid=$!
+while [ "$(grep -c loss_dfl stopped/train.jsonl)" -lt $((steps + 4)) ]; do
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.05
+done
+kill -TERM $pid
+wait $pid
+[ $? = 143 ] || fail "SIGTERM: exit code"
+"$gfl" $train --epochs 200 --out straight --eval-every 0 >out 2>err &
+pid=$!
+while [ "$(cat straight/train.jsonl 2>/dev/null | wc -l)" -lt $((steps + 8)) ]; do
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.05
+done
+kill -INT $pid
+wait $pid
+strip() { grep loss_dfl "$1" | sed 's/, "time".*//' | head -$((steps + 4)); }
+strip stopped/train.jsonl >a
+strip straight/train.jsonl >b
+same a b
+
+# A loss that is not finite.
+expect 6 $train --epochs 2 --lr 1e30 --warmup 0 --out nan --eval-every 0
+says '.png' err; [ -s nan/last.safetensors ] || fail "the last good state is kept"
+
+# Evaluation: of a model, of its results, for people and for programs.
+expect 0 eval --weights whole/last.safetensors --data data/val.json --images data/val \
+    --results whole.bbox.json
+says 'Average Recall' out; says 'circle' out
+expect 0 eval --weights whole/last.safetensors --data data/val.json --images data/val --json
+cp out model.json
+for key in bbox_mAP bbox_mAP_50 bbox_mAP_75 bbox_mAP_s bbox_mAP_m bbox_mAP_l AR_1 AR_10 AR_100 AR_s \
+    AR_m AR_l per_class; do says "\"$key\"" out; done
+expect 0 eval --detections whole.bbox.json --data data/val.json --json
+same out model.json
+sed 's/"square"/"sqare"/' data/val.json >misspelt.json
+expect 7 eval --weights whole/last.safetensors --data misspelt.json --images data/val
+says 'sqare' err
+head -c 3000 whole/last.safetensors >cut.safetensors
+expect 1 eval --weights cut.safetensors --data data/val.json --images data/val
+says 'cut.safetensors' err
+
+# Detection draws, lists, and goes on after a file that is no picture.
+mkdir pictures && cp data/val/0001.png data/val/0002.png pictures
+expect 0 detect --weights whole/last.safetensors --score 0.01 --out drawn --results found.json pictures
+[ "$(ls drawn | wc -l)" = 2 ] || fail "two pictures are drawn"
+says '^\[' found.json
+printf 'not a picture' >pictures/broken.png
+expect 1 detect --weights whole/last.safetensors --out drawn2 pictures
+says 'broken.png' err
+[ "$(ls drawn2 | wc -l)" = 2 ] || fail "the others are drawn all the same"
+expect 0 detect --weights whole/last.safetensors --json data/val/0001.png
+says '"detections"' out
+
+# Information and checks.
+expect 0 info --list; says 'r50' out
+expect 0 info whole/last.safetensors; says 'circle' out
+expect 0 check --data data/train.json --images data/train
+sed 's/0001.png/none.png/' data/train.json >holes.json
+expect 3 check --data holes.json --images data/train
+grep -q 'none.png' out err || fail "check names the missing file"
+
+# What cannot be written is said, and what was there stays.
+expect 1 $train --epochs 1 --out data/train.json/run
+cp whole/last.safetensors before.safetensors
+(
+    ulimit -f 8
+    trap '' XFSZ
+    "$gfl" $train --epochs 3 --out whole --eval-every 0 --save-every 1 >out 2>err
+    echo $? >code
+)
+[ "$(cat code)" = 1 ] || fail "a full disk: exit $(cat code)"
+same before.safetensors whole/last.safetensors
+
+[ $failures = 0 ] && echo "all is well"
+exit $failures
