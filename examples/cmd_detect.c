@@ -1,0 +1,323 @@
+/* cmd_detect.c - gfl detect: pictures in; drawings, COCO results or lines of text out */
+#define _POSIX_C_SOURCE 200809L
+#include "cmd.h"
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+typedef struct picture {
+    char *path;       /* to open */
+    const char *name; /* within its folder; points into path */
+} picture;
+
+typedef struct detect_job {
+    const char *weights, *out, *results, *scale;
+    bool json, distributions;
+    int threads, max;
+    double score, nms;
+    picture *pictures;
+    int n, capacity;
+    gfl_context *context;
+    gfl_model_info info;
+    FILE *file; /* of the results */
+    bool any;   /* something was written to it */
+    int failed; /* pictures */
+} detect_job;
+
+/* ---- which pictures -------------------------------------------------------------------------- */
+
+static bool is_picture(const char *name) {
+    static const char *const kinds[] = {"jpg", "jpeg", "png", "bmp", "ppm", "pgm"};
+    const char *dot = strrchr(name, '.');
+    char kind[8];
+    size_t n = 0;
+    if (!dot || strlen(dot) > 6) return false;
+    for (const char *p = dot + 1; *p; p++) kind[n++] = (char)tolower((unsigned char)*p);
+    kind[n] = 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (!strcmp(kind, kinds[i])) return true;
+    return false;
+}
+
+/* Takes ownership of path; the name begins `skip` characters into it. */
+static bool add_picture(detect_job *job, char *path, size_t skip) {
+    if (path && job->n == job->capacity) {
+        const int capacity = job->capacity ? 2 * job->capacity : 64;
+        picture *more = realloc(job->pictures, (size_t)capacity * sizeof *more);
+        if (!more) {
+            free(path);
+            path = NULL;
+        } else {
+            job->pictures = more;
+            job->capacity = capacity;
+        }
+    }
+    if (!path) {
+        talk("gfl: out of memory");
+        return false;
+    }
+    job->pictures[job->n].path = path;
+    job->pictures[job->n++].name = path + skip;
+    return true;
+}
+
+static char *join(const char *folder, const char *name) {
+    const size_t n = strlen(folder) + strlen(name) + 2;
+    char *path = malloc(n);
+    if (path) snprintf(path, n, "%s/%s", folder, name);
+    return path;
+}
+
+static int compare_names(const void *a, const void *b) {
+    return strcmp(((const picture *)a)->name, ((const picture *)b)->name);
+}
+
+/* Pictures of a folder and of the folders in it; those whose names begin with a dot are left. */
+static bool add_folder(detect_job *job, const char *folder, size_t skip, int depth) {
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    struct stat info;
+    bool good = true;
+    if (!dir) {
+        talk("gfl: %s: %s", folder, strerror(errno));
+        job->failed++;
+        return true;
+    }
+    while (good && (entry = readdir(dir)) != NULL) {
+        if (entry->d_name[0] == '.') continue;
+        char *path = join(folder, entry->d_name);
+        if (path && stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+            good = depth > 32 || add_folder(job, path, skip, depth + 1);
+            free(path);
+        } else if (!path || is_picture(path)) {
+            good = add_picture(job, path, skip);
+        } else {
+            free(path);
+        }
+    }
+    closedir(dir);
+    return good;
+}
+
+static bool add_argument(detect_job *job, const char *path) {
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+        const int first = job->n;
+        if (!add_folder(job, path, strlen(path) + 1, 0)) return false;
+        if (job->n > first)
+            qsort(job->pictures + first, (size_t)(job->n - first), sizeof *job->pictures,
+                  compare_names);
+        return true;
+    }
+    char *copy = malloc(strlen(path) + 1);
+    if (copy) strcpy(copy, path);
+    const char *slash = strrchr(path, '/');
+    return add_picture(job, copy, slash ? (size_t)(slash - path) + 1 : 0);
+}
+
+/* ---- output ---------------------------------------------------------------------------------- */
+
+static bool make_folders(char *path) {
+    for (char *p = path + 1; *p; p++) {
+        if (*p != '/') continue;
+        *p = 0;
+        const bool good = mkdir(path, 0777) == 0 || errno == EEXIST;
+        if (!good) talk("gfl: %s: %s", path, strerror(errno));
+        *p = '/';
+        if (!good) return false;
+    }
+    return true;
+}
+
+static bool draw(const detect_job *job, const picture *picture, gfl_pixels *pixels,
+                 const gfl_detections *found) {
+    char *path = join(job->out, picture->name);
+    if (!path) return false;
+    draw_detections(pixels, found->items, found->count, job->info.classes);
+    /* Formats that cannot be written become PNG. */
+    char *dot = strrchr(path, '.');
+    if (dot && (!strcmp(dot, ".bmp") || !strcmp(dot, ".ppm") || !strcmp(dot, ".pgm")))
+        memcpy(dot, ".png", 4);
+    const bool good = make_folders(path) && write_picture(path, pixels);
+    free(path);
+    return good;
+}
+
+static void write_results(detect_job *job, const picture *picture, const gfl_detections *found) {
+    for (int i = 0; i < found->count; i++) {
+        const gfl_detection *d = &found->items[i];
+        fprintf(job->file, "%s\n{\"image_id\": ", job->any ? "," : "");
+        job->any = true;
+        write_json_text(job->file, picture->name);
+        fprintf(job->file, ", \"category_id\": %lld, \"bbox\": [%.9g, %.9g, %.9g, %.9g], \"score\": %.9g}",
+                (long long)job->info.classes[d->label].id, (double)d->x1, (double)d->y1,
+                (double)d->x2 - (double)d->x1, (double)d->y2 - (double)d->y1, (double)d->score);
+    }
+}
+
+static void print_four(const char *name, const float v[4]) {
+    printf(", \"%s\": [%.6g, %.6g, %.6g, %.6g]", name, (double)v[0], (double)v[1], (double)v[2],
+           (double)v[3]);
+}
+
+static void print_json(const detect_job *job, const picture *picture, const gfl_pixels *pixels,
+                       const gfl_detections *found, bool first) {
+    printf("%s\n{\"file\": ", first ? "" : ",");
+    write_json_text(stdout, picture->path);
+    printf(", \"width\": %d, \"height\": %d, \"detections\": [", pixels->width, pixels->height);
+    for (int i = 0; i < found->count; i++) {
+        const gfl_detection *d = &found->items[i];
+        const float box[4] = {d->x1, d->y1, d->x2, d->y2};
+        printf("%s\n  {\"class\": ", i ? "," : "");
+        write_json_text(stdout, job->info.classes[d->label].name);
+        printf(", \"label\": %d, \"score\": %.9g", d->label, (double)d->score);
+        print_four("box", box);
+        if (found->distributions) {
+            print_four("side_distance", found->distributions[i].mean);
+            print_four("side_stddev", found->distributions[i].stddev);
+        }
+        putchar('}');
+    }
+    fputs("]}", stdout);
+}
+
+static void print_lines(const detect_job *job, const picture *picture,
+                        const gfl_detections *found) {
+    for (int i = 0; i < found->count; i++) {
+        const gfl_detection *d = &found->items[i];
+        printf("%s\t%s\t%.4f\t%.1f\t%.1f\t%.1f\t%.1f\n", picture->path,
+               job->info.classes[d->label].name, (double)d->score, (double)d->x1, (double)d->y1,
+               (double)d->x2, (double)d->y2);
+    }
+}
+
+/* ---- the work -------------------------------------------------------------------------------- */
+
+/* One picture; CMD_OK also when it could not be read, which is counted. */
+static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_opts *opts,
+                      const picture *picture, bool first) {
+    gfl_pixels pixels;
+    gfl_detections found;
+    if (gfl_image_read(job->context, picture->path, &pixels) != GFL_OK) {
+        talk("gfl: %s", gfl_context_error(job->context));
+        job->failed++;
+        return CMD_OK;
+    }
+    gfl_image image = {pixels.rgb, pixels.width, pixels.height, 0, GFL_FORMAT_RGB};
+    int code = CMD_OK;
+    gfl_status status = gfl_detect(detector, &image, 1, opts, &found);
+    if (status != GFL_OK) {
+        code = report(job->context, status, picture->path);
+    } else {
+        if (job->json) print_json(job, picture, &pixels, &found, first);
+        else if (!job->out && !job->results) print_lines(job, picture, &found);
+        if (job->file) write_results(job, picture, &found);
+        if (job->out && !draw(job, picture, &pixels, &found)) code = CMD_FAILED;
+    }
+    gfl_pixels_free(job->context, &pixels);
+    return code;
+}
+
+static int detect_all(detect_job *job, gfl_detector *detector) {
+    gfl_detect_opts opts;
+    progress bar;
+    int code = CMD_OK, unused = 0, done = 0;
+    memset(&opts, 0, sizeof opts);
+    opts.min_score = (float)job->score;
+    opts.nms_iou = (float)job->nms;
+    opts.max_detections = job->max;
+    if (job->scale) opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused);
+    progress_begin(&bar, "detecting", job->n);
+    catch_signals();
+    if (job->json) fputs("{\"images\": [", stdout);
+    for (; code == CMD_OK && done < job->n && !caught_signal(); done++) {
+        const int failed = job->failed;
+        code = detect_one(job, detector, &opts, &job->pictures[done], done == failed);
+        progress_step(&bar, done + 1, "%s", "");
+    }
+    if (job->json) puts("]}");
+    progress_end(&bar);
+    if (code == CMD_OK && caught_signal()) code = 128 + caught_signal();
+    if (code == CMD_OK && job->failed) {
+        talk("gfl: %d of %d pictures could not be read", job->failed, job->n);
+        code = CMD_FAILED;
+    }
+    return code;
+}
+
+/* The result file is complete or not there. */
+static int with_results(detect_job *job, gfl_detector *detector) {
+    char temporary[4200];
+    if (!job->results) return detect_all(job, detector);
+    snprintf(temporary, sizeof temporary, "%.4100s.tmp", job->results);
+    job->file = fopen(temporary, "w");
+    if (!job->file) {
+        talk("gfl: %s: %s", temporary, strerror(errno));
+        return CMD_FAILED;
+    }
+    fputc('[', job->file);
+    int code = detect_all(job, detector);
+    fputs("]\n", job->file);
+    const bool written = !ferror(job->file);
+    if (fclose(job->file) == 0 && written && rename(temporary, job->results) == 0) return code;
+    talk("gfl: %s cannot be written: %s", job->results, strerror(errno));
+    remove(temporary);
+    return CMD_FAILED;
+}
+
+static int run(detect_job *job) {
+    gfl_model *model = NULL;
+    gfl_detector *detector = NULL;
+    job->context = open_context(job->threads);
+    if (!job->context) return CMD_FAILED;
+    gfl_status status = gfl_model_load(job->context, job->weights, NULL, &model);
+    if (status == GFL_OK) {
+        gfl_model_get_info(model, &job->info);
+        status = gfl_detector_create(job->context, model, job->distributions, &detector);
+    }
+    int code = status == GFL_OK ? with_results(job, detector)
+                                : report(job->context, status, "loading weights");
+    gfl_detector_destroy(detector);
+    gfl_model_destroy(model);
+    gfl_context_destroy(job->context);
+    return fflush(stdout) && code == CMD_OK ? CMD_FAILED : code;
+}
+
+int cmd_detect(int argc, char **argv) {
+    detect_job job;
+    int n_rest = 0, a = 0, b = 0, c = 0;
+    memset(&job, 0, sizeof job);
+    job.score = 0.3;
+    job.nms = 0.6;
+    job.max = 100;
+    opt options[] = {
+        {OPT_TEXT, "weights", &job.weights, "FILE", "the model, safetensors", 0},
+        {OPT_TEXT, "out", &job.out, "DIR", "draw the detections into pictures here", 0},
+        {OPT_TEXT, "results", &job.results, "FILE", "write COCO results; image_id is the file", 0},
+        {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
+        {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},
+        {OPT_INT, "max", &job.max, "N", "most detections a picture", 0},
+        {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side; default: as trained", 0},
+        {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
+        {OPT_FLAG, "distributions", &job.distributions, NULL,
+         "with --json: how sure each side is", 0},
+        {OPT_INT, "threads", &job.threads, "N", "0: all that may be used", 0},
+        {OPT_END, NULL, NULL, NULL, NULL, 0},
+    };
+    int code = opt_parse("detect --weights W [--out DIR] [--results FILE] PICTURE|FOLDER ...",
+                         options, argc, argv, (const char **)argv, &n_rest);
+    if (code >= 0) return code;
+    if (!job.weights) return usage_error("detect needs --weights FILE");
+    if (!n_rest) return usage_error("detect needs a picture or a folder");
+    if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c))
+        return usage_error("--scale wants LONGxSHORT, not \"%s\"", job.scale);
+    bool good = true;
+    for (int i = 0; good && i < n_rest; i++) good = add_argument(&job, argv[i]);
+    code = good ? run(&job) : CMD_MEMORY;
+    for (int i = 0; i < job.n; i++) free(job.pictures[i].path);
+    free(job.pictures);
+    return code;
+}
