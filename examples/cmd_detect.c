@@ -132,9 +132,9 @@ static bool make_folders(char *path) {
     return true;
 }
 
-static bool draw(const detect_job *job, const picture *picture, gfl_pixels *pixels,
+static bool draw(const detect_job *job, const picture *one, gfl_pixels *pixels,
                  const gfl_detections *found) {
-    char *path = join(job->out, picture->name);
+    char *path = join(job->out, one->name);
     if (!path) return false;
     draw_detections(pixels, found->items, found->count, job->info.classes);
     /* Formats that cannot be written become PNG. */
@@ -146,12 +146,12 @@ static bool draw(const detect_job *job, const picture *picture, gfl_pixels *pixe
     return good;
 }
 
-static void write_results(detect_job *job, const picture *picture, const gfl_detections *found) {
+static void write_results(detect_job *job, const picture *one, const gfl_detections *found) {
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
         fprintf(job->file, "%s\n{\"image_id\": ", job->any ? "," : "");
         job->any = true;
-        write_json_text(job->file, picture->name);
+        write_json_text(job->file, one->name);
         fprintf(job->file, ", \"category_id\": %lld, \"bbox\": [%.9g, %.9g, %.9g, %.9g], \"score\": %.9g}",
                 (long long)job->info.classes[d->label].id, (double)d->x1, (double)d->y1,
                 (double)d->x2 - (double)d->x1, (double)d->y2 - (double)d->y1, (double)d->score);
@@ -163,10 +163,10 @@ static void print_four(const char *name, const float v[4]) {
            (double)v[3]);
 }
 
-static void print_json(const detect_job *job, const picture *picture, const gfl_pixels *pixels,
+static void print_json(const detect_job *job, const picture *one, const gfl_pixels *pixels,
                        const gfl_detections *found, bool first) {
     printf("%s\n{\"file\": ", first ? "" : ",");
-    write_json_text(stdout, picture->path);
+    write_json_text(stdout, one->path);
     printf(", \"width\": %d, \"height\": %d, \"detections\": [", pixels->width, pixels->height);
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
@@ -184,11 +184,11 @@ static void print_json(const detect_job *job, const picture *picture, const gfl_
     fputs("]}", stdout);
 }
 
-static void print_lines(const detect_job *job, const picture *picture,
+static void print_lines(const detect_job *job, const picture *one,
                         const gfl_detections *found) {
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
-        printf("%s\t%s\t%.4f\t%.1f\t%.1f\t%.1f\t%.1f\n", picture->path,
+        printf("%s\t%s\t%.4f\t%.1f\t%.1f\t%.1f\t%.1f\n", one->path,
                job->info.classes[d->label].name, (double)d->score, (double)d->x1, (double)d->y1,
                (double)d->x2, (double)d->y2);
     }
@@ -198,10 +198,10 @@ static void print_lines(const detect_job *job, const picture *picture,
 
 /* One picture; CMD_OK also when it could not be read, which is counted. */
 static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_opts *opts,
-                      const picture *picture, bool first) {
+                      const picture *one, bool first) {
     gfl_pixels pixels;
     gfl_detections found;
-    if (gfl_image_read(job->context, picture->path, &pixels) != GFL_OK) {
+    if (gfl_image_read(job->context, one->path, &pixels) != GFL_OK) {
         talk("gfl: %s", gfl_context_error(job->context));
         job->failed++;
         return CMD_OK;
@@ -210,12 +210,12 @@ static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_
     int code = CMD_OK;
     gfl_status status = gfl_detect(detector, &image, 1, opts, &found);
     if (status != GFL_OK) {
-        code = report(job->context, status, picture->path);
+        code = report(job->context, status, one->path);
     } else {
-        if (job->json) print_json(job, picture, &pixels, &found, first);
-        else if (!job->out && !job->results) print_lines(job, picture, &found);
-        if (job->file) write_results(job, picture, &found);
-        if (job->out && !draw(job, picture, &pixels, &found)) code = CMD_FAILED;
+        if (job->json) print_json(job, one, &pixels, &found, first);
+        else if (!job->out && !job->results) print_lines(job, one, &found);
+        if (job->file) write_results(job, one, &found);
+        if (job->out && !draw(job, one, &pixels, &found)) code = CMD_FAILED;
     }
     gfl_pixels_free(job->context, &pixels);
     return code;

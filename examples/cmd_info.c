@@ -1,0 +1,263 @@
+/* cmd_info.c - gfl info and gfl bench: what a model is, and what it costs */
+#include "cmd.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* Published AP on COCO val2017 of these architectures, and whose it is: none of it was measured
+ * with this library.  X101-32x8d has no published AP, and 32x4d's is not its. */
+static const struct {
+    const char *name;
+    double ap;
+    const char *source;
+} presets[] = {
+    {"r18", 35.8, "LD, 1x"},           {"r34", 38.9, "LD, 1x"},
+    {"r50", 42.9, "mmdetection, 2x"},  {"r101", 44.7, "mmdetection, 2x"},
+    {"x101-32x4d", 45.9, "mmdetection, 2x"}, {"x101-32x8d", 0, "none"},
+};
+enum { N_PRESETS = sizeof presets / sizeof presets[0] };
+
+static gfl_status make_preset(gfl_context *context, const char *name, gfl_model **out) {
+    gfl_model_desc desc;
+    memset(&desc, 0, sizeof desc);
+    *out = NULL;
+    gfl_status status = gfl_arch_preset(name, &desc.arch);
+    return status == GFL_OK ? gfl_model_create(context, &desc, NULL, out) : status;
+}
+
+static int list_presets(gfl_context *context, bool json) {
+    if (json) putchar('[');
+    else puts("model         parameters   GMAC at 1333x800   published COCO AP");
+    for (int i = 0; i < N_PRESETS; i++) {
+        gfl_model *model;
+        gfl_model_info info;
+        gfl_model_cost cost;
+        gfl_status status = make_preset(context, presets[i].name, &model);
+        if (status == GFL_OK) status = gfl_model_get_cost(model, 1333, 800, 1, &cost);
+        if (status != GFL_OK) return report(context, status, presets[i].name);
+        gfl_model_get_info(model, &info);
+        if (json)
+            printf("%s\n{\"model\": \"%s\", \"parameters\": %lld, \"macs\": %lld}", i ? "," : "",
+                   presets[i].name, (long long)info.n_parameters, (long long)cost.macs);
+        else
+            printf("%-12s %9.2f M   %16.1f   %s%.1f%s%s%s\n", presets[i].name,
+                   (double)info.n_parameters * 1e-6, (double)cost.macs * 1e-9,
+                   presets[i].ap > 0 ? "" : "- (", presets[i].ap, presets[i].ap > 0 ? " (" : ", ",
+                   presets[i].source, ")");
+        gfl_model_destroy(model);
+    }
+    if (json) puts("]");
+    return CMD_OK;
+}
+
+static void print_info(const gfl_model_info *info, const gfl_model_cost *cost, int w, int h) {
+    const gfl_arch *a = &info->arch;
+    printf("architecture   ResNet-%d", a->depth);
+    if (a->groups > 1) printf(", %d groups of %d channels (ResNeXt)", a->groups, a->base_width);
+    printf(", base %d, FPN %d, head %d channels, %d convolutions a tower\n", a->base_channels,
+           a->fpn_channels, a->head_channels, a->stacked_convs);
+    printf("dialect        mmdet, distributions of %d bins\n", a->reg_max + 1);
+    printf("parameters     %lld, of which %lld train with stem and first stage frozen\n",
+           (long long)info->n_parameters, (long long)info->n_trainable);
+    printf("input          %s, mean %g %g %g, std %g %g %g, fits %dx%d\n",
+           info->preprocess.bgr ? "BGR" : "RGB", (double)info->preprocess.mean[0],
+           (double)info->preprocess.mean[1], (double)info->preprocess.mean[2],
+           (double)info->preprocess.std[0], (double)info->preprocess.std[1],
+           (double)info->preprocess.std[2], info->preprocess.scale_long,
+           info->preprocess.scale_short);
+    printf("cost at %dx%d  %.2f GMAC, %d steps, %d locations; weights %.1f MB, workspace %.1f MB\n",
+           w, h, (double)cost->macs * 1e-9, cost->n_steps, cost->points,
+           (double)cost->weight_bytes * 1e-6, (double)cost->workspace_bytes * 1e-6);
+    printf("classes        %d:", a->n_classes);
+    for (int k = 0; k < a->n_classes; k++)
+        printf("%s %s (%lld)", k ? "," : "", info->classes[k].name, (long long)info->classes[k].id);
+    puts("");
+}
+
+static void print_info_json(const gfl_model_info *info, const gfl_model_cost *cost) {
+    const gfl_arch *a = &info->arch;
+    printf("{\"depth\": %d, \"groups\": %d, \"base_width\": %d, \"base_channels\": %d, "
+           "\"fpn_channels\": %d, \"head_channels\": %d, \"stacked_convs\": %d, \"reg_max\": %d, "
+           "\"dialect\": \"mmdet\", \"parameters\": %lld, \"trainable\": %lld, \"macs\": %lld, "
+           "\"weight_bytes\": %zu, \"workspace_bytes\": %zu, \"scale\": [%d, %d], \"classes\": [",
+           a->depth, a->groups, a->base_width, a->base_channels, a->fpn_channels, a->head_channels,
+           a->stacked_convs, a->reg_max, (long long)info->n_parameters,
+           (long long)info->n_trainable, (long long)cost->macs, cost->weight_bytes,
+           cost->workspace_bytes, info->preprocess.scale_long, info->preprocess.scale_short);
+    for (int k = 0; k < a->n_classes; k++) {
+        printf("%s{\"id\": %lld, \"name\": ", k ? ", " : "", (long long)info->classes[k].id);
+        write_json_text(stdout, info->classes[k].name);
+        putchar('}');
+    }
+    puts("]}");
+}
+
+static void print_tensors(const gfl_model *model) {
+    static const char *const fates[] = {"loaded", "initialised", "left over"};
+    gfl_tensor_report t;
+    for (int i = 0; gfl_model_report(model, i, &t); i++) {
+        printf("%-12s %s [", fates[t.fate], t.name);
+        for (int k = 0; k < t.rank; k++) printf("%s%lld", k ? ", " : "", (long long)t.shape[k]);
+        printf("] %s\n", t.why);
+    }
+}
+
+typedef struct model_choice {
+    const char *weights, *name, *scale;
+    int scale_long, scale_short, threads;
+} model_choice;
+
+/* The model of a file or a preset, and the size to look at it in. */
+static int open_model(gfl_context *context, model_choice *c, gfl_model **model) {
+    gfl_model_info info;
+    int unused = 0;
+    gfl_status status = c->weights ? gfl_model_load(context, c->weights, NULL, model)
+                                   : make_preset(context, c->name, model);
+    if (status == GFL_E_ARG && !c->weights)
+        return usage_error("--model %s: there is no such model; gfl info --list names them",
+                           c->name);
+    if (status != GFL_OK) return report(context, status, "opening the model");
+    gfl_model_get_info(*model, &info);
+    c->scale_long = info.preprocess.scale_long;
+    c->scale_short = info.preprocess.scale_short;
+    if (c->scale && (!opt_scale(c->scale, &c->scale_long, &c->scale_short, &unused) || unused))
+        return usage_error("--scale wants LONGxSHORT, not \"%s\"", c->scale);
+    return CMD_OK;
+}
+
+int cmd_info(int argc, char **argv) {
+    model_choice c;
+    bool list = false, json = false, tensors = false;
+    int n_rest = 0;
+    gfl_model *model = NULL;
+    gfl_model_info info;
+    gfl_model_cost cost;
+    memset(&c, 0, sizeof c);
+    opt options[] = {
+        {OPT_TEXT, "model", &c.name, "NAME", "a preset instead of a file", 0},
+        {OPT_FLAG, "list", &list, NULL, "all presets with their size and published AP", 0},
+        {OPT_FLAG, "tensors", &tensors, NULL, "what became of each tensor of the file", 0},
+        {OPT_TEXT, "scale", &c.scale, "LxS", "size to state the cost for; default: as trained", 0},
+        {OPT_FLAG, "json", &json, NULL, "JSON on stdout", 0},
+        {OPT_END, NULL, NULL, NULL, NULL, 0},
+    };
+    int code = opt_parse("info WEIGHTS | --model NAME | --list", options, argc, argv,
+                         (const char **)argv, &n_rest);
+    if (code >= 0) return code;
+    if (n_rest) c.weights = argv[0];
+    if ((n_rest == 1) + (c.name != NULL) + list != 1)
+        return usage_error("info needs one of a weight file, --model NAME, and --list");
+    gfl_context *context = open_context(1);
+    if (!context) return CMD_FAILED;
+    if (list) {
+        code = list_presets(context, json);
+    } else {
+        code = open_model(context, &c, &model);
+        gfl_status status = GFL_OK;
+        if (code == CMD_OK)
+            status = gfl_model_get_cost(model, c.scale_long, c.scale_short, 1, &cost);
+        if (status != GFL_OK) code = report(context, status, "planning");
+        if (code == CMD_OK) {
+            gfl_model_get_info(model, &info);
+            if (json) print_info_json(&info, &cost);
+            else print_info(&info, &cost, c.scale_long, c.scale_short);
+            if (tensors) print_tensors(model);
+        }
+    }
+    gfl_model_destroy(model);
+    gfl_context_destroy(context);
+    return fflush(stdout) && code == CMD_OK ? CMD_FAILED : code;
+}
+
+/* ---- bench ----------------------------------------------------------------------------------- */
+
+static int compare_doubles(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static gfl_status time_detection(gfl_detector *detector, const gfl_image *images, int batch,
+                                 const gfl_detect_opts *opts, double *times, int repeats) {
+    gfl_detections *found = calloc((size_t)batch, sizeof *found);
+    gfl_status status = found ? GFL_OK : GFL_E_MEMORY;
+    for (int i = -1; status == GFL_OK && i < repeats && !caught_signal(); i++) {
+        const double start = seconds_now();
+        status = gfl_detect(detector, images, batch, opts, found);
+        if (i >= 0) times[i] = seconds_now() - start;
+    }
+    free(found);
+    return status;
+}
+
+static int bench(gfl_context *context, const model_choice *c, const gfl_model *model, int batch,
+                 int repeats, bool json) {
+    const size_t bytes = (size_t)c->scale_long * (size_t)c->scale_short * 3;
+    gfl_detector *detector = NULL;
+    gfl_detect_opts opts;
+    double *times = calloc((size_t)repeats, sizeof *times);
+    gfl_image *images = calloc((size_t)batch, sizeof *images);
+    uint8_t *noise = malloc(bytes);
+    uint32_t x = 1;
+    memset(&opts, 0, sizeof opts);
+    opts.scale_long = c->scale_long;
+    opts.scale_short = c->scale_short;
+    gfl_status status = times && images && noise
+                            ? gfl_detector_create(context, model, 0, &detector)
+                            : GFL_E_MEMORY;
+    for (size_t i = 0; noise && i < bytes; i++) {
+        x = x * 1664525u + 1013904223u;
+        noise[i] = (uint8_t)(x >> 24);
+    }
+    for (int i = 0; images && i < batch; i++) {
+        images[i].pixels = noise;
+        images[i].width = c->scale_long;
+        images[i].height = c->scale_short;
+    }
+    if (status == GFL_OK)
+        status = time_detection(detector, images, batch, &opts, times, repeats);
+    int code = status == GFL_OK ? CMD_OK : report(context, status, "timing");
+    if (code == CMD_OK) {
+        qsort(times, (size_t)repeats, sizeof *times, compare_doubles);
+        const double median = times[repeats / 2];
+        printf(json ? "{\"median\": %.6g, \"best\": %.6g, \"images_per_second\": %.6g, "
+                      "\"batch\": %d, \"threads\": %d}\n"
+                    : "median %.4f s, best %.4f s, %.2f images a second (batch %d, %d threads)\n",
+               median, times[0], batch / median, batch, gfl_context_threads(context));
+    }
+    gfl_detector_destroy(detector);
+    free(noise);
+    free(images);
+    free(times);
+    return code;
+}
+
+int cmd_bench(int argc, char **argv) {
+    model_choice c;
+    bool json = false;
+    int n_rest = 0, batch = 1, repeats = 10;
+    gfl_model *model = NULL;
+    memset(&c, 0, sizeof c);
+    opt options[] = {
+        {OPT_TEXT, "weights", &c.weights, "FILE", "the model, safetensors", 0},
+        {OPT_TEXT, "model", &c.name, "NAME", "a preset instead", 0},
+        {OPT_TEXT, "scale", &c.scale, "LxS", "size of the images; default: as trained", 0},
+        {OPT_INT, "batch", &batch, "N", "images a call", 0},
+        {OPT_INT, "repeats", &repeats, "N", "calls", 0},
+        {OPT_INT, "threads", &c.threads, "N", "0: all that may be used", 0},
+        {OPT_FLAG, "json", &json, NULL, "JSON on stdout", 0},
+        {OPT_END, NULL, NULL, NULL, NULL, 0},
+    };
+    int code = opt_parse("bench --weights W | --model NAME [options]", options, argc, argv,
+                         (const char **)argv, &n_rest);
+    if (code >= 0) return code;
+    if (n_rest || !c.weights == !c.name)
+        return usage_error("bench needs either --weights FILE or --model NAME");
+    if (batch < 1 || batch > 1024 || repeats < 1 || repeats > 100000)
+        return usage_error("--batch and --repeats want positive numbers");
+    gfl_context *context = open_context(c.threads);
+    if (!context) return CMD_FAILED;
+    code = open_model(context, &c, &model);
+    if (code == CMD_OK) code = bench(context, &c, model, batch, repeats, json);
+    gfl_model_destroy(model);
+    gfl_context_destroy(context);
+    return code;
+}
