@@ -697,44 +697,119 @@ GFL_API void gfl_pixels_free(gfl_context *context, gfl_pixels *pixels);
 typedef struct gfl_evaluator gfl_evaluator;
 
 typedef struct gfl_eval_opts {
-    int max_dets[3];     /* ascending; all 0 means 1, 10, 100 */
-    int ignore_classes;  /* 1: one class for all (useCats = 0) */
-    int compatible;      /* 1: pycocotools' accidents too (annotation id 0, duplicate ids, an unknown image refuses all) */
-    const int *images;   /* [n_images] indices of images to evaluate, or NULL for all */
+    int max_dets[3];    /* ascending, from 1; all 0 means 1, 10, 100 */
+    int ignore_classes; /* 1: one class for all (useCats = 0) */
+    /* 1: pycocotools' accidents too.  The match of an annotation with id 0 counts as false; of
+     * annotations with one id the last counts for all; a result of an unknown image refuses its
+     * file; AP is -1 where max_dets lacks 100.  0: ids do not matter, such results are left out
+     * and counted, and AP is then read at the last of max_dets. */
+    int compatible;
+    const int *images; /* [n_images] indices of the images to evaluate, or NULL for all; copied */
     int n_images;
-    const int *labels;   /* [n_labels] labels to evaluate, or NULL for all; order as given */
+    const int *labels; /* [n_labels] labels to evaluate, or NULL for all; copied */
     int n_labels;
 } gfl_eval_opts;
 
-/* COCO's twelve numbers; -1 where there is nothing to average. */
+/* COCO's twelve numbers, 0..1; -1 where there is nothing to average.  AP over all areas is read at
+ * 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
+ */
 typedef struct gfl_eval_result {
     double ap, ap50, ap75, ap_small, ap_medium, ap_large;
     double ar[3]; /* at the three max_dets */
     double ar_small, ar_medium, ar_large;
 } gfl_eval_result;
 
-/* What was put aside while adding results. */
+/* Results seen so far, and those of them that were left out. */
 typedef struct gfl_eval_notes {
     int64_t n_results, n_unknown_images, n_unknown_classes;
 } gfl_eval_notes;
 
+/* gfl_evaluator_create - an evaluator without results.
+ *
+ *   context  pays for memory and threads; may differ from the data set's
+ *   dataset  borrowed: destroy the evaluator first
+ *   opts     NULL, or zeroed with the fields you care about set; copied
+ *   out      yours; the evaluator, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL, max_dets not ascending, an image or label out of range
+ *           GFL_E_MEMORY  the allocator said no
+ * Memory    destroy with gfl_evaluator_destroy.
+ * Threads   one call at a time per evaluator; several may share a data set.
+ * Source    pycocotools 2.0.11, COCOeval with iouType bbox.
+ */
 GFL_API gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
                                         const gfl_eval_opts *opts, gfl_evaluator **out);
+
+/* gfl_evaluator_destroy - free an evaluator; NULL is allowed. */
 GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
 
-/* gfl_evaluator_add - take the detections of one image of the data set (boxes in its pixels). */
-GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_detection *detections, int n);
+/* gfl_evaluator_add - take the detections of one image.
+ *
+ * Of equal scores those added first win.  More than 100 per image are taken; max_dets chooses
+ * when the evaluation runs.
+ *
+ *   image       index of an image of the data set
+ *   detections  [n], borrowed until the call returns; boxes in pixels of the image, labels those
+ *               of the data set (others are left out, counted and logged)
+ *
+ * Errors    GFL_E_ARG     a NULL, no such image, a box or score that is not finite
+ *           GFL_E_MEMORY  48 bytes per detection are kept
+ */
+GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
+                                     const gfl_detection *detections, int n);
 
-/* gfl_evaluator_load / save - COCO result JSON, with the ids of the data set. */
+/* gfl_evaluator_load - add the results of a JSON file in COCO's format.
+ *
+ * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
+ * stepped over.  The ids are those of the annotation file, numbers or texts.  Results of unknown
+ * images or classes are left out, counted and logged.  After an error none of the file is kept.
+ *
+ * Errors    GFL_E_IO      the file cannot be read
+ *           GFL_E_FORMAT  it is not such a file; the text says at which line
+ *           GFL_E_DATA    compatible, and a result names an image that the data set lacks
+ *           GFL_E_MEMORY  the allocator said no
+ */
 GFL_API gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path);
+
+/* gfl_evaluator_save - write all results in the same format, for COCO's tools and servers.
+ *
+ * By image in the order of the data set, best score first.  The file evaluates to the same
+ * numbers as the evaluator.  It appears under its name when it is whole.
+ *
+ * Errors    GFL_E_IO      the file cannot be written; one of that name is as it was
+ *           GFL_E_MEMORY  the allocator said no
+ */
 GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path);
 
+/* gfl_evaluator_run - compare all results so far with the annotations.
+ *
+ * May be called again after more were added.  Without any result the numbers are 0, or -1 where
+ * there is nothing to find.
+ *
+ *   out  yours; zeroed on error
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_MEMORY  the allocator said no
+ */
 GFL_API gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out);
 
-/* gfl_evaluator_class - the same of one class, after gfl_evaluator_run. */
-GFL_API gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label, gfl_eval_result *out);
+/* gfl_evaluator_class - the twelve numbers of one class, of the last gfl_evaluator_run.
+ *
+ * Errors    GFL_E_ARG     a NULL, nothing has been run since the last results were added, the
+ *                         class is not evaluated, or classes are ignored
+ */
+GFL_API gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label,
+                                       gfl_eval_result *out);
+
+/* gfl_evaluator_get_notes - how many results there were, and how many were left out. */
 GFL_API void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out);
-/* gfl_evaluator_summary - the twelve lines of pycocotools' summarize(), 0-terminated; returns the length needed. */
+
+/* gfl_evaluator_summary - the twelve lines that pycocotools prints, of the last gfl_evaluator_run.
+ *
+ *   out       [capacity], yours; 0-terminated, cut where it does not fit; may be NULL with 0
+ *
+ * Returns the length of the whole text without the 0; 0 before a run.
+ */
 GFL_API size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t capacity);
 
 /* ===============================================================================================
@@ -4183,9 +4258,15 @@ static void gfli_conv_cpu(gfl_context *context, const gfli_conv_shape *s, const 
  * src/cpu/norm.c - GroupNorm with ReLU, statistics per image and level; the level scales
  * ============================================================================================ */
 
-/* Statistics are gathered over GFLI_NORM_POINTS positions at a time, few enough to be in the cache
- * when their mean is known and the squares around it are summed; the parts are merged in double. */
-enum { GFLI_NORM_POINTS = 64, GFLI_NORM_CHANNELS = 64, GFLI_NORM_BLOCK = 32 };
+/* Statistics are gathered over about GFLI_NORM_VALUES values at a time, few enough to be in the
+ * cache when their mean is known and the squares around it are summed, then merged in double.
+ * A plane (an image of a level) is cut into at most GFLI_NORM_PARTS parts, whatever the threads. */
+enum {
+    GFLI_NORM_VALUES = 16384,
+    GFLI_NORM_CHANNELS = 256,
+    GFLI_NORM_PARTS = 16,
+    GFLI_NORM_GROUPS = 64
+};
 
 /* How many values a group has so far, their mean and the sum of squares around it. */
 typedef struct gfli_moments {
@@ -4245,75 +4326,63 @@ static void gfli_add_moments(const float *x, size_t c, int points, int width, in
     }
 }
 
+/* One image of one level, and of that up to GFLI_NORM_GROUPS groups. */
 typedef struct gfli_norm_task {
-    const gfli_map *x, *y;
-    int groups, blocks; /* blocks of groups: one task each per level and image */
-    float eps;
-    const float *gamma, *beta;
-    float *stats;
+    const float *x;
+    float *y;
+    size_t c, points;
+    int width, per_group; /* channels, from x and y on */
+    int parts;
+    const float *gamma, *beta, *stats;
+    gfli_moments m[GFLI_NORM_PARTS][GFLI_NORM_GROUPS]; /* the first row ends as that of all parts */
 } gfli_norm_task;
 
-/* Channels [from, from + width) of one image of one level, and where its statistics go. */
-typedef struct gfli_norm_part {
-    const float *x;
-    float *y, *stats;
-    size_t c, points;
-    int from, width, per_group;
-} gfli_norm_part;
-
-static gfli_norm_part gfli_norm_find(const gfli_norm_task *t, int task) {
-    const gfli_map *x = t->x;
-    const int plane = task / t->blocks, block = task % t->blocks;
-    const int level = plane / x->n, image = plane % x->n;
-    const int first = (int)((long long)block * t->groups / t->blocks);
-    const int last = (int)((long long)(block + 1) * t->groups / t->blocks);
-    gfli_norm_part p;
-    p.c = (size_t)x->c;
-    p.points = (size_t)x->h[level] * (size_t)x->w[level];
-    p.per_group = x->c / t->groups;
-    p.from = first * p.per_group;
-    p.width = (last - first) * p.per_group;
-    const size_t at = (gfli_points_before(x, level) + (size_t)image * p.points) * p.c;
-    p.x = x->data + at;
-    p.y = t->y->data + at;
-    p.stats = t->stats + ((size_t)plane * (size_t)t->groups + (size_t)first) * 2;
-    return p;
+static size_t gfli_norm_part(const gfli_norm_task *t, int part) {
+    return t->points * (size_t)part / (size_t)t->parts;
 }
 
-/* The moments of up to GFLI_NORM_CHANNELS groups. */
-static void gfli_norm_moments(const gfli_norm_part *p, gfli_moments *m) {
-    memset(m, 0, (size_t)(p->width / p->per_group) * sizeof *m);
-    for (size_t at = 0; at < p->points; at += GFLI_NORM_POINTS) {
-        const size_t left = p->points - at;
-        const int points = left < GFLI_NORM_POINTS ? (int)left : (int)GFLI_NORM_POINTS;
-        const float *x = p->x + at * p->c + p->from;
-        if (p->width <= GFLI_NORM_CHANNELS) {
-            gfli_add_moments(x, p->c, points, p->width, p->per_group, m);
-            continue;
-        }
-        for (int j = 0; j < p->width; j += GFLI_NORM_CHANNELS) {
-            const int width = gfli_min(GFLI_NORM_CHANNELS, p->width - j);
-            gfli_add_moments(x + j, p->c, points, width, width, m);
+/* From channel `from` on, how many to take at once: whole groups, or a part of a wide one. */
+static int gfli_norm_span(const gfli_norm_task *t, int from) {
+    const int per_group = t->per_group;
+    if (per_group > GFLI_NORM_CHANNELS)
+        return gfli_min(GFLI_NORM_CHANNELS, per_group - from % per_group);
+    return gfli_min(GFLI_NORM_CHANNELS / per_group * per_group, t->width - from);
+}
+
+static void gfli_norm_gather(void *arg, int part, int slot) {
+    gfli_norm_task *t = (gfli_norm_task *)arg;
+    const size_t end = gfli_norm_part(t, part + 1);
+    const size_t step = (size_t)gfli_max(16, GFLI_NORM_VALUES / t->width);
+    gfli_moments *m = t->m[part];
+    (void)slot;
+    memset(m, 0, sizeof t->m[part]);
+    for (size_t at = gfli_norm_part(t, part); at < end; at += step) {
+        const int points = (int)(end - at < step ? end - at : step);
+        const float *x = t->x + at * t->c;
+        for (int j = 0, n; j < t->width; j += n) {
+            n = gfli_norm_span(t, j);
+            gfli_add_moments(x + j, t->c, points, n, gfli_min(n, t->per_group),
+                             &m[j / t->per_group]);
         }
     }
 }
 
-static void gfli_norm_apply(const gfli_norm_part *part, const gfli_norm_task *t,
-                            const gfli_moments *m, int from, int width) {
+/* Channels [from, from + width) of the positions [at, end). */
+static void gfli_norm_channels(const gfli_norm_task *t, size_t at, size_t end, int from,
+                               int width) {
     float mean[GFLI_NORM_CHANNELS], scale[GFLI_NORM_CHANNELS], shift[GFLI_NORM_CHANNELS];
     float row[GFLI_NORM_CHANNELS];
-    const float *x = part->x + from;
-    float *y = part->y + from;
     for (int j = 0; j < width; j++) {
-        const int g = (from + j - part->from) / part->per_group;
-        const float r = part->stats[2 * g + 1];
-        mean[j] = part->stats[2 * g];
-        scale[j] = t->gamma[from + j] * r;
+        const int g = (from + j) / t->per_group;
+        mean[j] = t->stats[2 * g];
+        scale[j] = t->gamma[from + j] * t->stats[2 * g + 1];
         /* What rounding took from the mean, so that a mean far from zero costs nothing. */
-        const double lost = m[g].mean - (double)mean[j];
+        const double lost = t->m[0][g].mean - (double)mean[j];
         shift[j] = (float)((double)t->beta[from + j] - lost * (double)scale[j]);
     }
-    for (size_t p = 0; p < part->points; p++, x += part->c, y += part->c) {
+    const float *x = t->x + at * t->c + from;
+    float *y = t->y + at * t->c + from;
+    for (; at < end; at++, x += t->c, y += t->c) {
         /* y may be x: a detour through `row` lets compilers vectorise all the same. */
         for (int j = 0; j < width; j++) {
             const float v = (x[j] - mean[j]) * scale[j] + shift[j];
@@ -4323,35 +4392,55 @@ static void gfli_norm_apply(const gfli_norm_part *part, const gfli_norm_task *t,
     }
 }
 
-static void gfli_norm_block(void *arg, int task, int slot) {
+static void gfli_norm_apply(void *arg, int part, int slot) {
     const gfli_norm_task *t = (const gfli_norm_task *)arg;
-    const gfli_norm_part p = gfli_norm_find(t, task);
-    gfli_moments m[GFLI_NORM_CHANNELS];
+    const size_t at = gfli_norm_part(t, part), end = gfli_norm_part(t, part + 1);
     (void)slot;
-    gfli_norm_moments(&p, m);
-    for (int g = 0; g < p.width / p.per_group; g++) {
-        p.stats[2 * g] = (float)m[g].mean;
-        p.stats[2 * g + 1] = (float)(1.0 / sqrt(m[g].squares / m[g].n + (double)t->eps));
+    for (int j = 0, n; j < t->width; j += n) {
+        n = gfli_norm_span(t, j);
+        gfli_norm_channels(t, at, end, j, n);
     }
-    for (int j = 0; j < p.width; j += GFLI_NORM_CHANNELS)
-        gfli_norm_apply(&p, t, m, p.from + j, gfli_min(GFLI_NORM_CHANNELS, p.width - j));
+}
+
+/* t->m is filled; stats gets each group's mean and 1 / deviation. */
+static void gfli_norm_finish(gfli_norm_task *t, double eps, float *stats) {
+    for (int g = 0; g * t->per_group < t->width; g++) {
+        gfli_moments *all = &t->m[0][g];
+        for (int part = 1; part < t->parts; part++) {
+            const gfli_moments *m = &t->m[part][g];
+            gfli_merge_moments(all, m->n, m->mean, m->squares);
+        }
+        stats[2 * g] = (float)all->mean;
+        stats[2 * g + 1] = (float)(1.0 / sqrt(all->squares / all->n + eps));
+    }
+    t->stats = stats;
 }
 
 static void gfli_group_norm_cpu(gfl_context *context, const gfli_map *x, int groups, float eps,
                                 const float *gamma, const float *beta, const gfli_map *y,
                                 float *stats) {
     gfli_norm_task t;
-    /* Every block is whole groups: about GFLI_NORM_BLOCK channels, or a single group. */
-    const int together = gfli_max(1, GFLI_NORM_BLOCK / (x->c / groups));
-    t.x = x;
-    t.y = y;
-    t.groups = groups;
-    t.blocks = gfli_ceil_div(groups, together);
-    t.eps = eps;
-    t.gamma = gamma;
-    t.beta = beta;
-    t.stats = stats;
-    gfli_parallel_for(context, x->levels * x->n * t.blocks, gfli_norm_block, &t);
+    size_t at = 0;
+    t.c = (size_t)x->c;
+    t.per_group = x->c / groups;
+    for (int plane = 0; plane < x->levels * x->n; plane++, at += t.points * t.c) {
+        const int level = plane / x->n;
+        t.points = (size_t)x->h[level] * (size_t)x->w[level];
+        const size_t rows = (size_t)x->h[level];
+        t.parts = rows < GFLI_NORM_PARTS ? (int)rows : (int)GFLI_NORM_PARTS;
+        for (int g = 0, n; g < groups; g += n, stats += 2 * n) {
+            n = gfli_min(groups - g, GFLI_NORM_GROUPS);
+            const int from = g * t.per_group;
+            t.x = x->data + at + from;
+            t.y = y->data + at + from;
+            t.gamma = gamma + from;
+            t.beta = beta + from;
+            t.width = n * t.per_group;
+            gfli_parallel_for(context, t.parts, gfli_norm_gather, &t);
+            gfli_norm_finish(&t, (double)eps, stats);
+            gfli_parallel_for(context, t.parts, gfli_norm_apply, &t);
+        }
+    }
 }
 
 /* ---- level scale ----------------------------------------------------------------------------- */
