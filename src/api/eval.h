@@ -4,42 +4,117 @@
 typedef struct gfl_evaluator gfl_evaluator;
 
 typedef struct gfl_eval_opts {
-    int max_dets[3];     /* ascending; all 0 means 1, 10, 100 */
-    int ignore_classes;  /* 1: one class for all (useCats = 0) */
-    int compatible;      /* 1: pycocotools' accidents too (annotation id 0, duplicate ids, an unknown image refuses all) */
-    const int *images;   /* [n_images] indices of images to evaluate, or NULL for all */
+    int max_dets[3];    /* ascending, from 1; all 0 means 1, 10, 100 */
+    int ignore_classes; /* 1: one class for all (useCats = 0) */
+    /* 1: pycocotools' accidents too.  The match of an annotation with id 0 counts as false; of
+     * annotations with one id the last counts for all; a result of an unknown image refuses its
+     * file; AP is -1 where max_dets lacks 100.  0: ids do not matter, such results are left out
+     * and counted, and AP is then read at the last of max_dets. */
+    int compatible;
+    const int *images; /* [n_images] indices of the images to evaluate, or NULL for all; copied */
     int n_images;
-    const int *labels;   /* [n_labels] labels to evaluate, or NULL for all; order as given */
+    const int *labels; /* [n_labels] labels to evaluate, or NULL for all; copied */
     int n_labels;
 } gfl_eval_opts;
 
-/* COCO's twelve numbers; -1 where there is nothing to average. */
+/* COCO's twelve numbers, 0..1; -1 where there is nothing to average.  AP over all areas is read at
+ * 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
+ */
 typedef struct gfl_eval_result {
     double ap, ap50, ap75, ap_small, ap_medium, ap_large;
     double ar[3]; /* at the three max_dets */
     double ar_small, ar_medium, ar_large;
 } gfl_eval_result;
 
-/* What was put aside while adding results. */
+/* Results seen so far, and those of them that were left out. */
 typedef struct gfl_eval_notes {
     int64_t n_results, n_unknown_images, n_unknown_classes;
 } gfl_eval_notes;
 
+/* gfl_evaluator_create - an evaluator without results.
+ *
+ *   context  pays for memory and threads; may differ from the data set's
+ *   dataset  borrowed: destroy the evaluator first
+ *   opts     NULL, or zeroed with the fields you care about set; copied
+ *   out      yours; the evaluator, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL, max_dets not ascending, an image or label out of range
+ *           GFL_E_MEMORY  the allocator said no
+ * Memory    destroy with gfl_evaluator_destroy.
+ * Threads   one call at a time per evaluator; several may share a data set.
+ * Source    pycocotools 2.0.11, COCOeval with iouType bbox.
+ */
 GFL_API gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
                                         const gfl_eval_opts *opts, gfl_evaluator **out);
+
+/* gfl_evaluator_destroy - free an evaluator; NULL is allowed. */
 GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
 
-/* gfl_evaluator_add - take the detections of one image of the data set (boxes in its pixels). */
-GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_detection *detections, int n);
+/* gfl_evaluator_add - take the detections of one image.
+ *
+ * Of equal scores those added first win.  More than 100 per image are taken; max_dets chooses
+ * when the evaluation runs.
+ *
+ *   image       index of an image of the data set
+ *   detections  [n], borrowed until the call returns; boxes in pixels of the image, labels those
+ *               of the data set (others are left out, counted and logged)
+ *
+ * Errors    GFL_E_ARG     a NULL, no such image, a box or score that is not finite
+ *           GFL_E_MEMORY  48 bytes per detection are kept
+ */
+GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
+                                     const gfl_detection *detections, int n);
 
-/* gfl_evaluator_load / save - COCO result JSON, with the ids of the data set. */
+/* gfl_evaluator_load - add the results of a JSON file in COCO's format.
+ *
+ * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
+ * stepped over.  The ids are those of the annotation file, numbers or texts.  Results of unknown
+ * images or classes are left out, counted and logged.  After an error none of the file is kept.
+ *
+ * Errors    GFL_E_IO      the file cannot be read
+ *           GFL_E_FORMAT  it is not such a file; the text says at which line
+ *           GFL_E_DATA    compatible, and a result names an image that the data set lacks
+ *           GFL_E_MEMORY  the allocator said no
+ */
 GFL_API gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path);
+
+/* gfl_evaluator_save - write all results in the same format, for COCO's tools and servers.
+ *
+ * By image in the order of the data set, best score first.  The file evaluates to the same
+ * numbers as the evaluator.  It appears under its name when it is whole.
+ *
+ * Errors    GFL_E_IO      the file cannot be written; one of that name is as it was
+ *           GFL_E_MEMORY  the allocator said no
+ */
 GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path);
 
+/* gfl_evaluator_run - compare all results so far with the annotations.
+ *
+ * May be called again after more were added.  Without any result the numbers are 0, or -1 where
+ * there is nothing to find.
+ *
+ *   out  yours; zeroed on error
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_MEMORY  the allocator said no
+ */
 GFL_API gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out);
 
-/* gfl_evaluator_class - the same of one class, after gfl_evaluator_run. */
-GFL_API gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label, gfl_eval_result *out);
+/* gfl_evaluator_class - the twelve numbers of one class, of the last gfl_evaluator_run.
+ *
+ * Errors    GFL_E_ARG     a NULL, nothing has been run since the last results were added, the
+ *                         class is not evaluated, or classes are ignored
+ */
+GFL_API gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label,
+                                       gfl_eval_result *out);
+
+/* gfl_evaluator_get_notes - how many results there were, and how many were left out. */
 GFL_API void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out);
-/* gfl_evaluator_summary - the twelve lines of pycocotools' summarize(), 0-terminated; returns the length needed. */
+
+/* gfl_evaluator_summary - the twelve lines that pycocotools prints, of the last gfl_evaluator_run.
+ *
+ *   out       [capacity], yours; 0-terminated, cut where it does not fit; may be NULL with 0
+ *
+ * Returns the length of the whole text without the 0; 0 before a run.
+ */
 GFL_API size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t capacity);

@@ -1,0 +1,543 @@
+/* test_json.c - JSON: values exact, text strict, memory bounded */
+#include "test.h"
+#include <fenv.h>
+#include <locale.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static gfli_json *open_text(gfl_context *context, const char *text) {
+    gfli_json *j = NULL;
+    CHECK_OK(context, gfli_json_open_memory(context, text, strlen(text), "text", &j));
+    return j;
+}
+
+static double number_of(gfl_context *context, const char *text) {
+    gfli_json *j = open_text(context, text);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER);
+    double value = gfli_json_number(j);
+    CHECK_OK(context, gfli_json_status(j));
+    gfli_json_close(j);
+    return value;
+}
+
+static bool same_bits(double a, double b) {
+    return memcmp(&a, &b, sizeof a) == 0;
+}
+
+/* ---- structure ------------------------------------------------------------------------------- */
+
+static void values_are_read_in_order(void) {
+    gfl_context *context = test_context(1);
+    gfli_json *j = open_text(context, "\n{\"a\": [1, -2.5, \"x\\ty\"], \"b\": {\"c\": null},\n"
+                                      " \"d\": true, \"e\": [], \"f\": false, \"g\": [[3]]}\n ");
+    CHECK(gfli_json_next(j) == GFLI_JSON_OBJECT);
+    CHECK(!strcmp(gfli_json_key(j), "a") && gfli_json_next(j) == GFLI_JSON_ARRAY);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 1);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == -2.5);
+    size_t length = 0;
+    CHECK(gfli_json_next(j) == GFLI_JSON_STRING);
+    CHECK(!strcmp(gfli_json_string(j, &length), "x\ty") && length == 3);
+    CHECK(gfli_json_next(j) == GFLI_JSON_END);
+    CHECK(gfli_json_line(j) == 2);
+    CHECK(!strcmp(gfli_json_key(j), "b") && gfli_json_next(j) == GFLI_JSON_OBJECT);
+    CHECK(!strcmp(gfli_json_key(j), "c") && gfli_json_next(j) == GFLI_JSON_NULL);
+    CHECK(gfli_json_key(j) == NULL);
+    CHECK(!strcmp(gfli_json_key(j), "d") && gfli_json_next(j) == GFLI_JSON_TRUE);
+    CHECK(gfli_json_line(j) == 3);
+    CHECK(!strcmp(gfli_json_key(j), "e") && gfli_json_next(j) == GFLI_JSON_ARRAY);
+    CHECK(gfli_json_next(j) == GFLI_JSON_END);
+    CHECK(!strcmp(gfli_json_key(j), "f") && gfli_json_next(j) == GFLI_JSON_FALSE);
+    CHECK(!strcmp(gfli_json_key(j), "g"));
+    gfli_json_skip(j);
+    CHECK(gfli_json_key(j) == NULL);
+    CHECK(gfli_json_next(j) == GFLI_JSON_END);
+    CHECK_OK(context, gfli_json_status(j));
+    gfli_json_close(j);
+    gfl_context_destroy(context);
+}
+
+static void values_can_be_stepped_over(void) {
+    gfl_context *context = test_context(1);
+    gfli_json *j = open_text(
+        context, "[{\"s\":[[1.5,-2,3e4, 5 ,\n6],[\"]\",{\"k\":[]}]],\"t\":\"}\\\"\"}, 7, [8],9]");
+    CHECK(gfli_json_next(j) == GFLI_JSON_ARRAY);
+    gfli_json_skip(j);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 7);
+    gfli_json_skip(j);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 9);
+    CHECK(gfli_json_next(j) == GFLI_JSON_END);
+    CHECK_OK(context, gfli_json_status(j));
+    gfli_json_close(j);
+    /* A value whose key was taken and which nobody wanted. */
+    j = open_text(context, "{\"a\":[1,2],\"b\":3}");
+    CHECK(gfli_json_next(j) == GFLI_JSON_OBJECT);
+    CHECK(!strcmp(gfli_json_key(j), "a") && !strcmp(gfli_json_key(j), "b"));
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 3);
+    gfli_json_close(j);
+    gfl_context_destroy(context);
+}
+
+/* Read everything, or step over everything. */
+static gfl_status consume(gfli_json *j, gfli_json_kind kind) {
+    if (kind == GFLI_JSON_ARRAY)
+        while ((kind = gfli_json_next(j)) != GFLI_JSON_END) consume(j, kind);
+    else if (kind == GFLI_JSON_OBJECT)
+        while (gfli_json_key(j)) consume(j, gfli_json_next(j));
+    return gfli_json_status(j);
+}
+
+static void malformed_text_is_refused(void) {
+    static const char *const bad[] = {"",
+                                      " ",
+                                      "x",
+                                      "tru",
+                                      "nulL",
+                                      "[1,]",
+                                      "[,1]",
+                                      "[1 2]",
+                                      "{\"a\":1,}",
+                                      "{\"a\" 1}",
+                                      "{a:1}",
+                                      "{\"a\":}",
+                                      "{1:2}",
+                                      "[1",
+                                      "{\"a\":1",
+                                      "[1]]",
+                                      "1 2",
+                                      "{} {}",
+                                      "[1}",
+                                      "{\"a\":1]",
+                                      "]",
+                                      "}",
+                                      "01",
+                                      "-",
+                                      "-01",
+                                      "1.",
+                                      ".5",
+                                      "1e",
+                                      "1e+",
+                                      "+1",
+                                      "0x1",
+                                      "1.5.2",
+                                      "1-2",
+                                      "--1",
+                                      "NaN",
+                                      "Infinity",
+                                      "-Infinity",
+                                      "1e5x",
+                                      "1_000",
+                                      "\"",
+                                      "\"abc",
+                                      "\"\\x\"",
+                                      "\"\\u12\"",
+                                      "\"\\u12g4\"",
+                                      "\"\\ud800\"",
+                                      "\"\\ud800\\u0041\"",
+                                      "\"\\udc00\"",
+                                      "\"a\nb\"",
+                                      "\"\x01\"",
+                                      "\"\\u0000\"",
+                                      "\"\x80\"",
+                                      "\"\xC0\x80\"",
+                                      "\"\xC1\xBF\"",
+                                      "\"\xE0\x9F\xBF\"",
+                                      "\"\xED\xA0\x80\"",
+                                      "\"\xF0\x8F\xBF\xBF\"",
+                                      "\"\xF4\x90\x80\x80\"",
+                                      "\"\xF5\x80\x80\x80\"",
+                                      "\"\xE2\x82\"",
+                                      "\"\xE2\x28\xA1\"",
+                                      "'a'",
+                                      "[1]//",
+                                      "/**/1",
+                                      "\xFF\xFE[\0]",
+                                      "\\u0031",
+                                      "[\x0C"
+                                      "1]",
+                                      "[1\xC2\xA0]"};
+    gfl_context *context = test_context(1);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        for (int skip = 0; skip < 2; skip++) {
+            gfli_json *j = open_text(context, bad[i]);
+            if (skip)
+                gfli_json_skip(j);
+            else
+                consume(j, gfli_json_next(j));
+            if (gfli_json_status(j) != GFL_E_FORMAT) printf("accepted: %s\n", bad[i]);
+            CHECK(gfli_json_status(j) == GFL_E_FORMAT);
+            CHECK(!strncmp(gfl_context_error(context), "text:", 5));
+            CHECK(gfli_json_next(j) == GFLI_JSON_END && gfli_json_key(j) == NULL);
+            CHECK(!strcmp(gfli_json_string(j, NULL), "") && gfli_json_number(j) == 0);
+            gfli_json_close(j);
+        }
+    gfl_context_destroy(context);
+}
+
+/* No beginning of a text is a text, whole numbers aside. */
+static void truncated_text_is_refused(void) {
+    const char *text = "{\"a\":[1.5e3,\"\\u00e9\\ud83d\\ude00\xC3\xA9\",{\"b\":true}],\"c\":null}";
+    gfl_context *context = test_context(1);
+    for (size_t n = 0; n < strlen(text); n++) {
+        gfli_json *j = NULL;
+        CHECK_OK(context, gfli_json_open_memory(context, text, n, "cut", &j));
+        CHECK(consume(j, gfli_json_next(j)) == GFL_E_FORMAT);
+        gfli_json_close(j);
+    }
+    gfl_context_destroy(context);
+}
+
+static void errors_name_file_and_line(void) {
+    gfl_context *context = test_context(1);
+    const char *path = test_scratch("json_lines");
+    FILE *f = fopen(path, "wb");
+    CHECK(f != NULL);
+    /* Enough lines to leave the buffer several times. */
+    fprintf(f, "[\n");
+    for (int i = 0; i < 50000; i++) fprintf(f, "  {\"id\": %d},\n", i);
+    fprintf(f, "  {\"id\": 1x}\n]\n");
+    fclose(f);
+    gfli_json *j = NULL;
+    CHECK_OK(context, gfli_json_open(context, path, &j));
+    CHECK(consume(j, gfli_json_next(j)) == GFL_E_FORMAT);
+    char wanted[600];
+    snprintf(wanted, sizeof wanted, "%s:50002: ", path);
+    CHECK(!strncmp(gfl_context_error(context), wanted, strlen(wanted)));
+    gfli_json_close(j);
+    j = open_text(context, "[1,\n2,\n3]");
+    gfli_json_next(j);
+    gfli_json_next(j);
+    gfli_json_next(j);
+    CHECK_ERROR(context, gfli_json_error(j, GFL_E_DATA, "no %s", "twos"), GFL_E_DATA,
+                "text:2: no twos");
+    CHECK(gfli_json_error(j, GFL_E_FORMAT, "later") == GFL_E_DATA);
+    CHECK(gfli_json_next(j) == GFLI_JSON_END);
+    gfli_json_close(j);
+    CHECK_ERROR(context, gfli_json_open(context, "/nonexistent/x.json", &j), GFL_E_IO,
+                "/nonexistent/x.json");
+    CHECK(j == NULL);
+    CHECK_OK(context, gfli_json_open(context, "/", &j));
+    CHECK(gfli_json_next(j) == GFLI_JSON_END);
+    CHECK_ERROR(context, gfli_json_status(j), GFL_E_IO, "reading failed");
+    gfli_json_close(j);
+    remove(path);
+    gfl_context_destroy(context);
+}
+
+static void depth_is_limited(void) {
+    gfl_context *context = test_context(1);
+    char text[2 * 66 + 1];
+    for (int depth = 64; depth <= 65; depth++) {
+        memset(text, '[', (size_t)depth);
+        memset(text + depth, ']', (size_t)depth);
+        text[2 * depth] = 0;
+        for (int skip = 0; skip < 2; skip++) {
+            gfli_json *j = open_text(context, text);
+            if (skip)
+                gfli_json_skip(j);
+            else
+                consume(j, gfli_json_next(j));
+            CHECK(gfli_json_status(j) == (depth == 64 ? GFL_OK : GFL_E_FORMAT));
+            gfli_json_close(j);
+        }
+    }
+    gfl_context_destroy(context);
+}
+
+/* Each token wherever the buffer may end in it. */
+static void tokens_may_cross_the_buffer(void) {
+    static const char item[] = "{\"k\\u00e9y\":[-12.5e-1,true,false,null,\"a\xE2\x82\xAC\\ud83d"
+                               "\\ude00z\",123456789]}";
+    const size_t buffer = 65536, n = sizeof item - 1;
+    char *text = (char *)malloc(buffer + 2 * n);
+    gfl_context *context = test_context(1);
+    for (size_t pad = buffer - n - 2; pad <= buffer + 1; pad++)
+        for (int skip = 0; skip < 2; skip++) {
+            memset(text, ' ', pad);
+            memcpy(text + pad, item, n);
+            gfli_json *j = NULL;
+            CHECK_OK(context, gfli_json_open_memory(context, text, pad + n, "padded", &j));
+            if (skip) {
+                gfli_json_skip(j);
+            } else {
+                CHECK(gfli_json_next(j) == GFLI_JSON_OBJECT);
+                const char *key = gfli_json_key(j);
+                CHECK(key && !strcmp(key, "k\xC3\xA9y"));
+                CHECK(gfli_json_next(j) == GFLI_JSON_ARRAY);
+                CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == -1.25);
+                CHECK(gfli_json_next(j) == GFLI_JSON_TRUE);
+                CHECK(gfli_json_next(j) == GFLI_JSON_FALSE);
+                CHECK(gfli_json_next(j) == GFLI_JSON_NULL);
+                CHECK(gfli_json_next(j) == GFLI_JSON_STRING);
+                CHECK(!strcmp(gfli_json_string(j, NULL), "a\xE2\x82\xAC\xF0\x9F\x98\x80z"));
+                CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 123456789);
+                CHECK(gfli_json_next(j) == GFLI_JSON_END && gfli_json_key(j) == NULL);
+            }
+            CHECK_OK(context, gfli_json_status(j));
+            gfli_json_close(j);
+        }
+    free(text);
+    gfl_context_destroy(context);
+}
+
+/* What is stepped over needs no memory; what is asked for has a limit. */
+static void long_texts_and_numbers_are_bounded(void) {
+    gfl_context *context = test_context(1);
+    const size_t n = (size_t)17 << 20;
+    char *text = (char *)malloc(n + 2);
+    memset(text, 'a', n + 2);
+    text[0] = text[n + 1] = '"';
+    gfli_json *j = NULL;
+    CHECK_OK(context, gfli_json_open_memory(context, text, n + 2, "long", &j));
+    gfli_json_skip(j);
+    CHECK_OK(context, gfli_json_status(j));
+    gfli_json_close(j);
+    CHECK_OK(context, gfli_json_open_memory(context, text, n + 2, "long", &j));
+    CHECK(gfli_json_next(j) == GFLI_JSON_END);
+    CHECK_ERROR(context, gfli_json_status(j), GFL_E_FORMAT, "longer than 16 MiB");
+    gfli_json_close(j);
+    memset(text, '1', n + 2);
+    CHECK_OK(context, gfli_json_open_memory(context, text, n + 2, "long", &j));
+    CHECK(gfli_json_next(j) == GFLI_JSON_END);
+    CHECK_ERROR(context, gfli_json_status(j), GFL_E_FORMAT, "longer than 64 KiB");
+    gfli_json_close(j);
+    free(text);
+    gfl_context_destroy(context);
+}
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+static void whole_numbers_are_exact(void) {
+    static const struct {
+        const char *text;
+        bool whole;
+        int64_t value;
+    } cases[] = {{"0", true, 0},
+                 {"-0", true, 0},
+                 {"9223372036854775807", true, INT64_MAX},
+                 {"-9223372036854775808", true, INT64_MIN},
+                 {"9223372036854775808", false, 0},
+                 {"-9223372036854775809", false, 0},
+                 {"9007199254740993", true, 9007199254740993},
+                 {"18446744073709551616", false, 0},
+                 {"7.0", true, 7},
+                 {"7.5", false, 0},
+                 {"12e3", true, 12000},
+                 {"1200e-2", true, 12},
+                 {"1201e-2", false, 0},
+                 {"1e18", true, 1000000000000000000},
+                 {"1e19", false, 0},
+                 {"1e400", false, 0},
+                 {"0e400", true, 0},
+                 {"1e-400", false, 0}};
+    gfl_context *context = test_context(1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t got = 1;
+        gfli_json *j = open_text(context, cases[i].text);
+        CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER);
+        bool whole = gfli_json_integer(j, &got);
+        if (whole != cases[i].whole || got != cases[i].value) printf("%s\n", cases[i].text);
+        CHECK(whole == cases[i].whole && got == cases[i].value);
+        gfli_json_close(j);
+    }
+    gfl_context_destroy(context);
+}
+
+/* One of eight kinds of text that is hard to convert. */
+static void hard_number(gfli_rng *rng, int kind, char *out, size_t size) {
+    uint64_t b = 0;
+    double v;
+    for (int i = 0; i < 4; i++) b = b << 16 | (uint64_t)(gfli_rng_uniform(rng) * 65536);
+    memcpy(&v, &b, sizeof v);
+    if (!isfinite(v)) v = 1.5;
+    unsigned long long u = b;
+    if (kind == 0)
+        snprintf(out, size, "%.17g", v);
+    else if (kind == 1)
+        snprintf(out, size, "%llu.%llu", u >> 44, u & 0xFFFFF);
+    else if (kind == 2)
+        snprintf(out, size, "%llue%d", u | 1, (int)(u % 60) - 30);
+    else if (kind == 3)
+        snprintf(out, size, "%.17g", 700 * gfli_rng_uniform(rng));
+    else if (kind == 4)
+        snprintf(out, size, "%llue-%d", (u >> (u % 50)) | 1, 300 + (int)(u % 45));
+    else if (kind == 5)
+        snprintf(out, size, "-%llu%llu.%llue%d", u | 1, u | 1, u, (int)(u % 620) - 350);
+    else if (kind == 6)
+        snprintf(out, size, "%lluE+%d", u >> 12, (int)(u % 28));
+    else { /* exactly between two doubles, and a hair beside */
+        double m = (double)(u >> 12 | (uint64_t)1 << 52);
+        int hair = (int)(u % 3) - 1;
+        snprintf(out, size, "%.0f.%s", m,
+                 hair == 0  ? "5"
+                 : hair < 0 ? "49999999999999999999999999"
+                            : "50000000000000000000001");
+    }
+}
+
+static void numbers_are_correctly_rounded(void) {
+    static const char *const some[] = {"0.1",
+                                       "0.30000000000000004",
+                                       "5e-324",
+                                       "2.4703282292062327e-324",
+                                       "2.4703282292062328e-324",
+                                       "2.2250738585072011e-308",
+                                       "2.2250738585072014e-308",
+                                       "1.7976931348623157e308",
+                                       "1.7976931348623158e308",
+                                       "9007199254740993",
+                                       "1e23",
+                                       "8.5e-310",
+                                       "123456789012345678901234567890",
+                                       "0.000000000000000000000000000001e30",
+                                       "-0.0",
+                                       "-1e-400",
+                                       "179769313486231580793e289",
+                                       "6929495644600919.5",
+                                       "3.5e22",
+                                       "1e22"};
+    gfl_context *context = test_context(1);
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+        if (!same_bits(number_of(context, some[i]), strtod(some[i], NULL))) printf("%s\n", some[i]);
+        CHECK(same_bits(number_of(context, some[i]), strtod(some[i], NULL)));
+    }
+    CHECK(number_of(context, "1e400") == INFINITY && number_of(context, "-1e9999999999") < -1e308);
+    static const int modes[4] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    gfli_rng rng = gfli_rng_make(11, 0, 0, 0);
+    for (int i = 0; i < 40000; i++) {
+        char text[200];
+        hard_number(&rng, i % 8, text, sizeof text);
+        double want = strtod(text, NULL);
+        fesetround(modes[i / 8 % 4]);
+        double got = number_of(context, text);
+        fesetround(FE_TONEAREST);
+        if (!same_bits(got, want)) printf("%s: %a, wanted %a\n", text, got, want);
+        CHECK(same_bits(got, want));
+    }
+    gfl_context_destroy(context);
+}
+
+/* More digits than are kept: the last decides on which side of the middle a number is. */
+static void all_digits_count(void) {
+    gfl_context *context = test_context(1);
+    char text[3000];
+    int n = snprintf(text, sizeof text, "9007199254740993.");
+    memset(text + n, '0', 2000);
+    text[n + 2000] = '1';
+    text[n + 2001] = 0;
+    CHECK(number_of(context, text) == 9007199254740994.0);
+    text[n + 2000] = '0';
+    CHECK(number_of(context, text) == 9007199254740992.0);
+    gfl_context_destroy(context);
+}
+
+/* A locale with a decimal comma, made where the machine has the tools and not the locale. */
+static bool enter_comma_locale(void) {
+    if (setlocale(LC_ALL, "de_DE.UTF-8") || setlocale(LC_ALL, "fr_FR.UTF-8")) return true;
+    const char *folder = test_scratch("locale");
+    char command[1200], cwd[500], here[1100];
+    mkdir(folder, 0777);
+    snprintf(command, sizeof command,
+             "localedef -i de_DE -f UTF-8 './%s/de_DE.UTF-8' >/dev/null 2>&1", folder);
+    int made = system(command);
+    if (!getcwd(cwd, sizeof cwd)) return false;
+    snprintf(here, sizeof here, "%s/%s", cwd, folder);
+    setenv("LOCPATH", here, 1);
+    return made == 0 && setlocale(LC_ALL, "de_DE.UTF-8") != NULL;
+}
+
+static void numbers_do_not_depend_on_the_locale(void) {
+    if (!enter_comma_locale()) {
+        printf("no locale with a decimal comma, and none could be made\n");
+        test_skips++;
+        return;
+    }
+    gfl_context *context = test_context(1);
+    char text[64];
+    snprintf(text, sizeof text, "%.1f", 0.5);
+    CHECK(!strcmp(text, "0,5"));
+    CHECK(number_of(context, "0.5") == 0.5);
+    CHECK(number_of(context, "123456789012345678901234.5e-20") == 1234.5678901234568);
+    CHECK(number_of(context, "0.30000000000000004") == 0.1 + 0.2);
+    gfli_json_format(1234567.25, text);
+    CHECK(!strcmp(text, "1234567.25"));
+    gfli_json_format(1.5e-7, text);
+    CHECK(!strcmp(text, "1.5e-07"));
+    setlocale(LC_ALL, "C");
+    snprintf(text, sizeof text, "rm -rf '%s'", test_scratch("locale"));
+    CHECK(system(text) == 0);
+    gfl_context_destroy(context);
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static void formatted_numbers_are_short_and_exact(void) {
+    static const struct {
+        double value;
+        const char *text;
+    } cases[] = {{0, "0"},
+                 {-1, "-1"},
+                 {0.1, "0.1"},
+                 {0.1 + 0.2, "0.30000000000000004"},
+                 {1e15, "1e+15"},
+                 {123456, "123456"},
+                 {NAN, "null"},
+                 {INFINITY, "null"},
+                 {5e-324, "4.94065645841247e-324"}};
+    gfl_context *context = test_context(1);
+    char text[32];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        gfli_json_format(cases[i].value, text);
+        if (strcmp(text, cases[i].text) != 0) printf("%s, wanted %s\n", text, cases[i].text);
+        CHECK(!strcmp(text, cases[i].text));
+    }
+    gfli_rng rng = gfli_rng_make(12, 0, 0, 0);
+    for (int i = 0; i < 20000; i++) {
+        uint64_t b = 0;
+        double v;
+        for (int k = 0; k < 4; k++) b = b << 16 | (uint64_t)(gfli_rng_uniform(&rng) * 65536);
+        memcpy(&v, &b, sizeof v);
+        if (i % 2) v = (double)(float)(1000 * gfli_rng_uniform(&rng));
+        if (!isfinite(v)) continue;
+        gfli_json_format(v, text);
+        CHECK(same_bits(number_of(context, text), v));
+    }
+    gfl_context_destroy(context);
+}
+
+static void quoted_texts_come_back(void) {
+    static const char *const texts[] = {"", "plain", "a\"b\\c/d", "\n\t\r\b\f\x01\x1F\x7F",
+                                        "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80"};
+    gfl_context *context = test_context(1);
+    char quoted[200], small[8];
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        size_t n = gfli_json_quote(texts[i], quoted, sizeof quoted);
+        CHECK(n == strlen(quoted) && n == gfli_json_quote(texts[i], NULL, 0));
+        gfli_json *j = open_text(context, quoted);
+        CHECK(gfli_json_next(j) == GFLI_JSON_STRING);
+        CHECK(!strcmp(gfli_json_string(j, NULL), texts[i]));
+        gfli_json_close(j);
+    }
+    CHECK(gfli_json_quote("123456789", small, sizeof small) == 11 && !strcmp(small, "\"123456"));
+    gfli_json_quote("a\xFF\xC3z", quoted, sizeof quoted);
+    CHECK(!strcmp(quoted, "\"a\\ufffd\\ufffdz\""));
+    gfl_context_destroy(context);
+}
+
+int main(int argc, char **argv) {
+    static const test_case cases[] = {TEST(values_are_read_in_order),
+                                      TEST(values_can_be_stepped_over),
+                                      TEST(malformed_text_is_refused),
+                                      TEST(truncated_text_is_refused),
+                                      TEST(errors_name_file_and_line),
+                                      TEST(depth_is_limited),
+                                      TEST(tokens_may_cross_the_buffer),
+                                      TEST(long_texts_and_numbers_are_bounded),
+                                      TEST(whole_numbers_are_exact),
+                                      TEST(numbers_are_correctly_rounded),
+                                      TEST(all_digits_count),
+                                      TEST(numbers_do_not_depend_on_the_locale),
+                                      TEST(formatted_numbers_are_short_and_exact),
+                                      TEST(quoted_texts_come_back),
+                                      {0}};
+    return test_main(argc, argv, cases);
+}
