@@ -822,7 +822,8 @@ enum { GFL_MAX_MILESTONES = 8 };
 
 /* How to train.  Zero means the default, which is the paper's recipe. */
 typedef struct gfl_train_desc {
-    int batch;      /* images whose losses are normalised together; 0 means 16 */
+    int batch; /* images whose losses are normalised together, also the last of an epoch: it is
+                  filled up from the epoch's first; 0 means 16 */
     int accumulate; /* batches whose gradients are averaged into one update; 0 means 1 */
     int epochs;     /* 0 means 12 */
     /* Ascending: after so many epochs the learning rate is divided by 10.  All zero: after 8/12 and

@@ -4210,8 +4210,8 @@ static void gfli_sampler_shuffle(uint64_t seed, int epoch, int *order, int n) {
     }
 }
 
-/* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last may be
- * smaller.  With portrait given, an image goes to the bucket of its kind, a full bucket is a
+/* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last of which the
+ * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is a
  * batch, and what is left in the two at the end is cut into batches together, portraits first.
  * (Source: MMDetection 3, AspectRatioBatchSampler.)
  *
@@ -4412,9 +4412,11 @@ static void gfli_loader_schedule(gfli_loader *l) {
     int start = l->index * l->opts.batch;
     slot->batch.epoch = l->epoch;
     slot->batch.index = l->index++;
-    slot->batch.n = gfli_min(l->opts.batch, l->n_images - start);
+    /* The last batch is filled up from the epoch's first images, as MMDetection 2's GroupSampler
+     * does: a full learning rate on what may be one odd image can ruin a run. */
+    slot->batch.n = gfli_min(l->opts.batch, l->n_images);
     for (int i = 0; i < slot->batch.n; i++)
-        slot->batch.samples[i].image = l->images[l->order[start + i]];
+        slot->batch.samples[i].image = l->images[l->order[(start + i) % l->n_images]];
     gfli_loader_arm(slot);
 }
 

@@ -168,9 +168,11 @@ static void gfli_loader_schedule(gfli_loader *l) {
     int start = l->index * l->opts.batch;
     slot->batch.epoch = l->epoch;
     slot->batch.index = l->index++;
-    slot->batch.n = gfli_min(l->opts.batch, l->n_images - start);
+    /* The last batch is filled up from the epoch's first images, as MMDetection 2's GroupSampler
+     * does: a full learning rate on what may be one odd image can ruin a run. */
+    slot->batch.n = gfli_min(l->opts.batch, l->n_images);
     for (int i = 0; i < slot->batch.n; i++)
-        slot->batch.samples[i].image = l->images[l->order[start + i]];
+        slot->batch.samples[i].image = l->images[l->order[(start + i) % l->n_images]];
     gfli_loader_arm(slot);
 }
 
