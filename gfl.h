@@ -822,7 +822,7 @@ enum { GFL_MAX_MILESTONES = 8 };
 
 /* How to train.  Zero means the default, which is the paper's recipe. */
 typedef struct gfl_train_desc {
-    int batch; /* images whose losses are normalised together, also the last of an epoch: it is
+    int batch;      /* images whose losses are normalised together, also the last of an epoch: it is
                   filled up from the epoch's first; 0 means 16 */
     int accumulate; /* batches whose gradients are averaged into one update; 0 means 1 */
     int epochs;     /* 0 means 12 */
@@ -3802,7 +3802,8 @@ GFLI_AVX512 static inline void gfli_store_avx512(const gfli_tile *t, int row, in
     } else {
         v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, y));
     }
-    if (t->relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);
+    /* The masked form: the other makes g++ 12 warn of its own header. */
+    if (t->relu) v = _mm512_maskz_max_ps(mask, _mm512_setzero_ps(), v);
     _mm512_mask_storeu_ps(y, mask, v);
 }
 
@@ -5834,14 +5835,14 @@ void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_
  * ============================================================================================ */
 
 /* A weight file on its way into a model. */
-typedef struct gfli_loader {
+typedef struct gfli_weight_load {
     gfl_context *context;
     gfli_blob blob;
     float *raw, *ready; /* one tensor as the file has it, and as the model wants it */
     size_t raw_capacity, ready_capacity;
     gfl_class *classes; /* names owned; NULL: the file has none */
     int n_classes;
-} gfli_loader;
+} gfli_weight_load;
 
 /* What messages say of a tensor's shape. */
 typedef struct gfli_shape_text {
@@ -5881,7 +5882,7 @@ static void gfli_free_classes(gfl_context *context, gfl_class *classes, int n) {
     gfli_free(context, classes);
 }
 
-static void gfli_loader_close(gfli_loader *l) {
+static void gfli_loader_close(gfli_weight_load *l) {
     gfli_free_classes(l->context, l->classes, l->n_classes);
     gfli_free(l->context, l->raw);
     gfli_free(l->context, l->ready);
@@ -5951,7 +5952,7 @@ static void gfli_oihw_to_ohwi(const int64_t shape[4], const float *in, float *ou
 }
 
 /* The values of a tensor of the right shape, checked, in the model's layout. */
-static gfl_status gfli_read_values(gfli_loader *l, const gfli_param *param,
+static gfl_status gfli_read_values(gfli_weight_load *l, const gfli_param *param,
                                    const gfli_tensor *tensor, float *out) {
     float *raw = out;
     if (param->rank == 4) {
@@ -5978,7 +5979,7 @@ static gfl_status gfli_read_values(gfli_loader *l, const gfli_param *param,
 }
 
 static gfl_status gfli_fill_from_file(void *arg, gfl_model *model, int index) {
-    gfli_loader *l = (gfli_loader *)arg;
+    gfli_weight_load *l = (gfli_weight_load *)arg;
     gfli_param *param = &model->params[index];
     param->loaded = true;
     return gfli_read_values(l, param, gfli_blob_find(&l->blob, param->name), param->data);
@@ -5987,7 +5988,7 @@ static gfl_status gfli_fill_from_file(void *arg, gfl_model *model, int index) {
 /* ---- the architecture in the shapes ---------------------------------------------------------- */
 
 /* Dimension `axis` of a convolution's weights. */
-static gfl_status gfli_deduce_dim(gfli_loader *l, const char *name, int axis, int *out) {
+static gfl_status gfli_deduce_dim(gfli_weight_load *l, const char *name, int axis, int *out) {
     const gfli_tensor *t = gfli_blob_find(&l->blob, name);
     if (!t)
         return gfli_error(l->context, GFL_E_MISMATCH, "%s: the tensor %s is missing", l->blob.path,
@@ -6009,7 +6010,7 @@ static int gfli_count_numbered(const gfli_blob *blob, const char *before, const 
     return n;
 }
 
-static gfl_status gfli_deduce_depth(gfli_loader *l, gfl_arch *arch) {
+static gfl_status gfli_deduce_depth(gfli_weight_load *l, gfl_arch *arch) {
     const gfli_blob *blob = &l->blob;
     static const int known[] = {18, 34, 50, 101};
     bool bottleneck = gfli_blob_find(blob, "backbone.layer1.0.conv3.weight") != NULL;
@@ -6038,7 +6039,7 @@ static gfl_status gfli_deduce_depth(gfli_loader *l, gfl_arch *arch) {
 }
 
 /* Things that look like a GFL detector and are not one that this build can run. */
-static gfl_status gfli_refuse_relatives(gfli_loader *l) {
+static gfl_status gfli_refuse_relatives(gfli_weight_load *l) {
     const gfli_blob *blob = &l->blob;
     if (!gfli_blob_find(blob, "backbone.conv1.weight"))
         return gfli_error(
@@ -6064,7 +6065,7 @@ static gfl_status gfli_refuse_relatives(gfli_loader *l) {
     return GFL_OK;
 }
 
-static gfl_status gfli_deduce_arch(gfli_loader *l, gfl_arch *arch) {
+static gfl_status gfli_deduce_arch(gfli_weight_load *l, gfl_arch *arch) {
     const gfli_blob *blob = &l->blob;
     int width, per_group, rows;
     memset(arch, 0, sizeof *arch);
@@ -6097,7 +6098,7 @@ static gfl_status gfli_deduce_arch(gfli_loader *l, gfl_arch *arch) {
 }
 
 /* Does every parameter have its tensor, and every tensor of the network its parameter? */
-static gfl_status gfli_check_tensors(gfli_loader *l, gfl_model *model) {
+static gfl_status gfli_check_tensors(gfli_weight_load *l, gfl_model *model) {
     const gfli_blob *blob = &l->blob;
     const char *missing = NULL;
     int n_missing = 0;
@@ -6162,7 +6163,7 @@ static bool gfli_is_whole(gfli_json *j, gfli_json_kind kind) {
 }
 
 /* Exactly n numbers from "[1, 2]" or "1,2" or "1x2". */
-static gfl_status gfli_parse_numbers(gfli_loader *l, const char *key, int n, double *out) {
+static gfl_status gfli_parse_numbers(gfli_weight_load *l, const char *key, int n, double *out) {
     const char *text = gfli_blob_meta(&l->blob, key);
     size_t size = strlen(text) + 3;
     gfli_json *j = NULL;
@@ -6189,7 +6190,7 @@ static gfl_status gfli_parse_numbers(gfli_loader *l, const char *key, int n, dou
     return status;
 }
 
-static gfl_status gfli_read_channel_order(gfli_loader *l, const char *key, int *bgr) {
+static gfl_status gfli_read_channel_order(gfli_weight_load *l, const char *key, int *bgr) {
     const char *order = gfli_blob_meta(&l->blob, key);
     if (!order) return GFL_OK;
     if (strcmp(order, "RGB") != 0 && strcmp(order, "BGR") != 0)
@@ -6201,7 +6202,7 @@ static gfl_status gfli_read_channel_order(gfli_loader *l, const char *key, int *
 }
 
 /* Mean, std, channel order and scale, where the file has them. */
-static gfl_status gfli_read_preprocess(gfli_loader *l, const char *order_key, gfl_preprocess *p) {
+static gfl_status gfli_read_preprocess(gfli_weight_load *l, const char *order_key, gfl_preprocess *p) {
     double mean[3], deviation[3], scale[2];
     memset(p, 0, sizeof *p);
     GFLI_TRY(gfli_read_channel_order(l, order_key, &p->bgr));
@@ -6236,7 +6237,7 @@ static gfl_status gfli_read_preprocess(gfli_loader *l, const char *order_key, gf
 }
 
 /* The dialect decides the geometry of boxes, so it is never guessed. */
-static gfl_status gfli_read_dialect(gfli_loader *l, bool assume_mmdet) {
+static gfl_status gfli_read_dialect(gfli_weight_load *l, bool assume_mmdet) {
     const gfli_blob *blob = &l->blob;
     const char *dialect = gfli_blob_meta(blob, "dialect");
     bool gfocal = gfli_blob_find(blob, "bbox_head.distribution_project.project") != NULL;
@@ -6261,7 +6262,7 @@ static gfl_status gfli_read_dialect(gfli_loader *l, bool assume_mmdet) {
                       blob->path);
 }
 
-static gfl_status gfli_add_class(gfli_loader *l, const char *name, size_t length) {
+static gfl_status gfli_add_class(gfli_weight_load *l, const char *name, size_t length) {
     char *own;
     GFLI_TRY(gfli_alloc(l->context, length + 1, 1, "class name", &own));
     memcpy(own, name, length);
@@ -6272,14 +6273,14 @@ static gfl_status gfli_add_class(gfli_loader *l, const char *name, size_t length
     return GFL_OK;
 }
 
-static gfl_status gfli_wrong_classes(gfli_loader *l, const char *key, int n) {
+static gfl_status gfli_wrong_classes(gfli_weight_load *l, const char *key, int n) {
     return gfli_error(l->context, GFL_E_MISMATCH,
                       "%s: metadata %s does not have the %d entries of bbox_head.gfl_cls.weight",
                       l->blob.path, key, n);
 }
 
 /* Names in a JSON array, or in the older files separated by commas. */
-static gfl_status gfli_read_class_names(gfli_loader *l, int n) {
+static gfl_status gfli_read_class_names(gfli_weight_load *l, int n) {
     const char *text = gfli_blob_meta(&l->blob, "classes");
     if (text[0] != '[') {
         for (const char *at = text;; at += strcspn(at, ",") + 1) {
@@ -6312,7 +6313,7 @@ static gfl_status gfli_read_class_names(gfli_loader *l, int n) {
     return status;
 }
 
-static gfl_status gfli_read_class_ids(gfli_loader *l, int n) {
+static gfl_status gfli_read_class_ids(gfli_weight_load *l, int n) {
     const char *text = gfli_blob_meta(&l->blob, "class_ids");
     gfli_json *j = NULL;
     GFLI_TRY(gfli_json_open_memory(l->context, text, strlen(text), "class_ids", &j));
@@ -6337,7 +6338,7 @@ static gfl_status gfli_read_class_ids(gfli_loader *l, int n) {
     return status;
 }
 
-static gfl_status gfli_read_classes(gfli_loader *l, int n) {
+static gfl_status gfli_read_classes(gfli_weight_load *l, int n) {
     if (!gfli_blob_meta(&l->blob, "classes")) return GFL_OK;
     GFLI_TRY(gfli_calloc(l->context, (size_t)n, sizeof *l->classes, "classes", &l->classes));
     GFLI_TRY(gfli_read_class_names(l, n));
@@ -6352,7 +6353,7 @@ static int gfli_depth_in_name(const char *name) {
     return 0;
 }
 
-static gfl_status gfli_check_labels(gfli_loader *l, const gfl_arch *arch) {
+static gfl_status gfli_check_labels(gfli_weight_load *l, const gfl_arch *arch) {
     const char *format = gfli_blob_meta(&l->blob, "gfl_format");
     const char *name = gfli_blob_meta(&l->blob, "architecture");
     if (format && strcmp(format, "1") != 0)
@@ -6370,7 +6371,7 @@ static gfl_status gfli_check_labels(gfli_loader *l, const gfl_arch *arch) {
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_load_model(gfli_loader *l, const gfl_model_opts *opts, gfl_model **out) {
+static gfl_status gfli_load_model(gfli_weight_load *l, const gfl_model_opts *opts, gfl_model **out) {
     gfl_arch arch;
     gfl_preprocess preprocess;
     GFLI_TRY(gfli_deduce_arch(l, &arch));
@@ -6392,7 +6393,7 @@ static gfl_status gfli_load_model(gfli_loader *l, const gfl_model_opts *opts, gf
 
 gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_model_opts *opts,
                           gfl_model **out) {
-    gfli_loader l;
+    gfli_weight_load l;
     memset(&l, 0, sizeof l);
     if (out) *out = NULL;
     if (!context || !path || !out)
@@ -6407,7 +6408,7 @@ gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_mode
 
 gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
                                  const gfl_model_opts *opts, gfl_model **out) {
-    gfli_loader l;
+    gfli_weight_load l;
     memset(&l, 0, sizeof l);
     if (out) *out = NULL;
     if (!context || !bytes || !out)
@@ -6430,7 +6431,7 @@ static const gfli_tensor *gfli_find_backbone(const gfli_blob *blob, const gfli_p
 }
 
 /* A backbone trained on other inputs or with other strides loads, and then detects nothing. */
-static gfl_status gfli_check_backbone(gfli_loader *l, const gfl_model *model) {
+static gfl_status gfli_check_backbone(gfli_weight_load *l, const gfl_model *model) {
     const gfli_blob *blob = &l->blob;
     const char *style = gfli_blob_meta(blob, "style"), *name = gfli_blob_meta(blob, "arch");
     const char *order = gfli_blob_meta(blob, "input") ? "input" : "channel_order";
@@ -6458,7 +6459,7 @@ static gfl_status gfli_check_backbone(gfli_loader *l, const gfl_model *model) {
 }
 
 /* Read every tensor that fits; into the model only when commit. */
-static gfl_status gfli_read_backbone(gfli_loader *l, gfl_model *model, bool commit, int *n_read) {
+static gfl_status gfli_read_backbone(gfli_weight_load *l, gfl_model *model, bool commit, int *n_read) {
     *n_read = 0;
     for (int i = 0; i < model->n_params; i++) {
         gfli_param *p = &model->params[i];
@@ -6508,7 +6509,7 @@ static gfl_status gfli_report_backbone(gfl_model *model, const gfli_blob *blob) 
     return GFL_OK;
 }
 
-static gfl_status gfli_load_backbone(gfli_loader *l, gfl_model *model) {
+static gfl_status gfli_load_backbone(gfli_weight_load *l, gfl_model *model) {
     int n_read;
     GFLI_TRY(gfli_check_backbone(l, model));
     GFLI_TRY(gfli_read_backbone(l, model, false, &n_read));
@@ -6523,7 +6524,7 @@ static gfl_status gfli_load_backbone(gfli_loader *l, gfl_model *model) {
 }
 
 gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {
-    gfli_loader l;
+    gfli_weight_load l;
     memset(&l, 0, sizeof l);
     if (!model) return GFL_E_ARG;
     if (!path || !model->trainable)

@@ -148,7 +148,8 @@ GFLI_AVX512 static inline void gfli_store_avx512(const gfli_tile *t, int row, in
     } else {
         v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, y));
     }
-    if (t->relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);
+    /* The masked form: the other makes g++ 12 warn of its own header. */
+    if (t->relu) v = _mm512_maskz_max_ps(mask, _mm512_setzero_ps(), v);
     _mm512_mask_storeu_ps(y, mask, v);
 }
 
