@@ -463,8 +463,9 @@ static void numbers_do_not_depend_on_the_locale(void) {
     gfli_json_format(1.5e-7, text);
     CHECK(!strcmp(text, "1.5e-07"));
     setlocale(LC_ALL, "C");
-    snprintf(text, sizeof text, "rm -rf '%s'", test_scratch("locale"));
-    CHECK(system(text) == 0);
+    char command[600];
+    snprintf(command, sizeof command, "rm -rf '%s'", test_scratch("locale"));
+    CHECK(system(command) == 0);
     gfl_context_destroy(context);
 }
 
