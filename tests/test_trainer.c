@@ -354,7 +354,7 @@ static void a_failed_step_can_be_tried_again(void) {
                 CHECK(r.loss == want[i].loss && r.grad_norm == want[i].grad_norm);
                 i++;
             } else {
-                char name[16];
+                char name[32];
                 snprintf(name, sizeof name, "p%d.png", image);
                 CHECK(status == GFL_E_IO && strstr(gfl_context_error(s.context), name));
                 CHECK(r.step == 0 && same_weights(s.model, before));

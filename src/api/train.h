@@ -7,7 +7,7 @@ enum { GFL_MAX_MILESTONES = 8 };
 
 /* How to train.  Zero means the default, which is the paper's recipe. */
 typedef struct gfl_train_desc {
-    int batch; /* images whose losses are normalised together, also the last of an epoch: it is
+    int batch;      /* images whose losses are normalised together, also the last of an epoch: it is
                   filled up from the epoch's first; 0 means 16 */
     int accumulate; /* batches whose gradients are averaged into one update; 0 means 1 */
     int epochs;     /* 0 means 12 */

@@ -91,10 +91,8 @@ static bool gfli_need_grad(gfli_arranger *a, int slot, int moment) {
 }
 
 /* The gradient of `to` lives on in the memory of the gradient of `from`, which has done its work. */
-static void gfli_take_grad(gfli_arranger *a, int from, int to, int moment) {
-    int piece = a->grad[gfli_root(a->plan, from)];
-    a->grad[gfli_root(a->plan, to)] = piece;
-    a->pieces[piece].last = moment;
+static void gfli_take_grad(gfli_arranger *a, int from, int to) {
+    a->grad[gfli_root(a->plan, to)] = a->grad[gfli_root(a->plan, from)];
 }
 
 static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
@@ -113,7 +111,7 @@ static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backwar
     if (residual < 0 || !a->wanted[gfli_root(a->plan, residual)]) return;
     if (a->grad[gfli_root(a->plan, residual)] < 0) {
         b->residual = GFLI_HANDOVER_TAKE;
-        gfli_take_grad(a, s->out, residual, moment);
+        gfli_take_grad(a, s->out, residual);
     } else {
         b->residual = GFLI_HANDOVER_ADD;
         (void)gfli_need_grad(a, residual, moment);
@@ -146,11 +144,11 @@ static void gfli_arrange(gfli_arranger *a) {
         case GFLI_OP_GROUP_NORM: {
             size_t scratch = a->ops->group_norm_grad_scratch(a->context, &plan->slots[s->in].map);
             if (scratch > a->backward->scratch_bytes) a->backward->scratch_bytes = scratch;
-            gfli_take_grad(a, s->out, s->in, moment);
+            gfli_take_grad(a, s->out, s->in);
             break;
         }
         case GFLI_OP_LEVEL_SCALE:
-            gfli_take_grad(a, s->out, s->in, moment);
+            gfli_take_grad(a, s->out, s->in);
             break;
         }
     }
