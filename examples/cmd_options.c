@@ -70,7 +70,7 @@ static bool parse_bool(const char *text, bool *out) {
     return false;
 }
 
-/* Set an option from a text; CMD_OK or CMD_USAGE after a message. */
+/* Set an option from a text, which must last; CMD_OK or CMD_USAGE after a message. */
 static int set_option(opt *o, const char *text, int source, const char *where) {
     char *end = NULL;
     bool good = true;
@@ -86,11 +86,7 @@ static int set_option(opt *o, const char *text, int source, const char *where) {
         good = *text && !*end;
         if (good) *(double *)o->value = v;
     } else {
-        size_t size = strlen(text) + 1;
-        char *copy = malloc(size); /* lives as long as the process, as the defaults do */
-        if (!copy) return usage_error("out of memory");
-        memcpy(copy, text, size);
-        *(const char **)o->value = copy;
+        *(const char **)o->value = text;
     }
     o->source = source;
     if (good) return CMD_OK;
@@ -99,6 +95,23 @@ static int set_option(opt *o, const char *text, int source, const char *where) {
                        : o->kind == OPT_INT ? "a whole number"
                                             : "a number",
                        text);
+}
+
+/* Texts of the configuration file, which options point to until the program ends. */
+typedef struct kept {
+    struct kept *next;
+    char text[];
+} kept;
+static kept *kept_texts;
+
+static const char *keep(const char *text) {
+    const size_t size = strlen(text) + 1;
+    kept *k = malloc(sizeof *k + size);
+    if (!k) return NULL;
+    k->next = kept_texts;
+    memcpy(k->text, text, size);
+    kept_texts = k;
+    return k->text;
 }
 
 static char *trim(char *s) {
@@ -124,8 +137,9 @@ static int read_config(opt *options, const char *path) {
         *equals = 0;
         name = trim(name);
         opt *o = find_option(options, name, strlen(name));
-        code = o ? set_option(o, trim(equals + 1), 1, where)
-                 : unknown_option(options, name, where);
+        const char *value = keep(trim(equals + 1));
+        if (!value) code = usage_error("out of memory");
+        else code = o ? set_option(o, value, 1, where) : unknown_option(options, name, where);
     }
     fclose(f);
     return code;

@@ -144,7 +144,7 @@ static void views_share_their_pyramids_memory(void) {
     gfli_plan_bind(&plan, workspace);
     const gfli_map *whole = &find_slot(&plan, "P")->map;
     for (int l = 0; l < GFL_LEVELS; l++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "P%d", l + 3);
         const gfli_map *view = &find_slot(&plan, name)->map;
         CHECK(view->levels == 1 && view->h[0] == whole->h[l]);
