@@ -1,7 +1,7 @@
 /* test_resume.c - training that stops and goes on, to the bit */
 #include "train.h"
 
-enum { IMAGES = 7, STEPS = 8 }; /* 2 epochs of 4 batches, the last with one image */
+enum { IMAGES = 7, STEPS = 8 }; /* 2 epochs of 4 batches, the last filled up */
 
 static const char *weight_path = "test_resume.safetensors", *state_path = "test_resume.state";
 

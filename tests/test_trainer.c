@@ -133,7 +133,7 @@ static float *next_gradients(gfli_learner *learner, gfl_trainer *trainer) {
     return copy;
 }
 
-/* One update over n batches (the last of the epoch has one image) against the formula. */
+/* One update over n batches against the formula. */
 static void check_update(const gfl_train_desc *d, int n_images, int n_batches) {
     gfli_learner learner;
     gfl_step_report r;
@@ -192,7 +192,7 @@ static void accumulated_batches_are_averaged(void) {
     gfl_train_desc d = small_desc();
     d.accumulate = 2;
     check_update(&d, 4, 2);
-    d.accumulate = 4; /* more than the epoch has: three batches, the last of one image */
+    d.accumulate = 4; /* more than the three batches of the epoch */
     d.weight_decay = -1;
     d.clip_norm = 0.01;
     check_update(&d, 5, 3);

@@ -90,7 +90,7 @@ static bool gfli_need_grad(gfli_arranger *a, int slot, int moment) {
     return there;
 }
 
-/* The gradient of `to` lives on in the memory of the gradient of `from`, which has done its work. */
+/* The gradient of `to` takes over the memory of the gradient of `from`, which has done its work. */
 static void gfli_take_grad(gfli_arranger *a, int from, int to) {
     a->grad[gfli_root(a->plan, to)] = a->grad[gfli_root(a->plan, from)];
 }
@@ -154,7 +154,7 @@ static void gfli_arrange(gfli_arranger *a) {
     }
 }
 
-/* Lowest place for piece `at` among the placed ones, which are kept in the order of their places. */
+/* Lowest place for piece `at` among the placed ones, which are kept in the order of places. */
 static void gfli_place_piece(gfli_piece *pieces, int *placed, int n_placed, int at) {
     gfli_piece *piece = &pieces[at];
     size_t offset = 0;

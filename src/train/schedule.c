@@ -1,7 +1,7 @@
 /* schedule.c - a description made whole, and the learning rate of a step */
 #pragma once
 
-/* Spec 8.2, MMDetection 3: warm-up from a thousandth of the rate, a tenth from each milestone on. */
+/* Spec 8.2, MMDetection 3: warm-up from a thousandth of the rate, a tenth from a milestone on. */
 double gfli_train_rate(const gfl_train_desc *desc, int steps_per_epoch, int64_t step) {
     double rate = desc->lr;
     int64_t epoch = step / steps_per_epoch;
