@@ -838,8 +838,8 @@ typedef struct gfl_train_desc {
     int frozen_stages; /* 0..4: stem and so many stages stay as they are; -1: none, stem neither */
     int scale_long;    /* images are resized to fit into this ... */
     int scale_short;   /* ... by this, aspect ratio kept; both 0: as the model's preprocess */
-    int scale_short_min; /* the short side is drawn from [this, scale_short]; 0: it is scale_short */
-    int no_flip;         /* 1: no horizontal flips; 0: every other image */
+    int scale_short_min; /* the short bound is drawn from [this, scale_short]; 0: it is fixed */
+    int no_flip;         /* 1: no horizontal flips; 0: half of the images, by chance */
     int drop_empty;      /* 1: leave out images without annotations, as the official recipe does */
     int no_grouping;     /* 1: batches may mix landscape and portrait */
     int loaders;         /* threads that decode ahead; 0 means 2; -1: none, decode in the step */
@@ -877,8 +877,9 @@ typedef struct gfl_train_plan {
 
 /* gfl_trainer_create - train a model on a data set.
  *
- * Stochastic gradient descent with momentum; the batch norms' statistics stay as they are.  Nothing
- * is read or computed before the first step.
+ * Stochastic gradient descent with momentum; the batch norms' statistics stay as they are.  Every
+ * epoch has its own random order; its last batch is filled up from its first images.  Nothing is
+ * read or computed before the first step.
  *
  *   context  the trainer's memory and threads; receives the error text
  *   model    made with opts.trainable; borrowed, and changed by every step

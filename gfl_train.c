@@ -4760,7 +4760,7 @@ static bool gfli_need_grad(gfli_arranger *a, int slot, int moment) {
     return there;
 }
 
-/* The gradient of `to` lives on in the memory of the gradient of `from`, which has done its work. */
+/* The gradient of `to` takes over the memory of the gradient of `from`, which has done its work. */
 static void gfli_take_grad(gfli_arranger *a, int from, int to) {
     a->grad[gfli_root(a->plan, to)] = a->grad[gfli_root(a->plan, from)];
 }
@@ -4824,7 +4824,7 @@ static void gfli_arrange(gfli_arranger *a) {
     }
 }
 
-/* Lowest place for piece `at` among the placed ones, which are kept in the order of their places. */
+/* Lowest place for piece `at` among the placed ones, which are kept in the order of places. */
 static void gfli_place_piece(gfli_piece *pieces, int *placed, int n_placed, int at) {
     gfli_piece *piece = &pieces[at];
     size_t offset = 0;
@@ -5253,7 +5253,7 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
  * src/train/schedule.c - a description made whole, and the learning rate of a step
  * ============================================================================================ */
 
-/* Spec 8.2, MMDetection 3: warm-up from a thousandth of the rate, a tenth from each milestone on. */
+/* Spec 8.2, MMDetection 3: warm-up from a thousandth of the rate, a tenth from a milestone on. */
 double gfli_train_rate(const gfl_train_desc *desc, int steps_per_epoch, int64_t step) {
     double rate = desc->lr;
     int64_t epoch = step / steps_per_epoch;
