@@ -3,12 +3,10 @@
 set -eu
 build=$1
 cflags='-std=c11 -O3 -I. -D_POSIX_C_SOURCE=200809L -DGFL_INTERNAL'
-for f in conv network evaluate; do
-    [ -f "bench/$f.c" ] || continue
+for f in conv network; do
     ${CC:-cc} $cflags bench/$f.c "$build/libgfl.a" -o "$build/bench_$f" -lm -pthread
 done
 "$build/bench_conv"
-"$build/bench_evaluate"
 python=${PYTHON:-python3}
 if $python -c 'import torch, torchvision' 2>/dev/null; then
     $python bench/compare_torch.py "$build/bench_network"
