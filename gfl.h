@@ -490,6 +490,10 @@ typedef struct gfl_detect_opts {
     int scale_long;     /* the resized image's long side is at most this; 0: as trained */
     int scale_short;    /* the same for its short side; both or none */
     int no_clip;        /* 1: boxes may pass the image's border by rounding, as in COCO results */
+    /* Called before every step of the network, on the caller's thread, with the steps done and all
+     * steps; what is not 0 stops the call with GFL_E_STOPPED.  NULL: not called. */
+    int (*progress)(void *user, int done, int total);
+    void *user;
 } gfl_detect_opts;
 
 /* The detections of one image. */
@@ -534,6 +538,7 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  *
  * Errors    GFL_E_ARG     a NULL, an image or option out of range; the text says which
  *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
+ *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
  * Memory    grows the detector's workspace to the largest batch seen.
  * Threads   one call at a time per detector.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 3;
@@ -7091,6 +7096,19 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
     return GFL_OK;
 }
 
+/* The network, step by step where the caller wants to be asked. */
+static gfl_status gfli_detect_forward(gfl_detector *d, const gfl_detect_opts *opts) {
+    const int n = d->plan.n_steps;
+    for (int i = 0; i < n; i++) {
+        if (opts->progress && opts->progress(opts->user, i, n) != 0)
+            return gfli_error(d->context, GFL_E_STOPPED,
+                              "gfl_detect: stopped by the progress callback after %d of %d steps",
+                              i, n);
+        gfli_plan_step(d->context, d->model, &d->plan, i, d->stats, d->scratch);
+    }
+    return GFL_OK;
+}
+
 static gfl_status gfli_detect_batch(gfl_detector *d, const gfli_resized *images, int n,
                                     const gfl_detect_opts *opts, gfl_detections *out) {
     int height = 0, width = 0;
@@ -7101,7 +7119,7 @@ static gfl_status gfli_detect_batch(gfl_detector *d, const gfli_resized *images,
     GFLI_TRY(gfli_prepare(d, n, height, width));
     for (int i = 0; i < n; i++) GFLI_TRY(gfli_load_image(d, &images[i], i));
     GFLI_TRY(gfli_need_scratch(d, d->plan.scratch_bytes));
-    gfli_plan_forward(d->context, d->model, &d->plan, d->stats, d->scratch);
+    GFLI_TRY(gfli_detect_forward(d, opts));
     GFLI_TRY(gfli_reserve(d->context, &d->decoded, &d->decoded_capacity,
                           (size_t)opts->max_detections, sizeof *d->decoded, "detections"));
     d->n_items = 0;

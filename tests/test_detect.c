@@ -331,6 +331,27 @@ static void memory_stays_flat_over_many_frames(void) {
     CHECK(book.live == 0);
 }
 
+static int stop_at_five(void *user, int done, int total) {
+    CHECK(done == (*(int *)user)++ && total > 20);
+    return done == 5;
+}
+
+static void progress_can_stop_a_call(void) {
+    gfl_detector *detector;
+    gfl_detections out;
+    gfl_detect_opts opts;
+    int calls = 0;
+    gfl_image image = picture(0);
+    memset(&opts, 0, sizeof opts);
+    opts.progress = stop_at_five;
+    opts.user = &calls;
+    CHECK_OK(context, gfl_detector_create(context, model, 0, &detector));
+    CHECK_ERROR(context, gfl_detect(detector, &image, 1, &opts, &out), GFL_E_STOPPED, "5 of");
+    CHECK(calls == 6 && out.count == 0);
+    CHECK_OK(context, gfl_detect(detector, &image, 1, NULL, &out));
+    gfl_detector_destroy(detector);
+}
+
 static void refuse(gfl_detector *detector, gfl_image image, gfl_detect_opts opts,
                    const char *text) {
     gfl_detections out;
@@ -381,6 +402,7 @@ int main(int argc, char **argv) {
                                       TEST(boxes_stay_inside_and_best_comes_first),
                                       TEST(images_of_a_batch_may_differ_in_size),
                                       TEST(memory_stays_flat_over_many_frames),
+                                      TEST(progress_can_stop_a_call),
                                       TEST(wrong_arguments_are_refused_by_name),
                                       {0}};
     context = test_context(1);

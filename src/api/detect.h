@@ -24,6 +24,10 @@ typedef struct gfl_detect_opts {
     int scale_long;     /* the resized image's long side is at most this; 0: as trained */
     int scale_short;    /* the same for its short side; both or none */
     int no_clip;        /* 1: boxes may pass the image's border by rounding, as in COCO results */
+    /* Called before every step of the network, on the caller's thread, with the steps done and all
+     * steps; what is not 0 stops the call with GFL_E_STOPPED.  NULL: not called. */
+    int (*progress)(void *user, int done, int total);
+    void *user;
 } gfl_detect_opts;
 
 /* The detections of one image. */
@@ -68,6 +72,7 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  *
  * Errors    GFL_E_ARG     a NULL, an image or option out of range; the text says which
  *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
+ *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
  * Memory    grows the detector's workspace to the largest batch seen.
  * Threads   one call at a time per detector.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 3;

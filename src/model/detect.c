@@ -219,6 +219,19 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
     return GFL_OK;
 }
 
+/* The network, step by step where the caller wants to be asked. */
+static gfl_status gfli_detect_forward(gfl_detector *d, const gfl_detect_opts *opts) {
+    const int n = d->plan.n_steps;
+    for (int i = 0; i < n; i++) {
+        if (opts->progress && opts->progress(opts->user, i, n) != 0)
+            return gfli_error(d->context, GFL_E_STOPPED,
+                              "gfl_detect: stopped by the progress callback after %d of %d steps",
+                              i, n);
+        gfli_plan_step(d->context, d->model, &d->plan, i, d->stats, d->scratch);
+    }
+    return GFL_OK;
+}
+
 static gfl_status gfli_detect_batch(gfl_detector *d, const gfli_resized *images, int n,
                                     const gfl_detect_opts *opts, gfl_detections *out) {
     int height = 0, width = 0;
@@ -229,7 +242,7 @@ static gfl_status gfli_detect_batch(gfl_detector *d, const gfli_resized *images,
     GFLI_TRY(gfli_prepare(d, n, height, width));
     for (int i = 0; i < n; i++) GFLI_TRY(gfli_load_image(d, &images[i], i));
     GFLI_TRY(gfli_need_scratch(d, d->plan.scratch_bytes));
-    gfli_plan_forward(d->context, d->model, &d->plan, d->stats, d->scratch);
+    GFLI_TRY(gfli_detect_forward(d, opts));
     GFLI_TRY(gfli_reserve(d->context, &d->decoded, &d->decoded_capacity,
                           (size_t)opts->max_detections, sizeof *d->decoded, "detections"));
     d->n_items = 0;
