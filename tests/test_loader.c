@@ -166,6 +166,40 @@ static void a_running_loader_can_be_sent_elsewhere(void) {
     gfl_context_destroy(context);
 }
 
+static void an_epochs_last_batch_is_filled_up_from_its_first(void) {
+    gfl_context *context = test_context(1);
+    world w = {-1, -1, 1};
+    gfl_dataset *set;
+    gfli_loader *l;
+    const gfli_batch *b;
+    gfli_loader_opts o = options(0);
+    int first[BATCH], seen[N_IMAGES] = {0};
+    CHECK(N_IMAGES % BATCH != 0);
+    CHECK_OK(context, make_set(context, &w, &set));
+    CHECK_OK(context, gfli_loader_create(context, set, &o, &l));
+    int n = gfli_loader_batches(l, 0);
+    for (int i = 0; i < n; i++) {
+        CHECK_OK(context, gfli_loader_next(l, &b));
+        CHECK(b->n == BATCH);
+        for (int k = 0; k < b->n; k++) {
+            if (i == 0) first[k] = b->samples[k].image;
+            if (i * BATCH + k < N_IMAGES)
+                seen[b->samples[k].image]++;
+            else
+                CHECK(b->samples[k].image == first[i * BATCH + k - N_IMAGES]);
+        }
+    }
+    for (int i = 0; i < N_IMAGES; i++) CHECK(seen[i] == 1);
+    gfli_loader_destroy(l);
+    o.batch = N_IMAGES + 5; /* more than there are: once each */
+    CHECK_OK(context, gfli_loader_create(context, set, &o, &l));
+    CHECK_OK(context, gfli_loader_next(l, &b));
+    CHECK(b->n == N_IMAGES && gfli_loader_batches(l, 0) == 1);
+    gfli_loader_destroy(l);
+    gfl_dataset_destroy(set);
+    gfl_context_destroy(context);
+}
+
 static void it_can_be_destroyed_at_any_moment(void) {
     gfl_context *context = test_context(1);
     world w = {-1, -1, 1};
@@ -387,6 +421,7 @@ static void no_allocation_may_fail_badly(void) {
 int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(batches_are_the_same_for_any_number_of_threads),
                                       TEST(a_running_loader_can_be_sent_elsewhere),
+                                      TEST(an_epochs_last_batch_is_filled_up_from_its_first),
                                       TEST(it_can_be_destroyed_at_any_moment),
                                       TEST(boxes_and_pixels_belong_together),
                                       TEST(batches_are_of_one_kind),
