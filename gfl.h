@@ -270,9 +270,16 @@ typedef struct gfl_image {
 
 typedef struct gfl_model gfl_model;
 
+/* The two published families of GFL differ in geometry and constants; weights of one give other
+ * boxes in the other. */
 typedef enum gfl_dialect {
-    GFL_DIALECT_MMDET = 0 /* mmdetection 2.18 and later */
+    GFL_DIALECT_DEFAULT = 0, /* of a new model: mmdet; of a file: whatever it says */
+    GFL_DIALECT_MMDET = 1,   /* mmdetection 2.18 and later */
+    GFL_DIALECT_GFOCAL = 2   /* the authors' repository, implus/GFocal, 2020 */
 } gfl_dialect;
+
+/* Stages of the backbone, as bits. */
+enum { GFL_C2 = 1, GFL_C3 = 2, GFL_C4 = 4, GFL_C5 = 8 };
 
 /* What the network is.  Zero means the default of each field. */
 typedef struct gfl_arch {
@@ -286,6 +293,10 @@ typedef struct gfl_arch {
     int n_classes;     /* 1..GFL_MAX_CLASSES; 0 means 80 */
     int reg_max;       /* last bin of a side's distribution, 1..GFL_MAX_BINS-1; 0 means 16 */
     gfl_dialect dialect;
+    int deform;        /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 offsets
+                          alone (v1), 2 offsets and a mask (v2) */
+    int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 where deform is */
+    int caffe_style;   /* 1: a bottleneck's stride is in its first 1x1 (MSRA), 0: in its 3x3 */
 } gfl_arch;
 
 /* How pixels become network input, and back. */
@@ -310,9 +321,10 @@ typedef struct gfl_model_desc {
 
 typedef struct gfl_model_opts {
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
-    /* 1: where a file does not say its dialect (no metadata, no bbox_head.integral), it is mmdet;
-     * 0: refuse such files */
-    int assume_dialect_mmdet;
+    /* The dialect that the weights must be of: a file that says another is refused, one that says
+     * none (no metadata, no buffer whose name tells it) is taken to be of this one.
+     * GFL_DIALECT_DEFAULT: what the file says; refused where it says nothing. */
+    gfl_dialect dialect;
 } gfl_model_opts;
 
 typedef enum gfl_fate {
@@ -348,7 +360,9 @@ typedef struct gfl_model_cost {
 
 /* gfl_arch_preset - the architecture of a name.
  *
- *   name  "r18", "r34", "r50", "r101", "x101-32x4d" or "x101-32x8d"
+ *   name  "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
+ *         "x101-32x4d-dcnv1" (C4 and C5, as mmdetection), "x101-32x4d-dcnv2" or
+ *         "x101-32x8d-dcnv2" (C3 to C5, as the original)
  *   out   yours; every field filled, 80 classes
  *
  * Errors    GFL_E_ARG     a NULL, or no such name
@@ -1576,6 +1590,7 @@ typedef enum gfli_init {
     GFLI_INIT_ONE,
     GFLI_INIT_KAIMING, /* normal, fan out, gain of ReLU */
     GFLI_INIT_XAVIER,  /* uniform */
+    GFLI_INIT_DEFORM,  /* uniform, +-1 / sqrt(in_channels * 9) whatever the groups */
     GFLI_INIT_NORMAL,  /* standard deviation 0.01 */
     GFLI_INIT_PRIOR    /* the class logit of probability 0.01 */
 } gfli_init;
@@ -1596,6 +1611,7 @@ typedef struct gfli_param {
 /* One convolution with what is folded into it; indices into the model's parameters, -1: none. */
 typedef struct gfli_layer {
     gfli_conv_shape shape;
+    int offset; /* the layer that gives the offsets of this deformable convolution, -1: none */
     int weight, bias; /* bias: only convolutions without batch norm */
     int bn_gamma, bn_beta, bn_mean, bn_var;
     int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */
@@ -1686,11 +1702,12 @@ const gfli_depth *gfli_arch_depth(int depth); /* NULL: no such depth */
 /* Channels of stage 1..4: at its output, and inside its blocks. */
 int gfli_stage_out(const gfl_arch *arch, int stage);
 int gfli_stage_width(const gfl_arch *arch, int stage);
+bool gfli_is_deformable(const gfl_arch *arch, int stage);
 /* Replace zeros by defaults and check every field. */
 gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch *out);
 gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *in,
                                    gfl_preprocess *out);
-/* "R50", "X101-32x4d": what papers call it. */
+/* "R50", "X101-32x4d-DCNv2": what papers call it. */
 void gfli_arch_name(const gfl_arch *arch, char out[32]);
 
 /* The tables of parameters and layers of model->arch, without data, in a state dict's order. */
@@ -5164,11 +5181,21 @@ int gfli_stage_width(const gfl_arch *arch, int stage) {
 }
 
 gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
+    enum { C3_C5 = GFL_C3 | GFL_C4 | GFL_C5, C4_C5 = GFL_C4 | GFL_C5 };
     static const struct {
         const char *name;
-        int depth, groups, base_width;
-    } presets[] = {{"r18", 18, 1, 0},   {"r34", 34, 1, 0},          {"r50", 50, 1, 0},
-                   {"r101", 101, 1, 0}, {"x101-32x4d", 101, 32, 4}, {"x101-32x8d", 101, 32, 8}};
+        int depth, groups, base_width, deform, deform_stages;
+    } presets[] = {{"r18", 18, 1, 0, 0, 0},
+                   {"r34", 34, 1, 0, 0, 0},
+                   {"r50", 50, 1, 0, 0, 0},
+                   {"r101", 101, 1, 0, 0, 0},
+                   {"r101-dcnv1", 101, 1, 0, 1, C3_C5},
+                   {"r101-dcnv2", 101, 1, 0, 2, C3_C5},
+                   {"x101-32x4d", 101, 32, 4, 0, 0},
+                   {"x101-32x8d", 101, 32, 8, 0, 0},
+                   {"x101-32x4d-dcnv1", 101, 32, 4, 1, C4_C5},
+                   {"x101-32x4d-dcnv2", 101, 32, 4, 2, C3_C5},
+                   {"x101-32x8d-dcnv2", 101, 32, 8, 2, C3_C5}};
     if (!name || !out) return GFL_E_ARG;
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < GFLI_COUNT(presets); i++) {
@@ -5178,16 +5205,23 @@ gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
         arch.depth = presets[i].depth;
         arch.groups = presets[i].groups;
         arch.base_width = presets[i].base_width;
+        arch.deform = presets[i].deform;
+        arch.deform_stages = presets[i].deform_stages;
         return gfli_arch_resolve(NULL, &arch, out);
     }
     return GFL_E_ARG;
 }
 
 void gfli_arch_name(const gfl_arch *arch, char out[32]) {
+    const char *deform = arch->deform == 2 ? "-DCNv2" : arch->deform == 1 ? "-DCNv1" : "";
     if (arch->groups == 1)
-        snprintf(out, 32, "R%d", arch->depth);
+        snprintf(out, 32, "R%d%s", arch->depth, deform);
     else
-        snprintf(out, 32, "X%d-%dx%dd", arch->depth, arch->groups, arch->base_width);
+        snprintf(out, 32, "X%d-%dx%dd%s", arch->depth, arch->groups, arch->base_width, deform);
+}
+
+bool gfli_is_deformable(const gfl_arch *arch, int stage) {
+    return arch->deform > 0 && (arch->deform_stages >> (stage - 1) & 1) != 0;
 }
 
 static gfl_status gfli_check_range(gfl_context *context, const char *what, int value, int low,
@@ -5232,6 +5266,17 @@ gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch 
                           "groups is %d with depth %d; only depths 50 and 101 can be grouped",
                           a.groups, a.depth);
     if (a.groups == 1) a.base_width = 0;
+    GFLI_TRY(gfli_check_range(context, "deform", a.deform, 0, 2));
+    GFLI_TRY(gfli_check_range(context, "deform_stages", a.deform_stages, 0, 15));
+    GFLI_TRY(gfli_check_range(context, "caffe_style", a.caffe_style, 0, 1));
+    if (a.deform > 0) gfli_default(&a.deform_stages, GFL_C3 | GFL_C4 | GFL_C5);
+    if (a.deform == 0) a.deform_stages = 0;
+    if ((a.deform > 0 || a.caffe_style) && !depth->bottleneck)
+        return gfli_error(context, GFL_E_ARG,
+                          "depth %d has no bottlenecks; only those of depths 50 and 101 can be "
+                          "deformable or of caffe style",
+                          a.depth);
+    if (a.dialect == GFL_DIALECT_DEFAULT) a.dialect = GFL_DIALECT_MMDET;
     if (a.dialect != GFL_DIALECT_MMDET)
         return gfli_error(context, GFL_E_ARG, "dialect is %d; it must be GFL_DIALECT_MMDET",
                           (int)a.dialect);
@@ -5329,27 +5374,34 @@ static gfli_layer *gfli_add_layer(gfli_describer *d, const char *name, gfli_init
     layer->shape.pad = kernel / 2;
     layer->shape.groups = groups;
     layer->weight = weight;
-    layer->bias = -1;
+    layer->offset = layer->bias = -1;
     layer->bn_gamma = layer->bn_beta = layer->bn_mean = layer->bn_var = -1;
     layer->gn_gamma = layer->gn_beta = -1;
     layer->stage = d->stage;
     return layer;
 }
 
-/* A convolution of the backbone with its batch norm; zero_gamma: the last of a residual branch. */
+/* The batch norm of a layer; zero_gamma: the last of a residual branch. */
+static void gfli_add_bn(gfli_describer *d, int layer, const char *bn, bool zero_gamma) {
+    if (d->status != GFL_OK) return;
+    gfli_layer *l = &d->model->layers[layer];
+    int c = l->shape.out_c;
+    gfli_init gamma = zero_gamma ? GFLI_INIT_ZERO : GFLI_INIT_ONE;
+    l->bn_gamma = gfli_add_param(d, bn, ".weight", gamma, c, 0, 0, 0);
+    l->bn_beta = gfli_add_param(d, bn, ".bias", GFLI_INIT_ZERO, c, 0, 0, 0);
+    l->bn_mean = gfli_add_param(d, bn, ".running_mean", GFLI_INIT_ZERO, c, 0, 0, 0);
+    l->bn_var = gfli_add_param(d, bn, ".running_var", GFLI_INIT_ONE, c, 0, 0, 0);
+    if (d->status != GFL_OK) return;
+    d->model->params[l->bn_mean].is_buffer = true;
+    d->model->params[l->bn_var].is_buffer = true;
+}
+
+/* A convolution of the backbone with its batch norm. */
 static void gfli_add_conv_bn(gfli_describer *d, const char *conv, const char *bn, bool zero_gamma,
                              int in_c, int out_c, int kernel, int stride, int groups) {
-    gfli_layer *layer =
-        gfli_add_layer(d, conv, GFLI_INIT_KAIMING, in_c, out_c, kernel, stride, groups);
-    if (!layer) return;
-    gfli_init gamma = zero_gamma ? GFLI_INIT_ZERO : GFLI_INIT_ONE;
-    layer->bn_gamma = gfli_add_param(d, bn, ".weight", gamma, out_c, 0, 0, 0);
-    layer->bn_beta = gfli_add_param(d, bn, ".bias", GFLI_INIT_ZERO, out_c, 0, 0, 0);
-    layer->bn_mean = gfli_add_param(d, bn, ".running_mean", GFLI_INIT_ZERO, out_c, 0, 0, 0);
-    layer->bn_var = gfli_add_param(d, bn, ".running_var", GFLI_INIT_ONE, out_c, 0, 0, 0);
-    if (d->status != GFL_OK) return;
-    d->model->params[layer->bn_mean].is_buffer = true;
-    d->model->params[layer->bn_var].is_buffer = true;
+    int layer = d->model->n_layers;
+    (void)gfli_add_layer(d, conv, GFLI_INIT_KAIMING, in_c, out_c, kernel, stride, groups);
+    gfli_add_bn(d, layer, bn, zero_gamma);
 }
 
 static void gfli_add_conv_bias(gfli_describer *d, const char *conv, gfli_init init,
@@ -5358,11 +5410,24 @@ static void gfli_add_conv_bias(gfli_describer *d, const char *conv, gfli_init in
     if (layer) layer->bias = gfli_add_param(d, conv, ".bias", bias_init, out_c, 0, 0, 0);
 }
 
+/* A deformable 3x3, the ordinary convolution that gives its offsets, and its batch norm. */
+static void gfli_add_deform_bn(gfli_describer *d, const char *conv, const char *bn, int width,
+                               int stride, int groups) {
+    char offset[96];
+    int layer = d->model->n_layers, values = d->model->arch.deform == 2 ? 3 : 2;
+    snprintf(offset, sizeof offset, "%s.conv_offset", conv);
+    (void)gfli_add_layer(d, conv, GFLI_INIT_DEFORM, width, width, 3, stride, groups);
+    gfli_add_conv_bias(d, offset, GFLI_INIT_ZERO, GFLI_INIT_ZERO, width, values * 9, 3, stride);
+    if (d->status == GFL_OK) d->model->layers[layer].offset = layer + 1;
+    gfli_add_bn(d, layer, bn, false);
+}
+
 static void gfli_describe_block(gfli_describer *d, int stage, int block, int in_c) {
     const gfl_arch *arch = &d->model->arch;
     bool bottleneck = gfli_arch_depth(arch->depth)->bottleneck;
     int out_c = gfli_stage_out(arch, stage), width = gfli_stage_width(arch, stage);
     int stride = stage > 1 && block == 0 ? 2 : 1;
+    int first = arch->caffe_style ? stride : 1, second = arch->caffe_style ? 1 : stride;
     char conv[64], bn[64];
     for (int i = 1; i <= (bottleneck ? 3 : 2); i++) {
         snprintf(conv, sizeof conv, "backbone.layer%d.%d.conv%d", stage, block, i);
@@ -5370,11 +5435,13 @@ static void gfli_describe_block(gfli_describer *d, int stage, int block, int in_
         if (!bottleneck)
             gfli_add_conv_bn(d, conv, bn, i == 2, i == 1 ? in_c : width, width, 3,
                              i == 1 ? stride : 1, 1);
+        else if (i == 2 && gfli_is_deformable(arch, stage))
+            gfli_add_deform_bn(d, conv, bn, width, second, arch->groups);
         else if (i == 2)
-            gfli_add_conv_bn(d, conv, bn, false, width, width, 3, stride, arch->groups);
+            gfli_add_conv_bn(d, conv, bn, false, width, width, 3, second, arch->groups);
         else
             gfli_add_conv_bn(d, conv, bn, i == 3, i == 1 ? in_c : width, i == 1 ? width : out_c, 1,
-                             1, 1);
+                             i == 1 ? first : 1, 1);
     }
     if (block == 0 && (stride != 1 || in_c != out_c)) {
         snprintf(conv, sizeof conv, "backbone.layer%d.%d.downsample.0", stage, block);
@@ -5460,10 +5527,11 @@ void gfli_param_init(gfli_param *param, uint64_t seed, int index) {
     if (param->init == GFLI_INIT_KAIMING) spread = sqrt(2 / fan_out);
     if (param->init == GFLI_INIT_XAVIER) spread = sqrt(6 / (fan_in + fan_out));
     if (param->init == GFLI_INIT_NORMAL) spread = 0.01;
+    if (param->init == GFLI_INIT_DEFORM) spread = 1 / sqrt((double)param->shape[0] * area);
     for (size_t i = 0; i < param->count; i++) {
         if (spread == 0)
             param->data[i] = (float)constant;
-        else if (param->init == GFLI_INIT_XAVIER)
+        else if (param->init == GFLI_INIT_XAVIER || param->init == GFLI_INIT_DEFORM)
             param->data[i] = (float)(spread * (2 * gfli_rng_uniform(&rng) - 1));
         else
             param->data[i] = (float)(spread * gfli_rng_normal(&rng));
@@ -5758,6 +5826,8 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
                           "input of %d x %d x %d: the batch must be positive and the sides "
                           "multiples of 32 up to %d",
                           batch, height, width, limit);
+    if (model->arch.deform > 0)
+        return gfli_error(context, GFL_E_UNSUPPORTED, "deformable stages cannot be run yet");
     gfli_planner p;
     memset(&p, 0, sizeof p);
     p.context = context;
@@ -6208,7 +6278,8 @@ static gfl_status gfli_read_channel_order(gfli_weight_load *l, const char *key, 
 }
 
 /* Mean, std, channel order and scale, where the file has them. */
-static gfl_status gfli_read_preprocess(gfli_weight_load *l, const char *order_key, gfl_preprocess *p) {
+static gfl_status gfli_read_preprocess(gfli_weight_load *l, const char *order_key,
+                                       gfl_preprocess *p) {
     double mean[3], deviation[3], scale[2];
     memset(p, 0, sizeof *p);
     GFLI_TRY(gfli_read_channel_order(l, order_key, &p->bgr));
@@ -6243,28 +6314,37 @@ static gfl_status gfli_read_preprocess(gfli_weight_load *l, const char *order_ke
 }
 
 /* The dialect decides the geometry of boxes, so it is never guessed. */
-static gfl_status gfli_read_dialect(gfli_weight_load *l, bool assume_mmdet) {
+static gfl_status gfli_read_dialect(gfli_weight_load *l, gfl_dialect wanted, gfl_dialect *out) {
+    static const char *const names[] = {"", "mmdet", "gfocal"};
     const gfli_blob *blob = &l->blob;
-    const char *dialect = gfli_blob_meta(blob, "dialect");
-    bool gfocal = gfli_blob_find(blob, "bbox_head.distribution_project.project") != NULL;
-    if (dialect && strcmp(dialect, "mmdet") == 0 && gfocal)
-        return gfli_error(l->context, GFL_E_MISMATCH,
-                          "%s: metadata says dialect mmdet, but bbox_head.distribution_project is "
-                          "of dialect gfocal",
-                          blob->path);
-    if (dialect && strcmp(dialect, "mmdet") == 0) return GFL_OK;
-    if (gfocal || (dialect && strcmp(dialect, "gfocal") == 0))
-        return gfli_error(l->context, GFL_E_UNSUPPORTED,
-                          "%s: weights of dialect gfocal, which this version cannot run",
-                          blob->path);
-    if (dialect)
+    const char *said = gfli_blob_meta(blob, "dialect");
+    gfl_dialect by_meta = GFL_DIALECT_DEFAULT, by_tensor = GFL_DIALECT_DEFAULT;
+    for (int i = 1; said && i <= 2; i++)
+        if (strcmp(said, names[i]) == 0) by_meta = (gfl_dialect)i;
+    if (said && by_meta == GFL_DIALECT_DEFAULT)
         return gfli_error(l->context, GFL_E_FORMAT,
-                          "%s: metadata dialect is \"%.100s\"; it should be mmdet", blob->path,
-                          dialect);
-    if (assume_mmdet || gfli_blob_find(blob, "bbox_head.integral.project")) return GFL_OK;
+                          "%s: metadata dialect is \"%.100s\"; it should be mmdet or gfocal",
+                          blob->path, said);
+    if (gfli_blob_find(blob, "bbox_head.integral.project")) by_tensor = GFL_DIALECT_MMDET;
+    if (gfli_blob_find(blob, "bbox_head.distribution_project.project"))
+        by_tensor = GFL_DIALECT_GFOCAL;
+    if (by_meta && by_tensor && by_meta != by_tensor)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: metadata says dialect %s, but bbox_head.%s.project is of dialect %s",
+                          blob->path, said,
+                          by_tensor == GFL_DIALECT_MMDET ? "integral" : "distribution_project",
+                          names[by_tensor]);
+    *out = by_meta ? by_meta : by_tensor;
+    if (*out && wanted && *out != wanted)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: weights of dialect %s, where %s is demanded; boxes would be wrong",
+                          blob->path, names[*out], names[wanted]);
+    if (!*out) *out = wanted;
+    if (*out) return GFL_OK;
     return gfli_error(l->context, GFL_E_MISMATCH,
-                      "%s: nothing in the file says which dialect its weights are of; if they come "
-                      "from mmdetection 2.18 or later, set assume_dialect_mmdet",
+                      "%s: nothing in the file says which dialect its weights are of; name it: "
+                      "mmdet where they come from mmdetection 2.18 or later, gfocal where from "
+                      "implus/GFocal",
                       blob->path);
 }
 
@@ -6377,12 +6457,13 @@ static gfl_status gfli_check_labels(gfli_weight_load *l, const gfl_arch *arch) {
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_load_model(gfli_weight_load *l, const gfl_model_opts *opts, gfl_model **out) {
+static gfl_status gfli_load_model(gfli_weight_load *l, const gfl_model_opts *opts,
+                                  gfl_model **out) {
     gfl_arch arch;
     gfl_preprocess preprocess;
     GFLI_TRY(gfli_deduce_arch(l, &arch));
     GFLI_TRY(gfli_check_labels(l, &arch));
-    GFLI_TRY(gfli_read_dialect(l, opts && opts->assume_dialect_mmdet));
+    GFLI_TRY(gfli_read_dialect(l, opts ? opts->dialect : GFL_DIALECT_DEFAULT, &arch.dialect));
     GFLI_TRY(gfli_read_preprocess(l, "channel_order", &preprocess));
     GFLI_TRY(gfli_read_classes(l, arch.n_classes));
     GFLI_TRY(
@@ -6465,7 +6546,8 @@ static gfl_status gfli_check_backbone(gfli_weight_load *l, const gfl_model *mode
 }
 
 /* Read every tensor that fits; into the model only when commit. */
-static gfl_status gfli_read_backbone(gfli_weight_load *l, gfl_model *model, bool commit, int *n_read) {
+static gfl_status gfli_read_backbone(gfli_weight_load *l, gfl_model *model, bool commit,
+                                     int *n_read) {
     *n_read = 0;
     for (int i = 0; i < model->n_params; i++) {
         gfli_param *p = &model->params[i];
@@ -6601,7 +6683,8 @@ static gfl_status gfli_put_metadata(const gfl_model *model, gfli_blob_writer *w)
     GFLI_TRY(gfli_blob_put_meta(w, "gfl_format", "1"));
     GFLI_TRY(gfli_blob_put_meta(w, "gfl_version", GFL_VERSION_TEXT));
     GFLI_TRY(gfli_blob_put_meta(w, "architecture", text));
-    GFLI_TRY(gfli_blob_put_meta(w, "dialect", "mmdet"));
+    GFLI_TRY(gfli_blob_put_meta(w, "dialect",
+                                model->arch.dialect == GFL_DIALECT_GFOCAL ? "gfocal" : "mmdet"));
     GFLI_TRY(gfli_put_classes(model, w, "classes", true));
     GFLI_TRY(gfli_put_classes(model, w, "class_ids", false));
     GFLI_TRY(gfli_put_floats(w, "mean", p->mean));

@@ -1,7 +1,7 @@
 /* test_memory.c - the n-th allocation fails, for every n: no crash, no leak, a clear error */
 #include "test.h"
 
-static const gfl_arch narrow = {18, 1, 0, 4, 32, 32, 1, 2, 7, GFL_DIALECT_MMDET};
+static const gfl_arch narrow = {18, 1, 0, 4, 32, 32, 1, 2, 7, GFL_DIALECT_MMDET, 0, 0, 0};
 
 typedef struct counting {
     long calls, fail_at, live;

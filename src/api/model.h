@@ -3,9 +3,16 @@
 
 typedef struct gfl_model gfl_model;
 
+/* The two published families of GFL differ in geometry and constants; weights of one give other
+ * boxes in the other. */
 typedef enum gfl_dialect {
-    GFL_DIALECT_MMDET = 0 /* mmdetection 2.18 and later */
+    GFL_DIALECT_DEFAULT = 0, /* of a new model: mmdet; of a file: whatever it says */
+    GFL_DIALECT_MMDET = 1,   /* mmdetection 2.18 and later */
+    GFL_DIALECT_GFOCAL = 2   /* the authors' repository, implus/GFocal, 2020 */
 } gfl_dialect;
+
+/* Stages of the backbone, as bits. */
+enum { GFL_C2 = 1, GFL_C3 = 2, GFL_C4 = 4, GFL_C5 = 8 };
 
 /* What the network is.  Zero means the default of each field. */
 typedef struct gfl_arch {
@@ -19,6 +26,10 @@ typedef struct gfl_arch {
     int n_classes;     /* 1..GFL_MAX_CLASSES; 0 means 80 */
     int reg_max;       /* last bin of a side's distribution, 1..GFL_MAX_BINS-1; 0 means 16 */
     gfl_dialect dialect;
+    int deform;        /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 offsets
+                          alone (v1), 2 offsets and a mask (v2) */
+    int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 where deform is */
+    int caffe_style;   /* 1: a bottleneck's stride is in its first 1x1 (MSRA), 0: in its 3x3 */
 } gfl_arch;
 
 /* How pixels become network input, and back. */
@@ -43,9 +54,10 @@ typedef struct gfl_model_desc {
 
 typedef struct gfl_model_opts {
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
-    /* 1: where a file does not say its dialect (no metadata, no bbox_head.integral), it is mmdet;
-     * 0: refuse such files */
-    int assume_dialect_mmdet;
+    /* The dialect that the weights must be of: a file that says another is refused, one that says
+     * none (no metadata, no buffer whose name tells it) is taken to be of this one.
+     * GFL_DIALECT_DEFAULT: what the file says; refused where it says nothing. */
+    gfl_dialect dialect;
 } gfl_model_opts;
 
 typedef enum gfl_fate {
@@ -81,7 +93,9 @@ typedef struct gfl_model_cost {
 
 /* gfl_arch_preset - the architecture of a name.
  *
- *   name  "r18", "r34", "r50", "r101", "x101-32x4d" or "x101-32x8d"
+ *   name  "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
+ *         "x101-32x4d-dcnv1" (C4 and C5, as mmdetection), "x101-32x4d-dcnv2" or
+ *         "x101-32x8d-dcnv2" (C3 to C5, as the original)
  *   out   yours; every field filled, 80 classes
  *
  * Errors    GFL_E_ARG     a NULL, or no such name

@@ -27,11 +27,21 @@ int gfli_stage_width(const gfl_arch *arch, int stage) {
 }
 
 gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
+    enum { C3_C5 = GFL_C3 | GFL_C4 | GFL_C5, C4_C5 = GFL_C4 | GFL_C5 };
     static const struct {
         const char *name;
-        int depth, groups, base_width;
-    } presets[] = {{"r18", 18, 1, 0},   {"r34", 34, 1, 0},          {"r50", 50, 1, 0},
-                   {"r101", 101, 1, 0}, {"x101-32x4d", 101, 32, 4}, {"x101-32x8d", 101, 32, 8}};
+        int depth, groups, base_width, deform, deform_stages;
+    } presets[] = {{"r18", 18, 1, 0, 0, 0},
+                   {"r34", 34, 1, 0, 0, 0},
+                   {"r50", 50, 1, 0, 0, 0},
+                   {"r101", 101, 1, 0, 0, 0},
+                   {"r101-dcnv1", 101, 1, 0, 1, C3_C5},
+                   {"r101-dcnv2", 101, 1, 0, 2, C3_C5},
+                   {"x101-32x4d", 101, 32, 4, 0, 0},
+                   {"x101-32x8d", 101, 32, 8, 0, 0},
+                   {"x101-32x4d-dcnv1", 101, 32, 4, 1, C4_C5},
+                   {"x101-32x4d-dcnv2", 101, 32, 4, 2, C3_C5},
+                   {"x101-32x8d-dcnv2", 101, 32, 8, 2, C3_C5}};
     if (!name || !out) return GFL_E_ARG;
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < GFLI_COUNT(presets); i++) {
@@ -41,16 +51,23 @@ gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
         arch.depth = presets[i].depth;
         arch.groups = presets[i].groups;
         arch.base_width = presets[i].base_width;
+        arch.deform = presets[i].deform;
+        arch.deform_stages = presets[i].deform_stages;
         return gfli_arch_resolve(NULL, &arch, out);
     }
     return GFL_E_ARG;
 }
 
 void gfli_arch_name(const gfl_arch *arch, char out[32]) {
+    const char *deform = arch->deform == 2 ? "-DCNv2" : arch->deform == 1 ? "-DCNv1" : "";
     if (arch->groups == 1)
-        snprintf(out, 32, "R%d", arch->depth);
+        snprintf(out, 32, "R%d%s", arch->depth, deform);
     else
-        snprintf(out, 32, "X%d-%dx%dd", arch->depth, arch->groups, arch->base_width);
+        snprintf(out, 32, "X%d-%dx%dd%s", arch->depth, arch->groups, arch->base_width, deform);
+}
+
+bool gfli_is_deformable(const gfl_arch *arch, int stage) {
+    return arch->deform > 0 && (arch->deform_stages >> (stage - 1) & 1) != 0;
 }
 
 static gfl_status gfli_check_range(gfl_context *context, const char *what, int value, int low,
@@ -95,6 +112,17 @@ gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch 
                           "groups is %d with depth %d; only depths 50 and 101 can be grouped",
                           a.groups, a.depth);
     if (a.groups == 1) a.base_width = 0;
+    GFLI_TRY(gfli_check_range(context, "deform", a.deform, 0, 2));
+    GFLI_TRY(gfli_check_range(context, "deform_stages", a.deform_stages, 0, 15));
+    GFLI_TRY(gfli_check_range(context, "caffe_style", a.caffe_style, 0, 1));
+    if (a.deform > 0) gfli_default(&a.deform_stages, GFL_C3 | GFL_C4 | GFL_C5);
+    if (a.deform == 0) a.deform_stages = 0;
+    if ((a.deform > 0 || a.caffe_style) && !depth->bottleneck)
+        return gfli_error(context, GFL_E_ARG,
+                          "depth %d has no bottlenecks; only those of depths 50 and 101 can be "
+                          "deformable or of caffe style",
+                          a.depth);
+    if (a.dialect == GFL_DIALECT_DEFAULT) a.dialect = GFL_DIALECT_MMDET;
     if (a.dialect != GFL_DIALECT_MMDET)
         return gfli_error(context, GFL_E_ARG, "dialect is %d; it must be GFL_DIALECT_MMDET",
                           (int)a.dialect);

@@ -369,7 +369,8 @@ static gfl_status gfli_read_channel_order(gfli_weight_load *l, const char *key, 
 }
 
 /* Mean, std, channel order and scale, where the file has them. */
-static gfl_status gfli_read_preprocess(gfli_weight_load *l, const char *order_key, gfl_preprocess *p) {
+static gfl_status gfli_read_preprocess(gfli_weight_load *l, const char *order_key,
+                                       gfl_preprocess *p) {
     double mean[3], deviation[3], scale[2];
     memset(p, 0, sizeof *p);
     GFLI_TRY(gfli_read_channel_order(l, order_key, &p->bgr));
@@ -404,28 +405,37 @@ static gfl_status gfli_read_preprocess(gfli_weight_load *l, const char *order_ke
 }
 
 /* The dialect decides the geometry of boxes, so it is never guessed. */
-static gfl_status gfli_read_dialect(gfli_weight_load *l, bool assume_mmdet) {
+static gfl_status gfli_read_dialect(gfli_weight_load *l, gfl_dialect wanted, gfl_dialect *out) {
+    static const char *const names[] = {"", "mmdet", "gfocal"};
     const gfli_blob *blob = &l->blob;
-    const char *dialect = gfli_blob_meta(blob, "dialect");
-    bool gfocal = gfli_blob_find(blob, "bbox_head.distribution_project.project") != NULL;
-    if (dialect && strcmp(dialect, "mmdet") == 0 && gfocal)
-        return gfli_error(l->context, GFL_E_MISMATCH,
-                          "%s: metadata says dialect mmdet, but bbox_head.distribution_project is "
-                          "of dialect gfocal",
-                          blob->path);
-    if (dialect && strcmp(dialect, "mmdet") == 0) return GFL_OK;
-    if (gfocal || (dialect && strcmp(dialect, "gfocal") == 0))
-        return gfli_error(l->context, GFL_E_UNSUPPORTED,
-                          "%s: weights of dialect gfocal, which this version cannot run",
-                          blob->path);
-    if (dialect)
+    const char *said = gfli_blob_meta(blob, "dialect");
+    gfl_dialect by_meta = GFL_DIALECT_DEFAULT, by_tensor = GFL_DIALECT_DEFAULT;
+    for (int i = 1; said && i <= 2; i++)
+        if (strcmp(said, names[i]) == 0) by_meta = (gfl_dialect)i;
+    if (said && by_meta == GFL_DIALECT_DEFAULT)
         return gfli_error(l->context, GFL_E_FORMAT,
-                          "%s: metadata dialect is \"%.100s\"; it should be mmdet", blob->path,
-                          dialect);
-    if (assume_mmdet || gfli_blob_find(blob, "bbox_head.integral.project")) return GFL_OK;
+                          "%s: metadata dialect is \"%.100s\"; it should be mmdet or gfocal",
+                          blob->path, said);
+    if (gfli_blob_find(blob, "bbox_head.integral.project")) by_tensor = GFL_DIALECT_MMDET;
+    if (gfli_blob_find(blob, "bbox_head.distribution_project.project"))
+        by_tensor = GFL_DIALECT_GFOCAL;
+    if (by_meta && by_tensor && by_meta != by_tensor)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: metadata says dialect %s, but bbox_head.%s.project is of dialect %s",
+                          blob->path, said,
+                          by_tensor == GFL_DIALECT_MMDET ? "integral" : "distribution_project",
+                          names[by_tensor]);
+    *out = by_meta ? by_meta : by_tensor;
+    if (*out && wanted && *out != wanted)
+        return gfli_error(l->context, GFL_E_MISMATCH,
+                          "%s: weights of dialect %s, where %s is demanded; boxes would be wrong",
+                          blob->path, names[*out], names[wanted]);
+    if (!*out) *out = wanted;
+    if (*out) return GFL_OK;
     return gfli_error(l->context, GFL_E_MISMATCH,
-                      "%s: nothing in the file says which dialect its weights are of; if they come "
-                      "from mmdetection 2.18 or later, set assume_dialect_mmdet",
+                      "%s: nothing in the file says which dialect its weights are of; name it: "
+                      "mmdet where they come from mmdetection 2.18 or later, gfocal where from "
+                      "implus/GFocal",
                       blob->path);
 }
 
@@ -538,12 +548,13 @@ static gfl_status gfli_check_labels(gfli_weight_load *l, const gfl_arch *arch) {
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_load_model(gfli_weight_load *l, const gfl_model_opts *opts, gfl_model **out) {
+static gfl_status gfli_load_model(gfli_weight_load *l, const gfl_model_opts *opts,
+                                  gfl_model **out) {
     gfl_arch arch;
     gfl_preprocess preprocess;
     GFLI_TRY(gfli_deduce_arch(l, &arch));
     GFLI_TRY(gfli_check_labels(l, &arch));
-    GFLI_TRY(gfli_read_dialect(l, opts && opts->assume_dialect_mmdet));
+    GFLI_TRY(gfli_read_dialect(l, opts ? opts->dialect : GFL_DIALECT_DEFAULT, &arch.dialect));
     GFLI_TRY(gfli_read_preprocess(l, "channel_order", &preprocess));
     GFLI_TRY(gfli_read_classes(l, arch.n_classes));
     GFLI_TRY(
@@ -626,7 +637,8 @@ static gfl_status gfli_check_backbone(gfli_weight_load *l, const gfl_model *mode
 }
 
 /* Read every tensor that fits; into the model only when commit. */
-static gfl_status gfli_read_backbone(gfli_weight_load *l, gfl_model *model, bool commit, int *n_read) {
+static gfl_status gfli_read_backbone(gfli_weight_load *l, gfl_model *model, bool commit,
+                                     int *n_read) {
     *n_read = 0;
     for (int i = 0; i < model->n_params; i++) {
         gfli_param *p = &model->params[i];

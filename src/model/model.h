@@ -43,11 +43,12 @@ const gfli_depth *gfli_arch_depth(int depth); /* NULL: no such depth */
 /* Channels of stage 1..4: at its output, and inside its blocks. */
 int gfli_stage_out(const gfl_arch *arch, int stage);
 int gfli_stage_width(const gfl_arch *arch, int stage);
+bool gfli_is_deformable(const gfl_arch *arch, int stage);
 /* Replace zeros by defaults and check every field. */
 gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch *out);
 gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *in,
                                    gfl_preprocess *out);
-/* "R50", "X101-32x4d": what papers call it. */
+/* "R50", "X101-32x4d-DCNv2": what papers call it. */
 void gfli_arch_name(const gfl_arch *arch, char out[32]);
 
 /* The tables of parameters and layers of model->arch, without data, in a state dict's order. */

@@ -51,27 +51,34 @@ static gfli_layer *gfli_add_layer(gfli_describer *d, const char *name, gfli_init
     layer->shape.pad = kernel / 2;
     layer->shape.groups = groups;
     layer->weight = weight;
-    layer->bias = -1;
+    layer->offset = layer->bias = -1;
     layer->bn_gamma = layer->bn_beta = layer->bn_mean = layer->bn_var = -1;
     layer->gn_gamma = layer->gn_beta = -1;
     layer->stage = d->stage;
     return layer;
 }
 
-/* A convolution of the backbone with its batch norm; zero_gamma: the last of a residual branch. */
+/* The batch norm of a layer; zero_gamma: the last of a residual branch. */
+static void gfli_add_bn(gfli_describer *d, int layer, const char *bn, bool zero_gamma) {
+    if (d->status != GFL_OK) return;
+    gfli_layer *l = &d->model->layers[layer];
+    int c = l->shape.out_c;
+    gfli_init gamma = zero_gamma ? GFLI_INIT_ZERO : GFLI_INIT_ONE;
+    l->bn_gamma = gfli_add_param(d, bn, ".weight", gamma, c, 0, 0, 0);
+    l->bn_beta = gfli_add_param(d, bn, ".bias", GFLI_INIT_ZERO, c, 0, 0, 0);
+    l->bn_mean = gfli_add_param(d, bn, ".running_mean", GFLI_INIT_ZERO, c, 0, 0, 0);
+    l->bn_var = gfli_add_param(d, bn, ".running_var", GFLI_INIT_ONE, c, 0, 0, 0);
+    if (d->status != GFL_OK) return;
+    d->model->params[l->bn_mean].is_buffer = true;
+    d->model->params[l->bn_var].is_buffer = true;
+}
+
+/* A convolution of the backbone with its batch norm. */
 static void gfli_add_conv_bn(gfli_describer *d, const char *conv, const char *bn, bool zero_gamma,
                              int in_c, int out_c, int kernel, int stride, int groups) {
-    gfli_layer *layer =
-        gfli_add_layer(d, conv, GFLI_INIT_KAIMING, in_c, out_c, kernel, stride, groups);
-    if (!layer) return;
-    gfli_init gamma = zero_gamma ? GFLI_INIT_ZERO : GFLI_INIT_ONE;
-    layer->bn_gamma = gfli_add_param(d, bn, ".weight", gamma, out_c, 0, 0, 0);
-    layer->bn_beta = gfli_add_param(d, bn, ".bias", GFLI_INIT_ZERO, out_c, 0, 0, 0);
-    layer->bn_mean = gfli_add_param(d, bn, ".running_mean", GFLI_INIT_ZERO, out_c, 0, 0, 0);
-    layer->bn_var = gfli_add_param(d, bn, ".running_var", GFLI_INIT_ONE, out_c, 0, 0, 0);
-    if (d->status != GFL_OK) return;
-    d->model->params[layer->bn_mean].is_buffer = true;
-    d->model->params[layer->bn_var].is_buffer = true;
+    int layer = d->model->n_layers;
+    (void)gfli_add_layer(d, conv, GFLI_INIT_KAIMING, in_c, out_c, kernel, stride, groups);
+    gfli_add_bn(d, layer, bn, zero_gamma);
 }
 
 static void gfli_add_conv_bias(gfli_describer *d, const char *conv, gfli_init init,
@@ -80,11 +87,24 @@ static void gfli_add_conv_bias(gfli_describer *d, const char *conv, gfli_init in
     if (layer) layer->bias = gfli_add_param(d, conv, ".bias", bias_init, out_c, 0, 0, 0);
 }
 
+/* A deformable 3x3, the ordinary convolution that gives its offsets, and its batch norm. */
+static void gfli_add_deform_bn(gfli_describer *d, const char *conv, const char *bn, int width,
+                               int stride, int groups) {
+    char offset[96];
+    int layer = d->model->n_layers, values = d->model->arch.deform == 2 ? 3 : 2;
+    snprintf(offset, sizeof offset, "%s.conv_offset", conv);
+    (void)gfli_add_layer(d, conv, GFLI_INIT_DEFORM, width, width, 3, stride, groups);
+    gfli_add_conv_bias(d, offset, GFLI_INIT_ZERO, GFLI_INIT_ZERO, width, values * 9, 3, stride);
+    if (d->status == GFL_OK) d->model->layers[layer].offset = layer + 1;
+    gfli_add_bn(d, layer, bn, false);
+}
+
 static void gfli_describe_block(gfli_describer *d, int stage, int block, int in_c) {
     const gfl_arch *arch = &d->model->arch;
     bool bottleneck = gfli_arch_depth(arch->depth)->bottleneck;
     int out_c = gfli_stage_out(arch, stage), width = gfli_stage_width(arch, stage);
     int stride = stage > 1 && block == 0 ? 2 : 1;
+    int first = arch->caffe_style ? stride : 1, second = arch->caffe_style ? 1 : stride;
     char conv[64], bn[64];
     for (int i = 1; i <= (bottleneck ? 3 : 2); i++) {
         snprintf(conv, sizeof conv, "backbone.layer%d.%d.conv%d", stage, block, i);
@@ -92,11 +112,13 @@ static void gfli_describe_block(gfli_describer *d, int stage, int block, int in_
         if (!bottleneck)
             gfli_add_conv_bn(d, conv, bn, i == 2, i == 1 ? in_c : width, width, 3,
                              i == 1 ? stride : 1, 1);
+        else if (i == 2 && gfli_is_deformable(arch, stage))
+            gfli_add_deform_bn(d, conv, bn, width, second, arch->groups);
         else if (i == 2)
-            gfli_add_conv_bn(d, conv, bn, false, width, width, 3, stride, arch->groups);
+            gfli_add_conv_bn(d, conv, bn, false, width, width, 3, second, arch->groups);
         else
             gfli_add_conv_bn(d, conv, bn, i == 3, i == 1 ? in_c : width, i == 1 ? width : out_c, 1,
-                             1, 1);
+                             i == 1 ? first : 1, 1);
     }
     if (block == 0 && (stride != 1 || in_c != out_c)) {
         snprintf(conv, sizeof conv, "backbone.layer%d.%d.downsample.0", stage, block);
@@ -182,10 +204,11 @@ void gfli_param_init(gfli_param *param, uint64_t seed, int index) {
     if (param->init == GFLI_INIT_KAIMING) spread = sqrt(2 / fan_out);
     if (param->init == GFLI_INIT_XAVIER) spread = sqrt(6 / (fan_in + fan_out));
     if (param->init == GFLI_INIT_NORMAL) spread = 0.01;
+    if (param->init == GFLI_INIT_DEFORM) spread = 1 / sqrt((double)param->shape[0] * area);
     for (size_t i = 0; i < param->count; i++) {
         if (spread == 0)
             param->data[i] = (float)constant;
-        else if (param->init == GFLI_INIT_XAVIER)
+        else if (param->init == GFLI_INIT_XAVIER || param->init == GFLI_INIT_DEFORM)
             param->data[i] = (float)(spread * (2 * gfli_rng_uniform(&rng) - 1));
         else
             param->data[i] = (float)(spread * gfli_rng_normal(&rng));

@@ -284,6 +284,8 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
                           "input of %d x %d x %d: the batch must be positive and the sides "
                           "multiples of 32 up to %d",
                           batch, height, width, limit);
+    if (model->arch.deform > 0)
+        return gfli_error(context, GFL_E_UNSUPPORTED, "deformable stages cannot be run yet");
     gfli_planner p;
     memset(&p, 0, sizeof p);
     p.context = context;

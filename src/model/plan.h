@@ -19,6 +19,7 @@ typedef enum gfli_init {
     GFLI_INIT_ONE,
     GFLI_INIT_KAIMING, /* normal, fan out, gain of ReLU */
     GFLI_INIT_XAVIER,  /* uniform */
+    GFLI_INIT_DEFORM,  /* uniform, +-1 / sqrt(in_channels * 9) whatever the groups */
     GFLI_INIT_NORMAL,  /* standard deviation 0.01 */
     GFLI_INIT_PRIOR    /* the class logit of probability 0.01 */
 } gfli_init;
@@ -39,6 +40,7 @@ typedef struct gfli_param {
 /* One convolution with what is folded into it; indices into the model's parameters, -1: none. */
 typedef struct gfli_layer {
     gfli_conv_shape shape;
+    int offset; /* the layer that gives the offsets of this deformable convolution, -1: none */
     int weight, bias; /* bias: only convolutions without batch norm */
     int bn_gamma, bn_beta, bn_mean, bn_var;
     int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */

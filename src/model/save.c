@@ -54,7 +54,8 @@ static gfl_status gfli_put_metadata(const gfl_model *model, gfli_blob_writer *w)
     GFLI_TRY(gfli_blob_put_meta(w, "gfl_format", "1"));
     GFLI_TRY(gfli_blob_put_meta(w, "gfl_version", GFL_VERSION_TEXT));
     GFLI_TRY(gfli_blob_put_meta(w, "architecture", text));
-    GFLI_TRY(gfli_blob_put_meta(w, "dialect", "mmdet"));
+    GFLI_TRY(gfli_blob_put_meta(w, "dialect",
+                                model->arch.dialect == GFL_DIALECT_GFOCAL ? "gfocal" : "mmdet"));
     GFLI_TRY(gfli_put_classes(model, w, "classes", true));
     GFLI_TRY(gfli_put_classes(model, w, "class_ids", false));
     GFLI_TRY(gfli_put_floats(w, "mean", p->mean));
