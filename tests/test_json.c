@@ -498,10 +498,20 @@ static void formatted_numbers_are_short_and_exact(void) {
         for (int k = 0; k < 4; k++) b = b << 16 | (uint64_t)(gfli_rng_uniform(&rng) * 65536);
         memcpy(&v, &b, sizeof v);
         if (i % 2) v = (double)(float)(1000 * gfli_rng_uniform(&rng));
+        if (i % 8 == 1) v = -v / 4096;
         if (!isfinite(v)) continue;
         gfli_json_format(v, text);
         CHECK(same_bits(number_of(context, text), v));
+        if (fabs(v) > FLT_MAX) continue;
+        gfli_json_format_float((float)v, text);
+        CHECK((float)number_of(context, text) == (float)v);
     }
+    gfli_json_format_float(0.1f, text);
+    CHECK(!strcmp(text, "0.1"));
+    gfli_json_format_float(-0.05f, text);
+    CHECK(!strcmp(text, "-0.05"));
+    gfli_json_format_float(16777216, text);
+    CHECK(!strcmp(text, "16777216"));
     gfl_context_destroy(context);
 }
 

@@ -820,13 +820,35 @@ static void gfli_format_digits(double value, int digits, char out[32]) {
     out[n] = 0;
 }
 
+/* As an integer over the smallest power of ten that gives the value back: both are exact below
+ * 2^53, so their quotient is what a reader makes of the text. */
+static bool gfli_format_fixed(double value, bool is_float, char out[32]) {
+    const double size = fabs(value);
+    double scale = 1, n = 0;
+    int decimals = 0;
+    if (!(size < 1e15) || (size < 1e-4 && size != 0)) return false;
+    for (;; decimals++, scale *= 10) {
+        n = floor(size * scale + 0.5);
+        if (n >= 9007199254740992.0 || decimals > 22) return false;
+        const double back = n / scale;
+        if (is_float ? (float)back == (float)size : back == size) break;
+    }
+    char digits[24];
+    int n_digits = 0, at = 0;
+    for (uint64_t rest = (uint64_t)n; rest > 0 || n_digits <= decimals; rest /= 10)
+        digits[n_digits++] = (char)('0' + rest % 10);
+    if (signbit(value)) out[at++] = '-';
+    while (n_digits > 0) {
+        if (n_digits == decimals) out[at++] = '.';
+        out[at++] = digits[--n_digits];
+    }
+    out[at] = 0;
+    return true;
+}
+
 /* Fifteen digits always survive a double, and printf drops their final zeros; seventeen always
  * name one. */
-void gfli_json_format(double value, char out[32]) {
-    if (!(fabs(value) <= DBL_MAX)) { /* JSON has neither NaN nor infinity */
-        snprintf(out, 32, "null");
-        return;
-    }
+static void gfli_format_scientific(double value, char out[32]) {
     for (int digits = 15; digits <= 18; digits++) {
         gfli_number_span span;
         gfli_decimal decimal;
@@ -836,4 +858,15 @@ void gfli_json_format(double value, char out[32]) {
         gfli_decimal_read(&decimal, &span, *text == '-');
         if (gfli_decimal_value(&decimal) == value) return;
     }
+}
+
+void gfli_json_format(double value, char out[32]) {
+    if (!(fabs(value) <= DBL_MAX)) /* JSON has neither NaN nor infinity */
+        snprintf(out, 32, "null");
+    else if (!gfli_format_fixed(value, false, out))
+        gfli_format_scientific(value, out);
+}
+
+void gfli_json_format_float(float value, char out[32]) {
+    if (!gfli_format_fixed((double)value, true, out)) gfli_json_format((double)value, out);
 }

@@ -35,5 +35,7 @@ long gfli_json_line(const gfli_json *j);
 
 /* Text for writing: quotes and escapes s into out; returns the length needed without the 0. */
 size_t gfli_json_quote(const char *s, char *out, size_t capacity);
-/* Shortest text that reads back as the same double (locale-proof). */
+/* Text that reads back as the same double, or as a double that rounds to the same float; short, and
+ * the same in any locale. */
 void gfli_json_format(double value, char out[32]);
+void gfli_json_format_float(float value, char out[32]);
