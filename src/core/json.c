@@ -820,23 +820,48 @@ static void gfli_format_digits(double value, int digits, char out[32]) {
     out[n] = 0;
 }
 
-/* As an integer over the smallest power of ten that gives the value back: both are exact below
- * 2^53, so their quotient is what a reader makes of the text. */
+/* round(m * 5^d / 2^shift): m below 2^53, 5^d below 2^52, the result below 2^64. */
+static uint64_t gfli_scale_mantissa(uint64_t m, int d, int shift) {
+    uint64_t five = 1;
+    for (int i = 0; i < d; i++) five *= 5;
+    const uint64_t mask = 0xFFFFFFFFu, m0 = m & mask, m1 = m >> 32;
+    const uint64_t f0 = five & mask, f1 = five >> 32;
+    const uint64_t cross = m1 * f0 + (m0 * f0 >> 32) + (m0 * f1 & mask);
+    const uint64_t low = (cross << 32) | (m0 * f0 & mask);
+    const uint64_t high = m1 * f1 + (m0 * f1 >> 32) + (cross >> 32);
+    if (shift >= 64) return (high + (1ull << (shift - 64) >> 1)) >> (shift - 64);
+    const uint64_t sum = low + (1ull << (shift - 1));
+    return (high + (sum < low)) << (64 - shift) | sum >> shift;
+}
+
+/* The value times 10^d as an integer: with the smallest d that gives the value back, where such an
+ * integer is below 2^53 (both are exact then, so their quotient is what a reader makes of the
+ * text); or with the d of seventeen digits, which name any double. */
+static bool gfli_find_decimals(double size, bool is_float, uint64_t *n, int *d) {
+    double scale = 1;
+    for (*d = 0; *d <= 22; ++*d, scale *= 10) {
+        const double rounded = floor(size * scale + 0.5), back = rounded / scale;
+        if (rounded >= 9007199254740992.0) break;
+        *n = (uint64_t)rounded;
+        if (is_float ? (float)back == (float)size : back == size) return true;
+    }
+    int e;
+    const uint64_t m = (uint64_t)ldexp(frexp(size, &e), 53);
+    if (*d < 22 && size * scale < 1e16) ++*d;
+    const int shift = 53 - e - *d;
+    if (*d > 21 || shift < 1 || shift > 127) return false;
+    *n = gfli_scale_mantissa(m, *d, shift);
+    return true;
+}
+
 static bool gfli_format_fixed(double value, bool is_float, char out[32]) {
     const double size = fabs(value);
-    double scale = 1, n = 0;
-    int decimals = 0;
-    if (!(size < 1e15) || (size < 1e-4 && size != 0)) return false;
-    for (;; decimals++, scale *= 10) {
-        n = floor(size * scale + 0.5);
-        if (n >= 9007199254740992.0 || decimals > 22) return false;
-        const double back = n / scale;
-        if (is_float ? (float)back == (float)size : back == size) break;
-    }
+    uint64_t n = 0;
+    int decimals = 0, n_digits = 0, at = 0;
     char digits[24];
-    int n_digits = 0, at = 0;
-    for (uint64_t rest = (uint64_t)n; rest > 0 || n_digits <= decimals; rest /= 10)
-        digits[n_digits++] = (char)('0' + rest % 10);
+    if (!(size < 1e15) || (size < 1e-4 && size != 0)) return false;
+    if (!gfli_find_decimals(size, is_float, &n, &decimals)) return false;
+    for (; n > 0 || n_digits <= decimals; n /= 10) digits[n_digits++] = (char)('0' + n % 10);
     if (signbit(value)) out[at++] = '-';
     while (n_digits > 0) {
         if (n_digits == decimals) out[at++] = '.';
