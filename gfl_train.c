@@ -4126,17 +4126,6 @@ static gfl_status gfli_eval_write_id(gfl_context *context, gfli_file *file, cons
     return status;
 }
 
-/* Nine digits are enough for a float; a score read from a file may have more. */
-static void gfli_eval_format_score(double score, char out[32]) {
-    if ((double)(float)score != score) {
-        gfli_json_format(score, out);
-        return;
-    }
-    snprintf(out, 32, "%.9g", score);
-    for (char *p = out; *p; p++)
-        if (!strchr("0123456789+-e", *p)) *p = '.'; /* the locale's decimal point */
-}
-
 static gfl_status gfli_eval_write_box(const gfl_evaluator *e, gfli_file *file,
                                       const gfli_eval_box *box) {
     char x[32], y[32], w[32], h[32], score[32];
@@ -4144,7 +4133,10 @@ static gfl_status gfli_eval_write_box(const gfl_evaluator *e, gfli_file *file,
     gfli_json_format(box->y, y);
     gfli_json_format(box->w, w);
     gfli_json_format(box->h, h);
-    gfli_eval_format_score(box->score, score);
+    if ((double)(float)box->score == box->score)
+        gfli_json_format_float((float)box->score, score);
+    else /* read from a file */
+        gfli_json_format(box->score, score);
     GFLI_TRY(
         gfli_eval_write_id(e->context, file, "{\"image_id\":", e->dataset->images[box->image].id));
     GFLI_TRY(gfli_eval_write_id(e->context, file,
