@@ -9,7 +9,6 @@ const gfli_train_ops gfli_cpu_train = {
     gfli_conv_grad_input_cpu,
     gfli_conv_grad_weight_cpu,
     gfli_relu_grad_cpu,
-    gfli_add_cpu,
     gfli_max_pool_grad_cpu,
     gfli_upsample_grad_cpu,
     gfli_group_norm_grad_scratch_cpu,

@@ -1,4 +1,4 @@
-/* pool_grad.c - gradients of max pooling, nearest upsampling and ReLU, and sums of maps */
+/* pool_grad.c - gradients of max pooling, nearest upsampling and ReLU */
 #pragma once
 
 enum {
@@ -12,7 +12,6 @@ typedef struct gfli_map_pair {
     const float *source;
     float *out;
     size_t n;
-    bool accumulate;
 } gfli_map_pair;
 
 static int gfli_map_chunks(size_t n) {
@@ -35,27 +34,8 @@ static void gfli_relu_grad_chunk(void *arg, int task, int slot) {
 }
 
 static void gfli_relu_grad_cpu(gfl_context *context, const gfli_map *y, const gfli_map *dy) {
-    gfli_map_pair t = {y->data, dy->data, gfli_map_floats(y), false};
+    gfli_map_pair t = {y->data, dy->data, gfli_map_floats(y)};
     gfli_parallel_for(context, gfli_map_chunks(t.n), gfli_relu_grad_chunk, &t);
-}
-
-static void gfli_add_chunk(void *arg, int task, int slot) {
-    const gfli_map_pair *t = (const gfli_map_pair *)arg;
-    const size_t first = (size_t)task * GFLI_MAP_CHUNK;
-    const size_t n = gfli_map_chunk(t->n - first);
-    const float *GFLI_RESTRICT s = t->source + first;
-    float *GFLI_RESTRICT d = t->out + first;
-    (void)slot;
-    if (!t->accumulate)
-        memcpy(d, s, n * sizeof *d);
-    else
-        for (size_t i = 0; i < n; i++) d[i] += s[i];
-}
-
-static void gfli_add_cpu(gfl_context *context, const gfli_map *s, bool accumulate,
-                         const gfli_map *d) {
-    gfli_map_pair t = {s->data, d->data, gfli_map_floats(s), accumulate};
-    gfli_parallel_for(context, gfli_map_chunks(t.n), gfli_add_chunk, &t);
 }
 
 /* ---- max pooling ----------------------------------------------------------------------------- */

@@ -109,18 +109,14 @@ static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backwar
     }
     int residual = s->residual;
     if (residual < 0 || !a->wanted[gfli_root(a->plan, residual)]) return;
-    if (a->grad[gfli_root(a->plan, residual)] < 0) {
-        b->residual = GFLI_HANDOVER_TAKE;
-        gfli_take_grad(a, s->out, residual);
-    } else {
-        b->residual = GFLI_HANDOVER_ADD;
-        (void)gfli_need_grad(a, residual, moment);
-    }
+    gfli_take_grad(a, s->out, residual);
 }
 
 /* Play the pass, noting who is first to contribute to a gradient.  A group norm's or a scale's
- * input is read by nothing else, and its gradient takes the place of the output's; a pyramid is
- * read whole by later steps than its levels are, so a level's gradient is always added. */
+ * input is read by nothing else, and its gradient takes the place of the output's; so does a
+ * residual's, which is read before by its own block only (a stage's output, which the neck reads
+ * too, is never a residual: the next stage projects it).  A pyramid is read whole by later steps
+ * than its levels are, so a level's gradient is always added. */
 static void gfli_arrange(gfli_arranger *a) {
     const gfli_plan *plan = a->plan;
     (void)gfli_need_grad(a, plan->cls, plan->n_steps);
@@ -315,7 +311,6 @@ static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
                           gfli_gradient_of(pass, layer->weight), gfli_gradient_of(pass, bias),
                           pass->scratch);
     if (layer->bn_gamma >= 0) gfli_unfold(pass, layer);
-    if (b->residual == GFLI_HANDOVER_ADD) ops->add(pass->context, dy, true, &grads[s->residual]);
     if (!b->dx) return;
     ops->conv_grad_pack(pass->context, &layer->shape, pass->model->params[layer->weight].data,
                         layer->folded_scale, pass->packed);

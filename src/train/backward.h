@@ -14,18 +14,10 @@ gfl_status gfli_gradients_create(gfl_context *context, const gfl_model *model, i
                                  gfli_gradients *out);
 void gfli_gradients_destroy(gfl_context *context, gfli_gradients *gradients);
 
-/* What becomes of the gradient of a step's residual. */
-typedef enum gfli_handover {
-    GFLI_HANDOVER_NONE,
-    GFLI_HANDOVER_ADD, /* += the gradient of out */
-    GFLI_HANDOVER_TAKE /* the gradient of out is not needed any more: its memory becomes this one */
-} gfli_handover;
-
 typedef struct gfli_backward_step {
     bool runs; /* the step has parameters to train, or comes after such */
     bool dx;   /* the gradient of in is wanted */
     bool add;  /* ... and something else has contributed to it before */
-    gfli_handover residual;
 } gfli_backward_step;
 
 /* The steps of a training plan are run in reverse.  Maps and their gradients share one workspace:
