@@ -60,6 +60,13 @@ examples: $(BUILD)/libgfl.a ## the one-idea programs
 	for f in detect evaluate train distributions; do \
 	    $(CC) $(ALL_CFLAGS) -I. examples/$$f.c $(BUILD)/libgfl.a -o $(BUILD)/$$f $(LIBS) || exit 1; done
 
+FUZZ := clang -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+        -Isrc -D_POSIX_C_SOURCE=200809L
+fuzz: | $(BUILD) ## libFuzzer targets, build/$(config)/fuzz_*, from src/ with clang
+	$(FUZZ) -DGFL_IMPLEMENTATION -x c -c src/gfl.h -o $(BUILD)/fuzzed.o
+	for f in tests/fuzz_[!m]*.c; do \
+	    $(FUZZ) $$f src/gfl_train.c $(BUILD)/fuzzed.o -o $(BUILD)/$$(basename $$f .c) $(LIBS) || exit 1; done
+
 amalgamate: | $(BUILD) ## write gfl.h and gfl_train.c from src/
 	$(CC) -std=c11 -O1 $(WARN) scripts/amalgamate.c -o $(BUILD)/amalgamate
 	for f in gfl.h gfl_train.c; do \
@@ -74,4 +81,4 @@ install: $(BUILD)/libgfl.a $(BUILD)/libgfl.so.$(MAJOR) $(BUILD)/gfl ## DESTDIR= 
 clean: ## remove build/ and demo/
 	rm -rf build demo
 
-.PHONY: all help demo test bench examples amalgamate format install clean
+.PHONY: all help demo test bench examples fuzz amalgamate format install clean
