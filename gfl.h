@@ -1435,8 +1435,6 @@ typedef struct gfli_train_ops {
                              const gfli_map *dy, float *dweight, float *dbias, void *scratch);
     /* dy = y > 0 ? dy : 0, in place. */
     void (*relu_grad)(gfl_context *context, const gfli_map *y, const gfli_map *dy);
-    /* d (+)= s */
-    void (*add)(gfl_context *context, const gfli_map *s, bool accumulate, const gfli_map *d);
     /* dx (=/+=): the first maximum in row-major window order gets the gradient. */
     void (*max_pool_grad)(gfl_context *context, const gfli_map *x, const gfli_map *dy,
                           bool accumulate, const gfli_map *dx);

@@ -259,18 +259,10 @@ gfl_status gfli_gradients_create(gfl_context *context, const gfl_model *model, i
                                  gfli_gradients *out);
 void gfli_gradients_destroy(gfl_context *context, gfli_gradients *gradients);
 
-/* What becomes of the gradient of a step's residual. */
-typedef enum gfli_handover {
-    GFLI_HANDOVER_NONE,
-    GFLI_HANDOVER_ADD, /* += the gradient of out */
-    GFLI_HANDOVER_TAKE /* the gradient of out is not needed any more: its memory becomes this one */
-} gfli_handover;
-
 typedef struct gfli_backward_step {
     bool runs; /* the step has parameters to train, or comes after such */
     bool dx;   /* the gradient of in is wanted */
     bool add;  /* ... and something else has contributed to it before */
-    gfli_handover residual;
 } gfli_backward_step;
 
 /* The steps of a training plan are run in reverse.  Maps and their gradients share one workspace:
@@ -1176,7 +1168,7 @@ static void gfli_level_scale_grad_cpu(gfl_context *context, const gfli_map *x, c
 }
 
 /* ===============================================================================================
- * src/cpu/pool_grad.c - gradients of max pooling, nearest upsampling and ReLU, and sums of maps
+ * src/cpu/pool_grad.c - gradients of max pooling, nearest upsampling and ReLU
  * ============================================================================================ */
 
 enum {
@@ -1190,7 +1182,6 @@ typedef struct gfli_map_pair {
     const float *source;
     float *out;
     size_t n;
-    bool accumulate;
 } gfli_map_pair;
 
 static int gfli_map_chunks(size_t n) {
@@ -1213,27 +1204,8 @@ static void gfli_relu_grad_chunk(void *arg, int task, int slot) {
 }
 
 static void gfli_relu_grad_cpu(gfl_context *context, const gfli_map *y, const gfli_map *dy) {
-    gfli_map_pair t = {y->data, dy->data, gfli_map_floats(y), false};
+    gfli_map_pair t = {y->data, dy->data, gfli_map_floats(y)};
     gfli_parallel_for(context, gfli_map_chunks(t.n), gfli_relu_grad_chunk, &t);
-}
-
-static void gfli_add_chunk(void *arg, int task, int slot) {
-    const gfli_map_pair *t = (const gfli_map_pair *)arg;
-    const size_t first = (size_t)task * GFLI_MAP_CHUNK;
-    const size_t n = gfli_map_chunk(t->n - first);
-    const float *GFLI_RESTRICT s = t->source + first;
-    float *GFLI_RESTRICT d = t->out + first;
-    (void)slot;
-    if (!t->accumulate)
-        memcpy(d, s, n * sizeof *d);
-    else
-        for (size_t i = 0; i < n; i++) d[i] += s[i];
-}
-
-static void gfli_add_cpu(gfl_context *context, const gfli_map *s, bool accumulate,
-                         const gfli_map *d) {
-    gfli_map_pair t = {s->data, d->data, gfli_map_floats(s), accumulate};
-    gfli_parallel_for(context, gfli_map_chunks(t.n), gfli_add_chunk, &t);
 }
 
 /* ---- max pooling ----------------------------------------------------------------------------- */
@@ -1981,7 +1953,6 @@ const gfli_train_ops gfli_cpu_train = {
     gfli_conv_grad_input_cpu,
     gfli_conv_grad_weight_cpu,
     gfli_relu_grad_cpu,
-    gfli_add_cpu,
     gfli_max_pool_grad_cpu,
     gfli_upsample_grad_cpu,
     gfli_group_norm_grad_scratch_cpu,
@@ -4771,18 +4742,14 @@ static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backwar
     }
     int residual = s->residual;
     if (residual < 0 || !a->wanted[gfli_root(a->plan, residual)]) return;
-    if (a->grad[gfli_root(a->plan, residual)] < 0) {
-        b->residual = GFLI_HANDOVER_TAKE;
-        gfli_take_grad(a, s->out, residual);
-    } else {
-        b->residual = GFLI_HANDOVER_ADD;
-        (void)gfli_need_grad(a, residual, moment);
-    }
+    gfli_take_grad(a, s->out, residual);
 }
 
 /* Play the pass, noting who is first to contribute to a gradient.  A group norm's or a scale's
- * input is read by nothing else, and its gradient takes the place of the output's; a pyramid is
- * read whole by later steps than its levels are, so a level's gradient is always added. */
+ * input is read by nothing else, and its gradient takes the place of the output's; so does a
+ * residual's, which is read before by its own block only (a stage's output, which the neck reads
+ * too, is never a residual: the next stage projects it).  A pyramid is read whole by later steps
+ * than its levels are, so a level's gradient is always added. */
 static void gfli_arrange(gfli_arranger *a) {
     const gfli_plan *plan = a->plan;
     (void)gfli_need_grad(a, plan->cls, plan->n_steps);
@@ -4977,7 +4944,6 @@ static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
                           gfli_gradient_of(pass, layer->weight), gfli_gradient_of(pass, bias),
                           pass->scratch);
     if (layer->bn_gamma >= 0) gfli_unfold(pass, layer);
-    if (b->residual == GFLI_HANDOVER_ADD) ops->add(pass->context, dy, true, &grads[s->residual]);
     if (!b->dx) return;
     ops->conv_grad_pack(pass->context, &layer->shape, pass->model->params[layer->weight].data,
                         layer->folded_scale, pass->packed);
