@@ -25,13 +25,21 @@ typedef enum opt_kind {
     OPT_FLAG, /* bool: --x, --no-x; in files and the environment x = true or false */
     OPT_INT,  /* int */
     OPT_REAL, /* double */
-    OPT_TEXT  /* const char *, owned by the table */
+    OPT_TEXT, /* const char *, owned by the table */
+    OPT_LIST  /* opt_list: the option may be given several times */
 } opt_kind;
+
+enum { OPT_LIST_MAX = 256 };
+
+typedef struct opt_list {
+    const char *items[OPT_LIST_MAX];
+    int n;
+} opt_list;
 
 typedef struct opt {
     opt_kind kind;
     const char *name;     /* "weight-decay": --weight-decay, GFL_WEIGHT_DECAY, weight-decay = */
-    void *value;          /* bool, int, double or const char *: holds the default before parsing */
+    void *value;          /* of the kind's type: holds the default before parsing */
     const char *argument; /* what the help calls the value, e.g. "FILE" */
     const char *help;
     int source;           /* set by parsing: 0 default, 1 file, 2 environment, 3 command line */
@@ -108,6 +116,31 @@ void print_class_table(FILE *f, const gfl_evaluator *evaluator, const gfl_datase
 void print_json_result(FILE *f, const gfl_evaluator *evaluator, const gfl_eval_result *result,
                        const gfl_dataset *dataset);
 
+/* ---- weight files (cmd_model.c) -------------------------------------------------------------- */
+
+/* What a model is; of a backbone alone; of an input. */
+void print_model(FILE *f, const gfl_model_info *info);
+void print_backbone(FILE *f, const gfl_arch *arch);
+void print_input(FILE *f, const gfl_preprocess *p);
+/* The same as members of a JSON object, without its braces. */
+void print_model_json(FILE *f, const gfl_model_info *info);
+void print_backbone_json(FILE *f, const gfl_arch *arch);
+void print_input_json(FILE *f, const gfl_preprocess *p);
+
+/* What became of the tensors at the last load: counts by gfl_fate; a line each, or a JSON member,
+ * of those whose fate's bit is in `wanted`. */
+void count_fates(const gfl_model *model, int counts[3]);
+void print_tensors(FILE *f, const gfl_model *model, unsigned wanted);
+void print_tensors_json(FILE *f, const gfl_model *model, unsigned wanted);
+
+/* Class names from "a,b,c" or from a file; names and items are malloc'ed. */
+typedef struct class_list {
+    gfl_class *items;
+    int n;
+} class_list;
+int read_classes(gfl_context *context, const char *text, class_list *list); /* an exit code */
+void free_classes(class_list *list);
+
 /* ---- pictures (cmd_draw.c) ------------------------------------------------------------------- */
 
 /* Boxes with labels in class colours (line width by image size, built-in 5x7 font). */
@@ -125,6 +158,7 @@ int cmd_eval(int argc, char **argv);
 int cmd_detect(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_info(int argc, char **argv);
+int cmd_convert(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 
 #endif

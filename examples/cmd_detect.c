@@ -273,7 +273,7 @@ static int run(detect_job *job) {
     gfl_detector *detector = NULL;
     job->context = open_context(job->threads);
     if (!job->context) return CMD_FAILED;
-    gfl_status status = gfl_model_load(job->context, job->weights, NULL, &model);
+    gfl_status status = gfl_model_import(job->context, job->weights, NULL, &model);
     if (status == GFL_OK) {
         gfl_model_get_info(model, &job->info);
         status = gfl_detector_create(job->context, model, job->distributions, &detector);
@@ -294,7 +294,7 @@ int cmd_detect(int argc, char **argv) {
     job.nms = 0.6;
     job.max = 100;
     opt options[] = {
-        {OPT_TEXT, "weights", &job.weights, "FILE", "the model, safetensors", 0},
+        {OPT_TEXT, "weights", &job.weights, "FILE", "the model, safetensors or .pth", 0},
         {OPT_TEXT, "out", &job.out, "DIR", "draw the detections into pictures here", 0},
         {OPT_TEXT, "results", &job.results, "FILE", "write COCO results; image_id is the file", 0},
         {OPT_REAL, "score", &job.score, "X", "lowest score", 0},

@@ -35,7 +35,7 @@ static int run_model(gfl_context *context, const eval_job *job, const gfl_datase
     opts.nms_iou = (float)job->nms;
     if (job->scale && (!opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused) || unused))
         return usage_error("--scale wants LONGxSHORT, not \"%s\"", job->scale);
-    gfl_status status = gfl_model_load(context, job->weights, NULL, &model);
+    gfl_status status = gfl_model_import(context, job->weights, NULL, &model);
     if (status != GFL_OK) return report(context, status, "loading weights");
     catch_signals();
     evaluate_images(context, model, dataset, &opts, evaluator, &code);
@@ -101,7 +101,7 @@ int cmd_eval(int argc, char **argv) {
     opt options[] = {
         {OPT_TEXT, "data", &job.data, "FILE", "COCO annotations", 0},
         {OPT_TEXT, "images", &job.images, "DIR", "their images; default: the annotations' folder", 0},
-        {OPT_TEXT, "weights", &job.weights, "FILE", "the model, safetensors", 0},
+        {OPT_TEXT, "weights", &job.weights, "FILE", "the model, safetensors or .pth", 0},
         {OPT_TEXT, "detections", &job.detections, "FILE", "COCO results instead of a model", 0},
         {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side; default: as trained", 0},
         {OPT_TEXT, "results", &job.results, "FILE", "write COCO results, e.g. OUT.bbox.json", 0},

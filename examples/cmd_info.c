@@ -49,56 +49,17 @@ static int list_presets(gfl_context *context, bool json) {
     return CMD_OK;
 }
 
-static void print_info(const gfl_model_info *info, const gfl_model_cost *cost, int w, int h) {
-    const gfl_arch *a = &info->arch;
-    printf("architecture   ResNet-%d", a->depth);
-    if (a->groups > 1) printf(", %d groups of %d channels (ResNeXt)", a->groups, a->base_width);
-    printf(", base %d, FPN %d, head %d channels, %d convolutions a tower\n", a->base_channels,
-           a->fpn_channels, a->head_channels, a->stacked_convs);
-    printf("dialect        mmdet, distributions of %d bins\n", a->reg_max + 1);
-    printf("parameters     %lld, of which %lld train with stem and first stage frozen\n",
-           (long long)info->n_parameters, (long long)info->n_trainable);
-    printf("input          %s, mean %g %g %g, std %g %g %g, fits %dx%d\n",
-           info->preprocess.bgr ? "BGR" : "RGB", (double)info->preprocess.mean[0],
-           (double)info->preprocess.mean[1], (double)info->preprocess.mean[2],
-           (double)info->preprocess.std[0], (double)info->preprocess.std[1],
-           (double)info->preprocess.std[2], info->preprocess.scale_long,
-           info->preprocess.scale_short);
+static void print_cost(const gfl_model_cost *cost, int w, int h) {
     printf("cost at %dx%d  %.2f GMAC, %d steps, %d locations; weights %.1f MB, workspace %.1f MB\n",
            w, h, (double)cost->macs * 1e-9, cost->n_steps, cost->points,
            (double)cost->weight_bytes * 1e-6, (double)cost->workspace_bytes * 1e-6);
-    printf("classes        %d:", a->n_classes);
-    for (int k = 0; k < a->n_classes; k++)
-        printf("%s %s (%lld)", k ? "," : "", info->classes[k].name, (long long)info->classes[k].id);
-    puts("");
 }
 
 static void print_info_json(const gfl_model_info *info, const gfl_model_cost *cost) {
-    const gfl_arch *a = &info->arch;
-    printf("{\"depth\": %d, \"groups\": %d, \"base_width\": %d, \"base_channels\": %d, "
-           "\"fpn_channels\": %d, \"head_channels\": %d, \"stacked_convs\": %d, \"reg_max\": %d, "
-           "\"dialect\": \"mmdet\", \"parameters\": %lld, \"trainable\": %lld, \"macs\": %lld, "
-           "\"weight_bytes\": %zu, \"workspace_bytes\": %zu, \"scale\": [%d, %d], \"classes\": [",
-           a->depth, a->groups, a->base_width, a->base_channels, a->fpn_channels, a->head_channels,
-           a->stacked_convs, a->reg_max, (long long)info->n_parameters,
-           (long long)info->n_trainable, (long long)cost->macs, cost->weight_bytes,
-           cost->workspace_bytes, info->preprocess.scale_long, info->preprocess.scale_short);
-    for (int k = 0; k < a->n_classes; k++) {
-        printf("%s{\"id\": %lld, \"name\": ", k ? ", " : "", (long long)info->classes[k].id);
-        write_json_text(stdout, info->classes[k].name);
-        putchar('}');
-    }
-    puts("]}");
-}
-
-static void print_tensors(const gfl_model *model) {
-    static const char *const fates[] = {"loaded", "initialised", "left over"};
-    gfl_tensor_report t;
-    for (int i = 0; gfl_model_report(model, i, &t); i++) {
-        printf("%-12s %s [", fates[t.fate], t.name);
-        for (int k = 0; k < t.rank; k++) printf("%s%lld", k ? ", " : "", (long long)t.shape[k]);
-        printf("] %s\n", t.why);
-    }
+    printf("{\"macs\": %lld, \"weight_bytes\": %zu, \"workspace_bytes\": %zu, ",
+           (long long)cost->macs, cost->weight_bytes, cost->workspace_bytes);
+    print_model_json(stdout, info);
+    puts("}");
 }
 
 typedef struct model_choice {
@@ -110,7 +71,7 @@ typedef struct model_choice {
 static int open_model(gfl_context *context, model_choice *c, gfl_model **model) {
     gfl_model_info info;
     int unused = 0;
-    gfl_status status = c->weights ? gfl_model_load(context, c->weights, NULL, model)
+    gfl_status status = c->weights ? gfl_model_import(context, c->weights, NULL, model)
                                    : make_preset(context, c->name, model);
     if (status == GFL_E_ARG && !c->weights)
         return usage_error("--model %s: there is no such model; gfl info --list names them",
@@ -159,8 +120,9 @@ int cmd_info(int argc, char **argv) {
         if (code == CMD_OK) {
             gfl_model_get_info(model, &info);
             if (json) print_info_json(&info, &cost);
-            else print_info(&info, &cost, c.scale_long, c.scale_short);
-            if (tensors) print_tensors(model);
+            else print_model(stdout, &info);
+            if (!json) print_cost(&cost, c.scale_long, c.scale_short);
+            if (tensors) print_tensors(stdout, model, ~0u);
         }
     }
     gfl_model_destroy(model);
@@ -237,7 +199,7 @@ int cmd_bench(int argc, char **argv) {
     gfl_model *model = NULL;
     memset(&c, 0, sizeof c);
     opt options[] = {
-        {OPT_TEXT, "weights", &c.weights, "FILE", "the model, safetensors", 0},
+        {OPT_TEXT, "weights", &c.weights, "FILE", "the model, safetensors or .pth", 0},
         {OPT_TEXT, "model", &c.name, "NAME", "a preset instead", 0},
         {OPT_TEXT, "scale", &c.scale, "LxS", "size of the images; default: as trained", 0},
         {OPT_INT, "batch", &batch, "N", "images a call", 0},

@@ -85,6 +85,12 @@ static int set_option(opt *o, const char *text, int source, const char *where) {
         double v = strtod(text, &end);
         good = *text && !*end;
         if (good) *(double *)o->value = v;
+    } else if (o->kind == OPT_LIST) {
+        opt_list *list = (opt_list *)o->value;
+        if (source != o->source) list->n = 0; /* a later source replaces what an earlier one had */
+        if (list->n == OPT_LIST_MAX)
+            return usage_error("%s: %s is there more than %d times", where, o->name, OPT_LIST_MAX);
+        list->items[list->n++] = text;
     } else {
         *(const char **)o->value = text;
     }
@@ -249,6 +255,9 @@ bool opt_write(const opt *options, const char *path) {
         if (o->kind == OPT_REAL)
             good = fprintf(f, "%s = %.17g\n", o->name, *(double *)o->value) > 0;
         if (text) good = fprintf(f, "%s = %s\n", o->name, text) > 0;
+        const opt_list *list = o->kind == OPT_LIST ? (const opt_list *)o->value : NULL;
+        for (int i = 0; good && list && i < list->n; i++)
+            good = fprintf(f, "%s = %s\n", o->name, list->items[i]) > 0;
     }
     if (f && fclose(f) != 0) good = false;
     if (good && rename(temporary, path) != 0) good = false;

@@ -12,6 +12,7 @@ static const struct {
     {"detect", "find objects in pictures, draw them, write results", cmd_detect},
     {"check", "is a data set sane?", cmd_check},
     {"info", "what a model or a weight file is", cmd_info},
+    {"convert", "anyone's checkpoint or backbone as a weight file", cmd_convert},
     {"bench", "time detection", cmd_bench},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

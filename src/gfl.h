@@ -119,6 +119,7 @@ extern "C" {
 #include "api/data.h"
 #include "api/eval.h"
 #include "api/train.h"
+#include "api/import.h"
 
 #ifdef __cplusplus
 }
@@ -148,6 +149,7 @@ extern "C" {
 #include "cpu/decode.h"
 #include "model/plan.h"
 #include "model/model.h"
+#include "model/weights.h"
 
 #ifdef __cplusplus
 }
@@ -182,6 +184,9 @@ extern "C" {
 #include "model/arch.c"
 #include "model/params.c"
 #include "model/plan.c"
+#include "model/names.c"
+#include "model/deduce.c"
+#include "model/metadata.c"
 #include "model/load.c"
 #include "model/save.c"
 #include "model/model.c"

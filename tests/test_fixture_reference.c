@@ -142,7 +142,7 @@ static void imagenet_backbones_load_or_say_why_not(void) {
     memset(&desc, 0, sizeof desc);
     desc.arch.depth = 18;
     CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
-    CHECK_ERROR(context, gfl_model_load_backbone(model, caffe), GFL_E_UNSUPPORTED, "caffe");
+    CHECK_ERROR(context, gfl_model_load_backbone(model, caffe), GFL_E_MISMATCH, "R50");
     CHECK_OK(context, gfl_model_load_backbone(model, good));
     for (int i = 0; gfl_model_report(model, i, &r); i++) {
         fates[r.fate]++;

@@ -321,7 +321,7 @@ static void files_that_do_not_fit_are_refused(void) {
     refuse(base, e, GFL_E_MISMATCH, "backbone.layer4.0.conv1.weight is missing");
     e = none, e.drop = "layer3.1.";
     refuse(base, e, GFL_E_UNSUPPORTED, "2, 2, 1 and 2 basic blocks");
-    e = none, e.strip = "backbone.";
+    e = none, e.strip = "backbone.", e.keep_only = "backbone.";
     refuse(base, e, GFL_E_MISMATCH, "gfl_model_load_backbone");
     e = none, e.keep_only = "neck.";
     refuse(base, e, GFL_E_MISMATCH, "backbone.conv1.weight is missing");
@@ -337,9 +337,9 @@ static void files_that_do_not_fit_are_refused(void) {
     e = none, e.poison = "backbone.bn1.running_var", e.value = -1;
     refuse(base, e, GFL_E_FORMAT, "variance");
     e = none, e.add = "bbox_head.reg_conf.0.weight";
-    refuse(base, e, GFL_E_MISMATCH, "bbox_head.reg_conf.0.weight");
+    refuse(base, e, GFL_E_UNSUPPORTED, "bbox_head.reg_conf.0.weight belongs to GFLv2");
     e = none, e.add = "backbone.layer3.0.conv2.conv_offset.bias";
-    refuse(base, e, GFL_E_UNSUPPORTED, "deformable");
+    refuse(base, e, GFL_E_MISMATCH, "backbone.layer3.0.conv2.conv_offset.bias (4) has no place");
     e = none, e.add = "bbox_head.distribution_project.project";
     refuse(base, e, GFL_E_MISMATCH, "gfocal");
     remove(base);
@@ -355,7 +355,8 @@ static void metadata_that_contradicts_is_refused(void) {
         {"dialect", NULL, GFL_E_MISMATCH, "which dialect"},
         {"gfl_format", "2", GFL_E_UNSUPPORTED, "gfl_format"},
         {"architecture", "GFL R50", GFL_E_MISMATCH, "GFL R50"},
-        {"style", "caffe", GFL_E_UNSUPPORTED, "caffe"},
+        {"style", "caffe", GFL_E_MISMATCH, "caffe"},
+        {"style", "tensorflow", GFL_E_FORMAT, "tensorflow"},
         {"classes", "[\"one\"]", GFL_E_MISMATCH, "classes"},
         {"classes", "one,two,three", GFL_E_MISMATCH, "classes"},
         {"classes", "[\"one\", 2]", GFL_E_FORMAT, "classes"},
@@ -543,8 +544,8 @@ static void a_backbone_of_another_kind_is_refused(void) {
     const char *base = base_file();
     edit none, e;
     memset(&none, 0, sizeof none);
-    e = none, e.key = "style", e.meta = "caffe";
-    refuse_backbone(base, e, GFL_E_UNSUPPORTED, "caffe");
+    e = none, e.key = "style", e.meta = "torch";
+    refuse_backbone(base, e, GFL_E_FORMAT, "torch");
     e = none, e.key = "arch", e.meta = "resnet50";
     refuse_backbone(base, e, GFL_E_MISMATCH, "resnet50");
     e = none, e.key = "mean", e.meta = "1,2,3";

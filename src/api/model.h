@@ -11,6 +11,13 @@ typedef enum gfl_dialect {
     GFL_DIALECT_GFOCAL = 2   /* the authors' repository, implus/GFocal, 2020 */
 } gfl_dialect;
 
+/* Where the bottlenecks of a file have their stride, which no tensor shows. */
+typedef enum gfl_style {
+    GFL_STYLE_DEFAULT = 0, /* what the file says, else pytorch */
+    GFL_STYLE_PYTORCH = 1, /* in the 3x3: torchvision, OpenMMLab, every published GFL model */
+    GFL_STYLE_CAFFE = 2    /* in the first 1x1: MSRA */
+} gfl_style;
+
 /* Stages of the backbone, as bits. */
 enum { GFL_C2 = 1, GFL_C3 = 2, GFL_C4 = 4, GFL_C5 = 8 };
 
@@ -75,12 +82,24 @@ typedef struct gfl_tensor_report {
     const char *why; /* "" when loaded */
 } gfl_tensor_report;
 
+/* Who said what cannot be seen in the tensors. */
+typedef enum gfl_origin {
+    GFL_ORIGIN_GIVEN = 0,  /* the caller */
+    GFL_ORIGIN_FILE = 1,   /* the weight file */
+    GFL_ORIGIN_DEFAULT = 2 /* neither; the usual was assumed */
+} gfl_origin;
+
+typedef struct gfl_origins {
+    gfl_origin dialect, style, preprocess, classes;
+} gfl_origins;
+
 typedef struct gfl_model_info {
     gfl_arch arch; /* every field resolved */
     gfl_preprocess preprocess;
     int64_t n_parameters;     /* without batch norm's running statistics, as papers count */
     int64_t n_trainable;      /* with stem and first stage frozen */
     const gfl_class *classes; /* [arch.n_classes], owned by the model */
+    gfl_origins origins;      /* of a loaded or imported model; all zero of a new one */
 } gfl_model_info;
 
 /* What a forward pass of one input size costs. */
@@ -150,23 +169,6 @@ GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path,
  * Errors, Memory, Threads   as gfl_model_load. */
 GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
                                          const gfl_model_opts *opts, gfl_model **out);
-
-/* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
- *
- * Takes what fits (torchvision's names, or a detector's backbone); the rest of the backbone is
- * initialised afresh, neck and head stay.  Files may end before the last stage: ask
- * gfl_model_report what was loaded, initialised and left over.
- *
- *   model  created or loaded with opts.trainable
- *   path   safetensors
- *
- * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
- *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_load
- *           GFL_E_MISMATCH  nothing fits; another depth; other preprocessing than the model's
- *           GFL_E_UNSUPPORTED  "caffe" style blocks
- *           The model is unchanged after an error.
- * Threads   no detector may run the model meanwhile. */
-GFL_API gfl_status gfl_model_load_backbone(gfl_model *model, const char *path);
 
 /* gfl_model_save - write weights and metadata as safetensors that gfl_model_load reads back
  * bit for bit, and Python opens as it is.

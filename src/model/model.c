@@ -185,6 +185,7 @@ void gfl_model_get_info(const gfl_model *model, gfl_model_info *out) {
     out->arch = model->arch;
     out->preprocess = model->preprocess;
     out->classes = model->classes;
+    out->origins = model->origins;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
         if (p->is_buffer) continue;

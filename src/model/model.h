@@ -15,6 +15,7 @@ struct gfl_model {
     float scales[GFL_LEVELS]; /* their values, copied by packing */
     bool trainable;
     uint64_t seed; /* of weights that no file gave */
+    gfl_origins origins;
     gfl_tensor_report *reports;
     int n_reports;
 };
@@ -64,8 +65,6 @@ gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg);
 gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
                           const gfl_preprocess *preprocess, const gfl_class *classes,
                           bool trainable, gfl_model **out);
-
-void gfli_clear_reports(gfl_model *model);
 
 /* Fold batch norm and pack every layer from the parameters (all, or those of stage >= first). */
 gfl_status gfli_model_pack(gfl_model *model, int first_stage);

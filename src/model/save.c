@@ -20,6 +20,13 @@ static gfl_status gfli_put_floats(gfli_blob_writer *w, const char *key, const fl
     return gfli_blob_put_meta(w, key, joined);
 }
 
+gfl_status gfli_put_input(const gfl_model *model, gfli_blob_writer *w, const char *order_key) {
+    const gfl_preprocess *p = &model->preprocess;
+    GFLI_TRY(gfli_put_floats(w, "mean", p->mean));
+    GFLI_TRY(gfli_put_floats(w, "std", p->std));
+    return gfli_blob_put_meta(w, order_key, p->bgr ? "BGR" : "RGB");
+}
+
 /* The names as a JSON array, or the ids. */
 static gfl_status gfli_put_classes(const gfl_model *model, gfli_blob_writer *w, const char *key,
                                    bool names) {
@@ -56,43 +63,51 @@ static gfl_status gfli_put_metadata(const gfl_model *model, gfli_blob_writer *w)
     GFLI_TRY(gfli_blob_put_meta(w, "architecture", text));
     GFLI_TRY(gfli_blob_put_meta(w, "dialect",
                                 model->arch.dialect == GFL_DIALECT_GFOCAL ? "gfocal" : "mmdet"));
+    GFLI_TRY(gfli_blob_put_meta(w, "style", model->arch.caffe_style ? "caffe" : "pytorch"));
     GFLI_TRY(gfli_put_classes(model, w, "classes", true));
     GFLI_TRY(gfli_put_classes(model, w, "class_ids", false));
-    GFLI_TRY(gfli_put_floats(w, "mean", p->mean));
-    GFLI_TRY(gfli_put_floats(w, "std", p->std));
-    GFLI_TRY(gfli_blob_put_meta(w, "channel_order", p->bgr ? "BGR" : "RGB"));
+    GFLI_TRY(gfli_put_input(model, w, "channel_order"));
     snprintf(text, sizeof text, "%dx%d", p->scale_long, p->scale_short);
     return gfli_blob_put_meta(w, "scale", text);
 }
 
-static gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, float **buffer) {
+static gfl_status gfli_put_param(const gfli_param *p, gfli_blob_writer *w, float *buffer) {
+    const float *data = p->data;
+    if (p->rank == 4) {
+        size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
+        size_t area = (size_t)(p->shape[2] * p->shape[3]);
+        for (size_t o = 0; o < o_n; o++)
+            for (size_t c = 0; c < i_n; c++)
+                for (size_t k = 0; k < area; k++)
+                    buffer[(o * i_n + c) * area + k] = data[(o * area + k) * i_n + c];
+        data = buffer;
+    }
+    return gfli_blob_write(w, data, p->count * sizeof(float));
+}
+
+gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last_stage,
+                           size_t skip) {
+    float *buffer = NULL;
     size_t capacity = 0;
+    gfl_status status = GFL_OK;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        GFLI_TRY(gfli_blob_declare(w, p->name, GFLI_F32, p->rank, p->shape));
+        if (p->stage > last_stage) continue;
+        GFLI_TRY(gfli_blob_declare(w, p->name + skip, GFLI_F32, p->rank, p->shape));
     }
-    for (int i = 0; i < model->n_params; i++) {
+    for (int i = 0; i < model->n_params && status == GFL_OK; i++) {
         const gfli_param *p = &model->params[i];
-        const float *data = p->data;
-        if (p->rank == 4) {
-            size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
-            size_t area = (size_t)(p->shape[2] * p->shape[3]);
-            GFLI_TRY(
-                gfli_reserve(model->context, buffer, &capacity, p->count, sizeof(float), "tensor"));
-            for (size_t o = 0; o < o_n; o++)
-                for (size_t c = 0; c < i_n; c++)
-                    for (size_t k = 0; k < area; k++)
-                        (*buffer)[(o * i_n + c) * area + k] = data[(o * area + k) * i_n + c];
-            data = *buffer;
-        }
-        GFLI_TRY(gfli_blob_write(w, data, p->count * sizeof(float)));
+        if (p->stage > last_stage) continue;
+        status =
+            gfli_reserve(model->context, &buffer, &capacity, p->count, sizeof(float), "tensor");
+        if (status == GFL_OK) status = gfli_put_param(p, w, buffer);
     }
-    return GFL_OK;
+    gfli_free(model->context, buffer);
+    return status;
 }
 
 gfl_status gfl_model_save(const gfl_model *model, const char *path) {
     gfli_blob_writer *w = NULL;
-    float *buffer = NULL;
     if (!model) return GFL_E_ARG;
     if (!path || !model->trainable)
         return gfli_error(model->context, GFL_E_ARG,
@@ -101,8 +116,7 @@ gfl_status gfl_model_save(const gfl_model *model, const char *path) {
                                : "gfl_model_save: path is NULL");
     GFLI_TRY(gfli_blob_create(model->context, path, &w));
     gfl_status status = gfli_put_metadata(model, w);
-    if (status == GFL_OK) status = gfli_put_params(model, w, &buffer);
-    gfli_free(model->context, buffer);
+    if (status == GFL_OK) status = gfli_put_params(model, w, GFLI_STAGE_HEAD, 0);
     if (status == GFL_OK) return gfli_blob_finish(w);
     gfli_blob_abandon(w);
     return status;

@@ -1,0 +1,188 @@
+/* cmd_convert.c - gfl convert: anyone's checkpoint or backbone as a weight file of gfl */
+#include "cmd.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct convert_job {
+    const char *in, *out, *dialect, *style, *classes, *mean, *std, *scale;
+    bool backbone, bgr, json;
+    gfl_context *context;
+    gfl_model *model;
+    gfl_import_opts opts;
+    gfl_preprocess input; /* that opts points to */
+} convert_job;
+
+/* Which of the two names `text` is, from 1; 0 for no text, -1 after a message. */
+static int choose(const char *option, const char *text, const char *first, const char *second) {
+    if (!text) return 0;
+    if (!strcmp(text, first)) return 1;
+    if (!strcmp(text, second)) return 2;
+    usage_error("--%s wants %s or %s, not \"%s\"", option, first, second, text);
+    return -1;
+}
+
+static bool three_numbers(const char *text, float out[3]) {
+    char *end = NULL;
+    for (int i = 0; i < 3; i++) {
+        const double v = strtod(text, &end);
+        if (end == text || *end != (i < 2 ? ',' : 0) || !(fabs(v) < 1e6)) return false;
+        out[i] = (float)v;
+        text = end + 1;
+    }
+    return true;
+}
+
+static int read_demands(convert_job *job) {
+    const int dialect = choose("dialect", job->dialect, "mmdet", "gfocal");
+    const int style = choose("style", job->style, "pytorch", "caffe");
+    int unused = 0;
+    if (dialect < 0 || style < 0) return CMD_USAGE;
+    job->opts.model.trainable = 1;
+    job->opts.model.dialect = (gfl_dialect)dialect;
+    job->opts.style = (gfl_style)style;
+    job->opts.preprocess = &job->input;
+    if (!job->mean != !job->std || (job->bgr && !job->mean))
+        return usage_error("--mean and --std go together, and --bgr with them");
+    if (job->mean && (!three_numbers(job->mean, job->input.mean) ||
+                      !three_numbers(job->std, job->input.std) || !(job->input.std[0] > 0) ||
+                      !(job->input.std[1] > 0) || !(job->input.std[2] > 0)))
+        return usage_error("--mean and --std want three numbers as in 123.675,116.28,103.53; those "
+                           "of --std are positive");
+    job->input.bgr = job->bgr;
+    if (job->scale && (!opt_scale(job->scale, &job->input.scale_long, &job->input.scale_short,
+                                  &unused) || unused))
+        return usage_error("--scale wants LONGxSHORT, not \"%s\"", job->scale);
+    return CMD_OK;
+}
+
+/* Whatever is written was loaded: what is not is an error, or the end of a backbone. */
+static void print_result(const convert_job *job) {
+    int counts[3];
+    count_fates(job->model, counts);
+    if (!job->json) {
+        print_tensors(stdout, job->model, 1u << GFL_FATE_LEFT_OVER);
+        printf("tensors        %d loaded, %d left over\nwritten        %s\n",
+               counts[GFL_FATE_LOADED], counts[GFL_FATE_LEFT_OVER], job->out);
+        return;
+    }
+    fputs(", \"to\": ", stdout);
+    write_json_text(stdout, job->out);
+    printf(", \"loaded\": %d, \"left_over\": %d, ", counts[GFL_FATE_LOADED],
+           counts[GFL_FATE_LEFT_OVER]);
+    print_tensors_json(stdout, job->model, 1u << GFL_FATE_LOADED | 1u << GFL_FATE_LEFT_OVER);
+    puts("}");
+}
+
+static void begin_json(const convert_job *job, const char *kind) {
+    fputs("{\"from\": ", stdout);
+    write_json_text(stdout, job->in);
+    printf(", \"kind\": \"%s\", ", kind);
+}
+
+/* ---- detectors ------------------------------------------------------------------------------- */
+
+static int convert_detector(convert_job *job) {
+    gfl_model_info info;
+    class_list classes = {NULL, 0};
+    int code = job->classes ? read_classes(job->context, job->classes, &classes) : CMD_OK;
+    if (code != CMD_OK) return code;
+    job->opts.classes = classes.items;
+    job->opts.n_classes = classes.n;
+    gfl_status status = gfl_model_import(job->context, job->in, &job->opts, &job->model);
+    free_classes(&classes);
+    if (status == GFL_OK) status = gfl_model_save(job->model, job->out);
+    if (status != GFL_OK) return report(job->context, status, "converting");
+    gfl_model_get_info(job->model, &info);
+    if (job->json) {
+        begin_json(job, "detector");
+        print_model_json(stdout, &info);
+    } else {
+        print_model(stdout, &info);
+    }
+    print_result(job);
+    return CMD_OK;
+}
+
+/* ---- backbones ------------------------------------------------------------------------------- */
+
+/* Is the tensor of a stage that the file has? */
+static bool is_promised(const gfl_tensor_report *t, int stages) {
+    int stage = 0;
+    return sscanf(t->name, "backbone.layer%d.", &stage) != 1 || stage <= stages;
+}
+
+static int check_whole(const convert_job *job, int stages) {
+    gfl_tensor_report t;
+    for (int i = 0; gfl_model_report(job->model, i, &t); i++) {
+        if (t.fate != GFL_FATE_INITIALISED || !is_promised(&t, stages)) continue;
+        talk("gfl: converting: %s: %s: %s; the file is incomplete", job->in, t.name, t.why);
+        return CMD_MISMATCH;
+    }
+    return CMD_OK;
+}
+
+static int convert_backbone(convert_job *job) {
+    gfl_backbone_info b;
+    gfl_model_desc desc;
+    memset(&desc, 0, sizeof desc);
+    gfl_status status = gfl_backbone_describe(job->context, job->in, &job->opts, &b);
+    desc.arch = b.arch;
+    desc.preprocess = b.preprocess;
+    if (status == GFL_OK)
+        status = gfl_model_create(job->context, &desc, &job->opts.model, &job->model);
+    if (status == GFL_OK) status = gfl_model_load_backbone(job->model, job->in);
+    int code = status == GFL_OK ? check_whole(job, b.stages) : CMD_OK;
+    if (code != CMD_OK) return code;
+    if (status == GFL_OK) status = gfl_model_save_backbone(job->model, b.stages, job->out);
+    if (status != GFL_OK) return report(job->context, status, "converting");
+    if (job->json) {
+        begin_json(job, "backbone");
+        print_backbone_json(stdout, &b.arch);
+        printf(", \"stages\": %d, ", b.stages);
+        print_input_json(stdout, &b.preprocess);
+    } else {
+        fputs("backbone       ", stdout);
+        print_backbone(stdout, &b.arch);
+        if (b.stages < 4) printf(", without layer%d", b.stages + 1);
+        fputs("\ninput          ", stdout);
+        print_input(stdout, &b.preprocess);
+        puts(b.input == GFL_ORIGIN_DEFAULT ? " (assumed: the file does not say)" : "");
+    }
+    print_result(job);
+    return CMD_OK;
+}
+
+int cmd_convert(int argc, char **argv) {
+    convert_job job;
+    int n_rest = 0;
+    memset(&job, 0, sizeof job);
+    opt options[] = {
+        {OPT_TEXT, "dialect", &job.dialect, "NAME", "demand mmdet or gfocal weights", 0},
+        {OPT_TEXT, "classes", &job.classes, "LIST", "names a,b,c, or a file: a name a line, or COCO .json", 0},
+        {OPT_TEXT, "style", &job.style, "NAME", "pytorch or caffe, where the file does not say", 0},
+        {OPT_TEXT, "mean", &job.mean, "A,B,C", "of the input's channels, instead of the file's", 0},
+        {OPT_TEXT, "std", &job.std, "A,B,C", "with --mean", 0},
+        {OPT_FLAG, "bgr", &job.bgr, NULL, "with --mean: blue is the first channel", 0},
+        {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side of the input", 0},
+        {OPT_FLAG, "backbone", &job.backbone, NULL, "only the backbone, for gfl train --weights", 0},
+        {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
+        {OPT_END, NULL, NULL, NULL, NULL, 0},
+    };
+    int code = opt_parse("convert IN.pth|IN.safetensors OUT.safetensors [options]", options, argc,
+                         argv, (const char **)argv, &n_rest);
+    if (code >= 0) return code;
+    if (n_rest != 2) return usage_error("convert needs two files: what to read, what to write");
+    job.in = argv[0];
+    job.out = argv[1];
+    if (job.backbone && (job.classes || job.dialect))
+        return usage_error("a backbone has neither classes nor a dialect");
+    code = read_demands(&job);
+    if (code != CMD_OK) return code;
+    job.context = open_context(1);
+    if (!job.context) return CMD_FAILED;
+    code = job.backbone ? convert_backbone(&job) : convert_detector(&job);
+    gfl_model_destroy(job.model);
+    gfl_context_destroy(job.context);
+    return fflush(stdout) && code == CMD_OK ? CMD_FAILED : code;
+}

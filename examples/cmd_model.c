@@ -1,0 +1,212 @@
+/* cmd_model.c - weight files: what they are, and what became of each of their tensors */
+#include "cmd.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const dialects[] = {"", "mmdet", "gfocal"};
+
+/* "C3, C4, C5" */
+static const char *stage_names(int stages, char out[20]) {
+    size_t used = 0;
+    out[0] = 0;
+    for (int i = 0; i < 4; i++)
+        if (stages >> i & 1)
+            used += (size_t)snprintf(out + used, 20 - used, "%sC%d", used ? ", " : "", i + 2);
+    return out;
+}
+
+void print_backbone(FILE *f, const gfl_arch *a) {
+    char stages[20];
+    fprintf(f, "ResNet-%d", a->depth);
+    if (a->groups > 1) fprintf(f, ", %d groups of %d channels (ResNeXt)", a->groups, a->base_width);
+    if (a->deform)
+        fprintf(f, ", DCN v%d in %s", a->deform, stage_names(a->deform_stages, stages));
+    if (a->caffe_style) fputs(", caffe style", f);
+    fprintf(f, ", base %d", a->base_channels);
+}
+
+static const char *origin_text(gfl_origin origin, const char *given, const char *otherwise) {
+    return origin == GFL_ORIGIN_GIVEN ? given : origin == GFL_ORIGIN_FILE ? "" : otherwise;
+}
+
+void print_input(FILE *f, const gfl_preprocess *p) {
+    fprintf(f, "%s, mean %g %g %g, std %g %g %g", p->bgr ? "BGR" : "RGB", (double)p->mean[0],
+            (double)p->mean[1], (double)p->mean[2], (double)p->std[0], (double)p->std[1],
+            (double)p->std[2]);
+}
+
+void print_model(FILE *f, const gfl_model_info *info) {
+    const gfl_arch *a = &info->arch;
+    const gfl_origins *from = &info->origins;
+    const bool coco = from->classes == GFL_ORIGIN_DEFAULT && !strcmp(info->classes[0].name, "person");
+    fputs("architecture   ", f);
+    print_backbone(f, a);
+    fprintf(f, ", FPN %d, head %d channels, %d convolutions a tower\n", a->fpn_channels,
+            a->head_channels, a->stacked_convs);
+    fprintf(f, "dialect        %s, distributions of %d bins\n", dialects[a->dialect], a->reg_max + 1);
+    fprintf(f, "parameters     %lld, of which %lld train with stem and first stage frozen\n",
+            (long long)info->n_parameters, (long long)info->n_trainable);
+    fputs("input          ", f);
+    print_input(f, &info->preprocess);
+    fprintf(f, ", fits %dx%d%s\n", info->preprocess.scale_long, info->preprocess.scale_short,
+            origin_text(from->preprocess, "", " (assumed: the file does not say)"));
+    fprintf(f, "classes        %d%s:", a->n_classes,
+            coco ? ", COCO's (the file names none)"
+                 : origin_text(from->classes, "", " (the file names none)"));
+    for (int k = 0; k < a->n_classes; k++)
+        fprintf(f, "%s %s (%lld)", k ? "," : "", info->classes[k].name,
+                (long long)info->classes[k].id);
+    fputc('\n', f);
+}
+
+static const char *origin_name(gfl_origin origin) {
+    return origin == GFL_ORIGIN_GIVEN ? "given" : origin == GFL_ORIGIN_FILE ? "file" : "assumed";
+}
+
+void print_backbone_json(FILE *f, const gfl_arch *a) {
+    fprintf(f, "\"depth\": %d, \"groups\": %d, \"base_width\": %d, \"base_channels\": %d, "
+               "\"deform\": %d, \"deform_stages\": [",
+            a->depth, a->groups, a->base_width, a->base_channels, a->deform);
+    for (int i = 0, n = 0; i < 4; i++)
+        if (a->deform_stages >> i & 1) fprintf(f, "%s\"C%d\"", n++ ? ", " : "", i + 2);
+    fprintf(f, "], \"style\": \"%s\"", a->caffe_style ? "caffe" : "pytorch");
+}
+
+void print_input_json(FILE *f, const gfl_preprocess *p) {
+    fprintf(f, "\"channel_order\": \"%s\", \"mean\": [%.7g, %.7g, %.7g], \"std\": [%.7g, %.7g, %.7g]",
+            p->bgr ? "BGR" : "RGB", (double)p->mean[0], (double)p->mean[1], (double)p->mean[2],
+            (double)p->std[0], (double)p->std[1], (double)p->std[2]);
+}
+
+void print_model_json(FILE *f, const gfl_model_info *info) {
+    const gfl_arch *a = &info->arch;
+    const gfl_origins *from = &info->origins;
+    print_backbone_json(f, a);
+    fprintf(f, ", \"fpn_channels\": %d, \"head_channels\": %d, \"stacked_convs\": %d, "
+               "\"reg_max\": %d, \"dialect\": \"%s\", \"parameters\": %lld, \"trainable\": %lld, ",
+            a->fpn_channels, a->head_channels, a->stacked_convs, a->reg_max, dialects[a->dialect],
+            (long long)info->n_parameters, (long long)info->n_trainable);
+    print_input_json(f, &info->preprocess);
+    fprintf(f, ", \"scale\": [%d, %d], \"origins\": {\"dialect\": \"%s\", \"style\": \"%s\", "
+               "\"input\": \"%s\", \"classes\": \"%s\"}, \"classes\": [",
+            info->preprocess.scale_long, info->preprocess.scale_short, origin_name(from->dialect),
+            origin_name(from->style), origin_name(from->preprocess), origin_name(from->classes));
+    for (int k = 0; k < a->n_classes; k++) {
+        fprintf(f, "%s{\"id\": %lld, \"name\": ", k ? ", " : "", (long long)info->classes[k].id);
+        write_json_text(f, info->classes[k].name);
+        fputc('}', f);
+    }
+    fputc(']', f);
+}
+
+/* ---- what became of the tensors -------------------------------------------------------------- */
+
+static const char *const fates[] = {"loaded", "re-initialised", "left over"};
+
+void count_fates(const gfl_model *model, int counts[3]) {
+    gfl_tensor_report t;
+    memset(counts, 0, 3 * sizeof *counts);
+    for (int i = 0; gfl_model_report(model, i, &t); i++) counts[t.fate]++;
+}
+
+static void print_shape(FILE *f, const gfl_tensor_report *t) {
+    for (int k = 0; k < t->rank; k++) fprintf(f, "%s%lld", k ? ", " : "", (long long)t->shape[k]);
+}
+
+void print_tensors(FILE *f, const gfl_model *model, unsigned wanted) {
+    gfl_tensor_report t;
+    for (int i = 0; gfl_model_report(model, i, &t); i++) {
+        if (!(wanted >> t.fate & 1)) continue;
+        fprintf(f, "%-14s %s [", fates[t.fate], t.name);
+        print_shape(f, &t);
+        fprintf(f, "]%s%s\n", *t.why ? " " : "", t.why);
+    }
+}
+
+void print_tensors_json(FILE *f, const gfl_model *model, unsigned wanted) {
+    gfl_tensor_report t;
+    bool any = false;
+    fputs("\"tensors\": [", f);
+    for (int i = 0; gfl_model_report(model, i, &t); i++) {
+        if (!(wanted >> t.fate & 1)) continue;
+        fprintf(f, "%s\n{\"name\": ", any ? "," : "");
+        any = true;
+        write_json_text(f, t.name);
+        fprintf(f, ", \"fate\": \"%s\", \"shape\": [", fates[t.fate]);
+        print_shape(f, &t);
+        fputs("], \"why\": ", f);
+        write_json_text(f, t.why);
+        fputc('}', f);
+    }
+    fputc(']', f);
+}
+
+/* ---- lists of classes ------------------------------------------------------------------------ */
+
+void free_classes(class_list *list) {
+    for (int k = 0; k < list->n; k++) free((void *)(uintptr_t)list->items[k].name);
+    free(list->items);
+    list->items = NULL;
+    list->n = 0;
+}
+
+static int add_class(class_list *list, const char *name, size_t length, int64_t id) {
+    gfl_class *items = realloc(list->items, ((size_t)list->n + 1) * sizeof *items);
+    char *own = malloc(length + 1);
+    if (items) list->items = items;
+    if (!items || !own) {
+        free(own);
+        talk("gfl: out of memory");
+        return CMD_MEMORY;
+    }
+    memcpy(own, name, length);
+    own[length] = 0;
+    for (int k = 0; k < list->n; k++)
+        if (!strcmp(items[k].name, own)) {
+            int code = usage_error("--classes: \"%s\" is there twice", own);
+            free(own);
+            return code;
+        }
+    items[list->n].name = own;
+    items[list->n++].id = id;
+    return CMD_OK;
+}
+
+static int read_class_lines(FILE *f, class_list *list) {
+    char line[1024];
+    int code = CMD_OK;
+    while (code == CMD_OK && fgets(line, sizeof line, f)) {
+        const size_t length = strcspn(line, "\r\n");
+        if (length) code = add_class(list, line, length, list->n + 1);
+    }
+    return code;
+}
+
+static int read_categories(gfl_context *context, const char *path, class_list *list) {
+    gfl_dataset *dataset = NULL;
+    int code = CMD_OK;
+    gfl_status status = gfl_dataset_load_coco(context, path, NULL, &dataset);
+    if (status != GFL_OK) return report(context, status, "--classes");
+    const gfl_class *classes = gfl_dataset_classes(dataset);
+    for (int k = 0; k < gfl_dataset_n_classes(dataset) && code == CMD_OK; k++)
+        code = add_class(list, classes[k].name, strlen(classes[k].name), classes[k].id);
+    gfl_dataset_destroy(dataset);
+    return code;
+}
+
+int read_classes(gfl_context *context, const char *text, class_list *list) {
+    const size_t n = strlen(text);
+    int code = CMD_OK;
+    memset(list, 0, sizeof *list);
+    FILE *f = fopen(text, "r");
+    if (f && n > 5 && !strcmp(text + n - 5, ".json")) code = read_categories(context, text, list);
+    else if (f) code = read_class_lines(f, list);
+    if (f) fclose(f);
+    for (const char *at = text; !f && code == CMD_OK; at += strcspn(at, ",") + 1) {
+        code = add_class(list, at, strcspn(at, ","), list->n + 1);
+        if (!at[strcspn(at, ",")]) break;
+    }
+    if (code == CMD_OK && !list->n) code = usage_error("--classes %s: no class is in it", text);
+    if (code != CMD_OK) free_classes(list);
+    return code;
+}

@@ -1,0 +1,136 @@
+/* import.h - other people's checkpoints and backbones, and models made from models */
+#pragma once
+
+typedef struct gfl_import_opts {
+    gfl_model_opts model;             /* trainable; the dialect that the weights must be of */
+    gfl_style style;                  /* demanded: a file that says another is refused */
+    /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
+     * 0, each side of the scale unless it is 0.  Borrowed; NULL: the file's. */
+    const gfl_preprocess *preprocess;
+    const gfl_class *classes; /* [n_classes] instead of the file's; borrowed; NULL: the file's */
+    int n_classes;            /* must be what the tensors have */
+} gfl_import_opts;
+
+/* What a backbone file is. */
+typedef struct gfl_backbone_info {
+    gfl_arch arch; /* what the backbone decides; the rest is 0 */
+    gfl_preprocess preprocess;
+    gfl_origin style, input; /* who said arch.caffe_style, and preprocess */
+    int stages;              /* 1..4; files may end before the last */
+} gfl_backbone_info;
+
+/* A class that has another name in the new list. */
+typedef struct gfl_rename {
+    const char *from, *to;
+} gfl_rename;
+
+/* How a model becomes one of other classes. */
+typedef struct gfl_transfer {
+    const gfl_class *classes; /* [n_classes] of the new model, copied */
+    int n_classes;
+    const int *map; /* [n_classes] label of the source that a class starts from, -1: afresh;
+                       NULL: matched by name */
+    const gfl_preprocess *preprocess; /* NULL: the source's */
+    uint64_t seed;                    /* of what starts afresh */
+} gfl_transfer;
+
+/* gfl_model_import - a model from a checkpoint of PyTorch, or from anyone's safetensors.
+ *
+ * Reads what gfl_model_load reads, and besides .pth files of both containers, told by their content.
+ * Names may be those of implus/GFocal or of mmdetection 1 to 3, with a wrapper's "module." or
+ * "model." in front.  The architecture, deformable stages included, follows from the tensors; the
+ * dialect from the file, or it has to be demanded.  Where a file has 80 classes and names none, or
+ * COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
+ * origins what was said and what assumed, gfl_model_report what became of each tensor.
+ *
+ *   path  UTF-8
+ *   opts  NULL or zeroed to take all from the file; borrowed
+ *   out   yours; the model, or NULL on error
+ *
+ * Errors    as gfl_model_load; GFL_E_MISMATCH also where opts demands what the file contradicts,
+ *           GFL_E_FORMAT for a damaged or hostile .pth
+ * Memory    tensors are read one by one.
+ * Threads   as gfl_model_create.
+ * Example
+ *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
+GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
+                                    const gfl_import_opts *opts, gfl_model **out);
+
+/* gfl_backbone_describe - which model a backbone file asks for, without loading it.
+ *
+ * Backbones of torchvision, timm and OpenMMLab, MSRA's "caffe" ones with metadata, or the backbone
+ * of a detector; safetensors or .pth.  Put out->arch's fields and out->preprocess into a
+ * gfl_model_desc, create the model, and load the file with gfl_model_load_backbone.
+ *
+ *   opts  NULL, or style and preprocess of a file that does not say them; borrowed
+ *   out   yours; zeroed on error
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
+ *           GFL_E_MISMATCH  no ResNet with these names; opts contradicts the file
+ *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have */
+GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
+                                         const gfl_import_opts *opts, gfl_backbone_info *out);
+
+/* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
+ *
+ * Takes what fits, by the names that gfl_backbone_describe knows; the rest of the backbone is
+ * initialised afresh, neck and head stay.  Files may end before the last stage, and may lack the
+ * offset convolutions of deformable stages, which then start at 0: ask gfl_model_report what was
+ * loaded, initialised and left over.
+ *
+ *   model  created or loaded with opts.trainable
+ *   path   safetensors or .pth
+ *
+ * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
+ *           GFL_E_MISMATCH  nothing fits; another depth, width, style or preprocessing than the
+ *                           model's
+ *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have
+ *           The model is unchanged after an error.
+ * Threads   no detector may run the model meanwhile. */
+GFL_API gfl_status gfl_model_load_backbone(gfl_model *model, const char *path);
+
+/* gfl_model_save_backbone - write the stem and the first stages of a model as safetensors with
+ * torchvision's names, which gfl_model_load_backbone and Python read.
+ *
+ * Style, channel order, mean and std go into the metadata.
+ *
+ *   model   trainable
+ *   stages  1..4
+ *   path    replaced whole or not at all
+ *
+ * Errors    GFL_E_ARG     a NULL, a model that is not trainable, stages out of range
+ *           GFL_E_IO      the file cannot be written
+ *           GFL_E_MEMORY  no room for one tensor */
+GFL_API gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const char *path);
+
+/* gfl_match_classes - which class of one list is which of another, by name.
+ *
+ *   from, to  [n_from], [n_to]
+ *   renames   [n_renames]; `from` of each names a class of the old list, `to` one of the new list;
+ *             they win over equal names
+ *   map       [n_to], yours: label in the old list, or -1
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_MISMATCH  a rename of a class that is not in its list, or two renames of one
+ *                           class */
+GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_from,
+                                     const gfl_class *to, int n_to, const gfl_rename *renames,
+                                     int n_renames, int *map);
+
+/* gfl_model_create_from - a model with another's weights and another class list.
+ *
+ * The rows of the classifier that the map names are copied bit for bit, the others start as in a
+ * new model; everything else is kept: architecture, dialect, all other weights.  gfl_model_report
+ * says it of each tensor.  The new model is trainable and on its own.
+ *
+ *   source  trainable; borrowed during the call
+ *   how     borrowed; its texts are copied
+ *   out     yours; the model, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL, a source that is not trainable, classes or a map out of range
+ *           GFL_E_MEMORY  the weights do not fit
+ * Memory, Threads   as gfl_model_create. */
+GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
+                                         const gfl_transfer *how, gfl_model **out);

@@ -1,0 +1,197 @@
+/* backbone.c - backbones trained on ImageNet: what they are, into a model, out of a model */
+#pragma once
+
+/* What the file asks of a model; opts fill in what it does not say. */
+static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_opts *opts,
+                                         gfl_backbone_info *out) {
+    GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
+    GFLI_TRY(gfli_read_style(w, opts->style, &out->arch.caffe_style, &out->style));
+    GFLI_TRY(gfli_check_labels(w, out->arch.depth));
+    GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
+    return gfli_override(w, opts->preprocess, &out->preprocess, &out->input);
+}
+
+static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfli_weights *w) {
+    int n_backbone = 0;
+    memset(w, 0, sizeof *w);
+    GFLI_TRY(gfli_ckpt_open(context, path, &w->blob));
+    gfl_status status = gfli_weights_begin(context, w);
+    for (int i = 0; i < w->n_entries; i++)
+        n_backbone += strncmp(w->entries[i].name, "backbone.", 9) == 0;
+    if (status == GFL_OK && n_backbone == 0)
+        status = gfli_error(context, GFL_E_MISMATCH,
+                            "%s: none of its %d tensors is a backbone's; expected torchvision's "
+                            "names, conv1.weight, layer1.0.conv1.weight and so on",
+                            path, w->blob.n_tensors);
+    if (status != GFL_OK) gfli_weights_end(w);
+    return status;
+}
+
+gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
+                                 const gfl_import_opts *opts, gfl_backbone_info *out) {
+    gfli_weights w;
+    gfl_import_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (out) memset(out, 0, sizeof *out);
+    if (!context || !path || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_backbone_describe: %s is NULL",
+                          !context ? "context" : (!path ? "path" : "out"));
+    GFLI_TRY(gfli_open_backbone(context, path, &w));
+    gfl_status status = gfli_describe_backbone(&w, &o, out);
+    gfli_weights_end(&w);
+    if (status != GFL_OK) memset(out, 0, sizeof *out);
+    return status;
+}
+
+/* ---- into a model ---------------------------------------------------------------------------- */
+
+static gfl_status gfli_check_input(const gfli_weights *w, const gfl_model *model,
+                                   const gfl_preprocess *p) {
+    const gfl_preprocess *m = &model->preprocess;
+    bool same = !gfli_order_key(w) || p->bgr == m->bgr;
+    for (int i = 0; i < 3 && gfli_blob_meta(&w->blob, "mean"); i++)
+        same =
+            same && fabsf(p->mean[i] - m->mean[i]) < 0.01f && fabsf(p->std[i] - m->std[i]) < 0.01f;
+    if (same) return GFL_OK;
+    return gfli_error(
+        w->context, GFL_E_MISMATCH,
+        "%s: the backbone expects %s input with mean %g, %g, %g, the model gives %s with %g, %g, "
+        "%g; create the model with the backbone's preprocessing (gfl_backbone_describe)",
+        w->blob.path, p->bgr ? "BGR" : "RGB", (double)p->mean[0], (double)p->mean[1],
+        (double)p->mean[2], m->bgr ? "BGR" : "RGB", (double)m->mean[0], (double)m->mean[1],
+        (double)m->mean[2]);
+}
+
+/* A backbone of another shape, or trained on other inputs or with other strides, would load in part
+ * or wholly, and then detect nothing. */
+static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
+    const gfl_arch *m = &model->arch;
+    gfl_backbone_info b;
+    gfl_import_opts none;
+    memset(&none, 0, sizeof none);
+    memset(&b, 0, sizeof b);
+    GFLI_TRY(gfli_describe_backbone(w, &none, &b));
+    if (b.arch.depth != m->depth || b.arch.groups != m->groups ||
+        b.arch.base_width != m->base_width || b.arch.base_channels != m->base_channels) {
+        char file[32], wanted[32];
+        gfli_arch_name(&b.arch, file);
+        gfli_arch_name(m, wanted);
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: a backbone %s with a stem of %d channels for a model %s with %d; "
+                          "create the model that gfl_backbone_describe tells",
+                          w->blob.path, file, b.arch.base_channels, wanted, m->base_channels);
+    }
+    if (b.arch.deform && (b.arch.deform != m->deform || b.arch.deform_stages != m->deform_stages))
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: a backbone with deformable convolutions (version %d, stages %d) for "
+                          "a model with others (version %d, stages %d)",
+                          w->blob.path, b.arch.deform, b.arch.deform_stages, m->deform,
+                          m->deform_stages);
+    if (b.style == GFL_ORIGIN_FILE && b.arch.caffe_style != m->caffe_style &&
+        gfli_arch_depth(m->depth)->bottleneck)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: a backbone of %s style for a model of %s style; create the model "
+                          "with arch.caffe_style = %d (gfl_backbone_describe)",
+                          w->blob.path, b.arch.caffe_style ? "caffe" : "pytorch",
+                          m->caffe_style ? "caffe" : "pytorch", b.arch.caffe_style);
+    return b.input == GFL_ORIGIN_FILE ? gfli_check_input(w, model, &b.preprocess) : GFL_OK;
+}
+
+/* Read every tensor that fits; into the model only when commit. */
+static gfl_status gfli_read_backbone(gfli_weights *w, gfl_model *model, bool commit) {
+    for (int i = 0; i < model->n_params; i++) {
+        gfli_param *p = &model->params[i];
+        if (p->stage == GFLI_STAGE_HEAD) continue;
+        const gfli_tensor *t = gfli_weights_find(w, p->name);
+        bool fits = t && gfli_same_shape(p, t);
+        if (fits) {
+            GFLI_TRY(gfli_reserve(w->context, &w->ready, &w->ready_capacity, p->count,
+                                  sizeof(float), "tensor"));
+            GFLI_TRY(gfli_read_values(w, p, t, w->ready));
+        }
+        if (commit && fits) memcpy(p->data, w->ready, p->count * sizeof(float));
+        if (commit && !fits) gfli_param_init(p, model->seed, i);
+        if (commit && fits) p->loaded = true;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_report_backbone(gfl_model *model, const gfli_weights *w) {
+    GFLI_TRY(gfli_open_reports(model, (size_t)model->n_params + (size_t)w->n_entries));
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        const gfli_tensor *t = gfli_weights_find(w, p->name);
+        char why[192] = "";
+        if (p->stage == GFLI_STAGE_HEAD) continue;
+        if (!t)
+            snprintf(why, sizeof why, "the file has no such tensor");
+        else if (!gfli_same_shape(p, t))
+            snprintf(why, sizeof why, "the file's has shape %s",
+                     gfli_shape(t->rank, t->shape).text);
+        GFLI_TRY(gfli_report(model, p->name, why[0] ? GFL_FATE_INITIALISED : GFL_FATE_LOADED,
+                             p->rank, p->shape, why));
+    }
+    for (int i = 0; i < w->n_entries; i++) {
+        const gfli_tensor *t = w->entries[i].tensor;
+        int index = gfli_model_find(model, w->entries[i].name);
+        if (index >= 0 && model->params[index].stage != GFLI_STAGE_HEAD) continue;
+        GFLI_TRY(gfli_report(model, t->name, GFL_FATE_LEFT_OVER, t->rank, t->shape,
+                             "the backbone has no such tensor"));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_load_backbone(gfli_weights *w, gfl_model *model) {
+    GFLI_TRY(gfli_check_backbone(w, model));
+    GFLI_TRY(gfli_read_backbone(w, model, false));
+    GFLI_TRY(gfli_report_backbone(model, w));
+    GFLI_TRY(gfli_read_backbone(w, model, true));
+    return gfli_model_pack(model, 0);
+}
+
+gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {
+    gfli_weights w;
+    if (!model) return GFL_E_ARG;
+    if (!path || !model->trainable)
+        return gfli_error(model->context, GFL_E_ARG,
+                          path ? "gfl_model_load_backbone: create the model with opts.trainable"
+                               : "gfl_model_load_backbone: path is NULL");
+    GFLI_TRY(gfli_open_backbone(model->context, path, &w));
+    gfl_status status = gfli_load_backbone(&w, model);
+    gfli_weights_end(&w);
+    return status;
+}
+
+/* ---- out of a model -------------------------------------------------------------------------- */
+
+static gfl_status gfli_put_backbone_metadata(const gfl_model *model, int stages,
+                                             gfli_blob_writer *w) {
+    const gfl_arch *a = &model->arch;
+    char name[48];
+    if (a->groups > 1)
+        snprintf(name, sizeof name, "resnext%d_%dx%dd", a->depth, a->groups, a->base_width);
+    else
+        snprintf(name, sizeof name, "resnet%d", a->depth);
+    GFLI_TRY(gfli_blob_put_meta(w, "arch", name));
+    GFLI_TRY(gfli_put_input(model, w, "input"));
+    GFLI_TRY(gfli_blob_put_meta(w, "style", a->caffe_style ? "caffe" : "pytorch"));
+    snprintf(name, sizeof name, "layer%d", stages + 1);
+    return stages < 4 ? gfli_blob_put_meta(w, "missing", name) : GFL_OK;
+}
+
+gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const char *path) {
+    gfli_blob_writer *w = NULL;
+    if (!model) return GFL_E_ARG;
+    if (!path || !model->trainable || stages < 1 || stages > 4)
+        return gfli_error(model->context, GFL_E_ARG, "gfl_model_save_backbone: %s",
+                          !path              ? "path is NULL"
+                          : model->trainable ? "stages must be 1..4"
+                                             : "create or load the model with opts.trainable");
+    GFLI_TRY(gfli_blob_create(model->context, path, &w));
+    gfl_status status = gfli_put_backbone_metadata(model, stages, w);
+    if (status == GFL_OK) status = gfli_put_params(model, w, stages, strlen("backbone."));
+    if (status == GFL_OK) return gfli_blob_finish(w);
+    gfli_blob_abandon(w);
+    return status;
+}

@@ -1,0 +1,111 @@
+/* import.c - a checkpoint of PyTorch, or anyone's safetensors, as a model */
+#pragma once
+
+enum { GFLI_COCO_CLASSES = 80 };
+
+static const char *const gfli_coco_names[GFLI_COCO_CLASSES] = {
+    "person",        "bicycle",      "car",
+    "motorcycle",    "airplane",     "bus",
+    "train",         "truck",        "boat",
+    "traffic light", "fire hydrant", "stop sign",
+    "parking meter", "bench",        "bird",
+    "cat",           "dog",          "horse",
+    "sheep",         "cow",          "elephant",
+    "bear",          "zebra",        "giraffe",
+    "backpack",      "umbrella",     "handbag",
+    "tie",           "suitcase",     "frisbee",
+    "skis",          "snowboard",    "sports ball",
+    "kite",          "baseball bat", "baseball glove",
+    "skateboard",    "surfboard",    "tennis racket",
+    "bottle",        "wine glass",   "cup",
+    "fork",          "knife",        "spoon",
+    "bowl",          "banana",       "apple",
+    "sandwich",      "orange",       "broccoli",
+    "carrot",        "hot dog",      "pizza",
+    "donut",         "cake",         "chair",
+    "couch",         "potted plant", "bed",
+    "dining table",  "toilet",       "tv",
+    "laptop",        "mouse",        "remote",
+    "keyboard",      "cell phone",   "microwave",
+    "oven",          "toaster",      "sink",
+    "refrigerator",  "book",         "clock",
+    "vase",          "scissors",     "teddy bear",
+    "hair drier",    "toothbrush"};
+
+/* Category ids 1..90 without those that COCO never used. */
+static void gfli_coco_classes(gfl_class out[GFLI_COCO_CLASSES]) {
+    static const int unused[] = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91};
+    size_t skipped = 0;
+    for (int k = 0, id = 1; k < GFLI_COCO_CLASSES; k++, id++) {
+        for (; id == unused[skipped]; skipped++) id++;
+        out[k].name = gfli_coco_names[k];
+        out[k].id = id;
+    }
+}
+
+/* The original repository has underscores where COCO has spaces. */
+static bool gfli_is_coco_name(const char *name, const char *coco) {
+    for (; *name && *coco; name++, coco++)
+        if (*name != *coco && !(*name == '_' && *coco == ' ')) return false;
+    return *name == *coco;
+}
+
+static bool gfli_are_coco_names(const gfl_class *classes) {
+    for (int k = 0; k < GFLI_COCO_CLASSES; k++)
+        if (!gfli_is_coco_name(classes[k].name, gfli_coco_names[k])) return false;
+    return true;
+}
+
+/* Put what the caller knows of the input in place of what the file says. */
+static gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_preprocess *p,
+                                gfl_origin *origin) {
+    if (!given) return GFL_OK;
+    if (given->std[0] != 0 || given->std[1] != 0 || given->std[2] != 0) {
+        memcpy(p->mean, given->mean, sizeof p->mean);
+        memcpy(p->std, given->std, sizeof p->std);
+        p->bgr = given->bgr;
+        *origin = GFL_ORIGIN_GIVEN;
+    }
+    if (given->scale_long) p->scale_long = given->scale_long;
+    if (given->scale_short) p->scale_short = given->scale_short;
+    return gfli_preprocess_resolve(w->context, p, p);
+}
+
+static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_model **out) {
+    gfl_model_desc desc;
+    gfl_origins origins;
+    gfl_class coco[GFLI_COCO_CLASSES];
+    GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
+    GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
+    if (opts->classes) {
+        if (opts->n_classes != desc.arch.n_classes)
+            return gfli_error(w->context, GFL_E_MISMATCH,
+                              "%s: bbox_head.gfl_cls.weight has %d classes, %d are demanded",
+                              w->blob.path, desc.arch.n_classes, opts->n_classes);
+        desc.classes = opts->classes;
+        origins.classes = GFL_ORIGIN_GIVEN;
+    } else if (desc.arch.n_classes == GFLI_COCO_CLASSES && !w->has_ids &&
+               (!w->classes || gfli_are_coco_names(w->classes))) {
+        gfli_coco_classes(coco);
+        desc.classes = coco;
+    }
+    return gfli_load_weights(w, &desc, &origins, opts->model.trainable != 0, out);
+}
+
+gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_import_opts *opts,
+                            gfl_model **out) {
+    gfli_weights w;
+    gfl_import_opts o;
+    memset(&w, 0, sizeof w);
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (out) *out = NULL;
+    if (!context || !path || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_model_import: %s is NULL",
+                          !context ? "context" : (!path ? "path" : "out"));
+    GFLI_TRY(gfli_ckpt_open(context, path, &w.blob));
+    gfl_status status = gfli_weights_begin(context, &w);
+    if (status == GFL_OK) status = gfli_import(&w, &o, out);
+    gfli_weights_end(&w);
+    return status;
+}

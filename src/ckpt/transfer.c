@@ -1,0 +1,126 @@
+/* transfer.c - a model of other classes from a model: rows of the classifier go over by class */
+#pragma once
+
+static int gfli_find_class(const gfl_class *classes, int n, const char *name) {
+    for (int k = 0; k < n; k++)
+        if (strcmp(classes[k].name, name) == 0) return k;
+    return -1;
+}
+
+gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_from,
+                             const gfl_class *to, int n_to, const gfl_rename *renames,
+                             int n_renames, int *map) {
+    if (!context || !from || !to || !map || (n_renames > 0 && !renames))
+        return gfli_error(context, GFL_E_ARG, "gfl_match_classes: an argument is NULL");
+    for (int k = 0; k < n_to; k++) map[k] = -2;
+    for (int i = 0; i < n_renames; i++) {
+        int old = gfli_find_class(from, n_from, renames[i].from);
+        int now = gfli_find_class(to, n_to, renames[i].to);
+        if (old < 0 || now < 0)
+            return gfli_error(context, GFL_E_MISMATCH,
+                              "renaming %s to %s: there is no class \"%s\" in the %s list",
+                              renames[i].from, renames[i].to,
+                              old < 0 ? renames[i].from : renames[i].to, old < 0 ? "old" : "new");
+        if (map[now] != -2)
+            return gfli_error(context, GFL_E_MISMATCH,
+                              "renaming %s to %s: %s is already renamed to that", renames[i].from,
+                              renames[i].to, from[map[now]].name);
+        map[now] = old;
+    }
+    for (int k = 0; k < n_to; k++)
+        if (map[k] == -2) map[k] = gfli_find_class(from, n_from, to[k].name);
+    return GFL_OK;
+}
+
+typedef struct gfli_transfer {
+    const gfl_model *source;
+    const int *map;
+} gfli_transfer;
+
+static bool gfli_is_classifier(const gfli_param *p) {
+    return strcmp(p->name, "bbox_head.gfl_cls.weight") == 0 ||
+           strcmp(p->name, "bbox_head.gfl_cls.bias") == 0;
+}
+
+static gfl_status gfli_fill_from_model(void *arg, gfl_model *model, int index) {
+    const gfli_transfer *t = (const gfli_transfer *)arg;
+    const gfli_param *from = &t->source->params[index];
+    gfli_param *to = &model->params[index];
+    if (!gfli_is_classifier(to)) {
+        memcpy(to->data, from->data, to->count * sizeof(float));
+        to->loaded = from->loaded;
+        return GFL_OK;
+    }
+    size_t row = to->count / (size_t)model->arch.n_classes;
+    gfli_param_init(to, model->seed, index);
+    for (int k = 0; k < model->arch.n_classes; k++)
+        if (t->map[k] >= 0)
+            memcpy(to->data + (size_t)k * row, from->data + (size_t)t->map[k] * row,
+                   row * sizeof(float));
+    to->loaded = true;
+    return GFL_OK;
+}
+
+static gfl_status gfli_report_transfer(gfl_model *model, const int *map) {
+    int n_new = 0;
+    char why[96];
+    for (int k = 0; k < model->arch.n_classes; k++) n_new += map[k] < 0;
+    snprintf(why, sizeof why, "%d of %d classes are new", n_new, model->arch.n_classes);
+    GFLI_TRY(gfli_open_reports(model, (size_t)model->n_params));
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        bool afresh = n_new > 0 && gfli_is_classifier(p);
+        GFLI_TRY(gfli_report(model, p->name, afresh ? GFL_FATE_INITIALISED : GFL_FATE_LOADED,
+                             p->rank, p->shape, afresh ? why : ""));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_create_from(gfl_context *context, const gfl_model *source,
+                                   const gfl_transfer *how, const int *map, gfl_model **out) {
+    gfli_transfer t = {source, map};
+    gfl_arch arch = source->arch;
+    arch.n_classes = how->n_classes;
+    GFLI_TRY(gfli_model_new(context, &arch, how->preprocess ? how->preprocess : &source->preprocess,
+                            how->classes, true, out));
+    (*out)->seed = how->seed;
+    (*out)->origins = source->origins;
+    (*out)->origins.classes = GFL_ORIGIN_GIVEN;
+    gfl_status status = gfli_model_build(*out, gfli_fill_from_model, &t);
+    if (status == GFL_OK) status = gfli_report_transfer(*out, map);
+    if (status == GFL_OK) return GFL_OK;
+    gfl_model_destroy(*out);
+    *out = NULL;
+    return status;
+}
+
+gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
+                                 const gfl_transfer *how, gfl_model **out) {
+    int *map = NULL;
+    if (out) *out = NULL;
+    if (!context || !source || !how || !how->classes || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_model_create_from: an argument is NULL");
+    if (!source->trainable)
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_model_create_from: load the source with opts.trainable");
+    if (how->n_classes < 1 || how->n_classes > GFL_MAX_CLASSES)
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_model_create_from: %d classes; 1..%d are allowed", how->n_classes,
+                          GFL_MAX_CLASSES);
+    GFLI_TRY(gfli_alloc(context, (size_t)how->n_classes, sizeof *map, "class map", &map));
+    gfl_status status = GFL_OK;
+    if (!how->map)
+        status = gfl_match_classes(context, source->classes, source->arch.n_classes, how->classes,
+                                   how->n_classes, NULL, 0, map);
+    for (int k = 0; k < how->n_classes && how->map && status == GFL_OK; k++) {
+        map[k] = how->map[k];
+        if (map[k] < -1 || map[k] >= source->arch.n_classes)
+            status = gfli_error(context, GFL_E_ARG,
+                                "gfl_model_create_from: map[%d] is %d; labels of the source are "
+                                "0..%d",
+                                k, map[k], source->arch.n_classes - 1);
+    }
+    if (status == GFL_OK) status = gfli_create_from(context, source, how, map, out);
+    gfli_free(context, map);
+    return status;
+}

@@ -1,0 +1,71 @@
+/* weights.h - a weight file under the model's names, on its way into a model */
+#pragma once
+
+/* One tensor of a file, and what the model calls it. */
+typedef struct gfli_entry {
+    char *name;                /* the model's */
+    const gfli_tensor *tensor; /* the blob's, under the file's name */
+} gfli_entry;
+
+typedef struct gfli_weights {
+    gfl_context *context;
+    gfli_blob blob;
+    gfli_entry *entries; /* all that are not counters or constants, sorted by name */
+    int n_entries;
+    float *raw, *ready; /* one tensor as the file has it, and as the model wants it */
+    size_t raw_capacity, ready_capacity;
+    gfl_class *classes; /* names owned; NULL: the file has none */
+    int n_classes;
+    bool has_ids; /* of the classes, in the metadata */
+} gfli_weights;
+
+/* Bring the tensors of w->blob, already open, under the model's names (names.c).  The blob belongs
+ * to w then; end it also after a failure. */
+gfl_status gfli_weights_begin(gfl_context *context, gfli_weights *w);
+void gfli_weights_end(gfli_weights *w);
+const gfli_tensor *gfli_weights_find(const gfli_weights *w, const char *name); /* or NULL */
+
+/* The architecture that the shapes describe (deduce.c): of a detector, or of a backbone, which may
+ * end early; stages: how many it has. */
+gfl_status gfli_deduce_detector(gfli_weights *w, gfl_arch *arch);
+gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages);
+
+/* What the metadata says (metadata.c).  A demanded dialect or style must not contradict it; the
+ * default demands nothing. */
+gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *out,
+                             gfl_origin *origin);
+gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin);
+gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin *origin);
+const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
+gfl_status gfli_read_classes(gfli_weights *w, int n); /* into w->classes */
+gfl_status gfli_check_labels(gfli_weights *w, int depth);
+
+/* The values of a tensor of the parameter's shape, checked, in the model's layout. */
+bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor);
+gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli_tensor *tensor,
+                            float *out);
+
+/* The model that a detector's file describes; desc->classes are w's.  Then the model itself: every
+ * parameter must have its tensor, and every tensor of the network its parameter. */
+gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style style,
+                                 gfl_model_desc *desc, gfl_origins *origins);
+gfl_status gfli_load_weights(gfli_weights *w, const gfl_model_desc *desc,
+                             const gfl_origins *origins, bool trainable, gfl_model **out);
+
+/* What messages say of a tensor's shape. */
+typedef struct gfli_shape_text {
+    char text[96];
+} gfli_shape_text;
+gfli_shape_text gfli_shape(int rank, const int64_t *shape);
+
+/* Room for n reports in place of those before; then one after the other. */
+gfl_status gfli_open_reports(gfl_model *model, size_t n);
+gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int rank,
+                       const int64_t *shape, const char *why);
+void gfli_clear_reports(gfl_model *model);
+
+/* For writing (save.c): mean, std and channel order as metadata; then the parameters of the stages
+ * up to last_stage, their names without the first `skip` letters. */
+gfl_status gfli_put_input(const gfl_model *model, gfli_blob_writer *w, const char *order_key);
+gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last_stage,
+                           size_t skip);
