@@ -141,6 +141,20 @@ typedef struct class_list {
 int read_classes(gfl_context *context, const char *text, class_list *list); /* an exit code */
 void free_classes(class_list *list);
 
+/* ---- where a training starts (cmd_start.c) --------------------------------------------------- */
+
+typedef struct model_start {
+    const char *model, *weights, *from, *scale;
+    opt_list map; /* "old=new" */
+    int base_channels, fpn_channels, head_channels, stacked_convs, seed;
+} model_start;
+
+/* Do the options go together?  Fills in the default model.  An exit code. */
+int check_start(model_start *s);
+/* Make the model and say what it was made of; an exit code. */
+int start_model(gfl_context *context, const model_start *s, const gfl_dataset *data,
+                gfl_model **out);
+
 /* ---- pictures (cmd_draw.c) ------------------------------------------------------------------- */
 
 /* Boxes with labels in class colours (line width by image size, built-in 5x7 font). */

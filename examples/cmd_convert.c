@@ -44,14 +44,15 @@ static int read_demands(convert_job *job) {
     job->opts.preprocess = &job->input;
     if (!job->mean != !job->std || (job->bgr && !job->mean))
         return usage_error("--mean and --std go together, and --bgr with them");
-    if (job->mean && (!three_numbers(job->mean, job->input.mean) ||
-                      !three_numbers(job->std, job->input.std) || !(job->input.std[0] > 0) ||
-                      !(job->input.std[1] > 0) || !(job->input.std[2] > 0)))
+    if (job->mean &&
+        (!three_numbers(job->mean, job->input.mean) || !three_numbers(job->std, job->input.std) ||
+         !(job->input.std[0] > 0) || !(job->input.std[1] > 0) || !(job->input.std[2] > 0)))
         return usage_error("--mean and --std want three numbers as in 123.675,116.28,103.53; those "
                            "of --std are positive");
     job->input.bgr = job->bgr;
-    if (job->scale && (!opt_scale(job->scale, &job->input.scale_long, &job->input.scale_short,
-                                  &unused) || unused))
+    if (job->scale &&
+        (!opt_scale(job->scale, &job->input.scale_long, &job->input.scale_short, &unused) ||
+         unused))
         return usage_error("--scale wants LONGxSHORT, not \"%s\"", job->scale);
     return CMD_OK;
 }
@@ -159,13 +160,15 @@ int cmd_convert(int argc, char **argv) {
     memset(&job, 0, sizeof job);
     opt options[] = {
         {OPT_TEXT, "dialect", &job.dialect, "NAME", "demand mmdet or gfocal weights", 0},
-        {OPT_TEXT, "classes", &job.classes, "LIST", "names a,b,c, or a file: a name a line, or COCO .json", 0},
+        {OPT_TEXT, "classes", &job.classes, "LIST",
+         "names a,b,c, or a file: a name a line, or COCO .json", 0},
         {OPT_TEXT, "style", &job.style, "NAME", "pytorch or caffe, where the file does not say", 0},
         {OPT_TEXT, "mean", &job.mean, "A,B,C", "of the input's channels, instead of the file's", 0},
         {OPT_TEXT, "std", &job.std, "A,B,C", "with --mean", 0},
         {OPT_FLAG, "bgr", &job.bgr, NULL, "with --mean: blue is the first channel", 0},
         {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side of the input", 0},
-        {OPT_FLAG, "backbone", &job.backbone, NULL, "only the backbone, for gfl train --weights", 0},
+        {OPT_FLAG, "backbone", &job.backbone, NULL, "only the backbone, for gfl train --weights",
+         0},
         {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };

@@ -19,8 +19,7 @@ void print_backbone(FILE *f, const gfl_arch *a) {
     char stages[20];
     fprintf(f, "ResNet-%d", a->depth);
     if (a->groups > 1) fprintf(f, ", %d groups of %d channels (ResNeXt)", a->groups, a->base_width);
-    if (a->deform)
-        fprintf(f, ", DCN v%d in %s", a->deform, stage_names(a->deform_stages, stages));
+    if (a->deform) fprintf(f, ", DCN v%d in %s", a->deform, stage_names(a->deform_stages, stages));
     if (a->caffe_style) fputs(", caffe style", f);
     fprintf(f, ", base %d", a->base_channels);
 }
@@ -38,12 +37,14 @@ void print_input(FILE *f, const gfl_preprocess *p) {
 void print_model(FILE *f, const gfl_model_info *info) {
     const gfl_arch *a = &info->arch;
     const gfl_origins *from = &info->origins;
-    const bool coco = from->classes == GFL_ORIGIN_DEFAULT && !strcmp(info->classes[0].name, "person");
+    const bool coco =
+        from->classes == GFL_ORIGIN_DEFAULT && !strcmp(info->classes[0].name, "person");
     fputs("architecture   ", f);
     print_backbone(f, a);
     fprintf(f, ", FPN %d, head %d channels, %d convolutions a tower\n", a->fpn_channels,
             a->head_channels, a->stacked_convs);
-    fprintf(f, "dialect        %s, distributions of %d bins\n", dialects[a->dialect], a->reg_max + 1);
+    fprintf(f, "dialect        %s, distributions of %d bins\n", dialects[a->dialect],
+            a->reg_max + 1);
     fprintf(f, "parameters     %lld, of which %lld train with stem and first stage frozen\n",
             (long long)info->n_parameters, (long long)info->n_trainable);
     fputs("input          ", f);
@@ -64,8 +65,9 @@ static const char *origin_name(gfl_origin origin) {
 }
 
 void print_backbone_json(FILE *f, const gfl_arch *a) {
-    fprintf(f, "\"depth\": %d, \"groups\": %d, \"base_width\": %d, \"base_channels\": %d, "
-               "\"deform\": %d, \"deform_stages\": [",
+    fprintf(f,
+            "\"depth\": %d, \"groups\": %d, \"base_width\": %d, \"base_channels\": %d, "
+            "\"deform\": %d, \"deform_stages\": [",
             a->depth, a->groups, a->base_width, a->base_channels, a->deform);
     for (int i = 0, n = 0; i < 4; i++)
         if (a->deform_stages >> i & 1) fprintf(f, "%s\"C%d\"", n++ ? ", " : "", i + 2);
@@ -73,7 +75,8 @@ void print_backbone_json(FILE *f, const gfl_arch *a) {
 }
 
 void print_input_json(FILE *f, const gfl_preprocess *p) {
-    fprintf(f, "\"channel_order\": \"%s\", \"mean\": [%.7g, %.7g, %.7g], \"std\": [%.7g, %.7g, %.7g]",
+    fprintf(f,
+            "\"channel_order\": \"%s\", \"mean\": [%.7g, %.7g, %.7g], \"std\": [%.7g, %.7g, %.7g]",
             p->bgr ? "BGR" : "RGB", (double)p->mean[0], (double)p->mean[1], (double)p->mean[2],
             (double)p->std[0], (double)p->std[1], (double)p->std[2]);
 }
@@ -82,13 +85,15 @@ void print_model_json(FILE *f, const gfl_model_info *info) {
     const gfl_arch *a = &info->arch;
     const gfl_origins *from = &info->origins;
     print_backbone_json(f, a);
-    fprintf(f, ", \"fpn_channels\": %d, \"head_channels\": %d, \"stacked_convs\": %d, "
-               "\"reg_max\": %d, \"dialect\": \"%s\", \"parameters\": %lld, \"trainable\": %lld, ",
+    fprintf(f,
+            ", \"fpn_channels\": %d, \"head_channels\": %d, \"stacked_convs\": %d, "
+            "\"reg_max\": %d, \"dialect\": \"%s\", \"parameters\": %lld, \"trainable\": %lld, ",
             a->fpn_channels, a->head_channels, a->stacked_convs, a->reg_max, dialects[a->dialect],
             (long long)info->n_parameters, (long long)info->n_trainable);
     print_input_json(f, &info->preprocess);
-    fprintf(f, ", \"scale\": [%d, %d], \"origins\": {\"dialect\": \"%s\", \"style\": \"%s\", "
-               "\"input\": \"%s\", \"classes\": \"%s\"}, \"classes\": [",
+    fprintf(f,
+            ", \"scale\": [%d, %d], \"origins\": {\"dialect\": \"%s\", \"style\": \"%s\", "
+            "\"input\": \"%s\", \"classes\": \"%s\"}, \"classes\": [",
             info->preprocess.scale_long, info->preprocess.scale_short, origin_name(from->dialect),
             origin_name(from->style), origin_name(from->preprocess), origin_name(from->classes));
     for (int k = 0; k < a->n_classes; k++) {
@@ -199,8 +204,10 @@ int read_classes(gfl_context *context, const char *text, class_list *list) {
     int code = CMD_OK;
     memset(list, 0, sizeof *list);
     FILE *f = fopen(text, "r");
-    if (f && n > 5 && !strcmp(text + n - 5, ".json")) code = read_categories(context, text, list);
-    else if (f) code = read_class_lines(f, list);
+    if (f && n > 5 && !strcmp(text + n - 5, ".json"))
+        code = read_categories(context, text, list);
+    else if (f)
+        code = read_class_lines(f, list);
     if (f) fclose(f);
     for (const char *at = text; !f && code == CMD_OK; at += strcspn(at, ",") + 1) {
         code = add_class(list, at, strcspn(at, ","), list->n + 1);

@@ -9,10 +9,9 @@
 #include <unistd.h>
 
 typedef struct train_options {
-    const char *data, *images, *val, *val_images, *model, *weights, *from, *scale, *steps, *out;
-    opt_list map;
-    int base_channels, fpn_channels, head_channels, stacked_convs;
-    int epochs, batch, accumulate, warmup, frozen, seed, threads, loaders, eval_every, save_every;
+    const char *data, *images, *val, *val_images, *steps, *out;
+    model_start start;
+    int epochs, batch, accumulate, warmup, frozen, threads, loaders, eval_every, save_every;
     double lr, momentum, decay, clip;
     bool resume, flip, drop_empty, grouping;
 } train_options;
@@ -83,179 +82,9 @@ static int load_data(run *r) {
     return CMD_OK;
 }
 
-static int read_scale(const run *r, gfl_preprocess *p) {
-    int unused = 0;
-    if (!r->o.scale || opt_scale(r->o.scale, &p->scale_long, &p->scale_short, &unused))
-        return CMD_OK;
-    return usage_error("--scale wants LONGxSHORT or LONGxSHORT:MIN, not \"%s\"", r->o.scale);
-}
-
-/* Style and input follow from the backbone where its file says them. */
-static int choose_model(run *r, gfl_model_desc *desc) {
-    static const gfl_preprocess imagenet = {{123.675f, 116.28f, 103.53f},
-                                            {58.395f, 57.12f, 57.375f}, 0, 1333, 800};
-    gfl_backbone_info backbone;
-    memset(desc, 0, sizeof *desc);
-    if (gfl_arch_preset(r->o.model, &desc->arch) != GFL_OK)
-        return usage_error("--model %s: there is no such model; gfl info --list names them",
-                           r->o.model);
-    if (r->o.base_channels) desc->arch.base_channels = r->o.base_channels;
-    if (r->o.fpn_channels) desc->arch.fpn_channels = r->o.fpn_channels;
-    if (r->o.head_channels) desc->arch.head_channels = r->o.head_channels;
-    if (r->o.stacked_convs) desc->arch.stacked_convs = r->o.stacked_convs;
-    desc->arch.n_classes = gfl_dataset_n_classes(r->data);
-    desc->classes = gfl_dataset_classes(r->data);
-    desc->seed = (uint64_t)r->o.seed;
-    desc->preprocess = imagenet;
-    if (r->o.weights) {
-        gfl_status status = gfl_backbone_describe(r->context, r->o.weights, NULL, &backbone);
-        if (status != GFL_OK) return report(r->context, status, "loading weights");
-        desc->arch.caffe_style = backbone.arch.caffe_style;
-        desc->preprocess = backbone.preprocess;
-        desc->preprocess.scale_long = imagenet.scale_long; /* not the backbone's business */
-        desc->preprocess.scale_short = imagenet.scale_short;
-    }
-    return read_scale(r, &desc->preprocess);
-}
-
-static void describe_loading(const run *r) {
-    gfl_tensor_report t;
-    int counts[3];
-    count_fates(r->model, counts);
-    talk("%s: %d tensors loaded, %d re-initialised, %d left over", r->o.weights,
-         counts[GFL_FATE_LOADED], counts[GFL_FATE_INITIALISED], counts[GFL_FATE_LEFT_OVER]);
-    for (int fate = GFL_FATE_INITIALISED; fate <= GFL_FATE_LEFT_OVER; fate++) {
-        int shown = 0;
-        for (int i = 0; gfl_model_report(r->model, i, &t) && shown < 6; i++) {
-            if ((int)t.fate != fate) continue;
-            talk("  %s: %s (%s)%s", fate == GFL_FATE_INITIALISED ? "re-initialised" : "left over",
-                 t.name, t.why, ++shown == 6 && counts[fate] > 6 ? ", and more" : "");
-        }
-    }
-}
-
-static int make_new_model(run *r) {
-    gfl_model_desc desc;
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
-    int code = choose_model(r, &desc);
-    if (code != CMD_OK) return code;
-    gfl_status status = gfl_model_create(r->context, &desc, &opts, &r->model);
-    if (status != GFL_OK) return report(r->context, status, "making the model");
-    if (!r->o.weights) {
-        talk("no --weights: all parameters are freshly initialised");
-        return CMD_OK;
-    }
-    status = gfl_model_load_backbone(r->model, r->o.weights);
-    if (status != GFL_OK) return report(r->context, status, "loading weights");
-    describe_loading(r);
-    return CMD_OK;
-}
-
-/* ---- from a checkpoint ----------------------------------------------------------------------- */
-
-/* "old=new" of each --map; *text holds the names, to be freed. */
-static int read_renames(const opt_list *map, gfl_rename *renames, char **text) {
-    size_t size = 1;
-    for (int i = 0; i < map->n; i++) size += strlen(map->items[i]) + 1;
-    char *at = *text = malloc(size);
-    if (!at) return CMD_MEMORY;
-    for (int i = 0; i < map->n; i++) {
-        const size_t length = strlen(map->items[i]), old = strcspn(map->items[i], "=");
-        if (old == 0 || old + 1 >= length)
-            return usage_error("--map wants OLD=NEW, not \"%s\"", map->items[i]);
-        memcpy(at, map->items[i], length + 1);
-        at[old] = 0;
-        renames[i].from = at;
-        renames[i].to = at + old + 1;
-        at += length + 1;
-    }
-    return CMD_OK;
-}
-
-/* Labels of the checkpoint for the labels of the data set; *map is malloc'ed. */
-static int map_classes(const run *r, const gfl_model_info *old, int **map) {
-    const int n = gfl_dataset_n_classes(r->data);
-    gfl_rename *renames = malloc(sizeof *renames * OPT_LIST_MAX);
-    char *text = NULL;
-    *map = malloc(sizeof **map * (size_t)n);
-    int code = renames && *map ? read_renames(&r->o.map, renames, &text) : CMD_MEMORY;
-    const bool unnamed = old->origins.classes == GFL_ORIGIN_DEFAULT &&
-                         !strcmp(old->classes[0].name, "class 0");
-    if (code == CMD_OK && unnamed && old->arch.n_classes == n) {
-        talk("%s does not name its classes: taken in the data set's order", r->o.from);
-        for (int k = 0; k < n; k++) (*map)[k] = k;
-    } else if (code == CMD_OK) {
-        gfl_status status =
-            gfl_match_classes(r->context, old->classes, old->arch.n_classes,
-                              gfl_dataset_classes(r->data), n, renames, r->o.map.n, *map);
-        if (status != GFL_OK) code = report(r->context, status, "--map");
-    }
-    free(text);
-    free(renames);
-    return code;
-}
-
-/* "what N: a, b (was c)", nothing where there is none. */
-static void list_classes(const char *what, const gfl_class *classes, const int *from, int n,
-                         const gfl_class *old) {
-    int shown = 0;
-    for (int k = 0; k < n; k++) {
-        if ((from[k] >= 0) != (old != NULL)) continue;
-        fprintf(stderr, "%s%s", shown++ ? ", " : what, classes[k].name);
-        if (old && strcmp(old[from[k]].name, classes[k].name) != 0)
-            fprintf(stderr, " (was %s)", old[from[k]].name);
-    }
-    if (shown) fputc('\n', stderr);
-}
-
-static void describe_transfer(const run *r, const gfl_model_info *old, const int *map) {
-    const int n = gfl_dataset_n_classes(r->data), n_old = old->arch.n_classes;
-    int *taken = malloc(sizeof *taken * (size_t)n_old), counts[3];
-    count_fates(r->model, counts);
-    talk("%s: %d of %d tensors taken over", r->o.from, counts[GFL_FATE_LOADED],
-         counts[GFL_FATE_LOADED] + counts[GFL_FATE_INITIALISED]);
-    list_classes("  classes taken over: ", gfl_dataset_classes(r->data), map, n, old->classes);
-    list_classes("  new classes, initialised afresh: ", gfl_dataset_classes(r->data), map, n, NULL);
-    for (int k = 0; taken && k < n_old; k++) taken[k] = -1;
-    for (int k = 0; taken && k < n; k++)
-        if (map[k] >= 0) taken[map[k]] = k;
-    if (taken) list_classes("  classes dropped: ", old->classes, taken, n_old, NULL);
-    free(taken);
-}
-
-static int transfer(run *r, const gfl_model *source) {
-    gfl_model_info old;
-    int *map = NULL;
-    gfl_model_get_info(source, &old);
-    gfl_preprocess input = old.preprocess;
-    int code = read_scale(r, &input);
-    if (code == CMD_OK) code = map_classes(r, &old, &map);
-    if (code == CMD_OK) {
-        const gfl_transfer how = {gfl_dataset_classes(r->data), gfl_dataset_n_classes(r->data), map,
-                                  &input, (uint64_t)r->o.seed};
-        gfl_status status = gfl_model_create_from(r->context, source, &how, &r->model);
-        if (status == GFL_OK) describe_transfer(r, &old, map);
-        else code = report(r->context, status, "--from");
-    }
-    free(map);
-    return code;
-}
-
-static int make_model_from(run *r) {
-    gfl_import_opts opts;
-    gfl_model *source = NULL;
-    memset(&opts, 0, sizeof opts);
-    opts.model.trainable = 1;
-    gfl_status status = gfl_model_import(r->context, r->o.from, &opts, &source);
-    if (status != GFL_OK) return report(r->context, status, "--from");
-    int code = transfer(r, source);
-    gfl_model_destroy(source);
-    return code;
-}
-
 static int make_model(run *r) {
     const gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
-    if (!r->o.resume) return r->o.from ? make_model_from(r) : make_new_model(r);
+    if (!r->o.resume) return start_model(r->context, &r->o.start, r->data, &r->model);
     gfl_status status = gfl_model_load(r->context, in_run(r, "last.safetensors"), &opts, &r->model);
     return status == GFL_OK ? CMD_OK : report(r->context, status, "--resume");
 }
@@ -285,8 +114,8 @@ static int make_trainer(run *r) {
     memset(&d, 0, sizeof d);
     int code = parse_steps(o->steps, &d);
     if (code != CMD_OK) return code;
-    if (o->scale) {
-        opt_scale(o->scale, &scale_long, &scale_short, &d.scale_short_min);
+    if (o->start.scale) {
+        opt_scale(o->start.scale, &scale_long, &scale_short, &d.scale_short_min);
         d.scale_long = scale_long;
         d.scale_short = scale_short;
     }
@@ -303,7 +132,7 @@ static int make_trainer(run *r) {
     d.drop_empty = o->drop_empty;
     d.no_grouping = !o->grouping;
     d.loaders = o->loaders > 0 ? o->loaders : -1;
-    d.seed = (uint64_t)o->seed;
+    d.seed = (uint64_t)o->start.seed;
     gfl_status status = gfl_trainer_create(r->context, r->model, r->data, &d, &r->trainer);
     if (status == GFL_OK && o->resume)
         status = gfl_trainer_load_state(r->trainer, in_run(r, "last.state.safetensors"));
@@ -399,8 +228,8 @@ static int open_logs(run *r) {
     }
     fprintf(r->log, "{\"gfl\": \"%s\", \"resumed_at\": %lld, \"seed\": %d, \"device\": \"cpu\", "
             "\"threads\": %d, \"decoder\": \"stb_image\", \"model\": ", GFL_VERSION_TEXT,
-            (long long)r->plan.n_done, r->o.seed, gfl_context_threads(r->context));
-    write_json_text(r->log, r->o.from ? r->o.from : r->o.model);
+            (long long)r->plan.n_done, r->o.start.seed, gfl_context_threads(r->context));
+    write_json_text(r->log, r->o.start.from ? r->o.start.from : r->o.start.model);
     fputs(", \"data\": ", r->log);
     write_json_text(r->log, r->o.data);
     fprintf(r->log, ", \"images\": %d, \"batch\": %d, \"epochs\": %d, \"lr\": %.10g}\n",
@@ -601,15 +430,15 @@ int cmd_train(int argc, char **argv) {
         {OPT_TEXT, "images", &o->images, "DIR", "their images; default: the annotations' folder", 0},
         {OPT_TEXT, "val", &o->val, "FILE", "COCO annotations to evaluate on", 0},
         {OPT_TEXT, "val-images", &o->val_images, "DIR", "their images", 0},
-        {OPT_TEXT, "model", &o->model, "NAME", "gfl info --list names them; default r50", 0},
-        {OPT_TEXT, "weights", &o->weights, "FILE", "ImageNet backbone, safetensors or .pth", 0},
-        {OPT_TEXT, "from", &o->from, "FILE", "fine-tune this detector, safetensors or .pth", 0},
-        {OPT_LIST, "map", &o->map, "OLD=NEW", "with --from: a class renamed; may be repeated", 0},
-        {OPT_INT, "base-channels", &o->base_channels, "N", "of the stem; a narrow model: 16", 0},
-        {OPT_INT, "fpn-channels", &o->fpn_channels, "N", "of the pyramid", 0},
-        {OPT_INT, "head-channels", &o->head_channels, "N", "of the head, a multiple of 32", 0},
-        {OPT_INT, "stacked-convs", &o->stacked_convs, "N", "convolutions a head tower", 0},
-        {OPT_TEXT, "scale", &o->scale, "LxS[:MIN]", "long and short side; short varies from MIN", 0},
+        {OPT_TEXT, "model", &o->start.model, "NAME", "gfl info --list names them; default r50", 0},
+        {OPT_TEXT, "weights", &o->start.weights, "FILE", "ImageNet backbone, safetensors or .pth", 0},
+        {OPT_TEXT, "from", &o->start.from, "FILE", "fine-tune this detector, safetensors or .pth", 0},
+        {OPT_LIST, "map", &o->start.map, "OLD=NEW", "with --from: a class renamed; may be repeated", 0},
+        {OPT_INT, "base-channels", &o->start.base_channels, "N", "of the stem; a narrow model: 16", 0},
+        {OPT_INT, "fpn-channels", &o->start.fpn_channels, "N", "of the pyramid", 0},
+        {OPT_INT, "head-channels", &o->start.head_channels, "N", "of the head, a multiple of 32", 0},
+        {OPT_INT, "stacked-convs", &o->start.stacked_convs, "N", "convolutions a head tower", 0},
+        {OPT_TEXT, "scale", &o->start.scale, "LxS[:MIN]", "long and short side; short varies from MIN", 0},
         {OPT_INT, "epochs", &o->epochs, "N", "passes over the data", 0},
         {OPT_TEXT, "steps", &o->steps, "A,B", "divide lr by 10 after these epochs; 0: never", 0},
         {OPT_INT, "batch", &o->batch, "N", "images a step", 0},
@@ -624,7 +453,7 @@ int cmd_train(int argc, char **argv) {
         {OPT_FLAG, "flip", &o->flip, NULL, "flip every other image (on)", 0},
         {OPT_FLAG, "grouping", &o->grouping, NULL, "landscape and portrait apart (on)", 0},
         {OPT_FLAG, "drop-empty", &o->drop_empty, NULL, "leave out images without boxes", 0},
-        {OPT_INT, "seed", &o->seed, "N", "of weights, order, flips and scales", 0},
+        {OPT_INT, "seed", &o->start.seed, "N", "of weights, order, flips and scales", 0},
         {OPT_INT, "threads", &o->threads, "N", "0: all that may be used", 0},
         {OPT_INT, "loaders", &o->loaders, "N", "threads that decode ahead", 0},
         {OPT_INT, "eval-every", &o->eval_every, "N", "epochs; 0: never", 0},
@@ -639,15 +468,9 @@ int cmd_train(int argc, char **argv) {
     if (code >= 0) return code;
     if (n_rest) return usage_error("train takes options only; \"%s\" is not one", argv[0]);
     if (!o->data) return usage_error("train needs --data FILE");
-    if (o->seed < 0) return usage_error("--seed must not be negative");
-    if (o->from && (o->weights || o->model || o->base_channels || o->fpn_channels ||
-                    o->head_channels || o->stacked_convs))
-        return usage_error("--from brings its own network and weights; leave out --weights, --model "
-                           "and the sizes of its parts");
-    if (o->map.n && !o->from)
-        return usage_error("--map renames classes of a checkpoint; it goes with --from FILE");
-    if (!o->model && !o->from) o->model = "r50";
-    if (o->frozen < 0) o->frozen = o->weights || o->from ? 1 : 0;
+    code = check_start(&o->start);
+    if (code != CMD_OK) return code;
+    if (o->frozen < 0) o->frozen = o->start.weights || o->start.from ? 1 : 0;
     r.table = options;
     return run_training(&r);
 }

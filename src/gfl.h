@@ -8,7 +8,7 @@
  *     #include "gfl.h"                everywhere
  *
  *     cc app.c -lm -pthread           detects
- *     cc app.c gfl_train.c -lm -pthread      trains, evaluates and reads image files too
+ *     cc app.c gfl_train.c -lm -pthread      trains, evaluates, reads image files and .pth too
  *
  * or compile the header itself: cc -x c -DGFL_IMPLEMENTATION -c gfl.h.  C11 or C++17 for the
  * implementation (gcc or clang, POSIX threads), C99 or C++11 for the declarations.
@@ -76,6 +76,16 @@
  * in training and in detection, on the same kind of CPU (kernels are chosen by instruction set).
  * Training stopped after any step and resumed gives the same weights to the bit.
  *
+ * WEIGHTS
+ *
+ * gfl_model_load reads what gfl_model_save wrote: safetensors with mmdetection 3's names, and as
+ * metadata what no tensor shows: dialect, style, classes, preprocessing.  gfl_model_import, in
+ * gfl_train.c, reads other people's checkpoints: safetensors and .pth of mmdetection 1 to 3 and of
+ * implus/GFocal.  gfl_backbone_describe and gfl_model_load_backbone do the same for backbones
+ * trained on ImageNet: torchvision, timm, OpenMMLab, MSRA.  The architecture always follows from
+ * the tensors, and a tensor that contradicts the others is an error; the dialect is never guessed.
+ * gfl_model_create_from fine-tunes: another class list, all other weights kept.
+ *
  * PAPERS
  *
  *     Li et al., "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for
@@ -91,8 +101,9 @@
  *
  * NOT HERE
  *
- * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read and
- * gfl_pixels are defined in gfl_train.c: a program that only detects does not link it.
+ * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read,
+ * gfl_pixels and those that import (gfl_model_import to gfl_model_create_from) are defined in
+ * gfl_train.c: a program that only detects does not link it.
  *
  * What is not declared before the line "GFL_H" ends is not API.
  */

@@ -40,7 +40,7 @@ extern "C" {
 #include "train/schedule.c"
 #include "train/trainer.c"
 #include "train/state.c"
-#include "ckpt/shim.c"
+#include "ckpt/open.c"
 #include "ckpt/import.c"
 #include "ckpt/backbone.c"
 #include "ckpt/transfer.c"

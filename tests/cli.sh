@@ -41,7 +41,7 @@ expect 2 eval --data data/val.json; says '--weights' err
 expect 2 train --data data/train.json --model r19; says 'r19' err
 expect 2 train --data data/train.json --scale big; says 'LONGxSHORT' err
 expect 2 detect; expect 2 info
-for c in train eval detect check info bench; do
+for c in train eval detect check info convert bench; do
     expect 0 $c --help; says 'usage: gfl' out; [ ! -s err ] || fail "$c --help talks to stderr"
 done
 expect 0 --version; says 'gfl [0-9]' out
@@ -155,6 +155,47 @@ expect 0 check --data data/train.json --images data/train
 sed 's/0001.png/none.png/' data/train.json >holes.json
 expect 3 check --data holes.json --images data/train
 grep -q 'none.png' out err || fail "check names the missing file"
+
+# Weight files: a detector, its backbone, demands that the file does not meet.
+expect 0 convert whole/last.safetensors copy.safetensors
+says 'ResNet-18' out; says 'dialect *mmdet' out; says 'circle' out; says '131 loaded, 0 left over' out
+same copy.safetensors whole/last.safetensors
+expect 0 convert --json whole/last.safetensors copy.safetensors
+for key in from to kind depth deform_stages dialect style channel_order origins classes loaded \
+    left_over tensors; do says "\"$key\":" out; done
+says '"fate": "loaded", "shape": \[8, 3, 7, 7\]' out
+expect 0 convert --classes a,b,c,d --mean 1,2,3 --std 4,5,6 --bgr --scale 64x48 \
+    whole/last.safetensors copy.safetensors
+says 'a (1), b (2), c (3), d (4)' out; says 'BGR, mean 1 2 3, std 4 5 6, fits 64x48' out
+expect 0 convert --classes data/train.json copy.safetensors copy2.safetensors; says 'circle (1)' out
+printf 'one\ntwo\nthree\nfour\n' >names.txt
+expect 0 convert --classes names.txt copy.safetensors copy2.safetensors; says 'four (4)' out
+expect 7 convert --dialect gfocal whole/last.safetensors copy.safetensors; says 'mmdet' err
+expect 7 convert --style caffe whole/last.safetensors copy.safetensors; says 'style' err
+expect 7 convert --classes a,b whole/last.safetensors copy.safetensors; says '4 classes' err
+expect 2 convert --classes a,a whole/last.safetensors copy.safetensors; says 'twice' err
+expect 2 convert whole/last.safetensors; expect 2 convert --dialect yolo a b; says 'gfocal' err
+expect 2 convert --mean 1,2 --std 1,2,3 a b; expect 2 convert --bgr a b
+expect 1 convert names.txt copy.safetensors; says 'names.txt' err
+expect 0 convert --backbone whole/last.safetensors backbone.safetensors; says 'ResNet-18' out
+expect 7 convert backbone.safetensors copy.safetensors; says 'backbone' err
+expect 0 $train --epochs 1 --eval-every 0 --out started --weights backbone.safetensors
+says '100 tensors loaded, 0 re-initialised' err
+
+# Fine-tuning: rows of the classifier go over by name; the run resumes as any other.
+sed 's/"square"/"box"/; s/"circle"/"disc"/' data/train.json >renamed.json
+tune='train --data renamed.json --images data/train --batch 4 --epochs 1'
+expect 0 $tune --from whole/last.safetensors --map square=box --out tuned
+says 'taken over: box (was square), triangle, star' err
+says 'afresh: disc' err; says 'dropped: circle' err; says 'fit 96x96' err
+says 'map = square=box' tuned/config.txt
+expect 0 info tuned/last.safetensors; says 'disc (1), box (2)' out
+expect 0 train --config tuned/config.txt --resume
+expect 7 $tune --from whole/last.safetensors --map suare=box --out x; says 'suare' err
+expect 2 $tune --from whole/last.safetensors --map square --out x; says 'OLD=NEW' err
+expect 2 $tune --from whole/last.safetensors --model r18 --out x; says 'leave out' err
+expect 2 $tune --map square=box --out x; says '--from' err
+expect 7 $tune --from backbone.safetensors --out x; says 'backbone' err
 
 # What cannot be written is said, and what was there stays.
 expect 1 $train --epochs 1 --out data/train.json/run

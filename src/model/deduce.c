@@ -27,9 +27,12 @@ static int gfli_count_numbered(const gfli_weights *w, const char *before, const 
 /* The depth whose stages are the file's, as far as those go. */
 static gfl_status gfli_deduce_depth(gfli_weights *w, gfl_arch *arch, int *stages) {
     static const int known[] = {18, 34, 50, 101};
-    bool bottleneck = gfli_weights_find(w, "backbone.layer1.0.conv3.weight") != NULL;
+    bool bottleneck = false;
     int blocks[4], n_fitting = 0;
     *stages = 0;
+    for (int i = 0; i < w->n_entries; i++)
+        bottleneck = bottleneck || (strncmp(w->entries[i].name, "backbone.layer", 14) == 0 &&
+                                    gfli_ends_with(w->entries[i].name, ".conv3.weight"));
     for (int stage = 1; stage <= 4; stage++) {
         char before[32];
         snprintf(before, sizeof before, "backbone.layer%d.", stage);
