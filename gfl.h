@@ -9,7 +9,7 @@
  *     #include "gfl.h"                everywhere
  *
  *     cc app.c -lm -pthread           detects
- *     cc app.c gfl_train.c -lm -pthread      trains, evaluates and reads image files too
+ *     cc app.c gfl_train.c -lm -pthread      trains, evaluates, reads image files and .pth too
  *
  * or compile the header itself: cc -x c -DGFL_IMPLEMENTATION -c gfl.h.  C11 or C++17 for the
  * implementation (gcc or clang, POSIX threads), C99 or C++11 for the declarations.
@@ -77,6 +77,16 @@
  * in training and in detection, on the same kind of CPU (kernels are chosen by instruction set).
  * Training stopped after any step and resumed gives the same weights to the bit.
  *
+ * WEIGHTS
+ *
+ * gfl_model_load reads what gfl_model_save wrote: safetensors with mmdetection 3's names, and as
+ * metadata what no tensor shows: dialect, style, classes, preprocessing.  gfl_model_import, in
+ * gfl_train.c, reads other people's checkpoints: safetensors and .pth of mmdetection 1 to 3 and of
+ * implus/GFocal.  gfl_backbone_describe and gfl_model_load_backbone do the same for backbones
+ * trained on ImageNet: torchvision, timm, OpenMMLab, MSRA.  The architecture always follows from
+ * the tensors, and a tensor that contradicts the others is an error; the dialect is never guessed.
+ * gfl_model_create_from fine-tunes: another class list, all other weights kept.
+ *
  * PAPERS
  *
  *     Li et al., "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for
@@ -92,8 +102,9 @@
  *
  * NOT HERE
  *
- * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read and
- * gfl_pixels are defined in gfl_train.c: a program that only detects does not link it.
+ * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read,
+ * gfl_pixels and those that import (gfl_model_import to gfl_model_create_from) are defined in
+ * gfl_train.c: a program that only detects does not link it.
  *
  * What is not declared before the line "GFL_H" ends is not API.
  */
@@ -278,6 +289,13 @@ typedef enum gfl_dialect {
     GFL_DIALECT_GFOCAL = 2   /* the authors' repository, implus/GFocal, 2020 */
 } gfl_dialect;
 
+/* Where the bottlenecks of a file have their stride, which no tensor shows. */
+typedef enum gfl_style {
+    GFL_STYLE_DEFAULT = 0, /* what the file says, else pytorch */
+    GFL_STYLE_PYTORCH = 1, /* in the 3x3: torchvision, OpenMMLab, every published GFL model */
+    GFL_STYLE_CAFFE = 2    /* in the first 1x1: MSRA */
+} gfl_style;
+
 /* Stages of the backbone, as bits. */
 enum { GFL_C2 = 1, GFL_C3 = 2, GFL_C4 = 4, GFL_C5 = 8 };
 
@@ -342,12 +360,24 @@ typedef struct gfl_tensor_report {
     const char *why; /* "" when loaded */
 } gfl_tensor_report;
 
+/* Who said what cannot be seen in the tensors. */
+typedef enum gfl_origin {
+    GFL_ORIGIN_GIVEN = 0,  /* the caller */
+    GFL_ORIGIN_FILE = 1,   /* the weight file */
+    GFL_ORIGIN_DEFAULT = 2 /* neither; the usual was assumed */
+} gfl_origin;
+
+typedef struct gfl_origins {
+    gfl_origin dialect, style, preprocess, classes;
+} gfl_origins;
+
 typedef struct gfl_model_info {
     gfl_arch arch; /* every field resolved */
     gfl_preprocess preprocess;
     int64_t n_parameters;     /* without batch norm's running statistics, as papers count */
     int64_t n_trainable;      /* with stem and first stage frozen */
     const gfl_class *classes; /* [arch.n_classes], owned by the model */
+    gfl_origins origins;      /* of a loaded or imported model; all zero of a new one */
 } gfl_model_info;
 
 /* What a forward pass of one input size costs. */
@@ -417,23 +447,6 @@ GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path,
  * Errors, Memory, Threads   as gfl_model_load. */
 GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
                                          const gfl_model_opts *opts, gfl_model **out);
-
-/* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
- *
- * Takes what fits (torchvision's names, or a detector's backbone); the rest of the backbone is
- * initialised afresh, neck and head stay.  Files may end before the last stage: ask
- * gfl_model_report what was loaded, initialised and left over.
- *
- *   model  created or loaded with opts.trainable
- *   path   safetensors
- *
- * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
- *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_load
- *           GFL_E_MISMATCH  nothing fits; another depth; other preprocessing than the model's
- *           GFL_E_UNSUPPORTED  "caffe" style blocks
- *           The model is unchanged after an error.
- * Threads   no detector may run the model meanwhile. */
-GFL_API gfl_status gfl_model_load_backbone(gfl_model *model, const char *path);
 
 /* gfl_model_save - write weights and metadata as safetensors that gfl_model_load reads back
  * bit for bit, and Python opens as it is.
@@ -985,6 +998,144 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  *           GFL_E_UNSUPPORTED  written by a newer version
  *           GFL_E_MEMORY  no room for the momentum twice */
 GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);
+
+/* ===============================================================================================
+ * src/api/import.h - other people's checkpoints and backbones, and models made from models
+ * ============================================================================================ */
+
+typedef struct gfl_import_opts {
+    gfl_model_opts model;             /* trainable; the dialect that the weights must be of */
+    gfl_style style;                  /* demanded: a file that says another is refused */
+    /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
+     * 0, each side of the scale unless it is 0.  Borrowed; NULL: the file's. */
+    const gfl_preprocess *preprocess;
+    const gfl_class *classes; /* [n_classes] instead of the file's; borrowed; NULL: the file's */
+    int n_classes;            /* must be what the tensors have */
+} gfl_import_opts;
+
+/* What a backbone file is. */
+typedef struct gfl_backbone_info {
+    gfl_arch arch; /* what the backbone decides; the rest is 0 */
+    gfl_preprocess preprocess;
+    gfl_origin style, input; /* who said arch.caffe_style, and preprocess */
+    int stages;              /* 1..4; files may end before the last */
+} gfl_backbone_info;
+
+/* A class that has another name in the new list. */
+typedef struct gfl_rename {
+    const char *from, *to;
+} gfl_rename;
+
+/* How a model becomes one of other classes. */
+typedef struct gfl_transfer {
+    const gfl_class *classes; /* [n_classes] of the new model, copied */
+    int n_classes;
+    const int *map; /* [n_classes] label of the source that a class starts from, -1: afresh;
+                       NULL: matched by name */
+    const gfl_preprocess *preprocess; /* NULL: the source's */
+    uint64_t seed;                    /* of what starts afresh */
+} gfl_transfer;
+
+/* gfl_model_import - a model from a checkpoint of PyTorch, or from anyone's safetensors.
+ *
+ * Reads what gfl_model_load reads, and besides .pth files of both containers, told by their content.
+ * Names may be those of implus/GFocal or of mmdetection 1 to 3, with a wrapper's "module." or
+ * "model." in front.  The architecture, deformable stages included, follows from the tensors; the
+ * dialect from the file, or it has to be demanded.  Where a file has 80 classes and names none, or
+ * COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
+ * origins what was said and what assumed, gfl_model_report what became of each tensor.
+ *
+ *   path  UTF-8
+ *   opts  NULL or zeroed to take all from the file; borrowed
+ *   out   yours; the model, or NULL on error
+ *
+ * Errors    as gfl_model_load; GFL_E_MISMATCH also where opts demands what the file contradicts,
+ *           GFL_E_FORMAT for a damaged or hostile .pth
+ * Memory    tensors are read one by one.
+ * Threads   as gfl_model_create.
+ * Example
+ *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
+GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
+                                    const gfl_import_opts *opts, gfl_model **out);
+
+/* gfl_backbone_describe - which model a backbone file asks for, without loading it.
+ *
+ * Backbones of torchvision, timm and OpenMMLab, MSRA's "caffe" ones with metadata, or the backbone
+ * of a detector; safetensors or .pth.  Put out->arch's fields and out->preprocess into a
+ * gfl_model_desc, create the model, and load the file with gfl_model_load_backbone.
+ *
+ *   opts  NULL, or style and preprocess of a file that does not say them; borrowed
+ *   out   yours; zeroed on error
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
+ *           GFL_E_MISMATCH  no ResNet with these names; opts contradicts the file
+ *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have */
+GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
+                                         const gfl_import_opts *opts, gfl_backbone_info *out);
+
+/* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
+ *
+ * Takes what fits, by the names that gfl_backbone_describe knows; the rest of the backbone is
+ * initialised afresh, neck and head stay.  Files may end before the last stage, and may lack the
+ * offset convolutions of deformable stages, which then start at 0: ask gfl_model_report what was
+ * loaded, initialised and left over.
+ *
+ *   model  created or loaded with opts.trainable
+ *   path   safetensors or .pth
+ *
+ * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
+ *           GFL_E_MISMATCH  nothing fits; another depth, width, style or preprocessing than the
+ *                           model's
+ *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have
+ *           The model is unchanged after an error.
+ * Threads   no detector may run the model meanwhile. */
+GFL_API gfl_status gfl_model_load_backbone(gfl_model *model, const char *path);
+
+/* gfl_model_save_backbone - write the stem and the first stages of a model as safetensors with
+ * torchvision's names, which gfl_model_load_backbone and Python read.
+ *
+ * Style, channel order, mean and std go into the metadata.
+ *
+ *   model   trainable
+ *   stages  1..4
+ *   path    replaced whole or not at all
+ *
+ * Errors    GFL_E_ARG     a NULL, a model that is not trainable, stages out of range
+ *           GFL_E_IO      the file cannot be written
+ *           GFL_E_MEMORY  no room for one tensor */
+GFL_API gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const char *path);
+
+/* gfl_match_classes - which class of one list is which of another, by name.
+ *
+ *   from, to  [n_from], [n_to]
+ *   renames   [n_renames]; `from` of each names a class of the old list, `to` one of the new list;
+ *             they win over equal names
+ *   map       [n_to], yours: label in the old list, or -1
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_MISMATCH  a rename of a class that is not in its list, or two renames of one
+ *                           class */
+GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_from,
+                                     const gfl_class *to, int n_to, const gfl_rename *renames,
+                                     int n_renames, int *map);
+
+/* gfl_model_create_from - a model with another's weights and another class list.
+ *
+ * The rows of the classifier that the map names are copied bit for bit, the others start as in a
+ * new model; everything else is kept: architecture, dialect, all other weights.  gfl_model_report
+ * says it of each tensor.  The new model is trainable and on its own.
+ *
+ *   source  trainable; borrowed during the call
+ *   how     borrowed; its texts are copied
+ *   out     yours; the model, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL, a source that is not trainable, classes or a map out of range
+ *           GFL_E_MEMORY  the weights do not fit
+ * Memory, Threads   as gfl_model_create. */
+GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
+                                         const gfl_transfer *how, gfl_model **out);
 
 #ifdef __cplusplus
 }
@@ -1674,6 +1825,7 @@ struct gfl_model {
     float scales[GFL_LEVELS]; /* their values, copied by packing */
     bool trainable;
     uint64_t seed; /* of weights that no file gave */
+    gfl_origins origins;
     gfl_tensor_report *reports;
     int n_reports;
 };
@@ -1724,8 +1876,6 @@ gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
                           const gfl_preprocess *preprocess, const gfl_class *classes,
                           bool trainable, gfl_model **out);
 
-void gfli_clear_reports(gfl_model *model);
-
 /* Fold batch norm and pack every layer from the parameters (all, or those of stage >= first). */
 gfl_status gfli_model_pack(gfl_model *model, int first_stage);
 
@@ -1738,6 +1888,79 @@ void gfli_resized_size(int width, int height, int scale_long, int scale_short, i
 static inline int gfli_pad32(int size) {
     return (size + 31) / 32 * 32;
 }
+
+/* ===============================================================================================
+ * src/model/weights.h - a weight file under the model's names, on its way into a model
+ * ============================================================================================ */
+
+/* One tensor of a file, and what the model calls it. */
+typedef struct gfli_entry {
+    char *name;                /* the model's */
+    const gfli_tensor *tensor; /* the blob's, under the file's name */
+} gfli_entry;
+
+typedef struct gfli_weights {
+    gfl_context *context;
+    gfli_blob blob;
+    gfli_entry *entries; /* all that are not counters or constants, sorted by name */
+    int n_entries;
+    float *raw, *ready; /* one tensor as the file has it, and as the model wants it */
+    size_t raw_capacity, ready_capacity;
+    gfl_class *classes; /* names owned; NULL: the file has none */
+    int n_classes;
+    bool has_ids; /* of the classes, in the metadata */
+} gfli_weights;
+
+/* Bring the tensors of w->blob, already open, under the model's names (names.c).  The blob belongs
+ * to w then; end it also after a failure. */
+gfl_status gfli_weights_begin(gfl_context *context, gfli_weights *w);
+void gfli_weights_end(gfli_weights *w);
+const gfli_tensor *gfli_weights_find(const gfli_weights *w, const char *name); /* or NULL */
+
+/* The architecture that the shapes describe (deduce.c): of a detector, or of a backbone, which may
+ * end early; stages: how many it has. */
+gfl_status gfli_deduce_detector(gfli_weights *w, gfl_arch *arch);
+gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages);
+
+/* What the metadata says (metadata.c).  A demanded dialect or style must not contradict it; the
+ * default demands nothing. */
+gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *out,
+                             gfl_origin *origin);
+gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin);
+gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin *origin);
+const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
+gfl_status gfli_read_classes(gfli_weights *w, int n); /* into w->classes */
+gfl_status gfli_check_labels(gfli_weights *w, int depth);
+
+/* The values of a tensor of the parameter's shape, checked, in the model's layout. */
+bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor);
+gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli_tensor *tensor,
+                            float *out);
+
+/* The model that a detector's file describes; desc->classes are w's.  Then the model itself: every
+ * parameter must have its tensor, and every tensor of the network its parameter. */
+gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style style,
+                                 gfl_model_desc *desc, gfl_origins *origins);
+gfl_status gfli_load_weights(gfli_weights *w, const gfl_model_desc *desc,
+                             const gfl_origins *origins, bool trainable, gfl_model **out);
+
+/* What messages say of a tensor's shape. */
+typedef struct gfli_shape_text {
+    char text[96];
+} gfli_shape_text;
+gfli_shape_text gfli_shape(int rank, const int64_t *shape);
+
+/* Room for n reports in place of those before; then one after the other. */
+gfl_status gfli_open_reports(gfl_model *model, size_t n);
+gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int rank,
+                       const int64_t *shape, const char *why);
+void gfli_clear_reports(gfl_model *model);
+
+/* For writing (save.c): mean, std and channel order as metadata; then the parameters of the stages
+ * up to last_stage, their names without the first `skip` letters. */
+gfl_status gfli_put_input(const gfl_model *model, gfli_blob_writer *w, const char *order_key);
+gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last_stage,
+                           size_t skip);
 
 #ifdef __cplusplus
 }
@@ -5965,25 +6188,587 @@ void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_
 }
 
 /* ===============================================================================================
- * src/model/load.c - weights from safetensors: what is it, does it fit, what became of each tensor
+ * src/model/names.c - what other people's files call a parameter
  * ============================================================================================ */
 
-/* A weight file on its way into a model. */
-typedef struct gfli_weight_load {
-    gfl_context *context;
-    gfli_blob blob;
-    float *raw, *ready; /* one tensor as the file has it, and as the model wants it */
-    size_t raw_capacity, ready_capacity;
-    gfl_class *classes; /* names owned; NULL: the file has none */
-    int n_classes;
-} gfli_weight_load;
+/* The files that exist: implus/GFocal and mmdetection 1 to 3 (the names that the model has too),
+ * torchvision, timm and OpenMMLab backbones (the same without "backbone."), and each of them inside
+ * a wrapper.  Rules are applied until none changes the name. */
+static const struct {
+    const char *from, *to;
+    bool anywhere; /* not only at the front */
+} gfli_name_rules[] = {
+    {"module.", "", false},                 /* DistributedDataParallel */
+    {"_orig_mod.", "", false},              /* torch.compile */
+    {"model.", "", false},                  /* Lightning and the like */
+    {"state_dict.", "", false},             /* a nested dictionary, flattened */
+    {"backbone.body.", "backbone.", false}, /* torchvision's detectors */
+    {"conv1.", "backbone.conv1.", false},   /* a bare backbone */
+    {"bn1.", "backbone.bn1.", false},
+    {"layer1.", "backbone.layer1.", false},
+    {"layer2.", "backbone.layer2.", false},
+    {"layer3.", "backbone.layer3.", false},
+    {"layer4.", "backbone.layer4.", false},
+    {".conv2_offset.", ".conv2.conv_offset.", true}, /* mmdetection before 1.0 */
+};
 
-/* What messages say of a tensor's shape. */
-typedef struct gfli_shape_text {
-    char text[96];
-} gfli_shape_text;
+/* Counters and constants that files carry and nobody needs. */
+static const char *const gfli_ignored_names[] = {
+    ".num_batches_tracked", "bbox_head.integral.project", "bbox_head.distribution_project.project"};
 
-static gfli_shape_text gfli_shape(int rank, const int64_t *shape) {
+static bool gfli_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static bool gfli_is_ignored(const char *name) {
+    for (size_t i = 0; i < GFLI_COUNT(gfli_ignored_names); i++)
+        if (gfli_ends_with(name, gfli_ignored_names[i])) return true;
+    return false;
+}
+
+/* Apply the first rule that fits; false: none does. */
+static gfl_status gfli_rename_once(gfl_context *context, char **name, bool *changed) {
+    *changed = false;
+    for (size_t i = 0; i < GFLI_COUNT(gfli_name_rules) && !*changed; i++) {
+        const char *from = gfli_name_rules[i].from, *to = gfli_name_rules[i].to;
+        char *at = strstr(*name, from), *longer;
+        if (!at || (!gfli_name_rules[i].anywhere && at != *name)) continue;
+        size_t before = (size_t)(at - *name), size = strlen(*name) + strlen(to) + 1;
+        GFLI_TRY(gfli_alloc(context, size, 1, "tensor name", &longer));
+        snprintf(longer, size, "%.*s%s%s", (int)before, *name, to, at + strlen(from));
+        gfli_free(context, *name);
+        *name = longer;
+        *changed = true;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_add_entry(gfli_weights *w, const gfli_tensor *tensor) {
+    gfli_entry *e = &w->entries[w->n_entries];
+    bool changed = true;
+    GFLI_TRY(gfli_strdup(w->context, tensor->name, &e->name));
+    e->tensor = tensor;
+    w->n_entries++;
+    while (changed) GFLI_TRY(gfli_rename_once(w->context, &e->name, &changed));
+    return GFL_OK;
+}
+
+static int gfli_compare_entries(const void *a, const void *b) {
+    return strcmp(((const gfli_entry *)a)->name, ((const gfli_entry *)b)->name);
+}
+
+gfl_status gfli_weights_begin(gfl_context *context, gfli_weights *w) {
+    w->context = context;
+    GFLI_TRY(gfli_calloc(context, (size_t)w->blob.n_tensors, sizeof *w->entries, "tensor names",
+                         &w->entries));
+    for (int i = 0; i < w->blob.n_tensors; i++)
+        if (!gfli_is_ignored(w->blob.tensors[i].name))
+            GFLI_TRY(gfli_add_entry(w, &w->blob.tensors[i]));
+    if (w->n_entries > 1)
+        qsort(w->entries, (size_t)w->n_entries, sizeof *w->entries, gfli_compare_entries);
+    for (int i = 1; i < w->n_entries; i++) {
+        const gfli_entry *a = &w->entries[i - 1], *b = &w->entries[i];
+        if (strcmp(a->name, b->name) == 0)
+            return gfli_error(context, GFL_E_MISMATCH,
+                              "%s: the tensors %s and %s would both be %s; the file holds more "
+                              "than one model",
+                              w->blob.path, a->tensor->name, b->tensor->name, a->name);
+    }
+    return GFL_OK;
+}
+
+const gfli_tensor *gfli_weights_find(const gfli_weights *w, const char *name) {
+    int low = 0, high = w->n_entries;
+    while (low < high) {
+        int middle = low + (high - low) / 2, order = strcmp(w->entries[middle].name, name);
+        if (order == 0) return w->entries[middle].tensor;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+static void gfli_free_classes(gfl_context *context, gfl_class *classes, int n) {
+    for (int i = 0; classes && i < n; i++) gfli_free(context, (void *)(uintptr_t)classes[i].name);
+    gfli_free(context, classes);
+}
+
+void gfli_weights_end(gfli_weights *w) {
+    for (int i = 0; i < w->n_entries; i++) gfli_free(w->context, w->entries[i].name);
+    gfli_free(w->context, w->entries);
+    gfli_free_classes(w->context, w->classes, w->n_classes);
+    gfli_free(w->context, w->raw);
+    gfli_free(w->context, w->ready);
+    gfli_blob_close(&w->blob);
+}
+
+/* ===============================================================================================
+ * src/model/deduce.c - the architecture in the shapes of a file's tensors
+ * ============================================================================================ */
+
+/* Dimension `axis` of a convolution's weights. */
+static gfl_status gfli_deduce_dim(gfli_weights *w, const char *name, int axis, int *out) {
+    const gfli_tensor *t = gfli_weights_find(w, name);
+    if (!t)
+        return gfli_error(w->context, GFL_E_MISMATCH, "%s: the tensor %s is missing", w->blob.path,
+                          name);
+    if (t->rank != 4 || t->shape[axis] < 1 || t->shape[axis] > 1 << 24)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: %s has shape %s, which is not a convolution's", w->blob.path,
+                          t->name, gfli_shape(t->rank, t->shape).text);
+    *out = (int)t->shape[axis];
+    return GFL_OK;
+}
+
+/* How many tensors a format with one number has, counting from 0. */
+static int gfli_count_numbered(const gfli_weights *w, const char *before, const char *after) {
+    char name[96];
+    int n = 0;
+    do snprintf(name, sizeof name, "%s%d%s", before, n, after);
+    while (gfli_weights_find(w, name) && ++n < 1000);
+    return n;
+}
+
+/* The depth whose stages are the file's, as far as those go. */
+static gfl_status gfli_deduce_depth(gfli_weights *w, gfl_arch *arch, int *stages) {
+    static const int known[] = {18, 34, 50, 101};
+    bool bottleneck = false;
+    int blocks[4], n_fitting = 0;
+    *stages = 0;
+    for (int i = 0; i < w->n_entries; i++)
+        bottleneck = bottleneck || (strncmp(w->entries[i].name, "backbone.layer", 14) == 0 &&
+                                    gfli_ends_with(w->entries[i].name, ".conv3.weight"));
+    for (int stage = 1; stage <= 4; stage++) {
+        char before[32];
+        snprintf(before, sizeof before, "backbone.layer%d.", stage);
+        blocks[stage - 1] = gfli_count_numbered(w, before, ".conv1.weight");
+        if (blocks[stage - 1] > 0 && *stages == stage - 1) *stages = stage;
+    }
+    for (size_t i = 0; i < GFLI_COUNT(known) && *stages > 0; i++) {
+        const gfli_depth *d = gfli_arch_depth(known[i]);
+        if (d->bottleneck != bottleneck ||
+            memcmp(d->blocks, blocks, (size_t)*stages * sizeof *blocks) != 0)
+            continue;
+        arch->depth = known[i];
+        n_fitting++;
+    }
+    if (n_fitting == 1) return GFL_OK;
+    if (n_fitting > 1 || *stages == 0)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: the tensor backbone.layer%d.0.conv1.weight is missing; what is "
+                          "there does not tell the depth",
+                          w->blob.path, *stages + 1);
+    return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                      "%s: stages of %d, %d, %d and %d %s blocks; ResNet-18, 34, 50 and 101 are "
+                      "supported",
+                      w->blob.path, blocks[0], blocks[1], blocks[2], blocks[3],
+                      bottleneck ? "bottleneck" : "basic");
+}
+
+/* Groups and their width from the first 3x3 of a bottleneck; the other stages follow from it. */
+static gfl_status gfli_deduce_groups(gfli_weights *w, gfl_arch *arch) {
+    static const char name[] = "backbone.layer1.0.conv2.weight";
+    int width, per_group;
+    arch->groups = 1;
+    if (!gfli_arch_depth(arch->depth)->bottleneck) return GFL_OK;
+    GFLI_TRY(gfli_deduce_dim(w, name, 0, &width));
+    GFLI_TRY(gfli_deduce_dim(w, name, 1, &per_group));
+    if (width % per_group != 0)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: %s has %d filters of %d channels, which are no groups", w->blob.path,
+                          name, width, per_group);
+    arch->groups = width / per_group;
+    if (arch->groups > 1) arch->base_width = per_group;
+    if (arch->groups > 1 || width == arch->base_channels) return GFL_OK;
+    return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                      "%s: %s has %d filters of all %d channels; without groups the stem of %d "
+                      "channels (backbone.conv1.weight) asks for %d: wide ResNets are not "
+                      "supported",
+                      w->blob.path, name, width, per_group, arch->base_channels,
+                      arch->base_channels);
+}
+
+/* 1 or 2, by the channels of one offset convolution. */
+static gfl_status gfli_deduce_version(gfli_weights *w, const gfli_tensor *t, int *version) {
+    *version = t->rank == 4 && t->shape[0] == 18 ? 1 : t->rank == 4 && t->shape[0] == 27 ? 2 : 0;
+    if (*version) return GFL_OK;
+    return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                      "%s: %s has shape %s; an offset convolution has 18 filters (DCN v1) or 27 "
+                      "(v2)",
+                      w->blob.path, t->name, gfli_shape(t->rank, t->shape).text);
+}
+
+/* Version and stages of the deformable convolutions; told holds the tensor that told first. */
+static gfl_status gfli_deduce_deform(gfli_weights *w, gfl_arch *arch, int stages) {
+    const gfli_depth *depth = gfli_arch_depth(arch->depth);
+    const gfli_tensor *told = NULL;
+    for (int stage = 1; stage <= stages; stage++) {
+        const gfli_tensor *with = NULL;
+        int without = -1, version;
+        for (int block = 0; block < depth->blocks[stage - 1]; block++) {
+            char name[64];
+            snprintf(name, sizeof name, "backbone.layer%d.%d.conv2.conv_offset.weight", stage,
+                     block);
+            const gfli_tensor *t = gfli_weights_find(w, name);
+            if (!t) without = block;
+            if (!t) continue;
+            GFLI_TRY(gfli_deduce_version(w, t, &version));
+            if (told && version != arch->deform)
+                return gfli_error(w->context, GFL_E_MISMATCH,
+                                  "%s: %s is of DCN v%d, %s of v%d; one model has one version",
+                                  w->blob.path, told->name, arch->deform, t->name, version);
+            arch->deform = version;
+            told = with = t;
+        }
+        if (with && without >= 0)
+            return gfli_error(w->context, GFL_E_MISMATCH,
+                              "%s: %s is there, backbone.layer%d.%d.conv2.conv_offset.weight is "
+                              "not; a stage is deformable as a whole",
+                              w->blob.path, with->name, stage, without);
+        if (with) arch->deform_stages |= 1 << (stage - 1);
+    }
+    return GFL_OK;
+}
+
+gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages) {
+    memset(arch, 0, sizeof *arch);
+    GFLI_TRY(gfli_deduce_depth(w, arch, stages));
+    GFLI_TRY(gfli_deduce_dim(w, "backbone.conv1.weight", 0, &arch->base_channels));
+    GFLI_TRY(gfli_deduce_groups(w, arch));
+    return gfli_deduce_deform(w, arch, *stages);
+}
+
+/* Things that are read too, but elsewhere, and things that only look like GFL. */
+static gfl_status gfli_refuse_relatives(gfli_weights *w) {
+    bool head = false, stem = gfli_weights_find(w, "backbone.conv1.weight") != NULL;
+    for (int i = 0; i < w->n_entries; i++) {
+        const char *name = w->entries[i].name;
+        head = head || strncmp(name, "bbox_head.", 10) == 0 || strncmp(name, "neck.", 5) == 0;
+        if (strncmp(name, "bbox_head.reg_conf.", 19) == 0)
+            return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                              "%s: %s belongs to GFLv2, another detector", w->blob.path,
+                              w->entries[i].tensor->name);
+    }
+    if (stem && head) return GFL_OK;
+    return gfli_error(w->context, GFL_E_MISMATCH,
+                      stem ? "%s: the tensors of neck and head are missing; this looks like a bare "
+                             "backbone, which gfl_model_load_backbone reads"
+                           : "%s: the tensor backbone.conv1.weight is missing; this is not a "
+                             "detector with mmdetection's names",
+                      w->blob.path);
+}
+
+gfl_status gfli_deduce_detector(gfli_weights *w, gfl_arch *arch) {
+    int stages, rows;
+    GFLI_TRY(gfli_refuse_relatives(w));
+    GFLI_TRY(gfli_deduce_backbone(w, arch, &stages));
+    if (stages < 4)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: the tensor backbone.layer%d.0.conv1.weight is missing", w->blob.path,
+                          stages + 1);
+    GFLI_TRY(gfli_deduce_dim(w, "neck.lateral_convs.0.conv.weight", 0, &arch->fpn_channels));
+    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.cls_convs.0.conv.weight", 0, &arch->head_channels));
+    arch->stacked_convs = gfli_count_numbered(w, "bbox_head.cls_convs.", ".conv.weight");
+    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.gfl_cls.weight", 0, &arch->n_classes));
+    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.gfl_reg.weight", 0, &rows));
+    if (rows % 4 != 0 || rows < 8)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: bbox_head.gfl_reg.weight has %d filters; four sides need a multiple "
+                          "of 4, at least 8",
+                          w->blob.path, rows);
+    arch->reg_max = rows / 4 - 1;
+    return GFL_OK;
+}
+
+/* ===============================================================================================
+ * src/model/metadata.c - what a weight file says beside its tensors
+ * ============================================================================================ */
+
+/* Did an array end where its last element `kind` was read, and the text with it? */
+static bool gfli_is_whole(gfli_json *j, gfli_json_kind kind) {
+    return kind == GFLI_JSON_END && gfli_json_next(j) == GFLI_JSON_END &&
+           gfli_json_status(j) == GFL_OK;
+}
+
+/* Exactly n numbers from "[1, 2]" or "1,2" or "1x2". */
+static gfl_status gfli_parse_numbers(gfli_weights *w, const char *key, int n, double *out) {
+    const char *text = gfli_blob_meta(&w->blob, key);
+    size_t size = strlen(text) + 3;
+    gfli_json *j = NULL;
+    char *list;
+    int got = 0;
+    GFLI_TRY(gfli_alloc(w->context, size, 1, "metadata", &list));
+    snprintf(list, size, text[0] == '[' ? "%s" : "[%s]", text);
+    for (char *c = list; *c; c++)
+        if (*c == 'x') *c = ',';
+    gfl_status status = gfli_json_open_memory(w->context, list, strlen(list), key, &j);
+    if (status == GFL_OK) {
+        gfli_json_kind kind = gfli_json_next(j);
+        bool good = kind == GFLI_JSON_ARRAY;
+        while (good && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER)
+            if (got++ < n) out[got - 1] = gfli_json_number(j);
+        if (!good || got != n || !gfli_is_whole(j, kind))
+            status = gfli_error(w->context, GFL_E_FORMAT,
+                                "%s: metadata %s is \"%.100s\"; it should "
+                                "be %d numbers",
+                                w->blob.path, key, text, n);
+        gfli_json_close(j);
+    }
+    gfli_free(w->context, list);
+    return status;
+}
+
+const char *gfli_order_key(const gfli_weights *w) {
+    static const char *const keys[] = {"input", "channel_order"};
+    for (size_t i = 0; i < GFLI_COUNT(keys); i++)
+        if (gfli_blob_meta(&w->blob, keys[i])) return keys[i];
+    return NULL;
+}
+
+static gfl_status gfli_read_channel_order(gfli_weights *w, int *bgr) {
+    const char *key = gfli_order_key(w);
+    if (!key) return GFL_OK;
+    const char *order = gfli_blob_meta(&w->blob, key);
+    if (strcmp(order, "RGB") != 0 && strcmp(order, "BGR") != 0)
+        return gfli_error(w->context, GFL_E_FORMAT,
+                          "%s: metadata %s is \"%.100s\"; it should be RGB or BGR", w->blob.path,
+                          key, order);
+    *bgr = order[0] == 'B';
+    return GFL_OK;
+}
+
+static gfl_status gfli_read_mean(gfli_weights *w, gfl_preprocess *p) {
+    double mean[3], deviation[3];
+    bool has_mean = gfli_blob_meta(&w->blob, "mean") != NULL;
+    if (has_mean != (gfli_blob_meta(&w->blob, "std") != NULL))
+        return gfli_error(w->context, GFL_E_FORMAT,
+                          "%s: metadata has mean or std without the other", w->blob.path);
+    if (!has_mean) return GFL_OK;
+    GFLI_TRY(gfli_parse_numbers(w, "mean", 3, mean));
+    GFLI_TRY(gfli_parse_numbers(w, "std", 3, deviation));
+    for (int i = 0; i < 3; i++) {
+        p->mean[i] = (float)mean[i];
+        p->std[i] = (float)deviation[i];
+        if (!(p->std[i] > 0))
+            return gfli_error(w->context, GFL_E_FORMAT,
+                              "%s: metadata std has %g; it must be positive", w->blob.path,
+                              deviation[i]);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_read_scale(gfli_weights *w, gfl_preprocess *p) {
+    double scale[2];
+    if (!gfli_blob_meta(&w->blob, "scale")) return GFL_OK;
+    GFLI_TRY(gfli_parse_numbers(w, "scale", 2, scale));
+    for (int i = 0; i < 2; i++)
+        if (!(scale[i] >= 1 && scale[i] <= GFL_MAX_SIDE) || scale[i] != floor(scale[i]))
+            return gfli_error(w->context, GFL_E_FORMAT,
+                              "%s: metadata scale has %g; sides are whole numbers, 1..%d",
+                              w->blob.path, scale[i], GFL_MAX_SIDE);
+    p->scale_long = (int)(scale[0] > scale[1] ? scale[0] : scale[1]);
+    p->scale_short = (int)(scale[0] > scale[1] ? scale[1] : scale[0]);
+    return GFL_OK;
+}
+
+gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *p, gfl_origin *origin) {
+    memset(p, 0, sizeof *p);
+    GFLI_TRY(gfli_read_channel_order(w, &p->bgr));
+    GFLI_TRY(gfli_read_mean(w, p));
+    GFLI_TRY(gfli_read_scale(w, p));
+    bool said = gfli_blob_meta(&w->blob, "mean") || gfli_order_key(w);
+    *origin = said ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
+    gfl_status status = gfli_preprocess_resolve(w->context, p, p);
+    return status == GFL_OK ? GFL_OK : gfli_error_in(w->context, GFL_E_FORMAT, w->blob.path);
+}
+
+/* Which of n names metadata `key` is, from 1; 0 where the file has none. */
+static gfl_status gfli_read_choice(gfli_weights *w, const char *key, const char *const *names,
+                                   int n, int *out) {
+    const char *said = gfli_blob_meta(&w->blob, key);
+    *out = 0;
+    for (int i = 0; said && i < n; i++)
+        if (strcmp(said, names[i]) == 0) *out = i + 1;
+    if (!said || *out) return GFL_OK;
+    return gfli_error(w->context, GFL_E_FORMAT,
+                      "%s: metadata %s is \"%.100s\"; it should be %s or %s", w->blob.path, key,
+                      said, names[0], names[1]);
+}
+
+static const char *const gfli_dialect_names[2] = {"mmdet", "gfocal"};
+static const char *const gfli_style_names[2] = {"pytorch", "caffe"};
+
+/* The dialect decides the geometry of boxes, so it is never guessed. */
+gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *out,
+                             gfl_origin *origin) {
+    /* the buffer of each dialect's head; only its name tells them apart */
+    static const char *const buffers[2] = {"bbox_head.integral.project",
+                                           "bbox_head.distribution_project.project"};
+    const char *teller = NULL;
+    int by_meta, by_tensor = 0;
+    GFLI_TRY(gfli_read_choice(w, "dialect", gfli_dialect_names, 2, &by_meta));
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < w->blob.n_tensors; i++)
+            if (gfli_ends_with(w->blob.tensors[i].name, buffers[k])) {
+                by_tensor = k + 1;
+                teller = w->blob.tensors[i].name;
+            }
+    if (by_meta && by_tensor && by_meta != by_tensor)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: metadata says dialect %s, but %s is of dialect %s", w->blob.path,
+                          gfli_dialect_names[by_meta - 1], teller,
+                          gfli_dialect_names[by_tensor - 1]);
+    int found = by_meta ? by_meta : by_tensor;
+    if (found && wanted && found != (int)wanted)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: weights of dialect %s, where %s is demanded; boxes would be wrong",
+                          w->blob.path, gfli_dialect_names[found - 1],
+                          gfli_dialect_names[wanted - 1]);
+    *origin = found ? GFL_ORIGIN_FILE : GFL_ORIGIN_GIVEN;
+    *out = found ? (gfl_dialect)found : wanted;
+    if (*out) return GFL_OK;
+    return gfli_error(w->context, GFL_E_MISMATCH,
+                      "%s: nothing in the file says which dialect its weights are of; demand "
+                      "one (gfl convert --dialect): mmdet where they come from mmdetection 2.18 or "
+                      "later, gfocal where from implus/GFocal",
+                      w->blob.path);
+}
+
+/* No tensor shows where a bottleneck has its stride. */
+gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin) {
+    int said;
+    GFLI_TRY(gfli_read_choice(w, "style", gfli_style_names, 2, &said));
+    if (said && wanted && said != (int)wanted)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: metadata says style %s, where %s is demanded", w->blob.path,
+                          gfli_style_names[said - 1], gfli_style_names[wanted - 1]);
+    *origin = said ? GFL_ORIGIN_FILE : wanted ? GFL_ORIGIN_GIVEN : GFL_ORIGIN_DEFAULT;
+    *caffe = (said ? said : (int)wanted) == GFL_STYLE_CAFFE;
+    return GFL_OK;
+}
+
+static gfl_status gfli_add_class(gfli_weights *w, const char *name, size_t length) {
+    char *own;
+    GFLI_TRY(gfli_alloc(w->context, length + 1, 1, "class name", &own));
+    memcpy(own, name, length);
+    own[length] = 0;
+    w->classes[w->n_classes].name = own;
+    w->classes[w->n_classes].id = w->n_classes + 1;
+    w->n_classes++;
+    return GFL_OK;
+}
+
+static gfl_status gfli_wrong_classes(gfli_weights *w, const char *key, int n) {
+    return gfli_error(w->context, GFL_E_MISMATCH,
+                      "%s: metadata %s does not have the %d entries of bbox_head.gfl_cls.weight",
+                      w->blob.path, key, n);
+}
+
+/* Names in a JSON array, or in the older files separated by commas. */
+static gfl_status gfli_read_class_names(gfli_weights *w, int n) {
+    const char *text = gfli_blob_meta(&w->blob, "classes");
+    if (text[0] != '[') {
+        for (const char *at = text;; at += strcspn(at, ",") + 1) {
+            if (w->n_classes == n) return gfli_wrong_classes(w, "classes", n);
+            GFLI_TRY(gfli_add_class(w, at, strcspn(at, ",")));
+            if (at[strcspn(at, ",")] == 0) break;
+        }
+        return w->n_classes == n ? GFL_OK : gfli_wrong_classes(w, "classes", n);
+    }
+    gfli_json *j = NULL;
+    GFLI_TRY(gfli_json_open_memory(w->context, text, strlen(text), "classes", &j));
+    gfl_status status = GFL_OK;
+    gfli_json_kind kind = gfli_json_next(j);
+    bool good = kind == GFLI_JSON_ARRAY;
+    while (good && status == GFL_OK && (kind = gfli_json_next(j)) == GFLI_JSON_STRING) {
+        size_t length;
+        const char *name = gfli_json_string(j, &length);
+        if (w->n_classes == n)
+            status = gfli_wrong_classes(w, "classes", n);
+        else if (strlen(name) != length)
+            good = false;
+        else
+            status = gfli_add_class(w, name, length);
+    }
+    if (status == GFL_OK && (!good || !gfli_is_whole(j, kind)))
+        status = gfli_error(w->context, GFL_E_FORMAT,
+                            "%s: metadata classes is not a JSON array of strings", w->blob.path);
+    if (status == GFL_OK && w->n_classes != n) status = gfli_wrong_classes(w, "classes", n);
+    gfli_json_close(j);
+    return status;
+}
+
+static gfl_status gfli_read_class_ids(gfli_weights *w, int n) {
+    const char *text = gfli_blob_meta(&w->blob, "class_ids");
+    gfli_json *j = NULL;
+    GFLI_TRY(gfli_json_open_memory(w->context, text, strlen(text), "class_ids", &j));
+    gfl_status status = GFL_OK;
+    int got = 0;
+    gfli_json_kind kind = gfli_json_next(j);
+    bool good = kind == GFLI_JSON_ARRAY;
+    while (good && status == GFL_OK && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER) {
+        if (got == n)
+            status = gfli_wrong_classes(w, "class_ids", n);
+        else
+            good = gfli_json_integer(j, &w->classes[got].id);
+        if (good && status == GFL_OK && got > 0) good = w->classes[got].id > w->classes[got - 1].id;
+        got++;
+    }
+    if (status == GFL_OK && (!good || !gfli_is_whole(j, kind)))
+        status = gfli_error(w->context, GFL_E_FORMAT,
+                            "%s: metadata class_ids is not a JSON array of ascending integers",
+                            w->blob.path);
+    if (status == GFL_OK && got != n) status = gfli_wrong_classes(w, "class_ids", n);
+    gfli_json_close(j);
+    return status;
+}
+
+gfl_status gfli_read_classes(gfli_weights *w, int n) {
+    if (!gfli_blob_meta(&w->blob, "classes")) return GFL_OK;
+    GFLI_TRY(gfli_calloc(w->context, (size_t)n, sizeof *w->classes, "classes", &w->classes));
+    GFLI_TRY(gfli_read_class_names(w, n));
+    w->has_ids = gfli_blob_meta(&w->blob, "class_ids") != NULL;
+    return w->has_ids ? gfli_read_class_ids(w, n) : GFL_OK;
+}
+
+/* The number in a name like "GFL R50", "resnet50" or "resnext101_32x4d"; 0: none. */
+static int gfli_depth_in_name(const char *name) {
+    static const char *const before[] = {"R", "X", "resnet", "resnext"};
+    for (; *name; name++)
+        for (size_t i = 0; i < GFLI_COUNT(before); i++) {
+            size_t n = strlen(before[i]);
+            if (strncmp(name, before[i], n) == 0 && name[n] >= '1' && name[n] <= '9')
+                return (int)strtol(name + n, NULL, 10);
+        }
+    return 0;
+}
+
+gfl_status gfli_check_labels(gfli_weights *w, int depth) {
+    static const char *const keys[] = {"architecture", "arch"};
+    const char *format = gfli_blob_meta(&w->blob, "gfl_format");
+    if (format && strcmp(format, "1") != 0)
+        return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                          "%s: metadata gfl_format is \"%.100s\"; this version reads 1",
+                          w->blob.path, format);
+    for (size_t i = 0; i < GFLI_COUNT(keys); i++) {
+        const char *name = gfli_blob_meta(&w->blob, keys[i]);
+        int said = name ? gfli_depth_in_name(name) : 0;
+        if (said != 0 && said != depth)
+            return gfli_error(w->context, GFL_E_MISMATCH,
+                              "%s: metadata %s is \"%.100s\", but the tensors are of depth %d",
+                              w->blob.path, keys[i], name, depth);
+    }
+    return GFL_OK;
+}
+
+/* ===============================================================================================
+ * src/model/load.c - weights into a model: does it fit, and what became of each tensor
+ * ============================================================================================ */
+
+gfli_shape_text gfli_shape(int rank, const int64_t *shape) {
     gfli_shape_text out;
     size_t used = 1;
     snprintf(out.text, sizeof out.text, "(");
@@ -5994,33 +6779,6 @@ static gfli_shape_text gfli_shape(int rank, const int64_t *shape) {
     }
     if (used < sizeof out.text) snprintf(out.text + used, sizeof out.text - used, ")");
     return out;
-}
-
-static bool gfli_ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-static bool gfli_starts_with(const char *text, const char *start) {
-    return strncmp(text, start, strlen(start)) == 0;
-}
-
-/* Counters and constants that files carry and nobody needs. */
-static bool gfli_is_ignored(const char *name) {
-    return gfli_ends_with(name, ".num_batches_tracked") ||
-           strcmp(name, "bbox_head.integral.project") == 0;
-}
-
-static void gfli_free_classes(gfl_context *context, gfl_class *classes, int n) {
-    for (int i = 0; classes && i < n; i++) gfli_free(context, (void *)(uintptr_t)classes[i].name);
-    gfli_free(context, classes);
-}
-
-static void gfli_loader_close(gfli_weight_load *l) {
-    gfli_free_classes(l->context, l->classes, l->n_classes);
-    gfli_free(l->context, l->raw);
-    gfli_free(l->context, l->ready);
-    gfli_blob_close(&l->blob);
 }
 
 /* ---- reports --------------------------------------------------------------------------------- */
@@ -6035,15 +6793,13 @@ void gfli_clear_reports(gfl_model *model) {
     model->n_reports = 0;
 }
 
-/* Room for a report on every parameter and every tensor of the file. */
-static gfl_status gfli_open_reports(gfl_model *model, const gfli_blob *blob) {
+gfl_status gfli_open_reports(gfl_model *model, size_t n) {
     gfli_clear_reports(model);
-    return gfli_calloc(model->context, (size_t)model->n_params + (size_t)blob->n_tensors,
-                       sizeof *model->reports, "load report", &model->reports);
+    return gfli_calloc(model->context, n, sizeof *model->reports, "load report", &model->reports);
 }
 
-static gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int rank,
-                              const int64_t *shape, const char *why) {
+gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int rank,
+                       const int64_t *shape, const char *why) {
     char *own_name = NULL, *own_why = NULL;
     GFLI_TRY(gfli_strdup(model->context, name, &own_name));
     gfl_status status = gfli_strdup(model->context, why, &own_why);
@@ -6069,7 +6825,7 @@ int gfl_model_report(const gfl_model *model, int i, gfl_tensor_report *out) {
 /* ---- tensors --------------------------------------------------------------------------------- */
 
 /* A scalar may be stored without dimensions or with a single one. */
-static bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor) {
+bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor) {
     if (param->rank == 0 && tensor->rank == 1) return tensor->shape[0] == 1;
     if (param->rank != tensor->rank) return false;
     for (int i = 0; i < param->rank; i++)
@@ -6085,602 +6841,171 @@ static void gfli_oihw_to_ohwi(const int64_t shape[4], const float *in, float *ou
                 out[(o * area + k) * i_n + i] = in[(o * i_n + i) * area + k];
 }
 
-/* The values of a tensor of the right shape, checked, in the model's layout. */
-static gfl_status gfli_read_values(gfli_weight_load *l, const gfli_param *param,
-                                   const gfli_tensor *tensor, float *out) {
+gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli_tensor *tensor,
+                            float *out) {
     float *raw = out;
     if (param->rank == 4) {
-        GFLI_TRY(gfli_reserve(l->context, &l->raw, &l->raw_capacity, param->count, sizeof(float),
+        GFLI_TRY(gfli_reserve(w->context, &w->raw, &w->raw_capacity, param->count, sizeof(float),
                               "tensor"));
-        raw = l->raw;
+        raw = w->raw;
     }
-    GFLI_TRY(gfli_blob_read_f32(&l->blob, tensor, raw));
+    GFLI_TRY(gfli_blob_read_f32(&w->blob, tensor, raw));
     bool variance = gfli_ends_with(param->name, ".running_var");
     for (size_t i = 0; i < param->count; i++) {
         if (!(fabsf(raw[i]) <= FLT_MAX))
-            return gfli_error(l->context, GFL_E_FORMAT,
+            return gfli_error(w->context, GFL_E_FORMAT,
                               "%s: %s: element %zu is %s; the file is damaged or its training "
                               "diverged",
-                              l->blob.path, tensor->name, i, raw[i] != raw[i] ? "NaN" : "infinite");
+                              w->blob.path, tensor->name, i, raw[i] != raw[i] ? "NaN" : "infinite");
         if (variance && !(raw[i] + GFLI_NORM_EPS > 0))
-            return gfli_error(l->context, GFL_E_FORMAT,
-                              "%s: %s: element %zu is %g, a variance "
-                              "below zero",
-                              l->blob.path, tensor->name, i, (double)raw[i]);
+            return gfli_error(w->context, GFL_E_FORMAT,
+                              "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
+                              tensor->name, i, (double)raw[i]);
     }
     if (param->rank == 4) gfli_oihw_to_ohwi(param->shape, raw, out);
     return GFL_OK;
 }
 
 static gfl_status gfli_fill_from_file(void *arg, gfl_model *model, int index) {
-    gfli_weight_load *l = (gfli_weight_load *)arg;
+    gfli_weights *w = (gfli_weights *)arg;
     gfli_param *param = &model->params[index];
     param->loaded = true;
-    return gfli_read_values(l, param, gfli_blob_find(&l->blob, param->name), param->data);
+    return gfli_read_values(w, param, gfli_weights_find(w, param->name), param->data);
 }
 
-/* ---- the architecture in the shapes ---------------------------------------------------------- */
-
-/* Dimension `axis` of a convolution's weights. */
-static gfl_status gfli_deduce_dim(gfli_weight_load *l, const char *name, int axis, int *out) {
-    const gfli_tensor *t = gfli_blob_find(&l->blob, name);
-    if (!t)
-        return gfli_error(l->context, GFL_E_MISMATCH, "%s: the tensor %s is missing", l->blob.path,
-                          name);
-    if (t->rank != 4 || t->shape[axis] < 1 || t->shape[axis] > 1 << 24)
-        return gfli_error(l->context, GFL_E_MISMATCH,
-                          "%s: %s has shape %s, which is not a convolution's", l->blob.path, name,
-                          gfli_shape(t->rank, t->shape).text);
-    *out = (int)t->shape[axis];
-    return GFL_OK;
-}
-
-/* How many tensors a format with one number has, counting from 0. */
-static int gfli_count_numbered(const gfli_blob *blob, const char *before, const char *after) {
-    char name[96];
-    int n = 0;
-    do snprintf(name, sizeof name, "%s%d%s", before, n, after);
-    while (gfli_blob_find(blob, name) && ++n < 1000);
-    return n;
-}
-
-static gfl_status gfli_deduce_depth(gfli_weight_load *l, gfl_arch *arch) {
-    const gfli_blob *blob = &l->blob;
-    static const int known[] = {18, 34, 50, 101};
-    bool bottleneck = gfli_blob_find(blob, "backbone.layer1.0.conv3.weight") != NULL;
-    int blocks[4];
-    for (int stage = 1; stage <= 4; stage++) {
-        char before[32];
-        snprintf(before, sizeof before, "backbone.layer%d.", stage);
-        blocks[stage - 1] = gfli_count_numbered(blob, before, ".conv1.weight");
-    }
-    for (size_t i = 0; i < GFLI_COUNT(known); i++) {
-        const gfli_depth *d = gfli_arch_depth(known[i]);
-        if (d->bottleneck == bottleneck && memcmp(d->blocks, blocks, sizeof blocks) == 0)
-            arch->depth = known[i];
-    }
-    if (arch->depth != 0) return GFL_OK;
-    for (int stage = 1; stage <= 4; stage++)
-        if (blocks[stage - 1] == 0)
-            return gfli_error(l->context, GFL_E_MISMATCH,
-                              "%s: the tensor backbone.layer%d.0.conv1.weight is missing",
-                              blob->path, stage);
-    return gfli_error(l->context, GFL_E_UNSUPPORTED,
-                      "%s: stages of %d, %d, %d and %d %s blocks; ResNet-18, 34, 50 and 101 are "
-                      "supported",
-                      blob->path, blocks[0], blocks[1], blocks[2], blocks[3],
-                      bottleneck ? "bottleneck" : "basic");
-}
-
-/* Things that look like a GFL detector and are not one that this build can run. */
-static gfl_status gfli_refuse_relatives(gfli_weight_load *l) {
-    const gfli_blob *blob = &l->blob;
-    if (!gfli_blob_find(blob, "backbone.conv1.weight"))
-        return gfli_error(
-            l->context, GFL_E_MISMATCH,
-            gfli_blob_find(blob, "conv1.weight")
-                ? "%s: the tensor backbone.conv1.weight is missing; this looks like a "
-                  "bare backbone, which gfl_model_load_backbone reads"
-                : "%s: the tensor backbone.conv1.weight is missing; this is not a "
-                  "detector with mmdetection's names",
-            blob->path);
-    for (int i = 0; i < blob->n_tensors; i++) {
-        const char *name = blob->tensors[i].name;
-        if (strstr(name, ".conv_offset.") || strstr(name, ".conv2_offset."))
-            return gfli_error(l->context, GFL_E_UNSUPPORTED,
-                              "%s: %s: deformable convolutions are not supported by this version",
-                              blob->path, name);
-    }
-    const char *style = gfli_blob_meta(blob, "style");
-    if (style && strcmp(style, "pytorch") != 0)
-        return gfli_error(l->context, GFL_E_UNSUPPORTED,
-                          "%s: blocks of style \"%s\"; only \"pytorch\" is supported", blob->path,
-                          style);
-    return GFL_OK;
-}
-
-static gfl_status gfli_deduce_arch(gfli_weight_load *l, gfl_arch *arch) {
-    const gfli_blob *blob = &l->blob;
-    int width, per_group, rows;
-    memset(arch, 0, sizeof *arch);
-    GFLI_TRY(gfli_refuse_relatives(l));
-    GFLI_TRY(gfli_deduce_depth(l, arch));
-    GFLI_TRY(gfli_deduce_dim(l, "backbone.conv1.weight", 0, &arch->base_channels));
-    GFLI_TRY(gfli_deduce_dim(l, "backbone.layer1.0.conv2.weight", 0, &width));
-    GFLI_TRY(gfli_deduce_dim(l, "backbone.layer1.0.conv2.weight", 1, &per_group));
-    if (width % per_group != 0)
-        return gfli_error(l->context, GFL_E_MISMATCH,
-                          "%s: backbone.layer1.0.conv2.weight has %d filters of %d channels, which "
-                          "are no groups",
-                          blob->path, width, per_group);
-    arch->groups = width / per_group;
-    arch->base_width = arch->groups > 1 ? per_group : 0;
-    GFLI_TRY(gfli_deduce_dim(l, "neck.lateral_convs.0.conv.weight", 0, &arch->fpn_channels));
-    GFLI_TRY(gfli_deduce_dim(l, "bbox_head.cls_convs.0.conv.weight", 0, &arch->head_channels));
-    arch->stacked_convs = gfli_count_numbered(blob, "bbox_head.cls_convs.", ".conv.weight");
-    GFLI_TRY(gfli_deduce_dim(l, "bbox_head.gfl_cls.weight", 0, &arch->n_classes));
-    GFLI_TRY(gfli_deduce_dim(l, "bbox_head.gfl_reg.weight", 0, &rows));
-    if (rows % 4 != 0 || rows < 8)
-        return gfli_error(l->context, GFL_E_MISMATCH,
-                          "%s: bbox_head.gfl_reg.weight has %d filters; four sides need a multiple "
-                          "of 4, at least 8",
-                          blob->path, rows);
-    arch->reg_max = rows / 4 - 1;
-    gfl_status status = gfli_arch_resolve(l->context, arch, arch);
-    if (status == GFL_OK) return GFL_OK;
-    return gfli_error_in(l->context, GFL_E_MISMATCH, blob->path);
-}
-
-/* Does every parameter have its tensor, and every tensor of the network its parameter? */
-static gfl_status gfli_check_tensors(gfli_weight_load *l, gfl_model *model) {
-    const gfli_blob *blob = &l->blob;
-    const char *missing = NULL;
+/* Does every parameter have its tensor? */
+static gfl_status gfli_check_params(gfli_weights *w, const gfl_model *model) {
+    const char *missing = NULL, *path = w->blob.path;
     int n_missing = 0;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        const gfli_tensor *t = gfli_blob_find(blob, p->name);
-        if (!t) {
-            if (n_missing++ == 0) missing = p->name;
-        } else if (!gfli_same_shape(p, t)) {
-            char name[32];
-            gfli_arch_name(&model->arch, name);
-            return gfli_error(
-                l->context, GFL_E_MISMATCH,
-                "%s: %s has shape %s; the network that the other shapes describe (%s) "
-                "needs %s",
-                blob->path, p->name, gfli_shape(t->rank, t->shape).text, name,
-                gfli_shape(p->rank, p->shape).text);
-        }
+        const gfli_tensor *t = gfli_weights_find(w, p->name);
+        char name[32];
+        if (t && gfli_same_shape(p, t)) continue;
+        if (!t && n_missing++ == 0) missing = p->name;
+        if (!t) continue;
+        gfli_arch_name(&model->arch, name);
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: %s has shape %s; the network that the other shapes describe (%s) "
+                          "needs %s",
+                          path, t->name, gfli_shape(t->rank, t->shape).text, name,
+                          gfli_shape(p->rank, p->shape).text);
     }
     if (n_missing > 1)
-        return gfli_error(l->context, GFL_E_MISMATCH,
-                          "%s: the tensor %s and %d more are missing; the file is incomplete",
-                          blob->path, missing, n_missing - 1);
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: the tensor %s and %d more are missing; the file is incomplete", path,
+                          missing, n_missing - 1);
     if (n_missing == 1)
-        return gfli_error(l->context, GFL_E_MISMATCH,
-                          "%s: the tensor %s is missing; the file is incomplete", blob->path,
-                          missing);
-    for (int i = 0; i < blob->n_tensors; i++) {
-        const gfli_tensor *t = &blob->tensors[i];
-        bool ours = gfli_starts_with(t->name, "backbone.") || gfli_starts_with(t->name, "neck.") ||
-                    gfli_starts_with(t->name, "bbox_head.");
-        if (ours && !gfli_is_ignored(t->name) && gfli_model_find(model, t->name) < 0)
-            return gfli_error(l->context, GFL_E_MISMATCH,
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: the tensor %s is missing; the file is incomplete", path, missing);
+    return GFL_OK;
+}
+
+/* Does every tensor of the network have its parameter?  Others (optimizers, averages) may be there
+ * and are left over. */
+static gfl_status gfli_check_entries(gfli_weights *w, const gfl_model *model) {
+    static const char *const parts[] = {"backbone.", "neck.", "bbox_head."};
+    for (int i = 0; i < w->n_entries; i++) {
+        const gfli_entry *e = &w->entries[i];
+        bool ours = false;
+        for (size_t k = 0; k < GFLI_COUNT(parts); k++)
+            ours = ours || strncmp(e->name, parts[k], strlen(parts[k])) == 0;
+        if (ours && gfli_model_find(model, e->name) < 0)
+            return gfli_error(w->context, GFL_E_MISMATCH,
                               "%s: %s %s has no place in the network that the other tensors "
                               "describe; without it the detections would be wrong",
-                              blob->path, t->name, gfli_shape(t->rank, t->shape).text);
+                              w->blob.path, e->tensor->name,
+                              gfli_shape(e->tensor->rank, e->tensor->shape).text);
     }
     return GFL_OK;
 }
 
-static gfl_status gfli_report_load(gfl_model *model, const gfli_blob *blob) {
-    GFLI_TRY(gfli_open_reports(model, blob));
+static gfl_status gfli_report_load(gfl_model *model, const gfli_weights *w) {
+    GFLI_TRY(gfli_open_reports(model, (size_t)model->n_params + (size_t)w->n_entries));
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
         GFLI_TRY(gfli_report(model, p->name, GFL_FATE_LOADED, p->rank, p->shape, ""));
     }
-    for (int i = 0; i < blob->n_tensors; i++) {
-        const gfli_tensor *t = &blob->tensors[i];
-        if (gfli_is_ignored(t->name) || gfli_model_find(model, t->name) >= 0) continue;
-        GFLI_TRY(gfli_report(model, t->name, GFL_FATE_LEFT_OVER, t->rank, t->shape,
-                             "the network has no such tensor"));
+    for (int i = 0; i < w->n_entries; i++) {
+        const gfli_tensor *t = w->entries[i].tensor;
+        if (gfli_model_find(model, w->entries[i].name) < 0)
+            GFLI_TRY(gfli_report(model, t->name, GFL_FATE_LEFT_OVER, t->rank, t->shape,
+                                 "the network has no such tensor"));
     }
-    return GFL_OK;
-}
-
-/* ---- metadata -------------------------------------------------------------------------------- */
-
-/* Did an array end where its last element `kind` was read, and the text with it? */
-static bool gfli_is_whole(gfli_json *j, gfli_json_kind kind) {
-    return kind == GFLI_JSON_END && gfli_json_next(j) == GFLI_JSON_END &&
-           gfli_json_status(j) == GFL_OK;
-}
-
-/* Exactly n numbers from "[1, 2]" or "1,2" or "1x2". */
-static gfl_status gfli_parse_numbers(gfli_weight_load *l, const char *key, int n, double *out) {
-    const char *text = gfli_blob_meta(&l->blob, key);
-    size_t size = strlen(text) + 3;
-    gfli_json *j = NULL;
-    char *list;
-    int got = 0;
-    GFLI_TRY(gfli_alloc(l->context, size, 1, "metadata", &list));
-    snprintf(list, size, text[0] == '[' ? "%s" : "[%s]", text);
-    for (char *c = list; *c; c++)
-        if (*c == 'x') *c = ',';
-    gfl_status status = gfli_json_open_memory(l->context, list, strlen(list), key, &j);
-    if (status == GFL_OK) {
-        gfli_json_kind kind = gfli_json_next(j);
-        bool good = kind == GFLI_JSON_ARRAY;
-        while (good && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER)
-            if (got++ < n) out[got - 1] = gfli_json_number(j);
-        if (!good || got != n || !gfli_is_whole(j, kind))
-            status = gfli_error(l->context, GFL_E_FORMAT,
-                                "%s: metadata %s is \"%.100s\"; it should "
-                                "be %d numbers",
-                                l->blob.path, key, text, n);
-        gfli_json_close(j);
-    }
-    gfli_free(l->context, list);
-    return status;
-}
-
-static gfl_status gfli_read_channel_order(gfli_weight_load *l, const char *key, int *bgr) {
-    const char *order = gfli_blob_meta(&l->blob, key);
-    if (!order) return GFL_OK;
-    if (strcmp(order, "RGB") != 0 && strcmp(order, "BGR") != 0)
-        return gfli_error(l->context, GFL_E_FORMAT,
-                          "%s: metadata %s is \"%.100s\"; it should be RGB or BGR", l->blob.path,
-                          key, order);
-    *bgr = order[0] == 'B';
-    return GFL_OK;
-}
-
-/* Mean, std, channel order and scale, where the file has them. */
-static gfl_status gfli_read_preprocess(gfli_weight_load *l, const char *order_key,
-                                       gfl_preprocess *p) {
-    double mean[3], deviation[3], scale[2];
-    memset(p, 0, sizeof *p);
-    GFLI_TRY(gfli_read_channel_order(l, order_key, &p->bgr));
-    bool has_mean = gfli_blob_meta(&l->blob, "mean") != NULL;
-    if (has_mean != (gfli_blob_meta(&l->blob, "std") != NULL))
-        return gfli_error(l->context, GFL_E_FORMAT,
-                          "%s: metadata has mean or std without the other", l->blob.path);
-    if (has_mean) {
-        GFLI_TRY(gfli_parse_numbers(l, "mean", 3, mean));
-        GFLI_TRY(gfli_parse_numbers(l, "std", 3, deviation));
-        for (int i = 0; i < 3; i++) {
-            p->mean[i] = (float)mean[i];
-            p->std[i] = (float)deviation[i];
-            if (!(p->std[i] > 0))
-                return gfli_error(l->context, GFL_E_FORMAT,
-                                  "%s: metadata std has %g; it must be positive", l->blob.path,
-                                  deviation[i]);
-        }
-    }
-    if (gfli_blob_meta(&l->blob, "scale")) {
-        GFLI_TRY(gfli_parse_numbers(l, "scale", 2, scale));
-        for (int i = 0; i < 2; i++)
-            if (!(scale[i] >= 1 && scale[i] <= GFL_MAX_SIDE) || scale[i] != floor(scale[i]))
-                return gfli_error(l->context, GFL_E_FORMAT,
-                                  "%s: metadata scale has %g; sides are whole numbers, 1..%d",
-                                  l->blob.path, scale[i], GFL_MAX_SIDE);
-        p->scale_long = (int)(scale[0] > scale[1] ? scale[0] : scale[1]);
-        p->scale_short = (int)(scale[0] > scale[1] ? scale[1] : scale[0]);
-    }
-    gfl_status status = gfli_preprocess_resolve(l->context, p, p);
-    return status == GFL_OK ? GFL_OK : gfli_error_in(l->context, GFL_E_FORMAT, l->blob.path);
-}
-
-/* The dialect decides the geometry of boxes, so it is never guessed. */
-static gfl_status gfli_read_dialect(gfli_weight_load *l, gfl_dialect wanted, gfl_dialect *out) {
-    static const char *const names[] = {"", "mmdet", "gfocal"};
-    const gfli_blob *blob = &l->blob;
-    const char *said = gfli_blob_meta(blob, "dialect");
-    gfl_dialect by_meta = GFL_DIALECT_DEFAULT, by_tensor = GFL_DIALECT_DEFAULT;
-    for (int i = 1; said && i <= 2; i++)
-        if (strcmp(said, names[i]) == 0) by_meta = (gfl_dialect)i;
-    if (said && by_meta == GFL_DIALECT_DEFAULT)
-        return gfli_error(l->context, GFL_E_FORMAT,
-                          "%s: metadata dialect is \"%.100s\"; it should be mmdet or gfocal",
-                          blob->path, said);
-    if (gfli_blob_find(blob, "bbox_head.integral.project")) by_tensor = GFL_DIALECT_MMDET;
-    if (gfli_blob_find(blob, "bbox_head.distribution_project.project"))
-        by_tensor = GFL_DIALECT_GFOCAL;
-    if (by_meta && by_tensor && by_meta != by_tensor)
-        return gfli_error(l->context, GFL_E_MISMATCH,
-                          "%s: metadata says dialect %s, but bbox_head.%s.project is of dialect %s",
-                          blob->path, said,
-                          by_tensor == GFL_DIALECT_MMDET ? "integral" : "distribution_project",
-                          names[by_tensor]);
-    *out = by_meta ? by_meta : by_tensor;
-    if (*out && wanted && *out != wanted)
-        return gfli_error(l->context, GFL_E_MISMATCH,
-                          "%s: weights of dialect %s, where %s is demanded; boxes would be wrong",
-                          blob->path, names[*out], names[wanted]);
-    if (!*out) *out = wanted;
-    if (*out) return GFL_OK;
-    return gfli_error(l->context, GFL_E_MISMATCH,
-                      "%s: nothing in the file says which dialect its weights are of; name it: "
-                      "mmdet where they come from mmdetection 2.18 or later, gfocal where from "
-                      "implus/GFocal",
-                      blob->path);
-}
-
-static gfl_status gfli_add_class(gfli_weight_load *l, const char *name, size_t length) {
-    char *own;
-    GFLI_TRY(gfli_alloc(l->context, length + 1, 1, "class name", &own));
-    memcpy(own, name, length);
-    own[length] = 0;
-    l->classes[l->n_classes].name = own;
-    l->classes[l->n_classes].id = l->n_classes + 1;
-    l->n_classes++;
-    return GFL_OK;
-}
-
-static gfl_status gfli_wrong_classes(gfli_weight_load *l, const char *key, int n) {
-    return gfli_error(l->context, GFL_E_MISMATCH,
-                      "%s: metadata %s does not have the %d entries of bbox_head.gfl_cls.weight",
-                      l->blob.path, key, n);
-}
-
-/* Names in a JSON array, or in the older files separated by commas. */
-static gfl_status gfli_read_class_names(gfli_weight_load *l, int n) {
-    const char *text = gfli_blob_meta(&l->blob, "classes");
-    if (text[0] != '[') {
-        for (const char *at = text;; at += strcspn(at, ",") + 1) {
-            if (l->n_classes == n) return gfli_wrong_classes(l, "classes", n);
-            GFLI_TRY(gfli_add_class(l, at, strcspn(at, ",")));
-            if (at[strcspn(at, ",")] == 0) break;
-        }
-        return l->n_classes == n ? GFL_OK : gfli_wrong_classes(l, "classes", n);
-    }
-    gfli_json *j = NULL;
-    GFLI_TRY(gfli_json_open_memory(l->context, text, strlen(text), "classes", &j));
-    gfl_status status = GFL_OK;
-    gfli_json_kind kind = gfli_json_next(j);
-    bool good = kind == GFLI_JSON_ARRAY;
-    while (good && status == GFL_OK && (kind = gfli_json_next(j)) == GFLI_JSON_STRING) {
-        size_t length;
-        const char *name = gfli_json_string(j, &length);
-        if (l->n_classes == n)
-            status = gfli_wrong_classes(l, "classes", n);
-        else if (strlen(name) != length)
-            good = false;
-        else
-            status = gfli_add_class(l, name, length);
-    }
-    if (status == GFL_OK && (!good || !gfli_is_whole(j, kind)))
-        status = gfli_error(l->context, GFL_E_FORMAT,
-                            "%s: metadata classes is not a JSON array of strings", l->blob.path);
-    if (status == GFL_OK && l->n_classes != n) status = gfli_wrong_classes(l, "classes", n);
-    gfli_json_close(j);
-    return status;
-}
-
-static gfl_status gfli_read_class_ids(gfli_weight_load *l, int n) {
-    const char *text = gfli_blob_meta(&l->blob, "class_ids");
-    gfli_json *j = NULL;
-    GFLI_TRY(gfli_json_open_memory(l->context, text, strlen(text), "class_ids", &j));
-    gfl_status status = GFL_OK;
-    int got = 0;
-    gfli_json_kind kind = gfli_json_next(j);
-    bool good = kind == GFLI_JSON_ARRAY;
-    while (good && status == GFL_OK && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER) {
-        if (got == n)
-            status = gfli_wrong_classes(l, "class_ids", n);
-        else
-            good = gfli_json_integer(j, &l->classes[got].id);
-        if (good && status == GFL_OK && got > 0) good = l->classes[got].id > l->classes[got - 1].id;
-        got++;
-    }
-    if (status == GFL_OK && (!good || !gfli_is_whole(j, kind)))
-        status = gfli_error(l->context, GFL_E_FORMAT,
-                            "%s: metadata class_ids is not a JSON array of ascending integers",
-                            l->blob.path);
-    if (status == GFL_OK && got != n) status = gfli_wrong_classes(l, "class_ids", n);
-    gfli_json_close(j);
-    return status;
-}
-
-static gfl_status gfli_read_classes(gfli_weight_load *l, int n) {
-    if (!gfli_blob_meta(&l->blob, "classes")) return GFL_OK;
-    GFLI_TRY(gfli_calloc(l->context, (size_t)n, sizeof *l->classes, "classes", &l->classes));
-    GFLI_TRY(gfli_read_class_names(l, n));
-    return gfli_blob_meta(&l->blob, "class_ids") ? gfli_read_class_ids(l, n) : GFL_OK;
-}
-
-/* The number behind the first R or X of a name like "GFL R50"; 0: none. */
-static int gfli_depth_in_name(const char *name) {
-    for (; *name; name++)
-        if ((*name == 'R' || *name == 'X') && name[1] >= '1' && name[1] <= '9')
-            return (int)strtol(name + 1, NULL, 10);
-    return 0;
-}
-
-static gfl_status gfli_check_labels(gfli_weight_load *l, const gfl_arch *arch) {
-    const char *format = gfli_blob_meta(&l->blob, "gfl_format");
-    const char *name = gfli_blob_meta(&l->blob, "architecture");
-    if (format && strcmp(format, "1") != 0)
-        return gfli_error(l->context, GFL_E_UNSUPPORTED,
-                          "%s: metadata gfl_format is \"%.100s\"; this version reads 1",
-                          l->blob.path, format);
-    int depth = name ? gfli_depth_in_name(name) : 0;
-    if (depth != 0 && depth != arch->depth)
-        return gfli_error(
-            l->context, GFL_E_MISMATCH,
-            "%s: metadata architecture is \"%.100s\", but the tensors are of depth %d",
-            l->blob.path, name, arch->depth);
     return GFL_OK;
 }
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_load_model(gfli_weight_load *l, const gfl_model_opts *opts,
-                                  gfl_model **out) {
-    gfl_arch arch;
-    gfl_preprocess preprocess;
-    GFLI_TRY(gfli_deduce_arch(l, &arch));
-    GFLI_TRY(gfli_check_labels(l, &arch));
-    GFLI_TRY(gfli_read_dialect(l, opts ? opts->dialect : GFL_DIALECT_DEFAULT, &arch.dialect));
-    GFLI_TRY(gfli_read_preprocess(l, "channel_order", &preprocess));
-    GFLI_TRY(gfli_read_classes(l, arch.n_classes));
+gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style style,
+                                 gfl_model_desc *desc, gfl_origins *origins) {
+    memset(desc, 0, sizeof *desc);
+    memset(origins, 0, sizeof *origins);
+    gfl_arch *arch = &desc->arch;
+    GFLI_TRY(gfli_deduce_detector(w, arch));
+    GFLI_TRY(gfli_read_style(w, style, &arch->caffe_style, &origins->style));
+    if (gfli_arch_resolve(w->context, arch, arch) != GFL_OK)
+        return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
+    GFLI_TRY(gfli_check_labels(w, arch->depth));
+    GFLI_TRY(gfli_read_dialect(w, dialect, &arch->dialect, &origins->dialect));
+    GFLI_TRY(gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess));
+    GFLI_TRY(gfli_read_classes(w, arch->n_classes));
+    desc->classes = w->classes;
+    origins->classes = w->classes ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
+    return GFL_OK;
+}
+
+gfl_status gfli_load_weights(gfli_weights *w, const gfl_model_desc *desc,
+                             const gfl_origins *origins, bool trainable, gfl_model **out) {
     GFLI_TRY(
-        gfli_model_new(l->context, &arch, &preprocess, l->classes, opts && opts->trainable, out));
-    gfl_status status = gfli_check_tensors(l, *out);
-    if (status == GFL_OK) status = gfli_model_build(*out, gfli_fill_from_file, l);
-    if (status == GFL_OK) status = gfli_report_load(*out, &l->blob);
-    if (status != GFL_OK) {
-        gfl_model_destroy(*out);
-        *out = NULL;
-    }
+        gfli_model_new(w->context, &desc->arch, &desc->preprocess, desc->classes, trainable, out));
+    gfl_model *model = *out;
+    model->origins = *origins;
+    gfl_status status = gfli_check_params(w, model);
+    if (status == GFL_OK) status = gfli_check_entries(w, model);
+    if (status == GFL_OK) status = gfli_model_build(model, gfli_fill_from_file, w);
+    if (status == GFL_OK) status = gfli_report_load(model, w);
+    if (status == GFL_OK) return GFL_OK;
+    gfl_model_destroy(model);
+    *out = NULL;
     return status;
+}
+
+static gfl_status gfli_load_model(gfli_weights *w, const gfl_model_opts *opts, gfl_model **out) {
+    gfl_model_desc desc;
+    gfl_origins origins;
+    GFLI_TRY(gfli_describe_weights(w, opts ? opts->dialect : GFL_DIALECT_DEFAULT, GFL_STYLE_DEFAULT,
+                                   &desc, &origins));
+    return gfli_load_weights(w, &desc, &origins, opts && opts->trainable, out);
 }
 
 gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_model_opts *opts,
                           gfl_model **out) {
-    gfli_weight_load l;
-    memset(&l, 0, sizeof l);
+    gfli_weights w;
+    memset(&w, 0, sizeof w);
     if (out) *out = NULL;
     if (!context || !path || !out)
         return gfli_error(context, GFL_E_ARG, "gfl_model_load: %s is NULL",
                           !context ? "context" : (!path ? "path" : "out"));
-    l.context = context;
-    GFLI_TRY(gfli_blob_open(context, path, &l.blob));
-    gfl_status status = gfli_load_model(&l, opts, out);
-    gfli_loader_close(&l);
+    GFLI_TRY(gfli_blob_open(context, path, &w.blob));
+    gfl_status status = gfli_weights_begin(context, &w);
+    if (status == GFL_OK) status = gfli_load_model(&w, opts, out);
+    gfli_weights_end(&w);
     return status;
 }
 
 gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
                                  const gfl_model_opts *opts, gfl_model **out) {
-    gfli_weight_load l;
-    memset(&l, 0, sizeof l);
+    gfli_weights w;
+    memset(&w, 0, sizeof w);
     if (out) *out = NULL;
     if (!context || !bytes || !out)
         return gfli_error(context, GFL_E_ARG, "gfl_model_load_memory: %s is NULL",
                           !context ? "context" : (!bytes ? "bytes" : "out"));
-    l.context = context;
-    GFLI_TRY(gfli_blob_open_memory(context, bytes, size, "weights in memory", &l.blob));
-    gfl_status status = gfli_load_model(&l, opts, out);
-    gfli_loader_close(&l);
-    return status;
-}
-
-/* ---- a backbone alone ------------------------------------------------------------------------ */
-
-/* torchvision's names, or the backbone of a whole detector. */
-static const gfli_tensor *gfli_find_backbone(const gfli_blob *blob, const gfli_param *param) {
-    if (!gfli_starts_with(param->name, "backbone.")) return NULL;
-    const gfli_tensor *t = gfli_blob_find(blob, param->name + strlen("backbone."));
-    return t ? t : gfli_blob_find(blob, param->name);
-}
-
-/* A backbone trained on other inputs or with other strides loads, and then detects nothing. */
-static gfl_status gfli_check_backbone(gfli_weight_load *l, const gfl_model *model) {
-    const gfli_blob *blob = &l->blob;
-    const char *style = gfli_blob_meta(blob, "style"), *name = gfli_blob_meta(blob, "arch");
-    const char *order = gfli_blob_meta(blob, "input") ? "input" : "channel_order";
-    gfl_preprocess p;
-    if (style && strcmp(style, "pytorch") != 0)
-        return gfli_error(l->context, GFL_E_UNSUPPORTED,
-                          "%s: a backbone of style \"%.100s\"; only \"pytorch\" is supported",
-                          blob->path, style);
-    if (name && gfli_starts_with(name, "resnet") && strtol(name + 6, NULL, 10) != model->arch.depth)
-        return gfli_error(l->context, GFL_E_MISMATCH, "%s: a %.100s for a model of depth %d",
-                          blob->path, name, model->arch.depth);
-    GFLI_TRY(gfli_read_preprocess(l, order, &p));
-    bool same = !gfli_blob_meta(blob, order) || p.bgr == model->preprocess.bgr;
-    for (int i = 0; i < 3 && gfli_blob_meta(blob, "mean"); i++)
-        same = same && fabsf(p.mean[i] - model->preprocess.mean[i]) < 0.01f &&
-               fabsf(p.std[i] - model->preprocess.std[i]) < 0.01f;
-    if (same) return GFL_OK;
-    return gfli_error(l->context, GFL_E_MISMATCH,
-                      "%s: the backbone expects %s input with mean %g, %g, %g, the model gives %s "
-                      "with %g, %g, %g; create the model with the backbone's preprocessing",
-                      blob->path, p.bgr ? "BGR" : "RGB", (double)p.mean[0], (double)p.mean[1],
-                      (double)p.mean[2], model->preprocess.bgr ? "BGR" : "RGB",
-                      (double)model->preprocess.mean[0], (double)model->preprocess.mean[1],
-                      (double)model->preprocess.mean[2]);
-}
-
-/* Read every tensor that fits; into the model only when commit. */
-static gfl_status gfli_read_backbone(gfli_weight_load *l, gfl_model *model, bool commit,
-                                     int *n_read) {
-    *n_read = 0;
-    for (int i = 0; i < model->n_params; i++) {
-        gfli_param *p = &model->params[i];
-        const gfli_tensor *t = gfli_find_backbone(&l->blob, p);
-        if (!gfli_starts_with(p->name, "backbone.")) continue;
-        bool fits = t && gfli_same_shape(p, t);
-        if (fits) {
-            GFLI_TRY(gfli_reserve(l->context, &l->ready, &l->ready_capacity, p->count,
-                                  sizeof(float), "tensor"));
-            GFLI_TRY(gfli_read_values(l, p, t, l->ready));
-            ++*n_read;
-        }
-        if (commit && fits) memcpy(p->data, l->ready, p->count * sizeof(float));
-        if (commit && !fits) gfli_param_init(p, model->seed, i);
-        if (commit && fits) p->loaded = true;
-    }
-    return GFL_OK;
-}
-
-static gfl_status gfli_report_backbone(gfl_model *model, const gfli_blob *blob) {
-    GFLI_TRY(gfli_open_reports(model, blob));
-    for (int i = 0; i < model->n_params; i++) {
-        const gfli_param *p = &model->params[i];
-        const gfli_tensor *t = gfli_find_backbone(blob, p);
-        char why[192] = "";
-        if (!gfli_starts_with(p->name, "backbone.")) continue;
-        if (!t)
-            snprintf(why, sizeof why, "the file has no such tensor");
-        else if (!gfli_same_shape(p, t))
-            snprintf(why, sizeof why, "the file's has shape %s",
-                     gfli_shape(t->rank, t->shape).text);
-        GFLI_TRY(gfli_report(model, p->name, why[0] ? GFL_FATE_INITIALISED : GFL_FATE_LOADED,
-                             p->rank, p->shape, why));
-    }
-    for (int i = 0; i < blob->n_tensors; i++) {
-        const gfli_tensor *t = &blob->tensors[i];
-        char full[256];
-        snprintf(full, sizeof full, "backbone.%.200s", t->name);
-        int index = gfli_model_find(model, full);
-        if (index < 0 && gfli_starts_with(t->name, "backbone."))
-            index = gfli_model_find(model, t->name);
-        if (index >= 0 && gfli_find_backbone(blob, &model->params[index]) == t) continue;
-        if (gfli_is_ignored(t->name)) continue;
-        GFLI_TRY(gfli_report(model, t->name, GFL_FATE_LEFT_OVER, t->rank, t->shape,
-                             "the backbone has no such tensor"));
-    }
-    return GFL_OK;
-}
-
-static gfl_status gfli_load_backbone(gfli_weight_load *l, gfl_model *model) {
-    int n_read;
-    GFLI_TRY(gfli_check_backbone(l, model));
-    GFLI_TRY(gfli_read_backbone(l, model, false, &n_read));
-    if (n_read == 0)
-        return gfli_error(l->context, GFL_E_MISMATCH,
-                          "%s: none of its %d tensors fits the backbone; expected torchvision's "
-                          "names, conv1.weight, layer1.0.conv1.weight and so on",
-                          l->blob.path, l->blob.n_tensors);
-    GFLI_TRY(gfli_report_backbone(model, &l->blob));
-    GFLI_TRY(gfli_read_backbone(l, model, true, &n_read));
-    return gfli_model_pack(model, 0);
-}
-
-gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {
-    gfli_weight_load l;
-    memset(&l, 0, sizeof l);
-    if (!model) return GFL_E_ARG;
-    if (!path || !model->trainable)
-        return gfli_error(model->context, GFL_E_ARG,
-                          path ? "gfl_model_load_backbone: create the model with opts.trainable"
-                               : "gfl_model_load_backbone: path is NULL");
-    l.context = model->context;
-    GFLI_TRY(gfli_blob_open(model->context, path, &l.blob));
-    gfl_status status = gfli_load_backbone(&l, model);
-    gfli_loader_close(&l);
+    GFLI_TRY(gfli_blob_open_memory(context, bytes, size, "weights in memory", &w.blob));
+    gfl_status status = gfli_weights_begin(context, &w);
+    if (status == GFL_OK) status = gfli_load_model(&w, opts, out);
+    gfli_weights_end(&w);
     return status;
 }
 
@@ -6705,6 +7030,13 @@ static gfl_status gfli_put_floats(gfli_blob_writer *w, const char *key, const fl
     for (int i = 0; i < 3; i++) gfli_float_text(values[i], text[i]);
     snprintf(joined, sizeof joined, "%s,%s,%s", text[0], text[1], text[2]);
     return gfli_blob_put_meta(w, key, joined);
+}
+
+gfl_status gfli_put_input(const gfl_model *model, gfli_blob_writer *w, const char *order_key) {
+    const gfl_preprocess *p = &model->preprocess;
+    GFLI_TRY(gfli_put_floats(w, "mean", p->mean));
+    GFLI_TRY(gfli_put_floats(w, "std", p->std));
+    return gfli_blob_put_meta(w, order_key, p->bgr ? "BGR" : "RGB");
 }
 
 /* The names as a JSON array, or the ids. */
@@ -6743,43 +7075,51 @@ static gfl_status gfli_put_metadata(const gfl_model *model, gfli_blob_writer *w)
     GFLI_TRY(gfli_blob_put_meta(w, "architecture", text));
     GFLI_TRY(gfli_blob_put_meta(w, "dialect",
                                 model->arch.dialect == GFL_DIALECT_GFOCAL ? "gfocal" : "mmdet"));
+    GFLI_TRY(gfli_blob_put_meta(w, "style", model->arch.caffe_style ? "caffe" : "pytorch"));
     GFLI_TRY(gfli_put_classes(model, w, "classes", true));
     GFLI_TRY(gfli_put_classes(model, w, "class_ids", false));
-    GFLI_TRY(gfli_put_floats(w, "mean", p->mean));
-    GFLI_TRY(gfli_put_floats(w, "std", p->std));
-    GFLI_TRY(gfli_blob_put_meta(w, "channel_order", p->bgr ? "BGR" : "RGB"));
+    GFLI_TRY(gfli_put_input(model, w, "channel_order"));
     snprintf(text, sizeof text, "%dx%d", p->scale_long, p->scale_short);
     return gfli_blob_put_meta(w, "scale", text);
 }
 
-static gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, float **buffer) {
+static gfl_status gfli_put_param(const gfli_param *p, gfli_blob_writer *w, float *buffer) {
+    const float *data = p->data;
+    if (p->rank == 4) {
+        size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
+        size_t area = (size_t)(p->shape[2] * p->shape[3]);
+        for (size_t o = 0; o < o_n; o++)
+            for (size_t c = 0; c < i_n; c++)
+                for (size_t k = 0; k < area; k++)
+                    buffer[(o * i_n + c) * area + k] = data[(o * area + k) * i_n + c];
+        data = buffer;
+    }
+    return gfli_blob_write(w, data, p->count * sizeof(float));
+}
+
+gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last_stage,
+                           size_t skip) {
+    float *buffer = NULL;
     size_t capacity = 0;
+    gfl_status status = GFL_OK;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        GFLI_TRY(gfli_blob_declare(w, p->name, GFLI_F32, p->rank, p->shape));
+        if (p->stage > last_stage) continue;
+        GFLI_TRY(gfli_blob_declare(w, p->name + skip, GFLI_F32, p->rank, p->shape));
     }
-    for (int i = 0; i < model->n_params; i++) {
+    for (int i = 0; i < model->n_params && status == GFL_OK; i++) {
         const gfli_param *p = &model->params[i];
-        const float *data = p->data;
-        if (p->rank == 4) {
-            size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
-            size_t area = (size_t)(p->shape[2] * p->shape[3]);
-            GFLI_TRY(
-                gfli_reserve(model->context, buffer, &capacity, p->count, sizeof(float), "tensor"));
-            for (size_t o = 0; o < o_n; o++)
-                for (size_t c = 0; c < i_n; c++)
-                    for (size_t k = 0; k < area; k++)
-                        (*buffer)[(o * i_n + c) * area + k] = data[(o * area + k) * i_n + c];
-            data = *buffer;
-        }
-        GFLI_TRY(gfli_blob_write(w, data, p->count * sizeof(float)));
+        if (p->stage > last_stage) continue;
+        status =
+            gfli_reserve(model->context, &buffer, &capacity, p->count, sizeof(float), "tensor");
+        if (status == GFL_OK) status = gfli_put_param(p, w, buffer);
     }
-    return GFL_OK;
+    gfli_free(model->context, buffer);
+    return status;
 }
 
 gfl_status gfl_model_save(const gfl_model *model, const char *path) {
     gfli_blob_writer *w = NULL;
-    float *buffer = NULL;
     if (!model) return GFL_E_ARG;
     if (!path || !model->trainable)
         return gfli_error(model->context, GFL_E_ARG,
@@ -6788,8 +7128,7 @@ gfl_status gfl_model_save(const gfl_model *model, const char *path) {
                                : "gfl_model_save: path is NULL");
     GFLI_TRY(gfli_blob_create(model->context, path, &w));
     gfl_status status = gfli_put_metadata(model, w);
-    if (status == GFL_OK) status = gfli_put_params(model, w, &buffer);
-    gfli_free(model->context, buffer);
+    if (status == GFL_OK) status = gfli_put_params(model, w, GFLI_STAGE_HEAD, 0);
     if (status == GFL_OK) return gfli_blob_finish(w);
     gfli_blob_abandon(w);
     return status;
@@ -6983,6 +7322,7 @@ void gfl_model_get_info(const gfl_model *model, gfl_model_info *out) {
     out->arch = model->arch;
     out->preprocess = model->preprocess;
     out->classes = model->classes;
+    out->origins = model->origins;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
         if (p->is_buffer) continue;

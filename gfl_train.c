@@ -5968,6 +5968,454 @@ gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
     return status;
 }
 
+/* ===============================================================================================
+ * src/ckpt/open.c - a weight file of any kind
+ * ============================================================================================ */
+
+static gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out) {
+    return gfli_blob_open(context, path, out);
+}
+
+/* ===============================================================================================
+ * src/ckpt/import.c - a checkpoint of PyTorch, or anyone's safetensors, as a model
+ * ============================================================================================ */
+
+enum { GFLI_COCO_CLASSES = 80 };
+
+static const char *const gfli_coco_names[GFLI_COCO_CLASSES] = {
+    "person",        "bicycle",      "car",
+    "motorcycle",    "airplane",     "bus",
+    "train",         "truck",        "boat",
+    "traffic light", "fire hydrant", "stop sign",
+    "parking meter", "bench",        "bird",
+    "cat",           "dog",          "horse",
+    "sheep",         "cow",          "elephant",
+    "bear",          "zebra",        "giraffe",
+    "backpack",      "umbrella",     "handbag",
+    "tie",           "suitcase",     "frisbee",
+    "skis",          "snowboard",    "sports ball",
+    "kite",          "baseball bat", "baseball glove",
+    "skateboard",    "surfboard",    "tennis racket",
+    "bottle",        "wine glass",   "cup",
+    "fork",          "knife",        "spoon",
+    "bowl",          "banana",       "apple",
+    "sandwich",      "orange",       "broccoli",
+    "carrot",        "hot dog",      "pizza",
+    "donut",         "cake",         "chair",
+    "couch",         "potted plant", "bed",
+    "dining table",  "toilet",       "tv",
+    "laptop",        "mouse",        "remote",
+    "keyboard",      "cell phone",   "microwave",
+    "oven",          "toaster",      "sink",
+    "refrigerator",  "book",         "clock",
+    "vase",          "scissors",     "teddy bear",
+    "hair drier",    "toothbrush"};
+
+/* Category ids 1..90 without those that COCO never used. */
+static void gfli_coco_classes(gfl_class out[GFLI_COCO_CLASSES]) {
+    static const int unused[] = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91};
+    size_t skipped = 0;
+    for (int k = 0, id = 1; k < GFLI_COCO_CLASSES; k++, id++) {
+        for (; id == unused[skipped]; skipped++) id++;
+        out[k].name = gfli_coco_names[k];
+        out[k].id = id;
+    }
+}
+
+/* The original repository has underscores where COCO has spaces. */
+static bool gfli_is_coco_name(const char *name, const char *coco) {
+    for (; *name && *coco; name++, coco++)
+        if (*name != *coco && !(*name == '_' && *coco == ' ')) return false;
+    return *name == *coco;
+}
+
+static bool gfli_are_coco_names(const gfl_class *classes) {
+    for (int k = 0; k < GFLI_COCO_CLASSES; k++)
+        if (!gfli_is_coco_name(classes[k].name, gfli_coco_names[k])) return false;
+    return true;
+}
+
+/* Put what the caller knows of the input in place of what the file says. */
+static gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_preprocess *p,
+                                gfl_origin *origin) {
+    if (!given) return GFL_OK;
+    if (given->std[0] != 0 || given->std[1] != 0 || given->std[2] != 0) {
+        memcpy(p->mean, given->mean, sizeof p->mean);
+        memcpy(p->std, given->std, sizeof p->std);
+        p->bgr = given->bgr;
+        *origin = GFL_ORIGIN_GIVEN;
+    }
+    if (given->scale_long) p->scale_long = given->scale_long;
+    if (given->scale_short) p->scale_short = given->scale_short;
+    return gfli_preprocess_resolve(w->context, p, p);
+}
+
+static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_model **out) {
+    gfl_model_desc desc;
+    gfl_origins origins;
+    gfl_class coco[GFLI_COCO_CLASSES];
+    GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
+    GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
+    if (opts->classes) {
+        if (opts->n_classes != desc.arch.n_classes)
+            return gfli_error(w->context, GFL_E_MISMATCH,
+                              "%s: bbox_head.gfl_cls.weight has %d classes, %d are demanded",
+                              w->blob.path, desc.arch.n_classes, opts->n_classes);
+        desc.classes = opts->classes;
+        origins.classes = GFL_ORIGIN_GIVEN;
+    } else if (desc.arch.n_classes == GFLI_COCO_CLASSES && !w->has_ids &&
+               (!w->classes || gfli_are_coco_names(w->classes))) {
+        gfli_coco_classes(coco);
+        desc.classes = coco;
+    }
+    return gfli_load_weights(w, &desc, &origins, opts->model.trainable != 0, out);
+}
+
+gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_import_opts *opts,
+                            gfl_model **out) {
+    gfli_weights w;
+    gfl_import_opts o;
+    memset(&w, 0, sizeof w);
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (out) *out = NULL;
+    if (!context || !path || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_model_import: %s is NULL",
+                          !context ? "context" : (!path ? "path" : "out"));
+    GFLI_TRY(gfli_ckpt_open(context, path, &w.blob));
+    gfl_status status = gfli_weights_begin(context, &w);
+    if (status == GFL_OK) status = gfli_import(&w, &o, out);
+    gfli_weights_end(&w);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/ckpt/backbone.c - backbones trained on ImageNet: what they are, into a model, out of a model
+ * ============================================================================================ */
+
+/* What the file asks of a model; opts fill in what it does not say. */
+static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_opts *opts,
+                                         gfl_backbone_info *out) {
+    GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
+    GFLI_TRY(gfli_read_style(w, opts->style, &out->arch.caffe_style, &out->style));
+    GFLI_TRY(gfli_check_labels(w, out->arch.depth));
+    GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
+    return gfli_override(w, opts->preprocess, &out->preprocess, &out->input);
+}
+
+static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfli_weights *w) {
+    int n_backbone = 0;
+    memset(w, 0, sizeof *w);
+    GFLI_TRY(gfli_ckpt_open(context, path, &w->blob));
+    gfl_status status = gfli_weights_begin(context, w);
+    for (int i = 0; i < w->n_entries; i++)
+        n_backbone += strncmp(w->entries[i].name, "backbone.", 9) == 0;
+    if (status == GFL_OK && n_backbone == 0)
+        status = gfli_error(context, GFL_E_MISMATCH,
+                            "%s: none of its %d tensors is a backbone's; expected torchvision's "
+                            "names, conv1.weight, layer1.0.conv1.weight and so on",
+                            path, w->blob.n_tensors);
+    if (status != GFL_OK) gfli_weights_end(w);
+    return status;
+}
+
+gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
+                                 const gfl_import_opts *opts, gfl_backbone_info *out) {
+    gfli_weights w;
+    gfl_import_opts o;
+    memset(&o, 0, sizeof o);
+    if (opts) o = *opts;
+    if (out) memset(out, 0, sizeof *out);
+    if (!context || !path || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_backbone_describe: %s is NULL",
+                          !context ? "context" : (!path ? "path" : "out"));
+    GFLI_TRY(gfli_open_backbone(context, path, &w));
+    gfl_status status = gfli_describe_backbone(&w, &o, out);
+    gfli_weights_end(&w);
+    if (status != GFL_OK) memset(out, 0, sizeof *out);
+    return status;
+}
+
+/* ---- into a model ---------------------------------------------------------------------------- */
+
+static gfl_status gfli_check_input(const gfli_weights *w, const gfl_model *model,
+                                   const gfl_preprocess *p) {
+    const gfl_preprocess *m = &model->preprocess;
+    bool same = !gfli_order_key(w) || p->bgr == m->bgr;
+    for (int i = 0; i < 3 && gfli_blob_meta(&w->blob, "mean"); i++)
+        same =
+            same && fabsf(p->mean[i] - m->mean[i]) < 0.01f && fabsf(p->std[i] - m->std[i]) < 0.01f;
+    if (same) return GFL_OK;
+    return gfli_error(
+        w->context, GFL_E_MISMATCH,
+        "%s: the backbone expects %s input with mean %g, %g, %g, the model gives %s with %g, %g, "
+        "%g; create the model with the backbone's preprocessing (gfl_backbone_describe)",
+        w->blob.path, p->bgr ? "BGR" : "RGB", (double)p->mean[0], (double)p->mean[1],
+        (double)p->mean[2], m->bgr ? "BGR" : "RGB", (double)m->mean[0], (double)m->mean[1],
+        (double)m->mean[2]);
+}
+
+/* A backbone of another shape, or trained on other inputs or with other strides, would load in part
+ * or wholly, and then detect nothing. */
+static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
+    const gfl_arch *m = &model->arch;
+    gfl_backbone_info b;
+    gfl_import_opts none;
+    memset(&none, 0, sizeof none);
+    memset(&b, 0, sizeof b);
+    GFLI_TRY(gfli_describe_backbone(w, &none, &b));
+    if (b.arch.depth != m->depth || b.arch.groups != m->groups ||
+        b.arch.base_width != m->base_width || b.arch.base_channels != m->base_channels) {
+        char file[32], wanted[32];
+        gfli_arch_name(&b.arch, file);
+        gfli_arch_name(m, wanted);
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: a backbone %s with a stem of %d channels for a model %s with %d; "
+                          "create the model that gfl_backbone_describe tells",
+                          w->blob.path, file, b.arch.base_channels, wanted, m->base_channels);
+    }
+    if (b.arch.deform && (b.arch.deform != m->deform || b.arch.deform_stages != m->deform_stages))
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: a backbone with deformable convolutions (version %d, stages %d) for "
+                          "a model with others (version %d, stages %d)",
+                          w->blob.path, b.arch.deform, b.arch.deform_stages, m->deform,
+                          m->deform_stages);
+    if (b.style == GFL_ORIGIN_FILE && b.arch.caffe_style != m->caffe_style &&
+        gfli_arch_depth(m->depth)->bottleneck)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: a backbone of %s style for a model of %s style; create the model "
+                          "with arch.caffe_style = %d (gfl_backbone_describe)",
+                          w->blob.path, b.arch.caffe_style ? "caffe" : "pytorch",
+                          m->caffe_style ? "caffe" : "pytorch", b.arch.caffe_style);
+    return b.input == GFL_ORIGIN_FILE ? gfli_check_input(w, model, &b.preprocess) : GFL_OK;
+}
+
+/* Read every tensor that fits; into the model only when commit. */
+static gfl_status gfli_read_backbone(gfli_weights *w, gfl_model *model, bool commit) {
+    for (int i = 0; i < model->n_params; i++) {
+        gfli_param *p = &model->params[i];
+        if (p->stage == GFLI_STAGE_HEAD) continue;
+        const gfli_tensor *t = gfli_weights_find(w, p->name);
+        bool fits = t && gfli_same_shape(p, t);
+        if (fits) {
+            GFLI_TRY(gfli_reserve(w->context, &w->ready, &w->ready_capacity, p->count,
+                                  sizeof(float), "tensor"));
+            GFLI_TRY(gfli_read_values(w, p, t, w->ready));
+        }
+        if (commit && fits) memcpy(p->data, w->ready, p->count * sizeof(float));
+        if (commit && !fits) gfli_param_init(p, model->seed, i);
+        if (commit && fits) p->loaded = true;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_report_backbone(gfl_model *model, const gfli_weights *w) {
+    GFLI_TRY(gfli_open_reports(model, (size_t)model->n_params + (size_t)w->n_entries));
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        const gfli_tensor *t = gfli_weights_find(w, p->name);
+        char why[192] = "";
+        if (p->stage == GFLI_STAGE_HEAD) continue;
+        if (!t)
+            snprintf(why, sizeof why, "the file has no such tensor");
+        else if (!gfli_same_shape(p, t))
+            snprintf(why, sizeof why, "the file's has shape %s",
+                     gfli_shape(t->rank, t->shape).text);
+        GFLI_TRY(gfli_report(model, p->name, why[0] ? GFL_FATE_INITIALISED : GFL_FATE_LOADED,
+                             p->rank, p->shape, why));
+    }
+    for (int i = 0; i < w->n_entries; i++) {
+        const gfli_tensor *t = w->entries[i].tensor;
+        int index = gfli_model_find(model, w->entries[i].name);
+        if (index >= 0 && model->params[index].stage != GFLI_STAGE_HEAD) continue;
+        GFLI_TRY(gfli_report(model, t->name, GFL_FATE_LEFT_OVER, t->rank, t->shape,
+                             "the backbone has no such tensor"));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_load_backbone(gfli_weights *w, gfl_model *model) {
+    GFLI_TRY(gfli_check_backbone(w, model));
+    GFLI_TRY(gfli_read_backbone(w, model, false));
+    GFLI_TRY(gfli_report_backbone(model, w));
+    GFLI_TRY(gfli_read_backbone(w, model, true));
+    return gfli_model_pack(model, 0);
+}
+
+gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {
+    gfli_weights w;
+    if (!model) return GFL_E_ARG;
+    if (!path || !model->trainable)
+        return gfli_error(model->context, GFL_E_ARG,
+                          path ? "gfl_model_load_backbone: create the model with opts.trainable"
+                               : "gfl_model_load_backbone: path is NULL");
+    GFLI_TRY(gfli_open_backbone(model->context, path, &w));
+    gfl_status status = gfli_load_backbone(&w, model);
+    gfli_weights_end(&w);
+    return status;
+}
+
+/* ---- out of a model -------------------------------------------------------------------------- */
+
+static gfl_status gfli_put_backbone_metadata(const gfl_model *model, int stages,
+                                             gfli_blob_writer *w) {
+    const gfl_arch *a = &model->arch;
+    char name[48];
+    if (a->groups > 1)
+        snprintf(name, sizeof name, "resnext%d_%dx%dd", a->depth, a->groups, a->base_width);
+    else
+        snprintf(name, sizeof name, "resnet%d", a->depth);
+    GFLI_TRY(gfli_blob_put_meta(w, "arch", name));
+    GFLI_TRY(gfli_put_input(model, w, "input"));
+    GFLI_TRY(gfli_blob_put_meta(w, "style", a->caffe_style ? "caffe" : "pytorch"));
+    snprintf(name, sizeof name, "layer%d", stages + 1);
+    return stages < 4 ? gfli_blob_put_meta(w, "missing", name) : GFL_OK;
+}
+
+gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const char *path) {
+    gfli_blob_writer *w = NULL;
+    if (!model) return GFL_E_ARG;
+    if (!path || !model->trainable || stages < 1 || stages > 4)
+        return gfli_error(model->context, GFL_E_ARG, "gfl_model_save_backbone: %s",
+                          !path              ? "path is NULL"
+                          : model->trainable ? "stages must be 1..4"
+                                             : "create or load the model with opts.trainable");
+    GFLI_TRY(gfli_blob_create(model->context, path, &w));
+    gfl_status status = gfli_put_backbone_metadata(model, stages, w);
+    if (status == GFL_OK) status = gfli_put_params(model, w, stages, strlen("backbone."));
+    if (status == GFL_OK) return gfli_blob_finish(w);
+    gfli_blob_abandon(w);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/ckpt/transfer.c - a model of other classes from a model: rows of the classifier go over by class
+ * ============================================================================================ */
+
+static int gfli_find_class(const gfl_class *classes, int n, const char *name) {
+    for (int k = 0; k < n; k++)
+        if (strcmp(classes[k].name, name) == 0) return k;
+    return -1;
+}
+
+gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_from,
+                             const gfl_class *to, int n_to, const gfl_rename *renames,
+                             int n_renames, int *map) {
+    if (!context || !from || !to || !map || (n_renames > 0 && !renames))
+        return gfli_error(context, GFL_E_ARG, "gfl_match_classes: an argument is NULL");
+    for (int k = 0; k < n_to; k++) map[k] = -2;
+    for (int i = 0; i < n_renames; i++) {
+        int old = gfli_find_class(from, n_from, renames[i].from);
+        int now = gfli_find_class(to, n_to, renames[i].to);
+        if (old < 0 || now < 0)
+            return gfli_error(context, GFL_E_MISMATCH,
+                              "renaming %s to %s: there is no class \"%s\" in the %s list",
+                              renames[i].from, renames[i].to,
+                              old < 0 ? renames[i].from : renames[i].to, old < 0 ? "old" : "new");
+        if (map[now] != -2)
+            return gfli_error(context, GFL_E_MISMATCH,
+                              "renaming %s to %s: %s is already renamed to that", renames[i].from,
+                              renames[i].to, from[map[now]].name);
+        map[now] = old;
+    }
+    for (int k = 0; k < n_to; k++)
+        if (map[k] == -2) map[k] = gfli_find_class(from, n_from, to[k].name);
+    return GFL_OK;
+}
+
+typedef struct gfli_transfer {
+    const gfl_model *source;
+    const int *map;
+} gfli_transfer;
+
+static bool gfli_is_classifier(const gfli_param *p) {
+    return strcmp(p->name, "bbox_head.gfl_cls.weight") == 0 ||
+           strcmp(p->name, "bbox_head.gfl_cls.bias") == 0;
+}
+
+static gfl_status gfli_fill_from_model(void *arg, gfl_model *model, int index) {
+    const gfli_transfer *t = (const gfli_transfer *)arg;
+    const gfli_param *from = &t->source->params[index];
+    gfli_param *to = &model->params[index];
+    if (!gfli_is_classifier(to)) {
+        memcpy(to->data, from->data, to->count * sizeof(float));
+        to->loaded = from->loaded;
+        return GFL_OK;
+    }
+    size_t row = to->count / (size_t)model->arch.n_classes;
+    gfli_param_init(to, model->seed, index);
+    for (int k = 0; k < model->arch.n_classes; k++)
+        if (t->map[k] >= 0)
+            memcpy(to->data + (size_t)k * row, from->data + (size_t)t->map[k] * row,
+                   row * sizeof(float));
+    to->loaded = true;
+    return GFL_OK;
+}
+
+static gfl_status gfli_report_transfer(gfl_model *model, const int *map) {
+    int n_new = 0;
+    char why[96];
+    for (int k = 0; k < model->arch.n_classes; k++) n_new += map[k] < 0;
+    snprintf(why, sizeof why, "%d of %d classes are new", n_new, model->arch.n_classes);
+    GFLI_TRY(gfli_open_reports(model, (size_t)model->n_params));
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        bool afresh = n_new > 0 && gfli_is_classifier(p);
+        GFLI_TRY(gfli_report(model, p->name, afresh ? GFL_FATE_INITIALISED : GFL_FATE_LOADED,
+                             p->rank, p->shape, afresh ? why : ""));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_create_from(gfl_context *context, const gfl_model *source,
+                                   const gfl_transfer *how, const int *map, gfl_model **out) {
+    gfli_transfer t = {source, map};
+    gfl_arch arch = source->arch;
+    arch.n_classes = how->n_classes;
+    GFLI_TRY(gfli_model_new(context, &arch, how->preprocess ? how->preprocess : &source->preprocess,
+                            how->classes, true, out));
+    (*out)->seed = how->seed;
+    (*out)->origins = source->origins;
+    (*out)->origins.classes = GFL_ORIGIN_GIVEN;
+    gfl_status status = gfli_model_build(*out, gfli_fill_from_model, &t);
+    if (status == GFL_OK) status = gfli_report_transfer(*out, map);
+    if (status == GFL_OK) return GFL_OK;
+    gfl_model_destroy(*out);
+    *out = NULL;
+    return status;
+}
+
+gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
+                                 const gfl_transfer *how, gfl_model **out) {
+    int *map = NULL;
+    if (out) *out = NULL;
+    if (!context || !source || !how || !how->classes || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_model_create_from: an argument is NULL");
+    if (!source->trainable)
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_model_create_from: load the source with opts.trainable");
+    if (how->n_classes < 1 || how->n_classes > GFL_MAX_CLASSES)
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_model_create_from: %d classes; 1..%d are allowed", how->n_classes,
+                          GFL_MAX_CLASSES);
+    GFLI_TRY(gfli_alloc(context, (size_t)how->n_classes, sizeof *map, "class map", &map));
+    gfl_status status = GFL_OK;
+    if (!how->map)
+        status = gfl_match_classes(context, source->classes, source->arch.n_classes, how->classes,
+                                   how->n_classes, NULL, 0, map);
+    for (int k = 0; k < how->n_classes && how->map && status == GFL_OK; k++) {
+        map[k] = how->map[k];
+        if (map[k] < -1 || map[k] >= source->arch.n_classes)
+            status = gfli_error(context, GFL_E_ARG,
+                                "gfl_model_create_from: map[%d] is %d; labels of the source are "
+                                "0..%d",
+                                k, map[k], source->arch.n_classes - 1);
+    }
+    if (status == GFL_OK) status = gfli_create_from(context, source, how, map, out);
+    gfli_free(context, map);
+    return status;
+}
+
 #ifdef __cplusplus
 }
 #endif
