@@ -18,6 +18,7 @@ extern "C" {
 #include "train/loader.h"
 #include "train/backward.h"
 #include "train/trainer.h"
+#include "export/export.h"
 
 #include "cpu/conv_grad.c"
 #include "cpu/norm_grad.c"
@@ -44,6 +45,10 @@ extern "C" {
 #include "ckpt/import.c"
 #include "ckpt/backbone.c"
 #include "ckpt/transfer.c"
+#include "export/bytes.c"
+#include "export/entries.c"
+#include "export/pth.c"
+#include "export/export.c"
 
 #ifdef __cplusplus
 }

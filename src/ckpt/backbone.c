@@ -174,7 +174,7 @@ static gfl_status gfli_put_backbone_metadata(const gfl_model *model, int stages,
     else
         snprintf(name, sizeof name, "resnet%d", a->depth);
     GFLI_TRY(gfli_blob_put_meta(w, "arch", name));
-    GFLI_TRY(gfli_put_input(model, w, "input"));
+    GFLI_TRY(gfli_put_input(model, gfli_meta_to_blob, w, "input"));
     GFLI_TRY(gfli_blob_put_meta(w, "style", a->caffe_style ? "caffe" : "pytorch"));
     snprintf(name, sizeof name, "layer%d", stages + 1);
     return stages < 4 ? gfli_blob_put_meta(w, "missing", name) : GFL_OK;

@@ -64,8 +64,24 @@ gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int ra
                        const int64_t *shape, const char *why);
 void gfli_clear_reports(gfl_model *model);
 
-/* For writing (save.c): mean, std and channel order as metadata; then the parameters of the stages
- * up to last_stage, their names without the first `skip` letters. */
-gfl_status gfli_put_input(const gfl_model *model, gfli_blob_writer *w, const char *order_key);
+/* What a weight file says about the model, one key after the other; its mean, std and channel
+ * order alone. */
+typedef gfl_status (*gfli_put_meta)(void *to, const char *key, const char *value);
+gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *to);
+gfl_status gfli_put_input(const gfl_model *model, gfli_put_meta put, void *to,
+                          const char *order_key);
+gfl_status gfli_meta_to_blob(void *writer, const char *key, const char *value);
+
+/* A buffer that grows to the largest tensor put in it. */
+typedef struct gfli_values {
+    float *data;
+    size_t capacity;
+} gfli_values;
+
+/* A parameter's values in the order of files: OIHW, where the model has OHWI. */
+gfl_status gfli_param_values(const gfl_model *model, int index, gfli_values *values,
+                             const float **out);
+
+/* The parameters of the stages up to last_stage, their names without the first `skip` letters. */
 gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last_stage,
                            size_t skip);

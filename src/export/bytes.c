@@ -1,0 +1,27 @@
+/* bytes.c - growing bytes, numbers in little-endian order */
+#pragma once
+
+static void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n) {
+    if (b->status == GFL_OK && n > SIZE_MAX - b->n)
+        b->status = gfli_error(b->context, GFL_E_MEMORY, "an export is too large");
+    if (b->status == GFL_OK)
+        b->status = gfli_grow(b->context, &b->data, &b->capacity, b->n + n, 1, "an export");
+    if (b->status != GFL_OK || n == 0) return;
+    memcpy(b->data + b->n, data, n);
+    b->n += n;
+}
+
+static void gfli_bytes_text(gfli_bytes *b, const char *text) {
+    gfli_bytes_put(b, text, strlen(text));
+}
+
+static void gfli_bytes_number(gfli_bytes *b, uint64_t value, int n_bytes) {
+    uint8_t bytes[8];
+    for (int i = 0; i < n_bytes; i++) bytes[i] = (uint8_t)(value >> (8 * i));
+    gfli_bytes_put(b, bytes, (size_t)n_bytes);
+}
+
+static void gfli_bytes_free(gfli_bytes *b) {
+    gfli_free(b->context, b->data);
+    memset(b, 0, sizeof *b);
+}
