@@ -1137,6 +1137,36 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
 GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
                                          const gfl_transfer *how, gfl_model **out);
 
+/* ===============================================================================================
+ * src/api/export.h - weights for other programs
+ * ============================================================================================ */
+
+typedef enum gfl_export_format {
+    GFL_EXPORT_MMDET = 1, /* safetensors, for load_state_dict(strict=True) of mmdetection 3 */
+    GFL_EXPORT_PTH = 2    /* a PyTorch checkpoint, for torch.load(weights_only=True) */
+} gfl_export_format;
+
+/* gfl_model_export - write a model in the form of another program.
+ *
+ * GFL_EXPORT_MMDET and GFL_EXPORT_PTH hold every key of the official implementation's state dict,
+ * with its shapes (convolutions OIHW) and constant buffers: mmdetection's, or for a model of
+ * dialect gfocal that of implus/GFocal, which only GFL_EXPORT_PTH writes.  A .pth is
+ * {"state_dict", "meta"}, with class names in meta["CLASSES"] and meta["dataset_meta"] and what
+ * gfl_model_save says about a model in meta["gfl"].
+ *
+ *   model   trainable: others have released the weights
+ *   path    replaced whole or not at all
+ *
+ * Errors    GFL_E_ARG          a NULL, an unknown format, a model that is not trainable
+ *           GFL_E_UNSUPPORTED  a model of dialect gfocal for mmdetection, which would find other
+ *                              boxes; more than 4 GB as .pth
+ *           GFL_E_IO           the file cannot be written
+ *           GFL_E_MEMORY       no room for one tensor
+ * Memory    one tensor at a time.
+ * Threads   as the model's context. */
+GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
+                                    const char *path);
+
 #ifdef __cplusplus
 }
 #endif
@@ -1956,9 +1986,25 @@ gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int ra
                        const int64_t *shape, const char *why);
 void gfli_clear_reports(gfl_model *model);
 
-/* For writing (save.c): mean, std and channel order as metadata; then the parameters of the stages
- * up to last_stage, their names without the first `skip` letters. */
-gfl_status gfli_put_input(const gfl_model *model, gfli_blob_writer *w, const char *order_key);
+/* What a weight file says about the model, one key after the other; its mean, std and channel
+ * order alone. */
+typedef gfl_status (*gfli_put_meta)(void *to, const char *key, const char *value);
+gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *to);
+gfl_status gfli_put_input(const gfl_model *model, gfli_put_meta put, void *to,
+                          const char *order_key);
+gfl_status gfli_meta_to_blob(void *writer, const char *key, const char *value);
+
+/* A buffer that grows to the largest tensor put in it. */
+typedef struct gfli_values {
+    float *data;
+    size_t capacity;
+} gfli_values;
+
+/* A parameter's values in the order of files: OIHW, where the model has OHWI. */
+gfl_status gfli_param_values(const gfl_model *model, int index, gfli_values *values,
+                             const float **out);
+
+/* The parameters of the stages up to last_stage, their names without the first `skip` letters. */
 gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last_stage,
                            size_t skip);
 
@@ -7025,23 +7071,25 @@ static void gfli_float_text(float value, char out[32]) {
     gfli_json_format(d, out);
 }
 
-static gfl_status gfli_put_floats(gfli_blob_writer *w, const char *key, const float values[3]) {
+static gfl_status gfli_put_floats(gfli_put_meta put, void *to, const char *key,
+                                  const float values[3]) {
     char text[3][32], joined[100];
     for (int i = 0; i < 3; i++) gfli_float_text(values[i], text[i]);
     snprintf(joined, sizeof joined, "%s,%s,%s", text[0], text[1], text[2]);
-    return gfli_blob_put_meta(w, key, joined);
+    return put(to, key, joined);
 }
 
-gfl_status gfli_put_input(const gfl_model *model, gfli_blob_writer *w, const char *order_key) {
+gfl_status gfli_put_input(const gfl_model *model, gfli_put_meta put, void *to,
+                          const char *order_key) {
     const gfl_preprocess *p = &model->preprocess;
-    GFLI_TRY(gfli_put_floats(w, "mean", p->mean));
-    GFLI_TRY(gfli_put_floats(w, "std", p->std));
-    return gfli_blob_put_meta(w, order_key, p->bgr ? "BGR" : "RGB");
+    GFLI_TRY(gfli_put_floats(put, to, "mean", p->mean));
+    GFLI_TRY(gfli_put_floats(put, to, "std", p->std));
+    return put(to, order_key, p->bgr ? "BGR" : "RGB");
 }
 
 /* The names as a JSON array, or the ids. */
-static gfl_status gfli_put_classes(const gfl_model *model, gfli_blob_writer *w, const char *key,
-                                   bool names) {
+static gfl_status gfli_put_classes(const gfl_model *model, gfli_put_meta put, void *to,
+                                   const char *key, bool names) {
     size_t need = 3;
     char *text;
     for (int i = 0; i < model->arch.n_classes; i++)
@@ -7060,47 +7108,52 @@ static gfl_status gfli_put_classes(const gfl_model *model, gfli_blob_writer *w, 
     }
     text[used++] = ']';
     text[used] = 0;
-    gfl_status status = gfli_blob_put_meta(w, key, text);
+    gfl_status status = put(to, key, text);
     gfli_free(model->context, text);
     return status;
 }
 
-static gfl_status gfli_put_metadata(const gfl_model *model, gfli_blob_writer *w) {
+gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *to) {
     const gfl_preprocess *p = &model->preprocess;
     char text[64], name[32];
     gfli_arch_name(&model->arch, name);
     snprintf(text, sizeof text, "GFL %s", name);
-    GFLI_TRY(gfli_blob_put_meta(w, "gfl_format", "1"));
-    GFLI_TRY(gfli_blob_put_meta(w, "gfl_version", GFL_VERSION_TEXT));
-    GFLI_TRY(gfli_blob_put_meta(w, "architecture", text));
-    GFLI_TRY(gfli_blob_put_meta(w, "dialect",
-                                model->arch.dialect == GFL_DIALECT_GFOCAL ? "gfocal" : "mmdet"));
-    GFLI_TRY(gfli_blob_put_meta(w, "style", model->arch.caffe_style ? "caffe" : "pytorch"));
-    GFLI_TRY(gfli_put_classes(model, w, "classes", true));
-    GFLI_TRY(gfli_put_classes(model, w, "class_ids", false));
-    GFLI_TRY(gfli_put_input(model, w, "channel_order"));
+    GFLI_TRY(put(to, "gfl_format", "1"));
+    GFLI_TRY(put(to, "gfl_version", GFL_VERSION_TEXT));
+    GFLI_TRY(put(to, "architecture", text));
+    GFLI_TRY(put(to, "dialect", model->arch.dialect == GFL_DIALECT_GFOCAL ? "gfocal" : "mmdet"));
+    GFLI_TRY(put(to, "style", model->arch.caffe_style ? "caffe" : "pytorch"));
+    GFLI_TRY(gfli_put_classes(model, put, to, "classes", true));
+    GFLI_TRY(gfli_put_classes(model, put, to, "class_ids", false));
+    GFLI_TRY(gfli_put_input(model, put, to, "channel_order"));
     snprintf(text, sizeof text, "%dx%d", p->scale_long, p->scale_short);
-    return gfli_blob_put_meta(w, "scale", text);
+    return put(to, "scale", text);
 }
 
-static gfl_status gfli_put_param(const gfli_param *p, gfli_blob_writer *w, float *buffer) {
-    const float *data = p->data;
-    if (p->rank == 4) {
-        size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
-        size_t area = (size_t)(p->shape[2] * p->shape[3]);
-        for (size_t o = 0; o < o_n; o++)
-            for (size_t c = 0; c < i_n; c++)
-                for (size_t k = 0; k < area; k++)
-                    buffer[(o * i_n + c) * area + k] = data[(o * area + k) * i_n + c];
-        data = buffer;
-    }
-    return gfli_blob_write(w, data, p->count * sizeof(float));
+gfl_status gfli_meta_to_blob(void *writer, const char *key, const char *value) {
+    return gfli_blob_put_meta((gfli_blob_writer *)writer, key, value);
+}
+
+gfl_status gfli_param_values(const gfl_model *model, int index, gfli_values *values,
+                             const float **out) {
+    const gfli_param *p = &model->params[index];
+    *out = p->data;
+    if (p->rank != 4) return GFL_OK;
+    size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
+    size_t area = (size_t)(p->shape[2] * p->shape[3]);
+    GFLI_TRY(gfli_reserve(model->context, &values->data, &values->capacity, p->count, sizeof(float),
+                          "tensor"));
+    for (size_t o = 0; o < o_n; o++)
+        for (size_t c = 0; c < i_n; c++)
+            for (size_t k = 0; k < area; k++)
+                values->data[(o * i_n + c) * area + k] = p->data[(o * area + k) * i_n + c];
+    *out = values->data;
+    return GFL_OK;
 }
 
 gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last_stage,
                            size_t skip) {
-    float *buffer = NULL;
-    size_t capacity = 0;
+    gfli_values values = {NULL, 0};
     gfl_status status = GFL_OK;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
@@ -7109,12 +7162,12 @@ gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last
     }
     for (int i = 0; i < model->n_params && status == GFL_OK; i++) {
         const gfli_param *p = &model->params[i];
+        const float *data;
         if (p->stage > last_stage) continue;
-        status =
-            gfli_reserve(model->context, &buffer, &capacity, p->count, sizeof(float), "tensor");
-        if (status == GFL_OK) status = gfli_put_param(p, w, buffer);
+        status = gfli_param_values(model, i, &values, &data);
+        if (status == GFL_OK) status = gfli_blob_write(w, data, p->count * sizeof(float));
     }
-    gfli_free(model->context, buffer);
+    gfli_free(model->context, values.data);
     return status;
 }
 
@@ -7127,7 +7180,7 @@ gfl_status gfl_model_save(const gfl_model *model, const char *path) {
                                  "create the model with opts.trainable"
                                : "gfl_model_save: path is NULL");
     GFLI_TRY(gfli_blob_create(model->context, path, &w));
-    gfl_status status = gfli_put_metadata(model, w);
+    gfl_status status = gfli_model_metadata(model, gfli_meta_to_blob, w);
     if (status == GFL_OK) status = gfli_put_params(model, w, GFLI_STAGE_HEAD, 0);
     if (status == GFL_OK) return gfli_blob_finish(w);
     gfli_blob_abandon(w);

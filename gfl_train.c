@@ -394,6 +394,28 @@ uint64_t gfli_hash_model(const gfl_model *model);
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset);
 
 /* ===============================================================================================
+ * src/export/export.h - what the writers of other programs' files share
+ * ============================================================================================ */
+
+/* Bytes that grow; the first failure sticks. */
+typedef struct gfli_bytes {
+    gfl_context *context;
+    uint8_t *data;
+    size_t n, capacity;
+    gfl_status status;
+} gfli_bytes;
+
+/* One tensor of a PyTorch state dict: a parameter, or a constant that such files hold too. */
+typedef struct gfli_state_entry {
+    char name[128];
+    int param; /* -1: a constant */
+    gfli_dtype dtype;
+    int rank;
+    int64_t shape[4];
+    size_t count;
+} gfli_state_entry;
+
+/* ===============================================================================================
  * src/cpu/conv_grad.c - gradients of convolution with respect to its input and its weights
  * ============================================================================================ */
 
@@ -6266,7 +6288,7 @@ static gfl_status gfli_put_backbone_metadata(const gfl_model *model, int stages,
     else
         snprintf(name, sizeof name, "resnet%d", a->depth);
     GFLI_TRY(gfli_blob_put_meta(w, "arch", name));
-    GFLI_TRY(gfli_put_input(model, w, "input"));
+    GFLI_TRY(gfli_put_input(model, gfli_meta_to_blob, w, "input"));
     GFLI_TRY(gfli_blob_put_meta(w, "style", a->caffe_style ? "caffe" : "pytorch"));
     snprintf(name, sizeof name, "layer%d", stages + 1);
     return stages < 4 ? gfli_blob_put_meta(w, "missing", name) : GFL_OK;
@@ -6414,6 +6436,377 @@ gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
     if (status == GFL_OK) status = gfli_create_from(context, source, how, map, out);
     gfli_free(context, map);
     return status;
+}
+
+/* ===============================================================================================
+ * src/export/bytes.c - growing bytes, numbers in little-endian order
+ * ============================================================================================ */
+
+static void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n) {
+    if (b->status == GFL_OK && n > SIZE_MAX - b->n)
+        b->status = gfli_error(b->context, GFL_E_MEMORY, "an export is too large");
+    if (b->status == GFL_OK)
+        b->status = gfli_grow(b->context, &b->data, &b->capacity, b->n + n, 1, "an export");
+    if (b->status != GFL_OK || n == 0) return;
+    memcpy(b->data + b->n, data, n);
+    b->n += n;
+}
+
+static void gfli_bytes_text(gfli_bytes *b, const char *text) {
+    gfli_bytes_put(b, text, strlen(text));
+}
+
+static void gfli_bytes_number(gfli_bytes *b, uint64_t value, int n_bytes) {
+    uint8_t bytes[8];
+    for (int i = 0; i < n_bytes; i++) bytes[i] = (uint8_t)(value >> (8 * i));
+    gfli_bytes_put(b, bytes, (size_t)n_bytes);
+}
+
+static void gfli_bytes_free(gfli_bytes *b) {
+    gfli_free(b->context, b->data);
+    memset(b, 0, sizeof *b);
+}
+
+/* ===============================================================================================
+ * src/export/entries.c - a model as PyTorch's state dict, and as safetensors of it
+ * ============================================================================================ */
+
+static bool gfli_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static gfli_state_entry *gfli_state_add(gfli_state_entry *entries, int *n, const char *name,
+                                        size_t length, const char *suffix, gfli_dtype dtype,
+                                        int param) {
+    gfli_state_entry *e = &entries[(*n)++];
+    memset(e, 0, sizeof *e);
+    snprintf(e->name, sizeof e->name, "%.*s%s", (int)length, name, suffix);
+    e->dtype = dtype;
+    e->param = param;
+    e->count = 1;
+    return e;
+}
+
+/* In the order of a state dict.  The caller frees *out. */
+static gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, int *n_out) {
+    static const char variance[] = "running_var";
+    const bool gfocal = model->arch.dialect == GFL_DIALECT_GFOCAL;
+    gfli_state_entry *entries;
+    int n = 0;
+    GFLI_TRY(gfli_alloc(model->context, 2 * (size_t)model->n_params + 1, sizeof *entries,
+                        "a state dict", &entries));
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        size_t length = strlen(p->name);
+        gfli_state_entry *e = gfli_state_add(entries, &n, p->name, length, "", GFLI_F32, i);
+        e->rank = p->rank;
+        e->count = p->count;
+        memcpy(e->shape, p->shape, sizeof e->shape);
+        if (gfli_ends_with(p->name, variance)) /* steps of training: nobody reads it */
+            (void)gfli_state_add(entries, &n, p->name, length - strlen(variance),
+                                 "num_batches_tracked", GFLI_I64, -1);
+    }
+    const char *project =
+        gfocal ? "bbox_head.distribution_project.project" : "bbox_head.integral.project";
+    gfli_state_entry *e = gfli_state_add(entries, &n, project, strlen(project), "", GFLI_F32, -1);
+    e->rank = 1;
+    e->count = (size_t)model->arch.reg_max + 1;
+    e->shape[0] = model->arch.reg_max + 1;
+    *out = entries;
+    *n_out = n;
+    return GFL_OK;
+}
+
+static size_t gfli_state_bytes(const gfli_state_entry *e) {
+    return e->count * (e->dtype == GFLI_I64 ? sizeof(int64_t) : sizeof(float));
+}
+
+static gfl_status gfli_state_values(const gfl_model *model, const gfli_state_entry *e,
+                                    gfli_values *values, const void **out) {
+    static const int64_t none = 0;
+    const float *data;
+    if (e->param >= 0) {
+        GFLI_TRY(gfli_param_values(model, e->param, values, &data));
+        *out = data;
+        return GFL_OK;
+    }
+    *out = &none;
+    if (e->dtype == GFLI_I64) return GFL_OK;
+    GFLI_TRY(gfli_reserve(model->context, &values->data, &values->capacity, e->count, sizeof(float),
+                          "tensor"));
+    for (size_t i = 0; i < e->count; i++) values->data[i] = (float)i;
+    *out = values->data;
+    return GFL_OK;
+}
+
+static gfl_status gfli_put_state(const gfl_model *model, const gfli_state_entry *entries, int n,
+                                 gfli_values *values, gfli_blob_writer *w) {
+    GFLI_TRY(gfli_model_metadata(model, gfli_meta_to_blob, w));
+    for (int i = 0; i < n; i++)
+        GFLI_TRY(gfli_blob_declare(w, entries[i].name, entries[i].dtype, entries[i].rank,
+                                   entries[i].shape));
+    for (int i = 0; i < n; i++) {
+        const void *data;
+        GFLI_TRY(gfli_state_values(model, &entries[i], values, &data));
+        GFLI_TRY(gfli_blob_write(w, data, gfli_state_bytes(&entries[i])));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
+    gfli_state_entry *entries;
+    gfli_blob_writer *w = NULL;
+    gfli_values values = {NULL, 0};
+    int n;
+    if (model->arch.dialect == GFL_DIALECT_GFOCAL)
+        return gfli_error(model->context, GFL_E_UNSUPPORTED,
+                          "weights of dialect gfocal find other boxes in mmdetection; a .pth of "
+                          "them loads in implus/GFocal");
+    GFLI_TRY(gfli_state_entries(model, &entries, &n));
+    gfl_status status = gfli_blob_create(model->context, path, &w);
+    if (status == GFL_OK) status = gfli_put_state(model, entries, n, &values, w);
+    gfli_free(model->context, values.data);
+    gfli_free(model->context, entries);
+    if (status == GFL_OK) return gfli_blob_finish(w);
+    gfli_blob_abandon(w);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/export/pth.c - a PyTorch checkpoint: a pickle and its tensors as stored records of a zip file
+ * ============================================================================================ */
+
+/* ---- pickle, protocol 2 ---------------------------------------------------------------------- */
+
+static void gfli_dump_text(gfli_bytes *b, const char *text) {
+    size_t n = strlen(text);
+    gfli_bytes_text(b, "X");
+    gfli_bytes_number(b, n, 4);
+    gfli_bytes_put(b, text, n);
+}
+
+static void gfli_dump_int(gfli_bytes *b, int64_t value) {
+    bool small = value >= 0 && value <= INT32_MAX;
+    gfli_bytes_text(b, small ? "J" : "\x8a\x08"); /* BININT, or LONG1 of 8 bytes */
+    gfli_bytes_number(b, (uint64_t)value, small ? 4 : 8);
+}
+
+static void gfli_dump_ints(gfli_bytes *b, const int64_t *values, int n) {
+    gfli_bytes_text(b, "(");
+    for (int i = 0; i < n; i++) gfli_dump_int(b, values[i]);
+    gfli_bytes_text(b, "t");
+}
+
+/* What torch.save writes for a dense tensor: the call that rebuilds it from record `key`. */
+static void gfli_dump_tensor(gfli_bytes *b, const gfli_state_entry *e, int key) {
+    char text[16];
+    int64_t strides[4] = {0, 0, 0, 0}, step = 1;
+    for (int i = e->rank - 1; i >= 0; i--) {
+        strides[i] = step;
+        step *= e->shape[i];
+    }
+    snprintf(text, sizeof text, "%d", key);
+    gfli_bytes_text(b, "ctorch._utils\n_rebuild_tensor_v2\n((");
+    gfli_dump_text(b, "storage");
+    gfli_bytes_text(b, e->dtype == GFLI_I64 ? "ctorch\nLongStorage\n" : "ctorch\nFloatStorage\n");
+    gfli_dump_text(b, text);
+    gfli_dump_text(b, "cpu");
+    gfli_dump_int(b, (int64_t)e->count);
+    gfli_bytes_text(b, "tQ"); /* the storage, by its persistent id */
+    gfli_dump_int(b, 0);
+    gfli_dump_ints(b, e->shape, e->rank);
+    gfli_dump_ints(b, strides, e->rank);
+    gfli_bytes_text(b, "\x89"
+                       "ccollections\nOrderedDict\n)RtR"); /* no gradient, no hooks */
+}
+
+static void gfli_dump_classes(const gfl_model *model, gfli_bytes *b, const char *key) {
+    gfli_dump_text(b, key);
+    gfli_bytes_text(b, "(");
+    for (int k = 0; k < model->arch.n_classes; k++) gfli_dump_text(b, model->classes[k].name);
+    gfli_bytes_text(b, "t");
+}
+
+static gfl_status gfli_meta_to_dump(void *to, const char *key, const char *value) {
+    gfli_bytes *b = (gfli_bytes *)to;
+    gfli_dump_text(b, key);
+    gfli_dump_text(b, value);
+    return b->status;
+}
+
+static gfl_status gfli_dump(const gfl_model *model, const gfli_state_entry *entries, int n,
+                            gfli_bytes *b) {
+    gfli_bytes_text(b, "\x80\x02}(");
+    gfli_dump_text(b, "state_dict");
+    gfli_bytes_text(b, "ccollections\nOrderedDict\n)R(");
+    for (int i = 0; i < n; i++) {
+        gfli_dump_text(b, entries[i].name);
+        gfli_dump_tensor(b, &entries[i], i);
+    }
+    gfli_bytes_text(b, "u");
+    gfli_dump_text(b, "meta");
+    gfli_bytes_text(b, "}(");
+    gfli_dump_classes(model, b, "CLASSES"); /* where mmdetection 1 and 2 look */
+    gfli_dump_text(b, "dataset_meta");      /* and 3 */
+    gfli_bytes_text(b, "}(");
+    gfli_dump_classes(model, b, "classes");
+    gfli_bytes_text(b, "u");
+    gfli_dump_text(b, "gfl");
+    gfli_bytes_text(b, "}(");
+    GFLI_TRY(gfli_model_metadata(model, gfli_meta_to_dump, b));
+    gfli_bytes_text(b, "uuu.");
+    return b->status;
+}
+
+/* ---- zip ------------------------------------------------------------------------------------- */
+
+/* Records begin at multiples of this, so that a file can be mapped and used in place. */
+enum { GFLI_ZIPPER_ALIGN = 64 };
+
+typedef struct gfli_zipper {
+    gfli_file file;
+    gfli_bytes directory;
+    uint64_t at;
+    int n;
+    uint32_t crc_table[256];
+} gfli_zipper;
+
+/* What a local header and the directory say alike. */
+static void gfli_zipper_common(gfli_bytes *b, const char *name, uint32_t crc, size_t size,
+                               size_t extra) {
+    gfli_bytes_number(b, 0x0800, 2); /* names are UTF-8 */
+    gfli_bytes_number(b, 0, 2);      /* stored */
+    gfli_bytes_number(b, 0, 2);      /* midnight ... */
+    gfli_bytes_number(b, 0x0021, 2); /* ... of 1 January 1980: the same model, the same file */
+    gfli_bytes_number(b, crc, 4);
+    gfli_bytes_number(b, size, 4);
+    gfli_bytes_number(b, size, 4);
+    gfli_bytes_number(b, strlen(name), 2);
+    gfli_bytes_number(b, extra, 2);
+}
+
+static gfl_status gfli_zipper_add(gfli_zipper *z, const char *name, const void *data, size_t size) {
+    gfli_bytes head;
+    memset(&head, 0, sizeof head);
+    head.context = z->file.context;
+    const uint32_t crc = gfli_crc32(z->crc_table, (const uint8_t *)data, size);
+    const uint64_t end = z->at + 30 + strlen(name) + 4;
+    const size_t padding =
+        (size_t)((GFLI_ZIPPER_ALIGN - end % GFLI_ZIPPER_ALIGN) % GFLI_ZIPPER_ALIGN);
+    gfli_bytes_number(&z->directory, 0x02014b50, 4);
+    gfli_bytes_number(&z->directory, 0, 4); /* version 0 made it, and reads it */
+    gfli_zipper_common(&z->directory, name, crc, size, 0);
+    gfli_bytes_number(&z->directory, 0, 8); /* no comment, first disk, no attributes ... */
+    gfli_bytes_number(&z->directory, 0, 2); /* ... of either kind */
+    gfli_bytes_number(&z->directory, z->at, 4);
+    gfli_bytes_text(&z->directory, name);
+    gfli_bytes_number(&head, 0x04034b50, 4);
+    gfli_bytes_number(&head, 0, 2);
+    gfli_zipper_common(&head, name, crc, size, padding + 4);
+    gfli_bytes_text(&head, name);
+    gfli_bytes_text(&head, "FB"); /* torch's name for padding */
+    gfli_bytes_number(&head, padding, 2);
+    for (size_t i = 0; i < padding; i++) gfli_bytes_text(&head, "Z");
+    gfl_status status = head.status != GFL_OK ? head.status : z->directory.status;
+    if (status == GFL_OK) status = gfli_file_write(&z->file, head.data, head.n);
+    if (status == GFL_OK) status = gfli_file_write(&z->file, data, size);
+    z->at += head.n + size;
+    z->n++;
+    gfli_bytes_free(&head);
+    return status;
+}
+
+static gfl_status gfli_zipper_end(gfli_zipper *z) {
+    const size_t size = z->directory.n;
+    gfli_bytes_number(&z->directory, 0x06054b50, 4);
+    gfli_bytes_number(&z->directory, 0, 4); /* this disk, the directory's */
+    gfli_bytes_number(&z->directory, (uint64_t)z->n, 2);
+    gfli_bytes_number(&z->directory, (uint64_t)z->n, 2);
+    gfli_bytes_number(&z->directory, size, 4);
+    gfli_bytes_number(&z->directory, z->at, 4);
+    gfli_bytes_number(&z->directory, 0, 2); /* no comment */
+    GFLI_TRY(z->directory.status);
+    return gfli_file_write(&z->file, z->directory.data, z->directory.n);
+}
+
+/* ---- the checkpoint -------------------------------------------------------------------------- */
+
+static gfl_status gfli_zipper_model(const gfl_model *model, const gfli_state_entry *entries, int n,
+                                    const gfli_bytes *pickle, gfli_values *values, gfli_zipper *z) {
+    GFLI_TRY(gfli_zipper_add(z, "archive/data.pkl", pickle->data, pickle->n));
+    GFLI_TRY(gfli_zipper_add(z, "archive/byteorder", "little", 6));
+    for (int i = 0; i < n; i++) {
+        char name[32];
+        const void *data;
+        snprintf(name, sizeof name, "archive/data/%d", i);
+        GFLI_TRY(gfli_state_values(model, &entries[i], values, &data));
+        GFLI_TRY(gfli_zipper_add(z, name, data, gfli_state_bytes(&entries[i])));
+    }
+    GFLI_TRY(gfli_zipper_add(z, "archive/version", "3\n", 2));
+    return gfli_zipper_end(z);
+}
+
+/* Sizes and offsets have 32 bits, the number of records 16. */
+static gfl_status gfli_zipper_check(const gfl_model *model, const gfli_state_entry *entries, int n,
+                                    const gfli_bytes *pickle) {
+    enum { A_RECORD = 256 }; /* headers and padding take less */
+    uint64_t size = pickle->n;
+    for (int i = 0; i < n; i++) size += gfli_state_bytes(&entries[i]) + A_RECORD;
+    if (size < UINT32_MAX - 4 * A_RECORD && n < UINT16_MAX - 4) return GFL_OK;
+    return gfli_error(model->context, GFL_E_UNSUPPORTED,
+                      "a .pth can have 4 GB here, this model has %.1f; safetensors have no limit",
+                      (double)size * 1e-9);
+}
+
+static gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
+    gfli_state_entry *entries;
+    gfli_values values = {NULL, 0};
+    gfli_bytes pickle;
+    gfli_zipper z;
+    int n;
+    memset(&pickle, 0, sizeof pickle);
+    memset(&z, 0, sizeof z);
+    pickle.context = z.directory.context = model->context;
+    gfli_crc32_table(z.crc_table);
+    GFLI_TRY(gfli_state_entries(model, &entries, &n));
+    gfl_status status = gfli_dump(model, entries, n, &pickle);
+    if (status == GFL_OK) status = gfli_zipper_check(model, entries, n, &pickle);
+    if (status == GFL_OK) status = gfli_file_create(model->context, path, &z.file);
+    if (status == GFL_OK) status = gfli_zipper_model(model, entries, n, &pickle, &values, &z);
+    if (status == GFL_OK)
+        status = gfli_file_commit(&z.file);
+    else
+        gfli_file_abandon(&z.file);
+    gfli_bytes_free(&pickle);
+    gfli_bytes_free(&z.directory);
+    gfli_free(model->context, values.data);
+    gfli_free(model->context, entries);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/export/export.c - gfl_model_export
+ * ============================================================================================ */
+
+gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format, const char *path) {
+    if (!model) return GFL_E_ARG;
+    if (!path || !model->trainable)
+        return gfli_error(model->context, GFL_E_ARG,
+                          path ? "gfl_model_export: the weights were released after packing; load "
+                                 "or create the model with opts.trainable"
+                               : "gfl_model_export: path is NULL");
+    switch ((int)format) {
+    case GFL_EXPORT_MMDET:
+        return gfli_export_mmdet(model, path);
+    case GFL_EXPORT_PTH:
+        return gfli_export_pth(model, path);
+    default:
+        return gfli_error(model->context, GFL_E_ARG,
+                          "gfl_model_export: format is %d; it must be GFL_EXPORT_MMDET or "
+                          "GFL_EXPORT_PTH",
+                          (int)format);
+    }
 }
 
 #ifdef __cplusplus
