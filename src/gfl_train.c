@@ -21,6 +21,7 @@ extern "C" {
 #include "export/export.h"
 
 #include "cpu/conv_grad.c"
+#include "cpu/deform_grad.c"
 #include "cpu/norm_grad.c"
 #include "cpu/pool_grad.c"
 #include "cpu/assign.c"

@@ -223,8 +223,11 @@ static inline double fx_element(const uint8_t *p, gfli_dtype type, size_t i) {
         return (double)v;
     }
     case GFLI_U8:
-    case GFLI_BOOL: return (double)p[i];
-    default: fx_die("a tensor of a type that fixtures do not use", ""); return 0;
+    case GFLI_BOOL:
+        return (double)p[i];
+    default:
+        fx_die("a tensor of a type that fixtures do not use", "");
+        return 0;
     }
 }
 
@@ -256,8 +259,10 @@ static inline const char *fx_name(const char *name, int i, int j) {
     static char texts[4][160];
     static int next;
     char *text = texts[next++ % 4];
-    if (j >= 0) snprintf(text, sizeof texts[0], "%s.%d.%d", name, i, j);
-    else snprintf(text, sizeof texts[0], "%s.%d", name, i);
+    if (j >= 0)
+        snprintf(text, sizeof texts[0], "%s.%d.%d", name, i, j);
+    else
+        snprintf(text, sizeof texts[0], "%s.%d", name, i);
     return text;
 }
 
@@ -339,8 +344,7 @@ static inline void fx_fill_model(gfl_model *model) {
                 fx_weight(param->name, param->rank, param->shape, model->arch.depth, i);
         }
     }
-    if (gfli_model_pack(model, 0) != GFL_OK)
-        fx_die("pack", gfl_context_error(model->context));
+    if (gfli_model_pack(model, 0) != GFL_OK) fx_die("pack", gfl_context_error(model->context));
 }
 
 /* 2 s("name", i) over (n, 3, h, w), into an NHWC map. */
@@ -353,12 +357,12 @@ static inline void fx_fill_input(const char *name, const gfli_map *map) {
     }
 }
 
-/* The architecture in a case's "model" block; false when it has parts that gfl does not have yet,
- * which the caller counts as not covered. */
-static inline bool fx_arch(const fx_case *one, gfl_arch *out) {
-    const fx_json *m = fx_get(&one->json, "model"), *dcn = fx_get(m, "dcn");
+/* The architecture in a case's "model" block. */
+static inline void fx_arch(const fx_case *one, gfl_arch *out) {
+    static const char *const names[] = {"c2", "c3", "c4", "c5"};
+    const fx_json *m = fx_get(&one->json, "model"), *stages = fx_get(m, "dcn_stages");
+    const char *dcn = fx_string(m, "dcn");
     memset(out, 0, sizeof *out);
-    if (dcn && dcn->kind != GFLI_JSON_NULL) return false;
     out->depth = fx_int(m, "depth", 50);
     out->groups = fx_int(m, "groups", 1);
     out->base_width = fx_int(m, "base_width", 0);
@@ -368,7 +372,11 @@ static inline bool fx_arch(const fx_case *one, gfl_arch *out) {
     out->stacked_convs = fx_int(m, "stacked_convs", 4);
     out->n_classes = fx_int(m, "num_classes", 80);
     out->reg_max = fx_int(m, "reg_max", 16);
-    return true;
+    out->caffe_style = !strcmp(fx_string(m, "style"), "caffe");
+    out->deform = !strcmp(dcn, "v1") ? 1 : !strcmp(dcn, "v2") ? 2 : 0;
+    for (int i = 0; stages && i < stages->n; i++)
+        for (int k = 0; k < 4; k++)
+            if (!strcmp(fx_at(stages, i)->string, names[k])) out->deform_stages |= 1 << k;
 }
 
 /* Largest |map - tensor| over the stored elements of an NCHW tensor (perhaps a sample). */

@@ -116,6 +116,20 @@ static inline gfl_context *test_context(int n_threads) {
     return context;
 }
 
+/* Which kernels a context uses, at most. */
+enum { TEST_ANY, TEST_AVX2, TEST_PORTABLE, TEST_KERNELS };
+
+static inline gfl_context *test_context_of(int n_threads, int kernels) {
+    gfl_context_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = n_threads;
+    desc.portable = kernels == TEST_PORTABLE;
+    gfl_context *context = NULL;
+    CHECK(gfl_context_create(&desc, &context) == GFL_OK);
+    context->no_avx512 = kernels == TEST_AVX2;
+    return context;
+}
+
 /* A folder for what a test writes, made empty by the caller's choice of name. */
 static inline const char *test_scratch(const char *name) {
     static char path[512];

@@ -34,20 +34,6 @@ static const conv_case conv_cases[] = {
     {{16, 24, 3, 3, 1, 1}, 1, 1, {10}, {11}},
 };
 
-/* Which kernels a context uses, at most. */
-enum { ANY, AVX2, PORTABLE };
-
-static gfl_context *make_context(int n_threads, int kernels) {
-    gfl_context_desc desc;
-    memset(&desc, 0, sizeof desc);
-    desc.n_threads = n_threads;
-    desc.portable = kernels == PORTABLE;
-    gfl_context *context = NULL;
-    CHECK(gfl_context_create(&desc, &context) == GFL_OK);
-    context->no_avx512 = kernels == AVX2;
-    return context;
-}
-
 static gfli_map input_map(const conv_case *c) {
     gfli_map x;
     memset(&x, 0, sizeof x);
@@ -219,7 +205,7 @@ static void forward_case(int index, int kernels) {
         naive_forward(&d, mode, want);
         float *first = NULL;
         for (int threads = 1; threads <= 3; threads++) {
-            gfl_context *context = make_context(threads, kernels);
+            gfl_context *context = test_context_of(threads, kernels);
             float *y = run_conv(context, &d, mode);
             if (threads == 1) {
                 close_to("y", index, y, want, d.ny);
@@ -241,15 +227,15 @@ static void forward_cases(int kernels) {
 }
 
 static void convolution_equals_the_plain_loop(void) {
-    forward_cases(ANY);
+    forward_cases(TEST_ANY);
 }
 
 static void avx2_convolution_equals_the_plain_loop(void) {
-    forward_cases(AVX2);
+    forward_cases(TEST_AVX2);
 }
 
 static void portable_convolution_equals_the_plain_loop(void) {
-    forward_cases(PORTABLE);
+    forward_cases(TEST_PORTABLE);
 }
 
 /* dx (onto old when that is given), dweight and dbias of one context; the caller frees them. */
@@ -304,7 +290,7 @@ static void grad_case(const conv_case *c, int index, int kernels) {
     for (int i = 0; i < 4; i++) { /* 1 to 3 threads, then accumulating */
         float *got[3];
         const float *old = i == 3 ? d.px : NULL;
-        gfl_context *context = make_context(i % 3 + 1, kernels);
+        gfl_context *context = test_context_of(i % 3 + 1, kernels);
         run_grad(context, &d, old, &got[0], &got[1], &got[2]);
         if (i == 0 || i == 3) check_grad(index, &d, old, got[0], got[1], got[2]);
         if (i == 0) memcpy(first, got, sizeof first);
@@ -334,15 +320,15 @@ static void all_grad_cases(int kernels) {
 }
 
 static void gradients_equal_the_plain_loop(void) {
-    all_grad_cases(ANY);
+    all_grad_cases(TEST_ANY);
 }
 
 static void avx2_gradients_equal_the_plain_loop(void) {
-    all_grad_cases(AVX2);
+    all_grad_cases(TEST_AVX2);
 }
 
 static void portable_gradients_equal_the_plain_loop(void) {
-    all_grad_cases(PORTABLE);
+    all_grad_cases(TEST_PORTABLE);
 }
 
 /* The sum of y * dy: linear in x and in the weights, so differences of it are exact but for
@@ -356,7 +342,7 @@ static double objective(gfl_context *context, conv_data *d) {
 }
 
 static void gradients_equal_differences(void) {
-    gfl_context *context = make_context(2, ANY);
+    gfl_context *context = test_context_of(2, TEST_ANY);
     const int indices[] = {1, 5, 12, 14};
     for (size_t i = 0; i < GFLI_COUNT(indices); i++) {
         conv_data d = make_data(&conv_cases[indices[i]], 7000 + i);

@@ -291,8 +291,9 @@ static void training_follows_mmdetection(void) {
     fx_case one;
     for (fx_list list = fx_open("train"); fx_next(&list, &one);) {
         gfl_arch arch;
-        if (strcmp(fx_string(&one.json, "dialect"), "mmdet") != 0 || !fx_arch(&one, &arch)) {
-            printf("  not covered yet: a network or dialect that gfl does not have\n");
+        fx_arch(&one, &arch);
+        if (strcmp(fx_string(&one.json, "dialect"), "mmdet") != 0) {
+            printf("  not covered yet: a dialect that gfl does not have\n");
             missing++;
         } else {
             double worst = run_case(&one, &arch, 0);

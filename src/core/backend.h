@@ -25,10 +25,10 @@ static inline size_t gfli_conv_weights(const gfli_conv_shape *s) {
 typedef struct gfli_decode_opts {
     float min_score, nms_iou;
     int max_per_level, max_detections;
-    int n_classes, n_bins;              /* n_bins = reg_max + 1 */
+    int n_classes, n_bins; /* n_bins = reg_max + 1 */
     int stride[GFL_LEVELS];
-    int height, width;                  /* resized, without padding: the clip */
-    double scale_x, scale_y;            /* resized / original */
+    int height, width;       /* resized, without padding: the clip */
+    double scale_x, scale_y; /* resized / original */
 } gfli_decode_opts;
 
 /* One surviving detection and the location it comes from. */
@@ -53,6 +53,13 @@ typedef struct gfli_backend {
     void (*conv)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
                  const float *bias, const gfli_map *x, const gfli_map *residual, bool relu,
                  const gfli_map *y, void *scratch);
+    /* The same with a deformable 3x3 kernel (spec 1.5), packed by conv_pack.  offset: one map on the
+     * grid of y with 18 channels, y and x offset of each tap, or 27, then the masks' logits too. */
+    size_t (*deform_conv_scratch)(const gfl_context *context, const gfli_conv_shape *s,
+                                  const gfli_map *x);
+    void (*deform_conv)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                        const float *bias, const gfli_map *x, const gfli_map *offset, bool relu,
+                        const gfli_map *y, void *scratch);
 
     /* 3x3, stride 2, padding 1, padding counts as minus infinity. */
     void (*max_pool)(gfl_context *context, const gfli_map *x, const gfli_map *y);
@@ -73,8 +80,9 @@ typedef struct gfli_backend {
                    uint8_t *out, void *scratch);
     /* Image `index` of y = (pixel - mean) / std for u8 [h][w][3], zero to the right and below;
      * flip mirrors the columns of the image (not of the padding). */
-    void (*normalise)(gfl_context *context, const uint8_t *pixels, int w, int h, const float mean[3],
-                      const float std[3], bool flip, const gfli_map *y, int index);
+    void (*normalise)(gfl_context *context, const uint8_t *pixels, int w, int h,
+                      const float mean[3], const float std[3], bool flip, const gfli_map *y,
+                      int index);
 
     /* Detections of image `index` of the batch, best first; returns how many.  out has room for
      * opts->max_detections.  scratch: decode_scratch bytes. */
@@ -131,6 +139,17 @@ typedef struct gfli_train_ops {
     /* dweight OHWI and dbias [out_c] (or NULL), overwritten; all levels and images summed. */
     void (*conv_grad_weight)(gfl_context *context, const gfli_conv_shape *s, const gfli_map *x,
                              const gfli_map *dy, float *dweight, float *dbias, void *scratch);
+    /* All gradients of deform_conv: dx (=/+=, or NULL: not wanted), doffset, dweight and dbias
+     * (or NULL) overwritten.  packed is made by deform_conv_grad_pack. */
+    size_t (*deform_conv_grad_packed_size)(const gfli_conv_shape *s);
+    void (*deform_conv_grad_pack)(gfl_context *context, const gfli_conv_shape *s,
+                                  const float *weight, const float *scale, void *packed);
+    size_t (*deform_conv_grad_scratch)(const gfl_context *context, const gfli_conv_shape *s,
+                                       const gfli_map *offset);
+    void (*deform_conv_grad)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                             const gfli_map *x, const gfli_map *offset, const gfli_map *dy,
+                             bool accumulate, const gfli_map *dx, const gfli_map *doffset,
+                             float *dweight, float *dbias, void *scratch);
     /* dy = y > 0 ? dy : 0, in place. */
     void (*relu_grad)(gfl_context *context, const gfli_map *y, const gfli_map *dy);
     /* dx (=/+=): the first maximum in row-major window order gets the gradient. */
@@ -154,7 +173,8 @@ typedef struct gfli_train_ops {
     void (*assign)(gfl_context *context, const gfli_map *shape, const int stride[GFL_LEVELS],
                    const gfli_truth *truths, const gfli_assignment *out, void *scratch);
     /* QFL, GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
-    size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls, const gfli_loss_opts *opts);
+    size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls,
+                             const gfli_loss_opts *opts);
     void (*losses)(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
                    const gfli_truth *truths, const gfli_assignment *assigned,
                    const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,

@@ -285,6 +285,8 @@ typedef struct gfli_grad_task {
     const gfli_conv_shape *s;
     gfli_igemm g;
     const gfli_map *dy;
+    const gfli_point *points; /* of a deformable convolution, or NULL */
+    gfli_sampling_fn sampling;
     gfli_outer_fn outer;
     size_t n_rows, rows_per_chunk;
     int rows_per_block;                         /* positions that are packed together */
@@ -329,12 +331,12 @@ static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
     t->strip_tasks = gfli_ceil_div(t->n_strips, t->strips_per_task);
 }
 
-static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_map *dy,
-                           gfli_grad_task *t) {
+static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s,
+                           const gfli_igemm *g, const gfli_map *dy, gfli_grad_task *t) {
     const size_t rows = GFLI_GRAD_ROWS, f = sizeof(float);
     memset(t, 0, sizeof *t);
     t->s = s;
-    gfli_conv_igemm(s, &t->g);
+    t->g = *g;
     t->g.y = dy;
     t->dy = dy;
     gfli_grad_cut(context, t);
@@ -381,6 +383,23 @@ static void gfli_grad_pack_x(const float *const *rows, int n_segs, ptrdiff_t off
     }
 }
 
+/* The same of a tap's points. */
+static void gfli_grad_sample_x(const gfli_grad_task *t, const gfli_point *points, int first, int n,
+                               int width, int padded, float *strip) {
+    gfli_sampling one;
+    one.x = t->g.x;
+    one.zeros = t->zeros;
+    one.points = points;
+    one.rows = n;
+    one.first = first;
+    one.n = width;
+    one.out = strip;
+    one.stride = padded;
+    t->sampling(&one);
+    for (int k = 0; k < n && width < padded; k++, strip += padded)
+        memset(strip + width, 0, (size_t)(padded - width) * sizeof(float));
+}
+
 typedef struct gfli_grad_part {
     int chunk, strip0, strip1, out0, out1; /* output channels within a group */
     size_t row;
@@ -397,7 +416,10 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
     const int k_size = g->n_segs * g->seg_len;
     const int group_strips = g->n_segs * gfli_ceil_div(g->seg_len, GFLI_STRIP);
     float *sum = t->direct ? t->dweight : t->sums + (size_t)part->chunk * t->n_weights;
-    gfli_igemm_gather(g, part->row, part->n, t->zeros, rows, offsets, copies);
+    if (t->points)
+        for (int k = 0; k < part->n; k++) offsets[k] = ((ptrdiff_t)part->row + k) * t->dy->c;
+    else
+        gfli_igemm_gather(g, part->row, part->n, t->zeros, rows, offsets, copies);
     gfli_outer o;
     o.b = x;
     o.len = part->n;
@@ -413,8 +435,12 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
         }
         o.n = gfli_min(GFLI_STRIP, g->seg_len - col);
         o.width = gfli_ceil_div(o.n, GFLI_NR) * GFLI_NR;
-        gfli_grad_pack_x(rows + (ptrdiff_t)seg * GFLI_MR, g->n_segs, group * g->group_in + col,
-                         part->n, o.n, o.width, x);
+        if (t->points)
+            gfli_grad_sample_x(t, t->points + part->row * GFLI_DEFORM_TAPS + seg,
+                               group * g->group_in + col, part->n, o.n, o.width, x);
+        else
+            gfli_grad_pack_x(rows + (ptrdiff_t)seg * GFLI_MR, g->n_segs, group * g->group_in + col,
+                             part->n, o.n, o.width, x);
         for (int r = 0; r < part->out1 - part->out0; r += GFLI_MR) {
             o.a = dy + (ptrdiff_t)r * part->n;
             o.m = gfli_min(GFLI_MR, part->out1 - part->out0 - r);
@@ -504,7 +530,9 @@ static size_t gfli_conv_grad_scratch_cpu(const gfl_context *context, const gfli_
                                          const gfli_map *x) {
     const gfli_map dy = gfli_grad_dy(s, x);
     gfli_grad_task t;
-    gfli_grad_plan(context, s, &dy, &t);
+    gfli_igemm whole;
+    gfli_conv_igemm(s, &whole);
+    gfli_grad_plan(context, s, &whole, &dy, &t);
     size_t size = t.scratch;
     for (int phase = 0; phase < s->stride * s->stride; phase++) {
         gfli_igemm g;
@@ -516,29 +544,38 @@ static size_t gfli_conv_grad_scratch_cpu(const gfl_context *context, const gfli_
     return size;
 }
 
+/* Once t is planned, and given its points if it has some. */
+static void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli_map *x,
+                             float *dweight, float *dbias, void *scratch) {
+    t->g.x = x;
+    t->dweight = dweight;
+    t->dbias = dbias;
+    t->zeros = (float *)scratch;
+    t->sums = t->zeros + t->at_sums / sizeof(float);
+    t->bias_sums = (double *)(void *)((char *)scratch + t->at_bias);
+    t->slots = (char *)scratch + t->at_slots;
+    t->sampling = gfli_sampling_of(context);
+    t->outer = gfli_outer_portable;
+#if defined(__x86_64__)
+    if (gfli_has_avx2(context)) t->outer = gfli_outer_avx2;
+    if (gfli_has_avx512(context)) t->outer = gfli_outer_avx512;
+#endif
+    memset(t->zeros, 0, t->at_sums);
+    if (dbias) gfli_conv_grad_bias(context, t);
+    if (!t->n_rows) {
+        memset(dweight, 0, gfli_conv_weights(t->s) * sizeof(float));
+        return;
+    }
+    gfli_parallel_for(context, t->chunks * t->strip_tasks * t->out_tasks, gfli_grad_do, t);
+    if (!t->direct) gfli_parallel_for(context, t->s->out_c, gfli_grad_sum, t);
+}
+
 static void gfli_conv_grad_weight_cpu(gfl_context *context, const gfli_conv_shape *s,
                                       const gfli_map *x, const gfli_map *dy, float *dweight,
                                       float *dbias, void *scratch) {
     gfli_grad_task t;
-    gfli_grad_plan(context, s, dy, &t);
-    t.g.x = x;
-    t.dweight = dweight;
-    t.dbias = dbias;
-    t.zeros = (float *)scratch;
-    t.sums = t.zeros + t.at_sums / sizeof(float);
-    t.bias_sums = (double *)(void *)((char *)scratch + t.at_bias);
-    t.slots = (char *)scratch + t.at_slots;
-    t.outer = gfli_outer_portable;
-#if defined(__x86_64__)
-    if (gfli_has_avx2(context)) t.outer = gfli_outer_avx2;
-    if (gfli_has_avx512(context)) t.outer = gfli_outer_avx512;
-#endif
-    memset(t.zeros, 0, t.at_sums);
-    if (dbias) gfli_conv_grad_bias(context, &t);
-    if (!t.n_rows) {
-        memset(dweight, 0, gfli_conv_weights(s) * sizeof(float));
-        return;
-    }
-    gfli_parallel_for(context, t.chunks * t.strip_tasks * t.out_tasks, gfli_grad_do, &t);
-    if (!t.direct) gfli_parallel_for(context, s->out_c, gfli_grad_sum, &t);
+    gfli_igemm g;
+    gfli_conv_igemm(s, &g);
+    gfli_grad_plan(context, s, &g, dy, &t);
+    gfli_grad_weight(context, &t, x, dweight, dbias, scratch);
 }

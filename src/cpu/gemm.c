@@ -3,25 +3,8 @@
 
 enum {
     GFLI_ROWS_PER_TASK = 192, /* a multiple of GFLI_MR; this many rows of x stay in the L2 cache */
-    GFLI_COLS_PER_TASK = 512,
-    GFLI_K_BLOCK = 256 /* a panel of this many rows stays in the L1 cache */
+    GFLI_COLS_PER_TASK = 512
 };
-
-/* One tile: y[m rows][n columns] (+)= rows * panels over a block of the inner dimension. */
-typedef struct gfli_tile {
-    const float *const *rows; /* [n_segs][GFLI_MR] */
-    ptrdiff_t row_offset;     /* floats from those pointers to the block */
-    int n_segs, len;
-    const float *b;
-    size_t panel; /* floats from a panel to the next */
-    float *y;
-    const ptrdiff_t *out; /* [GFLI_MR] offsets of the rows in y and residual */
-    const float *bias, *residual;
-    int m, n;
-    bool first, relu; /* first: overwrite y (with bias and residual); else add to it */
-} gfli_tile;
-
-typedef void (*gfli_tile_fn)(const gfli_tile *tile);
 
 /* y (+)= sum for a part of a row: the slow way, for edges and for plain C. */
 static void gfli_tile_store(const gfli_tile *t, int row, int col, const float *sum, int n) {
@@ -254,7 +237,7 @@ typedef struct gfli_igemm_task {
     gfli_tile_fn tile;
     int tile_panels, k_block;
     size_t n_rows;
-    int rows_per_task, row_tasks, panels_per_task, n_panels;
+    int rows_per_task, row_tasks, panels_per_task, col_tasks, n_panels;
     float *zeros;
     char *slots;
 } gfli_igemm_task;
@@ -412,10 +395,11 @@ static bool gfli_next_block(const gfli_igemm *g, int size, gfli_k_block *b) {
     return b->seg < g->n_segs;
 }
 
-/* All tiles of a task's rows over one block of the inner dimension. */
+/* All tiles of a task's rows over one block of the inner dimension; the rows begin at channel
+ * `origin` of x. */
 static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, int panel0,
                              int panel1, int n_rows, const float *const *rows,
-                             const ptrdiff_t *offsets) {
+                             const ptrdiff_t *offsets, int origin) {
     const gfli_igemm *g = t->g;
     const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR);
     const size_t panel = (size_t)g->n_segs * (size_t)g->seg_len * GFLI_NR;
@@ -432,7 +416,7 @@ static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, in
         tile.b = g->packed + (size_t)p * panel +
                  ((size_t)k->seg * (size_t)g->seg_len + (size_t)k->first) * GFLI_NR;
         tile.n = gfli_min(n * GFLI_NR, g->group_out - in_group * GFLI_NR);
-        tile.row_offset = group * g->group_in + k->first;
+        tile.row_offset = group * g->group_in + k->first - origin;
         tile.y = g->y->data + col;
         tile.residual = g->residual ? g->residual->data + col : NULL;
         tile.bias = g->bias ? g->bias + col : NULL;
@@ -445,21 +429,33 @@ static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, in
     }
 }
 
+/* What a task computes: n rows from `first` on, and some panels. */
+typedef struct gfli_part {
+    size_t first;
+    int n, panel0, panel1;
+} gfli_part;
+
+static gfli_part gfli_igemm_part(const gfli_igemm_task *t, int task) {
+    gfli_part part;
+    part.first = (size_t)(task % t->row_tasks) * (size_t)t->rows_per_task;
+    part.panel0 = task / t->row_tasks * t->panels_per_task;
+    part.panel1 = gfli_min(part.panel0 + t->panels_per_task, t->n_panels);
+    const size_t left = t->n_rows - part.first;
+    part.n = left < (size_t)t->rows_per_task ? (int)left : t->rows_per_task;
+    return part;
+}
+
 static void gfli_igemm_do(void *arg, int task, int slot) {
     const gfli_igemm_task *t = (const gfli_igemm_task *)arg;
     char *memory = t->slots + (size_t)slot * t->layout.slot;
     const float **rows = (const float **)(void *)memory;
     ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.rows);
     float *copies = (float *)(void *)(memory + t->layout.rows + t->layout.offsets);
-    const size_t first = (size_t)(task % t->row_tasks) * (size_t)t->rows_per_task;
-    const int panel0 = task / t->row_tasks * t->panels_per_task;
-    const int panel1 = gfli_min(panel0 + t->panels_per_task, t->n_panels);
-    const size_t left = t->n_rows - first;
-    const int n = left < (size_t)t->rows_per_task ? (int)left : t->rows_per_task;
-    gfli_igemm_gather(t->g, first, n, t->zeros, rows, offsets, copies);
+    const gfli_part part = gfli_igemm_part(t, task);
+    gfli_igemm_gather(t->g, part.first, part.n, t->zeros, rows, offsets, copies);
     gfli_k_block k = {-1, 0, 0, 0};
     while (gfli_next_block(t->g, t->k_block, &k)) {
-        gfli_igemm_block(t, &k, panel0, panel1, n, rows, offsets);
+        gfli_igemm_block(t, &k, part.panel0, part.panel1, part.n, rows, offsets, 0);
     }
 }
 
@@ -479,27 +475,38 @@ static void gfli_igemm_cut(const gfl_context *context, gfli_igemm_task *t) {
     const int want = context->n_threads > 1 ? 4 * context->n_threads : 1;
     while (cols * t->row_tasks < want && t->n_panels / (cols + 1) >= 4) cols++;
     t->panels_per_task = gfli_ceil_div(gfli_ceil_div(t->n_panels, cols), 4) * 4;
+    t->col_tasks = gfli_ceil_div(t->n_panels, t->panels_per_task);
+}
+
+gfli_tile_fn gfli_tile_of(const gfl_context *context, int *panels) {
+    *panels = 1;
+#if defined(__x86_64__)
+    if (gfli_has_avx512(context)) {
+        *panels = 2;
+        return gfli_tile_avx512;
+    }
+    if (gfli_has_avx2(context)) return gfli_tile_avx2;
+#endif
+    (void)context;
+    return gfli_tile_portable;
+}
+
+/* All but the scratch. */
+static void gfli_igemm_prepare(const gfl_context *context, const gfli_igemm *g,
+                               gfli_igemm_task *t) {
+    memset(t, 0, sizeof *t);
+    t->g = g;
+    t->layout = gfli_igemm_plan(g);
+    t->tile = gfli_tile_of(context, &t->tile_panels);
+    t->k_block = GFLI_K_BLOCK;
+    gfli_igemm_cut(context, t);
 }
 
 void gfli_igemm_run(gfl_context *context, const gfli_igemm *g, void *scratch) {
     gfli_igemm_task t;
-    t.g = g;
-    t.layout = gfli_igemm_plan(g);
-    t.tile = gfli_tile_portable;
-    t.tile_panels = 1;
-    t.k_block = GFLI_K_BLOCK;
-#if defined(__x86_64__)
-    if (gfli_has_avx2(context)) t.tile = gfli_tile_avx2;
-    if (gfli_has_avx512(context)) {
-        t.tile = gfli_tile_avx512;
-        t.tile_panels = 2;
-    }
-#endif
+    gfli_igemm_prepare(context, g, &t);
     t.zeros = (float *)scratch;
     t.slots = (char *)scratch + t.layout.zeros;
     memset(t.zeros, 0, t.layout.zeros);
-    gfli_igemm_cut(context, &t);
-    if (!t.row_tasks || !t.n_panels) return;
-    gfli_parallel_for(context, t.row_tasks * gfli_ceil_div(t.n_panels, t.panels_per_task),
-                      gfli_igemm_do, &t);
+    gfli_parallel_for(context, t.row_tasks * t.col_tasks, gfli_igemm_do, &t);
 }

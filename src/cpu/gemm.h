@@ -11,6 +11,27 @@
  * weights are too. */
 enum { GFLI_MR = 6, GFLI_NR = 16, GFLI_MAX_TAPS = 49 };
 
+/* A panel of this many rows stays in the L1 cache. */
+enum { GFLI_K_BLOCK = 256 };
+
+/* One tile: y[m rows][n columns] (+)= rows * panels over a block of the inner dimension. */
+typedef struct gfli_tile {
+    const float *const *rows; /* [n_segs][GFLI_MR] */
+    ptrdiff_t row_offset;     /* floats from those pointers to the block */
+    int n_segs, len;
+    const float *b;
+    size_t panel; /* floats from a panel to the next */
+    float *y;
+    const ptrdiff_t *out; /* [GFLI_MR] offsets of the rows in y and residual */
+    const float *bias, *residual;
+    int m, n;
+    bool first, relu; /* first: overwrite y (with bias and residual); else add to it */
+} gfli_tile;
+
+typedef void (*gfli_tile_fn)(const gfli_tile *tile);
+/* The fastest one, and how many panels it takes at a time. */
+gfli_tile_fn gfli_tile_of(const gfl_context *context, int *panels);
+
 /* A convolution, or one phase of the gradient of one, as a matrix product whose left matrix is
  * never stored: row r of it is n_segs runs of seg_len floats of x, zeros where that is padding.
  * The grid (i, j) of every image gives the rows; row (i, j) begins at x[i * in_step + seg_y]

@@ -72,15 +72,15 @@ static gfli_step *gfli_new_step(gfli_planner *p, gfli_op op, int in, int out, in
     step->op = op;
     step->in = in;
     step->out = out;
-    step->residual = -1;
+    step->residual = step->offset = -1;
     step->layer = step->gamma = step->beta = step->scale = step->stats = -1;
     step->stage = stage;
     return step;
 }
 
-/* out = -1: a new slot. */
-static int gfli_plan_conv(gfli_planner *p, int layer, int in, int residual, bool relu, int out,
-                          const char *name) {
+/* out = -1: a new slot; offset -1: an ordinary convolution. */
+static int gfli_plan_any_conv(gfli_planner *p, int layer, int in, int offset, int residual,
+                              bool relu, int out, const char *name) {
     if (p->status != GFL_OK) return 0;
     const gfli_layer *l = &p->model->layers[layer];
     gfli_map map = p->plan->slots[in].map;
@@ -90,27 +90,41 @@ static int gfli_plan_conv(gfli_planner *p, int layer, int in, int residual, bool
         map.w[i] = gfli_conv_out(&l->shape, map.w[i]);
     }
     if (out < 0) out = gfli_new_slot(p, &map, -1, 0, name);
-    gfli_step *step = gfli_new_step(p, GFLI_OP_CONV, in, out, l->stage);
+    gfli_op op = offset < 0 ? GFLI_OP_CONV : GFLI_OP_DEFORM_CONV;
+    gfli_step *step = gfli_new_step(p, op, in, out, l->stage);
     if (!step) return 0;
     step->residual = residual;
+    step->offset = offset;
     step->layer = layer;
     step->relu = relu;
     p->plan->macs += (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
-    size_t scratch =
-        p->model->backend->conv_scratch(p->context, &l->shape, &p->plan->slots[in].map);
+    const gfli_backend *ops = p->model->backend;
+    const gfli_map *x = &p->plan->slots[in].map;
+    size_t scratch = offset < 0 ? ops->conv_scratch(p->context, &l->shape, x)
+                                : ops->deform_conv_scratch(p->context, &l->shape, x);
     if (scratch > p->plan->scratch_bytes) p->plan->scratch_bytes = scratch;
     return out;
+}
+
+static int gfli_plan_conv(gfli_planner *p, int layer, int in, int residual, bool relu, int out,
+                          const char *name) {
+    return gfli_plan_any_conv(p, layer, in, -1, residual, relu, out, name);
 }
 
 /* One residual block; the shortcut is computed late, when the branch has become small. */
 static int gfli_plan_block(gfli_planner *p, int in, bool projected, const char *name) {
     int branch = gfli_arch_depth(p->model->arch.depth)->bottleneck ? 3 : 2;
-    int first = p->layer, x = in, shortcut = in;
-    for (int i = 0; i < branch - 1; i++) x = gfli_plan_conv(p, first + i, x, -1, true, -1, NULL);
-    if (projected) shortcut = gfli_plan_conv(p, first + branch, in, -1, false, -1, NULL);
+    int x = in, shortcut = in;
+    for (int i = 0; i < branch - 1; i++) {
+        int layer = p->layer++, offset = -1;
+        if (p->model->layers[layer].offset >= 0)
+            offset = gfli_plan_conv(p, p->layer++, x, -1, false, -1, NULL);
+        x = gfli_plan_any_conv(p, layer, x, offset, -1, true, -1, NULL);
+    }
+    int last = p->layer++;
+    if (projected) shortcut = gfli_plan_conv(p, p->layer++, in, -1, false, -1, NULL);
     int out = p->plan->training ? -1 : shortcut;
-    out = gfli_plan_conv(p, first + branch - 1, x, shortcut, true, out, NULL);
-    p->layer += branch + (projected ? 1 : 0);
+    out = gfli_plan_conv(p, last, x, shortcut, true, out, NULL);
     if (name && p->status == GFL_OK) p->plan->slots[out].name = name;
     return out;
 }
@@ -212,6 +226,7 @@ static void gfli_find_lives(gfli_plan *plan) {
     gfli_touch(plan, plan->input, 0);
     for (int i = 0; i < plan->n_steps; i++) {
         gfli_touch(plan, plan->steps[i].in, i);
+        gfli_touch(plan, plan->steps[i].offset, i);
         gfli_touch(plan, plan->steps[i].residual, i);
         gfli_touch(plan, plan->steps[i].out, i);
     }
@@ -284,8 +299,6 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
                           "input of %d x %d x %d: the batch must be positive and the sides "
                           "multiples of 32 up to %d",
                           batch, height, width, limit);
-    if (model->arch.deform > 0)
-        return gfli_error(context, GFL_E_UNSUPPORTED, "deformable stages cannot be run yet");
     gfli_planner p;
     memset(&p, 0, sizeof p);
     p.context = context;
@@ -341,6 +354,12 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
         const gfli_map *residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
         ops->conv(context, &layer->shape, layer->packed, layer->folded_bias, in, residual, s->relu,
                   out, scratch);
+        break;
+    }
+    case GFLI_OP_DEFORM_CONV: {
+        const gfli_layer *layer = &model->layers[s->layer];
+        ops->deform_conv(context, &layer->shape, layer->packed, layer->folded_bias, in,
+                         &plan->slots[s->offset].map, s->relu, out, scratch);
         break;
     }
     case GFLI_OP_MAX_POOL:

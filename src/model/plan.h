@@ -7,6 +7,7 @@ enum { GFLI_GN_GROUPS = 32, GFLI_STAGE_HEAD = 5 };
 /* What a step does; one operation of the backend table each. */
 typedef enum gfli_op {
     GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual) */
+    GFLI_OP_DEFORM_CONV,  /* out = relu?(deform_conv(in, offset) + bias) */
     GFLI_OP_MAX_POOL,     /* out = max pool of in */
     GFLI_OP_UPSAMPLE_ADD, /* out += upsample(in): out is also read */
     GFLI_OP_GROUP_NORM,   /* out = relu(group_norm(in)) */
@@ -63,7 +64,8 @@ typedef struct gfli_slot {
 typedef struct gfli_step {
     gfli_op op;
     int in, out, residual; /* slots; residual -1: none */
-    int layer;             /* GFLI_OP_CONV */
+    int offset;            /* slot of GFLI_OP_DEFORM_CONV; otherwise -1 */
+    int layer;             /* GFLI_OP_CONV and GFLI_OP_DEFORM_CONV */
     bool relu;
     int gamma, beta; /* GFLI_OP_GROUP_NORM: parameters */
     int scale;       /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */

@@ -69,9 +69,11 @@ static void gfli_find_map_lives(gfli_arranger *a) {
         gfli_need_map(a, s->in, i);
         gfli_need_map(a, s->out, i);
         if (s->residual >= 0) gfli_need_map(a, s->residual, i);
+        if (s->offset >= 0) gfli_need_map(a, s->offset, i);
         if (s->stage <= a->frozen) continue;
         a->wanted[gfli_root(plan, s->out)] = true;
         if (s->op != GFLI_OP_UPSAMPLE_ADD) gfli_need_map(a, s->in, again);
+        if (s->offset >= 0) gfli_need_map(a, s->offset, again);
         if (s->relu) gfli_need_map(a, s->out, again);
     }
 }
@@ -95,21 +97,37 @@ static void gfli_take_grad(gfli_arranger *a, int from, int to) {
     a->grad[gfli_root(a->plan, to)] = a->grad[gfli_root(a->plan, from)];
 }
 
+static void gfli_need_bytes(size_t *most, size_t bytes) {
+    if (bytes > *most) *most = bytes;
+}
+
 static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
                               int moment) {
     const gfli_layer *layer = &a->model->layers[s->layer];
     const gfli_map *x = &a->plan->slots[s->in].map;
-    size_t scratch = a->ops->conv_grad_scratch(a->context, &layer->shape, x);
-    if (scratch > a->backward->scratch_bytes) a->backward->scratch_bytes = scratch;
+    gfli_need_bytes(&a->backward->scratch_bytes,
+                    a->ops->conv_grad_scratch(a->context, &layer->shape, x));
     b->dx = a->wanted[gfli_root(a->plan, s->in)];
     if (b->dx) {
         b->add = gfli_need_grad(a, s->in, moment);
-        size_t packed = a->ops->conv_grad_packed_size(&layer->shape);
-        if (packed > a->backward->packed_bytes) a->backward->packed_bytes = packed;
+        gfli_need_bytes(&a->backward->packed_bytes, a->ops->conv_grad_packed_size(&layer->shape));
     }
     int residual = s->residual;
     if (residual < 0 || !a->wanted[gfli_root(a->plan, residual)]) return;
     gfli_take_grad(a, s->out, residual);
+}
+
+/* The gradient of the offsets is overwritten: nothing else reads them. */
+static void gfli_arrange_deform(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
+                                int moment) {
+    const gfli_conv_shape *shape = &a->model->layers[s->layer].shape;
+    const gfli_map *offset = &a->plan->slots[s->offset].map;
+    gfli_need_bytes(&a->backward->scratch_bytes,
+                    a->ops->deform_conv_grad_scratch(a->context, shape, offset));
+    gfli_need_bytes(&a->backward->packed_bytes, a->ops->deform_conv_grad_packed_size(shape));
+    (void)gfli_need_grad(a, s->offset, moment);
+    b->dx = a->wanted[gfli_root(a->plan, s->in)];
+    if (b->dx) b->add = gfli_need_grad(a, s->in, moment);
 }
 
 /* Play the pass, noting who is first to contribute to a gradient.  A group norm's or a scale's
@@ -132,17 +150,19 @@ static void gfli_arrange(gfli_arranger *a) {
         case GFLI_OP_CONV:
             gfli_arrange_conv(a, s, b, moment);
             break;
+        case GFLI_OP_DEFORM_CONV:
+            gfli_arrange_deform(a, s, b, moment);
+            break;
         case GFLI_OP_MAX_POOL:
         case GFLI_OP_UPSAMPLE_ADD:
             b->dx = a->wanted[gfli_root(plan, s->in)];
             if (b->dx) b->add = gfli_need_grad(a, s->in, moment);
             break;
-        case GFLI_OP_GROUP_NORM: {
-            size_t scratch = a->ops->group_norm_grad_scratch(a->context, &plan->slots[s->in].map);
-            if (scratch > a->backward->scratch_bytes) a->backward->scratch_bytes = scratch;
+        case GFLI_OP_GROUP_NORM:
+            gfli_need_bytes(&a->backward->scratch_bytes,
+                            a->ops->group_norm_grad_scratch(a->context, &plan->slots[s->in].map));
             gfli_take_grad(a, s->out, s->in);
             break;
-        }
         case GFLI_OP_LEVEL_SCALE:
             gfli_take_grad(a, s->out, s->in);
             break;
@@ -318,6 +338,23 @@ static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
                          pass->scratch);
 }
 
+static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
+                                 const gfli_backward_step *b) {
+    const gfli_train_ops *ops = pass->ops;
+    const gfli_layer *layer = &pass->model->layers[s->layer];
+    const gfli_slot *slots = pass->plan->slots;
+    const gfli_map *grads = pass->backward->grads, *dy = &grads[s->out];
+    if (s->relu) ops->relu_grad(pass->context, &slots[s->out].map, dy);
+    ops->deform_conv_grad_pack(pass->context, &layer->shape,
+                               pass->model->params[layer->weight].data, layer->folded_scale,
+                               pass->packed);
+    ops->deform_conv_grad(pass->context, &layer->shape, pass->packed, &slots[s->in].map,
+                          &slots[s->offset].map, dy, b->add, b->dx ? &grads[s->in] : NULL,
+                          &grads[s->offset], gfli_gradient_of(pass, layer->weight),
+                          gfli_gradient_of(pass, layer->bn_beta), pass->scratch);
+    gfli_unfold(pass, layer);
+}
+
 static void gfli_backward_scale(const gfli_pass *pass, const gfli_step *s) {
     const gfli_map *grads = pass->backward->grads;
     float dscale[GFL_LEVELS];
@@ -337,6 +374,9 @@ void gfli_backward_run(const gfli_pass *pass) {
         switch (s->op) {
         case GFLI_OP_CONV:
             gfli_backward_conv(pass, s, b);
+            break;
+        case GFLI_OP_DEFORM_CONV:
+            gfli_backward_deform(pass, s, b);
             break;
         case GFLI_OP_MAX_POOL:
             if (b->dx)
