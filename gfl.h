@@ -1508,10 +1508,10 @@ static inline size_t gfli_conv_weights(const gfli_conv_shape *s) {
 typedef struct gfli_decode_opts {
     float min_score, nms_iou;
     int max_per_level, max_detections;
-    int n_classes, n_bins;              /* n_bins = reg_max + 1 */
+    int n_classes, n_bins; /* n_bins = reg_max + 1 */
     int stride[GFL_LEVELS];
-    int height, width;                  /* resized, without padding: the clip */
-    double scale_x, scale_y;            /* resized / original */
+    int height, width;       /* resized, without padding: the clip */
+    double scale_x, scale_y; /* resized / original */
 } gfli_decode_opts;
 
 /* One surviving detection and the location it comes from. */
@@ -1536,6 +1536,13 @@ typedef struct gfli_backend {
     void (*conv)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
                  const float *bias, const gfli_map *x, const gfli_map *residual, bool relu,
                  const gfli_map *y, void *scratch);
+    /* The same with a deformable 3x3 kernel (spec 1.5), packed by conv_pack.  offset: one map on the
+     * grid of y with 18 channels, y and x offset of each tap, or 27, then the masks' logits too. */
+    size_t (*deform_conv_scratch)(const gfl_context *context, const gfli_conv_shape *s,
+                                  const gfli_map *x);
+    void (*deform_conv)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                        const float *bias, const gfli_map *x, const gfli_map *offset, bool relu,
+                        const gfli_map *y, void *scratch);
 
     /* 3x3, stride 2, padding 1, padding counts as minus infinity. */
     void (*max_pool)(gfl_context *context, const gfli_map *x, const gfli_map *y);
@@ -1556,8 +1563,9 @@ typedef struct gfli_backend {
                    uint8_t *out, void *scratch);
     /* Image `index` of y = (pixel - mean) / std for u8 [h][w][3], zero to the right and below;
      * flip mirrors the columns of the image (not of the padding). */
-    void (*normalise)(gfl_context *context, const uint8_t *pixels, int w, int h, const float mean[3],
-                      const float std[3], bool flip, const gfli_map *y, int index);
+    void (*normalise)(gfl_context *context, const uint8_t *pixels, int w, int h,
+                      const float mean[3], const float std[3], bool flip, const gfli_map *y,
+                      int index);
 
     /* Detections of image `index` of the batch, best first; returns how many.  out has room for
      * opts->max_detections.  scratch: decode_scratch bytes. */
@@ -1614,6 +1622,17 @@ typedef struct gfli_train_ops {
     /* dweight OHWI and dbias [out_c] (or NULL), overwritten; all levels and images summed. */
     void (*conv_grad_weight)(gfl_context *context, const gfli_conv_shape *s, const gfli_map *x,
                              const gfli_map *dy, float *dweight, float *dbias, void *scratch);
+    /* All gradients of deform_conv: dx (=/+=, or NULL: not wanted), doffset, dweight and dbias
+     * (or NULL) overwritten.  packed is made by deform_conv_grad_pack. */
+    size_t (*deform_conv_grad_packed_size)(const gfli_conv_shape *s);
+    void (*deform_conv_grad_pack)(gfl_context *context, const gfli_conv_shape *s,
+                                  const float *weight, const float *scale, void *packed);
+    size_t (*deform_conv_grad_scratch)(const gfl_context *context, const gfli_conv_shape *s,
+                                       const gfli_map *offset);
+    void (*deform_conv_grad)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                             const gfli_map *x, const gfli_map *offset, const gfli_map *dy,
+                             bool accumulate, const gfli_map *dx, const gfli_map *doffset,
+                             float *dweight, float *dbias, void *scratch);
     /* dy = y > 0 ? dy : 0, in place. */
     void (*relu_grad)(gfl_context *context, const gfli_map *y, const gfli_map *dy);
     /* dx (=/+=): the first maximum in row-major window order gets the gradient. */
@@ -1637,7 +1656,8 @@ typedef struct gfli_train_ops {
     void (*assign)(gfl_context *context, const gfli_map *shape, const int stride[GFL_LEVELS],
                    const gfli_truth *truths, const gfli_assignment *out, void *scratch);
     /* QFL, GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
-    size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls, const gfli_loss_opts *opts);
+    size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls,
+                             const gfli_loss_opts *opts);
     void (*losses)(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
                    const gfli_truth *truths, const gfli_assignment *assigned,
                    const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
@@ -1665,6 +1685,27 @@ extern const gfli_train_ops gfli_cpu_train;
  * result by one or more panels.  Sizes are the same for every instruction set, so that packed
  * weights are too. */
 enum { GFLI_MR = 6, GFLI_NR = 16, GFLI_MAX_TAPS = 49 };
+
+/* A panel of this many rows stays in the L1 cache. */
+enum { GFLI_K_BLOCK = 256 };
+
+/* One tile: y[m rows][n columns] (+)= rows * panels over a block of the inner dimension. */
+typedef struct gfli_tile {
+    const float *const *rows; /* [n_segs][GFLI_MR] */
+    ptrdiff_t row_offset;     /* floats from those pointers to the block */
+    int n_segs, len;
+    const float *b;
+    size_t panel; /* floats from a panel to the next */
+    float *y;
+    const ptrdiff_t *out; /* [GFLI_MR] offsets of the rows in y and residual */
+    const float *bias, *residual;
+    int m, n;
+    bool first, relu; /* first: overwrite y (with bias and residual); else add to it */
+} gfli_tile;
+
+typedef void (*gfli_tile_fn)(const gfli_tile *tile);
+/* The fastest one, and how many panels it takes at a time. */
+gfli_tile_fn gfli_tile_of(const gfl_context *context, int *panels);
 
 /* A convolution, or one phase of the gradient of one, as a matrix product whose left matrix is
  * never stored: row r of it is n_segs runs of seg_len floats of x, zeros where that is padding.
@@ -1700,6 +1741,57 @@ void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g);
 
 /* Groups are merged until a panel is full: a block-diagonal matrix wastes less than a thin one. */
 int gfli_merge_groups(int groups, int group_in, int group_out);
+
+/* ===============================================================================================
+ * src/cpu/deform.h - where a deformable convolution looks, and how it loads from there
+ * ============================================================================================ */
+
+enum { GFLI_DEFORM_TAPS = 9 };
+
+/* The point between four positions of x at which one tap of one output position looks. */
+typedef struct gfli_point {
+    int32_t at;        /* the top left one among all positions of x; it may be off the map */
+    int32_t width;     /* positions from a line to the next */
+    int corners;       /* which are on the map: 1 top left, 2 top right, 4, 8 below; 0: no sample */
+    float down, right; /* from the top left one, 0 to 1 */
+    float mask;
+} gfli_point;
+
+/* out[r * stride .. + n] = the value at points[r * GFLI_DEFORM_TAPS] of channels first .. + n. */
+typedef struct gfli_sampling {
+    const gfli_map *x;
+    const float *zeros; /* [x->c] */
+    const gfli_point *points;
+    int rows, first, n;
+    float *out;
+    ptrdiff_t stride;
+} gfli_sampling;
+
+typedef void (*gfli_sampling_fn)(const gfli_sampling *t);
+gfli_sampling_fn gfli_sampling_of(const gfl_context *context);
+
+/* The four positions' channels from `first` on, zeros for those off the map, and their weights
+ * without the mask. */
+static inline void gfli_point_corners(const gfli_point *p, const gfli_map *x, const float *zeros,
+                                      int first, const float *corner[4], float weight[4]) {
+    const ptrdiff_t c = x->c;
+    const float *base = x->data + first;
+    corner[0] = p->corners & 1 ? base + p->at * c : zeros;
+    corner[1] = p->corners & 2 ? base + (p->at + 1) * c : zeros;
+    corner[2] = p->corners & 4 ? base + (p->at + p->width) * c : zeros;
+    corner[3] = p->corners & 8 ? base + (p->at + p->width + 1) * c : zeros;
+    weight[0] = (1.0f - p->down) * (1.0f - p->right);
+    weight[1] = (1.0f - p->down) * p->right;
+    weight[2] = p->down * (1.0f - p->right);
+    weight[3] = p->down * p->right;
+}
+
+/* points [n][GFLI_DEFORM_TAPS] of the output positions from `first` on. */
+void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_map *offset,
+                      size_t first, int n, gfli_point *points);
+
+/* The convolution as a matrix product, a segment for each tap. */
+void gfli_deform_igemm(const gfli_conv_shape *s, gfli_igemm *g);
 
 /* ===============================================================================================
  * src/cpu/decode.h - what decoding and suppression share: candidates and their order
@@ -1759,6 +1851,7 @@ enum { GFLI_GN_GROUPS = 32, GFLI_STAGE_HEAD = 5 };
 /* What a step does; one operation of the backend table each. */
 typedef enum gfli_op {
     GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual) */
+    GFLI_OP_DEFORM_CONV,  /* out = relu?(deform_conv(in, offset) + bias) */
     GFLI_OP_MAX_POOL,     /* out = max pool of in */
     GFLI_OP_UPSAMPLE_ADD, /* out += upsample(in): out is also read */
     GFLI_OP_GROUP_NORM,   /* out = relu(group_norm(in)) */
@@ -1815,7 +1908,8 @@ typedef struct gfli_slot {
 typedef struct gfli_step {
     gfli_op op;
     int in, out, residual; /* slots; residual -1: none */
-    int layer;             /* GFLI_OP_CONV */
+    int offset;            /* slot of GFLI_OP_DEFORM_CONV; otherwise -1 */
+    int layer;             /* GFLI_OP_CONV and GFLI_OP_DEFORM_CONV */
     bool relu;
     int gamma, beta; /* GFLI_OP_GROUP_NORM: parameters */
     int scale;       /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
@@ -4007,25 +4101,8 @@ void gfli_blob_abandon(gfli_blob_writer *w) {
 
 enum {
     GFLI_ROWS_PER_TASK = 192, /* a multiple of GFLI_MR; this many rows of x stay in the L2 cache */
-    GFLI_COLS_PER_TASK = 512,
-    GFLI_K_BLOCK = 256 /* a panel of this many rows stays in the L1 cache */
+    GFLI_COLS_PER_TASK = 512
 };
-
-/* One tile: y[m rows][n columns] (+)= rows * panels over a block of the inner dimension. */
-typedef struct gfli_tile {
-    const float *const *rows; /* [n_segs][GFLI_MR] */
-    ptrdiff_t row_offset;     /* floats from those pointers to the block */
-    int n_segs, len;
-    const float *b;
-    size_t panel; /* floats from a panel to the next */
-    float *y;
-    const ptrdiff_t *out; /* [GFLI_MR] offsets of the rows in y and residual */
-    const float *bias, *residual;
-    int m, n;
-    bool first, relu; /* first: overwrite y (with bias and residual); else add to it */
-} gfli_tile;
-
-typedef void (*gfli_tile_fn)(const gfli_tile *tile);
 
 /* y (+)= sum for a part of a row: the slow way, for edges and for plain C. */
 static void gfli_tile_store(const gfli_tile *t, int row, int col, const float *sum, int n) {
@@ -4258,7 +4335,7 @@ typedef struct gfli_igemm_task {
     gfli_tile_fn tile;
     int tile_panels, k_block;
     size_t n_rows;
-    int rows_per_task, row_tasks, panels_per_task, n_panels;
+    int rows_per_task, row_tasks, panels_per_task, col_tasks, n_panels;
     float *zeros;
     char *slots;
 } gfli_igemm_task;
@@ -4416,10 +4493,11 @@ static bool gfli_next_block(const gfli_igemm *g, int size, gfli_k_block *b) {
     return b->seg < g->n_segs;
 }
 
-/* All tiles of a task's rows over one block of the inner dimension. */
+/* All tiles of a task's rows over one block of the inner dimension; the rows begin at channel
+ * `origin` of x. */
 static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, int panel0,
                              int panel1, int n_rows, const float *const *rows,
-                             const ptrdiff_t *offsets) {
+                             const ptrdiff_t *offsets, int origin) {
     const gfli_igemm *g = t->g;
     const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR);
     const size_t panel = (size_t)g->n_segs * (size_t)g->seg_len * GFLI_NR;
@@ -4436,7 +4514,7 @@ static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, in
         tile.b = g->packed + (size_t)p * panel +
                  ((size_t)k->seg * (size_t)g->seg_len + (size_t)k->first) * GFLI_NR;
         tile.n = gfli_min(n * GFLI_NR, g->group_out - in_group * GFLI_NR);
-        tile.row_offset = group * g->group_in + k->first;
+        tile.row_offset = group * g->group_in + k->first - origin;
         tile.y = g->y->data + col;
         tile.residual = g->residual ? g->residual->data + col : NULL;
         tile.bias = g->bias ? g->bias + col : NULL;
@@ -4449,21 +4527,33 @@ static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, in
     }
 }
 
+/* What a task computes: n rows from `first` on, and some panels. */
+typedef struct gfli_part {
+    size_t first;
+    int n, panel0, panel1;
+} gfli_part;
+
+static gfli_part gfli_igemm_part(const gfli_igemm_task *t, int task) {
+    gfli_part part;
+    part.first = (size_t)(task % t->row_tasks) * (size_t)t->rows_per_task;
+    part.panel0 = task / t->row_tasks * t->panels_per_task;
+    part.panel1 = gfli_min(part.panel0 + t->panels_per_task, t->n_panels);
+    const size_t left = t->n_rows - part.first;
+    part.n = left < (size_t)t->rows_per_task ? (int)left : t->rows_per_task;
+    return part;
+}
+
 static void gfli_igemm_do(void *arg, int task, int slot) {
     const gfli_igemm_task *t = (const gfli_igemm_task *)arg;
     char *memory = t->slots + (size_t)slot * t->layout.slot;
     const float **rows = (const float **)(void *)memory;
     ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.rows);
     float *copies = (float *)(void *)(memory + t->layout.rows + t->layout.offsets);
-    const size_t first = (size_t)(task % t->row_tasks) * (size_t)t->rows_per_task;
-    const int panel0 = task / t->row_tasks * t->panels_per_task;
-    const int panel1 = gfli_min(panel0 + t->panels_per_task, t->n_panels);
-    const size_t left = t->n_rows - first;
-    const int n = left < (size_t)t->rows_per_task ? (int)left : t->rows_per_task;
-    gfli_igemm_gather(t->g, first, n, t->zeros, rows, offsets, copies);
+    const gfli_part part = gfli_igemm_part(t, task);
+    gfli_igemm_gather(t->g, part.first, part.n, t->zeros, rows, offsets, copies);
     gfli_k_block k = {-1, 0, 0, 0};
     while (gfli_next_block(t->g, t->k_block, &k)) {
-        gfli_igemm_block(t, &k, panel0, panel1, n, rows, offsets);
+        gfli_igemm_block(t, &k, part.panel0, part.panel1, part.n, rows, offsets, 0);
     }
 }
 
@@ -4483,29 +4573,40 @@ static void gfli_igemm_cut(const gfl_context *context, gfli_igemm_task *t) {
     const int want = context->n_threads > 1 ? 4 * context->n_threads : 1;
     while (cols * t->row_tasks < want && t->n_panels / (cols + 1) >= 4) cols++;
     t->panels_per_task = gfli_ceil_div(gfli_ceil_div(t->n_panels, cols), 4) * 4;
+    t->col_tasks = gfli_ceil_div(t->n_panels, t->panels_per_task);
+}
+
+gfli_tile_fn gfli_tile_of(const gfl_context *context, int *panels) {
+    *panels = 1;
+#if defined(__x86_64__)
+    if (gfli_has_avx512(context)) {
+        *panels = 2;
+        return gfli_tile_avx512;
+    }
+    if (gfli_has_avx2(context)) return gfli_tile_avx2;
+#endif
+    (void)context;
+    return gfli_tile_portable;
+}
+
+/* All but the scratch. */
+static void gfli_igemm_prepare(const gfl_context *context, const gfli_igemm *g,
+                               gfli_igemm_task *t) {
+    memset(t, 0, sizeof *t);
+    t->g = g;
+    t->layout = gfli_igemm_plan(g);
+    t->tile = gfli_tile_of(context, &t->tile_panels);
+    t->k_block = GFLI_K_BLOCK;
+    gfli_igemm_cut(context, t);
 }
 
 void gfli_igemm_run(gfl_context *context, const gfli_igemm *g, void *scratch) {
     gfli_igemm_task t;
-    t.g = g;
-    t.layout = gfli_igemm_plan(g);
-    t.tile = gfli_tile_portable;
-    t.tile_panels = 1;
-    t.k_block = GFLI_K_BLOCK;
-#if defined(__x86_64__)
-    if (gfli_has_avx2(context)) t.tile = gfli_tile_avx2;
-    if (gfli_has_avx512(context)) {
-        t.tile = gfli_tile_avx512;
-        t.tile_panels = 2;
-    }
-#endif
+    gfli_igemm_prepare(context, g, &t);
     t.zeros = (float *)scratch;
     t.slots = (char *)scratch + t.layout.zeros;
     memset(t.zeros, 0, t.layout.zeros);
-    gfli_igemm_cut(context, &t);
-    if (!t.row_tasks || !t.n_panels) return;
-    gfli_parallel_for(context, t.row_tasks * gfli_ceil_div(t.n_panels, t.panels_per_task),
-                      gfli_igemm_do, &t);
+    gfli_parallel_for(context, t.row_tasks * t.col_tasks, gfli_igemm_do, &t);
 }
 
 /* ===============================================================================================
@@ -4604,6 +4705,257 @@ static void gfli_conv_cpu(gfl_context *context, const gfli_conv_shape *s, const 
     g.residual = residual;
     g.relu = relu;
     gfli_igemm_run(context, &g, scratch);
+}
+
+/* ===============================================================================================
+ * src/cpu/deform.c - deformable convolution: the matrix product of gemm.c over rows that are sampled
+ * ============================================================================================ */
+
+enum {
+    GFLI_DEFORM_RUN = 32 /* channels of several groups that are worth being sampled together */
+};
+
+/* ---- sampling -------------------------------------------------------------------------------- */
+
+/* The largest whole number that is not above v; v is within the range of ints. */
+static inline int gfli_whole_below(float v) {
+    const int whole = (int)v;
+    return (float)whole > v ? whole - 1 : whole;
+}
+
+static inline float gfli_mask_of(float v) {
+    return 1.0f / (1.0f + expf(-v));
+}
+
+/* Spec 1.5: a sample counts when -1 < coordinate < size on both axes, which no NaN is. */
+static void gfli_find_point(int h, int w, ptrdiff_t image, float y, float x, gfli_point *p) {
+    p->at = p->width = p->corners = 0;
+    p->down = p->right = 0.0f;
+    if (!(y > -1.0f && x > -1.0f && y < (float)h && x < (float)w)) return;
+    const int top = gfli_whole_below(y), left = gfli_whole_below(x);
+    const int above = top >= 0 ? 3 : 0, below = top + 1 < h ? 12 : 0;
+    const int before = left >= 0 ? 5 : 0, after = left + 1 < w ? 10 : 0;
+    p->at = (int32_t)(image + (ptrdiff_t)top * w + left);
+    p->width = w;
+    p->corners = (above | below) & (before | after);
+    p->down = y - (float)top;
+    p->right = x - (float)left;
+}
+
+void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_map *offset,
+                      size_t first, int n, gfli_point *points) {
+    const bool masked = offset->c > 2 * GFLI_DEFORM_TAPS;
+    const float *at = offset->data + first * (size_t)offset->c;
+    gfli_igemm grid;
+    memset(&grid, 0, sizeof grid);
+    grid.y = offset;
+    grid.out_step = 1;
+    gfli_row r = gfli_row_at(&grid, first);
+    for (int i = 0; i < n; i++, at += offset->c) {
+        const int h = x->h[r.level], w = x->w[r.level];
+        const ptrdiff_t image =
+            (ptrdiff_t)gfli_points_before(x, r.level) + (ptrdiff_t)r.image * h * w;
+        for (int k = 0; k < GFLI_DEFORM_TAPS; k++, points++) {
+            const float y = (float)(r.i * s->stride - s->pad + k / 3) + at[2 * k];
+            const float xx = (float)(r.j * s->stride - s->pad + k % 3) + at[2 * k + 1];
+            gfli_find_point(h, w, image, y, xx, points);
+            points->mask = masked ? gfli_mask_of(at[2 * GFLI_DEFORM_TAPS + k]) : 1.0f;
+        }
+        if (i + 1 < n) gfli_row_skip(&grid, &r, 1);
+    }
+}
+
+static void gfli_sampling_portable(const gfli_sampling *t) {
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        float *out = t->out + r * t->stride;
+        const float *c[4];
+        float w[4];
+        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
+        for (int i = 0; i < 4; i++) w[i] *= p->mask;
+        for (int i = 0; i < t->n; i++)
+            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
+    }
+}
+
+#if defined(__x86_64__)
+
+GFLI_AVX2 static void gfli_sampling_avx2(const gfli_sampling *t) {
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        float *out = t->out + r * t->stride;
+        const float *c[4];
+        float w[4];
+        int i = 0;
+        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
+        for (int k = 0; k < 4; k++) w[k] *= p->mask;
+        const __m256 w0 = _mm256_set1_ps(w[0]), w1 = _mm256_set1_ps(w[1]);
+        const __m256 w2 = _mm256_set1_ps(w[2]), w3 = _mm256_set1_ps(w[3]);
+        for (; i + 8 <= t->n; i += 8) {
+            __m256 v = _mm256_mul_ps(w0, _mm256_loadu_ps(c[0] + i));
+            v = _mm256_fmadd_ps(w1, _mm256_loadu_ps(c[1] + i), v);
+            v = _mm256_fmadd_ps(w2, _mm256_loadu_ps(c[2] + i), v);
+            v = _mm256_fmadd_ps(w3, _mm256_loadu_ps(c[3] + i), v);
+            _mm256_storeu_ps(out + i, v);
+        }
+        for (; i < t->n; i++)
+            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
+    }
+}
+
+GFLI_AVX512 static void gfli_sampling_avx512(const gfli_sampling *t) {
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        float *out = t->out + r * t->stride;
+        const float *c[4];
+        float w[4];
+        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
+        for (int k = 0; k < 4; k++) w[k] *= p->mask;
+        const __m512 w0 = _mm512_set1_ps(w[0]), w1 = _mm512_set1_ps(w[1]);
+        const __m512 w2 = _mm512_set1_ps(w[2]), w3 = _mm512_set1_ps(w[3]);
+        for (int i = 0; i < t->n; i += 16) {
+            const int left = t->n - i;
+            const __mmask16 m = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
+            __m512 v = _mm512_mul_ps(w0, _mm512_maskz_loadu_ps(m, c[0] + i));
+            v = _mm512_fmadd_ps(w1, _mm512_maskz_loadu_ps(m, c[1] + i), v);
+            v = _mm512_fmadd_ps(w2, _mm512_maskz_loadu_ps(m, c[2] + i), v);
+            v = _mm512_fmadd_ps(w3, _mm512_maskz_loadu_ps(m, c[3] + i), v);
+            _mm512_mask_storeu_ps(out + i, m, v);
+        }
+    }
+}
+
+#endif
+
+gfli_sampling_fn gfli_sampling_of(const gfl_context *context) {
+#if defined(__x86_64__)
+    if (gfli_has_avx512(context)) return gfli_sampling_avx512;
+    if (gfli_has_avx2(context)) return gfli_sampling_avx2;
+#endif
+    (void)context;
+    return gfli_sampling_portable;
+}
+
+/* ---- the product ----------------------------------------------------------------------------- */
+
+void gfli_deform_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
+    gfli_conv_igemm(s, g);
+    g->n_segs = GFLI_DEFORM_TAPS;
+    g->seg_taps = 1;
+    g->seg_len = g->group_in;
+}
+
+/* Groups whose channels are sampled in one go. */
+static int gfli_deform_groups(const gfli_igemm *g) {
+    return gfli_max(1, gfli_min(g->groups, GFLI_DEFORM_RUN / g->seg_len));
+}
+
+/* Scratch: zeros, then for each slot the points, pointers and offsets of a task's rows and the
+ * tile of values that the points have in a block of the inner dimension. */
+typedef struct gfli_deform_layout {
+    size_t zeros, points, rows, offsets, tile, slot; /* bytes of each part */
+} gfli_deform_layout;
+
+static gfli_deform_layout gfli_deform_plan(const gfli_igemm *g) {
+    gfli_deform_layout l;
+    gfli_k_block k = {-1, 0, 0, 0};
+    const size_t rows = GFLI_ROWS_PER_TASK, taps = GFLI_DEFORM_TAPS;
+    (void)gfli_next_block(g, GFLI_K_BLOCK, &k);
+    l.zeros = gfli_round_64((size_t)(g->groups * g->group_in) * sizeof(float));
+    l.points = gfli_round_64(rows * taps * sizeof(gfli_point));
+    l.rows = gfli_round_64(rows * taps * sizeof(const float *));
+    l.offsets = gfli_round_64(rows * sizeof(ptrdiff_t));
+    l.tile =
+        gfli_round_64(rows * (size_t)(k.n_segs * k.len * gfli_deform_groups(g)) * sizeof(float));
+    l.slot = l.points + l.rows + l.offsets + l.tile;
+    return l;
+}
+
+static size_t gfli_deform_conv_scratch_cpu(const gfl_context *context, const gfli_conv_shape *s,
+                                           const gfli_map *x) {
+    gfli_igemm g;
+    (void)x;
+    gfli_deform_igemm(s, &g);
+    const gfli_deform_layout l = gfli_deform_plan(&g);
+    return l.zeros + l.slot * (size_t)context->n_threads;
+}
+
+typedef struct gfli_deform_task {
+    const gfli_conv_shape *s;
+    const gfli_map *offset;
+    gfli_igemm_task product;
+    gfli_deform_layout layout;
+    gfli_sampling_fn sampling;
+} gfli_deform_task;
+
+/* Sample the block k of the channels from t->first on, and point to the values. */
+static void gfli_deform_sample(const gfli_deform_task *t, const gfli_k_block *k, gfli_sampling part,
+                               const gfli_point *points, const float **rows) {
+    const int n_segs = t->product.g->n_segs, n = part.rows;
+    float *tile = part.out;
+    part.stride = (ptrdiff_t)k->n_segs * part.n;
+    for (int s = 0; s < k->n_segs; s++) {
+        part.points = points + k->seg + s;
+        part.out = tile + (ptrdiff_t)s * part.n;
+        t->sampling(&part);
+        for (int r = 0; r < gfli_ceil_div(n, GFLI_MR) * GFLI_MR; r++) {
+            const float **block = rows + (ptrdiff_t)(r / GFLI_MR * n_segs + k->seg + s) * GFLI_MR;
+            block[r % GFLI_MR] = part.out + gfli_min(r, n - 1) * part.stride;
+        }
+    }
+}
+
+static void gfli_deform_do(void *arg, int task, int slot) {
+    const gfli_deform_task *t = (const gfli_deform_task *)arg;
+    const gfli_igemm *g = t->product.g;
+    const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR), together = gfli_deform_groups(g);
+    char *memory = t->product.slots + (size_t)slot * t->layout.slot;
+    gfli_point *points = (gfli_point *)(void *)memory;
+    const float **rows = (const float **)(void *)(memory + t->layout.points);
+    ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.points + t->layout.rows);
+    const gfli_part part = gfli_igemm_part(&t->product, task);
+    gfli_find_points(t->s, g->x, t->offset, part.first, part.n, points);
+    for (int r = 0; r < gfli_ceil_div(part.n, GFLI_MR) * GFLI_MR; r++)
+        offsets[r] = ((ptrdiff_t)part.first + gfli_min(r, part.n - 1)) * g->y->c;
+    for (int p = part.panel0, end; p < part.panel1; p = end) {
+        const int group = p / group_panels;
+        end = gfli_min(part.panel1, (group + together) * group_panels);
+        const int groups = gfli_ceil_div(end, group_panels) - group;
+        gfli_k_block k = {-1, 0, 0, 0};
+        while (gfli_next_block(g, GFLI_K_BLOCK, &k)) {
+            gfli_sampling one;
+            one.x = g->x;
+            one.zeros = t->product.zeros;
+            one.rows = part.n;
+            one.first = group * g->group_in + k.first;
+            one.n = groups * k.len;
+            one.out = (float *)(void *)((char *)offsets + t->layout.offsets);
+            gfli_deform_sample(t, &k, one, points, rows);
+            gfli_igemm_block(&t->product, &k, p, end, part.n, rows, offsets, one.first);
+        }
+    }
+}
+
+static void gfli_deform_conv_cpu(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                                 const float *bias, const gfli_map *x, const gfli_map *offset,
+                                 bool relu, const gfli_map *y, void *scratch) {
+    gfli_deform_task t;
+    gfli_igemm g;
+    gfli_deform_igemm(s, &g);
+    g.packed = (const float *)packed;
+    g.bias = bias;
+    g.x = x;
+    g.y = y;
+    g.relu = relu;
+    t.s = s;
+    t.offset = offset;
+    t.layout = gfli_deform_plan(&g);
+    t.sampling = gfli_sampling_of(context);
+    gfli_igemm_prepare(context, &g, &t.product);
+    t.product.zeros = (float *)scratch;
+    t.product.slots = (char *)scratch + t.layout.zeros;
+    memset(t.product.zeros, 0, t.layout.zeros);
+    gfli_parallel_for(context, t.product.row_tasks * t.product.col_tasks, gfli_deform_do, &t);
 }
 
 /* ===============================================================================================
@@ -5468,14 +5820,24 @@ static int gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli
  * ============================================================================================ */
 
 const gfli_backend gfli_cpu = {
-    GFLI_BACKEND_VERSION,      "cpu",
-    gfli_conv_packed_size_cpu, gfli_conv_pack_cpu,
-    gfli_conv_scratch_cpu,     gfli_conv_cpu,
-    gfli_max_pool_cpu,         gfli_upsample_add_cpu,
-    gfli_group_norm_cpu,       gfli_level_scale_cpu,
-    gfli_resize_scratch_cpu,   gfli_resize_cpu,
-    gfli_normalise_cpu,        gfli_decode_scratch_cpu,
-    gfli_decode_cpu,           gfli_integral_cpu,
+    GFLI_BACKEND_VERSION,
+    "cpu",
+    gfli_conv_packed_size_cpu,
+    gfli_conv_pack_cpu,
+    gfli_conv_scratch_cpu,
+    gfli_conv_cpu,
+    gfli_deform_conv_scratch_cpu,
+    gfli_deform_conv_cpu,
+    gfli_max_pool_cpu,
+    gfli_upsample_add_cpu,
+    gfli_group_norm_cpu,
+    gfli_level_scale_cpu,
+    gfli_resize_scratch_cpu,
+    gfli_resize_cpu,
+    gfli_normalise_cpu,
+    gfli_decode_scratch_cpu,
+    gfli_decode_cpu,
+    gfli_integral_cpu,
 };
 
 /* ===============================================================================================
@@ -5941,15 +6303,15 @@ static gfli_step *gfli_new_step(gfli_planner *p, gfli_op op, int in, int out, in
     step->op = op;
     step->in = in;
     step->out = out;
-    step->residual = -1;
+    step->residual = step->offset = -1;
     step->layer = step->gamma = step->beta = step->scale = step->stats = -1;
     step->stage = stage;
     return step;
 }
 
-/* out = -1: a new slot. */
-static int gfli_plan_conv(gfli_planner *p, int layer, int in, int residual, bool relu, int out,
-                          const char *name) {
+/* out = -1: a new slot; offset -1: an ordinary convolution. */
+static int gfli_plan_any_conv(gfli_planner *p, int layer, int in, int offset, int residual,
+                              bool relu, int out, const char *name) {
     if (p->status != GFL_OK) return 0;
     const gfli_layer *l = &p->model->layers[layer];
     gfli_map map = p->plan->slots[in].map;
@@ -5959,27 +6321,41 @@ static int gfli_plan_conv(gfli_planner *p, int layer, int in, int residual, bool
         map.w[i] = gfli_conv_out(&l->shape, map.w[i]);
     }
     if (out < 0) out = gfli_new_slot(p, &map, -1, 0, name);
-    gfli_step *step = gfli_new_step(p, GFLI_OP_CONV, in, out, l->stage);
+    gfli_op op = offset < 0 ? GFLI_OP_CONV : GFLI_OP_DEFORM_CONV;
+    gfli_step *step = gfli_new_step(p, op, in, out, l->stage);
     if (!step) return 0;
     step->residual = residual;
+    step->offset = offset;
     step->layer = layer;
     step->relu = relu;
     p->plan->macs += (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
-    size_t scratch =
-        p->model->backend->conv_scratch(p->context, &l->shape, &p->plan->slots[in].map);
+    const gfli_backend *ops = p->model->backend;
+    const gfli_map *x = &p->plan->slots[in].map;
+    size_t scratch = offset < 0 ? ops->conv_scratch(p->context, &l->shape, x)
+                                : ops->deform_conv_scratch(p->context, &l->shape, x);
     if (scratch > p->plan->scratch_bytes) p->plan->scratch_bytes = scratch;
     return out;
+}
+
+static int gfli_plan_conv(gfli_planner *p, int layer, int in, int residual, bool relu, int out,
+                          const char *name) {
+    return gfli_plan_any_conv(p, layer, in, -1, residual, relu, out, name);
 }
 
 /* One residual block; the shortcut is computed late, when the branch has become small. */
 static int gfli_plan_block(gfli_planner *p, int in, bool projected, const char *name) {
     int branch = gfli_arch_depth(p->model->arch.depth)->bottleneck ? 3 : 2;
-    int first = p->layer, x = in, shortcut = in;
-    for (int i = 0; i < branch - 1; i++) x = gfli_plan_conv(p, first + i, x, -1, true, -1, NULL);
-    if (projected) shortcut = gfli_plan_conv(p, first + branch, in, -1, false, -1, NULL);
+    int x = in, shortcut = in;
+    for (int i = 0; i < branch - 1; i++) {
+        int layer = p->layer++, offset = -1;
+        if (p->model->layers[layer].offset >= 0)
+            offset = gfli_plan_conv(p, p->layer++, x, -1, false, -1, NULL);
+        x = gfli_plan_any_conv(p, layer, x, offset, -1, true, -1, NULL);
+    }
+    int last = p->layer++;
+    if (projected) shortcut = gfli_plan_conv(p, p->layer++, in, -1, false, -1, NULL);
     int out = p->plan->training ? -1 : shortcut;
-    out = gfli_plan_conv(p, first + branch - 1, x, shortcut, true, out, NULL);
-    p->layer += branch + (projected ? 1 : 0);
+    out = gfli_plan_conv(p, last, x, shortcut, true, out, NULL);
     if (name && p->status == GFL_OK) p->plan->slots[out].name = name;
     return out;
 }
@@ -6081,6 +6457,7 @@ static void gfli_find_lives(gfli_plan *plan) {
     gfli_touch(plan, plan->input, 0);
     for (int i = 0; i < plan->n_steps; i++) {
         gfli_touch(plan, plan->steps[i].in, i);
+        gfli_touch(plan, plan->steps[i].offset, i);
         gfli_touch(plan, plan->steps[i].residual, i);
         gfli_touch(plan, plan->steps[i].out, i);
     }
@@ -6153,8 +6530,6 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
                           "input of %d x %d x %d: the batch must be positive and the sides "
                           "multiples of 32 up to %d",
                           batch, height, width, limit);
-    if (model->arch.deform > 0)
-        return gfli_error(context, GFL_E_UNSUPPORTED, "deformable stages cannot be run yet");
     gfli_planner p;
     memset(&p, 0, sizeof p);
     p.context = context;
@@ -6210,6 +6585,12 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
         const gfli_map *residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
         ops->conv(context, &layer->shape, layer->packed, layer->folded_bias, in, residual, s->relu,
                   out, scratch);
+        break;
+    }
+    case GFLI_OP_DEFORM_CONV: {
+        const gfli_layer *layer = &model->layers[s->layer];
+        ops->deform_conv(context, &layer->shape, layer->packed, layer->folded_bias, in,
+                         &plan->slots[s->offset].map, s->relu, out, scratch);
         break;
     }
     case GFLI_OP_MAX_POOL:

@@ -703,6 +703,8 @@ typedef struct gfli_grad_task {
     const gfli_conv_shape *s;
     gfli_igemm g;
     const gfli_map *dy;
+    const gfli_point *points; /* of a deformable convolution, or NULL */
+    gfli_sampling_fn sampling;
     gfli_outer_fn outer;
     size_t n_rows, rows_per_chunk;
     int rows_per_block;                         /* positions that are packed together */
@@ -747,12 +749,12 @@ static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
     t->strip_tasks = gfli_ceil_div(t->n_strips, t->strips_per_task);
 }
 
-static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_map *dy,
-                           gfli_grad_task *t) {
+static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s,
+                           const gfli_igemm *g, const gfli_map *dy, gfli_grad_task *t) {
     const size_t rows = GFLI_GRAD_ROWS, f = sizeof(float);
     memset(t, 0, sizeof *t);
     t->s = s;
-    gfli_conv_igemm(s, &t->g);
+    t->g = *g;
     t->g.y = dy;
     t->dy = dy;
     gfli_grad_cut(context, t);
@@ -799,6 +801,23 @@ static void gfli_grad_pack_x(const float *const *rows, int n_segs, ptrdiff_t off
     }
 }
 
+/* The same of a tap's points. */
+static void gfli_grad_sample_x(const gfli_grad_task *t, const gfli_point *points, int first, int n,
+                               int width, int padded, float *strip) {
+    gfli_sampling one;
+    one.x = t->g.x;
+    one.zeros = t->zeros;
+    one.points = points;
+    one.rows = n;
+    one.first = first;
+    one.n = width;
+    one.out = strip;
+    one.stride = padded;
+    t->sampling(&one);
+    for (int k = 0; k < n && width < padded; k++, strip += padded)
+        memset(strip + width, 0, (size_t)(padded - width) * sizeof(float));
+}
+
 typedef struct gfli_grad_part {
     int chunk, strip0, strip1, out0, out1; /* output channels within a group */
     size_t row;
@@ -815,7 +834,10 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
     const int k_size = g->n_segs * g->seg_len;
     const int group_strips = g->n_segs * gfli_ceil_div(g->seg_len, GFLI_STRIP);
     float *sum = t->direct ? t->dweight : t->sums + (size_t)part->chunk * t->n_weights;
-    gfli_igemm_gather(g, part->row, part->n, t->zeros, rows, offsets, copies);
+    if (t->points)
+        for (int k = 0; k < part->n; k++) offsets[k] = ((ptrdiff_t)part->row + k) * t->dy->c;
+    else
+        gfli_igemm_gather(g, part->row, part->n, t->zeros, rows, offsets, copies);
     gfli_outer o;
     o.b = x;
     o.len = part->n;
@@ -831,8 +853,12 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
         }
         o.n = gfli_min(GFLI_STRIP, g->seg_len - col);
         o.width = gfli_ceil_div(o.n, GFLI_NR) * GFLI_NR;
-        gfli_grad_pack_x(rows + (ptrdiff_t)seg * GFLI_MR, g->n_segs, group * g->group_in + col,
-                         part->n, o.n, o.width, x);
+        if (t->points)
+            gfli_grad_sample_x(t, t->points + part->row * GFLI_DEFORM_TAPS + seg,
+                               group * g->group_in + col, part->n, o.n, o.width, x);
+        else
+            gfli_grad_pack_x(rows + (ptrdiff_t)seg * GFLI_MR, g->n_segs, group * g->group_in + col,
+                             part->n, o.n, o.width, x);
         for (int r = 0; r < part->out1 - part->out0; r += GFLI_MR) {
             o.a = dy + (ptrdiff_t)r * part->n;
             o.m = gfli_min(GFLI_MR, part->out1 - part->out0 - r);
@@ -922,7 +948,9 @@ static size_t gfli_conv_grad_scratch_cpu(const gfl_context *context, const gfli_
                                          const gfli_map *x) {
     const gfli_map dy = gfli_grad_dy(s, x);
     gfli_grad_task t;
-    gfli_grad_plan(context, s, &dy, &t);
+    gfli_igemm whole;
+    gfli_conv_igemm(s, &whole);
+    gfli_grad_plan(context, s, &whole, &dy, &t);
     size_t size = t.scratch;
     for (int phase = 0; phase < s->stride * s->stride; phase++) {
         gfli_igemm g;
@@ -934,31 +962,451 @@ static size_t gfli_conv_grad_scratch_cpu(const gfl_context *context, const gfli_
     return size;
 }
 
+/* Once t is planned, and given its points if it has some. */
+static void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli_map *x,
+                             float *dweight, float *dbias, void *scratch) {
+    t->g.x = x;
+    t->dweight = dweight;
+    t->dbias = dbias;
+    t->zeros = (float *)scratch;
+    t->sums = t->zeros + t->at_sums / sizeof(float);
+    t->bias_sums = (double *)(void *)((char *)scratch + t->at_bias);
+    t->slots = (char *)scratch + t->at_slots;
+    t->sampling = gfli_sampling_of(context);
+    t->outer = gfli_outer_portable;
+#if defined(__x86_64__)
+    if (gfli_has_avx2(context)) t->outer = gfli_outer_avx2;
+    if (gfli_has_avx512(context)) t->outer = gfli_outer_avx512;
+#endif
+    memset(t->zeros, 0, t->at_sums);
+    if (dbias) gfli_conv_grad_bias(context, t);
+    if (!t->n_rows) {
+        memset(dweight, 0, gfli_conv_weights(t->s) * sizeof(float));
+        return;
+    }
+    gfli_parallel_for(context, t->chunks * t->strip_tasks * t->out_tasks, gfli_grad_do, t);
+    if (!t->direct) gfli_parallel_for(context, t->s->out_c, gfli_grad_sum, t);
+}
+
 static void gfli_conv_grad_weight_cpu(gfl_context *context, const gfli_conv_shape *s,
                                       const gfli_map *x, const gfli_map *dy, float *dweight,
                                       float *dbias, void *scratch) {
     gfli_grad_task t;
-    gfli_grad_plan(context, s, dy, &t);
-    t.g.x = x;
-    t.dweight = dweight;
-    t.dbias = dbias;
-    t.zeros = (float *)scratch;
-    t.sums = t.zeros + t.at_sums / sizeof(float);
-    t.bias_sums = (double *)(void *)((char *)scratch + t.at_bias);
-    t.slots = (char *)scratch + t.at_slots;
-    t.outer = gfli_outer_portable;
-#if defined(__x86_64__)
-    if (gfli_has_avx2(context)) t.outer = gfli_outer_avx2;
-    if (gfli_has_avx512(context)) t.outer = gfli_outer_avx512;
-#endif
-    memset(t.zeros, 0, t.at_sums);
-    if (dbias) gfli_conv_grad_bias(context, &t);
-    if (!t.n_rows) {
-        memset(dweight, 0, gfli_conv_weights(s) * sizeof(float));
-        return;
+    gfli_igemm g;
+    gfli_conv_igemm(s, &g);
+    gfli_grad_plan(context, s, &g, dy, &t);
+    gfli_grad_weight(context, &t, x, dweight, dbias, scratch);
+}
+
+/* ===============================================================================================
+ * src/cpu/deform_grad.c - gradients of deformable convolution
+ * ============================================================================================ */
+
+/* The gradients of the input and of the offsets begin with the gradient of the sampled values: a
+ * tile of it at a time, dy times the transposed weights.  A task owns some channels of an image, so
+ * that what it scatters meets no other task, and has sums of its own for the offsets; how channels
+ * are cut depends on the shape alone. */
+enum {
+    GFLI_DEFORM_ROWS = 96,   /* positions of a tile; a multiple of GFLI_MR */
+    GFLI_DEFORM_STRIP = 32,  /* channels of a tile: two panels */
+    GFLI_DEFORM_PARTS = 16,  /* of the channels, at most */
+    GFLI_DEFORM_BLOCK = 1024 /* positions of a task that needs no tiles */
+};
+
+/* ---- from the gradient of sampled values to those of the map and the points ------------------ */
+
+/* One tap of some positions, channels first .. + n; positions are GFLI_DEFORM_TAPS points and
+ * `values` sums apart. */
+typedef struct gfli_scatter {
+    const gfli_map *x;
+    const float *zeros, *grad; /* grad [rows][GFLI_DEFORM_STRIP], of value times mask */
+    const gfli_point *points;
+    int rows, first, n;
+    float *dx; /* as x->data, or NULL */
+    float
+        *sums; /* [rows][values]: of this tap dy and dx (apart from each other), and of the mask */
+    int values, mask_at; /* where the mask's is, from dy's; 0: there are no masks */
+    bool first_sum;
+} gfli_scatter;
+
+typedef void (*gfli_scatter_fn)(const gfli_scatter *t);
+
+/* From the products of grad with the four corners. */
+static inline void gfli_scatter_sums(const gfli_scatter *t, const gfli_point *p,
+                                     const float weight[4], const float dot[4], float *sums) {
+    const float up = 1.0f - p->down, left = 1.0f - p->right;
+    const float down_sum = left * (dot[2] - dot[0]) + p->right * (dot[3] - dot[1]);
+    const float right_sum = up * (dot[1] - dot[0]) + p->down * (dot[3] - dot[2]);
+    const float value =
+        weight[0] * dot[0] + weight[1] * dot[1] + weight[2] * dot[2] + weight[3] * dot[3];
+    const bool first = t->first_sum;
+    sums[0] = (first ? 0.0f : sums[0]) + p->mask * down_sum;
+    sums[1] = (first ? 0.0f : sums[1]) + p->mask * right_sum;
+    if (t->mask_at) sums[t->mask_at] = (first ? 0.0f : sums[t->mask_at]) + value;
+}
+
+/* Where a corner's channels are in dx. */
+static inline float *gfli_scatter_to(const gfli_scatter *t, const gfli_point *p, int corner) {
+    const ptrdiff_t at = p->at + (corner & 1) + (ptrdiff_t)(corner >> 1) * p->width;
+    return t->dx + at * t->x->c + t->first;
+}
+
+static void gfli_scatter_portable(const gfli_scatter *t) {
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
+        float weight[4], dot[4];
+        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
+        for (int k = 0; k < 4; k++) {
+            float sum = 0.0f;
+            for (int i = 0; i < t->n; i++) sum += grad[i] * corner[k][i];
+            dot[k] = sum;
+            if (!t->dx || !(p->corners >> k & 1)) continue;
+            float *to = gfli_scatter_to(t, p, k);
+            const float w = weight[k] * p->mask;
+            for (int i = 0; i < t->n; i++) to[i] += w * grad[i];
+        }
+        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
     }
-    gfli_parallel_for(context, t.chunks * t.strip_tasks * t.out_tasks, gfli_grad_do, &t);
-    if (!t.direct) gfli_parallel_for(context, s->out_c, gfli_grad_sum, &t);
+}
+
+#if defined(__x86_64__)
+
+/* The sums of the elements of four vectors. */
+GFLI_AVX2 static inline __m128 gfli_sum4_avx2(__m256 a, __m256 b, __m256 c, __m256 d) {
+    const __m256 v = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+
+GFLI_AVX2 static void gfli_scatter_avx2(const gfli_scatter *t) {
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
+        const int whole = t->n / 8 * 8;
+        float weight[4], dot[4];
+        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
+        __m256 d0 = _mm256_setzero_ps(), d1 = d0, d2 = d0, d3 = d0;
+        for (int i = 0; i < whole; i += 8) {
+            const __m256 g = _mm256_loadu_ps(grad + i);
+            d0 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[0] + i), d0);
+            d1 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[1] + i), d1);
+            d2 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[2] + i), d2);
+            d3 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[3] + i), d3);
+        }
+        _mm_storeu_ps(dot, gfli_sum4_avx2(d0, d1, d2, d3));
+        for (int k = 0; k < 4; k++) {
+            for (int i = whole; i < t->n; i++) dot[k] += grad[i] * corner[k][i];
+            if (!t->dx || !(p->corners >> k & 1)) continue;
+            float *to = gfli_scatter_to(t, p, k);
+            const float w = weight[k] * p->mask;
+            const __m256 ww = _mm256_set1_ps(w);
+            for (int i = 0; i < whole; i += 8) {
+                const __m256 g = _mm256_loadu_ps(grad + i);
+                _mm256_storeu_ps(to + i, _mm256_fmadd_ps(ww, g, _mm256_loadu_ps(to + i)));
+            }
+            for (int i = whole; i < t->n; i++) to[i] += w * grad[i];
+        }
+        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
+    }
+}
+
+/* The sum of both halves. */
+GFLI_AVX512 static inline __m256 gfli_halves_avx512(__m512 v) {
+    return _mm256_add_ps(_mm512_castps512_ps256(v),
+                         _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
+}
+
+GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
+    const int n0 = gfli_min(t->n, 16), n1 = t->n - n0;
+    const __mmask16 m0 = (__mmask16)(n0 < 16 ? (1u << n0) - 1u : 0xffffu);
+    const __mmask16 m1 = (__mmask16)(n1 < 16 ? (1u << n1) - 1u : 0xffffu);
+    const int second = n1 > 0 ? 16 : 0; /* a place that may be read when there is nothing more */
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
+        float weight[4], dot[4];
+        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
+        const __m512 g0 = _mm512_maskz_loadu_ps(m0, grad);
+        const __m512 g1 = _mm512_maskz_loadu_ps(m1, grad + second);
+        __m512 d[4];
+        for (int k = 0; k < 4; k++) {
+            d[k] = _mm512_mul_ps(g0, _mm512_maskz_loadu_ps(m0, corner[k]));
+            d[k] = _mm512_fmadd_ps(g1, _mm512_maskz_loadu_ps(m1, corner[k] + second), d[k]);
+            if (!t->dx || !(p->corners >> k & 1)) continue;
+            float *to = gfli_scatter_to(t, p, k);
+            const __m512 w = _mm512_set1_ps(weight[k] * p->mask);
+            const __m512 v0 = _mm512_fmadd_ps(w, g0, _mm512_maskz_loadu_ps(m0, to));
+            _mm512_mask_storeu_ps(to, m0, v0);
+            if (n1 <= 0) continue;
+            const __m512 v1 = _mm512_fmadd_ps(w, g1, _mm512_maskz_loadu_ps(m1, to + 16));
+            _mm512_mask_storeu_ps(to + 16, m1, v1);
+        }
+        _mm_storeu_ps(dot, gfli_sum4_avx2(gfli_halves_avx512(d[0]), gfli_halves_avx512(d[1]),
+                                          gfli_halves_avx512(d[2]), gfli_halves_avx512(d[3])));
+        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
+    }
+}
+
+#endif
+
+static gfli_scatter_fn gfli_scatter_of(const gfl_context *context) {
+#if defined(__x86_64__)
+    if (gfli_has_avx512(context)) return gfli_scatter_avx512;
+    if (gfli_has_avx2(context)) return gfli_scatter_avx2;
+#endif
+    (void)context;
+    return gfli_scatter_portable;
+}
+
+/* ---- weights for the gradient of the sampled values ------------------------------------------ */
+
+/* dy's channels of a group are the inner dimension, x's are the columns; packed
+ * [groups][panels of group_out][taps][group_in][GFLI_NR]. */
+static void gfli_deform_grad_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
+    const int c = s->in_c / s->groups, o = s->out_c / s->groups;
+    const int merged = gfli_merge_groups(s->groups, c, o);
+    memset(g, 0, sizeof *g);
+    g->groups = s->groups / merged;
+    g->group_in = o * merged;
+    g->group_out = c * merged;
+    g->n_segs = GFLI_DEFORM_TAPS;
+    g->seg_taps = 1;
+    g->seg_len = g->group_in;
+}
+
+static size_t gfli_deform_conv_grad_packed_size_cpu(const gfli_conv_shape *s) {
+    gfli_igemm g;
+    gfli_deform_grad_igemm(s, &g);
+    return gfli_igemm_packed_size(&g);
+}
+
+static void gfli_deform_conv_grad_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
+                                           const float *weight, const float *scale, void *packed) {
+    gfli_grad_pack_task t;
+    t.s = s;
+    t.weight = weight;
+    t.scale = scale;
+    t.packed = (float *)packed;
+    gfli_deform_grad_igemm(s, &t.g);
+    for (int k = 0; k < GFLI_DEFORM_TAPS; k++) t.tap[k] = k;
+    const int parts = gfli_ceil_div(t.g.group_in, GFLI_PACK_ROWS);
+    gfli_parallel_for(context, t.g.groups * t.g.n_segs * parts, gfli_grad_pack_rows, &t);
+}
+
+/* ---- input and offsets ----------------------------------------------------------------------- */
+
+/* Scratch: zeros and the points of all positions, which both passes use; then the first pass's
+ * sums and slots in the place of the second one's scratch. */
+typedef struct gfli_deform_grad_task {
+    const gfli_conv_shape *s;
+    gfli_igemm g;
+    const gfli_map *x, *offset, *dy, *dx, *doffset;
+    size_t positions;
+    int parts, part_panels, n_panels, tile_panels;
+    gfli_tile_fn tile;
+    gfli_scatter_fn scatter;
+    float *zeros, *sums; /* sums [parts][positions][offset->c] */
+    gfli_point *points;
+    const float *packed;
+    char *slots;
+    size_t at_samples, at_rest, at_slots, pointers, slot, scratch; /* bytes */
+} gfli_deform_grad_task;
+
+static void gfli_deform_grad_plan(const gfl_context *context, const gfli_conv_shape *s,
+                                  const gfli_map *offset, gfli_deform_grad_task *t) {
+    const size_t f = sizeof(float), rows = GFLI_DEFORM_ROWS;
+    memset(t, 0, sizeof *t);
+    t->s = s;
+    t->offset = offset;
+    gfli_deform_grad_igemm(s, &t->g);
+    t->positions = gfli_points(offset);
+    t->n_panels = t->g.groups * gfli_ceil_div(t->g.group_out, GFLI_NR);
+    t->part_panels = gfli_max(gfli_ceil_div(t->n_panels, GFLI_DEFORM_PARTS), 2);
+    t->parts = gfli_ceil_div(t->n_panels, t->part_panels);
+    t->at_samples = gfli_grad_round((size_t)gfli_max(s->in_c, s->out_c) * f);
+    t->at_rest =
+        t->at_samples + gfli_grad_round(t->positions * GFLI_DEFORM_TAPS * sizeof(gfli_point));
+    t->at_slots =
+        t->at_rest + gfli_grad_round((size_t)t->parts * t->positions * (size_t)offset->c * f);
+    t->pointers = gfli_grad_round(rows * (sizeof(const float *) + sizeof(ptrdiff_t)));
+    t->slot = t->pointers + rows * GFLI_DEFORM_STRIP * f;
+    t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
+}
+
+static void gfli_deform_find(void *arg, int block, int slot) {
+    const gfli_deform_grad_task *t = (const gfli_deform_grad_task *)arg;
+    const size_t first = (size_t)block * GFLI_DEFORM_BLOCK, left = t->positions - first;
+    const int n = left < GFLI_DEFORM_BLOCK ? (int)left : GFLI_DEFORM_BLOCK;
+    (void)slot;
+    gfli_find_points(t->s, t->x, t->offset, first, n, t->points + first * GFLI_DEFORM_TAPS);
+}
+
+/* A strip: up to two panels, whose channels lie together. */
+typedef struct gfli_deform_strip {
+    int panel, n_panels, channel, channels;
+} gfli_deform_strip;
+
+static int gfli_panel_channel(const gfli_igemm *g, int panel) {
+    const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR);
+    return panel / group_panels * g->group_out + panel % group_panels * GFLI_NR;
+}
+
+/* grad = dy times the weights of one tap, for n rows at `rows` and a strip's channels. */
+static void gfli_deform_grad_tile(const gfli_deform_grad_task *t, const gfli_deform_strip *strip,
+                                  int tap, int n, const float *const *rows, const ptrdiff_t *out,
+                                  float *grad) {
+    const gfli_igemm *g = &t->g;
+    const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR);
+    gfli_tile tile;
+    memset(&tile, 0, sizeof tile);
+    tile.n_segs = 1;
+    tile.panel = (size_t)g->n_segs * (size_t)g->seg_len * GFLI_NR;
+    for (int p = strip->panel, end = p + strip->n_panels, together; p < end; p += together) {
+        const int group = p / group_panels, in_group = p % group_panels;
+        together = gfli_min(gfli_min(t->tile_panels, end - p), group_panels - in_group);
+        tile.n = gfli_min(together * GFLI_NR, g->group_out - in_group * GFLI_NR);
+        tile.y = grad + gfli_panel_channel(g, p) - strip->channel;
+        for (int k = 0; k < g->group_in; k += GFLI_K_BLOCK) {
+            tile.len = gfli_min(GFLI_K_BLOCK, g->group_in - k);
+            tile.first = k == 0;
+            tile.row_offset = group * g->group_in + k;
+            tile.b = t->packed + (size_t)p * tile.panel +
+                     ((size_t)tap * (size_t)g->seg_len + (size_t)k) * GFLI_NR;
+            for (int r = 0; r < n; r += GFLI_MR) {
+                tile.rows = rows + r;
+                tile.out = out + r;
+                tile.m = gfli_min(GFLI_MR, n - r);
+                t->tile(&tile);
+            }
+        }
+    }
+}
+
+/* Some positions and all channels of a part. */
+static void gfli_deform_grad_rows(const gfli_deform_grad_task *t, int part, size_t first, int n,
+                                  char *memory) {
+    const float **rows = (const float **)(void *)memory;
+    ptrdiff_t *out = (ptrdiff_t *)(void *)(rows + GFLI_DEFORM_ROWS);
+    float *grad = (float *)(void *)(memory + t->pointers);
+    const int begin = part * t->part_panels, end = gfli_min(begin + t->part_panels, t->n_panels);
+    for (int r = 0; r < gfli_ceil_div(n, GFLI_MR) * GFLI_MR; r++) {
+        const int row = gfli_min(r, n - 1);
+        rows[r] = t->dy->data + (first + (size_t)row) * (size_t)t->dy->c;
+        out[r] = (ptrdiff_t)row * GFLI_DEFORM_STRIP;
+    }
+    gfli_scatter s;
+    s.x = t->x;
+    s.zeros = t->zeros;
+    s.grad = grad;
+    s.rows = n;
+    s.dx = t->dx ? t->dx->data : NULL;
+    s.values = t->offset->c;
+    float *sums = t->sums + ((size_t)part * t->positions + first) * (size_t)s.values;
+    for (int p = begin; p < end; p += 2) {
+        gfli_deform_strip strip;
+        strip.panel = p;
+        strip.n_panels = gfli_min(2, end - p);
+        strip.channel = gfli_panel_channel(&t->g, p);
+        strip.channels =
+            (p + strip.n_panels == t->n_panels ? t->s->in_c
+                                               : gfli_panel_channel(&t->g, p + strip.n_panels)) -
+            strip.channel;
+        s.first = strip.channel;
+        s.n = strip.channels;
+        s.first_sum = p == begin;
+        for (int tap = 0; tap < GFLI_DEFORM_TAPS; tap++) {
+            gfli_deform_grad_tile(t, &strip, tap, n, rows, out, grad);
+            s.points = t->points + first * GFLI_DEFORM_TAPS + tap;
+            s.sums = sums + 2 * tap;
+            s.mask_at = s.values > 2 * GFLI_DEFORM_TAPS ? 2 * GFLI_DEFORM_TAPS - tap : 0;
+            t->scatter(&s);
+        }
+    }
+}
+
+/* One part of the channels of one image. */
+static void gfli_deform_grad_do(void *arg, int task, int slot) {
+    const gfli_deform_grad_task *t = (const gfli_deform_grad_task *)arg;
+    const int part = task % t->parts, level = task / t->parts / t->x->n;
+    const int image = task / t->parts % t->x->n;
+    const size_t area = (size_t)t->offset->h[level] * (size_t)t->offset->w[level];
+    const size_t first = gfli_points_before(t->offset, level) + (size_t)image * area;
+    for (size_t done = 0; done < area; done += GFLI_DEFORM_ROWS) {
+        const int n = area - done < GFLI_DEFORM_ROWS ? (int)(area - done) : GFLI_DEFORM_ROWS;
+        gfli_deform_grad_rows(t, part, first + done, n, t->slots + (size_t)slot * t->slot);
+    }
+}
+
+/* doffset: the parts' sums in order; a mask is the sigmoid m of its logit, so m (1 - m). */
+static void gfli_deform_grad_sum(void *arg, int block, int slot) {
+    const gfli_deform_grad_task *t = (const gfli_deform_grad_task *)arg;
+    const int values = t->offset->c, mask_at = 2 * GFLI_DEFORM_TAPS;
+    const size_t first = (size_t)block * GFLI_DEFORM_BLOCK;
+    (void)slot;
+    for (size_t i = first; i < first + GFLI_DEFORM_BLOCK && i < t->positions; i++) {
+        float *out = t->doffset->data + i * (size_t)values;
+        const gfli_point *points = t->points + i * GFLI_DEFORM_TAPS;
+        for (int part = 0; part < t->parts; part++) {
+            const float *sums = t->sums + ((size_t)part * t->positions + i) * (size_t)values;
+            for (int v = 0; v < values; v++) out[v] = part ? out[v] + sums[v] : sums[v];
+        }
+        for (int v = mask_at; v < values; v++) {
+            const float m = points[v - mask_at].mask;
+            out[v] *= m * (1.0f - m);
+        }
+    }
+}
+
+/* Of what a layer with such an input and offsets gives. */
+static gfli_map gfli_deform_dy(const gfli_conv_shape *s, const gfli_map *offset) {
+    gfli_map dy = *offset;
+    dy.c = s->out_c;
+    return dy;
+}
+
+static size_t gfli_deform_conv_grad_scratch_cpu(const gfl_context *context,
+                                                const gfli_conv_shape *s, const gfli_map *offset) {
+    const gfli_map dy = gfli_deform_dy(s, offset);
+    gfli_deform_grad_task t;
+    gfli_igemm g;
+    gfli_grad_task weights;
+    gfli_deform_grad_plan(context, s, offset, &t);
+    gfli_deform_igemm(s, &g);
+    gfli_grad_plan(context, s, &g, &dy, &weights);
+    const size_t second = t.at_rest + weights.scratch;
+    return t.scratch > second ? t.scratch : second;
+}
+
+static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shape *s,
+                                      const void *packed, const gfli_map *x, const gfli_map *offset,
+                                      const gfli_map *dy, bool accumulate, const gfli_map *dx,
+                                      const gfli_map *doffset, float *dweight, float *dbias,
+                                      void *scratch) {
+    gfli_deform_grad_task t;
+    gfli_deform_grad_plan(context, s, offset, &t);
+    t.x = x;
+    t.dy = dy;
+    t.dx = dx;
+    t.doffset = doffset;
+    t.packed = (const float *)packed;
+    t.zeros = (float *)scratch;
+    t.points = (gfli_point *)(void *)((char *)scratch + t.at_samples);
+    t.sums = (float *)(void *)((char *)scratch + t.at_rest);
+    t.slots = (char *)scratch + t.at_slots;
+    t.tile = gfli_tile_of(context, &t.tile_panels);
+    t.scatter = gfli_scatter_of(context);
+    memset(t.zeros, 0, t.at_samples);
+    if (dx && !accumulate) memset(dx->data, 0, gfli_map_floats(dx) * sizeof(float));
+    const int blocks = (int)((t.positions + GFLI_DEFORM_BLOCK - 1) / GFLI_DEFORM_BLOCK);
+    gfli_parallel_for(context, blocks, gfli_deform_find, &t);
+    gfli_parallel_for(context, x->levels * x->n * t.parts, gfli_deform_grad_do, &t);
+    gfli_parallel_for(context, blocks, gfli_deform_grad_sum, &t);
+    gfli_grad_task weights;
+    gfli_igemm g;
+    gfli_deform_igemm(s, &g);
+    gfli_grad_plan(context, s, &g, dy, &weights);
+    weights.points = t.points;
+    gfli_grad_weight(context, &weights, x, dweight, dbias, (char *)scratch + t.at_rest);
 }
 
 /* ===============================================================================================
@@ -1974,6 +2422,10 @@ const gfli_train_ops gfli_cpu_train = {
     gfli_conv_grad_scratch_cpu,
     gfli_conv_grad_input_cpu,
     gfli_conv_grad_weight_cpu,
+    gfli_deform_conv_grad_packed_size_cpu,
+    gfli_deform_conv_grad_pack_cpu,
+    gfli_deform_conv_grad_scratch_cpu,
+    gfli_deform_conv_grad_cpu,
     gfli_relu_grad_cpu,
     gfli_max_pool_grad_cpu,
     gfli_upsample_grad_cpu,
@@ -4724,9 +5176,11 @@ static void gfli_find_map_lives(gfli_arranger *a) {
         gfli_need_map(a, s->in, i);
         gfli_need_map(a, s->out, i);
         if (s->residual >= 0) gfli_need_map(a, s->residual, i);
+        if (s->offset >= 0) gfli_need_map(a, s->offset, i);
         if (s->stage <= a->frozen) continue;
         a->wanted[gfli_root(plan, s->out)] = true;
         if (s->op != GFLI_OP_UPSAMPLE_ADD) gfli_need_map(a, s->in, again);
+        if (s->offset >= 0) gfli_need_map(a, s->offset, again);
         if (s->relu) gfli_need_map(a, s->out, again);
     }
 }
@@ -4750,21 +5204,37 @@ static void gfli_take_grad(gfli_arranger *a, int from, int to) {
     a->grad[gfli_root(a->plan, to)] = a->grad[gfli_root(a->plan, from)];
 }
 
+static void gfli_need_bytes(size_t *most, size_t bytes) {
+    if (bytes > *most) *most = bytes;
+}
+
 static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
                               int moment) {
     const gfli_layer *layer = &a->model->layers[s->layer];
     const gfli_map *x = &a->plan->slots[s->in].map;
-    size_t scratch = a->ops->conv_grad_scratch(a->context, &layer->shape, x);
-    if (scratch > a->backward->scratch_bytes) a->backward->scratch_bytes = scratch;
+    gfli_need_bytes(&a->backward->scratch_bytes,
+                    a->ops->conv_grad_scratch(a->context, &layer->shape, x));
     b->dx = a->wanted[gfli_root(a->plan, s->in)];
     if (b->dx) {
         b->add = gfli_need_grad(a, s->in, moment);
-        size_t packed = a->ops->conv_grad_packed_size(&layer->shape);
-        if (packed > a->backward->packed_bytes) a->backward->packed_bytes = packed;
+        gfli_need_bytes(&a->backward->packed_bytes, a->ops->conv_grad_packed_size(&layer->shape));
     }
     int residual = s->residual;
     if (residual < 0 || !a->wanted[gfli_root(a->plan, residual)]) return;
     gfli_take_grad(a, s->out, residual);
+}
+
+/* The gradient of the offsets is overwritten: nothing else reads them. */
+static void gfli_arrange_deform(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
+                                int moment) {
+    const gfli_conv_shape *shape = &a->model->layers[s->layer].shape;
+    const gfli_map *offset = &a->plan->slots[s->offset].map;
+    gfli_need_bytes(&a->backward->scratch_bytes,
+                    a->ops->deform_conv_grad_scratch(a->context, shape, offset));
+    gfli_need_bytes(&a->backward->packed_bytes, a->ops->deform_conv_grad_packed_size(shape));
+    (void)gfli_need_grad(a, s->offset, moment);
+    b->dx = a->wanted[gfli_root(a->plan, s->in)];
+    if (b->dx) b->add = gfli_need_grad(a, s->in, moment);
 }
 
 /* Play the pass, noting who is first to contribute to a gradient.  A group norm's or a scale's
@@ -4787,17 +5257,19 @@ static void gfli_arrange(gfli_arranger *a) {
         case GFLI_OP_CONV:
             gfli_arrange_conv(a, s, b, moment);
             break;
+        case GFLI_OP_DEFORM_CONV:
+            gfli_arrange_deform(a, s, b, moment);
+            break;
         case GFLI_OP_MAX_POOL:
         case GFLI_OP_UPSAMPLE_ADD:
             b->dx = a->wanted[gfli_root(plan, s->in)];
             if (b->dx) b->add = gfli_need_grad(a, s->in, moment);
             break;
-        case GFLI_OP_GROUP_NORM: {
-            size_t scratch = a->ops->group_norm_grad_scratch(a->context, &plan->slots[s->in].map);
-            if (scratch > a->backward->scratch_bytes) a->backward->scratch_bytes = scratch;
+        case GFLI_OP_GROUP_NORM:
+            gfli_need_bytes(&a->backward->scratch_bytes,
+                            a->ops->group_norm_grad_scratch(a->context, &plan->slots[s->in].map));
             gfli_take_grad(a, s->out, s->in);
             break;
-        }
         case GFLI_OP_LEVEL_SCALE:
             gfli_take_grad(a, s->out, s->in);
             break;
@@ -4973,6 +5445,23 @@ static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
                          pass->scratch);
 }
 
+static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
+                                 const gfli_backward_step *b) {
+    const gfli_train_ops *ops = pass->ops;
+    const gfli_layer *layer = &pass->model->layers[s->layer];
+    const gfli_slot *slots = pass->plan->slots;
+    const gfli_map *grads = pass->backward->grads, *dy = &grads[s->out];
+    if (s->relu) ops->relu_grad(pass->context, &slots[s->out].map, dy);
+    ops->deform_conv_grad_pack(pass->context, &layer->shape,
+                               pass->model->params[layer->weight].data, layer->folded_scale,
+                               pass->packed);
+    ops->deform_conv_grad(pass->context, &layer->shape, pass->packed, &slots[s->in].map,
+                          &slots[s->offset].map, dy, b->add, b->dx ? &grads[s->in] : NULL,
+                          &grads[s->offset], gfli_gradient_of(pass, layer->weight),
+                          gfli_gradient_of(pass, layer->bn_beta), pass->scratch);
+    gfli_unfold(pass, layer);
+}
+
 static void gfli_backward_scale(const gfli_pass *pass, const gfli_step *s) {
     const gfli_map *grads = pass->backward->grads;
     float dscale[GFL_LEVELS];
@@ -4992,6 +5481,9 @@ void gfli_backward_run(const gfli_pass *pass) {
         switch (s->op) {
         case GFLI_OP_CONV:
             gfli_backward_conv(pass, s, b);
+            break;
+        case GFLI_OP_DEFORM_CONV:
+            gfli_backward_deform(pass, s, b);
             break;
         case GFLI_OP_MAX_POOL:
             if (b->dx)
