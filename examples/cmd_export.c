@@ -5,18 +5,25 @@
 static const struct {
     const char *name;
     gfl_export_format format;
-} formats[] = {{"mmdet", GFL_EXPORT_MMDET}, {"pth", GFL_EXPORT_PTH}};
+} formats[] = {{"mmdet", GFL_EXPORT_MMDET}, {"pth", GFL_EXPORT_PTH}, {"onnx", GFL_EXPORT_ONNX}};
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
 
-static int export_model(const char *in, const char *out, gfl_export_format format) {
+static bool parse_size(const char *text, gfl_export_opts *opts) {
+    char end;
+    return sscanf(text, "%dx%d%c", &opts->width, &opts->height, &end) == 2 && opts->width > 0 &&
+           opts->height > 0;
+}
+
+static int export_model(const char *in, const char *out, gfl_export_format format,
+                        const gfl_export_opts *opts) {
     gfl_model *model = NULL;
-    gfl_model_opts opts;
+    gfl_model_opts how;
     gfl_context *context = open_context(1);
     if (!context) return CMD_FAILED;
-    memset(&opts, 0, sizeof opts);
-    opts.trainable = 1;
-    gfl_status status = gfl_model_load(context, in, &opts, &model);
-    if (status == GFL_OK) status = gfl_model_export(model, format, out);
+    memset(&how, 0, sizeof how);
+    how.trainable = 1;
+    gfl_status status = gfl_model_load(context, in, &how, &model);
+    if (status == GFL_OK) status = gfl_model_export(model, format, opts, out);
     const int code = status == GFL_OK ? CMD_OK : report(context, status, "exporting");
     if (code == CMD_OK) talk("%s is written", out);
     gfl_model_destroy(model);
@@ -25,18 +32,38 @@ static int export_model(const char *in, const char *out, gfl_export_format forma
 }
 
 int cmd_export(int argc, char **argv) {
-    const char *to = NULL;
-    int n_rest = 0;
+    const char *to = NULL, *size = NULL, *names[N_FORMATS];
+    bool decode = false, pixels = false;
+    int n_rest = 0, format = 0;
+    gfl_export_opts opts;
+    memset(&opts, 0, sizeof opts);
     opt options[] = {
-        {OPT_TEXT, "to", &to, "FORMAT", "mmdet (safetensors) or pth (PyTorch)", 0},
+        {OPT_TEXT, "to", &to, "FORMAT", "mmdet (safetensors), pth (PyTorch) or onnx", 0},
+        {OPT_FLAG, "decode", &decode, NULL, "onnx: scores and boxes instead of logits", 0},
+        {OPT_FLAG, "pixels", &pixels, NULL, "onnx: takes bytes, RGB, and normalises them", 0},
+        {OPT_INT, "batch", &opts.batch, "N", "onnx: images; 0: any number", 0},
+        {OPT_TEXT, "size", &size, "WxH", "onnx: width and height of the input; default: any", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     int code = opt_parse("export IN OUT --to FORMAT", options, argc, argv, (const char **)argv,
                          &n_rest);
     if (code >= 0) return code;
     if (n_rest != 2) return usage_error("export needs a weight file and a file to write");
-    for (int i = 0; to && i < N_FORMATS; i++)
-        if (!strcmp(to, formats[i].name)) return export_model(argv[0], argv[1], formats[i].format);
-    return usage_error(to ? "--to %s: there is no such format; mmdet and pth are" : "export needs --to%s",
-                       to ? to : "");
+    if (!to) return usage_error("export needs --to mmdet, pth or onnx");
+    for (int i = 0; i < N_FORMATS; i++) {
+        names[i] = formats[i].name;
+        if (!strcmp(to, names[i])) format = (int)formats[i].format;
+    }
+    if (!format) {
+        const char *near = opt_nearest(to, names, N_FORMATS);
+        return usage_error("--to %s: there is no such format; did you mean %s?", to,
+                           near ? near : "mmdet, pth or onnx");
+    }
+    if (format != (int)GFL_EXPORT_ONNX && (decode || pixels || opts.batch || size))
+        return usage_error("--decode, --pixels, --batch and --size are of --to onnx");
+    if (size && !parse_size(size, &opts))
+        return usage_error("--size wants WIDTHxHEIGHT, not \"%s\"", size);
+    opts.decode = decode;
+    opts.pixels = pixels;
+    return export_model(argv[0], argv[1], (gfl_export_format)format, &opts);
 }

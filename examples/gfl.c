@@ -13,7 +13,7 @@ static const struct {
     {"check", "is a data set sane?", cmd_check},
     {"info", "what a model or a weight file is", cmd_info},
     {"convert", "anyone's checkpoint or backbone as a weight file", cmd_convert},
-    {"export", "a weight file for mmdetection or PyTorch", cmd_export},
+    {"export", "a weight file for mmdetection, PyTorch or ONNX", cmd_export},
     {"bench", "time detection", cmd_bench},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

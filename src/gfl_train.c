@@ -19,6 +19,7 @@ extern "C" {
 #include "train/backward.h"
 #include "train/trainer.h"
 #include "export/export.h"
+#include "export/onnx.h"
 
 #include "cpu/conv_grad.c"
 #include "cpu/deform_grad.c"
@@ -49,6 +50,11 @@ extern "C" {
 #include "export/bytes.c"
 #include "export/entries.c"
 #include "export/pth.c"
+#include "export/protobuf.c"
+#include "export/onnx_graph.c"
+#include "export/onnx_steps.c"
+#include "export/onnx_ends.c"
+#include "export/onnx.c"
 #include "export/export.c"
 
 #ifdef __cplusplus

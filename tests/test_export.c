@@ -71,7 +71,7 @@ static void mmdetection_gets_its_names(void) {
     gfl_model *model = make(&arch, 1);
     const char *path = scratch("mmdet.safetensors");
     gfli_blob blob;
-    CHECK_OK(context, gfl_model_export(model, GFL_EXPORT_MMDET, path));
+    CHECK_OK(context, gfl_model_export(model, GFL_EXPORT_MMDET, NULL, path));
     CHECK_OK(context, gfli_blob_open(context, path, &blob));
     CHECK(blob.n_tensors == 376); /* as mmdetection counts */
     for (size_t i = 0; i < sizeof official / sizeof official[0]; i++) {
@@ -177,7 +177,7 @@ static void a_checkpoint_is_a_whole_zip_file(void) {
     const gfl_arch arch = narrow(18, 0);
     gfl_model *model = make(&arch, 1);
     const char *path = scratch("model.pth");
-    CHECK_OK(context, gfl_model_export(model, GFL_EXPORT_PTH, path));
+    CHECK_OK(context, gfl_model_export(model, GFL_EXPORT_PTH, NULL, path));
     check_checkpoint(model, path);
     gfl_model_destroy(model);
     remove(path);
@@ -188,12 +188,12 @@ static void a_checkpoint_is_a_whole_zip_file(void) {
 static void errors_say_what_and_leave_nothing(void) {
     const gfl_arch arch = narrow(18, 0);
     gfl_model *model = make(&arch, 1), *packed = make(&arch, 0);
-    CHECK(gfl_model_export(NULL, GFL_EXPORT_PTH, "x") == GFL_E_ARG);
-    CHECK_ERROR(context, gfl_model_export(model, GFL_EXPORT_PTH, NULL), GFL_E_ARG, "path");
-    CHECK_ERROR(context, gfl_model_export(packed, GFL_EXPORT_MMDET, "x"), GFL_E_ARG, "trainable");
-    CHECK_ERROR(context, gfl_model_export(model, (gfl_export_format)9, "x"), GFL_E_ARG, "9");
-    for (int f = GFL_EXPORT_MMDET; f <= GFL_EXPORT_PTH; f++)
-        CHECK_ERROR(context, gfl_model_export(model, (gfl_export_format)f, "no/such/folder"),
+    CHECK(gfl_model_export(NULL, GFL_EXPORT_PTH, NULL, "x") == GFL_E_ARG);
+    CHECK_ERROR(context, gfl_model_export(model, GFL_EXPORT_PTH, NULL, NULL), GFL_E_ARG, "path");
+    CHECK_ERROR(context, gfl_model_export(packed, GFL_EXPORT_MMDET, NULL, "x"), GFL_E_ARG, "trainable");
+    CHECK_ERROR(context, gfl_model_export(model, (gfl_export_format)9, NULL, "x"), GFL_E_ARG, "9");
+    for (int f = GFL_EXPORT_MMDET; f <= GFL_EXPORT_ONNX; f++)
+        CHECK_ERROR(context, gfl_model_export(model, (gfl_export_format)f, NULL, "no/such/folder"),
                     GFL_E_IO, "no/such/folder");
     CHECK(!data_exists("x"));
     gfl_model_destroy(packed);
@@ -209,8 +209,8 @@ static gfl_status export_all(gfl_context *c) {
     desc.arch = narrow(18, 0);
     opts.trainable = 1;
     gfl_status status = gfl_model_create(c, &desc, &opts, &model);
-    for (int f = GFL_EXPORT_MMDET; f <= GFL_EXPORT_PTH && status == GFL_OK; f++)
-        status = gfl_model_export(model, (gfl_export_format)f, scratch("swept"));
+    for (int f = GFL_EXPORT_MMDET; f <= GFL_EXPORT_ONNX && status == GFL_OK; f++)
+        status = gfl_model_export(model, (gfl_export_format)f, NULL, scratch("swept"));
     gfl_model_destroy(model);
     return status;
 }

@@ -1,11 +1,6 @@
 /* entries.c - a model as PyTorch's state dict, and as safetensors of it */
 #pragma once
 
-static bool gfli_ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 static gfli_state_entry *gfli_state_add(gfli_state_entry *entries, int *n, const char *name,
                                         size_t length, const char *suffix, gfli_dtype dtype,
                                         int param) {

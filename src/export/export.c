@@ -1,7 +1,8 @@
 /* export.c - gfl_model_export */
 #pragma once
 
-gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format, const char *path) {
+gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
+                            const gfl_export_opts *opts, const char *path) {
     if (!model) return GFL_E_ARG;
     if (!path || !model->trainable)
         return gfli_error(model->context, GFL_E_ARG,
@@ -13,10 +14,12 @@ gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format, co
         return gfli_export_mmdet(model, path);
     case GFL_EXPORT_PTH:
         return gfli_export_pth(model, path);
+    case GFL_EXPORT_ONNX:
+        return gfli_export_onnx(model, opts, path);
     default:
         return gfli_error(model->context, GFL_E_ARG,
-                          "gfl_model_export: format is %d; it must be GFL_EXPORT_MMDET or "
-                          "GFL_EXPORT_PTH",
+                          "gfl_model_export: format is %d; it must be GFL_EXPORT_MMDET, "
+                          "GFL_EXPORT_PTH or GFL_EXPORT_ONNX",
                           (int)format);
     }
 }

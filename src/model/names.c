@@ -26,7 +26,7 @@ static const struct {
 static const char *const gfli_ignored_names[] = {
     ".num_batches_tracked", "bbox_head.integral.project", "bbox_head.distribution_project.project"};
 
-static bool gfli_ends_with(const char *text, const char *end) {
+bool gfli_ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
 }

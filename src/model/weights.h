@@ -52,6 +52,8 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
 gfl_status gfli_load_weights(gfli_weights *w, const gfl_model_desc *desc,
                              const gfl_origins *origins, bool trainable, gfl_model **out);
 
+bool gfli_ends_with(const char *text, const char *end);
+
 /* What messages say of a tensor's shape. */
 typedef struct gfli_shape_text {
     char text[96];

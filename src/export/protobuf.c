@@ -1,0 +1,56 @@
+/* protobuf.c - protocol buffers, as much as ONNX needs: varints and nested messages */
+#pragma once
+
+static void gfli_pb_varint(gfli_bytes *b, uint64_t value) {
+    uint8_t bytes[10];
+    size_t n = 0;
+    for (; value >= 0x80; value >>= 7) bytes[n++] = (uint8_t)(value | 0x80);
+    bytes[n++] = (uint8_t)value;
+    gfli_bytes_put(b, bytes, n);
+}
+
+static void gfli_pb_int(gfli_bytes *b, int field, int64_t value) {
+    gfli_pb_varint(b, (uint64_t)field << 3);
+    gfli_pb_varint(b, (uint64_t)value);
+}
+
+static void gfli_pb_float(gfli_bytes *b, int field, float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    gfli_pb_varint(b, (uint64_t)field << 3 | 5);
+    gfli_bytes_number(b, bits, 4);
+}
+
+/* What stands before `size` bytes of a text, of bytes or of a message. */
+static void gfli_pb_head(gfli_bytes *b, int field, uint64_t size) {
+    gfli_pb_varint(b, (uint64_t)field << 3 | 2);
+    gfli_pb_varint(b, size);
+}
+
+static void gfli_pb_bytes(gfli_bytes *b, int field, const gfli_bytes *bytes) {
+    if (b->status == GFL_OK) b->status = bytes->status;
+    gfli_pb_head(b, field, bytes->n);
+    gfli_bytes_put(b, bytes->data, bytes->n);
+}
+
+static void gfli_pb_text(gfli_bytes *b, int field, const char *text) {
+    gfli_pb_head(b, field, strlen(text));
+    gfli_bytes_text(b, text);
+}
+
+/* A message: open, its fields, close with what open gave.  Its length is put in at the end. */
+static size_t gfli_pb_open(gfli_bytes *b, int field) {
+    gfli_pb_varint(b, (uint64_t)field << 3 | 2);
+    return b->n;
+}
+
+static void gfli_pb_close(gfli_bytes *b, size_t start) {
+    const size_t end = b->n;
+    uint8_t length[10];
+    gfli_pb_varint(b, end - start);
+    if (b->status != GFL_OK) return;
+    const size_t n = b->n - end;
+    memcpy(length, b->data + end, n);
+    memmove(b->data + start + n, b->data + start, end - start);
+    memcpy(b->data + start, length, n);
+}
