@@ -1138,13 +1138,22 @@ GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *
                                          const gfl_transfer *how, gfl_model **out);
 
 /* ===============================================================================================
- * src/api/export.h - weights for other programs
+ * src/api/export.h - weights and networks for other programs
  * ============================================================================================ */
 
 typedef enum gfl_export_format {
     GFL_EXPORT_MMDET = 1, /* safetensors, for load_state_dict(strict=True) of mmdetection 3 */
-    GFL_EXPORT_PTH = 2    /* a PyTorch checkpoint, for torch.load(weights_only=True) */
+    GFL_EXPORT_PTH = 2,   /* a PyTorch checkpoint, for torch.load(weights_only=True) */
+    GFL_EXPORT_ONNX = 3   /* the network with its weights, for ONNX Runtime and others */
 } gfl_export_format;
+
+/* Of GFL_EXPORT_ONNX; the other formats want none. */
+typedef struct gfl_export_opts {
+    int decode; /* 1: scores and boxes, 0: logits of each level */
+    int pixels; /* 1: the graph takes bytes and normalises them, 0: it takes normalised floats */
+    int batch;  /* images; 0: any number */
+    int width, height; /* 0: any; else both, and without pixels multiples of 32 */
+} gfl_export_opts;
 
 /* gfl_model_export - write a model in the form of another program.
  *
@@ -1154,18 +1163,35 @@ typedef enum gfl_export_format {
  * {"state_dict", "meta"}, with class names in meta["CLASSES"] and meta["dataset_meta"] and what
  * gfl_model_save says about a model in meta["gfl"].
  *
+ * GFL_EXPORT_ONNX is a graph of the standard operators, opset 17, or 19 where convolutions are
+ * deformable (DeformConv), with batch norm folded into the convolutions.
+ *
+ *     input        without pixels: "input", f32 [N, 3, H, W], normalised, padded with 0 to
+ *                  multiples of 32, channels in the network's order
+ *                  with pixels: "image", u8 [N, H, W, 3], RGB, of any size; the graph normalises
+ *                  and pads.  Resizing stays with the caller.
+ *     output       without decode: "cls_score.l" f32 [N, K, h, w] and "bbox_pred.l"
+ *                  f32 [N, 4 * (reg_max + 1), h, w] of the levels l = 0..4, strides 8..128, as
+ *                  mmdetection's head gives them
+ *                  with decode: "scores" f32 [N, points, K] in 0..1 and "boxes" f32
+ *                  [N, points, 4], x1 y1 x2 y2 in pixels of the input, not clipped; points of all
+ *                  levels, row by row.  Threshold and non-maximum suppression are not in the graph.
+ *     metadata     classes, class_ids, mean, std, channel_order, scale, dialect
+ *
  *   model   trainable: others have released the weights
  *   path    replaced whole or not at all
+ *   opts    NULL or zeroed for normalised floats of any size in, logits out; borrowed
  *
- * Errors    GFL_E_ARG          a NULL, an unknown format, a model that is not trainable
+ * Errors    GFL_E_ARG          a NULL, an unknown format, a size out of range, a model that is not
+ *                              trainable
  *           GFL_E_UNSUPPORTED  a model of dialect gfocal for mmdetection, which would find other
- *                              boxes; more than 4 GB as .pth
+ *                              boxes; more than 4 GB as .pth or 2 GB as ONNX
  *           GFL_E_IO           the file cannot be written
  *           GFL_E_MEMORY       no room for one tensor
  * Memory    one tensor at a time.
  * Threads   as the model's context. */
 GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
-                                    const char *path);
+                                    const gfl_export_opts *opts, const char *path);
 
 #ifdef __cplusplus
 }
@@ -2067,6 +2093,8 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
                                  gfl_model_desc *desc, gfl_origins *origins);
 gfl_status gfli_load_weights(gfli_weights *w, const gfl_model_desc *desc,
                              const gfl_origins *origins, bool trainable, gfl_model **out);
+
+bool gfli_ends_with(const char *text, const char *end);
 
 /* What messages say of a tensor's shape. */
 typedef struct gfli_shape_text {
@@ -6643,7 +6671,7 @@ static const struct {
 static const char *const gfli_ignored_names[] = {
     ".num_batches_tracked", "bbox_head.integral.project", "bbox_head.distribution_project.project"};
 
-static bool gfli_ends_with(const char *text, const char *end) {
+bool gfli_ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
 }

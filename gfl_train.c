@@ -416,6 +416,42 @@ typedef struct gfli_state_entry {
 } gfli_state_entry;
 
 /* ===============================================================================================
+ * src/export/onnx.h - an ONNX graph being written
+ * ============================================================================================ */
+
+/* Tensor types of ONNX. */
+enum { GFLI_ONNX_F32 = 1, GFLI_ONNX_U8 = 2, GFLI_ONNX_I64 = 7 };
+
+typedef struct gfli_onnx_name {
+    char text[96];
+} gfli_onnx_name;
+
+/* A constant of the graph: owned bytes, or the weights of a layer with its batch norm folded in,
+ * which are made when they are written. */
+typedef struct gfli_onnx_const {
+    gfli_onnx_name name;
+    int type, rank;
+    int64_t shape[4];
+    uint64_t bytes;
+    void *data; /* NULL: of the layer */
+    int layer;
+} gfli_onnx_const;
+
+/* The first failure sticks. */
+typedef struct gfli_onnx {
+    gfl_context *context;
+    const gfl_model *model;
+    gfl_export_opts opts;
+    gfli_plan plan;
+    gfli_bytes nodes, ends; /* NodeProtos; the graph's inputs and outputs */
+    gfli_onnx_const *consts;
+    int n_consts;
+    size_t const_capacity;
+    gfli_onnx_name *values; /* [n_slots * GFL_LEVELS] which value a level of a slot holds now */
+    gfl_status status;
+} gfli_onnx;
+
+/* ===============================================================================================
  * src/cpu/conv_grad.c - gradients of convolution with respect to its input and its weights
  * ============================================================================================ */
 
@@ -6963,11 +6999,6 @@ static void gfli_bytes_free(gfli_bytes *b) {
  * src/export/entries.c - a model as PyTorch's state dict, and as safetensors of it
  * ============================================================================================ */
 
-static bool gfli_ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 static gfli_state_entry *gfli_state_add(gfli_state_entry *entries, int *n, const char *name,
                                         size_t length, const char *suffix, gfli_dtype dtype,
                                         int param) {
@@ -7278,10 +7309,834 @@ static gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
 }
 
 /* ===============================================================================================
+ * src/export/protobuf.c - protocol buffers, as much as ONNX needs: varints and nested messages
+ * ============================================================================================ */
+
+static void gfli_pb_varint(gfli_bytes *b, uint64_t value) {
+    uint8_t bytes[10];
+    size_t n = 0;
+    for (; value >= 0x80; value >>= 7) bytes[n++] = (uint8_t)(value | 0x80);
+    bytes[n++] = (uint8_t)value;
+    gfli_bytes_put(b, bytes, n);
+}
+
+static void gfli_pb_int(gfli_bytes *b, int field, int64_t value) {
+    gfli_pb_varint(b, (uint64_t)field << 3);
+    gfli_pb_varint(b, (uint64_t)value);
+}
+
+static void gfli_pb_float(gfli_bytes *b, int field, float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    gfli_pb_varint(b, (uint64_t)field << 3 | 5);
+    gfli_bytes_number(b, bits, 4);
+}
+
+/* What stands before `size` bytes of a text, of bytes or of a message. */
+static void gfli_pb_head(gfli_bytes *b, int field, uint64_t size) {
+    gfli_pb_varint(b, (uint64_t)field << 3 | 2);
+    gfli_pb_varint(b, size);
+}
+
+static void gfli_pb_bytes(gfli_bytes *b, int field, const gfli_bytes *bytes) {
+    if (b->status == GFL_OK) b->status = bytes->status;
+    gfli_pb_head(b, field, bytes->n);
+    gfli_bytes_put(b, bytes->data, bytes->n);
+}
+
+static void gfli_pb_text(gfli_bytes *b, int field, const char *text) {
+    gfli_pb_head(b, field, strlen(text));
+    gfli_bytes_text(b, text);
+}
+
+/* A message: open, its fields, close with what open gave.  Its length is put in at the end. */
+static size_t gfli_pb_open(gfli_bytes *b, int field) {
+    gfli_pb_varint(b, (uint64_t)field << 3 | 2);
+    return b->n;
+}
+
+static void gfli_pb_close(gfli_bytes *b, size_t start) {
+    const size_t end = b->n;
+    uint8_t length[10];
+    gfli_pb_varint(b, end - start);
+    if (b->status != GFL_OK) return;
+    const size_t n = b->n - end;
+    memcpy(length, b->data + end, n);
+    memmove(b->data + start + n, b->data + start, end - start);
+    memcpy(b->data + start, length, n);
+}
+
+/* ===============================================================================================
+ * src/export/onnx_graph.c - nodes, constants and names of an ONNX graph
+ * ============================================================================================ */
+
+/* Fields of ONNX's messages (onnx.proto). */
+enum {
+    GFLI_ONNX_NODE_INPUT = 1,
+    GFLI_ONNX_NODE_OUTPUT = 2,
+    GFLI_ONNX_NODE_NAME = 3,
+    GFLI_ONNX_NODE_OP = 4,
+    GFLI_ONNX_NODE_ATTRIBUTE = 5,
+    GFLI_ONNX_ATTRIBUTE_NAME = 1,
+    GFLI_ONNX_ATTRIBUTE_F = 2,
+    GFLI_ONNX_ATTRIBUTE_I = 3,
+    GFLI_ONNX_ATTRIBUTE_S = 4,
+    GFLI_ONNX_ATTRIBUTE_INTS = 8,
+    GFLI_ONNX_ATTRIBUTE_TYPE = 20,
+    GFLI_ONNX_TENSOR_DIMS = 1,
+    GFLI_ONNX_TENSOR_TYPE = 2,
+    GFLI_ONNX_TENSOR_NAME = 8,
+    GFLI_ONNX_TENSOR_RAW = 9,
+    GFLI_ONNX_GRAPH_NODE = 1,
+    GFLI_ONNX_GRAPH_NAME = 2,
+    GFLI_ONNX_GRAPH_CONST = 5,
+    GFLI_ONNX_GRAPH_INPUT = 11,
+    GFLI_ONNX_GRAPH_OUTPUT = 12
+};
+
+/* ---- nodes ----------------------------------------------------------------------------------- */
+
+/* A node: open, more inputs and attributes, close.  Inputs that are NULL are not there.  The node
+ * is named after its output. */
+static size_t gfli_onnx_open(gfli_onnx *g, const char *op, const char *out, const char *a,
+                             const char *b, const char *c) {
+    const char *const inputs[] = {a, b, c};
+    const size_t start = gfli_pb_open(&g->nodes, GFLI_ONNX_GRAPH_NODE);
+    for (size_t i = 0; i < GFLI_COUNT(inputs); i++)
+        if (inputs[i]) gfli_pb_text(&g->nodes, GFLI_ONNX_NODE_INPUT, inputs[i]);
+    gfli_pb_text(&g->nodes, GFLI_ONNX_NODE_OUTPUT, out);
+    gfli_pb_text(&g->nodes, GFLI_ONNX_NODE_NAME, out);
+    gfli_pb_text(&g->nodes, GFLI_ONNX_NODE_OP, op);
+    return start;
+}
+
+static void gfli_onnx_close(gfli_onnx *g, size_t start) {
+    gfli_pb_close(&g->nodes, start);
+}
+
+/* A node without attributes. */
+static void gfli_onnx_node(gfli_onnx *g, const char *op, const char *out, const char *a,
+                           const char *b, const char *c) {
+    gfli_onnx_close(g, gfli_onnx_open(g, op, out, a, b, c));
+}
+
+enum { GFLI_ONNX_FLOAT = 1, GFLI_ONNX_INT = 2, GFLI_ONNX_STRING = 3, GFLI_ONNX_INTS = 7 };
+
+static size_t gfli_onnx_attribute(gfli_onnx *g, const char *name, int type) {
+    const size_t start = gfli_pb_open(&g->nodes, GFLI_ONNX_NODE_ATTRIBUTE);
+    gfli_pb_text(&g->nodes, GFLI_ONNX_ATTRIBUTE_NAME, name);
+    gfli_pb_int(&g->nodes, GFLI_ONNX_ATTRIBUTE_TYPE, type);
+    return start;
+}
+
+static void gfli_onnx_int(gfli_onnx *g, const char *name, int64_t value) {
+    const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_INT);
+    gfli_pb_int(&g->nodes, GFLI_ONNX_ATTRIBUTE_I, value);
+    gfli_pb_close(&g->nodes, start);
+}
+
+static void gfli_onnx_float(gfli_onnx *g, const char *name, float value) {
+    const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_FLOAT);
+    gfli_pb_float(&g->nodes, GFLI_ONNX_ATTRIBUTE_F, value);
+    gfli_pb_close(&g->nodes, start);
+}
+
+static void gfli_onnx_text(gfli_onnx *g, const char *name, const char *value) {
+    const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_STRING);
+    gfli_pb_text(&g->nodes, GFLI_ONNX_ATTRIBUTE_S, value);
+    gfli_pb_close(&g->nodes, start);
+}
+
+static void gfli_onnx_ints(gfli_onnx *g, const char *name, const int64_t *values, int n) {
+    const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_INTS);
+    for (int i = 0; i < n; i++) gfli_pb_int(&g->nodes, GFLI_ONNX_ATTRIBUTE_INTS, values[i]);
+    gfli_pb_close(&g->nodes, start);
+}
+
+static void gfli_onnx_transpose(gfli_onnx *g, const char *out, const char *in, const int64_t *order,
+                                int n) {
+    const size_t node = gfli_onnx_open(g, "Transpose", out, in, NULL, NULL);
+    gfli_onnx_ints(g, "perm", order, n);
+    gfli_onnx_close(g, node);
+}
+
+static void gfli_onnx_cast(gfli_onnx *g, const char *out, const char *in) {
+    const size_t node = gfli_onnx_open(g, "Cast", out, in, NULL, NULL);
+    gfli_onnx_int(g, "to", GFLI_ONNX_F32);
+    gfli_onnx_close(g, node);
+}
+
+/* ---- constants ------------------------------------------------------------------------------- */
+
+static gfli_onnx_const *gfli_onnx_new_const(gfli_onnx *g, const char *name, int type, int rank,
+                                            const int64_t *shape) {
+    if (g->status == GFL_OK)
+        g->status = gfli_grow(g->context, &g->consts, &g->const_capacity, (size_t)g->n_consts + 1,
+                              sizeof *g->consts, "the graph's constants");
+    if (g->status != GFL_OK) return NULL;
+    gfli_onnx_const *c = &g->consts[g->n_consts++];
+    memset(c, 0, sizeof *c);
+    snprintf(c->name.text, sizeof c->name.text, "%s", name);
+    c->type = type;
+    c->rank = rank;
+    c->bytes = type == GFLI_ONNX_I64 ? sizeof(int64_t) : sizeof(float);
+    for (int i = 0; i < rank; i++) {
+        c->shape[i] = shape[i];
+        c->bytes *= (uint64_t)shape[i];
+    }
+    c->layer = -1;
+    return c;
+}
+
+/* Room for the values of a new constant, or NULL. */
+static void *gfli_onnx_room(gfli_onnx *g, const char *name, int type, int rank,
+                            const int64_t *shape) {
+    gfli_onnx_const *c = gfli_onnx_new_const(g, name, type, rank, shape);
+    if (!c) return NULL;
+    g->status = gfli_alloc(g->context, (size_t)c->bytes, 1, name, &c->data);
+    return c->data;
+}
+
+static void gfli_onnx_floats(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
+                             const float *values) {
+    void *room = gfli_onnx_room(g, name, GFLI_ONNX_F32, rank, shape);
+    if (room) memcpy(room, values, (size_t)g->consts[g->n_consts - 1].bytes);
+}
+
+/* One value: of rank 0, so that it also serves as an index that drops its axis. */
+static void gfli_onnx_number(gfli_onnx *g, const char *name, float value) {
+    gfli_onnx_floats(g, name, 0, NULL, &value);
+}
+
+static void gfli_onnx_integers(gfli_onnx *g, const char *name, int rank, int n,
+                               const int64_t *values) {
+    const int64_t shape = n;
+    void *room = gfli_onnx_room(g, name, GFLI_ONNX_I64, rank, &shape);
+    if (room) memcpy(room, values, (size_t)n * sizeof *values);
+}
+
+/* A vector of one value a channel, shaped to act on [N, C, H, W]. */
+static void gfli_onnx_channels(gfli_onnx *g, const char *name, int n, const float *values) {
+    const int64_t shape[3] = {n, 1, 1};
+    gfli_onnx_floats(g, name, 3, shape, values);
+}
+
+/* ---- inputs and outputs ---------------------------------------------------------------------- */
+
+/* An input or output of the graph.  A size below 1 is free, and named by `names`. */
+static void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, int rank,
+                          const int64_t *sizes, const char *const *names) {
+    enum { INFO_NAME = 1, INFO_TYPE = 2, TYPE_TENSOR = 1, TENSOR_TYPE = 1, TENSOR_SHAPE = 2 };
+    enum { SHAPE_DIM = 1, DIM_VALUE = 1, DIM_NAME = 2 };
+    gfli_bytes *b = &g->ends;
+    const size_t info = gfli_pb_open(b, field);
+    gfli_pb_text(b, INFO_NAME, name);
+    const size_t outer = gfli_pb_open(b, INFO_TYPE), tensor = gfli_pb_open(b, TYPE_TENSOR);
+    gfli_pb_int(b, TENSOR_TYPE, type);
+    const size_t shape = gfli_pb_open(b, TENSOR_SHAPE);
+    for (int i = 0; i < rank; i++) {
+        const size_t dim = gfli_pb_open(b, SHAPE_DIM);
+        if (sizes[i] > 0)
+            gfli_pb_int(b, DIM_VALUE, sizes[i]);
+        else
+            gfli_pb_text(b, DIM_NAME, names[i]);
+        gfli_pb_close(b, dim);
+    }
+    gfli_pb_close(b, shape);
+    gfli_pb_close(b, tensor);
+    gfli_pb_close(b, outer);
+    gfli_pb_close(b, info);
+}
+
+/* ---- names ----------------------------------------------------------------------------------- */
+
+static gfli_onnx_name gfli_onnx_join(const char *a, const char *b) {
+    gfli_onnx_name name;
+    snprintf(name.text, sizeof name.text, "%s%s", a, b);
+    return name;
+}
+
+/* "bbox_pred.2": of a level. */
+static gfli_onnx_name gfli_onnx_at(const char *name, int level) {
+    gfli_onnx_name full;
+    snprintf(full.text, sizeof full.text, "%s.%d", name, level);
+    return full;
+}
+
+/* "backbone.bn1" of "backbone.bn1.weight", with the level behind it where there are several. */
+static gfli_onnx_name gfli_onnx_module(const gfli_onnx *g, int param, int level, int levels) {
+    const char *full = g->model->params[param].name, *dot = strrchr(full, '.');
+    gfli_onnx_name name;
+    snprintf(name.text, sizeof name.text, "%.*s", dot ? (int)(dot - full) : 80, full);
+    return levels > 1 ? gfli_onnx_at(name.text, level) : name;
+}
+
+/* The value that a level of a slot holds at this step. */
+static gfli_onnx_name *gfli_onnx_value(gfli_onnx *g, int slot, int level) {
+    const gfli_slot *s = &g->plan.slots[slot];
+    return &g->values[s->parent >= 0 ? s->parent * GFL_LEVELS + s->level
+                                     : slot * GFL_LEVELS + level];
+}
+
+/* ===============================================================================================
+ * src/export/onnx_steps.c - each step of a plan as nodes
+ * ============================================================================================ */
+
+static void gfli_onnx_relu(gfli_onnx *g, gfli_onnx_name *value) {
+    const gfli_onnx_name out = gfli_onnx_join(value->text, ".relu");
+    gfli_onnx_node(g, "Relu", out.text, value->text, NULL, NULL);
+    *value = out;
+}
+
+static void gfli_onnx_add(gfli_onnx *g, gfli_onnx_name *value, const char *other) {
+    const gfli_onnx_name out = gfli_onnx_join(value->text, ".sum");
+    gfli_onnx_node(g, "Add", out.text, value->text, other, NULL);
+    *value = out;
+}
+
+/* The weights and the bias of a layer, batch norm folded in.  Returns whether it has a bias. */
+static bool gfli_onnx_weights(gfli_onnx *g, int index, gfli_onnx_name *bias) {
+    const gfli_layer *layer = &g->model->layers[index];
+    const gfli_param *weight = &g->model->params[layer->weight];
+    gfli_onnx_const *c =
+        gfli_onnx_new_const(g, weight->name, GFLI_ONNX_F32, weight->rank, weight->shape);
+    if (c) c->layer = index;
+    *bias = gfli_onnx_join(gfli_onnx_module(g, layer->weight, 0, 1).text, ".bias");
+    if (!layer->folded_bias) return false;
+    const int64_t shape = layer->shape.out_c;
+    gfli_onnx_floats(g, bias->text, 1, &shape, layer->folded_bias);
+    return true;
+}
+
+static void gfli_onnx_conv_attributes(gfli_onnx *g, const gfli_conv_shape *s) {
+    const int64_t kernel[2] = {s->kernel, s->kernel}, strides[2] = {s->stride, s->stride};
+    const int64_t pads[4] = {s->pad, s->pad, s->pad, s->pad};
+    gfli_onnx_ints(g, "kernel_shape", kernel, 2);
+    gfli_onnx_ints(g, "strides", strides, 2);
+    gfli_onnx_ints(g, "pads", pads, 4);
+    gfli_onnx_int(g, "group", s->groups);
+}
+
+static void gfli_onnx_conv(gfli_onnx *g, const gfli_step *step) {
+    const gfli_layer *layer = &g->model->layers[step->layer];
+    const char *weight = g->model->params[layer->weight].name;
+    const int levels = g->plan.slots[step->out].map.levels;
+    gfli_onnx_name bias;
+    const bool biased = gfli_onnx_weights(g, step->layer, &bias);
+    for (int l = 0; l < levels; l++) {
+        gfli_onnx_name out = gfli_onnx_module(g, layer->weight, l, levels);
+        if (step->out == g->plan.cls) out = gfli_onnx_at("cls_score", l);
+        const size_t node =
+            gfli_onnx_open(g, "Conv", out.text, gfli_onnx_value(g, step->in, l)->text, weight,
+                           biased ? bias.text : NULL);
+        gfli_onnx_conv_attributes(g, &layer->shape);
+        gfli_onnx_close(g, node);
+        if (step->residual >= 0)
+            gfli_onnx_add(g, &out, gfli_onnx_value(g, step->residual, l)->text);
+        if (step->relu) gfli_onnx_relu(g, &out);
+        *gfli_onnx_value(g, step->out, l) = out;
+    }
+}
+
+static void gfli_onnx_max_pool(gfli_onnx *g, const gfli_step *step) {
+    static const int64_t kernel[2] = {3, 3}, strides[2] = {2, 2}, pads[4] = {1, 1, 1, 1};
+    const gfli_onnx_name out = gfli_onnx_join("backbone.maxpool", "");
+    const size_t node =
+        gfli_onnx_open(g, "MaxPool", out.text, gfli_onnx_value(g, step->in, 0)->text, NULL, NULL);
+    gfli_onnx_ints(g, "kernel_shape", kernel, 2);
+    gfli_onnx_ints(g, "strides", strides, 2);
+    gfli_onnx_ints(g, "pads", pads, 4);
+    gfli_onnx_close(g, node);
+    *gfli_onnx_value(g, step->out, 0) = out;
+}
+
+/* Inputs are multiples of 32, so that every level is exactly twice the next. */
+static void gfli_onnx_upsample_add(gfli_onnx *g, const gfli_step *step) {
+    const gfli_onnx_name *in = gfli_onnx_value(g, step->in, 0);
+    const gfli_onnx_name up = gfli_onnx_join(in->text, ".up");
+    const size_t node = gfli_onnx_open(g, "Resize", up.text, in->text, "", "twice");
+    gfli_onnx_text(g, "mode", "nearest");
+    gfli_onnx_text(g, "coordinate_transformation_mode", "asymmetric");
+    gfli_onnx_text(g, "nearest_mode", "floor");
+    gfli_onnx_close(g, node);
+    gfli_onnx_add(g, gfli_onnx_value(g, step->out, 0), up.text);
+}
+
+/* Opset 17 has no group norm, and that of 18 has one gamma a group: instance norm of each group as
+ * one channel, then gamma and beta. */
+static void gfli_onnx_group_norm(gfli_onnx *g, const gfli_step *step) {
+    const gfli_param *gamma = &g->model->params[step->gamma];
+    const gfli_param *beta = &g->model->params[step->beta];
+    const int levels = g->plan.slots[step->out].map.levels;
+    gfli_onnx_channels(g, gamma->name, (int)gamma->count, gamma->data);
+    gfli_onnx_channels(g, beta->name, (int)beta->count, beta->data);
+    for (int l = 0; l < levels; l++) {
+        const char *in = gfli_onnx_value(g, step->in, l)->text;
+        gfli_onnx_name out = gfli_onnx_module(g, step->gamma, l, levels);
+        const gfli_onnx_name shape = gfli_onnx_join(out.text, ".shape");
+        const gfli_onnx_name groups = gfli_onnx_join(out.text, ".groups");
+        const gfli_onnx_name norm = gfli_onnx_join(out.text, ".norm");
+        const gfli_onnx_name back = gfli_onnx_join(out.text, ".back");
+        const gfli_onnx_name scaled = gfli_onnx_join(out.text, ".scaled");
+        gfli_onnx_node(g, "Shape", shape.text, in, NULL, NULL);
+        gfli_onnx_node(g, "Reshape", groups.text, in, "groups.shape", NULL);
+        const size_t node = gfli_onnx_open(g, "InstanceNormalization", norm.text, groups.text,
+                                           "groups.ones", "groups.zeros");
+        gfli_onnx_float(g, "epsilon", GFLI_NORM_EPS);
+        gfli_onnx_close(g, node);
+        gfli_onnx_node(g, "Reshape", back.text, norm.text, shape.text, NULL);
+        gfli_onnx_node(g, "Mul", scaled.text, back.text, gamma->name, NULL);
+        gfli_onnx_node(g, "Add", out.text, scaled.text, beta->name, NULL);
+        if (step->relu) gfli_onnx_relu(g, &out);
+        *gfli_onnx_value(g, step->out, l) = out;
+    }
+}
+
+static void gfli_onnx_level_scale(gfli_onnx *g, const gfli_step *step) {
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        const gfli_param *scale = &g->model->params[step->scale + l];
+        const gfli_onnx_name out = gfli_onnx_at("bbox_pred", l);
+        gfli_onnx_number(g, scale->name, scale->data[0]);
+        gfli_onnx_node(g, "Mul", out.text, gfli_onnx_value(g, step->in, l)->text, scale->name,
+                       NULL);
+        *gfli_onnx_value(g, step->out, l) = out;
+    }
+}
+
+static void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
+    switch (step->op) {
+    case GFLI_OP_CONV:
+        gfli_onnx_conv(g, step);
+        break;
+    case GFLI_OP_MAX_POOL:
+        gfli_onnx_max_pool(g, step);
+        break;
+    case GFLI_OP_UPSAMPLE_ADD:
+        gfli_onnx_upsample_add(g, step);
+        break;
+    case GFLI_OP_GROUP_NORM:
+        gfli_onnx_group_norm(g, step);
+        break;
+    case GFLI_OP_LEVEL_SCALE:
+        gfli_onnx_level_scale(g, step);
+        break;
+    }
+}
+
+/* Constants that several steps use. */
+static void gfli_onnx_common(gfli_onnx *g) {
+    static const int64_t groups[3] = {0, GFLI_GN_GROUPS, -1}, four = 4, n = GFLI_GN_GROUPS;
+    static const float twice[4] = {1, 1, 2, 2};
+    float ones[GFLI_GN_GROUPS], zeros[GFLI_GN_GROUPS];
+    for (int i = 0; i < GFLI_GN_GROUPS; i++) ones[i] = 1, zeros[i] = 0;
+    gfli_onnx_floats(g, "twice", 1, &four, twice);
+    gfli_onnx_integers(g, "groups.shape", 1, 3, groups);
+    gfli_onnx_floats(g, "groups.ones", 1, &n, ones);
+    gfli_onnx_floats(g, "groups.zeros", 1, &n, zeros);
+}
+
+/* ===============================================================================================
+ * src/export/onnx_ends.c - what stands before and behind the network: normalising, decoding
+ * ============================================================================================ */
+
+/* ---- before ---------------------------------------------------------------------------------- */
+
+/* Zeros to the right and below, up to multiples of 32. */
+static void gfli_onnx_pad(gfli_onnx *g, const char *out, const char *in) {
+    static const int64_t divisors[4] = {1, 1, 32, 32}, before[4] = {0, 0, 0, 0};
+    gfli_onnx_integers(g, "pad.divisors", 1, 4, divisors);
+    gfli_onnx_integers(g, "pad.before", 1, 4, before);
+    gfli_onnx_node(g, "Shape", "pad.shape", in, NULL, NULL);
+    gfli_onnx_node(g, "Neg", "pad.negative", "pad.shape", NULL, NULL);
+    gfli_onnx_node(g, "Mod", "pad.after", "pad.negative", "pad.divisors", NULL);
+    const size_t node = gfli_onnx_open(g, "Concat", "pad.sizes", "pad.before", "pad.after", NULL);
+    gfli_onnx_int(g, "axis", 0);
+    gfli_onnx_close(g, node);
+    gfli_onnx_node(g, "Pad", out, in, "pad.sizes", NULL);
+}
+
+/* From bytes [N, H, W, 3], RGB, to the network's input. */
+static void gfli_onnx_normalise(gfli_onnx *g) {
+    static const int64_t three = 3, swapped[3] = {2, 1, 0}, order[4] = {0, 3, 1, 2};
+    const gfl_preprocess *p = &g->model->preprocess;
+    const char *image = "image.float";
+    const bool whole = g->opts.width > 0 && g->opts.width % 32 == 0 && g->opts.height % 32 == 0;
+    gfli_onnx_floats(g, "image.mean", 1, &three, p->mean);
+    gfli_onnx_floats(g, "image.std", 1, &three, p->std);
+    gfli_onnx_cast(g, image, "image");
+    if (p->bgr) {
+        gfli_onnx_integers(g, "image.order", 1, 3, swapped);
+        const size_t node = gfli_onnx_open(g, "Gather", "image.bgr", image, "image.order", NULL);
+        gfli_onnx_int(g, "axis", 3);
+        gfli_onnx_close(g, node);
+        image = "image.bgr";
+    }
+    gfli_onnx_node(g, "Sub", "image.centred", image, "image.mean", NULL);
+    gfli_onnx_node(g, "Div", "image.normalised", "image.centred", "image.std", NULL);
+    gfli_onnx_transpose(g, whole ? "input" : "image.planes", "image.normalised", order, 4);
+    if (!whole) gfli_onnx_pad(g, "input", "image.planes");
+}
+
+static void gfli_onnx_begin(gfli_onnx *g) {
+    static const char *const planes[4] = {"batch", "", "height", "width"};
+    static const char *const image[4] = {"batch", "height", "width", ""};
+    const gfl_export_opts *o = &g->opts;
+    *gfli_onnx_value(g, g->plan.input, 0) = gfli_onnx_join("input", "");
+    if (o->pixels) {
+        const int64_t sizes[4] = {o->batch, o->height, o->width, 3};
+        gfli_onnx_end(g, GFLI_ONNX_GRAPH_INPUT, "image", GFLI_ONNX_U8, 4, sizes, image);
+        gfli_onnx_normalise(g);
+    } else {
+        const int64_t sizes[4] = {o->batch, 3, o->height, o->width};
+        gfli_onnx_end(g, GFLI_ONNX_GRAPH_INPUT, "input", GFLI_ONNX_F32, 4, sizes, planes);
+    }
+}
+
+/* ---- behind: logits -------------------------------------------------------------------------- */
+
+static void gfli_onnx_logits(gfli_onnx *g, const char *name, int slot) {
+    const gfli_map *map = &g->plan.slots[slot].map;
+    const bool fixed = g->opts.width > 0;
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        const gfli_onnx_name height = gfli_onnx_at("height", l), width = gfli_onnx_at("width", l);
+        const char *const names[4] = {"batch", "", height.text, width.text};
+        const int64_t sizes[4] = {g->opts.batch, map->c, fixed ? map->h[l] : 0,
+                                  fixed ? map->w[l] : 0};
+        gfli_onnx_end(g, GFLI_ONNX_GRAPH_OUTPUT, gfli_onnx_at(name, l).text, GFLI_ONNX_F32, 4,
+                      sizes, names);
+    }
+}
+
+/* ---- behind: scores and boxes ---------------------------------------------------------------- */
+
+static float gfli_onnx_offset(const gfli_onnx *g, int stride) {
+    return g->model->arch.dialect == GFL_DIALECT_GFOCAL ? (float)(stride - 1) / 2 : 0;
+}
+
+/* "centres.l" f32 [4, points]: x y x y of every location, where the size is known. */
+static void gfli_onnx_fixed_centres(gfli_onnx *g, int level) {
+    const gfli_map *map = &g->plan.slots[g->plan.cls].map;
+    const int w = map->w[level], stride = 8 << level;
+    const int64_t points = (int64_t)map->h[level] * w, shape[2] = {4, points};
+    const float offset = gfli_onnx_offset(g, stride);
+    float *centres =
+        (float *)gfli_onnx_room(g, gfli_onnx_at("centres", level).text, GFLI_ONNX_F32, 2, shape);
+    for (int64_t i = 0; centres && i < points; i++)
+        for (int side = 0; side < 4; side++)
+            centres[side * points + i] = (float)stride * (float)(side % 2 ? i / w : i % w) + offset;
+}
+
+/* One coordinate of "centres.l" f32 [1, points], computed from the size of the map. */
+static void gfli_onnx_coordinate(gfli_onnx *g, int level, bool vertical, const char *out) {
+    const gfli_onnx_name shape = gfli_onnx_at("centres.shape", level);
+    const gfli_onnx_name grid = gfli_onnx_at("centres.grid", level);
+    const gfli_onnx_name stride = gfli_onnx_at("centres.stride", level);
+    const gfli_onnx_name offset = gfli_onnx_at("centres.offset", level);
+    const gfli_onnx_name size = gfli_onnx_join(out, ".size"), cells = gfli_onnx_join(out, ".cells");
+    const gfli_onnx_name real = gfli_onnx_join(out, ".real"), far = gfli_onnx_join(out, ".far");
+    const gfli_onnx_name line = gfli_onnx_join(out, ".line"), lay = gfli_onnx_join(out, ".laid");
+    const gfli_onnx_name all = gfli_onnx_join(out, ".all");
+    gfli_onnx_node(g, "Gather", size.text, shape.text, vertical ? "two" : "three", NULL);
+    gfli_onnx_node(g, "Range", cells.text, "zero", size.text, "one");
+    gfli_onnx_cast(g, real.text, cells.text);
+    gfli_onnx_node(g, "Mul", far.text, real.text, stride.text, NULL);
+    gfli_onnx_node(g, "Add", line.text, far.text, offset.text, NULL);
+    gfli_onnx_node(g, "Reshape", lay.text, line.text, vertical ? "column" : "row", NULL);
+    gfli_onnx_node(g, "Expand", all.text, lay.text, grid.text, NULL);
+    gfli_onnx_node(g, "Reshape", out, all.text, "row", NULL);
+}
+
+static void gfli_onnx_free_centres(gfli_onnx *g, int level) {
+    const gfli_onnx_name shape = gfli_onnx_at("centres.shape", level);
+    const gfli_onnx_name x = gfli_onnx_at("centres.x", level), y = gfli_onnx_at("centres.y", level);
+    gfli_onnx_number(g, gfli_onnx_at("centres.stride", level).text, (float)(8 << level));
+    gfli_onnx_number(g, gfli_onnx_at("centres.offset", level).text,
+                     gfli_onnx_offset(g, 8 << level));
+    gfli_onnx_node(g, "Shape", shape.text, gfli_onnx_at("cls_score", level).text, NULL, NULL);
+    gfli_onnx_node(g, "Gather", gfli_onnx_at("centres.grid", level).text, shape.text,
+                   "two_and_three", NULL);
+    gfli_onnx_coordinate(g, level, false, x.text);
+    gfli_onnx_coordinate(g, level, true, y.text);
+    const size_t node =
+        gfli_onnx_open(g, "Concat", gfli_onnx_at("centres", level).text, x.text, y.text, x.text);
+    gfli_pb_text(&g->nodes, GFLI_ONNX_NODE_INPUT, y.text);
+    gfli_onnx_int(g, "axis", 0);
+    gfli_onnx_close(g, node);
+}
+
+/* Constants that all levels share. */
+static void gfli_onnx_decode_constants(gfli_onnx *g) {
+    static const int64_t axis = 2;
+    const int64_t bins = g->model->arch.reg_max + 1, shape[2] = {bins, 1};
+    const int64_t scores[3] = {0, -1, g->model->arch.n_classes}, sides[4] = {0, 4, bins, -1};
+    gfli_onnx_integers(g, "scores.shape", 1, 3, scores);
+    gfli_onnx_integers(g, "bins.shape", 1, 4, sides);
+    gfli_onnx_integers(g, "bins.axis", 1, 1, &axis);
+    float *project = (float *)gfli_onnx_room(g, "bins", GFLI_ONNX_F32, 2, shape);
+    for (int i = 0; project && i < bins; i++) project[i] = (float)i;
+}
+
+static void gfli_onnx_grid_constants(gfli_onnx *g) {
+    static const int64_t indices[4] = {0, 1, 2, 3}, column[2] = {-1, 1}, row[2] = {1, -1};
+    gfli_onnx_integers(g, "zero", 0, 1, &indices[0]);
+    gfli_onnx_integers(g, "one", 0, 1, &indices[1]);
+    gfli_onnx_integers(g, "two", 0, 1, &indices[2]);
+    gfli_onnx_integers(g, "three", 0, 1, &indices[3]);
+    gfli_onnx_integers(g, "two_and_three", 1, 2, &indices[2]);
+    gfli_onnx_integers(g, "column", 1, 2, column);
+    gfli_onnx_integers(g, "row", 1, 2, row);
+}
+
+static void gfli_onnx_scores(gfli_onnx *g, int level) {
+    static const int64_t order[4] = {0, 2, 3, 1};
+    const gfli_onnx_name sure = gfli_onnx_at("scores.sigmoid", level);
+    const gfli_onnx_name last = gfli_onnx_at("scores.last", level);
+    gfli_onnx_node(g, "Sigmoid", sure.text, gfli_onnx_at("cls_score", level).text, NULL, NULL);
+    gfli_onnx_transpose(g, last.text, sure.text, order, 4);
+    gfli_onnx_node(g, "Reshape", gfli_onnx_at("scores", level).text, last.text, "scores.shape",
+                   NULL);
+}
+
+/* The mean of each side's distribution, in pixels, from the centre outwards. */
+static void gfli_onnx_boxes(gfli_onnx *g, int level) {
+    static const int64_t shape[2] = {4, 1}, order[3] = {0, 2, 1};
+    const float stride = (float)(8 << level), outwards[4] = {-stride, -stride, stride, stride};
+    const gfli_onnx_name bins = gfli_onnx_at("bins.logits", level);
+    const gfli_onnx_name share = gfli_onnx_at("bins.shares", level);
+    const gfli_onnx_name part = gfli_onnx_at("bins.parts", level);
+    const gfli_onnx_name mean = gfli_onnx_at("bins.mean", level);
+    const gfli_onnx_name sides = gfli_onnx_at("sides", level);
+    const gfli_onnx_name away = gfli_onnx_at("boxes.away", level);
+    const gfli_onnx_name corner = gfli_onnx_at("boxes.corners", level);
+    gfli_onnx_floats(g, sides.text, 2, shape, outwards);
+    gfli_onnx_node(g, "Reshape", bins.text, gfli_onnx_at("bbox_pred", level).text, "bins.shape",
+                   NULL);
+    size_t node = gfli_onnx_open(g, "Softmax", share.text, bins.text, NULL, NULL);
+    gfli_onnx_int(g, "axis", 2);
+    gfli_onnx_close(g, node);
+    gfli_onnx_node(g, "Mul", part.text, share.text, "bins", NULL);
+    node = gfli_onnx_open(g, "ReduceSum", mean.text, part.text, "bins.axis", NULL);
+    gfli_onnx_int(g, "keepdims", 0);
+    gfli_onnx_close(g, node);
+    gfli_onnx_node(g, "Mul", away.text, mean.text, sides.text, NULL);
+    gfli_onnx_node(g, "Add", corner.text, away.text, gfli_onnx_at("centres", level).text, NULL);
+    gfli_onnx_transpose(g, gfli_onnx_at("boxes", level).text, corner.text, order, 3);
+}
+
+/* All levels of an output, one after the other. */
+static void gfli_onnx_gather_levels(gfli_onnx *g, const char *name, int last) {
+    const gfli_map *map = &g->plan.slots[g->plan.cls].map;
+    static const char *const names[3] = {"batch", "points", ""};
+    const int64_t points = (int64_t)gfli_points(map); /* the plan is of one image */
+    const int64_t sizes[3] = {g->opts.batch, g->opts.width > 0 ? points : 0, last};
+    const size_t node = gfli_onnx_open(g, "Concat", name, NULL, NULL, NULL);
+    for (int l = 0; l < GFL_LEVELS; l++)
+        gfli_pb_text(&g->nodes, GFLI_ONNX_NODE_INPUT, gfli_onnx_at(name, l).text);
+    gfli_onnx_int(g, "axis", 1);
+    gfli_onnx_close(g, node);
+    gfli_onnx_end(g, GFLI_ONNX_GRAPH_OUTPUT, name, GFLI_ONNX_F32, 3, sizes, names);
+}
+
+static void gfli_onnx_finish(gfli_onnx *g) {
+    if (!g->opts.decode) {
+        gfli_onnx_logits(g, "cls_score", g->plan.cls);
+        gfli_onnx_logits(g, "bbox_pred", g->plan.reg);
+        return;
+    }
+    gfli_onnx_decode_constants(g);
+    if (g->opts.width == 0) gfli_onnx_grid_constants(g);
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        if (g->opts.width > 0)
+            gfli_onnx_fixed_centres(g, l);
+        else
+            gfli_onnx_free_centres(g, l);
+        gfli_onnx_scores(g, l);
+        gfli_onnx_boxes(g, l);
+    }
+    gfli_onnx_gather_levels(g, "scores", g->model->arch.n_classes);
+    gfli_onnx_gather_levels(g, "boxes", 4);
+}
+
+/* ===============================================================================================
+ * src/export/onnx.c - a model as an ONNX file: the graph's parts put together
+ * ============================================================================================ */
+
+static gfl_status gfli_onnx_check(gfl_context *context, const gfl_export_opts *o) {
+    const int step = o->pixels ? 1 : 32;
+    if (o->batch < 0)
+        return gfli_error(context, GFL_E_ARG, "batch is %d; it must be positive, or 0 for any",
+                          o->batch);
+    if ((o->width == 0) != (o->height == 0) || o->width < 0 || o->height < 0 ||
+        o->width > GFL_MAX_SIDE || o->height > GFL_MAX_SIDE || o->width % step != 0 ||
+        o->height % step != 0)
+        return gfli_error(
+            context, GFL_E_ARG, "an input of %d x %d; both sides must be %s up to %d, or 0 for any",
+            o->width, o->height, o->pixels ? "positive" : "multiples of 32", GFL_MAX_SIDE);
+    return GFL_OK;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+/* Everything of a constant before its bytes. */
+static void gfli_onnx_const_head(const gfli_onnx_const *c, gfli_bytes *b) {
+    gfli_bytes own;
+    memset(&own, 0, sizeof own);
+    own.context = b->context;
+    for (int i = 0; i < c->rank; i++) gfli_pb_int(&own, GFLI_ONNX_TENSOR_DIMS, c->shape[i]);
+    gfli_pb_int(&own, GFLI_ONNX_TENSOR_TYPE, c->type);
+    gfli_pb_text(&own, GFLI_ONNX_TENSOR_NAME, c->name.text);
+    gfli_pb_head(&own, GFLI_ONNX_TENSOR_RAW, c->bytes);
+    gfli_pb_head(b, GFLI_ONNX_GRAPH_CONST, own.n + c->bytes);
+    if (b->status == GFL_OK) b->status = own.status;
+    gfli_bytes_put(b, own.data, own.n);
+    gfli_bytes_free(&own);
+}
+
+/* The bytes of a constant; those of a layer's weights are made here. */
+static gfl_status gfli_onnx_const_data(const gfli_onnx *g, const gfli_onnx_const *c,
+                                       gfli_values *values, const void **out) {
+    const float *weights;
+    *out = c->data;
+    if (c->layer < 0) return GFL_OK;
+    const gfli_layer *layer = &g->model->layers[c->layer];
+    GFLI_TRY(gfli_param_values(g->model, layer->weight, values, &weights));
+    *out = weights;
+    if (layer->bn_gamma < 0) return GFL_OK;
+    const size_t per_output = gfli_conv_weights(&layer->shape) / (size_t)layer->shape.out_c;
+    for (int o = 0; o < layer->shape.out_c; o++)
+        for (size_t i = 0; i < per_output; i++)
+            values->data[(size_t)o * per_output + i] *= layer->folded_scale[o];
+    return GFL_OK;
+}
+
+static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value) {
+    enum { MODEL_METADATA = 14, KEY = 1, VALUE = 2 };
+    gfli_bytes *b = (gfli_bytes *)to;
+    const size_t start = gfli_pb_open(b, MODEL_METADATA);
+    gfli_pb_text(b, KEY, key);
+    gfli_pb_text(b, VALUE, value);
+    gfli_pb_close(b, start);
+    return b->status;
+}
+
+/* Everything before the graph's nodes; `graph` is the graph's size without its name. */
+static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes *b) {
+    enum { IR_VERSION = 1, PRODUCER = 2, PRODUCER_VERSION = 3, GRAPH = 7, OPSET = 8 };
+    enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
+    const bool deform = g->model->arch.deform > 0;
+    gfli_bytes name;
+    char text[32];
+    memset(&name, 0, sizeof name);
+    name.context = b->context;
+    gfli_arch_name(&g->model->arch, text);
+    gfli_pb_int(b, IR_VERSION, deform ? 9 : 8);
+    gfli_pb_text(b, PRODUCER, "gfl");
+    gfli_pb_text(b, PRODUCER_VERSION, GFL_VERSION_TEXT);
+    const size_t opset = gfli_pb_open(b, OPSET);
+    gfli_pb_text(b, OPSET_DOMAIN, "");
+    gfli_pb_int(b, OPSET_VERSION, deform ? 19 : 17);
+    gfli_pb_close(b, opset);
+    GFLI_TRY(gfli_model_metadata(g->model, gfli_meta_to_onnx, b));
+    gfli_pb_text(&name, GFLI_ONNX_GRAPH_NAME, text);
+    gfli_pb_head(b, GRAPH, name.n + graph);
+    if (b->status == GFL_OK) b->status = name.status;
+    gfli_bytes_put(b, name.data, name.n);
+    gfli_bytes_free(&name);
+    return b->status;
+}
+
+/* Protocol buffers end at 2 GB. */
+static gfl_status gfli_onnx_size(const gfli_onnx *g, gfli_bytes *b, uint64_t *graph) {
+    *graph = g->nodes.n + g->ends.n;
+    for (int i = 0; i < g->n_consts; i++) {
+        b->n = 0;
+        gfli_onnx_const_head(&g->consts[i], b);
+        *graph += b->n + g->consts[i].bytes;
+    }
+    b->n = 0;
+    GFLI_TRY(b->status);
+    if (*graph < INT32_MAX - (1 << 24)) return GFL_OK;
+    return gfli_error(g->context, GFL_E_UNSUPPORTED,
+                      "an ONNX file can have 2 GB, this model has %.1f", (double)*graph * 1e-9);
+}
+
+static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_bytes *b, gfli_values *values,
+                                gfli_file *file) {
+    uint64_t graph;
+    GFLI_TRY(gfli_onnx_size(g, b, &graph));
+    GFLI_TRY(gfli_onnx_head(g, graph, b));
+    GFLI_TRY(gfli_file_write(file, b->data, b->n));
+    GFLI_TRY(gfli_file_write(file, g->nodes.data, g->nodes.n));
+    for (int i = 0; i < g->n_consts; i++) {
+        const void *data;
+        b->n = 0;
+        gfli_onnx_const_head(&g->consts[i], b);
+        GFLI_TRY(b->status);
+        GFLI_TRY(gfli_file_write(file, b->data, b->n));
+        GFLI_TRY(gfli_onnx_const_data(g, &g->consts[i], values, &data));
+        GFLI_TRY(gfli_file_write(file, data, (size_t)g->consts[i].bytes));
+    }
+    return gfli_file_write(file, g->ends.data, g->ends.n);
+}
+
+static gfl_status gfli_onnx_write(const gfli_onnx *g, const char *path) {
+    gfli_file file;
+    gfli_bytes b;
+    gfli_values values = {NULL, 0};
+    memset(&b, 0, sizeof b);
+    b.context = g->context;
+    GFLI_TRY(gfli_file_create(g->context, path, &file));
+    gfl_status status = gfli_onnx_put(g, &b, &values, &file);
+    gfli_bytes_free(&b);
+    gfli_free(g->context, values.data);
+    if (status == GFL_OK) return gfli_file_commit(&file);
+    gfli_file_abandon(&file);
+    return status;
+}
+
+/* ---- the graph ------------------------------------------------------------------------------- */
+
+static gfl_status gfli_onnx_build(gfli_onnx *g) {
+    enum { ANY_SIZE = 128 }; /* nothing in the graph depends on it */
+    const int height = g->opts.height > 0 ? gfli_pad32(g->opts.height) : ANY_SIZE;
+    const int width = g->opts.width > 0 ? gfli_pad32(g->opts.width) : ANY_SIZE;
+    GFLI_TRY(gfli_plan_create(g->context, g->model, 1, height, width, false, &g->plan));
+    GFLI_TRY(gfli_calloc(g->context, (size_t)g->plan.n_slots * GFL_LEVELS, sizeof *g->values,
+                         "the graph's names", &g->values));
+    gfli_onnx_common(g);
+    gfli_onnx_begin(g);
+    for (int i = 0; i < g->plan.n_steps; i++) gfli_onnx_step(g, &g->plan.steps[i]);
+    gfli_onnx_finish(g);
+    GFLI_TRY(g->status);
+    GFLI_TRY(g->nodes.status);
+    return g->ends.status;
+}
+
+static gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts,
+                                   const char *path) {
+    gfli_onnx g;
+    memset(&g, 0, sizeof g);
+    g.context = g.nodes.context = g.ends.context = model->context;
+    g.model = model;
+    if (opts) g.opts = *opts;
+    GFLI_TRY(gfli_onnx_check(model->context, &g.opts));
+    gfl_status status = gfli_onnx_build(&g);
+    if (status == GFL_OK) status = gfli_onnx_write(&g, path);
+    for (int i = 0; i < g.n_consts; i++) gfli_free(g.context, g.consts[i].data);
+    gfli_free(g.context, g.consts);
+    gfli_free(g.context, g.values);
+    gfli_plan_destroy(g.context, &g.plan);
+    gfli_bytes_free(&g.nodes);
+    gfli_bytes_free(&g.ends);
+    return status;
+}
+
+/* ===============================================================================================
  * src/export/export.c - gfl_model_export
  * ============================================================================================ */
 
-gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format, const char *path) {
+gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
+                            const gfl_export_opts *opts, const char *path) {
     if (!model) return GFL_E_ARG;
     if (!path || !model->trainable)
         return gfli_error(model->context, GFL_E_ARG,
@@ -7293,10 +8148,12 @@ gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format, co
         return gfli_export_mmdet(model, path);
     case GFL_EXPORT_PTH:
         return gfli_export_pth(model, path);
+    case GFL_EXPORT_ONNX:
+        return gfli_export_onnx(model, opts, path);
     default:
         return gfli_error(model->context, GFL_E_ARG,
-                          "gfl_model_export: format is %d; it must be GFL_EXPORT_MMDET or "
-                          "GFL_EXPORT_PTH",
+                          "gfl_model_export: format is %d; it must be GFL_EXPORT_MMDET, "
+                          "GFL_EXPORT_PTH or GFL_EXPORT_ONNX",
                           (int)format);
     }
 }
