@@ -53,6 +53,8 @@ int opt_parse(const char *usage, opt *options, int argc, char **argv, const char
 
 /* Write "name = value" lines that --config reads back; false with a message on failure. */
 bool opt_write(const opt *options, const char *path);
+/* The same as a JSON object. */
+void opt_write_json(const opt *options, FILE *f);
 
 /* "LxS" or "LxS:MIN"; false when it is neither. */
 bool opt_scale(const char *text, int *scale_long, int *scale_short, int *scale_min);
@@ -72,7 +74,7 @@ void talk(const char *format, ...) CMD_PRINTF(1, 2);         /* a line to stderr
 int usage_error(const char *format, ...) CMD_PRINTF(1, 2);   /* "gfl: ..." and a hint; CMD_USAGE */
 /* "gfl: DOING: text of the context"; the exit code of the status. */
 int report(gfl_context *context, gfl_status status, const char *doing);
-/* A context with so many threads (0: all) whose warnings go to stderr; NULL after a message. */
+/* A context with so many threads (0: OMP_NUM_THREADS, else all) whose warnings go to stderr; NULL after a message. */
 gfl_context *open_context(int threads);
 double seconds_now(void);
 

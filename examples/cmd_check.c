@@ -236,7 +236,7 @@ int cmd_check(int argc, char **argv) {
         {OPT_TEXT, "data", &job.data, "FILE", "COCO annotations", 0},
         {OPT_TEXT, "images", &job.images, "DIR", "their images; default: the annotations' folder", 0},
         {OPT_TEXT, "out", &job.out, "FILE", "contact sheet of the first pictures with boxes", 0},
-        {OPT_INT, "threads", &job.threads, "N", "0: all that may be used", 0},
+        {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     int code = opt_parse("check --data X.json --images DIR [--out SHEET.png]", options, argc, argv,

@@ -304,7 +304,7 @@ int cmd_detect(int argc, char **argv) {
         {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
         {OPT_FLAG, "distributions", &job.distributions, NULL,
          "with --json: how sure each side is", 0},
-        {OPT_INT, "threads", &job.threads, "N", "0: all that may be used", 0},
+        {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     int code = opt_parse("detect --weights W [--out DIR] [--results FILE] PICTURE|FOLDER ...",

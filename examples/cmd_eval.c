@@ -109,7 +109,7 @@ int cmd_eval(int argc, char **argv) {
         {OPT_FLAG, "compatible", &job.compatible, NULL, "pycocotools' accidents too", 0},
         {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
         {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},
-        {OPT_INT, "threads", &job.threads, "N", "0: all that may be used", 0},
+        {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     int code = opt_parse("eval --weights W --data X.json --images DIR [options]\n"

@@ -204,7 +204,7 @@ int cmd_bench(int argc, char **argv) {
         {OPT_TEXT, "scale", &c.scale, "LxS", "size of the images; default: as trained", 0},
         {OPT_INT, "batch", &batch, "N", "images a call", 0},
         {OPT_INT, "repeats", &repeats, "N", "calls", 0},
-        {OPT_INT, "threads", &c.threads, "N", "0: all that may be used", 0},
+        {OPT_INT, "threads", &c.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_FLAG, "json", &json, NULL, "JSON on stdout", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };

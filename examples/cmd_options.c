@@ -268,6 +268,22 @@ bool opt_write(const opt *options, const char *path) {
     return good;
 }
 
+void opt_write_json(const opt *options, FILE *f) {
+    bool any = false;
+    fputc('{', f);
+    for (const opt *o = options; o->kind != OPT_END; o++) {
+        const char *text = o->kind == OPT_TEXT ? *(const char **)o->value : NULL;
+        if (o->kind == OPT_TEXT && !text) continue;
+        fprintf(f, "%s\"%s\": ", any ? ", " : "", o->name);
+        any = true;
+        if (o->kind == OPT_FLAG) fputs(*(bool *)o->value ? "true" : "false", f);
+        if (o->kind == OPT_INT) fprintf(f, "%d", *(int *)o->value);
+        if (o->kind == OPT_REAL) fprintf(f, "%.17g", *(double *)o->value);
+        if (text) write_json_text(f, text);
+    }
+    fputc('}', f);
+}
+
 bool opt_scale(const char *text, int *scale_long, int *scale_short, int *scale_min) {
     int a = 0, b = 0, c = 0, end = 0;
     if (sscanf(text, "%dx%d%n", &a, &b, &end) != 2) return false;

@@ -49,6 +49,11 @@ static void log_to_stderr(void *user, gfl_log_level level, const char *message) 
 gfl_context *open_context(int threads) {
     gfl_context_desc desc;
     gfl_context *context = NULL;
+    const char *wish = getenv("OMP_NUM_THREADS");
+    if (!threads && wish) {
+        const long n = strtol(wish, NULL, 10);
+        if (n >= 1 && n <= 1024) threads = (int)n;
+    }
     memset(&desc, 0, sizeof desc);
     desc.n_threads = threads;
     desc.logger.log = log_to_stderr;

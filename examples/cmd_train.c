@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -216,6 +217,30 @@ static void read_results(run *r) {
     fclose(f);
 }
 
+/* FNV-1a of a file's bytes: was it the same data? */
+static uint64_t fingerprint(const char *path) {
+    unsigned char bytes[16384];
+    uint64_t hash = 0xcbf29ce484222325u;
+    FILE *f = fopen(path, "rb");
+    for (size_t n; f && (n = fread(bytes, 1, sizeof bytes, f)) > 0;)
+        for (size_t i = 0; i < n; i++) hash = (hash ^ bytes[i]) * 0x100000001b3u;
+    if (f) fclose(f);
+    return hash;
+}
+
+/* The first line of train.jsonl, and one at each --resume. */
+static void log_run(const run *r) {
+    const gfl_train_desc *d = &r->plan.desc;
+    fprintf(r->log, "{\"gfl\": \"%s\", \"resumed_at\": %lld, \"seed\": %d, \"device\": \"cpu\", "
+            "\"threads\": %d, \"decoder\": \"stb_image\", \"fingerprint\": \"%016llx\", ",
+            GFL_VERSION_TEXT, (long long)r->plan.n_done, r->o.start.seed,
+            gfl_context_threads(r->context), (unsigned long long)fingerprint(r->o.data));
+    fprintf(r->log, "\"images\": %d, \"batch\": %d, \"epochs\": %d, \"lr\": %.10g, \"config\": ",
+            r->plan.n_images, d->batch, d->epochs, d->lr);
+    opt_write_json(r->table, r->log);
+    fputs("}\n", r->log);
+}
+
 static int open_logs(run *r) {
     const char *mode = r->o.resume ? "a" : "w";
     r->best = -2;
@@ -226,14 +251,7 @@ static int open_logs(run *r) {
         talk("gfl: --out %s: logs cannot be written: %s", r->o.out, strerror(errno));
         return CMD_FAILED;
     }
-    fprintf(r->log, "{\"gfl\": \"%s\", \"resumed_at\": %lld, \"seed\": %d, \"device\": \"cpu\", "
-            "\"threads\": %d, \"decoder\": \"stb_image\", \"model\": ", GFL_VERSION_TEXT,
-            (long long)r->plan.n_done, r->o.start.seed, gfl_context_threads(r->context));
-    write_json_text(r->log, r->o.start.from ? r->o.start.from : r->o.start.model);
-    fputs(", \"data\": ", r->log);
-    write_json_text(r->log, r->o.data);
-    fprintf(r->log, ", \"images\": %d, \"batch\": %d, \"epochs\": %d, \"lr\": %.10g}\n",
-            r->plan.n_images, r->plan.desc.batch, r->plan.desc.epochs, r->plan.desc.lr);
+    log_run(r);
     if (!r->o.resume)
         fputs("epoch,step,lr,loss,loss_cls,loss_bbox,loss_dfl,bbox_mAP,bbox_mAP_50,bbox_mAP_75,"
               "bbox_mAP_s,bbox_mAP_m,bbox_mAP_l\n",
@@ -242,14 +260,20 @@ static int open_logs(run *r) {
     return fflush(r->log) ? CMD_FAILED : CMD_OK;
 }
 
+/* The most that the process has had in memory so far. */
+static long peak_megabytes(void) {
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss / 1024 : 0;
+}
+
 static void log_step(run *r, const gfl_step_report *s) {
     const double each = (seconds_now() - r->started) / (double)(s->step - r->plan.n_done);
     fprintf(r->log,
             "{\"epoch\": %d, \"iter\": %lld, \"lr\": %.8g, \"loss\": %.6g, \"loss_cls\": %.6g, "
             "\"loss_bbox\": %.6g, \"loss_dfl\": %.6g, \"grad_norm\": %.6g, \"time\": %.4f, "
-            "\"data_time\": %.4f, \"eta\": %.0f}\n",
+            "\"data_time\": %.4f, \"memory\": %ld, \"eta\": %.0f}\n",
             s->epoch + 1, (long long)s->step, s->lr, s->loss, s->loss_cls, s->loss_bbox,
-            s->loss_dfl, s->grad_norm, s->seconds, s->data_seconds,
+            s->loss_dfl, s->grad_norm, s->seconds, s->data_seconds, peak_megabytes(),
             each * (double)(r->plan.n_steps - s->step));
     fflush(r->log);
     r->sums[0] += s->loss_cls;
@@ -454,7 +478,7 @@ int cmd_train(int argc, char **argv) {
         {OPT_FLAG, "grouping", &o->grouping, NULL, "landscape and portrait apart (on)", 0},
         {OPT_FLAG, "drop-empty", &o->drop_empty, NULL, "leave out images without boxes", 0},
         {OPT_INT, "seed", &o->start.seed, "N", "of weights, order, flips and scales", 0},
-        {OPT_INT, "threads", &o->threads, "N", "0: all that may be used", 0},
+        {OPT_INT, "threads", &o->threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_INT, "loaders", &o->loaders, "N", "threads that decode ahead", 0},
         {OPT_INT, "eval-every", &o->eval_every, "N", "epochs; 0: never", 0},
         {OPT_INT, "save-every", &o->save_every, "N", "steps, beside the end of each epoch", 0},

@@ -65,6 +65,11 @@ for f in last.safetensors last.state.safetensors best_bbox_mAP.safetensors train
 done
 says 'Average Precision' out
 [ "$(grep -c loss_dfl whole/train.jsonl)" = 6 ] || fail "train.jsonl has a line a step"
+for key in '"config": {"data": ' fingerprint decoder; do head -1 whole/train.jsonl | grep -q "$key" ||
+    fail "train.jsonl begins with $key"; done
+for key in epoch iter lr loss loss_cls loss_bbox loss_dfl grad_norm time data_time memory eta; do
+    [ "$(grep loss_dfl whole/train.jsonl | grep -c "\"$key\": [0-9]")" = 6 ] || fail "no $key in train.jsonl"
+done
 [ "$(wc -l <whole/results.csv)" = 3 ] || fail "results.csv has a line an epoch"
 grep -q "$(printf '\033')" err && fail "escape codes where there is no terminal"
 
