@@ -4,7 +4,8 @@
     compare_torch.py PATH_OF_BENCH_NETWORK [threads] [repeats] [detect | train]
 
 The same networks, sizes and numbers of boxes as bench/network.c; both sides take turns, and the
-least of the repeats counts.  PyTorch runs on the CPU in NCHW with oneDNN limited to AVX2 unless
+least of the repeats counts; gfl runs with the best kernels of the machine, and with those for AVX2.
+PyTorch runs on the CPU in NCHW with oneDNN limited to AVX2 unless
 ONEDNN_MAX_CPU_ISA says otherwise; for detection its batch norms are folded into the convolutions.
 """
 import os
@@ -210,17 +211,20 @@ def main():
             continue
         run = make()
         run()
-        own, other = [], []
+        own, avx2, other = [], [], []
         for turn in range(2):
-            text = subprocess.run([program, *arguments, threads, str(repeats)],
-                                  capture_output=True, text=True, check=True).stdout
-            own += [float(line) for line in text.split()]
+            for times, more in (own, []), (avx2, ["avx2"]):
+                text = subprocess.run([program, *arguments, threads, str(repeats), *more],
+                                      capture_output=True, text=True, check=True).stdout
+                times += [float(line) for line in text.split()]
             for _ in range(repeats):
                 before = time.perf_counter()
                 run()
                 other.append(time.perf_counter() - before)
-        print(f"{name}, {threads} threads: gfl {min(own):.3f} s, PyTorch {torch.__version__} "
-              f"{min(other):.3f} s, ratio {min(own) / min(other):.2f}", flush=True)
+        isa = os.environ["ONEDNN_MAX_CPU_ISA"]
+        print(f"{name}, {threads} threads: gfl {min(own):.3f} s, with AVX2 {min(avx2):.3f} s, "
+              f"PyTorch {torch.__version__} ({isa}) {min(other):.3f} s, "
+              f"ratios {min(own) / min(other):.2f} and {min(avx2) / min(other):.2f}", flush=True)
 
 
 main()
