@@ -532,6 +532,41 @@ static void a_backbone_for_another_model_is_refused(void) {
     remove(path);
 }
 
+/* A file with one more tensor, or one of another shape, than the model's backbone. */
+static void refuse_extra(gfl_model *model, const char *extra, const char *says) {
+    const char *path = scratch("backbone");
+    const int64_t shape[1] = {4};
+    const float zeros[4] = {0, 0, 0, 0};
+    gfli_blob_writer *w = NULL;
+    CHECK_OK(context, gfli_blob_create(context, path, &w));
+    const gfli_param *p = &model->params[gfli_model_find(model, "backbone.bn1.bias")];
+    float *data = (float *)calloc(65536, sizeof *data);
+    for (int i = 0; i < model->n_params; i++)
+        if (model->params[i].stage < GFLI_STAGE_HEAD && strcmp(model->params[i].name, extra) != 0)
+            CHECK_OK(context, gfli_blob_declare(w, model->params[i].name, GFLI_F32,
+                                                model->params[i].rank, model->params[i].shape));
+    CHECK_OK(context, gfli_blob_declare(w, extra, GFLI_F32, 1, shape));
+    for (int i = 0; i < model->n_params; i++)
+        if (model->params[i].stage < GFLI_STAGE_HEAD && strcmp(model->params[i].name, extra) != 0)
+            CHECK_OK(context, gfli_blob_write(w, data, model->params[i].count * 4));
+    CHECK_OK(context, gfli_blob_write(w, zeros, sizeof zeros));
+    CHECK_OK(context, gfli_blob_finish(w));
+    const float before = p->data[0];
+    CHECK_ERROR(context, gfl_model_load_backbone(model, path), GFL_E_MISMATCH, says);
+    CHECK(p->data[0] == before);
+    free(data);
+    remove(path);
+}
+
+static void a_backbone_of_another_kind_is_refused(void) {
+    gfl_model *m = make(&narrow, NULL, 1);
+    fx_fill_model(m);
+    refuse_extra(m, "backbone.layer2.0.se.fc1.bias", "se.fc1.bias (4) has no place");
+    refuse_extra(m, "backbone.layer2.0.conv1.bias", "conv1.bias (4) has no place");
+    refuse_extra(m, "backbone.layer2.0.bn2.weight", "bn2.weight has shape (4)");
+    gfl_model_destroy(m);
+}
+
 /* ---- other classes --------------------------------------------------------------------------- */
 
 static const gfl_class old_classes[4] = {{"cat", 1}, {"dog", 2}, {"cow", 3}, {"hen", 7}};
@@ -636,6 +671,7 @@ int main(int argc, char **argv) {
                                       TEST(eighty_classes_without_names_are_cocos),
                                       TEST(a_backbone_goes_out_and_in),
                                       TEST(a_backbone_for_another_model_is_refused),
+                                      TEST(a_backbone_of_another_kind_is_refused),
                                       TEST(classes_keep_their_rows_by_name),
                                       TEST(the_same_classes_are_the_same_model),
                                       TEST(wrong_transfers_are_refused),

@@ -103,6 +103,37 @@ static void saving_and_loading(void) {
     remove("test_memory.safetensors");
 }
 
+static gfl_status import_once(gfl_context *context) {
+    static const gfl_class classes[2] = {{"class 1", 1}, {"new", 2}};
+    const gfl_transfer how = {classes, 2, NULL, NULL, 0};
+    gfl_import_opts opts;
+    gfl_backbone_info info;
+    gfl_model *model = NULL, *tuned = NULL;
+    memset(&opts, 0, sizeof opts);
+    opts.model.trainable = 1;
+    gfl_status status = gfl_model_import(context, "test_memory_import.safetensors", &opts, &model);
+    if (status == GFL_OK) status = gfl_model_create_from(context, model, &how, &tuned);
+    if (status == GFL_OK) status = gfl_model_save_backbone(tuned, 3, "test_memory_backbone");
+    if (status == GFL_OK)
+        status = gfl_backbone_describe(context, "test_memory_backbone", NULL, &info);
+    if (status == GFL_OK) status = gfl_model_load_backbone(model, "test_memory_backbone");
+    gfl_model_destroy(tuned);
+    gfl_model_destroy(model);
+    return status;
+}
+
+static void importing_and_transferring(void) {
+    gfl_context *context = test_context(1);
+    gfl_model *model = NULL;
+    CHECK_OK(context, make_model(context, 1, &model));
+    CHECK_OK(context, gfl_model_save(model, "test_memory_import.safetensors"));
+    gfl_model_destroy(model);
+    gfl_context_destroy(context);
+    sweep("importing and transferring", import_once);
+    remove("test_memory_import.safetensors");
+    remove("test_memory_backbone");
+}
+
 static const char annotations[] =
     "{\"images\":[{\"id\":7,\"file_name\":\"a.png\",\"width\":50,\"height\":40},"
     "{\"id\":9,\"file_name\":\"b.png\",\"width\":50,\"height\":40}],"
@@ -174,7 +205,7 @@ static void evaluation(void) {
 
 int main(int argc, char **argv) {
     static const test_case cases[] = {
-        TEST(detection), TEST(saving_and_loading), TEST(training), TEST(evaluation), {0},
+        TEST(detection), TEST(saving_and_loading), TEST(importing_and_transferring), TEST(training), TEST(evaluation), {0},
     };
     return test_main(argc, argv, cases);
 }
