@@ -122,7 +122,7 @@ void print_json_result(FILE *f, const gfl_evaluator *evaluator, const gfl_eval_r
 
 /* What a model is; of a backbone alone; of an input. */
 void print_model(FILE *f, const gfl_model_info *info);
-void print_backbone(FILE *f, const gfl_arch *arch);
+void print_backbone(FILE *f, const gfl_arch *arch, gfl_origin style);
 void print_input(FILE *f, const gfl_preprocess *p);
 /* The same as members of a JSON object, without its braces. */
 void print_model_json(FILE *f, const gfl_model_info *info);

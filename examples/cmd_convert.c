@@ -144,7 +144,7 @@ static int convert_backbone(convert_job *job) {
         print_input_json(stdout, &b.preprocess);
     } else {
         fputs("backbone       ", stdout);
-        print_backbone(stdout, &b.arch);
+        print_backbone(stdout, &b.arch, b.style);
         if (b.stages < 4) printf(", without layer%d", b.stages + 1);
         fputs("\ninput          ", stdout);
         print_input(stdout, &b.preprocess);

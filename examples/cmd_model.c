@@ -15,17 +15,19 @@ static const char *stage_names(int stages, char out[20]) {
     return out;
 }
 
-void print_backbone(FILE *f, const gfl_arch *a) {
+static const char *if_assumed(gfl_origin origin, const char *text) {
+    return origin == GFL_ORIGIN_DEFAULT ? text : "";
+}
+
+void print_backbone(FILE *f, const gfl_arch *a, gfl_origin style) {
     char stages[20];
     fprintf(f, "ResNet-%d", a->depth);
     if (a->groups > 1) fprintf(f, ", %d groups of %d channels (ResNeXt)", a->groups, a->base_width);
     if (a->deform) fprintf(f, ", DCN v%d in %s", a->deform, stage_names(a->deform_stages, stages));
-    if (a->caffe_style) fputs(", caffe style", f);
+    if (a->depth >= 50) /* basic blocks have but one */
+        fprintf(f, ", %s style%s", a->caffe_style ? "caffe" : "pytorch",
+                if_assumed(style, " (assumed)"));
     fprintf(f, ", base %d", a->base_channels);
-}
-
-static const char *origin_text(gfl_origin origin, const char *given, const char *otherwise) {
-    return origin == GFL_ORIGIN_GIVEN ? given : origin == GFL_ORIGIN_FILE ? "" : otherwise;
 }
 
 void print_input(FILE *f, const gfl_preprocess *p) {
@@ -40,7 +42,7 @@ void print_model(FILE *f, const gfl_model_info *info) {
     const bool coco =
         from->classes == GFL_ORIGIN_DEFAULT && !strcmp(info->classes[0].name, "person");
     fputs("architecture   ", f);
-    print_backbone(f, a);
+    print_backbone(f, a, from->style);
     fprintf(f, ", FPN %d, head %d channels, %d convolutions a tower\n", a->fpn_channels,
             a->head_channels, a->stacked_convs);
     fprintf(f, "dialect        %s, distributions of %d bins\n", dialects[a->dialect],
@@ -50,10 +52,10 @@ void print_model(FILE *f, const gfl_model_info *info) {
     fputs("input          ", f);
     print_input(f, &info->preprocess);
     fprintf(f, ", fits %dx%d%s\n", info->preprocess.scale_long, info->preprocess.scale_short,
-            origin_text(from->preprocess, "", " (assumed: the file does not say)"));
+            if_assumed(from->preprocess, " (assumed: the file does not say)"));
     fprintf(f, "classes        %d%s:", a->n_classes,
             coco ? ", COCO's (the file names none)"
-                 : origin_text(from->classes, "", " (the file names none)"));
+                 : if_assumed(from->classes, " (the file names none)"));
     for (int k = 0; k < a->n_classes; k++)
         fprintf(f, "%s %s (%lld)", k ? "," : "", info->classes[k].name,
                 (long long)info->classes[k].id);

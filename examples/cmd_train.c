@@ -147,7 +147,7 @@ static void describe_plan(const run *r) {
     gfl_model_info info;
     gfl_model_get_info(r->model, &info);
     fputs("model: ", stderr);
-    print_backbone(stderr, &info.arch);
+    print_backbone(stderr, &info.arch, info.origins.style);
     talk(", %.2f million parameters, %d classes", (double)info.n_parameters * 1e-6,
          info.arch.n_classes);
     fputs("input: ", stderr);
