@@ -6910,7 +6910,7 @@ static gfl_status gfli_refuse_relatives(gfli_weights *w) {
     if (stem && head) return GFL_OK;
     return gfli_error(w->context, GFL_E_MISMATCH,
                       stem ? "%s: the tensors of neck and head are missing; this looks like a bare "
-                             "backbone, which gfl_model_load_backbone reads"
+                             "backbone, which gfl_model_load_backbone reads (gfl train --weights)"
                            : "%s: the tensor backbone.conv1.weight is missing; this is not a "
                              "detector with mmdetection's names",
                       w->blob.path);

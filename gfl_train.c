@@ -6705,6 +6705,29 @@ static gfl_status gfli_check_input(const gfli_weights *w, const gfl_model *model
         (double)m->mean[2]);
 }
 
+/* Tensors of another shape, and in the residual stages such that have no place at all (biases,
+ * attention), show that the file is of another network. */
+static gfl_status gfli_check_stages(gfli_weights *w, const gfl_model *model) {
+    for (int i = 0; i < w->n_entries; i++) {
+        const gfli_tensor *t = w->entries[i].tensor;
+        int index = gfli_model_find(model, w->entries[i].name);
+        if (index < 0 && strncmp(w->entries[i].name, "backbone.layer", 14) == 0)
+            return gfli_error(w->context, GFL_E_MISMATCH,
+                              "%s: %s %s has no place in a ResNet; this is a backbone of another "
+                              "kind",
+                              w->blob.path, t->name, gfli_shape(t->rank, t->shape).text);
+        if (index < 0 || model->params[index].stage == GFLI_STAGE_HEAD) continue;
+        const gfli_param *p = &model->params[index];
+        if (!gfli_same_shape(p, t))
+            return gfli_error(w->context, GFL_E_MISMATCH,
+                              "%s: %s has shape %s; the network that the other shapes describe "
+                              "needs %s",
+                              w->blob.path, t->name, gfli_shape(t->rank, t->shape).text,
+                              gfli_shape(p->rank, p->shape).text);
+    }
+    return GFL_OK;
+}
+
 /* A backbone of another shape, or trained on other inputs or with other strides, would load in part
  * or wholly, and then detect nothing. */
 static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
@@ -6737,24 +6760,27 @@ static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
                           "with arch.caffe_style = %d (gfl_backbone_describe)",
                           w->blob.path, b.arch.caffe_style ? "caffe" : "pytorch",
                           m->caffe_style ? "caffe" : "pytorch", b.arch.caffe_style);
+    GFLI_TRY(gfli_check_stages(w, model));
     return b.input == GFL_ORIGIN_FILE ? gfli_check_input(w, model, &b.preprocess) : GFL_OK;
 }
 
-/* Read every tensor that fits; into the model only when commit. */
+/* Read every tensor; into the model only when commit. */
 static gfl_status gfli_read_backbone(gfli_weights *w, gfl_model *model, bool commit) {
     for (int i = 0; i < model->n_params; i++) {
         gfli_param *p = &model->params[i];
         if (p->stage == GFLI_STAGE_HEAD) continue;
         const gfli_tensor *t = gfli_weights_find(w, p->name);
-        bool fits = t && gfli_same_shape(p, t);
-        if (fits) {
+        if (t) {
             GFLI_TRY(gfli_reserve(w->context, &w->ready, &w->ready_capacity, p->count,
                                   sizeof(float), "tensor"));
             GFLI_TRY(gfli_read_values(w, p, t, w->ready));
         }
-        if (commit && fits) memcpy(p->data, w->ready, p->count * sizeof(float));
-        if (commit && !fits) gfli_param_init(p, model->seed, i);
-        if (commit && fits) p->loaded = true;
+        if (!commit) continue;
+        if (t)
+            memcpy(p->data, w->ready, p->count * sizeof(float));
+        else
+            gfli_param_init(p, model->seed, i);
+        p->loaded = t != NULL;
     }
     return GFL_OK;
 }
@@ -6763,16 +6789,10 @@ static gfl_status gfli_report_backbone(gfl_model *model, const gfli_weights *w) 
     GFLI_TRY(gfli_open_reports(model, (size_t)model->n_params + (size_t)w->n_entries));
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        const gfli_tensor *t = gfli_weights_find(w, p->name);
-        char why[192] = "";
+        bool there = gfli_weights_find(w, p->name) != NULL;
         if (p->stage == GFLI_STAGE_HEAD) continue;
-        if (!t)
-            snprintf(why, sizeof why, "the file has no such tensor");
-        else if (!gfli_same_shape(p, t))
-            snprintf(why, sizeof why, "the file's has shape %s",
-                     gfli_shape(t->rank, t->shape).text);
-        GFLI_TRY(gfli_report(model, p->name, why[0] ? GFL_FATE_INITIALISED : GFL_FATE_LOADED,
-                             p->rank, p->shape, why));
+        GFLI_TRY(gfli_report(model, p->name, there ? GFL_FATE_LOADED : GFL_FATE_INITIALISED,
+                             p->rank, p->shape, there ? "" : "the file has no such tensor"));
     }
     for (int i = 0; i < w->n_entries; i++) {
         const gfli_tensor *t = w->entries[i].tensor;
