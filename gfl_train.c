@@ -7658,6 +7658,36 @@ static void gfli_onnx_conv(gfli_onnx *g, const gfli_step *step) {
     }
 }
 
+/* The operator has the offsets' order of the files: for each tap y, then x.  Masks it takes as they
+ * are, files have their logits. */
+static void gfli_onnx_deform(gfli_onnx *g, const gfli_step *step) {
+    const gfli_layer *layer = &g->model->layers[step->layer];
+    const bool masked = g->plan.slots[step->offset].map.c > 18;
+    const gfli_onnx_name *from = gfli_onnx_value(g, step->offset, 0);
+    const gfli_onnx_name logits = gfli_onnx_join(from->text, ".logits");
+    const gfli_onnx_name mask = gfli_onnx_join(from->text, ".mask");
+    gfli_onnx_name out = gfli_onnx_module(g, layer->weight, 0, 1), offset = *from, bias;
+    const bool biased = gfli_onnx_weights(g, step->layer, &bias);
+    if (masked) {
+        offset = gfli_onnx_join(from->text, ".offset");
+        const size_t split =
+            gfli_onnx_open(g, "Split", offset.text, from->text, "deform.split", NULL);
+        gfli_pb_text(&g->nodes, GFLI_ONNX_NODE_OUTPUT, logits.text);
+        gfli_onnx_int(g, "axis", 1);
+        gfli_onnx_close(g, split);
+        gfli_onnx_node(g, "Sigmoid", mask.text, logits.text, NULL, NULL);
+    }
+    const size_t node =
+        gfli_onnx_open(g, "DeformConv", out.text, gfli_onnx_value(g, step->in, 0)->text,
+                       g->model->params[layer->weight].name, offset.text);
+    gfli_pb_text(&g->nodes, GFLI_ONNX_NODE_INPUT, biased ? bias.text : "");
+    if (masked) gfli_pb_text(&g->nodes, GFLI_ONNX_NODE_INPUT, mask.text);
+    gfli_onnx_conv_attributes(g, &layer->shape);
+    gfli_onnx_close(g, node);
+    if (step->relu) gfli_onnx_relu(g, &out);
+    *gfli_onnx_value(g, step->out, 0) = out;
+}
+
 static void gfli_onnx_max_pool(gfli_onnx *g, const gfli_step *step) {
     static const int64_t kernel[2] = {3, 3}, strides[2] = {2, 2}, pads[4] = {1, 1, 1, 1};
     const gfli_onnx_name out = gfli_onnx_join("backbone.maxpool", "");
@@ -7728,6 +7758,9 @@ static void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
     case GFLI_OP_CONV:
         gfli_onnx_conv(g, step);
         break;
+    case GFLI_OP_DEFORM_CONV:
+        gfli_onnx_deform(g, step);
+        break;
     case GFLI_OP_MAX_POOL:
         gfli_onnx_max_pool(g, step);
         break;
@@ -7746,6 +7779,7 @@ static void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
 /* Constants that several steps use. */
 static void gfli_onnx_common(gfli_onnx *g) {
     static const int64_t groups[3] = {0, GFLI_GN_GROUPS, -1}, four = 4, n = GFLI_GN_GROUPS;
+    static const int64_t split[2] = {18, 9};
     static const float twice[4] = {1, 1, 2, 2};
     float ones[GFLI_GN_GROUPS], zeros[GFLI_GN_GROUPS];
     for (int i = 0; i < GFLI_GN_GROUPS; i++) ones[i] = 1, zeros[i] = 0;
@@ -7753,6 +7787,7 @@ static void gfli_onnx_common(gfli_onnx *g) {
     gfli_onnx_integers(g, "groups.shape", 1, 3, groups);
     gfli_onnx_floats(g, "groups.ones", 1, &n, ones);
     gfli_onnx_floats(g, "groups.zeros", 1, &n, zeros);
+    if (g->model->arch.deform == 2) gfli_onnx_integers(g, "deform.split", 1, 2, split);
 }
 
 /* ===============================================================================================
