@@ -114,22 +114,13 @@ static void batch_norm_is_folded(void) {
     gfl_model_destroy(m);
 }
 
-/* Sums, maxima and samples of torchvision's ResNeXt-50 32x4d (float64, the fixtures' formula, input
- * 1 x 3 x 64 x 96): no fixture has groups without deformable convolutions. */
-static void grouped_bottlenecks_are_torchvisions(void) {
-    static const double want[4][6] = {
-        {294840.98157, 27.117162, 1.6229864, 0, 1.8373273, 3.8178316},
-        {200307.27372, 50.166348, 0, 5.6696302, 5.7829623, 4.8274288},
-        {183942.50741, 60.789491, 12.955241, 13.700464, 0.4778385, 17.420583},
-        {94274.693809, 100.62345, 0, 13.105494, 48.636059, 18.860393}};
-    gfl_model_desc desc;
+/* Sums, maxima and samples of C2 to C5 (float64, the fixtures' formula, input 1 x 3 x 64 x 96). */
+static void check_stages(gfl_model_desc desc, const double want[4][6]) {
     gfl_model_opts opts = {1, 0};
     gfl_model *m = NULL;
     gfli_plan plan;
     float *workspace, *stats;
     void *scratch;
-    memset(&desc, 0, sizeof desc);
-    desc.arch.groups = 32;
     CHECK_OK(context, gfl_model_create(context, &desc, &opts, &m));
     fx_fill_model(m);
     CHECK_OK(context, gfli_plan_create(context, m, 1, 64, 96, true, &plan));
@@ -165,6 +156,31 @@ static void grouped_bottlenecks_are_torchvisions(void) {
     gfli_free(context, stats);
     gfli_free(context, scratch);
     gfl_model_destroy(m);
+}
+
+/* torchvision's ResNeXt-50 32x4d: no fixture has groups without deformable convolutions. */
+static void grouped_bottlenecks_are_torchvisions(void) {
+    static const double want[4][6] = {
+        {294840.98157, 27.117162, 1.6229864, 0, 1.8373273, 3.8178316},
+        {200307.27372, 50.166348, 0, 5.6696302, 5.7829623, 4.8274288},
+        {183942.50741, 60.789491, 12.955241, 13.700464, 0.4778385, 17.420583},
+        {94274.693809, 100.62345, 0, 13.105494, 48.636059, 18.860393}};
+    gfl_model_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.arch.groups = 32;
+    check_stages(desc, want);
+}
+
+/* torchvision's ResNet-50 with the stride of each stage moved from its first 3x3 to its first 1x1. */
+static void caffe_bottlenecks_stride_in_their_first_convolution(void) {
+    static const double want[4][6] = {{232670.14357, 21.913244, 0, 0, 2.2266772, 1.336964},
+                                      {165560.74317, 39.07713, 0.24538139, 6.5328695, 0, 1.4167625},
+                                      {153466.42977, 55.020231, 12.170886, 0, 9.3626278, 10.609233},
+                                      {83042.188656, 79.458287, 0, 0, 0, 32.190442}};
+    gfl_model_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.arch.caffe_style = 1;
+    check_stages(desc, want);
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -564,6 +580,7 @@ int main(int argc, char **argv) {
                                       TEST(weights_start_as_the_spec_says),
                                       TEST(batch_norm_is_folded),
                                       TEST(grouped_bottlenecks_are_torchvisions),
+                                      TEST(caffe_bottlenecks_stride_in_their_first_convolution),
                                       TEST(saved_weights_come_back_bit_for_bit),
                                       TEST(a_model_that_only_detects_releases_its_sources),
                                       TEST(files_that_do_not_fit_are_refused),
