@@ -190,7 +190,8 @@ static void errors_say_what_and_leave_nothing(void) {
     gfl_model *model = make(&arch, 1), *packed = make(&arch, 0);
     CHECK(gfl_model_export(NULL, GFL_EXPORT_PTH, NULL, "x") == GFL_E_ARG);
     CHECK_ERROR(context, gfl_model_export(model, GFL_EXPORT_PTH, NULL, NULL), GFL_E_ARG, "path");
-    CHECK_ERROR(context, gfl_model_export(packed, GFL_EXPORT_MMDET, NULL, "x"), GFL_E_ARG, "trainable");
+    CHECK_ERROR(context, gfl_model_export(packed, GFL_EXPORT_MMDET, NULL, "x"), GFL_E_ARG,
+                "trainable");
     CHECK_ERROR(context, gfl_model_export(model, (gfl_export_format)9, NULL, "x"), GFL_E_ARG, "9");
     for (int f = GFL_EXPORT_MMDET; f <= GFL_EXPORT_ONNX; f++)
         CHECK_ERROR(context, gfl_model_export(model, (gfl_export_format)f, NULL, "no/such/folder"),
