@@ -20,6 +20,7 @@ extern "C" {
 #include "train/trainer.h"
 #include "export/export.h"
 #include "export/onnx.h"
+#include "ckpt/ckpt.h"
 
 #include "cpu/conv_grad.c"
 #include "cpu/deform_grad.c"
@@ -43,6 +44,9 @@ extern "C" {
 #include "train/schedule.c"
 #include "train/trainer.c"
 #include "train/state.c"
+#include "ckpt/zip.c"
+#include "ckpt/pickle.c"
+#include "ckpt/pth.c"
 #include "ckpt/open.c"
 #include "ckpt/import.c"
 #include "ckpt/backbone.c"

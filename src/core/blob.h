@@ -12,7 +12,9 @@ typedef struct gfli_tensor {
     int64_t shape[8];
     size_t count;       /* elements */
     uint64_t offset;    /* bytes from the start of the file */
-    uint64_t bytes;
+    uint64_t bytes;     /* of the elements, close together */
+    bool strided;       /* they lie apart, or in another order: */
+    int64_t stride[8];  /* elements, not negative; of strided tensors only */
 } gfli_tensor;
 
 /* An open file (or caller's bytes): the header is in memory, the data is read on demand. */
@@ -21,8 +23,10 @@ typedef struct gfli_blob {
     char *path;              /* for messages */
     gfli_tensor *tensors;    /* sorted by name */
     int n_tensors;
+    size_t tensor_capacity;
     char **meta;             /* [2 * n_meta]: key, value */
     int n_meta;
+    size_t meta_capacity;
     const uint8_t *bytes;    /* or NULL with fd */
     uint64_t size;
     int fd;
@@ -31,6 +35,17 @@ typedef struct gfli_blob {
 gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out);
 gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t size, const char *name, gfli_blob *out);
 void gfli_blob_close(gfli_blob *blob);
+/* For readers of other formats: a file or bytes without tensors yet; bytes from anywhere in it;
+ * another tensor, cleared but for its name, and another piece of metadata; and at the end, tensors
+ * sorted and names told apart. */
+gfl_status gfli_blob_open_bare(gfl_context *context, const char *path, gfli_blob *out);
+gfl_status gfli_blob_bare_memory(gfl_context *context, const void *bytes, size_t size, const char *name, gfli_blob *out);
+gfl_status gfli_blob_read_header(gfli_blob *blob); /* a bare one as safetensors */
+gfl_status gfli_blob_pread(gfli_blob *blob, uint64_t offset, void *out, uint64_t size);
+gfl_status gfli_blob_add(gfli_blob *blob, const char *name, gfli_tensor **out);
+gfl_status gfli_blob_add_meta(gfli_blob *blob, const char *key, const char *value);
+gfl_status gfli_blob_sort(gfli_blob *blob);
+int gfli_dtype_bytes(gfli_dtype dtype);
 const gfli_tensor *gfli_blob_find(const gfli_blob *blob, const char *name);
 const char *gfli_blob_meta(const gfli_blob *blob, const char *key); /* NULL: absent */
 /* All elements as f32 (from any of the float types), or raw bytes. */
