@@ -1428,7 +1428,9 @@ typedef struct gfli_tensor {
     int64_t shape[8];
     size_t count;       /* elements */
     uint64_t offset;    /* bytes from the start of the file */
-    uint64_t bytes;
+    uint64_t bytes;     /* of the elements, close together */
+    bool strided;       /* they lie apart, or in another order: */
+    int64_t stride[8];  /* elements, not negative; of strided tensors only */
 } gfli_tensor;
 
 /* An open file (or caller's bytes): the header is in memory, the data is read on demand. */
@@ -1437,8 +1439,10 @@ typedef struct gfli_blob {
     char *path;              /* for messages */
     gfli_tensor *tensors;    /* sorted by name */
     int n_tensors;
+    size_t tensor_capacity;
     char **meta;             /* [2 * n_meta]: key, value */
     int n_meta;
+    size_t meta_capacity;
     const uint8_t *bytes;    /* or NULL with fd */
     uint64_t size;
     int fd;
@@ -1447,6 +1451,17 @@ typedef struct gfli_blob {
 gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out);
 gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t size, const char *name, gfli_blob *out);
 void gfli_blob_close(gfli_blob *blob);
+/* For readers of other formats: a file or bytes without tensors yet; bytes from anywhere in it;
+ * another tensor, cleared but for its name, and another piece of metadata; and at the end, tensors
+ * sorted and names told apart. */
+gfl_status gfli_blob_open_bare(gfl_context *context, const char *path, gfli_blob *out);
+gfl_status gfli_blob_bare_memory(gfl_context *context, const void *bytes, size_t size, const char *name, gfli_blob *out);
+gfl_status gfli_blob_read_header(gfli_blob *blob); /* a bare one as safetensors */
+gfl_status gfli_blob_pread(gfli_blob *blob, uint64_t offset, void *out, uint64_t size);
+gfl_status gfli_blob_add(gfli_blob *blob, const char *name, gfli_tensor **out);
+gfl_status gfli_blob_add_meta(gfli_blob *blob, const char *key, const char *value);
+gfl_status gfli_blob_sort(gfli_blob *blob);
+int gfli_dtype_bytes(gfli_dtype dtype);
 const gfli_tensor *gfli_blob_find(const gfli_blob *blob, const char *name);
 const char *gfli_blob_meta(const gfli_blob *blob, const char *key); /* NULL: absent */
 /* All elements as f32 (from any of the float types), or raw bytes. */
@@ -3702,9 +3717,39 @@ float gfli_f16_to_f32(uint16_t h) {
     return f;
 }
 
+int gfli_dtype_bytes(gfli_dtype dtype) {
+    return gfli_dtypes[dtype].bytes;
+}
+
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t size) {
+gfl_status gfli_blob_add(gfli_blob *b, const char *name, gfli_tensor **out) {
+    if (b->n_tensors == GFLI_BLOB_TENSORS_MAX)
+        return gfli_error(b->context, GFL_E_FORMAT, "%s: more than a million tensors", b->path);
+    GFLI_TRY(gfli_grow(b->context, &b->tensors, &b->tensor_capacity, (size_t)b->n_tensors + 1,
+                       sizeof *b->tensors, "a list of tensors"));
+    gfli_tensor *t = &b->tensors[b->n_tensors];
+    memset(t, 0, sizeof *t);
+    GFLI_TRY(gfli_strdup(b->context, name, &t->name));
+    b->n_tensors++;
+    *out = t;
+    return GFL_OK;
+}
+
+gfl_status gfli_blob_add_meta(gfli_blob *b, const char *key, const char *value) {
+    GFLI_TRY(gfli_grow(b->context, &b->meta, &b->meta_capacity, 2 * (size_t)b->n_meta + 2,
+                       sizeof *b->meta, "metadata"));
+    char **entry = &b->meta[2 * b->n_meta];
+    GFLI_TRY(gfli_strdup(b->context, key, &entry[0]));
+    gfl_status status = gfli_strdup(b->context, value, &entry[1]);
+    if (status == GFL_OK)
+        b->n_meta++;
+    else
+        gfli_free(b->context, entry[0]);
+    return status;
+}
+
+gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t size) {
     if (b->bytes) {
         memcpy(out, b->bytes + offset, (size_t)size);
         return GFL_OK;
@@ -3789,8 +3834,8 @@ static gfl_status gfli_blob_tensor(gfli_blob *b, gfli_json *j, gfli_tensor *t, u
     }
     GFLI_TRY(gfli_json_status(j));
     if (!dtype || !shape || begin < 0)
-        return gfli_json_error(j, GFL_E_FORMAT,
-                               "tensor %.200s lacks dtype, shape or data_offsets", t->name);
+        return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s lacks dtype, shape or data_offsets",
+                               t->name);
     if (end < begin || (uint64_t)end > b->size - data)
         return gfli_json_error(j, GFL_E_FORMAT,
                                "tensor %.200s: its data, bytes %lld to %lld, is not within the "
@@ -3806,13 +3851,13 @@ static gfl_status gfli_blob_tensor(gfli_blob *b, gfli_json *j, gfli_tensor *t, u
 }
 
 static gfl_status gfli_blob_read_meta(gfli_blob *b, gfli_json *j) {
-    size_t capacity = (size_t)b->n_meta * 2;
     const char *key;
     if (b->n_meta || gfli_json_next(j) != GFLI_JSON_OBJECT)
         return gfli_json_error(j, GFL_E_FORMAT, "__metadata__ is not one object");
     while ((key = gfli_json_key(j)) != NULL) {
         const size_t at = (size_t)b->n_meta * 2;
-        GFLI_TRY(gfli_grow(b->context, &b->meta, &capacity, at + 2, sizeof *b->meta, "metadata"));
+        GFLI_TRY(gfli_grow(b->context, &b->meta, &b->meta_capacity, at + 2, sizeof *b->meta,
+                           "metadata"));
         GFLI_TRY(gfli_strdup(b->context, key, &b->meta[at]));
         b->meta[at + 1] = NULL;
         b->n_meta++;
@@ -3834,6 +3879,16 @@ static int gfli_compare_offsets(const void *a, const void *b) {
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
+gfl_status gfli_blob_sort(gfli_blob *b) {
+    if (b->n_tensors)
+        qsort(b->tensors, (size_t)b->n_tensors, sizeof *b->tensors, gfli_compare_tensors);
+    for (int i = 1; i < b->n_tensors; i++)
+        if (!strcmp(b->tensors[i - 1].name, b->tensors[i].name))
+            return gfli_error(b->context, GFL_E_FORMAT, "%s: tensor %.200s appears twice", b->path,
+                              b->tensors[i].name);
+    return GFL_OK;
+}
+
 /* No two tensors share bytes or a name. */
 static gfl_status gfli_blob_check_layout(gfli_blob *b) {
     if (!b->n_tensors) return GFL_OK;
@@ -3844,16 +3899,10 @@ static gfl_status gfli_blob_check_layout(gfli_blob *b) {
             return gfli_error(b->context, GFL_E_FORMAT, "%s: the data of %.200s and %.200s overlap",
                               b->path, a->name, b->tensors[i].name);
     }
-    qsort(b->tensors, (size_t)b->n_tensors, sizeof *b->tensors, gfli_compare_tensors);
-    for (int i = 1; i < b->n_tensors; i++)
-        if (!strcmp(b->tensors[i - 1].name, b->tensors[i].name))
-            return gfli_error(b->context, GFL_E_FORMAT, "%s: tensor %.200s appears twice", b->path,
-                              b->tensors[i].name);
-    return GFL_OK;
+    return gfli_blob_sort(b);
 }
 
 static gfl_status gfli_blob_parse(gfli_blob *b, gfli_json *j, uint64_t data) {
-    size_t capacity = 0;
     const char *key;
     if (gfli_json_next(j) != GFLI_JSON_OBJECT)
         return gfli_json_error(j, GFL_E_FORMAT, "the header is not a JSON object");
@@ -3862,14 +3911,8 @@ static gfl_status gfli_blob_parse(gfli_blob *b, gfli_json *j, uint64_t data) {
             GFLI_TRY(gfli_blob_read_meta(b, j));
             continue;
         }
-        if (b->n_tensors == GFLI_BLOB_TENSORS_MAX)
-            return gfli_json_error(j, GFL_E_FORMAT, "more than a million tensors");
-        GFLI_TRY(gfli_grow(b->context, &b->tensors, &capacity, (size_t)b->n_tensors + 1,
-                           sizeof *b->tensors, "a list of tensors"));
-        gfli_tensor *t = &b->tensors[b->n_tensors];
-        memset(t, 0, sizeof *t);
-        GFLI_TRY(gfli_strdup(b->context, key, &t->name));
-        b->n_tensors++;
+        gfli_tensor *t;
+        GFLI_TRY(gfli_blob_add(b, key, &t));
         GFLI_TRY(gfli_blob_tensor(b, j, t, data));
     }
     gfli_json_next(j); /* nothing but spaces may follow */
@@ -3882,7 +3925,7 @@ static gfl_status gfli_blob_parse(gfli_blob *b, gfli_json *j, uint64_t data) {
     return gfli_blob_check_layout(b);
 }
 
-static gfl_status gfli_blob_read_header(gfli_blob *b) {
+gfl_status gfli_blob_read_header(gfli_blob *b) {
     uint8_t head[8];
     uint64_t length = 0;
     if (b->size < 8)
@@ -3924,21 +3967,34 @@ static gfl_status gfli_blob_open_file(gfli_blob *b) {
     if (fstat(b->fd, &info) != 0 || !S_ISREG(info.st_mode))
         return gfli_error(b->context, GFL_E_IO, "%s is not a file", b->path);
     b->size = (uint64_t)info.st_size;
-    return gfli_blob_read_header(b);
+    return GFL_OK;
 }
 
-gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out) {
+gfl_status gfli_blob_open_bare(gfl_context *context, const char *path, gfli_blob *out) {
     GFLI_TRY(gfli_blob_begin(context, path, out));
     gfl_status status = gfli_blob_open_file(out);
     if (status != GFL_OK) gfli_blob_close(out);
     return status;
 }
 
-gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t size,
+gfl_status gfli_blob_bare_memory(gfl_context *context, const void *bytes, size_t size,
                                  const char *name, gfli_blob *out) {
     GFLI_TRY(gfli_blob_begin(context, name, out));
     out->bytes = (const uint8_t *)bytes;
     out->size = size;
+    return GFL_OK;
+}
+
+gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out) {
+    GFLI_TRY(gfli_blob_open_bare(context, path, out));
+    gfl_status status = gfli_blob_read_header(out);
+    if (status != GFL_OK) gfli_blob_close(out);
+    return status;
+}
+
+gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t size,
+                                 const char *name, gfli_blob *out) {
+    GFLI_TRY(gfli_blob_bare_memory(context, bytes, size, name, out));
     gfl_status status = gfli_blob_read_header(out);
     if (status != GFL_OK) gfli_blob_close(out);
     return status;
@@ -3960,8 +4016,10 @@ const gfli_tensor *gfli_blob_find(const gfli_blob *b, const char *name) {
     while (low < high) {
         int middle = low + (high - low) / 2, order = strcmp(b->tensors[middle].name, name);
         if (order == 0) return &b->tensors[middle];
-        if (order < 0) low = middle + 1;
-        else high = middle;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return NULL;
 }
@@ -3972,7 +4030,30 @@ const char *gfli_blob_meta(const gfli_blob *b, const char *key) {
     return NULL;
 }
 
+/* The elements of a strided tensor in the order of its indices. */
+static gfl_status gfli_blob_gather(gfli_blob *b, const gfli_tensor *t, uint8_t *out) {
+    const size_t size = (size_t)gfli_dtypes[t->dtype].bytes;
+    int64_t at[8] = {0}, extent = 1, from = 0;
+    uint8_t *all;
+    if (t->count == 0) return GFL_OK;
+    for (int d = 0; d < t->rank; d++) extent += (t->shape[d] - 1) * t->stride[d];
+    GFLI_TRY(gfli_alloc(b->context, (size_t)extent, size, "a tensor", &all));
+    gfl_status status = gfli_blob_pread(b, t->offset, all, (uint64_t)extent * size);
+    for (size_t i = 0; i < t->count && status == GFL_OK; i++) {
+        memcpy(out + i * size, all + (size_t)from * size, size);
+        for (int d = t->rank - 1; d >= 0; d--) {
+            from += t->stride[d];
+            if (++at[d] < t->shape[d]) break;
+            from -= t->shape[d] * t->stride[d];
+            at[d] = 0;
+        }
+    }
+    gfli_free(b->context, all);
+    return status;
+}
+
 gfl_status gfli_blob_read_raw(gfli_blob *b, const gfli_tensor *t, void *out) {
+    if (t->strided) return gfli_blob_gather(b, t, (uint8_t *)out);
     return gfli_blob_pread(b, t->offset, out, t->bytes);
 }
 
@@ -3997,6 +4078,14 @@ gfl_status gfli_blob_read_f32(gfli_blob *b, const gfli_tensor *t, float *out) {
         return gfli_error(b->context, GFL_E_FORMAT, "%s: tensor %.200s is %s, not floating point",
                           b->path, t->name, gfli_dtypes[t->dtype].name);
     const size_t size = (size_t)gfli_dtypes[t->dtype].bytes, step = sizeof piece / size;
+    if (t->strided) {
+        uint8_t *apart;
+        GFLI_TRY(gfli_alloc(b->context, t->count, size, "a tensor", &apart));
+        gfl_status status = gfli_blob_gather(b, t, apart);
+        if (status == GFL_OK) gfli_blob_widen(apart, t->dtype, t->count, out);
+        gfli_free(b->context, apart);
+        return status;
+    }
     for (size_t i = 0; i < t->count; i += step) {
         const size_t n = t->count - i < step ? t->count - i : step;
         GFLI_TRY(gfli_blob_pread(b, t->offset + i * size, piece, n * size));
@@ -4080,8 +4169,8 @@ gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype d
         snprintf(text, sizeof text, "%s%lld", i ? "," : "", (long long)shape[i]);
         GFLI_TRY(gfli_blob_text(w, text));
     }
-    snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}",
-             (unsigned long long)w->declared, (unsigned long long)(w->declared + bytes));
+    snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)w->declared,
+             (unsigned long long)(w->declared + bytes));
     w->declared += bytes;
     return gfli_blob_text(w, text);
 }

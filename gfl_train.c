@@ -452,6 +452,99 @@ typedef struct gfli_onnx {
 } gfli_onnx;
 
 /* ===============================================================================================
+ * src/ckpt/ckpt.h - checkpoints of PyTorch: the archive, the pickle inside, the tensors it tells of
+ * ============================================================================================ */
+
+/* ---- zip: what torch.save writes since 1.6 ---------------------------------------------------- */
+
+typedef struct gfli_zip_record {
+    char *name;
+    uint64_t offset, size; /* of the stored bytes, from the start of the file */
+    uint32_t crc;
+    bool compressed, checked;
+} gfli_zip_record;
+
+typedef struct gfli_zip {
+    gfli_blob *blob;
+    gfli_zip_record *records; /* sorted by name */
+    int n_records;
+    size_t capacity;
+    uint32_t crc_table[8][256];
+} gfli_zip;
+
+/* The directory of an archive; what it says of records is checked against the file's size. */
+gfl_status gfli_zip_open(gfli_blob *blob, gfli_zip *out);
+void gfli_zip_close(gfli_zip *zip);
+gfli_zip_record *gfli_zip_find(const gfli_zip *zip, const char *name); /* NULL: absent */
+/* Once a record: that its bytes are there, stored as they are, and fit their checksum.  `use` says
+ * in an error what they are wanted for. */
+gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *record, const char *use);
+
+/* ---- pickle ---------------------------------------------------------------------------------- */
+
+/* Values are numbers of nodes; node 0 is None. */
+typedef enum gfli_pickle_kind {
+    GFLI_PICKLE_NONE,
+    GFLI_PICKLE_BOOL,    /* n */
+    GFLI_PICKLE_INT,     /* n */
+    GFLI_PICKLE_LONG,    /* an integer beyond 64 bits: n is where its bytes are in texts */
+    GFLI_PICKLE_OTHER,   /* not kept: floats, long texts */
+    GFLI_PICKLE_TEXT,    /* n is where it is in texts */
+    GFLI_PICKLE_LIST,    /* or tuple, or set: cells a to b, n of them */
+    GFLI_PICKLE_DICT,    /* pairs a to b, n of them */
+    GFLI_PICKLE_CELL,    /* value a, next b */
+    GFLI_PICKLE_PAIR,    /* key a, value n, next b */
+    GFLI_PICKLE_NAME,    /* of a function or class, "module.name": n is where in texts */
+    GFLI_PICKLE_STORAGE, /* a: its persistent id */
+    GFLI_PICKLE_TENSOR,  /* a: the arguments of its function, n: 2 with requires_grad, 1 without */
+    GFLI_PICKLE_OPAQUE   /* made from a name that is not known, n as in NAME; stepped over */
+} gfli_pickle_kind;
+
+typedef struct gfli_pickle_node {
+    gfli_pickle_kind kind;
+    uint32_t a, b;
+    int64_t n;
+} gfli_pickle_node;
+
+/* An unpickler that calls nothing: names become values of our own or opaque ones. */
+typedef struct gfli_pickle {
+    gfl_context *context;
+    gfli_blob *blob;
+    const char *where;       /* in messages: "data.pkl", "the second pickle" */
+    uint64_t start, at, end; /* bytes of the file: of this pickle, next, where it must end */
+    uint8_t buffer[4096];
+    uint64_t buffer_at;
+    size_t buffered;
+    gfli_pickle_node *nodes;
+    uint32_t *stack, *marks, *memo;
+    char *texts;
+    size_t n_nodes, n_stack, n_marks, n_memo, n_texts;
+    size_t node_capacity, stack_capacity, mark_capacity, memo_capacity, text_capacity;
+} gfli_pickle;
+
+void gfli_pickle_init(gfli_blob *blob, gfli_pickle *out);
+void gfli_pickle_free(gfli_pickle *p);
+/* The pickle that starts at byte `at` and ends by itself before `end`; p->at is then behind it.
+ * Nodes of earlier pickles stay. */
+gfl_status gfli_pickle_read(gfli_pickle *p, const char *where, uint64_t at, uint64_t end,
+                            uint32_t *root);
+/* The text of a node, or NULL where it is none. */
+const char *gfli_pickle_text(const gfli_pickle *p, uint32_t node);
+/* The value of a key, or 0 (None) where there is none; of equal keys the last. */
+uint32_t gfli_pickle_get(const gfli_pickle *p, uint32_t dict, const char *key);
+/* Item i of a list, or 0. */
+uint32_t gfli_pickle_item(const gfli_pickle *p, uint32_t list, int i);
+
+/* ---- checkpoints ----------------------------------------------------------------------------- */
+
+/* Fill a bare blob with the tensors of the checkpoint that its bytes are, named as the file names
+ * them: those of "state_dict", or of another dictionary known to hold a model's, or of the outermost.
+ * Metadata "classes" (a JSON array), "epoch" and "iter" are there where the file has them. */
+gfl_status gfli_pth_read(gfli_blob *blob);
+/* A weight file of any kind, told by its content; on error out needs no closing. */
+gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out);
+
+/* ===============================================================================================
  * src/cpu/conv_grad.c - gradients of convolution with respect to its input and its weights
  * ============================================================================================ */
 
@@ -6519,11 +6612,1358 @@ gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
 }
 
 /* ===============================================================================================
+ * src/ckpt/zip.c - the directory of a zip archive whose records are stored as they are
+ * ============================================================================================ */
+
+enum {
+    GFLI_ZIP_END = 22,     /* bytes of the end record */
+    GFLI_ZIP_END64 = 56,   /* of its 64-bit form */
+    GFLI_ZIP_LOCATOR = 20, /* of what tells where that is */
+    GFLI_ZIP_ENTRY = 46,   /* of a directory entry, and */
+    GFLI_ZIP_LOCAL = 30,   /* of a record's own header, without names */
+    GFLI_ZIP_COMMENT = 65535,
+    GFLI_ZIP_DIRECTORY_MAX = 256 << 20
+};
+
+static uint64_t gfli_zip_number(const uint8_t *at, int n_bytes) {
+    uint64_t value = 0;
+    for (int i = n_bytes - 1; i >= 0; i--) value = value << 8 | at[i];
+    return value;
+}
+
+/* Table k gives the effect of a byte that k more bytes follow: eight bytes take one step. */
+static void gfli_zip_crc_tables(uint32_t tables[8][256]) {
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int bit = 0; bit < 8; bit++) c = c & 1 ? 0xEDB88320u ^ c >> 1 : c >> 1;
+        tables[0][i] = c;
+    }
+    for (int k = 1; k < 8; k++)
+        for (int i = 0; i < 256; i++)
+            tables[k][i] = tables[0][tables[k - 1][i] & 255] ^ tables[k - 1][i] >> 8;
+}
+
+static uint32_t gfli_zip_crc(uint32_t tables[8][256], uint32_t crc, const uint8_t *p, size_t n) {
+    crc = ~crc;
+    for (; n >= 8; n -= 8, p += 8) {
+        const uint32_t low = crc ^ (uint32_t)gfli_zip_number(p, 4);
+        const uint32_t high = (uint32_t)gfli_zip_number(p + 4, 4);
+        crc = tables[7][low & 255] ^ tables[6][low >> 8 & 255] ^ tables[5][low >> 16 & 255] ^
+              tables[4][low >> 24] ^ tables[3][high & 255] ^ tables[2][high >> 8 & 255] ^
+              tables[1][high >> 16 & 255] ^ tables[0][high >> 24];
+    }
+    for (; n > 0; n--, p++) crc = tables[0][(crc ^ *p) & 255] ^ crc >> 8;
+    return ~crc;
+}
+
+static gfl_status gfli_zip_broken(const gfli_zip *zip, const char *what) {
+    return gfli_error(zip->blob->context, GFL_E_FORMAT,
+                      "%s: %s; the file is damaged or was not copied whole: fetch it again",
+                      zip->blob->path, what);
+}
+
+/* Where the directory is and how many records it lists, from the end of the file. */
+static gfl_status gfli_zip_find_directory(gfli_zip *zip, uint64_t *at, uint64_t *size,
+                                          uint64_t *n_records) {
+    gfli_blob *b = zip->blob;
+    const uint64_t tail = GFLI_ZIP_END + GFLI_ZIP_COMMENT;
+    const size_t n = (size_t)(b->size < tail ? b->size : tail);
+    uint8_t *end, locator[GFLI_ZIP_LOCATOR], end64[GFLI_ZIP_END64];
+    GFLI_TRY(gfli_alloc(b->context, n, 1, "a zip directory", &end));
+    gfl_status status = gfli_blob_pread(b, b->size - n, end, n);
+    bool found = false;
+    uint64_t place = 0;
+    for (size_t i = n; status == GFL_OK && !found && i >= GFLI_ZIP_END; i--) {
+        const uint8_t *p = end + i - GFLI_ZIP_END;
+        if (memcmp(p, "PK\5\6", 4) != 0) continue;
+        found = true;
+        place = b->size - n + (i - GFLI_ZIP_END);
+        *n_records = gfli_zip_number(p + 10, 2);
+        *size = gfli_zip_number(p + 12, 4);
+        *at = gfli_zip_number(p + 16, 4);
+    }
+    gfli_free(b->context, end);
+    GFLI_TRY(status);
+    if (!found) return gfli_zip_broken(zip, "a zip archive without its directory");
+    if (place < GFLI_ZIP_LOCATOR) return GFL_OK;
+    GFLI_TRY(gfli_blob_pread(b, place - GFLI_ZIP_LOCATOR, locator, sizeof locator));
+    if (memcmp(locator, "PK\6\7", 4) != 0) return GFL_OK;
+    const uint64_t there = gfli_zip_number(locator + 8, 8);
+    if (there > b->size || b->size - there < GFLI_ZIP_END64)
+        return gfli_zip_broken(zip, "the zip64 directory lies outside the file");
+    GFLI_TRY(gfli_blob_pread(b, there, end64, sizeof end64));
+    if (memcmp(end64, "PK\6\6", 4) != 0)
+        return gfli_zip_broken(zip, "the zip64 directory is not where it should be");
+    *n_records = gfli_zip_number(end64 + 32, 8);
+    *size = gfli_zip_number(end64 + 40, 8);
+    *at = gfli_zip_number(end64 + 48, 8);
+    return GFL_OK;
+}
+
+/* Numbers that did not fit into 32 bits stand in the extra field 1, those and no others. */
+static bool gfli_zip_wide(const uint8_t *extra, size_t n, uint64_t *const wide[3]) {
+    while (n >= 4) {
+        const size_t id = (size_t)gfli_zip_number(extra, 2);
+        size_t size = (size_t)gfli_zip_number(extra + 2, 2);
+        extra += 4;
+        n -= 4;
+        if (size > n) return false;
+        n -= size;
+        for (int i = 0; id == 1 && i < 3; i++) {
+            if (*wide[i] != 0xFFFFFFFFu) continue;
+            if (size < 8) return false;
+            *wide[i] = gfli_zip_number(extra, 8);
+            extra += 8;
+            size -= 8;
+        }
+        extra += size;
+    }
+    for (int i = 0; i < 3; i++)
+        if (*wide[i] == 0xFFFFFFFFu) return false;
+    return true;
+}
+
+/* One entry of the directory; *used gets its length. */
+static gfl_status gfli_zip_entry(gfli_zip *zip, const uint8_t *entry, size_t left, size_t *used) {
+    gfli_blob *b = zip->blob;
+    if (left < GFLI_ZIP_ENTRY || memcmp(entry, "PK\1\2", 4) != 0)
+        return gfli_zip_broken(zip, "the zip directory is cut off");
+    const size_t name = (size_t)gfli_zip_number(entry + 28, 2);
+    const size_t extra = (size_t)gfli_zip_number(entry + 30, 2);
+    const size_t comment = (size_t)gfli_zip_number(entry + 32, 2);
+    if (left - GFLI_ZIP_ENTRY < name + extra + comment)
+        return gfli_zip_broken(zip, "the zip directory is cut off");
+    *used = GFLI_ZIP_ENTRY + name + extra + comment;
+    GFLI_TRY(gfli_grow(b->context, &zip->records, &zip->capacity, (size_t)zip->n_records + 1,
+                       sizeof *zip->records, "a zip directory"));
+    gfli_zip_record *r = &zip->records[zip->n_records];
+    memset(r, 0, sizeof *r);
+    uint64_t packed = gfli_zip_number(entry + 20, 4);
+    r->crc = (uint32_t)gfli_zip_number(entry + 16, 4);
+    r->size = gfli_zip_number(entry + 24, 4);
+    r->offset = gfli_zip_number(entry + 42, 4);
+    uint64_t *const wide[3] = {&r->size, &packed, &r->offset};
+    if (!gfli_zip_wide(entry + GFLI_ZIP_ENTRY + name, extra, wide))
+        return gfli_zip_broken(zip, "the zip directory lacks the size of a record");
+    /* method 0: stored; bit 0 of the flags: encrypted */
+    r->compressed = gfli_zip_number(entry + 10, 2) != 0 || (entry[8] & 1) != 0 || packed != r->size;
+    GFLI_TRY(gfli_alloc(b->context, name + 1, 1, "a zip directory", &r->name));
+    memcpy(r->name, entry + GFLI_ZIP_ENTRY, name);
+    r->name[name] = 0;
+    zip->n_records++;
+    return GFL_OK;
+}
+
+static int gfli_compare_records(const void *a, const void *b) {
+    return strcmp(((const gfli_zip_record *)a)->name, ((const gfli_zip_record *)b)->name);
+}
+
+static gfl_status gfli_zip_read_directory(gfli_zip *zip) {
+    gfli_blob *b = zip->blob;
+    uint64_t at = 0, size = 0, n_records = 0;
+    GFLI_TRY(gfli_zip_find_directory(zip, &at, &size, &n_records));
+    if (at > b->size || size > b->size - at || size > GFLI_ZIP_DIRECTORY_MAX)
+        return gfli_zip_broken(zip, "the zip directory lies outside the file");
+    if (n_records > size / GFLI_ZIP_ENTRY)
+        return gfli_zip_broken(zip, "the zip directory is too short for its records");
+    uint8_t *entries;
+    GFLI_TRY(gfli_alloc(b->context, (size_t)size, 1, "a zip directory", &entries));
+    gfl_status status = gfli_blob_pread(b, at, entries, size);
+    size_t used = 0, next = 0;
+    for (uint64_t i = 0; i < n_records && status == GFL_OK; i++, used += next)
+        status = gfli_zip_entry(zip, entries + used, (size_t)size - used, &next);
+    gfli_free(b->context, entries);
+    GFLI_TRY(status);
+    if (zip->n_records)
+        qsort(zip->records, (size_t)zip->n_records, sizeof *zip->records, gfli_compare_records);
+    for (int i = 1; i < zip->n_records; i++)
+        if (!strcmp(zip->records[i - 1].name, zip->records[i].name))
+            return gfli_error(b->context, GFL_E_FORMAT, "%s: record %.200s is there twice", b->path,
+                              zip->records[i].name);
+    return GFL_OK;
+}
+
+gfl_status gfli_zip_open(gfli_blob *blob, gfli_zip *out) {
+    memset(out, 0, sizeof *out);
+    out->blob = blob;
+    gfli_zip_crc_tables(out->crc_table);
+    gfl_status status = gfli_zip_read_directory(out);
+    if (status != GFL_OK) gfli_zip_close(out);
+    return status;
+}
+
+void gfli_zip_close(gfli_zip *zip) {
+    if (!zip->blob) return;
+    for (int i = 0; i < zip->n_records; i++) gfli_free(zip->blob->context, zip->records[i].name);
+    gfli_free(zip->blob->context, zip->records);
+    memset(zip, 0, sizeof *zip);
+}
+
+gfli_zip_record *gfli_zip_find(const gfli_zip *zip, const char *name) {
+    int low = 0, high = zip->n_records;
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+        const int order = strcmp(zip->records[middle].name, name);
+        if (order == 0) return &zip->records[middle];
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+/* From the record's header to its bytes: the two may have different extra fields. */
+static gfl_status gfli_zip_locate(gfli_zip *zip, gfli_zip_record *r) {
+    gfli_blob *b = zip->blob;
+    uint8_t head[GFLI_ZIP_LOCAL];
+    if (r->offset > b->size || b->size - r->offset < GFLI_ZIP_LOCAL)
+        return gfli_zip_broken(zip, "a record lies outside the file");
+    GFLI_TRY(gfli_blob_pread(b, r->offset, head, sizeof head));
+    if (memcmp(head, "PK\3\4", 4) != 0)
+        return gfli_zip_broken(zip, "a record is not where the directory says");
+    const uint64_t names = gfli_zip_number(head + 26, 2) + gfli_zip_number(head + 28, 2);
+    const uint64_t start = r->offset + GFLI_ZIP_LOCAL + names;
+    if (start > b->size || r->size > b->size - start)
+        return gfli_zip_broken(zip, "a record lies outside the file");
+    r->offset = start;
+    return GFL_OK;
+}
+
+gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *r, const char *use) {
+    enum { PIECE = 1 << 16 };
+    gfli_blob *b = zip->blob;
+    uint32_t crc = 0;
+    uint8_t *piece;
+    if (r->checked) return GFL_OK;
+    if (r->compressed)
+        return gfli_error(b->context, GFL_E_UNSUPPORTED,
+                          "%s: record %.200s (%.200s) is compressed or encrypted, which torch.save "
+                          "never does; write the checkpoint again with torch.save",
+                          b->path, r->name, use);
+    GFLI_TRY(gfli_zip_locate(zip, r));
+    GFLI_TRY(gfli_alloc(b->context, PIECE, 1, "a checkpoint", &piece));
+    gfl_status status = GFL_OK;
+    for (uint64_t done = 0; done < r->size && status == GFL_OK;) {
+        const size_t n = r->size - done < PIECE ? (size_t)(r->size - done) : (size_t)PIECE;
+        status = gfli_blob_pread(b, r->offset + done, piece, n);
+        if (status == GFL_OK) crc = gfli_zip_crc(zip->crc_table, crc, piece, n);
+        done += n;
+    }
+    gfli_free(b->context, piece);
+    GFLI_TRY(status);
+    if (crc != r->crc)
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s: %.200s (record %.200s) does not fit its checksum; the file is "
+                          "damaged: fetch it again",
+                          b->path, use, r->name);
+    r->checked = true;
+    return GFL_OK;
+}
+
+/* ===============================================================================================
+ * src/ckpt/pickle.c - an unpickler that calls nothing
+ * ============================================================================================ */
+
+enum {
+    GFLI_PICKLE_TEXT_MAX = 1 << 16, /* longer texts are never keys or names: stepped over */
+    GFLI_PICKLE_LIMIT = 1 << 24     /* values, memos and depth of the stack */
+};
+
+void gfli_pickle_init(gfli_blob *blob, gfli_pickle *out) {
+    memset(out, 0, sizeof *out);
+    out->context = blob->context;
+    out->blob = blob;
+}
+
+void gfli_pickle_free(gfli_pickle *p) {
+    if (!p->context) return;
+    gfli_free(p->context, p->nodes);
+    gfli_free(p->context, p->stack);
+    gfli_free(p->context, p->marks);
+    gfli_free(p->context, p->memo);
+    gfli_free(p->context, p->texts);
+    memset(p, 0, sizeof *p);
+}
+
+static gfl_status gfli_pickle_broken(const gfli_pickle *p, const char *what) {
+    return gfli_error(p->context, GFL_E_FORMAT, "%s: %s, byte %llu: %s", p->blob->path, p->where,
+                      (unsigned long long)(p->at - p->start), what);
+}
+
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+static gfl_status gfli_pickle_bytes(gfli_pickle *p, void *out, size_t n) {
+    uint8_t *to = (uint8_t *)out;
+    if (n > p->end - p->at) return gfli_pickle_broken(p, "it ends in the middle");
+    while (n > 0) {
+        if (p->at < p->buffer_at || p->at >= p->buffer_at + p->buffered) {
+            const uint64_t left = p->end - p->at;
+            p->buffer_at = p->at;
+            p->buffered = left < sizeof p->buffer ? (size_t)left : sizeof p->buffer;
+            gfl_status status = gfli_blob_pread(p->blob, p->at, p->buffer, p->buffered);
+            if (status != GFL_OK) {
+                p->buffered = 0;
+                return status;
+            }
+        }
+        const size_t from = (size_t)(p->at - p->buffer_at);
+        const size_t some = n < p->buffered - from ? n : p->buffered - from;
+        memcpy(to, p->buffer + from, some);
+        to += some;
+        p->at += some;
+        n -= some;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_pickle_skip(gfli_pickle *p, uint64_t n) {
+    if (n > p->end - p->at) return gfli_pickle_broken(p, "it ends in the middle");
+    p->at += n;
+    return GFL_OK;
+}
+
+static gfl_status gfli_pickle_number(gfli_pickle *p, int n_bytes, uint64_t *out) {
+    uint8_t bytes[8];
+    GFLI_TRY(gfli_pickle_bytes(p, bytes, (size_t)n_bytes));
+    *out = gfli_zip_number(bytes, n_bytes);
+    return GFL_OK;
+}
+
+/* A line without its end, 0-terminated. */
+static gfl_status gfli_pickle_line(gfli_pickle *p, char *out, size_t capacity) {
+    for (size_t i = 0; i < capacity; i++) {
+        GFLI_TRY(gfli_pickle_bytes(p, &out[i], 1));
+        if (out[i] != '\n') continue;
+        out[i] = 0;
+        return GFL_OK;
+    }
+    return gfli_pickle_broken(p, "a line is too long");
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+static gfl_status gfli_pickle_node_new(gfli_pickle *p, gfli_pickle_kind kind, uint32_t a, int64_t n,
+                                       uint32_t *out) {
+    if (p->n_nodes >= GFLI_PICKLE_LIMIT) return gfli_pickle_broken(p, "too many values");
+    GFLI_TRY(gfli_grow(p->context, &p->nodes, &p->node_capacity, p->n_nodes + 1, sizeof *p->nodes,
+                       "a checkpoint's values"));
+    gfli_pickle_node *node = &p->nodes[p->n_nodes];
+    memset(node, 0, sizeof *node);
+    node->kind = kind;
+    node->a = a;
+    node->n = n;
+    *out = (uint32_t)p->n_nodes++;
+    return GFL_OK;
+}
+
+static gfl_status gfli_pickle_push(gfli_pickle *p, uint32_t node) {
+    if (p->n_stack >= GFLI_PICKLE_LIMIT) return gfli_pickle_broken(p, "its stack is too deep");
+    GFLI_TRY(gfli_grow(p->context, &p->stack, &p->stack_capacity, p->n_stack + 1, sizeof *p->stack,
+                       "a checkpoint's stack"));
+    p->stack[p->n_stack++] = node;
+    return GFL_OK;
+}
+
+static gfl_status gfli_pickle_push_new(gfli_pickle *p, gfli_pickle_kind kind, int64_t n) {
+    uint32_t node;
+    GFLI_TRY(gfli_pickle_node_new(p, kind, 0, n, &node));
+    return gfli_pickle_push(p, node);
+}
+
+/* Values above the last mark cannot be taken by operations that know of no mark. */
+static gfl_status gfli_pickle_pop(gfli_pickle *p, uint32_t *out) {
+    const size_t floor = p->n_marks ? p->marks[p->n_marks - 1] : 0;
+    if (p->n_stack <= floor) return gfli_pickle_broken(p, "a value is missing");
+    *out = p->stack[--p->n_stack];
+    return GFL_OK;
+}
+
+static gfl_status gfli_pickle_mark(gfli_pickle *p) {
+    if (p->n_marks >= GFLI_PICKLE_LIMIT) return gfli_pickle_broken(p, "it is nested too deep");
+    GFLI_TRY(gfli_grow(p->context, &p->marks, &p->mark_capacity, p->n_marks + 1, sizeof *p->marks,
+                       "a checkpoint's stack"));
+    p->marks[p->n_marks++] = (uint32_t)p->n_stack;
+    return GFL_OK;
+}
+
+/* Takes the last mark away; the values above it are stack[*first..n_stack). */
+static gfl_status gfli_pickle_unmark(gfli_pickle *p, size_t *first) {
+    if (!p->n_marks) return gfli_pickle_broken(p, "a mark is missing");
+    *first = p->marks[--p->n_marks];
+    return GFL_OK;
+}
+
+/* Where n bytes and a 0 may be put in the texts; they count once written. */
+static gfl_status gfli_pickle_text_room(gfli_pickle *p, size_t n, char **out) {
+    GFLI_TRY(gfli_grow(p->context, &p->texts, &p->text_capacity, p->n_texts + n + 1, 1,
+                       "a checkpoint's texts"));
+    *out = p->texts + p->n_texts;
+    return GFL_OK;
+}
+
+/* A text of the next n bytes: one that could be a key is kept, any other is opaque. */
+static gfl_status gfli_pickle_push_text(gfli_pickle *p, uint64_t n) {
+    char *text;
+    if (n > GFLI_PICKLE_TEXT_MAX) {
+        GFLI_TRY(gfli_pickle_skip(p, n));
+        return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+    }
+    GFLI_TRY(gfli_pickle_text_room(p, (size_t)n, &text));
+    GFLI_TRY(gfli_pickle_bytes(p, text, (size_t)n));
+    text[n] = 0;
+    if (memchr(text, 0, (size_t)n)) return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+    GFLI_TRY(gfli_pickle_push_new(p, GFLI_PICKLE_TEXT, (int64_t)p->n_texts));
+    p->n_texts += (size_t)n + 1;
+    return GFL_OK;
+}
+
+static gfl_status gfli_pickle_push_name(gfli_pickle *p, const char *module, const char *name) {
+    const size_t m = strlen(module), n = strlen(name);
+    char *text;
+    GFLI_TRY(gfli_pickle_text_room(p, m + n + 1, &text));
+    memcpy(text, module, m);
+    text[m] = '.';
+    memcpy(text + m + 1, name, n + 1);
+    GFLI_TRY(gfli_pickle_push_new(p, GFLI_PICKLE_NAME, (int64_t)p->n_texts));
+    p->n_texts += m + n + 2;
+    return GFL_OK;
+}
+
+const char *gfli_pickle_text(const gfli_pickle *p, uint32_t node) {
+    return p->nodes[node].kind == GFLI_PICKLE_TEXT ? p->texts + p->nodes[node].n : NULL;
+}
+
+/* ---- containers ------------------------------------------------------------------------------ */
+
+static void gfli_pickle_link(gfli_pickle *p, uint32_t container, uint32_t cell) {
+    gfli_pickle_node *c = &p->nodes[container];
+    if (c->a)
+        p->nodes[c->b].b = cell;
+    else
+        c->a = cell;
+    c->b = cell;
+    c->n++;
+}
+
+/* Additions to what is no container of ours - an opaque value - are forgotten. */
+static gfl_status gfli_pickle_append(gfli_pickle *p, uint32_t list, uint32_t value) {
+    uint32_t cell;
+    if (p->nodes[list].kind != GFLI_PICKLE_LIST) return GFL_OK;
+    GFLI_TRY(gfli_pickle_node_new(p, GFLI_PICKLE_CELL, value, 0, &cell));
+    gfli_pickle_link(p, list, cell);
+    return GFL_OK;
+}
+
+static gfl_status gfli_pickle_set(gfli_pickle *p, uint32_t dict, uint32_t key, uint32_t value) {
+    uint32_t pair;
+    if (p->nodes[dict].kind != GFLI_PICKLE_DICT) return GFL_OK;
+    GFLI_TRY(gfli_pickle_node_new(p, GFLI_PICKLE_PAIR, key, (int64_t)value, &pair));
+    gfli_pickle_link(p, dict, pair);
+    return GFL_OK;
+}
+
+/* stack[first..) becomes one list, or pairs of a dictionary. */
+static gfl_status gfli_pickle_collect(gfli_pickle *p, gfli_pickle_kind kind, size_t first) {
+    uint32_t made;
+    GFLI_TRY(gfli_pickle_node_new(p, kind, 0, 0, &made));
+    if (kind == GFLI_PICKLE_DICT && (p->n_stack - first) % 2 != 0)
+        return gfli_pickle_broken(p, "a key without a value");
+    for (size_t i = first; i < p->n_stack; i++) {
+        if (kind == GFLI_PICKLE_LIST)
+            GFLI_TRY(gfli_pickle_append(p, made, p->stack[i]));
+        else if ((i - first) % 2 == 0)
+            GFLI_TRY(gfli_pickle_set(p, made, p->stack[i], p->stack[i + 1]));
+    }
+    p->n_stack = first;
+    return gfli_pickle_push(p, made);
+}
+
+/* stack[first..) is added to what lies below. */
+static gfl_status gfli_pickle_extend(gfli_pickle *p, bool pairs, size_t first) {
+    const size_t floor = p->n_marks ? p->marks[p->n_marks - 1] : 0;
+    if (first <= floor) return gfli_pickle_broken(p, "a container is missing");
+    if (pairs && (p->n_stack - first) % 2 != 0)
+        return gfli_pickle_broken(p, "a key without a value");
+    for (size_t i = first; i < p->n_stack; i++) {
+        if (!pairs)
+            GFLI_TRY(gfli_pickle_append(p, p->stack[first - 1], p->stack[i]));
+        else if ((i - first) % 2 == 0)
+            GFLI_TRY(gfli_pickle_set(p, p->stack[first - 1], p->stack[i], p->stack[i + 1]));
+    }
+    p->n_stack = first;
+    return GFL_OK;
+}
+
+static gfl_status gfli_pickle_tuple(gfli_pickle *p, int n) {
+    const size_t floor = p->n_marks ? p->marks[p->n_marks - 1] : 0;
+    if (p->n_stack < floor + (size_t)n) return gfli_pickle_broken(p, "a value is missing");
+    return gfli_pickle_collect(p, GFLI_PICKLE_LIST, p->n_stack - (size_t)n);
+}
+
+uint32_t gfli_pickle_item(const gfli_pickle *p, uint32_t list, int i) {
+    if (p->nodes[list].kind != GFLI_PICKLE_LIST) return 0;
+    uint32_t cell = p->nodes[list].a;
+    for (; cell && i > 0; i--) cell = p->nodes[cell].b;
+    return cell ? p->nodes[cell].a : 0;
+}
+
+uint32_t gfli_pickle_get(const gfli_pickle *p, uint32_t dict, const char *key) {
+    uint32_t found = 0;
+    if (p->nodes[dict].kind != GFLI_PICKLE_DICT) return 0;
+    for (uint32_t pair = p->nodes[dict].a; pair; pair = p->nodes[pair].b) {
+        const char *text = gfli_pickle_text(p, p->nodes[pair].a);
+        if (text && !strcmp(text, key)) found = (uint32_t)p->nodes[pair].n;
+    }
+    return found;
+}
+
+/* ---- names ----------------------------------------------------------------------------------- */
+
+/* dict(), or a dictionary of the pairs that it is given. */
+static gfl_status gfli_pickle_make_dict(gfli_pickle *p, uint32_t args, uint32_t *out) {
+    const uint32_t pairs = gfli_pickle_item(p, args, 0);
+    GFLI_TRY(gfli_pickle_node_new(p, GFLI_PICKLE_DICT, 0, 0, out));
+    if (p->nodes[pairs].kind != GFLI_PICKLE_LIST) return GFL_OK;
+    for (uint32_t cell = p->nodes[pairs].a; cell; cell = p->nodes[cell].b) {
+        const uint32_t pair = p->nodes[cell].a;
+        GFLI_TRY(
+            gfli_pickle_set(p, *out, gfli_pickle_item(p, pair, 0), gfli_pickle_item(p, pair, 1)));
+    }
+    return GFL_OK;
+}
+
+/* What name(args) stands for.  Nothing is ever called: a handful of names become values of our
+ * own, everything else is opaque. */
+static gfl_status gfli_pickle_make(gfli_pickle *p, uint32_t name, uint32_t args, uint32_t *out) {
+    const gfli_pickle_node *n = &p->nodes[name];
+    const int64_t at = n->kind == GFLI_PICKLE_NAME || n->kind == GFLI_PICKLE_OPAQUE ? n->n : -1;
+    const char *text = n->kind == GFLI_PICKLE_NAME ? p->texts + n->n : "";
+    if (!strcmp(text, "collections.OrderedDict")) return gfli_pickle_make_dict(p, args, out);
+    if (!strcmp(text, "torch._utils._rebuild_tensor_v2"))
+        return gfli_pickle_node_new(p, GFLI_PICKLE_TENSOR, args, 2, out);
+    if (!strcmp(text, "torch._utils._rebuild_tensor"))
+        return gfli_pickle_node_new(p, GFLI_PICKLE_TENSOR, args, 1, out);
+    if (!strcmp(text, "torch._utils._rebuild_parameter") ||
+        !strcmp(text, "torch._utils._rebuild_parameter_with_state")) {
+        *out = gfli_pickle_item(p, args, 0);
+        return GFL_OK;
+    }
+    return gfli_pickle_node_new(p, GFLI_PICKLE_OPAQUE, 0, at, out);
+}
+
+static gfl_status gfli_pickle_reduce(gfli_pickle *p, int n_args) {
+    uint32_t name, args = 0, keywords, made;
+    if (n_args == 2) GFLI_TRY(gfli_pickle_pop(p, &keywords));
+    GFLI_TRY(gfli_pickle_pop(p, &args));
+    GFLI_TRY(gfli_pickle_pop(p, &name));
+    GFLI_TRY(gfli_pickle_make(p, name, args, &made));
+    return gfli_pickle_push(p, made);
+}
+
+/* OBJ: the class is the first value above the mark; INST names it in the stream. */
+static gfl_status gfli_pickle_object(gfli_pickle *p, bool named) {
+    size_t first;
+    uint32_t name = 0, args, made;
+    if (named) {
+        char module[512], text[512];
+        GFLI_TRY(gfli_pickle_line(p, module, sizeof module));
+        GFLI_TRY(gfli_pickle_line(p, text, sizeof text));
+        GFLI_TRY(gfli_pickle_push_name(p, module, text));
+        name = p->stack[--p->n_stack];
+    }
+    GFLI_TRY(gfli_pickle_unmark(p, &first));
+    if (!named && p->n_stack == first) return gfli_pickle_broken(p, "a class is missing");
+    if (!named) name = p->stack[first];
+    GFLI_TRY(gfli_pickle_collect(p, GFLI_PICKLE_LIST, named ? first : first + 1));
+    args = p->stack[--p->n_stack];
+    p->n_stack = first;
+    GFLI_TRY(gfli_pickle_make(p, name, args, &made));
+    return gfli_pickle_push(p, made);
+}
+
+static gfl_status gfli_pickle_persistent(gfli_pickle *p) {
+    uint32_t id, node;
+    GFLI_TRY(gfli_pickle_pop(p, &id));
+    GFLI_TRY(gfli_pickle_node_new(p, GFLI_PICKLE_STORAGE, id, 0, &node));
+    return gfli_pickle_push(p, node);
+}
+
+static gfl_status gfli_pickle_stack_global(gfli_pickle *p) {
+    uint32_t module, name;
+    GFLI_TRY(gfli_pickle_pop(p, &name));
+    GFLI_TRY(gfli_pickle_pop(p, &module));
+    char copies[2][512];
+    const uint32_t nodes[2] = {module, name};
+    for (int i = 0; i < 2; i++) {
+        const char *text = gfli_pickle_text(p, nodes[i]);
+        if (!text || strlen(text) >= sizeof copies[i])
+            return gfli_pickle_broken(p, "a name is not a text");
+        memcpy(copies[i], text, strlen(text) + 1);
+    }
+    return gfli_pickle_push_name(p, copies[0], copies[1]);
+}
+
+/* ---- the memo -------------------------------------------------------------------------------- */
+
+static gfl_status gfli_pickle_put(gfli_pickle *p, uint64_t index) {
+    if (index >= GFLI_PICKLE_LIMIT) return gfli_pickle_broken(p, "a memo number is too large");
+    if (!p->n_stack) return gfli_pickle_broken(p, "a value is missing");
+    GFLI_TRY(gfli_grow(p->context, &p->memo, &p->memo_capacity, (size_t)index + 1, sizeof *p->memo,
+                       "a checkpoint's memo"));
+    for (; p->n_memo <= index; p->n_memo++) p->memo[p->n_memo] = UINT32_MAX;
+    p->memo[index] = p->stack[p->n_stack - 1];
+    return GFL_OK;
+}
+
+static gfl_status gfli_pickle_recall(gfli_pickle *p, uint64_t index) {
+    if (index >= p->n_memo || p->memo[index] == UINT32_MAX)
+        return gfli_pickle_broken(p, "it refers to a value that is not there");
+    return gfli_pickle_push(p, p->memo[index]);
+}
+
+/* ---- operations ------------------------------------------------------------------------------ */
+
+/* Integers of more than 8 bytes are kept as bytes, if they are not longer than any known one. */
+static gfl_status gfli_pickle_long(gfli_pickle *p, uint64_t n) {
+    uint8_t bytes[8] = {0};
+    if (n > 8) {
+        char *text;
+        if (n > 64) {
+            GFLI_TRY(gfli_pickle_skip(p, n));
+            return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+        }
+        GFLI_TRY(gfli_pickle_text_room(p, 64, &text));
+        memset(text, 0, 65);
+        GFLI_TRY(gfli_pickle_bytes(p, text, (size_t)n));
+        GFLI_TRY(gfli_pickle_push_new(p, GFLI_PICKLE_LONG, (int64_t)p->n_texts));
+        p->n_texts += 65;
+        return GFL_OK;
+    }
+    GFLI_TRY(gfli_pickle_bytes(p, bytes, (size_t)n));
+    uint64_t value = gfli_zip_number(bytes, 8);
+    if (n > 0 && n < 8 && bytes[n - 1] & 0x80) value |= ~(uint64_t)0 << (8 * n);
+    int64_t number;
+    memcpy(&number, &value, sizeof number);
+    return gfli_pickle_push_new(p, GFLI_PICKLE_INT, number);
+}
+
+/* Protocol 0: "12", "01" (True), "12L". */
+static gfl_status gfli_pickle_decimal(gfli_pickle *p) {
+    char line[64];
+    GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
+    if (!strcmp(line, "00") || !strcmp(line, "01"))
+        return gfli_pickle_push_new(p, GFLI_PICKLE_BOOL, line[1] - '0');
+    const bool negative = line[0] == '-';
+    const char *digit = line + negative;
+    int64_t value = 0;
+    for (; *digit >= '0' && *digit <= '9'; digit++) {
+        if (value > (INT64_MAX - 9) / 10) return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+        value = 10 * value + (*digit - '0');
+    }
+    if (digit == line + negative || (strcmp(digit, "") != 0 && strcmp(digit, "L") != 0))
+        return gfli_pickle_broken(p, "an integer cannot be read");
+    return gfli_pickle_push_new(p, GFLI_PICKLE_INT, negative ? -value : value);
+}
+
+/* Protocol 0 texts: never the keys of a checkpoint, whose storages need protocol 2. */
+static gfl_status gfli_pickle_quoted(gfli_pickle *p) {
+    char byte = 0;
+    while (byte != '\n') GFLI_TRY(gfli_pickle_bytes(p, &byte, 1));
+    return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+}
+
+static gfl_status gfli_pickle_push_number(gfli_pickle *p, int n_bytes) {
+    uint64_t value;
+    GFLI_TRY(gfli_pickle_number(p, n_bytes, &value));
+    if (n_bytes == 4 && value >> 31) /* the only signed one */
+        return gfli_pickle_push_new(p, GFLI_PICKLE_INT, (int64_t)value - ((int64_t)1 << 32));
+    return gfli_pickle_push_new(p, GFLI_PICKLE_INT, (int64_t)value);
+}
+
+static gfl_status gfli_pickle_sized_text(gfli_pickle *p, int n_bytes) {
+    uint64_t n;
+    GFLI_TRY(gfli_pickle_number(p, n_bytes, &n));
+    return gfli_pickle_push_text(p, n);
+}
+
+static gfl_status gfli_pickle_global(gfli_pickle *p) {
+    char module[512], name[512];
+    GFLI_TRY(gfli_pickle_line(p, module, sizeof module));
+    GFLI_TRY(gfli_pickle_line(p, name, sizeof name));
+    return gfli_pickle_push_name(p, module, name);
+}
+
+static gfl_status gfli_pickle_opaque_extension(gfli_pickle *p, int n_bytes) {
+    uint64_t code;
+    GFLI_TRY(gfli_pickle_number(p, n_bytes, &code));
+    return gfli_pickle_push_new(p, GFLI_PICKLE_OPAQUE, -1);
+}
+
+static gfl_status gfli_pickle_set_item(gfli_pickle *p) {
+    uint32_t value, key, dict;
+    GFLI_TRY(gfli_pickle_pop(p, &value));
+    GFLI_TRY(gfli_pickle_pop(p, &key));
+    GFLI_TRY(gfli_pickle_pop(p, &dict));
+    GFLI_TRY(gfli_pickle_set(p, dict, key, value));
+    return gfli_pickle_push(p, dict);
+}
+
+/* Containers and the stack; *known becomes false for other operations. */
+static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
+    size_t first = 0;
+    uint32_t value, list;
+    switch (op) {
+    case '(':
+        return gfli_pickle_mark(p);
+    case '0':
+        if (!p->n_marks || p->marks[p->n_marks - 1] < p->n_stack) return gfli_pickle_pop(p, &value);
+        p->n_marks--; /* it stands for the mark */
+        return GFL_OK;
+    case '1':
+        GFLI_TRY(gfli_pickle_unmark(p, &first));
+        p->n_stack = first;
+        return GFL_OK;
+    case '2':
+        GFLI_TRY(gfli_pickle_pop(p, &value));
+        GFLI_TRY(gfli_pickle_push(p, value));
+        return gfli_pickle_push(p, value);
+    case '}':
+        return gfli_pickle_push_new(p, GFLI_PICKLE_DICT, 0);
+    case ']':
+    case ')':
+    case 0x8f:
+        return gfli_pickle_push_new(p, GFLI_PICKLE_LIST, 0);
+    case 't':
+    case 'l':
+    case 0x91:
+        GFLI_TRY(gfli_pickle_unmark(p, &first));
+        return gfli_pickle_collect(p, GFLI_PICKLE_LIST, first);
+    case 'd':
+        GFLI_TRY(gfli_pickle_unmark(p, &first));
+        return gfli_pickle_collect(p, GFLI_PICKLE_DICT, first);
+    case 0x85:
+    case 0x86:
+    case 0x87:
+        return gfli_pickle_tuple(p, op - 0x84);
+    case 'a':
+        GFLI_TRY(gfli_pickle_pop(p, &value));
+        GFLI_TRY(gfli_pickle_pop(p, &list));
+        GFLI_TRY(gfli_pickle_append(p, list, value));
+        return gfli_pickle_push(p, list);
+    case 'e':
+    case 'u':
+    case 0x90:
+        GFLI_TRY(gfli_pickle_unmark(p, &first));
+        return gfli_pickle_extend(p, op == 'u', first);
+    case 's':
+        return gfli_pickle_set_item(p);
+    default:
+        *known = false;
+        return GFL_OK;
+    }
+}
+
+/* Numbers and texts. */
+static gfl_status gfli_pickle_scalar(gfli_pickle *p, int op, bool *known) {
+    char line[64];
+    uint64_t n;
+    switch (op) {
+    case 'N':
+        return gfli_pickle_push(p, 0);
+    case 0x88:
+    case 0x89:
+        return gfli_pickle_push_new(p, GFLI_PICKLE_BOOL, op == 0x88);
+    case 'J':
+        return gfli_pickle_push_number(p, 4);
+    case 'K':
+        return gfli_pickle_push_number(p, 1);
+    case 'M':
+        return gfli_pickle_push_number(p, 2);
+    case 'I':
+    case 'L':
+        return gfli_pickle_decimal(p);
+    case 0x8a:
+        GFLI_TRY(gfli_pickle_number(p, 1, &n));
+        return gfli_pickle_long(p, n);
+    case 0x8b:
+        GFLI_TRY(gfli_pickle_number(p, 4, &n));
+        return gfli_pickle_long(p, n);
+    case 'G':
+        GFLI_TRY(gfli_pickle_skip(p, 8));
+        return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+    case 'F':
+        GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
+        return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+    case 'S':
+    case 'V':
+        return gfli_pickle_quoted(p);
+    case 'U':
+    case 'C':
+    case 0x8c:
+        return gfli_pickle_sized_text(p, 1);
+    case 'T':
+    case 'B':
+    case 'X':
+        return gfli_pickle_sized_text(p, 4);
+    case 0x8d:
+    case 0x8e:
+    case 0x96:
+        return gfli_pickle_sized_text(p, 8);
+    case 0x97:
+        return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+    case 0x98:
+        return GFL_OK;
+    default:
+        *known = false;
+        return GFL_OK;
+    }
+}
+
+/* Names, what is made of them, and the memo. */
+static gfl_status gfli_pickle_naming(gfli_pickle *p, int op, bool *known) {
+    char line[64];
+    uint32_t state;
+    uint64_t n;
+    switch (op) {
+    case 'c':
+        return gfli_pickle_global(p);
+    case 0x93:
+        return gfli_pickle_stack_global(p);
+    case 'R':
+    case 0x81:
+        return gfli_pickle_reduce(p, 1);
+    case 0x92:
+        return gfli_pickle_reduce(p, 2);
+    case 'o':
+        return gfli_pickle_object(p, false);
+    case 'i':
+        return gfli_pickle_object(p, true);
+    case 'b':
+        return gfli_pickle_pop(p, &state); /* attributes of an object: nobody asks for any */
+    case 'Q':
+        return gfli_pickle_persistent(p);
+    case 'P':
+        GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
+        return gfli_pickle_push_new(p, GFLI_PICKLE_OPAQUE, -1);
+    case 0x82:
+        return gfli_pickle_opaque_extension(p, 1);
+    case 0x83:
+        return gfli_pickle_opaque_extension(p, 2);
+    case 0x84:
+        return gfli_pickle_opaque_extension(p, 4);
+    case 'q':
+        GFLI_TRY(gfli_pickle_number(p, 1, &n));
+        return gfli_pickle_put(p, n);
+    case 'r':
+        GFLI_TRY(gfli_pickle_number(p, 4, &n));
+        return gfli_pickle_put(p, n);
+    case 0x94:
+        return gfli_pickle_put(p, p->n_memo);
+    case 'h':
+        GFLI_TRY(gfli_pickle_number(p, 1, &n));
+        return gfli_pickle_recall(p, n);
+    case 'j':
+        GFLI_TRY(gfli_pickle_number(p, 4, &n));
+        return gfli_pickle_recall(p, n);
+    case 'p':
+    case 'g':
+        GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
+        n = strtoul(line, NULL, 10);
+        return op == 'p' ? gfli_pickle_put(p, n) : gfli_pickle_recall(p, n);
+    case 0x80:
+        return gfli_pickle_number(p, 1, &n); /* the protocol: all are read alike */
+    case 0x95:
+        return gfli_pickle_skip(p, 8); /* a frame, which changes nothing */
+    default:
+        *known = false;
+        return GFL_OK;
+    }
+}
+
+static gfl_status gfli_pickle_step(gfli_pickle *p, int op) {
+    bool known = true;
+    gfl_status status = gfli_pickle_structure(p, op, &known);
+    if (known) return status;
+    known = true;
+    status = gfli_pickle_scalar(p, op, &known);
+    if (known) return status;
+    known = true;
+    status = gfli_pickle_naming(p, op, &known);
+    return known ? status : gfli_pickle_broken(p, "this is no pickle: an unknown operation");
+}
+
+gfl_status gfli_pickle_read(gfli_pickle *p, const char *where, uint64_t at, uint64_t end,
+                            uint32_t *root) {
+    uint32_t none;
+    p->where = where;
+    p->start = p->at = at;
+    p->end = end;
+    p->n_stack = p->n_marks = p->n_memo = 0;
+    if (!p->n_nodes) GFLI_TRY(gfli_pickle_node_new(p, GFLI_PICKLE_NONE, 0, 0, &none));
+    for (;;) {
+        uint8_t op;
+        GFLI_TRY(gfli_pickle_bytes(p, &op, 1));
+        if (op == '.') break;
+        GFLI_TRY(gfli_pickle_step(p, op));
+    }
+    return gfli_pickle_pop(p, root);
+}
+
+/* ===============================================================================================
+ * src/ckpt/pth.c - the tensors of a PyTorch checkpoint, in either container
+ * ============================================================================================ */
+
+typedef struct gfli_pth_storage {
+    const char *key;
+    uint64_t offset; /* bytes from the start of the file */
+    uint64_t count;  /* elements */
+    gfli_dtype dtype;
+} gfli_pth_storage;
+
+typedef struct gfli_pth {
+    gfli_blob *blob;
+    gfli_pickle pickle;
+    gfli_zip zip;               /* of the newer container */
+    char *prefix;               /* of its records */
+    gfli_pth_storage *storages; /* of the older one, sorted by key */
+    int n_storages;
+    size_t storage_capacity;
+} gfli_pth;
+
+/* ---- storages -------------------------------------------------------------------------------- */
+
+/* What a persistent id says: ('storage', class, key, device, elements[, view]). */
+static bool gfli_pth_read_id(const gfli_pickle *p, uint32_t id, gfli_pth_storage *out) {
+    static const struct {
+        const char *name;
+        gfli_dtype dtype;
+    } classes[] = {{"Float", GFLI_F32},  {"Half", GFLI_F16}, {"BFloat16", GFLI_BF16},
+                   {"Double", GFLI_F64}, {"Long", GFLI_I64}, {"Int", GFLI_I32},
+                   {"Short", GFLI_I16},  {"Char", GFLI_I8},  {"Byte", GFLI_U8},
+                   {"Bool", GFLI_BOOL}};
+    const char *kind = gfli_pickle_text(p, gfli_pickle_item(p, id, 0));
+    const gfli_pickle_node *type = &p->nodes[gfli_pickle_item(p, id, 1)];
+    const gfli_pickle_node *count = &p->nodes[gfli_pickle_item(p, id, 4)];
+    out->key = gfli_pickle_text(p, gfli_pickle_item(p, id, 2));
+    if (!kind || strcmp(kind, "storage") != 0 || type->kind != GFLI_PICKLE_NAME || !out->key ||
+        count->kind != GFLI_PICKLE_INT || count->n < 0)
+        return false;
+    out->count = (uint64_t)count->n;
+    for (size_t i = 0; i < GFLI_COUNT(classes); i++) {
+        char name[64];
+        snprintf(name, sizeof name, "torch.%sStorage", classes[i].name);
+        out->dtype = classes[i].dtype;
+        if (!strcmp(p->texts + type->n, name)) return true;
+    }
+    return false;
+}
+
+static gfl_status gfli_pth_broken(const gfli_pth *c, const char *name, const char *what) {
+    return gfli_error(c->blob->context, GFL_E_FORMAT, "%s: %.200s: %s", c->blob->path, name, what);
+}
+
+static gfl_status gfli_pth_find_record(gfli_pth *c, const char *tensor, gfli_pth_storage *s) {
+    char name[600];
+    const int n = snprintf(name, sizeof name, "%sdata/%.200s", c->prefix, s->key);
+    gfli_zip_record *r = n < (int)sizeof name ? gfli_zip_find(&c->zip, name) : NULL;
+    if (!r) return gfli_pth_broken(c, tensor, "the archive lacks the record of its values");
+    if (s->count > r->size / (uint64_t)gfli_dtype_bytes(s->dtype))
+        return gfli_error(c->blob->context, GFL_E_FORMAT,
+                          "%s: %.200s: its record %.200s holds %llu bytes, too few for %llu values",
+                          c->blob->path, tensor, name, (unsigned long long)r->size,
+                          (unsigned long long)s->count);
+    GFLI_TRY(gfli_zip_check(&c->zip, r, tensor));
+    s->offset = r->offset;
+    return GFL_OK;
+}
+
+static int gfli_compare_storages(const void *a, const void *b) {
+    return strcmp(((const gfli_pth_storage *)a)->key, ((const gfli_pth_storage *)b)->key);
+}
+
+/* Where the values of a storage are.  The id's optional last part makes it a view of another:
+ * (key, first element, elements). */
+static gfl_status gfli_pth_locate(gfli_pth *c, const char *tensor, uint32_t id,
+                                  gfli_pth_storage *s) {
+    if (!gfli_pth_read_id(&c->pickle, id, s))
+        return gfli_pth_broken(c, tensor, "its storage is of a kind that gfl does not know");
+    if (c->prefix) return gfli_pth_find_record(c, tensor, s);
+    const gfli_pth_storage *found = NULL;
+    if (c->n_storages)
+        found = (const gfli_pth_storage *)bsearch(s, c->storages, (size_t)c->n_storages,
+                                                  sizeof *c->storages, gfli_compare_storages);
+    if (!found || found->dtype != s->dtype || found->count < s->count)
+        return gfli_pth_broken(c, tensor, "the file lacks its values");
+    s->offset = found->offset;
+    const uint32_t view = gfli_pickle_item(&c->pickle, id, 5);
+    const gfli_pickle_node *first = &c->pickle.nodes[gfli_pickle_item(&c->pickle, view, 1)];
+    const gfli_pickle_node *count = &c->pickle.nodes[gfli_pickle_item(&c->pickle, view, 2)];
+    if (!view) return GFL_OK;
+    if (first->kind != GFLI_PICKLE_INT || count->kind != GFLI_PICKLE_INT || first->n < 0 ||
+        count->n < 0 || (uint64_t)first->n > s->count ||
+        (uint64_t)count->n > s->count - (uint64_t)first->n)
+        return gfli_pth_broken(c, tensor, "its storage is a view that runs out of another");
+    s->offset += (uint64_t)first->n * (uint64_t)gfli_dtype_bytes(s->dtype);
+    s->count = (uint64_t)count->n;
+    return GFL_OK;
+}
+
+/* ---- tensors --------------------------------------------------------------------------------- */
+
+/* A tuple of up to 8 numbers that are not negative; returns how many, -1: it is something else. */
+static int gfli_pth_numbers(const gfli_pickle *p, uint32_t list, int64_t out[8]) {
+    int n = 0;
+    if (p->nodes[list].kind != GFLI_PICKLE_LIST) return -1;
+    for (uint32_t cell = p->nodes[list].a; cell; cell = p->nodes[cell].b, n++) {
+        const gfli_pickle_node *number = &p->nodes[p->nodes[cell].a];
+        if (n == 8 || number->kind != GFLI_PICKLE_INT || number->n < 0) return -1;
+        out[n] = number->n;
+    }
+    return n;
+}
+
+/* Sizes and strides, and that no element lies beyond the storage. */
+static gfl_status gfli_pth_layout(gfli_pth *c, const char *name, uint32_t args, uint64_t n_values,
+                                  uint64_t *first, gfli_tensor *t) {
+    const gfli_pickle *p = &c->pickle;
+    const gfli_pickle_node *offset = &p->nodes[gfli_pickle_item(p, args, 1)];
+    t->rank = gfli_pth_numbers(p, gfli_pickle_item(p, args, 2), t->shape);
+    if (t->rank < 0 || gfli_pth_numbers(p, gfli_pickle_item(p, args, 3), t->stride) != t->rank ||
+        offset->kind != GFLI_PICKLE_INT || offset->n < 0)
+        return gfli_pth_broken(c, name, "its size, stride or offset makes no sense");
+    uint64_t last = (uint64_t)offset->n, dense = 1;
+    t->count = 1;
+    for (int d = 0; d < t->rank; d++)
+        if (!gfli_mul(t->count, (size_t)t->shape[d], &t->count) || t->count > INT64_MAX / 8)
+            return gfli_pth_broken(c, name, "its size is too large for any file");
+    for (int d = t->rank - 1; d >= 0 && t->count > 0; d--) {
+        const uint64_t steps = (uint64_t)t->shape[d] - 1, stride = (uint64_t)t->stride[d];
+        if (steps > 0 && stride != dense) t->strided = true;
+        if (steps > 0 && stride > (n_values + 1) / steps + 1)
+            return gfli_pth_broken(c, name, "its stride runs past the end of its storage");
+        last += steps * stride;
+        dense *= steps + 1;
+    }
+    if (t->count > 0 && last >= n_values)
+        return gfli_error(
+            c->blob->context, GFL_E_FORMAT,
+            "%s: %.200s: its size, stride and offset reach value %llu of a storage of "
+            "%llu",
+            c->blob->path, name, (unsigned long long)last, (unsigned long long)n_values);
+    *first = (uint64_t)offset->n;
+    return GFL_OK;
+}
+
+static gfl_status gfli_pth_tensor(gfli_pth *c, const char *name, uint32_t args) {
+    const gfli_pickle *p = &c->pickle;
+    const gfli_pickle_node *storage = &p->nodes[gfli_pickle_item(p, args, 0)];
+    gfli_pth_storage s;
+    gfli_tensor *t;
+    uint64_t first = 0;
+    if (storage->kind != GFLI_PICKLE_STORAGE)
+        return gfli_pth_broken(c, name, "a tensor without a storage");
+    const uint32_t id = storage->a;
+    GFLI_TRY(gfli_pth_locate(c, name, id, &s));
+    GFLI_TRY(gfli_blob_add(c->blob, name, &t));
+    t->dtype = s.dtype;
+    GFLI_TRY(gfli_pth_layout(c, name, args, s.count, &first, t));
+    const uint64_t size = (uint64_t)gfli_dtype_bytes(s.dtype);
+    t->offset = s.offset + first * size;
+    t->bytes = (uint64_t)t->count * size;
+    return GFL_OK;
+}
+
+/* All tensors of a dictionary; what stands in the place of one is refused by name. */
+static gfl_status gfli_pth_dict(gfli_pth *c, uint32_t dict) {
+    const gfli_pickle *p = &c->pickle;
+    for (uint32_t pair = p->nodes[dict].a; pair; pair = p->nodes[pair].b) {
+        const char *name = gfli_pickle_text(p, p->nodes[pair].a);
+        const gfli_pickle_node *value = &p->nodes[p->nodes[pair].n];
+        if (value->kind == GFLI_PICKLE_TENSOR && !name)
+            return gfli_pth_broken(c, "a tensor", "its key is no text");
+        if (value->kind == GFLI_PICKLE_TENSOR) GFLI_TRY(gfli_pth_tensor(c, name, value->a));
+        if (value->kind == GFLI_PICKLE_OPAQUE || value->kind == GFLI_PICKLE_NAME)
+            return gfli_error(
+                c->blob->context, GFL_E_FORMAT,
+                "%s: %.200s is not a tensor: the file wants %.200s to be called, which "
+                "gfl never does",
+                c->blob->path, name ? name : "an entry",
+                value->n >= 0 ? p->texts + value->n : "something");
+    }
+    return gfli_blob_sort(c->blob);
+}
+
+static bool gfli_pth_has_tensors(const gfli_pickle *p, uint32_t dict) {
+    if (p->nodes[dict].kind != GFLI_PICKLE_DICT) return false;
+    for (uint32_t pair = p->nodes[dict].a; pair; pair = p->nodes[pair].b)
+        if (p->nodes[p->nodes[pair].n].kind == GFLI_PICKLE_TENSOR) return true;
+    return false;
+}
+
+/* The dictionary of the model's tensors: the outermost, or one inside it that usually is. */
+static gfl_status gfli_pth_find_dict(gfli_pth *c, uint32_t root, uint32_t *out) {
+    static const char *const names[] = {
+        "state_dict", "model_state_dict", "model", "ema_state_dict", "net", "module"};
+    const gfli_pickle *p = &c->pickle;
+    for (int depth = 0; depth < 2; depth++) {
+        uint32_t inner = 0;
+        for (size_t i = 0; i < GFLI_COUNT(names) && !inner; i++) {
+            inner = gfli_pickle_get(p, root, names[i]);
+            if (p->nodes[inner].kind != GFLI_PICKLE_DICT) inner = 0;
+        }
+        if (!inner) break;
+        root = inner;
+    }
+    *out = root;
+    if (gfli_pth_has_tensors(p, root)) return GFL_OK;
+    return gfli_error(
+        c->blob->context, GFL_E_FORMAT,
+        "%s: %s; gfl reads dictionaries of tensors, as torch.save(model.state_dict(), "
+        "...) and mmdetection write them",
+        c->blob->path,
+        p->nodes[root].kind == GFLI_PICKLE_DICT   ? "it holds no tensors"
+        : p->nodes[root].kind == GFLI_PICKLE_LIST ? "it holds a list"
+                                                  : "it holds no dictionary");
+}
+
+/* ---- what else the file says ----------------------------------------------------------------- */
+
+/* A list of texts as a JSON array. */
+static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
+    const gfli_pickle *p = &c->pickle;
+    size_t size = 3, at = 0;
+    char *json;
+    for (uint32_t cell = p->nodes[list].a; cell; cell = p->nodes[cell].b) {
+        const char *name = gfli_pickle_text(p, p->nodes[cell].a);
+        if (!name) return GFL_OK;
+        size += gfli_json_quote(name, NULL, 0) + 2;
+    }
+    GFLI_TRY(gfli_alloc(c->blob->context, size, 1, "class names", &json));
+    json[at++] = '[';
+    for (uint32_t cell = p->nodes[list].a; cell; cell = p->nodes[cell].b) {
+        if (at > 1) json[at++] = ',';
+        at += gfli_json_quote(gfli_pickle_text(p, p->nodes[cell].a), json + at, size - at);
+    }
+    json[at++] = ']';
+    json[at] = 0;
+    gfl_status status = gfli_blob_add_meta(c->blob, "classes", json);
+    gfli_free(c->blob->context, json);
+    return status;
+}
+
+static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
+    static const char *const counters[] = {"epoch", "iter"};
+    const gfli_pickle *p = &c->pickle;
+    const uint32_t meta = gfli_pickle_get(p, root, "meta");
+    const uint32_t set = gfli_pickle_get(p, meta, "dataset_meta");
+    const uint32_t lists[] = {gfli_pickle_get(p, meta, "CLASSES"),
+                              gfli_pickle_get(p, set, "classes"),
+                              gfli_pickle_get(p, set, "CLASSES")};
+    for (size_t i = 0; i < GFLI_COUNT(lists); i++) {
+        if (p->nodes[lists[i]].kind != GFLI_PICKLE_LIST || p->nodes[lists[i]].n == 0) continue;
+        GFLI_TRY(gfli_pth_classes(c, lists[i]));
+        break;
+    }
+    for (size_t i = 0; i < GFLI_COUNT(counters); i++) {
+        char number[32];
+        const gfli_pickle_node *value = &p->nodes[gfli_pickle_get(p, meta, counters[i])];
+        if (value->kind != GFLI_PICKLE_INT) continue;
+        snprintf(number, sizeof number, "%lld", (long long)value->n);
+        GFLI_TRY(gfli_blob_add_meta(c->blob, counters[i], number));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_pth_take(gfli_pth *c, uint32_t root) {
+    uint32_t dict;
+    GFLI_TRY(gfli_pth_find_dict(c, root, &dict));
+    GFLI_TRY(gfli_pth_dict(c, dict));
+    return gfli_pth_meta(c, root);
+}
+
+/* ---- the newer container: a zip archive ------------------------------------------------------ */
+
+static gfl_status gfli_pth_byte_order(gfli_pth *c) {
+    char name[600], order[16] = "";
+    snprintf(name, sizeof name, "%sbyteorder", c->prefix);
+    gfli_zip_record *r = gfli_zip_find(&c->zip, name);
+    if (!r) return GFL_OK; /* before torch 2.1 */
+    GFLI_TRY(gfli_zip_check(&c->zip, r, "the byte order"));
+    GFLI_TRY(gfli_blob_pread(c->blob, r->offset, order, r->size < 15 ? r->size : 15));
+    if (!strcmp(order, "little")) return GFL_OK;
+    return gfli_error(c->blob->context, GFL_E_UNSUPPORTED,
+                      "%s: its byte order is \"%.15s\"; only little-endian checkpoints are read: "
+                      "load and save it once on a little-endian machine",
+                      c->blob->path, order);
+}
+
+static gfl_status gfli_pth_read_zip(gfli_pth *c) {
+    static const char main_record[] = "data.pkl";
+    gfli_zip_record *r = NULL;
+    uint32_t root;
+    GFLI_TRY(gfli_zip_open(c->blob, &c->zip));
+    for (int i = 0; i < c->zip.n_records && !r; i++) {
+        const char *name = c->zip.records[i].name, *slash = strrchr(name, '/');
+        if (!strcmp(slash ? slash + 1 : name, main_record)) r = &c->zip.records[i];
+    }
+    if (!r)
+        return gfli_error(c->blob->context, GFL_E_FORMAT,
+                          "%s: a zip archive, but without data.pkl: not written by torch.save",
+                          c->blob->path);
+    GFLI_TRY(gfli_strdup(c->blob->context, r->name, &c->prefix));
+    const size_t prefix = strlen(r->name) - (sizeof main_record - 1);
+    c->prefix[prefix] = 0;
+    if (prefix > 300) return gfli_zip_broken(&c->zip, "the names of its records are too long");
+    GFLI_TRY(gfli_pth_byte_order(c));
+    GFLI_TRY(gfli_zip_check(&c->zip, r, "the list of tensors"));
+    GFLI_TRY(gfli_pickle_read(&c->pickle, main_record, r->offset, r->offset + r->size, &root));
+    return gfli_pth_take(c, root);
+}
+
+/* ---- the older container: pickles, then the storages ----------------------------------------- */
+
+/* The storages that the pickle mentions, each once, sorted by key. */
+static gfl_status gfli_pth_list_storages(gfli_pth *c) {
+    const gfli_pickle *p = &c->pickle;
+    for (size_t i = 0; i < p->n_nodes; i++) {
+        gfli_pth_storage s;
+        memset(&s, 0, sizeof s);
+        if (p->nodes[i].kind != GFLI_PICKLE_STORAGE || !gfli_pth_read_id(p, p->nodes[i].a, &s))
+            continue;
+        GFLI_TRY(gfli_grow(c->blob->context, &c->storages, &c->storage_capacity,
+                           (size_t)c->n_storages + 1, sizeof s, "a checkpoint's storages"));
+        c->storages[c->n_storages++] = s;
+    }
+    int kept = 0;
+    if (c->n_storages)
+        qsort(c->storages, (size_t)c->n_storages, sizeof *c->storages, gfli_compare_storages);
+    for (int i = 0; i < c->n_storages; i++)
+        if (!kept || strcmp(c->storages[kept - 1].key, c->storages[i].key) != 0)
+            c->storages[kept++] = c->storages[i];
+    c->n_storages = kept;
+    return GFL_OK;
+}
+
+/* After the list of keys: for each a count and that many values. */
+static gfl_status gfli_pth_walk_storages(gfli_pth *c, uint32_t keys) {
+    const gfli_pickle *p = &c->pickle;
+    uint64_t at = p->at;
+    if (p->nodes[keys].kind != GFLI_PICKLE_LIST)
+        return gfli_pth_broken(c, "the list of storages", "it is no list");
+    for (uint32_t cell = p->nodes[keys].a; cell; cell = p->nodes[cell].b) {
+        uint8_t number[8];
+        gfli_pth_storage wanted;
+        wanted.key = gfli_pickle_text(p, p->nodes[cell].a);
+        gfli_pth_storage *s = NULL;
+        if (wanted.key && c->n_storages)
+            s = (gfli_pth_storage *)bsearch(&wanted, c->storages, (size_t)c->n_storages,
+                                            sizeof *c->storages, gfli_compare_storages);
+        if (!s)
+            return gfli_pth_broken(c, wanted.key ? wanted.key : "a storage",
+                                   "values that no tensor mentions, of unknown length");
+        if (c->blob->size - at < 8)
+            return gfli_pth_broken(c, "the values", "the file ends before them; fetch it again");
+        GFLI_TRY(gfli_blob_pread(c->blob, at, number, 8));
+        at += 8;
+        const uint64_t size = (uint64_t)gfli_dtype_bytes(s->dtype);
+        if (gfli_zip_number(number, 8) != s->count)
+            return gfli_pth_broken(c, s->key,
+                                   "the storage has another length than its tensors say");
+        if (s->count > (c->blob->size - at) / size)
+            return gfli_pth_broken(c, "the values", "the file ends among them; fetch it again");
+        s->offset = at;
+        at += s->count * size;
+    }
+    for (int i = 0; i < c->n_storages; i++) { /* those not in the list have no values */
+        if (c->storages[i].offset) continue;
+        return gfli_pth_broken(c, c->storages[i].key, "the file lacks the values of this storage");
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_pth_check_machine(gfli_pth *c, uint32_t system) {
+    const gfli_pickle_node *little =
+        &c->pickle.nodes[gfli_pickle_get(&c->pickle, system, "little_endian")];
+    if (little->kind != GFLI_PICKLE_BOOL || little->n) return GFL_OK;
+    return gfli_error(c->blob->context, GFL_E_UNSUPPORTED,
+                      "%s: it was written on a big-endian machine; only little-endian checkpoints "
+                      "are read: load and save it once on a little-endian machine",
+                      c->blob->path);
+}
+
+static gfl_status gfli_pth_read_legacy(gfli_pth *c) {
+    /* 0x1950a86a20f9469cfc6c, lowest byte first */
+    static const uint8_t magic[] = {0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19};
+    static const char *const where[] = {
+        "the first pickle (the magic number)", "the second pickle (the protocol)",
+        "the third pickle (the machine)", "the fourth pickle (the tensors)",
+        "the fifth pickle (the storages)"};
+    uint32_t roots[5];
+    uint64_t at = 0;
+    for (int i = 0; i < 5; i++) {
+        GFLI_TRY(gfli_pickle_read(&c->pickle, where[i], at, c->blob->size, &roots[i]));
+        at = c->pickle.at;
+        const gfli_pickle_node *node = &c->pickle.nodes[roots[i]];
+        if (i == 0 && (node->kind != GFLI_PICKLE_LONG ||
+                       memcmp(c->pickle.texts + node->n, magic, sizeof magic) != 0))
+            return gfli_error(c->blob->context, GFL_E_FORMAT,
+                              "%s: a pickle, but not one that torch.save wrote; gfl reads "
+                              "checkpoints of PyTorch",
+                              c->blob->path);
+        if (i == 1 && (node->kind != GFLI_PICKLE_INT || node->n != 1001))
+            return gfli_error(c->blob->context, GFL_E_UNSUPPORTED,
+                              "%s: a checkpoint of an unknown protocol; write it again with a "
+                              "current torch.save",
+                              c->blob->path);
+        if (i == 2) GFLI_TRY(gfli_pth_check_machine(c, roots[i]));
+    }
+    GFLI_TRY(gfli_pth_list_storages(c));
+    GFLI_TRY(gfli_pth_walk_storages(c, roots[4]));
+    return gfli_pth_take(c, roots[3]);
+}
+
+/* ---- any file -------------------------------------------------------------------------------- */
+
+gfl_status gfli_pth_read(gfli_blob *blob) {
+    gfli_pth c;
+    uint8_t head[4] = {0};
+    memset(&c, 0, sizeof c);
+    c.blob = blob;
+    gfli_pickle_init(blob, &c.pickle);
+    GFLI_TRY(gfli_blob_pread(blob, 0, head, blob->size < 4 ? blob->size : 4));
+    gfl_status status = memcmp(head, "PK", 2) ? gfli_pth_read_legacy(&c) : gfli_pth_read_zip(&c);
+    gfli_zip_close(&c.zip);
+    gfli_pickle_free(&c.pickle);
+    gfli_free(blob->context, c.prefix);
+    gfli_free(blob->context, c.storages);
+    return status;
+}
+
+/* ===============================================================================================
  * src/ckpt/open.c - a weight file of any kind
  * ============================================================================================ */
 
-static gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out) {
-    return gfli_blob_open(context, path, out);
+/* By content, since names lie: a safetensors file begins with a length and a brace, a checkpoint
+ * with the mark of a zip archive or of a pickle. */
+static gfl_status gfli_ckpt_read(gfli_blob *b) {
+    uint8_t head[9] = {0};
+    GFLI_TRY(gfli_blob_pread(b, 0, head, b->size < 9 ? b->size : 9));
+    if (b->size >= 9 && head[8] == '{') return gfli_blob_read_header(b);
+    if (!memcmp(head, "PK", 2) || head[0] == 0x80) return gfli_pth_read(b);
+    if (b->size == 0)
+        return gfli_error(b->context, GFL_E_FORMAT, "%s is empty; fetch it again", b->path);
+    return gfli_error(b->context, GFL_E_FORMAT,
+                      "%s is neither safetensors nor a checkpoint of PyTorch; look at it: a page "
+                      "that says why the download failed may have been saved under its name",
+                      b->path);
+}
+
+gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out) {
+    GFLI_TRY(gfli_blob_open_bare(context, path, out));
+    gfl_status status = gfli_ckpt_read(out);
+    if (status != GFL_OK) gfli_blob_close(out);
+    return status;
 }
 
 /* ===============================================================================================
