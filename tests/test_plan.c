@@ -68,6 +68,7 @@ static void follow(const gfli_plan *plan) {
         const gfli_step *s = &plan->steps[i];
         bool reads_out = s->op == GFLI_OP_UPSAMPLE_ADD;
         CHECK(intact(&c, s->in));
+        CHECK(s->offset < 0 || (intact(&c, s->offset) && s->offset != s->out));
         CHECK(s->residual < 0 || intact(&c, s->residual));
         CHECK(!reads_out || intact(&c, s->out));
         paint(&c, s->out);
@@ -80,7 +81,8 @@ static void follow(const gfli_plan *plan) {
 }
 
 static void no_map_is_overwritten_while_it_matters(void) {
-    static const char *const names[] = {"r18", "r34", "r50", "r101", "x101-32x4d"};
+    static const char *const names[] = {
+        "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x4d-dcnv1"};
     for (size_t i = 0; i < GFLI_COUNT(names); i++) {
         gfl_model *model = describe(names[i]);
         for (int training = 0; training < 2; training++) {
@@ -136,6 +138,34 @@ static void sizes_are_those_of_the_spec(void) {
     gfl_model_destroy(model);
 }
 
+/* Every deformable step has the offsets that its layer's own convolution makes of the same map, and
+ * both count: 27 x 9 x width for the offsets. */
+static void deformable_steps_have_their_offsets(void) {
+    gfl_model *plain = describe("r101"), *model = describe("r101-dcnv2");
+    gfli_plan plan, without;
+    int64_t macs = 0;
+    int deformable = 0;
+    CHECK_OK(context, gfli_plan_create(context, model, 2, 96, 160, false, &plan));
+    CHECK_OK(context, gfli_plan_create(context, plain, 2, 96, 160, false, &without));
+    for (int i = 0; i < plan.n_steps; i++) {
+        const gfli_step *s = &plan.steps[i], *before = &plan.steps[i - 1];
+        CHECK((s->op == GFLI_OP_DEFORM_CONV) == (s->offset >= 0));
+        if (s->op != GFLI_OP_DEFORM_CONV) continue;
+        const gfli_map *offset = &plan.slots[s->offset].map, *out = &plan.slots[s->out].map;
+        CHECK(before->op == GFLI_OP_CONV && before->out == s->offset && before->in == s->in);
+        CHECK(before->layer == model->layers[s->layer].offset && !before->relu && s->relu);
+        CHECK(offset->c == 27 && offset->h[0] == out->h[0] && offset->w[0] == out->w[0]);
+        macs += (int64_t)gfli_points(offset) * 27 * 9 * plan.slots[s->in].map.c;
+        deformable++;
+    }
+    CHECK(deformable == 4 + 23 + 3 && macs > 0 && plan.macs == without.macs + macs);
+    CHECK(plan.n_steps == without.n_steps + deformable);
+    gfli_plan_destroy(context, &plan);
+    gfli_plan_destroy(context, &without);
+    gfl_model_destroy(plain);
+    gfl_model_destroy(model);
+}
+
 static void views_share_their_pyramids_memory(void) {
     gfl_model *model = describe("r18");
     gfli_plan plan;
@@ -185,6 +215,7 @@ int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(no_map_is_overwritten_while_it_matters),
                                       TEST(training_keeps_every_map),
                                       TEST(sizes_are_those_of_the_spec),
+                                      TEST(deformable_steps_have_their_offsets),
                                       TEST(views_share_their_pyramids_memory),
                                       TEST(impossible_inputs_are_refused),
                                       {0}};

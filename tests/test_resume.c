@@ -28,6 +28,8 @@ static gfl_train_desc base_desc(void) {
     return d;
 }
 
+static int deform; /* of fresh models: 0 for a ResNet-18, or a deformable ResNet-50 */
+
 /* path NULL: a fresh model. */
 static void open_run(run *r, const char *path, const gfl_train_desc *desc, int n_images,
                      int n_threads) {
@@ -42,7 +44,8 @@ static void open_run(run *r, const char *path, const gfl_train_desc *desc, int n
         CHECK_OK(r->context, gfl_model_load(r->context, path, &opts, &r->model));
     } else {
         gfl_model_desc model;
-        train_micro_desc(&model, 18, 2);
+        train_micro_desc(&model, deform ? 50 : 18, 2);
+        model.arch.deform = deform;
         model.classes = gfl_dataset_classes(r->dataset);
         r->model = train_model(r->context, &model);
     }
@@ -116,6 +119,13 @@ static void accumulated_steps_resume_too(void) {
     d.frozen_stages = 1;
     d.no_grouping = 1;
     check_resume(&d, 4);
+}
+
+static void deformable_models_resume_too(void) {
+    gfl_train_desc d = base_desc();
+    deform = 2;
+    check_resume(&d, STEPS);
+    deform = 0;
 }
 
 /* A state goes with the weights of its step only; a refusal leaves the trainer able to go on. */
@@ -309,6 +319,7 @@ int main(int argc, char **argv) {
     static const test_case cases[] = {
         TEST(any_step_is_a_good_one_to_stop_at),
         TEST(accumulated_steps_resume_too),
+        TEST(deformable_models_resume_too),
         TEST(a_state_does_not_fit_other_weights),
         TEST(another_description_is_refused),
         TEST(other_data_and_weights_are_refused),
