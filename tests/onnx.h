@@ -350,17 +350,21 @@ static inline void ox_conv(const ox_node *n, const ox_tensor *weight, const ox_t
     if (weight->dims[2] != w->kernel || x->dims[1] != in * groups) ox_die("weights", n->out[0]);
     const int64_t dims[4] = {x->dims[0], out, (x->dims[2] + 2 * w->pad - w->kernel) / w->stride + 1,
                              (x->dims[3] + 2 * w->pad - w->kernel) / w->stride + 1};
+    const int64_t points = dims[2] * dims[3], own = out / groups;
+    double *column = (double *)malloc((size_t)(in * taps) * sizeof *column);
     ox_shape(y, 4, dims);
-    for (int64_t i = 0; i < (int64_t)y->count; i++) {
-        const int64_t at = i % dims[3], row = i / dims[3] % dims[2];
-        const int64_t o = i / dims[3] / dims[2] % out;
-        double sum = bias ? bias->v[o] : 0;
-        w->image = i / dims[3] / dims[2] / out;
+    for (int64_t i = 0; i < dims[0] * groups * points; i++) {
+        const int64_t at = i % points, group = i / points % groups;
+        w->image = i / points / groups;
         for (int64_t k = 0; k < in * taps; k++)
-            sum += weight->v[o * in * taps + k] *
-                   ox_tap(w, o / (out / groups) * in + k / taps, k % taps, row, at);
-        y->v[i] = sum;
+            column[k] = ox_tap(w, group * in + k / taps, k % taps, at / dims[3], at % dims[3]);
+        for (int64_t o = group * own; o < (group + 1) * own; o++) {
+            double sum = bias ? bias->v[o] : 0;
+            for (int64_t k = 0; k < in * taps; k++) sum += weight->v[o * in * taps + k] * column[k];
+            y->v[(w->image * out + o) * points + at] = sum;
+        }
     }
+    free(column);
 }
 
 static inline void ox_max_pool(const ox_node *n, const ox_tensor *x, ox_tensor *y) {
