@@ -17,12 +17,12 @@ static bool parse_size(const char *text, gfl_export_opts *opts) {
 static int export_model(const char *in, const char *out, gfl_export_format format,
                         const gfl_export_opts *opts) {
     gfl_model *model = NULL;
-    gfl_model_opts how;
+    gfl_import_opts how;
     gfl_context *context = open_context(1);
     if (!context) return CMD_FAILED;
     memset(&how, 0, sizeof how);
-    how.trainable = 1;
-    gfl_status status = gfl_model_load(context, in, &how, &model);
+    how.model.trainable = 1;
+    gfl_status status = gfl_model_import(context, in, &how, &model);
     if (status == GFL_OK) status = gfl_model_export(model, format, opts, out);
     const int code = status == GFL_OK ? CMD_OK : report(context, status, "exporting");
     if (code == CMD_OK) talk("%s is written", out);
@@ -45,7 +45,7 @@ int cmd_export(int argc, char **argv) {
         {OPT_TEXT, "size", &size, "WxH", "onnx: width and height of the input; default: any", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
-    int code = opt_parse("export IN OUT --to FORMAT", options, argc, argv, (const char **)argv,
+    int code = opt_parse("export IN OUT --to FORMAT [options]", options, argc, argv, (const char **)argv,
                          &n_rest);
     if (code >= 0) return code;
     if (n_rest != 2) return usage_error("export needs a weight file and a file to write");

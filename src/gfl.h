@@ -84,7 +84,8 @@
  * implus/GFocal.  gfl_backbone_describe and gfl_model_load_backbone do the same for backbones
  * trained on ImageNet: torchvision, timm, OpenMMLab, MSRA.  The architecture always follows from
  * the tensors, and a tensor that contradicts the others is an error; the dialect is never guessed.
- * gfl_model_create_from fine-tunes: another class list, all other weights kept.
+ * gfl_model_create_from fine-tunes: another class list, all other weights kept.  gfl_model_export
+ * writes a model for mmdetection, PyTorch or ONNX.
  *
  * PAPERS
  *
@@ -102,8 +103,8 @@
  * NOT HERE
  *
  * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read,
- * gfl_pixels and those that import (gfl_model_import to gfl_model_create_from) are defined in
- * gfl_train.c: a program that only detects does not link it.
+ * gfl_pixels and those that import and export (gfl_model_import to gfl_model_create_from,
+ * gfl_model_export) are defined in gfl_train.c: a program that only detects does not link it.
  *
  * What is not declared before the line "GFL_H" ends is not API.
  */

@@ -41,7 +41,7 @@ expect 2 eval --data data/val.json; says '--weights' err
 expect 2 train --data data/train.json --model r19; says 'r19' err
 expect 2 train --data data/train.json --scale big; says 'LONGxSHORT' err
 expect 2 detect; expect 2 info
-for c in train eval detect check info convert bench; do
+for c in train eval detect check info convert export bench; do
     expect 0 $c --help; says 'usage: gfl' out; [ ! -s err ] || fail "$c --help talks to stderr"
 done
 expect 0 --version; says 'gfl [0-9]' out
@@ -201,6 +201,25 @@ expect 2 $tune --from whole/last.safetensors --map square --out x; says 'OLD=NEW
 expect 2 $tune --from whole/last.safetensors --model r18 --out x; says 'leave out' err
 expect 2 $tune --map square=box --out x; says '--from' err
 expect 7 $tune --from backbone.safetensors --out x; says 'backbone' err
+
+# For other programs: what is written reads back as it was, and options have their format.
+expect 0 export whole/last.safetensors mm.safetensors --to mmdet; says 'mm.safetensors' err
+grep -aq 'integral.project' mm.safetensors || fail "mmdetection's constants are there"
+expect 0 convert mm.safetensors copy.safetensors; same copy.safetensors whole/last.safetensors
+expect 0 export whole/last.safetensors model.pth --to pth; [ -s model.pth ] || fail "no model.pth"
+expect 0 export whole/last.safetensors logits.onnx --to onnx
+grep -aq 'bbox_pred.4' logits.onnx || fail "a graph without decoding gives logits"
+expect 0 export whole/last.safetensors boxes.onnx --to onnx --decode --pixels --batch 2 --size 95x64
+grep -aq 'boxes' boxes.onnx || fail "a graph with decoding gives boxes"
+expect 2 export whole/last.safetensors --to pth; says 'a file to write' err
+expect 2 export whole/last.safetensors x.out; says '--to' err
+expect 2 export whole/last.safetensors x.out --to onx; says 'did you mean onnx' err
+expect 2 export whole/last.safetensors x.out --to pth --decode; says '--decode' err
+expect 2 export whole/last.safetensors x.out --to onnx --size big; says 'WIDTHxHEIGHT' err
+expect 1 export whole/last.safetensors x.out --to onnx --size 95x64; says 'multiples of 32' err
+expect 1 export missing.safetensors x.out --to pth; says 'missing.safetensors' err
+expect 1 export whole/last.safetensors no/such/folder/x.pth --to pth; says 'no/such/folder' err
+[ ! -e x.out ] || fail "nothing is left of an export that failed"
 
 # What cannot be written is said, and what was there stays.
 expect 1 $train --epochs 1 --out data/train.json/run

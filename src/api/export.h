@@ -49,6 +49,9 @@ typedef struct gfl_export_opts {
  *           GFL_E_IO           the file cannot be written
  *           GFL_E_MEMORY       no room for one tensor
  * Memory    one tensor at a time.
- * Threads   as the model's context. */
+ * Threads   as the model's context.
+ * Example
+ *     gfl_export_opts opts = {1, 1, 0, 0, 0};
+ *     gfl_model_export(model, GFL_EXPORT_ONNX, &opts, "model.onnx"); */
 GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
                                     const gfl_export_opts *opts, const char *path);
