@@ -85,7 +85,8 @@
  * implus/GFocal.  gfl_backbone_describe and gfl_model_load_backbone do the same for backbones
  * trained on ImageNet: torchvision, timm, OpenMMLab, MSRA.  The architecture always follows from
  * the tensors, and a tensor that contradicts the others is an error; the dialect is never guessed.
- * gfl_model_create_from fine-tunes: another class list, all other weights kept.
+ * gfl_model_create_from fine-tunes: another class list, all other weights kept.  gfl_model_export
+ * writes a model for mmdetection, PyTorch or ONNX.
  *
  * PAPERS
  *
@@ -103,8 +104,8 @@
  * NOT HERE
  *
  * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read,
- * gfl_pixels and those that import (gfl_model_import to gfl_model_create_from) are defined in
- * gfl_train.c: a program that only detects does not link it.
+ * gfl_pixels and those that import and export (gfl_model_import to gfl_model_create_from,
+ * gfl_model_export) are defined in gfl_train.c: a program that only detects does not link it.
  *
  * What is not declared before the line "GFL_H" ends is not API.
  */
@@ -1189,7 +1190,10 @@ typedef struct gfl_export_opts {
  *           GFL_E_IO           the file cannot be written
  *           GFL_E_MEMORY       no room for one tensor
  * Memory    one tensor at a time.
- * Threads   as the model's context. */
+ * Threads   as the model's context.
+ * Example
+ *     gfl_export_opts opts = {1, 1, 0, 0, 0};
+ *     gfl_model_export(model, GFL_EXPORT_ONNX, &opts, "model.onnx"); */
 GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
                                     const gfl_export_opts *opts, const char *path);
 
