@@ -181,11 +181,7 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
         return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
     GFLI_TRY(gfli_check_labels(w, arch->depth));
     GFLI_TRY(gfli_read_dialect(w, dialect, &arch->dialect, &origins->dialect));
-    GFLI_TRY(gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess));
-    GFLI_TRY(gfli_read_classes(w, arch->n_classes));
-    desc->classes = w->classes;
-    origins->classes = w->classes ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
-    return GFL_OK;
+    return gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess);
 }
 
 gfl_status gfli_load_weights(gfli_weights *w, const gfl_model_desc *desc,
@@ -209,6 +205,7 @@ static gfl_status gfli_load_model(gfli_weights *w, const gfl_model_opts *opts, g
     gfl_origins origins;
     GFLI_TRY(gfli_describe_weights(w, opts ? opts->dialect : GFL_DIALECT_DEFAULT, GFL_STYLE_DEFAULT,
                                    &desc, &origins));
+    GFLI_TRY(gfli_read_classes(w, desc.arch.n_classes, &desc.classes, &origins.classes));
     return gfli_load_weights(w, &desc, &origins, opts && opts->trainable, out);
 }
 

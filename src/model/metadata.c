@@ -177,7 +177,8 @@ static gfl_status gfli_add_class(gfli_weights *w, const char *name, size_t lengt
 
 static gfl_status gfli_wrong_classes(gfli_weights *w, const char *key, int n) {
     return gfli_error(w->context, GFL_E_MISMATCH,
-                      "%s: metadata %s does not have the %d entries of bbox_head.gfl_cls.weight",
+                      "%s: metadata %s does not have the %d entries of "
+                      "bbox_head.gfl_cls.weight; name the classes yourself (gfl convert --classes)",
                       w->blob.path, key, n);
 }
 
@@ -240,9 +241,11 @@ static gfl_status gfli_read_class_ids(gfli_weights *w, int n) {
     return status;
 }
 
-gfl_status gfli_read_classes(gfli_weights *w, int n) {
-    if (!gfli_blob_meta(&w->blob, "classes")) return GFL_OK;
+gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_origin *origin) {
+    *origin = gfli_blob_meta(&w->blob, "classes") ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
+    if (*origin == GFL_ORIGIN_DEFAULT) return GFL_OK;
     GFLI_TRY(gfli_calloc(w->context, (size_t)n, sizeof *w->classes, "classes", &w->classes));
+    *out = w->classes;
     GFLI_TRY(gfli_read_class_names(w, n));
     w->has_ids = gfli_blob_meta(&w->blob, "class_ids") != NULL;
     return w->has_ids ? gfli_read_class_ids(w, n) : GFL_OK;

@@ -11,7 +11,6 @@ static const struct {
     {"module.", "", false},                 /* DistributedDataParallel */
     {"_orig_mod.", "", false},              /* torch.compile */
     {"model.", "", false},                  /* Lightning and the like */
-    {"state_dict.", "", false},             /* a nested dictionary, flattened */
     {"backbone.body.", "backbone.", false}, /* torchvision's detectors */
     {"conv1.", "backbone.conv1.", false},   /* a bare backbone */
     {"bn1.", "backbone.bn1.", false},

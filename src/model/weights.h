@@ -14,7 +14,7 @@ typedef struct gfli_weights {
     int n_entries;
     float *raw, *ready; /* one tensor as the file has it, and as the model wants it */
     size_t raw_capacity, ready_capacity;
-    gfl_class *classes; /* names owned; NULL: the file has none */
+    gfl_class *classes; /* that were read; names owned */
     int n_classes;
     bool has_ids; /* of the classes, in the metadata */
 } gfli_weights;
@@ -37,7 +37,7 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
 gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin);
 gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin *origin);
 const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
-gfl_status gfli_read_classes(gfli_weights *w, int n); /* into w->classes */
+gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_origin *origin);
 gfl_status gfli_check_labels(gfli_weights *w, int depth);
 
 /* The values of a tensor of the parameter's shape, checked, in the model's layout. */
@@ -45,7 +45,7 @@ bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor);
 gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli_tensor *tensor,
                             float *out);
 
-/* The model that a detector's file describes; desc->classes are w's.  Then the model itself: every
+/* The model that a detector's file describes, but for its classes.  Then the model itself: every
  * parameter must have its tensor, and every tensor of the network its parameter. */
 gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style style,
                                  gfl_model_desc *desc, gfl_origins *origins);
