@@ -2075,7 +2075,7 @@ typedef struct gfli_weights {
     int n_entries;
     float *raw, *ready; /* one tensor as the file has it, and as the model wants it */
     size_t raw_capacity, ready_capacity;
-    gfl_class *classes; /* names owned; NULL: the file has none */
+    gfl_class *classes; /* that were read; names owned */
     int n_classes;
     bool has_ids; /* of the classes, in the metadata */
 } gfli_weights;
@@ -2098,7 +2098,7 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
 gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin);
 gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin *origin);
 const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
-gfl_status gfli_read_classes(gfli_weights *w, int n); /* into w->classes */
+gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_origin *origin);
 gfl_status gfli_check_labels(gfli_weights *w, int depth);
 
 /* The values of a tensor of the parameter's shape, checked, in the model's layout. */
@@ -2106,7 +2106,7 @@ bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor);
 gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli_tensor *tensor,
                             float *out);
 
-/* The model that a detector's file describes; desc->classes are w's.  Then the model itself: every
+/* The model that a detector's file describes, but for its classes.  Then the model itself: every
  * parameter must have its tensor, and every tensor of the network its parameter. */
 gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style style,
                                  gfl_model_desc *desc, gfl_origins *origins);
@@ -6749,7 +6749,6 @@ static const struct {
     {"module.", "", false},                 /* DistributedDataParallel */
     {"_orig_mod.", "", false},              /* torch.compile */
     {"model.", "", false},                  /* Lightning and the like */
-    {"state_dict.", "", false},             /* a nested dictionary, flattened */
     {"backbone.body.", "backbone.", false}, /* torchvision's detectors */
     {"conv1.", "backbone.conv1.", false},   /* a bare backbone */
     {"bn1.", "backbone.bn1.", false},
@@ -7211,7 +7210,8 @@ static gfl_status gfli_add_class(gfli_weights *w, const char *name, size_t lengt
 
 static gfl_status gfli_wrong_classes(gfli_weights *w, const char *key, int n) {
     return gfli_error(w->context, GFL_E_MISMATCH,
-                      "%s: metadata %s does not have the %d entries of bbox_head.gfl_cls.weight",
+                      "%s: metadata %s does not have the %d entries of "
+                      "bbox_head.gfl_cls.weight; name the classes yourself (gfl convert --classes)",
                       w->blob.path, key, n);
 }
 
@@ -7274,9 +7274,11 @@ static gfl_status gfli_read_class_ids(gfli_weights *w, int n) {
     return status;
 }
 
-gfl_status gfli_read_classes(gfli_weights *w, int n) {
-    if (!gfli_blob_meta(&w->blob, "classes")) return GFL_OK;
+gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_origin *origin) {
+    *origin = gfli_blob_meta(&w->blob, "classes") ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
+    if (*origin == GFL_ORIGIN_DEFAULT) return GFL_OK;
     GFLI_TRY(gfli_calloc(w->context, (size_t)n, sizeof *w->classes, "classes", &w->classes));
+    *out = w->classes;
     GFLI_TRY(gfli_read_class_names(w, n));
     w->has_ids = gfli_blob_meta(&w->blob, "class_ids") != NULL;
     return w->has_ids ? gfli_read_class_ids(w, n) : GFL_OK;
@@ -7496,11 +7498,7 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
         return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
     GFLI_TRY(gfli_check_labels(w, arch->depth));
     GFLI_TRY(gfli_read_dialect(w, dialect, &arch->dialect, &origins->dialect));
-    GFLI_TRY(gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess));
-    GFLI_TRY(gfli_read_classes(w, arch->n_classes));
-    desc->classes = w->classes;
-    origins->classes = w->classes ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
-    return GFL_OK;
+    return gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess);
 }
 
 gfl_status gfli_load_weights(gfli_weights *w, const gfl_model_desc *desc,
@@ -7524,6 +7522,7 @@ static gfl_status gfli_load_model(gfli_weights *w, const gfl_model_opts *opts, g
     gfl_origins origins;
     GFLI_TRY(gfli_describe_weights(w, opts ? opts->dialect : GFL_DIALECT_DEFAULT, GFL_STYLE_DEFAULT,
                                    &desc, &origins));
+    GFLI_TRY(gfli_read_classes(w, desc.arch.n_classes, &desc.classes, &origins.classes));
     return gfli_load_weights(w, &desc, &origins, opts && opts->trainable, out);
 }
 

@@ -8046,15 +8046,15 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_
     gfl_class coco[GFLI_COCO_CLASSES];
     GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
     GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
-    if (opts->classes) {
-        if (opts->n_classes != desc.arch.n_classes)
-            return gfli_error(w->context, GFL_E_MISMATCH,
-                              "%s: bbox_head.gfl_cls.weight has %d classes, %d are demanded",
-                              w->blob.path, desc.arch.n_classes, opts->n_classes);
-        desc.classes = opts->classes;
-        origins.classes = GFL_ORIGIN_GIVEN;
-    } else if (desc.arch.n_classes == GFLI_COCO_CLASSES && !w->has_ids &&
-               (!w->classes || gfli_are_coco_names(w->classes))) {
+    const int n = desc.arch.n_classes;
+    if (opts->classes && opts->n_classes != n)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: bbox_head.gfl_cls.weight has %d classes, %d are demanded",
+                          w->blob.path, n, opts->n_classes);
+    desc.classes = opts->classes;
+    if (!opts->classes) GFLI_TRY(gfli_read_classes(w, n, &desc.classes, &origins.classes));
+    if (n == GFLI_COCO_CLASSES && !w->has_ids &&
+        (!desc.classes || (desc.classes == w->classes && gfli_are_coco_names(w->classes)))) {
         gfli_coco_classes(coco);
         desc.classes = coco;
     }
