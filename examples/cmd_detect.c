@@ -1,5 +1,5 @@
 /* cmd_detect.c - gfl detect: pictures in; drawings, COCO results or lines of text out */
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700
 #include "cmd.h"
 #include <ctype.h>
 #include <dirent.h>
@@ -132,6 +132,12 @@ static bool make_folders(char *path) {
     return true;
 }
 
+static bool is_same_file(const char *a, const char *b) {
+    struct stat first, second;
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
 static bool draw(const detect_job *job, const picture *one, gfl_pixels *pixels,
                  const gfl_detections *found) {
     char *path = join(job->out, one->name);
@@ -141,7 +147,9 @@ static bool draw(const detect_job *job, const picture *one, gfl_pixels *pixels,
     char *dot = strrchr(path, '.');
     if (dot && (!strcmp(dot, ".bmp") || !strcmp(dot, ".ppm") || !strcmp(dot, ".pgm")))
         memcpy(dot, ".png", 4);
-    const bool good = make_folders(path) && write_picture(path, pixels);
+    bool good = !is_same_file(path, one->path);
+    if (!good) talk("gfl: %s: the drawing would replace the picture; choose another --out", path);
+    good = good && make_folders(path) && write_picture(path, pixels);
     free(path);
     return good;
 }
@@ -248,24 +256,34 @@ static int detect_all(detect_job *job, gfl_detector *detector) {
     return code;
 }
 
-/* The result file is complete or not there. */
+/* The result file is complete or not there; what a link names is replaced, not the link, and a pipe
+ * or a device is written to as it is. */
 static int with_results(detect_job *job, gfl_detector *detector) {
     char temporary[4200];
+    struct stat info;
     if (!job->results) return detect_all(job, detector);
-    snprintf(temporary, sizeof temporary, "%.4100s.tmp", job->results);
+    char *resolved = realpath(job->results, NULL);
+    const char *path = resolved ? resolved : job->results;
+    const bool direct = stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+    snprintf(temporary, sizeof temporary, "%.4100s%s", path, direct ? "" : ".tmp");
     job->file = fopen(temporary, "w");
-    if (!job->file) {
-        talk("gfl: %s: %s", temporary, strerror(errno));
-        return CMD_FAILED;
+    int code = CMD_FAILED;
+    bool good = job->file != NULL;
+    if (good) {
+        fputc('[', job->file);
+        code = detect_all(job, detector);
+        fputs("]\n", job->file);
+        good = !ferror(job->file);
+        if (fclose(job->file) != 0) good = false;
+        if (good && !direct) good = rename(temporary, path) == 0;
     }
-    fputc('[', job->file);
-    int code = detect_all(job, detector);
-    fputs("]\n", job->file);
-    const bool written = !ferror(job->file);
-    if (fclose(job->file) == 0 && written && rename(temporary, job->results) == 0) return code;
-    talk("gfl: %s cannot be written: %s", job->results, strerror(errno));
-    remove(temporary);
-    return CMD_FAILED;
+    if (!good) {
+        talk("gfl: %s cannot be written: %s", job->results, strerror(errno));
+        if (job->file && !direct) remove(temporary);
+        code = CMD_FAILED;
+    }
+    free(resolved);
+    return code;
 }
 
 static int run(detect_job *job) {

@@ -12,7 +12,10 @@ typedef struct eval_job {
 static int load_detections(gfl_context *context, const eval_job *job, gfl_evaluator *evaluator) {
     gfl_eval_notes notes;
     gfl_status status = gfl_evaluator_load(evaluator, job->detections);
-    if (status != GFL_OK) return report(context, status, "reading detections");
+    if (status != GFL_OK) {
+        const int code = report(context, status, "reading detections");
+        return status == GFL_E_FORMAT ? CMD_DATA : code;
+    }
     gfl_evaluator_get_notes(evaluator, &notes);
     talk("%s: %lld detections", job->detections, (long long)notes.n_results);
     if (notes.n_unknown_images)

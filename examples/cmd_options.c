@@ -280,6 +280,14 @@ void opt_write_json(const opt *options, FILE *f) {
         if (o->kind == OPT_INT) fprintf(f, "%d", *(int *)o->value);
         if (o->kind == OPT_REAL) fprintf(f, "%.17g", *(double *)o->value);
         if (text) write_json_text(f, text);
+        if (o->kind != OPT_LIST) continue;
+        const opt_list *list = (const opt_list *)o->value;
+        fputc('[', f);
+        for (int i = 0; i < list->n; i++) {
+            if (i) fputs(", ", f);
+            write_json_text(f, list->items[i]);
+        }
+        fputc(']', f);
     }
     fputc('}', f);
 }

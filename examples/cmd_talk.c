@@ -32,6 +32,7 @@ int report(gfl_context *context, gfl_status status, const char *doing) {
     talk("gfl: %s: %s", doing, *text ? text : gfl_status_name(status));
     switch (status) {
     case GFL_OK: return CMD_OK;
+    case GFL_E_ARG: return CMD_USAGE; /* an option's value */
     case GFL_E_DATA: return CMD_DATA;
     case GFL_E_MEMORY: return CMD_MEMORY;
     case GFL_E_DEVICE: return CMD_DEVICE;
@@ -58,7 +59,9 @@ gfl_context *open_context(int threads) {
     desc.n_threads = threads;
     desc.logger.log = log_to_stderr;
     gfl_status status = gfl_context_create(&desc, &context);
-    if (status != GFL_OK) talk("gfl: no context with %d threads: %s", threads, gfl_status_name(status));
+    if (status != GFL_OK) talk("gfl: --threads %d: %s", threads,
+             status == GFL_E_ARG ? "it must be 0 or a number of threads that a machine can have"
+                                 : gfl_status_name(status));
     return context;
 }
 

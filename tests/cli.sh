@@ -141,6 +141,22 @@ head -c 3000 whole/last.safetensors >cut.safetensors
 expect 1 eval --weights cut.safetensors --data data/val.json --images data/val
 says 'cut.safetensors' err
 
+# A pipe stays one, a link too; drawings do not replace pictures.  Values out of range are wrong use.
+ln -s linked.json link.json && echo old >linked.json
+expect 0 detect --weights whole/last.safetensors --results link.json data/val/0001.png
+[ -L link.json ] || fail "a link was replaced"; says '^\[' linked.json
+mkfifo pipe && cat pipe >piped.json &
+while [ ! -p pipe ]; do sleep 0.05; done
+expect 0 detect --weights whole/last.safetensors --results pipe data/val/0001.png
+wait $!
+[ -p pipe ] || fail "a pipe was replaced"; same piped.json linked.json
+cp -r data/val originals
+expect 1 detect --weights whole/last.safetensors --out originals originals; says 'replace' err
+same originals/0001.png data/val/0001.png
+expect 2 detect --weights whole/last.safetensors --score 2 data/val/0001.png
+expect 3 eval --detections data/val.json --data data/val.json
+grep -q '"map": \[\]' whole/train.jsonl || fail "a list in train.jsonl"
+
 # Detection draws, lists, and goes on after a file that is no picture.
 mkdir pictures && cp data/val/0001.png data/val/0002.png pictures
 expect 0 detect --weights whole/last.safetensors --score 0.01 --out drawn --results found.json pictures
@@ -216,7 +232,7 @@ expect 2 export whole/last.safetensors x.out; says '--to' err
 expect 2 export whole/last.safetensors x.out --to onx; says 'did you mean onnx' err
 expect 2 export whole/last.safetensors x.out --to pth --decode; says '--decode' err
 expect 2 export whole/last.safetensors x.out --to onnx --size big; says 'WIDTHxHEIGHT' err
-expect 1 export whole/last.safetensors x.out --to onnx --size 95x64; says 'multiples of 32' err
+expect 2 export whole/last.safetensors x.out --to onnx --size 95x64; says 'multiples of 32' err
 expect 1 export missing.safetensors x.out --to pth; says 'missing.safetensors' err
 expect 1 export whole/last.safetensors no/such/folder/x.pth --to pth; says 'no/such/folder' err
 [ ! -e x.out ] || fail "nothing is left of an export that failed"
