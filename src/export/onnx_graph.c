@@ -183,14 +183,14 @@ static void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, i
 
 static gfli_onnx_name gfli_onnx_join(const char *a, const char *b) {
     gfli_onnx_name name;
-    snprintf(name.text, sizeof name.text, "%s%s", a, b);
+    snprintf(name.text, sizeof name.text, "%.70s%.20s", a, b);
     return name;
 }
 
 /* "bbox_pred.2": of a level. */
 static gfli_onnx_name gfli_onnx_at(const char *name, int level) {
     gfli_onnx_name full;
-    snprintf(full.text, sizeof full.text, "%s.%d", name, level);
+    snprintf(full.text, sizeof full.text, "%.80s.%d", name, level);
     return full;
 }
 
