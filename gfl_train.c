@@ -6966,7 +6966,7 @@ static gfl_status gfli_pickle_push(gfli_pickle *p, uint32_t node) {
 }
 
 static gfl_status gfli_pickle_push_new(gfli_pickle *p, gfli_pickle_kind kind, int64_t n) {
-    uint32_t node;
+    uint32_t node = 0;
     GFLI_TRY(gfli_pickle_node_new(p, kind, 0, n, &node));
     return gfli_pickle_push(p, node);
 }
@@ -7048,7 +7048,7 @@ static void gfli_pickle_link(gfli_pickle *p, uint32_t container, uint32_t cell) 
 
 /* Additions to what is no container of ours - an opaque value - are forgotten. */
 static gfl_status gfli_pickle_append(gfli_pickle *p, uint32_t list, uint32_t value) {
-    uint32_t cell;
+    uint32_t cell = 0;
     if (p->nodes[list].kind != GFLI_PICKLE_LIST) return GFL_OK;
     GFLI_TRY(gfli_pickle_node_new(p, GFLI_PICKLE_CELL, value, 0, &cell));
     gfli_pickle_link(p, list, cell);
@@ -7056,7 +7056,7 @@ static gfl_status gfli_pickle_append(gfli_pickle *p, uint32_t list, uint32_t val
 }
 
 static gfl_status gfli_pickle_set(gfli_pickle *p, uint32_t dict, uint32_t key, uint32_t value) {
-    uint32_t pair;
+    uint32_t pair = 0;
     if (p->nodes[dict].kind != GFLI_PICKLE_DICT) return GFL_OK;
     GFLI_TRY(gfli_pickle_node_new(p, GFLI_PICKLE_PAIR, key, (int64_t)value, &pair));
     gfli_pickle_link(p, dict, pair);
@@ -7153,7 +7153,7 @@ static gfl_status gfli_pickle_make(gfli_pickle *p, uint32_t name, uint32_t args,
 }
 
 static gfl_status gfli_pickle_reduce(gfli_pickle *p, int n_args) {
-    uint32_t name, args = 0, keywords, made;
+    uint32_t name = 0, args = 0, keywords = 0, made = 0;
     if (n_args == 2) GFLI_TRY(gfli_pickle_pop(p, &keywords));
     GFLI_TRY(gfli_pickle_pop(p, &args));
     GFLI_TRY(gfli_pickle_pop(p, &name));
@@ -7163,7 +7163,7 @@ static gfl_status gfli_pickle_reduce(gfli_pickle *p, int n_args) {
 
 /* OBJ: the class is the first value above the mark; INST names it in the stream. */
 static gfl_status gfli_pickle_object(gfli_pickle *p, bool named) {
-    size_t first;
+    size_t first = 0;
     uint32_t name = 0, args, made;
     if (named) {
         char module[512], text[512];
@@ -7183,14 +7183,14 @@ static gfl_status gfli_pickle_object(gfli_pickle *p, bool named) {
 }
 
 static gfl_status gfli_pickle_persistent(gfli_pickle *p) {
-    uint32_t id, node;
+    uint32_t id = 0, node = 0;
     GFLI_TRY(gfli_pickle_pop(p, &id));
     GFLI_TRY(gfli_pickle_node_new(p, GFLI_PICKLE_STORAGE, id, 0, &node));
     return gfli_pickle_push(p, node);
 }
 
 static gfl_status gfli_pickle_stack_global(gfli_pickle *p) {
-    uint32_t module, name;
+    uint32_t module = 0, name = 0;
     GFLI_TRY(gfli_pickle_pop(p, &name));
     GFLI_TRY(gfli_pickle_pop(p, &module));
     char copies[2][512];
@@ -7301,7 +7301,7 @@ static gfl_status gfli_pickle_opaque_extension(gfli_pickle *p, int n_bytes) {
 }
 
 static gfl_status gfli_pickle_set_item(gfli_pickle *p) {
-    uint32_t value, key, dict;
+    uint32_t value = 0, key = 0, dict = 0;
     GFLI_TRY(gfli_pickle_pop(p, &value));
     GFLI_TRY(gfli_pickle_pop(p, &key));
     GFLI_TRY(gfli_pickle_pop(p, &dict));
@@ -7312,7 +7312,7 @@ static gfl_status gfli_pickle_set_item(gfli_pickle *p) {
 /* Containers and the stack; *known becomes false for other operations. */
 static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
     size_t first = 0;
-    uint32_t value, list;
+    uint32_t value = 0, list = 0;
     switch (op) {
     case '(':
         return gfli_pickle_mark(p);
@@ -9012,14 +9012,14 @@ static void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, i
 
 static gfli_onnx_name gfli_onnx_join(const char *a, const char *b) {
     gfli_onnx_name name;
-    snprintf(name.text, sizeof name.text, "%s%s", a, b);
+    snprintf(name.text, sizeof name.text, "%.70s%.20s", a, b);
     return name;
 }
 
 /* "bbox_pred.2": of a level. */
 static gfli_onnx_name gfli_onnx_at(const char *name, int level) {
     gfli_onnx_name full;
-    snprintf(full.text, sizeof full.text, "%s.%d", name, level);
+    snprintf(full.text, sizeof full.text, "%.80s.%d", name, level);
     return full;
 }
 
