@@ -85,7 +85,8 @@ uint32_t gfli_pickle_item(const gfli_pickle *p, uint32_t list, int i);
 
 /* Fill a bare blob with the tensors of the checkpoint that its bytes are, named as the file names
  * them: those of "state_dict", or of another dictionary known to hold a model's, or of the outermost.
- * Metadata "classes" (a JSON array), "epoch" and "iter" are there where the file has them. */
+ * Metadata "classes" (a JSON array), "epoch" and "iter" are there where the file has them,
+ * and what gfl_model_export said of the model. */
 gfl_status gfli_pth_read(gfli_blob *blob);
 /* A weight file of any kind, told by its content; on error out needs no closing. */
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out);

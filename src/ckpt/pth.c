@@ -239,6 +239,18 @@ static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
     return status;
 }
 
+/* What gfl_model_export put there: the metadata of a weight file. */
+static gfl_status gfli_pth_own_meta(gfli_pth *c, uint32_t own) {
+    const gfli_pickle *p = &c->pickle;
+    if (p->nodes[own].kind != GFLI_PICKLE_DICT) return GFL_OK;
+    for (uint32_t pair = p->nodes[own].a; pair; pair = p->nodes[pair].b) {
+        const char *key = gfli_pickle_text(p, p->nodes[pair].a);
+        const char *value = gfli_pickle_text(p, (uint32_t)p->nodes[pair].n);
+        if (key && value) GFLI_TRY(gfli_blob_add_meta(c->blob, key, value));
+    }
+    return GFL_OK;
+}
+
 static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
     static const char *const counters[] = {"epoch", "iter"};
     const gfli_pickle *p = &c->pickle;
@@ -247,10 +259,10 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
     const uint32_t lists[] = {gfli_pickle_get(p, meta, "CLASSES"),
                               gfli_pickle_get(p, set, "classes"),
                               gfli_pickle_get(p, set, "CLASSES")};
-    for (size_t i = 0; i < GFLI_COUNT(lists); i++) {
+    GFLI_TRY(gfli_pth_own_meta(c, gfli_pickle_get(p, meta, "gfl")));
+    for (size_t i = 0; i < GFLI_COUNT(lists) && !gfli_blob_meta(c->blob, "classes"); i++) {
         if (p->nodes[lists[i]].kind != GFLI_PICKLE_LIST || p->nodes[lists[i]].n == 0) continue;
         GFLI_TRY(gfli_pth_classes(c, lists[i]));
-        break;
     }
     for (size_t i = 0; i < GFLI_COUNT(counters); i++) {
         char number[32];

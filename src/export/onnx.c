@@ -19,17 +19,12 @@ static gfl_status gfli_onnx_check(gfl_context *context, const gfl_export_opts *o
 
 /* Everything of a constant before its bytes. */
 static void gfli_onnx_const_head(const gfli_onnx_const *c, gfli_bytes *b) {
-    gfli_bytes own;
-    memset(&own, 0, sizeof own);
-    own.context = b->context;
-    for (int i = 0; i < c->rank; i++) gfli_pb_int(&own, GFLI_ONNX_TENSOR_DIMS, c->shape[i]);
-    gfli_pb_int(&own, GFLI_ONNX_TENSOR_TYPE, c->type);
-    gfli_pb_text(&own, GFLI_ONNX_TENSOR_NAME, c->name.text);
-    gfli_pb_head(&own, GFLI_ONNX_TENSOR_RAW, c->bytes);
-    gfli_pb_head(b, GFLI_ONNX_GRAPH_CONST, own.n + c->bytes);
-    if (b->status == GFL_OK) b->status = own.status;
-    gfli_bytes_put(b, own.data, own.n);
-    gfli_bytes_free(&own);
+    const size_t tensor = gfli_pb_open(b, GFLI_ONNX_GRAPH_CONST);
+    for (int i = 0; i < c->rank; i++) gfli_pb_int(b, GFLI_ONNX_TENSOR_DIMS, c->shape[i]);
+    gfli_pb_int(b, GFLI_ONNX_TENSOR_TYPE, c->type);
+    gfli_pb_text(b, GFLI_ONNX_TENSOR_NAME, c->name.text);
+    gfli_pb_head(b, GFLI_ONNX_TENSOR_RAW, c->bytes);
+    gfli_pb_close_before(b, tensor, c->bytes);
 }
 
 /* The bytes of a constant; those of a layer's weights are made here. */
@@ -64,10 +59,7 @@ static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes 
     enum { IR_VERSION = 1, PRODUCER = 2, PRODUCER_VERSION = 3, GRAPH = 7, OPSET = 8 };
     enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
     const bool deform = g->model->arch.deform > 0;
-    gfli_bytes name;
     char text[32];
-    memset(&name, 0, sizeof name);
-    name.context = b->context;
     gfli_arch_name(&g->model->arch, text);
     gfli_pb_int(b, IR_VERSION, deform ? 9 : 8);
     gfli_pb_text(b, PRODUCER, "gfl");
@@ -77,11 +69,9 @@ static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes 
     gfli_pb_int(b, OPSET_VERSION, deform ? 19 : 17);
     gfli_pb_close(b, opset);
     GFLI_TRY(gfli_model_metadata(g->model, gfli_meta_to_onnx, b));
-    gfli_pb_text(&name, GFLI_ONNX_GRAPH_NAME, text);
-    gfli_pb_head(b, GRAPH, name.n + graph);
-    if (b->status == GFL_OK) b->status = name.status;
-    gfli_bytes_put(b, name.data, name.n);
-    gfli_bytes_free(&name);
+    const size_t start = gfli_pb_open(b, GRAPH);
+    gfli_pb_text(b, GFLI_ONNX_GRAPH_NAME, text);
+    gfli_pb_close_before(b, start, graph);
     return b->status;
 }
 

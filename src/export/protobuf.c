@@ -27,30 +27,29 @@ static void gfli_pb_head(gfli_bytes *b, int field, uint64_t size) {
     gfli_pb_varint(b, size);
 }
 
-static void gfli_pb_bytes(gfli_bytes *b, int field, const gfli_bytes *bytes) {
-    if (b->status == GFL_OK) b->status = bytes->status;
-    gfli_pb_head(b, field, bytes->n);
-    gfli_bytes_put(b, bytes->data, bytes->n);
-}
-
 static void gfli_pb_text(gfli_bytes *b, int field, const char *text) {
     gfli_pb_head(b, field, strlen(text));
     gfli_bytes_text(b, text);
 }
 
-/* A message: open, its fields, close with what open gave.  Its length is put in at the end. */
+/* A message: open, its fields, close with what open gave.  Its length is put in at the end;
+ * `more` bytes of it come after. */
 static size_t gfli_pb_open(gfli_bytes *b, int field) {
     gfli_pb_varint(b, (uint64_t)field << 3 | 2);
     return b->n;
 }
 
-static void gfli_pb_close(gfli_bytes *b, size_t start) {
+static void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more) {
     const size_t end = b->n;
     uint8_t length[10];
-    gfli_pb_varint(b, end - start);
+    gfli_pb_varint(b, end - start + more);
     if (b->status != GFL_OK) return;
     const size_t n = b->n - end;
     memcpy(length, b->data + end, n);
     memmove(b->data + start + n, b->data + start, end - start);
     memcpy(b->data + start, length, n);
+}
+
+static void gfli_pb_close(gfli_bytes *b, size_t start) {
+    gfli_pb_close_before(b, start, 0);
 }

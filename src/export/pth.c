@@ -90,7 +90,7 @@ enum { GFLI_ZIPPER_ALIGN = 64 };
 
 typedef struct gfli_zipper {
     gfli_file file;
-    gfli_bytes directory;
+    gfli_bytes head, directory; /* of the record being written, of all */
     uint64_t at;
     int n;
     uint32_t crc_table[256];
@@ -111,9 +111,6 @@ static void gfli_zipper_common(gfli_bytes *b, const char *name, uint32_t crc, si
 }
 
 static gfl_status gfli_zipper_add(gfli_zipper *z, const char *name, const void *data, size_t size) {
-    gfli_bytes head;
-    memset(&head, 0, sizeof head);
-    head.context = z->file.context;
     const uint32_t crc = gfli_crc32(z->crc_table, (const uint8_t *)data, size);
     const uint64_t end = z->at + 30 + strlen(name) + 4;
     const size_t padding =
@@ -125,19 +122,19 @@ static gfl_status gfli_zipper_add(gfli_zipper *z, const char *name, const void *
     gfli_bytes_number(&z->directory, 0, 2); /* ... of either kind */
     gfli_bytes_number(&z->directory, z->at, 4);
     gfli_bytes_text(&z->directory, name);
-    gfli_bytes_number(&head, 0x04034b50, 4);
-    gfli_bytes_number(&head, 0, 2);
-    gfli_zipper_common(&head, name, crc, size, padding + 4);
-    gfli_bytes_text(&head, name);
-    gfli_bytes_text(&head, "FB"); /* torch's name for padding */
-    gfli_bytes_number(&head, padding, 2);
-    for (size_t i = 0; i < padding; i++) gfli_bytes_text(&head, "Z");
-    gfl_status status = head.status != GFL_OK ? head.status : z->directory.status;
-    if (status == GFL_OK) status = gfli_file_write(&z->file, head.data, head.n);
+    z->head.n = 0;
+    gfli_bytes_number(&z->head, 0x04034b50, 4);
+    gfli_bytes_number(&z->head, 0, 2);
+    gfli_zipper_common(&z->head, name, crc, size, padding + 4);
+    gfli_bytes_text(&z->head, name);
+    gfli_bytes_text(&z->head, "FB"); /* torch's name for padding */
+    gfli_bytes_number(&z->head, padding, 2);
+    for (size_t i = 0; i < padding; i++) gfli_bytes_text(&z->head, "Z");
+    gfl_status status = z->head.status != GFL_OK ? z->head.status : z->directory.status;
+    if (status == GFL_OK) status = gfli_file_write(&z->file, z->head.data, z->head.n);
     if (status == GFL_OK) status = gfli_file_write(&z->file, data, size);
-    z->at += head.n + size;
+    z->at += z->head.n + size;
     z->n++;
-    gfli_bytes_free(&head);
     return status;
 }
 
@@ -191,7 +188,7 @@ static gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
     int n;
     memset(&pickle, 0, sizeof pickle);
     memset(&z, 0, sizeof z);
-    pickle.context = z.directory.context = model->context;
+    pickle.context = z.head.context = z.directory.context = model->context;
     gfli_crc32_table(z.crc_table);
     GFLI_TRY(gfli_state_entries(model, &entries, &n));
     gfl_status status = gfli_dump(model, entries, n, &pickle);
@@ -203,6 +200,7 @@ static gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
     else
         gfli_file_abandon(&z.file);
     gfli_bytes_free(&pickle);
+    gfli_bytes_free(&z.head);
     gfli_bytes_free(&z.directory);
     gfli_free(model->context, values.data);
     gfli_free(model->context, entries);
