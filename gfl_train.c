@@ -539,7 +539,8 @@ uint32_t gfli_pickle_item(const gfli_pickle *p, uint32_t list, int i);
 
 /* Fill a bare blob with the tensors of the checkpoint that its bytes are, named as the file names
  * them: those of "state_dict", or of another dictionary known to hold a model's, or of the outermost.
- * Metadata "classes" (a JSON array), "epoch" and "iter" are there where the file has them. */
+ * Metadata "classes" (a JSON array), "epoch" and "iter" are there where the file has them,
+ * and what gfl_model_export said of the model. */
 gfl_status gfli_pth_read(gfli_blob *blob);
 /* A weight file of any kind, told by its content; on error out needs no closing. */
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out);
@@ -7752,6 +7753,18 @@ static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
     return status;
 }
 
+/* What gfl_model_export put there: the metadata of a weight file. */
+static gfl_status gfli_pth_own_meta(gfli_pth *c, uint32_t own) {
+    const gfli_pickle *p = &c->pickle;
+    if (p->nodes[own].kind != GFLI_PICKLE_DICT) return GFL_OK;
+    for (uint32_t pair = p->nodes[own].a; pair; pair = p->nodes[pair].b) {
+        const char *key = gfli_pickle_text(p, p->nodes[pair].a);
+        const char *value = gfli_pickle_text(p, (uint32_t)p->nodes[pair].n);
+        if (key && value) GFLI_TRY(gfli_blob_add_meta(c->blob, key, value));
+    }
+    return GFL_OK;
+}
+
 static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
     static const char *const counters[] = {"epoch", "iter"};
     const gfli_pickle *p = &c->pickle;
@@ -7760,10 +7773,10 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
     const uint32_t lists[] = {gfli_pickle_get(p, meta, "CLASSES"),
                               gfli_pickle_get(p, set, "classes"),
                               gfli_pickle_get(p, set, "CLASSES")};
-    for (size_t i = 0; i < GFLI_COUNT(lists); i++) {
+    GFLI_TRY(gfli_pth_own_meta(c, gfli_pickle_get(p, meta, "gfl")));
+    for (size_t i = 0; i < GFLI_COUNT(lists) && !gfli_blob_meta(c->blob, "classes"); i++) {
         if (p->nodes[lists[i]].kind != GFLI_PICKLE_LIST || p->nodes[lists[i]].n == 0) continue;
         GFLI_TRY(gfli_pth_classes(c, lists[i]));
-        break;
     }
     for (size_t i = 0; i < GFLI_COUNT(counters); i++) {
         char number[32];
@@ -8649,7 +8662,7 @@ enum { GFLI_ZIPPER_ALIGN = 64 };
 
 typedef struct gfli_zipper {
     gfli_file file;
-    gfli_bytes directory;
+    gfli_bytes head, directory; /* of the record being written, of all */
     uint64_t at;
     int n;
     uint32_t crc_table[256];
@@ -8670,9 +8683,6 @@ static void gfli_zipper_common(gfli_bytes *b, const char *name, uint32_t crc, si
 }
 
 static gfl_status gfli_zipper_add(gfli_zipper *z, const char *name, const void *data, size_t size) {
-    gfli_bytes head;
-    memset(&head, 0, sizeof head);
-    head.context = z->file.context;
     const uint32_t crc = gfli_crc32(z->crc_table, (const uint8_t *)data, size);
     const uint64_t end = z->at + 30 + strlen(name) + 4;
     const size_t padding =
@@ -8684,19 +8694,19 @@ static gfl_status gfli_zipper_add(gfli_zipper *z, const char *name, const void *
     gfli_bytes_number(&z->directory, 0, 2); /* ... of either kind */
     gfli_bytes_number(&z->directory, z->at, 4);
     gfli_bytes_text(&z->directory, name);
-    gfli_bytes_number(&head, 0x04034b50, 4);
-    gfli_bytes_number(&head, 0, 2);
-    gfli_zipper_common(&head, name, crc, size, padding + 4);
-    gfli_bytes_text(&head, name);
-    gfli_bytes_text(&head, "FB"); /* torch's name for padding */
-    gfli_bytes_number(&head, padding, 2);
-    for (size_t i = 0; i < padding; i++) gfli_bytes_text(&head, "Z");
-    gfl_status status = head.status != GFL_OK ? head.status : z->directory.status;
-    if (status == GFL_OK) status = gfli_file_write(&z->file, head.data, head.n);
+    z->head.n = 0;
+    gfli_bytes_number(&z->head, 0x04034b50, 4);
+    gfli_bytes_number(&z->head, 0, 2);
+    gfli_zipper_common(&z->head, name, crc, size, padding + 4);
+    gfli_bytes_text(&z->head, name);
+    gfli_bytes_text(&z->head, "FB"); /* torch's name for padding */
+    gfli_bytes_number(&z->head, padding, 2);
+    for (size_t i = 0; i < padding; i++) gfli_bytes_text(&z->head, "Z");
+    gfl_status status = z->head.status != GFL_OK ? z->head.status : z->directory.status;
+    if (status == GFL_OK) status = gfli_file_write(&z->file, z->head.data, z->head.n);
     if (status == GFL_OK) status = gfli_file_write(&z->file, data, size);
-    z->at += head.n + size;
+    z->at += z->head.n + size;
     z->n++;
-    gfli_bytes_free(&head);
     return status;
 }
 
@@ -8750,7 +8760,7 @@ static gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
     int n;
     memset(&pickle, 0, sizeof pickle);
     memset(&z, 0, sizeof z);
-    pickle.context = z.directory.context = model->context;
+    pickle.context = z.head.context = z.directory.context = model->context;
     gfli_crc32_table(z.crc_table);
     GFLI_TRY(gfli_state_entries(model, &entries, &n));
     gfl_status status = gfli_dump(model, entries, n, &pickle);
@@ -8762,6 +8772,7 @@ static gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
     else
         gfli_file_abandon(&z.file);
     gfli_bytes_free(&pickle);
+    gfli_bytes_free(&z.head);
     gfli_bytes_free(&z.directory);
     gfli_free(model->context, values.data);
     gfli_free(model->context, entries);
@@ -8798,32 +8809,31 @@ static void gfli_pb_head(gfli_bytes *b, int field, uint64_t size) {
     gfli_pb_varint(b, size);
 }
 
-static void gfli_pb_bytes(gfli_bytes *b, int field, const gfli_bytes *bytes) {
-    if (b->status == GFL_OK) b->status = bytes->status;
-    gfli_pb_head(b, field, bytes->n);
-    gfli_bytes_put(b, bytes->data, bytes->n);
-}
-
 static void gfli_pb_text(gfli_bytes *b, int field, const char *text) {
     gfli_pb_head(b, field, strlen(text));
     gfli_bytes_text(b, text);
 }
 
-/* A message: open, its fields, close with what open gave.  Its length is put in at the end. */
+/* A message: open, its fields, close with what open gave.  Its length is put in at the end;
+ * `more` bytes of it come after. */
 static size_t gfli_pb_open(gfli_bytes *b, int field) {
     gfli_pb_varint(b, (uint64_t)field << 3 | 2);
     return b->n;
 }
 
-static void gfli_pb_close(gfli_bytes *b, size_t start) {
+static void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more) {
     const size_t end = b->n;
     uint8_t length[10];
-    gfli_pb_varint(b, end - start);
+    gfli_pb_varint(b, end - start + more);
     if (b->status != GFL_OK) return;
     const size_t n = b->n - end;
     memcpy(length, b->data + end, n);
     memmove(b->data + start + n, b->data + start, end - start);
     memcpy(b->data + start, length, n);
+}
+
+static void gfli_pb_close(gfli_bytes *b, size_t start) {
+    gfli_pb_close_before(b, start, 0);
 }
 
 /* ===============================================================================================
@@ -9474,17 +9484,12 @@ static gfl_status gfli_onnx_check(gfl_context *context, const gfl_export_opts *o
 
 /* Everything of a constant before its bytes. */
 static void gfli_onnx_const_head(const gfli_onnx_const *c, gfli_bytes *b) {
-    gfli_bytes own;
-    memset(&own, 0, sizeof own);
-    own.context = b->context;
-    for (int i = 0; i < c->rank; i++) gfli_pb_int(&own, GFLI_ONNX_TENSOR_DIMS, c->shape[i]);
-    gfli_pb_int(&own, GFLI_ONNX_TENSOR_TYPE, c->type);
-    gfli_pb_text(&own, GFLI_ONNX_TENSOR_NAME, c->name.text);
-    gfli_pb_head(&own, GFLI_ONNX_TENSOR_RAW, c->bytes);
-    gfli_pb_head(b, GFLI_ONNX_GRAPH_CONST, own.n + c->bytes);
-    if (b->status == GFL_OK) b->status = own.status;
-    gfli_bytes_put(b, own.data, own.n);
-    gfli_bytes_free(&own);
+    const size_t tensor = gfli_pb_open(b, GFLI_ONNX_GRAPH_CONST);
+    for (int i = 0; i < c->rank; i++) gfli_pb_int(b, GFLI_ONNX_TENSOR_DIMS, c->shape[i]);
+    gfli_pb_int(b, GFLI_ONNX_TENSOR_TYPE, c->type);
+    gfli_pb_text(b, GFLI_ONNX_TENSOR_NAME, c->name.text);
+    gfli_pb_head(b, GFLI_ONNX_TENSOR_RAW, c->bytes);
+    gfli_pb_close_before(b, tensor, c->bytes);
 }
 
 /* The bytes of a constant; those of a layer's weights are made here. */
@@ -9519,10 +9524,7 @@ static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes 
     enum { IR_VERSION = 1, PRODUCER = 2, PRODUCER_VERSION = 3, GRAPH = 7, OPSET = 8 };
     enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
     const bool deform = g->model->arch.deform > 0;
-    gfli_bytes name;
     char text[32];
-    memset(&name, 0, sizeof name);
-    name.context = b->context;
     gfli_arch_name(&g->model->arch, text);
     gfli_pb_int(b, IR_VERSION, deform ? 9 : 8);
     gfli_pb_text(b, PRODUCER, "gfl");
@@ -9532,11 +9534,9 @@ static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes 
     gfli_pb_int(b, OPSET_VERSION, deform ? 19 : 17);
     gfli_pb_close(b, opset);
     GFLI_TRY(gfli_model_metadata(g->model, gfli_meta_to_onnx, b));
-    gfli_pb_text(&name, GFLI_ONNX_GRAPH_NAME, text);
-    gfli_pb_head(b, GRAPH, name.n + graph);
-    if (b->status == GFL_OK) b->status = name.status;
-    gfli_bytes_put(b, name.data, name.n);
-    gfli_bytes_free(&name);
+    const size_t start = gfli_pb_open(b, GRAPH);
+    gfli_pb_text(b, GFLI_ONNX_GRAPH_NAME, text);
+    gfli_pb_close_before(b, start, graph);
     return b->status;
 }
 
