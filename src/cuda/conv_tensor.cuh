@@ -1,0 +1,401 @@
+/* conv_tensor.cuh - tensor-core convolution: packed weights, the choice of a kernel, launches */
+#pragma once
+
+/* A convolution as products of tiles.  Groups are merged into blocks of up to 64 channels: what a
+ * block-diagonal matrix multiplies in vain costs less than the bytes of the map (ResNeXt). */
+typedef struct gfli_conv_geometry {
+    int groups, group_in, group_out;
+    int group_rows, k_blocks;
+    bool chunks; /* GFLI_LOAD_CHUNKS applies; otherwise taps and channels are one run */
+} gfli_conv_geometry;
+
+static gfli_conv_geometry gfli_conv_geometry_of(const gfli_conv_shape *s, int element) {
+    const int size = element == GFLI_ELEMENT_TF32 ? 4 : 2, run = GFLI_ROW_BYTES / size;
+    const int in = s->in_c / s->groups, out = s->out_c / s->groups, taps = s->kernel * s->kernel;
+    int merged = 1;
+    for (int m = 2; m <= s->groups && m * in <= 64 && m * out <= 64; m++)
+        if (s->groups % m == 0) merged = m;
+    gfli_conv_geometry g;
+    g.groups = s->groups / merged;
+    g.group_in = in * merged;
+    g.group_out = out * merged;
+    g.group_rows = g.group_out <= 64 ? 64 : (g.group_out + 127) / 128 * 128;
+    g.chunks = g.group_in * size % GFLI_CHUNK_BYTES == 0;
+    g.k_blocks =
+        g.chunks ? (g.group_in + run - 1) / run * taps : (g.group_in * taps + run - 1) / run;
+    return g;
+}
+
+/* A deformable convolution always takes runs of channels, ragged or not. */
+static gfli_conv_geometry gfli_conv_geometry_for(const gfli_conv_shape *s, int element,
+                                                 bool deformable) {
+    gfli_conv_geometry g = gfli_conv_geometry_of(s, element);
+    const int run = GFLI_ROW_BYTES / (element == GFLI_ELEMENT_TF32 ? 4 : 2);
+    if (!deformable || g.chunks) return g;
+    g.chunks = true;
+    g.k_blocks = (g.group_in + run - 1) / run * s->kernel * s->kernel;
+    return g;
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+/* [groups][k_blocks][group_rows] rows of 128 bytes, swizzled as a stage wants them. */
+static size_t gfli_conv_tensor_packed_size(const gfli_conv_shape *s, int element, bool deformable) {
+    const gfli_conv_geometry g = gfli_conv_geometry_for(s, element, deformable);
+    return (size_t)g.groups * (size_t)g.k_blocks * (size_t)g.group_rows * GFLI_ROW_BYTES;
+}
+
+/* One thread an element; weight is OHWI in float. */
+static __global__ void gfli_conv_pack_kernel(const float *weight, const float *scale,
+                                             unsigned char *packed, gfli_conv_shape s,
+                                             gfli_conv_geometry g, int element, size_t n) {
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const int size = gfli_element_size(element), run = GFLI_ROW_BYTES / size;
+    const int in_run = (int)(i % (size_t)run);
+    const size_t line = i / (size_t)run;
+    const int row = (int)(line % (size_t)g.group_rows);
+    const int block = (int)(line / (size_t)g.group_rows % (size_t)g.k_blocks);
+    const int group = (int)(line / (size_t)g.group_rows / (size_t)g.k_blocks);
+    const int taps = s.kernel * s.kernel, flat = block * run + in_run;
+    const int tap = g.chunks ? block % taps : flat / g.group_in;
+    const int c = g.chunks ? block / taps * run + in_run : flat % g.group_in;
+    const int in = s.in_c / s.groups, out = s.out_c / s.groups;
+    const int o = group * g.group_out + row, channel = group * g.group_in + c;
+    float v = 0.0f;
+    if (row < g.group_out && c < g.group_in && tap < taps && channel / in == o / out) {
+        v = weight[((size_t)o * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(channel % in)];
+        if (scale) v *= scale[o];
+    }
+    const int at = in_run * size;
+    unsigned char *to = packed + (line - (size_t)row) * GFLI_ROW_BYTES +
+                        gfli_swizzle(row, at / GFLI_CHUNK_BYTES) + at % GFLI_CHUNK_BYTES;
+    if (element == GFLI_ELEMENT_TF32)
+        *(unsigned *)(void *)to = gfli_to_tf32(__float_as_uint(v));
+    else
+        *(unsigned short *)(void *)to = (unsigned short)gfli_to_bits(v, element);
+}
+
+static cudaError_t gfli_conv_tensor_pack(cudaStream_t stream, const gfli_conv_shape *s, int element,
+                                         bool deformable, const float *weight, const float *scale,
+                                         void *packed) {
+    const gfli_conv_geometry g = gfli_conv_geometry_for(s, element, deformable);
+    const size_t n = gfli_conv_tensor_packed_size(s, element, deformable) /
+                     (element == GFLI_ELEMENT_TF32 ? 4 : 2);
+    GFLI_LAUNCH((gfli_conv_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
+                (unsigned char *)packed, *s, g, element, n);
+    return cudaGetLastError();
+}
+
+/* ---- which kernel ---------------------------------------------------------------------------- */
+
+typedef void (*gfli_conv_kernel)(gfli_conv_job job);
+
+typedef struct gfli_conv_variant {
+    int rows, cols, load;
+    double speed; /* of a large tile, on a full machine, against 128x128 */
+    const char *name;
+    gfli_conv_kernel kernel[GFLI_ELEMENTS];
+    gfli_wgmma_kernel wgmma[GFLI_ELEMENTS]; /* where load is GFLI_LOAD_ENGINE */
+} gfli_conv_variant;
+
+#define GFLI_MMA_VARIANT(kernel, rows, cols, load, speed)                                          \
+    {                                                                                              \
+        rows, cols, load, speed, #kernel,                                                          \
+            {gfli_conv_##kernel##_tf32_kernel, gfli_conv_##kernel##_bf16_kernel,                   \
+             gfli_conv_##kernel##_fp16_kernel},                                                    \
+        {                                                                                          \
+            NULL, NULL, NULL                                                                       \
+        }                                                                                          \
+    }
+#define GFLI_WGMMA_VARIANT(cols, speed)                                                            \
+    {                                                                                              \
+        GFLI_WGMMA_ROWS, cols, GFLI_LOAD_ENGINE, speed, "wgmma_128x" #cols, {NULL, NULL, NULL}, {  \
+            NULL, gfli_conv_wgmma_##cols##_bf16_kernel, gfli_conv_wgmma_##cols##_fp16_kernel       \
+        }                                                                                          \
+    }
+
+/* Speeds are estimates from shared-memory traffic a product, to be replaced by measured ones:
+ * bench/gpu prints every variant of every layer. */
+static const gfli_conv_variant gfli_conv_variants[] = {
+    GFLI_MMA_VARIANT(128x128, 128, 128, GFLI_LOAD_CHUNKS, 1.0),
+    GFLI_MMA_VARIANT(128x64, 128, 64, GFLI_LOAD_CHUNKS, 0.8),
+    GFLI_MMA_VARIANT(64x128, 64, 128, GFLI_LOAD_CHUNKS, 0.8),
+    GFLI_MMA_VARIANT(64x64, 64, 64, GFLI_LOAD_CHUNKS, 0.65),
+    GFLI_MMA_VARIANT(elements_128x64, 128, 64, GFLI_LOAD_ELEMENTS, 0.3),
+    GFLI_MMA_VARIANT(deformed_64x128, 64, 128, GFLI_LOAD_DEFORMED, 0.4),
+    GFLI_MMA_VARIANT(deformed_64x64, 64, 64, GFLI_LOAD_DEFORMED, 0.3),
+    GFLI_WGMMA_VARIANT(256, 1.6),
+    GFLI_WGMMA_VARIANT(128, 1.5),
+    GFLI_WGMMA_VARIANT(64, 1.0),
+};
+enum {
+    GFLI_CONV_VARIANTS = (int)(sizeof gfli_conv_variants / sizeof *gfli_conv_variants),
+    GFLI_MAX_SPLITS = 16,
+    GFLI_MAX_SPLIT_TILES = 4096 /* so many counters there are */
+};
+
+/* What is to be computed; the second out_c only where two convolutions share a launch. */
+typedef struct gfli_conv_request {
+    const gfli_conv_shape *shape;
+    const gfli_map *x; /* its sizes */
+    int n_sides, out_c[GFLI_CONV_SIDES];
+    int element;
+    int offset_c;   /* 0: not deformable */
+    int norm_width; /* channels of a GroupNorm group whose statistics are wanted, or 0 */
+    bool relu, wide;
+} gfli_conv_request;
+
+/* What the choice knows of the device. */
+typedef struct gfli_conv_device {
+    int n_sms, shared_limit; /* multiprocessors; bytes a block may have */
+    bool wgmma;              /* its kernels are in this build, for this device */
+} gfli_conv_device;
+
+typedef struct gfli_conv_choice {
+    int variant, splits; /* of the sum */
+} gfli_conv_choice;
+
+static int gfli_conv_shared_bytes(const gfli_conv_variant *v, int taps) {
+    if (v->load == GFLI_LOAD_ENGINE) return gfli_wgmma_shared_bytes(v->cols);
+    int bytes = GFLI_CONV_STAGES * (v->rows + v->cols) * GFLI_ROW_BYTES;
+    if (v->load == GFLI_LOAD_DEFORMED)
+        bytes += v->rows * taps * (int)(sizeof(gfli_sample) + sizeof(int));
+    return bytes;
+}
+
+/* Sizes and tiles of the launch; the pointers stay NULL. */
+static void gfli_conv_job_of(const gfli_conv_request *r, gfli_conv_choice choice,
+                             gfli_conv_job *job) {
+    const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
+    const gfli_conv_shape *s = r->shape;
+    const gfli_conv_geometry g = gfli_conv_geometry_for(s, r->element, r->offset_c > 0);
+    memset(job, 0, sizeof *job);
+    job->n = r->x->n;
+    job->levels = r->x->levels;
+    size_t out = 0;
+    for (int i = 0; i < job->levels; i++) {
+        gfli_tile_level *l = &job->level[i];
+        l->first = job->row_tiles;
+        l->in_h = r->x->h[i];
+        l->in_w = r->x->w[i];
+        l->out_h = gfli_conv_out(s, l->in_h);
+        l->out_w = gfli_conv_out(s, l->in_w);
+        l->per_image = (l->out_h * l->out_w + v->rows - 1) / v->rows;
+        if (v->load == GFLI_LOAD_DEFORMED) {
+            const int high = v->rows / GFLI_PATCH_WIDTH;
+            l->patch_cols = (l->out_w + GFLI_PATCH_WIDTH - 1) / GFLI_PATCH_WIDTH;
+            l->per_image = l->patch_cols * ((l->out_h + high - 1) / high);
+        }
+        l->in = gfli_points_before(r->x, i);
+        l->out = out;
+        out += (size_t)job->n * (size_t)l->out_h * (size_t)l->out_w;
+        job->row_tiles += l->per_image * job->n;
+    }
+    int widest = g.group_out;
+    job->n_sides = r->n_sides;
+    for (int i = 0; i < r->n_sides; i++) {
+        gfli_conv_shape own = *s;
+        own.out_c = r->out_c[i];
+        const gfli_conv_geometry og = gfli_conv_geometry_for(&own, r->element, r->offset_c > 0);
+        job->side[i].out_c = r->out_c[i];
+        job->side[i].group_rows = og.group_rows;
+        if (og.group_out > widest) widest = og.group_out;
+    }
+    job->group_tiles = (widest + v->cols - 1) / v->cols;
+    job->col_tiles = job->group_tiles * g.groups;
+    job->n_splits = choice.splits;
+    job->in_c = s->in_c;
+    job->kernel = s->kernel;
+    job->stride = s->stride;
+    job->pad = s->pad;
+    job->group_in = g.group_in;
+    job->group_out = g.group_out;
+    job->k_blocks = g.k_blocks;
+    job->offset_c = r->offset_c;
+    job->norm_width = r->norm_width;
+    job->relu = r->relu;
+    job->wide = r->wide;
+}
+
+static int gfli_conv_tiles(const gfli_conv_job *job) {
+    return job->row_tiles * job->n_sides * job->col_tiles;
+}
+
+/* Can this variant do it at all? */
+static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
+                              const gfli_conv_device *device) {
+    const gfli_conv_variant *v = &gfli_conv_variants[variant];
+    const bool deformable = r->offset_c > 0;
+    const gfli_conv_geometry g = gfli_conv_geometry_for(r->shape, r->element, deformable);
+    const int taps = r->shape->kernel * r->shape->kernel;
+    if (gfli_conv_shared_bytes(v, taps) > device->shared_limit) return false;
+    if (r->norm_width > 0 && (deformable || v->cols % r->norm_width != 0)) return false;
+    for (int i = 0; i < r->n_sides; i++) {
+        gfli_conv_shape own = *r->shape;
+        own.out_c = r->out_c[i];
+        if (gfli_conv_geometry_for(&own, r->element, deformable).group_rows % v->cols != 0)
+            return false;
+    }
+    if (deformable) return v->load == GFLI_LOAD_DEFORMED;
+    /* The engine's boxes are 64 channels wide: they must not reach into another group, where a
+     * NaN times a weight of zero would not be zero. */
+    if (v->load == GFLI_LOAD_ENGINE)
+        return device->wgmma && r->element != GFLI_ELEMENT_TF32 && g.chunks &&
+               (g.groups == 1 || g.group_in % 64 == 0) && r->shape->stride <= 8;
+    return v->load == (g.chunks ? GFLI_LOAD_CHUNKS : GFLI_LOAD_ELEMENTS);
+}
+
+/* Time in blocks of the sum of a 128x128 tile, from rough ratios: a tile's sums leave through the
+ * epilogue once, and twice more for each split. */
+static double gfli_conv_cost(const gfli_conv_job *job, const gfli_conv_variant *v,
+                             const gfli_conv_device *device) {
+    const double area = (double)(v->rows * v->cols) / (128.0 * 128.0), splits = job->n_splits;
+    const int blocks = gfli_conv_tiles(job) * job->n_splits;
+    const double waves = (double)((blocks + device->n_sms - 1) / device->n_sms);
+    const double sum = (double)((job->k_blocks + job->n_splits - 1) / job->n_splits);
+    double cost = waves * (sum * area / v->speed + 1.0 + 3.0 * area);
+    if (job->n_splits > 1) cost += area * 3.5 * (waves + splits);
+    return cost;
+}
+
+/* The cheapest by the model above: a function of sizes and the number of multiprocessors alone, so
+ * that the same device gives the same bits.  False where none applies. */
+static bool gfli_conv_choose(const gfli_conv_request *r, const gfli_conv_device *device,
+                             gfli_conv_choice *out) {
+    static const int splits[] = {1, 2, 3, 4, 6, 8, 12, GFLI_MAX_SPLITS};
+    double best = 0;
+    bool found = false;
+    for (int variant = 0; variant < GFLI_CONV_VARIANTS; variant++) {
+        if (!gfli_conv_applies(r, variant, device)) continue;
+        for (int i = 0; i < (int)(sizeof splits / sizeof *splits); i++) {
+            gfli_conv_choice choice = {variant, splits[i]};
+            gfli_conv_job job;
+            gfli_conv_job_of(r, choice, &job);
+            if (splits[i] > 1 &&
+                (job.k_blocks < 2 * splits[i] || gfli_conv_tiles(&job) > GFLI_MAX_SPLIT_TILES))
+                break;
+            const double cost = gfli_conv_cost(&job, &gfli_conv_variants[variant], device);
+            if (found && cost >= best) continue;
+            best = cost;
+            *out = choice;
+            found = true;
+        }
+    }
+    return found;
+}
+
+/* ---- statistics ------------------------------------------------------------------------------ */
+
+/* From the tiles' moments to mean and 1 / deviation: a warp for each image of a level and group,
+ * lane by lane and then lanes in pairs, so the order is fixed.
+ * stats [levels][n][groups][2], as group_norm's. */
+static __device__ __forceinline__ void gfli_merge_pair(float *n, float *mean, float *squares,
+                                                       float n2, float mean2, float squares2) {
+    const float total = *n + n2, d = mean2 - *mean;
+    if (n2 == 0.0f) return;
+    *mean += d * (n2 / total);
+    *squares += squares2 + d * d * (*n * (n2 / total));
+    *n = total;
+}
+
+static __global__ void gfli_conv_stats_kernel(const GFLI_GRID_CONSTANT gfli_conv_job job, int side,
+                                              int rows, float eps, float *stats) {
+    const int n_groups = job.side[side].out_c / job.norm_width, lane = (int)threadIdx.x % 32;
+    const int item = ((int)blockIdx.x * (int)blockDim.x + (int)threadIdx.x) / 32;
+    if (item >= job.levels * job.n * n_groups) return;
+    const gfli_tile_level *l = &job.level[item / n_groups / job.n];
+    const int image = item / n_groups % job.n, group = item % n_groups;
+    const int area = l->out_h * l->out_w;
+    float n = 0.0f, mean = 0.0f, squares = 0.0f;
+    for (int i = lane; i < l->per_image; i += 32) {
+        const float *m =
+            job.side[side].moments +
+            ((size_t)(l->first + image * l->per_image + i) * (size_t)n_groups + (size_t)group) * 2;
+        const int left = area - i * rows, n_rows = left < rows ? left : rows;
+        gfli_merge_pair(&n, &mean, &squares, (float)(n_rows * job.norm_width), m[0], m[1]);
+    }
+    for (int step = 16; step > 0; step /= 2) {
+        const float n2 = __shfl_down_sync(0xffffffffu, n, (unsigned)step);
+        const float mean2 = __shfl_down_sync(0xffffffffu, mean, (unsigned)step);
+        const float squares2 = __shfl_down_sync(0xffffffffu, squares, (unsigned)step);
+        if (lane < step) gfli_merge_pair(&n, &mean, &squares, n2, mean2, squares2);
+    }
+    if (lane > 0) return;
+    stats[2 * item] = mean;
+    stats[2 * item + 1] = 1.0f / sqrtf(squares / n + eps);
+}
+
+/* ---- launch ---------------------------------------------------------------------------------- */
+
+typedef struct gfli_conv_operands {
+    const void *x, *residual, *packed;
+    const float *offset, *bias;
+    void *y;
+    float *stats; /* [levels][n][groups][2] or NULL */
+} gfli_conv_operands;
+
+/* Bytes that a launch wants besides its operands: parts of split sums, moments of tiles. */
+static size_t gfli_conv_tensor_scratch(const gfli_conv_request *r, gfli_conv_choice choice) {
+    const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
+    gfli_conv_job job;
+    gfli_conv_job_of(r, choice, &job);
+    size_t floats = 0;
+    if (choice.splits > 1)
+        floats +=
+            (size_t)gfli_conv_tiles(&job) * (size_t)choice.splits * (size_t)(v->rows * v->cols);
+    if (r->norm_width > 0)
+        for (int i = 0; i < r->n_sides; i++)
+            floats += (size_t)job.row_tiles * (size_t)(r->out_c[i] / r->norm_width) * 2;
+    return floats * sizeof(float);
+}
+
+static cudaError_t gfli_conv_launch(cudaStream_t stream, const gfli_conv_variant *v,
+                                    const gfli_conv_job *job, int element) {
+    const int n_blocks = gfli_conv_tiles(job) * job->n_splits;
+    if (v->load == GFLI_LOAD_ENGINE)
+        return gfli_conv_wgmma_run(stream, v->wgmma[element], job, v->cols, element, n_blocks);
+    const gfli_conv_kernel kernel = v->kernel[element];
+    const int bytes = gfli_conv_shared_bytes(v, job->kernel * job->kernel);
+    const cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
+                                               cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (e != cudaSuccess) return e;
+    GFLI_LAUNCH((kernel), (unsigned)n_blocks, GFLI_CONV_THREADS, (size_t)bytes, stream, *job);
+    return cudaGetLastError();
+}
+
+/* arrived [GFLI_MAX_SPLIT_TILES] zeros; they are zeros again afterwards. */
+static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_request *r,
+                                        gfli_conv_choice choice, const gfli_conv_operands *sides,
+                                        float eps, void *scratch, int *arrived) {
+    const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
+    float *spare = (float *)scratch;
+    gfli_conv_job job;
+    gfli_conv_job_of(r, choice, &job);
+    if (choice.splits > 1) {
+        job.partial = spare;
+        job.arrived = arrived;
+        spare +=
+            (size_t)gfli_conv_tiles(&job) * (size_t)choice.splits * (size_t)(v->rows * v->cols);
+    }
+    for (int i = 0; i < r->n_sides; i++) {
+        gfli_conv_side *side = &job.side[i];
+        side->x = sides[i].x;
+        side->residual = sides[i].residual;
+        side->weight = sides[i].packed;
+        side->offset = sides[i].offset;
+        side->bias = sides[i].bias;
+        side->y = sides[i].y;
+        if (r->norm_width == 0) continue;
+        side->moments = spare;
+        spare += (size_t)job.row_tiles * (size_t)(r->out_c[i] / r->norm_width) * 2;
+    }
+    const cudaError_t e = gfli_conv_launch(stream, v, &job, r->element);
+    if (e != cudaSuccess) return e;
+    for (int i = 0; i < r->n_sides && r->norm_width > 0; i++) {
+        const int items = job.levels * job.n * (r->out_c[i] / r->norm_width);
+        GFLI_LAUNCH((gfli_conv_stats_kernel), (unsigned)((items + 7) / 8), 256, 0, stream, job, i,
+                    v->rows, eps, sides[i].stats);
+    }
+    return cudaGetLastError();
+}
