@@ -26,22 +26,11 @@ static gfli_conv_geometry gfli_conv_geometry_of(const gfli_conv_shape *s, int el
     return g;
 }
 
-/* A deformable convolution always takes runs of channels, ragged or not. */
-static gfli_conv_geometry gfli_conv_geometry_for(const gfli_conv_shape *s, int element,
-                                                 bool deformable) {
-    gfli_conv_geometry g = gfli_conv_geometry_of(s, element);
-    const int run = GFLI_ROW_BYTES / (element == GFLI_ELEMENT_TF32 ? 4 : 2);
-    if (!deformable || g.chunks) return g;
-    g.chunks = true;
-    g.k_blocks = (g.group_in + run - 1) / run * s->kernel * s->kernel;
-    return g;
-}
-
 /* ---- weights --------------------------------------------------------------------------------- */
 
 /* [groups][k_blocks][group_rows] rows of 128 bytes, swizzled as a stage wants them. */
-static size_t gfli_conv_tensor_packed_size(const gfli_conv_shape *s, int element, bool deformable) {
-    const gfli_conv_geometry g = gfli_conv_geometry_for(s, element, deformable);
+static size_t gfli_conv_tensor_packed_size(const gfli_conv_shape *s, int element) {
+    const gfli_conv_geometry g = gfli_conv_geometry_of(s, element);
     return (size_t)g.groups * (size_t)g.k_blocks * (size_t)g.group_rows * GFLI_ROW_BYTES;
 }
 
@@ -77,11 +66,10 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
 }
 
 static cudaError_t gfli_conv_tensor_pack(cudaStream_t stream, const gfli_conv_shape *s, int element,
-                                         bool deformable, const float *weight, const float *scale,
-                                         void *packed) {
-    const gfli_conv_geometry g = gfli_conv_geometry_for(s, element, deformable);
-    const size_t n = gfli_conv_tensor_packed_size(s, element, deformable) /
-                     (element == GFLI_ELEMENT_TF32 ? 4 : 2);
+                                         const float *weight, const float *scale, void *packed) {
+    const gfli_conv_geometry g = gfli_conv_geometry_of(s, element);
+    const size_t n =
+        gfli_conv_tensor_packed_size(s, element) / (element == GFLI_ELEMENT_TF32 ? 4 : 2);
     GFLI_LAUNCH((gfli_conv_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
                 (unsigned char *)packed, *s, g, element, n);
     return cudaGetLastError();
@@ -169,7 +157,7 @@ static void gfli_conv_job_of(const gfli_conv_request *r, gfli_conv_choice choice
                              gfli_conv_job *job) {
     const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
     const gfli_conv_shape *s = r->shape;
-    const gfli_conv_geometry g = gfli_conv_geometry_for(s, r->element, r->offset_c > 0);
+    const gfli_conv_geometry g = gfli_conv_geometry_of(s, r->element);
     memset(job, 0, sizeof *job);
     job->n = r->x->n;
     job->levels = r->x->levels;
@@ -197,7 +185,7 @@ static void gfli_conv_job_of(const gfli_conv_request *r, gfli_conv_choice choice
     for (int i = 0; i < r->n_sides; i++) {
         gfli_conv_shape own = *s;
         own.out_c = r->out_c[i];
-        const gfli_conv_geometry og = gfli_conv_geometry_for(&own, r->element, r->offset_c > 0);
+        const gfli_conv_geometry og = gfli_conv_geometry_of(&own, r->element);
         job->side[i].out_c = r->out_c[i];
         job->side[i].group_rows = og.group_rows;
         if (og.group_out > widest) widest = og.group_out;
@@ -227,17 +215,16 @@ static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
                               const gfli_conv_device *device) {
     const gfli_conv_variant *v = &gfli_conv_variants[variant];
     const bool deformable = r->offset_c > 0;
-    const gfli_conv_geometry g = gfli_conv_geometry_for(r->shape, r->element, deformable);
+    const gfli_conv_geometry g = gfli_conv_geometry_of(r->shape, r->element);
     const int taps = r->shape->kernel * r->shape->kernel;
     if (gfli_conv_shared_bytes(v, taps) > device->shared_limit) return false;
     if (r->norm_width > 0 && (deformable || v->cols % r->norm_width != 0)) return false;
     for (int i = 0; i < r->n_sides; i++) {
         gfli_conv_shape own = *r->shape;
         own.out_c = r->out_c[i];
-        if (gfli_conv_geometry_for(&own, r->element, deformable).group_rows % v->cols != 0)
-            return false;
+        if (gfli_conv_geometry_of(&own, r->element).group_rows % v->cols != 0) return false;
     }
-    if (deformable) return v->load == GFLI_LOAD_DEFORMED;
+    if (deformable) return v->load == GFLI_LOAD_DEFORMED && g.chunks;
     /* The engine's boxes are 64 channels wide: they must not reach into another group, where a
      * NaN times a weight of zero would not be zero. */
     if (v->load == GFLI_LOAD_ENGINE)

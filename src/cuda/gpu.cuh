@@ -6,16 +6,16 @@
 #ifdef __CUDACC__
 
 /* GFLI_LAUNCH((kernel), grid, block, shared bytes, stream, arguments) */
-#define GFLI_UNPAREN(...) __VA_ARGS__
-#define GFLI_LAUNCH(kernel, grid, block, shared, stream, ...)                                      \
-    GFLI_UNPAREN kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
+#    define GFLI_UNPAREN(...) __VA_ARGS__
+#    define GFLI_LAUNCH(kernel, grid, block, shared, stream, ...)                                  \
+        GFLI_UNPAREN kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
 /* T name dims; for example GFLI_SHARED(float, part, [32]) */
-#define GFLI_SHARED(T, name, dims) __shared__ T name dims
+#    define GFLI_SHARED(T, name, dims) __shared__ T name dims
 /* The launch's dynamic shared memory; the alignment is what the copy engine's swizzle wants. */
-#define GFLI_DYN_SHARED(T, name)                                                                   \
-    extern __shared__ __align__(1024) unsigned char gfli_dyn_shared[];                             \
-    T *name = (T *)(void *)gfli_dyn_shared
-#define GFLI_GRID_CONSTANT __grid_constant__
+#    define GFLI_DYN_SHARED(T, name)                                                               \
+        extern __shared__ __align__(1024) unsigned char gfli_dyn_shared[];                         \
+        T *name = (T *)(void *)gfli_dyn_shared
+#    define GFLI_GRID_CONSTANT __grid_constant__
 
 /* d (16x8, float) += a (16x16) times b (16x8, columns): a warp holds one fragment of each. */
 static __device__ __forceinline__ void gfli_mma_bf16(float d[4], const unsigned a[4],
@@ -71,6 +71,6 @@ static __device__ __forceinline__ void gfli_cp_async16(void *to, const void *fro
 static __device__ __forceinline__ void gfli_cp_commit(void) {
     asm volatile("cp.async.commit_group;\n" ::: "memory");
 }
-#define gfli_cp_wait(n) asm volatile("cp.async.wait_group %0;\n" ::"n"(n) : "memory")
+#    define gfli_cp_wait(n) asm volatile("cp.async.wait_group %0;\n" ::"n"(n) : "memory")
 
 #endif /* __CUDACC__ */

@@ -195,6 +195,7 @@ int main(int argc, char **argv) {
         TEST(tf32_keeps_ten_bits_and_rounds_ties_away),
         {NULL, NULL},
     };
+    emulated_order(EMULATED_RANDOM, 1);
     const int status = test_main(argc, argv, cases);
     return emulated_errors() > 0 ? 1 : status;
 }
