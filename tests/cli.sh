@@ -3,6 +3,7 @@
 gfl=$1 scratch=$2 make_shapes=$3
 rm -rf "$scratch" && mkdir -p "$scratch" && cd "$scratch" || exit 1
 failures=0
+fixtures=$GFL_FIXTURES/checkpoints
 for v in $(env | sed -n 's/^\(GFL_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done
 
 fail() {
@@ -224,6 +225,12 @@ grep -aq 'integral.project' mm.safetensors || fail "mmdetection's constants are 
 expect 0 convert mm.safetensors copy.safetensors; same copy.safetensors whole/last.safetensors
 expect 0 export whole/last.safetensors model.pth --to pth
 expect 0 convert model.pth copy.safetensors; same copy.safetensors whole/last.safetensors
+expect 0 convert model.pth back.safetensors; same back.safetensors whole/last.safetensors
+expect 0 convert mm.safetensors back.safetensors; same back.safetensors whole/last.safetensors
+expect 0 info model.pth; says 'circle' out
+expect 0 eval --weights model.pth --data data/val.json --images data/val --json
+same out model.json
+expect 0 $tune --from model.pth --out tuned; says '129 of 131 tensors taken over' err
 expect 0 export whole/last.safetensors logits.onnx --to onnx
 grep -aq 'bbox_pred.4' logits.onnx || fail "a graph without decoding gives logits"
 expect 0 export whole/last.safetensors boxes.onnx --to onnx --decode --pixels --batch 2 --size 95x64
@@ -237,6 +244,22 @@ expect 2 export whole/last.safetensors x.out --to onnx --size 95x64; says 'multi
 expect 1 export missing.safetensors x.out --to pth; says 'missing.safetensors' err
 expect 1 export whole/last.safetensors no/such/folder/x.pth --to pth; says 'no/such/folder' err
 [ ! -e x.out ] || fail "nothing is left of an export that failed"
+
+# Checkpoints of PyTorch, where the fixtures are.
+if [ -d "$fixtures" ]; then
+    expect 0 convert "$fixtures/micro_full_zip.pth" micro.safetensors
+    says 'base 8, FPN 32, head 32' out; says 'Platelets (3)' out
+    expect 0 convert --json "$fixtures/nano50dcn_old_names.pth" dcn.safetensors
+    says '"deform": 2, "deform_stages": \["C3", "C4", "C5"\]' out
+    expect 0 convert --backbone "$fixtures/torchvision_r18_w8.pth" r18.safetensors
+    says 'left over *fc.weight' out
+    expect 0 $train --epochs 1 --eval-every 0 --out r18 --weights "$fixtures/torchvision_r18_w8.pth"
+    says '100 tensors loaded, 0 re-initialised, 2 left over' err
+    expect 7 convert "$fixtures/bad_missing.pth" x.safetensors; says 'fpn_convs.1.conv.weight' err
+    expect 1 convert "$fixtures/bad_code_in_state.pth" x.safetensors; says 'posix.system' err
+    [ ! -e gfl-fixture-code-was-executed ] || fail "a checkpoint was executed"
+    [ ! -e x.safetensors ] || fail "nothing is written of a file that is refused"
+fi
 
 # What cannot be written is said, and what was there stays.
 expect 1 $train --epochs 1 --out data/train.json/run
