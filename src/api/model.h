@@ -142,8 +142,8 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
 
 /* gfl_model_load - a model from a safetensors file with mmdetection's names.
  *
- * The architecture follows from the shapes of the tensors; classes, preprocessing and dialect from
- * the file's metadata (gfl_model_save writes it), where absent: "class 0" and so on, RGB with
+ * The architecture follows from the shapes of the tensors; classes, preprocessing, dialect and style
+ * from the file's metadata (gfl_model_save writes it), where absent: "class 0" and so on, RGB with
  * ImageNet's mean and std, 1333x800.  gfl_model_report tells what became of each tensor.
  *
  *   path  UTF-8

@@ -36,7 +36,7 @@ static bool gfli_is_ignored(const char *name) {
     return false;
 }
 
-/* Apply the first rule that fits; false: none does. */
+/* Apply the first rule that fits; *changed is false when none does. */
 static gfl_status gfli_rename_once(gfl_context *context, char **name, bool *changed) {
     *changed = false;
     for (size_t i = 0; i < GFLI_COUNT(gfli_name_rules) && !*changed; i++) {
