@@ -421,8 +421,8 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
 
 /* gfl_model_load - a model from a safetensors file with mmdetection's names.
  *
- * The architecture follows from the shapes of the tensors; classes, preprocessing and dialect from
- * the file's metadata (gfl_model_save writes it), where absent: "class 0" and so on, RGB with
+ * The architecture follows from the shapes of the tensors; classes, preprocessing, dialect and style
+ * from the file's metadata (gfl_model_save writes it), where absent: "class 0" and so on, RGB with
  * ImageNet's mean and std, 1333x800.  gfl_model_report tells what became of each tensor.
  *
  *   path  UTF-8
@@ -1062,8 +1062,8 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
 /* gfl_backbone_describe - which model a backbone file asks for, without loading it.
  *
  * Backbones of torchvision, timm and OpenMMLab, MSRA's "caffe" ones with metadata, or the backbone
- * of a detector; safetensors or .pth.  Put out->arch's fields and out->preprocess into a
- * gfl_model_desc, create the model, and load the file with gfl_model_load_backbone.
+ * of a detector; safetensors or .pth.  A model made of it takes the file with
+ * gfl_model_load_backbone.
  *
  *   opts  NULL, or style and preprocess of a file that does not say them; borrowed
  *   out   yours; zeroed on error
@@ -1071,7 +1071,13 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
  *           GFL_E_MISMATCH  no ResNet with these names; opts contradicts the file
- *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have */
+ *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have
+ * Example
+ *     gfl_backbone_describe(context, path, NULL, &backbone);
+ *     desc.arch = backbone.arch;
+ *     desc.preprocess = backbone.preprocess;
+ *     gfl_model_create(context, &desc, &trainable, &model);
+ *     gfl_model_load_backbone(model, path); */
 GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
                                          const gfl_import_opts *opts, gfl_backbone_info *out);
 
@@ -1134,7 +1140,13 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *
  * Errors    GFL_E_ARG     a NULL, a source that is not trainable, classes or a map out of range
  *           GFL_E_MEMORY  the weights do not fit
- * Memory, Threads   as gfl_model_create. */
+ * Memory, Threads   as gfl_model_create.
+ * Example
+ *     gfl_import_opts opts = {{1, GFL_DIALECT_DEFAULT}, GFL_STYLE_DEFAULT, NULL, NULL, 0};
+ *     gfl_transfer how = {gfl_dataset_classes(data), gfl_dataset_n_classes(data), NULL, NULL, 0};
+ *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", &opts, &published);
+ *     gfl_model_create_from(context, published, &how, &model);
+ *     gfl_model_destroy(published); */
 GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
                                          const gfl_transfer *how, gfl_model **out);
 
@@ -6774,7 +6786,7 @@ static bool gfli_is_ignored(const char *name) {
     return false;
 }
 
-/* Apply the first rule that fits; false: none does. */
+/* Apply the first rule that fits; *changed is false when none does. */
 static gfl_status gfli_rename_once(gfl_context *context, char **name, bool *changed) {
     *changed = false;
     for (size_t i = 0; i < GFLI_COUNT(gfli_name_rules) && !*changed; i++) {
