@@ -494,6 +494,8 @@ int cmd_train(int argc, char **argv) {
     if (!o->data) return usage_error("train needs --data FILE");
     code = check_start(&o->start);
     if (code != CMD_OK) return code;
+    if (o->epochs < 1 || o->batch < 1 || o->accumulate < 1)
+        return usage_error("--epochs, --batch and --accumulate count from 1");
     if (o->frozen < 0) o->frozen = o->start.weights || o->start.from ? 1 : 0;
     r.table = options;
     return run_training(&r);

@@ -40,6 +40,7 @@ expect 2 train --epochs three --data x; says 'whole number' err
 expect 2 train; says '--data' err
 expect 2 eval --data data/val.json; says '--weights' err
 expect 2 train --data data/train.json --model r19; says 'r19' err
+expect 2 train --data data/train.json --epochs 0; says 'epochs' err
 expect 2 train --data data/train.json --scale big; says 'LONGxSHORT' err
 expect 2 detect; expect 2 info
 for c in train eval detect check info convert export bench; do
