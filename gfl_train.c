@@ -6868,7 +6868,7 @@ gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *r, const char *use) {
 
 enum {
     GFLI_PICKLE_TEXT_MAX = 1 << 16, /* longer texts are never keys or names: stepped over */
-    GFLI_PICKLE_LIMIT = 1 << 24     /* values, memos and depth of the stack */
+    GFLI_PICKLE_LIMIT = 1 << 24     /* values and depth of the stack */
 };
 
 void gfli_pickle_init(gfli_blob *blob, gfli_pickle *out) {
@@ -7208,7 +7208,8 @@ static gfl_status gfli_pickle_stack_global(gfli_pickle *p) {
 /* ---- the memo -------------------------------------------------------------------------------- */
 
 static gfl_status gfli_pickle_put(gfli_pickle *p, uint64_t index) {
-    if (index >= GFLI_PICKLE_LIMIT) return gfli_pickle_broken(p, "a memo number is too large");
+    /* Each takes bytes, and picklers count from 0: a larger number is there to cost memory. */
+    if (index >= p->at - p->start) return gfli_pickle_broken(p, "a memo number is too large");
     if (!p->n_stack) return gfli_pickle_broken(p, "a value is missing");
     GFLI_TRY(gfli_grow(p->context, &p->memo, &p->memo_capacity, (size_t)index + 1, sizeof *p->memo,
                        "a checkpoint's memo"));
