@@ -183,6 +183,25 @@ static void a_checkpoint_is_a_whole_zip_file(void) {
     remove(path);
 }
 
+/* Of the original's dialect: its one other key, and no file for mmdetection. */
+static void the_originals_dialect_has_its_own_key(void) {
+    const gfl_arch arch = narrow(18, 0);
+    const char *path = scratch("gfocal.pth");
+    size_t size;
+    gfl_model *model = make(&arch, 1);
+    model->arch.dialect = GFL_DIALECT_GFOCAL;
+    CHECK_ERROR(context, gfl_model_export(model, GFL_EXPORT_MMDET, NULL, "x"), GFL_E_UNSUPPORTED,
+                "gfocal");
+    CHECK_OK(context, gfl_model_export(model, GFL_EXPORT_PTH, NULL, path));
+    uint8_t *zip = data_read(path, &size);
+    record pickle = zip_find(zip, size, "archive/data.pkl");
+    CHECK(contains(pickle, "bbox_head.distribution_project.project"));
+    CHECK(!contains(pickle, "integral"));
+    free(zip);
+    gfl_model_destroy(model);
+    remove(path);
+}
+
 /* ---- errors ---------------------------------------------------------------------------------- */
 
 static void errors_say_what_and_leave_nothing(void) {
@@ -252,10 +271,13 @@ static void a_checkpoint_comes_back(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {
-        TEST(mmdetection_gets_its_names), TEST(a_checkpoint_is_a_whole_zip_file),
-        TEST(a_checkpoint_comes_back),    TEST(errors_say_what_and_leave_nothing),
-        TEST(every_allocation_may_fail),  {0}};
+    static const test_case cases[] = {TEST(mmdetection_gets_its_names),
+                                      TEST(a_checkpoint_is_a_whole_zip_file),
+                                      TEST(a_checkpoint_comes_back),
+                                      TEST(the_originals_dialect_has_its_own_key),
+                                      TEST(errors_say_what_and_leave_nothing),
+                                      TEST(every_allocation_may_fail),
+                                      {0}};
     context = test_context(2);
     int code = test_main(argc, argv, cases);
     gfl_context_destroy(context);

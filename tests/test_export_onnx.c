@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 static gfl_context *context;
-enum { SIDE = 64 };
+enum { HIGH = 64, WIDE = 96 };
 
 static const char *scratch(void) {
     static char path[64];
@@ -45,7 +45,7 @@ static gfl_model *make(const kind *k, int bgr) {
     return model;
 }
 
-/* The library's own maps for an input [n, 3, SIDE, SIDE], in double. */
+/* The library's own maps for an input [n, 3, HIGH, WIDE], in double. */
 typedef struct maps {
     gfli_plan plan;
     float *workspace, *stats;
@@ -54,16 +54,16 @@ typedef struct maps {
 
 static maps run(const gfl_model *model, int n, const double *input) {
     maps m;
-    CHECK_OK(context, gfli_plan_create(context, model, n, SIDE, SIDE, false, &m.plan));
+    CHECK_OK(context, gfli_plan_create(context, model, n, HIGH, WIDE, false, &m.plan));
     m.workspace = (float *)malloc(m.plan.workspace_floats * sizeof(float));
     m.stats = (float *)malloc(m.plan.stats_floats * sizeof(float));
     CHECK_OK(context, gfli_alloc(context, m.plan.scratch_bytes, 1, "scratch", &m.scratch));
     gfli_plan_bind(&m.plan, m.workspace);
     gfli_map *in = &m.plan.slots[m.plan.input].map;
-    for (int i = 0; i < n * SIDE * SIDE; i++)
+    for (int i = 0; i < n * HIGH * WIDE; i++)
         for (int c = 0; c < 3; c++)
             in->data[i * 3 + c] =
-                (float)input[(i / (SIDE * SIDE) * 3 + c) * SIDE * SIDE + i % (SIDE * SIDE)];
+                (float)input[(i / (HIGH * WIDE) * 3 + c) * HIGH * WIDE + i % (HIGH * WIDE)];
     gfli_plan_forward(context, model, &m.plan, m.stats, m.scratch);
     return m;
 }
@@ -120,7 +120,7 @@ static void check_logits(ox_model *m, const char *name, const gfli_map *want) {
 
 static void logits_are_the_librarys(void) {
     for (int k = 0; k < N_KINDS; k++) {
-        const int64_t dims[4] = {2, 3, SIDE, SIDE};
+        const int64_t dims[4] = {2, 3, HIGH, WIDE};
         gfl_model *model = make(&kinds[k], 0);
         CHECK_OK(context, gfl_model_export(model, GFL_EXPORT_ONNX, NULL, scratch()));
         ox_model m = ox_open(scratch());
@@ -130,7 +130,7 @@ static void logits_are_the_librarys(void) {
         CHECK(!strcmp(ox_prop(&m, "classes"), "[\"red \\\"cell\\\"\",\"wei\xc3\x9f\"]"));
         CHECK(!strcmp(ox_prop(&m, "class_ids"), "[3,7]"));
         double *input = ox_feed(&m, "input", dims);
-        fill(input, 2 * 3 * SIDE * SIDE, 1);
+        fill(input, 2 * 3 * HIGH * WIDE, 1);
         ox_run(&m);
         maps want = run(model, 2, ox_find(&m, "input")->v);
         check_logits(&m, "cls_score", &want.plan.slots[want.plan.cls].map);
@@ -143,8 +143,9 @@ static void logits_are_the_librarys(void) {
     remove(scratch());
 }
 
-/* Spec 3 in double: score and box of every location. */
-static void check_decoded(ox_model *m, const maps *want) {
+/* Spec 3 in double: score and box of every location, whose position is stride * cell + offset *
+ * (stride - 1). */
+static void check_decoded(ox_model *m, const maps *want, double offset) {
     const gfli_map *cls = &want->plan.slots[want->plan.cls].map;
     const gfli_map *reg = &want->plan.slots[want->plan.reg].map;
     const ox_tensor *scores = ox_find(m, "scores"), *boxes = ox_find(m, "boxes");
@@ -155,7 +156,9 @@ static void check_decoded(ox_model *m, const maps *want) {
     for (int l = 0; l < GFL_LEVELS; l++)
         for (int i = 0; i < cls->h[l] * cls->w[l]; i++, point++) {
             const float *logit = cls->data + point * (size_t)cls->c;
-            const double centre[2] = {(i % cls->w[l]) * (8 << l), (i / cls->w[l]) * (8 << l)};
+            const int stride = 8 << l;
+            const double centre[2] = {i % cls->w[l] * stride + offset * (stride - 1),
+                                      i / cls->w[l] * stride + offset * (stride - 1)};
             for (int c = 0; c < cls->c; c++)
                 worst_score = fmax(worst_score, fabs(scores->v[point * (size_t)cls->c + (size_t)c] -
                                                      1 / (1 + exp(-(double)logit[c]))));
@@ -164,7 +167,7 @@ static void check_decoded(ox_model *m, const maps *want) {
                 double sum = 0, mean = 0;
                 for (int b = 0; b < bins; b++) sum += exp((double)x[b]);
                 for (int b = 0; b < bins; b++) mean += b * exp((double)x[b]) / sum;
-                mean *= side < 2 ? -(8 << l) : 8 << l;
+                mean *= side < 2 ? -stride : stride;
                 worst_box = fmax(worst_box, fabs(boxes->v[point * 4 + (size_t)side] -
                                                  (centre[side % 2] + mean)));
             }
@@ -173,13 +176,14 @@ static void check_decoded(ox_model *m, const maps *want) {
     CHECK_NEAR(worst_box, 0, 1e-3); /* pixels */
 }
 
-/* Sizes in the graph or free, floats or bytes. */
+/* Sizes in the graph or free, floats or bytes, both dialects. */
 static void boxes_are_decoded(void) {
-    for (int which = 0; which < 4; which++) {
-        const bool fixed = which % 2 != 0, pixels = which > 1;
-        const int w = pixels ? SIDE - 9 : SIDE, h = pixels ? SIDE - 20 : SIDE;
-        const int64_t planes[4] = {1, 3, SIDE, SIDE}, image[4] = {1, h, w, 3};
+    for (int which = 0; which < 6; which++) {
+        const bool fixed = which % 2 != 0, pixels = which / 2 == 1, gfocal = which > 3;
+        const int w = pixels ? WIDE - 9 : WIDE, h = pixels ? HIGH - 20 : HIGH;
+        const int64_t planes[4] = {1, 3, HIGH, WIDE}, image[4] = {1, h, w, 3};
         gfl_model *model = make(&kinds[0], pixels);
+        if (gfocal) model->arch.dialect = GFL_DIALECT_GFOCAL;
         gfl_export_opts opts;
         memset(&opts, 0, sizeof opts);
         opts.decode = 1;
@@ -191,24 +195,24 @@ static void boxes_are_decoded(void) {
         ox_model m = ox_open(scratch());
         CHECK(m.n_outputs == 2 && m.n_inputs == 1);
         CHECK(m.inputs[0].type == (pixels ? 2 : 1) && m.inputs[0].dims[0] == fixed);
-        CHECK(m.outputs[1].dims[1] == (fixed ? 64 + 16 + 4 + 1 + 1 : 0));
+        CHECK(m.outputs[1].dims[1] == (fixed ? 96 + 24 + 6 + 2 + 1 : 0));
         double *input = ox_feed(&m, m.inputs[0].name, pixels ? image : planes);
         fill(input, (size_t)(3 * w * h), 2);
         for (int i = 0; pixels && i < 3 * w * h; i++) input[i] = floor((input[i] + 2) * 64);
         double *bytes = ox_find(&m, m.inputs[0].name)->v;
         ox_run(&m);
         maps want = run(model, 1, ox_find(&m, "input")->v);
-        check_decoded(&m, &want);
+        check_decoded(&m, &want, gfocal ? 0.5 : 0);
         check_ends(&m);
         if (pixels) { /* the plane of blue comes first; what is padded is 0 */
             const double *p = ox_find(&m, "input")->v;
             const gfl_preprocess *q = &model->preprocess;
             for (int c = 0; c < 3; c++)
-                CHECK_NEAR(p[(c * SIDE + 5) * SIDE + 7],
+                CHECK_NEAR(p[(c * HIGH + 5) * WIDE + 7],
                            (bytes[(5 * w + 7) * 3 + 2 - c] - (double)q->mean[c]) /
                                (double)q->std[c],
                            1e-6);
-            CHECK(p[w] == 0 && p[h * SIDE] == 0 && p[3 * SIDE * SIDE - 1] == 0);
+            CHECK(p[w] == 0 && p[h * WIDE] == 0 && p[3 * HIGH * WIDE - 1] == 0);
         }
         release(&want);
         ox_close(&m);
