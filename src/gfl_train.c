@@ -30,6 +30,7 @@ extern "C" {
 #include "cpu/losses.c"
 #include "cpu/optim.c"
 #include "cpu/backend_grad.c"
+#include "data/crc.c"
 #include "data/exif.c"
 #include "data/image.c"
 #include "data/coco.c"

@@ -17,31 +17,6 @@ static uint64_t gfli_zip_number(const uint8_t *at, int n_bytes) {
     return value;
 }
 
-/* Table k gives the effect of a byte that k more bytes follow: eight bytes take one step. */
-static void gfli_zip_crc_tables(uint32_t tables[8][256]) {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t c = i;
-        for (int bit = 0; bit < 8; bit++) c = c & 1 ? 0xEDB88320u ^ c >> 1 : c >> 1;
-        tables[0][i] = c;
-    }
-    for (int k = 1; k < 8; k++)
-        for (int i = 0; i < 256; i++)
-            tables[k][i] = tables[0][tables[k - 1][i] & 255] ^ tables[k - 1][i] >> 8;
-}
-
-static uint32_t gfli_zip_crc(uint32_t tables[8][256], uint32_t crc, const uint8_t *p, size_t n) {
-    crc = ~crc;
-    for (; n >= 8; n -= 8, p += 8) {
-        const uint32_t low = crc ^ (uint32_t)gfli_zip_number(p, 4);
-        const uint32_t high = (uint32_t)gfli_zip_number(p + 4, 4);
-        crc = tables[7][low & 255] ^ tables[6][low >> 8 & 255] ^ tables[5][low >> 16 & 255] ^
-              tables[4][low >> 24] ^ tables[3][high & 255] ^ tables[2][high >> 8 & 255] ^
-              tables[1][high >> 16 & 255] ^ tables[0][high >> 24];
-    }
-    for (; n > 0; n--, p++) crc = tables[0][(crc ^ *p) & 255] ^ crc >> 8;
-    return ~crc;
-}
-
 static gfl_status gfli_zip_broken(const gfli_zip *zip, const char *what) {
     return gfli_error(zip->blob->context, GFL_E_FORMAT,
                       "%s: %s; the file is damaged or was not copied whole: fetch it again",
@@ -172,7 +147,7 @@ static gfl_status gfli_zip_read_directory(gfli_zip *zip) {
 gfl_status gfli_zip_open(gfli_blob *blob, gfli_zip *out) {
     memset(out, 0, sizeof *out);
     out->blob = blob;
-    gfli_zip_crc_tables(out->crc_table);
+    gfli_crc32_tables(out->crc_table);
     gfl_status status = gfli_zip_read_directory(out);
     if (status != GFL_OK) gfli_zip_close(out);
     return status;
@@ -233,7 +208,7 @@ gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *r, const char *use) {
     for (uint64_t done = 0; done < r->size && status == GFL_OK;) {
         const size_t n = r->size - done < PIECE ? (size_t)(r->size - done) : (size_t)PIECE;
         status = gfli_blob_pread(b, r->offset + done, piece, n);
-        if (status == GFL_OK) crc = gfli_zip_crc(zip->crc_table, crc, piece, n);
+        if (status == GFL_OK) crc = gfli_crc32(zip->crc_table, crc, piece, n);
         done += n;
     }
     gfli_free(b->context, piece);

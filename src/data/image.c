@@ -187,20 +187,6 @@ typedef struct gfli_png {
     uint64_t data, most; /* bytes of pixel data, and how many an image of this size can need */
 } gfli_png;
 
-static void gfli_crc32_table(uint32_t table[256]) {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t c = i;
-        for (int k = 0; k < 8; k++) c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
-        table[i] = c;
-    }
-}
-
-static uint32_t gfli_crc32(const uint32_t table[256], const uint8_t *p, size_t n) {
-    uint32_t c = 0xFFFFFFFFu;
-    for (; n > 0; n--) c = table[(c ^ *p++) & 255] ^ (c >> 8);
-    return ~c;
-}
-
 static gfl_status gfli_png_header(gfli_image_file *f, const uint8_t *p, uint32_t length,
                                   gfli_png *png) {
     static const int channels[7] = {1, 0, 3, 1, 2, 0, 4};
@@ -241,17 +227,17 @@ static gfl_status gfli_png_chunk(gfli_image_file *f, const uint8_t *type, uint32
 }
 
 static gfl_status gfli_png_check(gfli_image_file *f) {
-    uint32_t table[256];
+    uint32_t tables[8][256];
     gfli_png png = {false, 0, 0};
     bool end = false;
-    gfli_crc32_table(table);
+    gfli_crc32_tables(tables);
     for (size_t at = 8; !end;) {
         if (f->size - at < 12) return gfli_image_damaged(f, "truncated PNG: its end is missing");
         const uint8_t *p = f->bytes + at;
         uint32_t length = gfli_big32(p);
         if (length > f->size - at - 12)
             return gfli_image_damaged(f, "truncated PNG: a chunk is cut off");
-        if (gfli_crc32(table, p + 4, (size_t)length + 4) != gfli_big32(p + 8 + length))
+        if (gfli_crc32(tables, 0, p + 4, (size_t)length + 4) != gfli_big32(p + 8 + length))
             return gfli_image_damaged(f, "damaged PNG: a checksum is wrong");
         GFLI_TRY(gfli_png_chunk(f, p + 4, length, &png, &end));
         at += 12 + (size_t)length;

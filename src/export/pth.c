@@ -93,7 +93,7 @@ typedef struct gfli_zipper {
     gfli_bytes head, directory; /* of the record being written, of all */
     uint64_t at;
     int n;
-    uint32_t crc_table[256];
+    uint32_t crc_table[8][256];
 } gfli_zipper;
 
 /* What a local header and the directory say alike. */
@@ -111,7 +111,7 @@ static void gfli_zipper_common(gfli_bytes *b, const char *name, uint32_t crc, si
 }
 
 static gfl_status gfli_zipper_add(gfli_zipper *z, const char *name, const void *data, size_t size) {
-    const uint32_t crc = gfli_crc32(z->crc_table, (const uint8_t *)data, size);
+    const uint32_t crc = gfli_crc32(z->crc_table, 0, (const uint8_t *)data, size);
     const uint64_t end = z->at + 30 + strlen(name) + 4;
     const size_t padding =
         (size_t)((GFLI_ZIPPER_ALIGN - end % GFLI_ZIPPER_ALIGN) % GFLI_ZIPPER_ALIGN);
@@ -189,7 +189,7 @@ static gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
     memset(&pickle, 0, sizeof pickle);
     memset(&z, 0, sizeof z);
     pickle.context = z.head.context = z.directory.context = model->context;
-    gfli_crc32_table(z.crc_table);
+    gfli_crc32_tables(z.crc_table);
     GFLI_TRY(gfli_state_entries(model, &entries, &n));
     gfl_status status = gfli_dump(model, entries, n, &pickle);
     if (status == GFL_OK) status = gfli_zipper_check(model, entries, n, &pickle);
