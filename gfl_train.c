@@ -2571,6 +2571,36 @@ const gfli_train_ops gfli_cpu_train = {
 };
 
 /* ===============================================================================================
+ * src/data/crc.c - the checksum of PNG and zip
+ * ============================================================================================ */
+
+/* Table k gives the effect of a byte that k more bytes follow: eight bytes take one step. */
+static void gfli_crc32_tables(uint32_t tables[8][256]) {
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int bit = 0; bit < 8; bit++) c = c & 1 ? 0xEDB88320u ^ c >> 1 : c >> 1;
+        tables[0][i] = c;
+    }
+    for (int k = 1; k < 8; k++)
+        for (int i = 0; i < 256; i++)
+            tables[k][i] = tables[0][tables[k - 1][i] & 255] ^ tables[k - 1][i] >> 8;
+}
+
+/* Of more bytes behind those whose checksum is crc; 0 at the start. */
+static uint32_t gfli_crc32(uint32_t tables[8][256], uint32_t crc, const uint8_t *p, size_t n) {
+    crc = ~crc;
+    for (; n >= 8; n -= 8, p += 8) {
+        const uint32_t low = crc ^ ((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
+                                    (uint32_t)p[3] << 24);
+        crc = tables[7][low & 255] ^ tables[6][low >> 8 & 255] ^ tables[5][low >> 16 & 255] ^
+              tables[4][low >> 24] ^ tables[3][p[4]] ^ tables[2][p[5]] ^ tables[1][p[6]] ^
+              tables[0][p[7]];
+    }
+    for (; n > 0; n--, p++) crc = tables[0][(crc ^ *p) & 255] ^ crc >> 8;
+    return ~crc;
+}
+
+/* ===============================================================================================
  * src/data/exif.c - the orientation tag of EXIF
  * ============================================================================================ */
 
@@ -2815,20 +2845,6 @@ typedef struct gfli_png {
     uint64_t data, most; /* bytes of pixel data, and how many an image of this size can need */
 } gfli_png;
 
-static void gfli_crc32_table(uint32_t table[256]) {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t c = i;
-        for (int k = 0; k < 8; k++) c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
-        table[i] = c;
-    }
-}
-
-static uint32_t gfli_crc32(const uint32_t table[256], const uint8_t *p, size_t n) {
-    uint32_t c = 0xFFFFFFFFu;
-    for (; n > 0; n--) c = table[(c ^ *p++) & 255] ^ (c >> 8);
-    return ~c;
-}
-
 static gfl_status gfli_png_header(gfli_image_file *f, const uint8_t *p, uint32_t length,
                                   gfli_png *png) {
     static const int channels[7] = {1, 0, 3, 1, 2, 0, 4};
@@ -2869,17 +2885,17 @@ static gfl_status gfli_png_chunk(gfli_image_file *f, const uint8_t *type, uint32
 }
 
 static gfl_status gfli_png_check(gfli_image_file *f) {
-    uint32_t table[256];
+    uint32_t tables[8][256];
     gfli_png png = {false, 0, 0};
     bool end = false;
-    gfli_crc32_table(table);
+    gfli_crc32_tables(tables);
     for (size_t at = 8; !end;) {
         if (f->size - at < 12) return gfli_image_damaged(f, "truncated PNG: its end is missing");
         const uint8_t *p = f->bytes + at;
         uint32_t length = gfli_big32(p);
         if (length > f->size - at - 12)
             return gfli_image_damaged(f, "truncated PNG: a chunk is cut off");
-        if (gfli_crc32(table, p + 4, (size_t)length + 4) != gfli_big32(p + 8 + length))
+        if (gfli_crc32(tables, 0, p + 4, (size_t)length + 4) != gfli_big32(p + 8 + length))
             return gfli_image_damaged(f, "damaged PNG: a checksum is wrong");
         GFLI_TRY(gfli_png_chunk(f, p + 4, length, &png, &end));
         at += 12 + (size_t)length;
@@ -6632,31 +6648,6 @@ static uint64_t gfli_zip_number(const uint8_t *at, int n_bytes) {
     return value;
 }
 
-/* Table k gives the effect of a byte that k more bytes follow: eight bytes take one step. */
-static void gfli_zip_crc_tables(uint32_t tables[8][256]) {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t c = i;
-        for (int bit = 0; bit < 8; bit++) c = c & 1 ? 0xEDB88320u ^ c >> 1 : c >> 1;
-        tables[0][i] = c;
-    }
-    for (int k = 1; k < 8; k++)
-        for (int i = 0; i < 256; i++)
-            tables[k][i] = tables[0][tables[k - 1][i] & 255] ^ tables[k - 1][i] >> 8;
-}
-
-static uint32_t gfli_zip_crc(uint32_t tables[8][256], uint32_t crc, const uint8_t *p, size_t n) {
-    crc = ~crc;
-    for (; n >= 8; n -= 8, p += 8) {
-        const uint32_t low = crc ^ (uint32_t)gfli_zip_number(p, 4);
-        const uint32_t high = (uint32_t)gfli_zip_number(p + 4, 4);
-        crc = tables[7][low & 255] ^ tables[6][low >> 8 & 255] ^ tables[5][low >> 16 & 255] ^
-              tables[4][low >> 24] ^ tables[3][high & 255] ^ tables[2][high >> 8 & 255] ^
-              tables[1][high >> 16 & 255] ^ tables[0][high >> 24];
-    }
-    for (; n > 0; n--, p++) crc = tables[0][(crc ^ *p) & 255] ^ crc >> 8;
-    return ~crc;
-}
-
 static gfl_status gfli_zip_broken(const gfli_zip *zip, const char *what) {
     return gfli_error(zip->blob->context, GFL_E_FORMAT,
                       "%s: %s; the file is damaged or was not copied whole: fetch it again",
@@ -6787,7 +6778,7 @@ static gfl_status gfli_zip_read_directory(gfli_zip *zip) {
 gfl_status gfli_zip_open(gfli_blob *blob, gfli_zip *out) {
     memset(out, 0, sizeof *out);
     out->blob = blob;
-    gfli_zip_crc_tables(out->crc_table);
+    gfli_crc32_tables(out->crc_table);
     gfl_status status = gfli_zip_read_directory(out);
     if (status != GFL_OK) gfli_zip_close(out);
     return status;
@@ -6848,7 +6839,7 @@ gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *r, const char *use) {
     for (uint64_t done = 0; done < r->size && status == GFL_OK;) {
         const size_t n = r->size - done < PIECE ? (size_t)(r->size - done) : (size_t)PIECE;
         status = gfli_blob_pread(b, r->offset + done, piece, n);
-        if (status == GFL_OK) crc = gfli_zip_crc(zip->crc_table, crc, piece, n);
+        if (status == GFL_OK) crc = gfli_crc32(zip->crc_table, crc, piece, n);
         done += n;
     }
     gfli_free(b->context, piece);
@@ -8666,7 +8657,7 @@ typedef struct gfli_zipper {
     gfli_bytes head, directory; /* of the record being written, of all */
     uint64_t at;
     int n;
-    uint32_t crc_table[256];
+    uint32_t crc_table[8][256];
 } gfli_zipper;
 
 /* What a local header and the directory say alike. */
@@ -8684,7 +8675,7 @@ static void gfli_zipper_common(gfli_bytes *b, const char *name, uint32_t crc, si
 }
 
 static gfl_status gfli_zipper_add(gfli_zipper *z, const char *name, const void *data, size_t size) {
-    const uint32_t crc = gfli_crc32(z->crc_table, (const uint8_t *)data, size);
+    const uint32_t crc = gfli_crc32(z->crc_table, 0, (const uint8_t *)data, size);
     const uint64_t end = z->at + 30 + strlen(name) + 4;
     const size_t padding =
         (size_t)((GFLI_ZIPPER_ALIGN - end % GFLI_ZIPPER_ALIGN) % GFLI_ZIPPER_ALIGN);
@@ -8762,7 +8753,7 @@ static gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
     memset(&pickle, 0, sizeof pickle);
     memset(&z, 0, sizeof z);
     pickle.context = z.head.context = z.directory.context = model->context;
-    gfli_crc32_table(z.crc_table);
+    gfli_crc32_tables(z.crc_table);
     GFLI_TRY(gfli_state_entries(model, &entries, &n));
     gfl_status status = gfli_dump(model, entries, n, &pickle);
     if (status == GFL_OK) status = gfli_zipper_check(model, entries, n, &pickle);
