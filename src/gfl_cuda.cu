@@ -11,3 +11,5 @@
 #include "cuda/conv_mma.cuh"
 #include "cuda/conv_wgmma.cuh"
 #include "cuda/conv_tensor.cuh"
+#include "cuda/pointwise.cuh"
+#include "cuda/network.cuh"

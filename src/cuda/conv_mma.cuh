@@ -38,8 +38,8 @@ typedef struct gfli_conv_load {
 } gfli_conv_load;
 
 static __device__ __forceinline__ void gfli_load_begin(gfli_conv_load *s, const gfli_conv_job *job,
-                                                       const gfli_tile *t, int rows, int element,
-                                                       int first_block) {
+                                                       const gfli_conv_tile *t, int rows,
+                                                       int element, int first_block) {
     const gfli_tile_level *l = t->level;
     const size_t image = l->in + (size_t)t->image * (size_t)(l->in_h * l->in_w);
     const size_t size = (size_t)gfli_element_size(element);
@@ -66,7 +66,7 @@ static __device__ __forceinline__ void gfli_load_begin(gfli_conv_load *s, const 
 }
 
 static __device__ __forceinline__ void gfli_load_next(gfli_conv_load *s, const gfli_conv_job *job,
-                                                      const gfli_tile *t) {
+                                                      const gfli_conv_tile *t) {
     s->block++;
     s->weight += (size_t)t->side->group_rows * GFLI_ROW_BYTES;
     if (++s->kx < job->kernel) return;
@@ -76,10 +76,9 @@ static __device__ __forceinline__ void gfli_load_next(gfli_conv_load *s, const g
     s->run++;
 }
 
-static __device__ __forceinline__ void gfli_load_chunks(const gfli_conv_load *s,
-                                                        const gfli_conv_job *job,
-                                                        const gfli_tile *t, unsigned char *stage,
-                                                        int rows, int element) {
+static __device__ __forceinline__ void
+gfli_load_chunks(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
+                 unsigned char *stage, int rows, int element) {
     const gfli_tile_level *l = t->level;
     const int size = gfli_element_size(element), chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
     const int c = (s->run * GFLI_ROW_BYTES + chunk * GFLI_CHUNK_BYTES) / size;
@@ -95,10 +94,9 @@ static __device__ __forceinline__ void gfli_load_chunks(const gfli_conv_load *s,
     }
 }
 
-static __device__ __forceinline__ void gfli_load_elements(const gfli_conv_load *s,
-                                                          const gfli_conv_job *job,
-                                                          const gfli_tile *t, unsigned char *stage,
-                                                          int rows, int element) {
+static __device__ __forceinline__ void
+gfli_load_elements(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
+                   unsigned char *stage, int rows, int element) {
     const gfli_tile_level *l = t->level;
     const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
     const int chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
@@ -127,8 +125,9 @@ static __device__ __forceinline__ void gfli_load_elements(const gfli_conv_load *
 
 /* The samples of every row and tap of the tile (spec 1.5), before the first block. */
 static __device__ __forceinline__ void gfli_sample_rows(const gfli_conv_job *job,
-                                                        const gfli_tile *t, gfli_sample *samples,
-                                                        int *corners, int rows) {
+                                                        const gfli_conv_tile *t,
+                                                        gfli_sample *samples, int *corners,
+                                                        int rows) {
     const gfli_tile_level *l = t->level;
     const int taps = job->kernel * job->kernel;
     const size_t image = l->out + (size_t)t->image * (size_t)(l->out_h * l->out_w);
@@ -165,10 +164,9 @@ static __device__ __forceinline__ void gfli_sample_rows(const gfli_conv_job *job
     }
 }
 
-static __device__ __forceinline__ void gfli_load_deformed(const gfli_conv_load *s,
-                                                          const gfli_conv_job *job,
-                                                          const gfli_tile *t, unsigned char *stage,
-                                                          int rows, int element) {
+static __device__ __forceinline__ void
+gfli_load_deformed(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
+                   unsigned char *stage, int rows, int element) {
     const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
     const int chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
     const int c = s->run * (GFLI_ROW_BYTES / size) + chunk * width;
@@ -198,8 +196,9 @@ static __device__ __forceinline__ void gfli_load_deformed(const gfli_conv_load *
 
 /* The next block of both operands into a stage.  Packed weights are the image of the stage. */
 static __device__ __forceinline__ void gfli_load_block(gfli_conv_load *s, const gfli_conv_job *job,
-                                                       const gfli_tile *t, unsigned char *stage,
-                                                       int rows, int cols, int element, int load) {
+                                                       const gfli_conv_tile *t,
+                                                       unsigned char *stage, int rows, int cols,
+                                                       int element, int load) {
     if (load == GFLI_LOAD_CHUNKS) gfli_load_chunks(s, job, t, stage, rows, element);
     if (load == GFLI_LOAD_ELEMENTS) gfli_load_elements(s, job, t, stage, rows, element);
     if (load == GFLI_LOAD_DEFORMED) gfli_load_deformed(s, job, t, stage, rows, element);
@@ -279,7 +278,7 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
                                                      int warp_rows, int element, int load) {
     GFLI_DYN_SHARED(unsigned char, shared);
     const int stage_bytes = (rows + cols) * GFLI_ROW_BYTES;
-    const gfli_tile t = gfli_tile_of_block(job, rows, cols);
+    const gfli_conv_tile t = gfli_tile_of_block(job, rows, cols);
     if (t.n_cols <= 0) return;
     const int begin = gfli_split_begin(job, t.split), end = gfli_split_begin(job, t.split + 1);
     gfli_conv_load s;

@@ -61,7 +61,7 @@ typedef struct gfli_conv_job {
 } gfli_conv_job;
 
 /* The piece of work of one block. */
-typedef struct gfli_tile {
+typedef struct gfli_conv_tile {
     const gfli_tile_level *level;
     const gfli_conv_side *side;
     int number; /* among all tiles of the launch */
@@ -69,7 +69,7 @@ typedef struct gfli_tile {
     int y, x;         /* of the first position; runs have y = 0 and count x through the image */
     int group, first; /* column tile: the group and its first output channel therein */
     int n_cols;       /* that exist */
-} gfli_tile;
+} gfli_conv_tile;
 
 static __device__ __forceinline__ int gfli_element_size(int element) {
     return element == GFLI_ELEMENT_TF32 ? 4 : 2;
@@ -80,9 +80,9 @@ static __device__ __forceinline__ int gfli_swizzle(int row, int chunk) {
 }
 
 /* Blocks that share rows of x are neighbours, so that the second finds them in the L2 cache. */
-static __device__ __forceinline__ gfli_tile gfli_tile_of_block(const gfli_conv_job *job, int rows,
-                                                               int cols) {
-    gfli_tile t;
+static __device__ __forceinline__ gfli_conv_tile gfli_tile_of_block(const gfli_conv_job *job,
+                                                                    int rows, int cols) {
+    gfli_conv_tile t;
     int block = (int)blockIdx.x;
     t.split = block % job->n_splits;
     t.number = block / job->n_splits;
@@ -111,7 +111,7 @@ static __device__ __forceinline__ gfli_tile gfli_tile_of_block(const gfli_conv_j
 }
 
 /* Output position of a row of the tile within its image, or -1. */
-static __device__ __forceinline__ int gfli_tile_position(const gfli_tile *t, int row) {
+static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_tile *t, int row) {
     const gfli_tile_level *l = t->level;
     if (l->patch_cols == 0) {
         const int at = t->x + row;
@@ -207,8 +207,9 @@ static __device__ __forceinline__ void gfli_write_chunk(void *p, size_t at, int 
 
 /* Where the sum is split: every block leaves its part, the last one to arrive adds them up in the
  * order of the splits, whoever it is.  True in that block. */
-static __device__ __forceinline__ bool gfli_tile_merge(const gfli_conv_job *job, const gfli_tile *t,
-                                                       float *sums, int *last, int rows, int cols) {
+static __device__ __forceinline__ bool gfli_tile_merge(const gfli_conv_job *job,
+                                                       const gfli_conv_tile *t, float *sums,
+                                                       int *last, int rows, int cols) {
     const int stride = cols + GFLI_TILE_PAD, step = (int)blockDim.x * 4;
     const size_t size = (size_t)(rows * cols);
     float *parts = job->partial + (size_t)t->number * (size_t)job->n_splits * size;
@@ -238,9 +239,9 @@ static __device__ __forceinline__ bool gfli_tile_merge(const gfli_conv_job *job,
 }
 
 /* y = relu?(sums + bias + residual); where statistics follow, sums becomes what y holds. */
-static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job, const gfli_tile *t,
-                                                       float *sums, int rows, int cols,
-                                                       int element) {
+static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job,
+                                                       const gfli_conv_tile *t, float *sums,
+                                                       int rows, int cols, int element) {
     const int width = GFLI_CHUNK_BYTES / gfli_element_size(element);
     const int stride = cols + GFLI_TILE_PAD, vectors = cols / width;
     const gfli_conv_side *side = t->side;
@@ -283,7 +284,7 @@ static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job,
  * tile far from zero loses nothing.  A thread sums a column (or a part of it) downwards, so the
  * order never changes. */
 static __device__ __forceinline__ void gfli_tile_moments(const gfli_conv_job *job,
-                                                         const gfli_tile *t, const float *sums,
+                                                         const gfli_conv_tile *t, const float *sums,
                                                          float *columns, int rows, int cols) {
     const int stride = cols + GFLI_TILE_PAD, width = job->norm_width;
     const int parts = (int)blockDim.x / cols > 0 ? (int)blockDim.x / cols : 1;
@@ -323,7 +324,7 @@ static __device__ __forceinline__ void gfli_tile_moments(const gfli_conv_job *jo
 
 /* All of it.  columns: one float a thread. */
 static __device__ __forceinline__ void gfli_tile_finish(const gfli_conv_job *job,
-                                                        const gfli_tile *t, float *sums,
+                                                        const gfli_conv_tile *t, float *sums,
                                                         float *columns, int rows, int cols,
                                                         int element) {
     if (job->n_splits > 1 && !gfli_tile_merge(job, t, sums, (int *)(void *)columns, rows, cols))

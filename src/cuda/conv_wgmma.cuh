@@ -123,10 +123,9 @@ static __device__ __forceinline__ void gfli_wgmma_128(float *d, unsigned long lo
 }
 
 /* The warpgroup that asks: one thread of it does. */
-static __device__ __forceinline__ void gfli_wgmma_copy(const gfli_conv_job *job, const gfli_tile *t,
-                                                       const CUtensorMap *map, unsigned shared,
-                                                       unsigned full, unsigned empty, int cols,
-                                                       int begin, int end) {
+static __device__ __forceinline__ void
+gfli_wgmma_copy(const gfli_conv_job *job, const gfli_conv_tile *t, const CUtensorMap *map,
+                unsigned shared, unsigned full, unsigned empty, int cols, int begin, int end) {
     const int stage_bytes = (GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES;
     const int taps = job->kernel * job->kernel, run = GFLI_ROW_BYTES / 2;
     const int y = t->x / t->level->out_w * job->stride - job->pad;
@@ -196,7 +195,7 @@ static __device__ __forceinline__ void
 gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, int element) {
     GFLI_DYN_SHARED(unsigned char, shared);
     const int stage_bytes = (GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES;
-    const gfli_tile t = gfli_tile_of_block(job, GFLI_WGMMA_ROWS, cols);
+    const gfli_conv_tile t = gfli_tile_of_block(job, GFLI_WGMMA_ROWS, cols);
     if (t.n_cols <= 0) return;
     const int begin = gfli_split_begin(job, t.split), end = gfli_split_begin(job, t.split + 1);
     const unsigned base = gfli_shared_address(shared);
