@@ -45,8 +45,8 @@ int cmd_export(int argc, char **argv) {
         {OPT_TEXT, "size", &size, "WxH", "onnx: width and height of the input; default: any", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
-    int code = opt_parse("export IN OUT --to FORMAT [options]", options, argc, argv, (const char **)argv,
-                         &n_rest);
+    int code = opt_parse("export IN OUT --to FORMAT [options]", options, argc, argv,
+                         (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (n_rest != 2) return usage_error("export needs a weight file and a file to write");
     if (!to) return usage_error("export needs --to mmdet, pth or onnx");

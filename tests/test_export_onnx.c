@@ -1,4 +1,4 @@
-/* test_export_onnx.c - exported graphs, run by an interpreter of the tests, give the library's maps */
+/* test_export_onnx.c - exported graphs, run by the tests' interpreter, give the library's maps */
 #include "fixture.h"
 #include "onnx.h"
 #include <unistd.h>
