@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""compare_torch.py - whole networks beside PyTorch: R50 detection and R18 training steps.
+"""compare_torch.py - whole networks beside PyTorch: detection and training steps.
 
-    compare_torch.py PATH_OF_BENCH_NETWORK [threads] [repeats] [detect | train]
+    compare_torch.py PATH_OF_BENCH_NETWORK [threads] [turns] [part of a name]
 
-The same networks, sizes and numbers of boxes as bench/network.c; both sides take turns, and the
-least of the repeats counts; gfl runs with the best kernels of the machine, and with those for AVX2.
-PyTorch runs on the CPU in NCHW with oneDNN limited to AVX2 unless
-ONEDNN_MAX_CPU_ISA says otherwise; for detection its batch norms are folded into the convolutions.
+The same networks, sizes and numbers of boxes as bench/network.c.  All sides take turns, so that a
+busy machine disturbs them alike: a turn is the lesser of two runs a side, and medians over the
+turns are printed; gfl runs with the best kernels of the machine, and with those for AVX2.  PyTorch
+runs on the CPU in NCHW with oneDNN limited to AVX2 unless ONEDNN_MAX_CPU_ISA says otherwise; for
+detection its batch norms are folded into the convolutions.
 """
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -17,19 +19,48 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 import torchvision
+from torchvision.ops import deform_conv2d
 
 STRIDES = [8, 16, 32, 64, 128]
 N_CLASSES, N_BINS = 80, 17
 
 
-class Network(nn.Module):
-    def __init__(self, depth):
+class DeformConv(nn.Module):
+    """Deformable convolution, version 2."""
+
+    def __init__(self, conv):
         super().__init__()
-        self.body = getattr(torchvision.models, f"resnet{depth}")(weights=None)
-        del self.body.fc
-        widths = [128, 256, 512] if depth < 50 else [512, 1024, 2048]
+        self.weight, self.bias, self.stride = conv.weight, None, conv.stride
+        self.conv_offset = nn.Conv2d(conv.in_channels, 27, 3, conv.stride, 1)
+
+    def forward(self, x):
+        offset = self.conv_offset(x)
+        return deform_conv2d(x, offset[:, :18], self.weight, self.bias, self.stride, (1, 1), (1, 1),
+                             offset[:, 18:].sigmoid())
+
+
+def backbone(name):
+    """r18, r50, r101, x101-32x4d, and -dcnv2: deformable from C3 on."""
+    kind = name.split("-")[0]
+    if kind[0] == "x":
+        body = torchvision.models.resnet.ResNet(torchvision.models.resnet.Bottleneck,
+                                                [3, 4, 23, 3], groups=32, width_per_group=4)
+    else:
+        body = getattr(torchvision.models, kind.replace("r", "resnet"))(weights=None)
+    del body.fc
+    for layer in (body.layer2, body.layer3, body.layer4):
+        for block in layer if name.endswith("-dcnv2") else ():
+            block.conv2 = DeformConv(block.conv2)
+    return body
+
+
+class Network(nn.Module):
+    def __init__(self, name):
+        super().__init__()
+        self.body = backbone(name)
+        widths = [128, 256, 512] if name == "r18" else [512, 1024, 2048]
         self.lateral = nn.ModuleList(nn.Conv2d(w, 256, 1) for w in widths)
         self.smooth = nn.ModuleList(nn.Conv2d(256, 256, 3, 1, 1) for _ in widths)
         self.extra = nn.ModuleList(nn.Conv2d(256, 256, 3, 2, 1) for _ in range(2))
@@ -67,9 +98,15 @@ class Network(nn.Module):
 def fold(module):
     """Batch norms into the convolutions before them."""
     for a, b in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
-        if hasattr(module, b):
-            setattr(module, a, fuse_conv_bn_eval(getattr(module, a), getattr(module, b)))
-            setattr(module, b, nn.Identity())
+        if not hasattr(module, b):
+            continue
+        conv, bn = getattr(module, a), getattr(module, b)
+        if isinstance(conv, DeformConv):
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, None, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)
+        else:
+            setattr(module, a, fuse_conv_bn_eval(conv, bn))
+        setattr(module, b, nn.Identity())
     down = getattr(module, "downsample", None)
     if down is not None:
         module.downsample = nn.Sequential(fuse_conv_bn_eval(down[0], down[1]))
@@ -159,8 +196,8 @@ def losses(cls, reg, boxes, labels):
             0.25 * (dfl * weight[:, None]).sum() / 4 / total)
 
 
-def detection():
-    network = Network(50).eval()
+def detection(name):
+    network = Network(name).eval()
     fold(network.body)
     x = torch.randn(1, 3, 640, 640)
 
@@ -170,8 +207,8 @@ def detection():
     return run
 
 
-def training():
-    network = Network(18).train()
+def training(name):
+    network = Network(name).train()
     frozen = [network.body.conv1, network.body.bn1, network.body.layer1]
     for module in frozen:
         module.requires_grad_(False)
@@ -198,33 +235,44 @@ def training():
     return run
 
 
+def best_of_two(run):
+    times = []
+    for _ in range(2):
+        before = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - before)
+    return min(times)
+
+
 def main():
     program = sys.argv[1]
     threads = sys.argv[2] if len(sys.argv) > 2 else "2"
-    repeats = int(sys.argv[3]) if len(sys.argv) > 3 else 5
+    turns = int(sys.argv[3]) if len(sys.argv) > 3 else 3
     torch.set_num_threads(int(threads))
     torch.manual_seed(1)
-    for name, arguments, make in (
-            ("detect r50 640x640 batch 1", ["detect", "r50", "640", "640", "1"], detection),
-            ("train r18 320x240 batch 4", ["train", "r18", "320", "240", "4"], training)):
-        if len(sys.argv) > 4 and sys.argv[4] not in name:
+    for task, name, width, height, batch in (("detect", "r50", 640, 640, 1),
+                                             ("detect", "x101-32x4d", 640, 640, 1),
+                                             ("detect", "r101-dcnv2", 640, 640, 1),
+                                             ("train", "r18", 320, 240, 4)):
+        title = f"{task} {name} {width}x{height} batch {batch}"
+        if len(sys.argv) > 4 and sys.argv[4] not in title:
             continue
-        run = make()
+        run = detection(name) if task == "detect" else training(name)
         run()
         own, avx2, other = [], [], []
-        for turn in range(2):
+        for _ in range(turns):
             for times, more in (own, []), (avx2, ["avx2"]):
-                text = subprocess.run([program, *arguments, threads, str(repeats), *more],
+                text = subprocess.run([program, task, name, str(width), str(height), str(batch),
+                                       threads, "2", *more],
                                       capture_output=True, text=True, check=True).stdout
-                times += [float(line) for line in text.split()]
-            for _ in range(repeats):
-                before = time.perf_counter()
-                run()
-                other.append(time.perf_counter() - before)
+                times.append(min(float(line) for line in text.split()))
+            other.append(best_of_two(run))
         isa = os.environ["ONEDNN_MAX_CPU_ISA"]
-        print(f"{name}, {threads} threads: gfl {min(own):.3f} s, with AVX2 {min(avx2):.3f} s, "
-              f"PyTorch {torch.__version__} ({isa}) {min(other):.3f} s, "
-              f"ratios {min(own) / min(other):.2f} and {min(avx2) / min(other):.2f}", flush=True)
+        seconds = [statistics.median(times) for times in (own, avx2, other)]
+        ratios = [statistics.median(a / b for a, b in zip(times, other)) for times in (own, avx2)]
+        print(f"{title}, {threads} threads: gfl {seconds[0]:.3f} s, with AVX2 {seconds[1]:.3f} s, "
+              f"PyTorch {torch.__version__} ({isa}) {seconds[2]:.3f} s, "
+              f"ratios {ratios[0]:.2f} and {ratios[1]:.2f}", flush=True)
 
 
 main()

@@ -3,19 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Published AP on COCO val2017 of these architectures, and whose it is: none of it was measured
- * with this library.  X101-32x8d has no published AP, and 32x4d's is not its. */
-static const struct {
-    const char *name;
-    double ap;
-    const char *source;
-} presets[] = {
-    {"r18", 35.8, "LD, 1x"},           {"r34", 38.9, "LD, 1x"},
-    {"r50", 42.9, "mmdetection, 2x"},  {"r101", 44.7, "mmdetection, 2x"},
-    {"x101-32x4d", 45.9, "mmdetection, 2x"}, {"x101-32x8d", 0, "none"},
-};
-enum { N_PRESETS = sizeof presets / sizeof presets[0] };
-
 static gfl_status make_preset(gfl_context *context, const char *name, gfl_model **out) {
     gfl_model_desc desc;
     memset(&desc, 0, sizeof desc);
@@ -24,29 +11,46 @@ static gfl_status make_preset(gfl_context *context, const char *name, gfl_model 
     return status == GFL_OK ? gfl_model_create(context, &desc, NULL, out) : status;
 }
 
+/* Published AP, none of it measured with this library. */
 static int list_presets(gfl_context *context, bool json) {
+    gfl_preset p;
     if (json) putchar('[');
-    else puts("model         parameters   GMAC at 1333x800   published COCO AP");
-    for (int i = 0; i < N_PRESETS; i++) {
+    else puts("model              parameters   GMAC at 1333x800   published COCO AP");
+    for (int i = 0; gfl_preset_at(i, &p); i++) {
         gfl_model *model;
         gfl_model_info info;
         gfl_model_cost cost;
-        gfl_status status = make_preset(context, presets[i].name, &model);
+        char ap[80] = "-";
+        gfl_status status = make_preset(context, p.name, &model);
         if (status == GFL_OK) status = gfl_model_get_cost(model, 1333, 800, 1, &cost);
-        if (status != GFL_OK) return report(context, status, presets[i].name);
+        if (status != GFL_OK) return report(context, status, p.name);
         gfl_model_get_info(model, &info);
+        if (p.ap > 0) snprintf(ap, sizeof ap, json ? "%.1f" : "%.1f (%s)", p.ap, p.published);
         if (json)
-            printf("%s\n{\"model\": \"%s\", \"parameters\": %lld, \"macs\": %lld}", i ? "," : "",
-                   presets[i].name, (long long)info.n_parameters, (long long)cost.macs);
+            printf("%s\n{\"model\": \"%s\", \"parameters\": %lld, \"macs\": %lld, "
+                   "\"published_ap\": %s, \"published_by\": \"%s\"}",
+                   i ? "," : "", p.name, (long long)info.n_parameters, (long long)cost.macs,
+                   p.ap > 0 ? ap : "null", p.published);
         else
-            printf("%-12s %9.2f M   %16.1f   %s%.1f%s%s%s\n", presets[i].name,
-                   (double)info.n_parameters * 1e-6, (double)cost.macs * 1e-9,
-                   presets[i].ap > 0 ? "" : "- (", presets[i].ap, presets[i].ap > 0 ? " (" : ", ",
-                   presets[i].source, ")");
+            printf("%-17s %9.2f M   %16.1f   %s\n", p.name, (double)info.n_parameters * 1e-6,
+                   (double)cost.macs * 1e-9, ap);
         gfl_model_destroy(model);
     }
     if (json) puts("]");
     return CMD_OK;
+}
+
+static void print_step(void *user, const gfl_plan_step *s) {
+    int *n = user;
+    char in[40], out[40];
+    if (*n == 0)
+        puts("step op            in                out             levels     MMAC   out MB  live MB"
+             "  weights");
+    snprintf(in, sizeof in, "%dx%dx%d", s->in_channels, s->in_height, s->in_width);
+    snprintf(out, sizeof out, "%dx%dx%d", s->out_channels, s->out_height, s->out_width);
+    printf("%4d %-13s %-17s %-17s %4d %8.1f %8.2f %8.2f  %s\n", (*n)++, s->op, in, out, s->levels,
+           (double)s->macs * 1e-6, (double)s->out_bytes * 1e-6, (double)s->live_bytes * 1e-6,
+           s->weights);
 }
 
 static void print_cost(const gfl_model_cost *cost, int w, int h) {
@@ -87,8 +91,8 @@ static int open_model(gfl_context *context, model_choice *c, gfl_model **model) 
 
 int cmd_info(int argc, char **argv) {
     model_choice c;
-    bool list = false, json = false, tensors = false;
-    int n_rest = 0;
+    bool list = false, json = false, tensors = false, plan = false;
+    int n_rest = 0, n_steps = 0;
     gfl_model *model = NULL;
     gfl_model_info info;
     gfl_model_cost cost;
@@ -97,6 +101,7 @@ int cmd_info(int argc, char **argv) {
         {OPT_TEXT, "model", &c.name, "NAME", "a preset instead of a file", 0},
         {OPT_FLAG, "list", &list, NULL, "all presets with their size and published AP", 0},
         {OPT_FLAG, "tensors", &tensors, NULL, "what became of each tensor of the file", 0},
+        {OPT_FLAG, "plan", &plan, NULL, "every step with its shapes, multiply-adds and memory", 0},
         {OPT_TEXT, "scale", &c.scale, "LxS", "size to state the cost for; default: as trained", 0},
         {OPT_FLAG, "json", &json, NULL, "JSON on stdout", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
@@ -105,6 +110,7 @@ int cmd_info(int argc, char **argv) {
                          (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (n_rest) c.weights = argv[0];
+    if (json && plan) return usage_error("--plan prints a table, not JSON");
     if ((n_rest == 1) + (c.name != NULL) + list != 1)
         return usage_error("info needs one of a weight file, --model NAME, and --list");
     gfl_context *context = open_context(1);
@@ -122,6 +128,10 @@ int cmd_info(int argc, char **argv) {
             if (json) print_info_json(&info, &cost);
             else print_model(stdout, &info);
             if (!json) print_cost(&cost, c.scale_long, c.scale_short);
+            if (plan)
+                status = gfl_model_get_plan(model, c.scale_long, c.scale_short, 1, print_step,
+                                            &n_steps);
+            if (status != GFL_OK) code = report(context, status, "planning");
             if (tensors) print_tensors(stdout, model, ~0u);
         }
     }

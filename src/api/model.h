@@ -121,6 +121,25 @@ typedef struct gfl_model_cost {
  * Threads   any. */
 GFL_API gfl_status gfl_arch_preset(const char *name, gfl_arch *out);
 
+/* A preset, and what was published of it. */
+typedef struct gfl_preset {
+    const char *name;
+    gfl_arch arch;
+    double ap;             /* COCO val2017 by whoever trained it, not by this library; 0: nobody */
+    const char *published; /* who, and the schedule; "" */
+} gfl_preset;
+
+/* gfl_preset_at - the i-th preset, every field of its architecture filled; 0 when there is none.
+ *
+ *   out  yours; its texts last for ever
+ *
+ * Threads   any.
+ * Source    Li et al. 2020 and the tables of implus/GFocal, mmdetection and LD (Zheng et al. 2022).
+ * Example
+ *     gfl_preset p;
+ *     for (int i = 0; gfl_preset_at(i, &p); i++) puts(p.name); */
+GFL_API int gfl_preset_at(int i, gfl_preset *out);
+
 /* gfl_model_create - a model with fresh weights.
  *
  * Convolutions of the backbone: Kaiming normal, and the last batch norm of every block starts at 0;
@@ -201,6 +220,30 @@ GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
  * Threads   as the model's context. */
 GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                                       gfl_model_cost *out);
+
+/* One step of a forward pass. */
+typedef struct gfl_plan_step {
+    const char *op;                       /* "conv", "deform_conv", "max_pool" ... */
+    const char *weights;                  /* the parameter it multiplies by, or "" */
+    int in_channels, in_height, in_width; /* of the first level, where a map is a pyramid */
+    int out_channels, out_height, out_width;
+    int levels; /* of what it writes */
+    int64_t macs;
+    size_t out_bytes;  /* of what it writes */
+    size_t live_bytes; /* of all maps that matter during the step */
+} gfl_plan_step;
+
+/* gfl_model_get_plan - the steps of a forward pass, in order.
+ *
+ *   width, height, batch  as for gfl_model_get_cost
+ *   visit                 called once a step; what it is given lasts as long as the call
+ *   user                  handed to visit
+ *
+ * Errors    as gfl_model_get_cost; GFL_E_ARG also without visit
+ * Threads   as the model's context. */
+GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch,
+                                      void (*visit)(void *user, const gfl_plan_step *step),
+                                      void *user);
 
 /* gfl_model_report - what became of tensor i at the last load; 0 when there is no i-th.
  *

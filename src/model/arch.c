@@ -26,34 +26,52 @@ int gfli_stage_width(const gfl_arch *arch, int stage) {
     return (arch->base_width << (stage - 1)) * arch->groups;
 }
 
+enum { GFLI_C3_C5 = GFL_C3 | GFL_C4 | GFL_C5, GFLI_C4_C5 = GFL_C4 | GFL_C5 };
+
+/* Nobody has published a GFL model of 32x8d, and 32x4d's AP is not its. */
+static const struct {
+    const char *name;
+    int depth, groups, base_width, deform, deform_stages;
+    double ap;
+    const char *published;
+} gfli_presets[] = {
+    {"r18", 18, 1, 0, 0, 0, 35.8, "LD, 1x"},
+    {"r34", 34, 1, 0, 0, 0, 38.9, "LD, 1x"},
+    {"r50", 50, 1, 0, 0, 0, 42.9, "mmdetection, 2x"},
+    {"r101", 101, 1, 0, 0, 0, 44.7, "mmdetection, 2x"},
+    {"r101-dcnv1", 101, 1, 0, 1, GFLI_C3_C5, 47.1, "mmdetection, 2x"},
+    {"r101-dcnv2", 101, 1, 0, 2, GFLI_C3_C5, 47.2, "GFocal, 2x"},
+    {"x101-32x4d", 101, 32, 4, 0, 0, 45.9, "mmdetection, 2x"},
+    {"x101-32x8d", 101, 32, 8, 0, 0, 0, ""},
+    {"x101-32x4d-dcnv1", 101, 32, 4, 1, GFLI_C4_C5, 48.1, "mmdetection, 2x"},
+    {"x101-32x4d-dcnv2", 101, 32, 4, 2, GFLI_C3_C5, 48.3, "GFocal, 2x"},
+    {"x101-32x8d-dcnv2", 101, 32, 8, 2, GFLI_C3_C5, 0, ""},
+};
+
+int gfl_preset_at(int i, gfl_preset *out) {
+    gfl_arch arch;
+    if (out) memset(out, 0, sizeof *out);
+    if (!out || i < 0 || i >= (int)GFLI_COUNT(gfli_presets)) return 0;
+    memset(&arch, 0, sizeof arch);
+    arch.depth = gfli_presets[i].depth;
+    arch.groups = gfli_presets[i].groups;
+    arch.base_width = gfli_presets[i].base_width;
+    arch.deform = gfli_presets[i].deform;
+    arch.deform_stages = gfli_presets[i].deform_stages;
+    out->name = gfli_presets[i].name;
+    out->ap = gfli_presets[i].ap;
+    out->published = gfli_presets[i].published;
+    return gfli_arch_resolve(NULL, &arch, &out->arch) == GFL_OK;
+}
+
 gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
-    enum { C3_C5 = GFL_C3 | GFL_C4 | GFL_C5, C4_C5 = GFL_C4 | GFL_C5 };
-    static const struct {
-        const char *name;
-        int depth, groups, base_width, deform, deform_stages;
-    } presets[] = {{"r18", 18, 1, 0, 0, 0},
-                   {"r34", 34, 1, 0, 0, 0},
-                   {"r50", 50, 1, 0, 0, 0},
-                   {"r101", 101, 1, 0, 0, 0},
-                   {"r101-dcnv1", 101, 1, 0, 1, C3_C5},
-                   {"r101-dcnv2", 101, 1, 0, 2, C3_C5},
-                   {"x101-32x4d", 101, 32, 4, 0, 0},
-                   {"x101-32x8d", 101, 32, 8, 0, 0},
-                   {"x101-32x4d-dcnv1", 101, 32, 4, 1, C4_C5},
-                   {"x101-32x4d-dcnv2", 101, 32, 4, 2, C3_C5},
-                   {"x101-32x8d-dcnv2", 101, 32, 8, 2, C3_C5}};
+    gfl_preset preset;
     if (!name || !out) return GFL_E_ARG;
     memset(out, 0, sizeof *out);
-    for (size_t i = 0; i < GFLI_COUNT(presets); i++) {
-        if (strcmp(name, presets[i].name) != 0) continue;
-        gfl_arch arch;
-        memset(&arch, 0, sizeof arch);
-        arch.depth = presets[i].depth;
-        arch.groups = presets[i].groups;
-        arch.base_width = presets[i].base_width;
-        arch.deform = presets[i].deform;
-        arch.deform_stages = presets[i].deform_stages;
-        return gfli_arch_resolve(NULL, &arch, out);
+    for (int i = 0; gfl_preset_at(i, &preset); i++) {
+        if (strcmp(name, preset.name) != 0) continue;
+        *out = preset.arch;
+        return GFL_OK;
     }
     return GFL_E_ARG;
 }

@@ -194,19 +194,25 @@ void gfl_model_get_info(const gfl_model *model, gfl_model_info *out) {
     }
 }
 
+/* The plan of a detector for images of this size; what: who asks. */
+static gfl_status gfli_plan_of(gfl_model *model, const char *what, int width, int height, int batch,
+                               gfli_plan *out) {
+    if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE || batch < 1)
+        return gfli_error(model->context, GFL_E_ARG,
+                          "%s: a batch of %d images of %d x %d; sides must be 1..%d and the batch "
+                          "positive",
+                          what, batch, width, height, GFL_MAX_SIDE);
+    return gfli_plan_create(model->context, model, batch, gfli_pad32(height), gfli_pad32(width),
+                            false, out);
+}
+
 gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                               gfl_model_cost *out) {
     if (!model) return GFL_E_ARG;
     if (!out) return gfli_error(model->context, GFL_E_ARG, "gfl_model_get_cost: out is NULL");
     memset(out, 0, sizeof *out);
-    if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE || batch < 1)
-        return gfli_error(model->context, GFL_E_ARG,
-                          "gfl_model_get_cost: a batch of %d images of %d x %d; sides must be "
-                          "1..%d and the batch positive",
-                          batch, width, height, GFL_MAX_SIDE);
     gfli_plan plan;
-    GFLI_TRY(gfli_plan_create(model->context, model, batch, gfli_pad32(height), gfli_pad32(width),
-                              false, &plan));
+    GFLI_TRY(gfli_plan_of(model, "gfl_model_get_cost", width, height, batch, &plan));
     out->macs = plan.macs;
     out->n_steps = plan.n_steps;
     out->points = (int)(gfli_points(&plan.slots[plan.cls].map) / (size_t)batch);
@@ -214,6 +220,63 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
         (plan.workspace_floats + plan.stats_floats) * sizeof(float) + plan.scratch_bytes;
     for (int i = 0; i < model->n_layers; i++)
         out->weight_bytes += model->backend->conv_packed_size(&model->layers[i].shape);
+    gfli_plan_destroy(model->context, &plan);
+    return GFL_OK;
+}
+
+static const char *gfli_op_name(gfli_op op) {
+    switch (op) {
+    case GFLI_OP_CONV:
+        return "conv";
+    case GFLI_OP_DEFORM_CONV:
+        return "deform_conv";
+    case GFLI_OP_MAX_POOL:
+        return "max_pool";
+    case GFLI_OP_UPSAMPLE_ADD:
+        return "upsample_add";
+    case GFLI_OP_GROUP_NORM:
+        return "group_norm";
+    case GFLI_OP_LEVEL_SCALE:
+        return "level_scale";
+    }
+    return "";
+}
+
+static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan *plan, int i) {
+    const gfli_step *s = &plan->steps[i];
+    const gfli_map *in = &plan->slots[s->in].map, *out = &plan->slots[s->out].map;
+    const int param = s->layer >= 0 ? model->layers[s->layer].weight : s->gamma;
+    gfl_plan_step step;
+    memset(&step, 0, sizeof step);
+    step.op = gfli_op_name(s->op);
+    step.weights = param >= 0 ? model->params[param].name : "";
+    step.in_channels = in->c;
+    step.in_height = in->h[0];
+    step.in_width = in->w[0];
+    step.out_channels = out->c;
+    step.out_height = out->h[0];
+    step.out_width = out->w[0];
+    step.levels = out->levels;
+    step.macs = s->macs;
+    step.out_bytes = gfli_map_floats(out) * sizeof(float);
+    for (int k = 0; k < plan->n_slots; k++) {
+        const gfli_slot *slot = &plan->slots[k];
+        if (slot->parent < 0 && slot->first <= i && i <= slot->last)
+            step.live_bytes += gfli_map_floats(&slot->map) * sizeof(float);
+    }
+    return step;
+}
+
+gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch,
+                              void (*visit)(void *user, const gfl_plan_step *step), void *user) {
+    if (!model) return GFL_E_ARG;
+    if (!visit) return gfli_error(model->context, GFL_E_ARG, "gfl_model_get_plan: visit is NULL");
+    gfli_plan plan;
+    GFLI_TRY(gfli_plan_of(model, "gfl_model_get_plan", width, height, batch, &plan));
+    for (int i = 0; i < plan.n_steps; i++) {
+        const gfl_plan_step step = gfli_describe_step(model, &plan, i);
+        visit(user, &step);
+    }
     gfli_plan_destroy(model->context, &plan);
     return GFL_OK;
 }

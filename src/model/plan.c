@@ -97,7 +97,8 @@ static int gfli_plan_any_conv(gfli_planner *p, int layer, int in, int offset, in
     step->offset = offset;
     step->layer = layer;
     step->relu = relu;
-    p->plan->macs += (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
+    step->macs = (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
+    p->plan->macs += step->macs;
     const gfli_backend *ops = p->model->backend;
     const gfli_map *x = &p->plan->slots[in].map;
     size_t scratch = offset < 0 ? ops->conv_scratch(p->context, &l->shape, x)

@@ -71,6 +71,7 @@ typedef struct gfli_step {
     int scale;       /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
     int stats;       /* GFLI_OP_GROUP_NORM: floats from the start of the plan's stats */
     int stage;       /* as gfli_param.stage */
+    int64_t macs;
 } gfli_step;
 
 typedef struct gfli_plan {
