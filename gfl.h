@@ -400,6 +400,25 @@ typedef struct gfl_model_cost {
  * Threads   any. */
 GFL_API gfl_status gfl_arch_preset(const char *name, gfl_arch *out);
 
+/* A preset, and what was published of it. */
+typedef struct gfl_preset {
+    const char *name;
+    gfl_arch arch;
+    double ap;             /* COCO val2017 by whoever trained it, not by this library; 0: nobody */
+    const char *published; /* who, and the schedule; "" */
+} gfl_preset;
+
+/* gfl_preset_at - the i-th preset, every field of its architecture filled; 0 when there is none.
+ *
+ *   out  yours; its texts last for ever
+ *
+ * Threads   any.
+ * Source    Li et al. 2020 and the tables of implus/GFocal, mmdetection and LD (Zheng et al. 2022).
+ * Example
+ *     gfl_preset p;
+ *     for (int i = 0; gfl_preset_at(i, &p); i++) puts(p.name); */
+GFL_API int gfl_preset_at(int i, gfl_preset *out);
+
 /* gfl_model_create - a model with fresh weights.
  *
  * Convolutions of the backbone: Kaiming normal, and the last batch norm of every block starts at 0;
@@ -480,6 +499,30 @@ GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
  * Threads   as the model's context. */
 GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                                       gfl_model_cost *out);
+
+/* One step of a forward pass. */
+typedef struct gfl_plan_step {
+    const char *op;                       /* "conv", "deform_conv", "max_pool" ... */
+    const char *weights;                  /* the parameter it multiplies by, or "" */
+    int in_channels, in_height, in_width; /* of the first level, where a map is a pyramid */
+    int out_channels, out_height, out_width;
+    int levels; /* of what it writes */
+    int64_t macs;
+    size_t out_bytes;  /* of what it writes */
+    size_t live_bytes; /* of all maps that matter during the step */
+} gfl_plan_step;
+
+/* gfl_model_get_plan - the steps of a forward pass, in order.
+ *
+ *   width, height, batch  as for gfl_model_get_cost
+ *   visit                 called once a step; what it is given lasts as long as the call
+ *   user                  handed to visit
+ *
+ * Errors    as gfl_model_get_cost; GFL_E_ARG also without visit
+ * Threads   as the model's context. */
+GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch,
+                                      void (*visit)(void *user, const gfl_plan_step *step),
+                                      void *user);
 
 /* gfl_model_report - what became of tensor i at the last load; 0 when there is no i-th.
  *
@@ -1972,6 +2015,7 @@ typedef struct gfli_step {
     int scale;       /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
     int stats;       /* GFLI_OP_GROUP_NORM: floats from the start of the plan's stats */
     int stage;       /* as gfli_param.stage */
+    int64_t macs;
 } gfli_step;
 
 typedef struct gfli_plan {
@@ -6002,34 +6046,52 @@ int gfli_stage_width(const gfl_arch *arch, int stage) {
     return (arch->base_width << (stage - 1)) * arch->groups;
 }
 
+enum { GFLI_C3_C5 = GFL_C3 | GFL_C4 | GFL_C5, GFLI_C4_C5 = GFL_C4 | GFL_C5 };
+
+/* Nobody has published a GFL model of 32x8d, and 32x4d's AP is not its. */
+static const struct {
+    const char *name;
+    int depth, groups, base_width, deform, deform_stages;
+    double ap;
+    const char *published;
+} gfli_presets[] = {
+    {"r18", 18, 1, 0, 0, 0, 35.8, "LD, 1x"},
+    {"r34", 34, 1, 0, 0, 0, 38.9, "LD, 1x"},
+    {"r50", 50, 1, 0, 0, 0, 42.9, "mmdetection, 2x"},
+    {"r101", 101, 1, 0, 0, 0, 44.7, "mmdetection, 2x"},
+    {"r101-dcnv1", 101, 1, 0, 1, GFLI_C3_C5, 47.1, "mmdetection, 2x"},
+    {"r101-dcnv2", 101, 1, 0, 2, GFLI_C3_C5, 47.2, "GFocal, 2x"},
+    {"x101-32x4d", 101, 32, 4, 0, 0, 45.9, "mmdetection, 2x"},
+    {"x101-32x8d", 101, 32, 8, 0, 0, 0, ""},
+    {"x101-32x4d-dcnv1", 101, 32, 4, 1, GFLI_C4_C5, 48.1, "mmdetection, 2x"},
+    {"x101-32x4d-dcnv2", 101, 32, 4, 2, GFLI_C3_C5, 48.3, "GFocal, 2x"},
+    {"x101-32x8d-dcnv2", 101, 32, 8, 2, GFLI_C3_C5, 0, ""},
+};
+
+int gfl_preset_at(int i, gfl_preset *out) {
+    gfl_arch arch;
+    if (out) memset(out, 0, sizeof *out);
+    if (!out || i < 0 || i >= (int)GFLI_COUNT(gfli_presets)) return 0;
+    memset(&arch, 0, sizeof arch);
+    arch.depth = gfli_presets[i].depth;
+    arch.groups = gfli_presets[i].groups;
+    arch.base_width = gfli_presets[i].base_width;
+    arch.deform = gfli_presets[i].deform;
+    arch.deform_stages = gfli_presets[i].deform_stages;
+    out->name = gfli_presets[i].name;
+    out->ap = gfli_presets[i].ap;
+    out->published = gfli_presets[i].published;
+    return gfli_arch_resolve(NULL, &arch, &out->arch) == GFL_OK;
+}
+
 gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
-    enum { C3_C5 = GFL_C3 | GFL_C4 | GFL_C5, C4_C5 = GFL_C4 | GFL_C5 };
-    static const struct {
-        const char *name;
-        int depth, groups, base_width, deform, deform_stages;
-    } presets[] = {{"r18", 18, 1, 0, 0, 0},
-                   {"r34", 34, 1, 0, 0, 0},
-                   {"r50", 50, 1, 0, 0, 0},
-                   {"r101", 101, 1, 0, 0, 0},
-                   {"r101-dcnv1", 101, 1, 0, 1, C3_C5},
-                   {"r101-dcnv2", 101, 1, 0, 2, C3_C5},
-                   {"x101-32x4d", 101, 32, 4, 0, 0},
-                   {"x101-32x8d", 101, 32, 8, 0, 0},
-                   {"x101-32x4d-dcnv1", 101, 32, 4, 1, C4_C5},
-                   {"x101-32x4d-dcnv2", 101, 32, 4, 2, C3_C5},
-                   {"x101-32x8d-dcnv2", 101, 32, 8, 2, C3_C5}};
+    gfl_preset preset;
     if (!name || !out) return GFL_E_ARG;
     memset(out, 0, sizeof *out);
-    for (size_t i = 0; i < GFLI_COUNT(presets); i++) {
-        if (strcmp(name, presets[i].name) != 0) continue;
-        gfl_arch arch;
-        memset(&arch, 0, sizeof arch);
-        arch.depth = presets[i].depth;
-        arch.groups = presets[i].groups;
-        arch.base_width = presets[i].base_width;
-        arch.deform = presets[i].deform;
-        arch.deform_stages = presets[i].deform_stages;
-        return gfli_arch_resolve(NULL, &arch, out);
+    for (int i = 0; gfl_preset_at(i, &preset); i++) {
+        if (strcmp(name, preset.name) != 0) continue;
+        *out = preset.arch;
+        return GFL_OK;
     }
     return GFL_E_ARG;
 }
@@ -6461,7 +6523,8 @@ static int gfli_plan_any_conv(gfli_planner *p, int layer, int in, int offset, in
     step->offset = offset;
     step->layer = layer;
     step->relu = relu;
-    p->plan->macs += (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
+    step->macs = (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
+    p->plan->macs += step->macs;
     const gfli_backend *ops = p->model->backend;
     const gfli_map *x = &p->plan->slots[in].map;
     size_t scratch = offset < 0 ? ops->conv_scratch(p->context, &l->shape, x)
@@ -7897,19 +7960,25 @@ void gfl_model_get_info(const gfl_model *model, gfl_model_info *out) {
     }
 }
 
+/* The plan of a detector for images of this size; what: who asks. */
+static gfl_status gfli_plan_of(gfl_model *model, const char *what, int width, int height, int batch,
+                               gfli_plan *out) {
+    if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE || batch < 1)
+        return gfli_error(model->context, GFL_E_ARG,
+                          "%s: a batch of %d images of %d x %d; sides must be 1..%d and the batch "
+                          "positive",
+                          what, batch, width, height, GFL_MAX_SIDE);
+    return gfli_plan_create(model->context, model, batch, gfli_pad32(height), gfli_pad32(width),
+                            false, out);
+}
+
 gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                               gfl_model_cost *out) {
     if (!model) return GFL_E_ARG;
     if (!out) return gfli_error(model->context, GFL_E_ARG, "gfl_model_get_cost: out is NULL");
     memset(out, 0, sizeof *out);
-    if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE || batch < 1)
-        return gfli_error(model->context, GFL_E_ARG,
-                          "gfl_model_get_cost: a batch of %d images of %d x %d; sides must be "
-                          "1..%d and the batch positive",
-                          batch, width, height, GFL_MAX_SIDE);
     gfli_plan plan;
-    GFLI_TRY(gfli_plan_create(model->context, model, batch, gfli_pad32(height), gfli_pad32(width),
-                              false, &plan));
+    GFLI_TRY(gfli_plan_of(model, "gfl_model_get_cost", width, height, batch, &plan));
     out->macs = plan.macs;
     out->n_steps = plan.n_steps;
     out->points = (int)(gfli_points(&plan.slots[plan.cls].map) / (size_t)batch);
@@ -7917,6 +7986,63 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
         (plan.workspace_floats + plan.stats_floats) * sizeof(float) + plan.scratch_bytes;
     for (int i = 0; i < model->n_layers; i++)
         out->weight_bytes += model->backend->conv_packed_size(&model->layers[i].shape);
+    gfli_plan_destroy(model->context, &plan);
+    return GFL_OK;
+}
+
+static const char *gfli_op_name(gfli_op op) {
+    switch (op) {
+    case GFLI_OP_CONV:
+        return "conv";
+    case GFLI_OP_DEFORM_CONV:
+        return "deform_conv";
+    case GFLI_OP_MAX_POOL:
+        return "max_pool";
+    case GFLI_OP_UPSAMPLE_ADD:
+        return "upsample_add";
+    case GFLI_OP_GROUP_NORM:
+        return "group_norm";
+    case GFLI_OP_LEVEL_SCALE:
+        return "level_scale";
+    }
+    return "";
+}
+
+static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan *plan, int i) {
+    const gfli_step *s = &plan->steps[i];
+    const gfli_map *in = &plan->slots[s->in].map, *out = &plan->slots[s->out].map;
+    const int param = s->layer >= 0 ? model->layers[s->layer].weight : s->gamma;
+    gfl_plan_step step;
+    memset(&step, 0, sizeof step);
+    step.op = gfli_op_name(s->op);
+    step.weights = param >= 0 ? model->params[param].name : "";
+    step.in_channels = in->c;
+    step.in_height = in->h[0];
+    step.in_width = in->w[0];
+    step.out_channels = out->c;
+    step.out_height = out->h[0];
+    step.out_width = out->w[0];
+    step.levels = out->levels;
+    step.macs = s->macs;
+    step.out_bytes = gfli_map_floats(out) * sizeof(float);
+    for (int k = 0; k < plan->n_slots; k++) {
+        const gfli_slot *slot = &plan->slots[k];
+        if (slot->parent < 0 && slot->first <= i && i <= slot->last)
+            step.live_bytes += gfli_map_floats(&slot->map) * sizeof(float);
+    }
+    return step;
+}
+
+gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch,
+                              void (*visit)(void *user, const gfl_plan_step *step), void *user) {
+    if (!model) return GFL_E_ARG;
+    if (!visit) return gfli_error(model->context, GFL_E_ARG, "gfl_model_get_plan: visit is NULL");
+    gfli_plan plan;
+    GFLI_TRY(gfli_plan_of(model, "gfl_model_get_plan", width, height, batch, &plan));
+    for (int i = 0; i < plan.n_steps; i++) {
+        const gfl_plan_step step = gfli_describe_step(model, &plan, i);
+        visit(user, &step);
+    }
     gfli_plan_destroy(model->context, &plan);
     return GFL_OK;
 }

@@ -55,6 +55,23 @@ static void check_shape(const gfl_model *model, const char *name, int rank, int 
     CHECK(rank < 4 || (p->shape[1] == b && p->shape[2] == c && p->shape[3] == c));
 }
 
+/* An AP belongs to one model: nobody has published one of 32x8d. */
+static void presets_say_what_was_published(void) {
+    gfl_preset p;
+    gfl_arch arch;
+    int n = 0;
+    for (; gfl_preset_at(n, &p); n++) {
+        CHECK(gfl_arch_preset(p.name, &arch) == GFL_OK);
+        CHECK(memcmp(&arch, &p.arch, sizeof arch) == 0);
+        CHECK((p.ap > 0) == (p.published[0] != 0));
+        CHECK((p.ap > 0) == (strstr(p.name, "32x8d") == NULL));
+        if (p.ap > 0) CHECK(p.ap > 35 && p.ap < 49);
+    }
+    CHECK(n == 11);
+    CHECK(!gfl_preset_at(-1, &p) && !gfl_preset_at(0, NULL));
+    CHECK(!gfl_preset_at(n, &p) && p.name == NULL);
+}
+
 static void names_and_shapes_are_mmdetections(void) {
     gfl_arch arch;
     CHECK(gfl_arch_preset("x101-32x4d", &arch) == GFL_OK);
@@ -170,7 +187,7 @@ static void images_are_resized_as_mmdetection_does(void) {
 
 int main(int argc, char **argv) {
     static const test_case cases[] = {
-        TEST(counts_are_those_of_the_papers),          TEST(names_and_shapes_are_mmdetections),
+        TEST(counts_are_those_of_the_papers),          TEST(presets_say_what_was_published), TEST(names_and_shapes_are_mmdetections),
         TEST(a_basic_first_stage_has_no_projection),   TEST(zero_means_the_default_of_each_field),
         TEST(fields_out_of_range_are_refused_by_name), TEST(preprocessing_has_defaults_and_limits),
         TEST(images_are_resized_as_mmdetection_does),  {0}};

@@ -190,6 +190,39 @@ static void views_share_their_pyramids_memory(void) {
     gfl_model_destroy(model);
 }
 
+typedef struct tally {
+    int n, deformable;
+    int64_t macs;
+    size_t most;
+} tally;
+
+static void count_step(void *user, const gfl_plan_step *s) {
+    tally *t = (tally *)user;
+    bool conv = strstr(s->op, "conv") != NULL;
+    CHECK((s->macs > 0) == conv && s->out_bytes > 0 && s->live_bytes >= s->out_bytes);
+    CHECK(!conv || strstr(s->weights, ".weight"));
+    t->deformable += !strcmp(s->op, "deform_conv");
+    t->macs += s->macs;
+    if (s->live_bytes > t->most) t->most = s->live_bytes;
+    t->n++;
+}
+
+static void steps_can_be_listed(void) {
+    gfl_model *model = describe("r101-dcnv2");
+    gfl_model_cost cost;
+    tally t;
+    memset(&t, 0, sizeof t);
+    CHECK_OK(context, gfl_model_get_cost(model, 160, 96, 2, &cost));
+    CHECK_OK(context, gfl_model_get_plan(model, 160, 96, 2, count_step, &t));
+    CHECK(t.n == cost.n_steps && t.macs == cost.macs && t.deformable == 30);
+    CHECK(t.most > 0 && t.most <= cost.workspace_bytes);
+    CHECK_ERROR(context, gfl_model_get_plan(model, 160, 0, 2, count_step, &t), GFL_E_ARG,
+                "160 x 0");
+    CHECK_ERROR(context, gfl_model_get_plan(model, 160, 96, 2, NULL, NULL), GFL_E_ARG, "NULL");
+    CHECK(gfl_model_get_plan(NULL, 160, 96, 2, count_step, &t) == GFL_E_ARG);
+    gfl_model_destroy(model);
+}
+
 static void impossible_inputs_are_refused(void) {
     gfl_model *model = describe("r18");
     gfli_plan plan;
@@ -217,6 +250,7 @@ int main(int argc, char **argv) {
                                       TEST(sizes_are_those_of_the_spec),
                                       TEST(deformable_steps_have_their_offsets),
                                       TEST(views_share_their_pyramids_memory),
+                                      TEST(steps_can_be_listed),
                                       TEST(impossible_inputs_are_refused),
                                       {0}};
     context = test_context(1);
