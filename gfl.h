@@ -55,8 +55,9 @@
  * MEMORY
  *
  * All of it comes from the context's allocator (image files are decoded by stb_image with malloc
- * and then copied).  gfl_model_get_cost tells what a model and one input size will take; a
- * detector's workspace grows to the largest input seen and is then reused: no allocation a call.
+ * and then copied).  gfl_model_get_cost tells what a model and one input size will take,
+ * gfl_model_get_plan the same step by step.  A detector's workspace grows to the largest input seen
+ * and is then reused: no allocation a call.
  *
  * THREADS
  *
@@ -97,6 +98,9 @@
  *     Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, arXiv:1612.03144
  *     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385
  *     Xie et al., "Aggregated Residual Transformations for Deep Neural Networks", CVPR 2017
+ *     Dai et al., "Deformable Convolutional Networks", ICCV 2017, arXiv:1703.06211
+ *     Zhu et al., "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019,
+ *         arXiv:1811.11168
  *     Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494
  *     Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630
  * Numbers follow MMDetection 3.3's GFL to the constant.
