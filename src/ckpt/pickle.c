@@ -132,6 +132,9 @@ static gfl_status gfli_pickle_unmark(gfli_pickle *p, size_t *first) {
 
 /* Where n bytes and a 0 may be put in the texts; they count once written. */
 static gfl_status gfli_pickle_text_room(gfli_pickle *p, size_t n, char **out) {
+    /* Names can be put together from texts that were there before; honest files do so rarely. */
+    if ((uint64_t)p->n_texts + n > 16 * p->at + 2 * GFLI_PICKLE_TEXT_MAX)
+        return gfli_pickle_broken(p, "too many long names");
     GFLI_TRY(gfli_grow(p->context, &p->texts, &p->text_capacity, p->n_texts + n + 1, 1,
                        "a checkpoint's texts"));
     *out = p->texts + p->n_texts;
@@ -269,9 +272,19 @@ static gfl_status gfli_pickle_make_dict(gfli_pickle *p, uint32_t args, uint32_t 
     return GFL_OK;
 }
 
+static bool gfli_pickle_is_name(const gfli_pickle *p, uint32_t node, const char *name) {
+    const gfli_pickle_node *n = &p->nodes[node];
+    return n->kind == GFLI_PICKLE_NAME && !strcmp(p->texts + n->n, name);
+}
+
 /* What name(args) stands for.  Nothing is ever called: a handful of names become values of our
  * own, everything else is opaque. */
 static gfl_status gfli_pickle_make(gfli_pickle *p, uint32_t name, uint32_t args, uint32_t *out) {
+    if (gfli_pickle_is_name(p, name, "torch._tensor._rebuild_from_type_v2")) {
+        /* (function, class, arguments, attributes): a tensor somebody hung attributes on */
+        name = gfli_pickle_item(p, args, 0);
+        args = gfli_pickle_item(p, args, 2);
+    }
     const gfli_pickle_node *n = &p->nodes[name];
     const int64_t at = n->kind == GFLI_PICKLE_NAME || n->kind == GFLI_PICKLE_OPAQUE ? n->n : -1;
     const char *text = n->kind == GFLI_PICKLE_NAME ? p->texts + n->n : "";
@@ -281,7 +294,9 @@ static gfl_status gfli_pickle_make(gfli_pickle *p, uint32_t name, uint32_t args,
     if (!strcmp(text, "torch._utils._rebuild_tensor"))
         return gfli_pickle_node_new(p, GFLI_PICKLE_TENSOR, args, 1, out);
     if (!strcmp(text, "torch._utils._rebuild_parameter") ||
-        !strcmp(text, "torch._utils._rebuild_parameter_with_state")) {
+        !strcmp(text, "torch._utils._rebuild_parameter_with_state") ||
+        !strcmp(text, "torch.nn.parameter.Parameter") || /* before torch 0.4 */
+        !strcmp(text, "torch.autograd.variable.Variable")) {
         *out = gfli_pickle_item(p, args, 0);
         return GFL_OK;
     }

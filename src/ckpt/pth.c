@@ -1,6 +1,11 @@
 /* pth.c - the tensors of a PyTorch checkpoint, in either container */
 #pragma once
 
+enum {
+    GFLI_PTH_NAME_MAX = 512, /* texts can be repeated for few bytes: limits keep them few */
+    GFLI_PTH_CLASSES_MAX = 1 << 20
+};
+
 typedef struct gfli_pth_storage {
     const char *key;
     uint64_t offset; /* bytes from the start of the file */
@@ -132,6 +137,8 @@ static gfl_status gfli_pth_layout(gfli_pth *c, const char *name, uint32_t args, 
         last += steps * stride;
         dense *= steps + 1;
     }
+    if (t->count > c->blob->size)
+        return gfli_pth_broken(c, name, "it repeats its values more often than any weight does");
     if (t->count > 0 && last >= n_values)
         return gfli_error(
             c->blob->context, GFL_E_FORMAT,
@@ -161,6 +168,26 @@ static gfl_status gfli_pth_tensor(gfli_pth *c, const char *name, uint32_t args) 
     return GFL_OK;
 }
 
+static bool gfli_pth_is_opaque(const gfli_pickle_node *n) {
+    return n->kind == GFLI_PICKLE_OPAQUE || n->kind == GFLI_PICKLE_NAME;
+}
+
+static gfl_status gfli_pth_refuse_opaque(const gfli_pth *c, const char *name, const char *wanted,
+                                         const gfli_pickle_node *value) {
+    return gfli_error(c->blob->context, GFL_E_FORMAT,
+                      "%s: %.200s is not %s: the file wants %.200s to be called, which gfl never "
+                      "does",
+                      c->blob->path, name, wanted,
+                      value->n >= 0 ? c->pickle.texts + value->n : "something");
+}
+
+/* Tensors are called after modules, with dots; what modules add of their own ends like this. */
+static bool gfli_pth_names_tensor(const char *name) {
+    static const char extra[] = "_extra_state";
+    const size_t n = strlen(name), m = sizeof extra - 1;
+    return strchr(name, '.') && !(n >= m && !strcmp(name + n - m, extra));
+}
+
 /* All tensors of a dictionary; what stands in the place of one is refused by name. */
 static gfl_status gfli_pth_dict(gfli_pth *c, uint32_t dict) {
     const gfli_pickle *p = &c->pickle;
@@ -169,14 +196,11 @@ static gfl_status gfli_pth_dict(gfli_pth *c, uint32_t dict) {
         const gfli_pickle_node *value = &p->nodes[p->nodes[pair].n];
         if (value->kind == GFLI_PICKLE_TENSOR && !name)
             return gfli_pth_broken(c, "a tensor", "its key is no text");
+        if (value->kind == GFLI_PICKLE_TENSOR && strlen(name) > GFLI_PTH_NAME_MAX)
+            return gfli_pth_broken(c, name, "a tensor's name of this length is nonsense");
         if (value->kind == GFLI_PICKLE_TENSOR) GFLI_TRY(gfli_pth_tensor(c, name, value->a));
-        if (value->kind == GFLI_PICKLE_OPAQUE || value->kind == GFLI_PICKLE_NAME)
-            return gfli_error(
-                c->blob->context, GFL_E_FORMAT,
-                "%s: %.200s is not a tensor: the file wants %.200s to be called, which "
-                "gfl never does",
-                c->blob->path, name ? name : "an entry",
-                value->n >= 0 ? p->texts + value->n : "something");
+        if (gfli_pth_is_opaque(value) && (!name || gfli_pth_names_tensor(name)))
+            return gfli_pth_refuse_opaque(c, name ? name : "an entry", "a tensor", value);
     }
     return gfli_blob_sort(c->blob);
 }
@@ -193,10 +217,16 @@ static gfl_status gfli_pth_find_dict(gfli_pth *c, uint32_t root, uint32_t *out) 
     static const char *const names[] = {
         "state_dict", "model_state_dict", "model", "ema_state_dict", "net", "module"};
     const gfli_pickle *p = &c->pickle;
+    if (gfli_pth_is_opaque(&p->nodes[root]))
+        return gfli_pth_refuse_opaque(c, "the whole file", "a dictionary of tensors",
+                                      &p->nodes[root]);
     for (int depth = 0; depth < 2; depth++) {
         uint32_t inner = 0;
         for (size_t i = 0; i < GFLI_COUNT(names) && !inner; i++) {
             inner = gfli_pickle_get(p, root, names[i]);
+            if (gfli_pth_is_opaque(&p->nodes[inner]))
+                return gfli_pth_refuse_opaque(c, names[i], "a dictionary of tensors",
+                                              &p->nodes[inner]);
             if (p->nodes[inner].kind != GFLI_PICKLE_DICT) inner = 0;
         }
         if (!inner) break;
@@ -225,6 +255,8 @@ static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
         const char *name = gfli_pickle_text(p, p->nodes[cell].a);
         if (!name) return GFL_OK;
         size += gfli_json_quote(name, NULL, 0) + 2;
+        if (size > GFLI_PTH_CLASSES_MAX)
+            return gfli_pth_broken(c, "the class names", "more than a megabyte of them");
     }
     GFLI_TRY(gfli_alloc(c->blob->context, size, 1, "class names", &json));
     json[at++] = '[';
@@ -266,7 +298,9 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
     }
     for (size_t i = 0; i < GFLI_COUNT(counters); i++) {
         char number[32];
-        const gfli_pickle_node *value = &p->nodes[gfli_pickle_get(p, meta, counters[i])];
+        uint32_t counter = gfli_pickle_get(p, meta, counters[i]);
+        if (!counter) counter = gfli_pickle_get(p, root, counters[i]);
+        const gfli_pickle_node *value = &p->nodes[counter];
         if (value->kind != GFLI_PICKLE_INT) continue;
         snprintf(number, sizeof number, "%lld", (long long)value->n);
         GFLI_TRY(gfli_blob_add_meta(c->blob, counters[i], number));

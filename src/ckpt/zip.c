@@ -137,6 +137,13 @@ static gfl_status gfli_zip_read_directory(gfli_zip *zip) {
     GFLI_TRY(status);
     if (zip->n_records)
         qsort(zip->records, (size_t)zip->n_records, sizeof *zip->records, gfli_compare_records);
+    uint64_t left = b->size; /* records that overlap would be checked again and again */
+    for (int i = 0; i < zip->n_records; i++) {
+        if (zip->records[i].compressed) continue;
+        if (zip->records[i].size > left)
+            return gfli_zip_broken(zip, "its records are larger than the file");
+        left -= zip->records[i].size;
+    }
     for (int i = 1; i < zip->n_records; i++)
         if (!strcmp(zip->records[i - 1].name, zip->records[i].name))
             return gfli_error(b->context, GFL_E_FORMAT, "%s: record %.200s is there twice", b->path,
