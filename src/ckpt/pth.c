@@ -3,7 +3,7 @@
 
 enum {
     GFLI_PTH_NAME_MAX = 512, /* texts can be repeated for few bytes: limits keep them few */
-    GFLI_PTH_CLASSES_MAX = 1 << 20
+    GFLI_PTH_META_MAX = 1 << 20
 };
 
 typedef struct gfli_pth_storage {
@@ -255,7 +255,7 @@ static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
         const char *name = gfli_pickle_text(p, p->nodes[cell].a);
         if (!name) return GFL_OK;
         size += gfli_json_quote(name, NULL, 0) + 2;
-        if (size > GFLI_PTH_CLASSES_MAX)
+        if (size > GFLI_PTH_META_MAX)
             return gfli_pth_broken(c, "the class names", "more than a megabyte of them");
     }
     GFLI_TRY(gfli_alloc(c->blob->context, size, 1, "class names", &json));
@@ -274,11 +274,16 @@ static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
 /* What gfl_model_export put there: the metadata of a weight file. */
 static gfl_status gfli_pth_own_meta(gfli_pth *c, uint32_t own) {
     const gfli_pickle *p = &c->pickle;
+    size_t size = 0;
     if (p->nodes[own].kind != GFLI_PICKLE_DICT) return GFL_OK;
     for (uint32_t pair = p->nodes[own].a; pair; pair = p->nodes[pair].b) {
         const char *key = gfli_pickle_text(p, p->nodes[pair].a);
         const char *value = gfli_pickle_text(p, (uint32_t)p->nodes[pair].n);
-        if (key && value) GFLI_TRY(gfli_blob_add_meta(c->blob, key, value));
+        if (!key || !value) continue;
+        size += strlen(key) + strlen(value);
+        if (size > GFLI_PTH_META_MAX)
+            return gfli_pth_broken(c, "the metadata", "more than a megabyte of it");
+        GFLI_TRY(gfli_blob_add_meta(c->blob, key, value));
     }
     return GFL_OK;
 }
