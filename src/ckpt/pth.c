@@ -181,15 +181,17 @@ static gfl_status gfli_pth_refuse_opaque(const gfli_pth *c, const char *name, co
                       value->n >= 0 ? c->pickle.texts + value->n : "something");
 }
 
-/* Tensors are called after modules, with dots; what modules add of their own ends like this. */
-static bool gfli_pth_names_tensor(const char *name) {
+/* Is an entry of this name a tensor?  In a dictionary of tensors all are but what modules add of
+ * their own; beside the outermost's, whose names have dots, may stand anything. */
+static bool gfli_pth_names_tensor(const char *name, bool outermost) {
     static const char extra[] = "_extra_state";
     const size_t n = strlen(name), m = sizeof extra - 1;
-    return strchr(name, '.') && !(n >= m && !strcmp(name + n - m, extra));
+    if (n >= m && !strcmp(name + n - m, extra)) return false;
+    return !outermost || strchr(name, '.') != NULL;
 }
 
 /* All tensors of a dictionary; what stands in the place of one is refused by name. */
-static gfl_status gfli_pth_dict(gfli_pth *c, uint32_t dict) {
+static gfl_status gfli_pth_dict(gfli_pth *c, uint32_t dict, bool outermost) {
     const gfli_pickle *p = &c->pickle;
     for (uint32_t pair = p->nodes[dict].a; pair; pair = p->nodes[pair].b) {
         const char *name = gfli_pickle_text(p, p->nodes[pair].a);
@@ -199,7 +201,7 @@ static gfl_status gfli_pth_dict(gfli_pth *c, uint32_t dict) {
         if (value->kind == GFLI_PICKLE_TENSOR && strlen(name) > GFLI_PTH_NAME_MAX)
             return gfli_pth_broken(c, name, "a tensor's name of this length is nonsense");
         if (value->kind == GFLI_PICKLE_TENSOR) GFLI_TRY(gfli_pth_tensor(c, name, value->a));
-        if (gfli_pth_is_opaque(value) && (!name || gfli_pth_names_tensor(name)))
+        if (gfli_pth_is_opaque(value) && (!name || gfli_pth_names_tensor(name, outermost)))
             return gfli_pth_refuse_opaque(c, name ? name : "an entry", "a tensor", value);
     }
     return gfli_blob_sort(c->blob);
@@ -316,7 +318,7 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
 static gfl_status gfli_pth_take(gfli_pth *c, uint32_t root) {
     uint32_t dict;
     GFLI_TRY(gfli_pth_find_dict(c, root, &dict));
-    GFLI_TRY(gfli_pth_dict(c, dict));
+    GFLI_TRY(gfli_pth_dict(c, dict, dict == root));
     return gfli_pth_meta(c, root);
 }
 
