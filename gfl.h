@@ -3814,6 +3814,9 @@ gfl_status gfli_blob_add_meta(gfli_blob *b, const char *key, const char *value) 
 }
 
 gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t size) {
+    if (offset > b->size || size > b->size - offset)
+        return gfli_error(b->context, GFL_E_FORMAT, "%s: %llu bytes at %llu are not in the file",
+                          b->path, (unsigned long long)size, (unsigned long long)offset);
     if (b->bytes) {
         memcpy(out, b->bytes + offset, (size_t)size);
         return GFL_OK;
@@ -4094,23 +4097,35 @@ const char *gfli_blob_meta(const gfli_blob *b, const char *key) {
     return NULL;
 }
 
-/* The elements of a strided tensor in the order of its indices. */
+/* From element `from`, the first, to the one that follows at[]; at[] goes round to zeros. */
+static int64_t gfli_blob_step(const gfli_tensor *t, int64_t at[8], int64_t from) {
+    for (int d = t->rank - 1; d >= 0; d--) {
+        from += t->stride[d];
+        if (++at[d] < t->shape[d]) break;
+        from -= t->shape[d] * t->stride[d];
+        at[d] = 0;
+    }
+    return from;
+}
+
+/* The elements of a strided tensor in the order of its indices: all that it spans is read at once,
+ * unless most of that belongs to others. */
 static gfl_status gfli_blob_gather(gfli_blob *b, const gfli_tensor *t, uint8_t *out) {
     const size_t size = (size_t)gfli_dtypes[t->dtype].bytes;
     int64_t at[8] = {0}, extent = 1, from = 0;
-    uint8_t *all;
+    uint8_t *all = NULL;
     if (t->count == 0) return GFL_OK;
     for (int d = 0; d < t->rank; d++) extent += (t->shape[d] - 1) * t->stride[d];
-    GFLI_TRY(gfli_alloc(b->context, (size_t)extent, size, "a tensor", &all));
-    gfl_status status = gfli_blob_pread(b, t->offset, all, (uint64_t)extent * size);
+    const bool dense = (uint64_t)extent / 4 <= t->count;
+    if (dense) GFLI_TRY(gfli_alloc(b->context, (size_t)extent, size, "a tensor", &all));
+    gfl_status status = GFL_OK;
+    if (dense) status = gfli_blob_pread(b, t->offset, all, (uint64_t)extent * size);
     for (size_t i = 0; i < t->count && status == GFL_OK; i++) {
-        memcpy(out + i * size, all + (size_t)from * size, size);
-        for (int d = t->rank - 1; d >= 0; d--) {
-            from += t->stride[d];
-            if (++at[d] < t->shape[d]) break;
-            from -= t->shape[d] * t->stride[d];
-            at[d] = 0;
-        }
+        if (dense)
+            memcpy(out + i * size, all + (size_t)from * size, size);
+        else
+            status = gfli_blob_pread(b, t->offset + (uint64_t)from * size, out + i * size, size);
+        from = gfli_blob_step(t, at, from);
     }
     gfli_free(b->context, all);
     return status;

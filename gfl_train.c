@@ -6768,6 +6768,13 @@ static gfl_status gfli_zip_read_directory(gfli_zip *zip) {
     GFLI_TRY(status);
     if (zip->n_records)
         qsort(zip->records, (size_t)zip->n_records, sizeof *zip->records, gfli_compare_records);
+    uint64_t left = b->size; /* records that overlap would be checked again and again */
+    for (int i = 0; i < zip->n_records; i++) {
+        if (zip->records[i].compressed) continue;
+        if (zip->records[i].size > left)
+            return gfli_zip_broken(zip, "its records are larger than the file");
+        left -= zip->records[i].size;
+    }
     for (int i = 1; i < zip->n_records; i++)
         if (!strcmp(zip->records[i - 1].name, zip->records[i].name))
             return gfli_error(b->context, GFL_E_FORMAT, "%s: record %.200s is there twice", b->path,
@@ -6988,6 +6995,9 @@ static gfl_status gfli_pickle_unmark(gfli_pickle *p, size_t *first) {
 
 /* Where n bytes and a 0 may be put in the texts; they count once written. */
 static gfl_status gfli_pickle_text_room(gfli_pickle *p, size_t n, char **out) {
+    /* Names can be put together from texts that were there before; honest files do so rarely. */
+    if ((uint64_t)p->n_texts + n > 16 * p->at + 2 * GFLI_PICKLE_TEXT_MAX)
+        return gfli_pickle_broken(p, "too many long names");
     GFLI_TRY(gfli_grow(p->context, &p->texts, &p->text_capacity, p->n_texts + n + 1, 1,
                        "a checkpoint's texts"));
     *out = p->texts + p->n_texts;
@@ -7125,9 +7135,19 @@ static gfl_status gfli_pickle_make_dict(gfli_pickle *p, uint32_t args, uint32_t 
     return GFL_OK;
 }
 
+static bool gfli_pickle_is_name(const gfli_pickle *p, uint32_t node, const char *name) {
+    const gfli_pickle_node *n = &p->nodes[node];
+    return n->kind == GFLI_PICKLE_NAME && !strcmp(p->texts + n->n, name);
+}
+
 /* What name(args) stands for.  Nothing is ever called: a handful of names become values of our
  * own, everything else is opaque. */
 static gfl_status gfli_pickle_make(gfli_pickle *p, uint32_t name, uint32_t args, uint32_t *out) {
+    if (gfli_pickle_is_name(p, name, "torch._tensor._rebuild_from_type_v2")) {
+        /* (function, class, arguments, attributes): a tensor somebody hung attributes on */
+        name = gfli_pickle_item(p, args, 0);
+        args = gfli_pickle_item(p, args, 2);
+    }
     const gfli_pickle_node *n = &p->nodes[name];
     const int64_t at = n->kind == GFLI_PICKLE_NAME || n->kind == GFLI_PICKLE_OPAQUE ? n->n : -1;
     const char *text = n->kind == GFLI_PICKLE_NAME ? p->texts + n->n : "";
@@ -7137,7 +7157,9 @@ static gfl_status gfli_pickle_make(gfli_pickle *p, uint32_t name, uint32_t args,
     if (!strcmp(text, "torch._utils._rebuild_tensor"))
         return gfli_pickle_node_new(p, GFLI_PICKLE_TENSOR, args, 1, out);
     if (!strcmp(text, "torch._utils._rebuild_parameter") ||
-        !strcmp(text, "torch._utils._rebuild_parameter_with_state")) {
+        !strcmp(text, "torch._utils._rebuild_parameter_with_state") ||
+        !strcmp(text, "torch.nn.parameter.Parameter") || /* before torch 0.4 */
+        !strcmp(text, "torch.autograd.variable.Variable")) {
         *out = gfli_pickle_item(p, args, 0);
         return GFL_OK;
     }
@@ -7507,6 +7529,11 @@ gfl_status gfli_pickle_read(gfli_pickle *p, const char *where, uint64_t at, uint
  * src/ckpt/pth.c - the tensors of a PyTorch checkpoint, in either container
  * ============================================================================================ */
 
+enum {
+    GFLI_PTH_NAME_MAX = 512, /* texts can be repeated for few bytes: limits keep them few */
+    GFLI_PTH_META_MAX = 1 << 20
+};
+
 typedef struct gfli_pth_storage {
     const char *key;
     uint64_t offset; /* bytes from the start of the file */
@@ -7638,6 +7665,8 @@ static gfl_status gfli_pth_layout(gfli_pth *c, const char *name, uint32_t args, 
         last += steps * stride;
         dense *= steps + 1;
     }
+    if (t->count > c->blob->size)
+        return gfli_pth_broken(c, name, "it repeats its values more often than any weight does");
     if (t->count > 0 && last >= n_values)
         return gfli_error(
             c->blob->context, GFL_E_FORMAT,
@@ -7667,22 +7696,41 @@ static gfl_status gfli_pth_tensor(gfli_pth *c, const char *name, uint32_t args) 
     return GFL_OK;
 }
 
+static bool gfli_pth_is_opaque(const gfli_pickle_node *n) {
+    return n->kind == GFLI_PICKLE_OPAQUE || n->kind == GFLI_PICKLE_NAME;
+}
+
+static gfl_status gfli_pth_refuse_opaque(const gfli_pth *c, const char *name, const char *wanted,
+                                         const gfli_pickle_node *value) {
+    return gfli_error(c->blob->context, GFL_E_FORMAT,
+                      "%s: %.200s is not %s: the file wants %.200s to be called, which gfl never "
+                      "does",
+                      c->blob->path, name, wanted,
+                      value->n >= 0 ? c->pickle.texts + value->n : "something");
+}
+
+/* Is an entry of this name a tensor?  In a dictionary of tensors all are but what modules add of
+ * their own; beside the outermost's, whose names have dots, may stand anything. */
+static bool gfli_pth_names_tensor(const char *name, bool outermost) {
+    static const char extra[] = "_extra_state";
+    const size_t n = strlen(name), m = sizeof extra - 1;
+    if (n >= m && !strcmp(name + n - m, extra)) return false;
+    return !outermost || strchr(name, '.') != NULL;
+}
+
 /* All tensors of a dictionary; what stands in the place of one is refused by name. */
-static gfl_status gfli_pth_dict(gfli_pth *c, uint32_t dict) {
+static gfl_status gfli_pth_dict(gfli_pth *c, uint32_t dict, bool outermost) {
     const gfli_pickle *p = &c->pickle;
     for (uint32_t pair = p->nodes[dict].a; pair; pair = p->nodes[pair].b) {
         const char *name = gfli_pickle_text(p, p->nodes[pair].a);
         const gfli_pickle_node *value = &p->nodes[p->nodes[pair].n];
         if (value->kind == GFLI_PICKLE_TENSOR && !name)
             return gfli_pth_broken(c, "a tensor", "its key is no text");
+        if (value->kind == GFLI_PICKLE_TENSOR && strlen(name) > GFLI_PTH_NAME_MAX)
+            return gfli_pth_broken(c, name, "a tensor's name of this length is nonsense");
         if (value->kind == GFLI_PICKLE_TENSOR) GFLI_TRY(gfli_pth_tensor(c, name, value->a));
-        if (value->kind == GFLI_PICKLE_OPAQUE || value->kind == GFLI_PICKLE_NAME)
-            return gfli_error(
-                c->blob->context, GFL_E_FORMAT,
-                "%s: %.200s is not a tensor: the file wants %.200s to be called, which "
-                "gfl never does",
-                c->blob->path, name ? name : "an entry",
-                value->n >= 0 ? p->texts + value->n : "something");
+        if (gfli_pth_is_opaque(value) && (!name || gfli_pth_names_tensor(name, outermost)))
+            return gfli_pth_refuse_opaque(c, name ? name : "an entry", "a tensor", value);
     }
     return gfli_blob_sort(c->blob);
 }
@@ -7699,10 +7747,16 @@ static gfl_status gfli_pth_find_dict(gfli_pth *c, uint32_t root, uint32_t *out) 
     static const char *const names[] = {
         "state_dict", "model_state_dict", "model", "ema_state_dict", "net", "module"};
     const gfli_pickle *p = &c->pickle;
+    if (gfli_pth_is_opaque(&p->nodes[root]))
+        return gfli_pth_refuse_opaque(c, "the whole file", "a dictionary of tensors",
+                                      &p->nodes[root]);
     for (int depth = 0; depth < 2; depth++) {
         uint32_t inner = 0;
         for (size_t i = 0; i < GFLI_COUNT(names) && !inner; i++) {
             inner = gfli_pickle_get(p, root, names[i]);
+            if (gfli_pth_is_opaque(&p->nodes[inner]))
+                return gfli_pth_refuse_opaque(c, names[i], "a dictionary of tensors",
+                                              &p->nodes[inner]);
             if (p->nodes[inner].kind != GFLI_PICKLE_DICT) inner = 0;
         }
         if (!inner) break;
@@ -7731,6 +7785,8 @@ static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
         const char *name = gfli_pickle_text(p, p->nodes[cell].a);
         if (!name) return GFL_OK;
         size += gfli_json_quote(name, NULL, 0) + 2;
+        if (size > GFLI_PTH_META_MAX)
+            return gfli_pth_broken(c, "the class names", "more than a megabyte of them");
     }
     GFLI_TRY(gfli_alloc(c->blob->context, size, 1, "class names", &json));
     json[at++] = '[';
@@ -7748,11 +7804,16 @@ static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
 /* What gfl_model_export put there: the metadata of a weight file. */
 static gfl_status gfli_pth_own_meta(gfli_pth *c, uint32_t own) {
     const gfli_pickle *p = &c->pickle;
+    size_t size = 0;
     if (p->nodes[own].kind != GFLI_PICKLE_DICT) return GFL_OK;
     for (uint32_t pair = p->nodes[own].a; pair; pair = p->nodes[pair].b) {
         const char *key = gfli_pickle_text(p, p->nodes[pair].a);
         const char *value = gfli_pickle_text(p, (uint32_t)p->nodes[pair].n);
-        if (key && value) GFLI_TRY(gfli_blob_add_meta(c->blob, key, value));
+        if (!key || !value) continue;
+        size += strlen(key) + strlen(value);
+        if (size > GFLI_PTH_META_MAX)
+            return gfli_pth_broken(c, "the metadata", "more than a megabyte of it");
+        GFLI_TRY(gfli_blob_add_meta(c->blob, key, value));
     }
     return GFL_OK;
 }
@@ -7772,7 +7833,9 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
     }
     for (size_t i = 0; i < GFLI_COUNT(counters); i++) {
         char number[32];
-        const gfli_pickle_node *value = &p->nodes[gfli_pickle_get(p, meta, counters[i])];
+        uint32_t counter = gfli_pickle_get(p, meta, counters[i]);
+        if (!counter) counter = gfli_pickle_get(p, root, counters[i]);
+        const gfli_pickle_node *value = &p->nodes[counter];
         if (value->kind != GFLI_PICKLE_INT) continue;
         snprintf(number, sizeof number, "%lld", (long long)value->n);
         GFLI_TRY(gfli_blob_add_meta(c->blob, counters[i], number));
@@ -7783,7 +7846,7 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
 static gfl_status gfli_pth_take(gfli_pth *c, uint32_t root) {
     uint32_t dict;
     GFLI_TRY(gfli_pth_find_dict(c, root, &dict));
-    GFLI_TRY(gfli_pth_dict(c, dict));
+    GFLI_TRY(gfli_pth_dict(c, dict, dict == root));
     return gfli_pth_meta(c, root);
 }
 
