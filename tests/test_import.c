@@ -158,7 +158,7 @@ static void any_mix_is_deduced(void) {
 }
 
 static void the_style_is_in_the_metadata_alone(void) {
-    gfl_arch arch = preset("r50"), got;
+    gfl_arch arch = preset("r50"), got = arch;
     listing l = list_network(&arch);
     list_metadata(&l, "style", "caffe");
     CHECK_OK(context, deduce(&l, &got));
@@ -225,6 +225,7 @@ static void contradictions_name_the_tensors(void) {
     };
     gfl_arch arch = preset("x101-32x4d-dcnv2"), got;
     arch.depth = 50;
+    got = arch;
     for (size_t i = 0; i < GFLI_COUNT(changes); i++) {
         const change *c = &changes[i];
         listing l = list_network(&arch);
@@ -241,7 +242,7 @@ static void contradictions_name_the_tensors(void) {
 
 static void basic_blocks_are_never_deformable(void) {
     static const int64_t shape[4] = {27, 64, 3, 3};
-    gfl_arch arch = preset("r18"), got;
+    gfl_arch arch = preset("r18"), got = arch;
     listing l = list_network(&arch);
     list_tensor(&l, OFFSET(1, 0), 4, shape);
     list_tensor(&l, OFFSET(1, 1), 4, shape);
