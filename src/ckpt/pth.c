@@ -316,7 +316,7 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
 }
 
 static gfl_status gfli_pth_take(gfli_pth *c, uint32_t root) {
-    uint32_t dict;
+    uint32_t dict = 0;
     GFLI_TRY(gfli_pth_find_dict(c, root, &dict));
     GFLI_TRY(gfli_pth_dict(c, dict, dict == root));
     return gfli_pth_meta(c, root);
