@@ -7006,7 +7006,7 @@ static gfl_status gfli_pickle_text_room(gfli_pickle *p, size_t n, char **out) {
 
 /* A text of the next n bytes: one that could be a key is kept, any other is opaque. */
 static gfl_status gfli_pickle_push_text(gfli_pickle *p, uint64_t n) {
-    char *text;
+    char *text = NULL;
     if (n > GFLI_PICKLE_TEXT_MAX) {
         GFLI_TRY(gfli_pickle_skip(p, n));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
@@ -7022,7 +7022,7 @@ static gfl_status gfli_pickle_push_text(gfli_pickle *p, uint64_t n) {
 
 static gfl_status gfli_pickle_push_name(gfli_pickle *p, const char *module, const char *name) {
     const size_t m = strlen(module), n = strlen(name);
-    char *text;
+    char *text = NULL;
     GFLI_TRY(gfli_pickle_text_room(p, m + n + 1, &text));
     memcpy(text, module, m);
     text[m] = '.';
@@ -7243,7 +7243,7 @@ static gfl_status gfli_pickle_recall(gfli_pickle *p, uint64_t index) {
 static gfl_status gfli_pickle_long(gfli_pickle *p, uint64_t n) {
     uint8_t bytes[8] = {0};
     if (n > 8) {
-        char *text;
+        char *text = NULL;
         if (n > 64) {
             GFLI_TRY(gfli_pickle_skip(p, n));
             return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
@@ -7844,7 +7844,7 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
 }
 
 static gfl_status gfli_pth_take(gfli_pth *c, uint32_t root) {
-    uint32_t dict;
+    uint32_t dict = 0;
     GFLI_TRY(gfli_pth_find_dict(c, root, &dict));
     GFLI_TRY(gfli_pth_dict(c, dict, dict == root));
     return gfli_pth_meta(c, root);
