@@ -2,7 +2,9 @@
  *
  * SPDX-License-Identifier: MIT
  */
+#ifndef GFL_INTERNAL
 #define GFL_INTERNAL
+#endif
 #include "gfl.h"
 
 #include "cuda/std.h"

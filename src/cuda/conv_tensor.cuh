@@ -140,6 +140,25 @@ typedef struct gfli_conv_device {
     bool wgmma;              /* its kernels are in this build, for this device */
 } gfli_conv_device;
 
+/* Of the current device; wgmma: ask for its kernels too. */
+static cudaError_t gfli_conv_device_query(bool wgmma, gfli_conv_device *out) {
+    int id = 0, has = 0, *answer = NULL;
+    memset(out, 0, sizeof *out);
+    cudaError_t e = cudaGetDevice(&id);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&out->n_sms, cudaDevAttrMultiProcessorCount, id);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&out->shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
+    if (e != cudaSuccess || !wgmma) return e;
+    e = cudaMalloc((void **)&answer, sizeof has);
+    if (e != cudaSuccess) return e;
+    GFLI_LAUNCH((gfli_has_wgmma_kernel), 1, 1, 0, 0, answer);
+    e = cudaMemcpy(&has, answer, sizeof has, cudaMemcpyDeviceToHost);
+    out->wgmma = has == 1;
+    (void)cudaFree(answer);
+    return e;
+}
+
 typedef struct gfli_conv_choice {
     int variant, splits; /* of the sum */
 } gfli_conv_choice;

@@ -7,7 +7,7 @@
  * say full and empty.
  *
  * Compiled for sm_90a and NEVER RUN: the emulator knows neither wgmma nor the copy engine, and no
- * GPU was at hand.  So it is chosen only where GFL_CUDA_WGMMA is defined, or when it is forced. */
+ * GPU was at hand.  So a gfli_conv_device has wgmma only where its maker asked for it. */
 
 enum { GFLI_WGMMA_THREADS = 384, GFLI_WGMMA_ROWS = 128, GFLI_WGMMA_STAGES = 4 };
 

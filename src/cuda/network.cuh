@@ -191,7 +191,7 @@ static gfl_status gfli_network_allocate(gfli_network *net, const gfli_conv_devic
     return gfli_cuda_check(context, cudaMemset(net->arrived, 0, counters), "split counters");
 }
 
-/* model and plan are borrowed until the network is destroyed. */
+/* device: gfli_conv_device_query's.  model and plan are borrowed until the network is destroyed. */
 static gfl_status gfli_network_create(gfl_context *context, const gfl_model *model,
                                       const gfli_plan *plan, int element,
                                       const gfli_conv_device *device, gfli_network *out) {

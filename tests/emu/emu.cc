@@ -972,6 +972,16 @@ cudaError_t CUDARTAPI cudaFuncSetAttribute(const void *f, cudaFuncAttribute a, i
     return cudaSuccess;
 }
 
+cudaError_t CUDARTAPI cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
+    cudaDeviceProp p;
+    cudaGetDeviceProperties(&p, device);
+    *value = attribute == cudaDevAttrMultiProcessorCount            ? p.multiProcessorCount
+             : attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? (int)p.sharedMemPerBlockOptin
+             : attribute == cudaDevAttrComputeCapabilityMajor       ? p.major
+             : attribute == cudaDevAttrComputeCapabilityMinor       ? p.minor
+                                                                    : -1;
+    return *value < 0 ? cudaErrorInvalidValue : cudaSuccess;
+}
 /* No driver here: what asks for its functions takes the way without them. */
 cudaError_t CUDARTAPI cudaGetDriverEntryPointByVersion(const char *, void **, unsigned,
                                                        unsigned long long,

@@ -2,7 +2,7 @@
  * the PTX manual */
 #include "test.h"
 
-#include "emulated.h"
+#include "device.h"
 
 typedef struct conv_case {
     gfli_conv_shape s;
@@ -32,12 +32,11 @@ static const char *const element_names[] = {"tf32", "bf16", "fp16"};
 /* Half a unit in the last place, relative: tf32 has 10 bits of mantissa, bf16 7, fp16 10. */
 static const double units[] = {1.0 / 2048, 1.0 / 256, 1.0 / 2048};
 
-/* Enough for a machine of any size: the choice is a function of these. */
-static const gfli_conv_device small_device = {4, 101376, false};
+/* The emulated device; on a GPU the real one, with the kernels that only it can run. */
+static gfli_conv_device device;
 
 static float rounded(float v, int element) {
-    if (element == GFLI_ELEMENT_TF32) return __uint_as_float(gfli_to_tf32(__float_as_uint(v)));
-    return gfli_from_bits(gfli_to_bits(v, element), element);
+    return element_float(element_bits(v, element), element);
 }
 
 static float *uniform_rounded(size_t n, uint64_t seed, int element) {
@@ -55,7 +54,7 @@ static float *magnitudes(const float *x, size_t n) {
 static void *upload(const float *x, size_t n, int element) {
     const size_t size = element == GFLI_ELEMENT_TF32 ? 4 : 2;
     void *device = NULL, *host = malloc(n * size + 1);
-    for (size_t i = 0; i < n; i++) gfli_write_element(host, i, x[i], element);
+    for (size_t i = 0; i < n; i++) element_put(host, i, x[i], element);
     CHECK(cudaMalloc(&device, n * size + 1) == cudaSuccess);
     CHECK(cudaMemcpy(device, host, n * size, cudaMemcpyHostToDevice) == cudaSuccess);
     free(host);
@@ -74,7 +73,7 @@ static float *download(const void *device, size_t n, int element) {
     void *host = malloc(n * size + 1);
     float *x = (float *)malloc(n * sizeof(float) + 1);
     CHECK(cudaMemcpy(host, device, n * size, cudaMemcpyDeviceToHost) == cudaSuccess);
-    for (size_t i = 0; i < n; i++) x[i] = gfli_read_element(host, i, element);
+    for (size_t i = 0; i < n; i++) x[i] = element_at(host, i, element);
     free(host);
     return x;
 }
@@ -237,9 +236,9 @@ static void every_kernel_matches_the_cpu(void) {
             const gfli_conv_request r = request_of(&e, extra, wide);
             int ran = 0, nth = 0, n_applicable = 0;
             for (int v = 0; v < GFLI_CONV_VARIANTS; v++)
-                n_applicable += gfli_conv_applies(&r, v, &small_device);
+                n_applicable += gfli_conv_applies(&r, v, &device);
             for (int v = 0; v < GFLI_CONV_VARIANTS; v++) {
-                if (!gfli_conv_applies(&r, v, &small_device)) continue;
+                if (!gfli_conv_applies(&r, v, &device)) continue;
                 if (!has_turn(i, element, nth++, n_applicable)) continue;
                 const gfli_conv_choice choice = {v, (v + (int)i) % 3 == 0 ? 3 : 1};
                 gfli_conv_operands op;
@@ -300,7 +299,7 @@ static void statistics_are_those_of_the_output(void) {
         r.norm_width = width;
         float *stats = (float *)device_bytes((size_t)(c.levels * c.n * groups * 2) * 4, 0xff);
         for (int v = 0; v < GFLI_CONV_VARIANTS; v++) {
-            if (!gfli_conv_applies(&r, v, &small_device)) continue;
+            if (!gfli_conv_applies(&r, v, &device)) continue;
             const gfli_conv_choice choice = {v, 1 + v % 2};
             gfli_conv_operands op;
             memset(&op, 0, sizeof op);
@@ -338,7 +337,7 @@ static void two_convolutions_share_a_launch(void) {
         r.n_sides = 2;
         r.out_c[1] = pair[1].s.out_c;
         for (int v = 0; v < GFLI_CONV_VARIANTS; v++) {
-            if (!gfli_conv_applies(&r, v, &small_device)) continue;
+            if (!gfli_conv_applies(&r, v, &device)) continue;
             const gfli_conv_choice choice = {v, splits};
             run(&r, choice, op);
             for (int i = 0; i < 2; i++) {
@@ -364,7 +363,7 @@ static void the_same_twice_is_the_same_bits(void) {
     op.packed = e.packed;
     op.y = e.dy;
     const gfli_conv_choice choice = {3, 4};
-    CHECK(gfli_conv_applies(&r, choice.variant, &small_device));
+    CHECK(gfli_conv_applies(&r, choice.variant, &device));
     float *first = NULL;
     for (int order = 0; order < 3; order++) {
         emulated_order(order, 7);
@@ -477,7 +476,7 @@ static void deformable_kernels_sample_as_the_spec_says(void) {
             op.y = e.dy;
             int ran = 0;
             for (int v = 0; v < GFLI_CONV_VARIANTS; v++) {
-                if (!gfli_conv_applies(&r, v, &small_device)) continue;
+                if (!gfli_conv_applies(&r, v, &device)) continue;
                 const gfli_conv_choice choice = {v, 1 + v % 2};
                 run(&r, choice, &op);
                 float *got = download(e.dy, e.ny, GFLI_ELEMENT_TF32);
@@ -539,7 +538,10 @@ int main(int argc, char **argv) {
         TEST(a_choice_is_a_function_of_the_sizes),
         {NULL, NULL},
     };
+    const int absent = device_absent();
+    if (absent) return absent;
     emulated_order(EMULATED_RANDOM, 1);
+    CHECK(gfli_conv_device_query(true, &device) == cudaSuccess);
     const int status = test_main(argc, argv, cases);
     return emulated_errors() > 0 ? 1 : status;
 }

@@ -5,7 +5,7 @@
  * neither the kernels nor the emulator can lend it a mistake. */
 #include "test.h"
 
-#include "emulated.h"
+#include "device.h"
 
 /* ---- mma ------------------------------------------------------------------------------------- */
 
@@ -195,6 +195,8 @@ int main(int argc, char **argv) {
         TEST(tf32_keeps_ten_bits_and_rounds_ties_away),
         {NULL, NULL},
     };
+    const int absent = device_absent();
+    if (absent) return absent;
     emulated_order(EMULATED_RANDOM, 1);
     const int status = test_main(argc, argv, cases);
     return emulated_errors() > 0 ? 1 : status;

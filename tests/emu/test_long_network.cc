@@ -1,7 +1,7 @@
 /* test_long_network.cc - whole networks in tf32, bf16 and fp16, beside mmdetection's in float64 */
 #include "fixture.h"
 
-#include "emulated.h"
+#include "device.h"
 
 static const char *const element_names[] = {"tf32", "bf16", "fp16"};
 /* Half a unit in the last place, relative. */
@@ -30,7 +30,7 @@ static gfli_map fetch(const gfli_network *net, int slot) {
     CHECK(cudaMemcpy(raw, gfli_network_slot(net, slot), n * size, cudaMemcpyDeviceToHost) ==
           cudaSuccess);
     m.data = (float *)malloc(n * sizeof(float));
-    for (size_t i = 0; i < n; i++) m.data[i] = gfli_read_element(raw, i, element);
+    for (size_t i = 0; i < n; i++) m.data[i] = element_at(raw, i, element);
     free(raw);
     return m;
 }
@@ -41,7 +41,7 @@ static void fill(const gfli_network *net) {
     input.data = (float *)malloc(n * sizeof(float));
     fx_fill_input("input", &input);
     void *raw = malloc(n * size);
-    for (size_t i = 0; i < n; i++) gfli_write_element(raw, i, input.data[i], net->element);
+    for (size_t i = 0; i < n; i++) element_put(raw, i, input.data[i], net->element);
     CHECK(cudaMemcpy(gfli_network_slot(net, net->plan->input), raw, n * size,
                      cudaMemcpyHostToDevice) == cudaSuccess);
     free(raw);
@@ -82,7 +82,8 @@ static void compare(fx_case *one, const gfli_network *net) {
 
 static void small_networks_keep_the_precision(void) {
     fx_list list = fx_open("forward");
-    const gfli_conv_device device = {2, 101376, false};
+    gfli_conv_device device;
+    CHECK(gfli_conv_device_query(true, &device) == cudaSuccess);
     for (fx_case one; fx_next(&list, &one); fx_free_case(&one)) {
         if (strncmp(one.name, "tiny", 4) != 0) continue; /* what an emulator can do in time */
         gfl_model_desc desc;
@@ -120,6 +121,9 @@ int main(int argc, char **argv) {
         TEST(small_networks_keep_the_precision),
         {NULL, NULL},
     };
+    const int absent = device_absent();
+    if (absent) return absent;
+    emulated_order(EMULATED_RANDOM, 1);
     const int status = test_main(argc, argv, cases);
     return emulated_errors() > 0 ? 1 : status;
 }
