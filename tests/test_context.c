@@ -47,8 +47,16 @@ static void descriptions_are_checked(void) {
     desc.allocator.alloc = (void *(*)(void *, size_t))1;
     CHECK(gfl_context_create(&desc, &context) == GFL_E_ARG);
     memset(&desc, 0, sizeof desc);
-    desc.device = (gfl_device)7;
-    CHECK(gfl_context_create(&desc, &context) == GFL_E_DEVICE);
+    char text[200] = "old";
+    desc.error = text;
+    desc.error_size = sizeof text;
+    desc.device_index = 1;
+    CHECK(gfl_context_create(&desc, &context) == GFL_E_DEVICE && strstr(text, "only index 0"));
+    desc.device_index = -1;
+    CHECK(gfl_context_create(&desc, &context) == GFL_E_ARG && strstr(text, "device_index is -1"));
+    desc.device_index = 0;
+    desc.precision = (gfl_precision)3;
+    CHECK(gfl_context_create(&desc, &context) == GFL_E_UNSUPPORTED && strstr(text, "fp32 only"));
     CHECK(gfl_context_create(NULL, NULL) == GFL_E_ARG);
     gfl_context_destroy(NULL);
     CHECK(!strcmp(gfl_context_error(NULL), ""));

@@ -35,13 +35,26 @@ typedef struct gfl_parallel {
     void *user;
 } gfl_parallel;
 
-typedef enum gfl_device {
-    GFL_DEVICE_CPU = 0
-} gfl_device;
+/* What computes.  A backend other than the CPU is a function of the file that has it, so that
+ * gfl.h alone needs no GPU library. */
+typedef struct gfl_backend gfl_backend;
+
+/* gfl_cuda - NVIDIA GPUs of compute capability 8.0 and later; defined in gfl_cuda.cu.  Detection
+ * only: models on a GPU cannot be trained. */
+GFL_API const gfl_backend *gfl_cuda(void);
+
+/* What maps and products are computed in; sums, norms and decoding are float32 always. */
+typedef enum gfl_precision {
+    GFL_PRECISION_FP32 = 0 /* no TF32 in it; the only one of the CPU */
+} gfl_precision;
 
 /* Zero means the default everywhere. */
 typedef struct gfl_context_desc {
-    gfl_device device;
+    const gfl_backend *backend; /* NULL: the CPU; or gfl_cuda() */
+    int device_index;           /* which of several GPUs; 0 on the CPU */
+    gfl_precision precision;
+    char *error; /* where a failing call leaves its text, as there is no context then; or NULL */
+    size_t error_size;
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */
     gfl_allocator allocator; /* zero: malloc and free */
     gfl_logger logger;       /* zero: silence */
@@ -56,7 +69,10 @@ typedef struct gfl_context_desc {
  *
  * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads
  *           GFL_E_MEMORY  the allocator said no
- *           GFL_E_DEVICE  threads could not be started
+ *           GFL_E_DEVICE  threads could not be started; no driver, no such device, or one that
+ *                         this build has no kernels for
+ *           GFL_E_UNSUPPORTED  a precision that the backend does not have
+ *           The text goes to desc->error, and to the logger.
  * Memory    destroy with gfl_context_destroy, after every object made with it.
  * Threads   contexts are independent of each other.  One context, and the objects made with it,
  *           serve one thread at a time; where an object allows more, its comment says so.
@@ -70,6 +86,11 @@ GFL_API void gfl_context_destroy(gfl_context *context);
  *
  * Never NULL; "" before the first error.  Valid until the next call with this context. */
 GFL_API const char *gfl_context_error(const gfl_context *context);
+
+/* gfl_context_device - what computes: "CPU, 8 threads", "cuda:0, NVIDIA H100, ...".
+ *
+ * Valid as long as the context; "" for NULL. */
+GFL_API const char *gfl_context_device(const gfl_context *context);
 
 /* gfl_context_threads - how many threads the context computes with. */
 GFL_API int gfl_context_threads(const gfl_context *context);

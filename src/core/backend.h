@@ -37,9 +37,27 @@ typedef struct gfli_decoded {
     int level, y, x;
 } gfli_decoded;
 
-typedef struct gfli_backend {
+/* Maps, packed weights, biases, norm parameters and scratch are memory of the backend's device;
+ * all other pointers are the host's.  An operation may return before it is done; what fails makes
+ * the context unusable and is told by finish. */
+typedef struct gfl_backend gfli_backend;
+struct gfl_backend {
     int version;
     const char *name;
+
+    /* Fill context->device, device_name; undone by close, which also follows a failed open. */
+    gfl_status (*open)(gfl_context *context, const gfl_context_desc *desc);
+    void (*close)(gfl_context *context);
+    /* The device's memory, as gfli_alloc and gfli_free. */
+    gfl_status (*alloc)(gfl_context *context, size_t count, size_t size, const char *what,
+                        void *out_pointer);
+    void (*free)(gfl_context *context, void *pointer);
+    /* In order with the operations.  upload is done with `from` when it returns, download with
+     * both. */
+    void (*upload)(gfl_context *context, void *to, const void *from, size_t bytes);
+    void (*download)(gfl_context *context, void *to, const void *from, size_t bytes);
+    /* Wait for all that was asked for; the first failure since the context was created. */
+    gfl_status (*finish)(gfl_context *context);
 
     /* Bytes of a convolution's weights in the form that conv wants. */
     size_t (*conv_packed_size)(const gfli_conv_shape *s);
@@ -89,9 +107,12 @@ typedef struct gfli_backend {
     size_t (*decode_scratch)(const gfli_map *cls, const gfli_decode_opts *opts);
     int (*decode)(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
                   const gfli_decode_opts *opts, gfli_decoded *out, void *scratch);
+    /* The n_bins * 4 logits of each of n locations of an image, to the host. */
+    void (*location_logits)(gfl_context *context, const gfli_map *reg, int index,
+                            const gfli_decoded *at, int n, float *logits);
     /* p [n_bins] = softmax of the n_bins logits; the integral sum k * p[k] is returned. */
     float (*integral)(const float *logits, int n_bins, float *p);
-} gfli_backend;
+};
 
 extern const gfli_backend gfli_cpu;
 

@@ -43,8 +43,8 @@ gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const cha
     size_t bytes;
     bool fits = gfli_mul(count, size, &bytes) && bytes <= SIZE_MAX / 2;
     if (fits)
-        p = gfli_align(context->allocator.alloc(context->allocator.user,
-                                                bytes + GFLI_ALIGN + sizeof(void *)));
+        p = gfli_align(
+            context->allocator.alloc(context->allocator.user, bytes + GFLI_ALIGN + sizeof(void *)));
     memcpy(out_pointer, &p, sizeof p);
     if (p) return GFL_OK;
     if (!fits)
@@ -122,15 +122,30 @@ static gfl_status gfli_context_start_threads(gfl_context *context, const gfl_con
     return GFL_OK;
 }
 
+/* Everything that can fail with a text. */
+static gfl_status gfli_context_open(gfl_context *context, const gfl_context_desc *desc) {
+    if (desc->device_index < 0)
+        return gfli_error(context, GFL_E_ARG, "device_index is %d", desc->device_index);
+    gfl_status status = gfli_context_start_threads(context, desc);
+    if (status == GFL_OK) status = context->backend->open(context, desc);
+    return status;
+}
+
+static void gfli_context_refused(const gfl_context *context, const gfl_context_desc *desc) {
+    gfli_log((gfl_context *)(uintptr_t)context, GFL_LOG_ERROR, "%s", context->error);
+    if (desc->error && desc->error_size)
+        snprintf(desc->error, desc->error_size, "%s", context->error);
+}
+
 gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
     if (!out) return GFL_E_ARG;
     *out = NULL;
     gfl_context_desc d;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
+    if (d.error && d.error_size) d.error[0] = 0;
     if (!d.allocator.alloc != !d.allocator.free) return GFL_E_ARG;
     if (d.n_threads < 0 || d.n_threads > GFLI_MAX_THREADS) return GFL_E_ARG;
-    if (d.device != GFL_DEVICE_CPU) return GFL_E_DEVICE;
     if (!d.allocator.alloc) {
         d.allocator.alloc = gfli_default_alloc;
         d.allocator.free = gfli_default_free;
@@ -143,8 +158,12 @@ gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
     context->allocator = d.allocator;
     context->logger = d.logger;
     context->portable = d.portable != 0;
-    gfl_status status = gfli_context_start_threads(context, &d);
+    context->backend = d.backend ? d.backend : &gfli_cpu;
+    context->device_index = d.device_index;
+    context->precision = d.precision;
+    gfl_status status = gfli_context_open(context, &d);
     if (status != GFL_OK) {
+        gfli_context_refused(context, &d);
         gfl_context_destroy(context);
         return status;
     }
@@ -154,6 +173,7 @@ gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
 
 void gfl_context_destroy(gfl_context *context) {
     if (!context) return;
+    context->backend->close(context);
     gfli_pool_destroy(context, context->pool);
     gfl_context copy = *context; /* the allocator must outlive the context's own memory */
     gfli_free(&copy, context);
@@ -161,6 +181,10 @@ void gfl_context_destroy(gfl_context *context) {
 
 const char *gfl_context_error(const gfl_context *context) {
     return context ? context->error : "";
+}
+
+const char *gfl_context_device(const gfl_context *context) {
+    return context ? context->device_name : "";
 }
 
 int gfl_context_threads(const gfl_context *context) {

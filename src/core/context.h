@@ -12,6 +12,11 @@ struct gfl_context {
     gfli_pool *pool; /* NULL with one thread or the caller's own threads */
     int n_threads;
     bool portable;
+    const gfl_backend *backend;
+    void *device; /* the backend's own */
+    int device_index;
+    gfl_precision precision;
+    char device_name[192];
     bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];
 };

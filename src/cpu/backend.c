@@ -1,9 +1,43 @@
-/* backend.c - the CPU's table of inference operations */
+/* backend.c - the CPU as a device, and its table of inference operations */
 #pragma once
+
+static gfl_status gfli_open_cpu(gfl_context *context, const gfl_context_desc *desc) {
+    if (desc->device_index != 0)
+        return gfli_error(context, GFL_E_DEVICE, "device_index is %d; the CPU has only index 0",
+                          desc->device_index);
+    if (desc->precision != GFL_PRECISION_FP32)
+        return gfli_error(context, GFL_E_UNSUPPORTED, "the CPU computes in fp32 only");
+    const char *kernels = gfli_has_avx512(context) ? "AVX-512" : "plain C";
+    if (!gfli_has_avx512(context) && gfli_has_avx2(context)) kernels = "AVX2";
+    snprintf(context->device_name, sizeof context->device_name, "CPU, %s, %d threads", kernels,
+             context->n_threads);
+    return GFL_OK;
+}
+
+static void gfli_close_cpu(gfl_context *context) {
+    (void)context;
+}
+
+static void gfli_copy_cpu(gfl_context *context, void *to, const void *from, size_t bytes) {
+    (void)context;
+    memcpy(to, from, bytes);
+}
+
+static gfl_status gfli_finish_cpu(gfl_context *context) {
+    (void)context;
+    return GFL_OK;
+}
 
 const gfli_backend gfli_cpu = {
     GFLI_BACKEND_VERSION,
     "cpu",
+    gfli_open_cpu,
+    gfli_close_cpu,
+    gfli_alloc,
+    gfli_free,
+    gfli_copy_cpu,
+    gfli_copy_cpu,
+    gfli_finish_cpu,
     gfli_conv_packed_size_cpu,
     gfli_conv_pack_cpu,
     gfli_conv_scratch_cpu,
@@ -19,5 +53,6 @@ const gfli_backend gfli_cpu = {
     gfli_normalise_cpu,
     gfli_decode_scratch_cpu,
     gfli_decode_cpu,
+    gfli_location_logits_cpu,
     gfli_integral_cpu,
 };

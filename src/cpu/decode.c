@@ -214,3 +214,13 @@ static int gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli
     for (int i = 0; i < n; i++) out[i] = boxes[keep[i]];
     return n;
 }
+
+static void gfli_location_logits_cpu(gfl_context *context, const gfli_map *reg, int index,
+                                     const gfli_decoded *at, int n, float *logits) {
+    const size_t c = (size_t)reg->c;
+    (void)context;
+    for (int i = 0; i < n; i++, logits += c) {
+        const size_t cell = (size_t)at[i].y * (size_t)reg->w[at[i].level] + (size_t)at[i].x;
+        memcpy(logits, gfli_decode_plane(reg, at[i].level, index) + cell * c, c * sizeof *logits);
+    }
+}

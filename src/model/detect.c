@@ -5,15 +5,16 @@ struct gfl_detector {
     gfl_context *context;
     const gfl_model *model;
     bool with_distributions;
-    gfli_plan plan; /* of the last input size; batch 0: none yet */
-    float *workspace, *stats;
-    uint8_t *pixels; /* one resized image */
-    void *scratch;   /* of whatever runs: resize, plan, decode */
+    gfli_plan plan;           /* of the last input size; batch 0: none yet */
+    float *workspace, *stats; /* these four on the model's device */
+    uint8_t *pixels;          /* one resized image */
+    void *scratch;            /* of whatever runs: resize, plan, decode */
     gfli_decoded *decoded;
+    float *logits; /* of the locations of one image's detections */
     gfl_detection *items;
     gfl_distribution *distributions;
     size_t workspace_capacity, stats_capacity, pixels_capacity, scratch_capacity;
-    size_t decoded_capacity, items_capacity, distributions_capacity;
+    size_t decoded_capacity, items_capacity, distributions_capacity, logits_capacity;
     int n_items;
 };
 
@@ -30,6 +31,10 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int
     if (!context || !model || !out)
         return gfli_error(context, GFL_E_ARG, "gfl_detector_create: %s is NULL",
                           !context ? "context" : (!model ? "model" : "out"));
+    if (context->backend != model->backend || context->device_index != model->context->device_index)
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_detector_create: the model is on \"%s\", the context on \"%s\"",
+                          model->context->device_name, context->device_name);
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "detector", &d));
     d->context = context;
     d->model = model;
@@ -42,11 +47,12 @@ void gfl_detector_destroy(gfl_detector *detector) {
     if (!detector) return;
     gfl_context *context = detector->context;
     gfli_plan_destroy(context, &detector->plan);
-    gfli_free(context, detector->workspace);
-    gfli_free(context, detector->stats);
-    gfli_free(context, detector->pixels);
-    gfli_free(context, detector->scratch);
+    context->backend->free(context, detector->workspace);
+    context->backend->free(context, detector->stats);
+    context->backend->free(context, detector->pixels);
+    context->backend->free(context, detector->scratch);
     gfli_free(context, detector->decoded);
+    gfli_free(context, detector->logits);
     gfli_free(context, detector->items);
     gfli_free(context, detector->distributions);
     gfli_free(context, detector);
@@ -116,9 +122,24 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
 
 /* ---- one batch ------------------------------------------------------------------------------- */
 
+/* gfli_reserve on the device. */
+static gfl_status gfli_reserve_device(gfl_detector *d, void *pointer_to_pointer, size_t *capacity,
+                                      size_t need, size_t size, const char *what) {
+    const gfli_backend *ops = d->context->backend;
+    void *old, *none = NULL;
+    memcpy(&old, pointer_to_pointer, sizeof old);
+    if (old && need <= *capacity) return GFL_OK;
+    ops->free(d->context, old);
+    memcpy(pointer_to_pointer, &none, sizeof none);
+    *capacity = 0;
+    GFLI_TRY(ops->alloc(d->context, need, size, what, pointer_to_pointer));
+    *capacity = need;
+    return GFL_OK;
+}
+
 static gfl_status gfli_need_scratch(gfl_detector *d, size_t bytes) {
-    return gfli_reserve(d->context, &d->scratch, &d->scratch_capacity, bytes, 1,
-                        "detector's scratch");
+    return gfli_reserve_device(d, &d->scratch, &d->scratch_capacity, bytes, 1,
+                               "detector's scratch");
 }
 
 /* The plan and the workspace of an input size; the largest workspace stays. */
@@ -128,10 +149,10 @@ static gfl_status gfli_prepare(gfl_detector *d, int batch, int height, int width
         gfli_plan_destroy(d->context, plan);
         GFLI_TRY(gfli_plan_create(d->context, d->model, batch, height, width, false, plan));
     }
-    GFLI_TRY(gfli_reserve(d->context, &d->workspace, &d->workspace_capacity, plan->workspace_floats,
-                          sizeof(float), "detector's feature maps"));
-    GFLI_TRY(gfli_reserve(d->context, &d->stats, &d->stats_capacity, plan->stats_floats,
-                          sizeof(float), "group norm statistics"));
+    GFLI_TRY(gfli_reserve_device(d, &d->workspace, &d->workspace_capacity, plan->workspace_floats,
+                                 sizeof(float), "detector's feature maps"));
+    GFLI_TRY(gfli_reserve_device(d, &d->stats, &d->stats_capacity, plan->stats_floats,
+                                 sizeof(float), "group norm statistics"));
     gfli_plan_bind(plan, d->workspace);
     return GFL_OK;
 }
@@ -140,7 +161,7 @@ static gfl_status gfli_load_image(gfl_detector *d, const gfli_resized *r, int in
     const gfli_backend *ops = d->model->backend;
     const gfl_preprocess *p = &d->model->preprocess;
     size_t bytes = (size_t)r->width * (size_t)r->height * 3;
-    GFLI_TRY(gfli_reserve(d->context, &d->pixels, &d->pixels_capacity, bytes, 1, "resized image"));
+    GFLI_TRY(gfli_reserve_device(d, &d->pixels, &d->pixels_capacity, bytes, 1, "resized image"));
     GFLI_TRY(gfli_need_scratch(
         d, ops->resize_scratch(d->context, r->image.width, r->image.height, r->width, r->height)));
     ops->resize(d->context, &r->image, p->bgr != 0, r->width, r->height, d->pixels, d->scratch);
@@ -150,14 +171,10 @@ static gfl_status gfli_load_image(gfl_detector *d, const gfli_resized *r, int in
 }
 
 /* From the logits of the location a detection comes from to distances in the caller's pixels. */
-static void gfli_describe_sides(const gfl_detector *d, const gfli_decoded *from, int index,
-                                const gfli_decode_opts *opts, gfl_distribution *out) {
-    const gfli_map *reg = &d->plan.slots[d->plan.reg].map;
+static void gfli_describe_sides(const gfl_detector *d, const gfli_decoded *from,
+                                const float *logits, const gfli_decode_opts *opts,
+                                gfl_distribution *out) {
     int l = from->level, bins = opts->n_bins;
-    size_t at = gfli_points_before(reg, l) +
-                ((size_t)index * (size_t)reg->h[l] + (size_t)from->y) * (size_t)reg->w[l] +
-                (size_t)from->x;
-    const float *logits = reg->data + at * (size_t)reg->c;
     memset(out, 0, sizeof *out);
     out->x = (float)(opts->stride[l] * from->x / opts->scale_x);
     out->y = (float)(opts->stride[l] * from->y / opts->scale_y);
@@ -199,9 +216,14 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
     size_t need = (size_t)d->n_items + (size_t)n;
     GFLI_TRY(
         gfli_grow(d->context, &d->items, &d->items_capacity, need, sizeof *d->items, "detections"));
-    if (d->with_distributions)
+    if (d->with_distributions) {
         GFLI_TRY(gfli_grow(d->context, &d->distributions, &d->distributions_capacity, need,
                            sizeof *d->distributions, "distributions"));
+        GFLI_TRY(gfli_reserve(d->context, &d->logits, &d->logits_capacity,
+                              (size_t)n * (size_t)reg->c, sizeof(float), "distributions"));
+        d->model->backend->location_logits(d->context, reg, index, d->decoded, n, d->logits);
+    }
+    GFLI_TRY(d->model->backend->finish(d->context));
     for (int i = 0; i < n; i++) {
         gfl_detection *item = &d->items[d->n_items + i];
         *item = d->decoded[i].detection;
@@ -212,7 +234,8 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
             item->y2 = gfli_clip(item->y2, r->image.height);
         }
         if (d->with_distributions)
-            gfli_describe_sides(d, &d->decoded[i], index, &o, &d->distributions[d->n_items + i]);
+            gfli_describe_sides(d, &d->decoded[i], d->logits + (size_t)i * (size_t)reg->c, &o,
+                                &d->distributions[d->n_items + i]);
     }
     d->n_items += n;
     *count = n;

@@ -29,9 +29,14 @@ gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
     gfl_model *m;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *m, "model", &m));
     m->context = context;
-    m->backend = &gfli_cpu;
+    m->backend = context->backend;
     m->trainable = trainable;
-    gfl_status status = gfli_arch_resolve(context, arch, &m->arch);
+    gfl_status status = GFL_OK;
+    if (trainable && m->backend != &gfli_cpu)
+        status = gfli_error(context, GFL_E_UNSUPPORTED,
+                            "a trainable model needs a context on the CPU, not on %s",
+                            context->device_name);
+    if (status == GFL_OK) status = gfli_arch_resolve(context, arch, &m->arch);
     if (status == GFL_OK) status = gfli_preprocess_resolve(context, preprocess, &m->preprocess);
     if (status == GFL_OK) status = gfli_copy_classes(m, classes);
     if (status == GFL_OK) status = gfli_model_describe(m);
@@ -51,9 +56,11 @@ void gfl_model_destroy(gfl_model *model) {
     for (int i = 0; i < model->n_params; i++) {
         gfli_free(context, model->params[i].name);
         gfli_free(context, model->params[i].data);
+        model->backend->free(context, model->params[i].placed);
     }
     for (int i = 0; i < model->n_layers; i++) {
-        gfli_free(context, model->layers[i].packed);
+        model->backend->free(context, model->layers[i].packed);
+        model->backend->free(context, model->layers[i].placed_bias);
         gfli_free(context, model->layers[i].folded_bias);
         gfli_free(context, model->layers[i].folded_scale);
     }
@@ -69,8 +76,9 @@ void gfl_model_destroy(gfl_model *model) {
 static gfl_status gfli_alloc_packed(gfl_model *model, gfli_layer *layer) {
     size_t out_c = (size_t)layer->shape.out_c;
     if (!layer->packed)
-        GFLI_TRY(gfli_alloc(model->context, model->backend->conv_packed_size(&layer->shape), 1,
-                            "packed weights", &layer->packed));
+        GFLI_TRY(model->backend->alloc(model->context,
+                                       model->backend->conv_packed_size(&layer->shape), 1,
+                                       "packed weights", &layer->packed));
     if (!layer->folded_bias && (layer->bias >= 0 || layer->bn_gamma >= 0))
         GFLI_TRY(
             gfli_alloc(model->context, out_c, sizeof(float), "folded bias", &layer->folded_bias));
@@ -94,6 +102,25 @@ static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
     }
     model->backend->conv_pack(model->context, &layer->shape, params[layer->weight].data,
                               layer->folded_scale, layer->packed);
+    return GFL_OK;
+}
+
+static gfl_status gfli_place_copy(gfl_model *model, const float *data, size_t n, float **placed) {
+    if (!data || model->backend == &gfli_cpu) return GFL_OK;
+    GFLI_TRY(model->backend->alloc(model->context, n, sizeof *data, "parameters", placed));
+    model->backend->upload(model->context, *placed, data, n * sizeof *data);
+    return GFL_OK;
+}
+
+/* What steps read besides the weights. */
+static gfl_status gfli_place_layer(gfl_model *model, gfli_layer *layer) {
+    const int norms[2] = {layer->gn_gamma, layer->gn_beta};
+    GFLI_TRY(gfli_place_copy(model, layer->folded_bias, (size_t)layer->shape.out_c,
+                             &layer->placed_bias));
+    for (int i = 0; i < 2 && layer->gn_gamma >= 0; i++) {
+        gfli_param *p = &model->params[norms[i]];
+        GFLI_TRY(gfli_place_copy(model, p->data, p->count, &p->placed));
+    }
     return GFL_OK;
 }
 
@@ -137,6 +164,7 @@ gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
         GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_gamma));
         GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_beta));
         GFLI_TRY(gfli_pack_layer(model, layer));
+        GFLI_TRY(gfli_place_layer(model, layer));
         if (model->trainable) continue;
         for (size_t k = 0; k < GFLI_COUNT(sources); k++) gfli_release_param(model, sources[k]);
         gfli_free(model->context, layer->folded_scale);
@@ -145,7 +173,7 @@ gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
     for (int l = 0; l < GFL_LEVELS; l++)
         GFLI_TRY(gfli_fill_param(model, fill, arg, model->scale + l));
     gfli_copy_scales(model);
-    return GFL_OK;
+    return model->backend->finish(model->context);
 }
 
 static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index) {

@@ -344,6 +344,15 @@ void gfli_plan_bind(gfli_plan *plan, float *workspace) {
     }
 }
 
+static const float *gfli_param_place(const gfl_model *model, int index) {
+    const gfli_param *p = &model->params[index];
+    return p->placed ? p->placed : p->data;
+}
+
+static const float *gfli_bias_place(const gfli_layer *layer) {
+    return layer->placed_bias ? layer->placed_bias : layer->folded_bias;
+}
+
 void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
                     float *stats, void *scratch) {
     const gfli_backend *ops = model->backend;
@@ -353,13 +362,13 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
     case GFLI_OP_CONV: {
         const gfli_layer *layer = &model->layers[s->layer];
         const gfli_map *residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
-        ops->conv(context, &layer->shape, layer->packed, layer->folded_bias, in, residual, s->relu,
-                  out, scratch);
+        ops->conv(context, &layer->shape, layer->packed, gfli_bias_place(layer), in, residual,
+                  s->relu, out, scratch);
         break;
     }
     case GFLI_OP_DEFORM_CONV: {
         const gfli_layer *layer = &model->layers[s->layer];
-        ops->deform_conv(context, &layer->shape, layer->packed, layer->folded_bias, in,
+        ops->deform_conv(context, &layer->shape, layer->packed, gfli_bias_place(layer), in,
                          &plan->slots[s->offset].map, s->relu, out, scratch);
         break;
     }
@@ -370,8 +379,9 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
         ops->upsample_add(context, in, out);
         break;
     case GFLI_OP_GROUP_NORM:
-        ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS, model->params[s->gamma].data,
-                        model->params[s->beta].data, out, stats + s->stats);
+        ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
+                        gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta), out,
+                        stats + s->stats);
         break;
     case GFLI_OP_LEVEL_SCALE:
         ops->level_scale(context, in, model->scales, out);

@@ -32,6 +32,7 @@ typedef struct gfli_param {
     int64_t shape[4]; /* OIHW for convolutions */
     size_t count;
     float *data;    /* of a model that is not trainable: group norms only, NULL otherwise */
+    float *placed;  /* a copy where the backend computes; NULL where that is data itself */
     bool is_buffer; /* running statistics: no gradient */
     int stage;      /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
     bool loaded;    /* from a file; otherwise initialised */
@@ -47,6 +48,7 @@ typedef struct gfli_layer {
     int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */
     void *packed;          /* of the folded weights */
     float *folded_bias;    /* [out_c] beta - a * mean, or the bias, or NULL */
+    float *placed_bias;    /* a copy where the backend computes; NULL where that is folded_bias */
     float *folded_scale;   /* [out_c] a = gamma / sqrt(var + eps); NULL without bn or training */
     int stage;
 } gfli_layer;
