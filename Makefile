@@ -67,9 +67,9 @@ fuzz: | $(BUILD) ## libFuzzer targets, build/$(config)/fuzz_*, from src/ with cl
 	for f in tests/fuzz_[!m]*.c; do \
 	    $(FUZZ) $$f src/gfl_train.c $(BUILD)/fuzzed.o -o $(BUILD)/$$(basename $$f .c) $(LIBS) || exit 1; done
 
-amalgamate: | $(BUILD) ## write gfl.h and gfl_train.c from src/
+amalgamate: | $(BUILD) ## write gfl.h, gfl_train.c and gfl_cuda.cu from src/
 	$(CC) -std=c11 -O1 $(WARN) scripts/amalgamate.c -o $(BUILD)/amalgamate
-	for f in gfl.h gfl_train.c; do \
+	for f in gfl.h gfl_train.c gfl_cuda.cu; do \
 	    $(BUILD)/amalgamate src/$$f > $(BUILD)/$$f && mv $(BUILD)/$$f $$f || exit 1; done
 
 format: ## clang-format of everything written by hand

@@ -156,6 +156,7 @@ extern "C" {
 
 #include "core/check.h"
 #include "core/context.h"
+#include "core/math.h"
 #include "core/rng.h"
 #include "core/file.h"
 #include "core/json.h"

@@ -1,6 +1,13 @@
-/* gfl_cuda.cu - Generalized Focal Loss on NVIDIA GPUs: the tensor-core convolution
+/* gfl_cuda.cu - Generalized Focal Loss on NVIDIA GPUs
  *
  * SPDX-License-Identifier: MIT
+ *
+ * Compile it with nvcc, beside gfl.h, into a program that has gfl.h's implementation:
+ *
+ *     nvcc -O3 -arch=sm_90a -c gfl_cuda.cu
+ *
+ * and give gfl_cuda() to gfl_context_create.  libcuda is not linked: a program with this file in it
+ * starts where there is no driver, and gfl_context_create says so there.
  */
 #ifndef GFL_INTERNAL
 #define GFL_INTERNAL
@@ -15,3 +22,9 @@
 #include "cuda/conv_tensor.cuh"
 #include "cuda/pointwise.cuh"
 #include "cuda/network.cuh"
+#include "cuda/device.cuh"
+#include "cuda/conv_fp32.cuh"
+#include "cuda/operations.cuh"
+#include "cuda/image.cuh"
+#include "cuda/decode.cuh"
+#include "cuda/backend.cuh"

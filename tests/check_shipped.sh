@@ -40,7 +40,7 @@ compiles() {
 case $check in
 amalgamation_in_sync)
     cc -std=c11 -O1 $warn scripts/amalgamate.c -o "$scratch/amalgamate" || exit 1
-    for f in $shipped; do
+    for f in $shipped gfl_cuda.cu; do
         "$scratch/amalgamate" "src/$f" > "$scratch/$f" || exit 1
         cmp -s "$scratch/$f" "$f" \
             || fail "$f differs from src/: run \"make amalgamate\" and commit both"

@@ -8,11 +8,18 @@
     } while (0)
 
 #if defined(__GNUC__)
-#define GFLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
-#define GFLI_RESTRICT              __restrict__
+#    define GFLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#    define GFLI_RESTRICT            __restrict__
 #else
-#define GFLI_PRINTF(text, first)
-#define GFLI_RESTRICT
+#    define GFLI_PRINTF(text, first)
+#    define GFLI_RESTRICT
+#endif
+
+/* A function that kernels call too. */
+#if defined(__CUDACC__)
+#    define GFLI_HD __host__ __device__
+#else
+#    define GFLI_HD
 #endif
 
 #define GFLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))

@@ -29,8 +29,7 @@ gfl_status gfli_error(gfl_context *context, gfl_status status, const char *forma
 /* Put "where: " in front of the text of an error that is being passed on; returns status. */
 gfl_status gfli_error_in(gfl_context *context, gfl_status status, const char *where);
 
-void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...)
-    GFLI_PRINTF(3, 4);
+void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...) GFLI_PRINTF(3, 4);
 
 /* 64-byte aligned memory, not cleared; *out is NULL and the error text says how much on failure.
  * count * size may overflow: that is GFL_E_MEMORY too.  A size of 0 gives a valid pointer. */

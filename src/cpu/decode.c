@@ -18,10 +18,6 @@ static float gfli_integral_cpu(const float *logits, int n_bins, float *p) {
 
 /* ---- the best pairs of location and class ---------------------------------------------------- */
 
-static float gfli_sigmoid(float x) {
-    return 1.0f / (1.0f + expf(-x));
-}
-
 /* A logit whose sigmoid is certainly below the score, by a margin that covers rounding. */
 static float gfli_logit_below(float score) {
     const double s = score < 0.9999999f ? (double)score : 0.9999999;

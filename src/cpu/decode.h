@@ -3,23 +3,23 @@
 
 /* The value as rounded to float32: compilers may fuse a product into the sum that takes it, and
  * whether two boxes overlap by just 0.6 must not depend on that. */
-static inline float gfli_rounded(float value) {
+GFLI_HD static inline float gfli_rounded(float value) {
     volatile float stored = value;
     return stored;
 }
 
 /* Sorts ascending: higher scores (0..1) first, then lower indices (below 2^34). */
-static inline uint64_t gfli_rank(float score, uint64_t index) {
+GFLI_HD static inline uint64_t gfli_rank(float score, uint64_t index) {
     uint32_t bits;
     memcpy(&bits, &score, sizeof bits);
     return (uint64_t)(0x3f800000u - bits) << 34 | index;
 }
 
-static inline uint64_t gfli_rank_index(uint64_t rank) {
+GFLI_HD static inline uint64_t gfli_rank_index(uint64_t rank) {
     return rank & (((uint64_t)1 << 34) - 1);
 }
 
-static inline float gfli_rank_score(uint64_t rank) {
+GFLI_HD static inline float gfli_rank_score(uint64_t rank) {
     const uint32_t bits = 0x3f800000u - (uint32_t)(rank >> 34);
     float score;
     memcpy(&score, &bits, sizeof score);

@@ -7,16 +7,6 @@ enum {
 
 /* ---- sampling -------------------------------------------------------------------------------- */
 
-/* The largest whole number that is not above v; v is within the range of ints. */
-static inline int gfli_whole_below(float v) {
-    const int whole = (int)v;
-    return (float)whole > v ? whole - 1 : whole;
-}
-
-static inline float gfli_mask_of(float v) {
-    return 1.0f / (1.0f + expf(-v));
-}
-
 /* Spec 1.5: a sample counts when -1 < coordinate < size on both axes, which no NaN is. */
 static void gfli_find_point(int h, int w, ptrdiff_t image, float y, float x, gfli_point *p) {
     p->at = p->width = p->corners = 0;
@@ -49,7 +39,7 @@ void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_ma
             const float y = (float)(r.i * s->stride - s->pad + k / 3) + at[2 * k];
             const float xx = (float)(r.j * s->stride - s->pad + k % 3) + at[2 * k + 1];
             gfli_find_point(h, w, image, y, xx, points);
-            points->mask = masked ? gfli_mask_of(at[2 * GFLI_DEFORM_TAPS + k]) : 1.0f;
+            points->mask = masked ? gfli_sigmoid(at[2 * GFLI_DEFORM_TAPS + k]) : 1.0f;
         }
         if (i + 1 < n) gfli_row_skip(&grid, &r, 1);
     }

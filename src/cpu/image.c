@@ -1,34 +1,9 @@
 /* image.c - OpenCV's bilinear resize, normalisation and padding */
 #pragma once
 
-/* Weights are in units of 1 / GFLI_RESIZE_ONE; rows of the horizontal pass keep 4 bits less than
- * it gives, as OpenCV does on the way to the vertical pass. */
-enum { GFLI_RESIZE_ONE = 2048, GFLI_RESIZE_ROWS = 16 };
-
-/* A destination lies between the sources at and at + 1: a fraction of the way to the second. */
-typedef struct gfli_tap {
-    int at;
-    float fraction;
-} gfli_tap;
-
-static gfli_tap gfli_tap_of(int to, int in, int out) {
-    const double scale = 1.0 / ((double)out / (double)in);
-    /* volatile: fused into the subtraction, the product would not be rounded as OpenCV's is. */
-    volatile double product = ((double)to + 0.5) * scale;
-    const float f = (float)(product - 0.5);
-    gfli_tap t;
-    t.at = (int)floorf(f);
-    t.fraction = f - (float)t.at;
-    return t;
-}
-
-/* fraction * 2048 to the nearest integer, halves to the even one, in any rounding mode. */
-static int gfli_tap_weight(float fraction) {
-    const float v = fraction * (float)GFLI_RESIZE_ONE;
-    const int below = (int)v;
-    const float rest = v - (float)below;
-    return below + (rest > 0.5f || (rest == 0.5f && (below & 1)));
-}
+/* Rows of the horizontal pass keep 4 bits less than it gives, as OpenCV does on the way to the
+ * vertical pass. */
+enum { GFLI_RESIZE_ROWS = 16 };
 
 /* One destination column: byte offsets of its two source pixels and their weights. */
 typedef struct gfli_column {
@@ -38,15 +13,7 @@ typedef struct gfli_column {
 
 static void gfli_fill_columns(gfli_column *columns, int in, int out, int bytes) {
     for (int x = 0; x < out; x++) {
-        gfli_tap t = gfli_tap_of(x, in, out);
-        if (t.at < 0) {
-            t.at = 0;
-            t.fraction = 0.0f;
-        }
-        if (t.at >= in - 1) {
-            t.at = in - 1;
-            t.fraction = 0.0f;
-        }
+        const gfli_tap t = gfli_column_tap(x, in, out);
         columns[x].from = t.at * bytes;
         columns[x].next = gfli_min(t.at + 1, in - 1) * bytes;
         columns[x].weight = (uint16_t)gfli_tap_weight(1.0f - t.fraction);

@@ -73,12 +73,6 @@ static void gfli_max_pool_cpu(gfl_context *context, const gfli_map *x, const gfl
 
 /* ---- upsampling ------------------------------------------------------------------------------ */
 
-/* The source of a destination; float32 as in PyTorch, whose choice it repeats. */
-static int gfli_nearest(int at, int in, int out) {
-    const float scale = (float)in / (float)out;
-    return gfli_min((int)((float)at * scale), in - 1);
-}
-
 static void gfli_upsample_row(void *arg, int task, int slot) {
     const gfli_pool_task *t = (const gfli_pool_task *)arg;
     const int c = t->x->c;

@@ -744,8 +744,28 @@ static cudaError_t copy(void *d, const void *s, size_t n, cudaMemcpyKind k) {
         if (e_ != cudaSuccess) emu::g_last = e_;                                                   \
         return e_;                                                                                 \
     } while (0)
+namespace emu {
+static struct {
+    const char *call;
+    long after;
+    cudaError_t error;
+} g_fault;
+void fail(const char *call, long after, cudaError_t error) {
+    g_fault.call = call;
+    g_fault.after = after;
+    g_fault.error = error;
+}
+static cudaError_t fault(const char *call) {
+    if (!g_fault.call || strcmp(g_fault.call, call) != 0 || g_fault.after-- > 0) return cudaSuccess;
+    if (g_fault.error == cudaErrorMemoryAllocation) g_fault.call = nullptr;
+    return g_last = g_fault.error;
+}
+} // namespace emu
+#define EMU_MAY_FAIL(call)                                                                         \
+    if (emu::fault(call) != cudaSuccess) return emu::g_last
 extern "C" {
 cudaError_t CUDARTAPI cudaGetDeviceCount(int *n) {
+    EMU_MAY_FAIL("cudaGetDeviceCount");
     *n = emu::env_int("EMU_DEVICES", 1);
     return cudaSuccess;
 }
@@ -761,7 +781,7 @@ cudaError_t CUDARTAPI cudaGetDevice(int *d) {
 cudaError_t CUDARTAPI cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "CPU emulator");
-    p->major = 9;
+    p->major = emu::env_int("EMU_MAJOR", 9);
     p->multiProcessorCount = 2;
     p->warpSize = 32;
     p->maxThreadsPerBlock = 1024;
@@ -771,6 +791,7 @@ cudaError_t CUDARTAPI cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     return cudaSuccess;
 }
 cudaError_t CUDARTAPI cudaMalloc(void **p, size_t n) {
+    EMU_MAY_FAIL("cudaMalloc");
     std::lock_guard<std::recursive_mutex> l(emu::g_mu);
     *p = emu::dev_alloc(n);
     EMU_RET(*p ? cudaSuccess : cudaErrorMemoryAllocation);
@@ -797,6 +818,7 @@ cudaError_t CUDARTAPI cudaFreeAsync(void *p, cudaStream_t) {
     return cudaFree(p);
 }
 cudaError_t CUDARTAPI cudaMallocHost(void **p, size_t n) {
+    EMU_MAY_FAIL("cudaMallocHost");
     *p = malloc(n);
     return cudaSuccess;
 }
@@ -814,6 +836,23 @@ cudaError_t CUDARTAPI cudaMemcpy(void *d, const void *s, size_t n, cudaMemcpyKin
 cudaError_t CUDARTAPI cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind k,
                                       cudaStream_t st) {
     emu::submit(st, [=] { emu::copy(d, s, n, k); });
+    return cudaSuccess;
+}
+cudaError_t CUDARTAPI cudaMemcpy2DAsync(void *d, size_t dpitch, const void *s, size_t spitch,
+                                        size_t w, size_t h, cudaMemcpyKind k, cudaStream_t st) {
+    emu::submit(st, [=] {
+        for (size_t y = 0; y < h; y++)
+            emu::copy((char *)d + y * dpitch, (const char *)s + y * spitch, w, k);
+    });
+    return cudaSuccess;
+}
+cudaError_t CUDARTAPI cudaMemGetInfo(size_t *available, size_t *total) {
+    *available = *total = 1ull << 34;
+    return cudaSuccess;
+}
+cudaError_t CUDARTAPI cudaFuncGetAttributes(cudaFuncAttributes *a, const void *) {
+    EMU_MAY_FAIL("cudaFuncGetAttributes");
+    memset(a, 0, sizeof *a);
     return cudaSuccess;
 }
 cudaError_t CUDARTAPI cudaMemset(void *d, int v, size_t n) {
@@ -834,6 +873,7 @@ cudaError_t CUDARTAPI cudaMemcpyToSymbol(const void *sym, const void *s, size_t 
     return cudaSuccess;
 }
 cudaError_t CUDARTAPI cudaGetLastError(void) {
+    (void)emu::fault("launch");
     cudaError_t e = emu::g_last;
     emu::g_last = cudaSuccess;
     return e;
@@ -855,6 +895,7 @@ cudaError_t CUDARTAPI cudaDeviceSynchronize(void) {
     return emu::g_last;
 }
 cudaError_t CUDARTAPI cudaStreamCreate(cudaStream_t *s) {
+    EMU_MAY_FAIL("cudaStreamCreate");
     std::lock_guard<std::recursive_mutex> l(emu::g_mu);
     *s = new CUstream_st;
     emu::g_streams.push_back(*s);
@@ -872,6 +913,7 @@ cudaError_t CUDARTAPI cudaStreamDestroy(cudaStream_t s) {
     return cudaSuccess;
 }
 cudaError_t CUDARTAPI cudaStreamSynchronize(cudaStream_t s) {
+    EMU_MAY_FAIL("cudaStreamSynchronize");
     std::lock_guard<std::recursive_mutex> l(emu::g_mu);
     if (!s) return cudaDeviceSynchronize();
     if (s->cap) {

@@ -71,6 +71,9 @@ struct Stats {
     unsigned long long launches, blocks, threads, switches, barriers, collectives;
 };
 Stats &stats();
+/* From now on the call named so ("launch": any kernel) fails, after that many that do not; out of
+ * memory once, anything else for good.  NULL: nothing fails. */
+void fail(const char *call, long after, cudaError_t error);
 void set_order(int mode, unsigned seed); // 0 forward, 1 reverse, 2 random
 bool launch_ok(const void *fn, const char *name, dim3 g, dim3 b, size_t smem);
 void submit(cudaStream_t s, std::function<void()> op);

@@ -1,0 +1,40 @@
+/* backend.cuh - CUDA's table of inference operations */
+#pragma once
+
+/* Of logits that are on the host. */
+static float gfli_integral_cuda(const float *logits, int n_bins, float *p) {
+    return gfli_cpu.integral(logits, n_bins, p);
+}
+
+static const gfli_backend gfli_cuda_table = {
+    GFLI_BACKEND_VERSION,
+    "cuda",
+    gfli_open_cuda,
+    gfli_close_cuda,
+    gfli_alloc_cuda,
+    gfli_free_cuda,
+    gfli_upload_cuda,
+    gfli_download_cuda,
+    gfli_finish_cuda,
+    gfli_conv_packed_size_cuda,
+    gfli_conv_pack_cuda,
+    gfli_conv_scratch_cuda,
+    gfli_conv_cuda,
+    gfli_conv_scratch_cuda,
+    gfli_deform_conv_cuda,
+    gfli_max_pool_cuda,
+    gfli_upsample_add_cuda,
+    gfli_group_norm_cuda,
+    gfli_level_scale_cuda,
+    gfli_resize_scratch_cuda,
+    gfli_resize_cuda,
+    gfli_normalise_cuda,
+    gfli_decode_scratch_cuda,
+    gfli_decode_cuda,
+    gfli_location_logits_cuda,
+    gfli_integral_cuda,
+};
+
+const gfl_backend *gfl_cuda(void) {
+    return &gfli_cuda_table;
+}

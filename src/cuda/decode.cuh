@@ -1,0 +1,395 @@
+/* decode.cuh - from logits to boxes on the device: threshold, top-k, integral, clip, suppression */
+#pragma once
+/* Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section "Method". */
+
+/* Pairs above the score are collected in any order; what follows orders them by rank, which no two
+ * share, so the result never depends on who came first.  Suppression takes GFLI_NMS_CHUNK boxes at
+ * a time: against all that are kept, then, by one warp, among themselves. */
+enum {
+    GFLI_SORT_THREADS = 512,
+    GFLI_NMS_CHUNK = 256,
+    GFLI_NMS_WORDS = GFLI_NMS_CHUNK / 32,
+    GFLI_RADIX = 256
+};
+
+typedef struct gfli_decode_level {
+    const float *cls, *reg; /* of the image */
+    uint64_t *ranks;        /* [pairs rounded up to a power of two] */
+    int cells, w, stride;
+    int first, most; /* of the candidates: the number of the first, and at most how many */
+} gfli_decode_level;
+
+/* A kept box, moved to where only boxes of its class are. */
+typedef struct gfli_moved {
+    float x1, y1, x2, y2, area, label;
+} gfli_moved;
+
+typedef struct gfli_decode_job {
+    gfli_decode_level level[GFL_LEVELS];
+    int levels, n_classes, cls_c, reg_c, n_bins, width, height;
+    int most; /* candidates of all levels */
+    int max_keep;
+    float min_score, nms_iou, scale_x, scale_y; /* boxes are multiplied with the scales */
+    int *found;                                 /* [GFL_LEVELS] pairs above the score */
+    uint64_t *order;                            /* [most rounded up to a power of two] */
+    gfli_decoded *boxes;                        /* [most] */
+    gfli_moved *kept;                           /* [max_keep] */
+    int *count;                                 /* of out */
+    gfli_decoded *out;                          /* [max_keep] */
+} gfli_decode_job;
+
+/* ---- pairs ----------------------------------------------------------------------------------- */
+
+static __global__ void gfli_select_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    const gfli_decode_level *l = &job.level[blockIdx.y];
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (size_t)l->cells * (size_t)job.n_classes) return;
+    const size_t cell = i / (size_t)job.n_classes, label = i % (size_t)job.n_classes;
+    const float score = gfli_sigmoid(l->cls[cell * (size_t)job.cls_c + label]);
+    if (score > job.min_score)
+        l->ranks[atomicAdd(&job.found[blockIdx.y], 1)] = gfli_rank(score, (uint64_t)i);
+}
+
+/* Ascending, by one block; keys has room for the power of two above n. */
+static __device__ void gfli_sort_block(uint64_t *keys, int n) {
+    int size = 1;
+    while (size < n) size *= 2;
+    for (int i = n + (int)threadIdx.x; i < size; i += (int)blockDim.x) keys[i] = ~(uint64_t)0;
+    __syncthreads();
+    for (int run = 2; run <= size; run *= 2) {
+        for (int step = run / 2; step > 0; step /= 2) {
+            for (int i = (int)threadIdx.x; i < size / 2; i += (int)blockDim.x) {
+                const int low = i / step * 2 * step + i % step, high = low + step;
+                const bool up = (low & run) == 0;
+                const uint64_t a = keys[low], b = keys[high];
+                if ((a > b) == up) {
+                    keys[low] = b;
+                    keys[high] = a;
+                }
+            }
+            __syncthreads();
+        }
+    }
+}
+
+/* The k smallest of n different keys to the front, in any order: digit by digit, from the highest,
+ * the block finds the k-th smallest. */
+static __device__ void gfli_keep_smallest(uint64_t *keys, int n, int k, int *histogram) {
+    uint64_t prefix = 0, mask = 0;
+    int left = k; /* the key sought is the left-th of those that begin with prefix */
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        for (int i = (int)threadIdx.x; i < GFLI_RADIX; i += (int)blockDim.x) histogram[i] = 0;
+        __syncthreads();
+        for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x)
+            if ((keys[i] & mask) == prefix)
+                atomicAdd(&histogram[(int)(keys[i] >> shift & (GFLI_RADIX - 1))], 1);
+        __syncthreads();
+        int digit = 0;
+        while (left > histogram[digit]) left -= histogram[digit++];
+        __syncthreads();
+        prefix |= (uint64_t)digit << shift;
+        mask |= (uint64_t)(GFLI_RADIX - 1) << shift;
+    }
+    /* Keys are read before the round in which anybody writes as far as there. */
+    if (threadIdx.x == 0) histogram[0] = 0;
+    __syncthreads();
+    for (int first = 0; first < n; first += (int)blockDim.x) {
+        const int i = first + (int)threadIdx.x;
+        const uint64_t key = i < n ? keys[i] : ~(uint64_t)0;
+        __syncthreads();
+        if (i < n && key <= prefix) keys[atomicAdd(&histogram[0], 1)] = key;
+        __syncthreads();
+    }
+}
+
+/* A block a level: its best pairs, in order. */
+static __global__ void gfli_top_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    GFLI_SHARED(int, histogram, [GFLI_RADIX]);
+    const gfli_decode_level *l = &job.level[blockIdx.x];
+    const int found = job.found[blockIdx.x];
+    if (found > l->most) gfli_keep_smallest(l->ranks, found, l->most, histogram);
+    gfli_sort_block(l->ranks, found < l->most ? found : l->most);
+}
+
+/* ---- boxes ----------------------------------------------------------------------------------- */
+
+/* Sum of k * softmax(logits)[k]. */
+static __device__ __forceinline__ float gfli_integral_of(const float *logits, int n_bins) {
+    float largest = logits[0], sum = 0.0f, mean = 0.0f;
+    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
+    for (int k = 0; k < n_bins; k++) sum += expf(logits[k] - largest);
+    for (int k = 0; k < n_bins; k++) mean += (float)k * (expf(logits[k] - largest) / sum);
+    return mean;
+}
+
+/* A value that is no number stays so, and its box has no area. */
+static __device__ __forceinline__ float gfli_clip_side(float v, int limit, float scale) {
+    v = v < 0.0f ? 0.0f : (v > (float)limit ? (float)limit : v);
+    return gfli_rounded(v * scale);
+}
+
+static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job *job, int level,
+                                                           uint64_t rank) {
+    const gfli_decode_level *l = &job->level[level];
+    const uint64_t index = gfli_rank_index(rank);
+    const int cell = (int)(index / (uint64_t)job->n_classes);
+    const float *logits = l->reg + (size_t)cell * (size_t)job->reg_c;
+    float d[4];
+    for (int side = 0; side < 4; side++)
+        d[side] = gfli_rounded(gfli_integral_of(logits + side * job->n_bins, job->n_bins) *
+                               (float)l->stride);
+    gfli_decoded b;
+    b.level = level;
+    b.y = cell / l->w;
+    b.x = cell % l->w;
+    const float x = (float)(b.x * l->stride), y = (float)(b.y * l->stride);
+    b.detection.x1 = gfli_clip_side(x - d[0], job->width, job->scale_x);
+    b.detection.y1 = gfli_clip_side(y - d[1], job->height, job->scale_y);
+    b.detection.x2 = gfli_clip_side(x + d[2], job->width, job->scale_x);
+    b.detection.y2 = gfli_clip_side(y + d[3], job->height, job->scale_y);
+    b.detection.score = gfli_rank_score(rank);
+    b.detection.label = (int)(index % (uint64_t)job->n_classes);
+    return b;
+}
+
+/* Thread i makes candidate i; a place without one, or with a box without area, sorts last. */
+static __global__ void gfli_boxes_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i >= job.most) return;
+    int level = 0;
+    while (level + 1 < job.levels && i >= job.level[level + 1].first) level++;
+    const gfli_decode_level *l = &job.level[level];
+    job.order[i] = ~(uint64_t)0;
+    if (i - l->first >= job.found[level]) return;
+    const gfli_decoded b = gfli_box_of(&job, level, l->ranks[i - l->first]);
+    const gfl_detection *d = &b.detection;
+    job.boxes[i] = b;
+    if (d->x2 - d->x1 > 0.0f && d->y2 - d->y1 > 0.0f)
+        job.order[i] = gfli_rank(d->score, (uint64_t)i);
+}
+
+/* ---- suppression ----------------------------------------------------------------------------- */
+
+/* The largest of all threads' values, which are not negative; part has a float a warp. */
+static __device__ __forceinline__ float gfli_block_largest(float v, float *part) {
+    for (int step = 16; step > 0; step /= 2) {
+        const float other = __shfl_xor_sync(0xffffffffu, v, step);
+        v = other > v ? other : v;
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+    __syncthreads();
+    for (int i = 0; i < (int)blockDim.x / 32; i++) v = part[i] > v ? part[i] : v;
+    return v;
+}
+
+static __device__ __forceinline__ gfli_moved gfli_move_box(const gfl_detection *d, float step) {
+    gfli_moved m;
+    const float offset = gfli_rounded((float)d->label * step);
+    m.x1 = d->x1 + offset;
+    m.y1 = d->y1 + offset;
+    m.x2 = d->x2 + offset;
+    m.y2 = d->y2 + offset;
+    m.area = gfli_rounded((m.x2 - m.x1) * (m.y2 - m.y1));
+    m.label = (float)d->label;
+    return m;
+}
+
+static __device__ __forceinline__ bool gfli_boxes_overlap(const gfli_moved *a, const gfli_moved *b,
+                                                          float iou) {
+    const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
+    const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
+    if (!(x2 > x1 && y2 > y1)) return false;
+    const float inter = gfli_rounded((x2 - x1) * (y2 - y1));
+    return inter / (a->area + b->area - inter) > iou;
+}
+
+/* What the first warp decides about a chunk: dead [words] are those that a kept box suppresses. */
+static __device__ void gfli_settle_chunk(const gfli_decode_job *job, int first, int n, int n_kept,
+                                         const gfli_moved *chunk, const unsigned *dead,
+                                         const unsigned (*hits)[GFLI_NMS_WORDS], int *total) {
+    const int lane = (int)threadIdx.x;
+    unsigned word = lane < GFLI_NMS_WORDS ? dead[lane] : 0;
+    for (int i = 0; i < n && n_kept < job->max_keep; i++) {
+        const unsigned of_box = __shfl_sync(0xffffffffu, word, i / 32);
+        if (of_box >> (i % 32) & 1) continue;
+        if (lane < GFLI_NMS_WORDS) word |= hits[i][lane];
+        if (lane == 0) {
+            job->kept[n_kept] = chunk[i];
+            job->out[n_kept] = job->boxes[gfli_rank_index(job->order[first + i])];
+        }
+        n_kept++;
+    }
+    if (lane == 0) *total = n_kept;
+}
+
+/* One block: all candidates by rank, then who suppresses whom. */
+static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    GFLI_SHARED(gfli_moved, chunk, [GFLI_NMS_CHUNK]);
+    GFLI_SHARED(unsigned, hits, [GFLI_NMS_CHUNK][GFLI_NMS_WORDS]);
+    GFLI_SHARED(unsigned, dead, [GFLI_NMS_WORDS]);
+    GFLI_SHARED(float, part, [GFLI_NMS_CHUNK / 32]);
+    GFLI_SHARED(int, total, [1]);
+    const int thread = (int)threadIdx.x;
+    float largest = 0.0f;
+    gfli_sort_block(job.order, job.most);
+    for (int i = thread; i < job.most && job.order[i] != ~(uint64_t)0; i += (int)blockDim.x) {
+        const gfl_detection *d = &job.boxes[gfli_rank_index(job.order[i])].detection;
+        largest = d->x2 > largest ? d->x2 : largest;
+        largest = d->y2 > largest ? d->y2 : largest;
+    }
+    const float step = gfli_block_largest(largest, part) + 1.0f;
+    if (thread == 0) total[0] = 0;
+    __syncthreads();
+    for (int first = 0; first < job.most; first += GFLI_NMS_CHUNK) {
+        const int i = first + thread, n_kept = total[0];
+        const bool exists = i < job.most && job.order[i] != ~(uint64_t)0;
+        const int n = __syncthreads_count(exists);
+        if (n == 0 || n_kept >= job.max_keep) break;
+        if (thread < GFLI_NMS_WORDS) dead[thread] = 0;
+        if (exists)
+            chunk[thread] =
+                gfli_move_box(&job.boxes[gfli_rank_index(job.order[i])].detection, step);
+        __syncthreads();
+        bool suppressed = false;
+        for (int k = 0; k < n_kept && exists && !suppressed; k++)
+            suppressed = gfli_boxes_overlap(&job.kept[k], &chunk[thread], job.nms_iou);
+        if (suppressed) atomicOr(&dead[thread / 32], 1u << (thread % 32));
+        for (int word = 0; word < GFLI_NMS_WORDS && exists; word++) {
+            unsigned bits = 0;
+            for (int k = 0; k < 32; k++) {
+                const int other = word * 32 + k;
+                if (other > thread && other < n &&
+                    gfli_boxes_overlap(&chunk[thread], &chunk[other], job.nms_iou))
+                    bits |= 1u << k;
+            }
+            hits[thread][word] = bits;
+        }
+        __syncthreads();
+        if (thread < 32) gfli_settle_chunk(&job, first, n, n_kept, chunk, dead, hits, total);
+        __syncthreads();
+    }
+    if (thread == 0) *job.count = total[0];
+}
+
+/* ---- launches -------------------------------------------------------------------------------- */
+
+static size_t gfli_power_above(size_t n) {
+    size_t size = 1;
+    while (size < n) size *= 2;
+    return size;
+}
+
+/* Cuts memory into pieces; with base NULL it only measures. */
+typedef struct gfli_cutter {
+    unsigned char *base;
+    size_t used;
+} gfli_cutter;
+
+static void *gfli_cut(gfli_cutter *c, size_t bytes) {
+    void *p = c->base ? c->base + c->used : NULL;
+    c->used += (bytes + 255) / 256 * 256;
+    return p;
+}
+
+/* Everything but the logits; the number of bytes of scratch. */
+static size_t gfli_decode_lay_out(const gfli_map *cls, const gfli_decode_opts *opts, void *scratch,
+                                  gfli_decode_job *job) {
+    gfli_cutter c = {(unsigned char *)scratch, 0};
+    memset(job, 0, sizeof *job);
+    job->levels = cls->levels;
+    for (int i = 0; i < cls->levels; i++) {
+        gfli_decode_level *l = &job->level[i];
+        l->w = cls->w[i];
+        l->cells = cls->h[i] * cls->w[i];
+        l->stride = opts->stride[i];
+        const size_t pairs = (size_t)l->cells * (size_t)opts->n_classes;
+        l->most = pairs < (size_t)opts->max_per_level ? (int)pairs : opts->max_per_level;
+        l->first = job->most;
+        job->most += l->most;
+        l->ranks = (uint64_t *)gfli_cut(&c, gfli_power_above(pairs) * sizeof(uint64_t));
+    }
+    job->max_keep = opts->max_detections < job->most ? opts->max_detections : job->most;
+    job->found = (int *)gfli_cut(&c, GFL_LEVELS * sizeof(int));
+    job->order = (uint64_t *)gfli_cut(&c, gfli_power_above((size_t)job->most) * sizeof(uint64_t));
+    job->boxes = (gfli_decoded *)gfli_cut(&c, (size_t)job->most * sizeof(gfli_decoded));
+    job->kept = (gfli_moved *)gfli_cut(&c, (size_t)job->max_keep * sizeof(gfli_moved));
+    /* Copied back together. */
+    job->count = (int *)gfli_cut(&c, 256 + (size_t)job->max_keep * sizeof(gfli_decoded));
+    job->out = job->count ? (gfli_decoded *)(void *)((unsigned char *)job->count + 256) : NULL;
+    return c.used;
+}
+
+static size_t gfli_decode_scratch_cuda(const gfli_map *cls, const gfli_decode_opts *opts) {
+    gfli_decode_job job;
+    return gfli_decode_lay_out(cls, opts, NULL, &job);
+}
+
+static const float *gfli_plane_of(const gfli_map *map, int level, int index) {
+    const size_t points = (size_t)map->h[level] * (size_t)map->w[level];
+    return map->data + (gfli_points_before(map, level) + (size_t)index * points) * (size_t)map->c;
+}
+
+static void gfli_decode_launch(gfl_context *context, const gfli_decode_job *job) {
+    cudaStream_t stream = gfli_cuda_of(context)->stream;
+    size_t pairs = 0;
+    for (int i = 0; i < job->levels; i++) {
+        const size_t of_level = (size_t)job->level[i].cells * (size_t)job->n_classes;
+        if (of_level > pairs) pairs = of_level;
+    }
+    (void)gfli_cuda_note(context, cudaMemsetAsync(job->found, 0, GFL_LEVELS * sizeof(int), stream),
+                         "decoding");
+    GFLI_LAUNCH((gfli_select_kernel), dim3(gfli_blocks(pairs), (unsigned)job->levels), GFLI_THREADS,
+                0, stream, *job);
+    GFLI_LAUNCH((gfli_top_kernel), (unsigned)job->levels, GFLI_SORT_THREADS, 0, stream, *job);
+    GFLI_LAUNCH((gfli_boxes_kernel), gfli_blocks((size_t)job->most), GFLI_THREADS, 0, stream, *job);
+    GFLI_LAUNCH((gfli_suppress_kernel), 1, GFLI_NMS_CHUNK, 0, stream, *job);
+    gfli_cuda_launched(context, "decoding");
+}
+
+static int gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                            int index, const gfli_decode_opts *opts, gfli_decoded *out,
+                            void *scratch) {
+    gfli_decode_job job;
+    (void)gfli_decode_lay_out(cls, opts, scratch, &job);
+    job.n_classes = opts->n_classes;
+    job.n_bins = opts->n_bins;
+    job.cls_c = cls->c;
+    job.reg_c = reg->c;
+    job.width = opts->width;
+    job.height = opts->height;
+    job.min_score = opts->min_score;
+    job.nms_iou = opts->nms_iou;
+    job.scale_x = (float)(1.0 / opts->scale_x);
+    job.scale_y = (float)(1.0 / opts->scale_y);
+    for (int l = 0; l < cls->levels; l++) {
+        job.level[l].cls = gfli_plane_of(cls, l, index);
+        job.level[l].reg = gfli_plane_of(reg, l, index);
+    }
+    const size_t bytes = 256 + (size_t)job.max_keep * sizeof(gfli_decoded);
+    unsigned char *host = (unsigned char *)gfli_cuda_host(context, bytes);
+    if (!host) return 0;
+    gfli_decode_launch(context, &job);
+    gfli_download_cuda(context, host, job.count, bytes);
+    if (gfli_cuda_of(context)->failed != cudaSuccess) return 0;
+    int n;
+    memcpy(&n, host, sizeof n);
+    memcpy(out, host + 256, (size_t)n * sizeof *out);
+    return n;
+}
+
+static void gfli_location_logits_cuda(gfl_context *context, const gfli_map *reg, int index,
+                                      const gfli_decoded *at, int n, float *logits) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    const size_t c = (size_t)reg->c;
+    for (int i = 0; i < n && gfli_cuda_ready(context); i++) {
+        const size_t cell = (size_t)at[i].y * (size_t)reg->w[at[i].level] + (size_t)at[i].x;
+        (void)gfli_cuda_note(context,
+                             cudaMemcpyAsync(logits + (size_t)i * c,
+                                             gfli_plane_of(reg, at[i].level, index) + cell * c,
+                                             c * sizeof *logits, cudaMemcpyDeviceToHost, d->stream),
+                             "reading distributions");
+    }
+    if (gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context, cudaStreamSynchronize(d->stream), "reading distributions");
+}

@@ -1,0 +1,121 @@
+/* image.cuh - the CPU's resize, bit for bit, and normalisation */
+#pragma once
+
+/* As kernels see an image: its rows lie one after another, `size` bytes a pixel. */
+typedef struct gfli_source {
+    const uint8_t *pixels;
+    int w, h, size;
+    int channel[3]; /* where red, green and blue (or blue .. red) are in a pixel */
+    bool upside_down;
+} gfli_source;
+
+static size_t gfli_resize_scratch_cuda(const gfl_context *context, int in_w, int in_h, int out_w,
+                                       int out_h) {
+    (void)context;
+    (void)out_w;
+    (void)out_h;
+    return (size_t)in_w * (size_t)in_h * 4;
+}
+
+/* One value of the horizontal pass, which OpenCV keeps in 16 bits. */
+static __device__ __forceinline__ int gfli_resize_across_one(const gfli_source *s, int row,
+                                                             int from, int next, int a, int b,
+                                                             int channel) {
+    if (s->upside_down) row = s->h - 1 - row;
+    const uint8_t *p = s->pixels + (size_t)row * (size_t)s->w * (size_t)s->size + channel;
+    return (uint16_t)((p[from * s->size] * a + p[next * s->size] * b) >> 4);
+}
+
+static __global__ void gfli_resize_kernel(gfli_source s, int out_w, int out_h, uint8_t *out) {
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (size_t)out_w * (size_t)out_h) return;
+    const int x = (int)(i % (size_t)out_w), y = (int)(i / (size_t)out_w);
+    const gfli_tap across = gfli_column_tap(x, s.w, out_w), down = gfli_tap_of(y, s.h, out_h);
+    const int next = across.at + 1 < s.w ? across.at + 1 : s.w - 1;
+    const int a = gfli_tap_weight(1.0f - across.fraction), b = gfli_tap_weight(across.fraction);
+    const int wa = gfli_tap_weight(1.0f - down.fraction), wb = gfli_tap_weight(down.fraction);
+    const int y0 = down.at < 0 ? 0 : (down.at < s.h ? down.at : s.h - 1);
+    const int y1 = down.at + 1 < 0 ? 0 : (down.at + 1 < s.h ? down.at + 1 : s.h - 1);
+    for (int k = 0; k < 3; k++) {
+        const int upper = gfli_resize_across_one(&s, y0, across.at, next, a, b, s.channel[k]);
+        const int lower = gfli_resize_across_one(&s, y1, across.at, next, a, b, s.channel[k]);
+        const int v = (((upper * wa) >> 16) + ((lower * wb) >> 16) + 2) >> 2;
+        out[i * 3 + (size_t)k] = (uint8_t)(v > 255 ? 255 : v);
+    }
+}
+
+/* The rows as they lie in memory, without what is between them. */
+static void gfli_upload_image(gfl_context *context, const gfl_image *image, int size,
+                              gfli_source *s, void *to) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    const size_t row = (size_t)image->width * (size_t)size;
+    const ptrdiff_t stride = image->stride ? image->stride : (ptrdiff_t)row;
+    const uint8_t *first = image->pixels;
+    s->pixels = (const uint8_t *)to;
+    s->w = image->width;
+    s->h = image->height;
+    s->size = size;
+    s->upside_down = stride < 0;
+    if (stride < 0) first += (ptrdiff_t)(image->height - 1) * stride;
+    const size_t pitch = (size_t)(stride < 0 ? -stride : stride);
+    (void)gfli_cuda_note(context,
+                         cudaMemcpy2DAsync(to, row, first, pitch, row, (size_t)image->height,
+                                           cudaMemcpyHostToDevice, d->stream),
+                         "the upload of an image");
+}
+
+static void gfli_resize_cuda(gfl_context *context, const gfl_image *image, bool bgr, int out_w,
+                             int out_h, uint8_t *out, void *scratch) {
+    static const int bytes[] = {3, 3, 4, 4, 1};
+    const int size = bytes[(int)image->format];
+    const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
+    gfli_source s;
+    if (!gfli_cuda_ready(context)) return;
+    gfli_upload_image(context, image, size, &s, scratch);
+    for (int k = 0; k < 3; k++) s.channel[k] = size == 1 ? 0 : (stored_bgr == bgr ? k : 2 - k);
+    GFLI_LAUNCH((gfli_resize_kernel), gfli_blocks((size_t)out_w * (size_t)out_h), GFLI_THREADS, 0,
+                gfli_cuda_of(context)->stream, s, out_w, out_h, out);
+    gfli_cuda_launched(context, "resizing");
+}
+
+/* ---- normalisation --------------------------------------------------------------------------- */
+
+typedef struct gfli_normalisation {
+    const uint8_t *pixels;
+    int w, h, out_w, out_h, c;
+    bool flip;
+    float mean[3], std[3];
+    float *out; /* of one image */
+} gfli_normalisation;
+
+static __global__ void gfli_normalise_kernel(gfli_normalisation t) {
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (size_t)t.out_w * (size_t)t.out_h) return;
+    const int x = (int)(i % (size_t)t.out_w), y = (int)(i / (size_t)t.out_w);
+    const bool inside = x < t.w && y < t.h;
+    const size_t from = (size_t)y * (size_t)t.w + (size_t)(t.flip ? t.w - 1 - x : x);
+    for (int k = 0; k < t.c; k++)
+        t.out[i * (size_t)t.c + (size_t)k] =
+            inside && k < 3 ? ((float)t.pixels[from * 3 + (size_t)k] - t.mean[k]) / t.std[k] : 0.0f;
+}
+
+static void gfli_normalise_cuda(gfl_context *context, const uint8_t *pixels, int w, int h,
+                                const float mean[3], const float std[3], bool flip,
+                                const gfli_map *y, int index) {
+    const size_t area = (size_t)y->w[0] * (size_t)y->h[0];
+    gfli_normalisation t;
+    if (!gfli_cuda_ready(context)) return;
+    t.pixels = pixels;
+    t.w = w;
+    t.h = h;
+    t.out_w = y->w[0];
+    t.out_h = y->h[0];
+    t.c = y->c;
+    t.flip = flip;
+    memcpy(t.mean, mean, sizeof t.mean);
+    memcpy(t.std, std, sizeof t.std);
+    t.out = y->data + (size_t)index * area * (size_t)y->c;
+    GFLI_LAUNCH((gfli_normalise_kernel), gfli_blocks(area), GFLI_THREADS, 0,
+                gfli_cuda_of(context)->stream, t);
+    gfli_cuda_launched(context, "normalisation");
+}

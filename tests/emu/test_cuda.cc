@@ -1,0 +1,436 @@
+/* test_cuda.cc - detection on the GPU backend beside the CPU's, and what happens when CUDA fails */
+#include "test.h"
+
+#include "emulated.h"
+
+static gfl_context *open_on(const gfl_backend *backend) {
+    gfl_context_desc desc;
+    gfl_context *context = NULL;
+    char text[300] = "";
+    memset(&desc, 0, sizeof desc);
+    desc.backend = backend;
+    desc.n_threads = 1;
+    desc.error = text;
+    desc.error_size = sizeof text;
+    CHECK(gfl_context_create(&desc, &context) == GFL_OK);
+    if (text[0]) printf("%s\n", text);
+    return context;
+}
+
+/* ---- single operations ----------------------------------------------------------------------- */
+
+/* A map on the host and its twin on the device. */
+typedef struct twin {
+    gfli_map host, device;
+} twin;
+
+static size_t bytes_of(const gfli_map *m) {
+    return gfli_map_floats(m) * sizeof(float);
+}
+
+static void *place(gfl_context *gpu, const void *from, size_t bytes) {
+    void *p = NULL;
+    CHECK_OK(gpu, gpu->backend->alloc(gpu, bytes, 1, "test", &p));
+    gpu->backend->upload(gpu, p, from, bytes);
+    return p;
+}
+
+static twin make_twin(gfl_context *gpu, int n, int c, int levels, const int *h, const int *w,
+                      uint64_t seed) {
+    twin t;
+    memset(&t, 0, sizeof t);
+    t.host.n = n;
+    t.host.c = c;
+    t.host.levels = levels;
+    memcpy(t.host.h, h, (size_t)levels * sizeof *h);
+    memcpy(t.host.w, w, (size_t)levels * sizeof *w);
+    t.device = t.host;
+    t.host.data = test_uniform(gfli_map_floats(&t.host), -2, 2, seed);
+    t.device.data = (float *)place(gpu, t.host.data, bytes_of(&t.host));
+    return t;
+}
+
+static void free_twin(gfl_context *gpu, twin *t) {
+    free(t->host.data);
+    gpu->backend->free(gpu, t->device.data);
+}
+
+static void check_twin(gfl_context *gpu, const twin *t, double tolerance) {
+    float *got = (float *)malloc(bytes_of(&t->host));
+    gpu->backend->download(gpu, got, t->device.data, bytes_of(&t->host));
+    CHECK_OK(gpu, gpu->backend->finish(gpu));
+    CHECK_CLOSE(got, t->host.data, gfli_map_floats(&t->host), tolerance);
+    free(got);
+}
+
+typedef struct conv_case {
+    gfli_conv_shape s;
+    int offset_c, n, levels;
+    int h[GFL_LEVELS], w[GFL_LEVELS];
+} conv_case;
+
+static const conv_case convs[] = {
+    {{3, 16, 7, 2, 3, 1}, 0, 1, 1, {15}, {18}},
+    {{40, 68, 3, 1, 1, 1}, 0, 2, 3, {5, 3, 1}, {6, 2, 1}},
+    {{17, 31, 1, 2, 0, 1}, 0, 2, 1, {7}, {8}},
+    {{64, 64, 3, 2, 1, 16}, 0, 1, 1, {9}, {7}},
+    {{12, 12, 3, 1, 1, 3}, 0, 1, 1, {6}, {6}},
+    {{72, 144, 3, 1, 1, 1}, 0, 1, 1, {3}, {4}},
+    {{16, 24, 3, 1, 1, 1}, 18, 2, 1, {6}, {5}},
+    {{16, 16, 3, 2, 1, 4}, 27, 1, 1, {9}, {7}},
+};
+
+static void convolve(gfl_context *cpu, gfl_context *gpu, const conv_case *c, int mode) {
+    const gfli_conv_shape *s = &c->s;
+    const gfli_backend *ops[2] = {cpu->backend, gpu->backend};
+    int h[GFL_LEVELS], w[GFL_LEVELS];
+    for (int l = 0; l < c->levels; l++) {
+        h[l] = gfli_conv_out(s, c->h[l]);
+        w[l] = gfli_conv_out(s, c->w[l]);
+    }
+    twin x = make_twin(gpu, c->n, s->in_c, c->levels, c->h, c->w, 1);
+    twin y = make_twin(gpu, c->n, s->out_c, c->levels, h, w, 2);
+    twin residual = make_twin(gpu, c->n, s->out_c, c->levels, h, w, 3);
+    twin offset = make_twin(gpu, c->n, c->offset_c ? c->offset_c : 1, c->levels, h, w, 4);
+    float *weight = test_uniform(gfli_conv_weights(s), -0.3, 0.3, 5);
+    float *scale = test_uniform((size_t)s->out_c, 0.5, 2, 6);
+    float *bias = test_uniform((size_t)s->out_c, -1, 1, 7);
+    float *bias_there = (float *)place(gpu, bias, (size_t)s->out_c * sizeof(float));
+    for (int side = 0; side < 2; side++) {
+        gfl_context *context = side ? gpu : cpu;
+        const gfli_map *in = side ? &x.device : &x.host, *out = side ? &y.device : &y.host;
+        const gfli_map *add = side ? &residual.device : &residual.host;
+        const gfli_map *by = side ? &offset.device : &offset.host;
+        const float *b = mode ? (side ? bias_there : bias) : NULL;
+        void *packed, *scratch;
+        const size_t room = c->offset_c ? ops[side]->deform_conv_scratch(context, s, in)
+                                        : ops[side]->conv_scratch(context, s, in);
+        CHECK_OK(context,
+                 ops[side]->alloc(context, ops[side]->conv_packed_size(s), 1, "weights", &packed));
+        CHECK_OK(context, ops[side]->alloc(context, room, 1, "scratch", &scratch));
+        ops[side]->conv_pack(context, s, weight, mode ? scale : NULL, packed);
+        if (c->offset_c)
+            ops[side]->deform_conv(context, s, packed, b, in, by, mode != 0, out, scratch);
+        else
+            ops[side]->conv(context, s, packed, b, in, mode ? add : NULL, mode != 0, out, scratch);
+        ops[side]->free(context, packed);
+        ops[side]->free(context, scratch);
+    }
+    check_twin(gpu, &y, 2e-5);
+    twin *all[] = {&x, &y, &residual, &offset};
+    for (int i = 0; i < 4; i++) free_twin(gpu, all[i]);
+    gpu->backend->free(gpu, bias_there);
+    free(weight);
+    free(scale);
+    free(bias);
+}
+
+static void convolutions_are_the_cpus(void) {
+    gfl_context *cpu = open_on(NULL), *gpu = open_on(gfl_cuda());
+    for (size_t i = 0; i < GFLI_COUNT(convs); i++)
+        for (int mode = 0; mode < 2; mode++) convolve(cpu, gpu, &convs[i], mode);
+    CHECK(emulated_errors() == 0);
+    gfl_context_destroy(gpu);
+    gfl_context_destroy(cpu);
+}
+
+static void pools_norms_and_scales_are_the_cpus(void) {
+    static const int h[] = {7, 3}, w[] = {9, 4}, ph[] = {4}, pw[] = {5}, one[] = {1};
+    static const float scale[] = {1.5f, -0.25f};
+    gfl_context *cpu = open_on(NULL), *gpu = open_on(gfl_cuda());
+    const gfli_backend *c = cpu->backend, *g = gpu->backend;
+    twin x = make_twin(gpu, 2, 64, 1, h, w, 1), y = make_twin(gpu, 2, 64, 1, ph, pw, 2);
+    twin both = make_twin(gpu, 2, 64, 2, h, w, 3), norms = make_twin(gpu, 2, 64, 1, one, one, 4);
+    twin stats = make_twin(gpu, 2, 32 * 2, 2, one, one, 5);
+    c->max_pool(cpu, &x.host, &y.host);
+    g->max_pool(gpu, &x.device, &y.device);
+    check_twin(gpu, &y, 0);
+    c->upsample_add(cpu, &y.host, &x.host);
+    g->upsample_add(gpu, &y.device, &x.device);
+    check_twin(gpu, &x, 0);
+    for (int i = 0; i < 2; i++) {
+        c->group_norm(cpu, &both.host, 32, 1e-5f, norms.host.data, norms.host.data + 64, &both.host,
+                      stats.host.data);
+        g->group_norm(gpu, &both.device, 32, 1e-5f, norms.device.data, norms.device.data + 64,
+                      &both.device, stats.device.data);
+        check_twin(gpu, &both, 2e-6 * (1 + 9 * i));
+    }
+    c->level_scale(cpu, &both.host, scale, &both.host);
+    g->level_scale(gpu, &both.device, scale, &both.device);
+    check_twin(gpu, &both, 2e-5);
+    twin *all[] = {&x, &y, &both, &norms, &stats};
+    for (int i = 0; i < 5; i++) free_twin(gpu, all[i]);
+    CHECK(emulated_errors() == 0);
+    gfl_context_destroy(gpu);
+    gfl_context_destroy(cpu);
+}
+
+static void resizes_are_the_cpus_to_the_bit(void) {
+    enum { MOST = 40 * 40 * 4 };
+    static const int sizes[][4] = {{13, 9, 20, 31}, {24, 18, 11, 7}, {1, 5, 4, 4}, {8, 8, 8, 8}};
+    static const int bytes[] = {3, 3, 4, 4, 1};
+    gfl_context *cpu = open_on(NULL), *gpu = open_on(gfl_cuda());
+    float *noise = test_uniform(MOST, 0, 256, 1);
+    uint8_t pixels[MOST], want[MOST], got[MOST];
+    for (int i = 0; i < MOST; i++) pixels[i] = (uint8_t)noise[i];
+    for (int k = 0; k < 4 * 5 * 2; k++) {
+        const int *size = sizes[k % 4], format = k / 4 % 5;
+        const size_t n = (size_t)(size[2] * size[3] * 3);
+        gfl_image image;
+        memset(&image, 0, sizeof image);
+        image.pixels = pixels;
+        image.width = size[0];
+        image.height = size[1];
+        image.format = (gfl_format)format;
+        image.stride = size[0] * bytes[format] + 5;
+        if (k >= 20) {
+            image.pixels += (image.height - 1) * image.stride;
+            image.stride = -image.stride;
+        }
+        void *scratch =
+            malloc(cpu->backend->resize_scratch(cpu, size[0], size[1], size[2], size[3]));
+        void *there = place(gpu, pixels,
+                            gpu->backend->resize_scratch(gpu, size[0], size[1], size[2], size[3]));
+        uint8_t *out = (uint8_t *)place(gpu, pixels, n);
+        cpu->backend->resize(cpu, &image, k & 1, size[2], size[3], want, scratch);
+        gpu->backend->resize(gpu, &image, k & 1, size[2], size[3], out, there);
+        gpu->backend->download(gpu, got, out, n);
+        CHECK(memcmp(got, want, n) == 0);
+        free(scratch);
+        gpu->backend->free(gpu, there);
+        gpu->backend->free(gpu, out);
+    }
+    CHECK_OK(gpu, gpu->backend->finish(gpu));
+    CHECK(emulated_errors() == 0);
+    free(noise);
+    gfl_context_destroy(gpu);
+    gfl_context_destroy(cpu);
+}
+
+/* ---- decoding -------------------------------------------------------------------------------- */
+
+enum { CLASSES = 7, BINS = 17, MOST_FOUND = 60 };
+
+/* Random logits give many boxes that overlap; ties come from rounding the scores' logits. */
+static void decode_once(gfl_context *cpu, gfl_context *gpu, float min_score, int per_level,
+                        int most) {
+    static const int h[] = {12, 6, 3, 2, 1}, w[] = {10, 5, 3, 2, 1};
+    twin cls = make_twin(gpu, 2, CLASSES, 5, h, w, 11),
+         reg = make_twin(gpu, 2, 4 * BINS, 5, h, w, 12);
+    for (size_t i = 0; i < gfli_map_floats(&cls.host); i++)
+        cls.host.data[i] = floorf(cls.host.data[i] * 8) / 8 - 1;
+    gpu->backend->upload(gpu, cls.device.data, cls.host.data, bytes_of(&cls.host));
+    gfli_decode_opts o;
+    memset(&o, 0, sizeof o);
+    o.min_score = min_score;
+    o.nms_iou = 0.6f;
+    o.max_per_level = per_level;
+    o.max_detections = most;
+    o.n_classes = CLASSES;
+    o.n_bins = BINS;
+    for (int l = 0; l < 5; l++) o.stride[l] = 8 << l;
+    o.height = 90;
+    o.width = 75;
+    o.scale_x = 0.75;
+    o.scale_y = 0.7;
+    for (int image = 0; image < 2; image++) {
+        gfli_decoded want[MOST_FOUND], got[MOST_FOUND];
+        float logits[2][MOST_FOUND * 4 * BINS];
+        void *scratch = malloc(cpu->backend->decode_scratch(&cls.host, &o)), *there = NULL;
+        CHECK_OK(gpu, gpu->backend->alloc(gpu, gpu->backend->decode_scratch(&cls.device, &o), 1,
+                                          "scratch", &there));
+        const int n = cpu->backend->decode(cpu, &cls.host, &reg.host, image, &o, want, scratch);
+        const int m = gpu->backend->decode(gpu, &cls.device, &reg.device, image, &o, got, there);
+        CHECK(n == m && n > 0);
+        for (int i = 0; i < n && i < m; i++) {
+            CHECK_CLOSE(&got[i].detection.x1, &want[i].detection.x1, 5, 1e-5);
+            CHECK(got[i].detection.label == want[i].detection.label);
+            CHECK(got[i].level == want[i].level && got[i].y == want[i].y && got[i].x == want[i].x);
+        }
+        cpu->backend->location_logits(cpu, &reg.host, image, want, n, logits[0]);
+        gpu->backend->location_logits(gpu, &reg.device, image, got, m, logits[1]);
+        CHECK(n != m || memcmp(logits[0], logits[1], (size_t)n * 4 * BINS * sizeof(float)) == 0);
+        free(scratch);
+        gpu->backend->free(gpu, there);
+    }
+    free_twin(gpu, &cls);
+    free_twin(gpu, &reg);
+}
+
+static void decoding_finds_what_the_cpu_finds(void) {
+    gfl_context *cpu = open_on(NULL), *gpu = open_on(gfl_cuda());
+    for (unsigned seed = 0; seed < 3; seed++) {
+        emulated_order((int)seed, seed);
+        decode_once(cpu, gpu, 0.05f, 1000, MOST_FOUND);
+        decode_once(cpu, gpu, 0.3f, 20, MOST_FOUND);
+        decode_once(cpu, gpu, 0.6f, 50, 3);
+    }
+    emulated_order(EMULATED_FORWARD, 0);
+    CHECK_OK(gpu, gpu->backend->finish(gpu));
+    CHECK(emulated_errors() == 0);
+    gfl_context_destroy(gpu);
+    gfl_context_destroy(cpu);
+}
+
+/* ---- a whole detector ------------------------------------------------------------------------ */
+
+static gfl_status detect_on(gfl_context *context, gfl_detections *out, gfl_detector **detector,
+                            gfl_model **model) {
+    static uint8_t pixels[2][64 * 64 * 3];
+    gfl_model_desc desc;
+    gfl_detect_opts opts;
+    gfl_image images[2];
+    memset(&desc, 0, sizeof desc);
+    memset(&opts, 0, sizeof opts);
+    memset(images, 0, sizeof images);
+    desc.arch.depth = 18;
+    desc.arch.base_channels = 8;
+    desc.arch.fpn_channels = desc.arch.head_channels = 32;
+    desc.arch.stacked_convs = 1;
+    desc.arch.n_classes = 3;
+    desc.seed = 5;
+    opts.min_score = 0.001f;
+    opts.max_detections = 10;
+    opts.scale_long = opts.scale_short = 64;
+    for (int i = 0; i < 2; i++) {
+        for (size_t k = 0; k < sizeof pixels[i]; k++)
+            pixels[i][k] = (uint8_t)(k * k / 7 + k * (size_t)(i + 3));
+        images[i].pixels = pixels[i];
+        images[i].width = 64 - 20 * i;
+        images[i].height = 64;
+    }
+    GFLI_TRY(gfl_model_create(context, &desc, NULL, model));
+    GFLI_TRY(gfl_detector_create(context, *model, 1, detector));
+    return gfl_detect(*detector, images, 2, &opts, out);
+}
+
+static void a_detector_finds_what_the_cpus_finds(void) {
+    gfl_context *contexts[2] = {open_on(NULL), open_on(gfl_cuda())};
+    gfl_detections out[2][2];
+    gfl_detector *detectors[2] = {NULL, NULL};
+    gfl_model *models[2] = {NULL, NULL};
+    CHECK(strstr(gfl_context_device(contexts[1]), "cuda:0") != NULL);
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(contexts[i], detect_on(contexts[i], out[i], &detectors[i], &models[i]));
+    for (int image = 0; image < 2; image++) {
+        const gfl_detections *want = &out[0][image], *got = &out[1][image];
+        CHECK(want->count > 0 && want->count == got->count);
+        for (int i = 0; i < want->count && i < got->count; i++) {
+            CHECK_CLOSE(&got->items[i].x1, &want->items[i].x1, 5, 1e-4);
+            CHECK(got->items[i].label == want->items[i].label);
+            CHECK_CLOSE(got->distributions[i].mean, want->distributions[i].mean, 8, 1e-4);
+        }
+    }
+    CHECK_ERROR(contexts[0], gfl_detector_create(contexts[0], models[1], 0, &detectors[0]),
+                GFL_E_ARG, "the model is on");
+    CHECK(emulated_errors() == 0);
+    for (int i = 0; i < 2; i++) {
+        gfl_detector_destroy(detectors[i]);
+        gfl_model_destroy(models[i]);
+        gfl_context_destroy(contexts[i]);
+    }
+}
+
+/* ---- failures -------------------------------------------------------------------------------- */
+
+static void cannot_open(int index, gfl_status status, const char *why) {
+    gfl_context_desc desc;
+    gfl_context *context = (gfl_context *)&desc;
+    char text[400] = "";
+    memset(&desc, 0, sizeof desc);
+    desc.backend = gfl_cuda();
+    desc.device_index = index;
+    desc.error = text;
+    desc.error_size = sizeof text;
+    CHECK(gfl_context_create(&desc, &context) == status && !context);
+    if (!strstr(text, why)) printf("\"%s\" does not say \"%s\"\n", text, why);
+    CHECK(strstr(text, why) != NULL);
+    emu::fail(NULL, 0, cudaSuccess);
+}
+
+static void what_is_missing_is_said(void) {
+    emu::fail("cudaGetDeviceCount", 0, cudaErrorInsufficientDriver);
+    cannot_open(0, GFL_E_DEVICE, "no NVIDIA driver");
+    emu::fail("cudaGetDeviceCount", 0, cudaErrorNoDevice);
+    cannot_open(0, GFL_E_DEVICE, "no NVIDIA GPU here");
+    cannot_open(1, GFL_E_DEVICE, "there is no GPU 1: the driver sees 1");
+    emu::fail("cudaFuncGetAttributes", 0, cudaErrorNoKernelImageForDevice);
+    cannot_open(0, GFL_E_DEVICE, "this build has no kernels for");
+    emu::fail("cudaStreamCreate", 0, cudaErrorUnknown);
+    cannot_open(0, GFL_E_DEVICE, "opening the device");
+    setenv("EMU_MAJOR", "7", 1);
+    cannot_open(0, GFL_E_DEVICE, "8.0 or later");
+    unsetenv("EMU_MAJOR");
+}
+
+static void a_gpus_model_cannot_be_trained(void) {
+    gfl_context *gpu = open_on(gfl_cuda());
+    gfl_model_opts opts;
+    gfl_model *model = NULL;
+    memset(&opts, 0, sizeof opts);
+    opts.trainable = 1;
+    CHECK_ERROR(gpu, gfl_model_create(gpu, NULL, &opts, &model), GFL_E_UNSUPPORTED, "on the CPU");
+    gfl_context_destroy(gpu);
+}
+
+/* Each allocation in turn fails, on the device or of page-locked memory. */
+static void out_of_memory_is_survived(void) {
+    int failures = 0;
+    for (long after = 0;; after++) {
+        gfl_context *gpu = open_on(gfl_cuda());
+        gfl_detections out[2];
+        gfl_detector *detector = NULL;
+        gfl_model *model = NULL;
+        emu::fail("cudaMalloc", after, cudaErrorMemoryAllocation);
+        const gfl_status status = detect_on(gpu, out, &detector, &model);
+        emu::fail(NULL, 0, cudaSuccess);
+        CHECK(status == GFL_OK || status == GFL_E_MEMORY);
+        CHECK(status == GFL_OK ||
+              (strstr(gfl_context_error(gpu), "wanted") && strstr(gfl_context_error(gpu), "free")));
+        gfl_detector_destroy(detector);
+        gfl_model_destroy(model);
+        gfl_context_destroy(gpu);
+        if (status == GFL_OK) break;
+        failures++;
+        if (failures > 20) after += 11; /* the layers are all alike */
+    }
+    CHECK(failures > 20 && emulated_errors() == 0);
+}
+
+static void a_failure_ends_the_context_and_nothing_else(void) {
+    static const char *const calls[] = {"launch", "cudaStreamSynchronize", "cudaMallocHost"};
+    for (size_t i = 0; i < GFLI_COUNT(calls); i++) {
+        gfl_context *gpu = open_on(gfl_cuda());
+        gfl_detections out[2];
+        gfl_detector *detector = NULL;
+        gfl_model *model = NULL;
+        void *p;
+        emu::fail(calls[i], 0, cudaErrorIllegalAddress);
+        CHECK_ERROR(gpu, detect_on(gpu, out, &detector, &model), GFL_E_DEVICE,
+                    "cannot be used any more");
+        emu::fail(NULL, 0, cudaSuccess);
+        CHECK_ERROR(gpu, gpu->backend->alloc(gpu, 1, 1, "test", &p), GFL_E_DEVICE,
+                    "cannot be used any more");
+        gfl_detector_destroy(detector);
+        gfl_model_destroy(model);
+        gfl_context_destroy(gpu);
+        (void)cudaGetLastError();
+        gpu = open_on(gfl_cuda());
+        CHECK_OK(gpu, gpu->backend->finish(gpu));
+        gfl_context_destroy(gpu);
+    }
+}
+
+int main(int argc, char **argv) {
+    static const test_case cases[] = {TEST(convolutions_are_the_cpus),
+                                      TEST(pools_norms_and_scales_are_the_cpus),
+                                      TEST(resizes_are_the_cpus_to_the_bit),
+                                      TEST(decoding_finds_what_the_cpu_finds),
+                                      TEST(a_detector_finds_what_the_cpus_finds),
+                                      TEST(what_is_missing_is_said),
+                                      TEST(a_gpus_model_cannot_be_trained),
+                                      TEST(out_of_memory_is_survived),
+                                      TEST(a_failure_ends_the_context_and_nothing_else),
+                                      {0}};
+    return test_main(argc, argv, cases);
+}
