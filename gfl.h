@@ -222,13 +222,26 @@ typedef struct gfl_parallel {
     void *user;
 } gfl_parallel;
 
-typedef enum gfl_device {
-    GFL_DEVICE_CPU = 0
-} gfl_device;
+/* What computes.  A backend other than the CPU is a function of the file that has it, so that
+ * gfl.h alone needs no GPU library. */
+typedef struct gfl_backend gfl_backend;
+
+/* gfl_cuda - NVIDIA GPUs of compute capability 8.0 and later; defined in gfl_cuda.cu.  Detection
+ * only: models on a GPU cannot be trained. */
+GFL_API const gfl_backend *gfl_cuda(void);
+
+/* What maps and products are computed in; sums, norms and decoding are float32 always. */
+typedef enum gfl_precision {
+    GFL_PRECISION_FP32 = 0 /* no TF32 in it; the only one of the CPU */
+} gfl_precision;
 
 /* Zero means the default everywhere. */
 typedef struct gfl_context_desc {
-    gfl_device device;
+    const gfl_backend *backend; /* NULL: the CPU; or gfl_cuda() */
+    int device_index;           /* which of several GPUs; 0 on the CPU */
+    gfl_precision precision;
+    char *error; /* where a failing call leaves its text, as there is no context then; or NULL */
+    size_t error_size;
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */
     gfl_allocator allocator; /* zero: malloc and free */
     gfl_logger logger;       /* zero: silence */
@@ -243,7 +256,10 @@ typedef struct gfl_context_desc {
  *
  * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads
  *           GFL_E_MEMORY  the allocator said no
- *           GFL_E_DEVICE  threads could not be started
+ *           GFL_E_DEVICE  threads could not be started; no driver, no such device, or one that
+ *                         this build has no kernels for
+ *           GFL_E_UNSUPPORTED  a precision that the backend does not have
+ *           The text goes to desc->error, and to the logger.
  * Memory    destroy with gfl_context_destroy, after every object made with it.
  * Threads   contexts are independent of each other.  One context, and the objects made with it,
  *           serve one thread at a time; where an object allows more, its comment says so.
@@ -257,6 +273,11 @@ GFL_API void gfl_context_destroy(gfl_context *context);
  *
  * Never NULL; "" before the first error.  Valid until the next call with this context. */
 GFL_API const char *gfl_context_error(const gfl_context *context);
+
+/* gfl_context_device - what computes: "CPU, 8 threads", "cuda:0, NVIDIA H100, ...".
+ *
+ * Valid as long as the context; "" for NULL. */
+GFL_API const char *gfl_context_device(const gfl_context *context);
 
 /* gfl_context_threads - how many threads the context computes with. */
 GFL_API int gfl_context_threads(const gfl_context *context);
@@ -1306,11 +1327,18 @@ extern "C" {
     } while (0)
 
 #if defined(__GNUC__)
-#define GFLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
-#define GFLI_RESTRICT              __restrict__
+#    define GFLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#    define GFLI_RESTRICT            __restrict__
 #else
-#define GFLI_PRINTF(text, first)
-#define GFLI_RESTRICT
+#    define GFLI_PRINTF(text, first)
+#    define GFLI_RESTRICT
+#endif
+
+/* A function that kernels call too. */
+#if defined(__CUDACC__)
+#    define GFLI_HD __host__ __device__
+#else
+#    define GFLI_HD
 #endif
 
 #define GFLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -1348,6 +1376,11 @@ struct gfl_context {
     gfli_pool *pool; /* NULL with one thread or the caller's own threads */
     int n_threads;
     bool portable;
+    const gfl_backend *backend;
+    void *device; /* the backend's own */
+    int device_index;
+    gfl_precision precision;
+    char device_name[192];
     bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];
 };
@@ -1360,8 +1393,7 @@ gfl_status gfli_error(gfl_context *context, gfl_status status, const char *forma
 /* Put "where: " in front of the text of an error that is being passed on; returns status. */
 gfl_status gfli_error_in(gfl_context *context, gfl_status status, const char *where);
 
-void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...)
-    GFLI_PRINTF(3, 4);
+void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...) GFLI_PRINTF(3, 4);
 
 /* 64-byte aligned memory, not cleared; *out is NULL and the error text says how much on failure.
  * count * size may overflow: that is GFL_E_MEMORY too.  A size of 0 gives a valid pointer. */
@@ -1397,6 +1429,69 @@ double gfli_seconds(void); /* monotonic clock */
 /* Does this CPU (and the context) allow AVX2 and FMA kernels? */
 bool gfli_has_avx2(const gfl_context *context);
 bool gfli_has_avx512(const gfl_context *context);
+
+/* ===============================================================================================
+ * src/core/math.h - formulas of single values that the CPU and the GPU share
+ * ============================================================================================ */
+
+/* Weights of the resize are in units of 1 / GFLI_RESIZE_ONE. */
+enum { GFLI_RESIZE_ONE = 2048 };
+
+/* A destination lies between the sources at and at + 1: a fraction of the way to the second. */
+typedef struct gfli_tap {
+    int at;
+    float fraction;
+} gfli_tap;
+
+GFLI_HD static inline gfli_tap gfli_tap_of(int to, int in, int out) {
+    const double scale = 1.0 / ((double)out / (double)in);
+    /* volatile: fused into the subtraction, the product would not be rounded as OpenCV's is. */
+    volatile double product = ((double)to + 0.5) * scale;
+    const float f = (float)(product - 0.5);
+    gfli_tap t;
+    t.at = (int)floorf(f);
+    t.fraction = f - (float)t.at;
+    return t;
+}
+
+/* The tap of a column, where OpenCV drops the fraction beyond the border. */
+GFLI_HD static inline gfli_tap gfli_column_tap(int to, int in, int out) {
+    gfli_tap t = gfli_tap_of(to, in, out);
+    if (t.at < 0) {
+        t.at = 0;
+        t.fraction = 0.0f;
+    }
+    if (t.at >= in - 1) {
+        t.at = in - 1;
+        t.fraction = 0.0f;
+    }
+    return t;
+}
+
+/* fraction * 2048 to the nearest integer, halves to the even one, in any rounding mode. */
+GFLI_HD static inline int gfli_tap_weight(float fraction) {
+    const float v = fraction * (float)GFLI_RESIZE_ONE;
+    const int below = (int)v;
+    const float rest = v - (float)below;
+    return below + (rest > 0.5f || (rest == 0.5f && (below & 1)));
+}
+
+/* The largest whole number that is not above v; v is within the range of ints. */
+GFLI_HD static inline int gfli_whole_below(float v) {
+    const int whole = (int)v;
+    return (float)whole > v ? whole - 1 : whole;
+}
+
+GFLI_HD static inline float gfli_sigmoid(float x) {
+    return 1.0f / (1.0f + expf(-x));
+}
+
+/* The source of a destination in upsampling; float32 as in PyTorch, whose choice it repeats. */
+GFLI_HD static inline int gfli_nearest(int at, int in, int out) {
+    const float scale = (float)in / (float)out;
+    const int from = (int)((float)at * scale);
+    return from < in - 1 ? from : in - 1;
+}
 
 /* ===============================================================================================
  * src/core/rng.h - random numbers by counter: the same draw whatever the order and the threads
@@ -1624,9 +1719,27 @@ typedef struct gfli_decoded {
     int level, y, x;
 } gfli_decoded;
 
-typedef struct gfli_backend {
+/* Maps, packed weights, biases, norm parameters and scratch are memory of the backend's device;
+ * all other pointers are the host's.  An operation may return before it is done; what fails makes
+ * the context unusable and is told by finish. */
+typedef struct gfl_backend gfli_backend;
+struct gfl_backend {
     int version;
     const char *name;
+
+    /* Fill context->device, device_name; undone by close, which also follows a failed open. */
+    gfl_status (*open)(gfl_context *context, const gfl_context_desc *desc);
+    void (*close)(gfl_context *context);
+    /* The device's memory, as gfli_alloc and gfli_free. */
+    gfl_status (*alloc)(gfl_context *context, size_t count, size_t size, const char *what,
+                        void *out_pointer);
+    void (*free)(gfl_context *context, void *pointer);
+    /* In order with the operations.  upload is done with `from` when it returns, download with
+     * both. */
+    void (*upload)(gfl_context *context, void *to, const void *from, size_t bytes);
+    void (*download)(gfl_context *context, void *to, const void *from, size_t bytes);
+    /* Wait for all that was asked for; the first failure since the context was created. */
+    gfl_status (*finish)(gfl_context *context);
 
     /* Bytes of a convolution's weights in the form that conv wants. */
     size_t (*conv_packed_size)(const gfli_conv_shape *s);
@@ -1676,9 +1789,12 @@ typedef struct gfli_backend {
     size_t (*decode_scratch)(const gfli_map *cls, const gfli_decode_opts *opts);
     int (*decode)(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
                   const gfli_decode_opts *opts, gfli_decoded *out, void *scratch);
+    /* The n_bins * 4 logits of each of n locations of an image, to the host. */
+    void (*location_logits)(gfl_context *context, const gfli_map *reg, int index,
+                            const gfli_decoded *at, int n, float *logits);
     /* p [n_bins] = softmax of the n_bins logits; the integral sum k * p[k] is returned. */
     float (*integral)(const float *logits, int n_bins, float *p);
-} gfli_backend;
+};
 
 extern const gfli_backend gfli_cpu;
 
@@ -1903,23 +2019,23 @@ void gfli_deform_igemm(const gfli_conv_shape *s, gfli_igemm *g);
 
 /* The value as rounded to float32: compilers may fuse a product into the sum that takes it, and
  * whether two boxes overlap by just 0.6 must not depend on that. */
-static inline float gfli_rounded(float value) {
+GFLI_HD static inline float gfli_rounded(float value) {
     volatile float stored = value;
     return stored;
 }
 
 /* Sorts ascending: higher scores (0..1) first, then lower indices (below 2^34). */
-static inline uint64_t gfli_rank(float score, uint64_t index) {
+GFLI_HD static inline uint64_t gfli_rank(float score, uint64_t index) {
     uint32_t bits;
     memcpy(&bits, &score, sizeof bits);
     return (uint64_t)(0x3f800000u - bits) << 34 | index;
 }
 
-static inline uint64_t gfli_rank_index(uint64_t rank) {
+GFLI_HD static inline uint64_t gfli_rank_index(uint64_t rank) {
     return rank & (((uint64_t)1 << 34) - 1);
 }
 
-static inline float gfli_rank_score(uint64_t rank) {
+GFLI_HD static inline float gfli_rank_score(uint64_t rank) {
     const uint32_t bits = 0x3f800000u - (uint32_t)(rank >> 34);
     float score;
     memcpy(&score, &bits, sizeof score);
@@ -1980,6 +2096,7 @@ typedef struct gfli_param {
     int64_t shape[4]; /* OIHW for convolutions */
     size_t count;
     float *data;    /* of a model that is not trainable: group norms only, NULL otherwise */
+    float *placed;  /* a copy where the backend computes; NULL where that is data itself */
     bool is_buffer; /* running statistics: no gradient */
     int stage;      /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
     bool loaded;    /* from a file; otherwise initialised */
@@ -1995,6 +2112,7 @@ typedef struct gfli_layer {
     int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */
     void *packed;          /* of the folded weights */
     float *folded_bias;    /* [out_c] beta - a * mean, or the bias, or NULL */
+    float *placed_bias;    /* a copy where the backend computes; NULL where that is folded_bias */
     float *folded_scale;   /* [out_c] a = gamma / sqrt(var + eps); NULL without bn or training */
     int stage;
 } gfli_layer;
@@ -2504,8 +2622,8 @@ gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const cha
     size_t bytes;
     bool fits = gfli_mul(count, size, &bytes) && bytes <= SIZE_MAX / 2;
     if (fits)
-        p = gfli_align(context->allocator.alloc(context->allocator.user,
-                                                bytes + GFLI_ALIGN + sizeof(void *)));
+        p = gfli_align(
+            context->allocator.alloc(context->allocator.user, bytes + GFLI_ALIGN + sizeof(void *)));
     memcpy(out_pointer, &p, sizeof p);
     if (p) return GFL_OK;
     if (!fits)
@@ -2583,15 +2701,30 @@ static gfl_status gfli_context_start_threads(gfl_context *context, const gfl_con
     return GFL_OK;
 }
 
+/* Everything that can fail with a text. */
+static gfl_status gfli_context_open(gfl_context *context, const gfl_context_desc *desc) {
+    if (desc->device_index < 0)
+        return gfli_error(context, GFL_E_ARG, "device_index is %d", desc->device_index);
+    gfl_status status = gfli_context_start_threads(context, desc);
+    if (status == GFL_OK) status = context->backend->open(context, desc);
+    return status;
+}
+
+static void gfli_context_refused(const gfl_context *context, const gfl_context_desc *desc) {
+    gfli_log((gfl_context *)(uintptr_t)context, GFL_LOG_ERROR, "%s", context->error);
+    if (desc->error && desc->error_size)
+        snprintf(desc->error, desc->error_size, "%s", context->error);
+}
+
 gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
     if (!out) return GFL_E_ARG;
     *out = NULL;
     gfl_context_desc d;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
+    if (d.error && d.error_size) d.error[0] = 0;
     if (!d.allocator.alloc != !d.allocator.free) return GFL_E_ARG;
     if (d.n_threads < 0 || d.n_threads > GFLI_MAX_THREADS) return GFL_E_ARG;
-    if (d.device != GFL_DEVICE_CPU) return GFL_E_DEVICE;
     if (!d.allocator.alloc) {
         d.allocator.alloc = gfli_default_alloc;
         d.allocator.free = gfli_default_free;
@@ -2604,8 +2737,12 @@ gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
     context->allocator = d.allocator;
     context->logger = d.logger;
     context->portable = d.portable != 0;
-    gfl_status status = gfli_context_start_threads(context, &d);
+    context->backend = d.backend ? d.backend : &gfli_cpu;
+    context->device_index = d.device_index;
+    context->precision = d.precision;
+    gfl_status status = gfli_context_open(context, &d);
     if (status != GFL_OK) {
+        gfli_context_refused(context, &d);
         gfl_context_destroy(context);
         return status;
     }
@@ -2615,6 +2752,7 @@ gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
 
 void gfl_context_destroy(gfl_context *context) {
     if (!context) return;
+    context->backend->close(context);
     gfli_pool_destroy(context, context->pool);
     gfl_context copy = *context; /* the allocator must outlive the context's own memory */
     gfli_free(&copy, context);
@@ -2622,6 +2760,10 @@ void gfl_context_destroy(gfl_context *context) {
 
 const char *gfl_context_error(const gfl_context *context) {
     return context ? context->error : "";
+}
+
+const char *gfl_context_device(const gfl_context *context) {
+    return context ? context->device_name : "";
 }
 
 int gfl_context_threads(const gfl_context *context) {
@@ -4913,16 +5055,6 @@ enum {
 
 /* ---- sampling -------------------------------------------------------------------------------- */
 
-/* The largest whole number that is not above v; v is within the range of ints. */
-static inline int gfli_whole_below(float v) {
-    const int whole = (int)v;
-    return (float)whole > v ? whole - 1 : whole;
-}
-
-static inline float gfli_mask_of(float v) {
-    return 1.0f / (1.0f + expf(-v));
-}
-
 /* Spec 1.5: a sample counts when -1 < coordinate < size on both axes, which no NaN is. */
 static void gfli_find_point(int h, int w, ptrdiff_t image, float y, float x, gfli_point *p) {
     p->at = p->width = p->corners = 0;
@@ -4955,7 +5087,7 @@ void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_ma
             const float y = (float)(r.i * s->stride - s->pad + k / 3) + at[2 * k];
             const float xx = (float)(r.j * s->stride - s->pad + k % 3) + at[2 * k + 1];
             gfli_find_point(h, w, image, y, xx, points);
-            points->mask = masked ? gfli_mask_of(at[2 * GFLI_DEFORM_TAPS + k]) : 1.0f;
+            points->mask = masked ? gfli_sigmoid(at[2 * GFLI_DEFORM_TAPS + k]) : 1.0f;
         }
         if (i + 1 < n) gfli_row_skip(&grid, &r, 1);
     }
@@ -5458,12 +5590,6 @@ static void gfli_max_pool_cpu(gfl_context *context, const gfli_map *x, const gfl
 
 /* ---- upsampling ------------------------------------------------------------------------------ */
 
-/* The source of a destination; float32 as in PyTorch, whose choice it repeats. */
-static int gfli_nearest(int at, int in, int out) {
-    const float scale = (float)in / (float)out;
-    return gfli_min((int)((float)at * scale), in - 1);
-}
-
 static void gfli_upsample_row(void *arg, int task, int slot) {
     const gfli_pool_task *t = (const gfli_pool_task *)arg;
     const int c = t->x->c;
@@ -5491,34 +5617,9 @@ static void gfli_upsample_add_cpu(gfl_context *context, const gfli_map *x, const
  * src/cpu/image.c - OpenCV's bilinear resize, normalisation and padding
  * ============================================================================================ */
 
-/* Weights are in units of 1 / GFLI_RESIZE_ONE; rows of the horizontal pass keep 4 bits less than
- * it gives, as OpenCV does on the way to the vertical pass. */
-enum { GFLI_RESIZE_ONE = 2048, GFLI_RESIZE_ROWS = 16 };
-
-/* A destination lies between the sources at and at + 1: a fraction of the way to the second. */
-typedef struct gfli_tap {
-    int at;
-    float fraction;
-} gfli_tap;
-
-static gfli_tap gfli_tap_of(int to, int in, int out) {
-    const double scale = 1.0 / ((double)out / (double)in);
-    /* volatile: fused into the subtraction, the product would not be rounded as OpenCV's is. */
-    volatile double product = ((double)to + 0.5) * scale;
-    const float f = (float)(product - 0.5);
-    gfli_tap t;
-    t.at = (int)floorf(f);
-    t.fraction = f - (float)t.at;
-    return t;
-}
-
-/* fraction * 2048 to the nearest integer, halves to the even one, in any rounding mode. */
-static int gfli_tap_weight(float fraction) {
-    const float v = fraction * (float)GFLI_RESIZE_ONE;
-    const int below = (int)v;
-    const float rest = v - (float)below;
-    return below + (rest > 0.5f || (rest == 0.5f && (below & 1)));
-}
+/* Rows of the horizontal pass keep 4 bits less than it gives, as OpenCV does on the way to the
+ * vertical pass. */
+enum { GFLI_RESIZE_ROWS = 16 };
 
 /* One destination column: byte offsets of its two source pixels and their weights. */
 typedef struct gfli_column {
@@ -5528,15 +5629,7 @@ typedef struct gfli_column {
 
 static void gfli_fill_columns(gfli_column *columns, int in, int out, int bytes) {
     for (int x = 0; x < out; x++) {
-        gfli_tap t = gfli_tap_of(x, in, out);
-        if (t.at < 0) {
-            t.at = 0;
-            t.fraction = 0.0f;
-        }
-        if (t.at >= in - 1) {
-            t.at = in - 1;
-            t.fraction = 0.0f;
-        }
+        const gfli_tap t = gfli_column_tap(x, in, out);
         columns[x].from = t.at * bytes;
         columns[x].next = gfli_min(t.at + 1, in - 1) * bytes;
         columns[x].weight = (uint16_t)gfli_tap_weight(1.0f - t.fraction);
@@ -5814,10 +5907,6 @@ static float gfli_integral_cpu(const float *logits, int n_bins, float *p) {
 
 /* ---- the best pairs of location and class ---------------------------------------------------- */
 
-static float gfli_sigmoid(float x) {
-    return 1.0f / (1.0f + expf(-x));
-}
-
 /* A logit whose sigmoid is certainly below the score, by a margin that covers rounding. */
 static float gfli_logit_below(float score) {
     const double s = score < 0.9999999f ? (double)score : 0.9999999;
@@ -6011,13 +6100,57 @@ static int gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli
     return n;
 }
 
+static void gfli_location_logits_cpu(gfl_context *context, const gfli_map *reg, int index,
+                                     const gfli_decoded *at, int n, float *logits) {
+    const size_t c = (size_t)reg->c;
+    (void)context;
+    for (int i = 0; i < n; i++, logits += c) {
+        const size_t cell = (size_t)at[i].y * (size_t)reg->w[at[i].level] + (size_t)at[i].x;
+        memcpy(logits, gfli_decode_plane(reg, at[i].level, index) + cell * c, c * sizeof *logits);
+    }
+}
+
 /* ===============================================================================================
- * src/cpu/backend.c - the CPU's table of inference operations
+ * src/cpu/backend.c - the CPU as a device, and its table of inference operations
  * ============================================================================================ */
+
+static gfl_status gfli_open_cpu(gfl_context *context, const gfl_context_desc *desc) {
+    if (desc->device_index != 0)
+        return gfli_error(context, GFL_E_DEVICE, "device_index is %d; the CPU has only index 0",
+                          desc->device_index);
+    if (desc->precision != GFL_PRECISION_FP32)
+        return gfli_error(context, GFL_E_UNSUPPORTED, "the CPU computes in fp32 only");
+    const char *kernels = gfli_has_avx512(context) ? "AVX-512" : "plain C";
+    if (!gfli_has_avx512(context) && gfli_has_avx2(context)) kernels = "AVX2";
+    snprintf(context->device_name, sizeof context->device_name, "CPU, %s, %d threads", kernels,
+             context->n_threads);
+    return GFL_OK;
+}
+
+static void gfli_close_cpu(gfl_context *context) {
+    (void)context;
+}
+
+static void gfli_copy_cpu(gfl_context *context, void *to, const void *from, size_t bytes) {
+    (void)context;
+    memcpy(to, from, bytes);
+}
+
+static gfl_status gfli_finish_cpu(gfl_context *context) {
+    (void)context;
+    return GFL_OK;
+}
 
 const gfli_backend gfli_cpu = {
     GFLI_BACKEND_VERSION,
     "cpu",
+    gfli_open_cpu,
+    gfli_close_cpu,
+    gfli_alloc,
+    gfli_free,
+    gfli_copy_cpu,
+    gfli_copy_cpu,
+    gfli_finish_cpu,
     gfli_conv_packed_size_cpu,
     gfli_conv_pack_cpu,
     gfli_conv_scratch_cpu,
@@ -6033,6 +6166,7 @@ const gfli_backend gfli_cpu = {
     gfli_normalise_cpu,
     gfli_decode_scratch_cpu,
     gfli_decode_cpu,
+    gfli_location_logits_cpu,
     gfli_integral_cpu,
 };
 
@@ -6789,6 +6923,15 @@ void gfli_plan_bind(gfli_plan *plan, float *workspace) {
     }
 }
 
+static const float *gfli_param_place(const gfl_model *model, int index) {
+    const gfli_param *p = &model->params[index];
+    return p->placed ? p->placed : p->data;
+}
+
+static const float *gfli_bias_place(const gfli_layer *layer) {
+    return layer->placed_bias ? layer->placed_bias : layer->folded_bias;
+}
+
 void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
                     float *stats, void *scratch) {
     const gfli_backend *ops = model->backend;
@@ -6798,13 +6941,13 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
     case GFLI_OP_CONV: {
         const gfli_layer *layer = &model->layers[s->layer];
         const gfli_map *residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
-        ops->conv(context, &layer->shape, layer->packed, layer->folded_bias, in, residual, s->relu,
-                  out, scratch);
+        ops->conv(context, &layer->shape, layer->packed, gfli_bias_place(layer), in, residual,
+                  s->relu, out, scratch);
         break;
     }
     case GFLI_OP_DEFORM_CONV: {
         const gfli_layer *layer = &model->layers[s->layer];
-        ops->deform_conv(context, &layer->shape, layer->packed, layer->folded_bias, in,
+        ops->deform_conv(context, &layer->shape, layer->packed, gfli_bias_place(layer), in,
                          &plan->slots[s->offset].map, s->relu, out, scratch);
         break;
     }
@@ -6815,8 +6958,9 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
         ops->upsample_add(context, in, out);
         break;
     case GFLI_OP_GROUP_NORM:
-        ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS, model->params[s->gamma].data,
-                        model->params[s->beta].data, out, stats + s->stats);
+        ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
+                        gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta), out,
+                        stats + s->stats);
         break;
     case GFLI_OP_LEVEL_SCALE:
         ops->level_scale(context, in, model->scales, out);
@@ -7814,9 +7958,14 @@ gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
     gfl_model *m;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *m, "model", &m));
     m->context = context;
-    m->backend = &gfli_cpu;
+    m->backend = context->backend;
     m->trainable = trainable;
-    gfl_status status = gfli_arch_resolve(context, arch, &m->arch);
+    gfl_status status = GFL_OK;
+    if (trainable && m->backend != &gfli_cpu)
+        status = gfli_error(context, GFL_E_UNSUPPORTED,
+                            "a trainable model needs a context on the CPU, not on %s",
+                            context->device_name);
+    if (status == GFL_OK) status = gfli_arch_resolve(context, arch, &m->arch);
     if (status == GFL_OK) status = gfli_preprocess_resolve(context, preprocess, &m->preprocess);
     if (status == GFL_OK) status = gfli_copy_classes(m, classes);
     if (status == GFL_OK) status = gfli_model_describe(m);
@@ -7836,9 +7985,11 @@ void gfl_model_destroy(gfl_model *model) {
     for (int i = 0; i < model->n_params; i++) {
         gfli_free(context, model->params[i].name);
         gfli_free(context, model->params[i].data);
+        model->backend->free(context, model->params[i].placed);
     }
     for (int i = 0; i < model->n_layers; i++) {
-        gfli_free(context, model->layers[i].packed);
+        model->backend->free(context, model->layers[i].packed);
+        model->backend->free(context, model->layers[i].placed_bias);
         gfli_free(context, model->layers[i].folded_bias);
         gfli_free(context, model->layers[i].folded_scale);
     }
@@ -7854,8 +8005,9 @@ void gfl_model_destroy(gfl_model *model) {
 static gfl_status gfli_alloc_packed(gfl_model *model, gfli_layer *layer) {
     size_t out_c = (size_t)layer->shape.out_c;
     if (!layer->packed)
-        GFLI_TRY(gfli_alloc(model->context, model->backend->conv_packed_size(&layer->shape), 1,
-                            "packed weights", &layer->packed));
+        GFLI_TRY(model->backend->alloc(model->context,
+                                       model->backend->conv_packed_size(&layer->shape), 1,
+                                       "packed weights", &layer->packed));
     if (!layer->folded_bias && (layer->bias >= 0 || layer->bn_gamma >= 0))
         GFLI_TRY(
             gfli_alloc(model->context, out_c, sizeof(float), "folded bias", &layer->folded_bias));
@@ -7879,6 +8031,25 @@ static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
     }
     model->backend->conv_pack(model->context, &layer->shape, params[layer->weight].data,
                               layer->folded_scale, layer->packed);
+    return GFL_OK;
+}
+
+static gfl_status gfli_place_copy(gfl_model *model, const float *data, size_t n, float **placed) {
+    if (!data || model->backend == &gfli_cpu) return GFL_OK;
+    GFLI_TRY(model->backend->alloc(model->context, n, sizeof *data, "parameters", placed));
+    model->backend->upload(model->context, *placed, data, n * sizeof *data);
+    return GFL_OK;
+}
+
+/* What steps read besides the weights. */
+static gfl_status gfli_place_layer(gfl_model *model, gfli_layer *layer) {
+    const int norms[2] = {layer->gn_gamma, layer->gn_beta};
+    GFLI_TRY(gfli_place_copy(model, layer->folded_bias, (size_t)layer->shape.out_c,
+                             &layer->placed_bias));
+    for (int i = 0; i < 2 && layer->gn_gamma >= 0; i++) {
+        gfli_param *p = &model->params[norms[i]];
+        GFLI_TRY(gfli_place_copy(model, p->data, p->count, &p->placed));
+    }
     return GFL_OK;
 }
 
@@ -7922,6 +8093,7 @@ gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
         GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_gamma));
         GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_beta));
         GFLI_TRY(gfli_pack_layer(model, layer));
+        GFLI_TRY(gfli_place_layer(model, layer));
         if (model->trainable) continue;
         for (size_t k = 0; k < GFLI_COUNT(sources); k++) gfli_release_param(model, sources[k]);
         gfli_free(model->context, layer->folded_scale);
@@ -7930,7 +8102,7 @@ gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
     for (int l = 0; l < GFL_LEVELS; l++)
         GFLI_TRY(gfli_fill_param(model, fill, arg, model->scale + l));
     gfli_copy_scales(model);
-    return GFL_OK;
+    return model->backend->finish(model->context);
 }
 
 static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index) {
@@ -8074,15 +8246,16 @@ struct gfl_detector {
     gfl_context *context;
     const gfl_model *model;
     bool with_distributions;
-    gfli_plan plan; /* of the last input size; batch 0: none yet */
-    float *workspace, *stats;
-    uint8_t *pixels; /* one resized image */
-    void *scratch;   /* of whatever runs: resize, plan, decode */
+    gfli_plan plan;           /* of the last input size; batch 0: none yet */
+    float *workspace, *stats; /* these four on the model's device */
+    uint8_t *pixels;          /* one resized image */
+    void *scratch;            /* of whatever runs: resize, plan, decode */
     gfli_decoded *decoded;
+    float *logits; /* of the locations of one image's detections */
     gfl_detection *items;
     gfl_distribution *distributions;
     size_t workspace_capacity, stats_capacity, pixels_capacity, scratch_capacity;
-    size_t decoded_capacity, items_capacity, distributions_capacity;
+    size_t decoded_capacity, items_capacity, distributions_capacity, logits_capacity;
     int n_items;
 };
 
@@ -8099,6 +8272,10 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int
     if (!context || !model || !out)
         return gfli_error(context, GFL_E_ARG, "gfl_detector_create: %s is NULL",
                           !context ? "context" : (!model ? "model" : "out"));
+    if (context->backend != model->backend || context->device_index != model->context->device_index)
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_detector_create: the model is on \"%s\", the context on \"%s\"",
+                          model->context->device_name, context->device_name);
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "detector", &d));
     d->context = context;
     d->model = model;
@@ -8111,11 +8288,12 @@ void gfl_detector_destroy(gfl_detector *detector) {
     if (!detector) return;
     gfl_context *context = detector->context;
     gfli_plan_destroy(context, &detector->plan);
-    gfli_free(context, detector->workspace);
-    gfli_free(context, detector->stats);
-    gfli_free(context, detector->pixels);
-    gfli_free(context, detector->scratch);
+    context->backend->free(context, detector->workspace);
+    context->backend->free(context, detector->stats);
+    context->backend->free(context, detector->pixels);
+    context->backend->free(context, detector->scratch);
     gfli_free(context, detector->decoded);
+    gfli_free(context, detector->logits);
     gfli_free(context, detector->items);
     gfli_free(context, detector->distributions);
     gfli_free(context, detector);
@@ -8185,9 +8363,24 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
 
 /* ---- one batch ------------------------------------------------------------------------------- */
 
+/* gfli_reserve on the device. */
+static gfl_status gfli_reserve_device(gfl_detector *d, void *pointer_to_pointer, size_t *capacity,
+                                      size_t need, size_t size, const char *what) {
+    const gfli_backend *ops = d->context->backend;
+    void *old, *none = NULL;
+    memcpy(&old, pointer_to_pointer, sizeof old);
+    if (old && need <= *capacity) return GFL_OK;
+    ops->free(d->context, old);
+    memcpy(pointer_to_pointer, &none, sizeof none);
+    *capacity = 0;
+    GFLI_TRY(ops->alloc(d->context, need, size, what, pointer_to_pointer));
+    *capacity = need;
+    return GFL_OK;
+}
+
 static gfl_status gfli_need_scratch(gfl_detector *d, size_t bytes) {
-    return gfli_reserve(d->context, &d->scratch, &d->scratch_capacity, bytes, 1,
-                        "detector's scratch");
+    return gfli_reserve_device(d, &d->scratch, &d->scratch_capacity, bytes, 1,
+                               "detector's scratch");
 }
 
 /* The plan and the workspace of an input size; the largest workspace stays. */
@@ -8197,10 +8390,10 @@ static gfl_status gfli_prepare(gfl_detector *d, int batch, int height, int width
         gfli_plan_destroy(d->context, plan);
         GFLI_TRY(gfli_plan_create(d->context, d->model, batch, height, width, false, plan));
     }
-    GFLI_TRY(gfli_reserve(d->context, &d->workspace, &d->workspace_capacity, plan->workspace_floats,
-                          sizeof(float), "detector's feature maps"));
-    GFLI_TRY(gfli_reserve(d->context, &d->stats, &d->stats_capacity, plan->stats_floats,
-                          sizeof(float), "group norm statistics"));
+    GFLI_TRY(gfli_reserve_device(d, &d->workspace, &d->workspace_capacity, plan->workspace_floats,
+                                 sizeof(float), "detector's feature maps"));
+    GFLI_TRY(gfli_reserve_device(d, &d->stats, &d->stats_capacity, plan->stats_floats,
+                                 sizeof(float), "group norm statistics"));
     gfli_plan_bind(plan, d->workspace);
     return GFL_OK;
 }
@@ -8209,7 +8402,7 @@ static gfl_status gfli_load_image(gfl_detector *d, const gfli_resized *r, int in
     const gfli_backend *ops = d->model->backend;
     const gfl_preprocess *p = &d->model->preprocess;
     size_t bytes = (size_t)r->width * (size_t)r->height * 3;
-    GFLI_TRY(gfli_reserve(d->context, &d->pixels, &d->pixels_capacity, bytes, 1, "resized image"));
+    GFLI_TRY(gfli_reserve_device(d, &d->pixels, &d->pixels_capacity, bytes, 1, "resized image"));
     GFLI_TRY(gfli_need_scratch(
         d, ops->resize_scratch(d->context, r->image.width, r->image.height, r->width, r->height)));
     ops->resize(d->context, &r->image, p->bgr != 0, r->width, r->height, d->pixels, d->scratch);
@@ -8219,14 +8412,10 @@ static gfl_status gfli_load_image(gfl_detector *d, const gfli_resized *r, int in
 }
 
 /* From the logits of the location a detection comes from to distances in the caller's pixels. */
-static void gfli_describe_sides(const gfl_detector *d, const gfli_decoded *from, int index,
-                                const gfli_decode_opts *opts, gfl_distribution *out) {
-    const gfli_map *reg = &d->plan.slots[d->plan.reg].map;
+static void gfli_describe_sides(const gfl_detector *d, const gfli_decoded *from,
+                                const float *logits, const gfli_decode_opts *opts,
+                                gfl_distribution *out) {
     int l = from->level, bins = opts->n_bins;
-    size_t at = gfli_points_before(reg, l) +
-                ((size_t)index * (size_t)reg->h[l] + (size_t)from->y) * (size_t)reg->w[l] +
-                (size_t)from->x;
-    const float *logits = reg->data + at * (size_t)reg->c;
     memset(out, 0, sizeof *out);
     out->x = (float)(opts->stride[l] * from->x / opts->scale_x);
     out->y = (float)(opts->stride[l] * from->y / opts->scale_y);
@@ -8268,9 +8457,14 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
     size_t need = (size_t)d->n_items + (size_t)n;
     GFLI_TRY(
         gfli_grow(d->context, &d->items, &d->items_capacity, need, sizeof *d->items, "detections"));
-    if (d->with_distributions)
+    if (d->with_distributions) {
         GFLI_TRY(gfli_grow(d->context, &d->distributions, &d->distributions_capacity, need,
                            sizeof *d->distributions, "distributions"));
+        GFLI_TRY(gfli_reserve(d->context, &d->logits, &d->logits_capacity,
+                              (size_t)n * (size_t)reg->c, sizeof(float), "distributions"));
+        d->model->backend->location_logits(d->context, reg, index, d->decoded, n, d->logits);
+    }
+    GFLI_TRY(d->model->backend->finish(d->context));
     for (int i = 0; i < n; i++) {
         gfl_detection *item = &d->items[d->n_items + i];
         *item = d->decoded[i].detection;
@@ -8281,7 +8475,8 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
             item->y2 = gfli_clip(item->y2, r->image.height);
         }
         if (d->with_distributions)
-            gfli_describe_sides(d, &d->decoded[i], index, &o, &d->distributions[d->n_items + i]);
+            gfli_describe_sides(d, &d->decoded[i], d->logits + (size_t)i * (size_t)reg->c, &o,
+                                &d->distributions[d->n_items + i]);
     }
     d->n_items += n;
     *count = n;

@@ -1,0 +1,3083 @@
+/* Generated from src/gfl_cuda.cu by "make amalgamate".  Edit src/, not this file. */
+/* gfl_cuda.cu - Generalized Focal Loss on NVIDIA GPUs
+ *
+ * SPDX-License-Identifier: MIT
+ *
+ * Compile it with nvcc, beside gfl.h, into a program that has gfl.h's implementation:
+ *
+ *     nvcc -O3 -arch=sm_90a -c gfl_cuda.cu
+ *
+ * and give gfl_cuda() to gfl_context_create.  libcuda is not linked: a program with this file in it
+ * starts where there is no driver, and gfl_context_create says so there.
+ */
+#ifndef GFL_INTERNAL
+#define GFL_INTERNAL
+#endif
+#include "gfl.h"
+
+/* ===============================================================================================
+ * src/cuda/std.h - CUDA's headers for the GPU backend
+ * ============================================================================================ */
+
+#include <cudaTypedefs.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+/* ===============================================================================================
+ * src/cuda/gpu.cuh - launches, shared memory and the instructions that CUDA C++ has no words for
+ * ============================================================================================ */
+
+/* The only place for these, besides conv_wgmma.cuh.  A host compiler gets the same names from
+ * tests/emu, which runs the kernels on the CPU; nothing else differs there. */
+#ifdef __CUDACC__
+
+/* GFLI_LAUNCH((kernel), grid, block, shared bytes, stream, arguments) */
+#    define GFLI_UNPAREN(...) __VA_ARGS__
+#    define GFLI_LAUNCH(kernel, grid, block, shared, stream, ...)                                  \
+        GFLI_UNPAREN kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
+/* T name dims; for example GFLI_SHARED(float, part, [32]) */
+#    define GFLI_SHARED(T, name, dims) __shared__ T name dims
+/* The launch's dynamic shared memory; the alignment is what the copy engine's swizzle wants. */
+#    define GFLI_DYN_SHARED(T, name)                                                               \
+        extern __shared__ __align__(1024) unsigned char gfli_dyn_shared[];                         \
+        T *name = (T *)(void *)gfli_dyn_shared
+#    define GFLI_GRID_CONSTANT __grid_constant__
+
+/* d (16x8, float) += a (16x16) times b (16x8, columns): a warp holds one fragment of each. */
+static __device__ __forceinline__ void gfli_mma_bf16(float d[4], const unsigned a[4],
+                                                     const unsigned b[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+static __device__ __forceinline__ void gfli_mma_fp16(float d[4], const unsigned a[4],
+                                                     const unsigned b[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* d (16x8) += a (16x8) times b (8x8, columns). */
+static __device__ __forceinline__ void gfli_mma_tf32(float d[4], const unsigned a[4],
+                                                     const unsigned b[2]) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* A float's bits with 10 bits of mantissa, rounded to nearest, ties away from zero. */
+static __device__ __forceinline__ unsigned gfli_to_tf32(unsigned bits) {
+    unsigned r;
+    asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(r) : "f"(__uint_as_float(bits)));
+    return r;
+}
+
+/* Four 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8. */
+static __device__ __forceinline__ void gfli_ldmatrix_x4(unsigned r[4], const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+
+/* 16 bytes from global to shared memory, some time before the wait; only the first `bytes` (0 or
+ * 16) are read, the others become zero. */
+static __device__ __forceinline__ void gfli_cp_async16(void *to, const void *from, int bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(to)),
+                 "l"(from), "r"(bytes)
+                 : "memory");
+}
+
+/* Close a group of copies; wait until at most n of the thread's groups are under way. */
+static __device__ __forceinline__ void gfli_cp_commit(void) {
+    asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
+#    define gfli_cp_wait(n) asm volatile("cp.async.wait_group %0;\n" ::"n"(n) : "memory")
+
+#endif /* __CUDACC__ */
+
+/* ===============================================================================================
+ * src/cuda/conv_tile.cuh - how a convolution is cut into tiles, and what becomes of a finished one
+ * ============================================================================================ */
+
+/* What the tensor cores multiply; sums are float always.  Maps are stored in the same type, tf32
+ * as float. */
+typedef enum gfli_element {
+    GFLI_ELEMENT_TF32,
+    GFLI_ELEMENT_BF16,
+    GFLI_ELEMENT_FP16,
+    GFLI_ELEMENTS
+} gfli_element;
+
+/* A row of an operand in shared memory is 128 bytes, eight chunks of 16, whatever the type; chunk
+ * c of row r is stored at place c ^ r % 8.  That is the 128-byte swizzle of the copy engine and of
+ * wgmma, and no eight neighbouring rows meet in a bank. */
+enum {
+    GFLI_ROW_BYTES = 128,
+    GFLI_CHUNK_BYTES = 16,
+    GFLI_ROW_CHUNKS = 8,
+    GFLI_CONV_SIDES = 2,
+    GFLI_TILE_PAD = 4,    /* floats at the end of a row of sums, against bank conflicts */
+    GFLI_PATCH_WIDTH = 16 /* of the patches of a deformable convolution */
+};
+
+/* One level of the pyramid.  A tile is a run of positions of one image of one level, or a patch of
+ * GFLI_PATCH_WIDTH columns: it never straddles images. */
+typedef struct gfli_tile_level {
+    int first, per_image; /* tiles: number of the first, and how many an image has */
+    int patch_cols;       /* patches from left to right; 0: runs */
+    int in_h, in_w, out_h, out_w;
+    size_t in, out; /* positions before the level, all images */
+} gfli_tile_level;
+
+/* One of up to two convolutions of equal geometry in a launch: the head's two towers. */
+typedef struct gfli_conv_side {
+    const void *x, *residual;
+    const void *weight;  /* as gfli_conv_pack_tensor made them */
+    const float *offset; /* deformable: [positions][offset_c], or NULL */
+    const float *bias;   /* [out_c] or NULL */
+    void *y;
+    float *moments; /* [row tiles][out_c / norm_width][mean, sum of squares around it], or NULL */
+    int out_c;
+    int group_rows; /* rows of a packed group: its output channels rounded up */
+} gfli_conv_side;
+
+typedef struct gfli_conv_job {
+    gfli_tile_level level[GFL_LEVELS];
+    gfli_conv_side side[GFLI_CONV_SIDES];
+    int n, levels, n_sides, n_splits;
+    int row_tiles, col_tiles;
+    int in_c, kernel, stride, pad;
+    int group_in, group_out; /* channels of a group, after merging */
+    int group_tiles;         /* column tiles of a group */
+    int k_blocks;            /* rows of 128 bytes along the sum */
+    int offset_c;            /* 18 or 27 where the convolution is deformable */
+    int norm_width;          /* channels of a GroupNorm group */
+    bool relu;
+    bool wide;      /* y is float, whatever the element */
+    float *partial; /* [tiles][n_splits][tile] */
+    int *arrived;   /* [tiles], zero before and after */
+} gfli_conv_job;
+
+/* The piece of work of one block. */
+typedef struct gfli_conv_tile {
+    const gfli_tile_level *level;
+    const gfli_conv_side *side;
+    int number; /* among all tiles of the launch */
+    int row_tile, split, image;
+    int y, x;         /* of the first position; runs have y = 0 and count x through the image */
+    int group, first; /* column tile: the group and its first output channel therein */
+    int n_cols;       /* that exist */
+} gfli_conv_tile;
+
+static __device__ __forceinline__ int gfli_element_size(int element) {
+    return element == GFLI_ELEMENT_TF32 ? 4 : 2;
+}
+
+static __device__ __forceinline__ int gfli_swizzle(int row, int chunk) {
+    return row * GFLI_ROW_BYTES + ((chunk ^ (row & 7)) << 4);
+}
+
+/* Blocks that share rows of x are neighbours, so that the second finds them in the L2 cache. */
+static __device__ __forceinline__ gfli_conv_tile gfli_tile_of_block(const gfli_conv_job *job,
+                                                                    int rows, int cols) {
+    gfli_conv_tile t;
+    int block = (int)blockIdx.x;
+    t.split = block % job->n_splits;
+    t.number = block / job->n_splits;
+    const int col_tile = t.number % job->col_tiles;
+    const int side = t.number / job->col_tiles % job->n_sides;
+    t.row_tile = t.number / (job->col_tiles * job->n_sides);
+    t.side = &job->side[side];
+    int l = 0;
+    while (l + 1 < job->levels && t.row_tile >= job->level[l + 1].first) l++;
+    t.level = &job->level[l];
+    const int in_level = t.row_tile - t.level->first;
+    t.image = in_level / t.level->per_image;
+    const int in_image = in_level % t.level->per_image;
+    if (t.level->patch_cols > 0) {
+        t.y = in_image / t.level->patch_cols * (rows / GFLI_PATCH_WIDTH);
+        t.x = in_image % t.level->patch_cols * GFLI_PATCH_WIDTH;
+    } else {
+        t.y = 0;
+        t.x = in_image * rows;
+    }
+    t.group = col_tile / job->group_tiles;
+    t.first = col_tile % job->group_tiles * cols;
+    const int left = (job->n_sides > 1 ? t.side->out_c : job->group_out) - t.first;
+    t.n_cols = left < cols ? left : cols;
+    return t;
+}
+
+/* Output position of a row of the tile within its image, or -1. */
+static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_tile *t, int row) {
+    const gfli_tile_level *l = t->level;
+    if (l->patch_cols == 0) {
+        const int at = t->x + row;
+        return at < l->out_h * l->out_w ? at : -1;
+    }
+    const int y = t->y + row / GFLI_PATCH_WIDTH, x = t->x + row % GFLI_PATCH_WIDTH;
+    return y < l->out_h && x < l->out_w ? y * l->out_w + x : -1;
+}
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ float gfli_from_bits(unsigned bits, int element) {
+    if (element == GFLI_ELEMENT_BF16) return __uint_as_float(bits << 16);
+    if (element == GFLI_ELEMENT_FP16) return __half2float(__ushort_as_half((unsigned short)bits));
+    return __uint_as_float(bits);
+}
+
+static __device__ __forceinline__ unsigned gfli_to_bits(float v, int element) {
+    if (element == GFLI_ELEMENT_BF16) return __bfloat16_as_ushort(__float2bfloat16_rn(v));
+    if (element == GFLI_ELEMENT_FP16) return __half_as_ushort(__float2half_rn(v));
+    return __float_as_uint(v);
+}
+
+static __device__ __forceinline__ float gfli_read_element(const void *p, size_t i, int element) {
+    if (element == GFLI_ELEMENT_TF32) return ((const float *)p)[i];
+    return gfli_from_bits(((const unsigned short *)p)[i], element);
+}
+
+static __device__ __forceinline__ void gfli_write_element(void *p, size_t i, float v, int element) {
+    if (element == GFLI_ELEMENT_TF32)
+        ((float *)p)[i] = v;
+    else
+        ((unsigned short *)p)[i] = (unsigned short)gfli_to_bits(v, element);
+}
+
+/* The elements of one 16-byte chunk: four floats or eight halves. */
+static __device__ __forceinline__ void gfli_unpack_chunk(uint4 chunk, int element, float v[8]) {
+    const unsigned w[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (element == GFLI_ELEMENT_TF32) {
+            v[i] = __uint_as_float(w[i]);
+        } else {
+            v[2 * i] = gfli_from_bits(w[i] & 0xffffu, element);
+            v[2 * i + 1] = gfli_from_bits(w[i] >> 16, element);
+        }
+    }
+}
+
+static __device__ __forceinline__ uint4 gfli_pack_chunk(const float v[8], int element) {
+    unsigned w[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (element == GFLI_ELEMENT_TF32)
+            w[i] = __float_as_uint(v[i]);
+        else
+            w[i] = gfli_to_bits(v[2 * i], element) | gfli_to_bits(v[2 * i + 1], element) << 16;
+    }
+    return make_uint4(w[0], w[1], w[2], w[3]);
+}
+
+/* `count` elements from p + at; the vector form where the address allows it. */
+static __device__ __forceinline__ void gfli_read_chunk(const void *p, size_t at, int count,
+                                                       bool vector, int element, float v[8]) {
+    const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
+    if (vector && count == width) {
+        const unsigned char *from = (const unsigned char *)p + at * (size_t)size;
+        gfli_unpack_chunk(*(const uint4 *)(const void *)from, element, v);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < width; i++)
+        v[i] = i < count ? gfli_read_element(p, at + (size_t)i, element) : 0.0f;
+}
+
+static __device__ __forceinline__ void gfli_write_chunk(void *p, size_t at, int count, bool vector,
+                                                        int element, const float v[8]) {
+    const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
+    if (vector && count == width) {
+        unsigned char *to = (unsigned char *)p + at * (size_t)size;
+        *(uint4 *)(void *)to = gfli_pack_chunk(v, element);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < width; i++) {
+        if (i < count) gfli_write_element(p, at + (size_t)i, v[i], element);
+    }
+}
+
+/* ---- a finished tile ------------------------------------------------------------------------- */
+
+/* Sums is float [rows][cols + GFLI_TILE_PAD] in shared memory, complete at the call. */
+
+/* Where the sum is split: every block leaves its part, the last one to arrive adds them up in the
+ * order of the splits, whoever it is.  True in that block. */
+static __device__ __forceinline__ bool gfli_tile_merge(const gfli_conv_job *job,
+                                                       const gfli_conv_tile *t, float *sums,
+                                                       int *last, int rows, int cols) {
+    const int stride = cols + GFLI_TILE_PAD, step = (int)blockDim.x * 4;
+    const size_t size = (size_t)(rows * cols);
+    float *parts = job->partial + (size_t)t->number * (size_t)job->n_splits * size;
+    float *own = parts + (size_t)t->split * size;
+    for (int i = (int)threadIdx.x * 4; i < rows * cols; i += step)
+        *(float4 *)&own[i] = *(const float4 *)&sums[i / cols * stride + i % cols];
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) *last = atomicAdd(&job->arrived[t->number], 1) == job->n_splits - 1;
+    __syncthreads();
+    if (!*last) return false;
+    __threadfence();
+    for (int i = (int)threadIdx.x * 4; i < rows * cols; i += step) {
+        float4 a = *(const float4 *)&parts[i];
+        for (int s = 1; s < job->n_splits; s++) {
+            const float4 b = *(const float4 *)&parts[(size_t)s * size + (size_t)i];
+            a.x += b.x;
+            a.y += b.y;
+            a.z += b.z;
+            a.w += b.w;
+        }
+        *(float4 *)&sums[i / cols * stride + i % cols] = a;
+    }
+    if (threadIdx.x == 0) job->arrived[t->number] = 0;
+    __syncthreads();
+    return true;
+}
+
+/* y = relu?(sums + bias + residual); where statistics follow, sums becomes what y holds. */
+static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job,
+                                                       const gfli_conv_tile *t, float *sums,
+                                                       int rows, int cols, int element) {
+    const int width = GFLI_CHUNK_BYTES / gfli_element_size(element);
+    const int stride = cols + GFLI_TILE_PAD, vectors = cols / width;
+    const gfli_conv_side *side = t->side;
+    const int channel = t->group * job->group_out + t->first;
+    const bool vector = side->out_c % width == 0 && channel % width == 0;
+    const size_t image =
+        t->level->out + (size_t)t->image * (size_t)(t->level->out_h * t->level->out_w);
+    for (int i = (int)threadIdx.x; i < rows * vectors; i += (int)blockDim.x) {
+        const int row = i / vectors, col = i % vectors * width;
+        const int position = gfli_tile_position(t, row);
+        if (position < 0 || col >= t->n_cols) continue;
+        const int count = t->n_cols - col < width ? t->n_cols - col : width;
+        const size_t at =
+            (image + (size_t)position) * (size_t)side->out_c + (size_t)(channel + col);
+        float *sum = &sums[row * stride + col], r[8], v[8];
+        if (side->residual) gfli_read_chunk(side->residual, at, count, vector, element, r);
+#pragma unroll
+        for (int j = 0; j < width; j++) {
+            v[j] = sum[j];
+            if (side->bias && j < count) v[j] += side->bias[channel + col + j];
+            if (side->residual) v[j] += r[j];
+            if (job->relu) v[j] = v[j] < 0.0f ? 0.0f : v[j]; /* a NaN stays one */
+            if (side->moments && !job->wide)
+                sum[j] = gfli_from_bits(gfli_to_bits(v[j], element), element);
+            else if (side->moments)
+                sum[j] = v[j];
+        }
+        if (!job->wide) {
+            gfli_write_chunk(side->y, at, count, vector, element, v);
+        } else {
+#pragma unroll
+            for (int j = 0; j < width; j++) {
+                if (j < count) ((float *)side->y)[at + (size_t)j] = v[j];
+            }
+        }
+    }
+}
+
+/* Mean of each GroupNorm group over the tile, and the sum of squares around it: the variance of a
+ * tile far from zero loses nothing.  A thread sums a column (or a part of it) downwards, so the
+ * order never changes. */
+static __device__ __forceinline__ void gfli_tile_moments(const gfli_conv_job *job,
+                                                         const gfli_conv_tile *t, const float *sums,
+                                                         float *columns, int rows, int cols) {
+    const int stride = cols + GFLI_TILE_PAD, width = job->norm_width;
+    const int parts = (int)blockDim.x / cols > 0 ? (int)blockDim.x / cols : 1;
+    const int part = (int)threadIdx.x / cols, col = (int)threadIdx.x % cols;
+    const int left = t->level->out_h * t->level->out_w - t->x;
+    const int n_rows = left < rows ? left : rows;
+    const int from = n_rows * part / parts, to = n_rows * (part + 1) / parts;
+    const int group = col / width, n_groups = t->side->out_c / width;
+    const bool own = part < parts && (group + 1) * width <= t->n_cols;
+    float sum = 0.0f, squares = 0.0f, mean = 0.0f;
+    for (int row = from; own && row < to; row++) sum += sums[row * stride + col];
+    if (part < parts) columns[part * cols + col] = sum;
+    __syncthreads();
+    if (own) {
+        for (int p = 0; p < parts; p++)
+            for (int j = 0; j < width; j++) mean += columns[p * cols + group * width + j];
+        mean /= (float)(n_rows * width);
+    }
+    __syncthreads();
+    for (int row = from; own && row < to; row++) {
+        const float d = sums[row * stride + col] - mean;
+        squares += d * d;
+    }
+    if (part < parts) columns[part * cols + col] = squares;
+    __syncthreads();
+    if (own && part == 0 && col % width == 0) {
+        const int channel = t->group * job->group_out + t->first + col;
+        float all = 0.0f;
+        for (int p = 0; p < parts; p++)
+            for (int j = 0; j < width; j++) all += columns[p * cols + col + j];
+        float *out = t->side->moments +
+                     ((size_t)t->row_tile * (size_t)n_groups + (size_t)(channel / width)) * 2;
+        out[0] = mean;
+        out[1] = all;
+    }
+}
+
+/* All of it.  columns: one float a thread. */
+static __device__ __forceinline__ void gfli_tile_finish(const gfli_conv_job *job,
+                                                        const gfli_conv_tile *t, float *sums,
+                                                        float *columns, int rows, int cols,
+                                                        int element) {
+    if (job->n_splits > 1 && !gfli_tile_merge(job, t, sums, (int *)(void *)columns, rows, cols))
+        return;
+    gfli_tile_store(job, t, sums, rows, cols, element);
+    if (!t->side->moments) return;
+    __syncthreads();
+    gfli_tile_moments(job, t, sums, columns, rows, cols);
+}
+
+/* ===============================================================================================
+ * src/cuda/conv_mma.cuh - implicit-GEMM convolution on the tensor cores by mma.sync, sm_80 and later
+ * ============================================================================================ */
+
+/* A block of 256 threads computes rows x cols sums.  Both operands pass through shared memory in
+ * blocks of one 128-byte row along the sum, several blocks deep; a block of the sum is one filter
+ * tap of one 128-byte run of channels, taps innermost, so that neighbouring blocks touch the same
+ * pixels.  The bodies are inlined into kernels that give every size as a literal. */
+
+enum {
+    GFLI_CONV_THREADS = 256,
+    GFLI_CONV_STAGES = 3,
+    GFLI_MAX_ROWS_A_THREAD = 4 /* 128 rows, 32 at a time */
+};
+
+/* How the rows of x come into shared memory. */
+enum {
+    GFLI_LOAD_CHUNKS,   /* asynchronous copies of 16 bytes: channels of a group fill chunks */
+    GFLI_LOAD_ELEMENTS, /* one by one, the sum runs through taps and channels: any shape */
+    GFLI_LOAD_DEFORMED, /* bilinear samples */
+    GFLI_LOAD_ENGINE    /* by the copy engine (conv_wgmma.cuh) */
+};
+
+/* One deformable sample: where its four corners are, clamped into the map, and their weights,
+ * times the mask; 0 outside. */
+typedef struct gfli_sample {
+    float weight[4];
+} gfli_sample;
+
+/* The rows that a thread loads, and how far along the sum it is. */
+typedef struct gfli_conv_load {
+    const unsigned char *x;         /* the image, from the group's first channel on */
+    const unsigned char *weight;    /* of the column tile, the next block */
+    int y[GFLI_MAX_ROWS_A_THREAD];  /* of the input under tap 0, far outside for rows that */
+    int x0[GFLI_MAX_ROWS_A_THREAD]; /* are not there */
+    int block, run, ky, kx;         /* next block of the sum */
+    const gfli_sample *samples;     /* [taps][rows] */
+    const int *corners;             /* [taps][rows] */
+} gfli_conv_load;
+
+static __device__ __forceinline__ void gfli_load_begin(gfli_conv_load *s, const gfli_conv_job *job,
+                                                       const gfli_conv_tile *t, int rows,
+                                                       int element, int first_block) {
+    const gfli_tile_level *l = t->level;
+    const size_t image = l->in + (size_t)t->image * (size_t)(l->in_h * l->in_w);
+    const size_t size = (size_t)gfli_element_size(element);
+    const int taps = job->kernel * job->kernel;
+    s->x = (const unsigned char *)t->side->x +
+           (image * (size_t)job->in_c + (size_t)(t->group * job->group_in)) * size;
+    s->weight = (const unsigned char *)t->side->weight +
+                (((size_t)t->group * (size_t)job->k_blocks + (size_t)first_block) *
+                     (size_t)t->side->group_rows +
+                 (size_t)t->first) *
+                    GFLI_ROW_BYTES;
+    s->block = first_block;
+    s->run = first_block / taps;
+    s->ky = first_block % taps / job->kernel;
+    s->kx = first_block % taps % job->kernel;
+    s->samples = NULL;
+    s->corners = NULL;
+#pragma unroll
+    for (int i = 0; i < rows / 32; i++) {
+        const int position = gfli_tile_position(t, (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i);
+        s->y[i] = position < 0 ? -32768 : position / l->out_w * job->stride - job->pad;
+        s->x0[i] = position < 0 ? 0 : position % l->out_w * job->stride - job->pad;
+    }
+}
+
+static __device__ __forceinline__ void gfli_load_next(gfli_conv_load *s, const gfli_conv_job *job,
+                                                      const gfli_conv_tile *t) {
+    s->block++;
+    s->weight += (size_t)t->side->group_rows * GFLI_ROW_BYTES;
+    if (++s->kx < job->kernel) return;
+    s->kx = 0;
+    if (++s->ky < job->kernel) return;
+    s->ky = 0;
+    s->run++;
+}
+
+static __device__ __forceinline__ void
+gfli_load_chunks(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
+                 unsigned char *stage, int rows, int element) {
+    const gfli_tile_level *l = t->level;
+    const int size = gfli_element_size(element), chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
+    const int c = (s->run * GFLI_ROW_BYTES + chunk * GFLI_CHUNK_BYTES) / size;
+#pragma unroll
+    for (int i = 0; i < rows / 32; i++) {
+        const int row = (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i;
+        const int y = s->y[i] + s->ky, x = s->x0[i] + s->kx;
+        const bool inside =
+            c < job->group_in && (unsigned)y < (unsigned)l->in_h && (unsigned)x < (unsigned)l->in_w;
+        const size_t at =
+            inside ? ((size_t)(y * l->in_w + x) * (size_t)job->in_c + (size_t)c) * (size_t)size : 0;
+        gfli_cp_async16(stage + gfli_swizzle(row, chunk), s->x + at, inside ? 16 : 0);
+    }
+}
+
+static __device__ __forceinline__ void
+gfli_load_elements(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
+                   unsigned char *stage, int rows, int element) {
+    const gfli_tile_level *l = t->level;
+    const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
+    const int chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
+    const int first = (s->block * GFLI_ROW_CHUNKS + chunk) * width;
+    const int end = job->kernel * job->kernel * job->group_in;
+    float v[GFLI_MAX_ROWS_A_THREAD][8];
+#pragma unroll
+    for (int j = 0; j < width; j++) {
+        const int k = first + j, tap = k / job->group_in, c = k % job->group_in;
+        const int ky = tap / job->kernel, kx = tap % job->kernel;
+#pragma unroll
+        for (int i = 0; i < rows / 32; i++) {
+            const int y = s->y[i] + ky, x = s->x0[i] + kx;
+            const bool inside =
+                k < end && (unsigned)y < (unsigned)l->in_h && (unsigned)x < (unsigned)l->in_w;
+            const size_t at = (size_t)(y * l->in_w + x) * (size_t)job->in_c + (size_t)c;
+            v[i][j] = inside ? gfli_read_element(s->x, at, element) : 0.0f;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < rows / 32; i++) {
+        const int row = (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i;
+        *(uint4 *)(void *)(stage + gfli_swizzle(row, chunk)) = gfli_pack_chunk(v[i], element);
+    }
+}
+
+/* The samples of every row and tap of the tile (spec 1.5), before the first block. */
+static __device__ __forceinline__ void gfli_sample_rows(const gfli_conv_job *job,
+                                                        const gfli_conv_tile *t,
+                                                        gfli_sample *samples, int *corners,
+                                                        int rows) {
+    const gfli_tile_level *l = t->level;
+    const int taps = job->kernel * job->kernel;
+    const size_t image = l->out + (size_t)t->image * (size_t)(l->out_h * l->out_w);
+    for (int i = (int)threadIdx.x; i < rows * taps; i += (int)blockDim.x) {
+        const int tap = i / rows, position = gfli_tile_position(t, i % rows);
+        gfli_sample s = {{0.0f, 0.0f, 0.0f, 0.0f}};
+        int corner = 0;
+        if (position >= 0) {
+            const float *o = t->side->offset + (image + (size_t)position) * (size_t)job->offset_c;
+            const int oy = position / l->out_w * job->stride - job->pad + tap / job->kernel;
+            const int ox = position % l->out_w * job->stride - job->pad + tap % job->kernel;
+            const float y = (float)oy + o[2 * tap], x = (float)ox + o[2 * tap + 1];
+            if (y > -1.0f && x > -1.0f && y < (float)l->in_h && x < (float)l->in_w) {
+                const float mask =
+                    job->offset_c > 2 * taps ? 1.0f / (1.0f + expf(-o[2 * taps + tap])) : 1.0f;
+                const int top = (int)floorf(y), left = (int)floorf(x);
+                const float dy = y - (float)top, dx = x - (float)left;
+                const float up = top >= 0 ? (1.0f - dy) * mask : 0.0f;
+                const float down = top + 1 < l->in_h ? dy * mask : 0.0f;
+                const float west = left >= 0 ? 1.0f - dx : 0.0f;
+                const float east = left + 1 < l->in_w ? dx : 0.0f;
+                s.weight[0] = up * west;
+                s.weight[1] = up * east;
+                s.weight[2] = down * west;
+                s.weight[3] = down * east;
+                const int cy = top >= 0 ? top : 0, cx = left >= 0 ? left : 0;
+                const int below = top >= 0 && top + 1 < l->in_h;
+                const int beside = left >= 0 && left + 1 < l->in_w;
+                corner = (cy * l->in_w + cx) * 4 + below * 2 + beside;
+            }
+        }
+        samples[i] = s;
+        corners[i] = corner;
+    }
+}
+
+static __device__ __forceinline__ void
+gfli_load_deformed(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
+                   unsigned char *stage, int rows, int element) {
+    const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
+    const int chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
+    const int c = s->run * (GFLI_ROW_BYTES / size) + chunk * width;
+    const int left = job->group_in - c, count = left < width ? left : width;
+    const bool vector = job->in_c % width == 0 && job->group_in % width == 0;
+    const int tap = s->ky * job->kernel + s->kx;
+#pragma unroll
+    for (int i = 0; i < rows / 32; i++) {
+        const int row = (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i;
+        const gfli_sample sample = s->samples[tap * rows + row];
+        const int corner = s->corners[tap * rows + row];
+        const int step[2] = {corner % 2 ? 1 : 0, corner / 2 % 2 ? t->level->in_w : 0};
+        float sum[8], v[8];
+#pragma unroll
+        for (int j = 0; j < width; j++) sum[j] = 0.0f;
+#pragma unroll
+        for (int k = 0; k < 4 && count > 0; k++) {
+            const int pixel = corner / 4 + k % 2 * step[0] + k / 2 * step[1];
+            gfli_read_chunk(s->x, (size_t)pixel * (size_t)job->in_c + (size_t)c, count, vector,
+                            element, v);
+#pragma unroll
+            for (int j = 0; j < width; j++) sum[j] += sample.weight[k] * v[j];
+        }
+        *(uint4 *)(void *)(stage + gfli_swizzle(row, chunk)) = gfli_pack_chunk(sum, element);
+    }
+}
+
+/* The next block of both operands into a stage.  Packed weights are the image of the stage. */
+static __device__ __forceinline__ void gfli_load_block(gfli_conv_load *s, const gfli_conv_job *job,
+                                                       const gfli_conv_tile *t,
+                                                       unsigned char *stage, int rows, int cols,
+                                                       int element, int load) {
+    if (load == GFLI_LOAD_CHUNKS) gfli_load_chunks(s, job, t, stage, rows, element);
+    if (load == GFLI_LOAD_ELEMENTS) gfli_load_elements(s, job, t, stage, rows, element);
+    if (load == GFLI_LOAD_DEFORMED) gfli_load_deformed(s, job, t, stage, rows, element);
+    unsigned char *right = stage + rows * GFLI_ROW_BYTES;
+#pragma unroll
+    for (int i = 0; i < cols / 32; i++) {
+        const int at = ((int)threadIdx.x + i * GFLI_CONV_THREADS) * GFLI_CHUNK_BYTES;
+        gfli_cp_async16(right + at, s->weight + at, 16);
+    }
+    gfli_load_next(s, job, t);
+}
+
+/* One block of the sum: a warp multiplies its rows and columns of the stage.  A 32-byte step along
+ * the sum is one instruction's depth for every element type, and so are the fragments' addresses:
+ * a row of an 8x8 matrix of halves is as long as four floats. */
+static __device__ __forceinline__ void gfli_multiply_block(const unsigned char *stage, int rows,
+                                                           int row, int col, int m_tiles,
+                                                           int n_tiles, int element,
+                                                           float sums[4][4][4]) {
+    const unsigned char *right = stage + rows * GFLI_ROW_BYTES;
+    const int lane = (int)threadIdx.x % 32;
+#pragma unroll
+    for (int step = 0; step < GFLI_ROW_BYTES / 32; step++) {
+        unsigned a[4][4], b[4][2];
+#pragma unroll
+        for (int i = 0; i < m_tiles; i++) {
+            gfli_ldmatrix_x4(a[i],
+                             stage + gfli_swizzle(row + i * 16 + lane % 16, step * 2 + lane / 16));
+            if (element == GFLI_ELEMENT_TF32) {
+#pragma unroll
+                for (int k = 0; k < 4; k++) a[i][k] = gfli_to_tf32(a[i][k]);
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < n_tiles; j += 2) {
+            unsigned two[4];
+            gfli_ldmatrix_x4(two, right + gfli_swizzle(col + j * 8 + lane / 16 * 8 + lane % 8,
+                                                       step * 2 + lane / 8 % 2));
+            b[j][0] = two[0];
+            b[j][1] = two[1];
+            b[j + 1][0] = two[2];
+            b[j + 1][1] = two[3];
+        }
+#pragma unroll
+        for (int i = 0; i < m_tiles; i++) {
+#pragma unroll
+            for (int j = 0; j < n_tiles; j++) {
+                if (element == GFLI_ELEMENT_BF16) gfli_mma_bf16(sums[i][j], a[i], b[j]);
+                if (element == GFLI_ELEMENT_FP16) gfli_mma_fp16(sums[i][j], a[i], b[j]);
+                if (element == GFLI_ELEMENT_TF32) gfli_mma_tf32(sums[i][j], a[i], b[j]);
+            }
+        }
+    }
+}
+
+static __device__ __forceinline__ void gfli_keep_sums(float *tile, int cols, int row, int col,
+                                                      int m_tiles, int n_tiles,
+                                                      const float sums[4][4][4]) {
+    const int lane = (int)threadIdx.x % 32, stride = cols + GFLI_TILE_PAD;
+#pragma unroll
+    for (int i = 0; i < m_tiles; i++) {
+#pragma unroll
+        for (int j = 0; j < n_tiles; j++) {
+            float *at = &tile[(row + i * 16 + lane / 4) * stride + col + j * 8 + lane % 4 * 2];
+            *(float2 *)at = make_float2(sums[i][j][0], sums[i][j][1]);
+            *(float2 *)(at + 8 * stride) = make_float2(sums[i][j][2], sums[i][j][3]);
+        }
+    }
+}
+
+/* The blocks of the sum that a split takes: as even as they come. */
+static __device__ __forceinline__ int gfli_split_begin(const gfli_conv_job *job, int split) {
+    return (int)((long long)job->k_blocks * split / job->n_splits);
+}
+
+static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, int rows, int cols,
+                                                     int warp_rows, int element, int load) {
+    GFLI_DYN_SHARED(unsigned char, shared);
+    const int stage_bytes = (rows + cols) * GFLI_ROW_BYTES;
+    const gfli_conv_tile t = gfli_tile_of_block(job, rows, cols);
+    if (t.n_cols <= 0) return;
+    const int begin = gfli_split_begin(job, t.split), end = gfli_split_begin(job, t.split + 1);
+    gfli_conv_load s;
+    gfli_load_begin(&s, job, &t, rows, element, begin);
+    if (load == GFLI_LOAD_DEFORMED) {
+        const int taps = job->kernel * job->kernel;
+        gfli_sample *samples = (gfli_sample *)(void *)(shared + GFLI_CONV_STAGES * stage_bytes);
+        int *corners = (int *)(void *)(samples + rows * taps);
+        gfli_sample_rows(job, &t, samples, corners, rows);
+        s.samples = samples;
+        s.corners = corners;
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < GFLI_CONV_STAGES - 1; i++) {
+        if (begin + i < end)
+            gfli_load_block(&s, job, &t, shared + i * stage_bytes, rows, cols, element, load);
+        gfli_cp_commit();
+    }
+    const int warp = (int)threadIdx.x / 32, warp_cols = GFLI_CONV_THREADS / 32 / warp_rows;
+    const int m_tiles = rows / warp_rows / 16, n_tiles = cols / warp_cols / 8;
+    const int row = warp / warp_cols * (m_tiles * 16), col = warp % warp_cols * (n_tiles * 8);
+    float sums[4][4][4] = {};
+    int filled = GFLI_CONV_STAGES - 1, ready = 0;
+    for (int block = begin; block < end; block++) {
+        gfli_cp_wait(GFLI_CONV_STAGES - 2);
+        __syncthreads(); /* the stage is full, and nobody reads the one before it any more */
+        if (s.block < end)
+            gfli_load_block(&s, job, &t, shared + filled * stage_bytes, rows, cols, element, load);
+        gfli_cp_commit();
+        filled = filled + 1 < GFLI_CONV_STAGES ? filled + 1 : 0;
+        gfli_multiply_block(shared + ready * stage_bytes, rows, row, col, m_tiles, n_tiles, element,
+                            sums);
+        ready = ready + 1 < GFLI_CONV_STAGES ? ready + 1 : 0;
+    }
+    gfli_cp_wait(0);
+    __syncthreads();
+    float *tile = (float *)(void *)shared;
+    gfli_keep_sums(tile, cols, row, col, m_tiles, n_tiles, sums);
+    __syncthreads();
+    gfli_tile_finish(job, &t, tile, tile + rows * (cols + GFLI_TILE_PAD), rows, cols, element);
+}
+
+#define GFLI_CONV_MMA(name, rows, cols, warp_rows, element, load, resident)                        \
+    static __global__ void __launch_bounds__(GFLI_CONV_THREADS, resident)                          \
+        gfli_conv_##name##_kernel(const GFLI_GRID_CONSTANT gfli_conv_job job) {                    \
+        gfli_conv_mma(&job, rows, cols, warp_rows, element, load);                                 \
+    }
+
+#define GFLI_CONV_MMA_ELEMENTS(name, rows, cols, warp_rows, load, resident)                        \
+    GFLI_CONV_MMA(name##_tf32, rows, cols, warp_rows, GFLI_ELEMENT_TF32, load, resident)           \
+    GFLI_CONV_MMA(name##_bf16, rows, cols, warp_rows, GFLI_ELEMENT_BF16, load, resident)           \
+    GFLI_CONV_MMA(name##_fp16, rows, cols, warp_rows, GFLI_ELEMENT_FP16, load, resident)
+
+GFLI_CONV_MMA_ELEMENTS(128x128, 128, 128, 2, GFLI_LOAD_CHUNKS, 2)
+GFLI_CONV_MMA_ELEMENTS(128x64, 128, 64, 4, GFLI_LOAD_CHUNKS, 2)
+GFLI_CONV_MMA_ELEMENTS(64x128, 64, 128, 2, GFLI_LOAD_CHUNKS, 2)
+GFLI_CONV_MMA_ELEMENTS(64x64, 64, 64, 2, GFLI_LOAD_CHUNKS, 2)
+GFLI_CONV_MMA_ELEMENTS(elements_128x64, 128, 64, 4, GFLI_LOAD_ELEMENTS, 1)
+GFLI_CONV_MMA_ELEMENTS(deformed_64x128, 64, 128, 2, GFLI_LOAD_DEFORMED, 2)
+GFLI_CONV_MMA_ELEMENTS(deformed_64x64, 64, 64, 2, GFLI_LOAD_DEFORMED, 2)
+
+/* ===============================================================================================
+ * src/cuda/conv_wgmma.cuh - the same convolution by wgmma and the copy engine, sm_90a
+ * ============================================================================================ */
+
+/* Twin of conv_mma.cuh: the same tiles, the same packed weights, the same finish; only how the
+ * operands arrive and which instruction multiplies them differ.  One warpgroup asks the copy
+ * engine for blocks, two multiply, 64 rows each; shared memory is a ring of blocks whose barriers
+ * say full and empty.
+ *
+ * Compiled for sm_90a and NEVER RUN: the emulator knows neither wgmma nor the copy engine, and no
+ * GPU was at hand.  So a gfli_conv_device has wgmma only where its maker asked for it. */
+
+enum { GFLI_WGMMA_THREADS = 384, GFLI_WGMMA_ROWS = 128, GFLI_WGMMA_STAGES = 4 };
+
+/* One for each side and level: pixels of x in the order of the tile's rows. */
+typedef struct gfli_conv_maps {
+    CUtensorMap map[GFLI_CONV_SIDES][GFL_LEVELS];
+} gfli_conv_maps;
+
+typedef void (*gfli_wgmma_kernel)(gfli_conv_job job, gfli_conv_maps maps);
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+static __device__ __forceinline__ unsigned gfli_shared_address(const void *p) {
+    return (unsigned)__cvta_generic_to_shared(p);
+}
+
+static __device__ __forceinline__ void gfli_barrier_init(unsigned barrier, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(barrier), "r"(arrivals)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void gfli_barrier_arrive(unsigned barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(barrier) : "memory");
+}
+
+static __device__ __forceinline__ void gfli_barrier_expect(unsigned barrier, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(barrier),
+                 "r"(bytes)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void gfli_barrier_wait(unsigned barrier, int parity) {
+    unsigned done = 0;
+    while (!done) {
+        asm volatile("{\n"
+                     ".reg .pred p;\n"
+                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, p;\n"
+                     "}\n"
+                     : "=r"(done)
+                     : "r"(barrier), "r"(parity)
+                     : "memory");
+    }
+}
+
+/* Pixels of x under tap (kx, ky), GFLI_WGMMA_ROWS of them from (x, y) of the bounding box on. */
+static __device__ __forceinline__ void gfli_copy_pixels(unsigned to, const CUtensorMap *map,
+                                                        unsigned barrier, int c, int x, int y,
+                                                        int image, int kx, int ky) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%2, %3, %4, %5}], [%6], {%7, %8};\n" ::"r"(to),
+        "l"(map), "r"(c), "r"(x), "r"(y), "r"(image), "r"(barrier), "h"((unsigned short)kx),
+        "h"((unsigned short)ky)
+        : "memory");
+}
+
+static __device__ __forceinline__ void gfli_copy_bytes(unsigned to, const void *from, int bytes,
+                                                       unsigned barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 " [%0], [%1], %2, [%3];\n" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
+/* Rows of 128 bytes, swizzled, eight of them every 1024 bytes. */
+static __device__ __forceinline__ unsigned long long gfli_operand(unsigned address) {
+    return (unsigned long long)(address >> 4 & 0x3fffu) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+
+#    define GFLI_SUMS8(d, i)                                                                       \
+        "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]),                \
+            "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#    define GFLI_SUMS32(d, i)                                                                      \
+        GFLI_SUMS8(d, i), GFLI_SUMS8(d, i + 8), GFLI_SUMS8(d, i + 16), GFLI_SUMS8(d, i + 24)
+#    define GFLI_NAMES32                                                                           \
+        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%"      \
+        "23,%24,"                                                                                  \
+        "%25,%26,%27,%28,%29,%30,%31"
+#    define GFLI_NAMES64                                                                           \
+        GFLI_NAMES32                                                                               \
+        ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%"       \
+        "52,%53,%54,"                                                                              \
+        "%55,%56,%57,%58,%59,%60,%61,%62,%63"
+
+/* d [n / 2] += 64 rows of a times n rows of b, 16 deep: a quarter of a block. */
+static __device__ __forceinline__ void gfli_wgmma_64(float *d, unsigned long long a,
+                                                     unsigned long long b, int element) {
+    if (element == GFLI_ELEMENT_BF16)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" GFLI_NAMES32
+                     "}, %32, %33, 1, 1, 1, 0, 0;\n"
+                     : GFLI_SUMS32(d, 0)
+                     : "l"(a), "l"(b));
+    else
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" GFLI_NAMES32
+                     "}, %32, %33, 1, 1, 1, 0, 0;\n"
+                     : GFLI_SUMS32(d, 0)
+                     : "l"(a), "l"(b));
+}
+
+static __device__ __forceinline__ void gfli_wgmma_128(float *d, unsigned long long a,
+                                                      unsigned long long b, int element) {
+    if (element == GFLI_ELEMENT_BF16)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" GFLI_NAMES64
+                     "}, %64, %65, 1, 1, 1, 0, 0;\n"
+                     : GFLI_SUMS32(d, 0), GFLI_SUMS32(d, 32)
+                     : "l"(a), "l"(b));
+    else
+        asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" GFLI_NAMES64
+                     "}, %64, %65, 1, 1, 1, 0, 0;\n"
+                     : GFLI_SUMS32(d, 0), GFLI_SUMS32(d, 32)
+                     : "l"(a), "l"(b));
+}
+
+/* The warpgroup that asks: one thread of it does. */
+static __device__ __forceinline__ void
+gfli_wgmma_copy(const gfli_conv_job *job, const gfli_conv_tile *t, const CUtensorMap *map,
+                unsigned shared, unsigned full, unsigned empty, int cols, int begin, int end) {
+    const int stage_bytes = (GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES;
+    const int taps = job->kernel * job->kernel, run = GFLI_ROW_BYTES / 2;
+    const int y = t->x / t->level->out_w * job->stride - job->pad;
+    const int x = t->x % t->level->out_w * job->stride - job->pad;
+    const size_t block_bytes = (size_t)t->side->group_rows * GFLI_ROW_BYTES;
+    const unsigned char *weight =
+        (const unsigned char *)t->side->weight +
+        ((size_t)t->group * (size_t)job->k_blocks + (size_t)begin) * block_bytes +
+        (size_t)t->first * GFLI_ROW_BYTES;
+    int stage = 0, lap = 0;
+    for (int block = begin; block < end; block++, weight += block_bytes) {
+        const unsigned to = shared + (unsigned)(stage * stage_bytes);
+        const unsigned barrier = full + (unsigned)(stage * 8);
+        gfli_barrier_wait(empty + (unsigned)(stage * 8), lap ^ 1);
+        gfli_barrier_expect(barrier, stage_bytes);
+        gfli_copy_pixels(to, map, barrier, t->group * job->group_in + block / taps * run, x, y,
+                         t->image, block % taps % job->kernel, block % taps / job->kernel);
+        gfli_copy_bytes(to + GFLI_WGMMA_ROWS * GFLI_ROW_BYTES, weight, cols * GFLI_ROW_BYTES,
+                        barrier);
+        if (++stage < GFLI_WGMMA_STAGES) continue;
+        stage = 0;
+        lap ^= 1;
+    }
+}
+
+/* A warpgroup that multiplies rows [row, row + 64) of every block.  One product is in flight while
+ * the next is issued, so a block is given back one turn late. */
+static __device__ __forceinline__ void gfli_wgmma_multiply(unsigned shared, unsigned full,
+                                                           unsigned empty, int row, int cols,
+                                                           int element, int n_blocks, float *sums) {
+    const int stage_bytes = (GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES;
+    int stage = 0, lap = 0, before = 0;
+    for (int block = 0; block < n_blocks; block++) {
+        const unsigned at = shared + (unsigned)(stage * stage_bytes);
+        const unsigned right = at + GFLI_WGMMA_ROWS * GFLI_ROW_BYTES;
+        gfli_barrier_wait(full + (unsigned)(stage * 8), lap);
+        asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+#    pragma unroll
+        for (int step = 0; step < GFLI_ROW_BYTES / 32; step++) {
+            const unsigned long long a =
+                gfli_operand(at + (unsigned)(row * GFLI_ROW_BYTES + step * 32));
+            const unsigned long long b = gfli_operand(right + (unsigned)(step * 32));
+            if (cols == 64) {
+                gfli_wgmma_64(sums, a, b, element);
+            } else {
+                gfli_wgmma_128(sums, a, b, element);
+                if (cols == 256)
+                    gfli_wgmma_128(
+                        sums + 64, a,
+                        gfli_operand(right + (unsigned)(128 * GFLI_ROW_BYTES + step * 32)),
+                        element);
+            }
+        }
+        asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
+        asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+        if (block > 0 && threadIdx.x % 128 == 0)
+            gfli_barrier_arrive(empty + (unsigned)(before * 8));
+        before = stage;
+        if (++stage < GFLI_WGMMA_STAGES) continue;
+        stage = 0;
+        lap ^= 1;
+    }
+    asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+}
+
+static __device__ __forceinline__ void
+gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, int element) {
+    GFLI_DYN_SHARED(unsigned char, shared);
+    const int stage_bytes = (GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES;
+    const gfli_conv_tile t = gfli_tile_of_block(job, GFLI_WGMMA_ROWS, cols);
+    if (t.n_cols <= 0) return;
+    const int begin = gfli_split_begin(job, t.split), end = gfli_split_begin(job, t.split + 1);
+    const unsigned base = gfli_shared_address(shared);
+    const unsigned full = base + (unsigned)(GFLI_WGMMA_STAGES * stage_bytes);
+    const unsigned empty = full + GFLI_WGMMA_STAGES * 8;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < GFLI_WGMMA_STAGES; i++) {
+            gfli_barrier_init(full + (unsigned)(i * 8), 1);
+            gfli_barrier_init(empty + (unsigned)(i * 8), 2); /* the two that multiply */
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
+        asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
+    }
+    __syncthreads();
+    const int group = (int)threadIdx.x / 128;
+    float sums[128] = {}; /* cols / 2 of them are used */
+    if (group == 0) {
+        const int side = (int)(t.side - job->side), level = (int)(t.level - job->level);
+        if (threadIdx.x == 0)
+            gfli_wgmma_copy(job, &t, &maps->map[side][level], base, full, empty, cols, begin, end);
+    } else {
+        gfli_wgmma_multiply(base, full, empty, (group - 1) * 64, cols, element, end - begin, sums);
+    }
+    __syncthreads();
+    float *tile = (float *)(void *)shared;
+    if (group > 0) {
+        const int lane = (int)threadIdx.x % 32, stride = cols + GFLI_TILE_PAD;
+        const int row = (group - 1) * 64 + (int)threadIdx.x % 128 / 32 * 16 + lane / 4;
+#    pragma unroll
+        for (int j = 0; j < cols / 8; j++) {
+            float *at = &tile[row * stride + j * 8 + lane % 4 * 2];
+            *(float2 *)at = make_float2(sums[4 * j], sums[4 * j + 1]);
+            *(float2 *)(at + 8 * stride) = make_float2(sums[4 * j + 2], sums[4 * j + 3]);
+        }
+    }
+    __syncthreads();
+    gfli_tile_finish(job, &t, tile, tile + GFLI_WGMMA_ROWS * (cols + GFLI_TILE_PAD),
+                     GFLI_WGMMA_ROWS, cols, element);
+}
+
+#    define GFLI_CONV_WGMMA_BODY(cols, element) gfli_conv_wgmma(&job, &maps, cols, element)
+#else
+#    define GFLI_CONV_WGMMA_BODY(cols, element) (void)job, (void)maps
+#endif
+
+#define GFLI_CONV_WGMMA(name, cols, element)                                                       \
+    static __global__ void __launch_bounds__(GFLI_WGMMA_THREADS, 1)                                \
+        gfli_conv_wgmma_##name##_kernel(const GFLI_GRID_CONSTANT gfli_conv_job job,                \
+                                        const GFLI_GRID_CONSTANT gfli_conv_maps maps) {            \
+        GFLI_CONV_WGMMA_BODY(cols, element);                                                       \
+    }
+
+GFLI_CONV_WGMMA(64_bf16, 64, GFLI_ELEMENT_BF16)
+GFLI_CONV_WGMMA(64_fp16, 64, GFLI_ELEMENT_FP16)
+GFLI_CONV_WGMMA(128_bf16, 128, GFLI_ELEMENT_BF16)
+GFLI_CONV_WGMMA(128_fp16, 128, GFLI_ELEMENT_FP16)
+GFLI_CONV_WGMMA(256_bf16, 256, GFLI_ELEMENT_BF16)
+GFLI_CONV_WGMMA(256_fp16, 256, GFLI_ELEMENT_FP16)
+
+/* Whether this build has their code for the device: 1 or 0 into *answer. */
+static __global__ void gfli_has_wgmma_kernel(int *answer) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    *answer = 1;
+#else
+    *answer = 0;
+#endif
+}
+
+static int gfli_wgmma_shared_bytes(int cols) {
+    return GFLI_WGMMA_STAGES * ((GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES + 2 * 8);
+}
+
+/* The driver's function, without linking the driver: NULL where it has none. */
+static PFN_cuTensorMapEncodeIm2col_v12000 gfli_find_encode(void) {
+    void *entry = NULL;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    const cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeIm2col", &entry, 12000,
+                                                           cudaEnableDefault, &found);
+    if (e != cudaSuccess || found != cudaDriverEntryPointSuccess) return NULL;
+    return (PFN_cuTensorMapEncodeIm2col_v12000)entry;
+}
+
+/* Level `level` of a side's x.  The bounding box holds the top left corners of all windows. */
+static cudaError_t gfli_conv_map(PFN_cuTensorMapEncodeIm2col_v12000 encode,
+                                 const gfli_conv_job *job, int side, int level, int element,
+                                 CUtensorMap *map) {
+    const gfli_tile_level *l = &job->level[level];
+    const cuuint64_t c = (cuuint64_t)job->in_c, w = (cuuint64_t)l->in_w, h = (cuuint64_t)l->in_h;
+    const cuuint64_t size[4] = {c, w, h, (cuuint64_t)job->n};
+    const cuuint64_t stride[3] = {c * 2, c * 2 * w, c * 2 * w * h};
+    const int low[2] = {-job->pad, -job->pad};
+    const int high[2] = {job->pad - job->kernel + 1, job->pad - job->kernel + 1};
+    const cuuint32_t step[4] = {1, (cuuint32_t)job->stride, (cuuint32_t)job->stride, 1};
+    unsigned char *x = (unsigned char *)(uintptr_t)job->side[side].x + l->in * c * 2;
+    const CUresult e =
+        encode(map,
+               element == GFLI_ELEMENT_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                            : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+               4, x, size, stride, low, high, GFLI_ROW_BYTES / 2, GFLI_WGMMA_ROWS, step,
+               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return e == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+static cudaError_t gfli_conv_wgmma_run(cudaStream_t stream, gfli_wgmma_kernel kernel,
+                                       const gfli_conv_job *job, int cols, int element,
+                                       int n_blocks) {
+    const PFN_cuTensorMapEncodeIm2col_v12000 encode = gfli_find_encode();
+    const int bytes = gfli_wgmma_shared_bytes(cols);
+    gfli_conv_maps maps;
+    if (!encode) return cudaErrorNotSupported;
+    memset(&maps, 0, sizeof maps);
+    for (int i = 0; i < job->n_sides * job->levels; i++) {
+        const int side = i / job->levels, level = i % job->levels;
+        const cudaError_t e =
+            gfli_conv_map(encode, job, side, level, element, &maps.map[side][level]);
+        if (e != cudaSuccess) return e;
+    }
+    const cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
+                                               cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (e != cudaSuccess) return e;
+    GFLI_LAUNCH((kernel), (unsigned)n_blocks, GFLI_WGMMA_THREADS, (size_t)bytes, stream, *job,
+                maps);
+    return cudaGetLastError();
+}
+
+/* ===============================================================================================
+ * src/cuda/conv_tensor.cuh - tensor-core convolution: packed weights, the choice of a kernel, launches
+ * ============================================================================================ */
+
+/* A convolution as products of tiles.  Groups are merged into blocks of up to 64 channels: what a
+ * block-diagonal matrix multiplies in vain costs less than the bytes of the map (ResNeXt). */
+typedef struct gfli_conv_geometry {
+    int groups, group_in, group_out;
+    int group_rows, k_blocks;
+    bool chunks; /* GFLI_LOAD_CHUNKS applies; otherwise taps and channels are one run */
+} gfli_conv_geometry;
+
+static gfli_conv_geometry gfli_conv_geometry_of(const gfli_conv_shape *s, int element) {
+    const int size = element == GFLI_ELEMENT_TF32 ? 4 : 2, run = GFLI_ROW_BYTES / size;
+    const int in = s->in_c / s->groups, out = s->out_c / s->groups, taps = s->kernel * s->kernel;
+    int merged = 1;
+    for (int m = 2; m <= s->groups && m * in <= 64 && m * out <= 64; m++)
+        if (s->groups % m == 0) merged = m;
+    gfli_conv_geometry g;
+    g.groups = s->groups / merged;
+    g.group_in = in * merged;
+    g.group_out = out * merged;
+    g.group_rows = g.group_out <= 64 ? 64 : (g.group_out + 127) / 128 * 128;
+    g.chunks = g.group_in * size % GFLI_CHUNK_BYTES == 0;
+    g.k_blocks =
+        g.chunks ? (g.group_in + run - 1) / run * taps : (g.group_in * taps + run - 1) / run;
+    return g;
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+/* [groups][k_blocks][group_rows] rows of 128 bytes, swizzled as a stage wants them. */
+static size_t gfli_conv_tensor_packed_size(const gfli_conv_shape *s, int element) {
+    const gfli_conv_geometry g = gfli_conv_geometry_of(s, element);
+    return (size_t)g.groups * (size_t)g.k_blocks * (size_t)g.group_rows * GFLI_ROW_BYTES;
+}
+
+/* One thread an element; weight is OHWI in float. */
+static __global__ void gfli_conv_pack_kernel(const float *weight, const float *scale,
+                                             unsigned char *packed, gfli_conv_shape s,
+                                             gfli_conv_geometry g, int element, size_t n) {
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const int size = gfli_element_size(element), run = GFLI_ROW_BYTES / size;
+    const int in_run = (int)(i % (size_t)run);
+    const size_t line = i / (size_t)run;
+    const int row = (int)(line % (size_t)g.group_rows);
+    const int block = (int)(line / (size_t)g.group_rows % (size_t)g.k_blocks);
+    const int group = (int)(line / (size_t)g.group_rows / (size_t)g.k_blocks);
+    const int taps = s.kernel * s.kernel, flat = block * run + in_run;
+    const int tap = g.chunks ? block % taps : flat / g.group_in;
+    const int c = g.chunks ? block / taps * run + in_run : flat % g.group_in;
+    const int in = s.in_c / s.groups, out = s.out_c / s.groups;
+    const int o = group * g.group_out + row, channel = group * g.group_in + c;
+    float v = 0.0f;
+    if (row < g.group_out && c < g.group_in && tap < taps && channel / in == o / out) {
+        v = weight[((size_t)o * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(channel % in)];
+        if (scale) v *= scale[o];
+    }
+    const int at = in_run * size;
+    unsigned char *to = packed + (line - (size_t)row) * GFLI_ROW_BYTES +
+                        gfli_swizzle(row, at / GFLI_CHUNK_BYTES) + at % GFLI_CHUNK_BYTES;
+    if (element == GFLI_ELEMENT_TF32)
+        *(unsigned *)(void *)to = gfli_to_tf32(__float_as_uint(v));
+    else
+        *(unsigned short *)(void *)to = (unsigned short)gfli_to_bits(v, element);
+}
+
+static cudaError_t gfli_conv_tensor_pack(cudaStream_t stream, const gfli_conv_shape *s, int element,
+                                         const float *weight, const float *scale, void *packed) {
+    const gfli_conv_geometry g = gfli_conv_geometry_of(s, element);
+    const size_t n =
+        gfli_conv_tensor_packed_size(s, element) / (element == GFLI_ELEMENT_TF32 ? 4 : 2);
+    GFLI_LAUNCH((gfli_conv_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
+                (unsigned char *)packed, *s, g, element, n);
+    return cudaGetLastError();
+}
+
+/* ---- which kernel ---------------------------------------------------------------------------- */
+
+typedef void (*gfli_conv_kernel)(gfli_conv_job job);
+
+typedef struct gfli_conv_variant {
+    int rows, cols, load;
+    double speed; /* of a large tile, on a full machine, against 128x128 */
+    const char *name;
+    gfli_conv_kernel kernel[GFLI_ELEMENTS];
+    gfli_wgmma_kernel wgmma[GFLI_ELEMENTS]; /* where load is GFLI_LOAD_ENGINE */
+} gfli_conv_variant;
+
+#define GFLI_MMA_VARIANT(kernel, rows, cols, load, speed)                                          \
+    {                                                                                              \
+        rows, cols, load, speed, #kernel,                                                          \
+            {gfli_conv_##kernel##_tf32_kernel, gfli_conv_##kernel##_bf16_kernel,                   \
+             gfli_conv_##kernel##_fp16_kernel},                                                    \
+        {                                                                                          \
+            NULL, NULL, NULL                                                                       \
+        }                                                                                          \
+    }
+#define GFLI_WGMMA_VARIANT(cols, speed)                                                            \
+    {                                                                                              \
+        GFLI_WGMMA_ROWS, cols, GFLI_LOAD_ENGINE, speed, "wgmma_128x" #cols, {NULL, NULL, NULL}, {  \
+            NULL, gfli_conv_wgmma_##cols##_bf16_kernel, gfli_conv_wgmma_##cols##_fp16_kernel       \
+        }                                                                                          \
+    }
+
+/* Speeds are estimates from shared-memory traffic a product, to be replaced by measured ones:
+ * bench/gpu prints every variant of every layer. */
+static const gfli_conv_variant gfli_conv_variants[] = {
+    GFLI_MMA_VARIANT(128x128, 128, 128, GFLI_LOAD_CHUNKS, 1.0),
+    GFLI_MMA_VARIANT(128x64, 128, 64, GFLI_LOAD_CHUNKS, 0.8),
+    GFLI_MMA_VARIANT(64x128, 64, 128, GFLI_LOAD_CHUNKS, 0.8),
+    GFLI_MMA_VARIANT(64x64, 64, 64, GFLI_LOAD_CHUNKS, 0.65),
+    GFLI_MMA_VARIANT(elements_128x64, 128, 64, GFLI_LOAD_ELEMENTS, 0.3),
+    GFLI_MMA_VARIANT(deformed_64x128, 64, 128, GFLI_LOAD_DEFORMED, 0.4),
+    GFLI_MMA_VARIANT(deformed_64x64, 64, 64, GFLI_LOAD_DEFORMED, 0.3),
+    GFLI_WGMMA_VARIANT(256, 1.6),
+    GFLI_WGMMA_VARIANT(128, 1.5),
+    GFLI_WGMMA_VARIANT(64, 1.0),
+};
+enum {
+    GFLI_CONV_VARIANTS = (int)(sizeof gfli_conv_variants / sizeof *gfli_conv_variants),
+    GFLI_MAX_SPLITS = 16,
+    GFLI_MAX_SPLIT_TILES = 4096 /* so many counters there are */
+};
+
+/* What is to be computed; the second out_c only where two convolutions share a launch. */
+typedef struct gfli_conv_request {
+    const gfli_conv_shape *shape;
+    const gfli_map *x; /* its sizes */
+    int n_sides, out_c[GFLI_CONV_SIDES];
+    int element;
+    int offset_c;   /* 0: not deformable */
+    int norm_width; /* channels of a GroupNorm group whose statistics are wanted, or 0 */
+    bool relu, wide;
+} gfli_conv_request;
+
+/* What the choice knows of the device. */
+typedef struct gfli_conv_device {
+    int n_sms, shared_limit; /* multiprocessors; bytes a block may have */
+    bool wgmma;              /* its kernels are in this build, for this device */
+} gfli_conv_device;
+
+/* Of the current device; wgmma: ask for its kernels too. */
+static cudaError_t gfli_conv_device_query(bool wgmma, gfli_conv_device *out) {
+    int id = 0, has = 0, *answer = NULL;
+    memset(out, 0, sizeof *out);
+    cudaError_t e = cudaGetDevice(&id);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&out->n_sms, cudaDevAttrMultiProcessorCount, id);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&out->shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
+    if (e != cudaSuccess || !wgmma) return e;
+    e = cudaMalloc((void **)&answer, sizeof has);
+    if (e != cudaSuccess) return e;
+    GFLI_LAUNCH((gfli_has_wgmma_kernel), 1, 1, 0, 0, answer);
+    e = cudaMemcpy(&has, answer, sizeof has, cudaMemcpyDeviceToHost);
+    out->wgmma = has == 1;
+    (void)cudaFree(answer);
+    return e;
+}
+
+typedef struct gfli_conv_choice {
+    int variant, splits; /* of the sum */
+} gfli_conv_choice;
+
+static int gfli_conv_shared_bytes(const gfli_conv_variant *v, int taps) {
+    if (v->load == GFLI_LOAD_ENGINE) return gfli_wgmma_shared_bytes(v->cols);
+    int bytes = GFLI_CONV_STAGES * (v->rows + v->cols) * GFLI_ROW_BYTES;
+    if (v->load == GFLI_LOAD_DEFORMED)
+        bytes += v->rows * taps * (int)(sizeof(gfli_sample) + sizeof(int));
+    return bytes;
+}
+
+/* Sizes and tiles of the launch; the pointers stay NULL. */
+static void gfli_conv_job_of(const gfli_conv_request *r, gfli_conv_choice choice,
+                             gfli_conv_job *job) {
+    const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
+    const gfli_conv_shape *s = r->shape;
+    const gfli_conv_geometry g = gfli_conv_geometry_of(s, r->element);
+    memset(job, 0, sizeof *job);
+    job->n = r->x->n;
+    job->levels = r->x->levels;
+    size_t out = 0;
+    for (int i = 0; i < job->levels; i++) {
+        gfli_tile_level *l = &job->level[i];
+        l->first = job->row_tiles;
+        l->in_h = r->x->h[i];
+        l->in_w = r->x->w[i];
+        l->out_h = gfli_conv_out(s, l->in_h);
+        l->out_w = gfli_conv_out(s, l->in_w);
+        l->per_image = (l->out_h * l->out_w + v->rows - 1) / v->rows;
+        if (v->load == GFLI_LOAD_DEFORMED) {
+            const int high = v->rows / GFLI_PATCH_WIDTH;
+            l->patch_cols = (l->out_w + GFLI_PATCH_WIDTH - 1) / GFLI_PATCH_WIDTH;
+            l->per_image = l->patch_cols * ((l->out_h + high - 1) / high);
+        }
+        l->in = gfli_points_before(r->x, i);
+        l->out = out;
+        out += (size_t)job->n * (size_t)l->out_h * (size_t)l->out_w;
+        job->row_tiles += l->per_image * job->n;
+    }
+    int widest = g.group_out;
+    job->n_sides = r->n_sides;
+    for (int i = 0; i < r->n_sides; i++) {
+        gfli_conv_shape own = *s;
+        own.out_c = r->out_c[i];
+        const gfli_conv_geometry og = gfli_conv_geometry_of(&own, r->element);
+        job->side[i].out_c = r->out_c[i];
+        job->side[i].group_rows = og.group_rows;
+        if (og.group_out > widest) widest = og.group_out;
+    }
+    job->group_tiles = (widest + v->cols - 1) / v->cols;
+    job->col_tiles = job->group_tiles * g.groups;
+    job->n_splits = choice.splits;
+    job->in_c = s->in_c;
+    job->kernel = s->kernel;
+    job->stride = s->stride;
+    job->pad = s->pad;
+    job->group_in = g.group_in;
+    job->group_out = g.group_out;
+    job->k_blocks = g.k_blocks;
+    job->offset_c = r->offset_c;
+    job->norm_width = r->norm_width;
+    job->relu = r->relu;
+    job->wide = r->wide;
+}
+
+static int gfli_conv_tiles(const gfli_conv_job *job) {
+    return job->row_tiles * job->n_sides * job->col_tiles;
+}
+
+/* Can this variant do it at all? */
+static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
+                              const gfli_conv_device *device) {
+    const gfli_conv_variant *v = &gfli_conv_variants[variant];
+    const bool deformable = r->offset_c > 0;
+    const gfli_conv_geometry g = gfli_conv_geometry_of(r->shape, r->element);
+    const int taps = r->shape->kernel * r->shape->kernel;
+    if (gfli_conv_shared_bytes(v, taps) > device->shared_limit) return false;
+    if (r->norm_width > 0 && (deformable || v->cols % r->norm_width != 0)) return false;
+    for (int i = 0; i < r->n_sides; i++) {
+        gfli_conv_shape own = *r->shape;
+        own.out_c = r->out_c[i];
+        if (gfli_conv_geometry_of(&own, r->element).group_rows % v->cols != 0) return false;
+    }
+    if (deformable) return v->load == GFLI_LOAD_DEFORMED && g.chunks;
+    /* The engine's boxes are 64 channels wide: they must not reach into another group, where a
+     * NaN times a weight of zero would not be zero. */
+    if (v->load == GFLI_LOAD_ENGINE)
+        return device->wgmma && r->element != GFLI_ELEMENT_TF32 && g.chunks &&
+               (g.groups == 1 || g.group_in % 64 == 0) && r->shape->stride <= 8;
+    return v->load == (g.chunks ? GFLI_LOAD_CHUNKS : GFLI_LOAD_ELEMENTS);
+}
+
+/* Time in blocks of the sum of a 128x128 tile, from rough ratios: a tile's sums leave through the
+ * epilogue once, and twice more for each split. */
+static double gfli_conv_cost(const gfli_conv_job *job, const gfli_conv_variant *v,
+                             const gfli_conv_device *device) {
+    const double area = (double)(v->rows * v->cols) / (128.0 * 128.0), splits = job->n_splits;
+    const int blocks = gfli_conv_tiles(job) * job->n_splits;
+    const double waves = (double)((blocks + device->n_sms - 1) / device->n_sms);
+    const double sum = (double)((job->k_blocks + job->n_splits - 1) / job->n_splits);
+    double cost = waves * (sum * area / v->speed + 1.0 + 3.0 * area);
+    if (job->n_splits > 1) cost += area * 3.5 * (waves + splits);
+    return cost;
+}
+
+/* The cheapest by the model above: a function of sizes and the number of multiprocessors alone, so
+ * that the same device gives the same bits.  False where none applies. */
+static bool gfli_conv_choose(const gfli_conv_request *r, const gfli_conv_device *device,
+                             gfli_conv_choice *out) {
+    static const int splits[] = {1, 2, 3, 4, 6, 8, 12, GFLI_MAX_SPLITS};
+    double best = 0;
+    bool found = false;
+    for (int variant = 0; variant < GFLI_CONV_VARIANTS; variant++) {
+        if (!gfli_conv_applies(r, variant, device)) continue;
+        for (int i = 0; i < (int)(sizeof splits / sizeof *splits); i++) {
+            gfli_conv_choice choice = {variant, splits[i]};
+            gfli_conv_job job;
+            gfli_conv_job_of(r, choice, &job);
+            if (splits[i] > 1 &&
+                (job.k_blocks < 2 * splits[i] || gfli_conv_tiles(&job) > GFLI_MAX_SPLIT_TILES))
+                break;
+            const double cost = gfli_conv_cost(&job, &gfli_conv_variants[variant], device);
+            if (found && cost >= best) continue;
+            best = cost;
+            *out = choice;
+            found = true;
+        }
+    }
+    return found;
+}
+
+/* ---- statistics ------------------------------------------------------------------------------ */
+
+/* From the tiles' moments to mean and 1 / deviation: a warp for each image of a level and group,
+ * lane by lane and then lanes in pairs, so the order is fixed.
+ * stats [levels][n][groups][2], as group_norm's. */
+static __device__ __forceinline__ void gfli_merge_pair(float *n, float *mean, float *squares,
+                                                       float n2, float mean2, float squares2) {
+    const float total = *n + n2, d = mean2 - *mean;
+    if (n2 == 0.0f) return;
+    *mean += d * (n2 / total);
+    *squares += squares2 + d * d * (*n * (n2 / total));
+    *n = total;
+}
+
+static __global__ void gfli_conv_stats_kernel(const GFLI_GRID_CONSTANT gfli_conv_job job, int side,
+                                              int rows, float eps, float *stats) {
+    const int n_groups = job.side[side].out_c / job.norm_width, lane = (int)threadIdx.x % 32;
+    const int item = ((int)blockIdx.x * (int)blockDim.x + (int)threadIdx.x) / 32;
+    if (item >= job.levels * job.n * n_groups) return;
+    const gfli_tile_level *l = &job.level[item / n_groups / job.n];
+    const int image = item / n_groups % job.n, group = item % n_groups;
+    const int area = l->out_h * l->out_w;
+    float n = 0.0f, mean = 0.0f, squares = 0.0f;
+    for (int i = lane; i < l->per_image; i += 32) {
+        const float *m =
+            job.side[side].moments +
+            ((size_t)(l->first + image * l->per_image + i) * (size_t)n_groups + (size_t)group) * 2;
+        const int left = area - i * rows, n_rows = left < rows ? left : rows;
+        gfli_merge_pair(&n, &mean, &squares, (float)(n_rows * job.norm_width), m[0], m[1]);
+    }
+    for (int step = 16; step > 0; step /= 2) {
+        const float n2 = __shfl_down_sync(0xffffffffu, n, (unsigned)step);
+        const float mean2 = __shfl_down_sync(0xffffffffu, mean, (unsigned)step);
+        const float squares2 = __shfl_down_sync(0xffffffffu, squares, (unsigned)step);
+        if (lane < step) gfli_merge_pair(&n, &mean, &squares, n2, mean2, squares2);
+    }
+    if (lane > 0) return;
+    stats[2 * item] = mean;
+    stats[2 * item + 1] = 1.0f / sqrtf(squares / n + eps);
+}
+
+/* ---- launch ---------------------------------------------------------------------------------- */
+
+typedef struct gfli_conv_operands {
+    const void *x, *residual, *packed;
+    const float *offset, *bias;
+    void *y;
+    float *stats; /* [levels][n][groups][2] or NULL */
+} gfli_conv_operands;
+
+/* Bytes that a launch wants besides its operands: parts of split sums, moments of tiles. */
+static size_t gfli_conv_tensor_scratch(const gfli_conv_request *r, gfli_conv_choice choice) {
+    const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
+    gfli_conv_job job;
+    gfli_conv_job_of(r, choice, &job);
+    size_t floats = 0;
+    if (choice.splits > 1)
+        floats +=
+            (size_t)gfli_conv_tiles(&job) * (size_t)choice.splits * (size_t)(v->rows * v->cols);
+    if (r->norm_width > 0)
+        for (int i = 0; i < r->n_sides; i++)
+            floats += (size_t)job.row_tiles * (size_t)(r->out_c[i] / r->norm_width) * 2;
+    return floats * sizeof(float);
+}
+
+static cudaError_t gfli_conv_launch(cudaStream_t stream, const gfli_conv_variant *v,
+                                    const gfli_conv_job *job, int element) {
+    const int n_blocks = gfli_conv_tiles(job) * job->n_splits;
+    if (v->load == GFLI_LOAD_ENGINE)
+        return gfli_conv_wgmma_run(stream, v->wgmma[element], job, v->cols, element, n_blocks);
+    const gfli_conv_kernel kernel = v->kernel[element];
+    const int bytes = gfli_conv_shared_bytes(v, job->kernel * job->kernel);
+    const cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
+                                               cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (e != cudaSuccess) return e;
+    GFLI_LAUNCH((kernel), (unsigned)n_blocks, GFLI_CONV_THREADS, (size_t)bytes, stream, *job);
+    return cudaGetLastError();
+}
+
+/* arrived [GFLI_MAX_SPLIT_TILES] zeros; they are zeros again afterwards. */
+static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_request *r,
+                                        gfli_conv_choice choice, const gfli_conv_operands *sides,
+                                        float eps, void *scratch, int *arrived) {
+    const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
+    float *spare = (float *)scratch;
+    gfli_conv_job job;
+    gfli_conv_job_of(r, choice, &job);
+    if (choice.splits > 1) {
+        job.partial = spare;
+        job.arrived = arrived;
+        spare +=
+            (size_t)gfli_conv_tiles(&job) * (size_t)choice.splits * (size_t)(v->rows * v->cols);
+    }
+    for (int i = 0; i < r->n_sides; i++) {
+        gfli_conv_side *side = &job.side[i];
+        side->x = sides[i].x;
+        side->residual = sides[i].residual;
+        side->weight = sides[i].packed;
+        side->offset = sides[i].offset;
+        side->bias = sides[i].bias;
+        side->y = sides[i].y;
+        if (r->norm_width == 0) continue;
+        side->moments = spare;
+        spare += (size_t)job.row_tiles * (size_t)(r->out_c[i] / r->norm_width) * 2;
+    }
+    const cudaError_t e = gfli_conv_launch(stream, v, &job, r->element);
+    if (e != cudaSuccess) return e;
+    for (int i = 0; i < r->n_sides && r->norm_width > 0; i++) {
+        const int items = job.levels * job.n * (r->out_c[i] / r->norm_width);
+        GFLI_LAUNCH((gfli_conv_stats_kernel), (unsigned)((items + 7) / 8), 256, 0, stream, job, i,
+                    v->rows, eps, sides[i].stats);
+    }
+    return cudaGetLastError();
+}
+
+/* ===============================================================================================
+ * src/cuda/pointwise.cuh - what stands between convolutions: pooling, upsampling, GroupNorm, level scales
+ * ============================================================================================ */
+
+/* A thread takes a chunk of 16 bytes of one position where channels fill chunks, fewer elements
+ * where they do not.  Arithmetic is float whatever the maps hold. */
+
+enum { GFLI_POINTWISE_THREADS = 256 };
+
+/* Chunks of a position, and of that chunk `i` the first channel and how many. */
+static __host__ __device__ __forceinline__ int gfli_chunks_of(int c, int element) {
+    const int width = element == GFLI_ELEMENT_TF32 ? 4 : 8;
+    return (c + width - 1) / width;
+}
+
+/* Pyramids as kernels see them. */
+typedef struct gfli_sizes {
+    int n, c, levels;
+    int h[GFL_LEVELS], w[GFL_LEVELS];
+    size_t before[GFL_LEVELS + 1]; /* positions */
+} gfli_sizes;
+
+static gfli_sizes gfli_sizes_of(const gfli_map *m) {
+    gfli_sizes s;
+    memset(&s, 0, sizeof s);
+    s.n = m->n;
+    s.c = m->c;
+    s.levels = m->levels;
+    for (int l = 0; l < m->levels; l++) {
+        s.h[l] = m->h[l];
+        s.w[l] = m->w[l];
+        s.before[l] = gfli_points_before(m, l);
+    }
+    s.before[m->levels] = gfli_points(m);
+    return s;
+}
+
+/* The chunk of thread `index`. */
+typedef struct gfli_place {
+    int level, image, y, x;
+    int c, count; /* channels */
+    size_t at;    /* of channel c, in elements */
+    bool vector;
+} gfli_place;
+
+static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t index, int element,
+                                                     gfli_place *p) {
+    const int chunks = gfli_chunks_of(s->c, element), width = element == GFLI_ELEMENT_TF32 ? 4 : 8;
+    const size_t position = index / (size_t)chunks;
+    if (position >= s->before[s->levels]) return false;
+    p->level = 0;
+    while (position >= s->before[p->level + 1]) p->level++;
+    const int w = s->w[p->level], h = s->h[p->level];
+    const int in_level = (int)(position - s->before[p->level]);
+    p->image = in_level / (h * w);
+    p->y = in_level % (h * w) / w;
+    p->x = in_level % w;
+    p->c = (int)(index % (size_t)chunks) * width;
+    p->count = s->c - p->c < width ? s->c - p->c : width;
+    p->at = position * (size_t)s->c + (size_t)p->c;
+    p->vector = s->c % width == 0;
+    return true;
+}
+
+static unsigned gfli_pointwise_blocks(const gfli_map *m, int element) {
+    const size_t n = gfli_points(m) * (size_t)gfli_chunks_of(m->c, element);
+    return (unsigned)((n + GFLI_POINTWISE_THREADS - 1) / GFLI_POINTWISE_THREADS);
+}
+
+/* ---- max pool -------------------------------------------------------------------------------- */
+
+static __global__ void gfli_max_pool_kernel(const void *x, gfli_sizes in, void *y, gfli_sizes out,
+                                            int element) {
+    gfli_place p;
+    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (!gfli_place_of(&out, index, element, &p)) return;
+    const int h = in.h[0], w = in.w[0];
+    float best[8], v[8];
+    for (int i = 0; i < 8; i++) best[i] = -INFINITY;
+    for (int tap = 0; tap < 9; tap++) {
+        const int yy = p.y * 2 - 1 + tap / 3, xx = p.x * 2 - 1 + tap % 3;
+        if (yy < 0 || xx < 0 || yy >= h || xx >= w) continue;
+        const size_t at = ((size_t)p.image * (size_t)h + (size_t)yy) * (size_t)w + (size_t)xx;
+        gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, v);
+        for (int i = 0; i < p.count; i++) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
+    }
+    gfli_write_chunk(y, p.at, p.count, p.vector, element, best);
+}
+
+/* ---- upsample -------------------------------------------------------------------------------- */
+
+/* As the CPU's: float32, PyTorch's choice. */
+static __device__ __forceinline__ int gfli_nearest_source(int at, int in, int out) {
+    const int from = (int)((float)at * ((float)in / (float)out));
+    return from < in - 1 ? from : in - 1;
+}
+
+static __global__ void gfli_upsample_add_kernel(const void *x, gfli_sizes in, void *y,
+                                                gfli_sizes out, int element) {
+    gfli_place p;
+    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (!gfli_place_of(&out, index, element, &p)) return;
+    const int yy = gfli_nearest_source(p.y, in.h[0], out.h[0]);
+    const int xx = gfli_nearest_source(p.x, in.w[0], out.w[0]);
+    const size_t at =
+        ((size_t)p.image * (size_t)in.h[0] + (size_t)yy) * (size_t)in.w[0] + (size_t)xx;
+    float a[8], b[8];
+    gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, a);
+    gfli_read_chunk(y, p.at, p.count, p.vector, element, b);
+    for (int i = 0; i < p.count; i++) b[i] += a[i];
+    gfli_write_chunk(y, p.at, p.count, p.vector, element, b);
+}
+
+/* ---- GroupNorm ------------------------------------------------------------------------------- */
+
+/* relu(gamma * (x - mean) / deviation + beta) with the statistics of gfli_conv_stats_kernel. */
+static __global__ void gfli_norm_apply_kernel(const void *x, gfli_sizes s, int groups,
+                                              const float *gamma, const float *beta,
+                                              const float *stats, void *y, int element) {
+    gfli_place p;
+    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (!gfli_place_of(&s, index, element, &p)) return;
+    const int width = s.c / groups;
+    const float *plane = stats + (size_t)(p.level * s.n + p.image) * (size_t)groups * 2;
+    float v[8];
+    gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
+    for (int i = 0; i < p.count; i++) {
+        const float *of_group = plane + (p.c + i) / width * 2;
+        v[i] = (v[i] - of_group[0]) * (of_group[1] * gamma[p.c + i]) + beta[p.c + i];
+        v[i] = v[i] < 0.0f ? 0.0f : v[i];
+    }
+    gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
+}
+
+/* The statistics of a map that no convolution left: a block an image of a level and group, which
+ * reads it twice.  Threads add in a fixed order, then in pairs. */
+static __device__ __forceinline__ float gfli_block_sum(float v, float *part) {
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
+    __syncthreads();
+    if (lane == 0) part[warp] = v;
+    __syncthreads();
+    v = 0.0f;
+    for (int i = 0; i < GFLI_POINTWISE_THREADS / 32; i++) v += part[i];
+    return v;
+}
+
+static __global__ void gfli_norm_stats_kernel(const void *x, gfli_sizes s, int groups, float eps,
+                                              float *stats, int element) {
+    GFLI_SHARED(float, part, [GFLI_POINTWISE_THREADS / 32]);
+    const int item = (int)blockIdx.x, width = s.c / groups, group = item % groups;
+    const int plane = item / groups, level = plane / s.n, area = s.h[level] * s.w[level];
+    const size_t first = s.before[level] + (size_t)(plane % s.n) * (size_t)area;
+    float sum = 0.0f, squares = 0.0f;
+    for (int i = (int)threadIdx.x; i < area * width; i += GFLI_POINTWISE_THREADS)
+        sum += gfli_read_element(
+            x, (first + (size_t)(i / width)) * (size_t)s.c + (size_t)(group * width + i % width),
+            element);
+    const float mean = gfli_block_sum(sum, part) / (float)(area * width);
+    for (int i = (int)threadIdx.x; i < area * width; i += GFLI_POINTWISE_THREADS) {
+        const float d = gfli_read_element(x,
+                                          (first + (size_t)(i / width)) * (size_t)s.c +
+                                              (size_t)(group * width + i % width),
+                                          element) -
+                        mean;
+        squares += d * d;
+    }
+    squares = gfli_block_sum(squares, part) / (float)(area * width);
+    if (threadIdx.x > 0) return;
+    stats[2 * item] = mean;
+    stats[2 * item + 1] = 1.0f / sqrtf(squares + eps);
+}
+
+/* ---- level scale ----------------------------------------------------------------------------- */
+
+typedef struct gfli_level_scales {
+    float scale[GFL_LEVELS];
+} gfli_level_scales;
+
+static __global__ void gfli_level_scale_kernel(const void *x, gfli_sizes s, gfli_level_scales by,
+                                               void *y, int element) {
+    gfli_place p;
+    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (!gfli_place_of(&s, index, element, &p)) return;
+    float v[8];
+    gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
+    for (int i = 0; i < p.count; i++) v[i] *= by.scale[p.level];
+    gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
+}
+
+/* ===============================================================================================
+ * src/cuda/network.cuh - a plan on the tensor cores: tf32, bf16 or fp16 from the input to the logits
+ * ============================================================================================ */
+
+/* Weights are packed once, in the precision's layout.  Maps hold elements, except the logits and
+ * the offsets of deformable convolutions, which stay float; GroupNorm takes the statistics that
+ * the convolution before it leaves.  Nothing is allocated after creation, and every launch is in
+ * one stream, so a run can be captured. */
+
+typedef struct gfli_network_layer {
+    void *packed;
+    float *bias;
+} gfli_network_layer;
+
+typedef struct gfli_network {
+    gfl_context *context;
+    const gfl_model *model;
+    const gfli_plan *plan;
+    int element;
+    gfli_network_layer *layers;
+    float **params;            /* of GroupNorm, on the device; NULL for others */
+    gfli_conv_choice *choices; /* of each step that convolves; variant -1 elsewhere */
+    bool *wide;                /* slots that hold float */
+    unsigned char *arena;
+    float *stats;
+    void *scratch;
+    int *arrived;
+} gfli_network;
+
+static gfl_status gfli_cuda_check(gfl_context *context, cudaError_t e, const char *what) {
+    if (e == cudaSuccess) return GFL_OK;
+    return gfli_error(context, e == cudaErrorMemoryAllocation ? GFL_E_MEMORY : GFL_E_DEVICE,
+                      "CUDA: %s: %s", what, cudaGetErrorString(e));
+}
+
+static gfl_status gfli_cuda_upload(gfl_context *context, const float *x, size_t n, float **out) {
+    GFLI_TRY(gfli_cuda_check(context, cudaMalloc((void **)out, n * sizeof *x), "parameters"));
+    return gfli_cuda_check(context, cudaMemcpy(*out, x, n * sizeof *x, cudaMemcpyHostToDevice),
+                           "copy of parameters");
+}
+
+static void *gfli_network_slot(const gfli_network *net, int slot) {
+    const gfli_slot *s = &net->plan->slots[slot];
+    if (s->parent < 0) return net->arena + s->offset * sizeof(float);
+    const gfli_map *parent = &net->plan->slots[s->parent].map;
+    const size_t size = net->wide[s->parent] || net->element == GFLI_ELEMENT_TF32 ? 4 : 2;
+    return (unsigned char *)gfli_network_slot(net, s->parent) +
+           gfli_points_before(parent, s->level) * (size_t)parent->c * size;
+}
+
+/* ---- choices --------------------------------------------------------------------------------- */
+
+static bool gfli_step_convolves(const gfli_step *s) {
+    return s->op == GFLI_OP_CONV || s->op == GFLI_OP_DEFORM_CONV;
+}
+
+/* The GroupNorm that follows a convolution directly. */
+static bool gfli_norm_follows(const gfli_plan *plan, int step) {
+    const gfli_step *s = &plan->steps[step];
+    return step + 1 < plan->n_steps && s[1].op == GFLI_OP_GROUP_NORM && s[1].in == s->out;
+}
+
+static gfli_conv_request gfli_network_request(const gfli_network *net, int step) {
+    const gfli_step *s = &net->plan->steps[step];
+    gfli_conv_request r;
+    memset(&r, 0, sizeof r);
+    r.shape = &net->model->layers[s->layer].shape;
+    r.x = &net->plan->slots[s->in].map;
+    r.n_sides = 1;
+    r.out_c[0] = r.shape->out_c;
+    r.element = net->element;
+    r.relu = s->relu;
+    r.wide = net->wide[s->out];
+    if (s->op == GFLI_OP_DEFORM_CONV) r.offset_c = net->plan->slots[s->offset].map.c;
+    if (gfli_norm_follows(net->plan, step)) r.norm_width = r.shape->out_c / GFLI_GN_GROUPS;
+    return r;
+}
+
+/* The kernel of each convolution; where none can leave statistics, GroupNorm gathers its own. */
+static gfl_status gfli_network_choose(gfli_network *net, const gfli_conv_device *device,
+                                      size_t *scratch) {
+    *scratch = 0;
+    for (int i = 0; i < net->plan->n_steps; i++) {
+        const gfli_step *s = &net->plan->steps[i];
+        net->choices[i].variant = -1;
+        net->choices[i].splits = 0; /* becomes the number of splits, or -that without statistics */
+        if (!gfli_step_convolves(s)) continue;
+        gfli_conv_request r = gfli_network_request(net, i);
+        bool found = gfli_conv_choose(&r, device, &net->choices[i]);
+        if (!found && r.norm_width > 0) {
+            r.norm_width = 0;
+            found = gfli_conv_choose(&r, device, &net->choices[i]);
+            if (found) net->choices[i].splits = -net->choices[i].splits;
+        }
+        if (!found)
+            return gfli_error(net->context, GFL_E_UNSUPPORTED,
+                              "no tensor-core kernel for a convolution of %d to %d channels in %d "
+                              "groups; use fp32",
+                              r.shape->in_c, r.shape->out_c, r.shape->groups);
+        gfli_conv_choice choice = net->choices[i];
+        if (choice.splits < 0) choice.splits = -choice.splits;
+        const size_t need = gfli_conv_tensor_scratch(&r, choice);
+        if (need > *scratch) *scratch = need;
+    }
+    return GFL_OK;
+}
+
+/* ---- creation -------------------------------------------------------------------------------- */
+
+static void gfli_network_destroy(gfli_network *net) {
+    gfl_context *context = net->context;
+    for (int i = 0; net->layers && i < net->model->n_layers; i++) {
+        (void)cudaFree(net->layers[i].packed);
+        (void)cudaFree(net->layers[i].bias);
+    }
+    for (int i = 0; net->params && i < net->model->n_params; i++) (void)cudaFree(net->params[i]);
+    (void)cudaFree(net->arena);
+    (void)cudaFree(net->stats);
+    (void)cudaFree(net->scratch);
+    (void)cudaFree(net->arrived);
+    gfli_free(context, net->layers);
+    gfli_free(context, net->params);
+    gfli_free(context, net->choices);
+    gfli_free(context, net->wide);
+    memset(net, 0, sizeof *net);
+}
+
+/* Layer i from the model's own parameters: the model must be trainable, which keeps them. */
+static gfl_status gfli_network_layer_load(gfli_network *net, int i) {
+    const gfli_layer *l = &net->model->layers[i];
+    gfli_network_layer *out = &net->layers[i];
+    const size_t out_c = (size_t)l->shape.out_c;
+    float *weight = NULL, *scale = NULL;
+    gfl_context *context = net->context;
+    if (l->folded_bias) GFLI_TRY(gfli_cuda_upload(context, l->folded_bias, out_c, &out->bias));
+    GFLI_TRY(gfli_cuda_check(
+        context, cudaMalloc(&out->packed, gfli_conv_tensor_packed_size(&l->shape, net->element)),
+        "packed weights"));
+    gfl_status status = gfli_cuda_upload(context, net->model->params[l->weight].data,
+                                         gfli_conv_weights(&l->shape), &weight);
+    if (status == GFL_OK && l->folded_scale)
+        status = gfli_cuda_upload(context, l->folded_scale, out_c, &scale);
+    if (status == GFL_OK)
+        status = gfli_cuda_check(
+            context, gfli_conv_tensor_pack(0, &l->shape, net->element, weight, scale, out->packed),
+            "packing weights");
+    if (status == GFL_OK) status = gfli_cuda_check(context, cudaDeviceSynchronize(), "packing");
+    (void)cudaFree(weight);
+    (void)cudaFree(scale);
+    return status;
+}
+
+static gfl_status gfli_network_load(gfli_network *net) {
+    for (int i = 0; i < net->model->n_layers; i++) GFLI_TRY(gfli_network_layer_load(net, i));
+    for (int i = 0; i < net->plan->n_steps; i++) {
+        const gfli_step *s = &net->plan->steps[i];
+        if (s->op != GFLI_OP_GROUP_NORM) continue;
+        for (int k = 0; k < 2; k++) {
+            const int p = k ? s->beta : s->gamma;
+            GFLI_TRY(gfli_cuda_upload(net->context, net->model->params[p].data,
+                                      net->model->params[p].count, &net->params[p]));
+        }
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_network_allocate(gfli_network *net, const gfli_conv_device *device) {
+    gfl_context *context = net->context;
+    const gfli_plan *plan = net->plan;
+    const size_t counters = GFLI_MAX_SPLIT_TILES * sizeof(int);
+    size_t scratch;
+    GFLI_TRY(gfli_calloc(context, (size_t)net->model->n_layers, sizeof *net->layers, "layers",
+                         &net->layers));
+    GFLI_TRY(gfli_calloc(context, (size_t)net->model->n_params, sizeof *net->params, "parameters",
+                         &net->params));
+    GFLI_TRY(gfli_calloc(context, (size_t)plan->n_steps, sizeof *net->choices, "kernels",
+                         &net->choices));
+    GFLI_TRY(gfli_calloc(context, (size_t)plan->n_slots, sizeof *net->wide, "maps", &net->wide));
+    net->wide[plan->cls] = net->wide[plan->reg] = true;
+    for (int i = 0; i < plan->n_steps; i++) {
+        if (plan->steps[i].offset >= 0) net->wide[plan->steps[i].offset] = true;
+        if (plan->steps[i].op == GFLI_OP_LEVEL_SCALE) net->wide[plan->steps[i].in] = true;
+    }
+    GFLI_TRY(gfli_network_choose(net, device, &scratch));
+    GFLI_TRY(gfli_cuda_check(context, cudaMalloc((void **)&net->arena, plan->workspace_floats * 4),
+                             "maps"));
+    GFLI_TRY(gfli_cuda_check(
+        context, cudaMalloc((void **)&net->stats, (plan->stats_floats + 1) * 4), "statistics"));
+    GFLI_TRY(gfli_cuda_check(context, cudaMalloc(&net->scratch, scratch + 1), "scratch"));
+    GFLI_TRY(
+        gfli_cuda_check(context, cudaMalloc((void **)&net->arrived, counters), "split counters"));
+    return gfli_cuda_check(context, cudaMemset(net->arrived, 0, counters), "split counters");
+}
+
+/* device: gfli_conv_device_query's.  model and plan are borrowed until the network is destroyed. */
+static gfl_status gfli_network_create(gfl_context *context, const gfl_model *model,
+                                      const gfli_plan *plan, int element,
+                                      const gfli_conv_device *device, gfli_network *out) {
+    memset(out, 0, sizeof *out);
+    out->context = context;
+    out->model = model;
+    out->plan = plan;
+    out->element = element;
+    gfl_status status = gfli_network_allocate(out, device);
+    if (status == GFL_OK) status = gfli_network_load(out);
+    if (status != GFL_OK) gfli_network_destroy(out);
+    return status;
+}
+
+/* ---- run ------------------------------------------------------------------------------------- */
+
+static cudaError_t gfli_network_conv(const gfli_network *net, int step, cudaStream_t stream) {
+    const gfli_step *s = &net->plan->steps[step];
+    gfli_conv_request r = gfli_network_request(net, step);
+    gfli_conv_choice choice = net->choices[step];
+    gfli_conv_operands op;
+    if (choice.splits < 0) {
+        choice.splits = -choice.splits;
+        r.norm_width = 0;
+    }
+    memset(&op, 0, sizeof op);
+    op.x = gfli_network_slot(net, s->in);
+    op.residual = s->residual < 0 ? NULL : gfli_network_slot(net, s->residual);
+    op.packed = net->layers[s->layer].packed;
+    op.bias = net->layers[s->layer].bias;
+    op.offset =
+        s->op == GFLI_OP_DEFORM_CONV ? (const float *)gfli_network_slot(net, s->offset) : NULL;
+    op.y = gfli_network_slot(net, s->out);
+    op.stats = r.norm_width > 0 ? net->stats + s[1].stats : NULL;
+    return gfli_conv_tensor_run(stream, &r, choice, &op, GFLI_NORM_EPS, net->scratch, net->arrived);
+}
+
+static void gfli_network_norm(const gfli_network *net, int step, cudaStream_t stream) {
+    const gfli_step *s = &net->plan->steps[step];
+    const gfli_map *x = &net->plan->slots[s->in].map;
+    const gfli_sizes sizes = gfli_sizes_of(x);
+    const void *in = gfli_network_slot(net, s->in);
+    float *stats = net->stats + s->stats;
+    const bool left = step > 0 && gfli_step_convolves(&s[-1]) && s[-1].out == s->in &&
+                      net->choices[step - 1].splits > 0;
+    if (!left)
+        GFLI_LAUNCH((gfli_norm_stats_kernel), (unsigned)(x->levels * x->n * GFLI_GN_GROUPS),
+                    GFLI_POINTWISE_THREADS, 0, stream, in, sizes, (int)GFLI_GN_GROUPS,
+                    GFLI_NORM_EPS, stats, net->element);
+    GFLI_LAUNCH((gfli_norm_apply_kernel), gfli_pointwise_blocks(x, net->element),
+                GFLI_POINTWISE_THREADS, 0, stream, in, sizes, (int)GFLI_GN_GROUPS,
+                net->params[s->gamma], net->params[s->beta], stats, gfli_network_slot(net, s->out),
+                net->element);
+}
+
+static void gfli_network_pointwise(const gfli_network *net, int step, cudaStream_t stream) {
+    const gfli_step *s = &net->plan->steps[step];
+    const gfli_map *x = &net->plan->slots[s->in].map, *y = &net->plan->slots[s->out].map;
+    const gfli_sizes in = gfli_sizes_of(x), out = gfli_sizes_of(y);
+    const void *from = gfli_network_slot(net, s->in);
+    void *to = gfli_network_slot(net, s->out);
+    const unsigned blocks = gfli_pointwise_blocks(y, net->element);
+    if (s->op == GFLI_OP_MAX_POOL) {
+        GFLI_LAUNCH((gfli_max_pool_kernel), blocks, GFLI_POINTWISE_THREADS, 0, stream, from, in, to,
+                    out, net->element);
+    } else if (s->op == GFLI_OP_UPSAMPLE_ADD) {
+        GFLI_LAUNCH((gfli_upsample_add_kernel), blocks, GFLI_POINTWISE_THREADS, 0, stream, from, in,
+                    to, out, net->element);
+    } else {
+        gfli_level_scales by;
+        memcpy(by.scale, net->model->scales, sizeof by.scale);
+        GFLI_LAUNCH((gfli_level_scale_kernel), gfli_pointwise_blocks(y, GFLI_ELEMENT_TF32),
+                    GFLI_POINTWISE_THREADS, 0, stream, from, out, by, to, (int)GFLI_ELEMENT_TF32);
+    }
+}
+
+static gfl_status gfli_network_step(const gfli_network *net, int step, cudaStream_t stream) {
+    const gfli_step *s = &net->plan->steps[step];
+    cudaError_t e = cudaSuccess;
+    if (gfli_step_convolves(s))
+        e = gfli_network_conv(net, step, stream);
+    else if (s->op == GFLI_OP_GROUP_NORM)
+        gfli_network_norm(net, step, stream);
+    else
+        gfli_network_pointwise(net, step, stream);
+    if (e == cudaSuccess) e = cudaGetLastError();
+    return gfli_cuda_check(net->context, e, "a step of the network");
+}
+
+/* The input is in its slot; the logits will be in theirs, when the stream is there. */
+static gfl_status gfli_network_run(const gfli_network *net, cudaStream_t stream) {
+    for (int i = 0; i < net->plan->n_steps; i++) GFLI_TRY(gfli_network_step(net, i, stream));
+    return GFL_OK;
+}
+
+/* ===============================================================================================
+ * src/cuda/device.cuh - a GPU as the device of a context: its stream, its memory, its failures
+ * ============================================================================================ */
+
+/* Everything of a context happens in one stream.  The first failure is kept: from then on nothing
+ * is asked of the device, and gfli_finish_cuda tells. */
+typedef struct gfli_cuda {
+    int index;
+    cudaStream_t stream;
+    cudaError_t failed;
+    const char *during;
+    void *host; /* page-locked, for what comes back */
+    size_t host_bytes;
+} gfli_cuda;
+
+enum { GFLI_CUDA_LOWEST = 8, GFLI_THREADS = 256 };
+
+static gfli_cuda *gfli_cuda_of(const gfl_context *context) {
+    return (gfli_cuda *)context->device;
+}
+
+/* Whether the device may be used; every operation begins with it. */
+static bool gfli_cuda_ready(const gfl_context *context) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    if (d->failed == cudaSuccess) {
+        d->failed = cudaSetDevice(d->index);
+        d->during = "choosing the device";
+    }
+    return d->failed == cudaSuccess;
+}
+
+static bool gfli_cuda_note(const gfl_context *context, cudaError_t e, const char *during) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    if (e == cudaSuccess || d->failed != cudaSuccess) return e == cudaSuccess;
+    d->failed = e;
+    d->during = during;
+    return false;
+}
+
+/* After a launch. */
+static void gfli_cuda_launched(const gfl_context *context, const char *during) {
+    (void)gfli_cuda_note(context, cudaGetLastError(), during);
+}
+
+static unsigned gfli_blocks(size_t n) {
+    return (unsigned)((n + GFLI_THREADS - 1) / GFLI_THREADS);
+}
+
+static gfl_status gfli_finish_cuda(gfl_context *context) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    if (gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context, cudaStreamSynchronize(d->stream), "waiting for the network");
+    if (d->failed == cudaSuccess) return GFL_OK;
+    return gfli_error(context, GFL_E_DEVICE,
+                      "%s: CUDA failed in %s: %s; this context cannot be used any more: destroy it "
+                      "and what was made with it",
+                      context->device_name, d->during, cudaGetErrorString(d->failed));
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static gfl_status gfli_alloc_cuda(gfl_context *context, size_t count, size_t size, const char *what,
+                                  void *out_pointer) {
+    void *p = NULL;
+    size_t bytes, available = 0, total = 0;
+    memcpy(out_pointer, &p, sizeof p);
+    if (!gfli_mul(count, size, &bytes))
+        return gfli_error(context, GFL_E_MEMORY, "%s: %zu elements of %zu bytes overflow", what,
+                          count, size);
+    if (!gfli_cuda_ready(context)) return gfli_finish_cuda(context);
+    const cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
+    if (e == cudaSuccess) {
+        memcpy(out_pointer, &p, sizeof p);
+        return GFL_OK;
+    }
+    (void)cudaGetLastError(); /* a refused allocation leaves the device as it was */
+    if (e != cudaErrorMemoryAllocation) {
+        (void)gfli_cuda_note(context, e, what);
+        return gfli_finish_cuda(context);
+    }
+    (void)cudaMemGetInfo(&available, &total);
+    return gfli_error(context, GFL_E_MEMORY,
+                      "out of memory on %s: %s wanted %zu bytes, %zu of %zu are free",
+                      context->device_name, what, bytes, available, total);
+}
+
+static void gfli_free_cuda(gfl_context *context, void *pointer) {
+    if (pointer && gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context, cudaFree(pointer), "freeing memory");
+}
+
+/* Waits, so that the caller may change `from` at once even where it is page-locked. */
+static void gfli_upload_cuda(gfl_context *context, void *to, const void *from, size_t bytes) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    if (bytes == 0 || !gfli_cuda_ready(context)) return;
+    if (gfli_cuda_note(context, cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, d->stream),
+                       "a copy to the device"))
+        (void)gfli_cuda_note(context, cudaStreamSynchronize(d->stream), "a copy to the device");
+}
+
+static void gfli_download_cuda(gfl_context *context, void *to, const void *from, size_t bytes) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    if (bytes == 0 || !gfli_cuda_ready(context)) return;
+    if (gfli_cuda_note(context, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream),
+                       "a copy to the host"))
+        (void)gfli_cuda_note(context, cudaStreamSynchronize(d->stream), "a copy to the host");
+}
+
+/* Page-locked memory for what comes back; NULL where there is none. */
+static void *gfli_cuda_host(gfl_context *context, size_t bytes) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    if (!gfli_cuda_ready(context)) return NULL;
+    if (bytes <= d->host_bytes) return d->host;
+    (void)cudaFreeHost(d->host);
+    d->host = NULL;
+    d->host_bytes = 0;
+    if (!gfli_cuda_note(context, cudaMallocHost(&d->host, bytes), "page-locked host memory"))
+        return NULL;
+    d->host_bytes = bytes;
+    return d->host;
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+/* Without a driver this fails and leaves n alone. */
+static gfl_status gfli_cuda_find(gfl_context *context) {
+    int n = 0;
+    const cudaError_t e = cudaGetDeviceCount(&n);
+    if (e == cudaErrorInsufficientDriver || e == cudaErrorStubLibrary)
+        return gfli_error(context, GFL_E_DEVICE,
+                          "no NVIDIA driver that CUDA %d.%d can use (%s): install one, or use the "
+                          "CPU",
+                          CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, cudaGetErrorString(e));
+    if (e != cudaSuccess || n < 1)
+        return gfli_error(context, GFL_E_DEVICE, "no NVIDIA GPU here (%s): use the CPU",
+                          e == cudaSuccess ? "the driver sees none" : cudaGetErrorString(e));
+    if (context->device_index >= n)
+        return gfli_error(context, GFL_E_DEVICE,
+                          "there is no GPU %d: the driver sees %d, counted from 0",
+                          context->device_index, n);
+    return GFL_OK;
+}
+
+static __global__ void gfli_probe_kernel(void) {
+}
+
+/* Whether this build has code for the device; a kernel that cannot be loaded says so. */
+static gfl_status gfli_cuda_probe(gfl_context *context, const cudaDeviceProp *p) {
+    cudaFuncAttributes unused;
+    const cudaError_t e = cudaFuncGetAttributes(&unused, (const void *)gfli_probe_kernel);
+    if (p->major >= GFLI_CUDA_LOWEST && e == cudaSuccess) return GFL_OK;
+    (void)cudaGetLastError();
+    if (p->major < GFLI_CUDA_LOWEST)
+        return gfli_error(context, GFL_E_DEVICE,
+                          "%s has compute capability %d.%d; %d.0 or later is needed", p->name,
+                          p->major, p->minor, GFLI_CUDA_LOWEST);
+    return gfli_error(context, GFL_E_DEVICE,
+                      "this build has no kernels for %s, compute capability %d.%d (%s): build "
+                      "gfl_cuda.cu with -arch=sm_%d%d",
+                      p->name, p->major, p->minor, cudaGetErrorString(e), p->major, p->minor);
+}
+
+static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *desc) {
+    gfli_cuda *d;
+    cudaDeviceProp p;
+    if (desc->precision != GFL_PRECISION_FP32)
+        return gfli_error(context, GFL_E_UNSUPPORTED, "precision %d is none that CUDA has here",
+                          (int)desc->precision);
+    GFLI_TRY(gfli_cuda_find(context));
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "the device", &d));
+    d->index = context->device_index;
+    d->during = "opening the device";
+    context->device = d;
+    snprintf(context->device_name, sizeof context->device_name, "cuda:%d", d->index);
+    d->failed = cudaSetDevice(d->index);
+    if (d->failed == cudaSuccess) d->failed = cudaGetDeviceProperties(&p, d->index);
+    if (d->failed != cudaSuccess) return gfli_finish_cuda(context);
+    GFLI_TRY(gfli_cuda_probe(context, &p));
+    snprintf(context->device_name, sizeof context->device_name,
+             "cuda:%d, %.100s, sm_%d%d, %.1f GiB", d->index, p.name, p.major, p.minor,
+             (double)p.totalGlobalMem / 1073741824.0);
+    d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
+    return gfli_finish_cuda(context);
+}
+
+static void gfli_close_cuda(gfl_context *context) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    if (!d) return;
+    (void)cudaSetDevice(d->index);
+    if (d->stream) (void)cudaStreamDestroy(d->stream);
+    (void)cudaFreeHost(d->host);
+    gfli_free(context, d);
+    context->device = NULL;
+}
+
+/* ===============================================================================================
+ * src/cuda/conv_fp32.cuh - convolution in plain float32: an implicit product of matrices, tile by tile
+ * ============================================================================================ */
+
+/* A block computes GFLI_FP32_TILE positions times as many output channels, a thread 4 x 4 of them.
+ * Groups are merged into blocks of up to a tile's channels, with zeros beside the diagonal.  The
+ * sum runs over taps, then channels, always in this order. */
+enum {
+    GFLI_FP32_TILE = 64,
+    GFLI_FP32_STEP = 16, /* of the sum between two barriers */
+    GFLI_FP32_SIDE = 4,
+    GFLI_FP32_PITCH = 68, /* floats of a tile's row: keeps vectors aligned and banks apart */
+    GFLI_FP32_TAPS = 9    /* of a deformable convolution */
+};
+
+typedef struct gfli_fp32_job {
+    gfli_conv_shape s;
+    int groups, group_in, group_out; /* after merging */
+    gfli_sizes x, y;
+    const float *in, *packed, *bias, *residual, *offset;
+    int offset_c;
+    float *out;
+    bool relu;
+} gfli_fp32_job;
+
+/* ---- weights: [groups][taps][group_in][group_out] -------------------------------------------- */
+
+static void gfli_fp32_merge(gfli_fp32_job *job) {
+    const int in = job->s.in_c / job->s.groups, out = job->s.out_c / job->s.groups;
+    int merged = 1;
+    for (int m = 2; m <= job->s.groups && m * in <= GFLI_FP32_TILE && m * out <= GFLI_FP32_TILE;
+         m++)
+        if (job->s.groups % m == 0) merged = m;
+    job->groups = job->s.groups / merged;
+    job->group_in = in * merged;
+    job->group_out = out * merged;
+}
+
+static size_t gfli_conv_packed_size_cuda(const gfli_conv_shape *s) {
+    gfli_fp32_job job;
+    job.s = *s;
+    gfli_fp32_merge(&job);
+    return (size_t)job.groups * (size_t)(s->kernel * s->kernel) * (size_t)job.group_in *
+           (size_t)job.group_out * sizeof(float);
+}
+
+/* Channels are those of a whole group after merging; of other groups of the file comes zero. */
+static float gfli_fp32_weight(const gfli_fp32_job *job, const float *weight, const float *scale,
+                              int group, int tap, int i, int o) {
+    const int in = job->s.in_c / job->s.groups, out = job->s.out_c / job->s.groups;
+    const int taps = job->s.kernel * job->s.kernel, row = group * job->group_out + o;
+    if (i / in != o / out) return 0.0f;
+    return (scale ? scale[row] : 1.0f) *
+           weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
+}
+
+static void gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                                const float *scale, void *packed) {
+    gfli_fp32_job job;
+    job.s = *s;
+    gfli_fp32_merge(&job);
+    const size_t bytes = gfli_conv_packed_size_cuda(s);
+    float *to = (float *)gfli_cuda_host(context, bytes);
+    if (!to) return;
+    for (int g = 0; g < job.groups; g++)
+        for (int tap = 0; tap < s->kernel * s->kernel; tap++)
+            for (int i = 0; i < job.group_in; i++)
+                for (int o = 0; o < job.group_out; o++)
+                    *to++ = gfli_fp32_weight(&job, weight, scale, g, tap, i, o);
+    gfli_upload_cuda(context, packed, gfli_cuda_of(context)->host, bytes);
+}
+
+/* ---- positions ------------------------------------------------------------------------------- */
+
+/* An output position: where its window begins, and its image. */
+typedef struct gfli_fp32_row {
+    int top, left, h, w;
+    size_t image; /* position of the image's first value in x */
+    bool exists;
+} gfli_fp32_row;
+
+static __device__ __forceinline__ gfli_fp32_row gfli_fp32_row_of(const gfli_fp32_job *job,
+                                                                 size_t position) {
+    gfli_fp32_row r;
+    const gfli_sizes *y = &job->y;
+    r.exists = position < y->before[y->levels];
+    r.top = r.left = r.h = r.w = 0;
+    r.image = 0;
+    if (!r.exists) return r;
+    int level = 0;
+    while (position >= y->before[level + 1]) level++;
+    const int w = y->w[level], area = y->h[level] * w, at = (int)(position - y->before[level]);
+    r.h = job->x.h[level];
+    r.w = job->x.w[level];
+    r.top = at % area / w * job->s.stride - job->s.pad;
+    r.left = at % w * job->s.stride - job->s.pad;
+    r.image = job->x.before[level] + (size_t)(at / area) * (size_t)r.h * (size_t)r.w;
+    return r;
+}
+
+/* Where one tap of a deformable convolution looks (spec 1.5), and with which weights. */
+typedef struct gfli_fp32_point {
+    int at;          /* the top left position from the image's first; it may be off the map */
+    float weight[4]; /* of the corners, with the mask; those off the map have 0 */
+} gfli_fp32_point;
+
+static __device__ __forceinline__ gfli_fp32_point gfli_fp32_point_of(const gfli_fp32_row *r,
+                                                                     const float *offset, int tap,
+                                                                     bool masked) {
+    gfli_fp32_point p;
+    const float y = (float)(r->top + tap / 3) + offset[2 * tap];
+    const float x = (float)(r->left + tap % 3) + offset[2 * tap + 1];
+    p.at = 0;
+    for (int i = 0; i < 4; i++) p.weight[i] = 0.0f;
+    if (!(y > -1.0f && x > -1.0f && y < (float)r->h && x < (float)r->w)) return p;
+    const int top = gfli_whole_below(y), left = gfli_whole_below(x);
+    const float down = y - (float)top, right = x - (float)left;
+    const float mask = masked ? gfli_sigmoid(offset[2 * GFLI_FP32_TAPS + tap]) : 1.0f;
+    p.at = top * r->w + left;
+    if (top >= 0 && left >= 0) p.weight[0] = (1.0f - down) * (1.0f - right) * mask;
+    if (top >= 0 && left + 1 < r->w) p.weight[1] = (1.0f - down) * right * mask;
+    if (top + 1 < r->h && left >= 0) p.weight[2] = down * (1.0f - right) * mask;
+    if (top + 1 < r->h && left + 1 < r->w) p.weight[3] = down * right * mask;
+    return p;
+}
+
+static __device__ __forceinline__ float gfli_fp32_sample(const gfli_fp32_job *job,
+                                                         const gfli_fp32_row *r,
+                                                         const gfli_fp32_point *p, int c) {
+    const long long first = (long long)r->image + p->at;
+    const long long at[4] = {first, first + 1, first + r->w, first + r->w + 1};
+    float v = 0.0f;
+    for (int i = 0; i < 4; i++)
+        if (p->weight[i] != 0.0f) v += p->weight[i] * job->in[at[i] * job->s.in_c + c];
+    return v;
+}
+
+static __device__ __forceinline__ float gfli_fp32_read(const gfli_fp32_job *job,
+                                                       const gfli_fp32_row *r, int tap, int c) {
+    const int y = r->top + tap / job->s.kernel, x = r->left + tap % job->s.kernel;
+    if (y < 0 || x < 0 || y >= r->h || x >= r->w) return 0.0f;
+    const size_t at = r->image + (size_t)y * (size_t)r->w + (size_t)x;
+    return job->in[at * (size_t)job->s.in_c + (size_t)c];
+}
+
+/* ---- the product ----------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ void gfli_fp32_multiply(const float *a, const float *b,
+                                                          float sum[4][4]) {
+    for (int k = 0; k < GFLI_FP32_STEP; k++, a += GFLI_FP32_PITCH, b += GFLI_FP32_PITCH) {
+        const float4 p = *(const float4 *)(const void *)a, q = *(const float4 *)(const void *)b;
+        const float rows[4] = {p.x, p.y, p.z, p.w}, cols[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+        for (int i = 0; i < GFLI_FP32_SIDE; i++)
+#pragma unroll
+            for (int j = 0; j < GFLI_FP32_SIDE; j++) sum[i][j] += rows[i] * cols[j];
+    }
+}
+
+static __device__ __forceinline__ void gfli_fp32_store(const gfli_fp32_job *job, size_t first,
+                                                       int channel, int end, float sum[4][4]) {
+    for (int i = 0; i < GFLI_FP32_SIDE; i++) {
+        const size_t position = first + (size_t)i;
+        if (position >= job->y.before[job->y.levels]) return;
+        for (int j = 0; j < GFLI_FP32_SIDE && channel + j < end; j++) {
+            const size_t at = position * (size_t)job->s.out_c + (size_t)(channel + j);
+            float v = sum[i][j];
+            if (job->bias) v += job->bias[channel + j];
+            if (job->residual) v += job->residual[at];
+            job->out[at] = job->relu && v < 0.0f ? 0.0f : v;
+        }
+    }
+}
+
+template <bool deformed>
+static __global__ void __launch_bounds__(GFLI_THREADS)
+    gfli_fp32_kernel(const GFLI_GRID_CONSTANT gfli_fp32_job job) {
+    GFLI_SHARED(float4, a4, [GFLI_FP32_STEP * GFLI_FP32_PITCH / 4]);
+    GFLI_SHARED(float4, b4, [GFLI_FP32_STEP * GFLI_FP32_PITCH / 4]);
+    GFLI_SHARED(gfli_fp32_point, points, [deformed ? GFLI_FP32_TILE * GFLI_FP32_TAPS : 1]);
+    float *a = (float *)(void *)a4, *b = (float *)(void *)b4;
+    const int thread = (int)threadIdx.x, group = (int)blockIdx.z, column = (int)blockIdx.y;
+    const int taps = job.s.kernel * job.s.kernel, terms = taps * job.group_in;
+    /* A thread loads one position's terms k, k + 4 and so on, and 4 rows of one weight column. */
+    const int row = thread % GFLI_FP32_TILE, part = thread / GFLI_FP32_TILE;
+    const size_t tile = (size_t)blockIdx.x * GFLI_FP32_TILE;
+    const gfli_fp32_row r = gfli_fp32_row_of(&job, tile + (size_t)row);
+    const int out = column * GFLI_FP32_TILE + row;
+    const float *weight = job.packed + (size_t)group * (size_t)terms * (size_t)job.group_out;
+    const int sum_row = thread / 16 * GFLI_FP32_SIDE, sum_col = thread % 16 * GFLI_FP32_SIDE;
+    float sum[GFLI_FP32_SIDE][GFLI_FP32_SIDE] = {};
+    if (deformed) {
+        const float *offset = job.offset + (tile + (size_t)row) * (size_t)job.offset_c;
+        for (int tap = part; tap < GFLI_FP32_TAPS && r.exists; tap += 4)
+            points[row * GFLI_FP32_TAPS + tap] =
+                gfli_fp32_point_of(&r, offset, tap, job.offset_c > 2 * GFLI_FP32_TAPS);
+        __syncthreads();
+    }
+    for (int first = 0; first < terms; first += GFLI_FP32_STEP) {
+        for (int k = part; k < GFLI_FP32_STEP; k += 4) {
+            const int term = first + k, tap = term / job.group_in;
+            const int c = group * job.group_in + term - tap * job.group_in;
+            float v = 0.0f;
+            if (term < terms && r.exists)
+                v = deformed ? gfli_fp32_sample(&job, &r, &points[row * GFLI_FP32_TAPS + tap], c)
+                             : gfli_fp32_read(&job, &r, tap, c);
+            a[k * GFLI_FP32_PITCH + row] = v;
+            b[k * GFLI_FP32_PITCH + row] =
+                term < terms && out < job.group_out
+                    ? weight[(size_t)term * (size_t)job.group_out + (size_t)out]
+                    : 0.0f;
+        }
+        __syncthreads();
+        gfli_fp32_multiply(a + sum_row, b + sum_col, sum);
+        __syncthreads();
+    }
+    gfli_fp32_store(&job, tile + (size_t)sum_row,
+                    group * job.group_out + column * GFLI_FP32_TILE + sum_col,
+                    (group + 1) * job.group_out, sum);
+}
+
+static size_t gfli_conv_scratch_cuda(const gfl_context *context, const gfli_conv_shape *s,
+                                     const gfli_map *x) {
+    (void)context;
+    (void)s;
+    (void)x;
+    return 0;
+}
+
+static void gfli_fp32_run(gfl_context *context, gfli_fp32_job *job, const gfli_map *x,
+                          const gfli_map *y) {
+    gfli_fp32_merge(job);
+    job->x = gfli_sizes_of(x);
+    job->y = gfli_sizes_of(y);
+    job->in = x->data;
+    job->out = y->data;
+    if (!gfli_cuda_ready(context)) return;
+    const dim3 grid((unsigned)((gfli_points(y) + GFLI_FP32_TILE - 1) / GFLI_FP32_TILE),
+                    (unsigned)gfli_ceil_div(job->group_out, GFLI_FP32_TILE), (unsigned)job->groups);
+    cudaStream_t stream = gfli_cuda_of(context)->stream;
+    if (job->offset)
+        GFLI_LAUNCH((gfli_fp32_kernel<true>), grid, GFLI_THREADS, 0, stream, *job);
+    else
+        GFLI_LAUNCH((gfli_fp32_kernel<false>), grid, GFLI_THREADS, 0, stream, *job);
+    gfli_cuda_launched(context, "a convolution");
+}
+
+static void gfli_conv_cuda(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+                           const float *bias, const gfli_map *x, const gfli_map *residual,
+                           bool relu, const gfli_map *y, void *scratch) {
+    gfli_fp32_job job;
+    (void)scratch;
+    memset(&job, 0, sizeof job);
+    job.s = *s;
+    job.packed = (const float *)packed;
+    job.bias = bias;
+    job.residual = residual ? residual->data : NULL;
+    job.relu = relu;
+    gfli_fp32_run(context, &job, x, y);
+}
+
+static void gfli_deform_conv_cuda(gfl_context *context, const gfli_conv_shape *s,
+                                  const void *packed, const float *bias, const gfli_map *x,
+                                  const gfli_map *offset, bool relu, const gfli_map *y,
+                                  void *scratch) {
+    gfli_fp32_job job;
+    (void)scratch;
+    memset(&job, 0, sizeof job);
+    job.s = *s;
+    job.packed = (const float *)packed;
+    job.bias = bias;
+    job.offset = offset->data;
+    job.offset_c = offset->c;
+    job.relu = relu;
+    gfli_fp32_run(context, &job, x, y);
+}
+
+/* ===============================================================================================
+ * src/cuda/operations.cuh - the kernels of pointwise.cuh as operations on float32 maps
+ * ============================================================================================ */
+
+/* GFLI_ELEMENT_TF32 names maps of float: these kernels round nothing. */
+
+static void gfli_max_pool_cuda(gfl_context *context, const gfli_map *x, const gfli_map *y) {
+    if (!gfli_cuda_ready(context)) return;
+    GFLI_LAUNCH((gfli_max_pool_kernel), gfli_pointwise_blocks(y, GFLI_ELEMENT_TF32),
+                GFLI_POINTWISE_THREADS, 0, gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x),
+                y->data, gfli_sizes_of(y), (int)GFLI_ELEMENT_TF32);
+    gfli_cuda_launched(context, "max pooling");
+}
+
+static void gfli_upsample_add_cuda(gfl_context *context, const gfli_map *x, const gfli_map *y) {
+    if (!gfli_cuda_ready(context)) return;
+    GFLI_LAUNCH((gfli_upsample_add_kernel), gfli_pointwise_blocks(y, GFLI_ELEMENT_TF32),
+                GFLI_POINTWISE_THREADS, 0, gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x),
+                y->data, gfli_sizes_of(y), (int)GFLI_ELEMENT_TF32);
+    gfli_cuda_launched(context, "upsampling");
+}
+
+static void gfli_group_norm_cuda(gfl_context *context, const gfli_map *x, int groups, float eps,
+                                 const float *gamma, const float *beta, const gfli_map *y,
+                                 float *stats) {
+    const gfli_sizes sizes = gfli_sizes_of(x);
+    if (!gfli_cuda_ready(context)) return;
+    cudaStream_t stream = gfli_cuda_of(context)->stream;
+    GFLI_LAUNCH((gfli_norm_stats_kernel), (unsigned)(x->levels * x->n * groups),
+                GFLI_POINTWISE_THREADS, 0, stream, x->data, sizes, groups, eps, stats,
+                (int)GFLI_ELEMENT_TF32);
+    GFLI_LAUNCH((gfli_norm_apply_kernel), gfli_pointwise_blocks(x, GFLI_ELEMENT_TF32),
+                GFLI_POINTWISE_THREADS, 0, stream, x->data, sizes, groups, gamma, beta, stats,
+                y->data, (int)GFLI_ELEMENT_TF32);
+    gfli_cuda_launched(context, "group norm");
+}
+
+static void gfli_level_scale_cuda(gfl_context *context, const gfli_map *x, const float *scale,
+                                  const gfli_map *y) {
+    gfli_level_scales by;
+    if (!gfli_cuda_ready(context)) return;
+    memset(&by, 0, sizeof by);
+    memcpy(by.scale, scale, (size_t)x->levels * sizeof by.scale[0]);
+    GFLI_LAUNCH((gfli_level_scale_kernel), gfli_pointwise_blocks(y, GFLI_ELEMENT_TF32),
+                GFLI_POINTWISE_THREADS, 0, gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x),
+                by, y->data, (int)GFLI_ELEMENT_TF32);
+    gfli_cuda_launched(context, "level scales");
+}
+
+/* ===============================================================================================
+ * src/cuda/image.cuh - the CPU's resize, bit for bit, and normalisation
+ * ============================================================================================ */
+
+/* As kernels see an image: its rows lie one after another, `size` bytes a pixel. */
+typedef struct gfli_source {
+    const uint8_t *pixels;
+    int w, h, size;
+    int channel[3]; /* where red, green and blue (or blue .. red) are in a pixel */
+    bool upside_down;
+} gfli_source;
+
+static size_t gfli_resize_scratch_cuda(const gfl_context *context, int in_w, int in_h, int out_w,
+                                       int out_h) {
+    (void)context;
+    (void)out_w;
+    (void)out_h;
+    return (size_t)in_w * (size_t)in_h * 4;
+}
+
+/* One value of the horizontal pass, which OpenCV keeps in 16 bits. */
+static __device__ __forceinline__ int gfli_resize_across_one(const gfli_source *s, int row,
+                                                             int from, int next, int a, int b,
+                                                             int channel) {
+    if (s->upside_down) row = s->h - 1 - row;
+    const uint8_t *p = s->pixels + (size_t)row * (size_t)s->w * (size_t)s->size + channel;
+    return (uint16_t)((p[from * s->size] * a + p[next * s->size] * b) >> 4);
+}
+
+static __global__ void gfli_resize_kernel(gfli_source s, int out_w, int out_h, uint8_t *out) {
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (size_t)out_w * (size_t)out_h) return;
+    const int x = (int)(i % (size_t)out_w), y = (int)(i / (size_t)out_w);
+    const gfli_tap across = gfli_column_tap(x, s.w, out_w), down = gfli_tap_of(y, s.h, out_h);
+    const int next = across.at + 1 < s.w ? across.at + 1 : s.w - 1;
+    const int a = gfli_tap_weight(1.0f - across.fraction), b = gfli_tap_weight(across.fraction);
+    const int wa = gfli_tap_weight(1.0f - down.fraction), wb = gfli_tap_weight(down.fraction);
+    const int y0 = down.at < 0 ? 0 : (down.at < s.h ? down.at : s.h - 1);
+    const int y1 = down.at + 1 < 0 ? 0 : (down.at + 1 < s.h ? down.at + 1 : s.h - 1);
+    for (int k = 0; k < 3; k++) {
+        const int upper = gfli_resize_across_one(&s, y0, across.at, next, a, b, s.channel[k]);
+        const int lower = gfli_resize_across_one(&s, y1, across.at, next, a, b, s.channel[k]);
+        const int v = (((upper * wa) >> 16) + ((lower * wb) >> 16) + 2) >> 2;
+        out[i * 3 + (size_t)k] = (uint8_t)(v > 255 ? 255 : v);
+    }
+}
+
+/* The rows as they lie in memory, without what is between them. */
+static void gfli_upload_image(gfl_context *context, const gfl_image *image, int size,
+                              gfli_source *s, void *to) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    const size_t row = (size_t)image->width * (size_t)size;
+    const ptrdiff_t stride = image->stride ? image->stride : (ptrdiff_t)row;
+    const uint8_t *first = image->pixels;
+    s->pixels = (const uint8_t *)to;
+    s->w = image->width;
+    s->h = image->height;
+    s->size = size;
+    s->upside_down = stride < 0;
+    if (stride < 0) first += (ptrdiff_t)(image->height - 1) * stride;
+    const size_t pitch = (size_t)(stride < 0 ? -stride : stride);
+    (void)gfli_cuda_note(context,
+                         cudaMemcpy2DAsync(to, row, first, pitch, row, (size_t)image->height,
+                                           cudaMemcpyHostToDevice, d->stream),
+                         "the upload of an image");
+}
+
+static void gfli_resize_cuda(gfl_context *context, const gfl_image *image, bool bgr, int out_w,
+                             int out_h, uint8_t *out, void *scratch) {
+    static const int bytes[] = {3, 3, 4, 4, 1};
+    const int size = bytes[(int)image->format];
+    const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
+    gfli_source s;
+    if (!gfli_cuda_ready(context)) return;
+    gfli_upload_image(context, image, size, &s, scratch);
+    for (int k = 0; k < 3; k++) s.channel[k] = size == 1 ? 0 : (stored_bgr == bgr ? k : 2 - k);
+    GFLI_LAUNCH((gfli_resize_kernel), gfli_blocks((size_t)out_w * (size_t)out_h), GFLI_THREADS, 0,
+                gfli_cuda_of(context)->stream, s, out_w, out_h, out);
+    gfli_cuda_launched(context, "resizing");
+}
+
+/* ---- normalisation --------------------------------------------------------------------------- */
+
+typedef struct gfli_normalisation {
+    const uint8_t *pixels;
+    int w, h, out_w, out_h, c;
+    bool flip;
+    float mean[3], std[3];
+    float *out; /* of one image */
+} gfli_normalisation;
+
+static __global__ void gfli_normalise_kernel(gfli_normalisation t) {
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (size_t)t.out_w * (size_t)t.out_h) return;
+    const int x = (int)(i % (size_t)t.out_w), y = (int)(i / (size_t)t.out_w);
+    const bool inside = x < t.w && y < t.h;
+    const size_t from = (size_t)y * (size_t)t.w + (size_t)(t.flip ? t.w - 1 - x : x);
+    for (int k = 0; k < t.c; k++)
+        t.out[i * (size_t)t.c + (size_t)k] =
+            inside && k < 3 ? ((float)t.pixels[from * 3 + (size_t)k] - t.mean[k]) / t.std[k] : 0.0f;
+}
+
+static void gfli_normalise_cuda(gfl_context *context, const uint8_t *pixels, int w, int h,
+                                const float mean[3], const float std[3], bool flip,
+                                const gfli_map *y, int index) {
+    const size_t area = (size_t)y->w[0] * (size_t)y->h[0];
+    gfli_normalisation t;
+    if (!gfli_cuda_ready(context)) return;
+    t.pixels = pixels;
+    t.w = w;
+    t.h = h;
+    t.out_w = y->w[0];
+    t.out_h = y->h[0];
+    t.c = y->c;
+    t.flip = flip;
+    memcpy(t.mean, mean, sizeof t.mean);
+    memcpy(t.std, std, sizeof t.std);
+    t.out = y->data + (size_t)index * area * (size_t)y->c;
+    GFLI_LAUNCH((gfli_normalise_kernel), gfli_blocks(area), GFLI_THREADS, 0,
+                gfli_cuda_of(context)->stream, t);
+    gfli_cuda_launched(context, "normalisation");
+}
+
+/* ===============================================================================================
+ * src/cuda/decode.cuh - from logits to boxes on the device: threshold, top-k, integral, clip, suppression
+ * ============================================================================================ */
+
+/* Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section "Method". */
+
+/* Pairs above the score are collected in any order; what follows orders them by rank, which no two
+ * share, so the result never depends on who came first.  Suppression takes GFLI_NMS_CHUNK boxes at
+ * a time: against all that are kept, then, by one warp, among themselves. */
+enum {
+    GFLI_SORT_THREADS = 512,
+    GFLI_NMS_CHUNK = 256,
+    GFLI_NMS_WORDS = GFLI_NMS_CHUNK / 32,
+    GFLI_RADIX = 256
+};
+
+typedef struct gfli_decode_level {
+    const float *cls, *reg; /* of the image */
+    uint64_t *ranks;        /* [pairs rounded up to a power of two] */
+    int cells, w, stride;
+    int first, most; /* of the candidates: the number of the first, and at most how many */
+} gfli_decode_level;
+
+/* A kept box, moved to where only boxes of its class are. */
+typedef struct gfli_moved {
+    float x1, y1, x2, y2, area, label;
+} gfli_moved;
+
+typedef struct gfli_decode_job {
+    gfli_decode_level level[GFL_LEVELS];
+    int levels, n_classes, cls_c, reg_c, n_bins, width, height;
+    int most; /* candidates of all levels */
+    int max_keep;
+    float min_score, nms_iou, scale_x, scale_y; /* boxes are multiplied with the scales */
+    int *found;                                 /* [GFL_LEVELS] pairs above the score */
+    uint64_t *order;                            /* [most rounded up to a power of two] */
+    gfli_decoded *boxes;                        /* [most] */
+    gfli_moved *kept;                           /* [max_keep] */
+    int *count;                                 /* of out */
+    gfli_decoded *out;                          /* [max_keep] */
+} gfli_decode_job;
+
+/* ---- pairs ----------------------------------------------------------------------------------- */
+
+static __global__ void gfli_select_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    const gfli_decode_level *l = &job.level[blockIdx.y];
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (size_t)l->cells * (size_t)job.n_classes) return;
+    const size_t cell = i / (size_t)job.n_classes, label = i % (size_t)job.n_classes;
+    const float score = gfli_sigmoid(l->cls[cell * (size_t)job.cls_c + label]);
+    if (score > job.min_score)
+        l->ranks[atomicAdd(&job.found[blockIdx.y], 1)] = gfli_rank(score, (uint64_t)i);
+}
+
+/* Ascending, by one block; keys has room for the power of two above n. */
+static __device__ void gfli_sort_block(uint64_t *keys, int n) {
+    int size = 1;
+    while (size < n) size *= 2;
+    for (int i = n + (int)threadIdx.x; i < size; i += (int)blockDim.x) keys[i] = ~(uint64_t)0;
+    __syncthreads();
+    for (int run = 2; run <= size; run *= 2) {
+        for (int step = run / 2; step > 0; step /= 2) {
+            for (int i = (int)threadIdx.x; i < size / 2; i += (int)blockDim.x) {
+                const int low = i / step * 2 * step + i % step, high = low + step;
+                const bool up = (low & run) == 0;
+                const uint64_t a = keys[low], b = keys[high];
+                if ((a > b) == up) {
+                    keys[low] = b;
+                    keys[high] = a;
+                }
+            }
+            __syncthreads();
+        }
+    }
+}
+
+/* The k smallest of n different keys to the front, in any order: digit by digit, from the highest,
+ * the block finds the k-th smallest. */
+static __device__ void gfli_keep_smallest(uint64_t *keys, int n, int k, int *histogram) {
+    uint64_t prefix = 0, mask = 0;
+    int left = k; /* the key sought is the left-th of those that begin with prefix */
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        for (int i = (int)threadIdx.x; i < GFLI_RADIX; i += (int)blockDim.x) histogram[i] = 0;
+        __syncthreads();
+        for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x)
+            if ((keys[i] & mask) == prefix)
+                atomicAdd(&histogram[(int)(keys[i] >> shift & (GFLI_RADIX - 1))], 1);
+        __syncthreads();
+        int digit = 0;
+        while (left > histogram[digit]) left -= histogram[digit++];
+        __syncthreads();
+        prefix |= (uint64_t)digit << shift;
+        mask |= (uint64_t)(GFLI_RADIX - 1) << shift;
+    }
+    /* Keys are read before the round in which anybody writes as far as there. */
+    if (threadIdx.x == 0) histogram[0] = 0;
+    __syncthreads();
+    for (int first = 0; first < n; first += (int)blockDim.x) {
+        const int i = first + (int)threadIdx.x;
+        const uint64_t key = i < n ? keys[i] : ~(uint64_t)0;
+        __syncthreads();
+        if (i < n && key <= prefix) keys[atomicAdd(&histogram[0], 1)] = key;
+        __syncthreads();
+    }
+}
+
+/* A block a level: its best pairs, in order. */
+static __global__ void gfli_top_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    GFLI_SHARED(int, histogram, [GFLI_RADIX]);
+    const gfli_decode_level *l = &job.level[blockIdx.x];
+    const int found = job.found[blockIdx.x];
+    if (found > l->most) gfli_keep_smallest(l->ranks, found, l->most, histogram);
+    gfli_sort_block(l->ranks, found < l->most ? found : l->most);
+}
+
+/* ---- boxes ----------------------------------------------------------------------------------- */
+
+/* Sum of k * softmax(logits)[k]. */
+static __device__ __forceinline__ float gfli_integral_of(const float *logits, int n_bins) {
+    float largest = logits[0], sum = 0.0f, mean = 0.0f;
+    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
+    for (int k = 0; k < n_bins; k++) sum += expf(logits[k] - largest);
+    for (int k = 0; k < n_bins; k++) mean += (float)k * (expf(logits[k] - largest) / sum);
+    return mean;
+}
+
+/* A value that is no number stays so, and its box has no area. */
+static __device__ __forceinline__ float gfli_clip_side(float v, int limit, float scale) {
+    v = v < 0.0f ? 0.0f : (v > (float)limit ? (float)limit : v);
+    return gfli_rounded(v * scale);
+}
+
+static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job *job, int level,
+                                                           uint64_t rank) {
+    const gfli_decode_level *l = &job->level[level];
+    const uint64_t index = gfli_rank_index(rank);
+    const int cell = (int)(index / (uint64_t)job->n_classes);
+    const float *logits = l->reg + (size_t)cell * (size_t)job->reg_c;
+    float d[4];
+    for (int side = 0; side < 4; side++)
+        d[side] = gfli_rounded(gfli_integral_of(logits + side * job->n_bins, job->n_bins) *
+                               (float)l->stride);
+    gfli_decoded b;
+    b.level = level;
+    b.y = cell / l->w;
+    b.x = cell % l->w;
+    const float x = (float)(b.x * l->stride), y = (float)(b.y * l->stride);
+    b.detection.x1 = gfli_clip_side(x - d[0], job->width, job->scale_x);
+    b.detection.y1 = gfli_clip_side(y - d[1], job->height, job->scale_y);
+    b.detection.x2 = gfli_clip_side(x + d[2], job->width, job->scale_x);
+    b.detection.y2 = gfli_clip_side(y + d[3], job->height, job->scale_y);
+    b.detection.score = gfli_rank_score(rank);
+    b.detection.label = (int)(index % (uint64_t)job->n_classes);
+    return b;
+}
+
+/* Thread i makes candidate i; a place without one, or with a box without area, sorts last. */
+static __global__ void gfli_boxes_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i >= job.most) return;
+    int level = 0;
+    while (level + 1 < job.levels && i >= job.level[level + 1].first) level++;
+    const gfli_decode_level *l = &job.level[level];
+    job.order[i] = ~(uint64_t)0;
+    if (i - l->first >= job.found[level]) return;
+    const gfli_decoded b = gfli_box_of(&job, level, l->ranks[i - l->first]);
+    const gfl_detection *d = &b.detection;
+    job.boxes[i] = b;
+    if (d->x2 - d->x1 > 0.0f && d->y2 - d->y1 > 0.0f)
+        job.order[i] = gfli_rank(d->score, (uint64_t)i);
+}
+
+/* ---- suppression ----------------------------------------------------------------------------- */
+
+/* The largest of all threads' values, which are not negative; part has a float a warp. */
+static __device__ __forceinline__ float gfli_block_largest(float v, float *part) {
+    for (int step = 16; step > 0; step /= 2) {
+        const float other = __shfl_xor_sync(0xffffffffu, v, step);
+        v = other > v ? other : v;
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+    __syncthreads();
+    for (int i = 0; i < (int)blockDim.x / 32; i++) v = part[i] > v ? part[i] : v;
+    return v;
+}
+
+static __device__ __forceinline__ gfli_moved gfli_move_box(const gfl_detection *d, float step) {
+    gfli_moved m;
+    const float offset = gfli_rounded((float)d->label * step);
+    m.x1 = d->x1 + offset;
+    m.y1 = d->y1 + offset;
+    m.x2 = d->x2 + offset;
+    m.y2 = d->y2 + offset;
+    m.area = gfli_rounded((m.x2 - m.x1) * (m.y2 - m.y1));
+    m.label = (float)d->label;
+    return m;
+}
+
+static __device__ __forceinline__ bool gfli_boxes_overlap(const gfli_moved *a, const gfli_moved *b,
+                                                          float iou) {
+    const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
+    const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
+    if (!(x2 > x1 && y2 > y1)) return false;
+    const float inter = gfli_rounded((x2 - x1) * (y2 - y1));
+    return inter / (a->area + b->area - inter) > iou;
+}
+
+/* What the first warp decides about a chunk: dead [words] are those that a kept box suppresses. */
+static __device__ void gfli_settle_chunk(const gfli_decode_job *job, int first, int n, int n_kept,
+                                         const gfli_moved *chunk, const unsigned *dead,
+                                         const unsigned (*hits)[GFLI_NMS_WORDS], int *total) {
+    const int lane = (int)threadIdx.x;
+    unsigned word = lane < GFLI_NMS_WORDS ? dead[lane] : 0;
+    for (int i = 0; i < n && n_kept < job->max_keep; i++) {
+        const unsigned of_box = __shfl_sync(0xffffffffu, word, i / 32);
+        if (of_box >> (i % 32) & 1) continue;
+        if (lane < GFLI_NMS_WORDS) word |= hits[i][lane];
+        if (lane == 0) {
+            job->kept[n_kept] = chunk[i];
+            job->out[n_kept] = job->boxes[gfli_rank_index(job->order[first + i])];
+        }
+        n_kept++;
+    }
+    if (lane == 0) *total = n_kept;
+}
+
+/* One block: all candidates by rank, then who suppresses whom. */
+static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    GFLI_SHARED(gfli_moved, chunk, [GFLI_NMS_CHUNK]);
+    GFLI_SHARED(unsigned, hits, [GFLI_NMS_CHUNK][GFLI_NMS_WORDS]);
+    GFLI_SHARED(unsigned, dead, [GFLI_NMS_WORDS]);
+    GFLI_SHARED(float, part, [GFLI_NMS_CHUNK / 32]);
+    GFLI_SHARED(int, total, [1]);
+    const int thread = (int)threadIdx.x;
+    float largest = 0.0f;
+    gfli_sort_block(job.order, job.most);
+    for (int i = thread; i < job.most && job.order[i] != ~(uint64_t)0; i += (int)blockDim.x) {
+        const gfl_detection *d = &job.boxes[gfli_rank_index(job.order[i])].detection;
+        largest = d->x2 > largest ? d->x2 : largest;
+        largest = d->y2 > largest ? d->y2 : largest;
+    }
+    const float step = gfli_block_largest(largest, part) + 1.0f;
+    if (thread == 0) total[0] = 0;
+    __syncthreads();
+    for (int first = 0; first < job.most; first += GFLI_NMS_CHUNK) {
+        const int i = first + thread, n_kept = total[0];
+        const bool exists = i < job.most && job.order[i] != ~(uint64_t)0;
+        const int n = __syncthreads_count(exists);
+        if (n == 0 || n_kept >= job.max_keep) break;
+        if (thread < GFLI_NMS_WORDS) dead[thread] = 0;
+        if (exists)
+            chunk[thread] =
+                gfli_move_box(&job.boxes[gfli_rank_index(job.order[i])].detection, step);
+        __syncthreads();
+        bool suppressed = false;
+        for (int k = 0; k < n_kept && exists && !suppressed; k++)
+            suppressed = gfli_boxes_overlap(&job.kept[k], &chunk[thread], job.nms_iou);
+        if (suppressed) atomicOr(&dead[thread / 32], 1u << (thread % 32));
+        for (int word = 0; word < GFLI_NMS_WORDS && exists; word++) {
+            unsigned bits = 0;
+            for (int k = 0; k < 32; k++) {
+                const int other = word * 32 + k;
+                if (other > thread && other < n &&
+                    gfli_boxes_overlap(&chunk[thread], &chunk[other], job.nms_iou))
+                    bits |= 1u << k;
+            }
+            hits[thread][word] = bits;
+        }
+        __syncthreads();
+        if (thread < 32) gfli_settle_chunk(&job, first, n, n_kept, chunk, dead, hits, total);
+        __syncthreads();
+    }
+    if (thread == 0) *job.count = total[0];
+}
+
+/* ---- launches -------------------------------------------------------------------------------- */
+
+static size_t gfli_power_above(size_t n) {
+    size_t size = 1;
+    while (size < n) size *= 2;
+    return size;
+}
+
+/* Cuts memory into pieces; with base NULL it only measures. */
+typedef struct gfli_cutter {
+    unsigned char *base;
+    size_t used;
+} gfli_cutter;
+
+static void *gfli_cut(gfli_cutter *c, size_t bytes) {
+    void *p = c->base ? c->base + c->used : NULL;
+    c->used += (bytes + 255) / 256 * 256;
+    return p;
+}
+
+/* Everything but the logits; the number of bytes of scratch. */
+static size_t gfli_decode_lay_out(const gfli_map *cls, const gfli_decode_opts *opts, void *scratch,
+                                  gfli_decode_job *job) {
+    gfli_cutter c = {(unsigned char *)scratch, 0};
+    memset(job, 0, sizeof *job);
+    job->levels = cls->levels;
+    for (int i = 0; i < cls->levels; i++) {
+        gfli_decode_level *l = &job->level[i];
+        l->w = cls->w[i];
+        l->cells = cls->h[i] * cls->w[i];
+        l->stride = opts->stride[i];
+        const size_t pairs = (size_t)l->cells * (size_t)opts->n_classes;
+        l->most = pairs < (size_t)opts->max_per_level ? (int)pairs : opts->max_per_level;
+        l->first = job->most;
+        job->most += l->most;
+        l->ranks = (uint64_t *)gfli_cut(&c, gfli_power_above(pairs) * sizeof(uint64_t));
+    }
+    job->max_keep = opts->max_detections < job->most ? opts->max_detections : job->most;
+    job->found = (int *)gfli_cut(&c, GFL_LEVELS * sizeof(int));
+    job->order = (uint64_t *)gfli_cut(&c, gfli_power_above((size_t)job->most) * sizeof(uint64_t));
+    job->boxes = (gfli_decoded *)gfli_cut(&c, (size_t)job->most * sizeof(gfli_decoded));
+    job->kept = (gfli_moved *)gfli_cut(&c, (size_t)job->max_keep * sizeof(gfli_moved));
+    /* Copied back together. */
+    job->count = (int *)gfli_cut(&c, 256 + (size_t)job->max_keep * sizeof(gfli_decoded));
+    job->out = job->count ? (gfli_decoded *)(void *)((unsigned char *)job->count + 256) : NULL;
+    return c.used;
+}
+
+static size_t gfli_decode_scratch_cuda(const gfli_map *cls, const gfli_decode_opts *opts) {
+    gfli_decode_job job;
+    return gfli_decode_lay_out(cls, opts, NULL, &job);
+}
+
+static const float *gfli_plane_of(const gfli_map *map, int level, int index) {
+    const size_t points = (size_t)map->h[level] * (size_t)map->w[level];
+    return map->data + (gfli_points_before(map, level) + (size_t)index * points) * (size_t)map->c;
+}
+
+static void gfli_decode_launch(gfl_context *context, const gfli_decode_job *job) {
+    cudaStream_t stream = gfli_cuda_of(context)->stream;
+    size_t pairs = 0;
+    for (int i = 0; i < job->levels; i++) {
+        const size_t of_level = (size_t)job->level[i].cells * (size_t)job->n_classes;
+        if (of_level > pairs) pairs = of_level;
+    }
+    (void)gfli_cuda_note(context, cudaMemsetAsync(job->found, 0, GFL_LEVELS * sizeof(int), stream),
+                         "decoding");
+    GFLI_LAUNCH((gfli_select_kernel), dim3(gfli_blocks(pairs), (unsigned)job->levels), GFLI_THREADS,
+                0, stream, *job);
+    GFLI_LAUNCH((gfli_top_kernel), (unsigned)job->levels, GFLI_SORT_THREADS, 0, stream, *job);
+    GFLI_LAUNCH((gfli_boxes_kernel), gfli_blocks((size_t)job->most), GFLI_THREADS, 0, stream, *job);
+    GFLI_LAUNCH((gfli_suppress_kernel), 1, GFLI_NMS_CHUNK, 0, stream, *job);
+    gfli_cuda_launched(context, "decoding");
+}
+
+static int gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                            int index, const gfli_decode_opts *opts, gfli_decoded *out,
+                            void *scratch) {
+    gfli_decode_job job;
+    (void)gfli_decode_lay_out(cls, opts, scratch, &job);
+    job.n_classes = opts->n_classes;
+    job.n_bins = opts->n_bins;
+    job.cls_c = cls->c;
+    job.reg_c = reg->c;
+    job.width = opts->width;
+    job.height = opts->height;
+    job.min_score = opts->min_score;
+    job.nms_iou = opts->nms_iou;
+    job.scale_x = (float)(1.0 / opts->scale_x);
+    job.scale_y = (float)(1.0 / opts->scale_y);
+    for (int l = 0; l < cls->levels; l++) {
+        job.level[l].cls = gfli_plane_of(cls, l, index);
+        job.level[l].reg = gfli_plane_of(reg, l, index);
+    }
+    const size_t bytes = 256 + (size_t)job.max_keep * sizeof(gfli_decoded);
+    unsigned char *host = (unsigned char *)gfli_cuda_host(context, bytes);
+    if (!host) return 0;
+    gfli_decode_launch(context, &job);
+    gfli_download_cuda(context, host, job.count, bytes);
+    if (gfli_cuda_of(context)->failed != cudaSuccess) return 0;
+    int n;
+    memcpy(&n, host, sizeof n);
+    memcpy(out, host + 256, (size_t)n * sizeof *out);
+    return n;
+}
+
+static void gfli_location_logits_cuda(gfl_context *context, const gfli_map *reg, int index,
+                                      const gfli_decoded *at, int n, float *logits) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    const size_t c = (size_t)reg->c;
+    for (int i = 0; i < n && gfli_cuda_ready(context); i++) {
+        const size_t cell = (size_t)at[i].y * (size_t)reg->w[at[i].level] + (size_t)at[i].x;
+        (void)gfli_cuda_note(context,
+                             cudaMemcpyAsync(logits + (size_t)i * c,
+                                             gfli_plane_of(reg, at[i].level, index) + cell * c,
+                                             c * sizeof *logits, cudaMemcpyDeviceToHost, d->stream),
+                             "reading distributions");
+    }
+    if (gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context, cudaStreamSynchronize(d->stream), "reading distributions");
+}
+
+/* ===============================================================================================
+ * src/cuda/backend.cuh - CUDA's table of inference operations
+ * ============================================================================================ */
+
+/* Of logits that are on the host. */
+static float gfli_integral_cuda(const float *logits, int n_bins, float *p) {
+    return gfli_cpu.integral(logits, n_bins, p);
+}
+
+static const gfli_backend gfli_cuda_table = {
+    GFLI_BACKEND_VERSION,
+    "cuda",
+    gfli_open_cuda,
+    gfli_close_cuda,
+    gfli_alloc_cuda,
+    gfli_free_cuda,
+    gfli_upload_cuda,
+    gfli_download_cuda,
+    gfli_finish_cuda,
+    gfli_conv_packed_size_cuda,
+    gfli_conv_pack_cuda,
+    gfli_conv_scratch_cuda,
+    gfli_conv_cuda,
+    gfli_conv_scratch_cuda,
+    gfli_deform_conv_cuda,
+    gfli_max_pool_cuda,
+    gfli_upsample_add_cuda,
+    gfli_group_norm_cuda,
+    gfli_level_scale_cuda,
+    gfli_resize_scratch_cuda,
+    gfli_resize_cuda,
+    gfli_normalise_cuda,
+    gfli_decode_scratch_cuda,
+    gfli_decode_cuda,
+    gfli_location_logits_cuda,
+    gfli_integral_cuda,
+};
+
+const gfl_backend *gfl_cuda(void) {
+    return &gfli_cuda_table;
+}
