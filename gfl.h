@@ -1119,7 +1119,8 @@ typedef struct gfl_transfer {
  *   out   yours; the model, or NULL on error
  *
  * Errors    as gfl_model_load; GFL_E_MISMATCH also where opts demands what the file contradicts,
- *           GFL_E_FORMAT for a damaged or hostile .pth
+ *           GFL_E_FORMAT for a damaged or hostile .pth, GFL_E_UNSUPPORTED for one that is
+ *           compressed, encrypted or big-endian
  * Memory    tensors are read one by one.
  * Threads   as gfl_model_create.
  * Example
