@@ -17,12 +17,26 @@ endif
 CFLAGS   ?=
 ALL_CFLAGS := -std=c11 $(CFLAGS_$(config)) $(WARN) $(CFLAGS)
 LIBS     := -lm -pthread
+# With nvcc the command can use GPUs; CUDA=0 refuses.  CUDA_ARCH: "sm_80 sm_90a", or "all".
+NVCC      ?= $(shell command -v nvcc 2>/dev/null)
+CUDA      ?= $(if $(and $(NVCC),$(filter-out sanitize,$(config))),1,0)
+CUDA_ARCH ?= sm_90a
+ifeq ($(CUDA),1)
+CUDA_HOME ?= $(abspath $(dir $(realpath $(shell command -v $(NVCC))))..)
+CUDA_LIST := $(if $(filter all,$(CUDA_ARCH)),sm_80 sm_90a sm_100 sm_120,$(CUDA_ARCH))
+NVCCFLAGS := -std=c++17 -O3 -lineinfo -Werror all-warnings \
+             -Xcompiler -Wall,-Wextra,-Wno-unused-function,-fPIC,-fvisibility=hidden \
+             $(foreach a,$(CUDA_LIST),-gencode arch=$(a:sm_%=compute_%),code=$(a)) \
+             $(if $(filter all,$(CUDA_ARCH)),-gencode arch=compute_120,code=compute_120)
+CUDA_LIB  := $(BUILD)/libgfl_cuda.a
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -ldl -lrt
+endif
 VERSION  := $(shell sed -n 's/^.define GFL_VERSION_TEXT *"\(.*\)"/\1/p' src/api/config.h)
 MAJOR    := $(firstword $(subst ., ,$(VERSION)))
 MODULES  := $(wildcard src/*/*.h src/*/*.c) src/gfl.h src/gfl_train.c
 COMMAND  := $(wildcard examples/cmd_*.c) examples/gfl.c
 
-all: $(BUILD)/libgfl.a $(BUILD)/gfl ## the library and the command, in build/$(config)
+all: $(BUILD)/libgfl.a $(CUDA_LIB) $(BUILD)/gfl ## the library and the command, in build/$(config)
 
 help: ## this list
 	@echo 'make [config=release|debug|sanitize] TARGET'
@@ -37,12 +51,20 @@ $(BUILD)/libgfl.a: $(BUILD)/gfl.o $(BUILD)/gfl_train.o
 	rm -f $@ && ar rcs $@ $^
 $(BUILD)/libgfl.so.$(MAJOR): $(BUILD)/gfl.o $(BUILD)/gfl_train.o
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-soname,libgfl.so.$(MAJOR) $^ -o $@ $(LIBS)
-$(BUILD)/gfl: $(COMMAND) $(wildcard examples/*.h) $(BUILD)/libgfl.a
-	$(CC) $(ALL_CFLAGS) -I. $(COMMAND) $(BUILD)/libgfl.a -o $@ $(LIBS)
+$(BUILD)/gfl: $(COMMAND) $(wildcard examples/*.h) $(BUILD)/libgfl.a $(CUDA_LIB)
+	$(CC) $(ALL_CFLAGS) $(if $(CUDA_LIB),-DGFL_WITH_CUDA) -I. $(COMMAND) $(CUDA_LIB) \
+	    $(BUILD)/libgfl.a -o $@ $(CUDA_LIBS) $(LIBS)
+$(BUILD)/libgfl_cuda.a: gfl_cuda.cu gfl.h | $(BUILD)
+	$(NVCC) $(NVCCFLAGS) -I. -c gfl_cuda.cu -o $(BUILD)/gfl_cuda.o
+	rm -f $@ && ar rcs $@ $(BUILD)/gfl_cuda.o
 $(BUILD)/make_shapes: examples/make_shapes.c | $(BUILD)
 	$(CC) $(ALL_CFLAGS) $< -o $@ $(LIBS)
 $(BUILD):
 	mkdir -p $@
+
+cuda: ## the same, and it is an error if nvcc is not there; CUDA_ARCH="sm_80 sm_90a" or all
+	@test -n "$(NVCC)" || { echo "make cuda: no nvcc in PATH" >&2; exit 1; }
+	$(MAKE) CUDA=1 all
 
 demo: $(BUILD)/gfl $(BUILD)/make_shapes ## train, evaluate and draw on generated pictures, in demo/
 	sh scripts/run_demo.sh $(BUILD)
@@ -81,4 +103,4 @@ install: $(BUILD)/libgfl.a $(BUILD)/libgfl.so.$(MAJOR) $(BUILD)/gfl ## DESTDIR= 
 clean: ## remove build/ and demo/
 	rm -rf build demo
 
-.PHONY: all help demo test bench examples fuzz amalgamate format install clean
+.PHONY: all help cuda demo test bench examples fuzz amalgamate format install clean

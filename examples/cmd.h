@@ -76,6 +76,8 @@ int usage_error(const char *format, ...) CMD_PRINTF(1, 2);   /* "gfl: ..." and a
 int report(gfl_context *context, gfl_status status, const char *doing);
 /* A context with so many threads (0: OMP_NUM_THREADS, else all) whose warnings go to stderr; NULL after a message. */
 gfl_context *open_context(int threads);
+/* The same on a device: "cpu", "cuda", "cuda:N"; NULL is the CPU. */
+gfl_context *open_context_on(const char *device, int threads);
 double seconds_now(void);
 
 /* A bar with ETA on a terminal, a plain line every ten seconds elsewhere. */

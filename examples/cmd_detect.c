@@ -14,7 +14,7 @@ typedef struct picture {
 } picture;
 
 typedef struct detect_job {
-    const char *weights, *out, *results, *scale;
+    const char *weights, *out, *results, *scale, *device;
     bool json, distributions;
     int threads, max;
     double score, nms;
@@ -289,7 +289,7 @@ static int with_results(detect_job *job, gfl_detector *detector) {
 static int run(detect_job *job) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
-    job->context = open_context(job->threads);
+    job->context = open_context_on(job->device, job->threads);
     if (!job->context) return CMD_FAILED;
     gfl_status status = gfl_model_import(job->context, job->weights, NULL, &model);
     if (status == GFL_OK) {
@@ -322,6 +322,7 @@ int cmd_detect(int argc, char **argv) {
         {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
         {OPT_FLAG, "distributions", &job.distributions, NULL,
          "with --json: how sure each side is", 0},
+        {OPT_TEXT, "device", &job.device, "NAME", "cpu (default), cuda or cuda:N", 0},
         {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };

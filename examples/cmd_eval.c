@@ -3,7 +3,7 @@
 #include <string.h>
 
 typedef struct eval_job {
-    const char *data, *images, *weights, *detections, *scale, *results;
+    const char *data, *images, *weights, *detections, *scale, *results, *device;
     bool json, compatible;
     int threads;
     double score, nms;
@@ -68,7 +68,7 @@ static int evaluate(gfl_context *context, const eval_job *job, const gfl_dataset
 }
 
 static int run(const eval_job *job) {
-    gfl_context *context = open_context(job->threads);
+    gfl_context *context = open_context_on(job->device, job->threads);
     gfl_dataset *dataset = NULL;
     gfl_evaluator *evaluator = NULL;
     gfl_dataset_opts data_opts;
@@ -112,6 +112,7 @@ int cmd_eval(int argc, char **argv) {
         {OPT_FLAG, "compatible", &job.compatible, NULL, "pycocotools' accidents too", 0},
         {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
         {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},
+        {OPT_TEXT, "device", &job.device, "NAME", "cpu (default), cuda or cuda:N", 0},
         {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };

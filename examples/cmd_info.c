@@ -67,7 +67,7 @@ static void print_info_json(const gfl_model_info *info, const gfl_model_cost *co
 }
 
 typedef struct model_choice {
-    const char *weights, *name, *scale;
+    const char *weights, *name, *scale, *device;
     int scale_long, scale_short, threads;
 } model_choice;
 
@@ -214,6 +214,7 @@ int cmd_bench(int argc, char **argv) {
         {OPT_TEXT, "scale", &c.scale, "LxS", "size of the images; default: as trained", 0},
         {OPT_INT, "batch", &batch, "N", "images a call", 0},
         {OPT_INT, "repeats", &repeats, "N", "calls", 0},
+        {OPT_TEXT, "device", &c.device, "NAME", "cpu (default), cuda or cuda:N", 0},
         {OPT_INT, "threads", &c.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_FLAG, "json", &json, NULL, "JSON on stdout", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
@@ -225,7 +226,7 @@ int cmd_bench(int argc, char **argv) {
         return usage_error("bench needs either --weights FILE or --model NAME");
     if (batch < 1 || batch > 1024 || repeats < 1 || repeats > 100000)
         return usage_error("--batch and --repeats want positive numbers");
-    gfl_context *context = open_context(c.threads);
+    gfl_context *context = open_context_on(c.device, c.threads);
     if (!context) return CMD_FAILED;
     code = open_model(context, &c, &model);
     if (code == CMD_OK) code = bench(context, &c, model, batch, repeats, json);

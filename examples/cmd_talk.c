@@ -47,9 +47,40 @@ static void log_to_stderr(void *user, gfl_log_level level, const char *message) 
     if (level >= GFL_LOG_WARNING) talk("warning: %s", message);
 }
 
-gfl_context *open_context(int threads) {
+/* Without gfl_cuda.cu in it a program has no GPUs. */
+static const gfl_backend *cuda_backend(void) {
+#ifdef GFL_WITH_CUDA
+    return gfl_cuda();
+#else
+    return NULL;
+#endif
+}
+
+/* Whether the text names a device that this program can ask for; else a message. */
+static bool choose_device(const char *device, gfl_context_desc *desc) {
+    char *end = NULL;
+    if (!device || !strcmp(device, "cpu")) return true;
+    if (strncmp(device, "cuda", 4) != 0 || (device[4] && device[4] != ':')) {
+        talk("gfl: --device wants cpu, cuda or cuda:N, not \"%s\"", device);
+        return false;
+    }
+    if (device[4]) {
+        const long n = strtol(device + 5, &end, 10);
+        if (device[5] < '0' || device[5] > '9' || *end || n > 1000) {
+            talk("gfl: --device %s: after cuda: comes a number", device);
+            return false;
+        }
+        desc->device_index = (int)n;
+    }
+    desc->backend = cuda_backend();
+    if (!desc->backend) talk("gfl: --device %s: this gfl was built without CUDA", device);
+    return desc->backend != NULL;
+}
+
+gfl_context *open_context_on(const char *device, int threads) {
     gfl_context_desc desc;
     gfl_context *context = NULL;
+    char text[300];
     const char *wish = getenv("OMP_NUM_THREADS");
     if (!threads && wish) {
         const long n = strtol(wish, NULL, 10);
@@ -58,11 +89,21 @@ gfl_context *open_context(int threads) {
     memset(&desc, 0, sizeof desc);
     desc.n_threads = threads;
     desc.logger.log = log_to_stderr;
+    desc.error = text;
+    desc.error_size = sizeof text;
+    if (!choose_device(device, &desc)) return NULL;
     gfl_status status = gfl_context_create(&desc, &context);
-    if (status != GFL_OK) talk("gfl: --threads %d: %s", threads,
+    if (status != GFL_OK && text[0])
+        talk("gfl: --device %s: %s", device ? device : "cpu", text);
+    else if (status != GFL_OK)
+        talk("gfl: --threads %d: %s", threads,
              status == GFL_E_ARG ? "it must be 0 or a number of threads that a machine can have"
                                  : gfl_status_name(status));
     return context;
+}
+
+gfl_context *open_context(int threads) {
+    return open_context_on(NULL, threads);
 }
 
 double seconds_now(void) {

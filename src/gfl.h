@@ -77,6 +77,19 @@
  * in training and in detection, on the same kind of CPU (kernels are chosen by instruction set).
  * Training stopped after any step and resumed gives the same weights to the bit.
  *
+ * GPUS
+ *
+ * Compile gfl_cuda.cu too (nvcc -O3 -arch=sm_90a -c gfl_cuda.cu; link cudart) and ask for a GPU:
+ *
+ *     gfl_context_desc desc = {0};
+ *     desc.backend = gfl_cuda();
+ *     desc.device_index = 0;
+ *
+ * Models and detectors made with that context live on the GPU; everything else stays as it is.
+ * Images are uploaded as they are; resizing, the network, decoding and suppression happen there.
+ * Float32 without TF32.  A program with gfl_cuda.cu in it starts where there is no driver, and
+ * gfl_context_create says why it refuses; open a context on the CPU then.  Training: CPU only.
+ *
  * WEIGHTS
  *
  * gfl_model_load reads what gfl_model_save wrote: safetensors with mmdetection 3's names, and as

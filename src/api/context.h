@@ -72,7 +72,7 @@ typedef struct gfl_context_desc {
  *           GFL_E_DEVICE  threads could not be started; no driver, no such device, or one that
  *                         this build has no kernels for
  *           GFL_E_UNSUPPORTED  a precision that the backend does not have
- *           The text goes to desc->error, and to the logger.
+ *           The text goes to desc->error, or, where that is NULL, to the logger.
  * Memory    destroy with gfl_context_destroy, after every object made with it.
  * Threads   contexts are independent of each other.  One context, and the objects made with it,
  *           serve one thread at a time; where an object allows more, its comment says so.

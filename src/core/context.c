@@ -131,10 +131,11 @@ static gfl_status gfli_context_open(gfl_context *context, const gfl_context_desc
     return status;
 }
 
-static void gfli_context_refused(const gfl_context *context, const gfl_context_desc *desc) {
-    gfli_log((gfl_context *)(uintptr_t)context, GFL_LOG_ERROR, "%s", context->error);
+static void gfli_context_refused(gfl_context *context, const gfl_context_desc *desc) {
     if (desc->error && desc->error_size)
         snprintf(desc->error, desc->error_size, "%s", context->error);
+    else
+        gfli_log(context, GFL_LOG_ERROR, "%s", context->error);
 }
 
 gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
