@@ -78,6 +78,19 @@
  * in training and in detection, on the same kind of CPU (kernels are chosen by instruction set).
  * Training stopped after any step and resumed gives the same weights to the bit.
  *
+ * GPUS
+ *
+ * Compile gfl_cuda.cu too (nvcc -O3 -arch=sm_90a -c gfl_cuda.cu; link cudart) and ask for a GPU:
+ *
+ *     gfl_context_desc desc = {0};
+ *     desc.backend = gfl_cuda();
+ *     desc.device_index = 0;
+ *
+ * Models and detectors made with that context live on the GPU; everything else stays as it is.
+ * Images are uploaded as they are; resizing, the network, decoding and suppression happen there.
+ * Float32 without TF32.  A program with gfl_cuda.cu in it starts where there is no driver, and
+ * gfl_context_create says why it refuses; open a context on the CPU then.  Training: CPU only.
+ *
  * WEIGHTS
  *
  * gfl_model_load reads what gfl_model_save wrote: safetensors with mmdetection 3's names, and as
@@ -259,7 +272,7 @@ typedef struct gfl_context_desc {
  *           GFL_E_DEVICE  threads could not be started; no driver, no such device, or one that
  *                         this build has no kernels for
  *           GFL_E_UNSUPPORTED  a precision that the backend does not have
- *           The text goes to desc->error, and to the logger.
+ *           The text goes to desc->error, or, where that is NULL, to the logger.
  * Memory    destroy with gfl_context_destroy, after every object made with it.
  * Threads   contexts are independent of each other.  One context, and the objects made with it,
  *           serve one thread at a time; where an object allows more, its comment says so.
@@ -2711,10 +2724,11 @@ static gfl_status gfli_context_open(gfl_context *context, const gfl_context_desc
     return status;
 }
 
-static void gfli_context_refused(const gfl_context *context, const gfl_context_desc *desc) {
-    gfli_log((gfl_context *)(uintptr_t)context, GFL_LOG_ERROR, "%s", context->error);
+static void gfli_context_refused(gfl_context *context, const gfl_context_desc *desc) {
     if (desc->error && desc->error_size)
         snprintf(desc->error, desc->error_size, "%s", context->error);
+    else
+        gfli_log(context, GFL_LOG_ERROR, "%s", context->error);
 }
 
 gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
