@@ -18,6 +18,7 @@ CFLAGS   ?=
 ALL_CFLAGS := -std=c11 $(CFLAGS_$(config)) $(WARN) $(CFLAGS)
 LIBS     := -lm -pthread
 # With nvcc the command can use GPUs; CUDA=0 refuses.  CUDA_ARCH: "sm_80 sm_90a", or "all".
+comma     := ,
 NVCC      ?= $(shell command -v nvcc 2>/dev/null)
 CUDA      ?= $(if $(and $(NVCC),$(filter-out sanitize,$(config))),1,0)
 CUDA_ARCH ?= sm_90a
@@ -27,7 +28,7 @@ CUDA_LIST := $(if $(filter all,$(CUDA_ARCH)),sm_80 sm_90a sm_100 sm_120,$(CUDA_A
 NVCCFLAGS := -std=c++17 -O3 -lineinfo -Werror all-warnings \
              -Xcompiler -Wall,-Wextra,-Wno-unused-function,-fPIC,-fvisibility=hidden \
              $(foreach a,$(CUDA_LIST),-gencode arch=$(a:sm_%=compute_%),code=$(a)) \
-             $(if $(filter all,$(CUDA_ARCH)),-gencode arch=compute_120,code=compute_120)
+             $(if $(filter all,$(CUDA_ARCH)),-gencode arch=compute_120$(comma)code=compute_120)
 CUDA_LIB  := $(BUILD)/libgfl_cuda.a
 CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -ldl -lrt
 endif
