@@ -25,7 +25,7 @@ CUDA_ARCH ?= sm_90a
 ifeq ($(CUDA),1)
 CUDA_HOME ?= $(abspath $(dir $(realpath $(shell command -v $(NVCC))))..)
 CUDA_LIST := $(if $(filter all,$(CUDA_ARCH)),sm_80 sm_90a sm_100 sm_120,$(CUDA_ARCH))
-NVCCFLAGS := -std=c++17 -O3 -lineinfo -Werror all-warnings \
+NVCCFLAGS := -std=c++17 -O3 -lineinfo -Werror all-warnings -diag-suppress 177 \
              -Xcompiler -Wall,-Wextra,-Wno-unused-function,-fPIC,-fvisibility=hidden \
              $(foreach a,$(CUDA_LIST),-gencode arch=$(a:sm_%=compute_%),code=$(a)) \
              $(if $(filter all,$(CUDA_ARCH)),-gencode arch=compute_120$(comma)code=compute_120)
