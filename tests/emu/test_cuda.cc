@@ -135,7 +135,7 @@ static void convolutions_are_the_cpus(void) {
 }
 
 static void pools_norms_and_scales_are_the_cpus(void) {
-    static const int h[] = {7, 3}, w[] = {9, 4}, ph[] = {4}, pw[] = {5}, one[] = {1};
+    static const int h[] = {7, 3}, w[] = {9, 4}, ph[] = {4}, pw[] = {5}, one[] = {1, 1};
     static const float scale[] = {1.5f, -0.25f};
     gfl_context *cpu = open_on(NULL), *gpu = open_on(gfl_cuda());
     const gfli_backend *c = cpu->backend, *g = gpu->backend;
