@@ -88,6 +88,19 @@ static float *bench_floats(gfl_context *context, size_t n) {
     return p;
 }
 
+static gfli_conv_call bench_call(const bench_run *r) {
+    gfli_conv_call call;
+    memset(&call, 0, sizeof call);
+    call.shape = &r->c->s;
+    call.packed = r->packed;
+    call.bias = r->bias;
+    call.x = &r->x;
+    call.y = &r->y;
+    call.offset = r->c->deform ? &r->offset : NULL;
+    call.relu = true;
+    return call;
+}
+
 static bench_run bench_open(gfl_context *context, const bench_case *c) {
     bench_run r;
     memset(&r, 0, sizeof r);
@@ -102,25 +115,26 @@ static bench_run bench_open(gfl_context *context, const bench_case *c) {
     r.y.h[0] = gfli_conv_out(&c->s, c->h);
     r.y.w[0] = gfli_conv_out(&c->s, c->w);
     r.dx = r.x;
-    r.x.data = bench_floats(context, gfli_map_floats(&r.x));
-    r.dx.data = bench_floats(context, gfli_map_floats(&r.dx));
-    r.y.data = bench_floats(context, gfli_map_floats(&r.y));
+    r.x.data = bench_floats(context, gfli_map_count(&r.x));
+    r.dx.data = bench_floats(context, gfli_map_count(&r.dx));
+    r.y.data = bench_floats(context, gfli_map_count(&r.y));
     r.weight = bench_floats(context, gfli_conv_weights(&c->s));
     r.dweight = bench_floats(context, gfli_conv_weights(&c->s));
     r.bias = bench_floats(context, (size_t)c->s.out_c);
     r.offset = r.doffset = r.y;
     r.offset.c = r.doffset.c = c->deform == 1 ? 18 : 27;
-    r.offset.data = bench_floats(context, gfli_map_floats(&r.offset));
-    r.doffset.data = bench_floats(context, gfli_map_floats(&r.offset));
-    const size_t needs[] = {gfli_cpu.conv_scratch(context, &c->s, &r.x),
-                            gfli_cpu_train.conv_grad_scratch(context, &c->s, &r.x),
-                            gfli_cpu.deform_conv_scratch(context, &c->s, &r.x),
+    r.offset.data = bench_floats(context, gfli_map_count(&r.offset));
+    r.doffset.data = bench_floats(context, gfli_map_count(&r.offset));
+    gfli_conv_means means;
+    const gfli_conv_call call = bench_call(&r);
+    if (gfli_cpu.conv_prepare(context, &call, 1, &means) != GFL_OK) exit(1);
+    const size_t needs[] = {means.scratch, gfli_cpu_train.conv_grad_scratch(context, &c->s, &r.x),
                             gfli_cpu_train.deform_conv_grad_scratch(context, &c->s, &r.offset)};
     size_t bytes = 0;
     for (size_t i = 0; i < GFLI_COUNT(needs); i++)
         if (needs[i] > bytes) bytes = needs[i];
     r.scratch = bench_floats(context, bytes / sizeof(float) + 1);
-    r.packed = bench_floats(context, gfli_cpu.conv_packed_size(&c->s) / sizeof(float));
+    r.packed = bench_floats(context, gfli_cpu.conv_packed_size(context, &c->s) / sizeof(float));
     bytes = c->deform ? gfli_cpu_train.deform_conv_grad_packed_size(&c->s)
                       : gfli_cpu_train.conv_grad_packed_size(&c->s);
     r.grad_packed = bench_floats(context, bytes / sizeof(float));
@@ -141,8 +155,10 @@ static void bench_close(bench_run *r) {
     gfli_free(r->context, r->grad_packed);
 }
 
+/* Of both kinds. */
 static void bench_forward(bench_run *r) {
-    gfli_cpu.conv(r->context, &r->c->s, r->packed, r->bias, &r->x, NULL, true, &r->y, r->scratch);
+    const gfli_conv_call call = bench_call(r);
+    gfli_cpu.conv(r->context, &call, 1, NULL, r->scratch);
 }
 
 static void bench_grad_input(bench_run *r) {
@@ -153,11 +169,6 @@ static void bench_grad_input(bench_run *r) {
 static void bench_grad_weight(bench_run *r) {
     gfli_cpu_train.conv_grad_weight(r->context, &r->c->s, &r->x, &r->y, r->dweight, r->bias,
                                     r->scratch);
-}
-
-static void bench_deform(bench_run *r) {
-    gfli_cpu.deform_conv(r->context, &r->c->s, r->packed, r->bias, &r->x, &r->offset, true, &r->y,
-                         r->scratch);
 }
 
 /* All gradients at once. */
@@ -214,7 +225,7 @@ int main(int argc, char **argv) {
         if (argc > 3 && !strstr(c->name, argv[3])) continue;
         bench_run r = bench_open(context, c);
         const double work = 2e-9 * (double)gfli_points(&r.y) * (double)gfli_conv_weights(&c->s);
-        const double forward = bench_time(&r, c->deform ? bench_deform : bench_forward, seconds);
+        const double forward = bench_time(&r, bench_forward, seconds);
         printf("%-24s %10.3f %10.3f %10.1f", c->name, work, forward * 1e3, work / forward);
         if (c->train) {
             const double pack = bench_time(&r, bench_pack, seconds) * 1e3;

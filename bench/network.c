@@ -42,7 +42,7 @@ static int time_forward(gfl_context *context, const gfl_model_desc *desc, int wi
     gfli_map *input = &plan.slots[plan.input].map;
     gfli_rng rng = gfli_rng_make(1, 0, 0, 0);
     for (int i = -1; i < repeats; i++) {
-        for (size_t k = 0; k < gfli_map_floats(input); k++)
+        for (size_t k = 0; k < gfli_map_count(input); k++)
             input->data[k] = (float)gfli_rng_uniform(&rng);
         double start = gfli_seconds();
         gfli_plan_forward(context, model, &plan, stats, scratch);

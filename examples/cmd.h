@@ -76,8 +76,17 @@ int usage_error(const char *format, ...) CMD_PRINTF(1, 2);   /* "gfl: ..." and a
 int report(gfl_context *context, gfl_status status, const char *doing);
 /* A context with so many threads (0: OMP_NUM_THREADS, else all) whose warnings go to stderr; NULL after a message. */
 gfl_context *open_context(int threads);
-/* The same on a device: "cpu", "cuda", "cuda:N"; NULL is the CPU. */
-gfl_context *open_context_on(const char *device, int threads);
+/* Where and how to compute; NULL: on the CPU, in fp32, with the best kernels. */
+typedef struct device_choice {
+    const char *name, *precision, *kernel;
+} device_choice;
+#define DEVICE_OPTIONS(choice)                                                                     \
+    {OPT_TEXT, "device", &(choice).name, "NAME", "cpu (default), cuda or cuda:N", 0},              \
+        {OPT_TEXT, "precision", &(choice).precision, "NAME",                                       \
+         "fp32 (default); on a GPU also tf32, bf16, fp16", 0},                                     \
+        {OPT_TEXT, "kernel", &(choice).kernel, "NAME",                                             \
+         "on a GPU: prefer this convolution kernel (info --plan names them)", 0}
+gfl_context *open_context_on(const device_choice *device, int threads);
 double seconds_now(void);
 
 /* A bar with ETA on a terminal, a plain line every ten seconds elsewhere. */

@@ -14,7 +14,8 @@ typedef struct picture {
 } picture;
 
 typedef struct detect_job {
-    const char *weights, *out, *results, *scale, *device;
+    const char *weights, *out, *results, *scale;
+    device_choice device;
     bool json, distributions;
     int threads, max;
     double score, nms;
@@ -160,7 +161,8 @@ static void write_results(detect_job *job, const picture *one, const gfl_detecti
         fprintf(job->file, "%s\n{\"image_id\": ", job->any ? "," : "");
         job->any = true;
         write_json_text(job->file, one->name);
-        fprintf(job->file, ", \"category_id\": %lld, \"bbox\": [%.9g, %.9g, %.9g, %.9g], \"score\": %.9g}",
+        fprintf(job->file,
+                ", \"category_id\": %lld, \"bbox\": [%.9g, %.9g, %.9g, %.9g], \"score\": %.9g}",
                 (long long)job->info.classes[d->label].id, (double)d->x1, (double)d->y1,
                 (double)d->x2 - (double)d->x1, (double)d->y2 - (double)d->y1, (double)d->score);
     }
@@ -192,8 +194,7 @@ static void print_json(const detect_job *job, const picture *one, const gfl_pixe
     fputs("]}", stdout);
 }
 
-static void print_lines(const detect_job *job, const picture *one,
-                        const gfl_detections *found) {
+static void print_lines(const detect_job *job, const picture *one, const gfl_detections *found) {
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
         printf("%s\t%s\t%.4f\t%.1f\t%.1f\t%.1f\t%.1f\n", one->path,
@@ -220,8 +221,10 @@ static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_
     if (status != GFL_OK) {
         code = report(job->context, status, one->path);
     } else {
-        if (job->json) print_json(job, one, &pixels, &found, first);
-        else if (!job->out && !job->results) print_lines(job, one, &found);
+        if (job->json)
+            print_json(job, one, &pixels, &found, first);
+        else if (!job->out && !job->results)
+            print_lines(job, one, &found);
         if (job->file) write_results(job, one, &found);
         if (job->out && !draw(job, one, &pixels, &found)) code = CMD_FAILED;
     }
@@ -289,7 +292,7 @@ static int with_results(detect_job *job, gfl_detector *detector) {
 static int run(detect_job *job) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
-    job->context = open_context_on(job->device, job->threads);
+    job->context = open_context_on(&job->device, job->threads);
     if (!job->context) return CMD_FAILED;
     gfl_status status = gfl_model_import(job->context, job->weights, NULL, &model);
     if (status == GFL_OK) {
@@ -320,9 +323,9 @@ int cmd_detect(int argc, char **argv) {
         {OPT_INT, "max", &job.max, "N", "most detections a picture", 0},
         {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side; default: as trained", 0},
         {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
-        {OPT_FLAG, "distributions", &job.distributions, NULL,
-         "with --json: how sure each side is", 0},
-        {OPT_TEXT, "device", &job.device, "NAME", "cpu (default), cuda or cuda:N", 0},
+        {OPT_FLAG, "distributions", &job.distributions, NULL, "with --json: how sure each side is",
+         0},
+        DEVICE_OPTIONS(job.device),
         {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };

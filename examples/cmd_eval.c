@@ -3,7 +3,8 @@
 #include <string.h>
 
 typedef struct eval_job {
-    const char *data, *images, *weights, *detections, *scale, *results, *device;
+    const char *data, *images, *weights, *detections, *scale, *results;
+    device_choice device;
     bool json, compatible;
     int threads;
     double score, nms;
@@ -36,7 +37,8 @@ static int run_model(gfl_context *context, const eval_job *job, const gfl_datase
     opts.no_clip = 1; /* COCO results are not clipped to the image */
     opts.min_score = (float)job->score;
     opts.nms_iou = (float)job->nms;
-    if (job->scale && (!opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused) || unused))
+    if (job->scale &&
+        (!opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused) || unused))
         return usage_error("--scale wants LONGxSHORT, not \"%s\"", job->scale);
     gfl_status status = gfl_model_import(context, job->weights, NULL, &model);
     if (status != GFL_OK) return report(context, status, "loading weights");
@@ -68,7 +70,7 @@ static int evaluate(gfl_context *context, const eval_job *job, const gfl_dataset
 }
 
 static int run(const eval_job *job) {
-    gfl_context *context = open_context_on(job->device, job->threads);
+    gfl_context *context = open_context_on(&job->device, job->threads);
     gfl_dataset *dataset = NULL;
     gfl_evaluator *evaluator = NULL;
     gfl_dataset_opts data_opts;
@@ -103,7 +105,8 @@ int cmd_eval(int argc, char **argv) {
     job.nms = 0.6;
     opt options[] = {
         {OPT_TEXT, "data", &job.data, "FILE", "COCO annotations", 0},
-        {OPT_TEXT, "images", &job.images, "DIR", "their images; default: the annotations' folder", 0},
+        {OPT_TEXT, "images", &job.images, "DIR", "their images; default: the annotations' folder",
+         0},
         {OPT_TEXT, "weights", &job.weights, "FILE", "the model, safetensors or .pth", 0},
         {OPT_TEXT, "detections", &job.detections, "FILE", "COCO results instead of a model", 0},
         {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side; default: as trained", 0},
@@ -112,7 +115,7 @@ int cmd_eval(int argc, char **argv) {
         {OPT_FLAG, "compatible", &job.compatible, NULL, "pycocotools' accidents too", 0},
         {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
         {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},
-        {OPT_TEXT, "device", &job.device, "NAME", "cpu (default), cuda or cuda:N", 0},
+        DEVICE_OPTIONS(job.device),
         {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };

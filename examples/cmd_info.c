@@ -14,8 +14,10 @@ static gfl_status make_preset(gfl_context *context, const char *name, gfl_model 
 /* Published AP, none of it measured with this library. */
 static int list_presets(gfl_context *context, bool json) {
     gfl_preset p;
-    if (json) putchar('[');
-    else puts("model              parameters   GMAC at 1333x800   published COCO AP");
+    if (json)
+        putchar('[');
+    else
+        puts("model              parameters   GMAC at 1333x800   published COCO AP");
     for (int i = 0; gfl_preset_at(i, &p); i++) {
         gfl_model *model;
         gfl_model_info info;
@@ -42,15 +44,17 @@ static int list_presets(gfl_context *context, bool json) {
 
 static void print_step(void *user, const gfl_plan_step *s) {
     int *n = user;
-    char in[40], out[40];
+    char in[40], out[40], kernel[40] = "";
     if (*n == 0)
-        puts("step op            in                out             levels     MMAC   out MB  live MB"
-             "  weights");
+        puts(
+            "step op            in                out             levels     MMAC   out MB  live MB"
+            "  kernel           weights");
     snprintf(in, sizeof in, "%dx%dx%d", s->in_channels, s->in_height, s->in_width);
     snprintf(out, sizeof out, "%dx%dx%d", s->out_channels, s->out_height, s->out_width);
-    printf("%4d %-13s %-17s %-17s %4d %8.1f %8.2f %8.2f  %s\n", (*n)++, s->op, in, out, s->levels,
-           (double)s->macs * 1e-6, (double)s->out_bytes * 1e-6, (double)s->live_bytes * 1e-6,
-           s->weights);
+    snprintf(kernel, sizeof kernel, s->splits > 1 ? "%s/%d" : "%s", s->kernel, s->splits);
+    printf("%4d %-13s %-17s %-17s %4d %8.1f %8.2f %8.2f  %-16s %s%s%s\n", (*n)++, s->op, in, out,
+           s->levels, (double)s->macs * 1e-6, (double)s->out_bytes * 1e-6,
+           (double)s->live_bytes * 1e-6, kernel, s->weights, s->twin[0] ? " + " : "", s->twin);
 }
 
 static void print_cost(const gfl_model_cost *cost, int w, int h) {
@@ -67,7 +71,8 @@ static void print_info_json(const gfl_model_info *info, const gfl_model_cost *co
 }
 
 typedef struct model_choice {
-    const char *weights, *name, *scale, *device;
+    const char *weights, *name, *scale;
+    device_choice device;
     int scale_long, scale_short, threads;
 } model_choice;
 
@@ -103,6 +108,7 @@ int cmd_info(int argc, char **argv) {
         {OPT_FLAG, "tensors", &tensors, NULL, "what became of each tensor of the file", 0},
         {OPT_FLAG, "plan", &plan, NULL, "every step with its shapes, multiply-adds and memory", 0},
         {OPT_TEXT, "scale", &c.scale, "LxS", "size to state the cost for; default: as trained", 0},
+        DEVICE_OPTIONS(c.device),
         {OPT_FLAG, "json", &json, NULL, "JSON on stdout", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
@@ -113,7 +119,7 @@ int cmd_info(int argc, char **argv) {
     if (json && plan) return usage_error("--plan prints a table, not JSON");
     if ((n_rest == 1) + (c.name != NULL) + list != 1)
         return usage_error("info needs one of a weight file, --model NAME, and --list");
-    gfl_context *context = open_context(1);
+    gfl_context *context = open_context_on(&c.device, 1);
     if (!context) return CMD_FAILED;
     if (list) {
         code = list_presets(context, json);
@@ -125,12 +131,14 @@ int cmd_info(int argc, char **argv) {
         if (status != GFL_OK) code = report(context, status, "planning");
         if (code == CMD_OK) {
             gfl_model_get_info(model, &info);
-            if (json) print_info_json(&info, &cost);
-            else print_model(stdout, &info);
+            if (json)
+                print_info_json(&info, &cost);
+            else
+                print_model(stdout, &info);
             if (!json) print_cost(&cost, c.scale_long, c.scale_short);
             if (plan)
-                status = gfl_model_get_plan(model, c.scale_long, c.scale_short, 1, print_step,
-                                            &n_steps);
+                status =
+                    gfl_model_get_plan(model, c.scale_long, c.scale_short, 1, print_step, &n_steps);
             if (status != GFL_OK) code = report(context, status, "planning");
             if (tensors) print_tensors(stdout, model, ~0u);
         }
@@ -172,9 +180,8 @@ static int bench(gfl_context *context, const model_choice *c, const gfl_model *m
     memset(&opts, 0, sizeof opts);
     opts.scale_long = c->scale_long;
     opts.scale_short = c->scale_short;
-    gfl_status status = times && images && noise
-                            ? gfl_detector_create(context, model, 0, &detector)
-                            : GFL_E_MEMORY;
+    gfl_status status =
+        times && images && noise ? gfl_detector_create(context, model, 0, &detector) : GFL_E_MEMORY;
     for (size_t i = 0; noise && i < bytes; i++) {
         x = x * 1664525u + 1013904223u;
         noise[i] = (uint8_t)(x >> 24);
@@ -184,8 +191,7 @@ static int bench(gfl_context *context, const model_choice *c, const gfl_model *m
         images[i].width = c->scale_long;
         images[i].height = c->scale_short;
     }
-    if (status == GFL_OK)
-        status = time_detection(detector, images, batch, &opts, times, repeats);
+    if (status == GFL_OK) status = time_detection(detector, images, batch, &opts, times, repeats);
     int code = status == GFL_OK ? CMD_OK : report(context, status, "timing");
     if (code == CMD_OK) {
         qsort(times, (size_t)repeats, sizeof *times, compare_doubles);
@@ -214,7 +220,7 @@ int cmd_bench(int argc, char **argv) {
         {OPT_TEXT, "scale", &c.scale, "LxS", "size of the images; default: as trained", 0},
         {OPT_INT, "batch", &batch, "N", "images a call", 0},
         {OPT_INT, "repeats", &repeats, "N", "calls", 0},
-        {OPT_TEXT, "device", &c.device, "NAME", "cpu (default), cuda or cuda:N", 0},
+        DEVICE_OPTIONS(c.device),
         {OPT_INT, "threads", &c.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_FLAG, "json", &json, NULL, "JSON on stdout", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
@@ -226,7 +232,7 @@ int cmd_bench(int argc, char **argv) {
         return usage_error("bench needs either --weights FILE or --model NAME");
     if (batch < 1 || batch > 1024 || repeats < 1 || repeats > 100000)
         return usage_error("--batch and --repeats want positive numbers");
-    gfl_context *context = open_context_on(c.device, c.threads);
+    gfl_context *context = open_context_on(&c.device, c.threads);
     if (!context) return CMD_FAILED;
     code = open_model(context, &c, &model);
     if (code == CMD_OK) code = bench(context, &c, model, batch, repeats, json);

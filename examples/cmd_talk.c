@@ -31,14 +31,22 @@ int report(gfl_context *context, gfl_status status, const char *doing) {
     const char *text = gfl_context_error(context);
     talk("gfl: %s: %s", doing, *text ? text : gfl_status_name(status));
     switch (status) {
-    case GFL_OK: return CMD_OK;
-    case GFL_E_ARG: return CMD_USAGE; /* an option's value */
-    case GFL_E_DATA: return CMD_DATA;
-    case GFL_E_MEMORY: return CMD_MEMORY;
-    case GFL_E_DEVICE: return CMD_DEVICE;
-    case GFL_E_NONFINITE: return CMD_NONFINITE;
-    case GFL_E_MISMATCH: return CMD_MISMATCH;
-    default: return CMD_FAILED;
+    case GFL_OK:
+        return CMD_OK;
+    case GFL_E_ARG:
+        return CMD_USAGE; /* an option's value */
+    case GFL_E_DATA:
+        return CMD_DATA;
+    case GFL_E_MEMORY:
+        return CMD_MEMORY;
+    case GFL_E_DEVICE:
+        return CMD_DEVICE;
+    case GFL_E_NONFINITE:
+        return CMD_NONFINITE;
+    case GFL_E_MISMATCH:
+        return CMD_MISMATCH;
+    default:
+        return CMD_FAILED;
     }
 }
 
@@ -54,6 +62,16 @@ static const gfl_backend *cuda_backend(void) {
 #else
     return NULL;
 #endif
+}
+
+static bool choose_precision(const char *name, gfl_context_desc *desc) {
+    static const char *const names[] = {"fp32", "tf32", "bf16", "fp16"};
+    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++) {
+        desc->precision = (gfl_precision)i;
+        if (!name || !strcmp(name, names[i])) return true;
+    }
+    talk("gfl: --precision wants fp32, tf32, bf16 or fp16, not \"%s\"", name);
+    return false;
 }
 
 /* Whether the text names a device that this program can ask for; else a message. */
@@ -77,7 +95,9 @@ static bool choose_device(const char *device, gfl_context_desc *desc) {
     return desc->backend != NULL;
 }
 
-gfl_context *open_context_on(const char *device, int threads) {
+gfl_context *open_context_on(const device_choice *choice, int threads) {
+    static const device_choice cpu = {NULL, NULL, NULL};
+    const device_choice *c = choice ? choice : &cpu;
     gfl_context_desc desc;
     gfl_context *context = NULL;
     char text[300];
@@ -91,10 +111,11 @@ gfl_context *open_context_on(const char *device, int threads) {
     desc.logger.log = log_to_stderr;
     desc.error = text;
     desc.error_size = sizeof text;
-    if (!choose_device(device, &desc)) return NULL;
+    desc.kernel = c->kernel;
+    if (!choose_device(c->name, &desc) || !choose_precision(c->precision, &desc)) return NULL;
     gfl_status status = gfl_context_create(&desc, &context);
     if (status != GFL_OK && text[0])
-        talk("gfl: --device %s: %s", device ? device : "cpu", text);
+        talk("gfl: --device %s: %s", c->name ? c->name : "cpu", text);
     else if (status != GFL_OK)
         talk("gfl: --threads %d: %s", threads,
              status == GFL_E_ARG ? "it must be 0 or a number of threads that a machine can have"
@@ -114,8 +135,10 @@ double seconds_now(void) {
 
 const char *clock_text(double seconds, char out[32]) {
     long s = seconds > 0 && seconds < 1e8 ? lround(seconds) : 0;
-    if (s >= 3600) snprintf(out, 32, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else snprintf(out, 32, "%ld:%02ld", s / 60, s % 60);
+    if (s >= 3600)
+        snprintf(out, 32, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(out, 32, "%ld:%02ld", s / 60, s % 60);
     return out;
 }
 

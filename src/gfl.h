@@ -168,13 +168,13 @@ extern "C" {
 #endif
 
 #include "core/check.h"
+#include "core/tensor.h"
 #include "core/context.h"
 #include "core/math.h"
 #include "core/rng.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "core/blob.h"
-#include "core/tensor.h"
 #include "core/backend.h"
 #include "cpu/gemm.h"
 #include "cpu/deform.h"

@@ -326,25 +326,39 @@ static inline float fx_weight(const char *name, int rank, const int64_t *shape, 
 
 /* Fill every parameter of a trainable model by the formula (kept OHWI, so transposed here), then
  * fold and pack. */
-static inline void fx_fill_model(gfl_model *model) {
-    for (int p = 0; p < model->n_params; p++) {
-        gfli_param *param = &model->params[p];
-        size_t spatial = 1, in = 1;
-        if (param->rank == 4) {
-            in = (size_t)param->shape[1];
-            spatial = (size_t)(param->shape[2] * param->shape[3]);
-        }
-        for (size_t i = 0; i < param->count; i++) {
-            size_t to = i;
-            if (param->rank == 4) {
-                size_t o = i / (in * spatial), c = i / spatial % in, k = i % spatial;
-                to = (o * spatial + k) * in + c;
-            }
-            param->data[to] =
-                fx_weight(param->name, param->rank, param->shape, model->arch.depth, i);
-        }
+static inline gfl_status fx_fill_param(void *unused, gfl_model *model, int index) {
+    const gfli_param *param = &model->params[index];
+    size_t spatial = 1, in = 1;
+    (void)unused;
+    if (param->rank == 4) {
+        in = (size_t)param->shape[1];
+        spatial = (size_t)(param->shape[2] * param->shape[3]);
     }
+    for (size_t i = 0; i < param->count; i++) {
+        size_t to = i;
+        if (param->rank == 4) {
+            size_t o = i / (in * spatial), c = i / spatial % in, k = i % spatial;
+            to = (o * spatial + k) * in + c;
+        }
+        param->data[to] = fx_weight(param->name, param->rank, param->shape, model->arch.depth, i);
+    }
+    return GFL_OK;
+}
+
+static inline void fx_fill_model(gfl_model *model) {
+    for (int p = 0; p < model->n_params; p++) (void)fx_fill_param(NULL, model, p);
     if (gfli_model_pack(model, 0) != GFL_OK) fx_die("pack", gfl_context_error(model->context));
+}
+
+/* A filled model on any device; not trainable. */
+static inline gfl_model *fx_model(gfl_context *context, const gfl_arch *arch) {
+    gfl_model *model = NULL;
+    gfl_preprocess usual;
+    memset(&usual, 0, sizeof usual);
+    if (gfli_model_new(context, arch, &usual, NULL, false, &model) != GFL_OK ||
+        gfli_model_build(model, fx_fill_param, NULL) != GFL_OK)
+        fx_die("model", gfl_context_error(context));
+    return model;
 }
 
 /* 2 s("name", i) over (n, 3, h, w), into an NHWC map. */

@@ -27,9 +27,9 @@ static void open_bench(bench *t, const gfl_arch *arch, int frozen, int n, int he
     t->plan = &t->learner.current->plan;
     /* whatever is read without having been written shows */
     for (size_t i = 0; i < t->plan->workspace_floats; i++) t->learner.workspace[i] = NAN;
-    t->picture = test_uniform(gfli_map_floats(&t->input), -2, 2, 1);
-    t->a = test_uniform(gfli_map_floats(&t->plan->slots[t->plan->cls].map), -1, 1, 2);
-    t->b = test_uniform(gfli_map_floats(&t->plan->slots[t->plan->reg].map), -1, 1, 3);
+    t->picture = test_uniform(gfli_map_count(&t->input), -2, 2, 1);
+    t->a = test_uniform(gfli_map_count(&t->plan->slots[t->plan->cls].map), -1, 1, 2);
+    t->b = test_uniform(gfli_map_count(&t->plan->slots[t->plan->reg].map), -1, 1, 3);
 }
 
 static void close_bench(bench *t) {
@@ -45,10 +45,10 @@ static double value(bench *t) {
     const gfli_map *cls = &t->plan->slots[t->plan->cls].map;
     const gfli_map *reg = &t->plan->slots[t->plan->reg].map;
     double sum = 0;
-    memcpy(t->input.data, t->picture, gfli_map_floats(&t->input) * sizeof(float));
+    memcpy(t->input.data, t->picture, gfli_map_count(&t->input) * sizeof(float));
     gfli_plan_forward(t->context, t->model, t->plan, t->learner.stats, t->learner.scratch);
-    for (size_t i = 0; i < gfli_map_floats(cls); i++) sum += (double)t->a[i] * (double)cls->data[i];
-    for (size_t i = 0; i < gfli_map_floats(reg); i++) sum += (double)t->b[i] * (double)reg->data[i];
+    for (size_t i = 0; i < gfli_map_count(cls); i++) sum += (double)t->a[i] * (double)cls->data[i];
+    for (size_t i = 0; i < gfli_map_count(reg); i++) sum += (double)t->b[i] * (double)reg->data[i];
     return sum;
 }
 
@@ -58,8 +58,8 @@ static float *gradients(bench *t) {
     const gfli_map *grads = l->current->backward.grads;
     gfli_pass pass;
     (void)value(t);
-    memcpy(grads[t->plan->cls].data, t->a, gfli_map_floats(&grads[t->plan->cls]) * sizeof(float));
-    memcpy(grads[t->plan->reg].data, t->b, gfli_map_floats(&grads[t->plan->reg]) * sizeof(float));
+    memcpy(grads[t->plan->cls].data, t->a, gfli_map_count(&grads[t->plan->cls]) * sizeof(float));
+    memcpy(grads[t->plan->reg].data, t->b, gfli_map_count(&grads[t->plan->reg]) * sizeof(float));
     pass.context = t->context;
     pass.model = t->model;
     pass.ops = l->ops;

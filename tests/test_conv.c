@@ -1,5 +1,5 @@
 /* test_conv.c - convolution and its gradients against plain loops in double precision */
-#include "test.h"
+#include "conv.h"
 
 typedef struct conv_case {
     gfli_conv_shape s;
@@ -139,8 +139,8 @@ static conv_data make_data(const conv_case *c, uint64_t seed) {
     d.c = *c;
     d.x = input_map(c);
     d.y = output_map(c);
-    d.nx = gfli_map_floats(&d.x);
-    d.ny = gfli_map_floats(&d.y);
+    d.nx = gfli_map_count(&d.x);
+    d.ny = gfli_map_count(&d.y);
     d.nw = gfli_conv_weights(&c->s);
     d.px = test_uniform(d.nx, -1, 1, seed);
     d.weight = test_uniform(d.nw, -1, 1, seed + 1);
@@ -167,20 +167,14 @@ enum { PLAIN, WITH_ALL, RESIDUAL_IS_Y, MODES };
 
 /* y of one context and mode; the caller frees it. */
 static float *run_conv(gfl_context *context, const conv_data *d, int mode) {
-    const gfli_conv_shape *s = &d->c.s;
-    void *packed = NULL, *scratch = NULL;
-    CHECK_OK(context, gfli_alloc(context, 1, gfli_cpu.conv_packed_size(s), "weights", &packed));
-    CHECK_OK(context,
-             gfli_alloc(context, 1, gfli_cpu.conv_scratch(context, s, &d->x), "scratch", &scratch));
-    gfli_cpu.conv_pack(context, s, d->weight, mode == PLAIN ? NULL : d->scale, packed);
     gfli_map y = d->y, residual = d->y;
     y.data = copy_of(d->residual, d->ny);
     residual.data = mode == RESIDUAL_IS_Y ? y.data : d->residual;
     if (mode != RESIDUAL_IS_Y) memset(y.data, 0xff, d->ny * sizeof(float));
-    gfli_cpu.conv(context, s, packed, mode == PLAIN ? NULL : d->bias, &d->x,
-                  mode == PLAIN ? NULL : &residual, mode != PLAIN, &y, scratch);
-    gfli_free(context, packed);
-    gfli_free(context, scratch);
+    gfli_conv_call call =
+        test_conv_call(&d->c.s, &d->x, &y, mode == PLAIN ? NULL : d->bias, mode != PLAIN);
+    call.residual = mode == PLAIN ? NULL : &residual;
+    test_convolve(context, call, d->weight, mode == PLAIN ? NULL : d->scale);
     return y.data;
 }
 

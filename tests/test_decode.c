@@ -11,7 +11,7 @@ static gfli_map pyramid(int n, int c, int first) {
     m.c = c;
     m.levels = GFL_LEVELS;
     for (int l = 0; l < GFL_LEVELS; l++) m.h[l] = m.w[l] = first >> l;
-    m.data = (float *)calloc(gfli_map_floats(&m), sizeof(float));
+    m.data = (float *)calloc(gfli_map_count(&m), sizeof(float));
     return m;
 }
 
@@ -181,7 +181,7 @@ static int by_rank(const void *a, const void *b) {
 static void candidates_are_the_best_pairs_of_each_level(void) {
     gfli_map cls = pyramid(2, CLASSES, 32), reg = pyramid(2, 4 * BINS, 32);
     gfli_rng rng = gfli_rng_make(8, 0, 0, 0);
-    for (size_t i = 0; i < gfli_map_floats(&cls); i++)
+    for (size_t i = 0; i < gfli_map_count(&cls); i++)
         cls.data[i] = (float)gfli_rng_below(&rng, 90) * 0.1f - 7;
     for (int most = 1; most <= 3000; most = most * 3 + 1) {
         gfli_decode_opts o = usual(256, 256);
@@ -220,7 +220,7 @@ static void decode_wants_more_than_the_threshold(void) {
     gfli_map cls = pyramid(1, CLASSES, 16), reg = pyramid(1, 4 * BINS, 16);
     gfli_decode_opts o = usual(128, 128);
     gfli_decoded out[100];
-    for (size_t i = 0; i < gfli_map_floats(&cls); i++) cls.data[i] = -20;
+    for (size_t i = 0; i < gfli_map_count(&cls); i++) cls.data[i] = -20;
     o.min_score = 0.5f;
     *cell(&cls, 1, 0, 3, 5) = 0; /* a score of exactly 0.5 */
     CHECK(decode(1, &cls, &reg, 0, &o, out) == 0);
@@ -240,8 +240,8 @@ static void decode_breaks_ties_by_level_then_place_then_class(void) {
     gfli_map cls = pyramid(1, CLASSES, 16), reg = pyramid(1, 4 * BINS, 16);
     gfli_decode_opts o = usual(128, 128);
     gfli_decoded out[100];
-    for (size_t i = 0; i < gfli_map_floats(&cls); i++) cls.data[i] = -20;
-    for (size_t i = 0; i < gfli_map_floats(&reg); i += BINS) reg.data[i + 1] = 30; /* small boxes */
+    for (size_t i = 0; i < gfli_map_count(&cls); i++) cls.data[i] = -20;
+    for (size_t i = 0; i < gfli_map_count(&reg); i += BINS) reg.data[i + 1] = 30; /* small boxes */
     cell(&cls, 2, 0, 0, 1)[1] = cell(&cls, 0, 0, 9, 2)[0] = cell(&cls, 0, 0, 3, 12)[3] = 1;
     cell(&cls, 0, 0, 3, 12)[1] = 1;
     cell(&cls, 3, 0, 1, 1)[2] = 2;
@@ -260,8 +260,8 @@ static void decode_drops_boxes_without_area_and_without_numbers(void) {
     gfli_map cls = pyramid(1, CLASSES, 16), reg = pyramid(1, 4 * BINS, 16);
     gfli_decode_opts o = usual(128, 64);
     gfli_decoded out[100];
-    for (size_t i = 0; i < gfli_map_floats(&cls); i++) cls.data[i] = -20;
-    for (size_t i = 0; i < gfli_map_floats(&reg); i += BINS) reg.data[i + 1] = 30;
+    for (size_t i = 0; i < gfli_map_count(&cls); i++) cls.data[i] = -20;
+    for (size_t i = 0; i < gfli_map_count(&reg); i += BINS) reg.data[i + 1] = 30;
     cell(&cls, 0, 0, 2, 12)[0] = 3; /* from x = 88 to 104 */
     cell(&cls, 0, 0, 5, 5)[0] = 2;
     cell(&cls, 0, 0, 6, 2)[0] = 1;

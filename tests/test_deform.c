@@ -1,5 +1,5 @@
 /* test_deform.c - deformable convolution and its gradients against plain loops in double */
-#include "test.h"
+#include "conv.h"
 
 typedef struct deform_case {
     gfli_conv_shape s;
@@ -63,7 +63,7 @@ static void set_offsets(deform_data *d, uint64_t seed) {
 }
 
 static float *uniform(gfli_map *map, uint64_t seed) {
-    map->data = test_uniform(gfli_map_floats(map), -1, 1, seed);
+    map->data = test_uniform(gfli_map_count(map), -1, 1, seed);
     return map->data;
 }
 
@@ -84,9 +84,9 @@ static deform_data make_data(const deform_case *c, uint64_t seed) {
     }
     d.offset = d.y;
     d.offset.c = c->version == 2 ? 27 : 18;
-    d.nx = gfli_map_floats(&d.x);
-    d.ny = gfli_map_floats(&d.y);
-    d.n_offset = gfli_map_floats(&d.offset);
+    d.nx = gfli_map_count(&d.x);
+    d.ny = gfli_map_count(&d.y);
+    d.n_offset = gfli_map_count(&d.offset);
     d.nw = gfli_conv_weights(&c->s);
     uniform(&d.x, seed);
     uniform(&d.y, seed + 1); /* the gradient of y */
@@ -233,16 +233,13 @@ static void *scratch_of(gfl_context *context, size_t bytes) {
 
 static void run_forward(gfl_context *context, const deform_data *d, results *r) {
     const gfli_conv_shape *s = &d->c->s;
-    void *packed = scratch_of(context, gfli_cpu.conv_packed_size(s));
-    void *scratch = scratch_of(context, gfli_cpu.deform_conv_scratch(context, s, &d->x));
     gfli_map y = d->y;
-    gfli_cpu.conv_pack(context, s, d->weight, d->scale, packed);
-    y.data = fresh(r, Y, d->ny);
-    gfli_cpu.deform_conv(context, s, packed, NULL, &d->x, &d->offset, false, &y, scratch);
-    y.data = fresh(r, RELU_Y, d->ny);
-    gfli_cpu.deform_conv(context, s, packed, d->bias, &d->x, &d->offset, true, &y, scratch);
-    gfli_free(context, packed);
-    gfli_free(context, scratch);
+    for (int relu = 0; relu < 2; relu++) {
+        gfli_conv_call call = test_conv_call(s, &d->x, &y, relu ? d->bias : NULL, relu);
+        call.offset = &d->offset;
+        y.data = fresh(r, relu ? RELU_Y : Y, d->ny);
+        test_convolve(context, call, d->weight, d->scale);
+    }
 }
 
 static void run_backward(gfl_context *context, const deform_data *d, results *r) {
@@ -330,19 +327,14 @@ static void zero_offsets_give_the_ordinary_convolution(void) {
     results r;
     memset(d.offset.data, 0, d.n_offset * sizeof(float));
     run_forward(context, &d, &r);
-    void *packed = scratch_of(context, gfli_cpu.conv_packed_size(&c.s));
-    void *scratch = scratch_of(context, gfli_cpu.conv_scratch(context, &c.s, &d.x));
     gfli_map y = d.y;
     y.data = (float *)malloc(d.ny * sizeof(float));
-    gfli_cpu.conv_pack(context, &c.s, d.weight, d.scale, packed);
-    gfli_cpu.conv(context, &c.s, packed, NULL, &d.x, NULL, false, &y, scratch);
+    test_convolve(context, test_conv_call(&c.s, &d.x, &y, NULL, 0), d.weight, d.scale);
     for (size_t i = 0; i < d.ny; i++) y.data[i] *= 0.5f;
     CHECK_CLOSE(r.data[Y], y.data, d.ny, 1e-5);
     free(r.data[Y]);
     free(r.data[RELU_Y]);
     free(y.data);
-    gfli_free(context, packed);
-    gfli_free(context, scratch);
     free_data(&d);
     gfl_context_destroy(context);
 }

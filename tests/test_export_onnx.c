@@ -108,7 +108,7 @@ static void check_logits(ox_model *m, const char *name, const gfli_map *want) {
         const ox_tensor *t = ox_find(m, full);
         const gfli_map map = gfli_map_level(want, l);
         const size_t c = (size_t)map.c, hw = (size_t)map.h[0] * (size_t)map.w[0];
-        CHECK(t && t->count == gfli_map_floats(&map) && t->dims[1] == map.c);
+        CHECK(t && t->count == gfli_map_count(&map) && t->dims[1] == map.c);
         for (size_t i = 0; t && i < t->count; i++) {
             const size_t n = i / (c * hw), channel = i / hw % c, at = i % hw;
             const double w = (double)map.data[(n * hw + at) * c + channel];
@@ -152,7 +152,7 @@ static void check_decoded(ox_model *m, const maps *want, double offset) {
     const int bins = reg->c / 4;
     double worst_score = 0, worst_box = 0;
     size_t point = 0;
-    CHECK(scores->count == gfli_map_floats(cls) && boxes->count == gfli_points(cls) * 4);
+    CHECK(scores->count == gfli_map_count(cls) && boxes->count == gfli_points(cls) * 4);
     for (int l = 0; l < GFL_LEVELS; l++)
         for (int i = 0; i < cls->h[l] * cls->w[l]; i++, point++) {
             const float *logit = cls->data + point * (size_t)cls->c;

@@ -1,5 +1,6 @@
 /* test_fixture_dcn.c - deformable convolution and all its gradients, beside automatic
  * differentiation in double precision */
+#include "conv.h"
 #include "fixture.h"
 
 /* A case's layer in the library's layouts. */
@@ -20,8 +21,8 @@ static gfli_map new_map(int n, int c, int h, int w) {
     m.levels = 1;
     m.h[0] = h;
     m.w[0] = w;
-    m.data = (float *)malloc(gfli_map_floats(&m) * sizeof(float));
-    for (size_t i = 0; i < gfli_map_floats(&m); i++) m.data[i] = NAN;
+    m.data = (float *)malloc(gfli_map_count(&m) * sizeof(float));
+    for (size_t i = 0; i < gfli_map_count(&m); i++) m.data[i] = NAN;
     return m;
 }
 
@@ -109,15 +110,13 @@ static void close_layer(layer *l) {
 }
 
 static void forward(layer *l) {
-    const gfli_conv_shape *os = &l->offset_shape;
-    if (l->whole) {
-        gfli_cpu.conv_pack(l->context, os, l->offset_weight, NULL, l->packed);
-        gfli_cpu.conv(l->context, os, l->packed, l->offset_bias, &l->x, NULL, false, &l->offset,
-                      l->scratch);
-    }
-    gfli_cpu.conv_pack(l->context, &l->s, l->weight, NULL, l->packed);
-    gfli_cpu.deform_conv(l->context, &l->s, l->packed, NULL, &l->x, &l->offset, false, &l->y,
-                         l->scratch);
+    if (l->whole)
+        test_convolve(l->context,
+                      test_conv_call(&l->offset_shape, &l->x, &l->offset, l->offset_bias, 0),
+                      l->offset_weight, NULL);
+    gfli_conv_call call = test_conv_call(&l->s, &l->x, &l->y, NULL, 0);
+    call.offset = &l->offset;
+    test_convolve(l->context, call, l->weight, NULL);
 }
 
 static void backward(layer *l) {

@@ -25,7 +25,7 @@ static gfli_map load_map(fx_case *one, const char *name) {
         m.h[l] = (int)level[l].shape[2];
         m.w[l] = (int)level[l].shape[3];
     }
-    m.data = (float *)malloc(gfli_map_floats(&m) * sizeof(float));
+    m.data = (float *)malloc(gfli_map_count(&m) * sizeof(float));
     float *out = m.data;
     for (int l = 0; l < m.levels; l++) {
         const size_t plane = (size_t)(m.h[l] * m.w[l]);

@@ -87,10 +87,10 @@ static void every_map_is_mmdetections(void) {
         compare(&one, &keep.plan);
         const gfli_map *a = &keep.plan.slots[keep.plan.cls].map;
         const gfli_map *b = &lean.plan.slots[lean.plan.cls].map;
-        CHECK(memcmp(a->data, b->data, gfli_map_floats(a) * 4) == 0);
+        CHECK(memcmp(a->data, b->data, gfli_map_count(a) * 4) == 0);
         a = &keep.plan.slots[keep.plan.reg].map;
         b = &lean.plan.slots[lean.plan.reg].map;
-        CHECK(memcmp(a->data, b->data, gfli_map_floats(a) * 4) == 0);
+        CHECK(memcmp(a->data, b->data, gfli_map_count(a) * 4) == 0);
         end_run(one.context, &keep);
         end_run(one.context, &lean);
         gfl_model_destroy(model);

@@ -23,7 +23,7 @@ static gfli_map head_map(const fx_case *one, int c) {
         m.h[l] = (int)fx_at(fx_at(levels, l), 0)->number;
         m.w[l] = (int)fx_at(fx_at(levels, l), 1)->number;
     }
-    m.data = (float *)malloc(gfli_map_floats(&m) * sizeof(float));
+    m.data = (float *)malloc(gfli_map_count(&m) * sizeof(float));
     return m;
 }
 
@@ -186,12 +186,12 @@ static void check_gradients(fx_case *one, const head *t) {
         const double largest = magnitude(fx_get(fx_get(&one->json, "tensors"), name));
         const gfli_map level = gfli_map_level(&t->dcls, l);
         double sum = 0;
-        CHECK(largest > 0 && want.count >= gfli_map_floats(&level) / step);
+        CHECK(largest > 0 && want.count >= gfli_map_count(&level) / step);
         CHECK_NEAR(fx_map_error(&level, &want, step), 0, 1e-4 * largest);
         /* The sum of absolute values of the whole of bbox_pred's gradient, level by level. */
         const fx_json *reg = fx_at(fx_get(&one->json, "grad_bbox"), l);
         const gfli_map dreg = gfli_map_level(&t->dreg, l);
-        for (size_t i = 0; i < gfli_map_floats(&dreg); i++) sum += fabs((double)dreg.data[i]);
+        for (size_t i = 0; i < gfli_map_count(&dreg); i++) sum += fabs((double)dreg.data[i]);
         if (reg) CHECK_NEAR(sum, fx_number(reg, "abs_sum", -1), 1e-5 * sum);
         free(want.data);
     }
@@ -338,8 +338,8 @@ static void every_case_agrees(void) {
             head_open(&one, &again, threads);
             CHECK(!memcmp(&again.out, &t.out, sizeof t.out));
             CHECK(!memcmp(again.assigned.gt, t.assigned.gt, gfli_points(&t.cls) * 4));
-            CHECK(!memcmp(again.dcls.data, t.dcls.data, gfli_map_floats(&t.cls) * 4));
-            CHECK(!memcmp(again.dreg.data, t.dreg.data, gfli_map_floats(&t.reg) * 4));
+            CHECK(!memcmp(again.dcls.data, t.dcls.data, gfli_map_count(&t.cls) * 4));
+            CHECK(!memcmp(again.dreg.data, t.dreg.data, gfli_map_count(&t.reg) * 4));
             head_close(&again);
         }
         head_close(&t);

@@ -85,7 +85,7 @@ static void check_input(fx_case *one, const char *prefix, const fx_json *run, co
         mean[c] = (float)fx_at(fx_get(&one->json, "mean"), c)->number;
         std[c] = (float)fx_at(fx_get(&one->json, "std"), c)->number;
     }
-    size_t n = gfli_map_floats(&map);
+    size_t n = gfli_map_count(&map);
     map.data = (float *)malloc(n * sizeof *map.data);
     memset(map.data, 0x7F, n * sizeof *map.data);
     gfli_cpu.normalise(one->context, rgb, w, h, mean, std, false, &map, 0);

@@ -151,7 +151,7 @@ static void normalise_gives_the_golden_values(void) {
     static const float want[9] = {-2.117904f, -2.0357144f, -1.8044444f, 0.07406451f, 0.2051821f,
                                   0.4264924f, 2.2489083f,  2.4285715f,  2.64f};
     float data[9];
-    gfli_map y = {data, 1, 3, 1, {1}, {3}};
+    gfli_map y = {data, GFLI_MAP_F32, 1, 3, 1, {1}, {3}};
     gfl_context *context = test_context(1);
     gfli_cpu.normalise(context, pixels, 3, 1, mean, deviation, false, &y, 0);
     for (int i = 0; i < 9; i++) CHECK(fabsf(data[i] - want[i]) <= 2e-7f * fabsf(want[i]));
@@ -162,7 +162,7 @@ static void normalise_flips_the_image_and_clears_the_rest(void) {
     enum { W = 7, H = 5, PW = 12, PH = 8 };
     uint8_t pixels[W * H * 3];
     float data[2 * PW * PH * 3];
-    gfli_map y = {data, 2, 3, 1, {PH}, {PW}};
+    gfli_map y = {data, GFLI_MAP_F32, 2, 3, 1, {PH}, {PW}};
     for (int i = 0; i < W * H * 3; i++) pixels[i] = (uint8_t)(i * 2 + 1);
     for (int flip = 0; flip < 2; flip++) {
         gfl_context *context = test_context(1 + flip);

@@ -21,7 +21,7 @@ static gfli_map new_map(int n, int c, int levels, const int (*sizes)[2]) {
         m.h[l] = sizes[l][0];
         m.w[l] = sizes[l][1];
     }
-    m.data = (float *)calloc(gfli_map_floats(&m) + 1, sizeof(float));
+    m.data = (float *)calloc(gfli_map_count(&m) + 1, sizeof(float));
     return m;
 }
 
@@ -61,8 +61,8 @@ static void batch_assign(gfl_context *context, batch *b) {
 /* Gradients are filled with rubbish first: they have to be overwritten everywhere. */
 static void batch_losses(gfl_context *context, batch *b) {
     void *scratch = malloc(gfli_cpu_train.losses_scratch(context, &b->cls, &b->opts) + 1);
-    for (size_t i = 0; i < gfli_map_floats(&b->cls); i++) b->dcls.data[i] = 1e9f;
-    for (size_t i = 0; i < gfli_map_floats(&b->reg); i++) b->dreg.data[i] = 1e9f;
+    for (size_t i = 0; i < gfli_map_count(&b->cls); i++) b->dcls.data[i] = 1e9f;
+    for (size_t i = 0; i < gfli_map_count(&b->reg); i++) b->dreg.data[i] = 1e9f;
     gfli_cpu_train.losses(context, &b->cls, &b->reg, b->truths, &b->assigned, &b->opts, &b->dcls,
                           &b->dreg, &b->out, scratch);
     free(scratch);
@@ -147,7 +147,7 @@ static void golden_open(batch *b) {
 static double abs_sum(const gfli_map *m, int level) {
     const gfli_map one = gfli_map_level(m, level);
     double sum = 0;
-    for (size_t i = 0; i < gfli_map_floats(&one); i++) sum += fabs((double)one.data[i]);
+    for (size_t i = 0; i < gfli_map_count(&one); i++) sum += fabs((double)one.data[i]);
     return sum;
 }
 
@@ -229,7 +229,7 @@ static void gradients_are_the_differences_of_the_losses(void) {
     gfl_context *context = test_context(1);
     batch b;
     golden_open(&b);
-    for (size_t i = 0; i < gfli_map_floats(&b.cls); i++) b.cls.data[i] = 3 * b.cls.data[i] + 11;
+    for (size_t i = 0; i < gfli_map_count(&b.cls); i++) b.cls.data[i] = 3 * b.cls.data[i] + 11;
     batch_assign(context, &b);
     batch_losses(context, &b);
     const double n = 24 + 0x1p-23, a = fmax(b.out.weight_sum, 1), step = 1e-5;
@@ -386,8 +386,8 @@ static void odd_boxes_give_finite_losses(void) {
         /* At 15.9 on each side: 0.1 of 200 where bin 16 is sure, all of it where bin 0 is. */
         if (i == 0) CHECK_NEAR(b.out.dfl[0], 0.5 * 0.25 / 4 * (20 + 200 + 20 + 200), 1e-5);
         CHECK(isfinite(b.out.cls[0]) && isfinite(b.out.bbox[0]) && isfinite(b.out.dfl[0]));
-        for (size_t k = 0; k < gfli_map_floats(&b.reg); k++) CHECK(isfinite(b.dreg.data[k]));
-        for (size_t k = 0; k < gfli_map_floats(&b.cls); k++) CHECK(isfinite(b.dcls.data[k]));
+        for (size_t k = 0; k < gfli_map_count(&b.reg); k++) CHECK(isfinite(b.dreg.data[k]));
+        for (size_t k = 0; k < gfli_map_count(&b.cls); k++) CHECK(isfinite(b.dcls.data[k]));
         batch_close(&b);
     }
     gfl_context_destroy(context);
@@ -492,8 +492,8 @@ static void threads_change_nothing(void) {
         batch_losses(context, &b[t]);
         CHECK(b[t].out.n_pos > 10);
         CHECK(!memcmp(&b[0].out, &b[t].out, sizeof b[t].out));
-        CHECK(!memcmp(b[0].dcls.data, b[t].dcls.data, gfli_map_floats(&b[t].cls) * 4));
-        CHECK(!memcmp(b[0].dreg.data, b[t].dreg.data, gfli_map_floats(&b[t].reg) * 4));
+        CHECK(!memcmp(b[0].dcls.data, b[t].dcls.data, gfli_map_count(&b[t].cls) * 4));
+        CHECK(!memcmp(b[0].dreg.data, b[t].dreg.data, gfli_map_count(&b[t].reg) * 4));
         gfl_context_destroy(context);
     }
     for (int t = 0; t < 3; t++) batch_close(&b[t]);

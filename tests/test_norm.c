@@ -53,7 +53,7 @@ static void naive_norm(const gfli_map *x, int groups, double eps, const float *g
 static void compare_norm(int c, int groups, double offset, double tolerance) {
     const int h[] = {37, 7, 3, 1}, w[] = {29, 9, 5, 1};
     gfli_map x = map_of(2, c, 4, h, w), y = x;
-    const size_t n = gfli_map_floats(&x), n_stats = (size_t)(4 * 2 * groups * 2);
+    const size_t n = gfli_map_count(&x), n_stats = (size_t)(4 * 2 * groups * 2);
     float *data = test_uniform(n, offset - 2, offset + 2, (uint64_t)c);
     float *gamma = test_uniform((size_t)c, -1, 2, 5), *beta = test_uniform((size_t)c, -1, 1, 6);
     float *want = test_uniform(n, 0, 1, 7), *got = test_uniform(n, 0, 1, 8);
@@ -64,13 +64,13 @@ static void compare_norm(int c, int groups, double offset, double tolerance) {
     for (int threads = 1; threads <= 3; threads++) {
         gfl_context *context = test_context(threads);
         y.data = got;
-        gfli_cpu.group_norm(context, &x, groups, 1e-5f, gamma, beta, &y, stats);
+        gfli_cpu.group_norm(context, &x, groups, 1e-5f, gamma, beta, &y, stats, false);
         CHECK_CLOSE(stats, want_stats, n_stats, 2e-6);
         CHECK_CLOSE(got, want, n, tolerance);
         if (threads == 1) memcpy(first, got, n * sizeof *first);
         CHECK(memcmp(first, got, n * sizeof *first) == 0);
         memcpy(got, data, n * sizeof *got);
-        gfli_cpu.group_norm(context, &y, groups, 1e-5f, gamma, beta, &y, stats);
+        gfli_cpu.group_norm(context, &y, groups, 1e-5f, gamma, beta, &y, stats, false);
         CHECK(memcmp(first, got, n * sizeof *first) == 0);
         gfl_context_destroy(context);
     }
@@ -99,16 +99,16 @@ static void group_norm_keeps_the_variance_of_values_far_from_zero(void) {
 static void group_norm_of_a_flat_map_is_beta(void) {
     const int h = 5, w = 6;
     gfli_map x = map_of(1, 32, 1, &h, &w);
-    float *data = test_uniform(gfli_map_floats(&x), 3, 4, 1), stats[64], gamma[32], beta[32];
+    float *data = test_uniform(gfli_map_count(&x), 3, 4, 1), stats[64], gamma[32], beta[32];
     gfl_context *context = test_context(1);
-    for (size_t i = 0; i < gfli_map_floats(&x); i++) data[i] = (float)(i % 32);
+    for (size_t i = 0; i < gfli_map_count(&x); i++) data[i] = (float)(i % 32);
     for (int c = 0; c < 32; c++) {
         gamma[c] = 2;
         beta[c] = (float)(c - 16);
     }
     x.data = data;
-    gfli_cpu.group_norm(context, &x, 32, 1e-5f, gamma, beta, &x, stats);
-    for (size_t i = 0; i < gfli_map_floats(&x); i++)
+    gfli_cpu.group_norm(context, &x, 32, 1e-5f, gamma, beta, &x, stats, false);
+    for (size_t i = 0; i < gfli_map_count(&x); i++)
         CHECK_NEAR((double)data[i], fmax(0, (double)(i % 32) - 16), 0);
     CHECK_NEAR((double)stats[2 * 7], 7, 0);
     CHECK_NEAR((double)stats[2 * 7 + 1], 1 / sqrt((double)1e-5f), 1e-4);
@@ -120,7 +120,7 @@ static void group_norm_of_a_spike_follows_from_its_height(void) {
     /* One 1 among n values: mean 1/n, variance (n - 1) / n^2. */
     const int h = 9, w = 11, n = 99;
     gfli_map x = map_of(1, 32, 1, &h, &w);
-    float *data = (float *)calloc(gfli_map_floats(&x), sizeof *data), stats[64], gamma[32];
+    float *data = (float *)calloc(gfli_map_count(&x), sizeof *data), stats[64], gamma[32];
     float beta[32] = {0};
     gfl_context *context = test_context(1);
     for (int c = 0; c < 32; c++) {
@@ -128,14 +128,14 @@ static void group_norm_of_a_spike_follows_from_its_height(void) {
         data[(size_t)c * 33 % (size_t)n * 32 + (size_t)c] = 1;
     }
     x.data = data;
-    gfli_cpu.group_norm(context, &x, 32, 1e-5f, gamma, beta, &x, stats);
+    gfli_cpu.group_norm(context, &x, 32, 1e-5f, gamma, beta, &x, stats, false);
     const double mean = 1.0 / n, r = 1 / sqrt((n - 1.0) / n / n + (double)1e-5f);
     for (int c = 0; c < 32; c++) {
         CHECK_NEAR((double)stats[2 * c], mean, 1e-8);
         CHECK_NEAR((double)stats[2 * c + 1], r, 1e-5);
         const size_t at = (size_t)c * 33 % (size_t)n * 32 + (size_t)c;
         CHECK_NEAR((double)data[at], (1 - mean) * r, 1e-5);
-        CHECK_NEAR((double)data[(at + 32) % gfli_map_floats(&x)], 0, 0);
+        CHECK_NEAR((double)data[(at + 32) % gfli_map_count(&x)], 0, 0);
     }
     gfl_context_destroy(context);
     free(data);
@@ -145,7 +145,7 @@ static void level_scale_multiplies_each_level_by_its_own(void) {
     const int h[] = {60, 3, 1}, w[] = {50, 5, 1};
     const float scale[] = {0.5f, 3, -1};
     gfli_map x = map_of(2, 68, 3, h, w), y = x;
-    const size_t n = gfli_map_floats(&x);
+    const size_t n = gfli_map_count(&x);
     gfl_context *context = test_context(2);
     x.data = test_uniform(n, -1, 1, 3);
     y.data = test_uniform(n, -1, 1, 4);

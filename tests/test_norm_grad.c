@@ -18,7 +18,7 @@ static gfli_map new_map(int n, int c, int levels, const int (*sizes)[2], double 
         m.h[l] = sizes[l][0];
         m.w[l] = sizes[l][1];
     }
-    m.data = test_uniform(gfli_map_floats(&m), lo, hi, seed);
+    m.data = test_uniform(gfli_map_count(&m), lo, hi, seed);
     return m;
 }
 
@@ -122,7 +122,7 @@ static void check_norm(int n, int c, int groups, int levels, const int (*sizes)[
                        size_t every) {
     norm_case t;
     norm_open(&t, n, c, groups, levels, sizes, mean);
-    const size_t count = gfli_map_floats(&t.x);
+    const size_t count = gfli_map_count(&t.x);
     double *x = doubles(t.x.data, count);
     double *gamma = doubles(t.gamma, (size_t)c), *beta = doubles(t.beta, (size_t)c);
     forward(&t, x, gamma, beta, t.y.data, t.stats);
@@ -156,7 +156,7 @@ static void group_norm_grad_may_be_in_place_on_any_threads(void) {
     static const int sizes[2][2] = {{23, 31}, {12, 16}};
     norm_case t;
     norm_open(&t, 3, 70, 35, 2, sizes, 0);
-    const size_t count = gfli_map_floats(&t.x);
+    const size_t count = gfli_map_count(&t.x);
     double *x = doubles(t.x.data, count);
     double *gamma = doubles(t.gamma, 70), *beta = doubles(t.beta, 70);
     forward(&t, x, gamma, beta, t.y.data, t.stats);
@@ -185,7 +185,7 @@ static void level_scale_grad_is_right_on_any_threads(void) {
     static const float scale[4] = {0.5f, 2, -1.5f, 3};
     const gfli_map x = new_map(2, 3, 4, sizes, -1, 1, 1), dy = new_map(2, 3, 4, sizes, -1, 1, 2);
     const gfli_map dx = new_map(2, 3, 4, sizes, 7, 8, 3);
-    const size_t count = gfli_map_floats(&x);
+    const size_t count = gfli_map_count(&x);
     float dscale[4];
     gfl_context *context = test_context(1);
     gfli_cpu_train.level_scale_grad(context, &x, scale, &dy, &dx, dscale);

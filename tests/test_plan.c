@@ -31,7 +31,7 @@ typedef struct canvas {
 
 static void range(const canvas *c, int slot, size_t *from, size_t *to) {
     const gfli_slot *s = &c->plan->slots[slot];
-    size_t floats = gfli_map_floats(&s->map), start = s->offset;
+    size_t floats = gfli_map_count(&s->map), start = s->offset;
     if (s->parent >= 0) {
         const gfli_slot *p = &c->plan->slots[s->parent];
         start = p->offset + gfli_points_before(&p->map, s->level) * (size_t)p->map.c;
@@ -102,8 +102,7 @@ static void training_keeps_every_map(void) {
     CHECK_OK(context, gfli_plan_create(context, model, 1, 128, 128, false, &lean));
     size_t floats = 0;
     for (int i = 0; i < plan.n_slots; i++)
-        if (plan.slots[i].parent < 0)
-            floats += (gfli_map_floats(&plan.slots[i].map) + 15) / 16 * 16;
+        if (plan.slots[i].parent < 0) floats += (gfli_map_count(&plan.slots[i].map) + 15) / 16 * 16;
     CHECK(plan.workspace_floats == floats);
     CHECK(plan.workspace_floats > 5 * lean.workspace_floats);
     CHECK(plan.stats_floats == 8 * lean.stats_floats);
@@ -183,7 +182,7 @@ static void views_share_their_pyramids_memory(void) {
     for (int i = 0; i < plan.n_slots; i++) {
         const gfli_map *m = &plan.slots[i].map;
         CHECK(m->data >= workspace);
-        CHECK(m->data + gfli_map_floats(m) <= workspace + plan.workspace_floats);
+        CHECK(m->data + gfli_map_count(m) <= workspace + plan.workspace_floats);
     }
     free(workspace);
     gfli_plan_destroy(context, &plan);

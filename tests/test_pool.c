@@ -11,7 +11,7 @@ static gfli_map map_of(int n, int c, int levels, const int *h, const int *w) {
         m.h[l] = h[l];
         m.w[l] = w[l];
     }
-    m.data = test_uniform(gfli_map_floats(&m), -5, -1, (uint64_t)(c + levels));
+    m.data = test_uniform(gfli_map_count(&m), -5, -1, (uint64_t)(c + levels));
     return m;
 }
 
@@ -43,7 +43,7 @@ static void max_pool_takes_the_largest_of_each_window(void) {
     gfli_map x = map_of(2, 19, 4, h, w), y = map_of(2, 19, 4, oh, ow);
     for (int threads = 1; threads <= 3; threads++) {
         gfl_context *context = test_context(threads);
-        memset(y.data, 0, gfli_map_floats(&y) * sizeof(float));
+        memset(y.data, 0, gfli_map_count(&y) * sizeof(float));
         gfli_cpu.max_pool(context, &x, &y);
         check_pooled(&x, &y);
         gfl_context_destroy(context);
@@ -55,9 +55,9 @@ static void max_pool_of_a_flat_map_is_flat(void) {
     const int h = 6, w = 6, oh = 3, ow = 3;
     gfli_map x = map_of(1, 4, 1, &h, &w), y = map_of(1, 4, 1, &oh, &ow);
     gfl_context *context = test_context(1);
-    for (size_t i = 0; i < gfli_map_floats(&x); i++) x.data[i] = -2.5f;
+    for (size_t i = 0; i < gfli_map_count(&x); i++) x.data[i] = -2.5f;
     gfli_cpu.max_pool(context, &x, &y);
-    for (size_t i = 0; i < gfli_map_floats(&y); i++) CHECK(y.data[i] == -2.5f);
+    for (size_t i = 0; i < gfli_map_count(&y); i++) CHECK(y.data[i] == -2.5f);
     gfl_context_destroy(context);
     free(x.data), free(y.data);
 }

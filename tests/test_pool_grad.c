@@ -12,7 +12,7 @@ static gfli_map new_map(int n, int c, int levels, const int (*sizes)[2], double 
         m.h[l] = sizes[l][0];
         m.w[l] = sizes[l][1];
     }
-    m.data = test_uniform(gfli_map_floats(&m), lo, hi, seed);
+    m.data = test_uniform(gfli_map_count(&m), lo, hi, seed);
     return m;
 }
 
@@ -36,7 +36,7 @@ static void relu_grad_stops_where_the_output_is_not_positive(void) {
 static void long_maps_are_done_to_the_end(void) {
     static const int sizes[2][2] = {{90, 91}, {33, 7}};
     const gfli_map s = new_map(2, 5, 2, sizes, -1, 1, 1);
-    const size_t n = gfli_map_floats(&s);
+    const size_t n = gfli_map_count(&s);
     for (int threads = 1; threads <= 3; threads++) {
         gfl_context *context = test_context(threads);
         const gfli_map d = new_map(2, 5, 2, sizes, -1, 1, 2);
@@ -76,7 +76,7 @@ static void max_pool_grad_goes_to_the_first_maximum(void) {
         const int half[1][2] = {{(sizes[s][0] + 1) / 2, (sizes[s][1] + 1) / 2}};
         const gfli_map x = new_map(2, 21, 1, &sizes[s], 0, 1, 1);
         const gfli_map dy = new_map(2, 21, 1, half, -1, 1, 2);
-        const size_t n = gfli_map_floats(&x);
+        const size_t n = gfli_map_count(&x);
         if (s % 2) /* a few values only, so that windows are full of ties */
             for (size_t i = 0; i < n; i++) x.data[i] = floorf(3 * x.data[i]) - 1;
         for (int accumulate = 0; accumulate < 2; accumulate++) {
@@ -107,7 +107,7 @@ static void upsample_grad_sums_over_the_copies(void) {
             for (int threads = 1; threads <= 3; threads++) {
                 gfl_context *context = test_context(threads);
                 const gfli_map dx = new_map(2, 3, 1, &in[s], -1, 1, 2);
-                const size_t n = gfli_map_floats(&dx);
+                const size_t n = gfli_map_count(&dx);
                 double *want = (double *)calloc(n, sizeof *want);
                 for (size_t i = 0; i < n; i++) want[i] = accumulate ? (double)dx.data[i] : 0;
                 for (int i = 0; i < 2 * out[s][0] * out[s][1] * 3; i++) {

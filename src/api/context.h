@@ -45,7 +45,10 @@ GFL_API const gfl_backend *gfl_cuda(void);
 
 /* What maps and products are computed in; sums, norms and decoding are float32 always. */
 typedef enum gfl_precision {
-    GFL_PRECISION_FP32 = 0 /* no TF32 in it; the only one of the CPU */
+    GFL_PRECISION_FP32 = 0, /* no TF32 in it; the only one of the CPU */
+    GFL_PRECISION_TF32 = 1, /* maps are float32; products have 10 bits of mantissa */
+    GFL_PRECISION_BF16 = 2, /* maps and weights are bfloat16 */
+    GFL_PRECISION_FP16 = 3  /* and half floats: more exact, but nothing above 65504 */
 } gfl_precision;
 
 /* Zero means the default everywhere. */
@@ -53,6 +56,8 @@ typedef struct gfl_context_desc {
     const gfl_backend *backend; /* NULL: the CPU; or gfl_cuda() */
     int device_index;           /* which of several GPUs; 0 on the CPU */
     gfl_precision precision;
+    const char *kernel; /* on a GPU: this convolution kernel wherever it can be used, one of those
+                         * that gfl_plan_step.kernel names; NULL: what should be the fastest */
     char *error; /* where a failing call leaves its text, as there is no context then; or NULL */
     size_t error_size;
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */

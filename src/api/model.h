@@ -223,11 +223,14 @@ GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, i
 
 /* One step of a forward pass. */
 typedef struct gfl_plan_step {
-    const char *op;                       /* "conv", "deform_conv", "max_pool" ... */
-    const char *weights;                  /* the parameter it multiplies by, or "" */
-    int in_channels, in_height, in_width; /* of the first level, where a map is a pyramid */
-    int out_channels, out_height, out_width;
-    int levels; /* of what it writes */
+    const char *op;                          /* "conv", "deform_conv", "max_pool" ... */
+    const char *weights;                     /* the parameter it multiplies by, or "" */
+    const char *twin;                        /* of a second convolution in the same launch, or "" */
+    const char *kernel;                      /* of a convolution: what computes it; or "" */
+    int splits;                              /* into how many sums that are added at the end */
+    int in_channels, in_height, in_width;    /* of the first level, where a map is a pyramid */
+    int out_channels, out_height, out_width; /* channels: with those of the twin */
+    int levels;                              /* of what it writes */
     int64_t macs;
     size_t out_bytes;  /* of what it writes */
     size_t live_bytes; /* of all maps that matter during the step */

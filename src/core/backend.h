@@ -1,10 +1,10 @@
 /* backend.h - the two tables of operations: inference and training */
 #pragma once
 
-/* Everywhere: maps are f32 NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
+/* Everywhere: maps are NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
  * operation knows shapes, never networks.  Results do not depend on the number of threads. */
 
-enum { GFLI_BACKEND_VERSION = 1 };
+enum { GFLI_BACKEND_VERSION = 2, GFLI_CONV_CALLS = 2 };
 
 typedef struct gfli_conv_shape {
     int in_c, out_c;
@@ -20,6 +20,29 @@ static inline int gfli_conv_out(const gfli_conv_shape *s, int size) {
 static inline size_t gfli_conv_weights(const gfli_conv_shape *s) {
     return (size_t)s->out_c * (size_t)(s->kernel * s->kernel) * (size_t)(s->in_c / s->groups);
 }
+
+/* y = relu?(conv(x) + bias + residual).  Every level of x gives the level of y. */
+typedef struct gfli_conv_call {
+    const gfli_conv_shape *shape;
+    const void *packed; /* by conv_pack */
+    const float *bias;  /* [out_c] or NULL */
+    const gfli_map *x, *y;
+    const gfli_map *residual; /* shaped as y, or NULL; it may be y itself */
+    /* Of a deformable 3x3 convolution (spec 1.5), or NULL: one map on the grid of y with 18
+     * channels, y and x offset of each tap, or 27, then the masks' logits too; no residual. */
+    const gfli_map *offset;
+    bool relu;
+    int norm_groups;   /* not 0, where the backend fuses: leave group_norm's statistics of y */
+    float eps, *stats; /* as group_norm's */
+} gfli_conv_call;
+
+/* How a backend computes a convolution. */
+typedef struct gfli_conv_means {
+    const char *kernel;  /* a word for people */
+    int variant, splits; /* the backend's own number of it; parts of the sum, 1: none */
+    bool apart;          /* statistics come from a kernel of their own */
+    size_t scratch;      /* bytes; one scratch serves all calls */
+} gfli_conv_means;
 
 /* From raw logits to boxes, for one image of a batch (spec 6, dialect mmdet). */
 typedef struct gfli_decode_opts {
@@ -44,6 +67,8 @@ typedef struct gfl_backend gfli_backend;
 struct gfl_backend {
     int version;
     const char *name;
+    /* Plans pair equal convolutions in one call, and have conv leave statistics for group_norm. */
+    bool fuses;
 
     /* Fill context->device, device_name; undone by close, which also follows a failed open. */
     gfl_status (*open)(gfl_context *context, const gfl_context_desc *desc);
@@ -60,33 +85,27 @@ struct gfl_backend {
     gfl_status (*finish)(gfl_context *context);
 
     /* Bytes of a convolution's weights in the form that conv wants. */
-    size_t (*conv_packed_size)(const gfli_conv_shape *s);
+    size_t (*conv_packed_size)(const gfl_context *context, const gfli_conv_shape *s);
     /* packed = the weights, each output channel o multiplied by scale[o] (NULL: by 1). */
-    void (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                      const float *scale, void *packed);
-    /* Bytes of scratch that conv wants for an input like x; one scratch serves all calls. */
-    size_t (*conv_scratch)(const gfl_context *context, const gfli_conv_shape *s, const gfli_map *x);
-    /* y = relu?(conv(x) + bias + residual); bias [out_c] or NULL, residual shaped as y or NULL
-     * (it may be y itself).  Every level of x gives the level of y. */
-    void (*conv)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
-                 const float *bias, const gfli_map *x, const gfli_map *residual, bool relu,
-                 const gfli_map *y, void *scratch);
-    /* The same with a deformable 3x3 kernel (spec 1.5), packed by conv_pack.  offset: one map on the
-     * grid of y with 18 channels, y and x offset of each tap, or 27, then the masks' logits too. */
-    size_t (*deform_conv_scratch)(const gfl_context *context, const gfli_conv_shape *s,
-                                  const gfli_map *x);
-    void (*deform_conv)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
-                        const float *bias, const gfli_map *x, const gfli_map *offset, bool relu,
-                        const gfli_map *y, void *scratch);
+    gfl_status (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                            const float *scale, void *packed);
+    /* One convolution, or n of one geometry that differ in output channels alone: how conv will
+     * compute calls of these sizes (pointers to data may be NULL yet), and conv itself. */
+    gfl_status (*conv_prepare)(gfl_context *context, const gfli_conv_call *calls, int n,
+                               gfli_conv_means *out);
+    void (*conv)(gfl_context *context, const gfli_conv_call *calls, int n,
+                 const gfli_conv_means *means, void *scratch);
 
     /* 3x3, stride 2, padding 1, padding counts as minus infinity. */
     void (*max_pool)(gfl_context *context, const gfli_map *x, const gfli_map *y);
     /* y += nearest-upsample(x) to the size of y (spec 2). */
     void (*upsample_add)(gfl_context *context, const gfli_map *x, const gfli_map *y);
     /* y = relu(gamma * (x - mean) / sqrt(var + eps) + beta), statistics per image, level and
-     * group; y may be x.  stats [levels][n][groups][2] gets mean and 1/sqrt(var+eps). */
+     * group; y may be x.  stats [levels][n][groups][2] gets mean and 1/sqrt(var+eps), or has them
+     * from conv where `given`. */
     void (*group_norm)(gfl_context *context, const gfli_map *x, int groups, float eps,
-                       const float *gamma, const float *beta, const gfli_map *y, float *stats);
+                       const float *gamma, const float *beta, const gfli_map *y, float *stats,
+                       bool given);
     /* y = scale[level] * x; y may be x. */
     void (*level_scale)(gfl_context *context, const gfli_map *x, const float *scale,
                         const gfli_map *y);
@@ -96,7 +115,7 @@ struct gfl_backend {
     size_t (*resize_scratch)(const gfl_context *context, int in_w, int in_h, int out_w, int out_h);
     void (*resize)(gfl_context *context, const gfl_image *image, bool bgr, int out_w, int out_h,
                    uint8_t *out, void *scratch);
-    /* Image `index` of y = (pixel - mean) / std for u8 [h][w][3], zero to the right and below;
+    /* Image `index` of y = (pixel - mean) / std of u8 [h][w][3], zero to the right and below;
      * flip mirrors the columns of the image (not of the padding). */
     void (*normalise)(gfl_context *context, const uint8_t *pixels, int w, int h,
                       const float mean[3], const float std[3], bool flip, const gfli_map *y,

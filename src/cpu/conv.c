@@ -23,8 +23,9 @@ void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
     }
 }
 
-static size_t gfli_conv_packed_size_cpu(const gfli_conv_shape *s) {
+static size_t gfli_conv_packed_size_cpu(const gfl_context *context, const gfli_conv_shape *s) {
     gfli_igemm g;
+    (void)context;
     gfli_conv_igemm(s, &g);
     return gfli_igemm_packed_size(&g);
 }
@@ -61,8 +62,8 @@ static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
     }
 }
 
-static void gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                               const float *scale, void *packed) {
+static gfl_status gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
+                                     const float *weight, const float *scale, void *packed) {
     gfli_pack_task t;
     t.s = s;
     gfli_conv_igemm(s, &t.g);
@@ -71,26 +72,23 @@ static void gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s, c
     t.packed = (float *)packed;
     gfli_parallel_for(context, t.g.groups * gfli_ceil_div(t.g.group_out, GFLI_NR),
                       gfli_conv_pack_panel, &t);
+    return GFL_OK;
 }
 
-static size_t gfli_conv_scratch_cpu(const gfl_context *context, const gfli_conv_shape *s,
-                                    const gfli_map *x) {
+static size_t gfli_plain_conv_scratch(const gfl_context *context, const gfli_conv_shape *s) {
     gfli_igemm g;
-    (void)x;
     gfli_conv_igemm(s, &g);
     return gfli_igemm_scratch(context, &g);
 }
 
-static void gfli_conv_cpu(gfl_context *context, const gfli_conv_shape *s, const void *packed,
-                          const float *bias, const gfli_map *x, const gfli_map *residual, bool relu,
-                          const gfli_map *y, void *scratch) {
+static void gfli_plain_conv(gfl_context *context, const gfli_conv_call *call, void *scratch) {
     gfli_igemm g;
-    gfli_conv_igemm(s, &g);
-    g.packed = (const float *)packed;
-    g.bias = bias;
-    g.x = x;
-    g.y = y;
-    g.residual = residual;
-    g.relu = relu;
+    gfli_conv_igemm(call->shape, &g);
+    g.packed = (const float *)call->packed;
+    g.bias = call->bias;
+    g.x = call->x;
+    g.y = call->y;
+    g.residual = call->residual;
+    g.relu = call->relu;
     gfli_igemm_run(context, &g, scratch);
 }

@@ -99,7 +99,7 @@ static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape
                                      const gfli_map *dx, void *scratch) {
     const float *weights = (const float *)packed;
     if (s->stride > s->kernel && !accumulate) { /* there are positions that no tap reaches */
-        memset(dx->data, 0, gfli_map_floats(dx) * sizeof(float));
+        memset(dx->data, 0, gfli_map_count(dx) * sizeof(float));
     }
     for (int phase = 0; phase < s->stride * s->stride; phase++) {
         gfli_igemm g;

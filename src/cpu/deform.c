@@ -151,10 +151,8 @@ static gfli_deform_layout gfli_deform_plan(const gfli_igemm *g) {
     return l;
 }
 
-static size_t gfli_deform_conv_scratch_cpu(const gfl_context *context, const gfli_conv_shape *s,
-                                           const gfli_map *x) {
+static size_t gfli_deform_conv_scratch(const gfl_context *context, const gfli_conv_shape *s) {
     gfli_igemm g;
-    (void)x;
     gfli_deform_igemm(s, &g);
     const gfli_deform_layout l = gfli_deform_plan(&g);
     return l.zeros + l.slot * (size_t)context->n_threads;
@@ -216,19 +214,17 @@ static void gfli_deform_do(void *arg, int task, int slot) {
     }
 }
 
-static void gfli_deform_conv_cpu(gfl_context *context, const gfli_conv_shape *s, const void *packed,
-                                 const float *bias, const gfli_map *x, const gfli_map *offset,
-                                 bool relu, const gfli_map *y, void *scratch) {
+static void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, void *scratch) {
     gfli_deform_task t;
     gfli_igemm g;
-    gfli_deform_igemm(s, &g);
-    g.packed = (const float *)packed;
-    g.bias = bias;
-    g.x = x;
-    g.y = y;
-    g.relu = relu;
-    t.s = s;
-    t.offset = offset;
+    gfli_deform_igemm(call->shape, &g);
+    g.packed = (const float *)call->packed;
+    g.bias = call->bias;
+    g.x = call->x;
+    g.y = call->y;
+    g.relu = call->relu;
+    t.s = call->shape;
+    t.offset = call->offset;
     t.layout = gfli_deform_plan(&g);
     t.sampling = gfli_sampling_of(context);
     gfli_igemm_prepare(context, &g, &t.product);
@@ -236,4 +232,32 @@ static void gfli_deform_conv_cpu(gfl_context *context, const gfli_conv_shape *s,
     t.product.slots = (char *)scratch + t.layout.zeros;
     memset(t.product.zeros, 0, t.layout.zeros);
     gfli_parallel_for(context, t.product.row_tasks * t.product.col_tasks, gfli_deform_do, &t);
+}
+
+/* ---- the operation --------------------------------------------------------------------------- */
+
+static gfl_status gfli_conv_prepare_cpu(gfl_context *context, const gfli_conv_call *calls, int n,
+                                        gfli_conv_means *out) {
+    memset(out, 0, sizeof *out);
+    out->kernel = "portable";
+    if (gfli_has_avx2(context)) out->kernel = "avx2";
+    if (gfli_has_avx512(context)) out->kernel = "avx512";
+    out->splits = 1;
+    for (int i = 0; i < n; i++) {
+        const size_t scratch = calls[i].offset ? gfli_deform_conv_scratch(context, calls[i].shape)
+                                               : gfli_plain_conv_scratch(context, calls[i].shape);
+        if (scratch > out->scratch) out->scratch = scratch;
+    }
+    return GFL_OK;
+}
+
+static void gfli_conv_cpu(gfl_context *context, const gfli_conv_call *calls, int n,
+                          const gfli_conv_means *means, void *scratch) {
+    (void)means;
+    for (int i = 0; i < n; i++) {
+        if (calls[i].offset)
+            gfli_deform_conv(context, &calls[i], scratch);
+        else
+            gfli_plain_conv(context, &calls[i], scratch);
+    }
 }

@@ -396,7 +396,7 @@ static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shap
     t.tile = gfli_tile_of(context, &t.tile_panels);
     t.scatter = gfli_scatter_of(context);
     memset(t.zeros, 0, t.at_samples);
-    if (dx && !accumulate) memset(dx->data, 0, gfli_map_floats(dx) * sizeof(float));
+    if (dx && !accumulate) memset(dx->data, 0, gfli_map_count(dx) * sizeof(float));
     const int blocks = (int)((t.positions + GFLI_DEFORM_BLOCK - 1) / GFLI_DEFORM_BLOCK);
     gfli_parallel_for(context, blocks, gfli_deform_find, &t);
     gfli_parallel_for(context, x->levels * x->n * t.parts, gfli_deform_grad_do, &t);

@@ -161,9 +161,10 @@ static void gfli_norm_finish(gfli_norm_task *t, double eps, float *stats) {
 
 static void gfli_group_norm_cpu(gfl_context *context, const gfli_map *x, int groups, float eps,
                                 const float *gamma, const float *beta, const gfli_map *y,
-                                float *stats) {
+                                float *stats, bool given) {
     gfli_norm_task t;
     size_t at = 0;
+    (void)given; /* it never is: this backend does not fuse */
     t.c = (size_t)x->c;
     t.per_group = x->c / groups;
     for (int plane = 0; plane < x->levels * x->n; plane++, at += t.points * t.c) {

@@ -34,7 +34,7 @@ static void gfli_relu_grad_chunk(void *arg, int task, int slot) {
 }
 
 static void gfli_relu_grad_cpu(gfl_context *context, const gfli_map *y, const gfli_map *dy) {
-    gfli_map_pair t = {y->data, dy->data, gfli_map_floats(y)};
+    gfli_map_pair t = {y->data, dy->data, gfli_map_count(y)};
     gfli_parallel_for(context, gfli_map_chunks(t.n), gfli_relu_grad_chunk, &t);
 }
 

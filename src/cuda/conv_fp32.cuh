@@ -35,7 +35,7 @@ static void gfli_fp32_merge(gfli_fp32_job *job) {
     job->group_out = out * merged;
 }
 
-static size_t gfli_conv_packed_size_cuda(const gfli_conv_shape *s) {
+static size_t gfli_fp32_packed_size(const gfli_conv_shape *s) {
     gfli_fp32_job job;
     job.s = *s;
     gfli_fp32_merge(&job);
@@ -53,12 +53,12 @@ static float gfli_fp32_weight(const gfli_fp32_job *job, const float *weight, con
            weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
 }
 
-static void gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                                const float *scale, void *packed) {
+static void gfli_fp32_pack(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                           const float *scale, void *packed) {
     gfli_fp32_job job;
     job.s = *s;
     gfli_fp32_merge(&job);
-    const size_t bytes = gfli_conv_packed_size_cuda(s);
+    const size_t bytes = gfli_fp32_packed_size(s);
     float *to = (float *)gfli_cuda_host(context, bytes);
     if (!to) return;
     for (int g = 0; g < job.groups; g++)
@@ -218,58 +218,27 @@ static __global__ void __launch_bounds__(GFLI_THREADS)
                     (group + 1) * job.group_out, sum);
 }
 
-static size_t gfli_conv_scratch_cuda(const gfl_context *context, const gfli_conv_shape *s,
-                                     const gfli_map *x) {
-    (void)context;
-    (void)s;
-    (void)x;
-    return 0;
-}
-
-static void gfli_fp32_run(gfl_context *context, gfli_fp32_job *job, const gfli_map *x,
-                          const gfli_map *y) {
-    gfli_fp32_merge(job);
-    job->x = gfli_sizes_of(x);
-    job->y = gfli_sizes_of(y);
-    job->in = x->data;
-    job->out = y->data;
-    if (!gfli_cuda_ready(context)) return;
-    const dim3 grid((unsigned)((gfli_points(y) + GFLI_FP32_TILE - 1) / GFLI_FP32_TILE),
-                    (unsigned)gfli_ceil_div(job->group_out, GFLI_FP32_TILE), (unsigned)job->groups);
+static void gfli_fp32_conv(gfl_context *context, const gfli_conv_call *call) {
+    gfli_fp32_job job;
+    memset(&job, 0, sizeof job);
+    job.s = *call->shape;
+    gfli_fp32_merge(&job);
+    job.x = gfli_sizes_of(call->x);
+    job.y = gfli_sizes_of(call->y);
+    job.in = call->x->data;
+    job.packed = (const float *)call->packed;
+    job.bias = call->bias;
+    job.residual = call->residual ? call->residual->data : NULL;
+    job.offset = call->offset ? call->offset->data : NULL;
+    job.offset_c = call->offset ? call->offset->c : 0;
+    job.out = call->y->data;
+    job.relu = call->relu;
+    const dim3 grid((unsigned)((gfli_points(call->y) + GFLI_FP32_TILE - 1) / GFLI_FP32_TILE),
+                    (unsigned)gfli_ceil_div(job.group_out, GFLI_FP32_TILE), (unsigned)job.groups);
     cudaStream_t stream = gfli_cuda_of(context)->stream;
-    if (job->offset)
-        GFLI_LAUNCH((gfli_fp32_kernel<true>), grid, GFLI_THREADS, 0, stream, *job);
+    if (job.offset)
+        GFLI_LAUNCH((gfli_fp32_kernel<true>), grid, GFLI_THREADS, 0, stream, job);
     else
-        GFLI_LAUNCH((gfli_fp32_kernel<false>), grid, GFLI_THREADS, 0, stream, *job);
+        GFLI_LAUNCH((gfli_fp32_kernel<false>), grid, GFLI_THREADS, 0, stream, job);
     gfli_cuda_launched(context, "a convolution");
-}
-
-static void gfli_conv_cuda(gfl_context *context, const gfli_conv_shape *s, const void *packed,
-                           const float *bias, const gfli_map *x, const gfli_map *residual,
-                           bool relu, const gfli_map *y, void *scratch) {
-    gfli_fp32_job job;
-    (void)scratch;
-    memset(&job, 0, sizeof job);
-    job.s = *s;
-    job.packed = (const float *)packed;
-    job.bias = bias;
-    job.residual = residual ? residual->data : NULL;
-    job.relu = relu;
-    gfli_fp32_run(context, &job, x, y);
-}
-
-static void gfli_deform_conv_cuda(gfl_context *context, const gfli_conv_shape *s,
-                                  const void *packed, const float *bias, const gfli_map *x,
-                                  const gfli_map *offset, bool relu, const gfli_map *y,
-                                  void *scratch) {
-    gfli_fp32_job job;
-    (void)scratch;
-    memset(&job, 0, sizeof job);
-    job.s = *s;
-    job.packed = (const float *)packed;
-    job.bias = bias;
-    job.offset = offset->data;
-    job.offset_c = offset->c;
-    job.relu = relu;
-    gfli_fp32_run(context, &job, x, y);
 }

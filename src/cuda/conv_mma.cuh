@@ -227,7 +227,7 @@ static __device__ __forceinline__ void gfli_multiply_block(const unsigned char *
         for (int i = 0; i < m_tiles; i++) {
             gfli_ldmatrix_x4(a[i],
                              stage + gfli_swizzle(row + i * 16 + lane % 16, step * 2 + lane / 16));
-            if (element == GFLI_ELEMENT_TF32) {
+            if (element == GFLI_MAP_F32) {
 #pragma unroll
                 for (int k = 0; k < 4; k++) a[i][k] = gfli_to_tf32(a[i][k]);
             }
@@ -246,9 +246,9 @@ static __device__ __forceinline__ void gfli_multiply_block(const unsigned char *
         for (int i = 0; i < m_tiles; i++) {
 #pragma unroll
             for (int j = 0; j < n_tiles; j++) {
-                if (element == GFLI_ELEMENT_BF16) gfli_mma_bf16(sums[i][j], a[i], b[j]);
-                if (element == GFLI_ELEMENT_FP16) gfli_mma_fp16(sums[i][j], a[i], b[j]);
-                if (element == GFLI_ELEMENT_TF32) gfli_mma_tf32(sums[i][j], a[i], b[j]);
+                if (element == GFLI_MAP_BF16) gfli_mma_bf16(sums[i][j], a[i], b[j]);
+                if (element == GFLI_MAP_FP16) gfli_mma_fp16(sums[i][j], a[i], b[j]);
+                if (element == GFLI_MAP_F32) gfli_mma_tf32(sums[i][j], a[i], b[j]);
             }
         }
     }
@@ -329,9 +329,9 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
     }
 
 #define GFLI_CONV_MMA_ELEMENTS(name, rows, cols, warp_rows, load, resident)                        \
-    GFLI_CONV_MMA(name##_tf32, rows, cols, warp_rows, GFLI_ELEMENT_TF32, load, resident)           \
-    GFLI_CONV_MMA(name##_bf16, rows, cols, warp_rows, GFLI_ELEMENT_BF16, load, resident)           \
-    GFLI_CONV_MMA(name##_fp16, rows, cols, warp_rows, GFLI_ELEMENT_FP16, load, resident)
+    GFLI_CONV_MMA(name##_tf32, rows, cols, warp_rows, GFLI_MAP_F32, load, resident)                \
+    GFLI_CONV_MMA(name##_bf16, rows, cols, warp_rows, GFLI_MAP_BF16, load, resident)               \
+    GFLI_CONV_MMA(name##_fp16, rows, cols, warp_rows, GFLI_MAP_FP16, load, resident)
 
 GFLI_CONV_MMA_ELEMENTS(128x128, 128, 128, 2, GFLI_LOAD_CHUNKS, 2)
 GFLI_CONV_MMA_ELEMENTS(128x64, 128, 64, 4, GFLI_LOAD_CHUNKS, 2)

@@ -10,7 +10,7 @@ typedef struct gfli_conv_geometry {
 } gfli_conv_geometry;
 
 static gfli_conv_geometry gfli_conv_geometry_of(const gfli_conv_shape *s, int element) {
-    const int size = element == GFLI_ELEMENT_TF32 ? 4 : 2, run = GFLI_ROW_BYTES / size;
+    const int size = element == GFLI_MAP_F32 ? 4 : 2, run = GFLI_ROW_BYTES / size;
     const int in = s->in_c / s->groups, out = s->out_c / s->groups, taps = s->kernel * s->kernel;
     int merged = 1;
     for (int m = 2; m <= s->groups && m * in <= 64 && m * out <= 64; m++)
@@ -59,7 +59,7 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
     const int at = in_run * size;
     unsigned char *to = packed + (line - (size_t)row) * GFLI_ROW_BYTES +
                         gfli_swizzle(row, at / GFLI_CHUNK_BYTES) + at % GFLI_CHUNK_BYTES;
-    if (element == GFLI_ELEMENT_TF32)
+    if (element == GFLI_MAP_F32)
         *(unsigned *)(void *)to = gfli_to_tf32(__float_as_uint(v));
     else
         *(unsigned short *)(void *)to = (unsigned short)gfli_to_bits(v, element);
@@ -68,8 +68,7 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
 static cudaError_t gfli_conv_tensor_pack(cudaStream_t stream, const gfli_conv_shape *s, int element,
                                          const float *weight, const float *scale, void *packed) {
     const gfli_conv_geometry g = gfli_conv_geometry_of(s, element);
-    const size_t n =
-        gfli_conv_tensor_packed_size(s, element) / (element == GFLI_ELEMENT_TF32 ? 4 : 2);
+    const size_t n = gfli_conv_tensor_packed_size(s, element) / (element == GFLI_MAP_F32 ? 4 : 2);
     GFLI_LAUNCH((gfli_conv_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
                 (unsigned char *)packed, *s, g, element, n);
     return cudaGetLastError();
@@ -247,7 +246,7 @@ static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
     /* The engine's boxes are 64 channels wide: they must not reach into another group, where a
      * NaN times a weight of zero would not be zero. */
     if (v->load == GFLI_LOAD_ENGINE)
-        return device->wgmma && r->element != GFLI_ELEMENT_TF32 && g.chunks &&
+        return device->wgmma && r->element != GFLI_MAP_F32 && g.chunks &&
                (g.groups == 1 || g.group_in % 64 == 0) && r->shape->stride <= 8;
     return v->load == (g.chunks ? GFLI_LOAD_CHUNKS : GFLI_LOAD_ELEMENTS);
 }
@@ -266,13 +265,14 @@ static double gfli_conv_cost(const gfli_conv_job *job, const gfli_conv_variant *
 }
 
 /* The cheapest by the model above: a function of sizes and the number of multiprocessors alone, so
- * that the same device gives the same bits.  False where none applies. */
-static bool gfli_conv_choose(const gfli_conv_request *r, const gfli_conv_device *device,
+ * that the same device gives the same bits; of `only` where that is no -1.  False: none applies. */
+static bool gfli_conv_choose(const gfli_conv_request *r, const gfli_conv_device *device, int only,
                              gfli_conv_choice *out) {
     static const int splits[] = {1, 2, 3, 4, 6, 8, 12, GFLI_MAX_SPLITS};
     double best = 0;
     bool found = false;
     for (int variant = 0; variant < GFLI_CONV_VARIANTS; variant++) {
+        if (only >= 0 && variant != only) continue;
         if (!gfli_conv_applies(r, variant, device)) continue;
         for (int i = 0; i < (int)(sizeof splits / sizeof *splits); i++) {
             gfli_conv_choice choice = {variant, splits[i]};

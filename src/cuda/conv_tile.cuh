@@ -1,16 +1,9 @@
 /* conv_tile.cuh - how a convolution is cut into tiles, and what becomes of a finished one */
 #pragma once
 
-/* What the tensor cores multiply; sums are float always.  Maps are stored in the same type, tf32
- * as float. */
-typedef enum gfli_element {
-    GFLI_ELEMENT_TF32,
-    GFLI_ELEMENT_BF16,
-    GFLI_ELEMENT_FP16,
-    GFLI_ELEMENTS
-} gfli_element;
-
-/* A row of an operand in shared memory is 128 bytes, eight chunks of 16, whatever the type; chunk
+/* The tensor cores multiply what maps hold, floats as tf32; sums are float always.
+ *
+ * A row of an operand in shared memory is 128 bytes, eight chunks of 16, whatever the type; chunk
  * c of row r is stored at place c ^ r % 8.  That is the 128-byte swizzle of the copy engine and of
  * wgmma, and no eight neighbouring rows meet in a bank. */
 enum {
@@ -72,7 +65,7 @@ typedef struct gfli_conv_tile {
 } gfli_conv_tile;
 
 static __device__ __forceinline__ int gfli_element_size(int element) {
-    return element == GFLI_ELEMENT_TF32 ? 4 : 2;
+    return element == GFLI_MAP_F32 ? 4 : 2;
 }
 
 static __device__ __forceinline__ int gfli_swizzle(int row, int chunk) {
@@ -124,24 +117,24 @@ static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_tile *t
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ float gfli_from_bits(unsigned bits, int element) {
-    if (element == GFLI_ELEMENT_BF16) return __uint_as_float(bits << 16);
-    if (element == GFLI_ELEMENT_FP16) return __half2float(__ushort_as_half((unsigned short)bits));
+    if (element == GFLI_MAP_BF16) return __uint_as_float(bits << 16);
+    if (element == GFLI_MAP_FP16) return __half2float(__ushort_as_half((unsigned short)bits));
     return __uint_as_float(bits);
 }
 
 static __device__ __forceinline__ unsigned gfli_to_bits(float v, int element) {
-    if (element == GFLI_ELEMENT_BF16) return __bfloat16_as_ushort(__float2bfloat16_rn(v));
-    if (element == GFLI_ELEMENT_FP16) return __half_as_ushort(__float2half_rn(v));
+    if (element == GFLI_MAP_BF16) return __bfloat16_as_ushort(__float2bfloat16_rn(v));
+    if (element == GFLI_MAP_FP16) return __half_as_ushort(__float2half_rn(v));
     return __float_as_uint(v);
 }
 
 static __device__ __forceinline__ float gfli_read_element(const void *p, size_t i, int element) {
-    if (element == GFLI_ELEMENT_TF32) return ((const float *)p)[i];
+    if (element == GFLI_MAP_F32) return ((const float *)p)[i];
     return gfli_from_bits(((const unsigned short *)p)[i], element);
 }
 
 static __device__ __forceinline__ void gfli_write_element(void *p, size_t i, float v, int element) {
-    if (element == GFLI_ELEMENT_TF32)
+    if (element == GFLI_MAP_F32)
         ((float *)p)[i] = v;
     else
         ((unsigned short *)p)[i] = (unsigned short)gfli_to_bits(v, element);
@@ -152,7 +145,7 @@ static __device__ __forceinline__ void gfli_unpack_chunk(uint4 chunk, int elemen
     const unsigned w[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        if (element == GFLI_ELEMENT_TF32) {
+        if (element == GFLI_MAP_F32) {
             v[i] = __uint_as_float(w[i]);
         } else {
             v[2 * i] = gfli_from_bits(w[i] & 0xffffu, element);
@@ -165,7 +158,7 @@ static __device__ __forceinline__ uint4 gfli_pack_chunk(const float v[8], int el
     unsigned w[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        if (element == GFLI_ELEMENT_TF32)
+        if (element == GFLI_MAP_F32)
             w[i] = __float_as_uint(v[i]);
         else
             w[i] = gfli_to_bits(v[2 * i], element) | gfli_to_bits(v[2 * i + 1], element) << 16;

@@ -96,7 +96,7 @@ static __device__ __forceinline__ unsigned long long gfli_operand(unsigned addre
 /* d [n / 2] += 64 rows of a times n rows of b, 16 deep: a quarter of a block. */
 static __device__ __forceinline__ void gfli_wgmma_64(float *d, unsigned long long a,
                                                      unsigned long long b, int element) {
-    if (element == GFLI_ELEMENT_BF16)
+    if (element == GFLI_MAP_BF16)
         asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" GFLI_NAMES32
                      "}, %32, %33, 1, 1, 1, 0, 0;\n"
                      : GFLI_SUMS32(d, 0)
@@ -110,7 +110,7 @@ static __device__ __forceinline__ void gfli_wgmma_64(float *d, unsigned long lon
 
 static __device__ __forceinline__ void gfli_wgmma_128(float *d, unsigned long long a,
                                                       unsigned long long b, int element) {
-    if (element == GFLI_ELEMENT_BF16)
+    if (element == GFLI_MAP_BF16)
         asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" GFLI_NAMES64
                      "}, %64, %65, 1, 1, 1, 0, 0;\n"
                      : GFLI_SUMS32(d, 0), GFLI_SUMS32(d, 32)
@@ -248,12 +248,12 @@ gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, 
         GFLI_CONV_WGMMA_BODY(cols, element);                                                       \
     }
 
-GFLI_CONV_WGMMA(64_bf16, 64, GFLI_ELEMENT_BF16)
-GFLI_CONV_WGMMA(64_fp16, 64, GFLI_ELEMENT_FP16)
-GFLI_CONV_WGMMA(128_bf16, 128, GFLI_ELEMENT_BF16)
-GFLI_CONV_WGMMA(128_fp16, 128, GFLI_ELEMENT_FP16)
-GFLI_CONV_WGMMA(256_bf16, 256, GFLI_ELEMENT_BF16)
-GFLI_CONV_WGMMA(256_fp16, 256, GFLI_ELEMENT_FP16)
+GFLI_CONV_WGMMA(64_bf16, 64, GFLI_MAP_BF16)
+GFLI_CONV_WGMMA(64_fp16, 64, GFLI_MAP_FP16)
+GFLI_CONV_WGMMA(128_bf16, 128, GFLI_MAP_BF16)
+GFLI_CONV_WGMMA(128_fp16, 128, GFLI_MAP_FP16)
+GFLI_CONV_WGMMA(256_bf16, 256, GFLI_MAP_BF16)
+GFLI_CONV_WGMMA(256_fp16, 256, GFLI_MAP_FP16)
 
 /* Whether this build has their code for the device: 1 or 0 into *answer. */
 static __global__ void gfli_has_wgmma_kernel(int *answer) {
@@ -292,8 +292,8 @@ static cudaError_t gfli_conv_map(PFN_cuTensorMapEncodeIm2col_v12000 encode,
     unsigned char *x = (unsigned char *)(uintptr_t)job->side[side].x + l->in * c * 2;
     const CUresult e =
         encode(map,
-               element == GFLI_ELEMENT_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                            : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+               element == GFLI_MAP_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                        : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
                4, x, size, stride, low, high, GFLI_ROW_BYTES / 2, GFLI_WGMMA_ROWS, step,
                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);

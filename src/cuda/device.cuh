@@ -10,6 +10,9 @@ typedef struct gfli_cuda {
     const char *during;
     void *host; /* page-locked, for what comes back */
     size_t host_bytes;
+    gfli_conv_device conv; /* what its tensor cores can do; not asked for in fp32 */
+    int preferred;         /* of gfli_conv_variants, or -1 */
+    int *arrived;          /* [GFLI_MAX_SPLIT_TILES] zeros between launches; NULL in fp32 */
 } gfli_cuda;
 
 enum { GFLI_CUDA_LOWEST = 8, GFLI_THREADS = 256 };
@@ -159,14 +162,46 @@ static gfl_status gfli_cuda_probe(gfl_context *context, const cudaDeviceProp *p)
                       p->name, p->major, p->minor, cudaGetErrorString(e), p->major, p->minor);
 }
 
+/* The variant that the caller prefers; its name must be one. */
+static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *out) {
+    char names[512] = "";
+    *out = -1;
+    if (!name) return GFL_OK;
+    for (int i = 0; i < GFLI_CONV_VARIANTS; i++) {
+        const size_t used = strlen(names);
+        if (strcmp(name, gfli_conv_variants[i].name) == 0) *out = i;
+        snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "",
+                 gfli_conv_variants[i].name);
+    }
+    if (*out >= 0) return GFL_OK;
+    return gfli_error(context, GFL_E_ARG, "kernel \"%.40s\" is none of %s", name, names);
+}
+
+/* What convolutions on the tensor cores need. */
+static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d) {
+    const size_t bytes = GFLI_MAX_SPLIT_TILES * sizeof *d->arrived;
+    static const gfli_element elements[] = {GFLI_MAP_F32, GFLI_MAP_F32, GFLI_MAP_BF16,
+                                            GFLI_MAP_FP16};
+    context->element = elements[(int)context->precision];
+    if (context->precision == GFL_PRECISION_FP32) return GFL_OK;
+    if (!gfli_cuda_note(context, gfli_conv_device_query(true, &d->conv), "asking the device"))
+        return gfli_finish_cuda(context);
+    GFLI_TRY(gfli_alloc_cuda(context, bytes, 1, "counters", &d->arrived));
+    (void)gfli_cuda_note(context, cudaMemsetAsync(d->arrived, 0, bytes, d->stream), "counters");
+    return gfli_finish_cuda(context);
+}
+
 static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *desc) {
     gfli_cuda *d;
     cudaDeviceProp p;
-    if (desc->precision != GFL_PRECISION_FP32)
-        return gfli_error(context, GFL_E_UNSUPPORTED, "precision %d is none that CUDA has here",
+    int preferred;
+    if ((int)desc->precision < 0 || (int)desc->precision > (int)GFL_PRECISION_FP16)
+        return gfli_error(context, GFL_E_UNSUPPORTED, "precision %d is no gfl_precision",
                           (int)desc->precision);
+    GFLI_TRY(gfli_cuda_prefer(context, desc->kernel, &preferred));
     GFLI_TRY(gfli_cuda_find(context));
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "the device", &d));
+    d->preferred = preferred;
     d->index = context->device_index;
     d->during = "opening the device";
     context->device = d;
@@ -179,7 +214,8 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
              "cuda:%d, %.100s, sm_%d%d, %.1f GiB", d->index, p.name, p.major, p.minor,
              (double)p.totalGlobalMem / 1073741824.0);
     d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
-    return gfli_finish_cuda(context);
+    GFLI_TRY(gfli_finish_cuda(context));
+    return gfli_cuda_open_tensor(context, d);
 }
 
 static void gfli_close_cuda(gfl_context *context) {
@@ -187,6 +223,7 @@ static void gfli_close_cuda(gfl_context *context) {
     if (!d) return;
     (void)cudaSetDevice(d->index);
     if (d->stream) (void)cudaStreamDestroy(d->stream);
+    (void)cudaFree(d->arrived);
     (void)cudaFreeHost(d->host);
     gfli_free(context, d);
     context->device = NULL;

@@ -85,7 +85,8 @@ typedef struct gfli_normalisation {
     int w, h, out_w, out_h, c;
     bool flip;
     float mean[3], std[3];
-    float *out; /* of one image */
+    void *out; /* of one image */
+    int element;
 } gfli_normalisation;
 
 static __global__ void gfli_normalise_kernel(gfli_normalisation t) {
@@ -95,8 +96,10 @@ static __global__ void gfli_normalise_kernel(gfli_normalisation t) {
     const bool inside = x < t.w && y < t.h;
     const size_t from = (size_t)y * (size_t)t.w + (size_t)(t.flip ? t.w - 1 - x : x);
     for (int k = 0; k < t.c; k++)
-        t.out[i * (size_t)t.c + (size_t)k] =
-            inside && k < 3 ? ((float)t.pixels[from * 3 + (size_t)k] - t.mean[k]) / t.std[k] : 0.0f;
+        gfli_write_element(
+            t.out, i * (size_t)t.c + (size_t)k,
+            inside && k < 3 ? ((float)t.pixels[from * 3 + (size_t)k] - t.mean[k]) / t.std[k] : 0.0f,
+            t.element);
 }
 
 static void gfli_normalise_cuda(gfl_context *context, const uint8_t *pixels, int w, int h,
@@ -114,7 +117,8 @@ static void gfli_normalise_cuda(gfl_context *context, const uint8_t *pixels, int
     t.flip = flip;
     memcpy(t.mean, mean, sizeof t.mean);
     memcpy(t.std, std, sizeof t.std);
-    t.out = y->data + (size_t)index * area * (size_t)y->c;
+    t.out = gfli_map_at(y, (size_t)index * area * (size_t)y->c);
+    t.element = (int)y->element;
     GFLI_LAUNCH((gfli_normalise_kernel), gfli_blocks(area), GFLI_THREADS, 0,
                 gfli_cuda_of(context)->stream, t);
     gfli_cuda_launched(context, "normalisation");

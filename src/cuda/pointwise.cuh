@@ -8,7 +8,7 @@ enum { GFLI_POINTWISE_THREADS = 256 };
 
 /* Chunks of a position, and of that chunk `i` the first channel and how many. */
 static __host__ __device__ __forceinline__ int gfli_chunks_of(int c, int element) {
-    const int width = element == GFLI_ELEMENT_TF32 ? 4 : 8;
+    const int width = element == GFLI_MAP_F32 ? 4 : 8;
     return (c + width - 1) / width;
 }
 
@@ -44,7 +44,7 @@ typedef struct gfli_place {
 
 static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t index, int element,
                                                      gfli_place *p) {
-    const int chunks = gfli_chunks_of(s->c, element), width = element == GFLI_ELEMENT_TF32 ? 4 : 8;
+    const int chunks = gfli_chunks_of(s->c, element), width = element == GFLI_MAP_F32 ? 4 : 8;
     const size_t position = index / (size_t)chunks;
     if (position >= s->before[s->levels]) return false;
     p->level = 0;
@@ -61,8 +61,8 @@ static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t
     return true;
 }
 
-static unsigned gfli_pointwise_blocks(const gfli_map *m, int element) {
-    const size_t n = gfli_points(m) * (size_t)gfli_chunks_of(m->c, element);
+static unsigned gfli_pointwise_blocks(const gfli_map *m) {
+    const size_t n = gfli_points(m) * (size_t)gfli_chunks_of(m->c, (int)m->element);
     return (unsigned)((n + GFLI_POINTWISE_THREADS - 1) / GFLI_POINTWISE_THREADS);
 }
 

@@ -31,10 +31,15 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int
     if (!context || !model || !out)
         return gfli_error(context, GFL_E_ARG, "gfl_detector_create: %s is NULL",
                           !context ? "context" : (!model ? "model" : "out"));
-    if (context->backend != model->backend || context->device_index != model->context->device_index)
-        return gfli_error(context, GFL_E_ARG,
-                          "gfl_detector_create: the model is on \"%s\", the context on \"%s\"",
-                          model->context->device_name, context->device_name);
+    if (context->backend != model->backend ||
+        context->device_index != model->context->device_index ||
+        context->precision != model->context->precision)
+        return gfli_error(
+            context, GFL_E_ARG,
+            "gfl_detector_create: the model is on \"%s\", precision %d, the context on "
+            "\"%s\", precision %d",
+            model->context->device_name, (int)model->context->precision, context->device_name,
+            (int)context->precision);
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "detector", &d));
     d->context = context;
     d->model = model;

@@ -76,9 +76,9 @@ void gfl_model_destroy(gfl_model *model) {
 static gfl_status gfli_alloc_packed(gfl_model *model, gfli_layer *layer) {
     size_t out_c = (size_t)layer->shape.out_c;
     if (!layer->packed)
-        GFLI_TRY(model->backend->alloc(model->context,
-                                       model->backend->conv_packed_size(&layer->shape), 1,
-                                       "packed weights", &layer->packed));
+        GFLI_TRY(model->backend->alloc(
+            model->context, model->backend->conv_packed_size(model->context, &layer->shape), 1,
+            "packed weights", &layer->packed));
     if (!layer->folded_bias && (layer->bias >= 0 || layer->bn_gamma >= 0))
         GFLI_TRY(
             gfli_alloc(model->context, out_c, sizeof(float), "folded bias", &layer->folded_bias));
@@ -100,9 +100,8 @@ static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
         layer->folded_scale[o] = (float)a;
         layer->folded_bias[o] = (float)((double)params[layer->bn_beta].data[o] - a * mean);
     }
-    model->backend->conv_pack(model->context, &layer->shape, params[layer->weight].data,
-                              layer->folded_scale, layer->packed);
-    return GFL_OK;
+    return model->backend->conv_pack(model->context, &layer->shape, params[layer->weight].data,
+                                     layer->folded_scale, layer->packed);
 }
 
 static gfl_status gfli_place_copy(gfl_model *model, const float *data, size_t n, float **placed) {
@@ -247,7 +246,8 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
     out->workspace_bytes =
         (plan.workspace_floats + plan.stats_floats) * sizeof(float) + plan.scratch_bytes;
     for (int i = 0; i < model->n_layers; i++)
-        out->weight_bytes += model->backend->conv_packed_size(&model->layers[i].shape);
+        out->weight_bytes +=
+            model->backend->conv_packed_size(model->context, &model->layers[i].shape);
     gfli_plan_destroy(model->context, &plan);
     return GFL_OK;
 }
@@ -277,6 +277,7 @@ static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan 
     gfl_plan_step step;
     memset(&step, 0, sizeof step);
     step.op = gfli_op_name(s->op);
+    step.twin = "";
     step.weights = param >= 0 ? model->params[param].name : "";
     step.in_channels = in->c;
     step.in_height = in->h[0];
@@ -286,11 +287,19 @@ static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan 
     step.out_width = out->w[0];
     step.levels = out->levels;
     step.macs = s->macs;
-    step.out_bytes = gfli_map_floats(out) * sizeof(float);
+    step.kernel = s->means.kernel ? s->means.kernel : "";
+    step.splits = s->means.splits;
+    step.out_bytes = gfli_map_bytes(out);
+    if (s->twin.layer >= 0) {
+        const gfli_map *also = &plan->slots[s->twin.out].map;
+        step.twin = model->params[model->layers[s->twin.layer].weight].name;
+        step.out_channels += also->c;
+        step.out_bytes += gfli_map_bytes(also);
+    }
     for (int k = 0; k < plan->n_slots; k++) {
         const gfli_slot *slot = &plan->slots[k];
         if (slot->parent < 0 && slot->first <= i && i <= slot->last)
-            step.live_bytes += gfli_map_floats(&slot->map) * sizeof(float);
+            step.live_bytes += gfli_map_bytes(&slot->map);
     }
     return step;
 }

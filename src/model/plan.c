@@ -48,6 +48,7 @@ static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int l
     memset(slot, 0, sizeof *slot);
     slot->map = own;
     slot->map.data = NULL;
+    slot->map.element = plan->training ? GFLI_MAP_F32 : p->context->element;
     slot->parent = parent;
     slot->level = level;
     slot->first = slot->last = -1;
@@ -74,6 +75,7 @@ static gfli_step *gfli_new_step(gfli_planner *p, gfli_op op, int in, int out, in
     step->out = out;
     step->residual = step->offset = -1;
     step->layer = step->gamma = step->beta = step->scale = step->stats = -1;
+    step->twin.in = step->twin.out = step->twin.layer = step->twin.stats = -1;
     step->stage = stage;
     return step;
 }
@@ -99,11 +101,6 @@ static int gfli_plan_any_conv(gfli_planner *p, int layer, int in, int offset, in
     step->relu = relu;
     step->macs = (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
     p->plan->macs += step->macs;
-    const gfli_backend *ops = p->model->backend;
-    const gfli_map *x = &p->plan->slots[in].map;
-    size_t scratch = offset < 0 ? ops->conv_scratch(p->context, &l->shape, x)
-                                : ops->deform_conv_scratch(p->context, &l->shape, x);
-    if (scratch > p->plan->scratch_bytes) p->plan->scratch_bytes = scratch;
     return out;
 }
 
@@ -178,42 +175,147 @@ static int gfli_plan_neck(gfli_planner *p, const int features[4]) {
     return out;
 }
 
-static int gfli_plan_tower(gfli_planner *p, int x) {
-    const gfl_arch *arch = &p->model->arch;
-    for (int i = 0; i < arch->stacked_convs && p->status == GFL_OK; i++) {
-        int layer = p->layer++;
-        x = gfli_plan_conv(p, layer, x, -1, false, -1, NULL);
-        if (p->status != GFL_OK) return 0;
-        int y = x;
-        if (p->plan->training) y = gfli_new_slot(p, &p->plan->slots[x].map, -1, 0, NULL);
-        gfli_step *step = gfli_new_step(p, GFLI_OP_GROUP_NORM, x, y, GFLI_STAGE_HEAD);
-        if (!step) return 0;
-        size_t stats = (size_t)GFL_LEVELS * (size_t)p->plan->batch * GFLI_GN_GROUPS * 2;
-        step->relu = true;
-        step->gamma = p->model->layers[layer].gn_gamma;
-        step->beta = p->model->layers[layer].gn_beta;
-        step->stats = p->plan->training ? (int)p->plan->stats_floats : 0;
-        p->plan->stats_floats = (size_t)step->stats + stats;
-        x = y;
+/* ---- the head -------------------------------------------------------------------------------- */
+
+/* Side 0 is of the classes, side 1 of the boxes. */
+typedef struct gfli_sides {
+    int x[2]; /* slots: what each side has come to */
+} gfli_sides;
+
+/* One side to its end before the other begins, which needs the least memory; or both at once. */
+static bool gfli_sides_together(const gfli_planner *p) {
+    return p->model->backend->fuses && !p->plan->training;
+}
+
+/* Inference writes the norm in place and forgets its statistics. */
+static void gfli_plan_norm(gfli_planner *p, int layer, int side, gfli_sides *sides) {
+    gfli_plan *plan = p->plan;
+    const int in = sides->x[side];
+    const int size = GFL_LEVELS * plan->batch * GFLI_GN_GROUPS * 2;
+    if (p->status != GFL_OK) return;
+    if (plan->training) sides->x[side] = gfli_new_slot(p, &plan->slots[in].map, -1, 0, NULL);
+    gfli_step *step = gfli_new_step(p, GFLI_OP_GROUP_NORM, in, sides->x[side], GFLI_STAGE_HEAD);
+    if (!step) return;
+    step->relu = true;
+    step->gamma = p->model->layers[layer].gn_gamma;
+    step->beta = p->model->layers[layer].gn_beta;
+    step->stats = gfli_sides_together(p) ? side * size : 0;
+    if (plan->training) step->stats = (int)plan->stats_floats;
+    const size_t end = (size_t)step->stats + (size_t)size;
+    if (end > plan->stats_floats) plan->stats_floats = end;
+}
+
+/* Make the last step the twin of the one before it. */
+static void gfli_plan_join(gfli_planner *p) {
+    if (p->status != GFL_OK) return;
+    const gfli_step *last = &p->plan->steps[--p->plan->n_steps];
+    gfli_step *step = &p->plan->steps[p->plan->n_steps - 1];
+    step->twin.in = last->in;
+    step->twin.out = last->out;
+    step->twin.layer = last->layer;
+    step->macs += last->macs;
+}
+
+/* The convolutions `layers` of both sides in one step, and norms that take its statistics. */
+static void gfli_plan_both(gfli_planner *p, const int layers[2], bool norm, gfli_sides *sides) {
+    for (int i = 0; i < 2; i++)
+        sides->x[i] = gfli_plan_conv(p, layers[i], sides->x[i], -1, false, -1, NULL);
+    gfli_plan_join(p);
+    const int conv = p->plan->n_steps - 1;
+    for (int i = 0; i < 2 && norm; i++) gfli_plan_norm(p, layers[i], i, sides);
+    if (p->status != GFL_OK || !norm) return;
+    gfli_step *step = &p->plan->steps[conv];
+    step->stats = step[1].stats;
+    step->twin.stats = step[2].stats;
+    step[1].given = step[2].given = true;
+}
+
+static void gfli_plan_towers(gfli_planner *p, gfli_sides *sides) {
+    const int stacked = p->model->arch.stacked_convs, first = p->layer;
+    const bool both = gfli_sides_together(p);
+    for (int i = 0; i < stacked && both; i++) {
+        const int layers[2] = {first + i, first + stacked + i};
+        gfli_plan_both(p, layers, true, sides);
     }
-    return x;
+    p->layer = first + 2 * stacked;
+    const int ends[2] = {p->layer, p->layer + 1};
+    if (both) gfli_plan_both(p, ends, false, sides);
+    for (int side = 0; side < 2 && !both; side++) {
+        for (int i = 0; i < stacked; i++) {
+            const int layer = first + side * stacked + i;
+            sides->x[side] = gfli_plan_conv(p, layer, sides->x[side], -1, false, -1, NULL);
+            gfli_plan_norm(p, layer, side, sides);
+        }
+        sides->x[side] = gfli_plan_conv(p, ends[side], sides->x[side], -1, false, -1, NULL);
+    }
 }
 
 static void gfli_plan_head(gfli_planner *p, int pyramid) {
-    int tower = gfli_plan_tower(p, pyramid);
-    int reg_tower_layer = p->layer, stacked = p->model->arch.stacked_convs;
-    p->plan->cls = gfli_plan_conv(p, reg_tower_layer + stacked, tower, -1, false, -1, "cls_score");
-    tower = gfli_plan_tower(p, pyramid);
-    int raw = gfli_plan_conv(p, p->layer + 1, tower, -1, false, -1, NULL);
+    gfli_sides sides = {{pyramid, pyramid}};
+    gfli_plan_towers(p, &sides);
     if (p->status != GFL_OK) return;
-    int reg = raw;
-    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->slots[raw].map, -1, 0, NULL);
-    gfli_step *step = gfli_new_step(p, GFLI_OP_LEVEL_SCALE, raw, reg, GFLI_STAGE_HEAD);
+    int reg = sides.x[1];
+    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->slots[reg].map, -1, 0, NULL);
+    gfli_step *step = gfli_new_step(p, GFLI_OP_LEVEL_SCALE, sides.x[1], reg, GFLI_STAGE_HEAD);
     if (!step) return;
     step->scale = p->model->scale;
+    p->plan->slots[sides.x[0]].name = "cls_score";
     p->plan->slots[reg].name = "bbox_pred";
+    p->plan->cls = sides.x[0];
     p->plan->reg = reg;
 }
+
+/* Offsets and what decoding reads stay float whatever the others are. */
+static void gfli_keep_floats(gfli_plan *plan) {
+    plan->slots[plan->cls].map.element = GFLI_MAP_F32;
+    for (int i = 0; i < plan->n_steps; i++) {
+        const gfli_step *s = &plan->steps[i];
+        if (s->offset >= 0) plan->slots[s->offset].map.element = GFLI_MAP_F32;
+        if (s->op != GFLI_OP_LEVEL_SCALE) continue;
+        plan->slots[s->in].map.element = GFLI_MAP_F32;
+        plan->slots[s->out].map.element = GFLI_MAP_F32;
+    }
+}
+
+/* The calls of a convolution's step; returns how many. */
+static int gfli_step_calls(const gfl_model *model, const gfli_plan *plan, int step, float *stats,
+                           gfli_conv_call calls[GFLI_CONV_CALLS]) {
+    const gfli_step *s = &plan->steps[step];
+    const int n = s->twin.layer < 0 ? 1 : 2;
+    memset(calls, 0, GFLI_CONV_CALLS * sizeof *calls);
+    for (int i = 0; i < n; i++) {
+        const gfli_layer *layer = &model->layers[i ? s->twin.layer : s->layer];
+        const int of = i ? s->twin.stats : s->stats;
+        gfli_conv_call *c = &calls[i];
+        c->shape = &layer->shape;
+        c->packed = layer->packed;
+        c->bias = layer->placed_bias ? layer->placed_bias : layer->folded_bias;
+        c->x = &plan->slots[i ? s->twin.in : s->in].map;
+        c->y = &plan->slots[i ? s->twin.out : s->out].map;
+        c->residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
+        c->offset = s->offset < 0 ? NULL : &plan->slots[s->offset].map;
+        c->relu = s->relu;
+        c->norm_groups = of < 0 ? 0 : GFLI_GN_GROUPS;
+        c->eps = GFLI_NORM_EPS;
+        c->stats = of < 0 || !stats ? NULL : stats + of;
+    }
+    return n;
+}
+
+/* Ask the backend about every convolution. */
+static gfl_status gfli_plan_prepare(gfl_context *context, const gfl_model *model, gfli_plan *plan) {
+    for (int i = 0; i < plan->n_steps; i++) {
+        gfli_step *s = &plan->steps[i];
+        gfli_conv_call calls[GFLI_CONV_CALLS];
+        if (s->op != GFLI_OP_CONV && s->op != GFLI_OP_DEFORM_CONV) continue;
+        const int n = gfli_step_calls(model, plan, i, NULL, calls);
+        GFLI_TRY(model->backend->conv_prepare(context, calls, n, &s->means));
+        if (s->means.scratch > plan->scratch_bytes) plan->scratch_bytes = s->means.scratch;
+    }
+    return GFL_OK;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void gfli_touch(gfli_plan *plan, int slot, int step) {
     if (slot < 0) return;
@@ -230,6 +332,8 @@ static void gfli_find_lives(gfli_plan *plan) {
         gfli_touch(plan, plan->steps[i].offset, i);
         gfli_touch(plan, plan->steps[i].residual, i);
         gfli_touch(plan, plan->steps[i].out, i);
+        gfli_touch(plan, plan->steps[i].twin.in, i);
+        gfli_touch(plan, plan->steps[i].twin.out, i);
     }
     gfli_touch(plan, plan->cls, plan->n_steps);
     gfli_touch(plan, plan->reg, plan->n_steps);
@@ -263,7 +367,7 @@ static gfl_status gfli_place(gfl_context *context, gfli_plan *plan) {
     gfl_status status = gfli_alloc(context, (size_t)plan->n_slots, sizeof *placed, "plan", &placed);
     for (int i = 0; i < plan->n_slots && status == GFL_OK; i++)
         if (plan->slots[i].parent < 0)
-            sizes[i] = (gfli_map_floats(&plan->slots[i].map) + 15) / 16 * 16;
+            sizes[i] = (gfli_map_bytes(&plan->slots[i].map) + 63) / 64 * 16;
     size_t end = 0;
     while (status == GFL_OK) {
         int best = -1;
@@ -321,9 +425,11 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
     gfli_plan_backbone(&p, features);
     gfli_plan_head(&p, gfli_plan_neck(&p, features));
     if (p.status == GFL_OK) {
+        gfli_keep_floats(out);
         gfli_find_lives(out);
         p.status = gfli_place(context, out);
     }
+    if (p.status == GFL_OK) p.status = gfli_plan_prepare(context, model, out);
     if (p.status != GFL_OK) gfli_plan_destroy(context, out);
     return p.status;
 }
@@ -349,27 +455,17 @@ static const float *gfli_param_place(const gfl_model *model, int index) {
     return p->placed ? p->placed : p->data;
 }
 
-static const float *gfli_bias_place(const gfli_layer *layer) {
-    return layer->placed_bias ? layer->placed_bias : layer->folded_bias;
-}
-
 void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
                     float *stats, void *scratch) {
     const gfli_backend *ops = model->backend;
     const gfli_step *s = &plan->steps[step];
     const gfli_map *in = &plan->slots[s->in].map, *out = &plan->slots[s->out].map;
     switch (s->op) {
-    case GFLI_OP_CONV: {
-        const gfli_layer *layer = &model->layers[s->layer];
-        const gfli_map *residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
-        ops->conv(context, &layer->shape, layer->packed, gfli_bias_place(layer), in, residual,
-                  s->relu, out, scratch);
-        break;
-    }
+    case GFLI_OP_CONV:
     case GFLI_OP_DEFORM_CONV: {
-        const gfli_layer *layer = &model->layers[s->layer];
-        ops->deform_conv(context, &layer->shape, layer->packed, gfli_bias_place(layer), in,
-                         &plan->slots[s->offset].map, s->relu, out, scratch);
+        gfli_conv_call calls[GFLI_CONV_CALLS];
+        const int n = gfli_step_calls(model, plan, step, stats, calls);
+        ops->conv(context, calls, n, &s->means, scratch);
         break;
     }
     case GFLI_OP_MAX_POOL:
@@ -381,7 +477,7 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
     case GFLI_OP_GROUP_NORM:
         ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
                         gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta), out,
-                        stats + s->stats);
+                        stats + s->stats, s->given);
         break;
     case GFLI_OP_LEVEL_SCALE:
         ops->level_scale(context, in, model->scales, out);

@@ -6,7 +6,7 @@ enum { GFLI_GN_GROUPS = 32, GFLI_STAGE_HEAD = 5 };
 
 /* What a step does; one operation of the backend table each. */
 typedef enum gfli_op {
-    GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual) */
+    GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual), and its twin's */
     GFLI_OP_DEFORM_CONV,  /* out = relu?(deform_conv(in, offset) + bias) */
     GFLI_OP_MAX_POOL,     /* out = max pool of in */
     GFLI_OP_UPSAMPLE_ADD, /* out += upsample(in): out is also read */
@@ -63,17 +63,25 @@ typedef struct gfli_slot {
     const char *name; /* "C3", "P5", "cls_score" and so on, or NULL */
 } gfli_slot;
 
+/* A convolution computed beside a step's, of the same geometry: one of the head's towers. */
+typedef struct gfli_twin {
+    int in, out, layer, stats; /* as the step's own; layer -1: there is none */
+} gfli_twin;
+
 typedef struct gfli_step {
     gfli_op op;
     int in, out, residual; /* slots; residual -1: none */
     int offset;            /* slot of GFLI_OP_DEFORM_CONV; otherwise -1 */
     int layer;             /* GFLI_OP_CONV and GFLI_OP_DEFORM_CONV */
+    gfli_twin twin;        /* of GFLI_OP_CONV, where the backend fuses */
     bool relu;
     int gamma, beta; /* GFLI_OP_GROUP_NORM: parameters */
     int scale;       /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
-    int stats;       /* GFLI_OP_GROUP_NORM: floats from the start of the plan's stats */
+    int stats;       /* of out, for group norm: floats from the start of the plan's stats; or -1 */
+    bool given;      /* GFLI_OP_GROUP_NORM: a convolution has left them there */
     int stage;       /* as gfli_param.stage */
     int64_t macs;
+    gfli_conv_means means; /* of convolutions */
 } gfli_step;
 
 typedef struct gfli_plan {

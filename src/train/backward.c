@@ -58,7 +58,7 @@ static void gfli_find_map_lives(gfli_arranger *a) {
     for (int i = 0; i < plan->n_slots; i++) {
         a->pieces[i].first = a->pieces[i].last = -1;
         if (plan->slots[i].parent < 0)
-            a->pieces[i].floats = (gfli_map_floats(&plan->slots[i].map) + 15) / 16 * 16;
+            a->pieces[i].floats = (gfli_map_count(&plan->slots[i].map) + 15) / 16 * 16;
     }
     gfli_need_map(a, plan->input, 0);
     gfli_need_map(a, plan->cls, plan->n_steps);

@@ -39,17 +39,17 @@ static inline int device_absent(void) {
 /* Elements on the host, written without the library's conversions. */
 
 static inline size_t element_size(int element) {
-    return element == GFLI_ELEMENT_TF32 ? 4 : 2;
+    return element == GFLI_MAP_F32 ? 4 : 2;
 }
 
 static inline float element_float(uint32_t bits, int element) {
     float v;
-    if (element == GFLI_ELEMENT_FP16) {
+    if (element == GFLI_MAP_FP16) {
         __half_raw raw;
         raw.x = (unsigned short)bits;
         return __half2float(raw);
     }
-    if (element == GFLI_ELEMENT_BF16) bits <<= 16;
+    if (element == GFLI_MAP_BF16) bits <<= 16;
     memcpy(&v, &bits, sizeof v);
     return v;
 }
@@ -58,20 +58,20 @@ static inline float element_float(uint32_t bits, int element) {
 static inline uint32_t element_bits(float v, int element) {
     uint32_t bits;
     memcpy(&bits, &v, sizeof bits);
-    if (element == GFLI_ELEMENT_TF32) return (bits + 0x1000u) & ~0x1fffu;
-    if (element == GFLI_ELEMENT_BF16) return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    if (element == GFLI_MAP_F32) return (bits + 0x1000u) & ~0x1fffu;
+    if (element == GFLI_MAP_BF16) return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
     const __half_raw raw = __float2half(v);
     return raw.x;
 }
 
 static inline float element_at(const void *p, size_t i, int element) {
-    if (element == GFLI_ELEMENT_TF32) return ((const float *)p)[i];
+    if (element == GFLI_MAP_F32) return ((const float *)p)[i];
     return element_float(((const uint16_t *)p)[i], element);
 }
 
 /* tf32 is stored as the float it came from. */
 static inline void element_put(void *p, size_t i, float v, int element) {
-    if (element == GFLI_ELEMENT_TF32)
+    if (element == GFLI_MAP_F32)
         ((float *)p)[i] = v;
     else
         ((uint16_t *)p)[i] = (uint16_t)element_bits(v, element);

@@ -1,6 +1,6 @@
 /* test_conv_tensor.cc - the tensor-core convolution against the CPU's, and its instructions against
  * the PTX manual */
-#include "test.h"
+#include "conv.h"
 
 #include "device.h"
 
@@ -52,7 +52,7 @@ static float *magnitudes(const float *x, size_t n) {
 }
 
 static void *upload(const float *x, size_t n, int element) {
-    const size_t size = element == GFLI_ELEMENT_TF32 ? 4 : 2;
+    const size_t size = element == GFLI_MAP_F32 ? 4 : 2;
     void *device = NULL, *host = malloc(n * size + 1);
     for (size_t i = 0; i < n; i++) element_put(host, i, x[i], element);
     CHECK(cudaMalloc(&device, n * size + 1) == cudaSuccess);
@@ -69,7 +69,7 @@ static void *device_bytes(size_t n, int value) {
 }
 
 static float *download(const void *device, size_t n, int element) {
-    const size_t size = element == GFLI_ELEMENT_TF32 ? 4 : 2;
+    const size_t size = element == GFLI_MAP_F32 ? 4 : 2;
     void *host = malloc(n * size + 1);
     float *x = (float *)malloc(n * sizeof(float) + 1);
     CHECK(cudaMemcpy(host, device, n * size, cudaMemcpyDeviceToHost) == cudaSuccess);
@@ -114,16 +114,13 @@ typedef struct example {
 static void run_cpu(const example *e, const float *x, const float *w, const float *bias,
                     const float *residual, bool relu, float *out) {
     gfl_context *context = test_context(1);
-    void *packed = malloc(gfli_cpu.conv_packed_size(&e->c->s));
     gfli_map in = e->x, y = e->y, r = e->y;
     in.data = (float *)(uintptr_t)x;
     r.data = (float *)(uintptr_t)residual;
     y.data = out;
-    void *scratch = malloc(gfli_cpu.conv_scratch(context, &e->c->s, &in) + 1);
-    gfli_cpu.conv_pack(context, &e->c->s, w, NULL, packed);
-    gfli_cpu.conv(context, &e->c->s, packed, bias, &in, residual ? &r : NULL, relu, &y, scratch);
-    free(scratch);
-    free(packed);
+    gfli_conv_call call = test_conv_call(&e->c->s, &in, &y, bias, relu);
+    call.residual = residual ? &r : NULL;
+    test_convolve(context, call, w, NULL);
     gfl_context_destroy(context);
 }
 
@@ -133,8 +130,8 @@ static void make_example(example *e, const conv_case *c, int element, bool resid
     e->element = element;
     e->x = map_of(c);
     e->y = output_of(c);
-    e->nx = gfli_map_floats(&e->x);
-    e->ny = gfli_map_floats(&e->y);
+    e->nx = gfli_map_count(&e->x);
+    e->ny = gfli_map_count(&e->y);
     e->nw = gfli_conv_weights(&c->s);
     e->xs = uniform_rounded(e->nx, 1, element);
     e->ws = uniform_rounded(e->nw, 2, element);
@@ -153,9 +150,9 @@ static void make_example(example *e, const conv_case *c, int element, bool resid
     free(ar);
     e->dx = upload(e->xs, e->nx, element);
     if (residual) e->dresidual = upload(e->residual, e->ny, element);
-    e->dbias = (float *)upload(e->bias, (size_t)c->s.out_c, GFLI_ELEMENT_TF32);
+    e->dbias = (float *)upload(e->bias, (size_t)c->s.out_c, GFLI_MAP_F32);
     e->packed = device_bytes(gfli_conv_tensor_packed_size(&c->s, element), 0xff);
-    float *weight = (float *)upload(e->ws, e->nw, GFLI_ELEMENT_TF32);
+    float *weight = (float *)upload(e->ws, e->nw, GFLI_MAP_F32);
     CHECK(gfli_conv_tensor_pack(0, &c->s, element, weight, NULL, e->packed) == cudaSuccess);
     cudaFree(weight);
     e->dy = device_bytes(e->ny * 4, 0xff);
@@ -204,7 +201,7 @@ static void run(const gfli_conv_request *r, gfli_conv_choice choice, gfli_conv_o
 static void check_example(const example *e, const float *got, bool wide, const char *what) {
     const gfli_conv_shape *s = &e->c->s;
     const double n = s->kernel * s->kernel * (s->in_c / s->groups) + 2;
-    const double unit = wide || e->element == GFLI_ELEMENT_TF32 ? 0 : units[e->element];
+    const double unit = wide || e->element == GFLI_MAP_F32 ? 0 : units[e->element];
     double worst = 0;
     for (size_t i = 0; i < e->ny; i++) {
         const double want = (double)e->want[i],
@@ -250,7 +247,7 @@ static void every_kernel_matches_the_cpu(void) {
                 op.y = e.dy;
                 CHECK(cudaMemset(e.dy, 0xff, e.ny * 4) == cudaSuccess);
                 run(&r, choice, &op);
-                float *got = download(e.dy, e.ny, wide ? GFLI_ELEMENT_TF32 : element);
+                float *got = download(e.dy, e.ny, wide ? GFLI_MAP_F32 : element);
                 check_example(&e, got, wide, gfli_conv_variants[v].name);
                 free(got);
                 ran++;
@@ -294,7 +291,7 @@ static void statistics_are_those_of_the_output(void) {
         make_example(&e, &c, element, false, false);
         for (int i = 0; i < 2; i++) e.bias[i] = 50; /* a mean far from zero */
         cudaFree(e.dbias);
-        e.dbias = (float *)upload(e.bias, (size_t)c.s.out_c, GFLI_ELEMENT_TF32);
+        e.dbias = (float *)upload(e.bias, (size_t)c.s.out_c, GFLI_MAP_F32);
         gfli_conv_request r = request_of(&e, false, false);
         r.norm_width = width;
         float *stats = (float *)device_bytes((size_t)(c.levels * c.n * groups * 2) * 4, 0xff);
@@ -327,7 +324,7 @@ static void two_convolutions_share_a_launch(void) {
         gfli_conv_operands op[2];
         memset(op, 0, sizeof op);
         for (int i = 0; i < 2; i++) {
-            make_example(&e[i], &pair[i], GFLI_ELEMENT_BF16, false, false);
+            make_example(&e[i], &pair[i], GFLI_MAP_BF16, false, false);
             op[i].x = e[i].dx;
             op[i].packed = e[i].packed;
             op[i].bias = e[i].dbias;
@@ -341,7 +338,7 @@ static void two_convolutions_share_a_launch(void) {
             const gfli_conv_choice choice = {v, splits};
             run(&r, choice, op);
             for (int i = 0; i < 2; i++) {
-                float *got = download(e[i].dy, e[i].ny, GFLI_ELEMENT_TF32);
+                float *got = download(e[i].dy, e[i].ny, GFLI_MAP_F32);
                 check_example(&e[i], got, true, "of two");
                 free(got);
                 CHECK(cudaMemset(e[i].dy, 0xff, e[i].ny * 4) == cudaSuccess);
@@ -355,7 +352,7 @@ static void two_convolutions_share_a_launch(void) {
 static void the_same_twice_is_the_same_bits(void) {
     static const conv_case c = {{64, 64, 3, 1, 1, 1}, 2, 1, {9}, {8}};
     example e;
-    make_example(&e, &c, GFLI_ELEMENT_BF16, false, false);
+    make_example(&e, &c, GFLI_MAP_BF16, false, false);
     const gfli_conv_request r = request_of(&e, false, true);
     gfli_conv_operands op;
     memset(&op, 0, sizeof op);
@@ -368,7 +365,7 @@ static void the_same_twice_is_the_same_bits(void) {
     for (int order = 0; order < 3; order++) {
         emulated_order(order, 7);
         run(&r, choice, &op);
-        float *y = download(e.dy, e.ny, GFLI_ELEMENT_TF32);
+        float *y = download(e.dy, e.ny, GFLI_MAP_F32);
         if (first) CHECK(memcmp(first, y, e.ny * sizeof *y) == 0);
         if (first) free(y);
         if (!first) first = y;
@@ -461,8 +458,8 @@ static void deformable_kernels_sample_as_the_spec_says(void) {
             const size_t n = gfli_points(&e.y) * (size_t)offset_c;
             float *offsets = test_uniform(n, -2.5, 2.5, 9);
             for (size_t k = 0; k < n; k += 7) offsets[k] = (float)((int)(k % 5) - 2); /* on cells */
-            float *doffsets = (float *)upload(offsets, n, GFLI_ELEMENT_TF32);
-            float *weight = (float *)upload(e.ws, e.nw, GFLI_ELEMENT_TF32);
+            float *doffsets = (float *)upload(offsets, n, GFLI_MAP_F32);
+            float *weight = (float *)upload(e.ws, e.nw, GFLI_MAP_F32);
             void *packed = device_bytes(gfli_conv_tensor_packed_size(&e.c->s, element), 0xff);
             CHECK(gfli_conv_tensor_pack(0, &e.c->s, element, weight, NULL, packed) == cudaSuccess);
             gfli_conv_request r = request_of(&e, false, true);
@@ -479,7 +476,7 @@ static void deformable_kernels_sample_as_the_spec_says(void) {
                 if (!gfli_conv_applies(&r, v, &device)) continue;
                 const gfli_conv_choice choice = {v, 1 + v % 2};
                 run(&r, choice, &op);
-                float *got = download(e.dy, e.ny, GFLI_ELEMENT_TF32);
+                float *got = download(e.dy, e.ny, GFLI_MAP_F32);
                 check_deformed(&e, offsets, offset_c, got);
                 free(got);
                 ran++;
@@ -517,9 +514,10 @@ static void a_choice_is_a_function_of_the_sizes(void) {
             r.x = &x;
             r.n_sides = 1;
             r.out_c[0] = shapes[i].out_c;
-            r.element = GFLI_ELEMENT_BF16;
+            r.element = GFLI_MAP_BF16;
             gfli_conv_choice a = {-1, 0}, b = {-1, 0};
-            CHECK(gfli_conv_choose(&r, &devices[d], &a) && gfli_conv_choose(&r, &devices[d], &b));
+            CHECK(gfli_conv_choose(&r, &devices[d], -1, &a) &&
+                  gfli_conv_choose(&r, &devices[d], -1, &b));
             CHECK(a.variant == b.variant && a.splits == b.splits);
             CHECK(gfli_conv_applies(&r, a.variant, &devices[d]));
             CHECK(a.splits >= 1 && a.splits <= GFLI_MAX_SPLITS);

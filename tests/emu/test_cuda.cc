@@ -1,20 +1,27 @@
 /* test_cuda.cc - detection on the GPU backend beside the CPU's, and what happens when CUDA fails */
-#include "test.h"
+#include "conv.h"
 
 #include "device.h"
 
-static gfl_context *open_on(const gfl_backend *backend) {
+static gfl_context *open_in(const gfl_backend *backend, gfl_precision precision,
+                            const char *kernel) {
     gfl_context_desc desc;
     gfl_context *context = NULL;
     char text[300] = "";
     memset(&desc, 0, sizeof desc);
     desc.backend = backend;
+    desc.precision = precision;
+    desc.kernel = kernel;
     desc.n_threads = 1;
     desc.error = text;
     desc.error_size = sizeof text;
     CHECK(gfl_context_create(&desc, &context) == GFL_OK);
     if (text[0]) printf("%s\n", text);
     return context;
+}
+
+static gfl_context *open_on(const gfl_backend *backend) {
+    return open_in(backend, GFL_PRECISION_FP32, NULL);
 }
 
 /* ---- single operations ----------------------------------------------------------------------- */
@@ -25,7 +32,7 @@ typedef struct twin {
 } twin;
 
 static size_t bytes_of(const gfli_map *m) {
-    return gfli_map_floats(m) * sizeof(float);
+    return gfli_map_count(m) * sizeof(float);
 }
 
 static void *place(gfl_context *gpu, const void *from, size_t bytes) {
@@ -45,7 +52,7 @@ static twin make_twin(gfl_context *gpu, int n, int c, int levels, const int *h, 
     memcpy(t.host.h, h, (size_t)levels * sizeof *h);
     memcpy(t.host.w, w, (size_t)levels * sizeof *w);
     t.device = t.host;
-    t.host.data = test_uniform(gfli_map_floats(&t.host), -2, 2, seed);
+    t.host.data = test_uniform(gfli_map_count(&t.host), -2, 2, seed);
     t.device.data = (float *)place(gpu, t.host.data, bytes_of(&t.host));
     return t;
 }
@@ -59,7 +66,7 @@ static void check_twin(gfl_context *gpu, const twin *t, double tolerance) {
     float *got = (float *)malloc(bytes_of(&t->host));
     gpu->backend->download(gpu, got, t->device.data, bytes_of(&t->host));
     CHECK_OK(gpu, gpu->backend->finish(gpu));
-    CHECK_CLOSE(got, t->host.data, gfli_map_floats(&t->host), tolerance);
+    CHECK_CLOSE(got, t->host.data, gfli_map_count(&t->host), tolerance);
     free(got);
 }
 
@@ -82,7 +89,6 @@ static const conv_case convs[] = {
 
 static void convolve(gfl_context *cpu, gfl_context *gpu, const conv_case *c, int mode) {
     const gfli_conv_shape *s = &c->s;
-    const gfli_backend *ops[2] = {cpu->backend, gpu->backend};
     int h[GFL_LEVELS], w[GFL_LEVELS];
     for (int l = 0; l < c->levels; l++) {
         h[l] = gfli_conv_out(s, c->h[l]);
@@ -102,19 +108,12 @@ static void convolve(gfl_context *cpu, gfl_context *gpu, const conv_case *c, int
         const gfli_map *add = side ? &residual.device : &residual.host;
         const gfli_map *by = side ? &offset.device : &offset.host;
         const float *b = mode ? (side ? bias_there : bias) : NULL;
-        void *packed, *scratch;
-        const size_t room = c->offset_c ? ops[side]->deform_conv_scratch(context, s, in)
-                                        : ops[side]->conv_scratch(context, s, in);
-        CHECK_OK(context,
-                 ops[side]->alloc(context, ops[side]->conv_packed_size(s), 1, "weights", &packed));
-        CHECK_OK(context, ops[side]->alloc(context, room, 1, "scratch", &scratch));
-        ops[side]->conv_pack(context, s, weight, mode ? scale : NULL, packed);
+        gfli_conv_call call = test_conv_call(s, in, out, b, mode);
         if (c->offset_c)
-            ops[side]->deform_conv(context, s, packed, b, in, by, mode != 0, out, scratch);
-        else
-            ops[side]->conv(context, s, packed, b, in, mode ? add : NULL, mode != 0, out, scratch);
-        ops[side]->free(context, packed);
-        ops[side]->free(context, scratch);
+            call.offset = by;
+        else if (mode)
+            call.residual = add;
+        test_convolve(context, call, weight, mode ? scale : NULL);
     }
     check_twin(gpu, &y, 2e-5);
     twin *all[] = {&x, &y, &residual, &offset};
@@ -150,9 +149,9 @@ static void pools_norms_and_scales_are_the_cpus(void) {
     check_twin(gpu, &x, 0);
     for (int i = 0; i < 2; i++) {
         c->group_norm(cpu, &both.host, 32, 1e-5f, norms.host.data, norms.host.data + 64, &both.host,
-                      stats.host.data);
+                      stats.host.data, false);
         g->group_norm(gpu, &both.device, 32, 1e-5f, norms.device.data, norms.device.data + 64,
-                      &both.device, stats.device.data);
+                      &both.device, stats.device.data, false);
         check_twin(gpu, &both, 2e-6 * (1 + 9 * i));
     }
     c->level_scale(cpu, &both.host, scale, &both.host);
@@ -217,7 +216,7 @@ static void decode_once(gfl_context *cpu, gfl_context *gpu, float min_score, int
     static const int h[] = {12, 6, 3, 2, 1}, w[] = {10, 5, 3, 2, 1};
     twin cls = make_twin(gpu, 2, CLASSES, 5, h, w, 11),
          reg = make_twin(gpu, 2, 4 * BINS, 5, h, w, 12);
-    for (size_t i = 0; i < gfli_map_floats(&cls.host); i++)
+    for (size_t i = 0; i < gfli_map_count(&cls.host); i++)
         cls.host.data[i] = floorf(cls.host.data[i] * 8) / 8 - 1;
     gpu->backend->upload(gpu, cls.device.data, cls.host.data, bytes_of(&cls.host));
     gfli_decode_opts o;
@@ -331,6 +330,70 @@ static void a_detector_finds_what_the_cpus_finds(void) {
     }
 }
 
+/* What the maps of a narrow network lose to rounding moves scores by some percent. */
+static void a_detector_finds_about_the_same_in_bf16(void) {
+    gfl_context *contexts[2] = {open_on(NULL), open_in(gfl_cuda(), GFL_PRECISION_BF16, NULL)};
+    gfl_detections out[2][2];
+    gfl_detector *detectors[2] = {NULL, NULL}, *none;
+    gfl_model *models[2] = {NULL, NULL};
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(contexts[i], detect_on(contexts[i], out[i], &detectors[i], &models[i]));
+    for (int image = 0; image < 2; image++) {
+        const gfl_detections *want = &out[0][image], *got = &out[1][image];
+        CHECK(want->count > 0 && want->count == got->count);
+        for (int i = 0; i < want->count && i < got->count; i++)
+            CHECK(fabsf(got->items[i].score - want->items[i].score) < 0.03f * want->items[i].score);
+    }
+    gfl_context *fp32 = open_on(gfl_cuda());
+    CHECK_ERROR(fp32, gfl_detector_create(fp32, models[1], 0, &none), GFL_E_ARG, "precision 2");
+    gfl_context_destroy(fp32);
+    CHECK(emulated_errors() == 0);
+    for (int i = 0; i < 2; i++) {
+        gfl_detector_destroy(detectors[i]);
+        gfl_model_destroy(models[i]);
+        gfl_context_destroy(contexts[i]);
+    }
+}
+
+typedef struct seen_kernels {
+    int n, wished, paired;
+} seen_kernels;
+
+static void see_kernel(void *user, const gfl_plan_step *step) {
+    seen_kernels *seen = (seen_kernels *)user;
+    if (!step->kernel[0]) return;
+    seen->n++;
+    seen->wished += strcmp(step->kernel, "64x64") == 0;
+    seen->paired += step->twin[0] != 0;
+}
+
+/* The stem's three channels fill no chunk, so one convolution takes another kernel. */
+static void a_kernel_can_be_wished_for(void) {
+    gfl_context *gpu = open_in(gfl_cuda(), GFL_PRECISION_BF16, "64x64"), *none = NULL;
+    gfl_model_desc desc;
+    gfl_context_desc wrong;
+    gfl_model *model = NULL;
+    seen_kernels seen = {0, 0, 0};
+    char text[600] = "";
+    memset(&desc, 0, sizeof desc);
+    memset(&wrong, 0, sizeof wrong);
+    desc.arch.depth = 18;
+    desc.arch.base_channels = 16;
+    desc.arch.fpn_channels = desc.arch.head_channels = 32;
+    desc.arch.stacked_convs = 2;
+    CHECK_OK(gpu, gfl_model_create(gpu, &desc, NULL, &model));
+    CHECK_OK(gpu, gfl_model_get_plan(model, 64, 64, 1, see_kernel, &seen));
+    CHECK(seen.n > 20 && seen.wished == seen.n - 1 && seen.paired == 3);
+    wrong.backend = gfl_cuda();
+    wrong.kernel = "65x64";
+    wrong.error = text;
+    wrong.error_size = sizeof text;
+    CHECK(gfl_context_create(&wrong, &none) == GFL_E_ARG && !none);
+    CHECK(strstr(text, "65x64") && strstr(text, "wgmma_128x256"));
+    gfl_model_destroy(model);
+    gfl_context_destroy(gpu);
+}
+
 static void a_gpus_model_cannot_be_trained(void) {
     gfl_context *gpu = open_on(gfl_cuda());
     gfl_model_opts opts;
@@ -430,6 +493,8 @@ int main(int argc, char **argv) {
                                       TEST(resizes_are_the_cpus_to_the_bit),
                                       TEST(decoding_finds_what_the_cpu_finds),
                                       TEST(a_detector_finds_what_the_cpus_finds),
+                                      TEST(a_detector_finds_about_the_same_in_bf16),
+                                      TEST(a_kernel_can_be_wished_for),
 #ifndef __CUDACC__
                                       TEST(what_is_missing_is_said),
                                       TEST(out_of_memory_is_survived),

@@ -37,8 +37,8 @@ static __device__ __host__ void place_d(int lane, int i, int *row, int *col) {
 
 /* One warp; a [16][16], b [16][8], d [16][8]. */
 static __global__ void multiply_kernel(const float *a, const float *b, float *d, int element) {
-    const int lane = (int)threadIdx.x, depth = element == GFLI_ELEMENT_TF32 ? 8 : 16;
-    const int bits = element == GFLI_ELEMENT_TF32 ? 32 : 16, per_word = 32 / bits;
+    const int lane = (int)threadIdx.x, depth = element == GFLI_MAP_F32 ? 8 : 16;
+    const int bits = element == GFLI_MAP_F32 ? 32 : 16, per_word = 32 / bits;
     unsigned fa[4] = {0, 0, 0, 0}, fb[2] = {0, 0};
     float fd[4];
     int row, col;
@@ -54,9 +54,9 @@ static __global__ void multiply_kernel(const float *a, const float *b, float *d,
         place_d(lane, i, &row, &col);
         fd[i] = d[row * 8 + col];
     }
-    if (element == GFLI_ELEMENT_BF16) gfli_mma_bf16(fd, fa, fb);
-    if (element == GFLI_ELEMENT_FP16) gfli_mma_fp16(fd, fa, fb);
-    if (element == GFLI_ELEMENT_TF32) gfli_mma_tf32(fd, fa, fb);
+    if (element == GFLI_MAP_BF16) gfli_mma_bf16(fd, fa, fb);
+    if (element == GFLI_MAP_FP16) gfli_mma_fp16(fd, fa, fb);
+    if (element == GFLI_MAP_F32) gfli_mma_tf32(fd, fa, fb);
     for (int i = 0; i < 4; i++) {
         place_d(lane, i, &row, &col);
         d[row * 8 + col] = fd[i];
@@ -76,7 +76,7 @@ static void mma_multiplies_fragments_as_the_manual_lays_them_out(void) {
     cudaMalloc((void **)&b, 128 * 4);
     cudaMalloc((void **)&d, 128 * 4);
     for (int element = 0; element < GFLI_ELEMENTS; element++) {
-        const int depth = element == GFLI_ELEMENT_TF32 ? 8 : 16;
+        const int depth = element == GFLI_MAP_F32 ? 8 : 16;
         float ha[256], hb[128], hd[128], got[128];
         whole_numbers(ha, 256, 1);
         whole_numbers(hb, 128, 2);

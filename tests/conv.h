@@ -1,0 +1,38 @@
+/* conv.h - one convolution through a backend's table, with weights and scratch of its own */
+#ifndef CONV_H
+#define CONV_H
+
+#include "test.h"
+
+/* The fields that every call has. */
+static inline gfli_conv_call test_conv_call(const gfli_conv_shape *s, const gfli_map *x,
+                                            const gfli_map *y, const float *bias, int relu) {
+    gfli_conv_call call;
+    memset(&call, 0, sizeof call);
+    call.shape = s;
+    call.bias = bias;
+    call.x = x;
+    call.y = y;
+    call.relu = relu != 0;
+    return call;
+}
+
+/* weight and scale (or NULL) are the host's, all that call points to the device's. */
+static inline void test_convolve(gfl_context *context, gfli_conv_call call, const float *weight,
+                                 const float *scale) {
+    const gfli_backend *ops = context->backend;
+    void *packed = NULL, *scratch = NULL;
+    gfli_conv_means means;
+    CHECK_OK(context, ops->alloc(context, ops->conv_packed_size(context, call.shape), 1, "weights",
+                                 &packed));
+    CHECK_OK(context, ops->conv_pack(context, call.shape, weight, scale, packed));
+    call.packed = packed;
+    CHECK_OK(context, ops->conv_prepare(context, &call, 1, &means));
+    CHECK_OK(context, ops->alloc(context, means.scratch, 1, "scratch", &scratch));
+    ops->conv(context, &call, 1, &means, scratch);
+    CHECK_OK(context, ops->finish(context));
+    ops->free(context, packed);
+    ops->free(context, scratch);
+}
+
+#endif
