@@ -245,7 +245,10 @@ GFL_API const gfl_backend *gfl_cuda(void);
 
 /* What maps and products are computed in; sums, norms and decoding are float32 always. */
 typedef enum gfl_precision {
-    GFL_PRECISION_FP32 = 0 /* no TF32 in it; the only one of the CPU */
+    GFL_PRECISION_FP32 = 0, /* no TF32 in it; the only one of the CPU */
+    GFL_PRECISION_TF32 = 1, /* maps are float32; products have 10 bits of mantissa */
+    GFL_PRECISION_BF16 = 2, /* maps and weights are bfloat16 */
+    GFL_PRECISION_FP16 = 3  /* and half floats: more exact, but nothing above 65504 */
 } gfl_precision;
 
 /* Zero means the default everywhere. */
@@ -253,6 +256,8 @@ typedef struct gfl_context_desc {
     const gfl_backend *backend; /* NULL: the CPU; or gfl_cuda() */
     int device_index;           /* which of several GPUs; 0 on the CPU */
     gfl_precision precision;
+    const char *kernel; /* on a GPU: this convolution kernel wherever it can be used, one of those
+                         * that gfl_plan_step.kernel names; NULL: what should be the fastest */
     char *error; /* where a failing call leaves its text, as there is no context then; or NULL */
     size_t error_size;
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */
@@ -540,11 +545,14 @@ GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, i
 
 /* One step of a forward pass. */
 typedef struct gfl_plan_step {
-    const char *op;                       /* "conv", "deform_conv", "max_pool" ... */
-    const char *weights;                  /* the parameter it multiplies by, or "" */
-    int in_channels, in_height, in_width; /* of the first level, where a map is a pyramid */
-    int out_channels, out_height, out_width;
-    int levels; /* of what it writes */
+    const char *op;                          /* "conv", "deform_conv", "max_pool" ... */
+    const char *weights;                     /* the parameter it multiplies by, or "" */
+    const char *twin;                        /* of a second convolution in the same launch, or "" */
+    const char *kernel;                      /* of a convolution: what computes it; or "" */
+    int splits;                              /* into how many sums that are added at the end */
+    int in_channels, in_height, in_width;    /* of the first level, where a map is a pyramid */
+    int out_channels, out_height, out_width; /* channels: with those of the twin */
+    int levels;                              /* of what it writes */
     int64_t macs;
     size_t out_bytes;  /* of what it writes */
     size_t live_bytes; /* of all maps that matter during the step */
@@ -1376,6 +1384,69 @@ static inline bool gfli_mul(size_t a, size_t b, size_t *out) {
 }
 
 /* ===============================================================================================
+ * src/core/tensor.h - a map is a pyramid: up to five levels in one allocation
+ * ============================================================================================ */
+
+/* What a map holds; anything but floats on GPUs alone. */
+typedef enum gfli_element {
+    GFLI_MAP_F32,
+    GFLI_MAP_BF16,
+    GFLI_MAP_FP16,
+    GFLI_ELEMENTS
+} gfli_element;
+
+/* Level after level, each [n][h[l]][w[l]][c].  An ordinary feature map has one level. */
+typedef struct gfli_map {
+    float *data; /* of another type where element says so */
+    gfli_element element;
+    int n, c, levels;
+    int h[GFL_LEVELS], w[GFL_LEVELS];
+} gfli_map;
+
+/* Positions of one level, of the levels before one, of all levels (each counted for all n). */
+static inline size_t gfli_level_points(const gfli_map *m, int level) {
+    return (size_t)m->n * (size_t)m->h[level] * (size_t)m->w[level];
+}
+
+static inline size_t gfli_points_before(const gfli_map *m, int level) {
+    size_t points = 0;
+    for (int l = 0; l < level; l++) points += gfli_level_points(m, l);
+    return points;
+}
+
+static inline size_t gfli_points(const gfli_map *m) {
+    return gfli_points_before(m, m->levels);
+}
+
+/* Elements, and the bytes they take. */
+static inline size_t gfli_map_count(const gfli_map *m) {
+    return gfli_points(m) * (size_t)m->c;
+}
+
+static inline size_t gfli_element_bytes(gfli_element element) {
+    return element == GFLI_MAP_F32 ? 4 : 2;
+}
+
+static inline size_t gfli_map_bytes(const gfli_map *m) {
+    return gfli_map_count(m) * gfli_element_bytes(m->element);
+}
+
+/* Where element `at` of a map begins. */
+static inline float *gfli_map_at(const gfli_map *m, size_t at) {
+    return (float *)(void *)((unsigned char *)m->data + at * gfli_element_bytes(m->element));
+}
+
+/* One level of a pyramid as a map of its own; it shares the memory. */
+static inline gfli_map gfli_map_level(const gfli_map *m, int level) {
+    gfli_map one = *m;
+    one.data = m->data ? gfli_map_at(m, gfli_points_before(m, level) * (size_t)m->c) : NULL;
+    one.levels = 1;
+    one.h[0] = m->h[level];
+    one.w[0] = m->w[level];
+    return one;
+}
+
+/* ===============================================================================================
  * src/core/context.h - what the implementation sees of a context: errors, memory, parallel loops
  * ============================================================================================ */
 
@@ -1394,6 +1465,7 @@ struct gfl_context {
     void *device; /* the backend's own */
     int device_index;
     gfl_precision precision;
+    gfli_element element; /* of the maps between a detector's layers */
     char device_name[192];
     bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];
@@ -1654,53 +1726,13 @@ float gfli_f16_to_f32(uint16_t h);
 float gfli_bf16_to_f32(uint16_t h);
 
 /* ===============================================================================================
- * src/core/tensor.h - a map is a pyramid: up to five levels in one allocation
- * ============================================================================================ */
-
-/* f32, level after level, each [n][h[l]][w[l]][c].  An ordinary feature map has one level. */
-typedef struct gfli_map {
-    float *data;
-    int n, c, levels;
-    int h[GFL_LEVELS], w[GFL_LEVELS];
-} gfli_map;
-
-/* Positions of one level, of the levels before one, of all levels (each counted for all n). */
-static inline size_t gfli_level_points(const gfli_map *m, int level) {
-    return (size_t)m->n * (size_t)m->h[level] * (size_t)m->w[level];
-}
-
-static inline size_t gfli_points_before(const gfli_map *m, int level) {
-    size_t points = 0;
-    for (int l = 0; l < level; l++) points += gfli_level_points(m, l);
-    return points;
-}
-
-static inline size_t gfli_points(const gfli_map *m) {
-    return gfli_points_before(m, m->levels);
-}
-
-static inline size_t gfli_map_floats(const gfli_map *m) {
-    return gfli_points(m) * (size_t)m->c;
-}
-
-/* One level of a pyramid as a map of its own; it shares the memory. */
-static inline gfli_map gfli_map_level(const gfli_map *m, int level) {
-    gfli_map one = *m;
-    one.data = m->data ? m->data + gfli_points_before(m, level) * (size_t)m->c : NULL;
-    one.levels = 1;
-    one.h[0] = m->h[level];
-    one.w[0] = m->w[level];
-    return one;
-}
-
-/* ===============================================================================================
  * src/core/backend.h - the two tables of operations: inference and training
  * ============================================================================================ */
 
-/* Everywhere: maps are f32 NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
+/* Everywhere: maps are NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
  * operation knows shapes, never networks.  Results do not depend on the number of threads. */
 
-enum { GFLI_BACKEND_VERSION = 1 };
+enum { GFLI_BACKEND_VERSION = 2, GFLI_CONV_CALLS = 2 };
 
 typedef struct gfli_conv_shape {
     int in_c, out_c;
@@ -1716,6 +1748,29 @@ static inline int gfli_conv_out(const gfli_conv_shape *s, int size) {
 static inline size_t gfli_conv_weights(const gfli_conv_shape *s) {
     return (size_t)s->out_c * (size_t)(s->kernel * s->kernel) * (size_t)(s->in_c / s->groups);
 }
+
+/* y = relu?(conv(x) + bias + residual).  Every level of x gives the level of y. */
+typedef struct gfli_conv_call {
+    const gfli_conv_shape *shape;
+    const void *packed; /* by conv_pack */
+    const float *bias;  /* [out_c] or NULL */
+    const gfli_map *x, *y;
+    const gfli_map *residual; /* shaped as y, or NULL; it may be y itself */
+    /* Of a deformable 3x3 convolution (spec 1.5), or NULL: one map on the grid of y with 18
+     * channels, y and x offset of each tap, or 27, then the masks' logits too; no residual. */
+    const gfli_map *offset;
+    bool relu;
+    int norm_groups;   /* not 0, where the backend fuses: leave group_norm's statistics of y */
+    float eps, *stats; /* as group_norm's */
+} gfli_conv_call;
+
+/* How a backend computes a convolution. */
+typedef struct gfli_conv_means {
+    const char *kernel;  /* a word for people */
+    int variant, splits; /* the backend's own number of it; parts of the sum, 1: none */
+    bool apart;          /* statistics come from a kernel of their own */
+    size_t scratch;      /* bytes; one scratch serves all calls */
+} gfli_conv_means;
 
 /* From raw logits to boxes, for one image of a batch (spec 6, dialect mmdet). */
 typedef struct gfli_decode_opts {
@@ -1740,6 +1795,8 @@ typedef struct gfl_backend gfli_backend;
 struct gfl_backend {
     int version;
     const char *name;
+    /* Plans pair equal convolutions in one call, and have conv leave statistics for group_norm. */
+    bool fuses;
 
     /* Fill context->device, device_name; undone by close, which also follows a failed open. */
     gfl_status (*open)(gfl_context *context, const gfl_context_desc *desc);
@@ -1756,33 +1813,27 @@ struct gfl_backend {
     gfl_status (*finish)(gfl_context *context);
 
     /* Bytes of a convolution's weights in the form that conv wants. */
-    size_t (*conv_packed_size)(const gfli_conv_shape *s);
+    size_t (*conv_packed_size)(const gfl_context *context, const gfli_conv_shape *s);
     /* packed = the weights, each output channel o multiplied by scale[o] (NULL: by 1). */
-    void (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                      const float *scale, void *packed);
-    /* Bytes of scratch that conv wants for an input like x; one scratch serves all calls. */
-    size_t (*conv_scratch)(const gfl_context *context, const gfli_conv_shape *s, const gfli_map *x);
-    /* y = relu?(conv(x) + bias + residual); bias [out_c] or NULL, residual shaped as y or NULL
-     * (it may be y itself).  Every level of x gives the level of y. */
-    void (*conv)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
-                 const float *bias, const gfli_map *x, const gfli_map *residual, bool relu,
-                 const gfli_map *y, void *scratch);
-    /* The same with a deformable 3x3 kernel (spec 1.5), packed by conv_pack.  offset: one map on the
-     * grid of y with 18 channels, y and x offset of each tap, or 27, then the masks' logits too. */
-    size_t (*deform_conv_scratch)(const gfl_context *context, const gfli_conv_shape *s,
-                                  const gfli_map *x);
-    void (*deform_conv)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
-                        const float *bias, const gfli_map *x, const gfli_map *offset, bool relu,
-                        const gfli_map *y, void *scratch);
+    gfl_status (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                            const float *scale, void *packed);
+    /* One convolution, or n of one geometry that differ in output channels alone: how conv will
+     * compute calls of these sizes (pointers to data may be NULL yet), and conv itself. */
+    gfl_status (*conv_prepare)(gfl_context *context, const gfli_conv_call *calls, int n,
+                               gfli_conv_means *out);
+    void (*conv)(gfl_context *context, const gfli_conv_call *calls, int n,
+                 const gfli_conv_means *means, void *scratch);
 
     /* 3x3, stride 2, padding 1, padding counts as minus infinity. */
     void (*max_pool)(gfl_context *context, const gfli_map *x, const gfli_map *y);
     /* y += nearest-upsample(x) to the size of y (spec 2). */
     void (*upsample_add)(gfl_context *context, const gfli_map *x, const gfli_map *y);
     /* y = relu(gamma * (x - mean) / sqrt(var + eps) + beta), statistics per image, level and
-     * group; y may be x.  stats [levels][n][groups][2] gets mean and 1/sqrt(var+eps). */
+     * group; y may be x.  stats [levels][n][groups][2] gets mean and 1/sqrt(var+eps), or has them
+     * from conv where `given`. */
     void (*group_norm)(gfl_context *context, const gfli_map *x, int groups, float eps,
-                       const float *gamma, const float *beta, const gfli_map *y, float *stats);
+                       const float *gamma, const float *beta, const gfli_map *y, float *stats,
+                       bool given);
     /* y = scale[level] * x; y may be x. */
     void (*level_scale)(gfl_context *context, const gfli_map *x, const float *scale,
                         const gfli_map *y);
@@ -1792,7 +1843,7 @@ struct gfl_backend {
     size_t (*resize_scratch)(const gfl_context *context, int in_w, int in_h, int out_w, int out_h);
     void (*resize)(gfl_context *context, const gfl_image *image, bool bgr, int out_w, int out_h,
                    uint8_t *out, void *scratch);
-    /* Image `index` of y = (pixel - mean) / std for u8 [h][w][3], zero to the right and below;
+    /* Image `index` of y = (pixel - mean) / std of u8 [h][w][3], zero to the right and below;
      * flip mirrors the columns of the image (not of the padding). */
     void (*normalise)(gfl_context *context, const uint8_t *pixels, int w, int h,
                       const float mean[3], const float std[3], bool flip, const gfli_map *y,
@@ -2084,7 +2135,7 @@ enum { GFLI_GN_GROUPS = 32, GFLI_STAGE_HEAD = 5 };
 
 /* What a step does; one operation of the backend table each. */
 typedef enum gfli_op {
-    GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual) */
+    GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual), and its twin's */
     GFLI_OP_DEFORM_CONV,  /* out = relu?(deform_conv(in, offset) + bias) */
     GFLI_OP_MAX_POOL,     /* out = max pool of in */
     GFLI_OP_UPSAMPLE_ADD, /* out += upsample(in): out is also read */
@@ -2141,17 +2192,25 @@ typedef struct gfli_slot {
     const char *name; /* "C3", "P5", "cls_score" and so on, or NULL */
 } gfli_slot;
 
+/* A convolution computed beside a step's, of the same geometry: one of the head's towers. */
+typedef struct gfli_twin {
+    int in, out, layer, stats; /* as the step's own; layer -1: there is none */
+} gfli_twin;
+
 typedef struct gfli_step {
     gfli_op op;
     int in, out, residual; /* slots; residual -1: none */
     int offset;            /* slot of GFLI_OP_DEFORM_CONV; otherwise -1 */
     int layer;             /* GFLI_OP_CONV and GFLI_OP_DEFORM_CONV */
+    gfli_twin twin;        /* of GFLI_OP_CONV, where the backend fuses */
     bool relu;
     int gamma, beta; /* GFLI_OP_GROUP_NORM: parameters */
     int scale;       /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
-    int stats;       /* GFLI_OP_GROUP_NORM: floats from the start of the plan's stats */
+    int stats;       /* of out, for group norm: floats from the start of the plan's stats; or -1 */
+    bool given;      /* GFLI_OP_GROUP_NORM: a convolution has left them there */
     int stage;       /* as gfli_param.stage */
     int64_t macs;
+    gfli_conv_means means; /* of convolutions */
 } gfli_step;
 
 typedef struct gfli_plan {
@@ -4988,8 +5047,9 @@ void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
     }
 }
 
-static size_t gfli_conv_packed_size_cpu(const gfli_conv_shape *s) {
+static size_t gfli_conv_packed_size_cpu(const gfl_context *context, const gfli_conv_shape *s) {
     gfli_igemm g;
+    (void)context;
     gfli_conv_igemm(s, &g);
     return gfli_igemm_packed_size(&g);
 }
@@ -5026,8 +5086,8 @@ static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
     }
 }
 
-static void gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                               const float *scale, void *packed) {
+static gfl_status gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
+                                     const float *weight, const float *scale, void *packed) {
     gfli_pack_task t;
     t.s = s;
     gfli_conv_igemm(s, &t.g);
@@ -5036,27 +5096,24 @@ static void gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s, c
     t.packed = (float *)packed;
     gfli_parallel_for(context, t.g.groups * gfli_ceil_div(t.g.group_out, GFLI_NR),
                       gfli_conv_pack_panel, &t);
+    return GFL_OK;
 }
 
-static size_t gfli_conv_scratch_cpu(const gfl_context *context, const gfli_conv_shape *s,
-                                    const gfli_map *x) {
+static size_t gfli_plain_conv_scratch(const gfl_context *context, const gfli_conv_shape *s) {
     gfli_igemm g;
-    (void)x;
     gfli_conv_igemm(s, &g);
     return gfli_igemm_scratch(context, &g);
 }
 
-static void gfli_conv_cpu(gfl_context *context, const gfli_conv_shape *s, const void *packed,
-                          const float *bias, const gfli_map *x, const gfli_map *residual, bool relu,
-                          const gfli_map *y, void *scratch) {
+static void gfli_plain_conv(gfl_context *context, const gfli_conv_call *call, void *scratch) {
     gfli_igemm g;
-    gfli_conv_igemm(s, &g);
-    g.packed = (const float *)packed;
-    g.bias = bias;
-    g.x = x;
-    g.y = y;
-    g.residual = residual;
-    g.relu = relu;
+    gfli_conv_igemm(call->shape, &g);
+    g.packed = (const float *)call->packed;
+    g.bias = call->bias;
+    g.x = call->x;
+    g.y = call->y;
+    g.residual = call->residual;
+    g.relu = call->relu;
     gfli_igemm_run(context, &g, scratch);
 }
 
@@ -5214,10 +5271,8 @@ static gfli_deform_layout gfli_deform_plan(const gfli_igemm *g) {
     return l;
 }
 
-static size_t gfli_deform_conv_scratch_cpu(const gfl_context *context, const gfli_conv_shape *s,
-                                           const gfli_map *x) {
+static size_t gfli_deform_conv_scratch(const gfl_context *context, const gfli_conv_shape *s) {
     gfli_igemm g;
-    (void)x;
     gfli_deform_igemm(s, &g);
     const gfli_deform_layout l = gfli_deform_plan(&g);
     return l.zeros + l.slot * (size_t)context->n_threads;
@@ -5279,19 +5334,17 @@ static void gfli_deform_do(void *arg, int task, int slot) {
     }
 }
 
-static void gfli_deform_conv_cpu(gfl_context *context, const gfli_conv_shape *s, const void *packed,
-                                 const float *bias, const gfli_map *x, const gfli_map *offset,
-                                 bool relu, const gfli_map *y, void *scratch) {
+static void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, void *scratch) {
     gfli_deform_task t;
     gfli_igemm g;
-    gfli_deform_igemm(s, &g);
-    g.packed = (const float *)packed;
-    g.bias = bias;
-    g.x = x;
-    g.y = y;
-    g.relu = relu;
-    t.s = s;
-    t.offset = offset;
+    gfli_deform_igemm(call->shape, &g);
+    g.packed = (const float *)call->packed;
+    g.bias = call->bias;
+    g.x = call->x;
+    g.y = call->y;
+    g.relu = call->relu;
+    t.s = call->shape;
+    t.offset = call->offset;
     t.layout = gfli_deform_plan(&g);
     t.sampling = gfli_sampling_of(context);
     gfli_igemm_prepare(context, &g, &t.product);
@@ -5299,6 +5352,34 @@ static void gfli_deform_conv_cpu(gfl_context *context, const gfli_conv_shape *s,
     t.product.slots = (char *)scratch + t.layout.zeros;
     memset(t.product.zeros, 0, t.layout.zeros);
     gfli_parallel_for(context, t.product.row_tasks * t.product.col_tasks, gfli_deform_do, &t);
+}
+
+/* ---- the operation --------------------------------------------------------------------------- */
+
+static gfl_status gfli_conv_prepare_cpu(gfl_context *context, const gfli_conv_call *calls, int n,
+                                        gfli_conv_means *out) {
+    memset(out, 0, sizeof *out);
+    out->kernel = "portable";
+    if (gfli_has_avx2(context)) out->kernel = "avx2";
+    if (gfli_has_avx512(context)) out->kernel = "avx512";
+    out->splits = 1;
+    for (int i = 0; i < n; i++) {
+        const size_t scratch = calls[i].offset ? gfli_deform_conv_scratch(context, calls[i].shape)
+                                               : gfli_plain_conv_scratch(context, calls[i].shape);
+        if (scratch > out->scratch) out->scratch = scratch;
+    }
+    return GFL_OK;
+}
+
+static void gfli_conv_cpu(gfl_context *context, const gfli_conv_call *calls, int n,
+                          const gfli_conv_means *means, void *scratch) {
+    (void)means;
+    for (int i = 0; i < n; i++) {
+        if (calls[i].offset)
+            gfli_deform_conv(context, &calls[i], scratch);
+        else
+            gfli_plain_conv(context, &calls[i], scratch);
+    }
 }
 
 /* ===============================================================================================
@@ -5465,9 +5546,10 @@ static void gfli_norm_finish(gfli_norm_task *t, double eps, float *stats) {
 
 static void gfli_group_norm_cpu(gfl_context *context, const gfli_map *x, int groups, float eps,
                                 const float *gamma, const float *beta, const gfli_map *y,
-                                float *stats) {
+                                float *stats, bool given) {
     gfli_norm_task t;
     size_t at = 0;
+    (void)given; /* it never is: this backend does not fuse */
     t.c = (size_t)x->c;
     t.per_group = x->c / groups;
     for (int plane = 0; plane < x->levels * x->n; plane++, at += t.points * t.c) {
@@ -6159,6 +6241,7 @@ static gfl_status gfli_finish_cpu(gfl_context *context) {
 const gfli_backend gfli_cpu = {
     GFLI_BACKEND_VERSION,
     "cpu",
+    false,
     gfli_open_cpu,
     gfli_close_cpu,
     gfli_alloc,
@@ -6168,10 +6251,8 @@ const gfli_backend gfli_cpu = {
     gfli_finish_cpu,
     gfli_conv_packed_size_cpu,
     gfli_conv_pack_cpu,
-    gfli_conv_scratch_cpu,
+    gfli_conv_prepare_cpu,
     gfli_conv_cpu,
-    gfli_deform_conv_scratch_cpu,
-    gfli_deform_conv_cpu,
     gfli_max_pool_cpu,
     gfli_upsample_add_cpu,
     gfli_group_norm_cpu,
@@ -6642,6 +6723,7 @@ static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int l
     memset(slot, 0, sizeof *slot);
     slot->map = own;
     slot->map.data = NULL;
+    slot->map.element = plan->training ? GFLI_MAP_F32 : p->context->element;
     slot->parent = parent;
     slot->level = level;
     slot->first = slot->last = -1;
@@ -6668,6 +6750,7 @@ static gfli_step *gfli_new_step(gfli_planner *p, gfli_op op, int in, int out, in
     step->out = out;
     step->residual = step->offset = -1;
     step->layer = step->gamma = step->beta = step->scale = step->stats = -1;
+    step->twin.in = step->twin.out = step->twin.layer = step->twin.stats = -1;
     step->stage = stage;
     return step;
 }
@@ -6693,11 +6776,6 @@ static int gfli_plan_any_conv(gfli_planner *p, int layer, int in, int offset, in
     step->relu = relu;
     step->macs = (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
     p->plan->macs += step->macs;
-    const gfli_backend *ops = p->model->backend;
-    const gfli_map *x = &p->plan->slots[in].map;
-    size_t scratch = offset < 0 ? ops->conv_scratch(p->context, &l->shape, x)
-                                : ops->deform_conv_scratch(p->context, &l->shape, x);
-    if (scratch > p->plan->scratch_bytes) p->plan->scratch_bytes = scratch;
     return out;
 }
 
@@ -6772,42 +6850,147 @@ static int gfli_plan_neck(gfli_planner *p, const int features[4]) {
     return out;
 }
 
-static int gfli_plan_tower(gfli_planner *p, int x) {
-    const gfl_arch *arch = &p->model->arch;
-    for (int i = 0; i < arch->stacked_convs && p->status == GFL_OK; i++) {
-        int layer = p->layer++;
-        x = gfli_plan_conv(p, layer, x, -1, false, -1, NULL);
-        if (p->status != GFL_OK) return 0;
-        int y = x;
-        if (p->plan->training) y = gfli_new_slot(p, &p->plan->slots[x].map, -1, 0, NULL);
-        gfli_step *step = gfli_new_step(p, GFLI_OP_GROUP_NORM, x, y, GFLI_STAGE_HEAD);
-        if (!step) return 0;
-        size_t stats = (size_t)GFL_LEVELS * (size_t)p->plan->batch * GFLI_GN_GROUPS * 2;
-        step->relu = true;
-        step->gamma = p->model->layers[layer].gn_gamma;
-        step->beta = p->model->layers[layer].gn_beta;
-        step->stats = p->plan->training ? (int)p->plan->stats_floats : 0;
-        p->plan->stats_floats = (size_t)step->stats + stats;
-        x = y;
+/* ---- the head -------------------------------------------------------------------------------- */
+
+/* Side 0 is of the classes, side 1 of the boxes. */
+typedef struct gfli_sides {
+    int x[2]; /* slots: what each side has come to */
+} gfli_sides;
+
+/* One side to its end before the other begins, which needs the least memory; or both at once. */
+static bool gfli_sides_together(const gfli_planner *p) {
+    return p->model->backend->fuses && !p->plan->training;
+}
+
+/* Inference writes the norm in place and forgets its statistics. */
+static void gfli_plan_norm(gfli_planner *p, int layer, int side, gfli_sides *sides) {
+    gfli_plan *plan = p->plan;
+    const int in = sides->x[side];
+    const int size = GFL_LEVELS * plan->batch * GFLI_GN_GROUPS * 2;
+    if (p->status != GFL_OK) return;
+    if (plan->training) sides->x[side] = gfli_new_slot(p, &plan->slots[in].map, -1, 0, NULL);
+    gfli_step *step = gfli_new_step(p, GFLI_OP_GROUP_NORM, in, sides->x[side], GFLI_STAGE_HEAD);
+    if (!step) return;
+    step->relu = true;
+    step->gamma = p->model->layers[layer].gn_gamma;
+    step->beta = p->model->layers[layer].gn_beta;
+    step->stats = gfli_sides_together(p) ? side * size : 0;
+    if (plan->training) step->stats = (int)plan->stats_floats;
+    const size_t end = (size_t)step->stats + (size_t)size;
+    if (end > plan->stats_floats) plan->stats_floats = end;
+}
+
+/* Make the last step the twin of the one before it. */
+static void gfli_plan_join(gfli_planner *p) {
+    if (p->status != GFL_OK) return;
+    const gfli_step *last = &p->plan->steps[--p->plan->n_steps];
+    gfli_step *step = &p->plan->steps[p->plan->n_steps - 1];
+    step->twin.in = last->in;
+    step->twin.out = last->out;
+    step->twin.layer = last->layer;
+    step->macs += last->macs;
+}
+
+/* The convolutions `layers` of both sides in one step, and norms that take its statistics. */
+static void gfli_plan_both(gfli_planner *p, const int layers[2], bool norm, gfli_sides *sides) {
+    for (int i = 0; i < 2; i++)
+        sides->x[i] = gfli_plan_conv(p, layers[i], sides->x[i], -1, false, -1, NULL);
+    gfli_plan_join(p);
+    const int conv = p->plan->n_steps - 1;
+    for (int i = 0; i < 2 && norm; i++) gfli_plan_norm(p, layers[i], i, sides);
+    if (p->status != GFL_OK || !norm) return;
+    gfli_step *step = &p->plan->steps[conv];
+    step->stats = step[1].stats;
+    step->twin.stats = step[2].stats;
+    step[1].given = step[2].given = true;
+}
+
+static void gfli_plan_towers(gfli_planner *p, gfli_sides *sides) {
+    const int stacked = p->model->arch.stacked_convs, first = p->layer;
+    const bool both = gfli_sides_together(p);
+    for (int i = 0; i < stacked && both; i++) {
+        const int layers[2] = {first + i, first + stacked + i};
+        gfli_plan_both(p, layers, true, sides);
     }
-    return x;
+    p->layer = first + 2 * stacked;
+    const int ends[2] = {p->layer, p->layer + 1};
+    if (both) gfli_plan_both(p, ends, false, sides);
+    for (int side = 0; side < 2 && !both; side++) {
+        for (int i = 0; i < stacked; i++) {
+            const int layer = first + side * stacked + i;
+            sides->x[side] = gfli_plan_conv(p, layer, sides->x[side], -1, false, -1, NULL);
+            gfli_plan_norm(p, layer, side, sides);
+        }
+        sides->x[side] = gfli_plan_conv(p, ends[side], sides->x[side], -1, false, -1, NULL);
+    }
 }
 
 static void gfli_plan_head(gfli_planner *p, int pyramid) {
-    int tower = gfli_plan_tower(p, pyramid);
-    int reg_tower_layer = p->layer, stacked = p->model->arch.stacked_convs;
-    p->plan->cls = gfli_plan_conv(p, reg_tower_layer + stacked, tower, -1, false, -1, "cls_score");
-    tower = gfli_plan_tower(p, pyramid);
-    int raw = gfli_plan_conv(p, p->layer + 1, tower, -1, false, -1, NULL);
+    gfli_sides sides = {{pyramid, pyramid}};
+    gfli_plan_towers(p, &sides);
     if (p->status != GFL_OK) return;
-    int reg = raw;
-    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->slots[raw].map, -1, 0, NULL);
-    gfli_step *step = gfli_new_step(p, GFLI_OP_LEVEL_SCALE, raw, reg, GFLI_STAGE_HEAD);
+    int reg = sides.x[1];
+    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->slots[reg].map, -1, 0, NULL);
+    gfli_step *step = gfli_new_step(p, GFLI_OP_LEVEL_SCALE, sides.x[1], reg, GFLI_STAGE_HEAD);
     if (!step) return;
     step->scale = p->model->scale;
+    p->plan->slots[sides.x[0]].name = "cls_score";
     p->plan->slots[reg].name = "bbox_pred";
+    p->plan->cls = sides.x[0];
     p->plan->reg = reg;
 }
+
+/* Offsets and what decoding reads stay float whatever the others are. */
+static void gfli_keep_floats(gfli_plan *plan) {
+    plan->slots[plan->cls].map.element = GFLI_MAP_F32;
+    for (int i = 0; i < plan->n_steps; i++) {
+        const gfli_step *s = &plan->steps[i];
+        if (s->offset >= 0) plan->slots[s->offset].map.element = GFLI_MAP_F32;
+        if (s->op != GFLI_OP_LEVEL_SCALE) continue;
+        plan->slots[s->in].map.element = GFLI_MAP_F32;
+        plan->slots[s->out].map.element = GFLI_MAP_F32;
+    }
+}
+
+/* The calls of a convolution's step; returns how many. */
+static int gfli_step_calls(const gfl_model *model, const gfli_plan *plan, int step, float *stats,
+                           gfli_conv_call calls[GFLI_CONV_CALLS]) {
+    const gfli_step *s = &plan->steps[step];
+    const int n = s->twin.layer < 0 ? 1 : 2;
+    memset(calls, 0, GFLI_CONV_CALLS * sizeof *calls);
+    for (int i = 0; i < n; i++) {
+        const gfli_layer *layer = &model->layers[i ? s->twin.layer : s->layer];
+        const int of = i ? s->twin.stats : s->stats;
+        gfli_conv_call *c = &calls[i];
+        c->shape = &layer->shape;
+        c->packed = layer->packed;
+        c->bias = layer->placed_bias ? layer->placed_bias : layer->folded_bias;
+        c->x = &plan->slots[i ? s->twin.in : s->in].map;
+        c->y = &plan->slots[i ? s->twin.out : s->out].map;
+        c->residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
+        c->offset = s->offset < 0 ? NULL : &plan->slots[s->offset].map;
+        c->relu = s->relu;
+        c->norm_groups = of < 0 ? 0 : GFLI_GN_GROUPS;
+        c->eps = GFLI_NORM_EPS;
+        c->stats = of < 0 || !stats ? NULL : stats + of;
+    }
+    return n;
+}
+
+/* Ask the backend about every convolution. */
+static gfl_status gfli_plan_prepare(gfl_context *context, const gfl_model *model, gfli_plan *plan) {
+    for (int i = 0; i < plan->n_steps; i++) {
+        gfli_step *s = &plan->steps[i];
+        gfli_conv_call calls[GFLI_CONV_CALLS];
+        if (s->op != GFLI_OP_CONV && s->op != GFLI_OP_DEFORM_CONV) continue;
+        const int n = gfli_step_calls(model, plan, i, NULL, calls);
+        GFLI_TRY(model->backend->conv_prepare(context, calls, n, &s->means));
+        if (s->means.scratch > plan->scratch_bytes) plan->scratch_bytes = s->means.scratch;
+    }
+    return GFL_OK;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void gfli_touch(gfli_plan *plan, int slot, int step) {
     if (slot < 0) return;
@@ -6824,6 +7007,8 @@ static void gfli_find_lives(gfli_plan *plan) {
         gfli_touch(plan, plan->steps[i].offset, i);
         gfli_touch(plan, plan->steps[i].residual, i);
         gfli_touch(plan, plan->steps[i].out, i);
+        gfli_touch(plan, plan->steps[i].twin.in, i);
+        gfli_touch(plan, plan->steps[i].twin.out, i);
     }
     gfli_touch(plan, plan->cls, plan->n_steps);
     gfli_touch(plan, plan->reg, plan->n_steps);
@@ -6857,7 +7042,7 @@ static gfl_status gfli_place(gfl_context *context, gfli_plan *plan) {
     gfl_status status = gfli_alloc(context, (size_t)plan->n_slots, sizeof *placed, "plan", &placed);
     for (int i = 0; i < plan->n_slots && status == GFL_OK; i++)
         if (plan->slots[i].parent < 0)
-            sizes[i] = (gfli_map_floats(&plan->slots[i].map) + 15) / 16 * 16;
+            sizes[i] = (gfli_map_bytes(&plan->slots[i].map) + 63) / 64 * 16;
     size_t end = 0;
     while (status == GFL_OK) {
         int best = -1;
@@ -6915,9 +7100,11 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
     gfli_plan_backbone(&p, features);
     gfli_plan_head(&p, gfli_plan_neck(&p, features));
     if (p.status == GFL_OK) {
+        gfli_keep_floats(out);
         gfli_find_lives(out);
         p.status = gfli_place(context, out);
     }
+    if (p.status == GFL_OK) p.status = gfli_plan_prepare(context, model, out);
     if (p.status != GFL_OK) gfli_plan_destroy(context, out);
     return p.status;
 }
@@ -6943,27 +7130,17 @@ static const float *gfli_param_place(const gfl_model *model, int index) {
     return p->placed ? p->placed : p->data;
 }
 
-static const float *gfli_bias_place(const gfli_layer *layer) {
-    return layer->placed_bias ? layer->placed_bias : layer->folded_bias;
-}
-
 void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
                     float *stats, void *scratch) {
     const gfli_backend *ops = model->backend;
     const gfli_step *s = &plan->steps[step];
     const gfli_map *in = &plan->slots[s->in].map, *out = &plan->slots[s->out].map;
     switch (s->op) {
-    case GFLI_OP_CONV: {
-        const gfli_layer *layer = &model->layers[s->layer];
-        const gfli_map *residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
-        ops->conv(context, &layer->shape, layer->packed, gfli_bias_place(layer), in, residual,
-                  s->relu, out, scratch);
-        break;
-    }
+    case GFLI_OP_CONV:
     case GFLI_OP_DEFORM_CONV: {
-        const gfli_layer *layer = &model->layers[s->layer];
-        ops->deform_conv(context, &layer->shape, layer->packed, gfli_bias_place(layer), in,
-                         &plan->slots[s->offset].map, s->relu, out, scratch);
+        gfli_conv_call calls[GFLI_CONV_CALLS];
+        const int n = gfli_step_calls(model, plan, step, stats, calls);
+        ops->conv(context, calls, n, &s->means, scratch);
         break;
     }
     case GFLI_OP_MAX_POOL:
@@ -6975,7 +7152,7 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
     case GFLI_OP_GROUP_NORM:
         ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
                         gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta), out,
-                        stats + s->stats);
+                        stats + s->stats, s->given);
         break;
     case GFLI_OP_LEVEL_SCALE:
         ops->level_scale(context, in, model->scales, out);
@@ -8020,9 +8197,9 @@ void gfl_model_destroy(gfl_model *model) {
 static gfl_status gfli_alloc_packed(gfl_model *model, gfli_layer *layer) {
     size_t out_c = (size_t)layer->shape.out_c;
     if (!layer->packed)
-        GFLI_TRY(model->backend->alloc(model->context,
-                                       model->backend->conv_packed_size(&layer->shape), 1,
-                                       "packed weights", &layer->packed));
+        GFLI_TRY(model->backend->alloc(
+            model->context, model->backend->conv_packed_size(model->context, &layer->shape), 1,
+            "packed weights", &layer->packed));
     if (!layer->folded_bias && (layer->bias >= 0 || layer->bn_gamma >= 0))
         GFLI_TRY(
             gfli_alloc(model->context, out_c, sizeof(float), "folded bias", &layer->folded_bias));
@@ -8044,9 +8221,8 @@ static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
         layer->folded_scale[o] = (float)a;
         layer->folded_bias[o] = (float)((double)params[layer->bn_beta].data[o] - a * mean);
     }
-    model->backend->conv_pack(model->context, &layer->shape, params[layer->weight].data,
-                              layer->folded_scale, layer->packed);
-    return GFL_OK;
+    return model->backend->conv_pack(model->context, &layer->shape, params[layer->weight].data,
+                                     layer->folded_scale, layer->packed);
 }
 
 static gfl_status gfli_place_copy(gfl_model *model, const float *data, size_t n, float **placed) {
@@ -8191,7 +8367,8 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
     out->workspace_bytes =
         (plan.workspace_floats + plan.stats_floats) * sizeof(float) + plan.scratch_bytes;
     for (int i = 0; i < model->n_layers; i++)
-        out->weight_bytes += model->backend->conv_packed_size(&model->layers[i].shape);
+        out->weight_bytes +=
+            model->backend->conv_packed_size(model->context, &model->layers[i].shape);
     gfli_plan_destroy(model->context, &plan);
     return GFL_OK;
 }
@@ -8221,6 +8398,7 @@ static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan 
     gfl_plan_step step;
     memset(&step, 0, sizeof step);
     step.op = gfli_op_name(s->op);
+    step.twin = "";
     step.weights = param >= 0 ? model->params[param].name : "";
     step.in_channels = in->c;
     step.in_height = in->h[0];
@@ -8230,11 +8408,19 @@ static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan 
     step.out_width = out->w[0];
     step.levels = out->levels;
     step.macs = s->macs;
-    step.out_bytes = gfli_map_floats(out) * sizeof(float);
+    step.kernel = s->means.kernel ? s->means.kernel : "";
+    step.splits = s->means.splits;
+    step.out_bytes = gfli_map_bytes(out);
+    if (s->twin.layer >= 0) {
+        const gfli_map *also = &plan->slots[s->twin.out].map;
+        step.twin = model->params[model->layers[s->twin.layer].weight].name;
+        step.out_channels += also->c;
+        step.out_bytes += gfli_map_bytes(also);
+    }
     for (int k = 0; k < plan->n_slots; k++) {
         const gfli_slot *slot = &plan->slots[k];
         if (slot->parent < 0 && slot->first <= i && i <= slot->last)
-            step.live_bytes += gfli_map_floats(&slot->map) * sizeof(float);
+            step.live_bytes += gfli_map_bytes(&slot->map);
     }
     return step;
 }
@@ -8287,10 +8473,15 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int
     if (!context || !model || !out)
         return gfli_error(context, GFL_E_ARG, "gfl_detector_create: %s is NULL",
                           !context ? "context" : (!model ? "model" : "out"));
-    if (context->backend != model->backend || context->device_index != model->context->device_index)
-        return gfli_error(context, GFL_E_ARG,
-                          "gfl_detector_create: the model is on \"%s\", the context on \"%s\"",
-                          model->context->device_name, context->device_name);
+    if (context->backend != model->backend ||
+        context->device_index != model->context->device_index ||
+        context->precision != model->context->precision)
+        return gfli_error(
+            context, GFL_E_ARG,
+            "gfl_detector_create: the model is on \"%s\", precision %d, the context on "
+            "\"%s\", precision %d",
+            model->context->device_name, (int)model->context->precision, context->device_name,
+            (int)context->precision);
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "detector", &d));
     d->context = context;
     d->model = model;

@@ -106,16 +106,9 @@ static __device__ __forceinline__ void gfli_cp_commit(void) {
  * src/cuda/conv_tile.cuh - how a convolution is cut into tiles, and what becomes of a finished one
  * ============================================================================================ */
 
-/* What the tensor cores multiply; sums are float always.  Maps are stored in the same type, tf32
- * as float. */
-typedef enum gfli_element {
-    GFLI_ELEMENT_TF32,
-    GFLI_ELEMENT_BF16,
-    GFLI_ELEMENT_FP16,
-    GFLI_ELEMENTS
-} gfli_element;
-
-/* A row of an operand in shared memory is 128 bytes, eight chunks of 16, whatever the type; chunk
+/* The tensor cores multiply what maps hold, floats as tf32; sums are float always.
+ *
+ * A row of an operand in shared memory is 128 bytes, eight chunks of 16, whatever the type; chunk
  * c of row r is stored at place c ^ r % 8.  That is the 128-byte swizzle of the copy engine and of
  * wgmma, and no eight neighbouring rows meet in a bank. */
 enum {
@@ -177,7 +170,7 @@ typedef struct gfli_conv_tile {
 } gfli_conv_tile;
 
 static __device__ __forceinline__ int gfli_element_size(int element) {
-    return element == GFLI_ELEMENT_TF32 ? 4 : 2;
+    return element == GFLI_MAP_F32 ? 4 : 2;
 }
 
 static __device__ __forceinline__ int gfli_swizzle(int row, int chunk) {
@@ -229,24 +222,24 @@ static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_tile *t
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ float gfli_from_bits(unsigned bits, int element) {
-    if (element == GFLI_ELEMENT_BF16) return __uint_as_float(bits << 16);
-    if (element == GFLI_ELEMENT_FP16) return __half2float(__ushort_as_half((unsigned short)bits));
+    if (element == GFLI_MAP_BF16) return __uint_as_float(bits << 16);
+    if (element == GFLI_MAP_FP16) return __half2float(__ushort_as_half((unsigned short)bits));
     return __uint_as_float(bits);
 }
 
 static __device__ __forceinline__ unsigned gfli_to_bits(float v, int element) {
-    if (element == GFLI_ELEMENT_BF16) return __bfloat16_as_ushort(__float2bfloat16_rn(v));
-    if (element == GFLI_ELEMENT_FP16) return __half_as_ushort(__float2half_rn(v));
+    if (element == GFLI_MAP_BF16) return __bfloat16_as_ushort(__float2bfloat16_rn(v));
+    if (element == GFLI_MAP_FP16) return __half_as_ushort(__float2half_rn(v));
     return __float_as_uint(v);
 }
 
 static __device__ __forceinline__ float gfli_read_element(const void *p, size_t i, int element) {
-    if (element == GFLI_ELEMENT_TF32) return ((const float *)p)[i];
+    if (element == GFLI_MAP_F32) return ((const float *)p)[i];
     return gfli_from_bits(((const unsigned short *)p)[i], element);
 }
 
 static __device__ __forceinline__ void gfli_write_element(void *p, size_t i, float v, int element) {
-    if (element == GFLI_ELEMENT_TF32)
+    if (element == GFLI_MAP_F32)
         ((float *)p)[i] = v;
     else
         ((unsigned short *)p)[i] = (unsigned short)gfli_to_bits(v, element);
@@ -257,7 +250,7 @@ static __device__ __forceinline__ void gfli_unpack_chunk(uint4 chunk, int elemen
     const unsigned w[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        if (element == GFLI_ELEMENT_TF32) {
+        if (element == GFLI_MAP_F32) {
             v[i] = __uint_as_float(w[i]);
         } else {
             v[2 * i] = gfli_from_bits(w[i] & 0xffffu, element);
@@ -270,7 +263,7 @@ static __device__ __forceinline__ uint4 gfli_pack_chunk(const float v[8], int el
     unsigned w[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        if (element == GFLI_ELEMENT_TF32)
+        if (element == GFLI_MAP_F32)
             w[i] = __float_as_uint(v[i]);
         else
             w[i] = gfli_to_bits(v[2 * i], element) | gfli_to_bits(v[2 * i + 1], element) << 16;
@@ -670,7 +663,7 @@ static __device__ __forceinline__ void gfli_multiply_block(const unsigned char *
         for (int i = 0; i < m_tiles; i++) {
             gfli_ldmatrix_x4(a[i],
                              stage + gfli_swizzle(row + i * 16 + lane % 16, step * 2 + lane / 16));
-            if (element == GFLI_ELEMENT_TF32) {
+            if (element == GFLI_MAP_F32) {
 #pragma unroll
                 for (int k = 0; k < 4; k++) a[i][k] = gfli_to_tf32(a[i][k]);
             }
@@ -689,9 +682,9 @@ static __device__ __forceinline__ void gfli_multiply_block(const unsigned char *
         for (int i = 0; i < m_tiles; i++) {
 #pragma unroll
             for (int j = 0; j < n_tiles; j++) {
-                if (element == GFLI_ELEMENT_BF16) gfli_mma_bf16(sums[i][j], a[i], b[j]);
-                if (element == GFLI_ELEMENT_FP16) gfli_mma_fp16(sums[i][j], a[i], b[j]);
-                if (element == GFLI_ELEMENT_TF32) gfli_mma_tf32(sums[i][j], a[i], b[j]);
+                if (element == GFLI_MAP_BF16) gfli_mma_bf16(sums[i][j], a[i], b[j]);
+                if (element == GFLI_MAP_FP16) gfli_mma_fp16(sums[i][j], a[i], b[j]);
+                if (element == GFLI_MAP_F32) gfli_mma_tf32(sums[i][j], a[i], b[j]);
             }
         }
     }
@@ -772,9 +765,9 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
     }
 
 #define GFLI_CONV_MMA_ELEMENTS(name, rows, cols, warp_rows, load, resident)                        \
-    GFLI_CONV_MMA(name##_tf32, rows, cols, warp_rows, GFLI_ELEMENT_TF32, load, resident)           \
-    GFLI_CONV_MMA(name##_bf16, rows, cols, warp_rows, GFLI_ELEMENT_BF16, load, resident)           \
-    GFLI_CONV_MMA(name##_fp16, rows, cols, warp_rows, GFLI_ELEMENT_FP16, load, resident)
+    GFLI_CONV_MMA(name##_tf32, rows, cols, warp_rows, GFLI_MAP_F32, load, resident)                \
+    GFLI_CONV_MMA(name##_bf16, rows, cols, warp_rows, GFLI_MAP_BF16, load, resident)               \
+    GFLI_CONV_MMA(name##_fp16, rows, cols, warp_rows, GFLI_MAP_FP16, load, resident)
 
 GFLI_CONV_MMA_ELEMENTS(128x128, 128, 128, 2, GFLI_LOAD_CHUNKS, 2)
 GFLI_CONV_MMA_ELEMENTS(128x64, 128, 64, 4, GFLI_LOAD_CHUNKS, 2)
@@ -883,7 +876,7 @@ static __device__ __forceinline__ unsigned long long gfli_operand(unsigned addre
 /* d [n / 2] += 64 rows of a times n rows of b, 16 deep: a quarter of a block. */
 static __device__ __forceinline__ void gfli_wgmma_64(float *d, unsigned long long a,
                                                      unsigned long long b, int element) {
-    if (element == GFLI_ELEMENT_BF16)
+    if (element == GFLI_MAP_BF16)
         asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" GFLI_NAMES32
                      "}, %32, %33, 1, 1, 1, 0, 0;\n"
                      : GFLI_SUMS32(d, 0)
@@ -897,7 +890,7 @@ static __device__ __forceinline__ void gfli_wgmma_64(float *d, unsigned long lon
 
 static __device__ __forceinline__ void gfli_wgmma_128(float *d, unsigned long long a,
                                                       unsigned long long b, int element) {
-    if (element == GFLI_ELEMENT_BF16)
+    if (element == GFLI_MAP_BF16)
         asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" GFLI_NAMES64
                      "}, %64, %65, 1, 1, 1, 0, 0;\n"
                      : GFLI_SUMS32(d, 0), GFLI_SUMS32(d, 32)
@@ -1035,12 +1028,12 @@ gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, 
         GFLI_CONV_WGMMA_BODY(cols, element);                                                       \
     }
 
-GFLI_CONV_WGMMA(64_bf16, 64, GFLI_ELEMENT_BF16)
-GFLI_CONV_WGMMA(64_fp16, 64, GFLI_ELEMENT_FP16)
-GFLI_CONV_WGMMA(128_bf16, 128, GFLI_ELEMENT_BF16)
-GFLI_CONV_WGMMA(128_fp16, 128, GFLI_ELEMENT_FP16)
-GFLI_CONV_WGMMA(256_bf16, 256, GFLI_ELEMENT_BF16)
-GFLI_CONV_WGMMA(256_fp16, 256, GFLI_ELEMENT_FP16)
+GFLI_CONV_WGMMA(64_bf16, 64, GFLI_MAP_BF16)
+GFLI_CONV_WGMMA(64_fp16, 64, GFLI_MAP_FP16)
+GFLI_CONV_WGMMA(128_bf16, 128, GFLI_MAP_BF16)
+GFLI_CONV_WGMMA(128_fp16, 128, GFLI_MAP_FP16)
+GFLI_CONV_WGMMA(256_bf16, 256, GFLI_MAP_BF16)
+GFLI_CONV_WGMMA(256_fp16, 256, GFLI_MAP_FP16)
 
 /* Whether this build has their code for the device: 1 or 0 into *answer. */
 static __global__ void gfli_has_wgmma_kernel(int *answer) {
@@ -1079,8 +1072,8 @@ static cudaError_t gfli_conv_map(PFN_cuTensorMapEncodeIm2col_v12000 encode,
     unsigned char *x = (unsigned char *)(uintptr_t)job->side[side].x + l->in * c * 2;
     const CUresult e =
         encode(map,
-               element == GFLI_ELEMENT_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                            : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+               element == GFLI_MAP_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                        : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
                4, x, size, stride, low, high, GFLI_ROW_BYTES / 2, GFLI_WGMMA_ROWS, step,
                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -1122,7 +1115,7 @@ typedef struct gfli_conv_geometry {
 } gfli_conv_geometry;
 
 static gfli_conv_geometry gfli_conv_geometry_of(const gfli_conv_shape *s, int element) {
-    const int size = element == GFLI_ELEMENT_TF32 ? 4 : 2, run = GFLI_ROW_BYTES / size;
+    const int size = element == GFLI_MAP_F32 ? 4 : 2, run = GFLI_ROW_BYTES / size;
     const int in = s->in_c / s->groups, out = s->out_c / s->groups, taps = s->kernel * s->kernel;
     int merged = 1;
     for (int m = 2; m <= s->groups && m * in <= 64 && m * out <= 64; m++)
@@ -1171,7 +1164,7 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
     const int at = in_run * size;
     unsigned char *to = packed + (line - (size_t)row) * GFLI_ROW_BYTES +
                         gfli_swizzle(row, at / GFLI_CHUNK_BYTES) + at % GFLI_CHUNK_BYTES;
-    if (element == GFLI_ELEMENT_TF32)
+    if (element == GFLI_MAP_F32)
         *(unsigned *)(void *)to = gfli_to_tf32(__float_as_uint(v));
     else
         *(unsigned short *)(void *)to = (unsigned short)gfli_to_bits(v, element);
@@ -1180,8 +1173,7 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
 static cudaError_t gfli_conv_tensor_pack(cudaStream_t stream, const gfli_conv_shape *s, int element,
                                          const float *weight, const float *scale, void *packed) {
     const gfli_conv_geometry g = gfli_conv_geometry_of(s, element);
-    const size_t n =
-        gfli_conv_tensor_packed_size(s, element) / (element == GFLI_ELEMENT_TF32 ? 4 : 2);
+    const size_t n = gfli_conv_tensor_packed_size(s, element) / (element == GFLI_MAP_F32 ? 4 : 2);
     GFLI_LAUNCH((gfli_conv_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
                 (unsigned char *)packed, *s, g, element, n);
     return cudaGetLastError();
@@ -1359,7 +1351,7 @@ static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
     /* The engine's boxes are 64 channels wide: they must not reach into another group, where a
      * NaN times a weight of zero would not be zero. */
     if (v->load == GFLI_LOAD_ENGINE)
-        return device->wgmma && r->element != GFLI_ELEMENT_TF32 && g.chunks &&
+        return device->wgmma && r->element != GFLI_MAP_F32 && g.chunks &&
                (g.groups == 1 || g.group_in % 64 == 0) && r->shape->stride <= 8;
     return v->load == (g.chunks ? GFLI_LOAD_CHUNKS : GFLI_LOAD_ELEMENTS);
 }
@@ -1378,13 +1370,14 @@ static double gfli_conv_cost(const gfli_conv_job *job, const gfli_conv_variant *
 }
 
 /* The cheapest by the model above: a function of sizes and the number of multiprocessors alone, so
- * that the same device gives the same bits.  False where none applies. */
-static bool gfli_conv_choose(const gfli_conv_request *r, const gfli_conv_device *device,
+ * that the same device gives the same bits; of `only` where that is no -1.  False: none applies. */
+static bool gfli_conv_choose(const gfli_conv_request *r, const gfli_conv_device *device, int only,
                              gfli_conv_choice *out) {
     static const int splits[] = {1, 2, 3, 4, 6, 8, 12, GFLI_MAX_SPLITS};
     double best = 0;
     bool found = false;
     for (int variant = 0; variant < GFLI_CONV_VARIANTS; variant++) {
+        if (only >= 0 && variant != only) continue;
         if (!gfli_conv_applies(r, variant, device)) continue;
         for (int i = 0; i < (int)(sizeof splits / sizeof *splits); i++) {
             gfli_conv_choice choice = {variant, splits[i]};
@@ -1529,7 +1522,7 @@ enum { GFLI_POINTWISE_THREADS = 256 };
 
 /* Chunks of a position, and of that chunk `i` the first channel and how many. */
 static __host__ __device__ __forceinline__ int gfli_chunks_of(int c, int element) {
-    const int width = element == GFLI_ELEMENT_TF32 ? 4 : 8;
+    const int width = element == GFLI_MAP_F32 ? 4 : 8;
     return (c + width - 1) / width;
 }
 
@@ -1565,7 +1558,7 @@ typedef struct gfli_place {
 
 static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t index, int element,
                                                      gfli_place *p) {
-    const int chunks = gfli_chunks_of(s->c, element), width = element == GFLI_ELEMENT_TF32 ? 4 : 8;
+    const int chunks = gfli_chunks_of(s->c, element), width = element == GFLI_MAP_F32 ? 4 : 8;
     const size_t position = index / (size_t)chunks;
     if (position >= s->before[s->levels]) return false;
     p->level = 0;
@@ -1582,8 +1575,8 @@ static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t
     return true;
 }
 
-static unsigned gfli_pointwise_blocks(const gfli_map *m, int element) {
-    const size_t n = gfli_points(m) * (size_t)gfli_chunks_of(m->c, element);
+static unsigned gfli_pointwise_blocks(const gfli_map *m) {
+    const size_t n = gfli_points(m) * (size_t)gfli_chunks_of(m->c, (int)m->element);
     return (unsigned)((n + GFLI_POINTWISE_THREADS - 1) / GFLI_POINTWISE_THREADS);
 }
 
@@ -1709,296 +1702,6 @@ static __global__ void gfli_level_scale_kernel(const void *x, gfli_sizes s, gfli
 }
 
 /* ===============================================================================================
- * src/cuda/network.cuh - a plan on the tensor cores: tf32, bf16 or fp16 from the input to the logits
- * ============================================================================================ */
-
-/* Weights are packed once, in the precision's layout.  Maps hold elements, except the logits and
- * the offsets of deformable convolutions, which stay float; GroupNorm takes the statistics that
- * the convolution before it leaves.  Nothing is allocated after creation, and every launch is in
- * one stream, so a run can be captured. */
-
-typedef struct gfli_network_layer {
-    void *packed;
-    float *bias;
-} gfli_network_layer;
-
-typedef struct gfli_network {
-    gfl_context *context;
-    const gfl_model *model;
-    const gfli_plan *plan;
-    int element;
-    gfli_network_layer *layers;
-    float **params;            /* of GroupNorm, on the device; NULL for others */
-    gfli_conv_choice *choices; /* of each step that convolves; variant -1 elsewhere */
-    bool *wide;                /* slots that hold float */
-    unsigned char *arena;
-    float *stats;
-    void *scratch;
-    int *arrived;
-} gfli_network;
-
-static gfl_status gfli_cuda_check(gfl_context *context, cudaError_t e, const char *what) {
-    if (e == cudaSuccess) return GFL_OK;
-    return gfli_error(context, e == cudaErrorMemoryAllocation ? GFL_E_MEMORY : GFL_E_DEVICE,
-                      "CUDA: %s: %s", what, cudaGetErrorString(e));
-}
-
-static gfl_status gfli_cuda_upload(gfl_context *context, const float *x, size_t n, float **out) {
-    GFLI_TRY(gfli_cuda_check(context, cudaMalloc((void **)out, n * sizeof *x), "parameters"));
-    return gfli_cuda_check(context, cudaMemcpy(*out, x, n * sizeof *x, cudaMemcpyHostToDevice),
-                           "copy of parameters");
-}
-
-static void *gfli_network_slot(const gfli_network *net, int slot) {
-    const gfli_slot *s = &net->plan->slots[slot];
-    if (s->parent < 0) return net->arena + s->offset * sizeof(float);
-    const gfli_map *parent = &net->plan->slots[s->parent].map;
-    const size_t size = net->wide[s->parent] || net->element == GFLI_ELEMENT_TF32 ? 4 : 2;
-    return (unsigned char *)gfli_network_slot(net, s->parent) +
-           gfli_points_before(parent, s->level) * (size_t)parent->c * size;
-}
-
-/* ---- choices --------------------------------------------------------------------------------- */
-
-static bool gfli_step_convolves(const gfli_step *s) {
-    return s->op == GFLI_OP_CONV || s->op == GFLI_OP_DEFORM_CONV;
-}
-
-/* The GroupNorm that follows a convolution directly. */
-static bool gfli_norm_follows(const gfli_plan *plan, int step) {
-    const gfli_step *s = &plan->steps[step];
-    return step + 1 < plan->n_steps && s[1].op == GFLI_OP_GROUP_NORM && s[1].in == s->out;
-}
-
-static gfli_conv_request gfli_network_request(const gfli_network *net, int step) {
-    const gfli_step *s = &net->plan->steps[step];
-    gfli_conv_request r;
-    memset(&r, 0, sizeof r);
-    r.shape = &net->model->layers[s->layer].shape;
-    r.x = &net->plan->slots[s->in].map;
-    r.n_sides = 1;
-    r.out_c[0] = r.shape->out_c;
-    r.element = net->element;
-    r.relu = s->relu;
-    r.wide = net->wide[s->out];
-    if (s->op == GFLI_OP_DEFORM_CONV) r.offset_c = net->plan->slots[s->offset].map.c;
-    if (gfli_norm_follows(net->plan, step)) r.norm_width = r.shape->out_c / GFLI_GN_GROUPS;
-    return r;
-}
-
-/* The kernel of each convolution; where none can leave statistics, GroupNorm gathers its own. */
-static gfl_status gfli_network_choose(gfli_network *net, const gfli_conv_device *device,
-                                      size_t *scratch) {
-    *scratch = 0;
-    for (int i = 0; i < net->plan->n_steps; i++) {
-        const gfli_step *s = &net->plan->steps[i];
-        net->choices[i].variant = -1;
-        net->choices[i].splits = 0; /* becomes the number of splits, or -that without statistics */
-        if (!gfli_step_convolves(s)) continue;
-        gfli_conv_request r = gfli_network_request(net, i);
-        bool found = gfli_conv_choose(&r, device, &net->choices[i]);
-        if (!found && r.norm_width > 0) {
-            r.norm_width = 0;
-            found = gfli_conv_choose(&r, device, &net->choices[i]);
-            if (found) net->choices[i].splits = -net->choices[i].splits;
-        }
-        if (!found)
-            return gfli_error(net->context, GFL_E_UNSUPPORTED,
-                              "no tensor-core kernel for a convolution of %d to %d channels in %d "
-                              "groups; use fp32",
-                              r.shape->in_c, r.shape->out_c, r.shape->groups);
-        gfli_conv_choice choice = net->choices[i];
-        if (choice.splits < 0) choice.splits = -choice.splits;
-        const size_t need = gfli_conv_tensor_scratch(&r, choice);
-        if (need > *scratch) *scratch = need;
-    }
-    return GFL_OK;
-}
-
-/* ---- creation -------------------------------------------------------------------------------- */
-
-static void gfli_network_destroy(gfli_network *net) {
-    gfl_context *context = net->context;
-    for (int i = 0; net->layers && i < net->model->n_layers; i++) {
-        (void)cudaFree(net->layers[i].packed);
-        (void)cudaFree(net->layers[i].bias);
-    }
-    for (int i = 0; net->params && i < net->model->n_params; i++) (void)cudaFree(net->params[i]);
-    (void)cudaFree(net->arena);
-    (void)cudaFree(net->stats);
-    (void)cudaFree(net->scratch);
-    (void)cudaFree(net->arrived);
-    gfli_free(context, net->layers);
-    gfli_free(context, net->params);
-    gfli_free(context, net->choices);
-    gfli_free(context, net->wide);
-    memset(net, 0, sizeof *net);
-}
-
-/* Layer i from the model's own parameters: the model must be trainable, which keeps them. */
-static gfl_status gfli_network_layer_load(gfli_network *net, int i) {
-    const gfli_layer *l = &net->model->layers[i];
-    gfli_network_layer *out = &net->layers[i];
-    const size_t out_c = (size_t)l->shape.out_c;
-    float *weight = NULL, *scale = NULL;
-    gfl_context *context = net->context;
-    if (l->folded_bias) GFLI_TRY(gfli_cuda_upload(context, l->folded_bias, out_c, &out->bias));
-    GFLI_TRY(gfli_cuda_check(
-        context, cudaMalloc(&out->packed, gfli_conv_tensor_packed_size(&l->shape, net->element)),
-        "packed weights"));
-    gfl_status status = gfli_cuda_upload(context, net->model->params[l->weight].data,
-                                         gfli_conv_weights(&l->shape), &weight);
-    if (status == GFL_OK && l->folded_scale)
-        status = gfli_cuda_upload(context, l->folded_scale, out_c, &scale);
-    if (status == GFL_OK)
-        status = gfli_cuda_check(
-            context, gfli_conv_tensor_pack(0, &l->shape, net->element, weight, scale, out->packed),
-            "packing weights");
-    if (status == GFL_OK) status = gfli_cuda_check(context, cudaDeviceSynchronize(), "packing");
-    (void)cudaFree(weight);
-    (void)cudaFree(scale);
-    return status;
-}
-
-static gfl_status gfli_network_load(gfli_network *net) {
-    for (int i = 0; i < net->model->n_layers; i++) GFLI_TRY(gfli_network_layer_load(net, i));
-    for (int i = 0; i < net->plan->n_steps; i++) {
-        const gfli_step *s = &net->plan->steps[i];
-        if (s->op != GFLI_OP_GROUP_NORM) continue;
-        for (int k = 0; k < 2; k++) {
-            const int p = k ? s->beta : s->gamma;
-            GFLI_TRY(gfli_cuda_upload(net->context, net->model->params[p].data,
-                                      net->model->params[p].count, &net->params[p]));
-        }
-    }
-    return GFL_OK;
-}
-
-static gfl_status gfli_network_allocate(gfli_network *net, const gfli_conv_device *device) {
-    gfl_context *context = net->context;
-    const gfli_plan *plan = net->plan;
-    const size_t counters = GFLI_MAX_SPLIT_TILES * sizeof(int);
-    size_t scratch;
-    GFLI_TRY(gfli_calloc(context, (size_t)net->model->n_layers, sizeof *net->layers, "layers",
-                         &net->layers));
-    GFLI_TRY(gfli_calloc(context, (size_t)net->model->n_params, sizeof *net->params, "parameters",
-                         &net->params));
-    GFLI_TRY(gfli_calloc(context, (size_t)plan->n_steps, sizeof *net->choices, "kernels",
-                         &net->choices));
-    GFLI_TRY(gfli_calloc(context, (size_t)plan->n_slots, sizeof *net->wide, "maps", &net->wide));
-    net->wide[plan->cls] = net->wide[plan->reg] = true;
-    for (int i = 0; i < plan->n_steps; i++) {
-        if (plan->steps[i].offset >= 0) net->wide[plan->steps[i].offset] = true;
-        if (plan->steps[i].op == GFLI_OP_LEVEL_SCALE) net->wide[plan->steps[i].in] = true;
-    }
-    GFLI_TRY(gfli_network_choose(net, device, &scratch));
-    GFLI_TRY(gfli_cuda_check(context, cudaMalloc((void **)&net->arena, plan->workspace_floats * 4),
-                             "maps"));
-    GFLI_TRY(gfli_cuda_check(
-        context, cudaMalloc((void **)&net->stats, (plan->stats_floats + 1) * 4), "statistics"));
-    GFLI_TRY(gfli_cuda_check(context, cudaMalloc(&net->scratch, scratch + 1), "scratch"));
-    GFLI_TRY(
-        gfli_cuda_check(context, cudaMalloc((void **)&net->arrived, counters), "split counters"));
-    return gfli_cuda_check(context, cudaMemset(net->arrived, 0, counters), "split counters");
-}
-
-/* device: gfli_conv_device_query's.  model and plan are borrowed until the network is destroyed. */
-static gfl_status gfli_network_create(gfl_context *context, const gfl_model *model,
-                                      const gfli_plan *plan, int element,
-                                      const gfli_conv_device *device, gfli_network *out) {
-    memset(out, 0, sizeof *out);
-    out->context = context;
-    out->model = model;
-    out->plan = plan;
-    out->element = element;
-    gfl_status status = gfli_network_allocate(out, device);
-    if (status == GFL_OK) status = gfli_network_load(out);
-    if (status != GFL_OK) gfli_network_destroy(out);
-    return status;
-}
-
-/* ---- run ------------------------------------------------------------------------------------- */
-
-static cudaError_t gfli_network_conv(const gfli_network *net, int step, cudaStream_t stream) {
-    const gfli_step *s = &net->plan->steps[step];
-    gfli_conv_request r = gfli_network_request(net, step);
-    gfli_conv_choice choice = net->choices[step];
-    gfli_conv_operands op;
-    if (choice.splits < 0) {
-        choice.splits = -choice.splits;
-        r.norm_width = 0;
-    }
-    memset(&op, 0, sizeof op);
-    op.x = gfli_network_slot(net, s->in);
-    op.residual = s->residual < 0 ? NULL : gfli_network_slot(net, s->residual);
-    op.packed = net->layers[s->layer].packed;
-    op.bias = net->layers[s->layer].bias;
-    op.offset =
-        s->op == GFLI_OP_DEFORM_CONV ? (const float *)gfli_network_slot(net, s->offset) : NULL;
-    op.y = gfli_network_slot(net, s->out);
-    op.stats = r.norm_width > 0 ? net->stats + s[1].stats : NULL;
-    return gfli_conv_tensor_run(stream, &r, choice, &op, GFLI_NORM_EPS, net->scratch, net->arrived);
-}
-
-static void gfli_network_norm(const gfli_network *net, int step, cudaStream_t stream) {
-    const gfli_step *s = &net->plan->steps[step];
-    const gfli_map *x = &net->plan->slots[s->in].map;
-    const gfli_sizes sizes = gfli_sizes_of(x);
-    const void *in = gfli_network_slot(net, s->in);
-    float *stats = net->stats + s->stats;
-    const bool left = step > 0 && gfli_step_convolves(&s[-1]) && s[-1].out == s->in &&
-                      net->choices[step - 1].splits > 0;
-    if (!left)
-        GFLI_LAUNCH((gfli_norm_stats_kernel), (unsigned)(x->levels * x->n * GFLI_GN_GROUPS),
-                    GFLI_POINTWISE_THREADS, 0, stream, in, sizes, (int)GFLI_GN_GROUPS,
-                    GFLI_NORM_EPS, stats, net->element);
-    GFLI_LAUNCH((gfli_norm_apply_kernel), gfli_pointwise_blocks(x, net->element),
-                GFLI_POINTWISE_THREADS, 0, stream, in, sizes, (int)GFLI_GN_GROUPS,
-                net->params[s->gamma], net->params[s->beta], stats, gfli_network_slot(net, s->out),
-                net->element);
-}
-
-static void gfli_network_pointwise(const gfli_network *net, int step, cudaStream_t stream) {
-    const gfli_step *s = &net->plan->steps[step];
-    const gfli_map *x = &net->plan->slots[s->in].map, *y = &net->plan->slots[s->out].map;
-    const gfli_sizes in = gfli_sizes_of(x), out = gfli_sizes_of(y);
-    const void *from = gfli_network_slot(net, s->in);
-    void *to = gfli_network_slot(net, s->out);
-    const unsigned blocks = gfli_pointwise_blocks(y, net->element);
-    if (s->op == GFLI_OP_MAX_POOL) {
-        GFLI_LAUNCH((gfli_max_pool_kernel), blocks, GFLI_POINTWISE_THREADS, 0, stream, from, in, to,
-                    out, net->element);
-    } else if (s->op == GFLI_OP_UPSAMPLE_ADD) {
-        GFLI_LAUNCH((gfli_upsample_add_kernel), blocks, GFLI_POINTWISE_THREADS, 0, stream, from, in,
-                    to, out, net->element);
-    } else {
-        gfli_level_scales by;
-        memcpy(by.scale, net->model->scales, sizeof by.scale);
-        GFLI_LAUNCH((gfli_level_scale_kernel), gfli_pointwise_blocks(y, GFLI_ELEMENT_TF32),
-                    GFLI_POINTWISE_THREADS, 0, stream, from, out, by, to, (int)GFLI_ELEMENT_TF32);
-    }
-}
-
-static gfl_status gfli_network_step(const gfli_network *net, int step, cudaStream_t stream) {
-    const gfli_step *s = &net->plan->steps[step];
-    cudaError_t e = cudaSuccess;
-    if (gfli_step_convolves(s))
-        e = gfli_network_conv(net, step, stream);
-    else if (s->op == GFLI_OP_GROUP_NORM)
-        gfli_network_norm(net, step, stream);
-    else
-        gfli_network_pointwise(net, step, stream);
-    if (e == cudaSuccess) e = cudaGetLastError();
-    return gfli_cuda_check(net->context, e, "a step of the network");
-}
-
-/* The input is in its slot; the logits will be in theirs, when the stream is there. */
-static gfl_status gfli_network_run(const gfli_network *net, cudaStream_t stream) {
-    for (int i = 0; i < net->plan->n_steps; i++) GFLI_TRY(gfli_network_step(net, i, stream));
-    return GFL_OK;
-}
-
-/* ===============================================================================================
  * src/cuda/device.cuh - a GPU as the device of a context: its stream, its memory, its failures
  * ============================================================================================ */
 
@@ -2011,6 +1714,9 @@ typedef struct gfli_cuda {
     const char *during;
     void *host; /* page-locked, for what comes back */
     size_t host_bytes;
+    gfli_conv_device conv; /* what its tensor cores can do; not asked for in fp32 */
+    int preferred;         /* of gfli_conv_variants, or -1 */
+    int *arrived;          /* [GFLI_MAX_SPLIT_TILES] zeros between launches; NULL in fp32 */
 } gfli_cuda;
 
 enum { GFLI_CUDA_LOWEST = 8, GFLI_THREADS = 256 };
@@ -2160,14 +1866,46 @@ static gfl_status gfli_cuda_probe(gfl_context *context, const cudaDeviceProp *p)
                       p->name, p->major, p->minor, cudaGetErrorString(e), p->major, p->minor);
 }
 
+/* The variant that the caller prefers; its name must be one. */
+static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *out) {
+    char names[512] = "";
+    *out = -1;
+    if (!name) return GFL_OK;
+    for (int i = 0; i < GFLI_CONV_VARIANTS; i++) {
+        const size_t used = strlen(names);
+        if (strcmp(name, gfli_conv_variants[i].name) == 0) *out = i;
+        snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "",
+                 gfli_conv_variants[i].name);
+    }
+    if (*out >= 0) return GFL_OK;
+    return gfli_error(context, GFL_E_ARG, "kernel \"%.40s\" is none of %s", name, names);
+}
+
+/* What convolutions on the tensor cores need. */
+static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d) {
+    const size_t bytes = GFLI_MAX_SPLIT_TILES * sizeof *d->arrived;
+    static const gfli_element elements[] = {GFLI_MAP_F32, GFLI_MAP_F32, GFLI_MAP_BF16,
+                                            GFLI_MAP_FP16};
+    context->element = elements[(int)context->precision];
+    if (context->precision == GFL_PRECISION_FP32) return GFL_OK;
+    if (!gfli_cuda_note(context, gfli_conv_device_query(true, &d->conv), "asking the device"))
+        return gfli_finish_cuda(context);
+    GFLI_TRY(gfli_alloc_cuda(context, bytes, 1, "counters", &d->arrived));
+    (void)gfli_cuda_note(context, cudaMemsetAsync(d->arrived, 0, bytes, d->stream), "counters");
+    return gfli_finish_cuda(context);
+}
+
 static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *desc) {
     gfli_cuda *d;
     cudaDeviceProp p;
-    if (desc->precision != GFL_PRECISION_FP32)
-        return gfli_error(context, GFL_E_UNSUPPORTED, "precision %d is none that CUDA has here",
+    int preferred;
+    if ((int)desc->precision < 0 || (int)desc->precision > (int)GFL_PRECISION_FP16)
+        return gfli_error(context, GFL_E_UNSUPPORTED, "precision %d is no gfl_precision",
                           (int)desc->precision);
+    GFLI_TRY(gfli_cuda_prefer(context, desc->kernel, &preferred));
     GFLI_TRY(gfli_cuda_find(context));
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "the device", &d));
+    d->preferred = preferred;
     d->index = context->device_index;
     d->during = "opening the device";
     context->device = d;
@@ -2180,7 +1918,8 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
              "cuda:%d, %.100s, sm_%d%d, %.1f GiB", d->index, p.name, p.major, p.minor,
              (double)p.totalGlobalMem / 1073741824.0);
     d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
-    return gfli_finish_cuda(context);
+    GFLI_TRY(gfli_finish_cuda(context));
+    return gfli_cuda_open_tensor(context, d);
 }
 
 static void gfli_close_cuda(gfl_context *context) {
@@ -2188,6 +1927,7 @@ static void gfli_close_cuda(gfl_context *context) {
     if (!d) return;
     (void)cudaSetDevice(d->index);
     if (d->stream) (void)cudaStreamDestroy(d->stream);
+    (void)cudaFree(d->arrived);
     (void)cudaFreeHost(d->host);
     gfli_free(context, d);
     context->device = NULL;
@@ -2231,7 +1971,7 @@ static void gfli_fp32_merge(gfli_fp32_job *job) {
     job->group_out = out * merged;
 }
 
-static size_t gfli_conv_packed_size_cuda(const gfli_conv_shape *s) {
+static size_t gfli_fp32_packed_size(const gfli_conv_shape *s) {
     gfli_fp32_job job;
     job.s = *s;
     gfli_fp32_merge(&job);
@@ -2249,12 +1989,12 @@ static float gfli_fp32_weight(const gfli_fp32_job *job, const float *weight, con
            weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
 }
 
-static void gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                                const float *scale, void *packed) {
+static void gfli_fp32_pack(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                           const float *scale, void *packed) {
     gfli_fp32_job job;
     job.s = *s;
     gfli_fp32_merge(&job);
-    const size_t bytes = gfli_conv_packed_size_cuda(s);
+    const size_t bytes = gfli_fp32_packed_size(s);
     float *to = (float *)gfli_cuda_host(context, bytes);
     if (!to) return;
     for (int g = 0; g < job.groups; g++)
@@ -2414,96 +2154,67 @@ static __global__ void __launch_bounds__(GFLI_THREADS)
                     (group + 1) * job.group_out, sum);
 }
 
-static size_t gfli_conv_scratch_cuda(const gfl_context *context, const gfli_conv_shape *s,
-                                     const gfli_map *x) {
-    (void)context;
-    (void)s;
-    (void)x;
-    return 0;
-}
-
-static void gfli_fp32_run(gfl_context *context, gfli_fp32_job *job, const gfli_map *x,
-                          const gfli_map *y) {
-    gfli_fp32_merge(job);
-    job->x = gfli_sizes_of(x);
-    job->y = gfli_sizes_of(y);
-    job->in = x->data;
-    job->out = y->data;
-    if (!gfli_cuda_ready(context)) return;
-    const dim3 grid((unsigned)((gfli_points(y) + GFLI_FP32_TILE - 1) / GFLI_FP32_TILE),
-                    (unsigned)gfli_ceil_div(job->group_out, GFLI_FP32_TILE), (unsigned)job->groups);
+static void gfli_fp32_conv(gfl_context *context, const gfli_conv_call *call) {
+    gfli_fp32_job job;
+    memset(&job, 0, sizeof job);
+    job.s = *call->shape;
+    gfli_fp32_merge(&job);
+    job.x = gfli_sizes_of(call->x);
+    job.y = gfli_sizes_of(call->y);
+    job.in = call->x->data;
+    job.packed = (const float *)call->packed;
+    job.bias = call->bias;
+    job.residual = call->residual ? call->residual->data : NULL;
+    job.offset = call->offset ? call->offset->data : NULL;
+    job.offset_c = call->offset ? call->offset->c : 0;
+    job.out = call->y->data;
+    job.relu = call->relu;
+    const dim3 grid((unsigned)((gfli_points(call->y) + GFLI_FP32_TILE - 1) / GFLI_FP32_TILE),
+                    (unsigned)gfli_ceil_div(job.group_out, GFLI_FP32_TILE), (unsigned)job.groups);
     cudaStream_t stream = gfli_cuda_of(context)->stream;
-    if (job->offset)
-        GFLI_LAUNCH((gfli_fp32_kernel<true>), grid, GFLI_THREADS, 0, stream, *job);
+    if (job.offset)
+        GFLI_LAUNCH((gfli_fp32_kernel<true>), grid, GFLI_THREADS, 0, stream, job);
     else
-        GFLI_LAUNCH((gfli_fp32_kernel<false>), grid, GFLI_THREADS, 0, stream, *job);
+        GFLI_LAUNCH((gfli_fp32_kernel<false>), grid, GFLI_THREADS, 0, stream, job);
     gfli_cuda_launched(context, "a convolution");
 }
 
-static void gfli_conv_cuda(gfl_context *context, const gfli_conv_shape *s, const void *packed,
-                           const float *bias, const gfli_map *x, const gfli_map *residual,
-                           bool relu, const gfli_map *y, void *scratch) {
-    gfli_fp32_job job;
-    (void)scratch;
-    memset(&job, 0, sizeof job);
-    job.s = *s;
-    job.packed = (const float *)packed;
-    job.bias = bias;
-    job.residual = residual ? residual->data : NULL;
-    job.relu = relu;
-    gfli_fp32_run(context, &job, x, y);
-}
-
-static void gfli_deform_conv_cuda(gfl_context *context, const gfli_conv_shape *s,
-                                  const void *packed, const float *bias, const gfli_map *x,
-                                  const gfli_map *offset, bool relu, const gfli_map *y,
-                                  void *scratch) {
-    gfli_fp32_job job;
-    (void)scratch;
-    memset(&job, 0, sizeof job);
-    job.s = *s;
-    job.packed = (const float *)packed;
-    job.bias = bias;
-    job.offset = offset->data;
-    job.offset_c = offset->c;
-    job.relu = relu;
-    gfli_fp32_run(context, &job, x, y);
-}
-
 /* ===============================================================================================
- * src/cuda/operations.cuh - the kernels of pointwise.cuh as operations on float32 maps
+ * src/cuda/operations.cuh - the kernels of pointwise.cuh as operations
  * ============================================================================================ */
-
-/* GFLI_ELEMENT_TF32 names maps of float: these kernels round nothing. */
 
 static void gfli_max_pool_cuda(gfl_context *context, const gfli_map *x, const gfli_map *y) {
     if (!gfli_cuda_ready(context)) return;
-    GFLI_LAUNCH((gfli_max_pool_kernel), gfli_pointwise_blocks(y, GFLI_ELEMENT_TF32),
-                GFLI_POINTWISE_THREADS, 0, gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x),
-                y->data, gfli_sizes_of(y), (int)GFLI_ELEMENT_TF32);
+    GFLI_LAUNCH((gfli_max_pool_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
+                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), y->data, gfli_sizes_of(y),
+                (int)y->element);
     gfli_cuda_launched(context, "max pooling");
 }
 
 static void gfli_upsample_add_cuda(gfl_context *context, const gfli_map *x, const gfli_map *y) {
     if (!gfli_cuda_ready(context)) return;
-    GFLI_LAUNCH((gfli_upsample_add_kernel), gfli_pointwise_blocks(y, GFLI_ELEMENT_TF32),
-                GFLI_POINTWISE_THREADS, 0, gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x),
-                y->data, gfli_sizes_of(y), (int)GFLI_ELEMENT_TF32);
+    GFLI_LAUNCH((gfli_upsample_add_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
+                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), y->data, gfli_sizes_of(y),
+                (int)y->element);
     gfli_cuda_launched(context, "upsampling");
+}
+
+static void gfli_norm_stats_cuda(gfl_context *context, const gfli_map *x, int groups, float eps,
+                                 float *stats) {
+    GFLI_LAUNCH((gfli_norm_stats_kernel), (unsigned)(x->levels * x->n * groups),
+                GFLI_POINTWISE_THREADS, 0, gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x),
+                groups, eps, stats, (int)x->element);
+    gfli_cuda_launched(context, "group norm's statistics");
 }
 
 static void gfli_group_norm_cuda(gfl_context *context, const gfli_map *x, int groups, float eps,
                                  const float *gamma, const float *beta, const gfli_map *y,
-                                 float *stats) {
-    const gfli_sizes sizes = gfli_sizes_of(x);
+                                 float *stats, bool given) {
     if (!gfli_cuda_ready(context)) return;
-    cudaStream_t stream = gfli_cuda_of(context)->stream;
-    GFLI_LAUNCH((gfli_norm_stats_kernel), (unsigned)(x->levels * x->n * groups),
-                GFLI_POINTWISE_THREADS, 0, stream, x->data, sizes, groups, eps, stats,
-                (int)GFLI_ELEMENT_TF32);
-    GFLI_LAUNCH((gfli_norm_apply_kernel), gfli_pointwise_blocks(x, GFLI_ELEMENT_TF32),
-                GFLI_POINTWISE_THREADS, 0, stream, x->data, sizes, groups, gamma, beta, stats,
-                y->data, (int)GFLI_ELEMENT_TF32);
+    if (!given) gfli_norm_stats_cuda(context, x, groups, eps, stats);
+    GFLI_LAUNCH((gfli_norm_apply_kernel), gfli_pointwise_blocks(x), GFLI_POINTWISE_THREADS, 0,
+                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), groups, gamma, beta,
+                stats, y->data, (int)x->element);
     gfli_cuda_launched(context, "group norm");
 }
 
@@ -2513,10 +2224,143 @@ static void gfli_level_scale_cuda(gfl_context *context, const gfli_map *x, const
     if (!gfli_cuda_ready(context)) return;
     memset(&by, 0, sizeof by);
     memcpy(by.scale, scale, (size_t)x->levels * sizeof by.scale[0]);
-    GFLI_LAUNCH((gfli_level_scale_kernel), gfli_pointwise_blocks(y, GFLI_ELEMENT_TF32),
-                GFLI_POINTWISE_THREADS, 0, gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x),
-                by, y->data, (int)GFLI_ELEMENT_TF32);
+    GFLI_LAUNCH((gfli_level_scale_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
+                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), by, y->data,
+                (int)y->element);
     gfli_cuda_launched(context, "level scales");
+}
+
+/* ===============================================================================================
+ * src/cuda/conv.cuh - convolution as an operation: in plain float32, or on the tensor cores
+ * ============================================================================================ */
+
+static bool gfli_cuda_on_tensor(const gfl_context *context) {
+    return context->precision != GFL_PRECISION_FP32;
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+static size_t gfli_conv_packed_size_cuda(const gfl_context *context, const gfli_conv_shape *s) {
+    return gfli_cuda_on_tensor(context) ? gfli_conv_tensor_packed_size(s, (int)context->element)
+                                        : gfli_fp32_packed_size(s);
+}
+
+/* From a copy of the weights on the device. */
+static gfl_status gfli_tensor_pack(gfl_context *context, const gfli_conv_shape *s,
+                                   const float *weight, const float *scale, void *packed) {
+    const size_t n = gfli_conv_weights(s);
+    const size_t n_scales = scale ? (size_t)s->out_c : 0;
+    float *copy = NULL;
+    GFLI_TRY(gfli_alloc_cuda(context, n + n_scales, sizeof *copy, "weights to pack", &copy));
+    gfli_upload_cuda(context, copy, weight, n * sizeof *copy);
+    gfli_upload_cuda(context, copy + n, scale, n_scales * sizeof *copy);
+    if (gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context,
+                             gfli_conv_tensor_pack(gfli_cuda_of(context)->stream, s,
+                                                   (int)context->element, copy,
+                                                   scale ? copy + n : NULL, packed),
+                             "packing weights");
+    const gfl_status status = gfli_finish_cuda(context);
+    gfli_free_cuda(context, copy);
+    return status;
+}
+
+static gfl_status gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s,
+                                      const float *weight, const float *scale, void *packed) {
+    if (gfli_cuda_on_tensor(context)) return gfli_tensor_pack(context, s, weight, scale, packed);
+    gfli_fp32_pack(context, s, weight, scale, packed);
+    return GFL_OK;
+}
+
+/* ---- the operation --------------------------------------------------------------------------- */
+
+static gfli_conv_request gfli_conv_request_of(const gfli_conv_call *calls, int n, bool apart) {
+    gfli_conv_request r;
+    memset(&r, 0, sizeof r);
+    r.shape = calls[0].shape;
+    r.x = calls[0].x;
+    r.n_sides = n;
+    for (int i = 0; i < n; i++) r.out_c[i] = calls[i].shape->out_c;
+    r.element = (int)calls[0].x->element;
+    r.offset_c = calls[0].offset ? calls[0].offset->c : 0;
+    if (calls[0].norm_groups > 0 && !apart) r.norm_width = r.out_c[0] / calls[0].norm_groups;
+    r.relu = calls[0].relu;
+    r.wide = calls[0].y->element == GFLI_MAP_F32;
+    return r;
+}
+
+/* The preferred variant, or any; with the statistics, or with a kernel of their own. */
+static bool gfli_conv_find(const gfli_cuda *d, const gfli_conv_call *calls, int n,
+                           gfli_conv_choice *out, bool *apart) {
+    for (int attempt = 0; attempt < 4; attempt++) {
+        const int only = attempt < 2 ? d->preferred : -1;
+        *apart = attempt % 2 != 0;
+        if (attempt < 2 && only < 0) continue;
+        const gfli_conv_request r = gfli_conv_request_of(calls, n, *apart);
+        if (gfli_conv_choose(&r, &d->conv, only, out)) return true;
+    }
+    return false;
+}
+
+static gfl_status gfli_conv_prepare_cuda(gfl_context *context, const gfli_conv_call *calls, int n,
+                                         gfli_conv_means *out) {
+    gfli_conv_choice choice;
+    const gfli_conv_shape *s = calls[0].shape;
+    memset(out, 0, sizeof *out);
+    if (!gfli_cuda_on_tensor(context)) {
+        out->kernel = calls[0].offset ? "fp32_deformed_64x64" : "fp32_64x64";
+        out->variant = -1;
+        out->splits = 1;
+        out->apart = true;
+        return GFL_OK;
+    }
+    if (!gfli_conv_find(gfli_cuda_of(context), calls, n, &choice, &out->apart))
+        return gfli_error(context, GFL_E_UNSUPPORTED,
+                          "no tensor-core kernel for a %s of %d to %d channels in %d groups; use "
+                          "GFL_PRECISION_FP32",
+                          calls[0].offset ? "deformable convolution" : "convolution", s->in_c,
+                          s->out_c, s->groups);
+    const gfli_conv_request r = gfli_conv_request_of(calls, n, out->apart);
+    out->kernel = gfli_conv_variants[choice.variant].name;
+    out->variant = choice.variant;
+    out->splits = choice.splits;
+    out->scratch = gfli_conv_tensor_scratch(&r, choice);
+    return GFL_OK;
+}
+
+static void gfli_tensor_conv(gfl_context *context, const gfli_conv_call *calls, int n,
+                             const gfli_conv_means *means, void *scratch) {
+    const gfli_cuda *d = gfli_cuda_of(context);
+    const gfli_conv_choice choice = {means->variant, means->splits};
+    const gfli_conv_request r = gfli_conv_request_of(calls, n, means->apart);
+    gfli_conv_operands sides[GFLI_CONV_SIDES];
+    memset(sides, 0, sizeof sides);
+    for (int i = 0; i < n; i++) {
+        sides[i].x = calls[i].x->data;
+        sides[i].residual = calls[i].residual ? calls[i].residual->data : NULL;
+        sides[i].packed = calls[i].packed;
+        sides[i].offset = calls[i].offset ? calls[i].offset->data : NULL;
+        sides[i].bias = calls[i].bias;
+        sides[i].y = calls[i].y->data;
+        sides[i].stats = calls[i].stats;
+    }
+    (void)gfli_cuda_note(
+        context,
+        gfli_conv_tensor_run(d->stream, &r, choice, sides, calls[0].eps, scratch, d->arrived),
+        "a convolution");
+}
+
+static void gfli_conv_cuda(gfl_context *context, const gfli_conv_call *calls, int n,
+                           const gfli_conv_means *means, void *scratch) {
+    if (!gfli_cuda_ready(context)) return;
+    if (gfli_cuda_on_tensor(context))
+        gfli_tensor_conv(context, calls, n, means, scratch);
+    else
+        for (int i = 0; i < n; i++) gfli_fp32_conv(context, &calls[i]);
+    for (int i = 0; i < n && means->apart; i++)
+        if (calls[i].norm_groups > 0 && gfli_cuda_ready(context))
+            gfli_norm_stats_cuda(context, calls[i].y, calls[i].norm_groups, calls[i].eps,
+                                 calls[i].stats);
 }
 
 /* ===============================================================================================
@@ -2607,7 +2451,8 @@ typedef struct gfli_normalisation {
     int w, h, out_w, out_h, c;
     bool flip;
     float mean[3], std[3];
-    float *out; /* of one image */
+    void *out; /* of one image */
+    int element;
 } gfli_normalisation;
 
 static __global__ void gfli_normalise_kernel(gfli_normalisation t) {
@@ -2617,8 +2462,10 @@ static __global__ void gfli_normalise_kernel(gfli_normalisation t) {
     const bool inside = x < t.w && y < t.h;
     const size_t from = (size_t)y * (size_t)t.w + (size_t)(t.flip ? t.w - 1 - x : x);
     for (int k = 0; k < t.c; k++)
-        t.out[i * (size_t)t.c + (size_t)k] =
-            inside && k < 3 ? ((float)t.pixels[from * 3 + (size_t)k] - t.mean[k]) / t.std[k] : 0.0f;
+        gfli_write_element(
+            t.out, i * (size_t)t.c + (size_t)k,
+            inside && k < 3 ? ((float)t.pixels[from * 3 + (size_t)k] - t.mean[k]) / t.std[k] : 0.0f,
+            t.element);
 }
 
 static void gfli_normalise_cuda(gfl_context *context, const uint8_t *pixels, int w, int h,
@@ -2636,7 +2483,8 @@ static void gfli_normalise_cuda(gfl_context *context, const uint8_t *pixels, int
     t.flip = flip;
     memcpy(t.mean, mean, sizeof t.mean);
     memcpy(t.std, std, sizeof t.std);
-    t.out = y->data + (size_t)index * area * (size_t)y->c;
+    t.out = gfli_map_at(y, (size_t)index * area * (size_t)y->c);
+    t.element = (int)y->element;
     GFLI_LAUNCH((gfli_normalise_kernel), gfli_blocks(area), GFLI_THREADS, 0,
                 gfli_cuda_of(context)->stream, t);
     gfli_cuda_launched(context, "normalisation");
@@ -3052,6 +2900,7 @@ static float gfli_integral_cuda(const float *logits, int n_bins, float *p) {
 static const gfli_backend gfli_cuda_table = {
     GFLI_BACKEND_VERSION,
     "cuda",
+    true,
     gfli_open_cuda,
     gfli_close_cuda,
     gfli_alloc_cuda,
@@ -3061,10 +2910,8 @@ static const gfli_backend gfli_cuda_table = {
     gfli_finish_cuda,
     gfli_conv_packed_size_cuda,
     gfli_conv_pack_cuda,
-    gfli_conv_scratch_cuda,
+    gfli_conv_prepare_cuda,
     gfli_conv_cuda,
-    gfli_conv_scratch_cuda,
-    gfli_deform_conv_cuda,
     gfli_max_pool_cuda,
     gfli_upsample_add_cuda,
     gfli_group_norm_cuda,

@@ -647,7 +647,7 @@ static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape
                                      const gfli_map *dx, void *scratch) {
     const float *weights = (const float *)packed;
     if (s->stride > s->kernel && !accumulate) { /* there are positions that no tap reaches */
-        memset(dx->data, 0, gfli_map_floats(dx) * sizeof(float));
+        memset(dx->data, 0, gfli_map_count(dx) * sizeof(float));
     }
     for (int phase = 0; phase < s->stride * s->stride; phase++) {
         gfli_igemm g;
@@ -1527,7 +1527,7 @@ static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shap
     t.tile = gfli_tile_of(context, &t.tile_panels);
     t.scatter = gfli_scatter_of(context);
     memset(t.zeros, 0, t.at_samples);
-    if (dx && !accumulate) memset(dx->data, 0, gfli_map_floats(dx) * sizeof(float));
+    if (dx && !accumulate) memset(dx->data, 0, gfli_map_count(dx) * sizeof(float));
     const int blocks = (int)((t.positions + GFLI_DEFORM_BLOCK - 1) / GFLI_DEFORM_BLOCK);
     gfli_parallel_for(context, blocks, gfli_deform_find, &t);
     gfli_parallel_for(context, x->levels * x->n * t.parts, gfli_deform_grad_do, &t);
@@ -1805,7 +1805,7 @@ static void gfli_relu_grad_chunk(void *arg, int task, int slot) {
 }
 
 static void gfli_relu_grad_cpu(gfl_context *context, const gfli_map *y, const gfli_map *dy) {
-    gfli_map_pair t = {y->data, dy->data, gfli_map_floats(y)};
+    gfli_map_pair t = {y->data, dy->data, gfli_map_count(y)};
     gfli_parallel_for(context, gfli_map_chunks(t.n), gfli_relu_grad_chunk, &t);
 }
 
@@ -5312,7 +5312,7 @@ static void gfli_find_map_lives(gfli_arranger *a) {
     for (int i = 0; i < plan->n_slots; i++) {
         a->pieces[i].first = a->pieces[i].last = -1;
         if (plan->slots[i].parent < 0)
-            a->pieces[i].floats = (gfli_map_floats(&plan->slots[i].map) + 15) / 16 * 16;
+            a->pieces[i].floats = (gfli_map_count(&plan->slots[i].map) + 15) / 16 * 16;
     }
     gfli_need_map(a, plan->input, 0);
     gfli_need_map(a, plan->cls, plan->n_steps);
