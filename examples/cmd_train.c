@@ -14,7 +14,7 @@ typedef struct train_options {
     model_start start;
     int epochs, batch, accumulate, warmup, frozen, threads, loaders, eval_every, save_every;
     double lr, momentum, decay, clip;
-    bool resume, flip, drop_empty, grouping;
+    bool resume, overwrite, flip, drop_empty, grouping;
 } train_options;
 
 typedef struct run {
@@ -402,6 +402,12 @@ static int prepare(run *r) {
     }
     if (code == CMD_OK && r->o.resume && !exists(in_run(r, "last.state.safetensors")))
         code = usage_error("--resume: there is no %s", in_run(r, "last.state.safetensors"));
+    if (code == CMD_OK && !r->o.resume && !r->o.overwrite &&
+        exists(in_run(r, "last.state.safetensors")))
+        code = usage_error("--out %s holds a run: --resume to go on with it, another folder, or "
+                           "--overwrite",
+                           r->o.out);
+    r->o.overwrite = false; /* config.txt is not to ask for it again */
     if (code == CMD_OK) code = load_data(r);
     if (code == CMD_OK) code = make_model(r);
     if (code == CMD_OK && r->val) { /* classes that do not fit are better known before the epoch */
@@ -484,6 +490,7 @@ int cmd_train(int argc, char **argv) {
         {OPT_INT, "save-every", &o->save_every, "N", "steps, beside the end of each epoch", 0},
         {OPT_TEXT, "out", &o->out, "DIR", "folder of the run", 0},
         {OPT_FLAG, "resume", &o->resume, NULL, "go on where the run in --out stopped", 0},
+        {OPT_FLAG, "overwrite", &o->overwrite, NULL, "begin anew where --out holds a run", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     int code = opt_parse("train --data TRAIN.json --images DIR --val VAL.json --val-images DIR "

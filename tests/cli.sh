@@ -231,7 +231,8 @@ expect 0 convert mm.safetensors back.safetensors; same back.safetensors whole/la
 expect 0 info model.pth; says 'circle' out
 expect 0 eval --weights model.pth --data data/val.json --images data/val --json
 same out model.json
-expect 0 $tune --from model.pth --out tuned; says '129 of 131 tensors taken over' err
+expect 2 $tune --from model.pth --out tuned; says '--overwrite' err
+expect 0 $tune --from model.pth --out tuned --overwrite; says '129 of 131 tensors taken over' err
 expect 0 export whole/last.safetensors logits.onnx --to onnx
 grep -aq 'bbox_pred.4' logits.onnx || fail "a graph without decoding gives logits"
 expect 0 export whole/last.safetensors boxes.onnx --to onnx --decode --pixels --batch 2 --size 95x64
@@ -268,7 +269,7 @@ cp whole/last.safetensors before.safetensors
 (
     ulimit -f 8
     trap '' XFSZ
-    "$gfl" $train --epochs 3 --out whole --eval-every 0 --save-every 1 >out 2>err
+    "$gfl" $train --epochs 3 --out whole --overwrite --eval-every 0 --save-every 1 >out 2>err
     echo $? >code
 )
 [ "$(cat code)" = 1 ] || fail "a full disk: exit $(cat code)"
