@@ -42,7 +42,7 @@ typedef struct opt {
     void *value;          /* of the kind's type: holds the default before parsing */
     const char *argument; /* what the help calls the value, e.g. "FILE" */
     const char *help;
-    int source;           /* set by parsing: 0 default, 1 file, 2 environment, 3 command line */
+    int source; /* set by parsing: 0 default, 1 file, 2 environment, 3 command line */
 } opt;
 
 /* Fill the values from --config FILE, GFL_* and the arguments (later ones win), collect what is not
@@ -65,13 +65,13 @@ const char *opt_nearest(const char *word, const char *const *names, int n);
 /* ---- talk (cmd_talk.c): stderr only ---------------------------------------------------------- */
 
 #if defined(__GNUC__)
-#define CMD_PRINTF(a, b) __attribute__((format(printf, a, b)))
+#    define CMD_PRINTF(a, b) __attribute__((format(printf, a, b)))
 #else
-#define CMD_PRINTF(a, b)
+#    define CMD_PRINTF(a, b)
 #endif
 
-void talk(const char *format, ...) CMD_PRINTF(1, 2);         /* a line to stderr */
-int usage_error(const char *format, ...) CMD_PRINTF(1, 2);   /* "gfl: ..." and a hint; CMD_USAGE */
+void talk(const char *format, ...) CMD_PRINTF(1, 2);       /* a line to stderr */
+int usage_error(const char *format, ...) CMD_PRINTF(1, 2); /* "gfl: ..." and a hint; CMD_USAGE */
 /* "gfl: DOING: text of the context"; the exit code of the status. */
 int report(gfl_context *context, gfl_status status, const char *doing);
 /* A context with so many threads (0: OMP_NUM_THREADS, else all) whose warnings go to stderr; NULL after a message. */
@@ -79,13 +79,26 @@ gfl_context *open_context(int threads);
 /* Where and how to compute; NULL: on the CPU, in fp32, with the best kernels. */
 typedef struct device_choice {
     const char *name, *precision, *kernel;
+    bool tune;
 } device_choice;
 #define DEVICE_OPTIONS(choice)                                                                     \
     {OPT_TEXT, "device", &(choice).name, "NAME", "cpu (default), cuda or cuda:N", 0},              \
-        {OPT_TEXT, "precision", &(choice).precision, "NAME",                                       \
-         "fp32 (default); on a GPU also tf32, bf16, fp16", 0},                                     \
-        {OPT_TEXT, "kernel", &(choice).kernel, "NAME",                                             \
-         "on a GPU: prefer this convolution kernel (info --plan names them)", 0}
+        {OPT_TEXT,                                                                                 \
+         "precision",                                                                              \
+         &(choice).precision,                                                                      \
+         "NAME",                                                                                   \
+         "fp32 (default); on a GPU also tf32, bf16, fp16",                                         \
+         0},                                                                                       \
+        {OPT_TEXT,                                                                                 \
+         "kernel",                                                                                 \
+         &(choice).kernel,                                                                         \
+         "NAME",                                                                                   \
+         "on a GPU: prefer this convolution kernel (info --plan names them)",                      \
+         0},                                                                                       \
+    {                                                                                              \
+        OPT_FLAG, "tune", &(choice).tune, NULL,                                                    \
+            "on a GPU: time the kernels first and take the fastest", 0                             \
+    }
 gfl_context *open_context_on(const device_choice *device, int threads);
 double seconds_now(void);
 

@@ -96,7 +96,7 @@ static bool choose_device(const char *device, gfl_context_desc *desc) {
 }
 
 gfl_context *open_context_on(const device_choice *choice, int threads) {
-    static const device_choice cpu = {NULL, NULL, NULL};
+    static const device_choice cpu = {NULL, NULL, NULL, false};
     const device_choice *c = choice ? choice : &cpu;
     gfl_context_desc desc;
     gfl_context *context = NULL;
@@ -112,6 +112,7 @@ gfl_context *open_context_on(const device_choice *choice, int threads) {
     desc.error = text;
     desc.error_size = sizeof text;
     desc.kernel = c->kernel;
+    desc.tune = c->tune;
     if (!choose_device(c->name, &desc) || !choose_precision(c->precision, &desc)) return NULL;
     gfl_status status = gfl_context_create(&desc, &context);
     if (status != GFL_OK && text[0])

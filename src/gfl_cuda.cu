@@ -24,6 +24,7 @@
 #include "cuda/device.cuh"
 #include "cuda/conv_fp32.cuh"
 #include "cuda/operations.cuh"
+#include "cuda/tune.cuh"
 #include "cuda/conv.cuh"
 #include "cuda/image.cuh"
 #include "cuda/decode.cuh"

@@ -56,14 +56,17 @@ static gfli_conv_request gfli_conv_request_of(const gfli_conv_call *calls, int n
     return r;
 }
 
-/* The preferred variant, or any; with the statistics, or with a kernel of their own. */
-static bool gfli_conv_find(const gfli_cuda *d, const gfli_conv_call *calls, int n,
+/* The preferred variant, or the fastest; with the statistics, or with a kernel of their own. */
+static bool gfli_conv_find(gfl_context *context, const gfli_conv_call *calls, int n,
                            gfli_conv_choice *out, bool *apart) {
+    const gfli_cuda *d = gfli_cuda_of(context);
+    const bool residual = calls[0].residual != NULL;
     for (int attempt = 0; attempt < 4; attempt++) {
         const int only = attempt < 2 ? d->preferred : -1;
         *apart = attempt % 2 != 0;
         if (attempt < 2 && only < 0) continue;
         const gfli_conv_request r = gfli_conv_request_of(calls, n, *apart);
+        if (only < 0 && d->tune && gfli_conv_tune(context, &r, residual, out)) return true;
         if (gfli_conv_choose(&r, &d->conv, only, out)) return true;
     }
     return false;
@@ -81,7 +84,7 @@ static gfl_status gfli_conv_prepare_cuda(gfl_context *context, const gfli_conv_c
         out->apart = true;
         return GFL_OK;
     }
-    if (!gfli_conv_find(gfli_cuda_of(context), calls, n, &choice, &out->apart))
+    if (!gfli_conv_find(context, calls, n, &choice, &out->apart))
         return gfli_error(context, GFL_E_UNSUPPORTED,
                           "no tensor-core kernel for a %s of %d to %d channels in %d groups; use "
                           "GFL_PRECISION_FP32",

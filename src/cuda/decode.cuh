@@ -280,18 +280,6 @@ static size_t gfli_power_above(size_t n) {
     return size;
 }
 
-/* Cuts memory into pieces; with base NULL it only measures. */
-typedef struct gfli_cutter {
-    unsigned char *base;
-    size_t used;
-} gfli_cutter;
-
-static void *gfli_cut(gfli_cutter *c, size_t bytes) {
-    void *p = c->base ? c->base + c->used : NULL;
-    c->used += (bytes + 255) / 256 * 256;
-    return p;
-}
-
 /* Everything but the logits; the number of bytes of scratch. */
 static size_t gfli_decode_lay_out(const gfli_map *cls, const gfli_decode_opts *opts, void *scratch,
                                   gfli_decode_job *job) {

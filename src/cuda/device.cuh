@@ -12,7 +12,10 @@ typedef struct gfli_cuda {
     size_t host_bytes;
     gfli_conv_device conv; /* what its tensor cores can do; not asked for in fp32 */
     int preferred;         /* of gfli_conv_variants, or -1 */
-    int *arrived;          /* [GFLI_MAX_SPLIT_TILES] zeros between launches; NULL in fp32 */
+    bool tune;             /* time kernels rather than estimate them */
+    struct gfli_tuned *tuned;
+    size_t n_tuned, tuned_capacity;
+    int *arrived; /* [GFLI_MAX_SPLIT_TILES] zeros between launches; NULL in fp32 */
 } gfli_cuda;
 
 enum { GFLI_CUDA_LOWEST = 8, GFLI_THREADS = 256 };
@@ -122,6 +125,18 @@ static void *gfli_cuda_host(gfl_context *context, size_t bytes) {
     return d->host;
 }
 
+/* Cuts memory into pieces; with base NULL it only measures. */
+typedef struct gfli_cutter {
+    unsigned char *base;
+    size_t used;
+} gfli_cutter;
+
+static void *gfli_cut(gfli_cutter *c, size_t bytes) {
+    void *p = c->base ? c->base + c->used : NULL;
+    c->used += (bytes + 255) / 256 * 256;
+    return p;
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* Without a driver this fails and leaves n alone. */
@@ -202,6 +217,7 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
     GFLI_TRY(gfli_cuda_find(context));
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "the device", &d));
     d->preferred = preferred;
+    d->tune = desc->tune != 0;
     d->index = context->device_index;
     d->during = "opening the device";
     context->device = d;
@@ -223,6 +239,7 @@ static void gfli_close_cuda(gfl_context *context) {
     if (!d) return;
     (void)cudaSetDevice(d->index);
     if (d->stream) (void)cudaStreamDestroy(d->stream);
+    gfli_free(context, d->tuned);
     (void)cudaFree(d->arrived);
     (void)cudaFreeHost(d->host);
     gfli_free(context, d);

@@ -394,6 +394,36 @@ static void a_kernel_can_be_wished_for(void) {
     gfl_context_destroy(gpu);
 }
 
+/* Timed once: the second plan finds what the first has measured. */
+static void kernels_can_be_timed(void) {
+    gfl_context_desc how;
+    gfl_model_desc desc;
+    gfl_context *gpu = NULL;
+    gfl_model *model = NULL;
+    seen_kernels seen = {0, 0, 0};
+    memset(&how, 0, sizeof how);
+    memset(&desc, 0, sizeof desc);
+    how.backend = gfl_cuda();
+    how.precision = GFL_PRECISION_FP16;
+    how.tune = 1;
+    CHECK(gfl_context_create(&how, &gpu) == GFL_OK);
+    desc.arch.depth = 18;
+    desc.arch.base_channels = 8;
+    desc.arch.fpn_channels = desc.arch.head_channels = 32;
+    desc.arch.stacked_convs = 1;
+    desc.arch.n_classes = 2;
+    CHECK_OK(gpu, gfl_model_create(gpu, &desc, NULL, &model));
+    CHECK_OK(gpu, gfl_model_get_plan(model, 32, 32, 1, see_kernel, &seen));
+    const size_t n = gfli_cuda_of(gpu)->n_tuned;
+    CHECK(n > 10 && (int)n < seen.n); /* equal convolutions share a timing */
+    CHECK_OK(gpu, gfl_model_get_plan(model, 32, 32, 1, see_kernel, &seen));
+    CHECK(gfli_cuda_of(gpu)->n_tuned == n);
+    CHECK_OK(gpu, gpu->backend->finish(gpu));
+    CHECK(emulated_errors() == 0);
+    gfl_model_destroy(model);
+    gfl_context_destroy(gpu);
+}
+
 static void a_gpus_model_cannot_be_trained(void) {
     gfl_context *gpu = open_on(gfl_cuda());
     gfl_model_opts opts;
@@ -495,6 +525,7 @@ int main(int argc, char **argv) {
                                       TEST(a_detector_finds_what_the_cpus_finds),
                                       TEST(a_detector_finds_about_the_same_in_bf16),
                                       TEST(a_kernel_can_be_wished_for),
+                                      TEST(kernels_can_be_timed),
 #ifndef __CUDACC__
                                       TEST(what_is_missing_is_said),
                                       TEST(out_of_memory_is_survived),
