@@ -258,6 +258,9 @@ typedef struct gfl_context_desc {
     gfl_precision precision;
     const char *kernel; /* on a GPU: this convolution kernel wherever it can be used, one of those
                          * that gfl_plan_step.kernel names; NULL: what should be the fastest */
+    int tune; /* 1: on a GPU and but in fp32, time the kernels that can be used when a plan first has
+               * a convolution (once a context; it takes a second or two), rather than estimate;
+               * two contexts may then differ in rounding */
     char *error; /* where a failing call leaves its text, as there is no context then; or NULL */
     size_t error_size;
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */

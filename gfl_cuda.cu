@@ -1716,7 +1716,10 @@ typedef struct gfli_cuda {
     size_t host_bytes;
     gfli_conv_device conv; /* what its tensor cores can do; not asked for in fp32 */
     int preferred;         /* of gfli_conv_variants, or -1 */
-    int *arrived;          /* [GFLI_MAX_SPLIT_TILES] zeros between launches; NULL in fp32 */
+    bool tune;             /* time kernels rather than estimate them */
+    struct gfli_tuned *tuned;
+    size_t n_tuned, tuned_capacity;
+    int *arrived; /* [GFLI_MAX_SPLIT_TILES] zeros between launches; NULL in fp32 */
 } gfli_cuda;
 
 enum { GFLI_CUDA_LOWEST = 8, GFLI_THREADS = 256 };
@@ -1826,6 +1829,18 @@ static void *gfli_cuda_host(gfl_context *context, size_t bytes) {
     return d->host;
 }
 
+/* Cuts memory into pieces; with base NULL it only measures. */
+typedef struct gfli_cutter {
+    unsigned char *base;
+    size_t used;
+} gfli_cutter;
+
+static void *gfli_cut(gfli_cutter *c, size_t bytes) {
+    void *p = c->base ? c->base + c->used : NULL;
+    c->used += (bytes + 255) / 256 * 256;
+    return p;
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* Without a driver this fails and leaves n alone. */
@@ -1906,6 +1921,7 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
     GFLI_TRY(gfli_cuda_find(context));
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "the device", &d));
     d->preferred = preferred;
+    d->tune = desc->tune != 0;
     d->index = context->device_index;
     d->during = "opening the device";
     context->device = d;
@@ -1927,6 +1943,7 @@ static void gfli_close_cuda(gfl_context *context) {
     if (!d) return;
     (void)cudaSetDevice(d->index);
     if (d->stream) (void)cudaStreamDestroy(d->stream);
+    gfli_free(context, d->tuned);
     (void)cudaFree(d->arrived);
     (void)cudaFreeHost(d->host);
     gfli_free(context, d);
@@ -2231,6 +2248,176 @@ static void gfli_level_scale_cuda(gfl_context *context, const gfli_map *x, const
 }
 
 /* ===============================================================================================
+ * src/cuda/tune.cuh - the fastest kernel of a convolution, found by running those that apply
+ * ============================================================================================ */
+
+/* A convolution is timed once a context, when a plan first has it, on zeros in memory of its own.
+ * What is measured twice may differ: results are the same bits within a context, not between two. */
+
+enum { GFLI_TUNE_WARM = 2, GFLI_TUNE_RUNS = 5 };
+
+/* What the time depends on; compared as bytes. */
+typedef struct gfli_tune_key {
+    gfli_conv_shape shape;
+    int n_sides, out_c[GFLI_CONV_SIDES];
+    int n, levels, h[GFL_LEVELS], w[GFL_LEVELS];
+    int element, offset_c, norm_width, relu, wide, residual;
+} gfli_tune_key;
+
+typedef struct gfli_tuned {
+    gfli_tune_key key;
+    gfli_conv_choice choice;
+} gfli_tuned;
+
+static gfli_tune_key gfli_tune_key_of(const gfli_conv_request *r, bool residual) {
+    gfli_tune_key k;
+    memset(&k, 0, sizeof k);
+    k.shape = *r->shape;
+    k.n_sides = r->n_sides;
+    memcpy(k.out_c, r->out_c, sizeof k.out_c);
+    k.n = r->x->n;
+    k.levels = r->x->levels;
+    memcpy(k.h, r->x->h, (size_t)k.levels * sizeof *k.h);
+    memcpy(k.w, r->x->w, (size_t)k.levels * sizeof *k.w);
+    k.element = r->element;
+    k.offset_c = r->offset_c;
+    k.norm_width = r->norm_width;
+    k.relu = r->relu;
+    k.wide = r->wide;
+    k.residual = residual;
+    return k;
+}
+
+static bool gfli_tune_recall(const gfli_cuda *d, const gfli_tune_key *key, gfli_conv_choice *out) {
+    for (size_t i = 0; i < d->n_tuned; i++) {
+        if (memcmp(&d->tuned[i].key, key, sizeof *key) != 0) continue;
+        *out = d->tuned[i].choice;
+        return true;
+    }
+    return false;
+}
+
+/* ---- operands -------------------------------------------------------------------------------- */
+
+/* Operands in one piece of memory; with base NULL it only measures.  Returns the bytes. */
+static size_t gfli_tune_operands(const gfli_conv_request *r, bool residual, size_t scratch,
+                                 unsigned char *base, gfli_conv_operands sides[GFLI_CONV_SIDES],
+                                 void **out_scratch) {
+    gfli_cutter c = {base, 0};
+    const size_t size = r->element == GFLI_MAP_F32 ? 4 : 2;
+    size_t points = 0;
+    for (int l = 0; l < r->x->levels; l++)
+        points += (size_t)r->x->n * (size_t)gfli_conv_out(r->shape, r->x->h[l]) *
+                  (size_t)gfli_conv_out(r->shape, r->x->w[l]);
+    memset(sides, 0, GFLI_CONV_SIDES * sizeof *sides);
+    for (int i = 0; i < r->n_sides; i++) {
+        const size_t out_c = (size_t)r->out_c[i];
+        gfli_conv_shape own = *r->shape;
+        own.out_c = r->out_c[i];
+        sides[i].x = gfli_cut(&c, gfli_map_bytes(r->x));
+        sides[i].packed = gfli_cut(&c, gfli_conv_tensor_packed_size(&own, r->element));
+        sides[i].bias = (const float *)gfli_cut(&c, out_c * sizeof(float));
+        sides[i].y = gfli_cut(&c, points * out_c * (r->wide ? 4 : size));
+        if (residual) sides[i].residual = gfli_cut(&c, points * out_c * size);
+        if (r->offset_c > 0)
+            sides[i].offset =
+                (const float *)gfli_cut(&c, points * (size_t)r->offset_c * sizeof(float));
+        if (r->norm_width > 0)
+            sides[i].stats = (float *)gfli_cut(&c, (size_t)(r->x->levels * r->x->n) * out_c /
+                                                       (size_t)r->norm_width * 2 * sizeof(float));
+    }
+    *out_scratch = gfli_cut(&c, scratch);
+    return c.used;
+}
+
+/* ---- timing ---------------------------------------------------------------------------------- */
+
+/* Milliseconds of GFLI_TUNE_RUNS runs, or a negative number. */
+static float gfli_tune_time(const gfli_cuda *d, const gfli_conv_request *r, gfli_conv_choice choice,
+                            const gfli_conv_operands *sides, void *scratch,
+                            const cudaEvent_t events[2]) {
+    float ms = -1.0f;
+    cudaError_t e = cudaSuccess;
+    for (int i = 0; i < GFLI_TUNE_WARM + GFLI_TUNE_RUNS && e == cudaSuccess; i++) {
+        if (i == GFLI_TUNE_WARM) e = cudaEventRecord(events[0], d->stream);
+        if (e == cudaSuccess)
+            e = gfli_conv_tensor_run(d->stream, r, choice, sides, GFLI_NORM_EPS, scratch,
+                                     d->arrived);
+    }
+    if (e == cudaSuccess) e = cudaEventRecord(events[1], d->stream);
+    if (e == cudaSuccess) e = cudaEventSynchronize(events[1]);
+    if (e == cudaSuccess) e = cudaEventElapsedTime(&ms, events[0], events[1]);
+    return e == cudaSuccess ? ms : -1.0f;
+}
+
+/* Candidates: of every variant that applies, what the model thinks best, and no splits. */
+static int gfli_tune_candidates(const gfli_conv_request *r, const gfli_conv_device *device,
+                                gfli_conv_choice out[2 * GFLI_CONV_VARIANTS]) {
+    int n = 0;
+    for (int variant = 0; variant < GFLI_CONV_VARIANTS; variant++) {
+        gfli_conv_choice choice;
+        if (!gfli_conv_choose(r, device, variant, &choice)) continue;
+        out[n++] = choice;
+        if (choice.splits == 1) continue;
+        choice.splits = 1;
+        out[n++] = choice;
+    }
+    return n;
+}
+
+static bool gfli_tune_race(gfl_context *context, const gfli_conv_request *r, bool residual,
+                           gfli_conv_choice *out) {
+    gfli_conv_choice candidates[2 * GFLI_CONV_VARIANTS];
+    gfli_conv_operands sides[GFLI_CONV_SIDES];
+    const gfli_cuda *d = gfli_cuda_of(context);
+    const int n = gfli_tune_candidates(r, &d->conv, candidates);
+    cudaEvent_t events[2] = {NULL, NULL};
+    size_t scratch = 0;
+    unsigned char *memory = NULL;
+    void *spare = NULL;
+    float best = -1.0f;
+    for (int i = 0; i < n; i++) {
+        const size_t need = gfli_conv_tensor_scratch(r, candidates[i]);
+        if (need > scratch) scratch = need;
+    }
+    const size_t bytes = gfli_tune_operands(r, residual, scratch, NULL, sides, &spare);
+    if (n == 0 || cudaMalloc((void **)&memory, bytes) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return false;
+    }
+    (void)gfli_tune_operands(r, residual, scratch, memory, sides, &spare);
+    if (cudaMemsetAsync(memory, 0, bytes, d->stream) == cudaSuccess &&
+        cudaEventCreate(&events[0]) == cudaSuccess && cudaEventCreate(&events[1]) == cudaSuccess) {
+        for (int i = 0; i < n; i++) {
+            const float ms = gfli_tune_time(d, r, candidates[i], sides, spare, events);
+            if (ms < 0.0f || (best >= 0.0f && ms >= best)) continue;
+            best = ms;
+            *out = candidates[i];
+        }
+    }
+    for (int i = 0; i < 2; i++)
+        if (events[i]) (void)cudaEventDestroy(events[i]);
+    (void)gfli_cuda_note(context, cudaGetLastError(), "timing kernels");
+    (void)cudaFree(memory);
+    return best >= 0.0f;
+}
+
+/* The measured choice; false where nothing could be measured, and the model has to do. */
+static bool gfli_conv_tune(gfl_context *context, const gfli_conv_request *r, bool residual,
+                           gfli_conv_choice *out) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    const gfli_tune_key key = gfli_tune_key_of(r, residual);
+    if (gfli_tune_recall(d, &key, out)) return true;
+    if (!gfli_cuda_ready(context) || !gfli_tune_race(context, r, residual, out)) return false;
+    if (gfli_grow(context, &d->tuned, &d->tuned_capacity, d->n_tuned + 1, sizeof *d->tuned,
+                  "timings") != GFL_OK)
+        return true;
+    d->tuned[d->n_tuned].key = key;
+    d->tuned[d->n_tuned++].choice = *out;
+    return true;
+}
+
+/* ===============================================================================================
  * src/cuda/conv.cuh - convolution as an operation: in plain float32, or on the tensor cores
  * ============================================================================================ */
 
@@ -2289,14 +2476,17 @@ static gfli_conv_request gfli_conv_request_of(const gfli_conv_call *calls, int n
     return r;
 }
 
-/* The preferred variant, or any; with the statistics, or with a kernel of their own. */
-static bool gfli_conv_find(const gfli_cuda *d, const gfli_conv_call *calls, int n,
+/* The preferred variant, or the fastest; with the statistics, or with a kernel of their own. */
+static bool gfli_conv_find(gfl_context *context, const gfli_conv_call *calls, int n,
                            gfli_conv_choice *out, bool *apart) {
+    const gfli_cuda *d = gfli_cuda_of(context);
+    const bool residual = calls[0].residual != NULL;
     for (int attempt = 0; attempt < 4; attempt++) {
         const int only = attempt < 2 ? d->preferred : -1;
         *apart = attempt % 2 != 0;
         if (attempt < 2 && only < 0) continue;
         const gfli_conv_request r = gfli_conv_request_of(calls, n, *apart);
+        if (only < 0 && d->tune && gfli_conv_tune(context, &r, residual, out)) return true;
         if (gfli_conv_choose(&r, &d->conv, only, out)) return true;
     }
     return false;
@@ -2314,7 +2504,7 @@ static gfl_status gfli_conv_prepare_cuda(gfl_context *context, const gfli_conv_c
         out->apart = true;
         return GFL_OK;
     }
-    if (!gfli_conv_find(gfli_cuda_of(context), calls, n, &choice, &out->apart))
+    if (!gfli_conv_find(context, calls, n, &choice, &out->apart))
         return gfli_error(context, GFL_E_UNSUPPORTED,
                           "no tensor-core kernel for a %s of %d to %d channels in %d groups; use "
                           "GFL_PRECISION_FP32",
@@ -2772,18 +2962,6 @@ static size_t gfli_power_above(size_t n) {
     size_t size = 1;
     while (size < n) size *= 2;
     return size;
-}
-
-/* Cuts memory into pieces; with base NULL it only measures. */
-typedef struct gfli_cutter {
-    unsigned char *base;
-    size_t used;
-} gfli_cutter;
-
-static void *gfli_cut(gfli_cutter *c, size_t bytes) {
-    void *p = c->base ? c->base + c->used : NULL;
-    c->used += (bytes + 255) / 256 * 256;
-    return p;
 }
 
 /* Everything but the logits; the number of bytes of scratch. */
