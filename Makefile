@@ -17,7 +17,8 @@ endif
 CFLAGS   ?=
 ALL_CFLAGS := -std=c11 $(CFLAGS_$(config)) $(WARN) $(CFLAGS)
 LIBS     := -lm -pthread
-# With nvcc the command can use GPUs; CUDA=0 refuses.  CUDA_ARCH: "sm_80 sm_90a", or "all".
+# With nvcc the command can use GPUs; CUDA=0 refuses.  CUDA_ARCH: "sm_80 sm_90a", or "all", which a
+# build for others wants; the default is one target, as each takes half a minute.
 comma     := ,
 NVCC      ?= $(shell command -v nvcc 2>/dev/null)
 CUDA      ?= $(if $(and $(NVCC),$(filter-out sanitize,$(config))),1,0)
@@ -52,10 +53,13 @@ $(BUILD)/libgfl.a: $(BUILD)/gfl.o $(BUILD)/gfl_train.o
 	rm -f $@ && ar rcs $@ $^
 $(BUILD)/libgfl.so.$(MAJOR): $(BUILD)/gfl.o $(BUILD)/gfl_train.o
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-soname,libgfl.so.$(MAJOR) $^ -o $@ $(LIBS)
-$(BUILD)/gfl: $(COMMAND) $(wildcard examples/*.h) $(BUILD)/libgfl.a $(CUDA_LIB)
+$(BUILD)/gfl: $(COMMAND) $(wildcard examples/*.h) $(BUILD)/libgfl.a $(CUDA_LIB) $(BUILD)/cuda_arch
 	$(CC) $(ALL_CFLAGS) $(if $(CUDA_LIB),-DGFL_WITH_CUDA) -I. $(COMMAND) $(CUDA_LIB) \
 	    $(BUILD)/libgfl.a -o $@ $(CUDA_LIBS) $(LIBS)
-$(BUILD)/libgfl_cuda.a: gfl_cuda.cu gfl.h | $(BUILD)
+# Rewritten when the targets change, so that what was built for others is built again.
+$(BUILD)/cuda_arch: FORCE | $(BUILD)
+	@echo '$(CUDA_LIST)' | cmp -s - $@ || echo '$(CUDA_LIST)' > $@
+$(BUILD)/libgfl_cuda.a: gfl_cuda.cu gfl.h $(BUILD)/cuda_arch | $(BUILD)
 	$(NVCC) $(NVCCFLAGS) -I. -c gfl_cuda.cu -o $(BUILD)/gfl_cuda.o
 	rm -f $@ && ar rcs $@ $(BUILD)/gfl_cuda.o
 $(BUILD)/make_shapes: examples/make_shapes.c | $(BUILD)
@@ -99,9 +103,11 @@ format: ## clang-format of everything written by hand
 	clang-format -i $(MODULES) examples/*.[ch] tests/*.[ch] bench/*.c scripts/*.c
 
 install: $(BUILD)/libgfl.a $(BUILD)/libgfl.so.$(MAJOR) $(BUILD)/gfl ## DESTDIR= PREFIX=
-	BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) VERSION=$(VERSION) sh scripts/install.sh
+	BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) VERSION=$(VERSION) \
+	    CUDA_LIB=$(CUDA_LIB) CUDA_LIBS='$(CUDA_LIBS)' sh scripts/install.sh
 
 clean: ## remove build/ and demo/
 	rm -rf build demo
 
-.PHONY: all help cuda demo test bench examples fuzz amalgamate format install clean
+FORCE:
+.PHONY: FORCE all help cuda demo test bench examples fuzz amalgamate format install clean

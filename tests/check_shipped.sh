@@ -95,7 +95,19 @@ target_link_libraries(app gfl::gfl)
 EOF
     cmake -S "$scratch/cmake" -B "$scratch/cmake/build" -DEXAMPLE="$root/examples/detect.c" \
         -DCMAKE_PREFIX_PATH="$scratch/root/usr" >/dev/null && cmake --build "$scratch/cmake/build" \
-        >/dev/null || fail "a program built through CMake" ;;
+        >/dev/null || fail "a program built through CMake"
+    # Without nvcc there is no CUDA in it, and who asks for it is told.
+    BUILD=build/release DESTDIR="$scratch/cpu" PREFIX=/usr VERSION=0.1.0 CUDA_LIB='' \
+        sh scripts/install.sh || fail "installing without CUDA"
+    ! PKG_CONFIG_PATH="$scratch/cpu/usr/lib/pkgconfig" pkg-config --exists gfl-cuda ||
+        fail "there is a gfl-cuda.pc without CUDA"
+    mkdir -p "$scratch/asks" && sed 's/0.1 REQUIRED/REQUIRED COMPONENTS cuda/' \
+        "$scratch/cmake/CMakeLists.txt" > "$scratch/asks/CMakeLists.txt"
+    ! cmake -S "$scratch/asks" -B "$scratch/asks/build" -DEXAMPLE="$root/examples/detect.c" \
+        -DCMAKE_PREFIX_PATH="$scratch/cpu/usr" >"$scratch/log" 2>&1 ||
+        fail "CMake finds a gfl::cuda that is not there"
+    tr -s '\n ' '  ' < "$scratch/log" | grep -q "installed without CUDA" ||
+        { cat "$scratch/log"; fail "CMake does not say why there is no gfl::cuda"; } ;;
 *) fail "no such check: $check" ;;
 esac
 exit 0
