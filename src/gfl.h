@@ -181,6 +181,7 @@ extern "C" {
 #include "cpu/decode.h"
 #include "model/plan.h"
 #include "model/model.h"
+#include "model/dialect.h"
 #include "model/weights.h"
 
 #ifdef __cplusplus
@@ -214,6 +215,7 @@ extern "C" {
 #include "cpu/nms.c"
 #include "cpu/decode.c"
 #include "cpu/backend.c"
+#include "model/dialect.c"
 #include "model/arch.c"
 #include "model/params.c"
 #include "model/plan.c"

@@ -100,6 +100,7 @@ static void ref_assign(const gfli_map *m, const int *stride, const gfli_truth *t
 }
 
 static const int strides[GFL_LEVELS] = {8, 16, 32, 64, 128};
+static const gfli_assign_opts mmdet = {{8, 16, 32, 64, 128}, 0};
 
 /* Does the operation, on 1 to 3 threads, agree with the search?  Returns the positives. */
 static int compare(const gfli_map *m, const gfli_truth *truths, const char *what) {
@@ -116,7 +117,7 @@ static int compare(const gfli_map *m, const gfli_truth *truths, const char *what
         got.n_pos = (int *)malloc(((size_t)m->n + 1) * sizeof *got.n_pos);
         for (size_t i = 0; i < points; i++) got.gt[i] = 12345;
         void *scratch = malloc(gfli_cpu_train.assign_scratch(context, m, most) + 1);
-        gfli_cpu_train.assign(context, m, strides, truths, &got, scratch);
+        gfli_cpu_train.assign(context, m, &mmdet, truths, &got, scratch);
         size_t wrong = 0;
         for (size_t i = 0; i < points; i++) wrong += got.gt[i] != want[i];
         for (int i = 0; i < m->n; i++) wrong += got.n_pos[i] != n_want[i];
@@ -243,7 +244,7 @@ static void infinities_and_nans_are_survived(void) {
     got.n_pos = &n_pos;
     void *scratch = malloc(gfli_cpu_train.assign_scratch(context, &m, 4));
     const gfli_truth truth = truth_of(boxes[0], 4, 256, 256);
-    gfli_cpu_train.assign(context, &m, strides, &truth, &got, scratch);
+    gfli_cpu_train.assign(context, &m, &mmdet, &truth, &got, scratch);
     CHECK(n_pos >= 0);
     free(scratch);
     free(got.gt);

@@ -95,7 +95,7 @@ static gfli_decoded box(float x1, float y1, float x2, float y2, float score, int
 static int suppress(const gfli_decoded *boxes, int n, int most, int *keep) {
     uint64_t *ranks = (uint64_t *)malloc((size_t)n * sizeof *ranks);
     float *scratch = (float *)malloc((size_t)most * GFLI_NMS_FLOATS * sizeof *scratch);
-    const int kept = gfli_nms(boxes, n, 0.6f, most, keep, ranks, scratch);
+    const int kept = gfli_nms(boxes, n, 0.6f, 0, most, keep, ranks, scratch);
     free(ranks);
     free(scratch);
     return kept;

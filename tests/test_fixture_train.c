@@ -245,7 +245,7 @@ static double run_trajectory(fx_case *one, gfl_context *context, gfl_model *mode
                 fmax(allowed, 50 * loss_error(float32 + k * GFL_LEVELS, loss + k * GFL_LEVELS));
         CHECK(error <= allowed);
         worst = fmax(worst, error);
-        opts.lr = gfli_train_rate(&desc, 1, step);
+        opts.lr = gfli_train_rate(&desc, gfli_dialect_get(model->arch.dialect), 1, step);
         CHECK_NEAR(opts.lr, rates.data[step], 1e-12);
         opts.momentum = fx_number(sgd, "momentum", 0);
         opts.decay = fx_number(sgd, "weight_decay", 0);

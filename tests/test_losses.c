@@ -35,10 +35,11 @@ static void batch_open(batch *b, int n, int n_classes, int n_bins, int levels,
     b->assigned.gt = (int32_t *)malloc(gfli_points(&b->cls) * sizeof(int32_t));
     b->assigned.n_pos = (int *)calloc((size_t)n, sizeof(int));
     for (size_t i = 0; i < gfli_points(&b->cls); i++) b->assigned.gt[i] = -1;
-    b->opts.n_classes = n_classes;
-    b->opts.n_bins = n_bins;
-    b->opts.avg_pos = b->opts.weight_sum = -1;
-    for (int l = 0; l < GFL_LEVELS; l++) b->opts.stride[l] = 8 << l;
+    gfl_arch arch;
+    memset(&arch, 0, sizeof arch);
+    arch.n_classes = n_classes;
+    arch.reg_max = n_bins - 1;
+    gfli_loss_opts_init(&arch, &b->opts);
 }
 
 static void batch_close(batch *b) {
@@ -54,7 +55,10 @@ static void batch_assign(gfl_context *context, batch *b) {
     int most = 0;
     for (int i = 0; i < b->cls.n; i++) most = gfli_max(most, b->truths[i].n);
     void *scratch = malloc(gfli_cpu_train.assign_scratch(context, &b->cls, most) + 1);
-    gfli_cpu_train.assign(context, &b->cls, b->opts.stride, b->truths, &b->assigned, scratch);
+    gfli_assign_opts opts;
+    memcpy(opts.stride, b->opts.stride, sizeof opts.stride);
+    opts.pixel = b->opts.pixel;
+    gfli_cpu_train.assign(context, &b->cls, &opts, b->truths, &b->assigned, scratch);
     free(scratch);
 }
 

@@ -25,27 +25,31 @@ static gfl_train_desc resolved(const gfl_train_desc *in) {
     return out;
 }
 
+static double rate(const gfl_train_desc *d, int steps_per_epoch, int64_t step) {
+    return gfli_train_rate(d, gfli_dialect_get(GFL_DIALECT_MMDET), steps_per_epoch, step);
+}
+
 static void warm_up_ends_at_the_full_rate(void) {
     gfl_train_desc in = zero(), d;
     in.lr = 0.02;
     d = resolved(&in);
     CHECK(d.warmup == 500);
-    CHECK_NEAR(gfli_train_rate(&d, 1000, 0), 0.02 * 0.001, 1e-15);
-    CHECK_NEAR(gfli_train_rate(&d, 1000, 1), 0.02 * (0.001 + 0.999 / 499), 1e-15);
-    CHECK_NEAR(gfli_train_rate(&d, 1000, 250), 0.02 * (0.001 + 0.999 * 250 / 499), 1e-15);
-    CHECK(gfli_train_rate(&d, 1000, 498) < 0.02);
-    CHECK(gfli_train_rate(&d, 1000, 499) == 0.02);
-    CHECK(gfli_train_rate(&d, 1000, 500) == 0.02);
+    CHECK_NEAR(rate(&d, 1000, 0), 0.02 * 0.001, 1e-15);
+    CHECK_NEAR(rate(&d, 1000, 1), 0.02 * (0.001 + 0.999 / 499), 1e-15);
+    CHECK_NEAR(rate(&d, 1000, 250), 0.02 * (0.001 + 0.999 * 250 / 499), 1e-15);
+    CHECK(rate(&d, 1000, 498) < 0.02);
+    CHECK(rate(&d, 1000, 499) == 0.02);
+    CHECK(rate(&d, 1000, 500) == 0.02);
     in.warmup = -1;
     d = resolved(&in);
-    CHECK(gfli_train_rate(&d, 1000, 0) == 0.02);
+    CHECK(rate(&d, 1000, 0) == 0.02);
     in.warmup = 1;
     d = resolved(&in);
-    CHECK(gfli_train_rate(&d, 1000, 0) == 0.02);
+    CHECK(rate(&d, 1000, 0) == 0.02);
     in.warmup = 2;
     d = resolved(&in);
-    CHECK_NEAR(gfli_train_rate(&d, 1000, 0), 0.02 * 0.001, 1e-15);
-    CHECK(gfli_train_rate(&d, 1000, 1) == 0.02);
+    CHECK_NEAR(rate(&d, 1000, 0), 0.02 * 0.001, 1e-15);
+    CHECK(rate(&d, 1000, 1) == 0.02);
 }
 
 static void milestones_divide_by_ten(void) {
@@ -53,22 +57,22 @@ static void milestones_divide_by_ten(void) {
     in.lr = 1;
     in.warmup = -1;
     d = resolved(&in);
-    CHECK(gfli_train_rate(&d, 10, 79) == 1);
-    CHECK_NEAR(gfli_train_rate(&d, 10, 80), 0.1, 1e-12);
-    CHECK_NEAR(gfli_train_rate(&d, 10, 109), 0.1, 1e-12);
-    CHECK_NEAR(gfli_train_rate(&d, 10, 110), 0.01, 1e-12);
+    CHECK(rate(&d, 10, 79) == 1);
+    CHECK_NEAR(rate(&d, 10, 80), 0.1, 1e-12);
+    CHECK_NEAR(rate(&d, 10, 109), 0.1, 1e-12);
+    CHECK_NEAR(rate(&d, 10, 110), 0.01, 1e-12);
     in.milestones[0] = 3;
     in.milestones[1] = 5;
     in.milestones[2] = 6;
     d = resolved(&in);
     CHECK(d.n_milestones == 3);
-    CHECK_NEAR(gfli_train_rate(&d, 10, 60), 0.001, 1e-12);
+    CHECK_NEAR(rate(&d, 10, 60), 0.001, 1e-12);
     in.n_milestones = 1;
     d = resolved(&in);
-    CHECK_NEAR(gfli_train_rate(&d, 10, 60), 0.1, 1e-12);
+    CHECK_NEAR(rate(&d, 10, 60), 0.1, 1e-12);
     in.n_milestones = -1;
     d = resolved(&in);
-    CHECK(gfli_train_rate(&d, 10, 119) == 1);
+    CHECK(rate(&d, 10, 119) == 1);
 }
 
 /* The warm-up goes on below a milestone that comes early. */
@@ -78,7 +82,7 @@ static void both_factors_multiply(void) {
     in.warmup = 101;
     in.milestones[0] = 1;
     d = resolved(&in);
-    CHECK_NEAR(gfli_train_rate(&d, 10, 50), 0.1 * (0.001 + 0.999 * 0.5), 1e-12);
+    CHECK_NEAR(rate(&d, 10, 50), 0.1 * (0.001 + 0.999 * 0.5), 1e-12);
 }
 
 static void default_milestones_follow_the_epochs(void) {

@@ -44,7 +44,8 @@ typedef struct gfli_conv_means {
     size_t scratch;      /* bytes; one scratch serves all calls */
 } gfli_conv_means;
 
-/* From raw logits to boxes, for one image of a batch (spec 6, dialect mmdet). */
+/* From raw logits to boxes, for one image of a batch (spec 6).  What differs between dialects
+ * stands in the options; model/dialect.h has the table. */
 typedef struct gfli_decode_opts {
     float min_score, nms_iou;
     int max_per_level, max_detections;
@@ -52,6 +53,11 @@ typedef struct gfli_decode_opts {
     int stride[GFL_LEVELS];
     int height, width;       /* resized, without padding: the clip */
     double scale_x, scale_y; /* resized / original */
+    int pixel;        /* 0 or 1: what a width is more than x2 - x1; position i of a stride s is at
+                         i * s + pixel * (s - 1) / 2, the last coordinate is width - pixel */
+    bool by_location; /* max_per_level counts locations, by their best class; then all their pairs
+                         above min_score are candidates.  false: it counts pairs */
+    bool divide;      /* boxes are divided by the scale, not multiplied with its inverse */
 } gfli_decode_opts;
 
 /* One surviving detection and the location it comes from. */
@@ -59,6 +65,11 @@ typedef struct gfli_decoded {
     gfl_detection detection;
     int level, y, x;
 } gfli_decoded;
+
+/* Where position `cell` of a level stands, in pixels of the resized image. */
+static inline float gfli_position(int cell, int stride, int pixel) {
+    return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
+}
 
 /* Maps, packed weights, biases, norm parameters and scratch are memory of the backend's device;
  * all other pointers are the host's.  An operation may return before it is done; what fails makes
@@ -151,9 +162,20 @@ typedef struct gfli_assignment {
     int *n_pos;  /* [n] positives of each image */
 } gfli_assignment;
 
+typedef struct gfli_assign_opts {
+    int stride[GFL_LEVELS];
+    int pixel; /* as in gfli_decode_opts, here and in the losses */
+} gfli_assign_opts;
+
 typedef struct gfli_loss_opts {
     int n_classes, n_bins;
     int stride[GFL_LEVELS];
+    int pixel;             /* added to widths in units of the stride */
+    bool outside_counts;   /* -2 of the assignment is a negative; else it has no loss */
+    bool add_eps;          /* unions and hulls + eps; else at least eps */
+    double quality_eps;    /* of the quality's union; GIoU has 1e-6 */
+    double mean_eps;       /* added to what a mean divides by */
+    double min_weight_sum; /* below it, weight_sum is replaced by it; 0 / 0 counts as 0 */
     /* The two normalisers before their clamps (spec 5.4: N and A); negative: of this batch alone. */
     double avg_pos, weight_sum;
 } gfli_loss_opts;
@@ -210,7 +232,7 @@ typedef struct gfli_train_ops {
 
     /* ATSS (spec 4).  shape: a map that gives n and the levels' sizes; data unused. */
     size_t (*assign_scratch)(const gfl_context *context, const gfli_map *shape, int max_boxes);
-    void (*assign)(gfl_context *context, const gfli_map *shape, const int stride[GFL_LEVELS],
+    void (*assign)(gfl_context *context, const gfli_map *shape, const gfli_assign_opts *opts,
                    const gfli_truth *truths, const gfli_assignment *out, void *scratch);
     /* QFL, GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
     size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls,

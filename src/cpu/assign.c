@@ -19,7 +19,7 @@ typedef struct gfli_atss_box {
 
 typedef struct gfli_atss {
     const gfli_map *shape;
-    const int *stride;
+    const gfli_assign_opts *opts;
     const gfli_truth *truths;
     const gfli_assignment *out;
     int max_boxes;
@@ -76,13 +76,13 @@ static float gfli_atss_area(float w, float h) {
 }
 
 /* IoU of the anchor (8 strides square) around (cx, cy) and a box, in float like the distances. */
-static float gfli_atss_iou(float cx, float cy, float half, const float *box) {
+static float gfli_atss_iou(float cx, float cy, int stride, int pixel, const float *box) {
+    const float side = (float)(8 * stride), one = (float)pixel, half = 0.5f * (side - one);
     const float x1 = fmaxf(cx - half, box[0]), y1 = fmaxf(cy - half, box[1]);
     const float x2 = fminf(cx + half, box[2]), y2 = fminf(cy + half, box[3]);
-    const float inter = gfli_atss_area(fmaxf(x2 - x1, 0), fmaxf(y2 - y1, 0));
-    const float anchor = gfli_atss_area(2 * half, 2 * half);
-    const float both =
-        (float)((double)anchor + (double)gfli_atss_area(box[2] - box[0], box[3] - box[1]));
+    const float inter = gfli_atss_area(fmaxf(x2 - x1 + one, 0), fmaxf(y2 - y1 + one, 0));
+    const float area = gfli_atss_area(box[2] - box[0] + one, box[3] - box[1] + one);
+    const float both = (float)((double)gfli_atss_area(side, side) + (double)area);
     return inter / fmaxf((float)((double)both - (double)inter), 1e-6f);
 }
 
@@ -98,17 +98,20 @@ static float gfli_atss_threshold(const float *iou, int n) {
 
 static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int level, float cx,
                               float cy, gfli_atss_list *out) {
-    const int stride = t->stride[level];
+    const int stride = t->opts->stride[level], pixel = t->opts->pixel;
+    const float first = gfli_position(0, stride, pixel);
     const int h = gfli_min(gfli_ceil_div(truth->pad_h, stride), t->shape->h[level]);
     const int w = gfli_min(gfli_ceil_div(truth->pad_w, stride), t->shape->w[level]);
     int y0, y1, x0, x1;
     out->n = 0;
-    gfli_atss_window(cy, stride, h, &y0, &y1);
-    gfli_atss_window(cx, stride, w, &x0, &x1);
+    gfli_atss_window(cy - first, stride, h, &y0, &y1);
+    gfli_atss_window(cx - first, stride, w, &x0, &x1);
     for (int y = y0; y <= y1; y++)
         for (int x = x0; x <= x1; x++)
-            gfli_atss_list_add(
-                out, gfli_atss_distance((float)(x * stride) - cx, (float)(y * stride) - cy), y, x);
+            gfli_atss_list_add(out,
+                               gfli_atss_distance(gfli_position(x, stride, pixel) - cx,
+                                                  gfli_position(y, stride, pixel) - cy),
+                               y, x);
 }
 
 /* Candidates of one box on all levels, and which of them are positive. */
@@ -128,13 +131,15 @@ static void gfli_atss_do(void *arg, int task, int slot) {
     int n = 0;
     for (int l = 0; l < t->shape->levels; l++) {
         gfli_atss_list near9;
-        const int stride = t->stride[l], h = t->shape->h[l], w = t->shape->w[l];
+        const int stride = t->opts->stride[l], pixel = t->opts->pixel;
+        const int h = t->shape->h[l], w = t->shape->w[l];
         const size_t before = gfli_points_before(t->shape, l) + (size_t)image * (size_t)(h * w);
         gfli_atss_nearest(t, truth, l, cx, cy, &near9);
         for (int i = 0; i < near9.n; i++, n++) {
-            const float x = (float)(near9.x[i] * stride), y = (float)(near9.y[i] * stride);
+            const float x = gfli_position(near9.x[i], stride, pixel);
+            const float y = gfli_position(near9.y[i], stride, pixel);
             point[n] = before + (size_t)near9.y[i] * (size_t)w + (size_t)near9.x[i];
-            iou[n] = gfli_atss_iou(x, y, (float)(4 * stride), box);
+            iou[n] = gfli_atss_iou(x, y, stride, pixel, box);
             inside[n] = fminf(fminf(x - box[0], y - box[1]), fminf(box[2] - x, box[3] - y)) > 0.01f;
         }
     }
@@ -154,7 +159,7 @@ static void gfli_atss_image(void *arg, int image, int slot) {
     int positives = 0;
     (void)slot;
     for (int l = 0; l < t->shape->levels; l++) {
-        const int h = t->shape->h[l], w = t->shape->w[l], stride = t->stride[l];
+        const int h = t->shape->h[l], w = t->shape->w[l], stride = t->opts->stride[l];
         const int valid_h = gfli_ceil_div(truth->pad_h, stride);
         const int valid_w = gfli_ceil_div(truth->pad_w, stride);
         size_t at = gfli_points_before(t->shape, l) + (size_t)image * (size_t)(h * w);
@@ -182,11 +187,11 @@ static size_t gfli_assign_scratch_cpu(const gfl_context *context, const gfli_map
 }
 
 static void gfli_assign_cpu(gfl_context *context, const gfli_map *shape,
-                            const int stride[GFL_LEVELS], const gfli_truth *truths,
+                            const gfli_assign_opts *opts, const gfli_truth *truths,
                             const gfli_assignment *out, void *scratch) {
     gfli_atss t;
     t.shape = shape;
-    t.stride = stride;
+    t.opts = opts;
     t.truths = truths;
     t.out = out;
     t.max_boxes = 0;

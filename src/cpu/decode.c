@@ -62,23 +62,30 @@ typedef struct gfli_decode_task {
     gfli_decoded *out;
 } gfli_decode_task;
 
+static size_t gfli_decode_points(const gfli_map *map, int level) {
+    return (size_t)map->h[level] * (size_t)map->w[level];
+}
+
 static const float *gfli_decode_plane(const gfli_map *map, int level, int index) {
-    const size_t points = (size_t)map->h[level] * (size_t)map->w[level];
+    const size_t points = gfli_decode_points(map, level);
     return map->data + (gfli_points_before(map, level) + (size_t)index * points) * (size_t)map->c;
 }
 
-static void gfli_select_level(void *arg, int level, int slot) {
-    gfli_decode_task *t = (gfli_decode_task *)arg;
-    const int classes = t->opts->n_classes;
-    const size_t points = (size_t)t->cls->h[level] * (size_t)t->cls->w[level];
-    const float *x = gfli_decode_plane(t->cls, level, t->index);
+static gfli_selection gfli_selection_make(const gfli_decode_task *t, int level, size_t most) {
     gfli_selection s;
-    (void)slot;
     s.ranks = t->ranks[level];
     s.n = 0;
-    s.most = gfli_max_candidates(t->cls, t->opts, level);
+    s.most = most;
     s.min_score = t->opts->min_score;
     s.bound = gfli_logit_below(s.min_score);
+    return s;
+}
+
+static void gfli_select_pairs(gfli_decode_task *t, int level) {
+    const int classes = t->opts->n_classes;
+    const size_t points = gfli_decode_points(t->cls, level);
+    const float *x = gfli_decode_plane(t->cls, level, t->index);
+    gfli_selection s = gfli_selection_make(t, level, gfli_max_candidates(t->cls, t->opts, level));
     for (size_t p = 0; p < points; p++, x += (size_t)t->cls->c) {
         if (!gfli_any_above(x, classes, s.bound)) continue;
         for (int c = 0; c < classes; c++) {
@@ -88,6 +95,54 @@ static void gfli_select_level(void *arg, int level, int slot) {
     }
     gfli_sort_ranks(s.ranks, s.n);
     t->counts[level] = (int)s.n;
+}
+
+/* Replace n locations by their pairs above the threshold, in the same memory: the locations are
+ * moved to its end, where the pairs, at most `classes` for each, cannot overtake them. */
+static size_t gfli_select_classes(const gfli_decode_task *t, int level, size_t n) {
+    const int classes = t->opts->n_classes;
+    const float *plane = gfli_decode_plane(t->cls, level, t->index);
+    uint64_t *ranks = t->ranks[level], *from = ranks + n * (size_t)(classes - 1);
+    size_t n_pairs = 0;
+    memmove(from, ranks, n * sizeof *ranks);
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t p = gfli_rank_index(from[i]);
+        const float *x = plane + (size_t)p * (size_t)t->cls->c;
+        for (int c = 0; c < classes; c++) {
+            const float score = gfli_sigmoid(x[c]);
+            if (score > t->opts->min_score)
+                ranks[n_pairs++] = gfli_rank(score, p * (uint64_t)classes + (uint64_t)c);
+        }
+    }
+    return n_pairs;
+}
+
+/* Locations below the threshold have no pairs and come after all others, so they need no place. */
+static void gfli_select_locations(gfli_decode_task *t, int level) {
+    const int classes = t->opts->n_classes;
+    const size_t points = gfli_decode_points(t->cls, level);
+    const float *x = gfli_decode_plane(t->cls, level, t->index);
+    const bool cut = points > (size_t)t->opts->max_per_level;
+    /* uncut, one more than there can be: a full selection would lose its order */
+    gfli_selection s =
+        gfli_selection_make(t, level, cut ? (size_t)t->opts->max_per_level : points + 1);
+    for (size_t p = 0; p < points; p++, x += (size_t)t->cls->c) {
+        if (!gfli_any_above(x, classes, s.bound)) continue;
+        float best = x[0];
+        for (int c = 1; c < classes; c++) best = x[c] > best ? x[c] : best;
+        gfli_select(&s, best, p);
+    }
+    if (cut) gfli_sort_ranks(s.ranks, s.n);
+    t->counts[level] = (int)gfli_select_classes(t, level, s.n);
+}
+
+static void gfli_select_level(void *arg, int level, int slot) {
+    gfli_decode_task *t = (gfli_decode_task *)arg;
+    (void)slot;
+    if (t->opts->by_location)
+        gfli_select_locations(t, level);
+    else
+        gfli_select_pairs(t, level);
 }
 
 /* ---- boxes ----------------------------------------------------------------------------------- */
@@ -114,11 +169,12 @@ static void gfli_decode_pair(const gfli_decode_task *t, int level, uint64_t rank
     out->level = level;
     out->y = (int)(cell / (uint64_t)t->cls->w[level]);
     out->x = (int)(cell % (uint64_t)t->cls->w[level]);
-    const float x = (float)(out->x * o->stride[level]), y = (float)(out->y * o->stride[level]);
-    out->detection.x1 = gfli_clamp_side(x - d[0], o->width);
-    out->detection.y1 = gfli_clamp_side(y - d[1], o->height);
-    out->detection.x2 = gfli_clamp_side(x + d[2], o->width);
-    out->detection.y2 = gfli_clamp_side(y + d[3], o->height);
+    const float x = gfli_position(out->x, o->stride[level], o->pixel);
+    const float y = gfli_position(out->y, o->stride[level], o->pixel);
+    out->detection.x1 = gfli_clamp_side(x - d[0], o->width - o->pixel);
+    out->detection.y1 = gfli_clamp_side(y - d[1], o->height - o->pixel);
+    out->detection.x2 = gfli_clamp_side(x + d[2], o->width - o->pixel);
+    out->detection.y2 = gfli_clamp_side(y + d[3], o->height - o->pixel);
     out->detection.score = gfli_rank_score(rank);
     out->detection.label = (int)(index % (uint64_t)o->n_classes);
 }
@@ -135,9 +191,10 @@ static void gfli_decode_part(void *arg, int task, int slot) {
 }
 
 size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts, int level) {
-    const size_t points = (size_t)cls->h[level] * (size_t)cls->w[level];
-    const size_t pairs = points * (size_t)opts->n_classes;
-    return pairs < (size_t)opts->max_per_level ? pairs : (size_t)opts->max_per_level;
+    const size_t points = gfli_decode_points(cls, level), most = (size_t)opts->max_per_level;
+    const size_t classes = (size_t)opts->n_classes;
+    if (opts->by_location) return (points < most ? points : most) * classes;
+    return points * classes < most ? points * classes : most;
 }
 
 int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
@@ -178,18 +235,23 @@ static size_t gfli_decode_scratch_cpu(const gfli_map *cls, const gfli_decode_opt
            kept * (sizeof(int) + GFLI_NMS_FLOATS * sizeof(float));
 }
 
-/* To the pixels of the original image; boxes without area go.  Returns how many stay. */
+static float gfli_rescaled(const gfli_decode_opts *opts, float v, double scale) {
+    return gfli_rounded(opts->divide ? v / (float)scale : v * (float)(1.0 / scale));
+}
+
+/* To the pixels of the original image; boxes without area go (of pixels, each has one).  Returns
+ * how many stay. */
 static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes, int n) {
-    const float sx = (float)(1.0 / opts->scale_x), sy = (float)(1.0 / opts->scale_y);
+    const float pixel = (float)opts->pixel;
     int kept = 0;
     for (int i = 0; i < n; i++) {
         gfli_decoded b = boxes[i];
         gfl_detection *d = &b.detection;
-        d->x1 = gfli_rounded(d->x1 * sx);
-        d->y1 = gfli_rounded(d->y1 * sy);
-        d->x2 = gfli_rounded(d->x2 * sx);
-        d->y2 = gfli_rounded(d->y2 * sy);
-        if (d->x2 - d->x1 > 0.0f && d->y2 - d->y1 > 0.0f) boxes[kept++] = b;
+        d->x1 = gfli_rescaled(opts, d->x1, opts->scale_x);
+        d->y1 = gfli_rescaled(opts, d->y1, opts->scale_y);
+        d->x2 = gfli_rescaled(opts, d->x2, opts->scale_x);
+        d->y2 = gfli_rescaled(opts, d->y2, opts->scale_y);
+        if (d->x2 - d->x1 + pixel > 0.0f && d->y2 - d->y1 + pixel > 0.0f) boxes[kept++] = b;
     }
     return kept;
 }
@@ -206,7 +268,7 @@ static int gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli
     int counts[GFL_LEVELS];
     int n = gfli_candidates(context, cls, reg, index, opts, boxes, counts, ranks);
     n = gfli_rescale_boxes(opts, boxes, n);
-    n = gfli_nms(boxes, n, opts->nms_iou, max_keep, keep, ranks, moved);
+    n = gfli_nms(boxes, n, opts->nms_iou, opts->pixel, max_keep, keep, ranks, moved);
     for (int i = 0; i < n; i++) out[i] = boxes[keep[i]];
     return n;
 }

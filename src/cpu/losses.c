@@ -9,9 +9,6 @@ enum {
     GFLI_LOSS_RUN = 256        /* logits whose losses are summed together */
 };
 
-/* Mean over a count adds this to the count (MMDetection's weight_reduce_loss). */
-#define GFLI_LOSS_EPS 1.1920928955078125e-7
-
 /* What one task adds to the losses of its level. */
 typedef struct gfli_loss_part {
     double cls, bbox, dfl, weight;
@@ -145,18 +142,27 @@ static double gfli_share(double mine, double other) {
     return mine > other ? 1 : mine < other ? 0 : 0.5;
 }
 
+/* An area that is divided by, and its derivative with respect to that area. */
+static double gfli_guarded(double area, double eps, bool add, double *slope) {
+    *slope = add ? 1 : gfli_share(area, eps);
+    return add ? area + eps : fmax(area, eps);
+}
+
 /* IoU of b with the target g, 1 - GIoU, and the derivative of that with respect to b. */
-static double gfli_giou(const double b[4], const double g[4], double *loss, double db[4]) {
-    const double eps = 1e-6;
-    const double w = fmin(b[2], g[2]) - fmax(b[0], g[0]), h = fmin(b[3], g[3]) - fmax(b[1], g[1]);
+static double gfli_giou(const gfli_loss_opts *opts, const double b[4], const double g[4],
+                        double *loss, double db[4]) {
+    const double eps = 1e-6, one = opts->pixel;
+    const double w = fmin(b[2], g[2]) - fmax(b[0], g[0]) + one;
+    const double h = fmin(b[3], g[3]) - fmax(b[1], g[1]) + one;
     const double iw = w > 0 ? w : 0, ih = h > 0 ? h : 0, inter = iw * ih;
-    const double bw = b[2] - b[0], bh = b[3] - b[1];
-    const double raw_u = bw * bh + (g[2] - g[0]) * (g[3] - g[1]) - inter;
-    const double outer_w = fmax(b[2], g[2]) - fmin(b[0], g[0]);
-    const double outer_h = fmax(b[3], g[3]) - fmin(b[1], g[1]);
+    const double bw = b[2] - b[0] + one, bh = b[3] - b[1] + one;
+    const double raw_u = bw * bh + (g[2] - g[0] + one) * (g[3] - g[1] + one) - inter;
+    const double outer_w = fmax(b[2], g[2]) - fmin(b[0], g[0]) + one;
+    const double outer_h = fmax(b[3], g[3]) - fmin(b[1], g[1]) + one;
     const double ew = outer_w > 0 ? outer_w : 0, eh = outer_h > 0 ? outer_h : 0;
-    const double u = fmax(raw_u, eps), e = fmax(ew * eh, eps);
-    const double u_share = gfli_share(raw_u, eps), e_share = gfli_share(ew * eh, eps);
+    double u_share, e_share, unused;
+    const double u = gfli_guarded(raw_u, eps, opts->add_eps, &u_share);
+    const double e = gfli_guarded(ew * eh, eps, opts->add_eps, &e_share);
     const double iw_on = w >= 0 ? ih : 0, ih_on = h >= 0 ? iw : 0;
     const double ew_on = outer_w >= 0 ? eh : 0, eh_on = outer_h >= 0 ? ew : 0;
     const double di[4] = {-gfli_share(b[0], g[0]) * iw_on, -gfli_share(b[1], g[1]) * ih_on,
@@ -168,7 +174,7 @@ static double gfli_giou(const double b[4], const double g[4], double *loss, doub
         db[k] = -di[k] / u + (inter / (u * u) - 1 / e) * u_share * (da[k] - di[k]) +
                 u / (e * e) * e_share * de[k];
     *loss = 2 - inter / u - u / e;
-    return inter / u;
+    return inter / gfli_guarded(raw_u, opts->quality_eps, opts->add_eps, &unused);
 }
 
 /* p = softmax(x); returns the expected bin, and log(sum(exp(x))) in *lse. */
@@ -187,15 +193,16 @@ static double gfli_bins(const float *x, int n, double *p, double *lse) {
 static double gfli_loss_box(const gfli_loss *t, const float *reg, float *dreg, const float *truth,
                             int x, int y, double stride, double weight, gfli_loss_part *part) {
     const int n = t->opts->n_bins;
+    const double middle = t->opts->pixel * (stride - 1) / 2 / stride;
     double p[4][GFL_MAX_BINS], d[4], lse[4], b[4], g[4], target[4], db[4], giou;
     for (int s = 0; s < 4; s++) d[s] = gfli_bins(reg + s * n, n, p[s], &lse[s]);
     for (int s = 0; s < 4; s++) g[s] = (double)truth[s] / stride;
     for (int s = 0; s < 4; s++) {
-        const double at = s % 2 ? y : x;
+        const double at = (s % 2 ? y : x) + middle;
         b[s] = s < 2 ? at - d[s] : at + d[s];
         target[s] = fmin(fmax(s < 2 ? at - g[s] : g[s] - at, 0), n - 1 - 0.1);
     }
-    const double quality = gfli_giou(b, g, &giou, db);
+    const double quality = gfli_giou(t->opts, b, g, &giou, db);
     part->bbox += weight * giou;
     for (int s = 0; s < 4; s++) {
         const int low = (int)target[s];
@@ -258,7 +265,7 @@ static void gfli_loss_do(void *arg, int task, int slot) {
     memset(t->dreg->data + r.first * n_reg, 0, (r.last - r.first) * n_reg * sizeof(float));
     for (size_t i = r.first; i < r.last; i++) {
         const size_t at = i * n_classes;
-        if (t->gt[i] == -1) continue;
+        if (t->gt[i] == -1 || (t->gt[i] < 0 && t->opts->outside_counts)) continue;
         if (t->gt[i] < 0) {
             part->cls += gfli_qfl_run(t, run, at);
             memset(t->dcls->data + at, 0, n_classes * sizeof(float));
@@ -330,10 +337,12 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
     }
     if (weight_sum < 0) weight_sum = out->weight_sum;
     /* A NaN among the weights has to show in the losses, hence no fmax. */
-    if (weight_sum < 1) weight_sum = 1;
-    t.cls_scale = 1 / (fmax(avg_pos, 1) + GFLI_LOSS_EPS);
-    t.bbox_scale = 2 / (1 + GFLI_LOSS_EPS) / weight_sum;
-    t.dfl_scale = 0.25 / (4 + GFLI_LOSS_EPS) / weight_sum;
+    if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
+    /* Without weights the losses are 0, not 0 / 0. */
+    if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
+    t.cls_scale = 1 / (fmax(avg_pos, 1) + opts->mean_eps);
+    t.bbox_scale = 2 / (1 + opts->mean_eps) / weight_sum;
+    t.dfl_scale = 0.25 / (4 + opts->mean_eps) / weight_sum;
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);
     const gfli_loss_part *part = t.parts;
     for (int l = 0; l < cls->levels; l++) {

@@ -141,8 +141,9 @@ gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch 
                           "deformable or of caffe style",
                           a.depth);
     if (a.dialect == GFL_DIALECT_DEFAULT) a.dialect = GFL_DIALECT_MMDET;
-    if (a.dialect != GFL_DIALECT_MMDET)
-        return gfli_error(context, GFL_E_ARG, "dialect is %d; it must be GFL_DIALECT_MMDET",
+    if (a.dialect != GFL_DIALECT_MMDET && a.dialect != GFL_DIALECT_GFOCAL)
+        return gfli_error(context, GFL_E_ARG,
+                          "dialect is %d; it must be GFL_DIALECT_MMDET or GFL_DIALECT_GFOCAL",
                           (int)a.dialect);
     *out = a;
     return GFL_OK;
@@ -175,11 +176,15 @@ gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *i
     return GFL_OK;
 }
 
-void gfli_resized_size(int width, int height, int scale_long, int scale_short, int *out_width,
-                       int *out_height) {
+double gfli_resize_factor(int width, int height, int scale_long, int scale_short) {
     double by_long = (double)scale_long / gfli_max(width, height);
     double by_short = (double)scale_short / gfli_min(width, height);
-    double s = by_long < by_short ? by_long : by_short;
+    return by_long < by_short ? by_long : by_short;
+}
+
+void gfli_resized_size(int width, int height, int scale_long, int scale_short, int *out_width,
+                       int *out_height) {
+    double s = gfli_resize_factor(width, height, scale_long, scale_short);
     *out_width = gfli_max(1, (int)(width * s + 0.5));
     *out_height = gfli_max(1, (int)(height * s + 0.5));
 }

@@ -181,8 +181,8 @@ static void gfli_describe_sides(const gfl_detector *d, const gfli_decoded *from,
                                 gfl_distribution *out) {
     int l = from->level, bins = opts->n_bins;
     memset(out, 0, sizeof *out);
-    out->x = (float)(opts->stride[l] * from->x / opts->scale_x);
-    out->y = (float)(opts->stride[l] * from->y / opts->scale_y);
+    out->x = (float)((double)gfli_position(from->x, opts->stride[l], opts->pixel) / opts->scale_x);
+    out->y = (float)((double)gfli_position(from->y, opts->stride[l], opts->pixel) / opts->scale_y);
     for (int side = 0; side < 4; side++) {
         float *p = out->bins[side];
         double mean = (double)d->model->backend->integral(logits + side * bins, bins, p), var = 0;
@@ -204,18 +204,15 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
     const gfli_map *cls = &d->plan.slots[d->plan.cls].map;
     const gfli_map *reg = &d->plan.slots[d->plan.reg].map;
     gfli_decode_opts o;
-    memset(&o, 0, sizeof o);
+    gfli_decode_opts_init(&d->model->arch, &o);
     o.min_score = opts->min_score;
     o.nms_iou = opts->nms_iou;
     o.max_per_level = opts->max_per_level;
     o.max_detections = opts->max_detections;
-    o.n_classes = d->model->arch.n_classes;
-    o.n_bins = d->model->arch.reg_max + 1;
-    for (int l = 0; l < GFL_LEVELS; l++) o.stride[l] = 8 << l;
     o.height = r->height;
     o.width = r->width;
-    o.scale_x = (double)r->width / r->image.width;
-    o.scale_y = (double)r->height / r->image.height;
+    gfli_box_scale(gfli_dialect_get(d->model->arch.dialect)->one_scale, r->image.width,
+                   r->image.height, opts->scale_long, opts->scale_short, &o.scale_x, &o.scale_y);
     GFLI_TRY(gfli_need_scratch(d, d->model->backend->decode_scratch(cls, &o)));
     int n = d->model->backend->decode(d->context, cls, reg, index, &o, d->decoded, d->scratch);
     size_t need = (size_t)d->n_items + (size_t)n;
@@ -232,6 +229,9 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
     for (int i = 0; i < n; i++) {
         gfl_detection *item = &d->items[d->n_items + i];
         *item = d->decoded[i].detection;
+        /* a right or lower edge is where the last pixel of the box ends */
+        item->x2 += (float)o.pixel;
+        item->y2 += (float)o.pixel;
         if (!opts->no_clip) {
             item->x1 = gfli_clip(item->x1, r->image.width);
             item->y1 = gfli_clip(item->y1, r->image.height);

@@ -112,7 +112,6 @@ static gfl_status gfli_read_choice(gfli_weights *w, const char *key, const char 
                       said, names[0], names[1]);
 }
 
-static const char *const gfli_dialect_names[2] = {"mmdet", "gfocal"};
 static const char *const gfli_style_names[2] = {"pytorch", "caffe"};
 
 /* The dialect decides the geometry of boxes, so it is never guessed. */
@@ -121,9 +120,11 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
     /* the buffer of each dialect's head; only its name tells them apart */
     static const char *const buffers[2] = {"bbox_head.integral.project",
                                            "bbox_head.distribution_project.project"};
+    const char *const names[2] = {gfli_dialect_get(GFL_DIALECT_MMDET)->name,
+                                  gfli_dialect_get(GFL_DIALECT_GFOCAL)->name};
     const char *teller = NULL;
     int by_meta, by_tensor = 0;
-    GFLI_TRY(gfli_read_choice(w, "dialect", gfli_dialect_names, 2, &by_meta));
+    GFLI_TRY(gfli_read_choice(w, "dialect", names, 2, &by_meta));
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < w->blob.n_tensors; i++)
             if (gfli_ends_with(w->blob.tensors[i].name, buffers[k])) {
@@ -133,14 +134,12 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
     if (by_meta && by_tensor && by_meta != by_tensor)
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: metadata says dialect %s, but %s is of dialect %s", w->blob.path,
-                          gfli_dialect_names[by_meta - 1], teller,
-                          gfli_dialect_names[by_tensor - 1]);
+                          names[by_meta - 1], teller, names[by_tensor - 1]);
     int found = by_meta ? by_meta : by_tensor;
     if (found && wanted && found != (int)wanted)
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: weights of dialect %s, where %s is demanded; boxes would be wrong",
-                          w->blob.path, gfli_dialect_names[found - 1],
-                          gfli_dialect_names[wanted - 1]);
+                          w->blob.path, names[found - 1], names[wanted - 1]);
     *origin = found ? GFL_ORIGIN_FILE : GFL_ORIGIN_GIVEN;
     *out = found ? (gfl_dialect)found : wanted;
     if (*out) return GFL_OK;

@@ -72,7 +72,8 @@ gfl_status gfli_model_pack(gfl_model *model, int first_stage);
 /* The parameter of a name, or -1. */
 int gfli_model_find(const gfl_model *model, const char *name);
 
-/* Size of the resized image (spec 7.2) and of the padded input. */
+/* What an image is resized by to fit (spec 7.2); its size then; the size of the padded input. */
+double gfli_resize_factor(int width, int height, int scale_long, int scale_short);
 void gfli_resized_size(int width, int height, int scale_long, int scale_short, int *out_width,
                        int *out_height);
 static inline int gfli_pad32(int size) {

@@ -108,22 +108,17 @@ gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int widt
     return GFL_OK;
 }
 
-static void gfli_learner_loss_opts(const gfli_learner *learner, gfli_loss_opts *out) {
-    out->n_classes = learner->model->arch.n_classes;
-    out->n_bins = learner->model->arch.reg_max + 1;
-    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
-    out->avg_pos = out->weight_sum = -1;
-}
-
 /* Targets and losses, with the gradients of the two outputs. */
 static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths, gfli_losses *out) {
     const gfli_plan *plan = &l->current->plan;
     const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
     const gfli_map *grads = l->current->backward.grads;
     gfli_loss_opts opts;
+    gfli_assign_opts assign_opts;
     gfli_assignment assigned;
     int most = 0;
-    gfli_learner_loss_opts(l, &opts);
+    gfli_loss_opts_init(&l->model->arch, &opts);
+    gfli_assign_opts_init(&l->model->arch, &assign_opts);
     for (int i = 0; i < plan->batch; i++) most = gfli_max(most, truths[i].n);
     size_t scratch = l->ops->losses_scratch(l->context, cls, &opts);
     size_t assign = l->ops->assign_scratch(l->context, cls, most);
@@ -135,7 +130,7 @@ static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths,
                           sizeof *l->n_pos, "assignment"));
     assigned.gt = l->gt;
     assigned.n_pos = l->n_pos;
-    l->ops->assign(l->context, cls, opts.stride, truths, &assigned, l->scratch);
+    l->ops->assign(l->context, cls, &assign_opts, truths, &assigned, l->scratch);
     l->ops->losses(l->context, cls, reg, truths, &assigned, &opts, &grads[plan->cls],
                    &grads[plan->reg], out, l->scratch);
     double sum = 0;
@@ -190,6 +185,7 @@ void gfli_learner_forget(gfli_learner *learner) {
 }
 
 gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm) {
+    const gfli_dialect *dialect = gfli_dialect_get(learner->model->arch.dialect);
     const float *gradients = learner->n_batches > 0 ? learner->total : learner->gradients;
     double share = learner->n_batches > 0 ? 1.0 / learner->n_batches : 1;
     *norm = share *
@@ -202,8 +198,10 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
         const gfli_param *p = &learner->model->params[i];
         size_t offset = learner->layout.offset[i];
         if (offset == GFLI_NO_GRADIENT) continue;
+        const bool bias = gfli_is_plain_bias(p->name);
         learner->ops->sgd(learner->context, p->data, learner->momentum + offset, gradients + offset,
-                          p->count, opts->lr, opts->momentum, opts->decay, share,
+                          p->count, opts->lr * (bias ? dialect->bias_lr : 1), opts->momentum,
+                          opts->decay * (bias ? dialect->bias_decay : 1), share,
                           learner->updates == 0);
     }
     learner->updates++;

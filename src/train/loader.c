@@ -57,31 +57,31 @@ static bool gfli_loader_flips(const gfli_loader *l, int epoch, int image) {
     return !l->opts.no_flip && gfli_rng_uniform(&rng) < 0.5;
 }
 
+/* The size of the resized image, and what its boxes are multiplied with. */
 static void gfli_loader_size(const gfli_loader *l, int epoch, const gfl_pixels *pixels,
-                             gfli_sample *s) {
+                             gfli_sample *s, double scale[2]) {
     int scale_short = l->opts.scale_short, least = l->opts.scale_short_min;
     gfli_rng rng =
         gfli_rng_make(l->opts.seed, (uint64_t)epoch, (uint64_t)s->image, GFLI_DRAW_SCALE);
     if (least > 0) scale_short = least + gfli_rng_below(&rng, scale_short - least + 1);
     gfli_resized_size(pixels->width, pixels->height, l->opts.scale_long, scale_short, &s->width,
                       &s->height);
-    s->width = gfli_max(1, s->width);
-    s->height = gfli_max(1, s->height);
+    gfli_box_scale(l->opts.one_scale, pixels->width, pixels->height, l->opts.scale_long,
+                   scale_short, &scale[0], &scale[1]);
 }
 
 /* The boxes to train on, in pixels of the resized and perhaps mirrored image: corners are rounded
  * to float once, then scaled, clipped and mirrored in float (spec 7.2 to 7.5). */
-static void gfli_loader_boxes(const gfl_image_info *info, const gfl_pixels *pixels,
+static void gfli_loader_boxes(const gfl_image_info *info, const double scale[2], int pixel,
                               gfli_sample *s) {
-    float scale_x = (float)((double)s->width / pixels->width);
-    float scale_y = (float)((double)s->height / pixels->height);
-    float w = (float)s->width, h = (float)s->height;
+    const float scale_x = (float)scale[0], scale_y = (float)scale[1];
+    const float w = (float)(s->width - pixel), h = (float)(s->height - pixel);
     s->n_boxes = 0;
     for (int i = 0; i < info->n_annotations; i++) {
         const gfl_annotation *a = &info->annotations[i];
         if (!gfli_annotation_trains(info, a)) continue;
-        float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w) * scale_x;
-        float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h) * scale_y;
+        float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w - pixel) * scale_x;
+        float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h - pixel) * scale_y;
         x1 = fminf(fmaxf(x1, 0), w);
         x2 = fminf(fmaxf(x2, 0), w);
         float *b = s->boxes + 4 * (size_t)s->n_boxes;
@@ -114,13 +114,14 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     const gfli_loader *l = w->loader;
     gfl_context *context = w->context;
     GFLI_TRY(gfli_loader_check(context, info, pixels));
-    gfli_loader_size(l, epoch, pixels, s);
+    double scale[2];
+    gfli_loader_size(l, epoch, pixels, s, scale);
     s->flip = gfli_loader_flips(l, epoch, s->image);
     size_t n = (size_t)info->n_annotations, n_pixels = (size_t)s->width * (size_t)s->height;
     GFLI_TRY(gfli_reserve(context, &s->pixels, &m->pixels, 3 * n_pixels, 1, "a training image"));
     GFLI_TRY(gfli_reserve(context, &s->boxes, &m->boxes, 4 * n, sizeof *s->boxes, "boxes"));
     GFLI_TRY(gfli_reserve(context, &s->labels, &m->labels, n, sizeof *s->labels, "labels"));
-    gfli_loader_boxes(info, pixels, s);
+    gfli_loader_boxes(info, scale, l->opts.pixel, s);
     size_t scratch =
         gfli_cpu.resize_scratch(context, pixels->width, pixels->height, s->width, s->height);
     GFLI_TRY(gfli_reserve(context, &w->scratch, &w->scratch_size, scratch, 1, "resizing"));

@@ -1,12 +1,14 @@
 /* schedule.c - a description made whole, and the learning rate of a step */
 #pragma once
 
-/* Spec 8.2, MMDetection 3: warm-up from a thousandth of the rate, a tenth from a milestone on. */
-double gfli_train_rate(const gfl_train_desc *desc, int steps_per_epoch, int64_t step) {
+/* Spec 8.2: a linear warm-up from a part of the rate, a tenth of it from a milestone on. */
+double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, int steps_per_epoch,
+                       int64_t step) {
     double rate = desc->lr;
     int64_t epoch = step / steps_per_epoch;
-    if (desc->warmup > 1 && step < desc->warmup - 1)
-        rate *= 0.001 + 0.999 * (double)step / (desc->warmup - 1);
+    const int warmup = desc->warmup - dialect->warmup_end;
+    if (step < warmup)
+        rate *= dialect->warmup_start + (1 - dialect->warmup_start) * (double)step / warmup;
     for (int i = 0; i < desc->n_milestones; i++)
         if (epoch >= desc->milestones[i]) rate *= 0.1;
     return rate;

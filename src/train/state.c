@@ -63,7 +63,7 @@ uint64_t gfli_hash_dataset(const gfl_dataset *dataset) {
 
 /* ---- the description as text ----------------------------------------------------------------- */
 
-enum { GFLI_STATE_FIELDS = 18, GFLI_STATE_TEXT = 128 };
+enum { GFLI_STATE_FIELDS = 19, GFLI_STATE_TEXT = 128 };
 
 /* One field of what must be the same for training to go on as if nothing had happened. */
 typedef struct gfli_state_field {
@@ -88,6 +88,12 @@ static void gfli_put_real(gfli_state_fields *f, const char *key, double value) {
     gfli_json_format(value, field->value);
 }
 
+static void gfli_put_text(gfli_state_fields *f, const char *key, const char *value) {
+    gfli_state_field *field = &f->fields[f->n++];
+    field->key = key;
+    snprintf(field->value, sizeof field->value, "%s", value);
+}
+
 static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
     gfli_state_field *field = &f->fields[f->n++];
     size_t used = 0;
@@ -101,8 +107,10 @@ static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
 }
 
 /* Not the number of loaders: it changes nothing. */
-static void gfli_describe_training(const gfl_train_desc *d, gfli_state_fields *f) {
+static void gfli_describe_training(const gfl_trainer *trainer, gfli_state_fields *f) {
+    const gfl_train_desc *d = &trainer->plan.desc;
     f->n = 0;
+    gfli_put_text(f, "dialect", gfli_dialect_get(trainer->model->arch.dialect)->name);
     gfli_put_integer(f, "batch", d->batch);
     gfli_put_integer(f, "accumulate", d->accumulate);
     gfli_put_integer(f, "epochs", d->epochs);
@@ -148,7 +156,7 @@ static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writ
     GFLI_TRY(gfli_blob_put_meta(w, "weights", hash));
     gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
     GFLI_TRY(gfli_blob_put_meta(w, "data", hash));
-    gfli_describe_training(&trainer->plan.desc, &f);
+    gfli_describe_training(trainer, &f);
     for (int i = 0; i < f.n; i++)
         GFLI_TRY(gfli_blob_put_meta(w, f.fields[i].key, f.fields[i].value));
     return GFL_OK;
@@ -242,7 +250,7 @@ static gfl_status gfli_check_state_kind(const gfli_blob *blob) {
 
 static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob) {
     gfli_state_fields f;
-    gfli_describe_training(&trainer->plan.desc, &f);
+    gfli_describe_training(trainer, &f);
     for (int i = 0; i < f.n; i++) {
         const char *saved = gfli_blob_meta(blob, f.fields[i].key);
         if (!saved)

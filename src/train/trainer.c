@@ -71,6 +71,8 @@ static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
     opts.scale_short = d->scale_short;
     opts.scale_short_min = d->scale_short_min;
     opts.bgr = trainer->model->preprocess.bgr != 0;
+    opts.pixel = gfli_dialect_get(trainer->model->arch.dialect)->pixel;
+    opts.one_scale = gfli_dialect_get(trainer->model->arch.dialect)->one_scale;
     opts.no_flip = d->no_flip != 0;
     opts.drop_empty = d->drop_empty != 0;
     opts.no_grouping = d->no_grouping != 0;
@@ -255,8 +257,8 @@ static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
     out->epoch = epoch;
     out->step_in_epoch = first / trainer->plan.desc.accumulate;
     out->steps_per_epoch = trainer->plan.steps_per_epoch;
-    out->lr = gfli_train_rate(&trainer->plan.desc, trainer->plan.steps_per_epoch,
-                              trainer->learner.updates);
+    out->lr = gfli_train_rate(&trainer->plan.desc, gfli_dialect_get(trainer->model->arch.dialect),
+                              trainer->plan.steps_per_epoch, trainer->learner.updates);
     GFLI_TRY(gfli_trainer_update(trainer, out));
     trainer->positioned = true;
     out->loss_cls /= n;

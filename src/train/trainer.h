@@ -69,7 +69,8 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
 gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
                               const gfl_train_desc *in, gfl_train_desc *out);
 /* The learning rate of update `step` (from 0) of a resolved description. */
-double gfli_train_rate(const gfl_train_desc *desc, int steps_per_epoch, int64_t step);
+double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, int steps_per_epoch,
+                       int64_t step);
 
 /* ---- trainer --------------------------------------------------------------------------------- */
 
