@@ -231,6 +231,10 @@ static inline double fx_element(const uint8_t *p, gfli_dtype type, size_t i) {
     }
 }
 
+static inline bool fx_has(const fx_case *one, const char *name) {
+    return one->has_blob && gfli_blob_find(&one->blob, name);
+}
+
 static inline fx_tensor fx_load_optional(fx_case *one, const char *name) {
     fx_tensor t;
     memset(&t, 0, sizeof t);

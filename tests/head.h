@@ -115,15 +115,17 @@ static size_t point_of(const gfli_map *m, int n, size_t a, int *level) {
 }
 
 static void check_assignment(fx_case *one, const head *t) {
-    const fx_tensor want = fx_load(one, "assigned_gt"), weights = fx_load(one, "label_weights");
+    const fx_tensor want = fx_load(one, "assigned_gt");
+    const fx_tensor weights = fx_load_optional(one, "label_weights");
     const size_t anchors = gfli_points(&t->cls) / (size_t)t->cls.n;
     size_t wrong = 0;
     int level;
-    CHECK(want.count == gfli_points(&t->cls) && weights.count == want.count);
+    CHECK(want.count == gfli_points(&t->cls) && (!weights.data || weights.count == want.count));
     for (size_t i = 0; i < want.count; i++) {
         const int32_t gt =
             t->assigned.gt[point_of(&t->cls, (int)(i / anchors), i % anchors, &level)];
-        wrong += (double)gt != want.data[i] || (gt == -2) != (weights.data[i] == 0);
+        wrong += (double)gt != want.data[i];
+        if (weights.data) wrong += (gt == -2) != (weights.data[i] == 0);
     }
     CHECK(wrong == 0);
     const fx_json *n_pos = fx_get(&one->json, "num_pos");
@@ -140,21 +142,25 @@ static void check_losses(fx_case *one, const head *t) {
         const fx_tensor want = fx_load(one, names[k]);
         CHECK(want.count == 5);
         for (int l = 0; l < 5; l++) {
-            CHECK_NEAR(got[k][l], want.data[l], 1e-5 * fabs(want.data[l]));
+            const double value =
+                isnan(want.data[l]) ? 0 : want.data[l]; /* no positives: spec 5.4 */
+            CHECK_NEAR(got[k][l], value, 1e-5 * fabs(value));
             total += got[k][l];
         }
         free(want.data);
     }
     const fx_tensor all = fx_load(one, "loss_total");
-    CHECK_NEAR(total, all.data[0], 1e-5 * fabs(all.data[0]));
+    if (!isnan(all.data[0])) CHECK_NEAR(total, all.data[0], 1e-5 * fabs(all.data[0]));
     free(all.data);
     const double sum = fx_number(&one->json, "weight_sum", -1);
     CHECK_NEAR(t->out.weight_sum, sum, 1e-9 * (1 + sum));
 }
 
-/* Largest magnitude of a tensor, of which the file may hold a sample, from the JSON. */
-static double magnitude(const fx_json *about) {
-    return fmax(fabs(fx_number(about, "max", 0)), fabs(fx_number(about, "min", 0)));
+/* Largest magnitude of a tensor: from the JSON, as the file may hold a sample of it. */
+static double magnitude(const fx_json *about, const fx_tensor *tensor) {
+    double largest = fmax(fabs(fx_number(about, "max", 0)), fabs(fx_number(about, "min", 0)));
+    for (size_t i = 0; i < tensor->count; i++) largest = fmax(largest, fabs(tensor->data[i]));
+    return largest;
 }
 
 static void check_gradients(fx_case *one, const head *t) {
@@ -162,7 +168,7 @@ static void check_gradients(fx_case *one, const head *t) {
         const char *name = fx_name("grad_cls", l, -1);
         const fx_tensor want = fx_load(one, name);
         const size_t step = fx_step(one, name);
-        const double largest = magnitude(fx_get(fx_get(&one->json, "tensors"), name));
+        const double largest = magnitude(fx_get(fx_get(&one->json, "tensors"), name), &want);
         const gfli_map level = gfli_map_level(&t->dcls, l);
         double sum = 0;
         CHECK(largest > 0 && want.count >= gfli_map_count(&level) / step);
@@ -303,15 +309,29 @@ static void check_positives(fx_case *one, const head *t) {
     free(far.data);
 }
 
+/* A case without boxes may come without gradients: ours are finite, bbox_pred's 0. */
+static void check_nothing(fx_case *one, const head *t) {
+    size_t wrong = 0;
+    const fx_json *n_pos = fx_get(&one->json, "num_pos");
+    for (int i = 0; i < t->cls.n; i++) CHECK(fx_at(n_pos, i)->number == 0);
+    for (size_t i = 0; i < gfli_map_count(&t->dcls); i++) wrong += isfinite(t->dcls.data[i]) == 0;
+    for (size_t i = 0; i < gfli_map_count(&t->dreg); i++) wrong += t->dreg.data[i] != 0;
+    CHECK(wrong == 0);
+}
+
 /* All checks of a case, with one thread and the same bits with more. */
 static void head_check(fx_case *one, gfl_dialect dialect, head_fill *fill) {
     head t, again;
     head_open(one, &t, dialect, fill, 1);
     check_assignment(one, &t);
     check_losses(one, &t);
-    check_gradients(one, &t);
-    check_rows(one, &t);
-    check_positives(one, &t);
+    if (fx_has(one, "grad_cls.0")) {
+        check_gradients(one, &t);
+        check_rows(one, &t);
+        check_positives(one, &t);
+    } else {
+        check_nothing(one, &t);
+    }
     for (int threads = 2; threads <= 3; threads++) {
         head_open(one, &again, dialect, fill, threads);
         CHECK(!memcmp(&again.out, &t.out, sizeof t.out));

@@ -49,8 +49,8 @@ static void check_decode(fx_case *one) {
         o.scale_x = fx_at(scale, 0)->number;
         o.scale_y = fx_at(scale, 1)->number;
         CHECK(o.n_classes == cls.c && o.max_detections > 0);
-        check_candidates(one, &cls, &reg, i, &o);
-        check_detections(one, &cls, &reg, i, &o);
+        check_candidates(one, &cls, &reg, i, &o, false);
+        check_detections(one, &cls, &reg, i, &o, false);
     }
     free(cls.data);
     free(reg.data);
