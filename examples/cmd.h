@@ -56,6 +56,8 @@ bool opt_write(const opt *options, const char *path);
 /* The same as a JSON object. */
 void opt_write_json(const opt *options, FILE *f);
 
+/* Which of the two names `text` is, from 1; 0 for no text, -1 after a message. */
+int opt_choice(const char *option, const char *text, const char *first, const char *second);
 /* "LxS" or "LxS:MIN"; false when it is neither. */
 bool opt_scale(const char *text, int *scale_long, int *scale_short, int *scale_min);
 
@@ -170,7 +172,7 @@ void free_classes(class_list *list);
 /* ---- where a training starts (cmd_start.c) --------------------------------------------------- */
 
 typedef struct model_start {
-    const char *model, *weights, *from, *scale;
+    const char *model, *weights, *from, *scale, *dialect;
     opt_list map; /* "old=new" */
     int base_channels, fpn_channels, head_channels, stacked_convs, seed;
 } model_start;

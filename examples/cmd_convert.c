@@ -13,15 +13,6 @@ typedef struct convert_job {
     gfl_preprocess input; /* that opts points to */
 } convert_job;
 
-/* Which of the two names `text` is, from 1; 0 for no text, -1 after a message. */
-static int choose(const char *option, const char *text, const char *first, const char *second) {
-    if (!text) return 0;
-    if (!strcmp(text, first)) return 1;
-    if (!strcmp(text, second)) return 2;
-    usage_error("--%s wants %s or %s, not \"%s\"", option, first, second, text);
-    return -1;
-}
-
 static bool three_numbers(const char *text, float out[3]) {
     char *end = NULL;
     for (int i = 0; i < 3; i++) {
@@ -34,8 +25,8 @@ static bool three_numbers(const char *text, float out[3]) {
 }
 
 static int read_demands(convert_job *job) {
-    const int dialect = choose("dialect", job->dialect, "mmdet", "gfocal");
-    const int style = choose("style", job->style, "pytorch", "caffe");
+    const int dialect = opt_choice("dialect", job->dialect, "mmdet", "gfocal");
+    const int style = opt_choice("style", job->style, "pytorch", "caffe");
     int unused = 0;
     if (dialect < 0 || style < 0) return CMD_USAGE;
     job->opts.model.trainable = 1;

@@ -242,6 +242,14 @@ int opt_parse(const char *usage, opt *options, int argc, char **argv, const char
     return code == CMD_OK ? -1 : code;
 }
 
+int opt_choice(const char *option, const char *text, const char *first, const char *second) {
+    if (!text) return 0;
+    if (!strcmp(text, first)) return 1;
+    if (!strcmp(text, second)) return 2;
+    usage_error("--%s wants %s or %s, not \"%s\"", option, first, second, text);
+    return -1;
+}
+
 bool opt_write(const opt *options, const char *path) {
     char temporary[4200];
     snprintf(temporary, sizeof temporary, "%.4000s.tmp", path);

@@ -19,6 +19,7 @@ int check_start(model_start *s) {
     if (s->map.n && !s->from)
         return usage_error("--map renames classes of a checkpoint; it goes with --from FILE");
     if (s->seed < 0) return usage_error("--seed must not be negative");
+    if (opt_choice("dialect", s->dialect, "mmdet", "gfocal") < 0) return CMD_USAGE;
     if (!s->model && !s->from) s->model = "r50";
     return CMD_OK;
 }
@@ -43,6 +44,7 @@ static int choose_model(job *j, gfl_model_desc *desc) {
     if (j->s->fpn_channels) desc->arch.fpn_channels = j->s->fpn_channels;
     if (j->s->head_channels) desc->arch.head_channels = j->s->head_channels;
     if (j->s->stacked_convs) desc->arch.stacked_convs = j->s->stacked_convs;
+    desc->arch.dialect = (gfl_dialect)opt_choice("dialect", j->s->dialect, "mmdet", "gfocal");
     desc->arch.n_classes = gfl_dataset_n_classes(j->data);
     desc->classes = gfl_dataset_classes(j->data);
     desc->seed = (uint64_t)j->s->seed;
@@ -188,6 +190,7 @@ static int make_model_from(job *j) {
     gfl_model *source = NULL;
     memset(&opts, 0, sizeof opts);
     opts.model.trainable = 1;
+    opts.model.dialect = (gfl_dialect)opt_choice("dialect", j->s->dialect, "mmdet", "gfocal");
     gfl_status status = gfl_model_import(j->context, j->s->from, &opts, &source);
     if (status != GFL_OK) return report(j->context, status, "--from");
     int code = transfer(j, source);

@@ -464,6 +464,8 @@ int cmd_train(int argc, char **argv) {
         {OPT_TEXT, "weights", &o->start.weights, "FILE", "ImageNet backbone, safetensors or .pth", 0},
         {OPT_TEXT, "from", &o->start.from, "FILE", "fine-tune this detector, safetensors or .pth", 0},
         {OPT_LIST, "map", &o->start.map, "OLD=NEW", "with --from: a class renamed; may be repeated", 0},
+        {OPT_TEXT, "dialect", &o->start.dialect, "NAME",
+         "mmdet (default) or gfocal, the original's; with --from demanded of the file", 0},
         {OPT_INT, "base-channels", &o->start.base_channels, "N", "of the stem; a narrow model: 16", 0},
         {OPT_INT, "fpn-channels", &o->start.fpn_channels, "N", "of the pyramid", 0},
         {OPT_INT, "head-channels", &o->start.head_channels, "N", "of the head, a multiple of 32", 0},

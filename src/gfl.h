@@ -87,7 +87,7 @@
  *
  * Models and detectors made with that context live on the GPU; everything else stays as it is.
  * Images are uploaded as they are; resizing, the network, decoding and suppression happen there.
- * Float32 without TF32.  A program with gfl_cuda.cu in it starts where there is no driver, and
+ * Float32 without TF32, or what desc.precision says.  A program with gfl_cuda.cu in it starts where there is no driver, and
  * gfl_context_create says why it refuses; open a context on the CPU then.  Training: CPU only.
  *
  * WEIGHTS

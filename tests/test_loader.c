@@ -222,15 +222,20 @@ static void it_can_be_destroyed_at_any_moment(void) {
 /* ---- what is in a batch ---------------------------------------------------------------------- */
 
 /* Boxes and pixels computed once more, in the plain way. */
-static void check_sample(const gfl_dataset *set, const gfli_sample *s, bool bgr) {
+static void check_sample(const gfl_dataset *set, const gfli_sample *s, const gfli_loader_opts *o) {
     const gfl_image_info *info = &set->images[s->image];
-    float rx = (float)((double)s->width / info->width), w = (float)s->width;
-    float ry = (float)((double)s->height / info->height), h = (float)s->height;
+    const int one = o->pixel;
+    float rx = (float)((double)s->width / info->width), w = (float)(s->width - one);
+    float ry = (float)((double)s->height / info->height), h = (float)(s->height - one);
+    if (o->one_scale) { /* spec 0.2, column O: the factor before the size is rounded */
+        rx = ry = (float)fmin((double)o->scale_long / gfli_max(info->width, info->height),
+                              (double)o->scale_short / gfli_min(info->width, info->height));
+    }
     CHECK(s->n_boxes == s->image % 4);
     for (int k = 0; k < s->n_boxes; k++) {
         const gfl_annotation *a = &info->annotations[k];
-        float x1 = fminf((float)a->x * rx, w), x2 = fminf((float)(a->x + a->w) * rx, w);
-        float y1 = fminf((float)a->y * ry, h), y2 = fminf((float)(a->y + a->h) * ry, h);
+        float x1 = fminf((float)a->x * rx, w), x2 = fminf((float)(a->x + a->w - one) * rx, w);
+        float y1 = fminf((float)a->y * ry, h), y2 = fminf((float)(a->y + a->h - one) * ry, h);
         float want[4] = {s->flip ? w - x2 : x1, y1, s->flip ? w - x1 : x2, y2};
         CHECK(memcmp(want, s->boxes + 4 * k, sizeof want) == 0);
         CHECK(s->labels[k] == a->label && want[0] >= 0 && want[2] <= w && want[0] < want[2]);
@@ -238,7 +243,7 @@ static void check_sample(const gfl_dataset *set, const gfli_sample *s, bool bgr)
     /* Corners of the picture are not blended with anything. */
     for (int c = 0; c < 3; c++) {
         const uint8_t *corner = s->pixels + 3 * ((size_t)s->width * (size_t)s->height - 1);
-        int channel = bgr ? 2 - c : c;
+        int channel = o->bgr ? 2 - c : c;
         int near = abs(s->pixels[c] - pixel_of(s->image, 0, 0, channel));
         int far = abs(corner[c] - pixel_of(s->image, info->width - 1, info->height - 1, channel));
         CHECK(near <= 8 && far <= 8);
@@ -251,22 +256,25 @@ static void boxes_and_pixels_belong_together(void) {
     gfl_dataset *set;
     int flips = 0, samples = 0, shortest = 1000, longest = 0;
     CHECK_OK(context, make_set(context, &w, &set));
-    for (int mode = 0; mode < 2; mode++) {
+    for (int mode = 0; mode < 3; mode++) {
         gfli_loader_opts o = options(2);
         gfli_loader *l;
         const gfli_batch *b;
         o.bgr = mode == 1;
         o.no_flip = mode == 1;
+        o.pixel = mode == 2;
+        o.one_scale = mode == 2;
+        if (mode == 2) o.scale_short_min = 0;
         CHECK_OK(context, gfli_loader_create(context, set, &o, &l));
         for (int step = 0; step < 60; step++) {
             CHECK_OK(context, gfli_loader_next(l, &b));
             int height = 0, width = 0;
             for (int i = 0; i < b->n; i++) {
                 const gfli_sample *s = &b->samples[i];
-                check_sample(set, s, o.bgr);
-                flips += s->flip;
+                check_sample(set, s, &o);
+                flips += mode == 0 && s->flip;
                 samples += mode == 0;
-                CHECK(mode == 0 || !s->flip);
+                CHECK(mode != 1 || !s->flip);
                 shortest = gfli_min(shortest, gfli_min(s->width, s->height));
                 longest = gfli_max(longest, gfli_max(s->width, s->height));
                 width = gfli_max(width, (s->width + 31) / 32 * 32);

@@ -25,8 +25,8 @@ static gfli_map new_map(int n, int c, int levels, const int (*sizes)[2]) {
     return m;
 }
 
-static void batch_open(batch *b, int n, int n_classes, int n_bins, int levels,
-                       const int (*sizes)[2]) {
+static void batch_open_in(batch *b, gfl_dialect dialect, int n, int n_classes, int n_bins,
+                          int levels, const int (*sizes)[2]) {
     memset(b, 0, sizeof *b);
     b->cls = new_map(n, n_classes, levels, sizes);
     b->dcls = new_map(n, n_classes, levels, sizes);
@@ -39,7 +39,13 @@ static void batch_open(batch *b, int n, int n_classes, int n_bins, int levels,
     memset(&arch, 0, sizeof arch);
     arch.n_classes = n_classes;
     arch.reg_max = n_bins - 1;
+    arch.dialect = dialect;
     gfli_loss_opts_init(&arch, &b->opts);
+}
+
+static void batch_open(batch *b, int n, int n_classes, int n_bins, int levels,
+                       const int (*sizes)[2]) {
+    batch_open_in(b, GFL_DIALECT_MMDET, n, n_classes, n_bins, levels, sizes);
 }
 
 static void batch_close(batch *b) {
@@ -117,7 +123,7 @@ static double ref_box(const double *reg, int n, double x, double y, const float 
     return 2 * (1 - (*iou - (e - u) / e)) / (1 + eps) + 0.25 * dfl / (4 + eps);
 }
 
-/* ---- spec A.1 -------------------------------------------------------------------------------- */
+/* ---- spec A.1, A.2 -------------------------------------------------------------------------------- */
 
 static const int golden_sizes[5][2] = {{32, 32}, {16, 16}, {8, 8}, {4, 4}, {2, 2}};
 static const float golden_boxes[3][4] = {{23.6667f, 23.8757f, 238.6326f, 151.8874f},
@@ -138,8 +144,8 @@ static void golden_fill(const gfli_map *m, uint32_t seed, double from, double ra
     }
 }
 
-static void golden_open(batch *b) {
-    batch_open(b, 1, 4, 17, 5, golden_sizes);
+static void golden_open(batch *b, gfl_dialect dialect) {
+    batch_open_in(b, dialect, 1, 4, 17, 5, golden_sizes);
     golden_fill(&b->cls, 1000, -6, 5);
     golden_fill(&b->reg, 2000, -2, 4);
     b->truths[0].boxes = golden_boxes[0];
@@ -162,7 +168,7 @@ static void golden_assignment(void) {
     static const int level1[6] = {87, 88, 89, 103, 104, 105};
     gfl_context *context = test_context(1);
     batch b;
-    golden_open(&b);
+    golden_open(&b, GFL_DIALECT_MMDET);
     batch_assign(context, &b);
     int positives = 0;
     for (size_t i = 0; i < gfli_points(&b.cls); i++) positives += b.assigned.gt[i] >= 0;
@@ -179,7 +185,7 @@ static void golden_losses(void) {
     static const double dfl[5] = {0.61527067, 0.20605811, 0, 0, 0};
     gfl_context *context = test_context(1);
     batch b;
-    golden_open(&b);
+    golden_open(&b, GFL_DIALECT_MMDET);
     batch_assign(context, &b);
     batch_losses(context, &b);
     double total = 0;
@@ -208,7 +214,7 @@ static void golden_gradients(void) {
     static const float at0[4] = {4.5970263e-4f, 9.8499999e-9f, 5.2082840e-5f, 1.9587220e-5f};
     gfl_context *context = test_context(1);
     batch b;
-    golden_open(&b);
+    golden_open(&b, GFL_DIALECT_MMDET);
     batch_assign(context, &b);
     batch_losses(context, &b);
     for (int l = 0; l < 5; l++) {
@@ -227,12 +233,47 @@ static void golden_gradients(void) {
     gfl_context_destroy(context);
 }
 
+static void golden_numbers_of_the_original(void) {
+    static const int level0[18] = {558, 559, 589, 590, 591, 592, 622, 623, 624,
+                                   802, 803, 834, 835, 836, 866, 867, 868, 899};
+    static const int level1[9] = {71, 72, 73, 87, 88, 89, 103, 104, 105};
+    static const double cls[5] = {0.29154307, 0.17421998, 0.020282067, 0.0042887647, 0.0014157334};
+    static const double bbox[5] = {1.1835921, 0.38177192, 0, 0, 0};
+    static const double dfl[5] = {0.56844813, 0.259565, 0, 0, 0};
+    static const float at590[4] = {-4.1546504e-4f, 5.3024781e-4f, 9.7640572e-5f, 2.9665192e-5f};
+    gfl_context *context = test_context(1);
+    batch b;
+    golden_open(&b, GFL_DIALECT_GFOCAL);
+    batch_assign(context, &b);
+    batch_losses(context, &b);
+    for (int i = 0; i < 18; i++) CHECK(b.assigned.gt[level0[i]] == (level0[i] < 700 ? 1 : 2));
+    for (int i = 0; i < 9; i++) CHECK(b.assigned.gt[1024 + level1[i]] == 0);
+    CHECK(b.out.n_pos == 27 && b.assigned.n_pos[0] == 27);
+    double total = 0;
+    for (int l = 0; l < 5; l++) {
+        CHECK_NEAR(b.out.cls[l], cls[l], 1e-6 * cls[l]);
+        CHECK_NEAR(b.out.bbox[l], bbox[l], 1e-6 * bbox[l]);
+        CHECK_NEAR(b.out.dfl[l], dfl[l], 1e-6 * dfl[l]);
+        total += b.out.cls[l] + b.out.bbox[l] + b.out.dfl[l];
+    }
+    CHECK_NEAR(total, 2.8851268, 4e-7);
+    CHECK_NEAR(b.out.weight_sum, 4.0368147, 4e-7);
+    CHECK_NEAR(abs_sum(&b.dcls, 0), 0.70148156, 4e-7);
+    CHECK_NEAR(abs_sum(&b.dcls, 1), 0.19760653, 4e-7);
+    CHECK_NEAR(abs_sum(&b.dreg, 0), 0.39589266, 4e-7);
+    CHECK_NEAR(abs_sum(&b.dreg, 1), 0.34781333, 4e-7);
+    for (int k = 0; k < 4; k++)
+        CHECK_NEAR(b.dcls.data[590 * 4 + k], at590[k], 1e-5 * fabs((double)at590[k]));
+    batch_close(&b);
+    gfl_context_destroy(context);
+}
+
 /* ---- differences ----------------------------------------------------------------------------- */
 
 static void gradients_are_the_differences_of_the_losses(void) {
     gfl_context *context = test_context(1);
     batch b;
-    golden_open(&b);
+    golden_open(&b, GFL_DIALECT_MMDET);
     for (size_t i = 0; i < gfli_map_count(&b.cls); i++) b.cls.data[i] = 3 * b.cls.data[i] + 11;
     batch_assign(context, &b);
     batch_losses(context, &b);
@@ -402,7 +443,7 @@ static void odd_boxes_give_finite_losses(void) {
 static void normalisers_can_be_given(void) {
     gfl_context *context = test_context(1);
     batch b;
-    golden_open(&b);
+    golden_open(&b, GFL_DIALECT_MMDET);
     batch_assign(context, &b);
     batch_losses(context, &b);
     const gfli_losses own = b.out;
@@ -465,7 +506,7 @@ static void a_nan_among_the_logits_shows(void) {
     gfl_context *context = test_context(1);
     for (int which = 0; which < 3; which++) {
         batch b;
-        golden_open(&b);
+        golden_open(&b, GFL_DIALECT_MMDET);
         batch_assign(context, &b);
         if (which == 0) b.cls.data[0] = NAN;
         if (which == 1) b.cls.data[590 * 4 + 1] = NAN;
@@ -507,6 +548,7 @@ int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(golden_assignment),
                                       TEST(golden_losses),
                                       TEST(golden_gradients),
+                                      TEST(golden_numbers_of_the_original),
                                       TEST(gradients_are_the_differences_of_the_losses),
                                       TEST(negatives_are_accurate_everywhere),
                                       TEST(giou_of_known_boxes),

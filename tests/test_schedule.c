@@ -52,6 +52,41 @@ static void warm_up_ends_at_the_full_rate(void) {
     CHECK(rate(&d, 1000, 1) == 0.02);
 }
 
+/* Spec 8.2, column O: a third of the rate, then 500 equal steps to the whole. */
+static void the_originals_warm_up_begins_at_a_third(void) {
+    const gfli_dialect *original = gfli_dialect_get(GFL_DIALECT_GFOCAL);
+    gfl_train_desc in = zero(), d;
+    in.lr = 0.01;
+    d = resolved(&in);
+    for (int t = 0; t < 500; t += 100) {
+        const double want = 0.01 * (1 - (1 - t / 500.0) * (1 - 1 / 3.0));
+        CHECK_NEAR(gfli_train_rate(&d, original, 10000, t), want, 1e-15);
+    }
+    CHECK(gfli_train_rate(&d, original, 10000, 499) < 0.01);
+    CHECK(gfli_train_rate(&d, original, 10000, 500) == 0.01);
+}
+
+/* Spec 8.1: which biases have twice the rate and no decay there; names decide, a batch norm that is
+ * called downsample.1 is no exception. */
+static void the_originals_biases_are_those_of_its_table(void) {
+    static const char *const plain[] = {"backbone.layer2.0.downsample.1.bias",
+                                        "neck.fpn_convs.0.conv.bias",
+                                        "bbox_head.gfl_cls.bias",
+                                        "bbox_head.gfl_reg.bias",
+                                        "backbone.layer3.0.conv2_offset.bias",
+                                        "backbone.layer3.0.conv2.conv_offset.bias"};
+    static const char *const usual[] = {"backbone.bn1.bias",
+                                        "backbone.layer2.0.bn3.bias",
+                                        "bbox_head.cls_convs.0.gn.bias",
+                                        "backbone.layer2.0.downsample.1.weight",
+                                        "bbox_head.scales.0.scale",
+                                        "backbone.layer2.0.conv1.weight"};
+    const gfli_dialect *original = gfli_dialect_get(GFL_DIALECT_GFOCAL);
+    for (size_t i = 0; i < GFLI_COUNT(plain); i++) CHECK(gfli_is_plain_bias(plain[i]));
+    for (size_t i = 0; i < GFLI_COUNT(usual); i++) CHECK(!gfli_is_plain_bias(usual[i]));
+    CHECK(original->bias_lr == 2 && original->bias_decay == 0);
+}
+
 static void milestones_divide_by_ten(void) {
     gfl_train_desc in = zero(), d;
     in.lr = 1;
@@ -154,6 +189,8 @@ static void nonsense_is_refused(void) {
 int main(int argc, char **argv) {
     static const test_case cases[] = {
         TEST(warm_up_ends_at_the_full_rate),
+        TEST(the_originals_warm_up_begins_at_a_third),
+        TEST(the_originals_biases_are_those_of_its_table),
         TEST(milestones_divide_by_ten),
         TEST(both_factors_multiply),
         TEST(default_milestones_follow_the_epochs),

@@ -67,7 +67,7 @@ typedef struct gfli_decoded {
 } gfli_decoded;
 
 /* Where position `cell` of a level stands, in pixels of the resized image. */
-static inline float gfli_position(int cell, int stride, int pixel) {
+GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
     return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
 }
 

@@ -211,23 +211,25 @@ static void resizes_are_the_cpus_to_the_bit(void) {
 enum { CLASSES = 7, BINS = 17, MOST_FOUND = 60 };
 
 /* Random logits give many boxes that overlap; ties come from rounding the scores' logits. */
-static void decode_once(gfl_context *cpu, gfl_context *gpu, float min_score, int per_level,
-                        int most) {
+static void decode_once(gfl_context *cpu, gfl_context *gpu, gfl_dialect dialect, float min_score,
+                        int per_level, int most) {
     static const int h[] = {12, 6, 3, 2, 1}, w[] = {10, 5, 3, 2, 1};
     twin cls = make_twin(gpu, 2, CLASSES, 5, h, w, 11),
          reg = make_twin(gpu, 2, 4 * BINS, 5, h, w, 12);
     for (size_t i = 0; i < gfli_map_count(&cls.host); i++)
         cls.host.data[i] = floorf(cls.host.data[i] * 8) / 8 - 1;
     gpu->backend->upload(gpu, cls.device.data, cls.host.data, bytes_of(&cls.host));
+    gfl_arch arch;
     gfli_decode_opts o;
-    memset(&o, 0, sizeof o);
+    memset(&arch, 0, sizeof arch);
+    arch.n_classes = CLASSES;
+    arch.reg_max = BINS - 1;
+    arch.dialect = dialect;
+    gfli_decode_opts_init(&arch, &o);
     o.min_score = min_score;
     o.nms_iou = 0.6f;
     o.max_per_level = per_level;
     o.max_detections = most;
-    o.n_classes = CLASSES;
-    o.n_bins = BINS;
-    for (int l = 0; l < 5; l++) o.stride[l] = 8 << l;
     o.height = 90;
     o.width = 75;
     o.scale_x = 0.75;
@@ -260,9 +262,11 @@ static void decoding_finds_what_the_cpu_finds(void) {
     gfl_context *cpu = open_on(NULL), *gpu = open_on(gfl_cuda());
     for (unsigned seed = 0; seed < 3; seed++) {
         emulated_order((int)seed, seed);
-        decode_once(cpu, gpu, 0.05f, 1000, MOST_FOUND);
-        decode_once(cpu, gpu, 0.3f, 20, MOST_FOUND);
-        decode_once(cpu, gpu, 0.6f, 50, 3);
+        for (int dialect = GFL_DIALECT_MMDET; dialect <= GFL_DIALECT_GFOCAL; dialect++) {
+            decode_once(cpu, gpu, (gfl_dialect)dialect, 0.05f, 1000, MOST_FOUND);
+            decode_once(cpu, gpu, (gfl_dialect)dialect, 0.3f, 20, MOST_FOUND);
+            decode_once(cpu, gpu, (gfl_dialect)dialect, 0.6f, 50, 3);
+        }
     }
     emulated_order(EMULATED_FORWARD, 0);
     CHECK_OK(gpu, gpu->backend->finish(gpu));
