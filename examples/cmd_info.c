@@ -19,24 +19,19 @@ static int list_presets(gfl_context *context, bool json) {
     else
         puts("model              parameters   GMAC at 1333x800   published COCO AP");
     for (int i = 0; gfl_preset_at(i, &p); i++) {
-        gfl_model *model;
-        gfl_model_info info;
         gfl_model_cost cost;
         char ap[80] = "-";
-        gfl_status status = make_preset(context, p.name, &model);
-        if (status == GFL_OK) status = gfl_model_get_cost(model, 1333, 800, 1, &cost);
+        gfl_status status = gfl_arch_get_cost(context, &p.arch, 1333, 800, 1, &cost);
         if (status != GFL_OK) return report(context, status, p.name);
-        gfl_model_get_info(model, &info);
         if (p.ap > 0) snprintf(ap, sizeof ap, json ? "%.1f" : "%.1f (%s)", p.ap, p.published);
         if (json)
             printf("%s\n{\"model\": \"%s\", \"parameters\": %lld, \"macs\": %lld, "
                    "\"published_ap\": %s, \"published_by\": \"%s\"}",
-                   i ? "," : "", p.name, (long long)info.n_parameters, (long long)cost.macs,
+                   i ? "," : "", p.name, (long long)cost.n_parameters, (long long)cost.macs,
                    p.ap > 0 ? ap : "null", p.published);
         else
-            printf("%-17s %9.2f M   %16.1f   %s\n", p.name, (double)info.n_parameters * 1e-6,
+            printf("%-17s %9.2f M   %16.1f   %s\n", p.name, (double)cost.n_parameters * 1e-6,
                    (double)cost.macs * 1e-9, ap);
-        gfl_model_destroy(model);
     }
     if (json) puts("]");
     return CMD_OK;

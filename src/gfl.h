@@ -55,8 +55,8 @@
  *
  * All of it comes from the context's allocator (image files are decoded by stb_image with malloc
  * and then copied).  gfl_model_get_cost tells what a model and one input size will take,
- * gfl_model_get_plan the same step by step.  A detector's workspace grows to the largest input seen
- * and is then reused: no allocation a call.
+ * gfl_arch_get_cost before there is a model, gfl_model_get_plan step by step.  A detector's
+ * workspace grows to the largest input seen and is then reused: no allocation a call.
  *
  * THREADS
  *

@@ -243,6 +243,53 @@ static void impossible_inputs_are_refused(void) {
     gfl_model_destroy(model);
 }
 
+/* The largest block that was asked for. */
+static void *watched_alloc(void *user, size_t size) {
+    size_t *largest = (size_t *)user;
+    if (size > *largest) *largest = size;
+    return malloc(size);
+}
+
+static void watched_free(void *user, void *p) {
+    (void)user;
+    free(p);
+}
+
+static void networks_are_priced_without_making_them(void) {
+    gfl_context *watched;
+    gfl_context_desc desc;
+    gfl_model *model;
+    gfl_model_info info;
+    gfl_model_cost made, described;
+    gfl_model_desc d;
+    size_t largest = 0;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = 1;
+    desc.allocator.alloc = watched_alloc;
+    desc.allocator.free = watched_free;
+    desc.allocator.user = &largest;
+    memset(&d, 0, sizeof d);
+    CHECK(gfl_arch_preset("r18", &d.arch) == GFL_OK);
+    CHECK(gfl_context_create(&desc, &watched) == GFL_OK);
+    CHECK_OK(watched, gfl_arch_get_cost(watched, &d.arch, 1333, 800, 1, &described));
+    CHECK(largest > 0 && largest < 200000); /* the smallest 3x3 of 256 channels has 2 MB */
+    CHECK_OK(watched, gfl_model_create(watched, &d, NULL, &model));
+    CHECK(largest > 2000000);
+    CHECK_OK(watched, gfl_model_get_cost(model, 1333, 800, 1, &made));
+    gfl_model_get_info(model, &info);
+    CHECK(described.n_parameters == info.n_parameters && described.macs == made.macs);
+    CHECK(described.weight_bytes == made.weight_bytes && described.points == made.points);
+    CHECK(described.workspace_bytes == made.workspace_bytes && described.n_steps == made.n_steps);
+    gfl_model_destroy(model);
+    CHECK_ERROR(watched, gfl_arch_get_cost(watched, NULL, 1, 1, 1, &made), GFL_E_ARG, "arch");
+    CHECK_ERROR(watched, gfl_arch_get_cost(watched, &d.arch, 0, 800, 1, &made), GFL_E_ARG, "0 x");
+    CHECK_ERROR(watched, gfl_arch_get_cost(watched, &d.arch, 1, 1, 1, NULL), GFL_E_ARG, "out");
+    CHECK(gfl_arch_get_cost(NULL, &d.arch, 1, 1, 1, &made) == GFL_E_ARG);
+    d.arch.depth = 52;
+    CHECK_ERROR(watched, gfl_arch_get_cost(watched, &d.arch, 1, 1, 1, &made), GFL_E_ARG, "52");
+    gfl_context_destroy(watched);
+}
+
 int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(no_map_is_overwritten_while_it_matters),
                                       TEST(training_keeps_every_map),
@@ -251,6 +298,7 @@ int main(int argc, char **argv) {
                                       TEST(views_share_their_pyramids_memory),
                                       TEST(steps_can_be_listed),
                                       TEST(impossible_inputs_are_refused),
+                                      TEST(networks_are_priced_without_making_them),
                                       {0}};
     context = test_context(1);
     int status = test_main(argc, argv, cases);

@@ -108,6 +108,7 @@ typedef struct gfl_model_cost {
     size_t weight_bytes;    /* packed */
     size_t workspace_bytes; /* activations and scratch of one detector */
     int n_steps, points;    /* steps of the plan, locations of all levels */
+    int64_t n_parameters;   /* as in gfl_model_info */
 } gfl_model_cost;
 
 /* gfl_arch_preset - the architecture of a name.
@@ -220,6 +221,16 @@ GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
  * Threads   as the model's context. */
 GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                                       gfl_model_cost *out);
+
+/* gfl_arch_get_cost - the same of a network that nobody has made: no weights, a moment's work.
+ *
+ *   arch                  what is 0 means its default; borrowed until the call returns
+ *   width, height, batch  as for gfl_model_get_cost
+ *
+ * Errors    as gfl_model_get_cost; GFL_E_ARG also for an architecture that cannot be
+ * Threads   as the context. */
+GFL_API gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int width,
+                                     int height, int batch, gfl_model_cost *out);
 
 /* One step of a forward pass. */
 typedef struct gfl_plan_step {

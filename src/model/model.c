@@ -249,7 +249,26 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
         out->weight_bytes +=
             model->backend->conv_packed_size(model->context, &model->layers[i].shape);
     gfli_plan_destroy(model->context, &plan);
+    gfl_model_info info;
+    gfl_model_get_info(model, &info);
+    out->n_parameters = info.n_parameters;
     return GFL_OK;
+}
+
+gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int width, int height,
+                             int batch, gfl_model_cost *out) {
+    gfl_preprocess usual;
+    gfl_model *described;
+    if (!context) return GFL_E_ARG;
+    if (!arch || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_arch_get_cost: %s is NULL",
+                          arch ? "out" : "arch");
+    memset(&usual, 0, sizeof usual);
+    memset(out, 0, sizeof *out);
+    GFLI_TRY(gfli_model_new(context, arch, &usual, NULL, false, &described));
+    const gfl_status status = gfl_model_get_cost(described, width, height, batch, out);
+    gfl_model_destroy(described);
+    return status;
 }
 
 static const char *gfli_op_name(gfli_op op) {
