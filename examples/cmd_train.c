@@ -84,7 +84,8 @@ static int load_data(run *r) {
 }
 
 static int make_model(run *r) {
-    const gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
+    const gfl_model_opts opts = {
+        1, (gfl_dialect)opt_choice("dialect", r->o.start.dialect, "mmdet", "gfocal")};
     if (!r->o.resume) return start_model(r->context, &r->o.start, r->data, &r->model);
     gfl_status status = gfl_model_load(r->context, in_run(r, "last.safetensors"), &opts, &r->model);
     return status == GFL_OK ? CMD_OK : report(r->context, status, "--resume");
@@ -465,7 +466,7 @@ int cmd_train(int argc, char **argv) {
         {OPT_TEXT, "from", &o->start.from, "FILE", "fine-tune this detector, safetensors or .pth", 0},
         {OPT_LIST, "map", &o->start.map, "OLD=NEW", "with --from: a class renamed; may be repeated", 0},
         {OPT_TEXT, "dialect", &o->start.dialect, "NAME",
-         "mmdet (default) or gfocal, the original's; with --from demanded of the file", 0},
+         "mmdet (default) or gfocal, the original's; demanded of the file with --from, --resume", 0},
         {OPT_INT, "base-channels", &o->start.base_channels, "N", "of the stem; a narrow model: 16", 0},
         {OPT_INT, "fpn-channels", &o->start.fpn_channels, "N", "of the pyramid", 0},
         {OPT_INT, "head-channels", &o->start.head_channels, "N", "of the head, a multiple of 32", 0},

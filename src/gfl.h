@@ -87,8 +87,9 @@
  *
  * Models and detectors made with that context live on the GPU; everything else stays as it is.
  * Images are uploaded as they are; resizing, the network, decoding and suppression happen there.
- * Float32 without TF32, or what desc.precision says.  A program with gfl_cuda.cu in it starts where there is no driver, and
- * gfl_context_create says why it refuses; open a context on the CPU then.  Training: CPU only.
+ * Float32 without TF32, or what desc.precision says.  A program with gfl_cuda.cu in it starts where
+ * there is no driver, and gfl_context_create says why it refuses; open a context on the CPU then.
+ * Training: CPU only.
  *
  * WEIGHTS
  *
@@ -100,6 +101,18 @@
  * the tensors, and a tensor that contradicts the others is an error; the dialect is never guessed.
  * gfl_model_create_from fine-tunes: another class list, all other weights kept.  gfl_model_export
  * writes a model for mmdetection, PyTorch or ONNX.
+ *
+ * DIALECTS
+ *
+ * Two families of GFL are published, and weights of one find other boxes in the other.  gfl_arch's
+ * dialect, which every weight file keeps, says what a model computes, in detection and training:
+ *
+ *     GFL_DIALECT_MMDET    mmdetection 2.18 and later; the default of new models
+ *     GFL_DIALECT_GFOCAL   the authors' repository of 2020: corners are pixels inside the box,
+ *                          another place for a cell's location, candidates chosen by location,
+ *                          warm-up from a third of the rate, biases at twice the rate without decay
+ *
+ * Boxes that go in and out are those of UNITS AND LAYOUTS in both.
  *
  * PAPERS
  *
@@ -115,7 +128,7 @@
  *         arXiv:1811.11168
  *     Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494
  *     Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630
- * Numbers follow MMDetection 3.3's GFL to the constant.
+ * Numbers follow MMDetection 3.3's GFL to the constant, or implus/GFocal's in its dialect.
  *
  * NOT HERE
  *

@@ -234,20 +234,6 @@ same out model.json
 expect 2 $tune --from model.pth --out tuned; says '--overwrite' err
 expect 0 $tune --from model.pth --out tuned --overwrite; says '129 of 131 tensors taken over' err
 expect 0 export whole/last.safetensors logits.onnx --to onnx
-
-# The original's dialect: trained, resumed, exported under its own names and recognised by them.
-expect 2 $train --dialect yolo --out x; says 'gfocal' err
-expect 0 $train --dialect gfocal --epochs 1 --out original
-expect 0 $train --dialect gfocal --epochs 1 --out original --resume
-expect 0 info original/last.safetensors; says 'dialect *gfocal' out
-expect 0 eval --weights original/last.safetensors --data data/val.json --images data/val --json
-cp out original.json
-expect 0 export original/last.safetensors original.pth --to pth
-expect 0 eval --weights original.pth --data data/val.json --images data/val --json
-same out original.json
-expect 1 export original/last.safetensors x.safetensors --to mmdet; says 'gfocal' err
-expect 7 convert --dialect mmdet original.pth x.safetensors; says 'gfocal' err
-expect 7 train --data data/train.json --images data/train --from original.pth --dialect mmdet --out x
 grep -aq 'bbox_pred.4' logits.onnx || fail "a graph without decoding gives logits"
 expect 0 export whole/last.safetensors boxes.onnx --to onnx --decode --pixels --batch 2 --size 95x64
 grep -aq 'boxes' boxes.onnx || fail "a graph with decoding gives boxes"
@@ -260,6 +246,21 @@ expect 2 export whole/last.safetensors x.out --to onnx --size 95x64; says 'multi
 expect 1 export missing.safetensors x.out --to pth; says 'missing.safetensors' err
 expect 1 export whole/last.safetensors no/such/folder/x.pth --to pth; says 'no/such/folder' err
 [ ! -e x.out ] || fail "nothing is left of an export that failed"
+
+# The original's dialect: trained, resumed, exported under its own names and recognised by them.
+expect 2 $train --dialect yolo --out x; says 'gfocal' err
+expect 0 $train --dialect gfocal --epochs 1 --out original
+expect 0 $train --dialect gfocal --epochs 1 --out original --resume
+expect 7 $train --dialect mmdet --epochs 1 --out original --resume; says 'gfocal' err
+expect 0 info original/last.safetensors; says 'dialect *gfocal' out
+expect 0 eval --weights original/last.safetensors --data data/val.json --images data/val --json
+cp out original.json
+expect 0 export original/last.safetensors original.pth --to pth
+expect 0 eval --weights original.pth --data data/val.json --images data/val --json
+same out original.json
+expect 1 export original/last.safetensors x.safetensors --to mmdet; says 'gfocal' err
+expect 7 convert --dialect mmdet original.pth x.safetensors; says 'gfocal' err
+expect 7 train --data data/train.json --images data/train --from original.pth --dialect mmdet --out x
 
 # Checkpoints of PyTorch, where the fixtures are.
 if [ -d "$fixtures" ]; then

@@ -123,7 +123,7 @@ static double ref_box(const double *reg, int n, double x, double y, const float 
     return 2 * (1 - (*iou - (e - u) / e)) / (1 + eps) + 0.25 * dfl / (4 + eps);
 }
 
-/* ---- spec A.1, A.2 -------------------------------------------------------------------------------- */
+/* ---- spec A.1, A.2 --------------------------------------------------------------------------- */
 
 static const int golden_sizes[5][2] = {{32, 32}, {16, 16}, {8, 8}, {4, 4}, {2, 2}};
 static const float golden_boxes[3][4] = {{23.6667f, 23.8757f, 238.6326f, 151.8874f},

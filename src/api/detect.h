@@ -19,7 +19,8 @@ typedef struct gfl_distribution {
 typedef struct gfl_detect_opts {
     float min_score;    /* 0 means 0.05 */
     float nms_iou;      /* 0 means 0.6 */
-    int max_per_level;  /* candidates kept per pyramid level before NMS; 0 means 1000 */
+    int max_per_level;  /* candidates kept per pyramid level before NMS; 0 means 1000; in dialect
+                           gfocal, locations that are kept with all their classes */
     int max_detections; /* per image; 0 means 100 */
     int scale_long;     /* the resized image's long side is at most this; 0: as trained */
     int scale_short;    /* the same for its short side; both or none */
@@ -76,6 +77,7 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  * Memory    grows the detector's workspace to the largest batch seen.
  * Threads   one call at a time per detector.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 3;
- *           thresholds and order of operations: mmdetection 3, GFLHead. */
+ *           thresholds and order of operations: mmdetection 3, GFLHead; in dialect
+ *           gfocal implus/GFocal. */
 GFL_API gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
                               const gfl_detect_opts *opts, gfl_detections *out);

@@ -35,7 +35,8 @@ typedef struct gfl_export_opts {
  *                  mmdetection's head gives them
  *                  with decode: "scores" f32 [N, points, K] in 0..1 and "boxes" f32
  *                  [N, points, 4], x1 y1 x2 y2 in pixels of the input, not clipped; points of all
- *                  levels, row by row.  Threshold and non-maximum suppression are not in the graph.
+ *                  levels, row by row.  In dialect gfocal x2 and y2 are the last pixels of the
+ *                  box: add 1.  Threshold and non-maximum suppression are not in the graph.
  *     metadata     classes, class_ids, mean, std, channel_order, scale, dialect
  *
  *   model   trainable: others have released the weights

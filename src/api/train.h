@@ -17,8 +17,10 @@ typedef struct gfl_train_desc {
     int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
     double lr;           /* learning rate; 0 means 0.01 * batch * accumulate / 16 */
     double momentum;     /* 0 means 0.9; negative: none */
-    double weight_decay; /* of all trained parameters; 0 means 0.0001; negative: none */
-    int warmup; /* updates in which the rate grows from lr / 1000; 0 means 500; negative: none */
+    double weight_decay; /* of all trained parameters, in dialect gfocal but for biases, which have
+                            twice the rate; 0 means 0.0001; negative: none */
+    int warmup; /* updates in which the rate grows from lr / 1000, in dialect gfocal from lr / 3; 0
+                   means 500; negative: none */
     double clip_norm;  /* largest L2 norm of all gradients together; 0: no clipping */
     int frozen_stages; /* 0..4: stem and so many stages stay as they are; -1: none, stem neither */
     int scale_long;    /* images are resized to fit into this ... */
@@ -82,7 +84,8 @@ typedef struct gfl_train_plan {
  *           gfl_trainer_destroy, before the model, the data set and the context.
  * Threads   as the context's; while a step runs, nobody else may use the model.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 4;
- *           schedule and defaults: MMDetection 3, gfl_r50_fpn_1x_coco.
+ *           schedule and defaults: MMDetection 3, gfl_r50_fpn_1x_coco; in dialect gfocal
+ *           implus/GFocal.
  * Example
  *     gfl_step_report r;
  *     do status = gfl_trainer_step(trainer, &r);
