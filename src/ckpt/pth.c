@@ -145,7 +145,7 @@ static gfl_status gfli_pth_layout(gfli_pth *c, const char *name, uint32_t args, 
             "%s: %.200s: its size, stride and offset reach value %llu of a storage of "
             "%llu",
             c->blob->path, name, (unsigned long long)last, (unsigned long long)n_values);
-    *first = (uint64_t)offset->n;
+    *first = t->count > 0 ? (uint64_t)offset->n : 0; /* no values lie anywhere */
     return GFL_OK;
 }
 
