@@ -102,6 +102,8 @@ typedef struct device_choice {
             "on a GPU: time the kernels first and take the fastest", 0                             \
     }
 gfl_context *open_context_on(const device_choice *device, int threads);
+/* GPUs, or NULL: without gfl_cuda.cu in it a program has none. */
+const gfl_backend *cuda_backend(void);
 double seconds_now(void);
 
 /* A bar with ETA on a terminal, a plain line every ten seconds elsewhere. */

@@ -37,6 +37,44 @@ static int list_presets(gfl_context *context, bool json) {
     return CMD_OK;
 }
 
+static void print_device(bool json, int row, const char *name, bool usable, const char *text) {
+    if (json) {
+        printf("%s{\"device\": \"%s\", \"usable\": %s, \"is\": ", row ? ",\n" : "[", name,
+               usable ? "true" : "false");
+        write_json_text(stdout, text);
+        putchar('}');
+    } else if (usable) {
+        puts(text);
+    } else {
+        printf("%s cannot be used: %s\n", name, text);
+    }
+}
+
+/* Asks for each GPU until there are no more; the first answer tells where there is none. */
+static int list_devices(bool json) {
+    char name[32] = "cpu", text[300];
+    for (int i = -1; i <= 64; i++) {
+        gfl_context_desc desc;
+        gfl_context *context = NULL;
+        memset(&desc, 0, sizeof desc);
+        snprintf(text, sizeof text, "this gfl was built without CUDA");
+        desc.error = text;
+        desc.error_size = sizeof text;
+        desc.backend = i < 0 ? NULL : cuda_backend();
+        desc.device_index = i < 0 ? 0 : i;
+        if (i >= 0) snprintf(name, sizeof name, "cuda:%d", i);
+        const bool usable =
+            (i < 0 || desc.backend) && gfl_context_create(&desc, &context) == GFL_OK;
+        const bool past = !usable && i > 0 && !strncmp(text, "there is no GPU", 15);
+        if (!past)
+            print_device(json, i + 1, name, usable, usable ? gfl_context_device(context) : text);
+        gfl_context_destroy(context);
+        if (past || (!usable && (!desc.backend || !strncmp(text, "no NVIDIA", 9)))) break;
+    }
+    if (json) puts("]");
+    return fflush(stdout) ? CMD_FAILED : CMD_OK;
+}
+
 static void print_step(void *user, const gfl_plan_step *s) {
     int *n = user;
     char in[40], out[40], kernel[40] = "";
@@ -91,7 +129,7 @@ static int open_model(gfl_context *context, model_choice *c, gfl_model **model) 
 
 int cmd_info(int argc, char **argv) {
     model_choice c;
-    bool list = false, json = false, tensors = false, plan = false;
+    bool list = false, devices = false, json = false, tensors = false, plan = false;
     int n_rest = 0, n_steps = 0;
     gfl_model *model = NULL;
     gfl_model_info info;
@@ -100,6 +138,7 @@ int cmd_info(int argc, char **argv) {
     opt options[] = {
         {OPT_TEXT, "model", &c.name, "NAME", "a preset instead of a file", 0},
         {OPT_FLAG, "list", &list, NULL, "all presets with their size and published AP", 0},
+        {OPT_FLAG, "devices", &devices, NULL, "what can compute here, and why a GPU cannot", 0},
         {OPT_FLAG, "tensors", &tensors, NULL, "what became of each tensor of the file", 0},
         {OPT_FLAG, "plan", &plan, NULL, "every step with its shapes, multiply-adds and memory", 0},
         {OPT_TEXT, "scale", &c.scale, "LxS", "size to state the cost for; default: as trained", 0},
@@ -107,13 +146,14 @@ int cmd_info(int argc, char **argv) {
         {OPT_FLAG, "json", &json, NULL, "JSON on stdout", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
-    int code = opt_parse("info WEIGHTS | --model NAME | --list", options, argc, argv,
+    int code = opt_parse("info WEIGHTS | --model NAME | --list | --devices", options, argc, argv,
                          (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (n_rest) c.weights = argv[0];
     if (json && plan) return usage_error("--plan prints a table, not JSON");
-    if ((n_rest == 1) + (c.name != NULL) + list != 1)
-        return usage_error("info needs one of a weight file, --model NAME, and --list");
+    if ((n_rest == 1) + (c.name != NULL) + list + devices != 1)
+        return usage_error("info needs one of a weight file, --model NAME, --list, and --devices");
+    if (devices) return list_devices(json);
     gfl_context *context = open_context_on(&c.device, 1);
     if (!context) return CMD_FAILED;
     if (list) {

@@ -55,8 +55,7 @@ static void log_to_stderr(void *user, gfl_log_level level, const char *message) 
     if (level >= GFL_LOG_WARNING) talk("warning: %s", message);
 }
 
-/* Without gfl_cuda.cu in it a program has no GPUs. */
-static const gfl_backend *cuda_backend(void) {
+const gfl_backend *cuda_backend(void) {
 #ifdef GFL_WITH_CUDA
     return gfl_cuda();
 #else

@@ -173,6 +173,8 @@ says '"detections"' out
 
 # Information and checks.
 expect 0 info --list; says 'r50' out
+expect 0 info --devices; says '^CPU, ' out; says '^cuda:0' out
+expect 0 info --devices --json; says '"device": "cuda:0"' out
 expect 0 info whole/last.safetensors; says 'circle' out
 expect 0 check --data data/train.json --images data/train
 sed 's/0001.png/none.png/' data/train.json >holes.json
