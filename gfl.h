@@ -56,8 +56,8 @@
  *
  * All of it comes from the context's allocator (image files are decoded by stb_image with malloc
  * and then copied).  gfl_model_get_cost tells what a model and one input size will take,
- * gfl_model_get_plan the same step by step.  A detector's workspace grows to the largest input seen
- * and is then reused: no allocation a call.
+ * gfl_arch_get_cost before there is a model, gfl_model_get_plan step by step.  A detector's
+ * workspace grows to the largest input seen and is then reused: no allocation a call.
  *
  * THREADS
  *
@@ -88,8 +88,9 @@
  *
  * Models and detectors made with that context live on the GPU; everything else stays as it is.
  * Images are uploaded as they are; resizing, the network, decoding and suppression happen there.
- * Float32 without TF32.  A program with gfl_cuda.cu in it starts where there is no driver, and
- * gfl_context_create says why it refuses; open a context on the CPU then.  Training: CPU only.
+ * Float32 without TF32, or what desc.precision says.  A program with gfl_cuda.cu in it starts where
+ * there is no driver, and gfl_context_create says why it refuses; open a context on the CPU then.
+ * Training: CPU only.
  *
  * WEIGHTS
  *
@@ -101,6 +102,18 @@
  * the tensors, and a tensor that contradicts the others is an error; the dialect is never guessed.
  * gfl_model_create_from fine-tunes: another class list, all other weights kept.  gfl_model_export
  * writes a model for mmdetection, PyTorch or ONNX.
+ *
+ * DIALECTS
+ *
+ * Two families of GFL are published, and weights of one find other boxes in the other.  gfl_arch's
+ * dialect, which every weight file keeps, says what a model computes, in detection and training:
+ *
+ *     GFL_DIALECT_MMDET    mmdetection 2.18 and later; the default of new models
+ *     GFL_DIALECT_GFOCAL   the authors' repository of 2020: corners are pixels inside the box,
+ *                          another place for a cell's location, candidates chosen by location,
+ *                          warm-up from a third of the rate, biases at twice the rate without decay
+ *
+ * Boxes that go in and out are those of UNITS AND LAYOUTS in both.
  *
  * PAPERS
  *
@@ -116,7 +129,7 @@
  *         arXiv:1811.11168
  *     Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494
  *     Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630
- * Numbers follow MMDetection 3.3's GFL to the constant.
+ * Numbers follow MMDetection 3.3's GFL to the constant, or implus/GFocal's in its dialect.
  *
  * NOT HERE
  *
@@ -433,6 +446,7 @@ typedef struct gfl_model_cost {
     size_t weight_bytes;    /* packed */
     size_t workspace_bytes; /* activations and scratch of one detector */
     int n_steps, points;    /* steps of the plan, locations of all levels */
+    int64_t n_parameters;   /* as in gfl_model_info */
 } gfl_model_cost;
 
 /* gfl_arch_preset - the architecture of a name.
@@ -546,6 +560,16 @@ GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
 GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                                       gfl_model_cost *out);
 
+/* gfl_arch_get_cost - the same of a network that nobody has made: no weights, a moment's work.
+ *
+ *   arch                  what is 0 means its default; borrowed until the call returns
+ *   width, height, batch  as for gfl_model_get_cost
+ *
+ * Errors    as gfl_model_get_cost; GFL_E_ARG also for an architecture that cannot be
+ * Threads   as the context. */
+GFL_API gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int width,
+                                     int height, int batch, gfl_model_cost *out);
+
 /* One step of a forward pass. */
 typedef struct gfl_plan_step {
     const char *op;                          /* "conv", "deform_conv", "max_pool" ... */
@@ -605,7 +629,8 @@ typedef struct gfl_distribution {
 typedef struct gfl_detect_opts {
     float min_score;    /* 0 means 0.05 */
     float nms_iou;      /* 0 means 0.6 */
-    int max_per_level;  /* candidates kept per pyramid level before NMS; 0 means 1000 */
+    int max_per_level;  /* candidates kept per pyramid level before NMS; 0 means 1000; in dialect
+                           gfocal, locations that are kept with all their classes */
     int max_detections; /* per image; 0 means 100 */
     int scale_long;     /* the resized image's long side is at most this; 0: as trained */
     int scale_short;    /* the same for its short side; both or none */
@@ -662,7 +687,8 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  * Memory    grows the detector's workspace to the largest batch seen.
  * Threads   one call at a time per detector.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 3;
- *           thresholds and order of operations: mmdetection 3, GFLHead. */
+ *           thresholds and order of operations: mmdetection 3, GFLHead; in dialect
+ *           gfocal implus/GFocal. */
 GFL_API gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
                               const gfl_detect_opts *opts, gfl_detections *out);
 
@@ -957,8 +983,10 @@ typedef struct gfl_train_desc {
     int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
     double lr;           /* learning rate; 0 means 0.01 * batch * accumulate / 16 */
     double momentum;     /* 0 means 0.9; negative: none */
-    double weight_decay; /* of all trained parameters; 0 means 0.0001; negative: none */
-    int warmup; /* updates in which the rate grows from lr / 1000; 0 means 500; negative: none */
+    double weight_decay; /* of all trained parameters, in dialect gfocal but for biases, which have
+                            twice the rate; 0 means 0.0001; negative: none */
+    int warmup; /* updates in which the rate grows from lr / 1000, in dialect gfocal from lr / 3; 0
+                   means 500; negative: none */
     double clip_norm;  /* largest L2 norm of all gradients together; 0: no clipping */
     int frozen_stages; /* 0..4: stem and so many stages stay as they are; -1: none, stem neither */
     int scale_long;    /* images are resized to fit into this ... */
@@ -1022,7 +1050,8 @@ typedef struct gfl_train_plan {
  *           gfl_trainer_destroy, before the model, the data set and the context.
  * Threads   as the context's; while a step runs, nobody else may use the model.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 4;
- *           schedule and defaults: MMDetection 3, gfl_r50_fpn_1x_coco.
+ *           schedule and defaults: MMDetection 3, gfl_r50_fpn_1x_coco; in dialect gfocal
+ *           implus/GFocal.
  * Example
  *     gfl_step_report r;
  *     do status = gfl_trainer_step(trainer, &r);
@@ -1281,7 +1310,8 @@ typedef struct gfl_export_opts {
  *                  mmdetection's head gives them
  *                  with decode: "scores" f32 [N, points, K] in 0..1 and "boxes" f32
  *                  [N, points, 4], x1 y1 x2 y2 in pixels of the input, not clipped; points of all
- *                  levels, row by row.  Threshold and non-maximum suppression are not in the graph.
+ *                  levels, row by row.  In dialect gfocal x2 and y2 are the last pixels of the
+ *                  box: add 1.  Threshold and non-maximum suppression are not in the graph.
  *     metadata     classes, class_ids, mean, std, channel_order, scale, dialect
  *
  *   model   trainable: others have released the weights
@@ -1775,7 +1805,8 @@ typedef struct gfli_conv_means {
     size_t scratch;      /* bytes; one scratch serves all calls */
 } gfli_conv_means;
 
-/* From raw logits to boxes, for one image of a batch (spec 6, dialect mmdet). */
+/* From raw logits to boxes, for one image of a batch (spec 6).  What differs between dialects
+ * stands in the options; model/dialect.h has the table. */
 typedef struct gfli_decode_opts {
     float min_score, nms_iou;
     int max_per_level, max_detections;
@@ -1783,6 +1814,11 @@ typedef struct gfli_decode_opts {
     int stride[GFL_LEVELS];
     int height, width;       /* resized, without padding: the clip */
     double scale_x, scale_y; /* resized / original */
+    int pixel;        /* 0 or 1: what a width is more than x2 - x1; position i of a stride s is at
+                         i * s + pixel * (s - 1) / 2, the last coordinate is width - pixel */
+    bool by_location; /* max_per_level counts locations, by their best class; then all their pairs
+                         above min_score are candidates.  false: it counts pairs */
+    bool divide;      /* boxes are divided by the scale, not multiplied with its inverse */
 } gfli_decode_opts;
 
 /* One surviving detection and the location it comes from. */
@@ -1790,6 +1826,11 @@ typedef struct gfli_decoded {
     gfl_detection detection;
     int level, y, x;
 } gfli_decoded;
+
+/* Where position `cell` of a level stands, in pixels of the resized image. */
+GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
+    return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
+}
 
 /* Maps, packed weights, biases, norm parameters and scratch are memory of the backend's device;
  * all other pointers are the host's.  An operation may return before it is done; what fails makes
@@ -1882,9 +1923,20 @@ typedef struct gfli_assignment {
     int *n_pos;  /* [n] positives of each image */
 } gfli_assignment;
 
+typedef struct gfli_assign_opts {
+    int stride[GFL_LEVELS];
+    int pixel; /* as in gfli_decode_opts, here and in the losses */
+} gfli_assign_opts;
+
 typedef struct gfli_loss_opts {
     int n_classes, n_bins;
     int stride[GFL_LEVELS];
+    int pixel;             /* added to widths in units of the stride */
+    bool outside_counts;   /* -2 of the assignment is a negative; else it has no loss */
+    bool add_eps;          /* unions and hulls + eps; else at least eps */
+    double quality_eps;    /* of the quality's union; GIoU has 1e-6 */
+    double mean_eps;       /* added to what a mean divides by */
+    double min_weight_sum; /* below it, weight_sum is replaced by it; 0 / 0 counts as 0 */
     /* The two normalisers before their clamps (spec 5.4: N and A); negative: of this batch alone. */
     double avg_pos, weight_sum;
 } gfli_loss_opts;
@@ -1941,7 +1993,7 @@ typedef struct gfli_train_ops {
 
     /* ATSS (spec 4).  shape: a map that gives n and the levels' sizes; data unused. */
     size_t (*assign_scratch)(const gfl_context *context, const gfli_map *shape, int max_boxes);
-    void (*assign)(gfl_context *context, const gfli_map *shape, const int stride[GFL_LEVELS],
+    void (*assign)(gfl_context *context, const gfli_map *shape, const gfli_assign_opts *opts,
                    const gfli_truth *truths, const gfli_assignment *out, void *scratch);
     /* QFL, GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
     size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls,
@@ -2115,14 +2167,15 @@ void gfli_heap_make(uint64_t *ranks, size_t n);
 void gfli_heap_replace(uint64_t *heap, size_t n, uint64_t rank); /* the root is dropped */
 void gfli_sort_ranks(uint64_t *ranks, size_t n);
 
-/* Class-wise suppression of candidates in any order.  keep [max_keep] gets the indices of the
- * survivors, best first, equal scores by index; returns how many.  ranks [n]; scratch has
- * GFLI_NMS_FLOATS floats for each of keep's. */
+/* Class-wise suppression of candidates in any order; widths are x2 - x1 + pixel.  keep [max_keep]
+ * gets the indices of the survivors, best first, equal scores by index; returns how many.
+ * ranks [n]; scratch has GFLI_NMS_FLOATS floats for each of keep's. */
 enum { GFLI_NMS_FLOATS = 6 };
-int gfli_nms(const gfli_decoded *boxes, int n, float iou, int max_keep, int *keep, uint64_t *ranks,
-             float *scratch);
+int gfli_nms(const gfli_decoded *boxes, int n, float iou, int pixel, int max_keep, int *keep,
+             uint64_t *ranks, float *scratch);
 
-/* The candidates of one image before suppression: level after level (counts [levels]), best first,
+/* The candidates of one image before suppression: level after level (counts [levels]), best first
+ * (by_location: location by location, best first where a level is cut, else in their order),
  * decoded and clipped, in pixels of the resized image.  Returns how many.  out and ranks have room
  * for gfli_max_candidates. */
 size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts, int level);
@@ -2305,12 +2358,60 @@ gfl_status gfli_model_pack(gfl_model *model, int first_stage);
 /* The parameter of a name, or -1. */
 int gfli_model_find(const gfl_model *model, const char *name);
 
-/* Size of the resized image (spec 7.2) and of the padded input. */
+/* What an image is resized by to fit (spec 7.2); its size then; the size of the padded input. */
+double gfli_resize_factor(int width, int height, int scale_long, int scale_short);
 void gfli_resized_size(int width, int height, int scale_long, int scale_short, int *out_width,
                        int *out_height);
 static inline int gfli_pad32(int size) {
     return (size + 31) / 32 * 32;
 }
+
+/* ===============================================================================================
+ * src/model/dialect.h - what the two published families of GFL compute differently
+ * ============================================================================================ */
+
+/* Spec 0.2 as one table.  Operations get these numbers through their options; none of them knows
+ * the name of a dialect. */
+typedef struct gfli_dialect {
+    const char *name; /* in metadata, options and messages */
+
+    /* 0: corners lie between pixels.  1: corners are pixels that belong to the box, so that a width
+     * is x2 - x1 + 1, the last coordinate of an image its size - 1, and the position that stands
+     * for a cell its middle pixel. */
+    int pixel;
+    /* Training boxes and detections follow the factor of the resize before sizes are rounded (else
+     * the ratio of the sizes along each axis); detections by a division (else by a multiplication
+     * with the inverse). */
+    bool one_scale;
+    bool by_location; /* candidates of a level: its best locations, then their classes above the
+                         threshold; else its best pairs of location and class */
+
+    bool outside_counts;   /* positions outside the valid area are negatives of the class loss */
+    bool add_eps;          /* unions and hulls + eps; else at least eps */
+    double quality_eps;    /* ... of the IoU that class scores learn */
+    double mean_eps;       /* added to what a mean divides by */
+    double min_weight_sum; /* what the box losses are divided by is at least this */
+
+    double warmup_start; /* factor of the first update's rate */
+    int warmup_end;      /* the last update of the warm-up before the full rate: warmup - this */
+    double bias_lr;      /* factors for biases other than those of bn and gn layers */
+    double bias_decay;
+} gfli_dialect;
+
+/* Of a resolved architecture. */
+const gfli_dialect *gfli_dialect_get(gfl_dialect dialect);
+
+/* Everything in the options that follows from the architecture; the rest becomes 0. */
+void gfli_decode_opts_init(const gfl_arch *arch, gfli_decode_opts *out);
+void gfli_assign_opts_init(const gfl_arch *arch, gfli_assign_opts *out);
+void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out); /* normalisers: the batch's */
+
+/* Is the parameter of this name a bias in the sense of bias_lr and bias_decay? */
+bool gfli_is_plain_bias(const char *name);
+
+/* What boxes of a width x height image are multiplied with when it is fitted into long x short. */
+void gfli_box_scale(bool one_scale, int width, int height, int scale_long, int scale_short,
+                    double *scale_x, double *scale_y);
 
 /* ===============================================================================================
  * src/model/weights.h - a weight file under the model's names, on its way into a model
@@ -5923,21 +6024,22 @@ typedef struct gfli_kept {
     float x1, y1, x2, y2, area, label;
 } gfli_kept;
 
-static gfli_kept gfli_shift_box(const gfl_detection *d, float step) {
+static gfli_kept gfli_shift_box(const gfl_detection *d, float step, float pixel) {
     gfli_kept k;
     const float offset = gfli_rounded((float)d->label * step);
     k.x1 = d->x1 + offset;
     k.y1 = d->y1 + offset;
     k.x2 = d->x2 + offset;
     k.y2 = d->y2 + offset;
-    k.area = gfli_rounded((k.x2 - k.x1) * (k.y2 - k.y1));
+    k.area = gfli_rounded((k.x2 - k.x1 + pixel) * (k.y2 - k.y1 + pixel));
     k.label = (float)d->label;
     return k;
 }
 
 /* One more than the largest coordinate, and whether classes are apart for sure once shifted: not
- * when boxes start below 0, or float32 is too coarse to keep the 1 that is between them. */
-static float gfli_class_step(const gfli_decoded *boxes, int n, bool *apart) {
+ * when boxes start below 0, pixels make up for the 1 that is between them, or float32 is too coarse
+ * to keep it. */
+static float gfli_class_step(const gfli_decoded *boxes, int n, int pixel, bool *apart) {
     float largest = -INFINITY, smallest = INFINITY;
     int labels = 0;
     for (int i = 0; i < n; i++) {
@@ -5949,34 +6051,35 @@ static float gfli_class_step(const gfli_decoded *boxes, int n, bool *apart) {
         }
         labels = gfli_max(labels, d->label + 1);
     }
-    *apart = smallest >= 0.0f && ((double)largest + 1.0) * labels < 8388608.0;
+    *apart = pixel == 0 && smallest >= 0.0f && ((double)largest + 1.0) * labels < 8388608.0;
     return largest + 1.0f;
 }
 
-static bool gfli_overlaps(const gfli_kept *a, const gfli_kept *b, float iou) {
+static bool gfli_overlaps(const gfli_kept *a, const gfli_kept *b, float iou, float pixel) {
     const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
     const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
+    const float w = x2 - x1 + pixel, h = y2 - y1 + pixel;
     /* No overlap suppresses nothing, not even two boxes without area: 0 / 0 is no IoU. */
-    if (!(x2 > x1 && y2 > y1)) return false;
-    const float inter = gfli_rounded((x2 - x1) * (y2 - y1));
+    if (!(w > 0.0f && h > 0.0f)) return false;
+    const float inter = gfli_rounded(w * h);
     return inter / (a->area + b->area - inter) > iou;
 }
 
-int gfli_nms(const gfli_decoded *boxes, int n, float iou, int max_keep, int *keep, uint64_t *ranks,
-             float *scratch) {
+int gfli_nms(const gfli_decoded *boxes, int n, float iou, int pixel, int max_keep, int *keep,
+             uint64_t *ranks, float *scratch) {
     gfli_kept *kept = (gfli_kept *)(void *)scratch;
     bool apart;
     int n_kept = 0;
-    const float step = gfli_class_step(boxes, n, &apart);
+    const float step = gfli_class_step(boxes, n, pixel, &apart);
     for (int i = 0; i < n; i++) ranks[i] = gfli_rank(boxes[i].detection.score, (uint64_t)i);
     gfli_sort_ranks(ranks, (size_t)n);
     for (int i = 0; i < n && n_kept < max_keep; i++) {
         const int at = (int)gfli_rank_index(ranks[i]);
-        const gfli_kept box = gfli_shift_box(&boxes[at].detection, step);
+        const gfli_kept box = gfli_shift_box(&boxes[at].detection, step, (float)pixel);
         bool suppressed = false;
         for (int k = 0; k < n_kept && !suppressed; k++) {
             if (apart && kept[k].label != box.label) continue;
-            suppressed = gfli_overlaps(&kept[k], &box, iou);
+            suppressed = gfli_overlaps(&kept[k], &box, iou, (float)pixel);
         }
         if (suppressed) continue;
         kept[n_kept] = box;
@@ -6051,23 +6154,30 @@ typedef struct gfli_decode_task {
     gfli_decoded *out;
 } gfli_decode_task;
 
+static size_t gfli_decode_points(const gfli_map *map, int level) {
+    return (size_t)map->h[level] * (size_t)map->w[level];
+}
+
 static const float *gfli_decode_plane(const gfli_map *map, int level, int index) {
-    const size_t points = (size_t)map->h[level] * (size_t)map->w[level];
+    const size_t points = gfli_decode_points(map, level);
     return map->data + (gfli_points_before(map, level) + (size_t)index * points) * (size_t)map->c;
 }
 
-static void gfli_select_level(void *arg, int level, int slot) {
-    gfli_decode_task *t = (gfli_decode_task *)arg;
-    const int classes = t->opts->n_classes;
-    const size_t points = (size_t)t->cls->h[level] * (size_t)t->cls->w[level];
-    const float *x = gfli_decode_plane(t->cls, level, t->index);
+static gfli_selection gfli_selection_make(const gfli_decode_task *t, int level, size_t most) {
     gfli_selection s;
-    (void)slot;
     s.ranks = t->ranks[level];
     s.n = 0;
-    s.most = gfli_max_candidates(t->cls, t->opts, level);
+    s.most = most;
     s.min_score = t->opts->min_score;
     s.bound = gfli_logit_below(s.min_score);
+    return s;
+}
+
+static void gfli_select_pairs(gfli_decode_task *t, int level) {
+    const int classes = t->opts->n_classes;
+    const size_t points = gfli_decode_points(t->cls, level);
+    const float *x = gfli_decode_plane(t->cls, level, t->index);
+    gfli_selection s = gfli_selection_make(t, level, gfli_max_candidates(t->cls, t->opts, level));
     for (size_t p = 0; p < points; p++, x += (size_t)t->cls->c) {
         if (!gfli_any_above(x, classes, s.bound)) continue;
         for (int c = 0; c < classes; c++) {
@@ -6077,6 +6187,54 @@ static void gfli_select_level(void *arg, int level, int slot) {
     }
     gfli_sort_ranks(s.ranks, s.n);
     t->counts[level] = (int)s.n;
+}
+
+/* Replace n locations by their pairs above the threshold, in the same memory: the locations are
+ * moved to its end, where the pairs, at most `classes` for each, cannot overtake them. */
+static size_t gfli_select_classes(const gfli_decode_task *t, int level, size_t n) {
+    const int classes = t->opts->n_classes;
+    const float *plane = gfli_decode_plane(t->cls, level, t->index);
+    uint64_t *ranks = t->ranks[level], *from = ranks + n * (size_t)(classes - 1);
+    size_t n_pairs = 0;
+    memmove(from, ranks, n * sizeof *ranks);
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t p = gfli_rank_index(from[i]);
+        const float *x = plane + (size_t)p * (size_t)t->cls->c;
+        for (int c = 0; c < classes; c++) {
+            const float score = gfli_sigmoid(x[c]);
+            if (score > t->opts->min_score)
+                ranks[n_pairs++] = gfli_rank(score, p * (uint64_t)classes + (uint64_t)c);
+        }
+    }
+    return n_pairs;
+}
+
+/* Locations below the threshold have no pairs and come after all others, so they need no place. */
+static void gfli_select_locations(gfli_decode_task *t, int level) {
+    const int classes = t->opts->n_classes;
+    const size_t points = gfli_decode_points(t->cls, level);
+    const float *x = gfli_decode_plane(t->cls, level, t->index);
+    const bool cut = points > (size_t)t->opts->max_per_level;
+    /* uncut, one more than there can be: a full selection would lose its order */
+    gfli_selection s =
+        gfli_selection_make(t, level, cut ? (size_t)t->opts->max_per_level : points + 1);
+    for (size_t p = 0; p < points; p++, x += (size_t)t->cls->c) {
+        if (!gfli_any_above(x, classes, s.bound)) continue;
+        float best = x[0];
+        for (int c = 1; c < classes; c++) best = x[c] > best ? x[c] : best;
+        gfli_select(&s, best, p);
+    }
+    if (cut) gfli_sort_ranks(s.ranks, s.n);
+    t->counts[level] = (int)gfli_select_classes(t, level, s.n);
+}
+
+static void gfli_select_level(void *arg, int level, int slot) {
+    gfli_decode_task *t = (gfli_decode_task *)arg;
+    (void)slot;
+    if (t->opts->by_location)
+        gfli_select_locations(t, level);
+    else
+        gfli_select_pairs(t, level);
 }
 
 /* ---- boxes ----------------------------------------------------------------------------------- */
@@ -6103,11 +6261,12 @@ static void gfli_decode_pair(const gfli_decode_task *t, int level, uint64_t rank
     out->level = level;
     out->y = (int)(cell / (uint64_t)t->cls->w[level]);
     out->x = (int)(cell % (uint64_t)t->cls->w[level]);
-    const float x = (float)(out->x * o->stride[level]), y = (float)(out->y * o->stride[level]);
-    out->detection.x1 = gfli_clamp_side(x - d[0], o->width);
-    out->detection.y1 = gfli_clamp_side(y - d[1], o->height);
-    out->detection.x2 = gfli_clamp_side(x + d[2], o->width);
-    out->detection.y2 = gfli_clamp_side(y + d[3], o->height);
+    const float x = gfli_position(out->x, o->stride[level], o->pixel);
+    const float y = gfli_position(out->y, o->stride[level], o->pixel);
+    out->detection.x1 = gfli_clamp_side(x - d[0], o->width - o->pixel);
+    out->detection.y1 = gfli_clamp_side(y - d[1], o->height - o->pixel);
+    out->detection.x2 = gfli_clamp_side(x + d[2], o->width - o->pixel);
+    out->detection.y2 = gfli_clamp_side(y + d[3], o->height - o->pixel);
     out->detection.score = gfli_rank_score(rank);
     out->detection.label = (int)(index % (uint64_t)o->n_classes);
 }
@@ -6124,9 +6283,10 @@ static void gfli_decode_part(void *arg, int task, int slot) {
 }
 
 size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts, int level) {
-    const size_t points = (size_t)cls->h[level] * (size_t)cls->w[level];
-    const size_t pairs = points * (size_t)opts->n_classes;
-    return pairs < (size_t)opts->max_per_level ? pairs : (size_t)opts->max_per_level;
+    const size_t points = gfli_decode_points(cls, level), most = (size_t)opts->max_per_level;
+    const size_t classes = (size_t)opts->n_classes;
+    if (opts->by_location) return (points < most ? points : most) * classes;
+    return points * classes < most ? points * classes : most;
 }
 
 int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
@@ -6167,18 +6327,23 @@ static size_t gfli_decode_scratch_cpu(const gfli_map *cls, const gfli_decode_opt
            kept * (sizeof(int) + GFLI_NMS_FLOATS * sizeof(float));
 }
 
-/* To the pixels of the original image; boxes without area go.  Returns how many stay. */
+static float gfli_rescaled(const gfli_decode_opts *opts, float v, double scale) {
+    return gfli_rounded(opts->divide ? v / (float)scale : v * (float)(1.0 / scale));
+}
+
+/* To the pixels of the original image; boxes without area go (of pixels, each has one).  Returns
+ * how many stay. */
 static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes, int n) {
-    const float sx = (float)(1.0 / opts->scale_x), sy = (float)(1.0 / opts->scale_y);
+    const float pixel = (float)opts->pixel;
     int kept = 0;
     for (int i = 0; i < n; i++) {
         gfli_decoded b = boxes[i];
         gfl_detection *d = &b.detection;
-        d->x1 = gfli_rounded(d->x1 * sx);
-        d->y1 = gfli_rounded(d->y1 * sy);
-        d->x2 = gfli_rounded(d->x2 * sx);
-        d->y2 = gfli_rounded(d->y2 * sy);
-        if (d->x2 - d->x1 > 0.0f && d->y2 - d->y1 > 0.0f) boxes[kept++] = b;
+        d->x1 = gfli_rescaled(opts, d->x1, opts->scale_x);
+        d->y1 = gfli_rescaled(opts, d->y1, opts->scale_y);
+        d->x2 = gfli_rescaled(opts, d->x2, opts->scale_x);
+        d->y2 = gfli_rescaled(opts, d->y2, opts->scale_y);
+        if (d->x2 - d->x1 + pixel > 0.0f && d->y2 - d->y1 + pixel > 0.0f) boxes[kept++] = b;
     }
     return kept;
 }
@@ -6195,7 +6360,7 @@ static int gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli
     int counts[GFL_LEVELS];
     int n = gfli_candidates(context, cls, reg, index, opts, boxes, counts, ranks);
     n = gfli_rescale_boxes(opts, boxes, n);
-    n = gfli_nms(boxes, n, opts->nms_iou, max_keep, keep, ranks, moved);
+    n = gfli_nms(boxes, n, opts->nms_iou, opts->pixel, max_keep, keep, ranks, moved);
     for (int i = 0; i < n; i++) out[i] = boxes[keep[i]];
     return n;
 }
@@ -6268,6 +6433,72 @@ const gfli_backend gfli_cpu = {
     gfli_location_logits_cpu,
     gfli_integral_cpu,
 };
+
+/* ===============================================================================================
+ * src/model/dialect.c - the table of dialects, and options made from it
+ * ============================================================================================ */
+
+static const gfli_dialect gfli_dialects[] = {
+    /* name, pixel, one_scale, by_location, outside_counts, add_eps, quality_eps, mean_eps,
+     * min_weight_sum, warmup_start, warmup_end, bias_lr, bias_decay */
+    {"mmdet", 0, false, false, false, false, 1e-6, 1.1920928955078125e-7, 1, 0.001, 1, 1, 1},
+    {"gfocal", 1, true, true, true, true, 1e-7, 0, 0, 1.0 / 3, 0, 2, 0}};
+
+const gfli_dialect *gfli_dialect_get(gfl_dialect dialect) {
+    return &gfli_dialects[dialect == GFL_DIALECT_GFOCAL ? 1 : 0];
+}
+
+void gfli_decode_opts_init(const gfl_arch *arch, gfli_decode_opts *out) {
+    const gfli_dialect *d = gfli_dialect_get(arch->dialect);
+    memset(out, 0, sizeof *out);
+    out->n_classes = arch->n_classes;
+    out->n_bins = arch->reg_max + 1;
+    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
+    out->pixel = d->pixel;
+    out->by_location = d->by_location;
+    out->divide = d->one_scale;
+}
+
+void gfli_assign_opts_init(const gfl_arch *arch, gfli_assign_opts *out) {
+    memset(out, 0, sizeof *out);
+    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
+    out->pixel = gfli_dialect_get(arch->dialect)->pixel;
+}
+
+void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
+    const gfli_dialect *d = gfli_dialect_get(arch->dialect);
+    memset(out, 0, sizeof *out);
+    out->n_classes = arch->n_classes;
+    out->n_bins = arch->reg_max + 1;
+    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
+    out->avg_pos = out->weight_sum = -1;
+    out->pixel = d->pixel;
+    out->outside_counts = d->outside_counts;
+    out->add_eps = d->add_eps;
+    out->quality_eps = d->quality_eps;
+    out->mean_eps = d->mean_eps;
+    out->min_weight_sum = d->min_weight_sum;
+}
+
+/* The original's rule, by names: downsample.1 is a batch norm whose name does not say so. */
+bool gfli_is_plain_bias(const char *name) {
+    const char *end = strrchr(name, '.'), *layer = end;
+    if (!end || strcmp(end, ".bias") != 0) return false;
+    while (layer > name && layer[-1] != '.') layer--;
+    if (strncmp(layer, "bn", 2) != 0 && strncmp(layer, "gn", 2) != 0) return true;
+    for (layer += 2; layer < end; layer++)
+        if (*layer < '0' || *layer > '9') return true;
+    return false;
+}
+
+void gfli_box_scale(bool one_scale, int width, int height, int scale_long, int scale_short,
+                    double *scale_x, double *scale_y) {
+    int w, h;
+    gfli_resized_size(width, height, scale_long, scale_short, &w, &h);
+    *scale_x = (double)w / width;
+    *scale_y = (double)h / height;
+    if (one_scale) *scale_x = *scale_y = gfli_resize_factor(width, height, scale_long, scale_short);
+}
 
 /* ===============================================================================================
  * src/model/arch.c - architectures: names, defaults, limits, channel counts
@@ -6413,8 +6644,9 @@ gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch 
                           "deformable or of caffe style",
                           a.depth);
     if (a.dialect == GFL_DIALECT_DEFAULT) a.dialect = GFL_DIALECT_MMDET;
-    if (a.dialect != GFL_DIALECT_MMDET)
-        return gfli_error(context, GFL_E_ARG, "dialect is %d; it must be GFL_DIALECT_MMDET",
+    if (a.dialect != GFL_DIALECT_MMDET && a.dialect != GFL_DIALECT_GFOCAL)
+        return gfli_error(context, GFL_E_ARG,
+                          "dialect is %d; it must be GFL_DIALECT_MMDET or GFL_DIALECT_GFOCAL",
                           (int)a.dialect);
     *out = a;
     return GFL_OK;
@@ -6447,11 +6679,15 @@ gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *i
     return GFL_OK;
 }
 
-void gfli_resized_size(int width, int height, int scale_long, int scale_short, int *out_width,
-                       int *out_height) {
+double gfli_resize_factor(int width, int height, int scale_long, int scale_short) {
     double by_long = (double)scale_long / gfli_max(width, height);
     double by_short = (double)scale_short / gfli_min(width, height);
-    double s = by_long < by_short ? by_long : by_short;
+    return by_long < by_short ? by_long : by_short;
+}
+
+void gfli_resized_size(int width, int height, int scale_long, int scale_short, int *out_width,
+                       int *out_height) {
+    double s = gfli_resize_factor(width, height, scale_long, scale_short);
     *out_width = gfli_max(1, (int)(width * s + 0.5));
     *out_height = gfli_max(1, (int)(height * s + 0.5));
 }
@@ -7578,7 +7814,6 @@ static gfl_status gfli_read_choice(gfli_weights *w, const char *key, const char 
                       said, names[0], names[1]);
 }
 
-static const char *const gfli_dialect_names[2] = {"mmdet", "gfocal"};
 static const char *const gfli_style_names[2] = {"pytorch", "caffe"};
 
 /* The dialect decides the geometry of boxes, so it is never guessed. */
@@ -7587,9 +7822,11 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
     /* the buffer of each dialect's head; only its name tells them apart */
     static const char *const buffers[2] = {"bbox_head.integral.project",
                                            "bbox_head.distribution_project.project"};
+    const char *const names[2] = {gfli_dialect_get(GFL_DIALECT_MMDET)->name,
+                                  gfli_dialect_get(GFL_DIALECT_GFOCAL)->name};
     const char *teller = NULL;
     int by_meta, by_tensor = 0;
-    GFLI_TRY(gfli_read_choice(w, "dialect", gfli_dialect_names, 2, &by_meta));
+    GFLI_TRY(gfli_read_choice(w, "dialect", names, 2, &by_meta));
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < w->blob.n_tensors; i++)
             if (gfli_ends_with(w->blob.tensors[i].name, buffers[k])) {
@@ -7599,14 +7836,12 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
     if (by_meta && by_tensor && by_meta != by_tensor)
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: metadata says dialect %s, but %s is of dialect %s", w->blob.path,
-                          gfli_dialect_names[by_meta - 1], teller,
-                          gfli_dialect_names[by_tensor - 1]);
+                          names[by_meta - 1], teller, names[by_tensor - 1]);
     int found = by_meta ? by_meta : by_tensor;
     if (found && wanted && found != (int)wanted)
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: weights of dialect %s, where %s is demanded; boxes would be wrong",
-                          w->blob.path, gfli_dialect_names[found - 1],
-                          gfli_dialect_names[wanted - 1]);
+                          w->blob.path, names[found - 1], names[wanted - 1]);
     *origin = found ? GFL_ORIGIN_FILE : GFL_ORIGIN_GIVEN;
     *out = found ? (gfl_dialect)found : wanted;
     if (*out) return GFL_OK;
@@ -8055,7 +8290,7 @@ gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *
     GFLI_TRY(put(to, "gfl_format", "1"));
     GFLI_TRY(put(to, "gfl_version", GFL_VERSION_TEXT));
     GFLI_TRY(put(to, "architecture", text));
-    GFLI_TRY(put(to, "dialect", model->arch.dialect == GFL_DIALECT_GFOCAL ? "gfocal" : "mmdet"));
+    GFLI_TRY(put(to, "dialect", gfli_dialect_get(model->arch.dialect)->name));
     GFLI_TRY(put(to, "style", model->arch.caffe_style ? "caffe" : "pytorch"));
     GFLI_TRY(gfli_put_classes(model, put, to, "classes", true));
     GFLI_TRY(gfli_put_classes(model, put, to, "class_ids", false));
@@ -8373,7 +8608,26 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
         out->weight_bytes +=
             model->backend->conv_packed_size(model->context, &model->layers[i].shape);
     gfli_plan_destroy(model->context, &plan);
+    gfl_model_info info;
+    gfl_model_get_info(model, &info);
+    out->n_parameters = info.n_parameters;
     return GFL_OK;
+}
+
+gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int width, int height,
+                             int batch, gfl_model_cost *out) {
+    gfl_preprocess usual;
+    gfl_model *described;
+    if (!context) return GFL_E_ARG;
+    if (!arch || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_arch_get_cost: %s is NULL",
+                          arch ? "out" : "arch");
+    memset(&usual, 0, sizeof usual);
+    memset(out, 0, sizeof *out);
+    GFLI_TRY(gfli_model_new(context, arch, &usual, NULL, false, &described));
+    const gfl_status status = gfl_model_get_cost(described, width, height, batch, out);
+    gfl_model_destroy(described);
+    return status;
 }
 
 static const char *gfli_op_name(gfli_op op) {
@@ -8626,8 +8880,8 @@ static void gfli_describe_sides(const gfl_detector *d, const gfli_decoded *from,
                                 gfl_distribution *out) {
     int l = from->level, bins = opts->n_bins;
     memset(out, 0, sizeof *out);
-    out->x = (float)(opts->stride[l] * from->x / opts->scale_x);
-    out->y = (float)(opts->stride[l] * from->y / opts->scale_y);
+    out->x = (float)((double)gfli_position(from->x, opts->stride[l], opts->pixel) / opts->scale_x);
+    out->y = (float)((double)gfli_position(from->y, opts->stride[l], opts->pixel) / opts->scale_y);
     for (int side = 0; side < 4; side++) {
         float *p = out->bins[side];
         double mean = (double)d->model->backend->integral(logits + side * bins, bins, p), var = 0;
@@ -8649,18 +8903,15 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
     const gfli_map *cls = &d->plan.slots[d->plan.cls].map;
     const gfli_map *reg = &d->plan.slots[d->plan.reg].map;
     gfli_decode_opts o;
-    memset(&o, 0, sizeof o);
+    gfli_decode_opts_init(&d->model->arch, &o);
     o.min_score = opts->min_score;
     o.nms_iou = opts->nms_iou;
     o.max_per_level = opts->max_per_level;
     o.max_detections = opts->max_detections;
-    o.n_classes = d->model->arch.n_classes;
-    o.n_bins = d->model->arch.reg_max + 1;
-    for (int l = 0; l < GFL_LEVELS; l++) o.stride[l] = 8 << l;
     o.height = r->height;
     o.width = r->width;
-    o.scale_x = (double)r->width / r->image.width;
-    o.scale_y = (double)r->height / r->image.height;
+    gfli_box_scale(gfli_dialect_get(d->model->arch.dialect)->one_scale, r->image.width,
+                   r->image.height, opts->scale_long, opts->scale_short, &o.scale_x, &o.scale_y);
     GFLI_TRY(gfli_need_scratch(d, d->model->backend->decode_scratch(cls, &o)));
     int n = d->model->backend->decode(d->context, cls, reg, index, &o, d->decoded, d->scratch);
     size_t need = (size_t)d->n_items + (size_t)n;
@@ -8677,6 +8928,9 @@ static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, con
     for (int i = 0; i < n; i++) {
         gfl_detection *item = &d->items[d->n_items + i];
         *item = d->decoded[i].detection;
+        /* a right or lower edge is where the last pixel of the box ends */
+        item->x2 += (float)o.pixel;
+        item->y2 += (float)o.pixel;
         if (!opts->no_clip) {
             item->x1 = gfli_clip(item->x1, r->image.width);
             item->y1 = gfli_clip(item->y1, r->image.height);

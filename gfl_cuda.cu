@@ -2698,8 +2698,9 @@ enum {
 
 typedef struct gfli_decode_level {
     const float *cls, *reg; /* of the image */
-    uint64_t *ranks;        /* [pairs rounded up to a power of two] */
+    uint64_t *ranks;        /* [what is ranked, rounded up to a power of two]: pairs or locations */
     int cells, w, stride;
+    int keep;        /* at most so many ranks */
     int first, most; /* of the candidates: the number of the first, and at most how many */
 } gfli_decode_level;
 
@@ -2710,26 +2711,34 @@ typedef struct gfli_moved {
 
 typedef struct gfli_decode_job {
     gfli_decode_level level[GFL_LEVELS];
-    int levels, n_classes, cls_c, reg_c, n_bins, width, height;
+    int levels, n_classes, cls_c, reg_c, n_bins;
+    int right, bottom; /* the last coordinates */
+    int pixel;         /* as in gfli_decode_opts, as are the next two */
+    bool by_location, divide;
     int most; /* candidates of all levels */
     int max_keep;
-    float min_score, nms_iou, scale_x, scale_y; /* boxes are multiplied with the scales */
-    int *found;                                 /* [GFL_LEVELS] pairs above the score */
-    uint64_t *order;                            /* [most rounded up to a power of two] */
-    gfli_decoded *boxes;                        /* [most] */
-    gfli_moved *kept;                           /* [max_keep] */
-    int *count;                                 /* of out */
-    gfli_decoded *out;                          /* [max_keep] */
+    float min_score, nms_iou;
+    float scale_x, scale_y; /* what boxes are multiplied with, or divided by */
+    int *found;             /* [GFL_LEVELS] ranks above the score; then the candidates */
+    uint64_t *order;        /* [most rounded up to a power of two] */
+    gfli_decoded *boxes;    /* [most] */
+    gfli_moved *kept;       /* [max_keep] */
+    int *count;             /* of out */
+    gfli_decoded *out;      /* [max_keep] */
 } gfli_decode_job;
 
-/* ---- pairs ----------------------------------------------------------------------------------- */
+/* ---- ranks ----------------------------------------------------------------------------------- */
 
 static __global__ void gfli_select_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     const gfli_decode_level *l = &job.level[blockIdx.y];
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (size_t)l->cells * (size_t)job.n_classes) return;
-    const size_t cell = i / (size_t)job.n_classes, label = i % (size_t)job.n_classes;
-    const float score = gfli_sigmoid(l->cls[cell * (size_t)job.cls_c + label]);
+    const size_t classes = (size_t)job.n_classes, ranked = job.by_location ? 1 : classes;
+    if (i >= (size_t)l->cells * ranked) return;
+    const float *logits = l->cls + i / ranked * (size_t)job.cls_c;
+    float best = logits[i % ranked];
+    for (size_t c = 1; c < classes && job.by_location; c++)
+        best = logits[c] > best ? logits[c] : best;
+    const float score = gfli_sigmoid(best);
     if (score > job.min_score)
         l->ranks[atomicAdd(&job.found[blockIdx.y], 1)] = gfli_rank(score, (uint64_t)i);
 }
@@ -2786,13 +2795,13 @@ static __device__ void gfli_keep_smallest(uint64_t *keys, int n, int k, int *his
     }
 }
 
-/* A block a level: its best pairs, in order. */
+/* A block a level: its best ranks, in order. */
 static __global__ void gfli_top_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     GFLI_SHARED(int, histogram, [GFLI_RADIX]);
     const gfli_decode_level *l = &job.level[blockIdx.x];
     const int found = job.found[blockIdx.x];
-    if (found > l->most) gfli_keep_smallest(l->ranks, found, l->most, histogram);
-    gfli_sort_block(l->ranks, found < l->most ? found : l->most);
+    if (found > l->keep) gfli_keep_smallest(l->ranks, found, l->keep, histogram);
+    gfli_sort_block(l->ranks, found < l->keep ? found : l->keep);
 }
 
 /* ---- boxes ----------------------------------------------------------------------------------- */
@@ -2807,9 +2816,10 @@ static __device__ __forceinline__ float gfli_integral_of(const float *logits, in
 }
 
 /* A value that is no number stays so, and its box has no area. */
-static __device__ __forceinline__ float gfli_clip_side(float v, int limit, float scale) {
+static __device__ __forceinline__ float gfli_clip_side(float v, int limit, float scale,
+                                                       bool divide) {
     v = v < 0.0f ? 0.0f : (v > (float)limit ? (float)limit : v);
-    return gfli_rounded(v * scale);
+    return divide ? v / scale : gfli_rounded(v * scale);
 }
 
 static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job *job, int level,
@@ -2826,30 +2836,50 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
     b.level = level;
     b.y = cell / l->w;
     b.x = cell % l->w;
-    const float x = (float)(b.x * l->stride), y = (float)(b.y * l->stride);
-    b.detection.x1 = gfli_clip_side(x - d[0], job->width, job->scale_x);
-    b.detection.y1 = gfli_clip_side(y - d[1], job->height, job->scale_y);
-    b.detection.x2 = gfli_clip_side(x + d[2], job->width, job->scale_x);
-    b.detection.y2 = gfli_clip_side(y + d[3], job->height, job->scale_y);
+    const float x = gfli_position(b.x, l->stride, job->pixel);
+    const float y = gfli_position(b.y, l->stride, job->pixel);
+    b.detection.x1 = gfli_clip_side(x - d[0], job->right, job->scale_x, job->divide);
+    b.detection.y1 = gfli_clip_side(y - d[1], job->bottom, job->scale_y, job->divide);
+    b.detection.x2 = gfli_clip_side(x + d[2], job->right, job->scale_x, job->divide);
+    b.detection.y2 = gfli_clip_side(y + d[3], job->bottom, job->scale_y, job->divide);
     b.detection.score = gfli_rank_score(rank);
     b.detection.label = (int)(index % (uint64_t)job->n_classes);
     return b;
 }
 
-/* Thread i makes candidate i; a place without one, or with a box without area, sorts last. */
+/* The rank of candidate i of a level; false where there is none.  Of a level's locations, all where
+ * they are few enough, else the best, each class that is above the score is a candidate. */
+static __device__ __forceinline__ bool gfli_candidate(const gfli_decode_job *job, int level, int i,
+                                                      uint64_t *rank) {
+    const gfli_decode_level *l = &job->level[level];
+    const int at = job->by_location ? i / job->n_classes : i;
+    const bool listed = !job->by_location || l->cells > l->keep;
+    if (listed && at >= job->found[level]) return false;
+    if (!job->by_location) {
+        *rank = l->ranks[i];
+        return true;
+    }
+    const int label = i % job->n_classes;
+    const uint64_t cell = listed ? gfli_rank_index(l->ranks[at]) : (uint64_t)at;
+    const float score = gfli_sigmoid(l->cls[cell * (uint64_t)job->cls_c + (uint64_t)label]);
+    *rank = gfli_rank(score, cell * (uint64_t)job->n_classes + (uint64_t)label);
+    return score > job->min_score;
+}
+
+/* Thread i makes candidate i, and puts it among those to be ordered if its box has an area. */
 static __global__ void gfli_boxes_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
     if (i >= job.most) return;
     int level = 0;
     while (level + 1 < job.levels && i >= job.level[level + 1].first) level++;
-    const gfli_decode_level *l = &job.level[level];
-    job.order[i] = ~(uint64_t)0;
-    if (i - l->first >= job.found[level]) return;
-    const gfli_decoded b = gfli_box_of(&job, level, l->ranks[i - l->first]);
+    uint64_t rank;
+    if (!gfli_candidate(&job, level, i - job.level[level].first, &rank)) return;
+    const gfli_decoded b = gfli_box_of(&job, level, rank);
     const gfl_detection *d = &b.detection;
+    const float one = (float)job.pixel;
     job.boxes[i] = b;
-    if (d->x2 - d->x1 > 0.0f && d->y2 - d->y1 > 0.0f)
-        job.order[i] = gfli_rank(d->score, (uint64_t)i);
+    if (d->x2 - d->x1 + one > 0.0f && d->y2 - d->y1 + one > 0.0f)
+        job.order[atomicAdd(&job.found[GFL_LEVELS], 1)] = gfli_rank(d->score, (uint64_t)i);
 }
 
 /* ---- suppression ----------------------------------------------------------------------------- */
@@ -2867,24 +2897,26 @@ static __device__ __forceinline__ float gfli_block_largest(float v, float *part)
     return v;
 }
 
-static __device__ __forceinline__ gfli_moved gfli_move_box(const gfl_detection *d, float step) {
+static __device__ __forceinline__ gfli_moved gfli_move_box(const gfl_detection *d, float step,
+                                                           float pixel) {
     gfli_moved m;
     const float offset = gfli_rounded((float)d->label * step);
     m.x1 = d->x1 + offset;
     m.y1 = d->y1 + offset;
     m.x2 = d->x2 + offset;
     m.y2 = d->y2 + offset;
-    m.area = gfli_rounded((m.x2 - m.x1) * (m.y2 - m.y1));
+    m.area = gfli_rounded((m.x2 - m.x1 + pixel) * (m.y2 - m.y1 + pixel));
     m.label = (float)d->label;
     return m;
 }
 
 static __device__ __forceinline__ bool gfli_boxes_overlap(const gfli_moved *a, const gfli_moved *b,
-                                                          float iou) {
+                                                          float iou, float pixel) {
     const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
     const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
-    if (!(x2 > x1 && y2 > y1)) return false;
-    const float inter = gfli_rounded((x2 - x1) * (y2 - y1));
+    const float w = x2 - x1 + pixel, h = y2 - y1 + pixel;
+    if (!(w > 0.0f && h > 0.0f)) return false;
+    const float inter = gfli_rounded(w * h);
     return inter / (a->area + b->area - inter) > iou;
 }
 
@@ -2914,10 +2946,11 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
     GFLI_SHARED(unsigned, dead, [GFLI_NMS_WORDS]);
     GFLI_SHARED(float, part, [GFLI_NMS_CHUNK / 32]);
     GFLI_SHARED(int, total, [1]);
-    const int thread = (int)threadIdx.x;
+    const int thread = (int)threadIdx.x, n_candidates = job.found[GFL_LEVELS];
+    const float pixel = (float)job.pixel;
     float largest = 0.0f;
-    gfli_sort_block(job.order, job.most);
-    for (int i = thread; i < job.most && job.order[i] != ~(uint64_t)0; i += (int)blockDim.x) {
+    gfli_sort_block(job.order, n_candidates);
+    for (int i = thread; i < n_candidates; i += (int)blockDim.x) {
         const gfl_detection *d = &job.boxes[gfli_rank_index(job.order[i])].detection;
         largest = d->x2 > largest ? d->x2 : largest;
         largest = d->y2 > largest ? d->y2 : largest;
@@ -2925,26 +2958,26 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
     const float step = gfli_block_largest(largest, part) + 1.0f;
     if (thread == 0) total[0] = 0;
     __syncthreads();
-    for (int first = 0; first < job.most; first += GFLI_NMS_CHUNK) {
+    for (int first = 0; first < n_candidates; first += GFLI_NMS_CHUNK) {
         const int i = first + thread, n_kept = total[0];
-        const bool exists = i < job.most && job.order[i] != ~(uint64_t)0;
+        const bool exists = i < n_candidates;
         const int n = __syncthreads_count(exists);
-        if (n == 0 || n_kept >= job.max_keep) break;
+        if (n_kept >= job.max_keep) break;
         if (thread < GFLI_NMS_WORDS) dead[thread] = 0;
         if (exists)
             chunk[thread] =
-                gfli_move_box(&job.boxes[gfli_rank_index(job.order[i])].detection, step);
+                gfli_move_box(&job.boxes[gfli_rank_index(job.order[i])].detection, step, pixel);
         __syncthreads();
         bool suppressed = false;
         for (int k = 0; k < n_kept && exists && !suppressed; k++)
-            suppressed = gfli_boxes_overlap(&job.kept[k], &chunk[thread], job.nms_iou);
+            suppressed = gfli_boxes_overlap(&job.kept[k], &chunk[thread], job.nms_iou, pixel);
         if (suppressed) atomicOr(&dead[thread / 32], 1u << (thread % 32));
         for (int word = 0; word < GFLI_NMS_WORDS && exists; word++) {
             unsigned bits = 0;
             for (int k = 0; k < 32; k++) {
                 const int other = word * 32 + k;
                 if (other > thread && other < n &&
-                    gfli_boxes_overlap(&chunk[thread], &chunk[other], job.nms_iou))
+                    gfli_boxes_overlap(&chunk[thread], &chunk[other], job.nms_iou, pixel))
                     bits |= 1u << k;
             }
             hits[thread][word] = bits;
@@ -2975,14 +3008,16 @@ static size_t gfli_decode_lay_out(const gfli_map *cls, const gfli_decode_opts *o
         l->w = cls->w[i];
         l->cells = cls->h[i] * cls->w[i];
         l->stride = opts->stride[i];
-        const size_t pairs = (size_t)l->cells * (size_t)opts->n_classes;
-        l->most = pairs < (size_t)opts->max_per_level ? (int)pairs : opts->max_per_level;
+        const size_t classes = (size_t)opts->n_classes;
+        const size_t ranked = (size_t)l->cells * (opts->by_location ? 1 : classes);
+        l->keep = ranked < (size_t)opts->max_per_level ? (int)ranked : opts->max_per_level;
+        l->most = l->keep * (opts->by_location ? opts->n_classes : 1);
         l->first = job->most;
         job->most += l->most;
-        l->ranks = (uint64_t *)gfli_cut(&c, gfli_power_above(pairs) * sizeof(uint64_t));
+        l->ranks = (uint64_t *)gfli_cut(&c, gfli_power_above(ranked) * sizeof(uint64_t));
     }
     job->max_keep = opts->max_detections < job->most ? opts->max_detections : job->most;
-    job->found = (int *)gfli_cut(&c, GFL_LEVELS * sizeof(int));
+    job->found = (int *)gfli_cut(&c, (GFL_LEVELS + 1) * sizeof(int));
     job->order = (uint64_t *)gfli_cut(&c, gfli_power_above((size_t)job->most) * sizeof(uint64_t));
     job->boxes = (gfli_decoded *)gfli_cut(&c, (size_t)job->most * sizeof(gfli_decoded));
     job->kept = (gfli_moved *)gfli_cut(&c, (size_t)job->max_keep * sizeof(gfli_moved));
@@ -3004,15 +3039,17 @@ static const float *gfli_plane_of(const gfli_map *map, int level, int index) {
 
 static void gfli_decode_launch(gfl_context *context, const gfli_decode_job *job) {
     cudaStream_t stream = gfli_cuda_of(context)->stream;
-    size_t pairs = 0;
+    const size_t classes = job->by_location ? 1 : (size_t)job->n_classes;
+    size_t ranked = 0;
     for (int i = 0; i < job->levels; i++) {
-        const size_t of_level = (size_t)job->level[i].cells * (size_t)job->n_classes;
-        if (of_level > pairs) pairs = of_level;
+        const size_t of_level = (size_t)job->level[i].cells * classes;
+        if (of_level > ranked) ranked = of_level;
     }
-    (void)gfli_cuda_note(context, cudaMemsetAsync(job->found, 0, GFL_LEVELS * sizeof(int), stream),
+    (void)gfli_cuda_note(context,
+                         cudaMemsetAsync(job->found, 0, (GFL_LEVELS + 1) * sizeof(int), stream),
                          "decoding");
-    GFLI_LAUNCH((gfli_select_kernel), dim3(gfli_blocks(pairs), (unsigned)job->levels), GFLI_THREADS,
-                0, stream, *job);
+    GFLI_LAUNCH((gfli_select_kernel), dim3(gfli_blocks(ranked), (unsigned)job->levels),
+                GFLI_THREADS, 0, stream, *job);
     GFLI_LAUNCH((gfli_top_kernel), (unsigned)job->levels, GFLI_SORT_THREADS, 0, stream, *job);
     GFLI_LAUNCH((gfli_boxes_kernel), gfli_blocks((size_t)job->most), GFLI_THREADS, 0, stream, *job);
     GFLI_LAUNCH((gfli_suppress_kernel), 1, GFLI_NMS_CHUNK, 0, stream, *job);
@@ -3028,12 +3065,15 @@ static int gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gfl
     job.n_bins = opts->n_bins;
     job.cls_c = cls->c;
     job.reg_c = reg->c;
-    job.width = opts->width;
-    job.height = opts->height;
+    job.right = opts->width - opts->pixel;
+    job.bottom = opts->height - opts->pixel;
+    job.pixel = opts->pixel;
+    job.by_location = opts->by_location;
+    job.divide = opts->divide;
     job.min_score = opts->min_score;
     job.nms_iou = opts->nms_iou;
-    job.scale_x = (float)(1.0 / opts->scale_x);
-    job.scale_y = (float)(1.0 / opts->scale_y);
+    job.scale_x = (float)(opts->divide ? opts->scale_x : 1.0 / opts->scale_x);
+    job.scale_y = (float)(opts->divide ? opts->scale_y : 1.0 / opts->scale_y);
     for (int l = 0; l < cls->levels; l++) {
         job.level[l].cls = gfli_plane_of(cls, l, index);
         job.level[l].reg = gfli_plane_of(reg, l, index);

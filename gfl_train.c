@@ -217,6 +217,8 @@ typedef struct gfli_loader_opts {
     int scale_long, scale_short;
     int scale_short_min; /* > 0: the short side is drawn from [min, scale_short] */
     bool bgr;
+    int pixel;      /* as in gfli_decode_opts */
+    bool one_scale; /* as in gfli_dialect */
     bool no_flip;
     bool drop_empty;  /* leave out images without any annotation, or under 32 pixels */
     bool no_grouping; /* batches may mix landscape and portrait */
@@ -372,7 +374,8 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
 gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
                               const gfl_train_desc *in, gfl_train_desc *out);
 /* The learning rate of update `step` (from 0) of a resolved description. */
-double gfli_train_rate(const gfl_train_desc *desc, int steps_per_epoch, int64_t step);
+double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, int steps_per_epoch,
+                       int64_t step);
 
 /* ---- trainer --------------------------------------------------------------------------------- */
 
@@ -1941,7 +1944,7 @@ typedef struct gfli_atss_box {
 
 typedef struct gfli_atss {
     const gfli_map *shape;
-    const int *stride;
+    const gfli_assign_opts *opts;
     const gfli_truth *truths;
     const gfli_assignment *out;
     int max_boxes;
@@ -1998,13 +2001,13 @@ static float gfli_atss_area(float w, float h) {
 }
 
 /* IoU of the anchor (8 strides square) around (cx, cy) and a box, in float like the distances. */
-static float gfli_atss_iou(float cx, float cy, float half, const float *box) {
+static float gfli_atss_iou(float cx, float cy, int stride, int pixel, const float *box) {
+    const float side = (float)(8 * stride), one = (float)pixel, half = 0.5f * (side - one);
     const float x1 = fmaxf(cx - half, box[0]), y1 = fmaxf(cy - half, box[1]);
     const float x2 = fminf(cx + half, box[2]), y2 = fminf(cy + half, box[3]);
-    const float inter = gfli_atss_area(fmaxf(x2 - x1, 0), fmaxf(y2 - y1, 0));
-    const float anchor = gfli_atss_area(2 * half, 2 * half);
-    const float both =
-        (float)((double)anchor + (double)gfli_atss_area(box[2] - box[0], box[3] - box[1]));
+    const float inter = gfli_atss_area(fmaxf(x2 - x1 + one, 0), fmaxf(y2 - y1 + one, 0));
+    const float area = gfli_atss_area(box[2] - box[0] + one, box[3] - box[1] + one);
+    const float both = (float)((double)gfli_atss_area(side, side) + (double)area);
     return inter / fmaxf((float)((double)both - (double)inter), 1e-6f);
 }
 
@@ -2020,17 +2023,20 @@ static float gfli_atss_threshold(const float *iou, int n) {
 
 static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int level, float cx,
                               float cy, gfli_atss_list *out) {
-    const int stride = t->stride[level];
+    const int stride = t->opts->stride[level], pixel = t->opts->pixel;
+    const float first = gfli_position(0, stride, pixel);
     const int h = gfli_min(gfli_ceil_div(truth->pad_h, stride), t->shape->h[level]);
     const int w = gfli_min(gfli_ceil_div(truth->pad_w, stride), t->shape->w[level]);
     int y0, y1, x0, x1;
     out->n = 0;
-    gfli_atss_window(cy, stride, h, &y0, &y1);
-    gfli_atss_window(cx, stride, w, &x0, &x1);
+    gfli_atss_window(cy - first, stride, h, &y0, &y1);
+    gfli_atss_window(cx - first, stride, w, &x0, &x1);
     for (int y = y0; y <= y1; y++)
         for (int x = x0; x <= x1; x++)
-            gfli_atss_list_add(
-                out, gfli_atss_distance((float)(x * stride) - cx, (float)(y * stride) - cy), y, x);
+            gfli_atss_list_add(out,
+                               gfli_atss_distance(gfli_position(x, stride, pixel) - cx,
+                                                  gfli_position(y, stride, pixel) - cy),
+                               y, x);
 }
 
 /* Candidates of one box on all levels, and which of them are positive. */
@@ -2050,13 +2056,15 @@ static void gfli_atss_do(void *arg, int task, int slot) {
     int n = 0;
     for (int l = 0; l < t->shape->levels; l++) {
         gfli_atss_list near9;
-        const int stride = t->stride[l], h = t->shape->h[l], w = t->shape->w[l];
+        const int stride = t->opts->stride[l], pixel = t->opts->pixel;
+        const int h = t->shape->h[l], w = t->shape->w[l];
         const size_t before = gfli_points_before(t->shape, l) + (size_t)image * (size_t)(h * w);
         gfli_atss_nearest(t, truth, l, cx, cy, &near9);
         for (int i = 0; i < near9.n; i++, n++) {
-            const float x = (float)(near9.x[i] * stride), y = (float)(near9.y[i] * stride);
+            const float x = gfli_position(near9.x[i], stride, pixel);
+            const float y = gfli_position(near9.y[i], stride, pixel);
             point[n] = before + (size_t)near9.y[i] * (size_t)w + (size_t)near9.x[i];
-            iou[n] = gfli_atss_iou(x, y, (float)(4 * stride), box);
+            iou[n] = gfli_atss_iou(x, y, stride, pixel, box);
             inside[n] = fminf(fminf(x - box[0], y - box[1]), fminf(box[2] - x, box[3] - y)) > 0.01f;
         }
     }
@@ -2076,7 +2084,7 @@ static void gfli_atss_image(void *arg, int image, int slot) {
     int positives = 0;
     (void)slot;
     for (int l = 0; l < t->shape->levels; l++) {
-        const int h = t->shape->h[l], w = t->shape->w[l], stride = t->stride[l];
+        const int h = t->shape->h[l], w = t->shape->w[l], stride = t->opts->stride[l];
         const int valid_h = gfli_ceil_div(truth->pad_h, stride);
         const int valid_w = gfli_ceil_div(truth->pad_w, stride);
         size_t at = gfli_points_before(t->shape, l) + (size_t)image * (size_t)(h * w);
@@ -2104,11 +2112,11 @@ static size_t gfli_assign_scratch_cpu(const gfl_context *context, const gfli_map
 }
 
 static void gfli_assign_cpu(gfl_context *context, const gfli_map *shape,
-                            const int stride[GFL_LEVELS], const gfli_truth *truths,
+                            const gfli_assign_opts *opts, const gfli_truth *truths,
                             const gfli_assignment *out, void *scratch) {
     gfli_atss t;
     t.shape = shape;
-    t.stride = stride;
+    t.opts = opts;
     t.truths = truths;
     t.out = out;
     t.max_boxes = 0;
@@ -2130,9 +2138,6 @@ enum {
     GFLI_LOSS_ENTRIES = 16384, /* logits a task looks at, roughly */
     GFLI_LOSS_RUN = 256        /* logits whose losses are summed together */
 };
-
-/* Mean over a count adds this to the count (MMDetection's weight_reduce_loss). */
-#define GFLI_LOSS_EPS 1.1920928955078125e-7
 
 /* What one task adds to the losses of its level. */
 typedef struct gfli_loss_part {
@@ -2267,18 +2272,27 @@ static double gfli_share(double mine, double other) {
     return mine > other ? 1 : mine < other ? 0 : 0.5;
 }
 
+/* An area that is divided by, and its derivative with respect to that area. */
+static double gfli_guarded(double area, double eps, bool add, double *slope) {
+    *slope = add ? 1 : gfli_share(area, eps);
+    return add ? area + eps : fmax(area, eps);
+}
+
 /* IoU of b with the target g, 1 - GIoU, and the derivative of that with respect to b. */
-static double gfli_giou(const double b[4], const double g[4], double *loss, double db[4]) {
-    const double eps = 1e-6;
-    const double w = fmin(b[2], g[2]) - fmax(b[0], g[0]), h = fmin(b[3], g[3]) - fmax(b[1], g[1]);
+static double gfli_giou(const gfli_loss_opts *opts, const double b[4], const double g[4],
+                        double *loss, double db[4]) {
+    const double eps = 1e-6, one = opts->pixel;
+    const double w = fmin(b[2], g[2]) - fmax(b[0], g[0]) + one;
+    const double h = fmin(b[3], g[3]) - fmax(b[1], g[1]) + one;
     const double iw = w > 0 ? w : 0, ih = h > 0 ? h : 0, inter = iw * ih;
-    const double bw = b[2] - b[0], bh = b[3] - b[1];
-    const double raw_u = bw * bh + (g[2] - g[0]) * (g[3] - g[1]) - inter;
-    const double outer_w = fmax(b[2], g[2]) - fmin(b[0], g[0]);
-    const double outer_h = fmax(b[3], g[3]) - fmin(b[1], g[1]);
+    const double bw = b[2] - b[0] + one, bh = b[3] - b[1] + one;
+    const double raw_u = bw * bh + (g[2] - g[0] + one) * (g[3] - g[1] + one) - inter;
+    const double outer_w = fmax(b[2], g[2]) - fmin(b[0], g[0]) + one;
+    const double outer_h = fmax(b[3], g[3]) - fmin(b[1], g[1]) + one;
     const double ew = outer_w > 0 ? outer_w : 0, eh = outer_h > 0 ? outer_h : 0;
-    const double u = fmax(raw_u, eps), e = fmax(ew * eh, eps);
-    const double u_share = gfli_share(raw_u, eps), e_share = gfli_share(ew * eh, eps);
+    double u_share, e_share, unused;
+    const double u = gfli_guarded(raw_u, eps, opts->add_eps, &u_share);
+    const double e = gfli_guarded(ew * eh, eps, opts->add_eps, &e_share);
     const double iw_on = w >= 0 ? ih : 0, ih_on = h >= 0 ? iw : 0;
     const double ew_on = outer_w >= 0 ? eh : 0, eh_on = outer_h >= 0 ? ew : 0;
     const double di[4] = {-gfli_share(b[0], g[0]) * iw_on, -gfli_share(b[1], g[1]) * ih_on,
@@ -2290,7 +2304,7 @@ static double gfli_giou(const double b[4], const double g[4], double *loss, doub
         db[k] = -di[k] / u + (inter / (u * u) - 1 / e) * u_share * (da[k] - di[k]) +
                 u / (e * e) * e_share * de[k];
     *loss = 2 - inter / u - u / e;
-    return inter / u;
+    return inter / gfli_guarded(raw_u, opts->quality_eps, opts->add_eps, &unused);
 }
 
 /* p = softmax(x); returns the expected bin, and log(sum(exp(x))) in *lse. */
@@ -2309,15 +2323,16 @@ static double gfli_bins(const float *x, int n, double *p, double *lse) {
 static double gfli_loss_box(const gfli_loss *t, const float *reg, float *dreg, const float *truth,
                             int x, int y, double stride, double weight, gfli_loss_part *part) {
     const int n = t->opts->n_bins;
+    const double middle = t->opts->pixel * (stride - 1) / 2 / stride;
     double p[4][GFL_MAX_BINS], d[4], lse[4], b[4], g[4], target[4], db[4], giou;
     for (int s = 0; s < 4; s++) d[s] = gfli_bins(reg + s * n, n, p[s], &lse[s]);
     for (int s = 0; s < 4; s++) g[s] = (double)truth[s] / stride;
     for (int s = 0; s < 4; s++) {
-        const double at = s % 2 ? y : x;
+        const double at = (s % 2 ? y : x) + middle;
         b[s] = s < 2 ? at - d[s] : at + d[s];
         target[s] = fmin(fmax(s < 2 ? at - g[s] : g[s] - at, 0), n - 1 - 0.1);
     }
-    const double quality = gfli_giou(b, g, &giou, db);
+    const double quality = gfli_giou(t->opts, b, g, &giou, db);
     part->bbox += weight * giou;
     for (int s = 0; s < 4; s++) {
         const int low = (int)target[s];
@@ -2380,7 +2395,7 @@ static void gfli_loss_do(void *arg, int task, int slot) {
     memset(t->dreg->data + r.first * n_reg, 0, (r.last - r.first) * n_reg * sizeof(float));
     for (size_t i = r.first; i < r.last; i++) {
         const size_t at = i * n_classes;
-        if (t->gt[i] == -1) continue;
+        if (t->gt[i] == -1 || (t->gt[i] < 0 && t->opts->outside_counts)) continue;
         if (t->gt[i] < 0) {
             part->cls += gfli_qfl_run(t, run, at);
             memset(t->dcls->data + at, 0, n_classes * sizeof(float));
@@ -2452,10 +2467,12 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
     }
     if (weight_sum < 0) weight_sum = out->weight_sum;
     /* A NaN among the weights has to show in the losses, hence no fmax. */
-    if (weight_sum < 1) weight_sum = 1;
-    t.cls_scale = 1 / (fmax(avg_pos, 1) + GFLI_LOSS_EPS);
-    t.bbox_scale = 2 / (1 + GFLI_LOSS_EPS) / weight_sum;
-    t.dfl_scale = 0.25 / (4 + GFLI_LOSS_EPS) / weight_sum;
+    if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
+    /* Without weights the losses are 0, not 0 / 0. */
+    if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
+    t.cls_scale = 1 / (fmax(avg_pos, 1) + opts->mean_eps);
+    t.bbox_scale = 2 / (1 + opts->mean_eps) / weight_sum;
+    t.dfl_scale = 0.25 / (4 + opts->mean_eps) / weight_sum;
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);
     const gfli_loss_part *part = t.parts;
     for (int l = 0; l < cls->levels; l++) {
@@ -4885,31 +4902,31 @@ static bool gfli_loader_flips(const gfli_loader *l, int epoch, int image) {
     return !l->opts.no_flip && gfli_rng_uniform(&rng) < 0.5;
 }
 
+/* The size of the resized image, and what its boxes are multiplied with. */
 static void gfli_loader_size(const gfli_loader *l, int epoch, const gfl_pixels *pixels,
-                             gfli_sample *s) {
+                             gfli_sample *s, double scale[2]) {
     int scale_short = l->opts.scale_short, least = l->opts.scale_short_min;
     gfli_rng rng =
         gfli_rng_make(l->opts.seed, (uint64_t)epoch, (uint64_t)s->image, GFLI_DRAW_SCALE);
     if (least > 0) scale_short = least + gfli_rng_below(&rng, scale_short - least + 1);
     gfli_resized_size(pixels->width, pixels->height, l->opts.scale_long, scale_short, &s->width,
                       &s->height);
-    s->width = gfli_max(1, s->width);
-    s->height = gfli_max(1, s->height);
+    gfli_box_scale(l->opts.one_scale, pixels->width, pixels->height, l->opts.scale_long,
+                   scale_short, &scale[0], &scale[1]);
 }
 
 /* The boxes to train on, in pixels of the resized and perhaps mirrored image: corners are rounded
  * to float once, then scaled, clipped and mirrored in float (spec 7.2 to 7.5). */
-static void gfli_loader_boxes(const gfl_image_info *info, const gfl_pixels *pixels,
+static void gfli_loader_boxes(const gfl_image_info *info, const double scale[2], int pixel,
                               gfli_sample *s) {
-    float scale_x = (float)((double)s->width / pixels->width);
-    float scale_y = (float)((double)s->height / pixels->height);
-    float w = (float)s->width, h = (float)s->height;
+    const float scale_x = (float)scale[0], scale_y = (float)scale[1];
+    const float w = (float)(s->width - pixel), h = (float)(s->height - pixel);
     s->n_boxes = 0;
     for (int i = 0; i < info->n_annotations; i++) {
         const gfl_annotation *a = &info->annotations[i];
         if (!gfli_annotation_trains(info, a)) continue;
-        float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w) * scale_x;
-        float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h) * scale_y;
+        float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w - pixel) * scale_x;
+        float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h - pixel) * scale_y;
         x1 = fminf(fmaxf(x1, 0), w);
         x2 = fminf(fmaxf(x2, 0), w);
         float *b = s->boxes + 4 * (size_t)s->n_boxes;
@@ -4942,13 +4959,14 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     const gfli_loader *l = w->loader;
     gfl_context *context = w->context;
     GFLI_TRY(gfli_loader_check(context, info, pixels));
-    gfli_loader_size(l, epoch, pixels, s);
+    double scale[2];
+    gfli_loader_size(l, epoch, pixels, s, scale);
     s->flip = gfli_loader_flips(l, epoch, s->image);
     size_t n = (size_t)info->n_annotations, n_pixels = (size_t)s->width * (size_t)s->height;
     GFLI_TRY(gfli_reserve(context, &s->pixels, &m->pixels, 3 * n_pixels, 1, "a training image"));
     GFLI_TRY(gfli_reserve(context, &s->boxes, &m->boxes, 4 * n, sizeof *s->boxes, "boxes"));
     GFLI_TRY(gfli_reserve(context, &s->labels, &m->labels, n, sizeof *s->labels, "labels"));
-    gfli_loader_boxes(info, pixels, s);
+    gfli_loader_boxes(info, scale, l->opts.pixel, s);
     size_t scratch =
         gfli_cpu.resize_scratch(context, pixels->width, pixels->height, s->width, s->height);
     GFLI_TRY(gfli_reserve(context, &w->scratch, &w->scratch_size, scratch, 1, "resizing"));
@@ -5765,22 +5783,17 @@ gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int widt
     return GFL_OK;
 }
 
-static void gfli_learner_loss_opts(const gfli_learner *learner, gfli_loss_opts *out) {
-    out->n_classes = learner->model->arch.n_classes;
-    out->n_bins = learner->model->arch.reg_max + 1;
-    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
-    out->avg_pos = out->weight_sum = -1;
-}
-
 /* Targets and losses, with the gradients of the two outputs. */
 static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths, gfli_losses *out) {
     const gfli_plan *plan = &l->current->plan;
     const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
     const gfli_map *grads = l->current->backward.grads;
     gfli_loss_opts opts;
+    gfli_assign_opts assign_opts;
     gfli_assignment assigned;
     int most = 0;
-    gfli_learner_loss_opts(l, &opts);
+    gfli_loss_opts_init(&l->model->arch, &opts);
+    gfli_assign_opts_init(&l->model->arch, &assign_opts);
     for (int i = 0; i < plan->batch; i++) most = gfli_max(most, truths[i].n);
     size_t scratch = l->ops->losses_scratch(l->context, cls, &opts);
     size_t assign = l->ops->assign_scratch(l->context, cls, most);
@@ -5792,7 +5805,7 @@ static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths,
                           sizeof *l->n_pos, "assignment"));
     assigned.gt = l->gt;
     assigned.n_pos = l->n_pos;
-    l->ops->assign(l->context, cls, opts.stride, truths, &assigned, l->scratch);
+    l->ops->assign(l->context, cls, &assign_opts, truths, &assigned, l->scratch);
     l->ops->losses(l->context, cls, reg, truths, &assigned, &opts, &grads[plan->cls],
                    &grads[plan->reg], out, l->scratch);
     double sum = 0;
@@ -5847,6 +5860,7 @@ void gfli_learner_forget(gfli_learner *learner) {
 }
 
 gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm) {
+    const gfli_dialect *dialect = gfli_dialect_get(learner->model->arch.dialect);
     const float *gradients = learner->n_batches > 0 ? learner->total : learner->gradients;
     double share = learner->n_batches > 0 ? 1.0 / learner->n_batches : 1;
     *norm = share *
@@ -5859,8 +5873,10 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
         const gfli_param *p = &learner->model->params[i];
         size_t offset = learner->layout.offset[i];
         if (offset == GFLI_NO_GRADIENT) continue;
+        const bool bias = gfli_is_plain_bias(p->name);
         learner->ops->sgd(learner->context, p->data, learner->momentum + offset, gradients + offset,
-                          p->count, opts->lr, opts->momentum, opts->decay, share,
+                          p->count, opts->lr * (bias ? dialect->bias_lr : 1), opts->momentum,
+                          opts->decay * (bias ? dialect->bias_decay : 1), share,
                           learner->updates == 0);
     }
     learner->updates++;
@@ -5872,12 +5888,14 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
  * src/train/schedule.c - a description made whole, and the learning rate of a step
  * ============================================================================================ */
 
-/* Spec 8.2, MMDetection 3: warm-up from a thousandth of the rate, a tenth from a milestone on. */
-double gfli_train_rate(const gfl_train_desc *desc, int steps_per_epoch, int64_t step) {
+/* Spec 8.2: a linear warm-up from a part of the rate, a tenth of it from a milestone on. */
+double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, int steps_per_epoch,
+                       int64_t step) {
     double rate = desc->lr;
     int64_t epoch = step / steps_per_epoch;
-    if (desc->warmup > 1 && step < desc->warmup - 1)
-        rate *= 0.001 + 0.999 * (double)step / (desc->warmup - 1);
+    const int warmup = desc->warmup - dialect->warmup_end;
+    if (step < warmup)
+        rate *= dialect->warmup_start + (1 - dialect->warmup_start) * (double)step / warmup;
     for (int i = 0; i < desc->n_milestones; i++)
         if (epoch >= desc->milestones[i]) rate *= 0.1;
     return rate;
@@ -6050,6 +6068,8 @@ static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
     opts.scale_short = d->scale_short;
     opts.scale_short_min = d->scale_short_min;
     opts.bgr = trainer->model->preprocess.bgr != 0;
+    opts.pixel = gfli_dialect_get(trainer->model->arch.dialect)->pixel;
+    opts.one_scale = gfli_dialect_get(trainer->model->arch.dialect)->one_scale;
     opts.no_flip = d->no_flip != 0;
     opts.drop_empty = d->drop_empty != 0;
     opts.no_grouping = d->no_grouping != 0;
@@ -6234,8 +6254,8 @@ static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
     out->epoch = epoch;
     out->step_in_epoch = first / trainer->plan.desc.accumulate;
     out->steps_per_epoch = trainer->plan.steps_per_epoch;
-    out->lr = gfli_train_rate(&trainer->plan.desc, trainer->plan.steps_per_epoch,
-                              trainer->learner.updates);
+    out->lr = gfli_train_rate(&trainer->plan.desc, gfli_dialect_get(trainer->model->arch.dialect),
+                              trainer->plan.steps_per_epoch, trainer->learner.updates);
     GFLI_TRY(gfli_trainer_update(trainer, out));
     trainer->positioned = true;
     out->loss_cls /= n;
@@ -6330,7 +6350,7 @@ uint64_t gfli_hash_dataset(const gfl_dataset *dataset) {
 
 /* ---- the description as text ----------------------------------------------------------------- */
 
-enum { GFLI_STATE_FIELDS = 18, GFLI_STATE_TEXT = 128 };
+enum { GFLI_STATE_FIELDS = 19, GFLI_STATE_TEXT = 128 };
 
 /* One field of what must be the same for training to go on as if nothing had happened. */
 typedef struct gfli_state_field {
@@ -6355,6 +6375,12 @@ static void gfli_put_real(gfli_state_fields *f, const char *key, double value) {
     gfli_json_format(value, field->value);
 }
 
+static void gfli_put_text(gfli_state_fields *f, const char *key, const char *value) {
+    gfli_state_field *field = &f->fields[f->n++];
+    field->key = key;
+    snprintf(field->value, sizeof field->value, "%s", value);
+}
+
 static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
     gfli_state_field *field = &f->fields[f->n++];
     size_t used = 0;
@@ -6368,8 +6394,10 @@ static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
 }
 
 /* Not the number of loaders: it changes nothing. */
-static void gfli_describe_training(const gfl_train_desc *d, gfli_state_fields *f) {
+static void gfli_describe_training(const gfl_trainer *trainer, gfli_state_fields *f) {
+    const gfl_train_desc *d = &trainer->plan.desc;
     f->n = 0;
+    gfli_put_text(f, "dialect", gfli_dialect_get(trainer->model->arch.dialect)->name);
     gfli_put_integer(f, "batch", d->batch);
     gfli_put_integer(f, "accumulate", d->accumulate);
     gfli_put_integer(f, "epochs", d->epochs);
@@ -6415,7 +6443,7 @@ static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writ
     GFLI_TRY(gfli_blob_put_meta(w, "weights", hash));
     gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
     GFLI_TRY(gfli_blob_put_meta(w, "data", hash));
-    gfli_describe_training(&trainer->plan.desc, &f);
+    gfli_describe_training(trainer, &f);
     for (int i = 0; i < f.n; i++)
         GFLI_TRY(gfli_blob_put_meta(w, f.fields[i].key, f.fields[i].value));
     return GFL_OK;
@@ -6509,7 +6537,7 @@ static gfl_status gfli_check_state_kind(const gfli_blob *blob) {
 
 static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob) {
     gfli_state_fields f;
-    gfli_describe_training(&trainer->plan.desc, &f);
+    gfli_describe_training(trainer, &f);
     for (int i = 0; i < f.n; i++) {
         const char *saved = gfli_blob_meta(blob, f.fields[i].key);
         if (!saved)
@@ -7674,7 +7702,7 @@ static gfl_status gfli_pth_layout(gfli_pth *c, const char *name, uint32_t args, 
             "%s: %.200s: its size, stride and offset reach value %llu of a storage of "
             "%llu",
             c->blob->path, name, (unsigned long long)last, (unsigned long long)n_values);
-    *first = (uint64_t)offset->n;
+    *first = t->count > 0 ? (uint64_t)offset->n : 0; /* no values lie anywhere */
     return GFL_OK;
 }
 
@@ -9371,7 +9399,7 @@ static void gfli_onnx_logits(gfli_onnx *g, const char *name, int slot) {
 /* ---- behind: scores and boxes ---------------------------------------------------------------- */
 
 static float gfli_onnx_offset(const gfli_onnx *g, int stride) {
-    return g->model->arch.dialect == GFL_DIALECT_GFOCAL ? (float)(stride - 1) / 2 : 0;
+    return gfli_position(0, stride, gfli_dialect_get(g->model->arch.dialect)->pixel);
 }
 
 /* "centres.l" f32 [4, points]: x y x y of every location, where the size is known. */
