@@ -92,6 +92,11 @@
  * there is no driver, and gfl_context_create says why it refuses; open a context on the CPU then.
  * Training: CPU only.
  *
+ * Pixels may lie on the GPU already (gfl_detect_opts.on_device); work is queued in a stream of the
+ * context's own, or in yours (gfl_context_desc.stream).  gfl_detect_start does not wait for it, and
+ * an event of yours (gfl_detect_opts.event) tells when it is done.  From its second batch of a size
+ * on a detector replays the network as a CUDA graph, but for the calls with a progress callback.
+ *
  * WEIGHTS
  *
  * gfl_model_load reads what gfl_model_save wrote: safetensors with mmdetection 3's names, and as
@@ -274,6 +279,9 @@ typedef struct gfl_context_desc {
     int tune; /* 1: on a GPU and but in fp32, time the kernels that can be used when a plan first has
                * a convolution (once a context; it takes a second or two), rather than estimate;
                * two contexts may then differ in rounding */
+    void
+        *stream; /* on a GPU: the cudaStream_t that all work is queued in, yours and of longer life;
+                   * NULL: one of its own */
     char *error; /* where a failing call leaves its text, as there is no context then; or NULL */
     size_t error_size;
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */
@@ -444,7 +452,7 @@ typedef struct gfl_model_info {
 typedef struct gfl_model_cost {
     int64_t macs;           /* multiply-adds */
     size_t weight_bytes;    /* packed */
-    size_t workspace_bytes; /* activations and scratch of one detector */
+    size_t workspace_bytes; /* of a detector without distributions, for images of this size */
     int n_steps, points;    /* steps of the plan, locations of all levels */
     int64_t n_parameters;   /* as in gfl_model_info */
 } gfl_model_cost;
@@ -639,6 +647,8 @@ typedef struct gfl_detect_opts {
      * steps; what is not 0 stops the call with GFL_E_STOPPED.  NULL: not called. */
     int (*progress)(void *user, int done, int total);
     void *user;
+    int on_device; /* 1: the images' pixels lie in the memory of the context's GPU */
+    void *event; /* on a GPU: a cudaEvent_t that is recorded behind the batch; NULL: none */
 } gfl_detect_opts;
 
 /* The detections of one image. */
@@ -681,16 +691,40 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  *   out      [n], yours; what it points to is the detector's, until its next call; counts are 0
  *            on error
  *
- * Errors    GFL_E_ARG     a NULL, an image or option out of range; the text says which
+ * Errors    GFL_E_ARG     a NULL, an image or option out of range, pixels that are not where
+ *                         on_device says; the text says which
  *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
- * Memory    grows the detector's workspace to the largest batch seen.
+ *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more
+ * Memory    grows the detector's workspace to the largest batch seen; a batch no larger than one
+ *           before, of an input size that is one of the last eight, allocates nothing.
  * Threads   one call at a time per detector.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 3;
  *           thresholds and order of operations: mmdetection 3, GFLHead; in dialect
  *           gfocal implus/GFocal. */
 GFL_API gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
                               const gfl_detect_opts *opts, gfl_detections *out);
+
+/* gfl_detect_start, gfl_detect_finish - gfl_detect in two halves.
+ *
+ * On a GPU start returns when everything is queued, so that the caller can do other work, or start
+ * another detector; finish waits for the batch and gives what gfl_detect gives.  On the CPU start
+ * does all the work.
+ *
+ *   images   as for gfl_detect; pixels are borrowed until finish returns, or until opts->event has
+ *            happened; uploads from page-locked memory do not wait
+ *   out      [n] of the start, yours; valid until the detector's next start
+ *
+ * Errors    as gfl_detect; GFL_E_ARG also for a start before the finish of the batch before, and
+ *           for a finish without a start.  After any other error no batch is under way.
+ * Threads   as gfl_detect.
+ * Example
+ *     gfl_detect_start(a, frames, 8, NULL);
+ *     decode_next_frames();
+ *     status = gfl_detect_finish(a, detections); */
+GFL_API gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int n,
+                                    const gfl_detect_opts *opts);
+GFL_API gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out);
 
 /* ===============================================================================================
  * src/api/data.h - gfl_dataset: COCO annotations, image files
@@ -1479,6 +1513,22 @@ static inline gfli_map gfli_map_level(const gfli_map *m, int level) {
     return one;
 }
 
+/* Cuts memory into pieces for every purpose; with base NULL it only measures. */
+typedef struct gfli_cutter {
+    unsigned char *base;
+    size_t used;
+} gfli_cutter;
+
+static inline size_t gfli_padded(size_t bytes) {
+    return (bytes + 255) / 256 * 256;
+}
+
+static inline void *gfli_cut(gfli_cutter *c, size_t bytes) {
+    void *p = c->base ? c->base + c->used : NULL;
+    c->used += gfli_padded(bytes);
+    return p;
+}
+
 /* ===============================================================================================
  * src/core/context.h - what the implementation sees of a context: errors, memory, parallel loops
  * ============================================================================================ */
@@ -1765,7 +1815,7 @@ float gfli_bf16_to_f32(uint16_t h);
 /* Everywhere: maps are NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
  * operation knows shapes, never networks.  Results do not depend on the number of threads. */
 
-enum { GFLI_BACKEND_VERSION = 2, GFLI_CONV_CALLS = 2 };
+enum { GFLI_BACKEND_VERSION = 3, GFLI_CONV_CALLS = 2 };
 
 typedef struct gfli_conv_shape {
     int in_c, out_c;
@@ -1805,7 +1855,7 @@ typedef struct gfli_conv_means {
     size_t scratch;      /* bytes; one scratch serves all calls */
 } gfli_conv_means;
 
-/* From raw logits to boxes, for one image of a batch (spec 6).  What differs between dialects
+/* From raw logits to boxes, for an image of a batch (spec 6).  What differs between dialects
  * stands in the options; model/dialect.h has the table. */
 typedef struct gfli_decode_opts {
     float min_score, nms_iou;
@@ -1827,14 +1877,22 @@ typedef struct gfli_decoded {
     int level, y, x;
 } gfli_decoded;
 
+/* Detections of a batch, best first; `most` is the room for each image's. */
+typedef struct gfli_found {
+    int most;
+    int *count;          /* [n] */
+    gfli_decoded *items; /* [n][most] */
+    float *logits;       /* [n][most][4 * n_bins] of each one's location, or NULL */
+} gfli_found;
+
 /* Where position `cell` of a level stands, in pixels of the resized image. */
 GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
     return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
 }
 
-/* Maps, packed weights, biases, norm parameters and scratch are memory of the backend's device;
- * all other pointers are the host's.  An operation may return before it is done; what fails makes
- * the context unusable and is told by finish. */
+/* Maps, packed weights, biases, norm parameters, scratch and what decode finds are memory of the
+ * backend's device; all other pointers are the host's.  An operation may return before it is done;
+ * what fails makes the context unusable and is told by finish. */
 typedef struct gfl_backend gfli_backend;
 struct gfl_backend {
     int version;
@@ -1849,12 +1907,28 @@ struct gfl_backend {
     gfl_status (*alloc)(gfl_context *context, size_t count, size_t size, const char *what,
                         void *out_pointer);
     void (*free)(gfl_context *context, void *pointer);
-    /* In order with the operations.  upload is done with `from` when it returns, download with
-     * both. */
+    /* Memory of the host that downloads reach fastest. */
+    gfl_status (*host_alloc)(gfl_context *context, size_t count, size_t size, const char *what,
+                             void *out_pointer);
+    void (*host_free)(gfl_context *context, void *pointer);
+    /* Whether the caller's pixels lie on the device; NULL: that cannot be. */
+    bool (*owns)(gfl_context *context, const void *pointer);
+    /* In order with the operations.  upload is done with `from` when it returns; what download
+     * copies is there after finish. */
     void (*upload)(gfl_context *context, void *to, const void *from, size_t bytes);
     void (*download)(gfl_context *context, void *to, const void *from, size_t bytes);
     /* Wait for all that was asked for; the first failure since the context was created. */
     gfl_status (*finish)(gfl_context *context);
+    /* The caller's event, a cudaEvent_t, happens when all so far is done; NULL: it cannot. */
+    void (*mark)(gfl_context *context, void *event);
+
+    /* Operations between record and recorded are not done but kept, with the pointers they got, and
+     * replay does them.  record gives false and recorded NULL where that did not work; they can be
+     * done one by one all the same.  All four are NULL where there is no such thing. */
+    bool (*record)(gfl_context *context);
+    void *(*recorded)(gfl_context *context);
+    void (*replay)(gfl_context *context, void *recording);
+    void (*forget)(gfl_context *context, void *recording);
 
     /* Bytes of a convolution's weights in the form that conv wants. */
     size_t (*conv_packed_size)(const gfl_context *context, const gfli_conv_shape *s);
@@ -1883,24 +1957,22 @@ struct gfl_backend {
                         const gfli_map *y);
 
     /* Resize u8 pixels of any format to u8 RGB (or BGR) [out_h][out_w][3], OpenCV's bilinear, bit
-     * for bit (spec 7.2).  scratch: gfli resize_scratch bytes. */
+     * for bit (spec 7.2).  on_device: where the image's pixels lie.  scratch: resize_scratch bytes.  The image's pixels are read until finish
+     * returns. */
     size_t (*resize_scratch)(const gfl_context *context, int in_w, int in_h, int out_w, int out_h);
-    void (*resize)(gfl_context *context, const gfl_image *image, bool bgr, int out_w, int out_h,
-                   uint8_t *out, void *scratch);
+    void (*resize)(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
+                   int out_w, int out_h, uint8_t *out, void *scratch);
     /* Image `index` of y = (pixel - mean) / std of u8 [h][w][3], zero to the right and below;
      * flip mirrors the columns of the image (not of the padding). */
     void (*normalise)(gfl_context *context, const uint8_t *pixels, int w, int h,
                       const float mean[3], const float std[3], bool flip, const gfli_map *y,
                       int index);
 
-    /* Detections of image `index` of the batch, best first; returns how many.  out has room for
-     * opts->max_detections.  scratch: decode_scratch bytes. */
+    /* Detections of all images.  opts [n]: sizes and scales may differ, nothing else.  out->most is
+     * gfli_most_detections or more.  scratch: decode_scratch bytes. */
     size_t (*decode_scratch)(const gfli_map *cls, const gfli_decode_opts *opts);
-    int (*decode)(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
-                  const gfli_decode_opts *opts, gfli_decoded *out, void *scratch);
-    /* The n_bins * 4 logits of each of n locations of an image, to the host. */
-    void (*location_logits)(gfl_context *context, const gfli_map *reg, int index,
-                            const gfli_decoded *at, int n, float *logits);
+    void (*decode)(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                   const gfli_decode_opts *opts, const gfli_found *out, void *scratch);
     /* p [n_bins] = softmax of the n_bins logits; the integral sum k * p[k] is returned. */
     float (*integral)(const float *logits, int n_bins, float *p);
 };
@@ -2179,6 +2251,8 @@ int gfli_nms(const gfli_decoded *boxes, int n, float iou, int pixel, int max_kee
  * decoded and clipped, in pixels of the resized image.  Returns how many.  out and ranks have room
  * for gfli_max_candidates. */
 size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts, int level);
+/* More detections than that an image cannot have. */
+int gfli_most_detections(const gfli_map *cls, const gfli_decode_opts *opts);
 int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
                     const gfli_decode_opts *opts, gfli_decoded *out, int *counts, uint64_t *ranks);
 
@@ -2310,6 +2384,10 @@ struct gfl_model {
 gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
                             int width, bool training, gfli_plan *out);
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan);
+
+/* The device memory of a detector without distributions for images of this size, in a plan of
+ * it; model's backend. */
+size_t gfli_detector_bytes(const gfl_model *model, const gfli_plan *plan, int width, int height);
 
 /* Give every slot its place in workspace [plan->workspace_floats]. */
 void gfli_plan_bind(gfli_plan *plan, float *workspace);
@@ -5918,13 +5996,14 @@ static size_t gfli_resize_scratch_cpu(const gfl_context *context, int in_w, int 
     return gfli_resize_columns_size(out_w) + rows * gfli_resize_row_size(out_w) * sizeof(uint16_t);
 }
 
-static void gfli_resize_cpu(gfl_context *context, const gfl_image *image, bool bgr, int out_w,
-                            int out_h, uint8_t *out, void *scratch) {
+static void gfli_resize_cpu(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
+                            int out_w, int out_h, uint8_t *out, void *scratch) {
     static const int bytes[] = {3, 3, 4, 4, 1};
     const int format = (int)image->format, size = bytes[format];
     const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
     gfli_column *columns = (gfli_column *)scratch;
     gfli_resize_task t;
+    (void)on_device;
     gfli_fill_columns(columns, image->width, out_w, size);
     t.image = image;
     t.stride = image->stride ? image->stride : (ptrdiff_t)image->width * size;
@@ -6320,11 +6399,15 @@ static size_t gfli_all_candidates(const gfli_map *cls, const gfli_decode_opts *o
     return n;
 }
 
+int gfli_most_detections(const gfli_map *cls, const gfli_decode_opts *opts) {
+    const size_t n = gfli_all_candidates(cls, opts), most = (size_t)opts->max_detections;
+    return (int)(n < most ? n : most);
+}
+
 static size_t gfli_decode_scratch_cpu(const gfli_map *cls, const gfli_decode_opts *opts) {
-    const size_t n = gfli_all_candidates(cls, opts);
-    const size_t most = (size_t)opts->max_detections, kept = n < most ? n : most;
-    return n * (sizeof(uint64_t) + sizeof(gfli_decoded)) +
-           kept * (sizeof(int) + GFLI_NMS_FLOATS * sizeof(float));
+    return gfli_all_candidates(cls, opts) * (sizeof(uint64_t) + sizeof(gfli_decoded)) +
+           (size_t)gfli_most_detections(cls, opts) *
+               (sizeof(int) + GFLI_NMS_FLOATS * sizeof(float));
 }
 
 static float gfli_rescaled(const gfli_decode_opts *opts, float v, double scale) {
@@ -6348,14 +6431,14 @@ static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes,
     return kept;
 }
 
-static int gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
-                           int index, const gfli_decode_opts *opts, gfli_decoded *out,
-                           void *scratch) {
+static int gfli_decode_image(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                             int index, const gfli_decode_opts *opts, gfli_decoded *out,
+                             void *scratch) {
     const size_t most = gfli_all_candidates(cls, opts);
     uint64_t *ranks = (uint64_t *)scratch;
     gfli_decoded *boxes = (gfli_decoded *)(void *)(ranks + most);
     float *moved = (float *)(void *)(boxes + most);
-    const int max_keep = gfli_min((int)most, opts->max_detections);
+    const int max_keep = gfli_most_detections(cls, opts);
     int *keep = (int *)(void *)(moved + (size_t)max_keep * GFLI_NMS_FLOATS);
     int counts[GFL_LEVELS];
     int n = gfli_candidates(context, cls, reg, index, opts, boxes, counts, ranks);
@@ -6365,13 +6448,20 @@ static int gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli
     return n;
 }
 
-static void gfli_location_logits_cpu(gfl_context *context, const gfli_map *reg, int index,
-                                     const gfli_decoded *at, int n, float *logits) {
+static void gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                            const gfli_decode_opts *opts, const gfli_found *out, void *scratch) {
     const size_t c = (size_t)reg->c;
-    (void)context;
-    for (int i = 0; i < n; i++, logits += c) {
-        const size_t cell = (size_t)at[i].y * (size_t)reg->w[at[i].level] + (size_t)at[i].x;
-        memcpy(logits, gfli_decode_plane(reg, at[i].level, index) + cell * c, c * sizeof *logits);
+    for (int image = 0; image < cls->n; image++) {
+        const size_t first = (size_t)image * (size_t)out->most;
+        const gfli_decoded *at = out->items + first;
+        const int n =
+            gfli_decode_image(context, cls, reg, image, &opts[image], out->items + first, scratch);
+        out->count[image] = n;
+        for (int i = 0; i < n && out->logits; i++) {
+            const size_t cell = (size_t)at[i].y * (size_t)reg->w[at[i].level] + (size_t)at[i].x;
+            memcpy(out->logits + (first + (size_t)i) * c,
+                   gfli_decode_plane(reg, at[i].level, image) + cell * c, c * sizeof(float));
+        }
     }
 }
 
@@ -6414,9 +6504,17 @@ const gfli_backend gfli_cpu = {
     gfli_close_cpu,
     gfli_alloc,
     gfli_free,
+    gfli_alloc,
+    gfli_free,
+    NULL,
     gfli_copy_cpu,
     gfli_copy_cpu,
     gfli_finish_cpu,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
     gfli_conv_packed_size_cpu,
     gfli_conv_pack_cpu,
     gfli_conv_prepare_cpu,
@@ -6430,7 +6528,6 @@ const gfli_backend gfli_cpu = {
     gfli_normalise_cpu,
     gfli_decode_scratch_cpu,
     gfli_decode_cpu,
-    gfli_location_logits_cpu,
     gfli_integral_cpu,
 };
 
@@ -8602,8 +8699,7 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
     out->macs = plan.macs;
     out->n_steps = plan.n_steps;
     out->points = (int)(gfli_points(&plan.slots[plan.cls].map) / (size_t)batch);
-    out->workspace_bytes =
-        (plan.workspace_floats + plan.stats_floats) * sizeof(float) + plan.scratch_bytes;
+    out->workspace_bytes = gfli_detector_bytes(model, &plan, width, height);
     for (int i = 0; i < model->n_layers; i++)
         out->weight_bytes +=
             model->backend->conv_packed_size(model->context, &model->layers[i].shape);
@@ -8700,28 +8796,64 @@ gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch
  * src/model/detect.c - gfl_detector: resize, normalise, forward, decode
  * ============================================================================================ */
 
-struct gfl_detector {
-    gfl_context *context;
-    const gfl_model *model;
-    bool with_distributions;
-    gfli_plan plan;           /* of the last input size; batch 0: none yet */
-    float *workspace, *stats; /* these four on the model's device */
-    uint8_t *pixels;          /* one resized image */
-    void *scratch;            /* of whatever runs: resize, plan, decode */
-    gfli_decoded *decoded;
-    float *logits; /* of the locations of one image's detections */
-    gfl_detection *items;
-    gfl_distribution *distributions;
-    size_t workspace_capacity, stats_capacity, pixels_capacity, scratch_capacity;
-    size_t decoded_capacity, items_capacity, distributions_capacity, logits_capacity;
-    int n_items;
+enum { GFLI_PLANS = 8, GFLI_MAX_PER_LEVEL = 1000, GFLI_MAX_DETECTIONS = 100 };
+
+/* What a detector has on the device: parts of one allocation. */
+enum {
+    GFLI_PART_MAPS,
+    GFLI_PART_STATS,
+    GFLI_PART_SCRATCH, /* of whatever runs: resize, plan, decode */
+    GFLI_PART_PIXELS,  /* one resized image */
+    GFLI_PART_FOUND,
+    GFLI_PARTS
 };
+
+/* A plan of an input size.  Its second run is recorded, so that sizes which come once pay nothing
+ * for it. */
+typedef struct gfli_ready {
+    gfli_plan plan; /* batch 0: none */
+    void *recording;
+    bool ran, refused; /* refused: it cannot be recorded */
+    uint64_t used;
+} gfli_ready;
 
 /* An image of the batch after checking. */
 typedef struct gfli_resized {
     gfl_image image; /* stride resolved */
+    bool on_device;
     int width, height;
 } gfli_resized;
+
+struct gfl_detector {
+    gfl_context *context;
+    const gfl_model *model;
+    bool with_distributions;
+    gfli_ready ready[GFLI_PLANS];
+    uint64_t n_calls;
+    unsigned char *arena; /* on the model's device */
+    size_t parts[GFLI_PARTS];
+    unsigned char *found; /* a copy of GFLI_PART_FOUND */
+    gfli_resized *images;
+    gfli_decode_opts *decoding;
+    gfl_detection *items;
+    gfl_distribution *distributions;
+    size_t found_capacity, images_capacity, decoding_capacity, items_capacity;
+    size_t distributions_capacity;
+    int n_begun; /* images between gfl_detect_start and gfl_detect_finish */
+    int most;    /* detections of each, at most */
+    bool no_clip;
+};
+
+static void gfli_forget_recording(gfl_detector *d, gfli_ready *r) {
+    if (r->recording) d->context->backend->forget(d->context, r->recording);
+    r->recording = NULL;
+}
+
+static void gfli_forget_plan(gfl_detector *d, gfli_ready *r) {
+    gfli_forget_recording(d, r);
+    gfli_plan_destroy(d->context, &r->plan);
+    memset(r, 0, sizeof *r);
+}
 
 gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int distributions,
                                gfl_detector **out) {
@@ -8750,13 +8882,12 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int
 void gfl_detector_destroy(gfl_detector *detector) {
     if (!detector) return;
     gfl_context *context = detector->context;
-    gfli_plan_destroy(context, &detector->plan);
-    context->backend->free(context, detector->workspace);
-    context->backend->free(context, detector->stats);
-    context->backend->free(context, detector->pixels);
-    context->backend->free(context, detector->scratch);
-    gfli_free(context, detector->decoded);
-    gfli_free(context, detector->logits);
+    if (detector->n_begun > 0) (void)context->backend->finish(context);
+    for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_plan(detector, &detector->ready[i]);
+    context->backend->free(context, detector->arena);
+    context->backend->host_free(context, detector->found);
+    gfli_free(context, detector->images);
+    gfli_free(context, detector->decoding);
     gfli_free(context, detector->items);
     gfli_free(context, detector->distributions);
     gfli_free(context, detector);
@@ -8764,9 +8895,10 @@ void gfl_detector_destroy(gfl_detector *detector) {
 
 /* ---- arguments ------------------------------------------------------------------------------- */
 
-static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image, int index,
-                                   gfl_image *out) {
+static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image, bool on_device,
+                                   int index, gfl_image *out) {
     static const int bytes[] = {3, 3, 4, 4, 1};
+    const gfli_backend *ops = context->backend;
     int format = (int)image->format;
     if (!image->pixels) return gfli_error(context, GFL_E_ARG, "image %d: pixels is NULL", index);
     if (image->width < 1 || image->height < 1 || image->width > GFL_MAX_SIDE ||
@@ -8781,6 +8913,15 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
         return gfli_error(context, GFL_E_ARG,
                           "image %d: stride %td is less than a row of %d pixels, %td bytes", index,
                           image->stride, image->width, row);
+    const bool owned = ops->owns && ops->owns(context, image->pixels);
+    if (on_device && !owned)
+        return gfli_error(context, GFL_E_ARG,
+                          "image %d: on_device is set, but pixels is no memory of %s", index,
+                          context->device_name);
+    if (owned && !on_device)
+        return gfli_error(context, GFL_E_ARG,
+                          "image %d: pixels is memory of %s; set on_device to say so", index,
+                          context->device_name);
     *out = *image;
     if (out->stride == 0) out->stride = row;
     return GFL_OK;
@@ -8795,8 +8936,8 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
     if (in) *out = *in;
     if (out->min_score == 0) out->min_score = 0.05f;
     if (out->nms_iou == 0) out->nms_iou = 0.6f;
-    if (out->max_per_level == 0) out->max_per_level = 1000;
-    if (out->max_detections == 0) out->max_detections = 100;
+    if (out->max_per_level == 0) out->max_per_level = GFLI_MAX_PER_LEVEL;
+    if (out->max_detections == 0) out->max_detections = GFLI_MAX_DETECTIONS;
     if (!(out->min_score > 0 && out->min_score < 1))
         return gfli_error(context, GFL_E_ARG, "min_score is %g; it must be between 0 and 1",
                           (double)out->min_score);
@@ -8821,56 +8962,231 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
         return gfli_error(context, GFL_E_ARG,
                           "scale_long %d and scale_short %d; 1 <= short <= long <= %d must hold",
                           out->scale_long, out->scale_short, GFL_MAX_SIDE);
+    if (out->event && !context->backend->mark)
+        return gfli_error(context, GFL_E_ARG, "event is set, but there are no events on %s",
+                          context->device_name);
+    return GFL_OK;
+}
+
+/* The images with their sizes and what decoding them needs. */
+static gfl_status gfli_take_images(gfl_detector *d, const gfl_image *images, int n,
+                                   const gfl_detect_opts *opts) {
+    const gfl_arch *arch = &d->model->arch;
+    GFLI_TRY(gfli_reserve(d->context, &d->images, &d->images_capacity, (size_t)n, sizeof *d->images,
+                          "batch"));
+    GFLI_TRY(gfli_reserve(d->context, &d->decoding, &d->decoding_capacity, (size_t)n,
+                          sizeof *d->decoding, "batch"));
+    for (int i = 0; i < n; i++) {
+        gfli_resized *r = &d->images[i];
+        gfli_decode_opts *o = &d->decoding[i];
+        r->on_device = opts->on_device != 0;
+        GFLI_TRY(gfli_check_image(d->context, &images[i], r->on_device, i, &r->image));
+        gfli_resized_size(r->image.width, r->image.height, opts->scale_long, opts->scale_short,
+                          &r->width, &r->height);
+        gfli_decode_opts_init(arch, o);
+        o->min_score = opts->min_score;
+        o->nms_iou = opts->nms_iou;
+        o->max_per_level = opts->max_per_level;
+        o->max_detections = opts->max_detections;
+        o->height = r->height;
+        o->width = r->width;
+        gfli_box_scale(gfli_dialect_get(arch->dialect)->one_scale, r->image.width, r->image.height,
+                       opts->scale_long, opts->scale_short, &o->scale_x, &o->scale_y);
+    }
+    return GFL_OK;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* Where detections go in `bytes`, which is as long as needed or NULL; returns how long that is. */
+static size_t gfli_lay_out_found(int n, int most, size_t logits, void *bytes, gfli_found *out) {
+    gfli_cutter c = {(unsigned char *)bytes, 0};
+    const size_t all = (size_t)n * (size_t)most;
+    out->most = most;
+    out->count = (int *)gfli_cut(&c, (size_t)n * sizeof *out->count);
+    out->items = (gfli_decoded *)gfli_cut(&c, all * sizeof *out->items);
+    out->logits = (float *)gfli_cut(&c, all * logits * sizeof *out->logits);
+    if (logits == 0) out->logits = NULL;
+    return c.used;
+}
+
+/* For images of one size in pixels, before and after resizing. */
+static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int width, int height,
+                          int resized_w, int resized_h, const gfli_decode_opts *opts,
+                          bool distributions, size_t parts[GFLI_PARTS]) {
+    const gfli_backend *ops = model->backend;
+    const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
+    const size_t resize = ops->resize_scratch(model->context, width, height, resized_w, resized_h);
+    const size_t decode = ops->decode_scratch(cls, opts);
+    gfli_found unused;
+    parts[GFLI_PART_MAPS] = plan->workspace_floats * sizeof(float);
+    parts[GFLI_PART_STATS] = plan->stats_floats * sizeof(float);
+    parts[GFLI_PART_SCRATCH] = plan->scratch_bytes;
+    if (resize > parts[GFLI_PART_SCRATCH]) parts[GFLI_PART_SCRATCH] = resize;
+    if (decode > parts[GFLI_PART_SCRATCH]) parts[GFLI_PART_SCRATCH] = decode;
+    parts[GFLI_PART_PIXELS] = (size_t)resized_w * (size_t)resized_h * 3;
+    parts[GFLI_PART_FOUND] = gfli_lay_out_found(plan->batch, gfli_most_detections(cls, opts),
+                                                distributions ? (size_t)reg->c : 0, NULL, &unused);
+    for (int i = 0; i < GFLI_PARTS; i++) parts[i] = gfli_padded(parts[i]);
+}
+
+size_t gfli_detector_bytes(const gfl_model *model, const gfli_plan *plan, int width, int height) {
+    gfli_decode_opts opts;
+    size_t parts[GFLI_PARTS], bytes = 0;
+    gfli_decode_opts_init(&model->arch, &opts);
+    opts.max_per_level = GFLI_MAX_PER_LEVEL;
+    opts.max_detections = GFLI_MAX_DETECTIONS;
+    gfli_parts_of(model, plan, width, height, width, height, &opts, false, parts);
+    for (int i = 0; i < GFLI_PARTS; i++) bytes += parts[i];
+    return bytes;
+}
+
+static void *gfli_arena_part(const gfl_detector *d, int part) {
+    unsigned char *p = d->arena;
+    for (int i = 0; i < part; i++) p += d->parts[i];
+    return p;
+}
+
+/* Every part as large as now or as it was before; recordings know the old addresses. */
+static gfl_status gfli_reserve_parts(gfl_detector *d, const size_t need[GFLI_PARTS]) {
+    const gfli_backend *ops = d->context->backend;
+    size_t most[GFLI_PARTS], bytes = 0;
+    bool fits = d->arena != NULL;
+    for (int i = 0; i < GFLI_PARTS; i++) {
+        most[i] = need[i] > d->parts[i] ? need[i] : d->parts[i];
+        fits = fits && need[i] <= d->parts[i];
+        bytes += most[i];
+    }
+    if (fits) return GFL_OK;
+    for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_recording(d, &d->ready[i]);
+    ops->free(d->context, d->arena);
+    d->arena = NULL;
+    memset(d->parts, 0, sizeof d->parts);
+    GFLI_TRY(ops->alloc(d->context, bytes, 1, "detector's workspace", &d->arena));
+    memcpy(d->parts, most, sizeof most);
+    return GFL_OK;
+}
+
+/* The detections of the batch, as the device has them or as they are copied. */
+static size_t gfli_found_of(const gfl_detector *d, const gfli_plan *plan, void *bytes,
+                            gfli_found *out) {
+    const size_t logits = d->with_distributions ? (size_t)plan->slots[plan->reg].map.c : 0;
+    return gfli_lay_out_found(plan->batch, d->most, logits, bytes, out);
+}
+
+static gfl_status gfli_reserve_found(gfl_detector *d, size_t bytes) {
+    const gfli_backend *ops = d->context->backend;
+    if (bytes <= d->found_capacity) return GFL_OK;
+    ops->host_free(d->context, d->found);
+    d->found = NULL;
+    d->found_capacity = 0;
+    GFLI_TRY(ops->host_alloc(d->context, bytes, 1, "detections", &d->found));
+    d->found_capacity = bytes;
     return GFL_OK;
 }
 
 /* ---- one batch ------------------------------------------------------------------------------- */
 
-/* gfli_reserve on the device. */
-static gfl_status gfli_reserve_device(gfl_detector *d, void *pointer_to_pointer, size_t *capacity,
-                                      size_t need, size_t size, const char *what) {
-    const gfli_backend *ops = d->context->backend;
-    void *old, *none = NULL;
-    memcpy(&old, pointer_to_pointer, sizeof old);
-    if (old && need <= *capacity) return GFL_OK;
-    ops->free(d->context, old);
-    memcpy(pointer_to_pointer, &none, sizeof none);
-    *capacity = 0;
-    GFLI_TRY(ops->alloc(d->context, need, size, what, pointer_to_pointer));
-    *capacity = need;
-    return GFL_OK;
-}
-
-static gfl_status gfli_need_scratch(gfl_detector *d, size_t bytes) {
-    return gfli_reserve_device(d, &d->scratch, &d->scratch_capacity, bytes, 1,
-                               "detector's scratch");
-}
-
-/* The plan and the workspace of an input size; the largest workspace stays. */
-static gfl_status gfli_prepare(gfl_detector *d, int batch, int height, int width) {
-    gfli_plan *plan = &d->plan;
-    if (plan->batch != batch || plan->height != height || plan->width != width) {
-        gfli_plan_destroy(d->context, plan);
-        GFLI_TRY(gfli_plan_create(d->context, d->model, batch, height, width, false, plan));
+/* The plan of an input size, made anew in place of the one that was not used for longest. */
+static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int width,
+                                 gfli_ready **out) {
+    gfli_ready *oldest = &d->ready[0];
+    *out = NULL;
+    for (int i = 0; i < GFLI_PLANS; i++) {
+        gfli_ready *r = &d->ready[i];
+        const gfli_plan *plan = &r->plan;
+        if (r->used < oldest->used) oldest = r;
+        if (plan->batch == batch && plan->height == height && plan->width == width) *out = r;
     }
-    GFLI_TRY(gfli_reserve_device(d, &d->workspace, &d->workspace_capacity, plan->workspace_floats,
-                                 sizeof(float), "detector's feature maps"));
-    GFLI_TRY(gfli_reserve_device(d, &d->stats, &d->stats_capacity, plan->stats_floats,
-                                 sizeof(float), "group norm statistics"));
-    gfli_plan_bind(plan, d->workspace);
+    if (!*out) {
+        gfli_forget_plan(d, oldest);
+        GFLI_TRY(
+            gfli_plan_create(d->context, d->model, batch, height, width, false, &oldest->plan));
+        *out = oldest;
+    }
+    (*out)->used = ++d->n_calls;
     return GFL_OK;
 }
 
-static gfl_status gfli_load_image(gfl_detector *d, const gfli_resized *r, int index) {
+static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
+    size_t parts[GFLI_PARTS], need[GFLI_PARTS] = {0};
+    gfli_found unused;
+    int height = 0, width = 0;
+    for (int i = 0; i < n; i++) {
+        height = gfli_max(height, gfli_pad32(d->images[i].height));
+        width = gfli_max(width, gfli_pad32(d->images[i].width));
+    }
+    GFLI_TRY(gfli_find_plan(d, n, height, width, out));
+    gfli_plan *plan = &(*out)->plan;
+    for (int i = 0; i < n; i++) {
+        const gfli_resized *r = &d->images[i];
+        gfli_parts_of(d->model, plan, r->image.width, r->image.height, r->width, r->height,
+                      &d->decoding[i], d->with_distributions, parts);
+        for (int k = 0; k < GFLI_PARTS; k++) need[k] = parts[k] > need[k] ? parts[k] : need[k];
+    }
+    d->most = gfli_most_detections(&plan->slots[plan->cls].map, d->decoding);
+    GFLI_TRY(gfli_reserve_parts(d, need));
+    GFLI_TRY(gfli_reserve_found(d, gfli_found_of(d, plan, NULL, &unused)));
+    gfli_plan_bind(plan, (float *)gfli_arena_part(d, GFLI_PART_MAPS));
+    return GFL_OK;
+}
+
+static void gfli_load_image(gfl_detector *d, const gfli_plan *plan, int index) {
     const gfli_backend *ops = d->model->backend;
     const gfl_preprocess *p = &d->model->preprocess;
-    size_t bytes = (size_t)r->width * (size_t)r->height * 3;
-    GFLI_TRY(gfli_reserve_device(d, &d->pixels, &d->pixels_capacity, bytes, 1, "resized image"));
-    GFLI_TRY(gfli_need_scratch(
-        d, ops->resize_scratch(d->context, r->image.width, r->image.height, r->width, r->height)));
-    ops->resize(d->context, &r->image, p->bgr != 0, r->width, r->height, d->pixels, d->scratch);
-    ops->normalise(d->context, d->pixels, r->width, r->height, p->mean, p->std, false,
-                   &d->plan.slots[d->plan.input].map, index);
+    const gfli_resized *r = &d->images[index];
+    uint8_t *pixels = (uint8_t *)gfli_arena_part(d, GFLI_PART_PIXELS);
+    ops->resize(d->context, &r->image, r->on_device, p->bgr != 0, r->width, r->height, pixels,
+                gfli_arena_part(d, GFLI_PART_SCRATCH));
+    ops->normalise(d->context, pixels, r->width, r->height, p->mean, p->std, false,
+                   &plan->slots[plan->input].map, index);
+}
+
+/* The network, step by step where the caller wants to be asked. */
+static gfl_status gfli_run_steps(gfl_detector *d, const gfli_plan *plan,
+                                 const gfl_detect_opts *opts) {
+    const int n = plan->n_steps;
+    for (int i = 0; i < n; i++) {
+        if (opts && opts->progress && opts->progress(opts->user, i, n) != 0)
+            return gfli_error(d->context, GFL_E_STOPPED,
+                              "gfl_detect: stopped by the progress callback after %d of %d steps",
+                              i, n);
+        gfli_plan_step(d->context, d->model, plan, i, (float *)gfli_arena_part(d, GFLI_PART_STATS),
+                       gfli_arena_part(d, GFLI_PART_SCRATCH));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_forward(gfl_detector *d, gfli_ready *r, const gfl_detect_opts *opts) {
+    const gfli_backend *ops = d->context->backend;
+    if (!ops->record || opts->progress || !r->ran || r->refused) {
+        r->ran = true;
+        return gfli_run_steps(d, &r->plan, opts);
+    }
+    if (!r->recording && ops->record(d->context)) {
+        (void)gfli_run_steps(d, &r->plan, NULL);
+        r->recording = ops->recorded(d->context);
+    }
+    r->refused = !r->recording;
+    if (r->refused) return gfli_run_steps(d, &r->plan, opts);
+    ops->replay(d->context, r->recording);
+    return GFL_OK;
+}
+
+/* Everything up to the copy of what is found. */
+static gfl_status gfli_begin_batch(gfl_detector *d, int n, const gfl_detect_opts *opts) {
+    const gfli_backend *ops = d->context->backend;
+    gfli_ready *r;
+    gfli_found found;
+    GFLI_TRY(gfli_prepare(d, n, &r));
+    const gfli_plan *plan = &r->plan;
+    for (int i = 0; i < n; i++) gfli_load_image(d, plan, i);
+    GFLI_TRY(gfli_forward(d, r, opts));
+    const size_t bytes = gfli_found_of(d, plan, gfli_arena_part(d, GFLI_PART_FOUND), &found);
+    ops->decode(d->context, &plan->slots[plan->cls].map, &plan->slots[plan->reg].map, d->decoding,
+                &found, gfli_arena_part(d, GFLI_PART_SCRATCH));
+    ops->download(d->context, d->found, gfli_arena_part(d, GFLI_PART_FOUND), bytes);
+    if (opts->event) ops->mark(d->context, opts->event);
     return GFL_OK;
 }
 
@@ -8897,116 +9213,99 @@ static float gfli_clip(float v, int high) {
     return v < 0 ? 0 : (v > (float)high ? (float)high : v);
 }
 
-/* Append image index's detections to the detector's lists. */
-static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, const gfli_resized *r,
-                               int index, int *count) {
-    const gfli_map *cls = &d->plan.slots[d->plan.cls].map;
-    const gfli_map *reg = &d->plan.slots[d->plan.reg].map;
-    gfli_decode_opts o;
-    gfli_decode_opts_init(&d->model->arch, &o);
-    o.min_score = opts->min_score;
-    o.nms_iou = opts->nms_iou;
-    o.max_per_level = opts->max_per_level;
-    o.max_detections = opts->max_detections;
-    o.height = r->height;
-    o.width = r->width;
-    gfli_box_scale(gfli_dialect_get(d->model->arch.dialect)->one_scale, r->image.width,
-                   r->image.height, opts->scale_long, opts->scale_short, &o.scale_x, &o.scale_y);
-    GFLI_TRY(gfli_need_scratch(d, d->model->backend->decode_scratch(cls, &o)));
-    int n = d->model->backend->decode(d->context, cls, reg, index, &o, d->decoded, d->scratch);
-    size_t need = (size_t)d->n_items + (size_t)n;
-    GFLI_TRY(
-        gfli_grow(d->context, &d->items, &d->items_capacity, need, sizeof *d->items, "detections"));
-    if (d->with_distributions) {
-        GFLI_TRY(gfli_grow(d->context, &d->distributions, &d->distributions_capacity, need,
-                           sizeof *d->distributions, "distributions"));
-        GFLI_TRY(gfli_reserve(d->context, &d->logits, &d->logits_capacity,
-                              (size_t)n * (size_t)reg->c, sizeof(float), "distributions"));
-        d->model->backend->location_logits(d->context, reg, index, d->decoded, n, d->logits);
-    }
-    GFLI_TRY(d->model->backend->finish(d->context));
-    for (int i = 0; i < n; i++) {
-        gfl_detection *item = &d->items[d->n_items + i];
-        *item = d->decoded[i].detection;
+/* The detections of image `index`, `first` in the detector's lists. */
+static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, size_t first) {
+    const gfli_decode_opts *o = &d->decoding[index];
+    const gfl_image *image = &d->images[index].image;
+    const size_t at = (size_t)index * (size_t)found->most, logits = 4 * (size_t)o->n_bins;
+    for (int i = 0; i < found->count[index]; i++) {
+        const gfli_decoded *from = &found->items[at + (size_t)i];
+        gfl_detection *item = &d->items[first + (size_t)i];
+        *item = from->detection;
         /* a right or lower edge is where the last pixel of the box ends */
-        item->x2 += (float)o.pixel;
-        item->y2 += (float)o.pixel;
-        if (!opts->no_clip) {
-            item->x1 = gfli_clip(item->x1, r->image.width);
-            item->y1 = gfli_clip(item->y1, r->image.height);
-            item->x2 = gfli_clip(item->x2, r->image.width);
-            item->y2 = gfli_clip(item->y2, r->image.height);
+        item->x2 += (float)o->pixel;
+        item->y2 += (float)o->pixel;
+        if (!d->no_clip) {
+            item->x1 = gfli_clip(item->x1, image->width);
+            item->y1 = gfli_clip(item->y1, image->height);
+            item->x2 = gfli_clip(item->x2, image->width);
+            item->y2 = gfli_clip(item->y2, image->height);
         }
         if (d->with_distributions)
-            gfli_describe_sides(d, &d->decoded[i], d->logits + (size_t)i * (size_t)reg->c, &o,
-                                &d->distributions[d->n_items + i]);
+            gfli_describe_sides(d, from, found->logits + (at + (size_t)i) * logits, o,
+                                &d->distributions[first + (size_t)i]);
     }
-    d->n_items += n;
-    *count = n;
-    return GFL_OK;
 }
 
-/* The network, step by step where the caller wants to be asked. */
-static gfl_status gfli_detect_forward(gfl_detector *d, const gfl_detect_opts *opts) {
-    const int n = d->plan.n_steps;
+static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out) {
+    gfli_found found;
+    size_t all = 0, first = 0;
+    const size_t logits = d->with_distributions ? 4 * (size_t)d->decoding[0].n_bins : 0;
+    GFLI_TRY(d->context->backend->finish(d->context));
+    (void)gfli_lay_out_found(n, d->most, logits, d->found, &found);
+    for (int i = 0; i < n; i++) all += (size_t)found.count[i];
+    GFLI_TRY(
+        gfli_grow(d->context, &d->items, &d->items_capacity, all, sizeof *d->items, "detections"));
+    if (d->with_distributions)
+        GFLI_TRY(gfli_grow(d->context, &d->distributions, &d->distributions_capacity, all,
+                           sizeof *d->distributions, "distributions"));
     for (int i = 0; i < n; i++) {
-        if (opts->progress && opts->progress(opts->user, i, n) != 0)
-            return gfli_error(d->context, GFL_E_STOPPED,
-                              "gfl_detect: stopped by the progress callback after %d of %d steps",
-                              i, n);
-        gfli_plan_step(d->context, d->model, &d->plan, i, d->stats, d->scratch);
-    }
-    return GFL_OK;
-}
-
-static gfl_status gfli_detect_batch(gfl_detector *d, const gfli_resized *images, int n,
-                                    const gfl_detect_opts *opts, gfl_detections *out) {
-    int height = 0, width = 0;
-    for (int i = 0; i < n; i++) {
-        height = gfli_max(height, gfli_pad32(images[i].height));
-        width = gfli_max(width, gfli_pad32(images[i].width));
-    }
-    GFLI_TRY(gfli_prepare(d, n, height, width));
-    for (int i = 0; i < n; i++) GFLI_TRY(gfli_load_image(d, &images[i], i));
-    GFLI_TRY(gfli_need_scratch(d, d->plan.scratch_bytes));
-    GFLI_TRY(gfli_detect_forward(d, opts));
-    GFLI_TRY(gfli_reserve(d->context, &d->decoded, &d->decoded_capacity,
-                          (size_t)opts->max_detections, sizeof *d->decoded, "detections"));
-    d->n_items = 0;
-    for (int i = 0; i < n; i++) GFLI_TRY(gfli_collect(d, opts, &images[i], i, &out[i].count));
-    size_t first = 0;
-    for (int i = 0; i < n; i++) {
+        gfli_collect(d, &found, i, first);
         out[i].items = d->items + first;
         out[i].distributions = d->with_distributions ? d->distributions + first : NULL;
-        first += (size_t)out[i].count;
+        out[i].count = found.count[i];
+        first += (size_t)found.count[i];
     }
     return GFL_OK;
+}
+
+/* ---- calls ----------------------------------------------------------------------------------- */
+
+gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int n,
+                            const gfl_detect_opts *opts) {
+    gfl_detect_opts resolved;
+    if (!detector) return GFL_E_ARG;
+    gfl_context *context = detector->context;
+    if (!images || n < 1)
+        return gfli_error(context, GFL_E_ARG, "gfl_detect: %s",
+                          n < 1 ? "n is not positive" : "images is NULL");
+    if (detector->n_begun > 0)
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_detect: a batch of %d images is under way; call gfl_detect_finish "
+                          "first, or use another detector",
+                          detector->n_begun);
+    GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
+    GFLI_TRY(gfli_take_images(detector, images, n, &resolved));
+    const gfl_status status = gfli_begin_batch(detector, n, &resolved);
+    if (status != GFL_OK) { /* nothing reads the images any more */
+        char text[sizeof context->error];
+        memcpy(text, context->error, sizeof text);
+        if (context->backend->finish(context) == GFL_OK) memcpy(context->error, text, sizeof text);
+        return status;
+    }
+    detector->no_clip = resolved.no_clip != 0;
+    detector->n_begun = n;
+    return GFL_OK;
+}
+
+gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out) {
+    if (!detector) return GFL_E_ARG;
+    const int n = detector->n_begun;
+    if (!out || n == 0)
+        return gfli_error(detector->context, GFL_E_ARG, "gfl_detect_finish: %s",
+                          n == 0 ? "no batch was started" : "out is NULL");
+    memset(out, 0, (size_t)n * sizeof *out);
+    detector->n_begun = 0;
+    return gfli_finish_batch(detector, n, out);
 }
 
 gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
                       const gfl_detect_opts *opts, gfl_detections *out) {
-    gfl_detect_opts resolved;
-    gfli_resized *resized = NULL;
     if (!detector) return GFL_E_ARG;
-    gfl_context *context = detector->context;
-    if (!images || !out || n < 1)
-        return gfli_error(context, GFL_E_ARG, "gfl_detect: %s",
-                          n < 1 ? "n is not positive"
-                                : (images ? "out is NULL" : "images is NULL"));
-    memset(out, 0, (size_t)n * sizeof *out);
-    GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
-    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *resized, "batch", &resized));
-    gfl_status status = GFL_OK;
-    for (int i = 0; i < n && status == GFL_OK; i++) {
-        status = gfli_check_image(context, &images[i], i, &resized[i].image);
-        if (status == GFL_OK)
-            gfli_resized_size(images[i].width, images[i].height, resolved.scale_long,
-                              resolved.scale_short, &resized[i].width, &resized[i].height);
-    }
-    if (status == GFL_OK) status = gfli_detect_batch(detector, resized, n, &resolved, out);
-    if (status != GFL_OK) memset(out, 0, (size_t)n * sizeof *out);
-    gfli_free(context, resized);
-    return status;
+    if (!out) return gfli_error(detector->context, GFL_E_ARG, "gfl_detect: out is NULL");
+    if (n > 0) memset(out, 0, (size_t)n * sizeof *out);
+    GFLI_TRY(gfl_detect_start(detector, images, n, opts));
+    return gfl_detect_finish(detector, out);
 }
 
 #ifdef __cplusplus

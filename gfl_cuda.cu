@@ -1710,10 +1710,9 @@ static __global__ void gfli_level_scale_kernel(const void *x, gfli_sizes s, gfli
 typedef struct gfli_cuda {
     int index;
     cudaStream_t stream;
+    bool borrowed; /* the stream is the caller's */
     cudaError_t failed;
     const char *during;
-    void *host; /* page-locked, for what comes back */
-    size_t host_bytes;
     gfli_conv_device conv; /* what its tensor cores can do; not asked for in fp32 */
     int preferred;         /* of gfli_conv_variants, or -1 */
     bool tune;             /* time kernels rather than estimate them */
@@ -1768,8 +1767,9 @@ static gfl_status gfli_finish_cuda(gfl_context *context) {
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-static gfl_status gfli_alloc_cuda(gfl_context *context, size_t count, size_t size, const char *what,
-                                  void *out_pointer) {
+/* Of the device, or page-locked of the host. */
+static gfl_status gfli_cuda_take(gfl_context *context, bool host, size_t count, size_t size,
+                                 const char *what, void *out_pointer) {
     void *p = NULL;
     size_t bytes, available = 0, total = 0;
     memcpy(out_pointer, &p, sizeof p);
@@ -1777,7 +1777,8 @@ static gfl_status gfli_alloc_cuda(gfl_context *context, size_t count, size_t siz
         return gfli_error(context, GFL_E_MEMORY, "%s: %zu elements of %zu bytes overflow", what,
                           count, size);
     if (!gfli_cuda_ready(context)) return gfli_finish_cuda(context);
-    const cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
+    if (bytes == 0) bytes = 1;
+    const cudaError_t e = host ? cudaMallocHost(&p, bytes) : cudaMalloc(&p, bytes);
     if (e == cudaSuccess) {
         memcpy(out_pointer, &p, sizeof p);
         return GFL_OK;
@@ -1787,10 +1788,28 @@ static gfl_status gfli_alloc_cuda(gfl_context *context, size_t count, size_t siz
         (void)gfli_cuda_note(context, e, what);
         return gfli_finish_cuda(context);
     }
+    if (host)
+        return gfli_error(context, GFL_E_MEMORY,
+                          "out of page-locked host memory: %s wanted %zu bytes", what, bytes);
     (void)cudaMemGetInfo(&available, &total);
     return gfli_error(context, GFL_E_MEMORY,
                       "out of memory on %s: %s wanted %zu bytes, %zu of %zu are free",
                       context->device_name, what, bytes, available, total);
+}
+
+static gfl_status gfli_alloc_cuda(gfl_context *context, size_t count, size_t size, const char *what,
+                                  void *out_pointer) {
+    return gfli_cuda_take(context, false, count, size, what, out_pointer);
+}
+
+static gfl_status gfli_host_alloc_cuda(gfl_context *context, size_t count, size_t size,
+                                       const char *what, void *out_pointer) {
+    return gfli_cuda_take(context, true, count, size, what, out_pointer);
+}
+
+static void gfli_host_free_cuda(gfl_context *context, void *pointer) {
+    if (pointer && gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context, cudaFreeHost(pointer), "freeing memory");
 }
 
 static void gfli_free_cuda(gfl_context *context, void *pointer) {
@@ -1809,36 +1828,64 @@ static void gfli_upload_cuda(gfl_context *context, void *to, const void *from, s
 
 static void gfli_download_cuda(gfl_context *context, void *to, const void *from, size_t bytes) {
     gfli_cuda *d = gfli_cuda_of(context);
-    if (bytes == 0 || !gfli_cuda_ready(context)) return;
-    if (gfli_cuda_note(context, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream),
-                       "a copy to the host"))
-        (void)gfli_cuda_note(context, cudaStreamSynchronize(d->stream), "a copy to the host");
+    if (bytes > 0 && gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context,
+                             cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream),
+                             "a copy to the host");
 }
 
-/* Page-locked memory for what comes back; NULL where there is none. */
-static void *gfli_cuda_host(gfl_context *context, size_t bytes) {
+/* Managed memory is the device's as well. */
+static bool gfli_owns_cuda(gfl_context *context, const void *pointer) {
+    cudaPointerAttributes a;
+    if (!gfli_cuda_ready(context)) return false;
+    if (cudaPointerGetAttributes(&a, pointer) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return false;
+    }
+    return a.type == cudaMemoryTypeManaged ||
+           (a.type == cudaMemoryTypeDevice && a.device == gfli_cuda_of(context)->index);
+}
+
+/* ---- events and recordings ------------------------------------------------------------------- */
+
+static void gfli_mark_cuda(gfl_context *context, void *event) {
+    if (gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context,
+                             cudaEventRecord((cudaEvent_t)event, gfli_cuda_of(context)->stream),
+                             "recording the caller's event");
+}
+
+static bool gfli_record_cuda(gfl_context *context) {
+    if (!gfli_cuda_ready(context)) return false;
+    const bool began = cudaStreamBeginCapture(gfli_cuda_of(context)->stream,
+                                              cudaStreamCaptureModeThreadLocal) == cudaSuccess;
+    if (!began) (void)cudaGetLastError();
+    return began;
+}
+
+/* What fails in a capture was not done, so it is no failure of the device. */
+static void *gfli_recorded_cuda(gfl_context *context) {
     gfli_cuda *d = gfli_cuda_of(context);
-    if (!gfli_cuda_ready(context)) return NULL;
-    if (bytes <= d->host_bytes) return d->host;
-    (void)cudaFreeHost(d->host);
-    d->host = NULL;
-    d->host_bytes = 0;
-    if (!gfli_cuda_note(context, cudaMallocHost(&d->host, bytes), "page-locked host memory"))
-        return NULL;
-    d->host_bytes = bytes;
-    return d->host;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t ready = NULL;
+    bool good = cudaStreamEndCapture(d->stream, &graph) == cudaSuccess && graph != NULL;
+    good = good && d->failed == cudaSuccess;
+    good = good && cudaGraphInstantiate(&ready, graph, 0) == cudaSuccess;
+    if (graph) (void)cudaGraphDestroy(graph);
+    (void)cudaGetLastError();
+    d->failed = cudaSuccess;
+    return good ? (void *)ready : NULL;
 }
 
-/* Cuts memory into pieces; with base NULL it only measures. */
-typedef struct gfli_cutter {
-    unsigned char *base;
-    size_t used;
-} gfli_cutter;
+static void gfli_replay_cuda(gfl_context *context, void *recording) {
+    if (gfli_cuda_ready(context))
+        (void)gfli_cuda_note(
+            context, cudaGraphLaunch((cudaGraphExec_t)recording, gfli_cuda_of(context)->stream),
+            "the network");
+}
 
-static void *gfli_cut(gfli_cutter *c, size_t bytes) {
-    void *p = c->base ? c->base + c->used : NULL;
-    c->used += (bytes + 255) / 256 * 256;
-    return p;
+static void gfli_forget_cuda(gfl_context *context, void *recording) {
+    if (gfli_cuda_ready(context)) (void)cudaGraphExecDestroy((cudaGraphExec_t)recording);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -1933,7 +1980,11 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
     snprintf(context->device_name, sizeof context->device_name,
              "cuda:%d, %.100s, sm_%d%d, %.1f GiB", d->index, p.name, p.major, p.minor,
              (double)p.totalGlobalMem / 1073741824.0);
-    d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
+    d->borrowed = desc->stream != NULL;
+    if (d->borrowed)
+        d->stream = (cudaStream_t)desc->stream;
+    else
+        d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
     GFLI_TRY(gfli_finish_cuda(context));
     return gfli_cuda_open_tensor(context, d);
 }
@@ -1942,10 +1993,9 @@ static void gfli_close_cuda(gfl_context *context) {
     gfli_cuda *d = gfli_cuda_of(context);
     if (!d) return;
     (void)cudaSetDevice(d->index);
-    if (d->stream) (void)cudaStreamDestroy(d->stream);
+    if (d->stream && !d->borrowed) (void)cudaStreamDestroy(d->stream);
     gfli_free(context, d->tuned);
     (void)cudaFree(d->arrived);
-    (void)cudaFreeHost(d->host);
     gfli_free(context, d);
     context->device = NULL;
 }
@@ -2006,20 +2056,23 @@ static float gfli_fp32_weight(const gfli_fp32_job *job, const float *weight, con
            weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
 }
 
-static void gfli_fp32_pack(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                           const float *scale, void *packed) {
+static gfl_status gfli_fp32_pack(gfl_context *context, const gfli_conv_shape *s,
+                                 const float *weight, const float *scale, void *packed) {
     gfli_fp32_job job;
+    float *copy;
     job.s = *s;
     gfli_fp32_merge(&job);
     const size_t bytes = gfli_fp32_packed_size(s);
-    float *to = (float *)gfli_cuda_host(context, bytes);
-    if (!to) return;
+    GFLI_TRY(gfli_alloc(context, bytes, 1, "weights to pack", &copy));
+    float *to = copy;
     for (int g = 0; g < job.groups; g++)
         for (int tap = 0; tap < s->kernel * s->kernel; tap++)
             for (int i = 0; i < job.group_in; i++)
                 for (int o = 0; o < job.group_out; o++)
                     *to++ = gfli_fp32_weight(&job, weight, scale, g, tap, i, o);
-    gfli_upload_cuda(context, packed, gfli_cuda_of(context)->host, bytes);
+    gfli_upload_cuda(context, packed, copy, bytes);
+    gfli_free(context, copy);
+    return GFL_OK;
 }
 
 /* ---- positions ------------------------------------------------------------------------------- */
@@ -2454,9 +2507,8 @@ static gfl_status gfli_tensor_pack(gfl_context *context, const gfli_conv_shape *
 
 static gfl_status gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s,
                                       const float *weight, const float *scale, void *packed) {
-    if (gfli_cuda_on_tensor(context)) return gfli_tensor_pack(context, s, weight, scale, packed);
-    gfli_fp32_pack(context, s, weight, scale, packed);
-    return GFL_OK;
+    return gfli_cuda_on_tensor(context) ? gfli_tensor_pack(context, s, weight, scale, packed)
+                                        : gfli_fp32_pack(context, s, weight, scale, packed);
 }
 
 /* ---- the operation --------------------------------------------------------------------------- */
@@ -2557,12 +2609,12 @@ static void gfli_conv_cuda(gfl_context *context, const gfli_conv_call *calls, in
  * src/cuda/image.cuh - the CPU's resize, bit for bit, and normalisation
  * ============================================================================================ */
 
-/* As kernels see an image: its rows lie one after another, `size` bytes a pixel. */
+/* As kernels see an image: `size` bytes a pixel, `pitch` from a row to the next, may be negative. */
 typedef struct gfli_source {
     const uint8_t *pixels;
+    ptrdiff_t pitch;
     int w, h, size;
     int channel[3]; /* where red, green and blue (or blue .. red) are in a pixel */
-    bool upside_down;
 } gfli_source;
 
 static size_t gfli_resize_scratch_cuda(const gfl_context *context, int in_w, int in_h, int out_w,
@@ -2577,8 +2629,7 @@ static size_t gfli_resize_scratch_cuda(const gfl_context *context, int in_w, int
 static __device__ __forceinline__ int gfli_resize_across_one(const gfli_source *s, int row,
                                                              int from, int next, int a, int b,
                                                              int channel) {
-    if (s->upside_down) row = s->h - 1 - row;
-    const uint8_t *p = s->pixels + (size_t)row * (size_t)s->w * (size_t)s->size + channel;
+    const uint8_t *p = s->pixels + (ptrdiff_t)row * s->pitch + channel;
     return (uint16_t)((p[from * s->size] * a + p[next * s->size] * b) >> 4);
 }
 
@@ -2600,19 +2651,23 @@ static __global__ void gfli_resize_kernel(gfli_source s, int out_w, int out_h, u
     }
 }
 
-/* The rows as they lie in memory, without what is between them. */
-static void gfli_upload_image(gfl_context *context, const gfl_image *image, int size,
-                              gfli_source *s, void *to) {
+/* The rows as they lie in memory, without what is between them; not of an image that is there. */
+static void gfli_upload_image(gfl_context *context, const gfl_image *image, bool on_device,
+                              int size, gfli_source *s, void *to) {
     gfli_cuda *d = gfli_cuda_of(context);
     const size_t row = (size_t)image->width * (size_t)size;
     const ptrdiff_t stride = image->stride ? image->stride : (ptrdiff_t)row;
+    const ptrdiff_t last = (ptrdiff_t)(image->height - 1);
     const uint8_t *first = image->pixels;
-    s->pixels = (const uint8_t *)to;
+    s->pixels = image->pixels;
+    s->pitch = stride;
     s->w = image->width;
     s->h = image->height;
     s->size = size;
-    s->upside_down = stride < 0;
-    if (stride < 0) first += (ptrdiff_t)(image->height - 1) * stride;
+    if (on_device) return;
+    s->pixels = (const uint8_t *)to + (stride < 0 ? last * (ptrdiff_t)row : 0);
+    s->pitch = stride < 0 ? -(ptrdiff_t)row : (ptrdiff_t)row;
+    if (stride < 0) first += last * stride;
     const size_t pitch = (size_t)(stride < 0 ? -stride : stride);
     (void)gfli_cuda_note(context,
                          cudaMemcpy2DAsync(to, row, first, pitch, row, (size_t)image->height,
@@ -2620,14 +2675,14 @@ static void gfli_upload_image(gfl_context *context, const gfl_image *image, int 
                          "the upload of an image");
 }
 
-static void gfli_resize_cuda(gfl_context *context, const gfl_image *image, bool bgr, int out_w,
-                             int out_h, uint8_t *out, void *scratch) {
+static void gfli_resize_cuda(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
+                             int out_w, int out_h, uint8_t *out, void *scratch) {
     static const int bytes[] = {3, 3, 4, 4, 1};
     const int size = bytes[(int)image->format];
     const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
     gfli_source s;
     if (!gfli_cuda_ready(context)) return;
-    gfli_upload_image(context, image, size, &s, scratch);
+    gfli_upload_image(context, image, on_device, size, &s, scratch);
     for (int k = 0; k < 3; k++) s.channel[k] = size == 1 ? 0 : (stored_bgr == bgr ? k : 2 - k);
     GFLI_LAUNCH((gfli_resize_kernel), gfli_blocks((size_t)out_w * (size_t)out_h), GFLI_THREADS, 0,
                 gfli_cuda_of(context)->stream, s, out_w, out_h, out);
@@ -2693,11 +2748,13 @@ enum {
     GFLI_SORT_THREADS = 512,
     GFLI_NMS_CHUNK = 256,
     GFLI_NMS_WORDS = GFLI_NMS_CHUNK / 32,
-    GFLI_RADIX = 256
+    GFLI_RADIX = 256,
+    GFLI_DECODE_IMAGES = 8, /* at a time */
+    GFLI_LOGIT_THREADS = 128
 };
 
 typedef struct gfli_decode_level {
-    const float *cls, *reg; /* of the image */
+    const float *cls, *reg; /* of the first image */
     uint64_t *ranks;        /* [what is ranked, rounded up to a power of two]: pairs or locations */
     int cells, w, stride;
     int keep;        /* at most so many ranks */
@@ -2709,38 +2766,64 @@ typedef struct gfli_moved {
     float x1, y1, x2, y2, area, label;
 } gfli_moved;
 
+typedef struct gfli_decode_frame {
+    int right, bottom;      /* the last coordinates */
+    float scale_x, scale_y; /* what boxes are multiplied with, or divided by */
+} gfli_decode_frame;
+
+/* Some images of a batch.  ranks, order, boxes and kept are the first one's, those of each other
+ * image `scratch` bytes behind those of the one before. */
 typedef struct gfli_decode_job {
     gfli_decode_level level[GFL_LEVELS];
-    int levels, n_classes, cls_c, reg_c, n_bins;
-    int right, bottom; /* the last coordinates */
-    int pixel;         /* as in gfli_decode_opts, as are the next two */
+    gfli_decode_frame frame[GFLI_DECODE_IMAGES];
+    size_t scratch;
+    int images, levels, n_classes, cls_c, reg_c, n_bins;
+    int pixel; /* as in gfli_decode_opts, as are the next two */
     bool by_location, divide;
     int most; /* candidates of all levels */
     int max_keep;
     float min_score, nms_iou;
-    float scale_x, scale_y; /* what boxes are multiplied with, or divided by */
-    int *found;             /* [GFL_LEVELS] ranks above the score; then the candidates */
-    uint64_t *order;        /* [most rounded up to a power of two] */
-    gfli_decoded *boxes;    /* [most] */
-    gfli_moved *kept;       /* [max_keep] */
-    int *count;             /* of out */
-    gfli_decoded *out;      /* [max_keep] */
+    int *found;          /* [images][GFL_LEVELS + 1] ranks above the score; last the candidates */
+    uint64_t *order;     /* [most rounded up to a power of two] */
+    gfli_decoded *boxes; /* [most] */
+    gfli_moved *kept;    /* [max_keep] */
+    gfli_found out;      /* of the first image */
 } gfli_decode_job;
+
+template <typename T>
+static __device__ __forceinline__ T *gfli_of_image(const gfli_decode_job *job, T *of_first,
+                                                   int image) {
+    return (T *)(void *)((unsigned char *)of_first + (size_t)image * job->scratch);
+}
+
+static __device__ __forceinline__ int *gfli_found_by(const gfli_decode_job *job, int image,
+                                                     int level) {
+    return job->found + image * (GFL_LEVELS + 1) + level;
+}
+
+/* The logits of a location. */
+static __device__ __forceinline__ const float *gfli_logits_at(const float *of_first, int cells,
+                                                              int c, int image, size_t cell) {
+    return of_first + ((size_t)image * (size_t)cells + cell) * (size_t)c;
+}
 
 /* ---- ranks ----------------------------------------------------------------------------------- */
 
 static __global__ void gfli_select_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     const gfli_decode_level *l = &job.level[blockIdx.y];
+    const int image = (int)blockIdx.z;
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     const size_t classes = (size_t)job.n_classes, ranked = job.by_location ? 1 : classes;
     if (i >= (size_t)l->cells * ranked) return;
-    const float *logits = l->cls + i / ranked * (size_t)job.cls_c;
+    const float *logits = gfli_logits_at(l->cls, l->cells, job.cls_c, image, i / ranked);
     float best = logits[i % ranked];
     for (size_t c = 1; c < classes && job.by_location; c++)
         best = logits[c] > best ? logits[c] : best;
     const float score = gfli_sigmoid(best);
     if (score > job.min_score)
-        l->ranks[atomicAdd(&job.found[blockIdx.y], 1)] = gfli_rank(score, (uint64_t)i);
+        gfli_of_image(&job, l->ranks,
+                      image)[atomicAdd(gfli_found_by(&job, image, (int)blockIdx.y), 1)] =
+            gfli_rank(score, (uint64_t)i);
 }
 
 /* Ascending, by one block; keys has room for the power of two above n. */
@@ -2795,13 +2878,14 @@ static __device__ void gfli_keep_smallest(uint64_t *keys, int n, int k, int *his
     }
 }
 
-/* A block a level: its best ranks, in order. */
+/* A block a level and image: its best ranks, in order. */
 static __global__ void gfli_top_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     GFLI_SHARED(int, histogram, [GFLI_RADIX]);
     const gfli_decode_level *l = &job.level[blockIdx.x];
-    const int found = job.found[blockIdx.x];
-    if (found > l->keep) gfli_keep_smallest(l->ranks, found, l->keep, histogram);
-    gfli_sort_block(l->ranks, found < l->keep ? found : l->keep);
+    const int image = (int)blockIdx.y, found = *gfli_found_by(&job, image, (int)blockIdx.x);
+    uint64_t *ranks = gfli_of_image(&job, l->ranks, image);
+    if (found > l->keep) gfli_keep_smallest(ranks, found, l->keep, histogram);
+    gfli_sort_block(ranks, found < l->keep ? found : l->keep);
 }
 
 /* ---- boxes ----------------------------------------------------------------------------------- */
@@ -2822,12 +2906,13 @@ static __device__ __forceinline__ float gfli_clip_side(float v, int limit, float
     return divide ? v / scale : gfli_rounded(v * scale);
 }
 
-static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job *job, int level,
-                                                           uint64_t rank) {
+static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job *job, int image,
+                                                           int level, uint64_t rank) {
     const gfli_decode_level *l = &job->level[level];
+    const gfli_decode_frame *f = &job->frame[image];
     const uint64_t index = gfli_rank_index(rank);
     const int cell = (int)(index / (uint64_t)job->n_classes);
-    const float *logits = l->reg + (size_t)cell * (size_t)job->reg_c;
+    const float *logits = gfli_logits_at(l->reg, l->cells, job->reg_c, image, (size_t)cell);
     float d[4];
     for (int side = 0; side < 4; side++)
         d[side] = gfli_rounded(gfli_integral_of(logits + side * job->n_bins, job->n_bins) *
@@ -2838,10 +2923,10 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
     b.x = cell % l->w;
     const float x = gfli_position(b.x, l->stride, job->pixel);
     const float y = gfli_position(b.y, l->stride, job->pixel);
-    b.detection.x1 = gfli_clip_side(x - d[0], job->right, job->scale_x, job->divide);
-    b.detection.y1 = gfli_clip_side(y - d[1], job->bottom, job->scale_y, job->divide);
-    b.detection.x2 = gfli_clip_side(x + d[2], job->right, job->scale_x, job->divide);
-    b.detection.y2 = gfli_clip_side(y + d[3], job->bottom, job->scale_y, job->divide);
+    b.detection.x1 = gfli_clip_side(x - d[0], f->right, f->scale_x, job->divide);
+    b.detection.y1 = gfli_clip_side(y - d[1], f->bottom, f->scale_y, job->divide);
+    b.detection.x2 = gfli_clip_side(x + d[2], f->right, f->scale_x, job->divide);
+    b.detection.y2 = gfli_clip_side(y + d[3], f->bottom, f->scale_y, job->divide);
     b.detection.score = gfli_rank_score(rank);
     b.detection.label = (int)(index % (uint64_t)job->n_classes);
     return b;
@@ -2849,37 +2934,41 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
 
 /* The rank of candidate i of a level; false where there is none.  Of a level's locations, all where
  * they are few enough, else the best, each class that is above the score is a candidate. */
-static __device__ __forceinline__ bool gfli_candidate(const gfli_decode_job *job, int level, int i,
-                                                      uint64_t *rank) {
+static __device__ __forceinline__ bool gfli_candidate(const gfli_decode_job *job, int image,
+                                                      int level, int i, uint64_t *rank) {
     const gfli_decode_level *l = &job->level[level];
+    const uint64_t *ranks = gfli_of_image(job, l->ranks, image);
     const int at = job->by_location ? i / job->n_classes : i;
     const bool listed = !job->by_location || l->cells > l->keep;
-    if (listed && at >= job->found[level]) return false;
+    if (listed && at >= *gfli_found_by(job, image, level)) return false;
     if (!job->by_location) {
-        *rank = l->ranks[i];
+        *rank = ranks[i];
         return true;
     }
     const int label = i % job->n_classes;
-    const uint64_t cell = listed ? gfli_rank_index(l->ranks[at]) : (uint64_t)at;
-    const float score = gfli_sigmoid(l->cls[cell * (uint64_t)job->cls_c + (uint64_t)label]);
+    const uint64_t cell = listed ? gfli_rank_index(ranks[at]) : (uint64_t)at;
+    const float score =
+        gfli_sigmoid(gfli_logits_at(l->cls, l->cells, job->cls_c, image, (size_t)cell)[label]);
     *rank = gfli_rank(score, cell * (uint64_t)job->n_classes + (uint64_t)label);
     return score > job->min_score;
 }
 
 /* Thread i makes candidate i, and puts it among those to be ordered if its box has an area. */
 static __global__ void gfli_boxes_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
-    const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x), image = (int)blockIdx.y;
     if (i >= job.most) return;
     int level = 0;
     while (level + 1 < job.levels && i >= job.level[level + 1].first) level++;
     uint64_t rank;
-    if (!gfli_candidate(&job, level, i - job.level[level].first, &rank)) return;
-    const gfli_decoded b = gfli_box_of(&job, level, rank);
+    if (!gfli_candidate(&job, image, level, i - job.level[level].first, &rank)) return;
+    const gfli_decoded b = gfli_box_of(&job, image, level, rank);
     const gfl_detection *d = &b.detection;
     const float one = (float)job.pixel;
-    job.boxes[i] = b;
+    gfli_of_image(&job, job.boxes, image)[i] = b;
     if (d->x2 - d->x1 + one > 0.0f && d->y2 - d->y1 + one > 0.0f)
-        job.order[atomicAdd(&job.found[GFL_LEVELS], 1)] = gfli_rank(d->score, (uint64_t)i);
+        gfli_of_image(&job, job.order,
+                      image)[atomicAdd(gfli_found_by(&job, image, GFL_LEVELS), 1)] =
+            gfli_rank(d->score, (uint64_t)i);
 }
 
 /* ---- suppression ----------------------------------------------------------------------------- */
@@ -2924,34 +3013,42 @@ static __device__ __forceinline__ bool gfli_boxes_overlap(const gfli_moved *a, c
 static __device__ void gfli_settle_chunk(const gfli_decode_job *job, int first, int n, int n_kept,
                                          const gfli_moved *chunk, const unsigned *dead,
                                          const unsigned (*hits)[GFLI_NMS_WORDS], int *total) {
-    const int lane = (int)threadIdx.x;
+    const int lane = (int)threadIdx.x, image = (int)blockIdx.x;
+    const uint64_t *order = gfli_of_image(job, job->order, image);
+    const gfli_decoded *boxes = gfli_of_image(job, job->boxes, image);
+    gfli_moved *kept = gfli_of_image(job, job->kept, image);
+    gfli_decoded *out = job->out.items + (size_t)image * (size_t)job->out.most;
     unsigned word = lane < GFLI_NMS_WORDS ? dead[lane] : 0;
     for (int i = 0; i < n && n_kept < job->max_keep; i++) {
         const unsigned of_box = __shfl_sync(0xffffffffu, word, i / 32);
         if (of_box >> (i % 32) & 1) continue;
         if (lane < GFLI_NMS_WORDS) word |= hits[i][lane];
         if (lane == 0) {
-            job->kept[n_kept] = chunk[i];
-            job->out[n_kept] = job->boxes[gfli_rank_index(job->order[first + i])];
+            kept[n_kept] = chunk[i];
+            out[n_kept] = boxes[gfli_rank_index(order[first + i])];
         }
         n_kept++;
     }
     if (lane == 0) *total = n_kept;
 }
 
-/* One block: all candidates by rank, then who suppresses whom. */
+/* A block an image: all candidates by rank, then who suppresses whom. */
 static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     GFLI_SHARED(gfli_moved, chunk, [GFLI_NMS_CHUNK]);
     GFLI_SHARED(unsigned, hits, [GFLI_NMS_CHUNK][GFLI_NMS_WORDS]);
     GFLI_SHARED(unsigned, dead, [GFLI_NMS_WORDS]);
     GFLI_SHARED(float, part, [GFLI_NMS_CHUNK / 32]);
     GFLI_SHARED(int, total, [1]);
-    const int thread = (int)threadIdx.x, n_candidates = job.found[GFL_LEVELS];
+    const int thread = (int)threadIdx.x, image = (int)blockIdx.x;
+    const int n_candidates = *gfli_found_by(&job, image, GFL_LEVELS);
+    const gfli_decoded *boxes = gfli_of_image(&job, job.boxes, image);
+    const gfli_moved *kept = gfli_of_image(&job, job.kept, image);
+    uint64_t *order = gfli_of_image(&job, job.order, image);
     const float pixel = (float)job.pixel;
     float largest = 0.0f;
-    gfli_sort_block(job.order, n_candidates);
+    gfli_sort_block(order, n_candidates);
     for (int i = thread; i < n_candidates; i += (int)blockDim.x) {
-        const gfl_detection *d = &job.boxes[gfli_rank_index(job.order[i])].detection;
+        const gfl_detection *d = &boxes[gfli_rank_index(order[i])].detection;
         largest = d->x2 > largest ? d->x2 : largest;
         largest = d->y2 > largest ? d->y2 : largest;
     }
@@ -2965,12 +3062,11 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
         if (n_kept >= job.max_keep) break;
         if (thread < GFLI_NMS_WORDS) dead[thread] = 0;
         if (exists)
-            chunk[thread] =
-                gfli_move_box(&job.boxes[gfli_rank_index(job.order[i])].detection, step, pixel);
+            chunk[thread] = gfli_move_box(&boxes[gfli_rank_index(order[i])].detection, step, pixel);
         __syncthreads();
         bool suppressed = false;
         for (int k = 0; k < n_kept && exists && !suppressed; k++)
-            suppressed = gfli_boxes_overlap(&job.kept[k], &chunk[thread], job.nms_iou, pixel);
+            suppressed = gfli_boxes_overlap(&kept[k], &chunk[thread], job.nms_iou, pixel);
         if (suppressed) atomicOr(&dead[thread / 32], 1u << (thread % 32));
         for (int word = 0; word < GFLI_NMS_WORDS && exists; word++) {
             unsigned bits = 0;
@@ -2986,7 +3082,20 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
         if (thread < 32) gfli_settle_chunk(&job, first, n, n_kept, chunk, dead, hits, total);
         __syncthreads();
     }
-    if (thread == 0) *job.count = total[0];
+    if (thread == 0) job.out.count[image] = total[0];
+}
+
+/* A block a detection: the logits of its location. */
+static __global__ void gfli_logits_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    const int i = (int)blockIdx.x, image = (int)blockIdx.y;
+    if (i >= job.out.count[image]) return;
+    const size_t at = (size_t)image * (size_t)job.out.most + (size_t)i;
+    const gfli_decoded *b = &job.out.items[at];
+    const gfli_decode_level *l = &job.level[b->level];
+    const size_t cell = (size_t)b->y * (size_t)l->w + (size_t)b->x;
+    const float *from = gfli_logits_at(l->reg, l->cells, job.reg_c, image, cell);
+    for (int k = (int)threadIdx.x; k < job.reg_c; k += (int)blockDim.x)
+        job.out.logits[at * (size_t)job.reg_c + (size_t)k] = from[k];
 }
 
 /* ---- launches -------------------------------------------------------------------------------- */
@@ -2997,12 +3106,15 @@ static size_t gfli_power_above(size_t n) {
     return size;
 }
 
-/* Everything but the logits; the number of bytes of scratch. */
+/* Everything but logits and frames, for up to GFLI_DECODE_IMAGES images; bytes of scratch. */
 static size_t gfli_decode_lay_out(const gfli_map *cls, const gfli_decode_opts *opts, void *scratch,
                                   gfli_decode_job *job) {
     gfli_cutter c = {(unsigned char *)scratch, 0};
     memset(job, 0, sizeof *job);
+    job->images = cls->n < GFLI_DECODE_IMAGES ? cls->n : GFLI_DECODE_IMAGES;
     job->levels = cls->levels;
+    job->found = (int *)gfli_cut(&c, (size_t)(job->images * (GFL_LEVELS + 1)) * sizeof(int));
+    const size_t before = c.used;
     for (int i = 0; i < cls->levels; i++) {
         gfli_decode_level *l = &job->level[i];
         l->w = cls->w[i];
@@ -3016,15 +3128,12 @@ static size_t gfli_decode_lay_out(const gfli_map *cls, const gfli_decode_opts *o
         job->most += l->most;
         l->ranks = (uint64_t *)gfli_cut(&c, gfli_power_above(ranked) * sizeof(uint64_t));
     }
-    job->max_keep = opts->max_detections < job->most ? opts->max_detections : job->most;
-    job->found = (int *)gfli_cut(&c, (GFL_LEVELS + 1) * sizeof(int));
+    job->max_keep = gfli_most_detections(cls, opts);
     job->order = (uint64_t *)gfli_cut(&c, gfli_power_above((size_t)job->most) * sizeof(uint64_t));
     job->boxes = (gfli_decoded *)gfli_cut(&c, (size_t)job->most * sizeof(gfli_decoded));
     job->kept = (gfli_moved *)gfli_cut(&c, (size_t)job->max_keep * sizeof(gfli_moved));
-    /* Copied back together. */
-    job->count = (int *)gfli_cut(&c, 256 + (size_t)job->max_keep * sizeof(gfli_decoded));
-    job->out = job->count ? (gfli_decoded *)(void *)((unsigned char *)job->count + 256) : NULL;
-    return c.used;
+    job->scratch = c.used - before;
+    return before + (size_t)job->images * job->scratch;
 }
 
 static size_t gfli_decode_scratch_cuda(const gfli_map *cls, const gfli_decode_opts *opts) {
@@ -3040,70 +3149,65 @@ static const float *gfli_plane_of(const gfli_map *map, int level, int index) {
 static void gfli_decode_launch(gfl_context *context, const gfli_decode_job *job) {
     cudaStream_t stream = gfli_cuda_of(context)->stream;
     const size_t classes = job->by_location ? 1 : (size_t)job->n_classes;
+    const unsigned images = (unsigned)job->images, levels = (unsigned)job->levels;
     size_t ranked = 0;
     for (int i = 0; i < job->levels; i++) {
         const size_t of_level = (size_t)job->level[i].cells * classes;
         if (of_level > ranked) ranked = of_level;
     }
     (void)gfli_cuda_note(context,
-                         cudaMemsetAsync(job->found, 0, (GFL_LEVELS + 1) * sizeof(int), stream),
+                         cudaMemsetAsync(job->found, 0,
+                                         (size_t)(job->images * (GFL_LEVELS + 1)) * sizeof(int),
+                                         stream),
                          "decoding");
-    GFLI_LAUNCH((gfli_select_kernel), dim3(gfli_blocks(ranked), (unsigned)job->levels),
-                GFLI_THREADS, 0, stream, *job);
-    GFLI_LAUNCH((gfli_top_kernel), (unsigned)job->levels, GFLI_SORT_THREADS, 0, stream, *job);
-    GFLI_LAUNCH((gfli_boxes_kernel), gfli_blocks((size_t)job->most), GFLI_THREADS, 0, stream, *job);
-    GFLI_LAUNCH((gfli_suppress_kernel), 1, GFLI_NMS_CHUNK, 0, stream, *job);
+    GFLI_LAUNCH((gfli_select_kernel), dim3(gfli_blocks(ranked), levels, images), GFLI_THREADS, 0,
+                stream, *job);
+    GFLI_LAUNCH((gfli_top_kernel), dim3(levels, images), GFLI_SORT_THREADS, 0, stream, *job);
+    GFLI_LAUNCH((gfli_boxes_kernel), dim3(gfli_blocks((size_t)job->most), images), GFLI_THREADS, 0,
+                stream, *job);
+    GFLI_LAUNCH((gfli_suppress_kernel), images, GFLI_NMS_CHUNK, 0, stream, *job);
+    if (job->out.logits)
+        GFLI_LAUNCH((gfli_logits_kernel), dim3((unsigned)job->max_keep, images), GFLI_LOGIT_THREADS,
+                    0, stream, *job);
     gfli_cuda_launched(context, "decoding");
 }
 
-static int gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
-                            int index, const gfli_decode_opts *opts, gfli_decoded *out,
-                            void *scratch) {
+static gfli_decode_frame gfli_frame_of(const gfli_decode_opts *opts) {
+    gfli_decode_frame f;
+    f.right = opts->width - opts->pixel;
+    f.bottom = opts->height - opts->pixel;
+    f.scale_x = (float)(opts->divide ? opts->scale_x : 1.0 / opts->scale_x);
+    f.scale_y = (float)(opts->divide ? opts->scale_y : 1.0 / opts->scale_y);
+    return f;
+}
+
+static void gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                             const gfli_decode_opts *opts, const gfli_found *out, void *scratch) {
     gfli_decode_job job;
     (void)gfli_decode_lay_out(cls, opts, scratch, &job);
     job.n_classes = opts->n_classes;
     job.n_bins = opts->n_bins;
     job.cls_c = cls->c;
     job.reg_c = reg->c;
-    job.right = opts->width - opts->pixel;
-    job.bottom = opts->height - opts->pixel;
     job.pixel = opts->pixel;
     job.by_location = opts->by_location;
     job.divide = opts->divide;
     job.min_score = opts->min_score;
     job.nms_iou = opts->nms_iou;
-    job.scale_x = (float)(opts->divide ? opts->scale_x : 1.0 / opts->scale_x);
-    job.scale_y = (float)(opts->divide ? opts->scale_y : 1.0 / opts->scale_y);
-    for (int l = 0; l < cls->levels; l++) {
-        job.level[l].cls = gfli_plane_of(cls, l, index);
-        job.level[l].reg = gfli_plane_of(reg, l, index);
+    job.out.most = out->most;
+    for (int first = 0; first < cls->n && gfli_cuda_ready(context); first += GFLI_DECODE_IMAGES) {
+        const size_t room = (size_t)first * (size_t)out->most;
+        job.images = cls->n - first < GFLI_DECODE_IMAGES ? cls->n - first : GFLI_DECODE_IMAGES;
+        for (int i = 0; i < job.images; i++) job.frame[i] = gfli_frame_of(&opts[first + i]);
+        for (int l = 0; l < cls->levels; l++) {
+            job.level[l].cls = gfli_plane_of(cls, l, first);
+            job.level[l].reg = gfli_plane_of(reg, l, first);
+        }
+        job.out.count = out->count + first;
+        job.out.items = out->items + room;
+        job.out.logits = out->logits ? out->logits + room * (size_t)reg->c : NULL;
+        gfli_decode_launch(context, &job);
     }
-    const size_t bytes = 256 + (size_t)job.max_keep * sizeof(gfli_decoded);
-    unsigned char *host = (unsigned char *)gfli_cuda_host(context, bytes);
-    if (!host) return 0;
-    gfli_decode_launch(context, &job);
-    gfli_download_cuda(context, host, job.count, bytes);
-    if (gfli_cuda_of(context)->failed != cudaSuccess) return 0;
-    int n;
-    memcpy(&n, host, sizeof n);
-    memcpy(out, host + 256, (size_t)n * sizeof *out);
-    return n;
-}
-
-static void gfli_location_logits_cuda(gfl_context *context, const gfli_map *reg, int index,
-                                      const gfli_decoded *at, int n, float *logits) {
-    gfli_cuda *d = gfli_cuda_of(context);
-    const size_t c = (size_t)reg->c;
-    for (int i = 0; i < n && gfli_cuda_ready(context); i++) {
-        const size_t cell = (size_t)at[i].y * (size_t)reg->w[at[i].level] + (size_t)at[i].x;
-        (void)gfli_cuda_note(context,
-                             cudaMemcpyAsync(logits + (size_t)i * c,
-                                             gfli_plane_of(reg, at[i].level, index) + cell * c,
-                                             c * sizeof *logits, cudaMemcpyDeviceToHost, d->stream),
-                             "reading distributions");
-    }
-    if (gfli_cuda_ready(context))
-        (void)gfli_cuda_note(context, cudaStreamSynchronize(d->stream), "reading distributions");
 }
 
 /* ===============================================================================================
@@ -3123,9 +3227,17 @@ static const gfli_backend gfli_cuda_table = {
     gfli_close_cuda,
     gfli_alloc_cuda,
     gfli_free_cuda,
+    gfli_host_alloc_cuda,
+    gfli_host_free_cuda,
+    gfli_owns_cuda,
     gfli_upload_cuda,
     gfli_download_cuda,
     gfli_finish_cuda,
+    gfli_mark_cuda,
+    gfli_record_cuda,
+    gfli_recorded_cuda,
+    gfli_replay_cuda,
+    gfli_forget_cuda,
     gfli_conv_packed_size_cuda,
     gfli_conv_pack_cuda,
     gfli_conv_prepare_cuda,
@@ -3139,7 +3251,6 @@ static const gfli_backend gfli_cuda_table = {
     gfli_normalise_cuda,
     gfli_decode_scratch_cuda,
     gfli_decode_cuda,
-    gfli_location_logits_cuda,
     gfli_integral_cuda,
 };
 

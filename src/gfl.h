@@ -91,6 +91,11 @@
  * there is no driver, and gfl_context_create says why it refuses; open a context on the CPU then.
  * Training: CPU only.
  *
+ * Pixels may lie on the GPU already (gfl_detect_opts.on_device); work is queued in a stream of the
+ * context's own, or in yours (gfl_context_desc.stream).  gfl_detect_start does not wait for it, and
+ * an event of yours (gfl_detect_opts.event) tells when it is done.  From its second batch of a size
+ * on a detector replays the network as a CUDA graph, but for the calls with a progress callback.
+ *
  * WEIGHTS
  *
  * gfl_model_load reads what gfl_model_save wrote: safetensors with mmdetection 3's names, and as

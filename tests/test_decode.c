@@ -1,5 +1,5 @@
 /* test_decode.c - integral, candidates, suppression, and all of decoding */
-#include "test.h"
+#include "found.h"
 
 enum { CLASSES = 4, BINS = 17 };
 
@@ -39,9 +39,7 @@ static gfli_decode_opts usual(int height, int width) {
 static int decode(int threads, const gfli_map *cls, const gfli_map *reg, int index,
                   const gfli_decode_opts *o, gfli_decoded *out) {
     gfl_context *context = test_context(threads);
-    void *scratch = malloc(gfli_cpu.decode_scratch(cls, o) + 1);
-    const int n = gfli_cpu.decode(context, cls, reg, index, o, out, scratch);
-    free(scratch);
+    const int n = test_decode(context, cls, reg, index, o, out, NULL);
     gfl_context_destroy(context);
     return n;
 }

@@ -302,7 +302,7 @@ static void ledger_free(void *user, void *p) {
     free(p);
 }
 
-static void memory_stays_flat_over_many_frames(void) {
+static void warm_calls_allocate_nothing(void) {
     ledger book = {0, 0};
     gfl_context_desc desc;
     gfl_context *counted = NULL;
@@ -324,11 +324,53 @@ static void memory_stays_flat_over_many_frames(void) {
         }
         if (round == 1) live = book.live, calls = book.calls;
     }
-    CHECK(book.live == live);
-    printf("%ld allocations in 8 frames, %ld pieces held\n", book.calls - calls, live);
+    CHECK(book.live == live && book.calls == calls);
     gfl_detector_destroy(detector);
     gfl_context_destroy(counted);
     CHECK(book.live == 0);
+}
+
+static void halves_give_the_whole(void) {
+    gfl_detector *detector;
+    gfl_detections out;
+    const gfl_image a = picture(0), b = picture(1);
+    CHECK_OK(context, gfl_detector_create(context, model, 1, &detector));
+    CHECK_OK(context, gfl_detect(detector, &a, 1, NULL, &out));
+    found whole = keep(&out);
+    CHECK_ERROR(context, gfl_detect_finish(detector, &out), GFL_E_ARG, "no batch was started");
+    CHECK_OK(context, gfl_detect_start(detector, &a, 1, NULL));
+    CHECK_ERROR(context, gfl_detect_start(detector, &b, 1, NULL), GFL_E_ARG, "under way");
+    CHECK_ERROR(context, gfl_detect_finish(detector, NULL), GFL_E_ARG, "out is NULL");
+    CHECK_OK(context, gfl_detect_finish(detector, &out));
+    CHECK(out.count == whole.count && out.count > 0);
+    CHECK(memcmp(out.items, whole.items, (size_t)out.count * sizeof *out.items) == 0);
+    CHECK(gfl_detect_start(NULL, &a, 1, NULL) == GFL_E_ARG);
+    CHECK(gfl_detect_finish(NULL, &out) == GFL_E_ARG);
+    drop(&whole);
+    gfl_detector_destroy(detector);
+}
+
+/* The ninth size takes the place of the first. */
+static void more_sizes_than_are_remembered_do_no_harm(void) {
+    enum { SIZES = 9 };
+    gfl_detector *detector;
+    gfl_detections out;
+    const gfl_image image = picture(0);
+    found first[SIZES];
+    CHECK_OK(context, gfl_detector_create(context, model, 1, &detector));
+    for (int k = 0; k < 2 * SIZES; k++) {
+        gfl_detect_opts opts;
+        memset(&opts, 0, sizeof opts);
+        opts.scale_long = opts.scale_short = 32 * (k % SIZES + 1);
+        CHECK_OK(context, gfl_detect(detector, &image, 1, &opts, &out));
+        if (k < SIZES) first[k] = keep(&out);
+        const found *want = &first[k % SIZES];
+        CHECK(out.count == want->count);
+        CHECK(memcmp(out.items, want->items, (size_t)out.count * sizeof *out.items) == 0);
+    }
+    CHECK(first[SIZES - 1].count > 0);
+    for (int k = 0; k < SIZES; k++) drop(&first[k]);
+    gfl_detector_destroy(detector);
 }
 
 static int stop_at_five(void *user, int done, int total) {
@@ -387,6 +429,8 @@ static void wrong_arguments_are_refused_by_name(void) {
     opts = none, opts.scale_long = 100, refuse(d, ok, opts, "both");
     opts = none, opts.scale_long = 100, opts.scale_short = 200, refuse(d, ok, opts, "scale_long");
     opts = none, opts.scale_long = 99999, opts.scale_short = 9, refuse(d, ok, opts, "99999");
+    opts = none, opts.event = &opts, refuse(d, ok, opts, "event");
+    opts = none, opts.on_device = 1, refuse(d, ok, opts, "on_device");
     gfl_detector_destroy(d);
     gfl_detector_destroy(NULL);
 }
@@ -401,7 +445,9 @@ int main(int argc, char **argv) {
                                       TEST(distributions_describe_the_boxes),
                                       TEST(boxes_stay_inside_and_best_comes_first),
                                       TEST(images_of_a_batch_may_differ_in_size),
-                                      TEST(memory_stays_flat_over_many_frames),
+                                      TEST(warm_calls_allocate_nothing),
+                                      TEST(halves_give_the_whole),
+                                      TEST(more_sizes_than_are_remembered_do_no_harm),
                                       TEST(progress_can_stop_a_call),
                                       TEST(wrong_arguments_are_refused_by_name),
                                       {0}};

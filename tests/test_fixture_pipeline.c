@@ -119,7 +119,7 @@ static void check_run(fx_case *one, const char *prefix, const fx_json *run, cons
     image.height = p.height;
     uint8_t *rgb = (uint8_t *)malloc(3 * (size_t)w * (size_t)h);
     void *scratch = malloc(gfli_cpu.resize_scratch(context, p.width, p.height, w, h) + 1);
-    gfli_cpu.resize(context, &image, false, w, h, rgb, scratch);
+    gfli_cpu.resize(context, &image, false, false, w, h, rgb, scratch);
     check_bytes(fx_get(run, "resized"), rgb, w, h, exact);
     check_resized_crop(one, prefix, fx_get(run, "crop_at"), rgb, w, exact);
     check_input(one, prefix, run, rgb, w, h, exact);

@@ -7,7 +7,7 @@ static uint8_t *resized(const gfl_image *image, bool bgr, int w, int h, int thre
     uint8_t *out = (uint8_t *)malloc((size_t)w * (size_t)h * 3);
     void *scratch = malloc(gfli_cpu.resize_scratch(context, image->width, image->height, w, h));
     memset(out, 77, (size_t)w * (size_t)h * 3);
-    gfli_cpu.resize(context, image, bgr, w, h, out, scratch);
+    gfli_cpu.resize(context, image, false, bgr, w, h, out, scratch);
     free(scratch);
     gfl_context_destroy(context);
     return out;

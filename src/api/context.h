@@ -61,6 +61,9 @@ typedef struct gfl_context_desc {
     int tune; /* 1: on a GPU and but in fp32, time the kernels that can be used when a plan first has
                * a convolution (once a context; it takes a second or two), rather than estimate;
                * two contexts may then differ in rounding */
+    void
+        *stream; /* on a GPU: the cudaStream_t that all work is queued in, yours and of longer life;
+                   * NULL: one of its own */
     char *error; /* where a failing call leaves its text, as there is no context then; or NULL */
     size_t error_size;
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */

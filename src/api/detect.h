@@ -29,6 +29,8 @@ typedef struct gfl_detect_opts {
      * steps; what is not 0 stops the call with GFL_E_STOPPED.  NULL: not called. */
     int (*progress)(void *user, int done, int total);
     void *user;
+    int on_device; /* 1: the images' pixels lie in the memory of the context's GPU */
+    void *event; /* on a GPU: a cudaEvent_t that is recorded behind the batch; NULL: none */
 } gfl_detect_opts;
 
 /* The detections of one image. */
@@ -71,13 +73,37 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  *   out      [n], yours; what it points to is the detector's, until its next call; counts are 0
  *            on error
  *
- * Errors    GFL_E_ARG     a NULL, an image or option out of range; the text says which
+ * Errors    GFL_E_ARG     a NULL, an image or option out of range, pixels that are not where
+ *                         on_device says; the text says which
  *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
- * Memory    grows the detector's workspace to the largest batch seen.
+ *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more
+ * Memory    grows the detector's workspace to the largest batch seen; a batch no larger than one
+ *           before, of an input size that is one of the last eight, allocates nothing.
  * Threads   one call at a time per detector.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 3;
  *           thresholds and order of operations: mmdetection 3, GFLHead; in dialect
  *           gfocal implus/GFocal. */
 GFL_API gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
                               const gfl_detect_opts *opts, gfl_detections *out);
+
+/* gfl_detect_start, gfl_detect_finish - gfl_detect in two halves.
+ *
+ * On a GPU start returns when everything is queued, so that the caller can do other work, or start
+ * another detector; finish waits for the batch and gives what gfl_detect gives.  On the CPU start
+ * does all the work.
+ *
+ *   images   as for gfl_detect; pixels are borrowed until finish returns, or until opts->event has
+ *            happened; uploads from page-locked memory do not wait
+ *   out      [n] of the start, yours; valid until the detector's next start
+ *
+ * Errors    as gfl_detect; GFL_E_ARG also for a start before the finish of the batch before, and
+ *           for a finish without a start.  After any other error no batch is under way.
+ * Threads   as gfl_detect.
+ * Example
+ *     gfl_detect_start(a, frames, 8, NULL);
+ *     decode_next_frames();
+ *     status = gfl_detect_finish(a, detections); */
+GFL_API gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int n,
+                                    const gfl_detect_opts *opts);
+GFL_API gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out);

@@ -106,7 +106,7 @@ typedef struct gfl_model_info {
 typedef struct gfl_model_cost {
     int64_t macs;           /* multiply-adds */
     size_t weight_bytes;    /* packed */
-    size_t workspace_bytes; /* activations and scratch of one detector */
+    size_t workspace_bytes; /* of a detector without distributions, for images of this size */
     int n_steps, points;    /* steps of the plan, locations of all levels */
     int64_t n_parameters;   /* as in gfl_model_info */
 } gfl_model_cost;

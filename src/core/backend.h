@@ -4,7 +4,7 @@
 /* Everywhere: maps are NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
  * operation knows shapes, never networks.  Results do not depend on the number of threads. */
 
-enum { GFLI_BACKEND_VERSION = 2, GFLI_CONV_CALLS = 2 };
+enum { GFLI_BACKEND_VERSION = 3, GFLI_CONV_CALLS = 2 };
 
 typedef struct gfli_conv_shape {
     int in_c, out_c;
@@ -44,7 +44,7 @@ typedef struct gfli_conv_means {
     size_t scratch;      /* bytes; one scratch serves all calls */
 } gfli_conv_means;
 
-/* From raw logits to boxes, for one image of a batch (spec 6).  What differs between dialects
+/* From raw logits to boxes, for an image of a batch (spec 6).  What differs between dialects
  * stands in the options; model/dialect.h has the table. */
 typedef struct gfli_decode_opts {
     float min_score, nms_iou;
@@ -66,14 +66,22 @@ typedef struct gfli_decoded {
     int level, y, x;
 } gfli_decoded;
 
+/* Detections of a batch, best first; `most` is the room for each image's. */
+typedef struct gfli_found {
+    int most;
+    int *count;          /* [n] */
+    gfli_decoded *items; /* [n][most] */
+    float *logits;       /* [n][most][4 * n_bins] of each one's location, or NULL */
+} gfli_found;
+
 /* Where position `cell` of a level stands, in pixels of the resized image. */
 GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
     return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
 }
 
-/* Maps, packed weights, biases, norm parameters and scratch are memory of the backend's device;
- * all other pointers are the host's.  An operation may return before it is done; what fails makes
- * the context unusable and is told by finish. */
+/* Maps, packed weights, biases, norm parameters, scratch and what decode finds are memory of the
+ * backend's device; all other pointers are the host's.  An operation may return before it is done;
+ * what fails makes the context unusable and is told by finish. */
 typedef struct gfl_backend gfli_backend;
 struct gfl_backend {
     int version;
@@ -88,12 +96,28 @@ struct gfl_backend {
     gfl_status (*alloc)(gfl_context *context, size_t count, size_t size, const char *what,
                         void *out_pointer);
     void (*free)(gfl_context *context, void *pointer);
-    /* In order with the operations.  upload is done with `from` when it returns, download with
-     * both. */
+    /* Memory of the host that downloads reach fastest. */
+    gfl_status (*host_alloc)(gfl_context *context, size_t count, size_t size, const char *what,
+                             void *out_pointer);
+    void (*host_free)(gfl_context *context, void *pointer);
+    /* Whether the caller's pixels lie on the device; NULL: that cannot be. */
+    bool (*owns)(gfl_context *context, const void *pointer);
+    /* In order with the operations.  upload is done with `from` when it returns; what download
+     * copies is there after finish. */
     void (*upload)(gfl_context *context, void *to, const void *from, size_t bytes);
     void (*download)(gfl_context *context, void *to, const void *from, size_t bytes);
     /* Wait for all that was asked for; the first failure since the context was created. */
     gfl_status (*finish)(gfl_context *context);
+    /* The caller's event, a cudaEvent_t, happens when all so far is done; NULL: it cannot. */
+    void (*mark)(gfl_context *context, void *event);
+
+    /* Operations between record and recorded are not done but kept, with the pointers they got, and
+     * replay does them.  record gives false and recorded NULL where that did not work; they can be
+     * done one by one all the same.  All four are NULL where there is no such thing. */
+    bool (*record)(gfl_context *context);
+    void *(*recorded)(gfl_context *context);
+    void (*replay)(gfl_context *context, void *recording);
+    void (*forget)(gfl_context *context, void *recording);
 
     /* Bytes of a convolution's weights in the form that conv wants. */
     size_t (*conv_packed_size)(const gfl_context *context, const gfli_conv_shape *s);
@@ -122,24 +146,22 @@ struct gfl_backend {
                         const gfli_map *y);
 
     /* Resize u8 pixels of any format to u8 RGB (or BGR) [out_h][out_w][3], OpenCV's bilinear, bit
-     * for bit (spec 7.2).  scratch: gfli resize_scratch bytes. */
+     * for bit (spec 7.2).  on_device: where the image's pixels lie.  scratch: resize_scratch bytes.  The image's pixels are read until finish
+     * returns. */
     size_t (*resize_scratch)(const gfl_context *context, int in_w, int in_h, int out_w, int out_h);
-    void (*resize)(gfl_context *context, const gfl_image *image, bool bgr, int out_w, int out_h,
-                   uint8_t *out, void *scratch);
+    void (*resize)(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
+                   int out_w, int out_h, uint8_t *out, void *scratch);
     /* Image `index` of y = (pixel - mean) / std of u8 [h][w][3], zero to the right and below;
      * flip mirrors the columns of the image (not of the padding). */
     void (*normalise)(gfl_context *context, const uint8_t *pixels, int w, int h,
                       const float mean[3], const float std[3], bool flip, const gfli_map *y,
                       int index);
 
-    /* Detections of image `index` of the batch, best first; returns how many.  out has room for
-     * opts->max_detections.  scratch: decode_scratch bytes. */
+    /* Detections of all images.  opts [n]: sizes and scales may differ, nothing else.  out->most is
+     * gfli_most_detections or more.  scratch: decode_scratch bytes. */
     size_t (*decode_scratch)(const gfli_map *cls, const gfli_decode_opts *opts);
-    int (*decode)(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
-                  const gfli_decode_opts *opts, gfli_decoded *out, void *scratch);
-    /* The n_bins * 4 logits of each of n locations of an image, to the host. */
-    void (*location_logits)(gfl_context *context, const gfli_map *reg, int index,
-                            const gfli_decoded *at, int n, float *logits);
+    void (*decode)(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                   const gfli_decode_opts *opts, const gfli_found *out, void *scratch);
     /* p [n_bins] = softmax of the n_bins logits; the integral sum k * p[k] is returned. */
     float (*integral)(const float *logits, int n_bins, float *p);
 };

@@ -228,11 +228,15 @@ static size_t gfli_all_candidates(const gfli_map *cls, const gfli_decode_opts *o
     return n;
 }
 
+int gfli_most_detections(const gfli_map *cls, const gfli_decode_opts *opts) {
+    const size_t n = gfli_all_candidates(cls, opts), most = (size_t)opts->max_detections;
+    return (int)(n < most ? n : most);
+}
+
 static size_t gfli_decode_scratch_cpu(const gfli_map *cls, const gfli_decode_opts *opts) {
-    const size_t n = gfli_all_candidates(cls, opts);
-    const size_t most = (size_t)opts->max_detections, kept = n < most ? n : most;
-    return n * (sizeof(uint64_t) + sizeof(gfli_decoded)) +
-           kept * (sizeof(int) + GFLI_NMS_FLOATS * sizeof(float));
+    return gfli_all_candidates(cls, opts) * (sizeof(uint64_t) + sizeof(gfli_decoded)) +
+           (size_t)gfli_most_detections(cls, opts) *
+               (sizeof(int) + GFLI_NMS_FLOATS * sizeof(float));
 }
 
 static float gfli_rescaled(const gfli_decode_opts *opts, float v, double scale) {
@@ -256,14 +260,14 @@ static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes,
     return kept;
 }
 
-static int gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
-                           int index, const gfli_decode_opts *opts, gfli_decoded *out,
-                           void *scratch) {
+static int gfli_decode_image(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                             int index, const gfli_decode_opts *opts, gfli_decoded *out,
+                             void *scratch) {
     const size_t most = gfli_all_candidates(cls, opts);
     uint64_t *ranks = (uint64_t *)scratch;
     gfli_decoded *boxes = (gfli_decoded *)(void *)(ranks + most);
     float *moved = (float *)(void *)(boxes + most);
-    const int max_keep = gfli_min((int)most, opts->max_detections);
+    const int max_keep = gfli_most_detections(cls, opts);
     int *keep = (int *)(void *)(moved + (size_t)max_keep * GFLI_NMS_FLOATS);
     int counts[GFL_LEVELS];
     int n = gfli_candidates(context, cls, reg, index, opts, boxes, counts, ranks);
@@ -273,12 +277,19 @@ static int gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli
     return n;
 }
 
-static void gfli_location_logits_cpu(gfl_context *context, const gfli_map *reg, int index,
-                                     const gfli_decoded *at, int n, float *logits) {
+static void gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                            const gfli_decode_opts *opts, const gfli_found *out, void *scratch) {
     const size_t c = (size_t)reg->c;
-    (void)context;
-    for (int i = 0; i < n; i++, logits += c) {
-        const size_t cell = (size_t)at[i].y * (size_t)reg->w[at[i].level] + (size_t)at[i].x;
-        memcpy(logits, gfli_decode_plane(reg, at[i].level, index) + cell * c, c * sizeof *logits);
+    for (int image = 0; image < cls->n; image++) {
+        const size_t first = (size_t)image * (size_t)out->most;
+        const gfli_decoded *at = out->items + first;
+        const int n =
+            gfli_decode_image(context, cls, reg, image, &opts[image], out->items + first, scratch);
+        out->count[image] = n;
+        for (int i = 0; i < n && out->logits; i++) {
+            const size_t cell = (size_t)at[i].y * (size_t)reg->w[at[i].level] + (size_t)at[i].x;
+            memcpy(out->logits + (first + (size_t)i) * c,
+                   gfli_decode_plane(reg, at[i].level, image) + cell * c, c * sizeof(float));
+        }
     }
 }

@@ -43,5 +43,7 @@ int gfli_nms(const gfli_decoded *boxes, int n, float iou, int pixel, int max_kee
  * decoded and clipped, in pixels of the resized image.  Returns how many.  out and ranks have room
  * for gfli_max_candidates. */
 size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts, int level);
+/* More detections than that an image cannot have. */
+int gfli_most_detections(const gfli_map *cls, const gfli_decode_opts *opts);
 int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
                     const gfli_decode_opts *opts, gfli_decoded *out, int *counts, uint64_t *ranks);

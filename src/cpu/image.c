@@ -101,13 +101,14 @@ static size_t gfli_resize_scratch_cpu(const gfl_context *context, int in_w, int 
     return gfli_resize_columns_size(out_w) + rows * gfli_resize_row_size(out_w) * sizeof(uint16_t);
 }
 
-static void gfli_resize_cpu(gfl_context *context, const gfl_image *image, bool bgr, int out_w,
-                            int out_h, uint8_t *out, void *scratch) {
+static void gfli_resize_cpu(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
+                            int out_w, int out_h, uint8_t *out, void *scratch) {
     static const int bytes[] = {3, 3, 4, 4, 1};
     const int format = (int)image->format, size = bytes[format];
     const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
     gfli_column *columns = (gfli_column *)scratch;
     gfli_resize_task t;
+    (void)on_device;
     gfli_fill_columns(columns, image->width, out_w, size);
     t.image = image;
     t.stride = image->stride ? image->stride : (ptrdiff_t)image->width * size;

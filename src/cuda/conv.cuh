@@ -34,9 +34,8 @@ static gfl_status gfli_tensor_pack(gfl_context *context, const gfli_conv_shape *
 
 static gfl_status gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s,
                                       const float *weight, const float *scale, void *packed) {
-    if (gfli_cuda_on_tensor(context)) return gfli_tensor_pack(context, s, weight, scale, packed);
-    gfli_fp32_pack(context, s, weight, scale, packed);
-    return GFL_OK;
+    return gfli_cuda_on_tensor(context) ? gfli_tensor_pack(context, s, weight, scale, packed)
+                                        : gfli_fp32_pack(context, s, weight, scale, packed);
 }
 
 /* ---- the operation --------------------------------------------------------------------------- */

@@ -53,20 +53,23 @@ static float gfli_fp32_weight(const gfli_fp32_job *job, const float *weight, con
            weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
 }
 
-static void gfli_fp32_pack(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                           const float *scale, void *packed) {
+static gfl_status gfli_fp32_pack(gfl_context *context, const gfli_conv_shape *s,
+                                 const float *weight, const float *scale, void *packed) {
     gfli_fp32_job job;
+    float *copy;
     job.s = *s;
     gfli_fp32_merge(&job);
     const size_t bytes = gfli_fp32_packed_size(s);
-    float *to = (float *)gfli_cuda_host(context, bytes);
-    if (!to) return;
+    GFLI_TRY(gfli_alloc(context, bytes, 1, "weights to pack", &copy));
+    float *to = copy;
     for (int g = 0; g < job.groups; g++)
         for (int tap = 0; tap < s->kernel * s->kernel; tap++)
             for (int i = 0; i < job.group_in; i++)
                 for (int o = 0; o < job.group_out; o++)
                     *to++ = gfli_fp32_weight(&job, weight, scale, g, tap, i, o);
-    gfli_upload_cuda(context, packed, gfli_cuda_of(context)->host, bytes);
+    gfli_upload_cuda(context, packed, copy, bytes);
+    gfli_free(context, copy);
+    return GFL_OK;
 }
 
 /* ---- positions ------------------------------------------------------------------------------- */

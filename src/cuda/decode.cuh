@@ -9,11 +9,13 @@ enum {
     GFLI_SORT_THREADS = 512,
     GFLI_NMS_CHUNK = 256,
     GFLI_NMS_WORDS = GFLI_NMS_CHUNK / 32,
-    GFLI_RADIX = 256
+    GFLI_RADIX = 256,
+    GFLI_DECODE_IMAGES = 8, /* at a time */
+    GFLI_LOGIT_THREADS = 128
 };
 
 typedef struct gfli_decode_level {
-    const float *cls, *reg; /* of the image */
+    const float *cls, *reg; /* of the first image */
     uint64_t *ranks;        /* [what is ranked, rounded up to a power of two]: pairs or locations */
     int cells, w, stride;
     int keep;        /* at most so many ranks */
@@ -25,38 +27,64 @@ typedef struct gfli_moved {
     float x1, y1, x2, y2, area, label;
 } gfli_moved;
 
+typedef struct gfli_decode_frame {
+    int right, bottom;      /* the last coordinates */
+    float scale_x, scale_y; /* what boxes are multiplied with, or divided by */
+} gfli_decode_frame;
+
+/* Some images of a batch.  ranks, order, boxes and kept are the first one's, those of each other
+ * image `scratch` bytes behind those of the one before. */
 typedef struct gfli_decode_job {
     gfli_decode_level level[GFL_LEVELS];
-    int levels, n_classes, cls_c, reg_c, n_bins;
-    int right, bottom; /* the last coordinates */
-    int pixel;         /* as in gfli_decode_opts, as are the next two */
+    gfli_decode_frame frame[GFLI_DECODE_IMAGES];
+    size_t scratch;
+    int images, levels, n_classes, cls_c, reg_c, n_bins;
+    int pixel; /* as in gfli_decode_opts, as are the next two */
     bool by_location, divide;
     int most; /* candidates of all levels */
     int max_keep;
     float min_score, nms_iou;
-    float scale_x, scale_y; /* what boxes are multiplied with, or divided by */
-    int *found;             /* [GFL_LEVELS] ranks above the score; then the candidates */
-    uint64_t *order;        /* [most rounded up to a power of two] */
-    gfli_decoded *boxes;    /* [most] */
-    gfli_moved *kept;       /* [max_keep] */
-    int *count;             /* of out */
-    gfli_decoded *out;      /* [max_keep] */
+    int *found;          /* [images][GFL_LEVELS + 1] ranks above the score; last the candidates */
+    uint64_t *order;     /* [most rounded up to a power of two] */
+    gfli_decoded *boxes; /* [most] */
+    gfli_moved *kept;    /* [max_keep] */
+    gfli_found out;      /* of the first image */
 } gfli_decode_job;
+
+template <typename T>
+static __device__ __forceinline__ T *gfli_of_image(const gfli_decode_job *job, T *of_first,
+                                                   int image) {
+    return (T *)(void *)((unsigned char *)of_first + (size_t)image * job->scratch);
+}
+
+static __device__ __forceinline__ int *gfli_found_by(const gfli_decode_job *job, int image,
+                                                     int level) {
+    return job->found + image * (GFL_LEVELS + 1) + level;
+}
+
+/* The logits of a location. */
+static __device__ __forceinline__ const float *gfli_logits_at(const float *of_first, int cells,
+                                                              int c, int image, size_t cell) {
+    return of_first + ((size_t)image * (size_t)cells + cell) * (size_t)c;
+}
 
 /* ---- ranks ----------------------------------------------------------------------------------- */
 
 static __global__ void gfli_select_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     const gfli_decode_level *l = &job.level[blockIdx.y];
+    const int image = (int)blockIdx.z;
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     const size_t classes = (size_t)job.n_classes, ranked = job.by_location ? 1 : classes;
     if (i >= (size_t)l->cells * ranked) return;
-    const float *logits = l->cls + i / ranked * (size_t)job.cls_c;
+    const float *logits = gfli_logits_at(l->cls, l->cells, job.cls_c, image, i / ranked);
     float best = logits[i % ranked];
     for (size_t c = 1; c < classes && job.by_location; c++)
         best = logits[c] > best ? logits[c] : best;
     const float score = gfli_sigmoid(best);
     if (score > job.min_score)
-        l->ranks[atomicAdd(&job.found[blockIdx.y], 1)] = gfli_rank(score, (uint64_t)i);
+        gfli_of_image(&job, l->ranks,
+                      image)[atomicAdd(gfli_found_by(&job, image, (int)blockIdx.y), 1)] =
+            gfli_rank(score, (uint64_t)i);
 }
 
 /* Ascending, by one block; keys has room for the power of two above n. */
@@ -111,13 +139,14 @@ static __device__ void gfli_keep_smallest(uint64_t *keys, int n, int k, int *his
     }
 }
 
-/* A block a level: its best ranks, in order. */
+/* A block a level and image: its best ranks, in order. */
 static __global__ void gfli_top_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     GFLI_SHARED(int, histogram, [GFLI_RADIX]);
     const gfli_decode_level *l = &job.level[blockIdx.x];
-    const int found = job.found[blockIdx.x];
-    if (found > l->keep) gfli_keep_smallest(l->ranks, found, l->keep, histogram);
-    gfli_sort_block(l->ranks, found < l->keep ? found : l->keep);
+    const int image = (int)blockIdx.y, found = *gfli_found_by(&job, image, (int)blockIdx.x);
+    uint64_t *ranks = gfli_of_image(&job, l->ranks, image);
+    if (found > l->keep) gfli_keep_smallest(ranks, found, l->keep, histogram);
+    gfli_sort_block(ranks, found < l->keep ? found : l->keep);
 }
 
 /* ---- boxes ----------------------------------------------------------------------------------- */
@@ -138,12 +167,13 @@ static __device__ __forceinline__ float gfli_clip_side(float v, int limit, float
     return divide ? v / scale : gfli_rounded(v * scale);
 }
 
-static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job *job, int level,
-                                                           uint64_t rank) {
+static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job *job, int image,
+                                                           int level, uint64_t rank) {
     const gfli_decode_level *l = &job->level[level];
+    const gfli_decode_frame *f = &job->frame[image];
     const uint64_t index = gfli_rank_index(rank);
     const int cell = (int)(index / (uint64_t)job->n_classes);
-    const float *logits = l->reg + (size_t)cell * (size_t)job->reg_c;
+    const float *logits = gfli_logits_at(l->reg, l->cells, job->reg_c, image, (size_t)cell);
     float d[4];
     for (int side = 0; side < 4; side++)
         d[side] = gfli_rounded(gfli_integral_of(logits + side * job->n_bins, job->n_bins) *
@@ -154,10 +184,10 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
     b.x = cell % l->w;
     const float x = gfli_position(b.x, l->stride, job->pixel);
     const float y = gfli_position(b.y, l->stride, job->pixel);
-    b.detection.x1 = gfli_clip_side(x - d[0], job->right, job->scale_x, job->divide);
-    b.detection.y1 = gfli_clip_side(y - d[1], job->bottom, job->scale_y, job->divide);
-    b.detection.x2 = gfli_clip_side(x + d[2], job->right, job->scale_x, job->divide);
-    b.detection.y2 = gfli_clip_side(y + d[3], job->bottom, job->scale_y, job->divide);
+    b.detection.x1 = gfli_clip_side(x - d[0], f->right, f->scale_x, job->divide);
+    b.detection.y1 = gfli_clip_side(y - d[1], f->bottom, f->scale_y, job->divide);
+    b.detection.x2 = gfli_clip_side(x + d[2], f->right, f->scale_x, job->divide);
+    b.detection.y2 = gfli_clip_side(y + d[3], f->bottom, f->scale_y, job->divide);
     b.detection.score = gfli_rank_score(rank);
     b.detection.label = (int)(index % (uint64_t)job->n_classes);
     return b;
@@ -165,37 +195,41 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
 
 /* The rank of candidate i of a level; false where there is none.  Of a level's locations, all where
  * they are few enough, else the best, each class that is above the score is a candidate. */
-static __device__ __forceinline__ bool gfli_candidate(const gfli_decode_job *job, int level, int i,
-                                                      uint64_t *rank) {
+static __device__ __forceinline__ bool gfli_candidate(const gfli_decode_job *job, int image,
+                                                      int level, int i, uint64_t *rank) {
     const gfli_decode_level *l = &job->level[level];
+    const uint64_t *ranks = gfli_of_image(job, l->ranks, image);
     const int at = job->by_location ? i / job->n_classes : i;
     const bool listed = !job->by_location || l->cells > l->keep;
-    if (listed && at >= job->found[level]) return false;
+    if (listed && at >= *gfli_found_by(job, image, level)) return false;
     if (!job->by_location) {
-        *rank = l->ranks[i];
+        *rank = ranks[i];
         return true;
     }
     const int label = i % job->n_classes;
-    const uint64_t cell = listed ? gfli_rank_index(l->ranks[at]) : (uint64_t)at;
-    const float score = gfli_sigmoid(l->cls[cell * (uint64_t)job->cls_c + (uint64_t)label]);
+    const uint64_t cell = listed ? gfli_rank_index(ranks[at]) : (uint64_t)at;
+    const float score =
+        gfli_sigmoid(gfli_logits_at(l->cls, l->cells, job->cls_c, image, (size_t)cell)[label]);
     *rank = gfli_rank(score, cell * (uint64_t)job->n_classes + (uint64_t)label);
     return score > job->min_score;
 }
 
 /* Thread i makes candidate i, and puts it among those to be ordered if its box has an area. */
 static __global__ void gfli_boxes_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
-    const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x), image = (int)blockIdx.y;
     if (i >= job.most) return;
     int level = 0;
     while (level + 1 < job.levels && i >= job.level[level + 1].first) level++;
     uint64_t rank;
-    if (!gfli_candidate(&job, level, i - job.level[level].first, &rank)) return;
-    const gfli_decoded b = gfli_box_of(&job, level, rank);
+    if (!gfli_candidate(&job, image, level, i - job.level[level].first, &rank)) return;
+    const gfli_decoded b = gfli_box_of(&job, image, level, rank);
     const gfl_detection *d = &b.detection;
     const float one = (float)job.pixel;
-    job.boxes[i] = b;
+    gfli_of_image(&job, job.boxes, image)[i] = b;
     if (d->x2 - d->x1 + one > 0.0f && d->y2 - d->y1 + one > 0.0f)
-        job.order[atomicAdd(&job.found[GFL_LEVELS], 1)] = gfli_rank(d->score, (uint64_t)i);
+        gfli_of_image(&job, job.order,
+                      image)[atomicAdd(gfli_found_by(&job, image, GFL_LEVELS), 1)] =
+            gfli_rank(d->score, (uint64_t)i);
 }
 
 /* ---- suppression ----------------------------------------------------------------------------- */
@@ -240,34 +274,42 @@ static __device__ __forceinline__ bool gfli_boxes_overlap(const gfli_moved *a, c
 static __device__ void gfli_settle_chunk(const gfli_decode_job *job, int first, int n, int n_kept,
                                          const gfli_moved *chunk, const unsigned *dead,
                                          const unsigned (*hits)[GFLI_NMS_WORDS], int *total) {
-    const int lane = (int)threadIdx.x;
+    const int lane = (int)threadIdx.x, image = (int)blockIdx.x;
+    const uint64_t *order = gfli_of_image(job, job->order, image);
+    const gfli_decoded *boxes = gfli_of_image(job, job->boxes, image);
+    gfli_moved *kept = gfli_of_image(job, job->kept, image);
+    gfli_decoded *out = job->out.items + (size_t)image * (size_t)job->out.most;
     unsigned word = lane < GFLI_NMS_WORDS ? dead[lane] : 0;
     for (int i = 0; i < n && n_kept < job->max_keep; i++) {
         const unsigned of_box = __shfl_sync(0xffffffffu, word, i / 32);
         if (of_box >> (i % 32) & 1) continue;
         if (lane < GFLI_NMS_WORDS) word |= hits[i][lane];
         if (lane == 0) {
-            job->kept[n_kept] = chunk[i];
-            job->out[n_kept] = job->boxes[gfli_rank_index(job->order[first + i])];
+            kept[n_kept] = chunk[i];
+            out[n_kept] = boxes[gfli_rank_index(order[first + i])];
         }
         n_kept++;
     }
     if (lane == 0) *total = n_kept;
 }
 
-/* One block: all candidates by rank, then who suppresses whom. */
+/* A block an image: all candidates by rank, then who suppresses whom. */
 static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     GFLI_SHARED(gfli_moved, chunk, [GFLI_NMS_CHUNK]);
     GFLI_SHARED(unsigned, hits, [GFLI_NMS_CHUNK][GFLI_NMS_WORDS]);
     GFLI_SHARED(unsigned, dead, [GFLI_NMS_WORDS]);
     GFLI_SHARED(float, part, [GFLI_NMS_CHUNK / 32]);
     GFLI_SHARED(int, total, [1]);
-    const int thread = (int)threadIdx.x, n_candidates = job.found[GFL_LEVELS];
+    const int thread = (int)threadIdx.x, image = (int)blockIdx.x;
+    const int n_candidates = *gfli_found_by(&job, image, GFL_LEVELS);
+    const gfli_decoded *boxes = gfli_of_image(&job, job.boxes, image);
+    const gfli_moved *kept = gfli_of_image(&job, job.kept, image);
+    uint64_t *order = gfli_of_image(&job, job.order, image);
     const float pixel = (float)job.pixel;
     float largest = 0.0f;
-    gfli_sort_block(job.order, n_candidates);
+    gfli_sort_block(order, n_candidates);
     for (int i = thread; i < n_candidates; i += (int)blockDim.x) {
-        const gfl_detection *d = &job.boxes[gfli_rank_index(job.order[i])].detection;
+        const gfl_detection *d = &boxes[gfli_rank_index(order[i])].detection;
         largest = d->x2 > largest ? d->x2 : largest;
         largest = d->y2 > largest ? d->y2 : largest;
     }
@@ -281,12 +323,11 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
         if (n_kept >= job.max_keep) break;
         if (thread < GFLI_NMS_WORDS) dead[thread] = 0;
         if (exists)
-            chunk[thread] =
-                gfli_move_box(&job.boxes[gfli_rank_index(job.order[i])].detection, step, pixel);
+            chunk[thread] = gfli_move_box(&boxes[gfli_rank_index(order[i])].detection, step, pixel);
         __syncthreads();
         bool suppressed = false;
         for (int k = 0; k < n_kept && exists && !suppressed; k++)
-            suppressed = gfli_boxes_overlap(&job.kept[k], &chunk[thread], job.nms_iou, pixel);
+            suppressed = gfli_boxes_overlap(&kept[k], &chunk[thread], job.nms_iou, pixel);
         if (suppressed) atomicOr(&dead[thread / 32], 1u << (thread % 32));
         for (int word = 0; word < GFLI_NMS_WORDS && exists; word++) {
             unsigned bits = 0;
@@ -302,7 +343,20 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
         if (thread < 32) gfli_settle_chunk(&job, first, n, n_kept, chunk, dead, hits, total);
         __syncthreads();
     }
-    if (thread == 0) *job.count = total[0];
+    if (thread == 0) job.out.count[image] = total[0];
+}
+
+/* A block a detection: the logits of its location. */
+static __global__ void gfli_logits_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    const int i = (int)blockIdx.x, image = (int)blockIdx.y;
+    if (i >= job.out.count[image]) return;
+    const size_t at = (size_t)image * (size_t)job.out.most + (size_t)i;
+    const gfli_decoded *b = &job.out.items[at];
+    const gfli_decode_level *l = &job.level[b->level];
+    const size_t cell = (size_t)b->y * (size_t)l->w + (size_t)b->x;
+    const float *from = gfli_logits_at(l->reg, l->cells, job.reg_c, image, cell);
+    for (int k = (int)threadIdx.x; k < job.reg_c; k += (int)blockDim.x)
+        job.out.logits[at * (size_t)job.reg_c + (size_t)k] = from[k];
 }
 
 /* ---- launches -------------------------------------------------------------------------------- */
@@ -313,12 +367,15 @@ static size_t gfli_power_above(size_t n) {
     return size;
 }
 
-/* Everything but the logits; the number of bytes of scratch. */
+/* Everything but logits and frames, for up to GFLI_DECODE_IMAGES images; bytes of scratch. */
 static size_t gfli_decode_lay_out(const gfli_map *cls, const gfli_decode_opts *opts, void *scratch,
                                   gfli_decode_job *job) {
     gfli_cutter c = {(unsigned char *)scratch, 0};
     memset(job, 0, sizeof *job);
+    job->images = cls->n < GFLI_DECODE_IMAGES ? cls->n : GFLI_DECODE_IMAGES;
     job->levels = cls->levels;
+    job->found = (int *)gfli_cut(&c, (size_t)(job->images * (GFL_LEVELS + 1)) * sizeof(int));
+    const size_t before = c.used;
     for (int i = 0; i < cls->levels; i++) {
         gfli_decode_level *l = &job->level[i];
         l->w = cls->w[i];
@@ -332,15 +389,12 @@ static size_t gfli_decode_lay_out(const gfli_map *cls, const gfli_decode_opts *o
         job->most += l->most;
         l->ranks = (uint64_t *)gfli_cut(&c, gfli_power_above(ranked) * sizeof(uint64_t));
     }
-    job->max_keep = opts->max_detections < job->most ? opts->max_detections : job->most;
-    job->found = (int *)gfli_cut(&c, (GFL_LEVELS + 1) * sizeof(int));
+    job->max_keep = gfli_most_detections(cls, opts);
     job->order = (uint64_t *)gfli_cut(&c, gfli_power_above((size_t)job->most) * sizeof(uint64_t));
     job->boxes = (gfli_decoded *)gfli_cut(&c, (size_t)job->most * sizeof(gfli_decoded));
     job->kept = (gfli_moved *)gfli_cut(&c, (size_t)job->max_keep * sizeof(gfli_moved));
-    /* Copied back together. */
-    job->count = (int *)gfli_cut(&c, 256 + (size_t)job->max_keep * sizeof(gfli_decoded));
-    job->out = job->count ? (gfli_decoded *)(void *)((unsigned char *)job->count + 256) : NULL;
-    return c.used;
+    job->scratch = c.used - before;
+    return before + (size_t)job->images * job->scratch;
 }
 
 static size_t gfli_decode_scratch_cuda(const gfli_map *cls, const gfli_decode_opts *opts) {
@@ -356,68 +410,63 @@ static const float *gfli_plane_of(const gfli_map *map, int level, int index) {
 static void gfli_decode_launch(gfl_context *context, const gfli_decode_job *job) {
     cudaStream_t stream = gfli_cuda_of(context)->stream;
     const size_t classes = job->by_location ? 1 : (size_t)job->n_classes;
+    const unsigned images = (unsigned)job->images, levels = (unsigned)job->levels;
     size_t ranked = 0;
     for (int i = 0; i < job->levels; i++) {
         const size_t of_level = (size_t)job->level[i].cells * classes;
         if (of_level > ranked) ranked = of_level;
     }
     (void)gfli_cuda_note(context,
-                         cudaMemsetAsync(job->found, 0, (GFL_LEVELS + 1) * sizeof(int), stream),
+                         cudaMemsetAsync(job->found, 0,
+                                         (size_t)(job->images * (GFL_LEVELS + 1)) * sizeof(int),
+                                         stream),
                          "decoding");
-    GFLI_LAUNCH((gfli_select_kernel), dim3(gfli_blocks(ranked), (unsigned)job->levels),
-                GFLI_THREADS, 0, stream, *job);
-    GFLI_LAUNCH((gfli_top_kernel), (unsigned)job->levels, GFLI_SORT_THREADS, 0, stream, *job);
-    GFLI_LAUNCH((gfli_boxes_kernel), gfli_blocks((size_t)job->most), GFLI_THREADS, 0, stream, *job);
-    GFLI_LAUNCH((gfli_suppress_kernel), 1, GFLI_NMS_CHUNK, 0, stream, *job);
+    GFLI_LAUNCH((gfli_select_kernel), dim3(gfli_blocks(ranked), levels, images), GFLI_THREADS, 0,
+                stream, *job);
+    GFLI_LAUNCH((gfli_top_kernel), dim3(levels, images), GFLI_SORT_THREADS, 0, stream, *job);
+    GFLI_LAUNCH((gfli_boxes_kernel), dim3(gfli_blocks((size_t)job->most), images), GFLI_THREADS, 0,
+                stream, *job);
+    GFLI_LAUNCH((gfli_suppress_kernel), images, GFLI_NMS_CHUNK, 0, stream, *job);
+    if (job->out.logits)
+        GFLI_LAUNCH((gfli_logits_kernel), dim3((unsigned)job->max_keep, images), GFLI_LOGIT_THREADS,
+                    0, stream, *job);
     gfli_cuda_launched(context, "decoding");
 }
 
-static int gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
-                            int index, const gfli_decode_opts *opts, gfli_decoded *out,
-                            void *scratch) {
+static gfli_decode_frame gfli_frame_of(const gfli_decode_opts *opts) {
+    gfli_decode_frame f;
+    f.right = opts->width - opts->pixel;
+    f.bottom = opts->height - opts->pixel;
+    f.scale_x = (float)(opts->divide ? opts->scale_x : 1.0 / opts->scale_x);
+    f.scale_y = (float)(opts->divide ? opts->scale_y : 1.0 / opts->scale_y);
+    return f;
+}
+
+static void gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                             const gfli_decode_opts *opts, const gfli_found *out, void *scratch) {
     gfli_decode_job job;
     (void)gfli_decode_lay_out(cls, opts, scratch, &job);
     job.n_classes = opts->n_classes;
     job.n_bins = opts->n_bins;
     job.cls_c = cls->c;
     job.reg_c = reg->c;
-    job.right = opts->width - opts->pixel;
-    job.bottom = opts->height - opts->pixel;
     job.pixel = opts->pixel;
     job.by_location = opts->by_location;
     job.divide = opts->divide;
     job.min_score = opts->min_score;
     job.nms_iou = opts->nms_iou;
-    job.scale_x = (float)(opts->divide ? opts->scale_x : 1.0 / opts->scale_x);
-    job.scale_y = (float)(opts->divide ? opts->scale_y : 1.0 / opts->scale_y);
-    for (int l = 0; l < cls->levels; l++) {
-        job.level[l].cls = gfli_plane_of(cls, l, index);
-        job.level[l].reg = gfli_plane_of(reg, l, index);
+    job.out.most = out->most;
+    for (int first = 0; first < cls->n && gfli_cuda_ready(context); first += GFLI_DECODE_IMAGES) {
+        const size_t room = (size_t)first * (size_t)out->most;
+        job.images = cls->n - first < GFLI_DECODE_IMAGES ? cls->n - first : GFLI_DECODE_IMAGES;
+        for (int i = 0; i < job.images; i++) job.frame[i] = gfli_frame_of(&opts[first + i]);
+        for (int l = 0; l < cls->levels; l++) {
+            job.level[l].cls = gfli_plane_of(cls, l, first);
+            job.level[l].reg = gfli_plane_of(reg, l, first);
+        }
+        job.out.count = out->count + first;
+        job.out.items = out->items + room;
+        job.out.logits = out->logits ? out->logits + room * (size_t)reg->c : NULL;
+        gfli_decode_launch(context, &job);
     }
-    const size_t bytes = 256 + (size_t)job.max_keep * sizeof(gfli_decoded);
-    unsigned char *host = (unsigned char *)gfli_cuda_host(context, bytes);
-    if (!host) return 0;
-    gfli_decode_launch(context, &job);
-    gfli_download_cuda(context, host, job.count, bytes);
-    if (gfli_cuda_of(context)->failed != cudaSuccess) return 0;
-    int n;
-    memcpy(&n, host, sizeof n);
-    memcpy(out, host + 256, (size_t)n * sizeof *out);
-    return n;
-}
-
-static void gfli_location_logits_cuda(gfl_context *context, const gfli_map *reg, int index,
-                                      const gfli_decoded *at, int n, float *logits) {
-    gfli_cuda *d = gfli_cuda_of(context);
-    const size_t c = (size_t)reg->c;
-    for (int i = 0; i < n && gfli_cuda_ready(context); i++) {
-        const size_t cell = (size_t)at[i].y * (size_t)reg->w[at[i].level] + (size_t)at[i].x;
-        (void)gfli_cuda_note(context,
-                             cudaMemcpyAsync(logits + (size_t)i * c,
-                                             gfli_plane_of(reg, at[i].level, index) + cell * c,
-                                             c * sizeof *logits, cudaMemcpyDeviceToHost, d->stream),
-                             "reading distributions");
-    }
-    if (gfli_cuda_ready(context))
-        (void)gfli_cuda_note(context, cudaStreamSynchronize(d->stream), "reading distributions");
 }

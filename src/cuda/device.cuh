@@ -6,10 +6,9 @@
 typedef struct gfli_cuda {
     int index;
     cudaStream_t stream;
+    bool borrowed; /* the stream is the caller's */
     cudaError_t failed;
     const char *during;
-    void *host; /* page-locked, for what comes back */
-    size_t host_bytes;
     gfli_conv_device conv; /* what its tensor cores can do; not asked for in fp32 */
     int preferred;         /* of gfli_conv_variants, or -1 */
     bool tune;             /* time kernels rather than estimate them */
@@ -64,8 +63,9 @@ static gfl_status gfli_finish_cuda(gfl_context *context) {
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-static gfl_status gfli_alloc_cuda(gfl_context *context, size_t count, size_t size, const char *what,
-                                  void *out_pointer) {
+/* Of the device, or page-locked of the host. */
+static gfl_status gfli_cuda_take(gfl_context *context, bool host, size_t count, size_t size,
+                                 const char *what, void *out_pointer) {
     void *p = NULL;
     size_t bytes, available = 0, total = 0;
     memcpy(out_pointer, &p, sizeof p);
@@ -73,7 +73,8 @@ static gfl_status gfli_alloc_cuda(gfl_context *context, size_t count, size_t siz
         return gfli_error(context, GFL_E_MEMORY, "%s: %zu elements of %zu bytes overflow", what,
                           count, size);
     if (!gfli_cuda_ready(context)) return gfli_finish_cuda(context);
-    const cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
+    if (bytes == 0) bytes = 1;
+    const cudaError_t e = host ? cudaMallocHost(&p, bytes) : cudaMalloc(&p, bytes);
     if (e == cudaSuccess) {
         memcpy(out_pointer, &p, sizeof p);
         return GFL_OK;
@@ -83,10 +84,28 @@ static gfl_status gfli_alloc_cuda(gfl_context *context, size_t count, size_t siz
         (void)gfli_cuda_note(context, e, what);
         return gfli_finish_cuda(context);
     }
+    if (host)
+        return gfli_error(context, GFL_E_MEMORY,
+                          "out of page-locked host memory: %s wanted %zu bytes", what, bytes);
     (void)cudaMemGetInfo(&available, &total);
     return gfli_error(context, GFL_E_MEMORY,
                       "out of memory on %s: %s wanted %zu bytes, %zu of %zu are free",
                       context->device_name, what, bytes, available, total);
+}
+
+static gfl_status gfli_alloc_cuda(gfl_context *context, size_t count, size_t size, const char *what,
+                                  void *out_pointer) {
+    return gfli_cuda_take(context, false, count, size, what, out_pointer);
+}
+
+static gfl_status gfli_host_alloc_cuda(gfl_context *context, size_t count, size_t size,
+                                       const char *what, void *out_pointer) {
+    return gfli_cuda_take(context, true, count, size, what, out_pointer);
+}
+
+static void gfli_host_free_cuda(gfl_context *context, void *pointer) {
+    if (pointer && gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context, cudaFreeHost(pointer), "freeing memory");
 }
 
 static void gfli_free_cuda(gfl_context *context, void *pointer) {
@@ -105,36 +124,64 @@ static void gfli_upload_cuda(gfl_context *context, void *to, const void *from, s
 
 static void gfli_download_cuda(gfl_context *context, void *to, const void *from, size_t bytes) {
     gfli_cuda *d = gfli_cuda_of(context);
-    if (bytes == 0 || !gfli_cuda_ready(context)) return;
-    if (gfli_cuda_note(context, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream),
-                       "a copy to the host"))
-        (void)gfli_cuda_note(context, cudaStreamSynchronize(d->stream), "a copy to the host");
+    if (bytes > 0 && gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context,
+                             cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream),
+                             "a copy to the host");
 }
 
-/* Page-locked memory for what comes back; NULL where there is none. */
-static void *gfli_cuda_host(gfl_context *context, size_t bytes) {
+/* Managed memory is the device's as well. */
+static bool gfli_owns_cuda(gfl_context *context, const void *pointer) {
+    cudaPointerAttributes a;
+    if (!gfli_cuda_ready(context)) return false;
+    if (cudaPointerGetAttributes(&a, pointer) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return false;
+    }
+    return a.type == cudaMemoryTypeManaged ||
+           (a.type == cudaMemoryTypeDevice && a.device == gfli_cuda_of(context)->index);
+}
+
+/* ---- events and recordings ------------------------------------------------------------------- */
+
+static void gfli_mark_cuda(gfl_context *context, void *event) {
+    if (gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context,
+                             cudaEventRecord((cudaEvent_t)event, gfli_cuda_of(context)->stream),
+                             "recording the caller's event");
+}
+
+static bool gfli_record_cuda(gfl_context *context) {
+    if (!gfli_cuda_ready(context)) return false;
+    const bool began = cudaStreamBeginCapture(gfli_cuda_of(context)->stream,
+                                              cudaStreamCaptureModeThreadLocal) == cudaSuccess;
+    if (!began) (void)cudaGetLastError();
+    return began;
+}
+
+/* What fails in a capture was not done, so it is no failure of the device. */
+static void *gfli_recorded_cuda(gfl_context *context) {
     gfli_cuda *d = gfli_cuda_of(context);
-    if (!gfli_cuda_ready(context)) return NULL;
-    if (bytes <= d->host_bytes) return d->host;
-    (void)cudaFreeHost(d->host);
-    d->host = NULL;
-    d->host_bytes = 0;
-    if (!gfli_cuda_note(context, cudaMallocHost(&d->host, bytes), "page-locked host memory"))
-        return NULL;
-    d->host_bytes = bytes;
-    return d->host;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t ready = NULL;
+    bool good = cudaStreamEndCapture(d->stream, &graph) == cudaSuccess && graph != NULL;
+    good = good && d->failed == cudaSuccess;
+    good = good && cudaGraphInstantiate(&ready, graph, 0) == cudaSuccess;
+    if (graph) (void)cudaGraphDestroy(graph);
+    (void)cudaGetLastError();
+    d->failed = cudaSuccess;
+    return good ? (void *)ready : NULL;
 }
 
-/* Cuts memory into pieces; with base NULL it only measures. */
-typedef struct gfli_cutter {
-    unsigned char *base;
-    size_t used;
-} gfli_cutter;
+static void gfli_replay_cuda(gfl_context *context, void *recording) {
+    if (gfli_cuda_ready(context))
+        (void)gfli_cuda_note(
+            context, cudaGraphLaunch((cudaGraphExec_t)recording, gfli_cuda_of(context)->stream),
+            "the network");
+}
 
-static void *gfli_cut(gfli_cutter *c, size_t bytes) {
-    void *p = c->base ? c->base + c->used : NULL;
-    c->used += (bytes + 255) / 256 * 256;
-    return p;
+static void gfli_forget_cuda(gfl_context *context, void *recording) {
+    if (gfli_cuda_ready(context)) (void)cudaGraphExecDestroy((cudaGraphExec_t)recording);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -229,7 +276,11 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
     snprintf(context->device_name, sizeof context->device_name,
              "cuda:%d, %.100s, sm_%d%d, %.1f GiB", d->index, p.name, p.major, p.minor,
              (double)p.totalGlobalMem / 1073741824.0);
-    d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
+    d->borrowed = desc->stream != NULL;
+    if (d->borrowed)
+        d->stream = (cudaStream_t)desc->stream;
+    else
+        d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
     GFLI_TRY(gfli_finish_cuda(context));
     return gfli_cuda_open_tensor(context, d);
 }
@@ -238,10 +289,9 @@ static void gfli_close_cuda(gfl_context *context) {
     gfli_cuda *d = gfli_cuda_of(context);
     if (!d) return;
     (void)cudaSetDevice(d->index);
-    if (d->stream) (void)cudaStreamDestroy(d->stream);
+    if (d->stream && !d->borrowed) (void)cudaStreamDestroy(d->stream);
     gfli_free(context, d->tuned);
     (void)cudaFree(d->arrived);
-    (void)cudaFreeHost(d->host);
     gfli_free(context, d);
     context->device = NULL;
 }

@@ -1,12 +1,12 @@
 /* image.cuh - the CPU's resize, bit for bit, and normalisation */
 #pragma once
 
-/* As kernels see an image: its rows lie one after another, `size` bytes a pixel. */
+/* As kernels see an image: `size` bytes a pixel, `pitch` from a row to the next, may be negative. */
 typedef struct gfli_source {
     const uint8_t *pixels;
+    ptrdiff_t pitch;
     int w, h, size;
     int channel[3]; /* where red, green and blue (or blue .. red) are in a pixel */
-    bool upside_down;
 } gfli_source;
 
 static size_t gfli_resize_scratch_cuda(const gfl_context *context, int in_w, int in_h, int out_w,
@@ -21,8 +21,7 @@ static size_t gfli_resize_scratch_cuda(const gfl_context *context, int in_w, int
 static __device__ __forceinline__ int gfli_resize_across_one(const gfli_source *s, int row,
                                                              int from, int next, int a, int b,
                                                              int channel) {
-    if (s->upside_down) row = s->h - 1 - row;
-    const uint8_t *p = s->pixels + (size_t)row * (size_t)s->w * (size_t)s->size + channel;
+    const uint8_t *p = s->pixels + (ptrdiff_t)row * s->pitch + channel;
     return (uint16_t)((p[from * s->size] * a + p[next * s->size] * b) >> 4);
 }
 
@@ -44,19 +43,23 @@ static __global__ void gfli_resize_kernel(gfli_source s, int out_w, int out_h, u
     }
 }
 
-/* The rows as they lie in memory, without what is between them. */
-static void gfli_upload_image(gfl_context *context, const gfl_image *image, int size,
-                              gfli_source *s, void *to) {
+/* The rows as they lie in memory, without what is between them; not of an image that is there. */
+static void gfli_upload_image(gfl_context *context, const gfl_image *image, bool on_device,
+                              int size, gfli_source *s, void *to) {
     gfli_cuda *d = gfli_cuda_of(context);
     const size_t row = (size_t)image->width * (size_t)size;
     const ptrdiff_t stride = image->stride ? image->stride : (ptrdiff_t)row;
+    const ptrdiff_t last = (ptrdiff_t)(image->height - 1);
     const uint8_t *first = image->pixels;
-    s->pixels = (const uint8_t *)to;
+    s->pixels = image->pixels;
+    s->pitch = stride;
     s->w = image->width;
     s->h = image->height;
     s->size = size;
-    s->upside_down = stride < 0;
-    if (stride < 0) first += (ptrdiff_t)(image->height - 1) * stride;
+    if (on_device) return;
+    s->pixels = (const uint8_t *)to + (stride < 0 ? last * (ptrdiff_t)row : 0);
+    s->pitch = stride < 0 ? -(ptrdiff_t)row : (ptrdiff_t)row;
+    if (stride < 0) first += last * stride;
     const size_t pitch = (size_t)(stride < 0 ? -stride : stride);
     (void)gfli_cuda_note(context,
                          cudaMemcpy2DAsync(to, row, first, pitch, row, (size_t)image->height,
@@ -64,14 +67,14 @@ static void gfli_upload_image(gfl_context *context, const gfl_image *image, int 
                          "the upload of an image");
 }
 
-static void gfli_resize_cuda(gfl_context *context, const gfl_image *image, bool bgr, int out_w,
-                             int out_h, uint8_t *out, void *scratch) {
+static void gfli_resize_cuda(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
+                             int out_w, int out_h, uint8_t *out, void *scratch) {
     static const int bytes[] = {3, 3, 4, 4, 1};
     const int size = bytes[(int)image->format];
     const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
     gfli_source s;
     if (!gfli_cuda_ready(context)) return;
-    gfli_upload_image(context, image, size, &s, scratch);
+    gfli_upload_image(context, image, on_device, size, &s, scratch);
     for (int k = 0; k < 3; k++) s.channel[k] = size == 1 ? 0 : (stored_bgr == bgr ? k : 2 - k);
     GFLI_LAUNCH((gfli_resize_kernel), gfli_blocks((size_t)out_w * (size_t)out_h), GFLI_THREADS, 0,
                 gfli_cuda_of(context)->stream, s, out_w, out_h, out);

@@ -1,28 +1,64 @@
 /* detect.c - gfl_detector: resize, normalise, forward, decode */
 #pragma once
 
-struct gfl_detector {
-    gfl_context *context;
-    const gfl_model *model;
-    bool with_distributions;
-    gfli_plan plan;           /* of the last input size; batch 0: none yet */
-    float *workspace, *stats; /* these four on the model's device */
-    uint8_t *pixels;          /* one resized image */
-    void *scratch;            /* of whatever runs: resize, plan, decode */
-    gfli_decoded *decoded;
-    float *logits; /* of the locations of one image's detections */
-    gfl_detection *items;
-    gfl_distribution *distributions;
-    size_t workspace_capacity, stats_capacity, pixels_capacity, scratch_capacity;
-    size_t decoded_capacity, items_capacity, distributions_capacity, logits_capacity;
-    int n_items;
+enum { GFLI_PLANS = 8, GFLI_MAX_PER_LEVEL = 1000, GFLI_MAX_DETECTIONS = 100 };
+
+/* What a detector has on the device: parts of one allocation. */
+enum {
+    GFLI_PART_MAPS,
+    GFLI_PART_STATS,
+    GFLI_PART_SCRATCH, /* of whatever runs: resize, plan, decode */
+    GFLI_PART_PIXELS,  /* one resized image */
+    GFLI_PART_FOUND,
+    GFLI_PARTS
 };
+
+/* A plan of an input size.  Its second run is recorded, so that sizes which come once pay nothing
+ * for it. */
+typedef struct gfli_ready {
+    gfli_plan plan; /* batch 0: none */
+    void *recording;
+    bool ran, refused; /* refused: it cannot be recorded */
+    uint64_t used;
+} gfli_ready;
 
 /* An image of the batch after checking. */
 typedef struct gfli_resized {
     gfl_image image; /* stride resolved */
+    bool on_device;
     int width, height;
 } gfli_resized;
+
+struct gfl_detector {
+    gfl_context *context;
+    const gfl_model *model;
+    bool with_distributions;
+    gfli_ready ready[GFLI_PLANS];
+    uint64_t n_calls;
+    unsigned char *arena; /* on the model's device */
+    size_t parts[GFLI_PARTS];
+    unsigned char *found; /* a copy of GFLI_PART_FOUND */
+    gfli_resized *images;
+    gfli_decode_opts *decoding;
+    gfl_detection *items;
+    gfl_distribution *distributions;
+    size_t found_capacity, images_capacity, decoding_capacity, items_capacity;
+    size_t distributions_capacity;
+    int n_begun; /* images between gfl_detect_start and gfl_detect_finish */
+    int most;    /* detections of each, at most */
+    bool no_clip;
+};
+
+static void gfli_forget_recording(gfl_detector *d, gfli_ready *r) {
+    if (r->recording) d->context->backend->forget(d->context, r->recording);
+    r->recording = NULL;
+}
+
+static void gfli_forget_plan(gfl_detector *d, gfli_ready *r) {
+    gfli_forget_recording(d, r);
+    gfli_plan_destroy(d->context, &r->plan);
+    memset(r, 0, sizeof *r);
+}
 
 gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int distributions,
                                gfl_detector **out) {
@@ -51,13 +87,12 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int
 void gfl_detector_destroy(gfl_detector *detector) {
     if (!detector) return;
     gfl_context *context = detector->context;
-    gfli_plan_destroy(context, &detector->plan);
-    context->backend->free(context, detector->workspace);
-    context->backend->free(context, detector->stats);
-    context->backend->free(context, detector->pixels);
-    context->backend->free(context, detector->scratch);
-    gfli_free(context, detector->decoded);
-    gfli_free(context, detector->logits);
+    if (detector->n_begun > 0) (void)context->backend->finish(context);
+    for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_plan(detector, &detector->ready[i]);
+    context->backend->free(context, detector->arena);
+    context->backend->host_free(context, detector->found);
+    gfli_free(context, detector->images);
+    gfli_free(context, detector->decoding);
     gfli_free(context, detector->items);
     gfli_free(context, detector->distributions);
     gfli_free(context, detector);
@@ -65,9 +100,10 @@ void gfl_detector_destroy(gfl_detector *detector) {
 
 /* ---- arguments ------------------------------------------------------------------------------- */
 
-static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image, int index,
-                                   gfl_image *out) {
+static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image, bool on_device,
+                                   int index, gfl_image *out) {
     static const int bytes[] = {3, 3, 4, 4, 1};
+    const gfli_backend *ops = context->backend;
     int format = (int)image->format;
     if (!image->pixels) return gfli_error(context, GFL_E_ARG, "image %d: pixels is NULL", index);
     if (image->width < 1 || image->height < 1 || image->width > GFL_MAX_SIDE ||
@@ -82,6 +118,15 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
         return gfli_error(context, GFL_E_ARG,
                           "image %d: stride %td is less than a row of %d pixels, %td bytes", index,
                           image->stride, image->width, row);
+    const bool owned = ops->owns && ops->owns(context, image->pixels);
+    if (on_device && !owned)
+        return gfli_error(context, GFL_E_ARG,
+                          "image %d: on_device is set, but pixels is no memory of %s", index,
+                          context->device_name);
+    if (owned && !on_device)
+        return gfli_error(context, GFL_E_ARG,
+                          "image %d: pixels is memory of %s; set on_device to say so", index,
+                          context->device_name);
     *out = *image;
     if (out->stride == 0) out->stride = row;
     return GFL_OK;
@@ -96,8 +141,8 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
     if (in) *out = *in;
     if (out->min_score == 0) out->min_score = 0.05f;
     if (out->nms_iou == 0) out->nms_iou = 0.6f;
-    if (out->max_per_level == 0) out->max_per_level = 1000;
-    if (out->max_detections == 0) out->max_detections = 100;
+    if (out->max_per_level == 0) out->max_per_level = GFLI_MAX_PER_LEVEL;
+    if (out->max_detections == 0) out->max_detections = GFLI_MAX_DETECTIONS;
     if (!(out->min_score > 0 && out->min_score < 1))
         return gfli_error(context, GFL_E_ARG, "min_score is %g; it must be between 0 and 1",
                           (double)out->min_score);
@@ -122,56 +167,231 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
         return gfli_error(context, GFL_E_ARG,
                           "scale_long %d and scale_short %d; 1 <= short <= long <= %d must hold",
                           out->scale_long, out->scale_short, GFL_MAX_SIDE);
+    if (out->event && !context->backend->mark)
+        return gfli_error(context, GFL_E_ARG, "event is set, but there are no events on %s",
+                          context->device_name);
+    return GFL_OK;
+}
+
+/* The images with their sizes and what decoding them needs. */
+static gfl_status gfli_take_images(gfl_detector *d, const gfl_image *images, int n,
+                                   const gfl_detect_opts *opts) {
+    const gfl_arch *arch = &d->model->arch;
+    GFLI_TRY(gfli_reserve(d->context, &d->images, &d->images_capacity, (size_t)n, sizeof *d->images,
+                          "batch"));
+    GFLI_TRY(gfli_reserve(d->context, &d->decoding, &d->decoding_capacity, (size_t)n,
+                          sizeof *d->decoding, "batch"));
+    for (int i = 0; i < n; i++) {
+        gfli_resized *r = &d->images[i];
+        gfli_decode_opts *o = &d->decoding[i];
+        r->on_device = opts->on_device != 0;
+        GFLI_TRY(gfli_check_image(d->context, &images[i], r->on_device, i, &r->image));
+        gfli_resized_size(r->image.width, r->image.height, opts->scale_long, opts->scale_short,
+                          &r->width, &r->height);
+        gfli_decode_opts_init(arch, o);
+        o->min_score = opts->min_score;
+        o->nms_iou = opts->nms_iou;
+        o->max_per_level = opts->max_per_level;
+        o->max_detections = opts->max_detections;
+        o->height = r->height;
+        o->width = r->width;
+        gfli_box_scale(gfli_dialect_get(arch->dialect)->one_scale, r->image.width, r->image.height,
+                       opts->scale_long, opts->scale_short, &o->scale_x, &o->scale_y);
+    }
+    return GFL_OK;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* Where detections go in `bytes`, which is as long as needed or NULL; returns how long that is. */
+static size_t gfli_lay_out_found(int n, int most, size_t logits, void *bytes, gfli_found *out) {
+    gfli_cutter c = {(unsigned char *)bytes, 0};
+    const size_t all = (size_t)n * (size_t)most;
+    out->most = most;
+    out->count = (int *)gfli_cut(&c, (size_t)n * sizeof *out->count);
+    out->items = (gfli_decoded *)gfli_cut(&c, all * sizeof *out->items);
+    out->logits = (float *)gfli_cut(&c, all * logits * sizeof *out->logits);
+    if (logits == 0) out->logits = NULL;
+    return c.used;
+}
+
+/* For images of one size in pixels, before and after resizing. */
+static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int width, int height,
+                          int resized_w, int resized_h, const gfli_decode_opts *opts,
+                          bool distributions, size_t parts[GFLI_PARTS]) {
+    const gfli_backend *ops = model->backend;
+    const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
+    const size_t resize = ops->resize_scratch(model->context, width, height, resized_w, resized_h);
+    const size_t decode = ops->decode_scratch(cls, opts);
+    gfli_found unused;
+    parts[GFLI_PART_MAPS] = plan->workspace_floats * sizeof(float);
+    parts[GFLI_PART_STATS] = plan->stats_floats * sizeof(float);
+    parts[GFLI_PART_SCRATCH] = plan->scratch_bytes;
+    if (resize > parts[GFLI_PART_SCRATCH]) parts[GFLI_PART_SCRATCH] = resize;
+    if (decode > parts[GFLI_PART_SCRATCH]) parts[GFLI_PART_SCRATCH] = decode;
+    parts[GFLI_PART_PIXELS] = (size_t)resized_w * (size_t)resized_h * 3;
+    parts[GFLI_PART_FOUND] = gfli_lay_out_found(plan->batch, gfli_most_detections(cls, opts),
+                                                distributions ? (size_t)reg->c : 0, NULL, &unused);
+    for (int i = 0; i < GFLI_PARTS; i++) parts[i] = gfli_padded(parts[i]);
+}
+
+size_t gfli_detector_bytes(const gfl_model *model, const gfli_plan *plan, int width, int height) {
+    gfli_decode_opts opts;
+    size_t parts[GFLI_PARTS], bytes = 0;
+    gfli_decode_opts_init(&model->arch, &opts);
+    opts.max_per_level = GFLI_MAX_PER_LEVEL;
+    opts.max_detections = GFLI_MAX_DETECTIONS;
+    gfli_parts_of(model, plan, width, height, width, height, &opts, false, parts);
+    for (int i = 0; i < GFLI_PARTS; i++) bytes += parts[i];
+    return bytes;
+}
+
+static void *gfli_arena_part(const gfl_detector *d, int part) {
+    unsigned char *p = d->arena;
+    for (int i = 0; i < part; i++) p += d->parts[i];
+    return p;
+}
+
+/* Every part as large as now or as it was before; recordings know the old addresses. */
+static gfl_status gfli_reserve_parts(gfl_detector *d, const size_t need[GFLI_PARTS]) {
+    const gfli_backend *ops = d->context->backend;
+    size_t most[GFLI_PARTS], bytes = 0;
+    bool fits = d->arena != NULL;
+    for (int i = 0; i < GFLI_PARTS; i++) {
+        most[i] = need[i] > d->parts[i] ? need[i] : d->parts[i];
+        fits = fits && need[i] <= d->parts[i];
+        bytes += most[i];
+    }
+    if (fits) return GFL_OK;
+    for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_recording(d, &d->ready[i]);
+    ops->free(d->context, d->arena);
+    d->arena = NULL;
+    memset(d->parts, 0, sizeof d->parts);
+    GFLI_TRY(ops->alloc(d->context, bytes, 1, "detector's workspace", &d->arena));
+    memcpy(d->parts, most, sizeof most);
+    return GFL_OK;
+}
+
+/* The detections of the batch, as the device has them or as they are copied. */
+static size_t gfli_found_of(const gfl_detector *d, const gfli_plan *plan, void *bytes,
+                            gfli_found *out) {
+    const size_t logits = d->with_distributions ? (size_t)plan->slots[plan->reg].map.c : 0;
+    return gfli_lay_out_found(plan->batch, d->most, logits, bytes, out);
+}
+
+static gfl_status gfli_reserve_found(gfl_detector *d, size_t bytes) {
+    const gfli_backend *ops = d->context->backend;
+    if (bytes <= d->found_capacity) return GFL_OK;
+    ops->host_free(d->context, d->found);
+    d->found = NULL;
+    d->found_capacity = 0;
+    GFLI_TRY(ops->host_alloc(d->context, bytes, 1, "detections", &d->found));
+    d->found_capacity = bytes;
     return GFL_OK;
 }
 
 /* ---- one batch ------------------------------------------------------------------------------- */
 
-/* gfli_reserve on the device. */
-static gfl_status gfli_reserve_device(gfl_detector *d, void *pointer_to_pointer, size_t *capacity,
-                                      size_t need, size_t size, const char *what) {
-    const gfli_backend *ops = d->context->backend;
-    void *old, *none = NULL;
-    memcpy(&old, pointer_to_pointer, sizeof old);
-    if (old && need <= *capacity) return GFL_OK;
-    ops->free(d->context, old);
-    memcpy(pointer_to_pointer, &none, sizeof none);
-    *capacity = 0;
-    GFLI_TRY(ops->alloc(d->context, need, size, what, pointer_to_pointer));
-    *capacity = need;
-    return GFL_OK;
-}
-
-static gfl_status gfli_need_scratch(gfl_detector *d, size_t bytes) {
-    return gfli_reserve_device(d, &d->scratch, &d->scratch_capacity, bytes, 1,
-                               "detector's scratch");
-}
-
-/* The plan and the workspace of an input size; the largest workspace stays. */
-static gfl_status gfli_prepare(gfl_detector *d, int batch, int height, int width) {
-    gfli_plan *plan = &d->plan;
-    if (plan->batch != batch || plan->height != height || plan->width != width) {
-        gfli_plan_destroy(d->context, plan);
-        GFLI_TRY(gfli_plan_create(d->context, d->model, batch, height, width, false, plan));
+/* The plan of an input size, made anew in place of the one that was not used for longest. */
+static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int width,
+                                 gfli_ready **out) {
+    gfli_ready *oldest = &d->ready[0];
+    *out = NULL;
+    for (int i = 0; i < GFLI_PLANS; i++) {
+        gfli_ready *r = &d->ready[i];
+        const gfli_plan *plan = &r->plan;
+        if (r->used < oldest->used) oldest = r;
+        if (plan->batch == batch && plan->height == height && plan->width == width) *out = r;
     }
-    GFLI_TRY(gfli_reserve_device(d, &d->workspace, &d->workspace_capacity, plan->workspace_floats,
-                                 sizeof(float), "detector's feature maps"));
-    GFLI_TRY(gfli_reserve_device(d, &d->stats, &d->stats_capacity, plan->stats_floats,
-                                 sizeof(float), "group norm statistics"));
-    gfli_plan_bind(plan, d->workspace);
+    if (!*out) {
+        gfli_forget_plan(d, oldest);
+        GFLI_TRY(
+            gfli_plan_create(d->context, d->model, batch, height, width, false, &oldest->plan));
+        *out = oldest;
+    }
+    (*out)->used = ++d->n_calls;
     return GFL_OK;
 }
 
-static gfl_status gfli_load_image(gfl_detector *d, const gfli_resized *r, int index) {
+static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
+    size_t parts[GFLI_PARTS], need[GFLI_PARTS] = {0};
+    gfli_found unused;
+    int height = 0, width = 0;
+    for (int i = 0; i < n; i++) {
+        height = gfli_max(height, gfli_pad32(d->images[i].height));
+        width = gfli_max(width, gfli_pad32(d->images[i].width));
+    }
+    GFLI_TRY(gfli_find_plan(d, n, height, width, out));
+    gfli_plan *plan = &(*out)->plan;
+    for (int i = 0; i < n; i++) {
+        const gfli_resized *r = &d->images[i];
+        gfli_parts_of(d->model, plan, r->image.width, r->image.height, r->width, r->height,
+                      &d->decoding[i], d->with_distributions, parts);
+        for (int k = 0; k < GFLI_PARTS; k++) need[k] = parts[k] > need[k] ? parts[k] : need[k];
+    }
+    d->most = gfli_most_detections(&plan->slots[plan->cls].map, d->decoding);
+    GFLI_TRY(gfli_reserve_parts(d, need));
+    GFLI_TRY(gfli_reserve_found(d, gfli_found_of(d, plan, NULL, &unused)));
+    gfli_plan_bind(plan, (float *)gfli_arena_part(d, GFLI_PART_MAPS));
+    return GFL_OK;
+}
+
+static void gfli_load_image(gfl_detector *d, const gfli_plan *plan, int index) {
     const gfli_backend *ops = d->model->backend;
     const gfl_preprocess *p = &d->model->preprocess;
-    size_t bytes = (size_t)r->width * (size_t)r->height * 3;
-    GFLI_TRY(gfli_reserve_device(d, &d->pixels, &d->pixels_capacity, bytes, 1, "resized image"));
-    GFLI_TRY(gfli_need_scratch(
-        d, ops->resize_scratch(d->context, r->image.width, r->image.height, r->width, r->height)));
-    ops->resize(d->context, &r->image, p->bgr != 0, r->width, r->height, d->pixels, d->scratch);
-    ops->normalise(d->context, d->pixels, r->width, r->height, p->mean, p->std, false,
-                   &d->plan.slots[d->plan.input].map, index);
+    const gfli_resized *r = &d->images[index];
+    uint8_t *pixels = (uint8_t *)gfli_arena_part(d, GFLI_PART_PIXELS);
+    ops->resize(d->context, &r->image, r->on_device, p->bgr != 0, r->width, r->height, pixels,
+                gfli_arena_part(d, GFLI_PART_SCRATCH));
+    ops->normalise(d->context, pixels, r->width, r->height, p->mean, p->std, false,
+                   &plan->slots[plan->input].map, index);
+}
+
+/* The network, step by step where the caller wants to be asked. */
+static gfl_status gfli_run_steps(gfl_detector *d, const gfli_plan *plan,
+                                 const gfl_detect_opts *opts) {
+    const int n = plan->n_steps;
+    for (int i = 0; i < n; i++) {
+        if (opts && opts->progress && opts->progress(opts->user, i, n) != 0)
+            return gfli_error(d->context, GFL_E_STOPPED,
+                              "gfl_detect: stopped by the progress callback after %d of %d steps",
+                              i, n);
+        gfli_plan_step(d->context, d->model, plan, i, (float *)gfli_arena_part(d, GFLI_PART_STATS),
+                       gfli_arena_part(d, GFLI_PART_SCRATCH));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_forward(gfl_detector *d, gfli_ready *r, const gfl_detect_opts *opts) {
+    const gfli_backend *ops = d->context->backend;
+    if (!ops->record || opts->progress || !r->ran || r->refused) {
+        r->ran = true;
+        return gfli_run_steps(d, &r->plan, opts);
+    }
+    if (!r->recording && ops->record(d->context)) {
+        (void)gfli_run_steps(d, &r->plan, NULL);
+        r->recording = ops->recorded(d->context);
+    }
+    r->refused = !r->recording;
+    if (r->refused) return gfli_run_steps(d, &r->plan, opts);
+    ops->replay(d->context, r->recording);
+    return GFL_OK;
+}
+
+/* Everything up to the copy of what is found. */
+static gfl_status gfli_begin_batch(gfl_detector *d, int n, const gfl_detect_opts *opts) {
+    const gfli_backend *ops = d->context->backend;
+    gfli_ready *r;
+    gfli_found found;
+    GFLI_TRY(gfli_prepare(d, n, &r));
+    const gfli_plan *plan = &r->plan;
+    for (int i = 0; i < n; i++) gfli_load_image(d, plan, i);
+    GFLI_TRY(gfli_forward(d, r, opts));
+    const size_t bytes = gfli_found_of(d, plan, gfli_arena_part(d, GFLI_PART_FOUND), &found);
+    ops->decode(d->context, &plan->slots[plan->cls].map, &plan->slots[plan->reg].map, d->decoding,
+                &found, gfli_arena_part(d, GFLI_PART_SCRATCH));
+    ops->download(d->context, d->found, gfli_arena_part(d, GFLI_PART_FOUND), bytes);
+    if (opts->event) ops->mark(d->context, opts->event);
     return GFL_OK;
 }
 
@@ -198,114 +418,97 @@ static float gfli_clip(float v, int high) {
     return v < 0 ? 0 : (v > (float)high ? (float)high : v);
 }
 
-/* Append image index's detections to the detector's lists. */
-static gfl_status gfli_collect(gfl_detector *d, const gfl_detect_opts *opts, const gfli_resized *r,
-                               int index, int *count) {
-    const gfli_map *cls = &d->plan.slots[d->plan.cls].map;
-    const gfli_map *reg = &d->plan.slots[d->plan.reg].map;
-    gfli_decode_opts o;
-    gfli_decode_opts_init(&d->model->arch, &o);
-    o.min_score = opts->min_score;
-    o.nms_iou = opts->nms_iou;
-    o.max_per_level = opts->max_per_level;
-    o.max_detections = opts->max_detections;
-    o.height = r->height;
-    o.width = r->width;
-    gfli_box_scale(gfli_dialect_get(d->model->arch.dialect)->one_scale, r->image.width,
-                   r->image.height, opts->scale_long, opts->scale_short, &o.scale_x, &o.scale_y);
-    GFLI_TRY(gfli_need_scratch(d, d->model->backend->decode_scratch(cls, &o)));
-    int n = d->model->backend->decode(d->context, cls, reg, index, &o, d->decoded, d->scratch);
-    size_t need = (size_t)d->n_items + (size_t)n;
-    GFLI_TRY(
-        gfli_grow(d->context, &d->items, &d->items_capacity, need, sizeof *d->items, "detections"));
-    if (d->with_distributions) {
-        GFLI_TRY(gfli_grow(d->context, &d->distributions, &d->distributions_capacity, need,
-                           sizeof *d->distributions, "distributions"));
-        GFLI_TRY(gfli_reserve(d->context, &d->logits, &d->logits_capacity,
-                              (size_t)n * (size_t)reg->c, sizeof(float), "distributions"));
-        d->model->backend->location_logits(d->context, reg, index, d->decoded, n, d->logits);
-    }
-    GFLI_TRY(d->model->backend->finish(d->context));
-    for (int i = 0; i < n; i++) {
-        gfl_detection *item = &d->items[d->n_items + i];
-        *item = d->decoded[i].detection;
+/* The detections of image `index`, `first` in the detector's lists. */
+static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, size_t first) {
+    const gfli_decode_opts *o = &d->decoding[index];
+    const gfl_image *image = &d->images[index].image;
+    const size_t at = (size_t)index * (size_t)found->most, logits = 4 * (size_t)o->n_bins;
+    for (int i = 0; i < found->count[index]; i++) {
+        const gfli_decoded *from = &found->items[at + (size_t)i];
+        gfl_detection *item = &d->items[first + (size_t)i];
+        *item = from->detection;
         /* a right or lower edge is where the last pixel of the box ends */
-        item->x2 += (float)o.pixel;
-        item->y2 += (float)o.pixel;
-        if (!opts->no_clip) {
-            item->x1 = gfli_clip(item->x1, r->image.width);
-            item->y1 = gfli_clip(item->y1, r->image.height);
-            item->x2 = gfli_clip(item->x2, r->image.width);
-            item->y2 = gfli_clip(item->y2, r->image.height);
+        item->x2 += (float)o->pixel;
+        item->y2 += (float)o->pixel;
+        if (!d->no_clip) {
+            item->x1 = gfli_clip(item->x1, image->width);
+            item->y1 = gfli_clip(item->y1, image->height);
+            item->x2 = gfli_clip(item->x2, image->width);
+            item->y2 = gfli_clip(item->y2, image->height);
         }
         if (d->with_distributions)
-            gfli_describe_sides(d, &d->decoded[i], d->logits + (size_t)i * (size_t)reg->c, &o,
-                                &d->distributions[d->n_items + i]);
+            gfli_describe_sides(d, from, found->logits + (at + (size_t)i) * logits, o,
+                                &d->distributions[first + (size_t)i]);
     }
-    d->n_items += n;
-    *count = n;
-    return GFL_OK;
 }
 
-/* The network, step by step where the caller wants to be asked. */
-static gfl_status gfli_detect_forward(gfl_detector *d, const gfl_detect_opts *opts) {
-    const int n = d->plan.n_steps;
+static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out) {
+    gfli_found found;
+    size_t all = 0, first = 0;
+    const size_t logits = d->with_distributions ? 4 * (size_t)d->decoding[0].n_bins : 0;
+    GFLI_TRY(d->context->backend->finish(d->context));
+    (void)gfli_lay_out_found(n, d->most, logits, d->found, &found);
+    for (int i = 0; i < n; i++) all += (size_t)found.count[i];
+    GFLI_TRY(
+        gfli_grow(d->context, &d->items, &d->items_capacity, all, sizeof *d->items, "detections"));
+    if (d->with_distributions)
+        GFLI_TRY(gfli_grow(d->context, &d->distributions, &d->distributions_capacity, all,
+                           sizeof *d->distributions, "distributions"));
     for (int i = 0; i < n; i++) {
-        if (opts->progress && opts->progress(opts->user, i, n) != 0)
-            return gfli_error(d->context, GFL_E_STOPPED,
-                              "gfl_detect: stopped by the progress callback after %d of %d steps",
-                              i, n);
-        gfli_plan_step(d->context, d->model, &d->plan, i, d->stats, d->scratch);
-    }
-    return GFL_OK;
-}
-
-static gfl_status gfli_detect_batch(gfl_detector *d, const gfli_resized *images, int n,
-                                    const gfl_detect_opts *opts, gfl_detections *out) {
-    int height = 0, width = 0;
-    for (int i = 0; i < n; i++) {
-        height = gfli_max(height, gfli_pad32(images[i].height));
-        width = gfli_max(width, gfli_pad32(images[i].width));
-    }
-    GFLI_TRY(gfli_prepare(d, n, height, width));
-    for (int i = 0; i < n; i++) GFLI_TRY(gfli_load_image(d, &images[i], i));
-    GFLI_TRY(gfli_need_scratch(d, d->plan.scratch_bytes));
-    GFLI_TRY(gfli_detect_forward(d, opts));
-    GFLI_TRY(gfli_reserve(d->context, &d->decoded, &d->decoded_capacity,
-                          (size_t)opts->max_detections, sizeof *d->decoded, "detections"));
-    d->n_items = 0;
-    for (int i = 0; i < n; i++) GFLI_TRY(gfli_collect(d, opts, &images[i], i, &out[i].count));
-    size_t first = 0;
-    for (int i = 0; i < n; i++) {
+        gfli_collect(d, &found, i, first);
         out[i].items = d->items + first;
         out[i].distributions = d->with_distributions ? d->distributions + first : NULL;
-        first += (size_t)out[i].count;
+        out[i].count = found.count[i];
+        first += (size_t)found.count[i];
     }
     return GFL_OK;
+}
+
+/* ---- calls ----------------------------------------------------------------------------------- */
+
+gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int n,
+                            const gfl_detect_opts *opts) {
+    gfl_detect_opts resolved;
+    if (!detector) return GFL_E_ARG;
+    gfl_context *context = detector->context;
+    if (!images || n < 1)
+        return gfli_error(context, GFL_E_ARG, "gfl_detect: %s",
+                          n < 1 ? "n is not positive" : "images is NULL");
+    if (detector->n_begun > 0)
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_detect: a batch of %d images is under way; call gfl_detect_finish "
+                          "first, or use another detector",
+                          detector->n_begun);
+    GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
+    GFLI_TRY(gfli_take_images(detector, images, n, &resolved));
+    const gfl_status status = gfli_begin_batch(detector, n, &resolved);
+    if (status != GFL_OK) { /* nothing reads the images any more */
+        char text[sizeof context->error];
+        memcpy(text, context->error, sizeof text);
+        if (context->backend->finish(context) == GFL_OK) memcpy(context->error, text, sizeof text);
+        return status;
+    }
+    detector->no_clip = resolved.no_clip != 0;
+    detector->n_begun = n;
+    return GFL_OK;
+}
+
+gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out) {
+    if (!detector) return GFL_E_ARG;
+    const int n = detector->n_begun;
+    if (!out || n == 0)
+        return gfli_error(detector->context, GFL_E_ARG, "gfl_detect_finish: %s",
+                          n == 0 ? "no batch was started" : "out is NULL");
+    memset(out, 0, (size_t)n * sizeof *out);
+    detector->n_begun = 0;
+    return gfli_finish_batch(detector, n, out);
 }
 
 gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
                       const gfl_detect_opts *opts, gfl_detections *out) {
-    gfl_detect_opts resolved;
-    gfli_resized *resized = NULL;
     if (!detector) return GFL_E_ARG;
-    gfl_context *context = detector->context;
-    if (!images || !out || n < 1)
-        return gfli_error(context, GFL_E_ARG, "gfl_detect: %s",
-                          n < 1 ? "n is not positive"
-                                : (images ? "out is NULL" : "images is NULL"));
-    memset(out, 0, (size_t)n * sizeof *out);
-    GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
-    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *resized, "batch", &resized));
-    gfl_status status = GFL_OK;
-    for (int i = 0; i < n && status == GFL_OK; i++) {
-        status = gfli_check_image(context, &images[i], i, &resized[i].image);
-        if (status == GFL_OK)
-            gfli_resized_size(images[i].width, images[i].height, resolved.scale_long,
-                              resolved.scale_short, &resized[i].width, &resized[i].height);
-    }
-    if (status == GFL_OK) status = gfli_detect_batch(detector, resized, n, &resolved, out);
-    if (status != GFL_OK) memset(out, 0, (size_t)n * sizeof *out);
-    gfli_free(context, resized);
-    return status;
+    if (!out) return gfli_error(detector->context, GFL_E_ARG, "gfl_detect: out is NULL");
+    if (n > 0) memset(out, 0, (size_t)n * sizeof *out);
+    GFLI_TRY(gfl_detect_start(detector, images, n, opts));
+    return gfl_detect_finish(detector, out);
 }

@@ -243,8 +243,7 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
     out->macs = plan.macs;
     out->n_steps = plan.n_steps;
     out->points = (int)(gfli_points(&plan.slots[plan.cls].map) / (size_t)batch);
-    out->workspace_bytes =
-        (plan.workspace_floats + plan.stats_floats) * sizeof(float) + plan.scratch_bytes;
+    out->workspace_bytes = gfli_detector_bytes(model, &plan, width, height);
     for (int i = 0; i < model->n_layers; i++)
         out->weight_bytes +=
             model->backend->conv_packed_size(model->context, &model->layers[i].shape);

@@ -25,6 +25,10 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
                             int width, bool training, gfli_plan *out);
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan);
 
+/* The device memory of a detector without distributions for images of this size, in a plan of
+ * it; model's backend. */
+size_t gfli_detector_bytes(const gfl_model *model, const gfli_plan *plan, int width, int height);
+
 /* Give every slot its place in workspace [plan->workspace_floats]. */
 void gfli_plan_bind(gfli_plan *plan, float *workspace);
 

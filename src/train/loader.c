@@ -131,7 +131,8 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     image.width = pixels->width;
     image.height = pixels->height;
     image.format = GFL_FORMAT_RGB;
-    gfli_cpu.resize(context, &image, l->opts.bgr, s->width, s->height, s->pixels, w->scratch);
+    gfli_cpu.resize(context, &image, false, l->opts.bgr, s->width, s->height, s->pixels,
+                    w->scratch);
     return GFL_OK;
 }
 

@@ -792,6 +792,7 @@ cudaError_t CUDARTAPI cudaGetDeviceProperties(cudaDeviceProp *p, int) {
 }
 cudaError_t CUDARTAPI cudaMalloc(void **p, size_t n) {
     EMU_MAY_FAIL("cudaMalloc");
+    emu::stats().allocations++;
     std::lock_guard<std::recursive_mutex> l(emu::g_mu);
     *p = emu::dev_alloc(n);
     EMU_RET(*p ? cudaSuccess : cudaErrorMemoryAllocation);
@@ -819,6 +820,7 @@ cudaError_t CUDARTAPI cudaFreeAsync(void *p, cudaStream_t) {
 }
 cudaError_t CUDARTAPI cudaMallocHost(void **p, size_t n) {
     EMU_MAY_FAIL("cudaMallocHost");
+    emu::stats().allocations++;
     *p = malloc(n);
     return cudaSuccess;
 }
@@ -844,6 +846,12 @@ cudaError_t CUDARTAPI cudaMemcpy2DAsync(void *d, size_t dpitch, const void *s, s
         for (size_t y = 0; y < h; y++)
             emu::copy((char *)d + y * dpitch, (const char *)s + y * spitch, w, k);
     });
+    return cudaSuccess;
+}
+cudaError_t CUDARTAPI cudaPointerGetAttributes(cudaPointerAttributes *a, const void *p) {
+    std::lock_guard<std::recursive_mutex> l(emu::g_mu);
+    memset(a, 0, sizeof *a);
+    a->type = emu::in_dev(p, 1) ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
     return cudaSuccess;
 }
 cudaError_t CUDARTAPI cudaMemGetInfo(size_t *available, size_t *total) {
@@ -973,6 +981,7 @@ cudaError_t CUDARTAPI cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigne
     return cudaSuccess;
 }
 cudaError_t CUDARTAPI cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+    EMU_MAY_FAIL("cudaStreamBeginCapture");
     if (!s) EMU_RET(cudaErrorStreamCaptureUnsupported);
     s->cap = new CUgraph_st;
     s->bad = false;
@@ -982,19 +991,22 @@ cudaError_t CUDARTAPI cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
     CUgraph_st *c = s->cap;
     for (auto *x : emu::g_streams)
         if (x->cap == c) x->cap = nullptr;
+    *g = nullptr;
+    EMU_MAY_FAIL("cudaStreamEndCapture");
     if (s->bad) {
         s->bad = false;
-        *g = nullptr;
         EMU_RET(cudaErrorStreamCaptureInvalidated);
     }
     *g = c;
     return cudaSuccess;
 }
 cudaError_t CUDARTAPI cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
+    EMU_MAY_FAIL("cudaGraphInstantiate");
     *x = new CUgraphExec_st{g->ops};
     return cudaSuccess;
 }
 cudaError_t CUDARTAPI cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
+    emu::stats().graphs++;
     for (auto &o : x->ops) emu::submit(s, o);
     return cudaSuccess;
 }

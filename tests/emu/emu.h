@@ -69,6 +69,7 @@ long errors();
 void reset_errors();
 struct Stats {
     unsigned long long launches, blocks, threads, switches, barriers, collectives;
+    unsigned long long graphs, allocations; /* launched; of the device and page-locked */
 };
 Stats &stats();
 /* From now on the call named so ("launch": any kernel) fails, after that many that do not; out of

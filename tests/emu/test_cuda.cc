@@ -1,5 +1,6 @@
 /* test_cuda.cc - detection on the GPU backend beside the CPU's, and what happens when CUDA fails */
 #include "conv.h"
+#include "found.h"
 
 #include "device.h"
 
@@ -191,9 +192,10 @@ static void resizes_are_the_cpus_to_the_bit(void) {
         void *there = place(gpu, pixels,
                             gpu->backend->resize_scratch(gpu, size[0], size[1], size[2], size[3]));
         uint8_t *out = (uint8_t *)place(gpu, pixels, n);
-        cpu->backend->resize(cpu, &image, k & 1, size[2], size[3], want, scratch);
-        gpu->backend->resize(gpu, &image, k & 1, size[2], size[3], out, there);
+        cpu->backend->resize(cpu, &image, false, k & 1, size[2], size[3], want, scratch);
+        gpu->backend->resize(gpu, &image, false, k & 1, size[2], size[3], out, there);
         gpu->backend->download(gpu, got, out, n);
+        CHECK_OK(gpu, gpu->backend->finish(gpu));
         CHECK(memcmp(got, want, n) == 0);
         free(scratch);
         gpu->backend->free(gpu, there);
@@ -237,22 +239,15 @@ static void decode_once(gfl_context *cpu, gfl_context *gpu, gfl_dialect dialect,
     for (int image = 0; image < 2; image++) {
         gfli_decoded want[MOST_FOUND], got[MOST_FOUND];
         float logits[2][MOST_FOUND * 4 * BINS];
-        void *scratch = malloc(cpu->backend->decode_scratch(&cls.host, &o)), *there = NULL;
-        CHECK_OK(gpu, gpu->backend->alloc(gpu, gpu->backend->decode_scratch(&cls.device, &o), 1,
-                                          "scratch", &there));
-        const int n = cpu->backend->decode(cpu, &cls.host, &reg.host, image, &o, want, scratch);
-        const int m = gpu->backend->decode(gpu, &cls.device, &reg.device, image, &o, got, there);
+        const int n = test_decode(cpu, &cls.host, &reg.host, image, &o, want, logits[0]);
+        const int m = test_decode(gpu, &cls.device, &reg.device, image, &o, got, logits[1]);
         CHECK(n == m && n > 0);
         for (int i = 0; i < n && i < m; i++) {
             CHECK_CLOSE(&got[i].detection.x1, &want[i].detection.x1, 5, 1e-5);
             CHECK(got[i].detection.label == want[i].detection.label);
             CHECK(got[i].level == want[i].level && got[i].y == want[i].y && got[i].x == want[i].x);
         }
-        cpu->backend->location_logits(cpu, &reg.host, image, want, n, logits[0]);
-        gpu->backend->location_logits(gpu, &reg.device, image, got, m, logits[1]);
         CHECK(n != m || memcmp(logits[0], logits[1], (size_t)n * 4 * BINS * sizeof(float)) == 0);
-        free(scratch);
-        gpu->backend->free(gpu, there);
     }
     free_twin(gpu, &cls);
     free_twin(gpu, &reg);

@@ -73,6 +73,7 @@ static gfli_map fetch(const network *net, int slot) {
     const size_t n = gfli_map_count(&m);
     void *raw = malloc(gfli_map_bytes(&m));
     net->context->backend->download(net->context, raw, m.data, gfli_map_bytes(&m));
+    CHECK_OK(net->context, net->context->backend->finish(net->context));
     m.data = (float *)malloc(n * sizeof(float));
     for (size_t i = 0; i < n; i++) m.data[i] = element_at(raw, i, m.element);
     m.element = GFLI_MAP_F32;
