@@ -77,7 +77,7 @@ int usage_error(const char *format, ...) CMD_PRINTF(1, 2); /* "gfl: ..." and a h
 /* "gfl: DOING: text of the context"; the exit code of the status. */
 int report(gfl_context *context, gfl_status status, const char *doing);
 /* A context with so many threads (0: OMP_NUM_THREADS, else all) whose warnings go to stderr; NULL after a message. */
-gfl_context *open_context(int threads);
+int open_context(int threads, gfl_context **out); /* an exit code; NULL but for CMD_OK */
 /* Where and how to compute; NULL: on the CPU, in fp32, with the best kernels. */
 typedef struct device_choice {
     const char *name, *precision, *kernel;
@@ -101,7 +101,7 @@ typedef struct device_choice {
         OPT_FLAG, "tune", &(choice).tune, NULL,                                                    \
             "on a GPU: time the kernels first and take the fastest", 0                             \
     }
-gfl_context *open_context_on(const device_choice *device, int threads);
+int open_context_on(const device_choice *device, int threads, gfl_context **out);
 /* GPUs, or NULL: without gfl_cuda.cu in it a program has none. */
 const gfl_backend *cuda_backend(void);
 double seconds_now(void);

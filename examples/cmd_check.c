@@ -243,8 +243,8 @@ int cmd_check(int argc, char **argv) {
                          (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (!job.data || n_rest) return usage_error("check needs --data FILE, and takes options only");
-    job.context = open_context(job.threads);
-    if (!job.context) return CMD_FAILED;
+    code = open_context(job.threads, &job.context);
+    if (code != CMD_OK) return code;
     opts.image_dir = job.images;
     gfl_status status = gfl_dataset_load_coco(job.context, job.data, &opts, &job.dataset);
     if (status == GFL_E_FORMAT || status == GFL_E_DATA) {

@@ -173,8 +173,8 @@ int cmd_convert(int argc, char **argv) {
         return usage_error("a backbone has neither classes nor a dialect");
     code = read_demands(&job);
     if (code != CMD_OK) return code;
-    job.context = open_context(1);
-    if (!job.context) return CMD_FAILED;
+    code = open_context(1, &job.context);
+    if (code != CMD_OK) return code;
     code = job.backbone ? convert_backbone(&job) : convert_detector(&job);
     gfl_model_destroy(job.model);
     gfl_context_destroy(job.context);

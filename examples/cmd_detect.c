@@ -292,15 +292,15 @@ static int with_results(detect_job *job, gfl_detector *detector) {
 static int run(detect_job *job) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
-    job->context = open_context_on(&job->device, job->threads);
-    if (!job->context) return CMD_FAILED;
+    int code = open_context_on(&job->device, job->threads, &job->context);
+    if (code != CMD_OK) return code;
     gfl_status status = gfl_model_import(job->context, job->weights, NULL, &model);
     if (status == GFL_OK) {
         gfl_model_get_info(model, &job->info);
         status = gfl_detector_create(job->context, model, job->distributions, &detector);
     }
-    int code = status == GFL_OK ? with_results(job, detector)
-                                : report(job->context, status, "loading weights");
+    code = status == GFL_OK ? with_results(job, detector)
+                            : report(job->context, status, "loading weights");
     gfl_detector_destroy(detector);
     gfl_model_destroy(model);
     gfl_context_destroy(job->context);

@@ -70,13 +70,13 @@ static int evaluate(gfl_context *context, const eval_job *job, const gfl_dataset
 }
 
 static int run(const eval_job *job) {
-    gfl_context *context = open_context_on(&job->device, job->threads);
+    gfl_context *context;
     gfl_dataset *dataset = NULL;
     gfl_evaluator *evaluator = NULL;
     gfl_dataset_opts data_opts;
     gfl_eval_opts opts;
-    int code = CMD_OK;
-    if (!context) return CMD_FAILED;
+    int code = open_context_on(&job->device, job->threads, &context);
+    if (code != CMD_OK) return code;
     memset(&data_opts, 0, sizeof data_opts);
     memset(&opts, 0, sizeof opts);
     data_opts.image_dir = job->images;

@@ -18,13 +18,14 @@ static int export_model(const char *in, const char *out, gfl_export_format forma
                         const gfl_export_opts *opts) {
     gfl_model *model = NULL;
     gfl_import_opts how;
-    gfl_context *context = open_context(1);
-    if (!context) return CMD_FAILED;
+    gfl_context *context;
+    int code = open_context(1, &context);
+    if (code != CMD_OK) return code;
     memset(&how, 0, sizeof how);
     how.model.trainable = 1;
     gfl_status status = gfl_model_import(context, in, &how, &model);
     if (status == GFL_OK) status = gfl_model_export(model, format, opts, out);
-    const int code = status == GFL_OK ? CMD_OK : report(context, status, "exporting");
+    code = status == GFL_OK ? CMD_OK : report(context, status, "exporting");
     if (code == CMD_OK) talk("%s is written", out);
     gfl_model_destroy(model);
     gfl_context_destroy(context);

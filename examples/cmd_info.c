@@ -154,8 +154,9 @@ int cmd_info(int argc, char **argv) {
     if ((n_rest == 1) + (c.name != NULL) + list + devices != 1)
         return usage_error("info needs one of a weight file, --model NAME, --list, and --devices");
     if (devices) return list_devices(json);
-    gfl_context *context = open_context_on(&c.device, 1);
-    if (!context) return CMD_FAILED;
+    gfl_context *context;
+    code = open_context_on(&c.device, 1, &context);
+    if (code != CMD_OK) return code;
     if (list) {
         code = list_presets(context, json);
     } else {
@@ -267,8 +268,9 @@ int cmd_bench(int argc, char **argv) {
         return usage_error("bench needs either --weights FILE or --model NAME");
     if (batch < 1 || batch > 1024 || repeats < 1 || repeats > 100000)
         return usage_error("--batch and --repeats want positive numbers");
-    gfl_context *context = open_context_on(&c.device, c.threads);
-    if (!context) return CMD_FAILED;
+    gfl_context *context;
+    code = open_context_on(&c.device, c.threads, &context);
+    if (code != CMD_OK) return code;
     code = open_model(context, &c, &model);
     if (code == CMD_OK) code = bench(context, &c, model, batch, repeats, json);
     gfl_model_destroy(model);

@@ -27,9 +27,7 @@ int usage_error(const char *format, ...) {
     return CMD_USAGE;
 }
 
-int report(gfl_context *context, gfl_status status, const char *doing) {
-    const char *text = gfl_context_error(context);
-    talk("gfl: %s: %s", doing, *text ? text : gfl_status_name(status));
+static int exit_code(gfl_status status) {
     switch (status) {
     case GFL_OK:
         return CMD_OK;
@@ -50,6 +48,12 @@ int report(gfl_context *context, gfl_status status, const char *doing) {
     }
 }
 
+int report(gfl_context *context, gfl_status status, const char *doing) {
+    const char *text = gfl_context_error(context);
+    talk("gfl: %s: %s", doing, *text ? text : gfl_status_name(status));
+    return exit_code(status);
+}
+
 static void log_to_stderr(void *user, gfl_log_level level, const char *message) {
     (void)user;
     if (level >= GFL_LOG_WARNING) talk("warning: %s", message);
@@ -63,42 +67,37 @@ const gfl_backend *cuda_backend(void) {
 #endif
 }
 
-static bool choose_precision(const char *name, gfl_context_desc *desc) {
+static int choose_precision(const char *name, gfl_context_desc *desc) {
     static const char *const names[] = {"fp32", "tf32", "bf16", "fp16"};
     for (int i = 0; i < (int)(sizeof names / sizeof *names); i++) {
         desc->precision = (gfl_precision)i;
-        if (!name || !strcmp(name, names[i])) return true;
+        if (!name || !strcmp(name, names[i])) return CMD_OK;
     }
-    talk("gfl: --precision wants fp32, tf32, bf16 or fp16, not \"%s\"", name);
-    return false;
+    return usage_error("--precision wants fp32, tf32, bf16 or fp16, not \"%s\"", name);
 }
 
 /* Whether the text names a device that this program can ask for; else a message. */
-static bool choose_device(const char *device, gfl_context_desc *desc) {
+static int choose_device(const char *device, gfl_context_desc *desc) {
     char *end = NULL;
-    if (!device || !strcmp(device, "cpu")) return true;
-    if (strncmp(device, "cuda", 4) != 0 || (device[4] && device[4] != ':')) {
-        talk("gfl: --device wants cpu, cuda or cuda:N, not \"%s\"", device);
-        return false;
-    }
+    if (!device || !strcmp(device, "cpu")) return CMD_OK;
+    if (strncmp(device, "cuda", 4) != 0 || (device[4] && device[4] != ':'))
+        return usage_error("--device wants cpu, cuda or cuda:N, not \"%s\"", device);
     if (device[4]) {
         const long n = strtol(device + 5, &end, 10);
-        if (device[5] < '0' || device[5] > '9' || *end || n > 1000) {
-            talk("gfl: --device %s: after cuda: comes a number", device);
-            return false;
-        }
+        if (device[5] < '0' || device[5] > '9' || *end || n > 1000)
+            return usage_error("--device %s: after cuda: comes a number", device);
         desc->device_index = (int)n;
     }
     desc->backend = cuda_backend();
-    if (!desc->backend) talk("gfl: --device %s: this gfl was built without CUDA", device);
-    return desc->backend != NULL;
+    if (desc->backend) return CMD_OK;
+    talk("gfl: --device %s: this gfl was built without CUDA", device);
+    return CMD_DEVICE;
 }
 
-gfl_context *open_context_on(const device_choice *choice, int threads) {
+int open_context_on(const device_choice *choice, int threads, gfl_context **out) {
     static const device_choice cpu = {NULL, NULL, NULL, false};
     const device_choice *c = choice ? choice : &cpu;
     gfl_context_desc desc;
-    gfl_context *context = NULL;
     char text[300];
     const char *wish = getenv("OMP_NUM_THREADS");
     if (!threads && wish) {
@@ -112,19 +111,22 @@ gfl_context *open_context_on(const device_choice *choice, int threads) {
     desc.error_size = sizeof text;
     desc.kernel = c->kernel;
     desc.tune = c->tune;
-    if (!choose_device(c->name, &desc) || !choose_precision(c->precision, &desc)) return NULL;
-    gfl_status status = gfl_context_create(&desc, &context);
+    *out = NULL;
+    int code = choose_device(c->name, &desc);
+    if (code == CMD_OK) code = choose_precision(c->precision, &desc);
+    if (code != CMD_OK) return code;
+    gfl_status status = gfl_context_create(&desc, out);
     if (status != GFL_OK && text[0])
         talk("gfl: --device %s: %s", c->name ? c->name : "cpu", text);
     else if (status != GFL_OK)
         talk("gfl: --threads %d: %s", threads,
              status == GFL_E_ARG ? "it must be 0 or a number of threads that a machine can have"
                                  : gfl_status_name(status));
-    return context;
+    return status == GFL_E_UNSUPPORTED ? CMD_USAGE : exit_code(status);
 }
 
-gfl_context *open_context(int threads) {
-    return open_context_on(NULL, threads);
+int open_context(int threads, gfl_context **out) {
+    return open_context_on(NULL, threads, out);
 }
 
 double seconds_now(void) {

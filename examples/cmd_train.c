@@ -422,9 +422,9 @@ static int prepare(run *r) {
 }
 
 static int run_training(run *r) {
-    r->context = open_context(r->o.threads);
-    if (!r->context) return CMD_FAILED;
-    int code = prepare(r);
+    int code = open_context(r->o.threads, &r->context);
+    if (code != CMD_OK) return code;
+    code = prepare(r);
     if (code == CMD_OK) {
         describe_plan(r);
         catch_signals();

@@ -5,7 +5,6 @@ root=$1 scratch=$2
 nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
 [ -x "$nvcc" ] || { echo "no nvcc here"; exit 77; }
 mkdir -p "$scratch"
-# Functions that nothing calls yet are for the backend that is to come.
 flags="-std=c++17 -O3 -Werror all-warnings -diag-suppress 177 -I$root/src -x cu"
 for arch in ${CUDA_ARCH:-80 90a 100 120}; do
     "$nvcc" $flags -gencode "arch=compute_$arch,code=sm_$arch" -Xptxas -v -c "$root/src/gfl_cuda.cu" \
@@ -21,13 +20,7 @@ for arch in ${CUDA_ARCH:-80 90a 100 120}; do
 done
 
 # The tests, natively, for one target: they link, start, and skip where there is no driver.
-cc -std=c11 -O2 -x c -DGFL_IMPLEMENTATION -c "$root/src/gfl.h" -o "$scratch/gfl.o" || exit 1
-for test in "$root"/tests/emu/test_*.cc; do
-    name=$(basename "$test" .cc)
-    "$nvcc" $flags -DGFL_INTERNAL -I"$root/tests" -gencode arch=compute_90a,code=sm_90a -c "$test" \
-        -o "$scratch/$name.o" && "$nvcc" "$scratch/$name.o" "$scratch/gfl.o" -o "$scratch/$name" ||
-        exit 1
-    "$scratch/$name" cpu
-    status=$?
-    [ $status = 0 ] || [ $status = 77 ] || { echo "$name: exit status $status"; exit 1; }
-done
+cmake -S "$root/tests" -B "$scratch/native" -DGFL_GPU=ON >"$scratch/native.log" 2>&1 &&
+    cmake --build "$scratch/native" -j2 --target gpu_tests >>"$scratch/native.log" 2>&1 ||
+    { tail -30 "$scratch/native.log"; exit 1; }
+cd "$scratch/native" && ctest --output-on-failure -R '[.]gpu$|[.]cuda$|^gpu_cli'

@@ -3,7 +3,7 @@
 #define GFL_TEST_DECODE_H
 
 #include "fixture.h"
-#include "found.h"
+#include "ops.h"
 
 static void near(double got, double want, double tolerance, const char *what, int at) {
     if (fabs(got - want) <= tolerance) {
@@ -122,7 +122,7 @@ static void check_detections(fx_case *one, const gfli_map *cls, const gfli_map *
     gfli_decoded *first = (gfli_decoded *)calloc((size_t)o->max_detections, sizeof *first);
     for (int threads = 1; threads <= 3; threads++) {
         gfl_context *context = test_context(threads);
-        const int n = test_decode(context, cls, reg, image, o, got, NULL);
+        const int n = host_decode(context, cls, reg, image, o, got);
         if (threads == 1) {
             expected want;
             memset(&want, 0, sizeof want);

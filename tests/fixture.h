@@ -354,12 +354,14 @@ static inline void fx_fill_model(gfl_model *model) {
     if (gfli_model_pack(model, 0) != GFL_OK) fx_die("pack", gfl_context_error(model->context));
 }
 
-/* A filled model on any device; not trainable. */
-static inline gfl_model *fx_model(gfl_context *context, const gfl_arch *arch) {
+/* A filled model on any device; not trainable.  preprocess may be NULL: the usual. */
+static inline gfl_model *fx_model(gfl_context *context, const gfl_arch *arch,
+                                  const gfl_preprocess *preprocess) {
     gfl_model *model = NULL;
     gfl_preprocess usual;
     memset(&usual, 0, sizeof usual);
-    if (gfli_model_new(context, arch, &usual, NULL, false, &model) != GFL_OK ||
+    if (!preprocess) preprocess = &usual;
+    if (gfli_model_new(context, arch, preprocess, NULL, false, &model) != GFL_OK ||
         gfli_model_build(model, fx_fill_param, NULL) != GFL_OK)
         fx_die("model", gfl_context_error(context));
     return model;

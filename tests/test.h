@@ -6,7 +6,7 @@
  *         return test_main(argc, argv, cases);
  *     }
  *
- * Arguments: the backend ("cpu"), then optionally part of a case's name.  Exit status: 0, 1 when a
+ * Arguments: the backend ("cpu" or "cuda"), then optionally part of a case's name.  Exit status: 0, 1 when a
  * check failed, 77 when everything was skipped, which CTest shows as such. */
 #ifndef GFL_TEST_H
 #define GFL_TEST_H
@@ -19,16 +19,23 @@
 #include <string.h>
 
 #ifndef GFL_INTERNAL
-#define GFL_INTERNAL
+#    define GFL_INTERNAL
 #endif
 #include "gfl.h"
 
 typedef struct test_case {
     const char *name;
     void (*run)(void);
+    bool cpu_only;
 } test_case;
 
-#define TEST(function) {#function, function}
+#define TEST(function)                                                                             \
+    { #function, function, false }
+#define TEST_CPU(function)                                                                         \
+    { #function, function, true } /* of what other backends do not have */
+
+/* What the contexts of a test compute on; NULL: the CPU. */
+static const gfl_backend *test_backend;
 
 static int test_failures, test_checks, test_skips;
 
@@ -85,8 +92,7 @@ static inline void test_close(const float *got, const float *want, size_t n, dou
              (double)got[at], (double)want[at], worst, tolerance);
     test_fail(file, line, text);
 }
-#define CHECK_CLOSE(got, want, n, tolerance)                                                       \
-    test_close(got, want, n, tolerance, __FILE__, __LINE__)
+#define CHECK_CLOSE(got, want, n, tolerance) test_close(got, want, n, tolerance, __FILE__, __LINE__)
 
 /* One number. */
 #define CHECK_NEAR(got, want, tolerance)                                                           \
@@ -111,6 +117,7 @@ static inline gfl_context *test_context(int n_threads) {
     gfl_context_desc desc;
     memset(&desc, 0, sizeof desc);
     desc.n_threads = n_threads;
+    desc.backend = test_backend;
     gfl_context *context = NULL;
     CHECK(gfl_context_create(&desc, &context) == GFL_OK);
     return context;
@@ -124,6 +131,7 @@ static inline gfl_context *test_context_of(int n_threads, int kernels) {
     memset(&desc, 0, sizeof desc);
     desc.n_threads = n_threads;
     desc.portable = kernels == TEST_PORTABLE;
+    desc.backend = test_backend;
     gfl_context *context = NULL;
     CHECK(gfl_context_create(&desc, &context) == GFL_OK);
     context->no_avx512 = kernels == TEST_AVX2;
@@ -137,16 +145,39 @@ static inline const char *test_scratch(const char *name) {
     return path;
 }
 
-static inline int test_main(int argc, char **argv, const test_case *cases) {
+/* Choose the backend, for a test that opens contexts before test_main; what main has to return
+ * where it is not there. */
+static inline int test_open(int argc, char **argv) {
     const char *backend = argc > 1 ? argv[1] : "cpu";
-    if (strcmp(backend, "cpu") != 0) {
-        printf("no backend %s in this build\n", backend);
-        return 77;
+    if (strcmp(backend, "cpu") == 0) return 0;
+#ifdef GFL_TEST_CUDA
+    if (strcmp(backend, "cuda") == 0) {
+        gfl_context_desc desc;
+        gfl_context *context = NULL;
+        char text[300] = "";
+        memset(&desc, 0, sizeof desc);
+        desc.backend = test_backend = gfl_cuda();
+        desc.error = text;
+        desc.error_size = sizeof text;
+        const bool absent = gfl_context_create(&desc, &context) != GFL_OK;
+        gfl_context_destroy(context);
+        if (!absent) return 0;
+        printf("%s\n", text);
+        return getenv("GFL_REQUIRE_GPU") ? 1 : 77;
     }
+#endif
+    printf("no backend %s in this build\n", backend);
+    return 77;
+}
+
+static inline int test_main(int argc, char **argv, const test_case *cases) {
+    const int absent = test_open(argc, argv);
     int ran = 0;
+    if (absent) return absent;
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (; cases->name; cases++) {
         if (argc > 2 && !strstr(cases->name, argv[2])) continue;
+        if (cases->cpu_only && test_backend) continue;
         int before = test_failures;
         cases->run();
         ran++;

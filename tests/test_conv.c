@@ -1,5 +1,5 @@
 /* test_conv.c - convolution and its gradients against plain loops in double precision */
-#include "conv.h"
+#include "ops.h"
 
 typedef struct conv_case {
     gfli_conv_shape s;
@@ -174,7 +174,7 @@ static float *run_conv(gfl_context *context, const conv_data *d, int mode) {
     gfli_conv_call call =
         test_conv_call(&d->c.s, &d->x, &y, mode == PLAIN ? NULL : d->bias, mode != PLAIN);
     call.residual = mode == PLAIN ? NULL : &residual;
-    test_convolve(context, call, d->weight, mode == PLAIN ? NULL : d->scale);
+    host_convolve(context, call, d->weight, mode == PLAIN ? NULL : d->scale);
     return y.data;
 }
 
@@ -362,10 +362,14 @@ static void gradients_equal_differences(void) {
 
 int main(int argc, char **argv) {
     static const test_case cases[] = {
-        TEST(convolution_equals_the_plain_loop),   TEST(avx2_convolution_equals_the_plain_loop),
-        TEST(avx2_gradients_equal_the_plain_loop), TEST(portable_convolution_equals_the_plain_loop),
-        TEST(gradients_equal_the_plain_loop),      TEST(portable_gradients_equal_the_plain_loop),
-        TEST(gradients_equal_differences),         {0},
+        TEST(convolution_equals_the_plain_loop),
+        TEST_CPU(avx2_convolution_equals_the_plain_loop),
+        TEST_CPU(avx2_gradients_equal_the_plain_loop),
+        TEST_CPU(portable_convolution_equals_the_plain_loop),
+        TEST_CPU(gradients_equal_the_plain_loop),
+        TEST_CPU(portable_gradients_equal_the_plain_loop),
+        TEST_CPU(gradients_equal_differences),
+        {0},
     };
     return test_main(argc, argv, cases);
 }

@@ -1,5 +1,5 @@
 /* test_decode.c - integral, candidates, suppression, and all of decoding */
-#include "found.h"
+#include "ops.h"
 
 enum { CLASSES = 4, BINS = 17 };
 
@@ -39,7 +39,7 @@ static gfli_decode_opts usual(int height, int width) {
 static int decode(int threads, const gfli_map *cls, const gfli_map *reg, int index,
                   const gfli_decode_opts *o, gfli_decoded *out) {
     gfl_context *context = test_context(threads);
-    const int n = test_decode(context, cls, reg, index, o, out, NULL);
+    const int n = host_decode(context, cls, reg, index, o, out);
     gfl_context_destroy(context);
     return n;
 }
@@ -339,12 +339,12 @@ static void decode_gives_the_golden_numbers(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(integral_of_a_flat_row_is_the_middle),
-                                      TEST(integral_of_a_spike_is_its_bin),
-                                      TEST(integral_is_the_mean_of_the_softmax),
-                                      TEST(nms_keeps_the_better_of_two_and_other_classes),
-                                      TEST(nms_is_what_comparing_all_with_all_gives),
-                                      TEST(candidates_are_the_best_pairs_of_each_level),
+    static const test_case cases[] = {TEST_CPU(integral_of_a_flat_row_is_the_middle),
+                                      TEST_CPU(integral_of_a_spike_is_its_bin),
+                                      TEST_CPU(integral_is_the_mean_of_the_softmax),
+                                      TEST_CPU(nms_keeps_the_better_of_two_and_other_classes),
+                                      TEST_CPU(nms_is_what_comparing_all_with_all_gives),
+                                      TEST_CPU(candidates_are_the_best_pairs_of_each_level),
                                       TEST(decode_wants_more_than_the_threshold),
                                       TEST(decode_breaks_ties_by_level_then_place_then_class),
                                       TEST(decode_drops_boxes_without_area_and_without_numbers),

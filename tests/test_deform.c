@@ -1,5 +1,5 @@
 /* test_deform.c - deformable convolution and its gradients against plain loops in double */
-#include "conv.h"
+#include "ops.h"
 
 typedef struct deform_case {
     gfli_conv_shape s;
@@ -238,7 +238,7 @@ static void run_forward(gfl_context *context, const deform_data *d, results *r) 
         gfli_conv_call call = test_conv_call(s, &d->x, &y, relu ? d->bias : NULL, relu);
         call.offset = &d->offset;
         y.data = fresh(r, relu ? RELU_Y : Y, d->ny);
-        test_convolve(context, call, d->weight, d->scale);
+        host_convolve(context, call, d->weight, d->scale);
     }
 }
 
@@ -329,7 +329,7 @@ static void zero_offsets_give_the_ordinary_convolution(void) {
     run_forward(context, &d, &r);
     gfli_map y = d.y;
     y.data = (float *)malloc(d.ny * sizeof(float));
-    test_convolve(context, test_conv_call(&c.s, &d.x, &y, NULL, 0), d.weight, d.scale);
+    host_convolve(context, test_conv_call(&c.s, &d.x, &y, NULL, 0), d.weight, d.scale);
     for (size_t i = 0; i < d.ny; i++) y.data[i] *= 0.5f;
     CHECK_CLOSE(r.data[Y], y.data, d.ny, 1e-5);
     free(r.data[Y]);
@@ -358,8 +358,8 @@ static void nothing_is_read_beyond_the_edge(void) {
 int main(int argc, char **argv) {
     static const test_case cases[] = {
         TEST(operator_equals_the_plain_loop),
-        TEST(avx2_operator_equals_the_plain_loop),
-        TEST(portable_operator_equals_the_plain_loop),
+        TEST_CPU(avx2_operator_equals_the_plain_loop),
+        TEST_CPU(portable_operator_equals_the_plain_loop),
         TEST(zero_offsets_give_the_ordinary_convolution),
         TEST(nothing_is_read_beyond_the_edge),
         {0},

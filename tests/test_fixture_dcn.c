@@ -1,6 +1,6 @@
 /* test_fixture_dcn.c - deformable convolution and all its gradients, beside automatic
  * differentiation in double precision */
-#include "conv.h"
+#include "ops.h"
 #include "fixture.h"
 
 /* A case's layer in the library's layouts. */
@@ -111,12 +111,12 @@ static void close_layer(layer *l) {
 
 static void forward(layer *l) {
     if (l->whole)
-        test_convolve(l->context,
+        host_convolve(l->context,
                       test_conv_call(&l->offset_shape, &l->x, &l->offset, l->offset_bias, 0),
                       l->offset_weight, NULL);
     gfli_conv_call call = test_conv_call(&l->s, &l->x, &l->y, NULL, 0);
     call.offset = &l->offset;
-    test_convolve(l->context, call, l->weight, NULL);
+    host_convolve(l->context, call, l->weight, NULL);
 }
 
 static void backward(layer *l) {

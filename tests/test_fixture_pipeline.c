@@ -1,6 +1,7 @@
 /* test_fixture_pipeline.c - file to network input, as MMDetection does it: bit for bit from PNGs */
 #include "data.h"
 #include "fixture.h"
+#include "ops.h"
 
 #include "../src/data/dataset.h"
 
@@ -88,7 +89,7 @@ static void check_input(fx_case *one, const char *prefix, const fx_json *run, co
     size_t n = gfli_map_count(&map);
     map.data = (float *)malloc(n * sizeof *map.data);
     memset(map.data, 0x7F, n * sizeof *map.data);
-    gfli_cpu.normalise(one->context, rgb, w, h, mean, std, false, &map, 0);
+    host_normalise(one->context, rgb, w, h, mean, std, false, &map, 0);
     check_window(one, prefix, "crop", fx_get(run, "crop_at"), &map, exact);
     check_window(one, prefix, "corner", fx_get(run, "corner_at"), &map, exact);
     for (int c = 0; c < 3; c++) {
@@ -118,12 +119,10 @@ static void check_run(fx_case *one, const char *prefix, const fx_json *run, cons
     image.width = p.width;
     image.height = p.height;
     uint8_t *rgb = (uint8_t *)malloc(3 * (size_t)w * (size_t)h);
-    void *scratch = malloc(gfli_cpu.resize_scratch(context, p.width, p.height, w, h) + 1);
-    gfli_cpu.resize(context, &image, false, false, w, h, rgb, scratch);
+    host_resize(context, &image, false, w, h, rgb);
     check_bytes(fx_get(run, "resized"), rgb, w, h, exact);
     check_resized_crop(one, prefix, fx_get(run, "crop_at"), rgb, w, exact);
     check_input(one, prefix, run, rgb, w, h, exact);
-    free(scratch);
     free(rgb);
     gfl_pixels_free(context, &p);
 }

@@ -1,14 +1,12 @@
 /* test_image_ops.c - resizing bit for bit, normalisation and padding */
-#include "test.h"
+#include "ops.h"
 
 /* Resize with as many threads as said; the caller frees the pixels. */
 static uint8_t *resized(const gfl_image *image, bool bgr, int w, int h, int threads) {
     gfl_context *context = test_context(threads);
     uint8_t *out = (uint8_t *)malloc((size_t)w * (size_t)h * 3);
-    void *scratch = malloc(gfli_cpu.resize_scratch(context, image->width, image->height, w, h));
     memset(out, 77, (size_t)w * (size_t)h * 3);
-    gfli_cpu.resize(context, image, false, bgr, w, h, out, scratch);
-    free(scratch);
+    host_resize(context, image, bgr, w, h, out);
     gfl_context_destroy(context);
     return out;
 }
@@ -153,7 +151,7 @@ static void normalise_gives_the_golden_values(void) {
     float data[9];
     gfli_map y = {data, GFLI_MAP_F32, 1, 3, 1, {1}, {3}};
     gfl_context *context = test_context(1);
-    gfli_cpu.normalise(context, pixels, 3, 1, mean, deviation, false, &y, 0);
+    host_normalise(context, pixels, 3, 1, mean, deviation, false, &y, 0);
     for (int i = 0; i < 9; i++) CHECK(fabsf(data[i] - want[i]) <= 2e-7f * fabsf(want[i]));
     gfl_context_destroy(context);
 }
@@ -167,7 +165,7 @@ static void normalise_flips_the_image_and_clears_the_rest(void) {
     for (int flip = 0; flip < 2; flip++) {
         gfl_context *context = test_context(1 + flip);
         for (int i = 0; i < 2 * PW * PH * 3; i++) data[i] = 9;
-        gfli_cpu.normalise(context, pixels, W, H, mean, deviation, flip != 0, &y, 1);
+        host_normalise(context, pixels, W, H, mean, deviation, flip != 0, &y, 1);
         for (int i = 0; i < PW * PH * 3; i++) {
             const int c = i % 3, x = i / 3 % PW, v = i / 3 / PW;
             const int from = flip ? W - 1 - x : x;

@@ -1,5 +1,5 @@
 /* test_pool.c - max pooling and nearest upsampling, against definitions */
-#include "test.h"
+#include "ops.h"
 
 static gfli_map map_of(int n, int c, int levels, const int *h, const int *w) {
     gfli_map m;
@@ -44,7 +44,7 @@ static void max_pool_takes_the_largest_of_each_window(void) {
     for (int threads = 1; threads <= 3; threads++) {
         gfl_context *context = test_context(threads);
         memset(y.data, 0, gfli_map_count(&y) * sizeof(float));
-        gfli_cpu.max_pool(context, &x, &y);
+        host_max_pool(context, &x, &y);
         check_pooled(&x, &y);
         gfl_context_destroy(context);
     }
@@ -56,7 +56,7 @@ static void max_pool_of_a_flat_map_is_flat(void) {
     gfli_map x = map_of(1, 4, 1, &h, &w), y = map_of(1, 4, 1, &oh, &ow);
     gfl_context *context = test_context(1);
     for (size_t i = 0; i < gfli_map_count(&x); i++) x.data[i] = -2.5f;
-    gfli_cpu.max_pool(context, &x, &y);
+    host_max_pool(context, &x, &y);
     for (size_t i = 0; i < gfli_map_count(&y); i++) CHECK(y.data[i] == -2.5f);
     gfl_context_destroy(context);
     free(x.data), free(y.data);
@@ -77,7 +77,7 @@ static void upsample_add_takes_the_source_that_pytorch_takes(void) {
             gfli_map x = map_of(2, c, 1, &ih, &iw), y = map_of(2, c, 1, &oh, &ow);
             gfli_map before = map_of(2, c, 1, &oh, &ow);
             gfl_context *context = test_context(threads);
-            gfli_cpu.upsample_add(context, &x, &y);
+            host_upsample_add(context, &x, &y);
             for (int k = 0; k < 2 * oh * ow * c; k++) {
                 const int i = k / (oh * ow * c), v = k / (ow * c) % oh, u = k / c % ow;
                 const float add = at(&x, 0, i, rows[r].source[v], u / 2, k % c);

@@ -531,7 +531,7 @@ int main(int argc, char **argv) {
                                       TEST(a_failure_ends_the_context_and_nothing_else),
 #endif
                                       TEST(a_gpus_model_cannot_be_trained),
-                                      {0, 0}};
+                                      {0, 0, false}};
     const int absent = device_absent();
     return absent ? absent : test_main(argc, argv, cases);
 }
