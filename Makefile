@@ -71,6 +71,9 @@ cuda: ## the same, and it is an error if nvcc is not there; CUDA_ARCH="sm_80 sm_
 	@test -n "$(NVCC)" || { echo "make cuda: no nvcc in PATH" >&2; exit 1; }
 	$(MAKE) CUDA=1 all
 
+gpu-check: ## all that needs a GPU: tests, compute-sanitizer, AP, benchmarks; PARTS="build tests"
+	sh scripts/gpu_check $(PARTS)
+
 demo: $(BUILD)/gfl $(BUILD)/make_shapes ## train, evaluate and draw on generated pictures, in demo/
 	sh scripts/run_demo.sh $(BUILD)
 
@@ -110,4 +113,4 @@ clean: ## remove build/ and demo/
 	rm -rf build demo
 
 FORCE:
-.PHONY: FORCE all help cuda demo test bench examples fuzz amalgamate format install clean
+.PHONY: FORCE all help cuda gpu-check demo test bench examples fuzz amalgamate format install clean

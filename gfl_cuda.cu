@@ -1587,13 +1587,14 @@ static __global__ void gfli_max_pool_kernel(const void *x, gfli_sizes in, void *
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (!gfli_place_of(&out, index, element, &p)) return;
-    const int h = in.h[0], w = in.w[0];
+    const int h = in.h[p.level], w = in.w[p.level];
+    const size_t image = in.before[p.level] + (size_t)p.image * (size_t)h * (size_t)w;
     float best[8], v[8];
     for (int i = 0; i < 8; i++) best[i] = -INFINITY;
     for (int tap = 0; tap < 9; tap++) {
         const int yy = p.y * 2 - 1 + tap / 3, xx = p.x * 2 - 1 + tap % 3;
         if (yy < 0 || xx < 0 || yy >= h || xx >= w) continue;
-        const size_t at = ((size_t)p.image * (size_t)h + (size_t)yy) * (size_t)w + (size_t)xx;
+        const size_t at = image + (size_t)yy * (size_t)w + (size_t)xx;
         gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, v);
         for (int i = 0; i < p.count; i++) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
     }
@@ -1613,10 +1614,11 @@ static __global__ void gfli_upsample_add_kernel(const void *x, gfli_sizes in, vo
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (!gfli_place_of(&out, index, element, &p)) return;
-    const int yy = gfli_nearest_source(p.y, in.h[0], out.h[0]);
-    const int xx = gfli_nearest_source(p.x, in.w[0], out.w[0]);
+    const int h = in.h[p.level], w = in.w[p.level];
+    const int yy = gfli_nearest_source(p.y, h, out.h[p.level]);
+    const int xx = gfli_nearest_source(p.x, w, out.w[p.level]);
     const size_t at =
-        ((size_t)p.image * (size_t)in.h[0] + (size_t)yy) * (size_t)in.w[0] + (size_t)xx;
+        in.before[p.level] + ((size_t)p.image * (size_t)h + (size_t)yy) * (size_t)w + (size_t)xx;
     float a[8], b[8];
     gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, a);
     gfli_read_chunk(y, p.at, p.count, p.vector, element, b);
@@ -1646,7 +1648,8 @@ static __global__ void gfli_norm_apply_kernel(const void *x, gfli_sizes s, int g
 }
 
 /* The statistics of a map that no convolution left: a block an image of a level and group, which
- * reads it twice.  Threads add in a fixed order, then in pairs. */
+ * reads it twice; the second time tells how far off the mean of the first is.  Threads add in a
+ * fixed order, then in pairs. */
 static __device__ __forceinline__ float gfli_block_sum(float v, float *part) {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
@@ -1664,24 +1667,28 @@ static __global__ void gfli_norm_stats_kernel(const void *x, gfli_sizes s, int g
     const int item = (int)blockIdx.x, width = s.c / groups, group = item % groups;
     const int plane = item / groups, level = plane / s.n, area = s.h[level] * s.w[level];
     const size_t first = s.before[level] + (size_t)(plane % s.n) * (size_t)area;
+    const float n = (float)(area * width);
     float sum = 0.0f, squares = 0.0f;
     for (int i = (int)threadIdx.x; i < area * width; i += GFLI_POINTWISE_THREADS)
         sum += gfli_read_element(
             x, (first + (size_t)(i / width)) * (size_t)s.c + (size_t)(group * width + i % width),
             element);
-    const float mean = gfli_block_sum(sum, part) / (float)(area * width);
+    const float mean = gfli_block_sum(sum, part) / n;
+    sum = 0.0f;
     for (int i = (int)threadIdx.x; i < area * width; i += GFLI_POINTWISE_THREADS) {
         const float d = gfli_read_element(x,
                                           (first + (size_t)(i / width)) * (size_t)s.c +
                                               (size_t)(group * width + i % width),
                                           element) -
                         mean;
+        sum += d;
         squares += d * d;
     }
-    squares = gfli_block_sum(squares, part) / (float)(area * width);
+    const float off = gfli_block_sum(sum, part) / n;
+    const float variance = gfli_block_sum(squares, part) / n - off * off;
     if (threadIdx.x > 0) return;
-    stats[2 * item] = mean;
-    stats[2 * item + 1] = 1.0f / sqrtf(squares + eps);
+    stats[2 * item] = mean + off;
+    stats[2 * item + 1] = 1.0f / sqrtf((variance > 0.0f ? variance : 0.0f) + eps);
 }
 
 /* ---- level scale ----------------------------------------------------------------------------- */

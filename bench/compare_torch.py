@@ -42,11 +42,12 @@ class DeformConv(nn.Module):
 
 
 def backbone(name):
-    """r18, r50, r101, x101-32x4d, and -dcnv2: deformable from C3 on."""
+    """r18, r50, r101, x101-32x4d, x101-32x8d, and -dcnv2: deformable from C3 on."""
     kind = name.split("-")[0]
     if kind[0] == "x":
         body = torchvision.models.resnet.ResNet(torchvision.models.resnet.Bottleneck,
-                                                [3, 4, 23, 3], groups=32, width_per_group=4)
+                                                [3, 4, 23, 3], groups=32,
+                                                width_per_group=8 if "32x8d" in name else 4)
     else:
         body = getattr(torchvision.models, kind.replace("r", "resnet"))(weights=None)
     del body.fc
@@ -275,4 +276,5 @@ def main():
               f"ratios {ratios[0]:.2f} and {ratios[1]:.2f}", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

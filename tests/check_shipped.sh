@@ -78,7 +78,8 @@ stands_alone)
     c++ -std=c++11 embed.cc gfl.o gfl_train.o -o embed -lm -pthread || fail "a C++ program" ;;
 installs)
     need pkg-config
-    make -s config=release install DESTDIR="$scratch/root" PREFIX=/usr >"$scratch/log" 2>&1 ||
+    make -s config=release CUDA=0 BUILD="$scratch/build" install DESTDIR="$scratch/root" \
+        PREFIX=/usr >"$scratch/log" 2>&1 ||
         { cat "$scratch/log"; exit 1; }
     export PKG_CONFIG_SYSROOT_DIR="$scratch/root" PKG_CONFIG_PATH="$scratch/root/usr/lib/pkgconfig"
     cc $(pkg-config --cflags gfl) examples/detect.c -o "$scratch/app" $(pkg-config --libs gfl) ||
@@ -97,7 +98,7 @@ EOF
         -DCMAKE_PREFIX_PATH="$scratch/root/usr" >/dev/null && cmake --build "$scratch/cmake/build" \
         >/dev/null || fail "a program built through CMake"
     # Without nvcc there is no CUDA in it, and who asks for it is told.
-    BUILD=build/release DESTDIR="$scratch/cpu" PREFIX=/usr VERSION=0.1.0 CUDA_LIB='' \
+    BUILD="$scratch/build" DESTDIR="$scratch/cpu" PREFIX=/usr VERSION=0.1.0 CUDA_LIB='' \
         sh scripts/install.sh || fail "installing without CUDA"
     ! PKG_CONFIG_PATH="$scratch/cpu/usr/lib/pkgconfig" pkg-config --exists gfl-cuda ||
         fail "there is a gfl-cuda.pc without CUDA"
