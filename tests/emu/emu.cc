@@ -61,10 +61,22 @@ void reset_errors() {
 Stats &stats() {
     return g_stats;
 }
+static const char *g_last_kind = "";
+const char *last_kind() {
+    return g_last_kind;
+}
+bool detector() {
+#ifdef EMU_CHECK
+    return true;
+#else
+    return false;
+#endif
+}
 void report(const char *kind, const char *fmt, ...) {
     int u = user_code;
     user_code = 0;
     g_errors++;
+    g_last_kind = kind;
     static int shown = 0;
     static int lim = env_int("EMU_MAX_REPORTS", 8);
     if (shown++ < lim) {

@@ -67,6 +67,8 @@ void cp_wait(int n);
 void report(const char *kind, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 long errors();
 void reset_errors();
+const char *last_kind(); /* of the last report */
+bool detector();         /* does this build look for races, addresses and unset memory? */
 struct Stats {
     unsigned long long launches, blocks, threads, switches, barriers, collectives;
     unsigned long long graphs, allocations; /* launched; of the device and page-locked */
