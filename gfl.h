@@ -94,8 +94,9 @@
  *
  * Pixels may lie on the GPU already (gfl_detect_opts.on_device); work is queued in a stream of the
  * context's own, or in yours (gfl_context_desc.stream).  gfl_detect_start does not wait for it, and
- * an event of yours (gfl_detect_opts.event) tells when it is done.  From its second batch of a size
- * on a detector replays the network as a CUDA graph, but for the calls with a progress callback.
+ * an event of yours (gfl_detect_opts.event) tells when it is done.  Calls leave the context's GPU
+ * the calling thread's current device.  From its second batch of a size on a detector replays the
+ * network as a CUDA graph, but for the calls with a progress callback.
  *
  * WEIGHTS
  *

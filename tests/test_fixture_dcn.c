@@ -65,7 +65,9 @@ static layer open_layer(fx_case *one, int kernels, int threads) {
     memset(&l, 0, sizeof l);
     l.context = test_context_of(threads, kernels);
     l.whole = fx_int(j, "whole_layer", 0) != 0;
-    l.masked = l.whole || fx_load_optional(one, "mask_logit").data;
+    fx_tensor mask = fx_load_optional(one, "mask_logit");
+    l.masked = l.whole || mask.data;
+    free(mask.data);
     l.s.in_c = fx_int(j, "in_channels", 0);
     l.s.out_c = fx_int(j, "out_channels", 0);
     l.s.kernel = 3;

@@ -2,7 +2,7 @@
 #pragma once
 
 /* Everything of a context happens in one stream.  The first failure is kept: from then on nothing
- * is asked of the device, and gfli_finish_cuda tells. */
+ * is asked of the device but to take memory back, and gfli_finish_cuda tells. */
 typedef struct gfli_cuda {
     int index;
     cudaStream_t stream;
@@ -103,14 +103,17 @@ static gfl_status gfli_host_alloc_cuda(gfl_context *context, size_t count, size_
     return gfli_cuda_take(context, true, count, size, what, out_pointer);
 }
 
+/* Also after a failure: what can be given back is. */
 static void gfli_host_free_cuda(gfl_context *context, void *pointer) {
-    if (pointer && gfli_cuda_ready(context))
-        (void)gfli_cuda_note(context, cudaFreeHost(pointer), "freeing memory");
+    if (!pointer) return;
+    (void)cudaSetDevice(gfli_cuda_of(context)->index);
+    (void)gfli_cuda_note(context, cudaFreeHost(pointer), "freeing memory");
 }
 
 static void gfli_free_cuda(gfl_context *context, void *pointer) {
-    if (pointer && gfli_cuda_ready(context))
-        (void)gfli_cuda_note(context, cudaFree(pointer), "freeing memory");
+    if (!pointer) return;
+    (void)cudaSetDevice(gfli_cuda_of(context)->index);
+    (void)gfli_cuda_note(context, cudaFree(pointer), "freeing memory");
 }
 
 /* Waits, so that the caller may change `from` at once even where it is page-locked. */
@@ -181,7 +184,8 @@ static void gfli_replay_cuda(gfl_context *context, void *recording) {
 }
 
 static void gfli_forget_cuda(gfl_context *context, void *recording) {
-    if (gfli_cuda_ready(context)) (void)cudaGraphExecDestroy((cudaGraphExec_t)recording);
+    (void)cudaSetDevice(gfli_cuda_of(context)->index);
+    (void)cudaGraphExecDestroy((cudaGraphExec_t)recording);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */

@@ -1004,9 +1004,13 @@ cudaError_t CUDARTAPI cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
     for (auto *x : emu::g_streams)
         if (x->cap == c) x->cap = nullptr;
     *g = nullptr;
-    EMU_MAY_FAIL("cudaStreamEndCapture");
+    if (emu::fault("cudaStreamEndCapture") != cudaSuccess) {
+        delete c;
+        return emu::g_last;
+    }
     if (s->bad) {
         s->bad = false;
+        delete c;
         EMU_RET(cudaErrorStreamCaptureInvalidated);
     }
     *g = c;
