@@ -110,8 +110,9 @@ foreach(precision fp32 bf16)
     gfl_test_properties(bench_layers_${precision}.${usual})
 endforeach()
 
-add_test(NAME bench_serve.${usual} COMMAND sh -c "echo 1 | $<TARGET_FILE:bench_layers> serve=1 \
-model=r18 narrow=1 width=32 height=32 copy=1 | grep '^[0-9.]* [0-9.]*$'")
+add_test(NAME bench_serve.${usual} COMMAND sh -c "out=\$(echo 1 | $<TARGET_FILE:bench_layers> serve=1 \
+model=r18 narrow=1 width=32 height=32 copy=1) || exit
+echo \"\$out\" | grep '^[0-9.]* [0-9.]*$'")
 gfl_test_properties(bench_serve.${usual})
 add_custom_target(gpu_tests DEPENDS ${gpu_tests} gfl_with_cuda make_shapes bench_layers)
 
