@@ -2,7 +2,7 @@
 # run.sh BUILD - every benchmark; called by `make bench`.  PYTHON names a Python with torch.
 set -eu
 build=$1
-cflags='-std=c11 -O3 -I. -D_POSIX_C_SOURCE=200809L -DGFL_INTERNAL'
+cflags='-std=c11 -O3 -I. -D_POSIX_C_SOURCE=200809L'
 for f in conv network; do
     ${CC:-cc} $cflags bench/$f.c "$build/libgfl.a" -o "$build/bench_$f" -lm -pthread
 done
