@@ -1,27 +1,11 @@
 #!/bin/sh
 # cli.sh GFL SCRATCH MAKE_SHAPES - the command as a user meets it.
 gfl=$1 scratch=$2 make_shapes=$3
+here=$(cd "$(dirname "$0")" && pwd)
 rm -rf "$scratch" && mkdir -p "$scratch" && cd "$scratch" || exit 1
-failures=0
+. "$here/expect.sh"
 fixtures=$GFL_FIXTURES/checkpoints
 for v in $(env | sed -n 's/^\(GFL_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done
-
-fail() {
-    failures=$((failures + 1))
-    echo "FAIL: $*"
-    sed 's/^/    /' err | head -5
-}
-
-# expect CODE ARGUMENTS...: run, keep out and err, compare the exit code.
-expect() {
-    want=$1
-    shift
-    "$gfl" "$@" >out 2>err
-    got=$?
-    [ $got = "$want" ] || fail "exit $got, wanted $want: gfl $*"
-}
-
-says() { grep -q -- "$1" "$2" || fail "no \"$1\" in $2"; }
 
 same() { cmp -s "$1" "$2" || fail "$1 and $2 differ"; }
 

@@ -4,6 +4,18 @@
 
 #include "test.h"
 
+/* What the convolution makes of x, without memory. */
+static inline gfli_map test_conv_output(const gfli_conv_shape *s, const gfli_map *x) {
+    gfli_map y = *x;
+    y.data = NULL;
+    y.c = s->out_c;
+    for (int l = 0; l < x->levels; l++) {
+        y.h[l] = gfli_conv_out(s, x->h[l]);
+        y.w[l] = gfli_conv_out(s, x->w[l]);
+    }
+    return y;
+}
+
 /* The fields that every call has. */
 static inline gfli_conv_call test_conv_call(const gfli_conv_shape *s, const gfli_map *x,
                                             const gfli_map *y, const float *bias, int relu) {

@@ -1,25 +1,9 @@
 #!/bin/sh
 # gpu_cli.sh GFL SCRATCH MAKE_SHAPES - the command on a GPU, or on the emulator of one
 gfl=$1 scratch=$2 make_shapes=$3
+here=$(cd "$(dirname "$0")" && pwd)
 rm -rf "$scratch" && mkdir -p "$scratch" && cd "$scratch" || exit 1
-failures=0
-
-fail() {
-    failures=$((failures + 1))
-    echo "FAIL: $*"
-    sed 's/^/    /' err | head -5
-}
-
-# expect CODE ARGUMENTS...: run, keep out and err, compare the exit code.
-expect() {
-    want=$1
-    shift
-    "$gfl" "$@" >out 2>err
-    got=$?
-    [ $got = "$want" ] || fail "exit $got, wanted $want: gfl $*"
-}
-
-says() { grep -q -- "$1" "$2" || fail "no \"$1\" in $2"; }
+. "$here/expect.sh"
 
 "$gfl" info --devices >out 2>err
 if ! grep -q '^cuda:0' out || grep -q 'cannot be used' out; then

@@ -113,6 +113,31 @@ static inline float *test_uniform(size_t n, double lo, double hi, uint64_t seed)
     return x;
 }
 
+/* A map without memory. */
+static inline gfli_map test_map(int n, int c, int levels, const int *h, const int *w) {
+    gfli_map m;
+    memset(&m, 0, sizeof m);
+    m.n = n;
+    m.c = c;
+    m.levels = levels;
+    memcpy(m.h, h, (size_t)levels * sizeof *h);
+    memcpy(m.w, w, (size_t)levels * sizeof *w);
+    return m;
+}
+
+/* A map of levels of these heights and widths, with numbers in [lo, hi); the caller frees them. */
+static inline gfli_map test_uniform_map(int n, int c, int levels, const int (*sizes)[2], double lo,
+                                        double hi, uint64_t seed) {
+    int h[GFL_LEVELS], w[GFL_LEVELS];
+    for (int l = 0; l < levels; l++) {
+        h[l] = sizes[l][0];
+        w[l] = sizes[l][1];
+    }
+    gfli_map m = test_map(n, c, levels, h, w);
+    m.data = test_uniform(gfli_map_count(&m), lo, hi, seed);
+    return m;
+}
+
 static inline gfl_context *test_context(int n_threads) {
     gfl_context_desc desc;
     memset(&desc, 0, sizeof desc);

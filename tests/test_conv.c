@@ -34,27 +34,6 @@ static const conv_case conv_cases[] = {
     {{16, 24, 3, 3, 1, 1}, 1, 1, {10}, {11}},
 };
 
-static gfli_map input_map(const conv_case *c) {
-    gfli_map x;
-    memset(&x, 0, sizeof x);
-    x.n = c->n;
-    x.c = c->s.in_c;
-    x.levels = c->levels;
-    memcpy(x.h, c->h, sizeof x.h);
-    memcpy(x.w, c->w, sizeof x.w);
-    return x;
-}
-
-static gfli_map output_map(const conv_case *c) {
-    gfli_map y = input_map(c);
-    y.c = c->s.out_c;
-    for (int l = 0; l < y.levels; l++) {
-        y.h[l] = gfli_conv_out(&c->s, c->h[l]);
-        y.w[l] = gfli_conv_out(&c->s, c->w[l]);
-    }
-    return y;
-}
-
 /* Calls visit(a, b, weight index) for every product: y[a] += x[b] * weight. */
 typedef struct naive {
     const float *x, *weight, *dy;
@@ -86,7 +65,8 @@ static void naive_point(const conv_case *c, naive *v, size_t y_at, size_t x_imag
 }
 
 static void naive_conv(const conv_case *c, naive *v) {
-    const gfli_map x = input_map(c), y = output_map(c);
+    const gfli_map x = test_map(c->n, c->s.in_c, c->levels, c->h, c->w);
+    const gfli_map y = test_conv_output(&c->s, &x);
     size_t y_at = 0;
     for (int l = 0; l < c->levels; l++) {
         for (int n = 0; n < c->n; n++) {
@@ -137,8 +117,8 @@ typedef struct conv_data {
 static conv_data make_data(const conv_case *c, uint64_t seed) {
     conv_data d;
     d.c = *c;
-    d.x = input_map(c);
-    d.y = output_map(c);
+    d.x = test_map(c->n, c->s.in_c, c->levels, c->h, c->w);
+    d.y = test_conv_output(&c->s, &d.x);
     d.nx = gfli_map_count(&d.x);
     d.ny = gfli_map_count(&d.y);
     d.nw = gfli_conv_weights(&c->s);

@@ -71,17 +71,8 @@ static deform_data make_data(const deform_case *c, uint64_t seed) {
     deform_data d;
     memset(&d, 0, sizeof d);
     d.c = c;
-    d.x.n = c->n;
-    d.x.c = c->s.in_c;
-    d.x.levels = c->levels;
-    memcpy(d.x.h, c->h, sizeof c->h);
-    memcpy(d.x.w, c->w, sizeof c->w);
-    d.y = d.x;
-    d.y.c = c->s.out_c;
-    for (int l = 0; l < c->levels; l++) {
-        d.y.h[l] = gfli_conv_out(&c->s, c->h[l]);
-        d.y.w[l] = gfli_conv_out(&c->s, c->w[l]);
-    }
+    d.x = test_map(c->n, c->s.in_c, c->levels, c->h, c->w);
+    d.y = test_conv_output(&c->s, &d.x);
     d.offset = d.y;
     d.offset.c = c->version == 2 ? 27 : 18;
     d.nx = gfli_map_count(&d.x);

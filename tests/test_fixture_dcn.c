@@ -14,13 +14,7 @@ typedef struct layer {
 } layer;
 
 static gfli_map new_map(int n, int c, int h, int w) {
-    gfli_map m;
-    memset(&m, 0, sizeof m);
-    m.n = n;
-    m.c = c;
-    m.levels = 1;
-    m.h[0] = h;
-    m.w[0] = w;
+    gfli_map m = test_map(n, c, 1, &h, &w);
     m.data = (float *)malloc(gfli_map_count(&m) * sizeof(float));
     for (size_t i = 0; i < gfli_map_count(&m); i++) m.data[i] = NAN;
     return m;

@@ -11,27 +11,13 @@ typedef struct batch {
     gfli_losses out;
 } batch;
 
-static gfli_map new_map(int n, int c, int levels, const int (*sizes)[2]) {
-    gfli_map m;
-    memset(&m, 0, sizeof m);
-    m.n = n;
-    m.c = c;
-    m.levels = levels;
-    for (int l = 0; l < levels; l++) {
-        m.h[l] = sizes[l][0];
-        m.w[l] = sizes[l][1];
-    }
-    m.data = (float *)calloc(gfli_map_count(&m) + 1, sizeof(float));
-    return m;
-}
-
 static void batch_open_in(batch *b, gfl_dialect dialect, int n, int n_classes, int n_bins,
                           int levels, const int (*sizes)[2]) {
     memset(b, 0, sizeof *b);
-    b->cls = new_map(n, n_classes, levels, sizes);
-    b->dcls = new_map(n, n_classes, levels, sizes);
-    b->reg = new_map(n, 4 * n_bins, levels, sizes);
-    b->dreg = new_map(n, 4 * n_bins, levels, sizes);
+    b->cls = test_uniform_map(n, n_classes, levels, sizes, 0, 0, 0);
+    b->dcls = test_uniform_map(n, n_classes, levels, sizes, 0, 0, 0);
+    b->reg = test_uniform_map(n, 4 * n_bins, levels, sizes, 0, 0, 0);
+    b->dreg = test_uniform_map(n, 4 * n_bins, levels, sizes, 0, 0, 0);
     b->assigned.gt = (int32_t *)malloc(gfli_points(&b->cls) * sizeof(int32_t));
     b->assigned.n_pos = (int *)calloc((size_t)n, sizeof(int));
     for (size_t i = 0; i < gfli_points(&b->cls); i++) b->assigned.gt[i] = -1;

@@ -1,19 +1,6 @@
 /* test_norm.c - GroupNorm and the level scales, against definitions in double */
 #include "ops.h"
 
-static gfli_map map_of(int n, int c, int levels, const int *h, const int *w) {
-    gfli_map m;
-    memset(&m, 0, sizeof m);
-    m.n = n;
-    m.c = c;
-    m.levels = levels;
-    for (int l = 0; l < levels; l++) {
-        m.h[l] = h[l];
-        m.w[l] = w[l];
-    }
-    return m;
-}
-
 /* Straight from the definition: the mean, then the mean of squares around it. */
 static void naive_norm(const gfli_map *x, int groups, double eps, const float *gamma,
                        const float *beta, float *y, float *stats) {
@@ -52,7 +39,7 @@ static void naive_norm(const gfli_map *x, int groups, double eps, const float *g
 /* Random maps of c channels whose values lie around `offset`; both in place and not. */
 static void compare_norm(int c, int groups, double offset, double tolerance) {
     const int h[] = {37, 7, 3, 1}, w[] = {29, 9, 5, 1};
-    gfli_map x = map_of(2, c, 4, h, w), y = x;
+    gfli_map x = test_map(2, c, 4, h, w), y = x;
     const size_t n = gfli_map_count(&x), n_stats = (size_t)(4 * 2 * groups * 2);
     float *data = test_uniform(n, offset - 2, offset + 2, (uint64_t)c);
     float *gamma = test_uniform((size_t)c, -1, 2, 5), *beta = test_uniform((size_t)c, -1, 1, 6);
@@ -100,7 +87,7 @@ static void group_norm_keeps_the_variance_of_values_far_from_zero(void) {
 
 static void group_norm_of_a_flat_map_is_beta(void) {
     const int h = 5, w = 6;
-    gfli_map x = map_of(1, 32, 1, &h, &w);
+    gfli_map x = test_map(1, 32, 1, &h, &w);
     float *data = test_uniform(gfli_map_count(&x), 3, 4, 1), stats[64], gamma[32], beta[32];
     gfl_context *context = test_context(1);
     for (size_t i = 0; i < gfli_map_count(&x); i++) data[i] = (float)(i % 32);
@@ -121,7 +108,7 @@ static void group_norm_of_a_flat_map_is_beta(void) {
 static void group_norm_of_a_spike_follows_from_its_height(void) {
     /* One 1 among n values: mean 1/n, variance (n - 1) / n^2. */
     const int h = 9, w = 11, n = 99;
-    gfli_map x = map_of(1, 32, 1, &h, &w);
+    gfli_map x = test_map(1, 32, 1, &h, &w);
     float *data = (float *)calloc(gfli_map_count(&x), sizeof *data), stats[64], gamma[32];
     float beta[32] = {0};
     gfl_context *context = test_context(1);
@@ -146,7 +133,7 @@ static void group_norm_of_a_spike_follows_from_its_height(void) {
 static void level_scale_multiplies_each_level_by_its_own(void) {
     const int h[] = {60, 3, 1}, w[] = {50, 5, 1};
     const float scale[] = {0.5f, 3, -1};
-    gfli_map x = map_of(2, 68, 3, h, w), y = x;
+    gfli_map x = test_map(2, 68, 3, h, w), y = x;
     const size_t n = gfli_map_count(&x);
     gfl_context *context = test_context(2);
     x.data = test_uniform(n, -1, 1, 3);

@@ -7,21 +7,6 @@ typedef struct norm_case {
     float *gamma, *beta, *stats, *dgamma, *dbeta;
 } norm_case;
 
-static gfli_map new_map(int n, int c, int levels, const int (*sizes)[2], double lo, double hi,
-                        uint64_t seed) {
-    gfli_map m;
-    memset(&m, 0, sizeof m);
-    m.n = n;
-    m.c = c;
-    m.levels = levels;
-    for (int l = 0; l < levels; l++) {
-        m.h[l] = sizes[l][0];
-        m.w[l] = sizes[l][1];
-    }
-    m.data = test_uniform(gfli_map_count(&m), lo, hi, seed);
-    return m;
-}
-
 /* Forward in double, from x with one element moved; y, stats and the weighted sum of outputs. */
 static double forward(const norm_case *t, const double *x, const double *gamma, const double *beta,
                       float *y, float *stats) {
@@ -61,10 +46,10 @@ static double forward(const norm_case *t, const double *x, const double *gamma, 
 static void norm_open(norm_case *t, int n, int c, int groups, int levels, const int (*sizes)[2],
                       double mean) {
     memset(t, 0, sizeof *t);
-    t->x = new_map(n, c, levels, sizes, mean - 2, mean + 2, 1);
-    t->y = new_map(n, c, levels, sizes, 0, 1, 2);
-    t->dy = new_map(n, c, levels, sizes, -1, 1, 3);
-    t->dx = new_map(n, c, levels, sizes, 7, 8, 4);
+    t->x = test_uniform_map(n, c, levels, sizes, mean - 2, mean + 2, 1);
+    t->y = test_uniform_map(n, c, levels, sizes, 0, 1, 2);
+    t->dy = test_uniform_map(n, c, levels, sizes, -1, 1, 3);
+    t->dx = test_uniform_map(n, c, levels, sizes, 7, 8, 4);
     t->groups = groups;
     t->gamma = test_uniform((size_t)c, 0.5, 1.5, 5);
     t->beta = test_uniform((size_t)c, -0.3, 0.3, 6);
@@ -183,8 +168,9 @@ static void group_norm_grad_may_be_in_place_on_any_threads(void) {
 static void level_scale_grad_is_right_on_any_threads(void) {
     static const int sizes[4][2] = {{19, 23}, {5, 4}, {1, 3}, {1, 1}};
     static const float scale[4] = {0.5f, 2, -1.5f, 3};
-    const gfli_map x = new_map(2, 3, 4, sizes, -1, 1, 1), dy = new_map(2, 3, 4, sizes, -1, 1, 2);
-    const gfli_map dx = new_map(2, 3, 4, sizes, 7, 8, 3);
+    const gfli_map x = test_uniform_map(2, 3, 4, sizes, -1, 1, 1),
+                   dy = test_uniform_map(2, 3, 4, sizes, -1, 1, 2);
+    const gfli_map dx = test_uniform_map(2, 3, 4, sizes, 7, 8, 3);
     const size_t count = gfli_map_count(&x);
     float dscale[4];
     gfl_context *context = test_context(1);

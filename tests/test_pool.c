@@ -1,16 +1,8 @@
 /* test_pool.c - max pooling and nearest upsampling, against definitions */
 #include "ops.h"
 
-static gfli_map map_of(int n, int c, int levels, const int *h, const int *w) {
-    gfli_map m;
-    memset(&m, 0, sizeof m);
-    m.n = n;
-    m.c = c;
-    m.levels = levels;
-    for (int l = 0; l < levels; l++) {
-        m.h[l] = h[l];
-        m.w[l] = w[l];
-    }
+static gfli_map new_map(int n, int c, int levels, const int *h, const int *w) {
+    gfli_map m = test_map(n, c, levels, h, w);
     m.data = test_uniform(gfli_map_count(&m), -5, -1, (uint64_t)(c + levels));
     return m;
 }
@@ -40,7 +32,7 @@ static void check_pooled(const gfli_map *x, const gfli_map *y) {
 /* All values are negative: a zero from padding would win. */
 static void max_pool_takes_the_largest_of_each_window(void) {
     const int h[] = {9, 8, 1, 2}, w[] = {7, 12, 1, 1}, oh[] = {5, 4, 1, 1}, ow[] = {4, 6, 1, 1};
-    gfli_map x = map_of(2, 19, 4, h, w), y = map_of(2, 19, 4, oh, ow);
+    gfli_map x = new_map(2, 19, 4, h, w), y = new_map(2, 19, 4, oh, ow);
     for (int threads = 1; threads <= 3; threads++) {
         gfl_context *context = test_context(threads);
         memset(y.data, 0, gfli_map_count(&y) * sizeof(float));
@@ -53,7 +45,7 @@ static void max_pool_takes_the_largest_of_each_window(void) {
 
 static void max_pool_of_a_flat_map_is_flat(void) {
     const int h = 6, w = 6, oh = 3, ow = 3;
-    gfli_map x = map_of(1, 4, 1, &h, &w), y = map_of(1, 4, 1, &oh, &ow);
+    gfli_map x = new_map(1, 4, 1, &h, &w), y = new_map(1, 4, 1, &oh, &ow);
     gfl_context *context = test_context(1);
     for (size_t i = 0; i < gfli_map_count(&x); i++) x.data[i] = -2.5f;
     host_max_pool(context, &x, &y);
@@ -74,8 +66,8 @@ static void upsample_add_takes_the_source_that_pytorch_takes(void) {
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         for (int threads = 1; threads <= 3; threads++) {
             const int ih = rows[r].in, oh = rows[r].out, iw = 2, ow = 4, c = 5;
-            gfli_map x = map_of(2, c, 1, &ih, &iw), y = map_of(2, c, 1, &oh, &ow);
-            gfli_map before = map_of(2, c, 1, &oh, &ow);
+            gfli_map x = new_map(2, c, 1, &ih, &iw), y = new_map(2, c, 1, &oh, &ow);
+            gfli_map before = new_map(2, c, 1, &oh, &ow);
             gfl_context *context = test_context(threads);
             host_upsample_add(context, &x, &y);
             for (int k = 0; k < 2 * oh * ow * c; k++) {

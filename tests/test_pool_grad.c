@@ -1,25 +1,11 @@
 /* test_pool_grad.c - gradients of max pooling, upsampling and ReLU, and sums of maps */
 #include "test.h"
 
-static gfli_map new_map(int n, int c, int levels, const int (*sizes)[2], double lo, double hi,
-                        uint64_t seed) {
-    gfli_map m;
-    memset(&m, 0, sizeof m);
-    m.n = n;
-    m.c = c;
-    m.levels = levels;
-    for (int l = 0; l < levels; l++) {
-        m.h[l] = sizes[l][0];
-        m.w[l] = sizes[l][1];
-    }
-    m.data = test_uniform(gfli_map_count(&m), lo, hi, seed);
-    return m;
-}
-
 static void relu_grad_stops_where_the_output_is_not_positive(void) {
     static const int sizes[2][2] = {{3, 2}, {1, 1}};
     gfl_context *context = test_context(2);
-    const gfli_map y = new_map(1, 1, 2, sizes, 1, 2, 1), dy = new_map(1, 1, 2, sizes, 1, 2, 2);
+    const gfli_map y = test_uniform_map(1, 1, 2, sizes, 1, 2, 1),
+                   dy = test_uniform_map(1, 1, 2, sizes, 1, 2, 2);
     static const float of_y[7] = {0, -0.0f, 1, 1e-40f, -1, 3, 5};
     static const float want[7] = {0, 0, 3, 4, 0, 6, 7};
     for (int i = 0; i < 7; i++) {
@@ -35,11 +21,11 @@ static void relu_grad_stops_where_the_output_is_not_positive(void) {
 
 static void long_maps_are_done_to_the_end(void) {
     static const int sizes[2][2] = {{90, 91}, {33, 7}};
-    const gfli_map s = new_map(2, 5, 2, sizes, -1, 1, 1);
+    const gfli_map s = test_uniform_map(2, 5, 2, sizes, -1, 1, 1);
     const size_t n = gfli_map_count(&s);
     for (int threads = 1; threads <= 3; threads++) {
         gfl_context *context = test_context(threads);
-        const gfli_map d = new_map(2, 5, 2, sizes, -1, 1, 2);
+        const gfli_map d = test_uniform_map(2, 5, 2, sizes, -1, 1, 2);
         float *was = test_uniform(n, -1, 1, 2);
         gfli_cpu_train.relu_grad(context, &s, &d);
         for (size_t i = 0; i < n; i++) CHECK(d.data[i] == (s.data[i] > 0 ? was[i] : 0));
@@ -74,8 +60,8 @@ static void max_pool_grad_goes_to_the_first_maximum(void) {
     static const int sizes[6][2] = {{8, 8}, {7, 9}, {1, 1}, {1, 6}, {13, 2}, {16, 11}};
     for (int s = 0; s < 6; s++) {
         const int half[1][2] = {{(sizes[s][0] + 1) / 2, (sizes[s][1] + 1) / 2}};
-        const gfli_map x = new_map(2, 21, 1, &sizes[s], 0, 1, 1);
-        const gfli_map dy = new_map(2, 21, 1, half, -1, 1, 2);
+        const gfli_map x = test_uniform_map(2, 21, 1, &sizes[s], 0, 1, 1);
+        const gfli_map dy = test_uniform_map(2, 21, 1, half, -1, 1, 2);
         const size_t n = gfli_map_count(&x);
         if (s % 2) /* a few values only, so that windows are full of ties */
             for (size_t i = 0; i < n; i++) x.data[i] = floorf(3 * x.data[i]) - 1;
@@ -83,7 +69,7 @@ static void max_pool_grad_goes_to_the_first_maximum(void) {
             double *want = (double *)calloc(n, sizeof *want);
             for (int threads = 1; threads <= 3; threads++) {
                 gfl_context *context = test_context(threads);
-                const gfli_map dx = new_map(2, 21, 1, &sizes[s], -1, 1, 3);
+                const gfli_map dx = test_uniform_map(2, 21, 1, &sizes[s], -1, 1, 3);
                 for (size_t i = 0; i < n; i++) want[i] = accumulate ? (double)dx.data[i] : 0;
                 ref_pool(&x, &dy, want);
                 gfli_cpu_train.max_pool_grad(context, &x, &dy, accumulate, &dx);
@@ -102,11 +88,11 @@ static void upsample_grad_sums_over_the_copies(void) {
     static const int in[5][2] = {{4, 6}, {5, 3}, {1, 1}, {7, 13}, {6, 4}};
     static const int out[5][2] = {{8, 12}, {13, 7}, {3, 2}, {13, 25}, {3, 4}};
     for (int s = 0; s < 5; s++) {
-        const gfli_map dy = new_map(2, 3, 1, &out[s], -1, 1, 1);
+        const gfli_map dy = test_uniform_map(2, 3, 1, &out[s], -1, 1, 1);
         for (int accumulate = 0; accumulate < 2; accumulate++) {
             for (int threads = 1; threads <= 3; threads++) {
                 gfl_context *context = test_context(threads);
-                const gfli_map dx = new_map(2, 3, 1, &in[s], -1, 1, 2);
+                const gfli_map dx = test_uniform_map(2, 3, 1, &in[s], -1, 1, 2);
                 const size_t n = gfli_map_count(&dx);
                 double *want = (double *)calloc(n, sizeof *want);
                 for (size_t i = 0; i < n; i++) want[i] = accumulate ? (double)dx.data[i] : 0;

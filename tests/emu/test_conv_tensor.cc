@@ -78,27 +78,6 @@ static float *download(const void *device, size_t n, int element) {
     return x;
 }
 
-static gfli_map map_of(const conv_case *c) {
-    gfli_map x;
-    memset(&x, 0, sizeof x);
-    x.n = c->n;
-    x.c = c->s.in_c;
-    x.levels = c->levels;
-    memcpy(x.h, c->h, sizeof x.h);
-    memcpy(x.w, c->w, sizeof x.w);
-    return x;
-}
-
-static gfli_map output_of(const conv_case *c) {
-    gfli_map y = map_of(c);
-    y.c = c->s.out_c;
-    for (int l = 0; l < y.levels; l++) {
-        y.h[l] = gfli_conv_out(&c->s, c->h[l]);
-        y.w[l] = gfli_conv_out(&c->s, c->w[l]);
-    }
-    return y;
-}
-
 /* Everything of one convolution: operands that the element can hold exactly, what the CPU makes of
  * them, and of their magnitudes. */
 typedef struct example {
@@ -128,8 +107,8 @@ static void make_example(example *e, const conv_case *c, int element, bool resid
     memset(e, 0, sizeof *e);
     e->c = c;
     e->element = element;
-    e->x = map_of(c);
-    e->y = output_of(c);
+    e->x = test_map(c->n, c->s.in_c, c->levels, c->h, c->w);
+    e->y = test_conv_output(&c->s, &e->x);
     e->nx = gfli_map_count(&e->x);
     e->ny = gfli_map_count(&e->y);
     e->nw = gfli_conv_weights(&c->s);
@@ -501,13 +480,8 @@ static void a_choice_is_a_function_of_the_sizes(void) {
         {108, 166912, false}, {132, 232448, false}, {132, 232448, true}, {188, 101376, false}};
     for (size_t i = 0; i < GFLI_COUNT(shapes); i++) {
         for (size_t d = 0; d < GFLI_COUNT(devices); d++) {
-            gfli_map x;
-            memset(&x, 0, sizeof x);
-            x.n = 1;
-            x.c = shapes[i].in_c;
-            x.levels = 1;
-            x.h[0] = 25;
-            x.w[0] = 42;
+            static const int h = 25, w = 42;
+            const gfli_map x = test_map(1, shapes[i].in_c, 1, &h, &w);
             gfli_conv_request r;
             memset(&r, 0, sizeof r);
             r.shape = &shapes[i];

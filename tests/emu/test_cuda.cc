@@ -46,13 +46,7 @@ static void *place(gfl_context *gpu, const void *from, size_t bytes) {
 static twin make_twin(gfl_context *gpu, int n, int c, int levels, const int *h, const int *w,
                       uint64_t seed) {
     twin t;
-    memset(&t, 0, sizeof t);
-    t.host.n = n;
-    t.host.c = c;
-    t.host.levels = levels;
-    memcpy(t.host.h, h, (size_t)levels * sizeof *h);
-    memcpy(t.host.w, w, (size_t)levels * sizeof *w);
-    t.device = t.host;
+    t.device = t.host = test_map(n, c, levels, h, w);
     t.host.data = test_uniform(gfli_map_count(&t.host), -2, 2, seed);
     t.device.data = (float *)place(gpu, t.host.data, bytes_of(&t.host));
     return t;
