@@ -116,7 +116,7 @@ enum {
     GFLI_CHUNK_BYTES = 16,
     GFLI_ROW_CHUNKS = 8,
     GFLI_CONV_SIDES = 2,
-    GFLI_TILE_PAD = 4,    /* floats at the end of a row of sums, against bank conflicts */
+    GFLI_TILE_PAD = 8,    /* floats at the end of a row of sums, against bank conflicts */
     GFLI_PATCH_WIDTH = 16 /* of the patches of a deformable convolution */
 };
 
@@ -160,9 +160,7 @@ typedef struct gfli_conv_job {
 
 /* The piece of work of one block. */
 typedef struct gfli_conv_tile {
-    const gfli_tile_level *level;
-    const gfli_conv_side *side;
-    int number; /* among all tiles of the launch */
+    int level, side;
     int row_tile, split, image;
     int y, x;         /* of the first position; runs have y = 0 and count x through the image */
     int group, first; /* column tile: the group and its first output channel therein */
@@ -181,36 +179,35 @@ static __device__ __forceinline__ int gfli_swizzle(int row, int chunk) {
 static __device__ __forceinline__ gfli_conv_tile gfli_tile_of_block(const gfli_conv_job *job,
                                                                     int rows, int cols) {
     gfli_conv_tile t;
-    int block = (int)blockIdx.x;
+    const int block = (int)blockIdx.x, number = block / job->n_splits;
+    const int col_tile = number % job->col_tiles;
+    t.side = number / job->col_tiles % job->n_sides;
     t.split = block % job->n_splits;
-    t.number = block / job->n_splits;
-    const int col_tile = t.number % job->col_tiles;
-    const int side = t.number / job->col_tiles % job->n_sides;
-    t.row_tile = t.number / (job->col_tiles * job->n_sides);
-    t.side = &job->side[side];
-    int l = 0;
-    while (l + 1 < job->levels && t.row_tile >= job->level[l + 1].first) l++;
-    t.level = &job->level[l];
-    const int in_level = t.row_tile - t.level->first;
-    t.image = in_level / t.level->per_image;
-    const int in_image = in_level % t.level->per_image;
-    if (t.level->patch_cols > 0) {
-        t.y = in_image / t.level->patch_cols * (rows / GFLI_PATCH_WIDTH);
-        t.x = in_image % t.level->patch_cols * GFLI_PATCH_WIDTH;
+    t.row_tile = number / (job->col_tiles * job->n_sides);
+    t.level = 0;
+    while (t.level + 1 < job->levels && t.row_tile >= job->level[t.level + 1].first) t.level++;
+    const gfli_tile_level *l = &job->level[t.level];
+    const int in_level = t.row_tile - l->first;
+    t.image = in_level / l->per_image;
+    const int in_image = in_level % l->per_image;
+    if (l->patch_cols > 0) {
+        t.y = in_image / l->patch_cols * (rows / GFLI_PATCH_WIDTH);
+        t.x = in_image % l->patch_cols * GFLI_PATCH_WIDTH;
     } else {
         t.y = 0;
         t.x = in_image * rows;
     }
     t.group = col_tile / job->group_tiles;
     t.first = col_tile % job->group_tiles * cols;
-    const int left = (job->n_sides > 1 ? t.side->out_c : job->group_out) - t.first;
+    const int left = (job->n_sides > 1 ? job->side[t.side].out_c : job->group_out) - t.first;
     t.n_cols = left < cols ? left : cols;
     return t;
 }
 
 /* Output position of a row of the tile within its image, or -1. */
-static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_tile *t, int row) {
-    const gfli_tile_level *l = t->level;
+static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_job *job,
+                                                         const gfli_conv_tile *t, int row) {
+    const gfli_tile_level *l = &job->level[t->level];
     if (l->patch_cols == 0) {
         const int at = t->x + row;
         return at < l->out_h * l->out_w ? at : -1;
@@ -271,7 +268,8 @@ static __device__ __forceinline__ uint4 gfli_pack_chunk(const float v[8], int el
     return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
-/* `count` elements from p + at; the vector form where the address allows it. */
+/* `count` elements from p + at, no more than a chunk has; the vector form where the address allows
+ * it.  Loops have a constant number of turns, so that v stays in registers. */
 static __device__ __forceinline__ void gfli_read_chunk(const void *p, size_t at, int count,
                                                        bool vector, int element, float v[8]) {
     const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
@@ -281,7 +279,7 @@ static __device__ __forceinline__ void gfli_read_chunk(const void *p, size_t at,
         return;
     }
 #pragma unroll
-    for (int i = 0; i < width; i++)
+    for (int i = 0; i < 8; i++)
         v[i] = i < count ? gfli_read_element(p, at + (size_t)i, element) : 0.0f;
 }
 
@@ -294,7 +292,7 @@ static __device__ __forceinline__ void gfli_write_chunk(void *p, size_t at, int 
         return;
     }
 #pragma unroll
-    for (int i = 0; i < width; i++) {
+    for (int i = 0; i < 8; i++) {
         if (i < count) gfli_write_element(p, at + (size_t)i, v[i], element);
     }
 }
@@ -310,13 +308,14 @@ static __device__ __forceinline__ bool gfli_tile_merge(const gfli_conv_job *job,
                                                        int *last, int rows, int cols) {
     const int stride = cols + GFLI_TILE_PAD, step = (int)blockDim.x * 4;
     const size_t size = (size_t)(rows * cols);
-    float *parts = job->partial + (size_t)t->number * (size_t)job->n_splits * size;
+    const int number = (int)blockIdx.x / job->n_splits;
+    float *parts = job->partial + (size_t)number * (size_t)job->n_splits * size;
     float *own = parts + (size_t)t->split * size;
     for (int i = (int)threadIdx.x * 4; i < rows * cols; i += step)
         *(float4 *)&own[i] = *(const float4 *)&sums[i / cols * stride + i % cols];
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) *last = atomicAdd(&job->arrived[t->number], 1) == job->n_splits - 1;
+    if (threadIdx.x == 0) *last = atomicAdd(&job->arrived[number], 1) == job->n_splits - 1;
     __syncthreads();
     if (!*last) return false;
     __threadfence();
@@ -331,41 +330,64 @@ static __device__ __forceinline__ bool gfli_tile_merge(const gfli_conv_job *job,
         }
         *(float4 *)&sums[i / cols * stride + i % cols] = a;
     }
-    if (threadIdx.x == 0) job->arrived[t->number] = 0;
+    if (threadIdx.x == 0) job->arrived[number] = 0;
     __syncthreads();
     return true;
 }
 
-/* y = relu?(sums + bias + residual); where statistics follow, sums becomes what y holds. */
+/* `width` sums, four or eight, from an address of whole vectors. */
+static __device__ __forceinline__ void gfli_read_sums(const float *sums, int width, float v[8]) {
+#pragma unroll
+    for (int j = 0; j < width; j += 4) {
+        const float4 four = *(const float4 *)(const void *)&sums[j];
+        v[j] = four.x;
+        v[j + 1] = four.y;
+        v[j + 2] = four.z;
+        v[j + 3] = four.w;
+    }
+}
+
+static __device__ __forceinline__ void gfli_write_sums(float *sums, int width, const float v[8]) {
+#pragma unroll
+    for (int j = 0; j < width; j += 4)
+        *(float4 *)(void *)&sums[j] = make_float4(v[j], v[j + 1], v[j + 2], v[j + 3]);
+}
+
+/* y = relu?(sums + bias + residual); where statistics follow, sums becomes what y holds.  The
+ * threads of a block are a multiple of the chunks of a row, so each has a column of its own. */
 static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job,
                                                        const gfli_conv_tile *t, float *sums,
                                                        int rows, int cols, int element) {
     const int width = GFLI_CHUNK_BYTES / gfli_element_size(element);
     const int stride = cols + GFLI_TILE_PAD, vectors = cols / width;
-    const gfli_conv_side *side = t->side;
+    const gfli_conv_side *side = &job->side[t->side];
     const int channel = t->group * job->group_out + t->first;
     const bool vector = side->out_c % width == 0 && channel % width == 0;
     const size_t image =
-        t->level->out + (size_t)t->image * (size_t)(t->level->out_h * t->level->out_w);
-    for (int i = (int)threadIdx.x; i < rows * vectors; i += (int)blockDim.x) {
-        const int row = i / vectors, col = i % vectors * width;
-        const int position = gfli_tile_position(t, row);
-        if (position < 0 || col >= t->n_cols) continue;
-        const int count = t->n_cols - col < width ? t->n_cols - col : width;
+        job->level[t->level].out +
+        (size_t)t->image * (size_t)(job->level[t->level].out_h * job->level[t->level].out_w);
+    const int col = (int)(threadIdx.x % (unsigned)vectors) * width;
+    const int count = t->n_cols - col < width ? t->n_cols - col : width;
+    if (count <= 0) return;
+    float bias[8];
+#pragma unroll
+    for (int j = 0; j < width; j++)
+        bias[j] = side->bias && j < count ? side->bias[channel + col + j] : 0.0f;
+#pragma unroll 1
+    for (int row = (int)(threadIdx.x / (unsigned)vectors); row < rows;
+         row += (int)(blockDim.x / (unsigned)vectors)) {
+        const int position = gfli_tile_position(job, t, row);
+        if (position < 0) continue;
         const size_t at =
             (image + (size_t)position) * (size_t)side->out_c + (size_t)(channel + col);
         float *sum = &sums[row * stride + col], r[8], v[8];
         if (side->residual) gfli_read_chunk(side->residual, at, count, vector, element, r);
+        gfli_read_sums(sum, width, v);
 #pragma unroll
         for (int j = 0; j < width; j++) {
-            v[j] = sum[j];
-            if (side->bias && j < count) v[j] += side->bias[channel + col + j];
+            v[j] += bias[j];
             if (side->residual) v[j] += r[j];
             if (job->relu) v[j] = v[j] < 0.0f ? 0.0f : v[j]; /* a NaN stays one */
-            if (side->moments && !job->wide)
-                sum[j] = gfli_from_bits(gfli_to_bits(v[j], element), element);
-            else if (side->moments)
-                sum[j] = v[j];
         }
         if (!job->wide) {
             gfli_write_chunk(side->y, at, count, vector, element, v);
@@ -375,6 +397,12 @@ static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job,
                 if (j < count) ((float *)side->y)[at + (size_t)j] = v[j];
             }
         }
+        if (!side->moments) continue;
+#pragma unroll
+        for (int j = 0; j < width; j++) {
+            if (!job->wide) v[j] = gfli_from_bits(gfli_to_bits(v[j], element), element);
+        }
+        gfli_write_sums(sum, width, v);
     }
 }
 
@@ -385,12 +413,12 @@ static __device__ __forceinline__ void gfli_tile_moments(const gfli_conv_job *jo
                                                          const gfli_conv_tile *t, const float *sums,
                                                          float *columns, int rows, int cols) {
     const int stride = cols + GFLI_TILE_PAD, width = job->norm_width;
-    const int parts = (int)blockDim.x / cols > 0 ? (int)blockDim.x / cols : 1;
-    const int part = (int)threadIdx.x / cols, col = (int)threadIdx.x % cols;
-    const int left = t->level->out_h * t->level->out_w - t->x;
+    const int parts = (int)blockDim.x > cols ? (int)(blockDim.x / (unsigned)cols) : 1;
+    const int part = (int)(threadIdx.x / (unsigned)cols), col = (int)(threadIdx.x % (unsigned)cols);
+    const int left = job->level[t->level].out_h * job->level[t->level].out_w - t->x;
     const int n_rows = left < rows ? left : rows;
     const int from = n_rows * part / parts, to = n_rows * (part + 1) / parts;
-    const int group = col / width, n_groups = t->side->out_c / width;
+    const int group = col / width, n_groups = job->side[t->side].out_c / width;
     const bool own = part < parts && (group + 1) * width <= t->n_cols;
     float sum = 0.0f, squares = 0.0f, mean = 0.0f;
     for (int row = from; own && row < to; row++) sum += sums[row * stride + col];
@@ -413,7 +441,7 @@ static __device__ __forceinline__ void gfli_tile_moments(const gfli_conv_job *jo
         float all = 0.0f;
         for (int p = 0; p < parts; p++)
             for (int j = 0; j < width; j++) all += columns[p * cols + col + j];
-        float *out = t->side->moments +
+        float *out = job->side[t->side].moments +
                      ((size_t)t->row_tile * (size_t)n_groups + (size_t)(channel / width)) * 2;
         out[0] = mean;
         out[1] = all;
@@ -428,7 +456,7 @@ static __device__ __forceinline__ void gfli_tile_finish(const gfli_conv_job *job
     if (job->n_splits > 1 && !gfli_tile_merge(job, t, sums, (int *)(void *)columns, rows, cols))
         return;
     gfli_tile_store(job, t, sums, rows, cols, element);
-    if (!t->side->moments) return;
+    if (!job->side[t->side].moments) return;
     __syncthreads();
     gfli_tile_moments(job, t, sums, columns, rows, cols);
 }
@@ -476,15 +504,15 @@ typedef struct gfli_conv_load {
 static __device__ __forceinline__ void gfli_load_begin(gfli_conv_load *s, const gfli_conv_job *job,
                                                        const gfli_conv_tile *t, int rows,
                                                        int element, int first_block) {
-    const gfli_tile_level *l = t->level;
+    const gfli_tile_level *l = &job->level[t->level];
     const size_t image = l->in + (size_t)t->image * (size_t)(l->in_h * l->in_w);
     const size_t size = (size_t)gfli_element_size(element);
     const int taps = job->kernel * job->kernel;
-    s->x = (const unsigned char *)t->side->x +
+    s->x = (const unsigned char *)job->side[t->side].x +
            (image * (size_t)job->in_c + (size_t)(t->group * job->group_in)) * size;
-    s->weight = (const unsigned char *)t->side->weight +
+    s->weight = (const unsigned char *)job->side[t->side].weight +
                 (((size_t)t->group * (size_t)job->k_blocks + (size_t)first_block) *
-                     (size_t)t->side->group_rows +
+                     (size_t)job->side[t->side].group_rows +
                  (size_t)t->first) *
                     GFLI_ROW_BYTES;
     s->block = first_block;
@@ -495,7 +523,8 @@ static __device__ __forceinline__ void gfli_load_begin(gfli_conv_load *s, const 
     s->corners = NULL;
 #pragma unroll
     for (int i = 0; i < rows / 32; i++) {
-        const int position = gfli_tile_position(t, (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i);
+        const int position =
+            gfli_tile_position(job, t, (int)(threadIdx.x / GFLI_ROW_CHUNKS) + 32 * i);
         s->y[i] = position < 0 ? -32768 : position / l->out_w * job->stride - job->pad;
         s->x0[i] = position < 0 ? 0 : position % l->out_w * job->stride - job->pad;
     }
@@ -504,7 +533,7 @@ static __device__ __forceinline__ void gfli_load_begin(gfli_conv_load *s, const 
 static __device__ __forceinline__ void gfli_load_next(gfli_conv_load *s, const gfli_conv_job *job,
                                                       const gfli_conv_tile *t) {
     s->block++;
-    s->weight += (size_t)t->side->group_rows * GFLI_ROW_BYTES;
+    s->weight += (size_t)job->side[t->side].group_rows * GFLI_ROW_BYTES;
     if (++s->kx < job->kernel) return;
     s->kx = 0;
     if (++s->ky < job->kernel) return;
@@ -515,12 +544,12 @@ static __device__ __forceinline__ void gfli_load_next(gfli_conv_load *s, const g
 static __device__ __forceinline__ void
 gfli_load_chunks(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
                  unsigned char *stage, int rows, int element) {
-    const gfli_tile_level *l = t->level;
-    const int size = gfli_element_size(element), chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
+    const gfli_tile_level *l = &job->level[t->level];
+    const int size = gfli_element_size(element), chunk = (int)(threadIdx.x % GFLI_ROW_CHUNKS);
     const int c = (s->run * GFLI_ROW_BYTES + chunk * GFLI_CHUNK_BYTES) / size;
 #pragma unroll
     for (int i = 0; i < rows / 32; i++) {
-        const int row = (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i;
+        const int row = (int)(threadIdx.x / GFLI_ROW_CHUNKS) + 32 * i;
         const int y = s->y[i] + s->ky, x = s->x0[i] + s->kx;
         const bool inside =
             c < job->group_in && (unsigned)y < (unsigned)l->in_h && (unsigned)x < (unsigned)l->in_w;
@@ -533,29 +562,32 @@ gfli_load_chunks(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_c
 static __device__ __forceinline__ void
 gfli_load_elements(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
                    unsigned char *stage, int rows, int element) {
-    const gfli_tile_level *l = t->level;
+    const gfli_tile_level *l = &job->level[t->level];
     const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
-    const int chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
+    const int chunk = (int)(threadIdx.x % GFLI_ROW_CHUNKS);
     const int first = (s->block * GFLI_ROW_CHUNKS + chunk) * width;
     const int end = job->kernel * job->kernel * job->group_in;
-    float v[GFLI_MAX_ROWS_A_THREAD][8];
-#pragma unroll
-    for (int j = 0; j < width; j++) {
-        const int k = first + j, tap = k / job->group_in, c = k % job->group_in;
-        const int ky = tap / job->kernel, kx = tap % job->kernel;
-#pragma unroll
-        for (int i = 0; i < rows / 32; i++) {
-            const int y = s->y[i] + ky, x = s->x0[i] + kx;
-            const bool inside =
-                k < end && (unsigned)y < (unsigned)l->in_h && (unsigned)x < (unsigned)l->in_w;
-            const size_t at = (size_t)(y * l->in_w + x) * (size_t)job->in_c + (size_t)c;
-            v[i][j] = inside ? gfli_read_element(s->x, at, element) : 0.0f;
-        }
-    }
+    const int first_ky = first / job->group_in / job->kernel;
+    const int first_kx = first / job->group_in % job->kernel, first_c = first % job->group_in;
 #pragma unroll
     for (int i = 0; i < rows / 32; i++) {
-        const int row = (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i;
-        *(uint4 *)(void *)(stage + gfli_swizzle(row, chunk)) = gfli_pack_chunk(v[i], element);
+        int y = s->y[i] + first_ky, x = s->x0[i] + first_kx, c = first_c;
+        const int past = s->x0[i] + job->kernel;
+        float v[8];
+#pragma unroll
+        for (int j = 0; j < width; j++) {
+            const bool inside = first + j < end && (unsigned)y < (unsigned)l->in_h &&
+                                (unsigned)x < (unsigned)l->in_w;
+            const size_t at = (size_t)(y * l->in_w + x) * (size_t)job->in_c + (size_t)c;
+            v[j] = inside ? gfli_read_element(s->x, at, element) : 0.0f;
+            if (++c < job->group_in) continue;
+            c = 0;
+            if (++x < past) continue;
+            x = s->x0[i];
+            y++;
+        }
+        const int row = (int)(threadIdx.x / GFLI_ROW_CHUNKS) + 32 * i;
+        *(uint4 *)(void *)(stage + gfli_swizzle(row, chunk)) = gfli_pack_chunk(v, element);
     }
 }
 
@@ -564,15 +596,16 @@ static __device__ __forceinline__ void gfli_sample_rows(const gfli_conv_job *job
                                                         const gfli_conv_tile *t,
                                                         gfli_sample *samples, int *corners,
                                                         int rows) {
-    const gfli_tile_level *l = t->level;
+    const gfli_tile_level *l = &job->level[t->level];
     const int taps = job->kernel * job->kernel;
     const size_t image = l->out + (size_t)t->image * (size_t)(l->out_h * l->out_w);
     for (int i = (int)threadIdx.x; i < rows * taps; i += (int)blockDim.x) {
-        const int tap = i / rows, position = gfli_tile_position(t, i % rows);
+        const int tap = i / rows, position = gfli_tile_position(job, t, i % rows);
         gfli_sample s = {{0.0f, 0.0f, 0.0f, 0.0f}};
         int corner = 0;
         if (position >= 0) {
-            const float *o = t->side->offset + (image + (size_t)position) * (size_t)job->offset_c;
+            const float *o =
+                job->side[t->side].offset + (image + (size_t)position) * (size_t)job->offset_c;
             const int oy = position / l->out_w * job->stride - job->pad + tap / job->kernel;
             const int ox = position % l->out_w * job->stride - job->pad + tap % job->kernel;
             const float y = (float)oy + o[2 * tap], x = (float)ox + o[2 * tap + 1];
@@ -604,22 +637,23 @@ static __device__ __forceinline__ void
 gfli_load_deformed(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
                    unsigned char *stage, int rows, int element) {
     const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
-    const int chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
+    const int chunk = (int)(threadIdx.x % GFLI_ROW_CHUNKS);
     const int c = s->run * (GFLI_ROW_BYTES / size) + chunk * width;
     const int left = job->group_in - c, count = left < width ? left : width;
     const bool vector = job->in_c % width == 0 && job->group_in % width == 0;
     const int tap = s->ky * job->kernel + s->kx;
 #pragma unroll
     for (int i = 0; i < rows / 32; i++) {
-        const int row = (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i;
+        const int row = (int)(threadIdx.x / GFLI_ROW_CHUNKS) + 32 * i;
         const gfli_sample sample = s->samples[tap * rows + row];
         const int corner = s->corners[tap * rows + row];
-        const int step[2] = {corner % 2 ? 1 : 0, corner / 2 % 2 ? t->level->in_w : 0};
+        const int step[2] = {corner % 2 ? 1 : 0, corner / 2 % 2 ? job->level[t->level].in_w : 0};
         float sum[8], v[8];
 #pragma unroll
         for (int j = 0; j < width; j++) sum[j] = 0.0f;
 #pragma unroll
-        for (int k = 0; k < 4 && count > 0; k++) {
+        for (int k = 0; k < 4; k++) {
+            if (count <= 0 || sample.weight[k] == 0.0f) continue; /* also off the map */
             const int pixel = corner / 4 + k % 2 * step[0] + k / 2 * step[1];
             gfli_read_chunk(s->x, (size_t)pixel * (size_t)job->in_c + (size_t)c, count, vector,
                             element, v);
@@ -655,7 +689,7 @@ static __device__ __forceinline__ void gfli_multiply_block(const unsigned char *
                                                            int n_tiles, int element,
                                                            float sums[4][4][4]) {
     const unsigned char *right = stage + rows * GFLI_ROW_BYTES;
-    const int lane = (int)threadIdx.x % 32;
+    const int lane = (int)(threadIdx.x % 32);
 #pragma unroll
     for (int step = 0; step < GFLI_ROW_BYTES / 32; step++) {
         unsigned a[4][4], b[4][2];
@@ -693,7 +727,7 @@ static __device__ __forceinline__ void gfli_multiply_block(const unsigned char *
 static __device__ __forceinline__ void gfli_keep_sums(float *tile, int cols, int row, int col,
                                                       int m_tiles, int n_tiles,
                                                       const float sums[4][4][4]) {
-    const int lane = (int)threadIdx.x % 32, stride = cols + GFLI_TILE_PAD;
+    const int lane = (int)(threadIdx.x % 32), stride = cols + GFLI_TILE_PAD;
 #pragma unroll
     for (int i = 0; i < m_tiles; i++) {
 #pragma unroll
@@ -734,9 +768,11 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
             gfli_load_block(&s, job, &t, shared + i * stage_bytes, rows, cols, element, load);
         gfli_cp_commit();
     }
-    const int warp = (int)threadIdx.x / 32, warp_cols = GFLI_CONV_THREADS / 32 / warp_rows;
-    const int m_tiles = rows / warp_rows / 16, n_tiles = cols / warp_cols / 8;
-    const int row = warp / warp_cols * (m_tiles * 16), col = warp % warp_cols * (n_tiles * 8);
+    const unsigned warp = threadIdx.x / 32;
+    const unsigned warp_cols = (unsigned)(GFLI_CONV_THREADS / 32 / warp_rows);
+    const int m_tiles = rows / warp_rows / 16, n_tiles = cols / (int)warp_cols / 8;
+    const int row = (int)(warp / warp_cols) * (m_tiles * 16);
+    const int col = (int)(warp % warp_cols) * (n_tiles * 8);
     float sums[4][4][4] = {};
     int filled = GFLI_CONV_STAGES - 1, ready = 0;
     for (int block = begin; block < end; block++) {
@@ -745,9 +781,9 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
         if (s.block < end)
             gfli_load_block(&s, job, &t, shared + filled * stage_bytes, rows, cols, element, load);
         gfli_cp_commit();
-        filled = filled + 1 < GFLI_CONV_STAGES ? filled + 1 : 0;
         gfli_multiply_block(shared + ready * stage_bytes, rows, row, col, m_tiles, n_tiles, element,
                             sums);
+        filled = ready;
         ready = ready + 1 < GFLI_CONV_STAGES ? ready + 1 : 0;
     }
     gfli_cp_wait(0);
@@ -782,14 +818,24 @@ GFLI_CONV_MMA_ELEMENTS(deformed_64x64, 64, 64, 2, GFLI_LOAD_DEFORMED, 2)
  * ============================================================================================ */
 
 /* Twin of conv_mma.cuh: the same tiles, the same packed weights, the same finish; only how the
- * operands arrive and which instruction multiplies them differ.  One warpgroup asks the copy
- * engine for blocks, two multiply, 64 rows each; shared memory is a ring of blocks whose barriers
- * say full and empty.
+ * operands arrive and which instruction multiplies them differ.  Two warpgroups multiply, 64 rows
+ * each, and one more warp asks the copy engine for blocks; shared memory is a ring of blocks whose
+ * barriers say full and empty.
  *
  * Compiled for sm_90a and NEVER RUN: the emulator knows neither wgmma nor the copy engine, and no
- * GPU was at hand.  So a gfli_conv_device has wgmma only where its maker asked for it. */
+ * GPU was at hand.  gfl_context_desc.kernel "mma" does without it. */
 
-enum { GFLI_WGMMA_THREADS = 384, GFLI_WGMMA_ROWS = 128, GFLI_WGMMA_STAGES = 4 };
+enum { GFLI_WGMMA_ASKS = 256, GFLI_WGMMA_THREADS = 288, GFLI_WGMMA_ROWS = 128 };
+
+/* Narrow tiles leave room for a second block on a multiprocessor: one multiplies while the other
+ * fills its ring or stores its tile. */
+static __host__ __device__ constexpr int gfli_wgmma_resident(int cols) {
+    return cols > 128 ? 1 : 2;
+}
+
+static __host__ __device__ constexpr int gfli_wgmma_stages(int cols) {
+    return cols == 128 ? 3 : 4;
+}
 
 /* One for each side and level: pixels of x in the order of the tile's rows. */
 typedef struct gfli_conv_maps {
@@ -902,30 +948,38 @@ static __device__ __forceinline__ void gfli_wgmma_128(float *d, unsigned long lo
                      : "l"(a), "l"(b));
 }
 
-/* The warpgroup that asks: one thread of it does. */
+/* The warp that asks: one thread of it does. */
 static __device__ __forceinline__ void
 gfli_wgmma_copy(const gfli_conv_job *job, const gfli_conv_tile *t, const CUtensorMap *map,
                 unsigned shared, unsigned full, unsigned empty, int cols, int begin, int end) {
     const int stage_bytes = (GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES;
     const int taps = job->kernel * job->kernel, run = GFLI_ROW_BYTES / 2;
-    const int y = t->x / t->level->out_w * job->stride - job->pad;
-    const int x = t->x % t->level->out_w * job->stride - job->pad;
-    const size_t block_bytes = (size_t)t->side->group_rows * GFLI_ROW_BYTES;
+    const int y = t->x / job->level[t->level].out_w * job->stride - job->pad;
+    const int x = t->x % job->level[t->level].out_w * job->stride - job->pad;
+    const size_t block_bytes = (size_t)job->side[t->side].group_rows * GFLI_ROW_BYTES;
     const unsigned char *weight =
-        (const unsigned char *)t->side->weight +
+        (const unsigned char *)job->side[t->side].weight +
         ((size_t)t->group * (size_t)job->k_blocks + (size_t)begin) * block_bytes +
         (size_t)t->first * GFLI_ROW_BYTES;
-    int stage = 0, lap = 0;
+    int run_first = t->group * job->group_in + begin / taps * run;
+    int kx = begin % taps % job->kernel, ky = begin % taps / job->kernel, stage = 0, lap = 0;
     for (int block = begin; block < end; block++, weight += block_bytes) {
         const unsigned to = shared + (unsigned)(stage * stage_bytes);
         const unsigned barrier = full + (unsigned)(stage * 8);
         gfli_barrier_wait(empty + (unsigned)(stage * 8), lap ^ 1);
         gfli_barrier_expect(barrier, stage_bytes);
-        gfli_copy_pixels(to, map, barrier, t->group * job->group_in + block / taps * run, x, y,
-                         t->image, block % taps % job->kernel, block % taps / job->kernel);
+        gfli_copy_pixels(to, map, barrier, run_first, x, y, t->image, kx, ky);
         gfli_copy_bytes(to + GFLI_WGMMA_ROWS * GFLI_ROW_BYTES, weight, cols * GFLI_ROW_BYTES,
                         barrier);
-        if (++stage < GFLI_WGMMA_STAGES) continue;
+        if (++kx == job->kernel) {
+            kx = 0;
+            ky++;
+        }
+        if (ky == job->kernel) {
+            ky = 0;
+            run_first += run;
+        }
+        if (++stage < gfli_wgmma_stages(cols)) continue;
         stage = 0;
         lap ^= 1;
     }
@@ -964,7 +1018,7 @@ static __device__ __forceinline__ void gfli_wgmma_multiply(unsigned shared, unsi
         if (block > 0 && threadIdx.x % 128 == 0)
             gfli_barrier_arrive(empty + (unsigned)(before * 8));
         before = stage;
-        if (++stage < GFLI_WGMMA_STAGES) continue;
+        if (++stage < gfli_wgmma_stages(cols)) continue;
         stage = 0;
         lap ^= 1;
     }
@@ -979,10 +1033,10 @@ gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, 
     if (t.n_cols <= 0) return;
     const int begin = gfli_split_begin(job, t.split), end = gfli_split_begin(job, t.split + 1);
     const unsigned base = gfli_shared_address(shared);
-    const unsigned full = base + (unsigned)(GFLI_WGMMA_STAGES * stage_bytes);
-    const unsigned empty = full + GFLI_WGMMA_STAGES * 8;
+    const unsigned full = base + (unsigned)(gfli_wgmma_stages(cols) * stage_bytes);
+    const unsigned empty = full + gfli_wgmma_stages(cols) * 8;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < GFLI_WGMMA_STAGES; i++) {
+        for (int i = 0; i < gfli_wgmma_stages(cols); i++) {
             gfli_barrier_init(full + (unsigned)(i * 8), 1);
             gfli_barrier_init(empty + (unsigned)(i * 8), 2); /* the two that multiply */
         }
@@ -990,20 +1044,17 @@ gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, 
         asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
     }
     __syncthreads();
-    const int group = (int)threadIdx.x / 128;
-    float sums[128] = {}; /* cols / 2 of them are used */
-    if (group == 0) {
-        const int side = (int)(t.side - job->side), level = (int)(t.level - job->level);
-        if (threadIdx.x == 0)
-            gfli_wgmma_copy(job, &t, &maps->map[side][level], base, full, empty, cols, begin, end);
-    } else {
-        gfli_wgmma_multiply(base, full, empty, (group - 1) * 64, cols, element, end - begin, sums);
-    }
+    const int group = (int)(threadIdx.x / 128); /* of the warps that multiply: 0 and 1 */
+    float sums[128] = {};                       /* cols / 2 of them are used */
+    if (threadIdx.x == GFLI_WGMMA_ASKS)
+        gfli_wgmma_copy(job, &t, &maps->map[t.side][t.level], base, full, empty, cols, begin, end);
+    if (threadIdx.x < GFLI_WGMMA_ASKS)
+        gfli_wgmma_multiply(base, full, empty, group * 64, cols, element, end - begin, sums);
     __syncthreads();
     float *tile = (float *)(void *)shared;
-    if (group > 0) {
-        const int lane = (int)threadIdx.x % 32, stride = cols + GFLI_TILE_PAD;
-        const int row = (group - 1) * 64 + (int)threadIdx.x % 128 / 32 * 16 + lane / 4;
+    if (threadIdx.x < GFLI_WGMMA_ASKS) {
+        const int lane = (int)(threadIdx.x % 32), stride = cols + GFLI_TILE_PAD;
+        const int row = group * 64 + (int)(threadIdx.x % 128) / 32 * 16 + lane / 4;
 #    pragma unroll
         for (int j = 0; j < cols / 8; j++) {
             float *at = &tile[row * stride + j * 8 + lane % 4 * 2];
@@ -1022,7 +1073,7 @@ gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, 
 #endif
 
 #define GFLI_CONV_WGMMA(name, cols, element)                                                       \
-    static __global__ void __launch_bounds__(GFLI_WGMMA_THREADS, 1)                                \
+    static __global__ void __launch_bounds__(GFLI_WGMMA_THREADS, gfli_wgmma_resident(cols))        \
         gfli_conv_wgmma_##name##_kernel(const GFLI_GRID_CONSTANT gfli_conv_job job,                \
                                         const GFLI_GRID_CONSTANT gfli_conv_maps maps) {            \
         GFLI_CONV_WGMMA_BODY(cols, element);                                                       \
@@ -1045,23 +1096,24 @@ static __global__ void gfli_has_wgmma_kernel(int *answer) {
 }
 
 static int gfli_wgmma_shared_bytes(int cols) {
-    return GFLI_WGMMA_STAGES * ((GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES + 2 * 8);
+    return gfli_wgmma_stages(cols) * ((GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES + 2 * 8);
 }
 
+typedef PFN_cuTensorMapEncodeIm2col_v12000 gfli_encode;
+
 /* The driver's function, without linking the driver: NULL where it has none. */
-static PFN_cuTensorMapEncodeIm2col_v12000 gfli_find_encode(void) {
+static gfli_encode gfli_find_encode(void) {
     void *entry = NULL;
     cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
     const cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeIm2col", &entry, 12000,
                                                            cudaEnableDefault, &found);
     if (e != cudaSuccess || found != cudaDriverEntryPointSuccess) return NULL;
-    return (PFN_cuTensorMapEncodeIm2col_v12000)entry;
+    return (gfli_encode)entry;
 }
 
 /* Level `level` of a side's x.  The bounding box holds the top left corners of all windows. */
-static cudaError_t gfli_conv_map(PFN_cuTensorMapEncodeIm2col_v12000 encode,
-                                 const gfli_conv_job *job, int side, int level, int element,
-                                 CUtensorMap *map) {
+static cudaError_t gfli_conv_map(gfli_encode encode, const gfli_conv_job *job, int side, int level,
+                                 int element, CUtensorMap *map) {
     const gfli_tile_level *l = &job->level[level];
     const cuuint64_t c = (cuuint64_t)job->in_c, w = (cuuint64_t)l->in_w, h = (cuuint64_t)l->in_h;
     const cuuint64_t size[4] = {c, w, h, (cuuint64_t)job->n};
@@ -1080,22 +1132,28 @@ static cudaError_t gfli_conv_map(PFN_cuTensorMapEncodeIm2col_v12000 encode,
     return e == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-static cudaError_t gfli_conv_wgmma_run(cudaStream_t stream, gfli_wgmma_kernel kernel,
-                                       const gfli_conv_job *job, int cols, int element,
-                                       int n_blocks) {
-    const PFN_cuTensorMapEncodeIm2col_v12000 encode = gfli_find_encode();
-    const int bytes = gfli_wgmma_shared_bytes(cols);
-    gfli_conv_maps maps;
-    if (!encode) return cudaErrorNotSupported;
-    memset(&maps, 0, sizeof maps);
+/* All maps of a job. */
+static cudaError_t gfli_conv_describe(gfli_encode encode, const gfli_conv_job *job, int element,
+                                      gfli_conv_maps *maps) {
+    memset(maps, 0, sizeof *maps);
     for (int i = 0; i < job->n_sides * job->levels; i++) {
         const int side = i / job->levels, level = i % job->levels;
         const cudaError_t e =
-            gfli_conv_map(encode, job, side, level, element, &maps.map[side][level]);
+            gfli_conv_map(encode, job, side, level, element, &maps->map[side][level]);
         if (e != cudaSuccess) return e;
     }
-    const cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
-                                               cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    return cudaSuccess;
+}
+
+static cudaError_t gfli_conv_wgmma_run(cudaStream_t stream, gfli_encode encode,
+                                       gfli_wgmma_kernel kernel, const gfli_conv_job *job, int cols,
+                                       int element, int n_blocks) {
+    const int bytes = gfli_wgmma_shared_bytes(cols);
+    gfli_conv_maps maps;
+    cudaError_t e = gfli_conv_describe(encode, job, element, &maps);
+    if (e == cudaSuccess)
+        e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 bytes);
     if (e != cudaSuccess) return e;
     GFLI_LAUNCH((kernel), (unsigned)n_blocks, GFLI_WGMMA_THREADS, (size_t)bytes, stream, *job,
                 maps);
@@ -1186,14 +1244,15 @@ typedef void (*gfli_conv_kernel)(gfli_conv_job job);
 typedef struct gfli_conv_variant {
     int rows, cols, load;
     double speed; /* of a large tile, on a full machine, against 128x128 */
+    int resident; /* blocks that a multiprocessor holds at once */
     const char *name;
     gfli_conv_kernel kernel[GFLI_ELEMENTS];
     gfli_wgmma_kernel wgmma[GFLI_ELEMENTS]; /* where load is GFLI_LOAD_ENGINE */
 } gfli_conv_variant;
 
-#define GFLI_MMA_VARIANT(kernel, rows, cols, load, speed)                                          \
+#define GFLI_MMA_VARIANT(kernel, rows, cols, load, speed, resident)                                \
     {                                                                                              \
-        rows, cols, load, speed, #kernel,                                                          \
+        rows, cols, load, speed, resident, #kernel,                                                \
             {gfli_conv_##kernel##_tf32_kernel, gfli_conv_##kernel##_bf16_kernel,                   \
              gfli_conv_##kernel##_fp16_kernel},                                                    \
         {                                                                                          \
@@ -1202,7 +1261,8 @@ typedef struct gfli_conv_variant {
     }
 #define GFLI_WGMMA_VARIANT(cols, speed)                                                            \
     {                                                                                              \
-        GFLI_WGMMA_ROWS, cols, GFLI_LOAD_ENGINE, speed, "wgmma_128x" #cols, {NULL, NULL, NULL}, {  \
+        GFLI_WGMMA_ROWS, cols, GFLI_LOAD_ENGINE, speed, gfli_wgmma_resident(cols),                 \
+            "wgmma_128x" #cols, {NULL, NULL, NULL}, {                                              \
             NULL, gfli_conv_wgmma_##cols##_bf16_kernel, gfli_conv_wgmma_##cols##_fp16_kernel       \
         }                                                                                          \
     }
@@ -1210,13 +1270,13 @@ typedef struct gfli_conv_variant {
 /* Speeds are estimates from shared-memory traffic a product, to be replaced by measured ones:
  * bench/gpu prints every variant of every layer. */
 static const gfli_conv_variant gfli_conv_variants[] = {
-    GFLI_MMA_VARIANT(128x128, 128, 128, GFLI_LOAD_CHUNKS, 1.0),
-    GFLI_MMA_VARIANT(128x64, 128, 64, GFLI_LOAD_CHUNKS, 0.8),
-    GFLI_MMA_VARIANT(64x128, 64, 128, GFLI_LOAD_CHUNKS, 0.8),
-    GFLI_MMA_VARIANT(64x64, 64, 64, GFLI_LOAD_CHUNKS, 0.65),
-    GFLI_MMA_VARIANT(elements_128x64, 128, 64, GFLI_LOAD_ELEMENTS, 0.3),
-    GFLI_MMA_VARIANT(deformed_64x128, 64, 128, GFLI_LOAD_DEFORMED, 0.4),
-    GFLI_MMA_VARIANT(deformed_64x64, 64, 64, GFLI_LOAD_DEFORMED, 0.3),
+    GFLI_MMA_VARIANT(128x128, 128, 128, GFLI_LOAD_CHUNKS, 1.0, 2),
+    GFLI_MMA_VARIANT(128x64, 128, 64, GFLI_LOAD_CHUNKS, 0.8, 2),
+    GFLI_MMA_VARIANT(64x128, 64, 128, GFLI_LOAD_CHUNKS, 0.8, 2),
+    GFLI_MMA_VARIANT(64x64, 64, 64, GFLI_LOAD_CHUNKS, 0.65, 2),
+    GFLI_MMA_VARIANT(elements_128x64, 128, 64, GFLI_LOAD_ELEMENTS, 0.3, 1),
+    GFLI_MMA_VARIANT(deformed_64x128, 64, 128, GFLI_LOAD_DEFORMED, 0.4, 2),
+    GFLI_MMA_VARIANT(deformed_64x64, 64, 64, GFLI_LOAD_DEFORMED, 0.3, 2),
     GFLI_WGMMA_VARIANT(256, 1.6),
     GFLI_WGMMA_VARIANT(128, 1.5),
     GFLI_WGMMA_VARIANT(64, 1.0),
@@ -1241,11 +1301,12 @@ typedef struct gfli_conv_request {
 /* What the choice knows of the device. */
 typedef struct gfli_conv_device {
     int n_sms, shared_limit; /* multiprocessors; bytes a block may have */
-    bool wgmma;              /* its kernels are in this build, for this device */
+    gfli_encode encode;      /* where wgmma's kernels are in this build, for this device; or NULL */
 } gfli_conv_device;
 
-/* Of the current device; wgmma: ask for its kernels too. */
-static cudaError_t gfli_conv_device_query(bool wgmma, gfli_conv_device *out) {
+/* Of the current device, by its stream.  wgmma: ask for its kernels too, which are there with a
+ * driver that describes maps to the copy engine. */
+static cudaError_t gfli_conv_device_query(bool wgmma, cudaStream_t stream, gfli_conv_device *out) {
     int id = 0, has = 0, *answer = NULL;
     memset(out, 0, sizeof *out);
     cudaError_t e = cudaGetDevice(&id);
@@ -1256,9 +1317,12 @@ static cudaError_t gfli_conv_device_query(bool wgmma, gfli_conv_device *out) {
     if (e != cudaSuccess || !wgmma) return e;
     e = cudaMalloc((void **)&answer, sizeof has);
     if (e != cudaSuccess) return e;
-    GFLI_LAUNCH((gfli_has_wgmma_kernel), 1, 1, 0, 0, answer);
-    e = cudaMemcpy(&has, answer, sizeof has, cudaMemcpyDeviceToHost);
-    out->wgmma = has == 1;
+    GFLI_LAUNCH((gfli_has_wgmma_kernel), 1, 1, 0, stream, answer);
+    e = cudaGetLastError();
+    if (e == cudaSuccess)
+        e = cudaMemcpyAsync(&has, answer, sizeof has, cudaMemcpyDeviceToHost, stream);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(stream);
+    if (e == cudaSuccess && has == 1) out->encode = gfli_find_encode();
     (void)cudaFree(answer);
     return e;
 }
@@ -1337,9 +1401,10 @@ static int gfli_conv_tiles(const gfli_conv_job *job) {
 static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
                               const gfli_conv_device *device) {
     const gfli_conv_variant *v = &gfli_conv_variants[variant];
+    const gfli_conv_shape *s = r->shape;
     const bool deformable = r->offset_c > 0;
     const gfli_conv_geometry g = gfli_conv_geometry_of(r->shape, r->element);
-    const int taps = r->shape->kernel * r->shape->kernel;
+    const int taps = s->kernel * s->kernel;
     if (gfli_conv_shared_bytes(v, taps) > device->shared_limit) return false;
     if (r->norm_width > 0 && (deformable || v->cols % r->norm_width != 0)) return false;
     for (int i = 0; i < r->n_sides; i++) {
@@ -1351,20 +1416,23 @@ static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
     /* The engine's boxes are 64 channels wide: they must not reach into another group, where a
      * NaN times a weight of zero would not be zero. */
     if (v->load == GFLI_LOAD_ENGINE)
-        return device->wgmma && r->element != GFLI_MAP_F32 && g.chunks &&
-               (g.groups == 1 || g.group_in % 64 == 0) && r->shape->stride <= 8;
+        return device->encode && r->element != GFLI_MAP_F32 && g.chunks &&
+               (g.groups == 1 || g.group_in % 64 == 0) && s->stride <= 8 && s->pad < s->kernel &&
+               s->kernel <= 128;
     return v->load == (g.chunks ? GFLI_LOAD_CHUNKS : GFLI_LOAD_ELEMENTS);
 }
 
-/* Time in blocks of the sum of a 128x128 tile, from rough ratios: a tile's sums leave through the
- * epilogue once, and twice more for each split. */
+/* Time in blocks of the sum of a 128x128 tile, from rough ratios: a multiprocessor's blocks share
+ * its tensor cores; a tile's sums leave through the epilogue once, while another resident block
+ * multiplies, and twice more for each split. */
 static double gfli_conv_cost(const gfli_conv_job *job, const gfli_conv_variant *v,
                              const gfli_conv_device *device) {
     const double area = (double)(v->rows * v->cols) / (128.0 * 128.0), splits = job->n_splits;
     const int blocks = gfli_conv_tiles(job) * job->n_splits;
-    const double waves = (double)((blocks + device->n_sms - 1) / device->n_sms);
+    const int share = (blocks + device->n_sms - 1) / device->n_sms;
+    const double waves = (double)((share + v->resident - 1) / v->resident);
     const double sum = (double)((job->k_blocks + job->n_splits - 1) / job->n_splits);
-    double cost = waves * (sum * area / v->speed + 1.0 + 3.0 * area);
+    double cost = share * sum * area / v->speed + waves * (1.0 + 3.0 * area);
     if (job->n_splits > 1) cost += area * 3.5 * (waves + splits);
     return cost;
 }
@@ -1412,7 +1480,7 @@ static __device__ __forceinline__ void gfli_merge_pair(float *n, float *mean, fl
 
 static __global__ void gfli_conv_stats_kernel(const GFLI_GRID_CONSTANT gfli_conv_job job, int side,
                                               int rows, float eps, float *stats) {
-    const int n_groups = job.side[side].out_c / job.norm_width, lane = (int)threadIdx.x % 32;
+    const int n_groups = job.side[side].out_c / job.norm_width, lane = (int)(threadIdx.x % 32);
     const int item = ((int)blockIdx.x * (int)blockDim.x + (int)threadIdx.x) / 32;
     if (item >= job.levels * job.n * n_groups) return;
     const gfli_tile_level *l = &job.level[item / n_groups / job.n];
@@ -1461,11 +1529,13 @@ static size_t gfli_conv_tensor_scratch(const gfli_conv_request *r, gfli_conv_cho
     return floats * sizeof(float);
 }
 
-static cudaError_t gfli_conv_launch(cudaStream_t stream, const gfli_conv_variant *v,
-                                    const gfli_conv_job *job, int element) {
+static cudaError_t gfli_conv_launch(cudaStream_t stream, const gfli_conv_device *device,
+                                    const gfli_conv_variant *v, const gfli_conv_job *job,
+                                    int element) {
     const int n_blocks = gfli_conv_tiles(job) * job->n_splits;
     if (v->load == GFLI_LOAD_ENGINE)
-        return gfli_conv_wgmma_run(stream, v->wgmma[element], job, v->cols, element, n_blocks);
+        return gfli_conv_wgmma_run(stream, device->encode, v->wgmma[element], job, v->cols, element,
+                                   n_blocks);
     const gfli_conv_kernel kernel = v->kernel[element];
     const int bytes = gfli_conv_shared_bytes(v, job->kernel * job->kernel);
     const cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
@@ -1476,9 +1546,10 @@ static cudaError_t gfli_conv_launch(cudaStream_t stream, const gfli_conv_variant
 }
 
 /* arrived [GFLI_MAX_SPLIT_TILES] zeros; they are zeros again afterwards. */
-static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_request *r,
-                                        gfli_conv_choice choice, const gfli_conv_operands *sides,
-                                        float eps, void *scratch, int *arrived) {
+static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_device *device,
+                                        const gfli_conv_request *r, gfli_conv_choice choice,
+                                        const gfli_conv_operands *sides, float eps, void *scratch,
+                                        int *arrived) {
     const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
     float *spare = (float *)scratch;
     gfli_conv_job job;
@@ -1501,7 +1572,7 @@ static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_req
         side->moments = spare;
         spare += (size_t)job.row_tiles * (size_t)(r->out_c[i] / r->norm_width) * 2;
     }
-    const cudaError_t e = gfli_conv_launch(stream, v, &job, r->element);
+    const cudaError_t e = gfli_conv_launch(stream, device, v, &job, r->element);
     if (e != cudaSuccess) return e;
     for (int i = 0; i < r->n_sides && r->norm_width > 0; i++) {
         const int items = job.levels * job.n * (r->out_c[i] / r->norm_width);
@@ -1559,7 +1630,8 @@ typedef struct gfli_place {
 static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t index, int element,
                                                      gfli_place *p) {
     const int chunks = gfli_chunks_of(s->c, element), width = element == GFLI_MAP_F32 ? 4 : 8;
-    const size_t position = index / (size_t)chunks;
+    const size_t position = index >> 32 ? index / (size_t)chunks /* slow where it can be avoided */
+                                        : (unsigned)index / (unsigned)chunks;
     if (position >= s->before[s->levels]) return false;
     p->level = 0;
     while (position >= s->before[p->level + 1]) p->level++;
@@ -1568,7 +1640,7 @@ static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t
     p->image = in_level / (h * w);
     p->y = in_level % (h * w) / w;
     p->x = in_level % w;
-    p->c = (int)(index % (size_t)chunks) * width;
+    p->c = (int)(index - position * (size_t)chunks) * width;
     p->count = s->c - p->c < width ? s->c - p->c : width;
     p->at = position * (size_t)s->c + (size_t)p->c;
     p->vector = s->c % width == 0;
@@ -1582,7 +1654,8 @@ static unsigned gfli_pointwise_blocks(const gfli_map *m) {
 
 /* ---- max pool -------------------------------------------------------------------------------- */
 
-static __global__ void gfli_max_pool_kernel(const void *x, gfli_sizes in, void *y, gfli_sizes out,
+static __global__ void gfli_max_pool_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes in,
+                                            void *y, const GFLI_GRID_CONSTANT gfli_sizes out,
                                             int element) {
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -1590,13 +1663,17 @@ static __global__ void gfli_max_pool_kernel(const void *x, gfli_sizes in, void *
     const int h = in.h[p.level], w = in.w[p.level];
     const size_t image = in.before[p.level] + (size_t)p.image * (size_t)h * (size_t)w;
     float best[8], v[8];
+#pragma unroll
     for (int i = 0; i < 8; i++) best[i] = -INFINITY;
     for (int tap = 0; tap < 9; tap++) {
         const int yy = p.y * 2 - 1 + tap / 3, xx = p.x * 2 - 1 + tap % 3;
         if (yy < 0 || xx < 0 || yy >= h || xx >= w) continue;
         const size_t at = image + (size_t)yy * (size_t)w + (size_t)xx;
         gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, v);
-        for (int i = 0; i < p.count; i++) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (i < p.count) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
+        }
     }
     gfli_write_chunk(y, p.at, p.count, p.vector, element, best);
 }
@@ -1609,8 +1686,10 @@ static __device__ __forceinline__ int gfli_nearest_source(int at, int in, int ou
     return from < in - 1 ? from : in - 1;
 }
 
-static __global__ void gfli_upsample_add_kernel(const void *x, gfli_sizes in, void *y,
-                                                gfli_sizes out, int element) {
+static __global__ void gfli_upsample_add_kernel(const void *x,
+                                                const GFLI_GRID_CONSTANT gfli_sizes in, void *y,
+                                                const GFLI_GRID_CONSTANT gfli_sizes out,
+                                                int element) {
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (!gfli_place_of(&out, index, element, &p)) return;
@@ -1622,15 +1701,18 @@ static __global__ void gfli_upsample_add_kernel(const void *x, gfli_sizes in, vo
     float a[8], b[8];
     gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, a);
     gfli_read_chunk(y, p.at, p.count, p.vector, element, b);
-    for (int i = 0; i < p.count; i++) b[i] += a[i];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        if (i < p.count) b[i] += a[i];
+    }
     gfli_write_chunk(y, p.at, p.count, p.vector, element, b);
 }
 
 /* ---- GroupNorm ------------------------------------------------------------------------------- */
 
 /* relu(gamma * (x - mean) / deviation + beta) with the statistics of gfli_conv_stats_kernel. */
-static __global__ void gfli_norm_apply_kernel(const void *x, gfli_sizes s, int groups,
-                                              const float *gamma, const float *beta,
+static __global__ void gfli_norm_apply_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
+                                              int groups, const float *gamma, const float *beta,
                                               const float *stats, void *y, int element) {
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -1639,9 +1721,20 @@ static __global__ void gfli_norm_apply_kernel(const void *x, gfli_sizes s, int g
     const float *plane = stats + (size_t)(p.level * s.n + p.image) * (size_t)groups * 2;
     float v[8];
     gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
-    for (int i = 0; i < p.count; i++) {
-        const float *of_group = plane + (p.c + i) / width * 2;
-        v[i] = (v[i] - of_group[0]) * (of_group[1] * gamma[p.c + i]) + beta[p.c + i];
+    const float *of_group = plane + p.c / width * 2;
+    int left = width - p.c % width; /* channels of that group */
+    float mean = of_group[0], rate = of_group[1];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        if (i >= p.count) continue;
+        if (left == 0) {
+            of_group += 2;
+            left = width;
+            mean = of_group[0];
+            rate = of_group[1];
+        }
+        left--;
+        v[i] = (v[i] - mean) * (rate * gamma[p.c + i]) + beta[p.c + i];
         v[i] = v[i] < 0.0f ? 0.0f : v[i];
     }
     gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
@@ -1651,7 +1744,7 @@ static __global__ void gfli_norm_apply_kernel(const void *x, gfli_sizes s, int g
  * reads it twice; the second time tells how far off the mean of the first is.  Threads add in a
  * fixed order, then in pairs. */
 static __device__ __forceinline__ float gfli_block_sum(float v, float *part) {
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32);
     for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
     __syncthreads();
     if (lane == 0) part[warp] = v;
@@ -1661,8 +1754,8 @@ static __device__ __forceinline__ float gfli_block_sum(float v, float *part) {
     return v;
 }
 
-static __global__ void gfli_norm_stats_kernel(const void *x, gfli_sizes s, int groups, float eps,
-                                              float *stats, int element) {
+static __global__ void gfli_norm_stats_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
+                                              int groups, float eps, float *stats, int element) {
     GFLI_SHARED(float, part, [GFLI_POINTWISE_THREADS / 32]);
     const int item = (int)blockIdx.x, width = s.c / groups, group = item % groups;
     const int plane = item / groups, level = plane / s.n, area = s.h[level] * s.w[level];
@@ -1697,14 +1790,16 @@ typedef struct gfli_level_scales {
     float scale[GFL_LEVELS];
 } gfli_level_scales;
 
-static __global__ void gfli_level_scale_kernel(const void *x, gfli_sizes s, gfli_level_scales by,
+static __global__ void gfli_level_scale_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
+                                               const GFLI_GRID_CONSTANT gfli_level_scales by,
                                                void *y, int element) {
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (!gfli_place_of(&s, index, element, &p)) return;
     float v[8];
     gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
-    for (int i = 0; i < p.count; i++) v[i] *= by.scale[p.level];
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] *= by.scale[p.level];
     gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
 }
 
@@ -1939,11 +2034,11 @@ static gfl_status gfli_cuda_probe(gfl_context *context, const cudaDeviceProp *p)
                       p->name, p->major, p->minor, cudaGetErrorString(e), p->major, p->minor);
 }
 
-/* The variant that the caller prefers; its name must be one. */
+/* The variant that the caller prefers: its name must be one, or "mma". */
 static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *out) {
-    char names[512] = "";
+    char names[512] = "mma, ";
     *out = -1;
-    if (!name) return GFL_OK;
+    if (!name || strcmp(name, "mma") == 0) return GFL_OK;
     for (int i = 0; i < GFLI_CONV_VARIANTS; i++) {
         const size_t used = strlen(names);
         if (strcmp(name, gfli_conv_variants[i].name) == 0) *out = i;
@@ -1955,13 +2050,14 @@ static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *
 }
 
 /* What convolutions on the tensor cores need. */
-static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d) {
+static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d, bool wgmma) {
     const size_t bytes = GFLI_MAX_SPLIT_TILES * sizeof *d->arrived;
     static const gfli_element elements[] = {GFLI_MAP_F32, GFLI_MAP_F32, GFLI_MAP_BF16,
                                             GFLI_MAP_FP16};
     context->element = elements[(int)context->precision];
     if (context->precision == GFL_PRECISION_FP32) return GFL_OK;
-    if (!gfli_cuda_note(context, gfli_conv_device_query(true, &d->conv), "asking the device"))
+    if (!gfli_cuda_note(context, gfli_conv_device_query(wgmma, d->stream, &d->conv),
+                        "asking the device"))
         return gfli_finish_cuda(context);
     GFLI_TRY(gfli_alloc_cuda(context, bytes, 1, "counters", &d->arrived));
     (void)gfli_cuda_note(context, cudaMemsetAsync(d->arrived, 0, bytes, d->stream), "counters");
@@ -1997,7 +2093,7 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
     else
         d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
     GFLI_TRY(gfli_finish_cuda(context));
-    return gfli_cuda_open_tensor(context, d);
+    return gfli_cuda_open_tensor(context, d, !desc->kernel || strcmp(desc->kernel, "mma") != 0);
 }
 
 static void gfli_close_cuda(gfl_context *context) {
@@ -2405,7 +2501,7 @@ static float gfli_tune_time(const gfli_cuda *d, const gfli_conv_request *r, gfli
     for (int i = 0; i < GFLI_TUNE_WARM + GFLI_TUNE_RUNS && e == cudaSuccess; i++) {
         if (i == GFLI_TUNE_WARM) e = cudaEventRecord(events[0], d->stream);
         if (e == cudaSuccess)
-            e = gfli_conv_tensor_run(d->stream, r, choice, sides, GFLI_NORM_EPS, scratch,
+            e = gfli_conv_tensor_run(d->stream, &d->conv, r, choice, sides, GFLI_NORM_EPS, scratch,
                                      d->arrived);
     }
     if (e == cudaSuccess) e = cudaEventRecord(events[1], d->stream);
@@ -2555,6 +2651,23 @@ static bool gfli_conv_find(gfl_context *context, const gfli_conv_call *calls, in
     return false;
 }
 
+/* Whether the driver will describe the maps of a chosen kernel to the copy engine, tried at an
+ * address that is the context's own.  Where it will not, the context does without such kernels. */
+static bool gfli_conv_describes(gfl_context *context, const gfli_conv_request *r,
+                                gfli_conv_choice choice) {
+    gfli_cuda *d = gfli_cuda_of(context);
+    const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
+    gfli_conv_job job;
+    gfli_conv_maps maps;
+    if (v->load != GFLI_LOAD_ENGINE) return true;
+    gfli_conv_job_of(r, choice, &job);
+    for (int i = 0; i < job.n_sides; i++) job.side[i].x = d->arrived;
+    if (gfli_conv_describe(d->conv.encode, &job, (int)r->element, &maps) == cudaSuccess)
+        return true;
+    d->conv.encode = NULL;
+    return false;
+}
+
 static gfl_status gfli_conv_prepare_cuda(gfl_context *context, const gfli_conv_call *calls, int n,
                                          gfli_conv_means *out) {
     gfli_conv_choice choice;
@@ -2567,13 +2680,18 @@ static gfl_status gfli_conv_prepare_cuda(gfl_context *context, const gfli_conv_c
         out->apart = true;
         return GFL_OK;
     }
-    if (!gfli_conv_find(context, calls, n, &choice, &out->apart))
+    bool found = gfli_conv_find(context, calls, n, &choice, &out->apart);
+    gfli_conv_request r = gfli_conv_request_of(calls, n, out->apart);
+    if (found && !gfli_conv_describes(context, &r, choice)) {
+        found = gfli_conv_find(context, calls, n, &choice, &out->apart);
+        r = gfli_conv_request_of(calls, n, out->apart);
+    }
+    if (!found)
         return gfli_error(context, GFL_E_UNSUPPORTED,
                           "no tensor-core kernel for a %s of %d to %d channels in %d groups; use "
                           "GFL_PRECISION_FP32",
                           calls[0].offset ? "deformable convolution" : "convolution", s->in_c,
                           s->out_c, s->groups);
-    const gfli_conv_request r = gfli_conv_request_of(calls, n, out->apart);
     out->kernel = gfli_conv_variants[choice.variant].name;
     out->variant = choice.variant;
     out->splits = choice.splits;
@@ -2597,10 +2715,10 @@ static void gfli_tensor_conv(gfl_context *context, const gfli_conv_call *calls, 
         sides[i].y = calls[i].y->data;
         sides[i].stats = calls[i].stats;
     }
-    (void)gfli_cuda_note(
-        context,
-        gfli_conv_tensor_run(d->stream, &r, choice, sides, calls[0].eps, scratch, d->arrived),
-        "a convolution");
+    (void)gfli_cuda_note(context,
+                         gfli_conv_tensor_run(d->stream, &d->conv, &r, choice, sides, calls[0].eps,
+                                              scratch, d->arrived),
+                         "a convolution");
 }
 
 static void gfli_conv_cuda(gfl_context *context, const gfli_conv_call *calls, int n,
@@ -2644,7 +2762,8 @@ static __device__ __forceinline__ int gfli_resize_across_one(const gfli_source *
     return (uint16_t)((p[from * s->size] * a + p[next * s->size] * b) >> 4);
 }
 
-static __global__ void gfli_resize_kernel(gfli_source s, int out_w, int out_h, uint8_t *out) {
+static __global__ void gfli_resize_kernel(const GFLI_GRID_CONSTANT gfli_source s, int out_w,
+                                          int out_h, uint8_t *out) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)out_w * (size_t)out_h) return;
     const int x = (int)(i % (size_t)out_w), y = (int)(i / (size_t)out_w);
@@ -2711,7 +2830,7 @@ typedef struct gfli_normalisation {
     int element;
 } gfli_normalisation;
 
-static __global__ void gfli_normalise_kernel(gfli_normalisation t) {
+static __global__ void gfli_normalise_kernel(const GFLI_GRID_CONSTANT gfli_normalisation t) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)t.out_w * (size_t)t.out_h) return;
     const int x = (int)(i % (size_t)t.out_w), y = (int)(i / (size_t)t.out_w);

@@ -57,7 +57,8 @@ typedef struct gfl_context_desc {
     int device_index;           /* which of several GPUs; 0 on the CPU */
     gfl_precision precision;
     const char *kernel; /* on a GPU: this convolution kernel wherever it can be used, one of those
-                         * that gfl_plan_step.kernel names; NULL: what should be the fastest */
+                         * that gfl_plan_step.kernel names; "mma": none of Hopper's own (wgmma);
+                         * NULL: what should be the fastest */
     int tune; /* 1: on a GPU and but in fp32, time the kernels that can be used when a plan first has
                * a convolution (once a context; it takes a second or two), rather than estimate;
                * two contexts may then differ in rounding */

@@ -40,15 +40,15 @@ typedef struct gfli_conv_load {
 static __device__ __forceinline__ void gfli_load_begin(gfli_conv_load *s, const gfli_conv_job *job,
                                                        const gfli_conv_tile *t, int rows,
                                                        int element, int first_block) {
-    const gfli_tile_level *l = t->level;
+    const gfli_tile_level *l = &job->level[t->level];
     const size_t image = l->in + (size_t)t->image * (size_t)(l->in_h * l->in_w);
     const size_t size = (size_t)gfli_element_size(element);
     const int taps = job->kernel * job->kernel;
-    s->x = (const unsigned char *)t->side->x +
+    s->x = (const unsigned char *)job->side[t->side].x +
            (image * (size_t)job->in_c + (size_t)(t->group * job->group_in)) * size;
-    s->weight = (const unsigned char *)t->side->weight +
+    s->weight = (const unsigned char *)job->side[t->side].weight +
                 (((size_t)t->group * (size_t)job->k_blocks + (size_t)first_block) *
-                     (size_t)t->side->group_rows +
+                     (size_t)job->side[t->side].group_rows +
                  (size_t)t->first) *
                     GFLI_ROW_BYTES;
     s->block = first_block;
@@ -59,7 +59,8 @@ static __device__ __forceinline__ void gfli_load_begin(gfli_conv_load *s, const 
     s->corners = NULL;
 #pragma unroll
     for (int i = 0; i < rows / 32; i++) {
-        const int position = gfli_tile_position(t, (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i);
+        const int position =
+            gfli_tile_position(job, t, (int)(threadIdx.x / GFLI_ROW_CHUNKS) + 32 * i);
         s->y[i] = position < 0 ? -32768 : position / l->out_w * job->stride - job->pad;
         s->x0[i] = position < 0 ? 0 : position % l->out_w * job->stride - job->pad;
     }
@@ -68,7 +69,7 @@ static __device__ __forceinline__ void gfli_load_begin(gfli_conv_load *s, const 
 static __device__ __forceinline__ void gfli_load_next(gfli_conv_load *s, const gfli_conv_job *job,
                                                       const gfli_conv_tile *t) {
     s->block++;
-    s->weight += (size_t)t->side->group_rows * GFLI_ROW_BYTES;
+    s->weight += (size_t)job->side[t->side].group_rows * GFLI_ROW_BYTES;
     if (++s->kx < job->kernel) return;
     s->kx = 0;
     if (++s->ky < job->kernel) return;
@@ -79,12 +80,12 @@ static __device__ __forceinline__ void gfli_load_next(gfli_conv_load *s, const g
 static __device__ __forceinline__ void
 gfli_load_chunks(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
                  unsigned char *stage, int rows, int element) {
-    const gfli_tile_level *l = t->level;
-    const int size = gfli_element_size(element), chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
+    const gfli_tile_level *l = &job->level[t->level];
+    const int size = gfli_element_size(element), chunk = (int)(threadIdx.x % GFLI_ROW_CHUNKS);
     const int c = (s->run * GFLI_ROW_BYTES + chunk * GFLI_CHUNK_BYTES) / size;
 #pragma unroll
     for (int i = 0; i < rows / 32; i++) {
-        const int row = (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i;
+        const int row = (int)(threadIdx.x / GFLI_ROW_CHUNKS) + 32 * i;
         const int y = s->y[i] + s->ky, x = s->x0[i] + s->kx;
         const bool inside =
             c < job->group_in && (unsigned)y < (unsigned)l->in_h && (unsigned)x < (unsigned)l->in_w;
@@ -97,29 +98,32 @@ gfli_load_chunks(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_c
 static __device__ __forceinline__ void
 gfli_load_elements(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
                    unsigned char *stage, int rows, int element) {
-    const gfli_tile_level *l = t->level;
+    const gfli_tile_level *l = &job->level[t->level];
     const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
-    const int chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
+    const int chunk = (int)(threadIdx.x % GFLI_ROW_CHUNKS);
     const int first = (s->block * GFLI_ROW_CHUNKS + chunk) * width;
     const int end = job->kernel * job->kernel * job->group_in;
-    float v[GFLI_MAX_ROWS_A_THREAD][8];
-#pragma unroll
-    for (int j = 0; j < width; j++) {
-        const int k = first + j, tap = k / job->group_in, c = k % job->group_in;
-        const int ky = tap / job->kernel, kx = tap % job->kernel;
-#pragma unroll
-        for (int i = 0; i < rows / 32; i++) {
-            const int y = s->y[i] + ky, x = s->x0[i] + kx;
-            const bool inside =
-                k < end && (unsigned)y < (unsigned)l->in_h && (unsigned)x < (unsigned)l->in_w;
-            const size_t at = (size_t)(y * l->in_w + x) * (size_t)job->in_c + (size_t)c;
-            v[i][j] = inside ? gfli_read_element(s->x, at, element) : 0.0f;
-        }
-    }
+    const int first_ky = first / job->group_in / job->kernel;
+    const int first_kx = first / job->group_in % job->kernel, first_c = first % job->group_in;
 #pragma unroll
     for (int i = 0; i < rows / 32; i++) {
-        const int row = (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i;
-        *(uint4 *)(void *)(stage + gfli_swizzle(row, chunk)) = gfli_pack_chunk(v[i], element);
+        int y = s->y[i] + first_ky, x = s->x0[i] + first_kx, c = first_c;
+        const int past = s->x0[i] + job->kernel;
+        float v[8];
+#pragma unroll
+        for (int j = 0; j < width; j++) {
+            const bool inside = first + j < end && (unsigned)y < (unsigned)l->in_h &&
+                                (unsigned)x < (unsigned)l->in_w;
+            const size_t at = (size_t)(y * l->in_w + x) * (size_t)job->in_c + (size_t)c;
+            v[j] = inside ? gfli_read_element(s->x, at, element) : 0.0f;
+            if (++c < job->group_in) continue;
+            c = 0;
+            if (++x < past) continue;
+            x = s->x0[i];
+            y++;
+        }
+        const int row = (int)(threadIdx.x / GFLI_ROW_CHUNKS) + 32 * i;
+        *(uint4 *)(void *)(stage + gfli_swizzle(row, chunk)) = gfli_pack_chunk(v, element);
     }
 }
 
@@ -128,15 +132,16 @@ static __device__ __forceinline__ void gfli_sample_rows(const gfli_conv_job *job
                                                         const gfli_conv_tile *t,
                                                         gfli_sample *samples, int *corners,
                                                         int rows) {
-    const gfli_tile_level *l = t->level;
+    const gfli_tile_level *l = &job->level[t->level];
     const int taps = job->kernel * job->kernel;
     const size_t image = l->out + (size_t)t->image * (size_t)(l->out_h * l->out_w);
     for (int i = (int)threadIdx.x; i < rows * taps; i += (int)blockDim.x) {
-        const int tap = i / rows, position = gfli_tile_position(t, i % rows);
+        const int tap = i / rows, position = gfli_tile_position(job, t, i % rows);
         gfli_sample s = {{0.0f, 0.0f, 0.0f, 0.0f}};
         int corner = 0;
         if (position >= 0) {
-            const float *o = t->side->offset + (image + (size_t)position) * (size_t)job->offset_c;
+            const float *o =
+                job->side[t->side].offset + (image + (size_t)position) * (size_t)job->offset_c;
             const int oy = position / l->out_w * job->stride - job->pad + tap / job->kernel;
             const int ox = position % l->out_w * job->stride - job->pad + tap % job->kernel;
             const float y = (float)oy + o[2 * tap], x = (float)ox + o[2 * tap + 1];
@@ -168,22 +173,23 @@ static __device__ __forceinline__ void
 gfli_load_deformed(const gfli_conv_load *s, const gfli_conv_job *job, const gfli_conv_tile *t,
                    unsigned char *stage, int rows, int element) {
     const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
-    const int chunk = (int)threadIdx.x % GFLI_ROW_CHUNKS;
+    const int chunk = (int)(threadIdx.x % GFLI_ROW_CHUNKS);
     const int c = s->run * (GFLI_ROW_BYTES / size) + chunk * width;
     const int left = job->group_in - c, count = left < width ? left : width;
     const bool vector = job->in_c % width == 0 && job->group_in % width == 0;
     const int tap = s->ky * job->kernel + s->kx;
 #pragma unroll
     for (int i = 0; i < rows / 32; i++) {
-        const int row = (int)threadIdx.x / GFLI_ROW_CHUNKS + 32 * i;
+        const int row = (int)(threadIdx.x / GFLI_ROW_CHUNKS) + 32 * i;
         const gfli_sample sample = s->samples[tap * rows + row];
         const int corner = s->corners[tap * rows + row];
-        const int step[2] = {corner % 2 ? 1 : 0, corner / 2 % 2 ? t->level->in_w : 0};
+        const int step[2] = {corner % 2 ? 1 : 0, corner / 2 % 2 ? job->level[t->level].in_w : 0};
         float sum[8], v[8];
 #pragma unroll
         for (int j = 0; j < width; j++) sum[j] = 0.0f;
 #pragma unroll
-        for (int k = 0; k < 4 && count > 0; k++) {
+        for (int k = 0; k < 4; k++) {
+            if (count <= 0 || sample.weight[k] == 0.0f) continue; /* also off the map */
             const int pixel = corner / 4 + k % 2 * step[0] + k / 2 * step[1];
             gfli_read_chunk(s->x, (size_t)pixel * (size_t)job->in_c + (size_t)c, count, vector,
                             element, v);
@@ -219,7 +225,7 @@ static __device__ __forceinline__ void gfli_multiply_block(const unsigned char *
                                                            int n_tiles, int element,
                                                            float sums[4][4][4]) {
     const unsigned char *right = stage + rows * GFLI_ROW_BYTES;
-    const int lane = (int)threadIdx.x % 32;
+    const int lane = (int)(threadIdx.x % 32);
 #pragma unroll
     for (int step = 0; step < GFLI_ROW_BYTES / 32; step++) {
         unsigned a[4][4], b[4][2];
@@ -257,7 +263,7 @@ static __device__ __forceinline__ void gfli_multiply_block(const unsigned char *
 static __device__ __forceinline__ void gfli_keep_sums(float *tile, int cols, int row, int col,
                                                       int m_tiles, int n_tiles,
                                                       const float sums[4][4][4]) {
-    const int lane = (int)threadIdx.x % 32, stride = cols + GFLI_TILE_PAD;
+    const int lane = (int)(threadIdx.x % 32), stride = cols + GFLI_TILE_PAD;
 #pragma unroll
     for (int i = 0; i < m_tiles; i++) {
 #pragma unroll
@@ -298,9 +304,11 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
             gfli_load_block(&s, job, &t, shared + i * stage_bytes, rows, cols, element, load);
         gfli_cp_commit();
     }
-    const int warp = (int)threadIdx.x / 32, warp_cols = GFLI_CONV_THREADS / 32 / warp_rows;
-    const int m_tiles = rows / warp_rows / 16, n_tiles = cols / warp_cols / 8;
-    const int row = warp / warp_cols * (m_tiles * 16), col = warp % warp_cols * (n_tiles * 8);
+    const unsigned warp = threadIdx.x / 32;
+    const unsigned warp_cols = (unsigned)(GFLI_CONV_THREADS / 32 / warp_rows);
+    const int m_tiles = rows / warp_rows / 16, n_tiles = cols / (int)warp_cols / 8;
+    const int row = (int)(warp / warp_cols) * (m_tiles * 16);
+    const int col = (int)(warp % warp_cols) * (n_tiles * 8);
     float sums[4][4][4] = {};
     int filled = GFLI_CONV_STAGES - 1, ready = 0;
     for (int block = begin; block < end; block++) {
@@ -309,9 +317,9 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
         if (s.block < end)
             gfli_load_block(&s, job, &t, shared + filled * stage_bytes, rows, cols, element, load);
         gfli_cp_commit();
-        filled = filled + 1 < GFLI_CONV_STAGES ? filled + 1 : 0;
         gfli_multiply_block(shared + ready * stage_bytes, rows, row, col, m_tiles, n_tiles, element,
                             sums);
+        filled = ready;
         ready = ready + 1 < GFLI_CONV_STAGES ? ready + 1 : 0;
     }
     gfli_cp_wait(0);

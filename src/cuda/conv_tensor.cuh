@@ -81,14 +81,15 @@ typedef void (*gfli_conv_kernel)(gfli_conv_job job);
 typedef struct gfli_conv_variant {
     int rows, cols, load;
     double speed; /* of a large tile, on a full machine, against 128x128 */
+    int resident; /* blocks that a multiprocessor holds at once */
     const char *name;
     gfli_conv_kernel kernel[GFLI_ELEMENTS];
     gfli_wgmma_kernel wgmma[GFLI_ELEMENTS]; /* where load is GFLI_LOAD_ENGINE */
 } gfli_conv_variant;
 
-#define GFLI_MMA_VARIANT(kernel, rows, cols, load, speed)                                          \
+#define GFLI_MMA_VARIANT(kernel, rows, cols, load, speed, resident)                                \
     {                                                                                              \
-        rows, cols, load, speed, #kernel,                                                          \
+        rows, cols, load, speed, resident, #kernel,                                                \
             {gfli_conv_##kernel##_tf32_kernel, gfli_conv_##kernel##_bf16_kernel,                   \
              gfli_conv_##kernel##_fp16_kernel},                                                    \
         {                                                                                          \
@@ -97,7 +98,8 @@ typedef struct gfli_conv_variant {
     }
 #define GFLI_WGMMA_VARIANT(cols, speed)                                                            \
     {                                                                                              \
-        GFLI_WGMMA_ROWS, cols, GFLI_LOAD_ENGINE, speed, "wgmma_128x" #cols, {NULL, NULL, NULL}, {  \
+        GFLI_WGMMA_ROWS, cols, GFLI_LOAD_ENGINE, speed, gfli_wgmma_resident(cols),                 \
+            "wgmma_128x" #cols, {NULL, NULL, NULL}, {                                              \
             NULL, gfli_conv_wgmma_##cols##_bf16_kernel, gfli_conv_wgmma_##cols##_fp16_kernel       \
         }                                                                                          \
     }
@@ -105,13 +107,13 @@ typedef struct gfli_conv_variant {
 /* Speeds are estimates from shared-memory traffic a product, to be replaced by measured ones:
  * bench/gpu prints every variant of every layer. */
 static const gfli_conv_variant gfli_conv_variants[] = {
-    GFLI_MMA_VARIANT(128x128, 128, 128, GFLI_LOAD_CHUNKS, 1.0),
-    GFLI_MMA_VARIANT(128x64, 128, 64, GFLI_LOAD_CHUNKS, 0.8),
-    GFLI_MMA_VARIANT(64x128, 64, 128, GFLI_LOAD_CHUNKS, 0.8),
-    GFLI_MMA_VARIANT(64x64, 64, 64, GFLI_LOAD_CHUNKS, 0.65),
-    GFLI_MMA_VARIANT(elements_128x64, 128, 64, GFLI_LOAD_ELEMENTS, 0.3),
-    GFLI_MMA_VARIANT(deformed_64x128, 64, 128, GFLI_LOAD_DEFORMED, 0.4),
-    GFLI_MMA_VARIANT(deformed_64x64, 64, 64, GFLI_LOAD_DEFORMED, 0.3),
+    GFLI_MMA_VARIANT(128x128, 128, 128, GFLI_LOAD_CHUNKS, 1.0, 2),
+    GFLI_MMA_VARIANT(128x64, 128, 64, GFLI_LOAD_CHUNKS, 0.8, 2),
+    GFLI_MMA_VARIANT(64x128, 64, 128, GFLI_LOAD_CHUNKS, 0.8, 2),
+    GFLI_MMA_VARIANT(64x64, 64, 64, GFLI_LOAD_CHUNKS, 0.65, 2),
+    GFLI_MMA_VARIANT(elements_128x64, 128, 64, GFLI_LOAD_ELEMENTS, 0.3, 1),
+    GFLI_MMA_VARIANT(deformed_64x128, 64, 128, GFLI_LOAD_DEFORMED, 0.4, 2),
+    GFLI_MMA_VARIANT(deformed_64x64, 64, 64, GFLI_LOAD_DEFORMED, 0.3, 2),
     GFLI_WGMMA_VARIANT(256, 1.6),
     GFLI_WGMMA_VARIANT(128, 1.5),
     GFLI_WGMMA_VARIANT(64, 1.0),
@@ -136,11 +138,12 @@ typedef struct gfli_conv_request {
 /* What the choice knows of the device. */
 typedef struct gfli_conv_device {
     int n_sms, shared_limit; /* multiprocessors; bytes a block may have */
-    bool wgmma;              /* its kernels are in this build, for this device */
+    gfli_encode encode;      /* where wgmma's kernels are in this build, for this device; or NULL */
 } gfli_conv_device;
 
-/* Of the current device; wgmma: ask for its kernels too. */
-static cudaError_t gfli_conv_device_query(bool wgmma, gfli_conv_device *out) {
+/* Of the current device, by its stream.  wgmma: ask for its kernels too, which are there with a
+ * driver that describes maps to the copy engine. */
+static cudaError_t gfli_conv_device_query(bool wgmma, cudaStream_t stream, gfli_conv_device *out) {
     int id = 0, has = 0, *answer = NULL;
     memset(out, 0, sizeof *out);
     cudaError_t e = cudaGetDevice(&id);
@@ -151,9 +154,12 @@ static cudaError_t gfli_conv_device_query(bool wgmma, gfli_conv_device *out) {
     if (e != cudaSuccess || !wgmma) return e;
     e = cudaMalloc((void **)&answer, sizeof has);
     if (e != cudaSuccess) return e;
-    GFLI_LAUNCH((gfli_has_wgmma_kernel), 1, 1, 0, 0, answer);
-    e = cudaMemcpy(&has, answer, sizeof has, cudaMemcpyDeviceToHost);
-    out->wgmma = has == 1;
+    GFLI_LAUNCH((gfli_has_wgmma_kernel), 1, 1, 0, stream, answer);
+    e = cudaGetLastError();
+    if (e == cudaSuccess)
+        e = cudaMemcpyAsync(&has, answer, sizeof has, cudaMemcpyDeviceToHost, stream);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(stream);
+    if (e == cudaSuccess && has == 1) out->encode = gfli_find_encode();
     (void)cudaFree(answer);
     return e;
 }
@@ -232,9 +238,10 @@ static int gfli_conv_tiles(const gfli_conv_job *job) {
 static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
                               const gfli_conv_device *device) {
     const gfli_conv_variant *v = &gfli_conv_variants[variant];
+    const gfli_conv_shape *s = r->shape;
     const bool deformable = r->offset_c > 0;
     const gfli_conv_geometry g = gfli_conv_geometry_of(r->shape, r->element);
-    const int taps = r->shape->kernel * r->shape->kernel;
+    const int taps = s->kernel * s->kernel;
     if (gfli_conv_shared_bytes(v, taps) > device->shared_limit) return false;
     if (r->norm_width > 0 && (deformable || v->cols % r->norm_width != 0)) return false;
     for (int i = 0; i < r->n_sides; i++) {
@@ -246,20 +253,23 @@ static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
     /* The engine's boxes are 64 channels wide: they must not reach into another group, where a
      * NaN times a weight of zero would not be zero. */
     if (v->load == GFLI_LOAD_ENGINE)
-        return device->wgmma && r->element != GFLI_MAP_F32 && g.chunks &&
-               (g.groups == 1 || g.group_in % 64 == 0) && r->shape->stride <= 8;
+        return device->encode && r->element != GFLI_MAP_F32 && g.chunks &&
+               (g.groups == 1 || g.group_in % 64 == 0) && s->stride <= 8 && s->pad < s->kernel &&
+               s->kernel <= 128;
     return v->load == (g.chunks ? GFLI_LOAD_CHUNKS : GFLI_LOAD_ELEMENTS);
 }
 
-/* Time in blocks of the sum of a 128x128 tile, from rough ratios: a tile's sums leave through the
- * epilogue once, and twice more for each split. */
+/* Time in blocks of the sum of a 128x128 tile, from rough ratios: a multiprocessor's blocks share
+ * its tensor cores; a tile's sums leave through the epilogue once, while another resident block
+ * multiplies, and twice more for each split. */
 static double gfli_conv_cost(const gfli_conv_job *job, const gfli_conv_variant *v,
                              const gfli_conv_device *device) {
     const double area = (double)(v->rows * v->cols) / (128.0 * 128.0), splits = job->n_splits;
     const int blocks = gfli_conv_tiles(job) * job->n_splits;
-    const double waves = (double)((blocks + device->n_sms - 1) / device->n_sms);
+    const int share = (blocks + device->n_sms - 1) / device->n_sms;
+    const double waves = (double)((share + v->resident - 1) / v->resident);
     const double sum = (double)((job->k_blocks + job->n_splits - 1) / job->n_splits);
-    double cost = waves * (sum * area / v->speed + 1.0 + 3.0 * area);
+    double cost = share * sum * area / v->speed + waves * (1.0 + 3.0 * area);
     if (job->n_splits > 1) cost += area * 3.5 * (waves + splits);
     return cost;
 }
@@ -307,7 +317,7 @@ static __device__ __forceinline__ void gfli_merge_pair(float *n, float *mean, fl
 
 static __global__ void gfli_conv_stats_kernel(const GFLI_GRID_CONSTANT gfli_conv_job job, int side,
                                               int rows, float eps, float *stats) {
-    const int n_groups = job.side[side].out_c / job.norm_width, lane = (int)threadIdx.x % 32;
+    const int n_groups = job.side[side].out_c / job.norm_width, lane = (int)(threadIdx.x % 32);
     const int item = ((int)blockIdx.x * (int)blockDim.x + (int)threadIdx.x) / 32;
     if (item >= job.levels * job.n * n_groups) return;
     const gfli_tile_level *l = &job.level[item / n_groups / job.n];
@@ -356,11 +366,13 @@ static size_t gfli_conv_tensor_scratch(const gfli_conv_request *r, gfli_conv_cho
     return floats * sizeof(float);
 }
 
-static cudaError_t gfli_conv_launch(cudaStream_t stream, const gfli_conv_variant *v,
-                                    const gfli_conv_job *job, int element) {
+static cudaError_t gfli_conv_launch(cudaStream_t stream, const gfli_conv_device *device,
+                                    const gfli_conv_variant *v, const gfli_conv_job *job,
+                                    int element) {
     const int n_blocks = gfli_conv_tiles(job) * job->n_splits;
     if (v->load == GFLI_LOAD_ENGINE)
-        return gfli_conv_wgmma_run(stream, v->wgmma[element], job, v->cols, element, n_blocks);
+        return gfli_conv_wgmma_run(stream, device->encode, v->wgmma[element], job, v->cols, element,
+                                   n_blocks);
     const gfli_conv_kernel kernel = v->kernel[element];
     const int bytes = gfli_conv_shared_bytes(v, job->kernel * job->kernel);
     const cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
@@ -371,9 +383,10 @@ static cudaError_t gfli_conv_launch(cudaStream_t stream, const gfli_conv_variant
 }
 
 /* arrived [GFLI_MAX_SPLIT_TILES] zeros; they are zeros again afterwards. */
-static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_request *r,
-                                        gfli_conv_choice choice, const gfli_conv_operands *sides,
-                                        float eps, void *scratch, int *arrived) {
+static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_device *device,
+                                        const gfli_conv_request *r, gfli_conv_choice choice,
+                                        const gfli_conv_operands *sides, float eps, void *scratch,
+                                        int *arrived) {
     const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
     float *spare = (float *)scratch;
     gfli_conv_job job;
@@ -396,7 +409,7 @@ static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_req
         side->moments = spare;
         spare += (size_t)job.row_tiles * (size_t)(r->out_c[i] / r->norm_width) * 2;
     }
-    const cudaError_t e = gfli_conv_launch(stream, v, &job, r->element);
+    const cudaError_t e = gfli_conv_launch(stream, device, v, &job, r->element);
     if (e != cudaSuccess) return e;
     for (int i = 0; i < r->n_sides && r->norm_width > 0; i++) {
         const int items = job.levels * job.n * (r->out_c[i] / r->norm_width);

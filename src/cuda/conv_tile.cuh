@@ -11,7 +11,7 @@ enum {
     GFLI_CHUNK_BYTES = 16,
     GFLI_ROW_CHUNKS = 8,
     GFLI_CONV_SIDES = 2,
-    GFLI_TILE_PAD = 4,    /* floats at the end of a row of sums, against bank conflicts */
+    GFLI_TILE_PAD = 8,    /* floats at the end of a row of sums, against bank conflicts */
     GFLI_PATCH_WIDTH = 16 /* of the patches of a deformable convolution */
 };
 
@@ -55,9 +55,7 @@ typedef struct gfli_conv_job {
 
 /* The piece of work of one block. */
 typedef struct gfli_conv_tile {
-    const gfli_tile_level *level;
-    const gfli_conv_side *side;
-    int number; /* among all tiles of the launch */
+    int level, side;
     int row_tile, split, image;
     int y, x;         /* of the first position; runs have y = 0 and count x through the image */
     int group, first; /* column tile: the group and its first output channel therein */
@@ -76,36 +74,35 @@ static __device__ __forceinline__ int gfli_swizzle(int row, int chunk) {
 static __device__ __forceinline__ gfli_conv_tile gfli_tile_of_block(const gfli_conv_job *job,
                                                                     int rows, int cols) {
     gfli_conv_tile t;
-    int block = (int)blockIdx.x;
+    const int block = (int)blockIdx.x, number = block / job->n_splits;
+    const int col_tile = number % job->col_tiles;
+    t.side = number / job->col_tiles % job->n_sides;
     t.split = block % job->n_splits;
-    t.number = block / job->n_splits;
-    const int col_tile = t.number % job->col_tiles;
-    const int side = t.number / job->col_tiles % job->n_sides;
-    t.row_tile = t.number / (job->col_tiles * job->n_sides);
-    t.side = &job->side[side];
-    int l = 0;
-    while (l + 1 < job->levels && t.row_tile >= job->level[l + 1].first) l++;
-    t.level = &job->level[l];
-    const int in_level = t.row_tile - t.level->first;
-    t.image = in_level / t.level->per_image;
-    const int in_image = in_level % t.level->per_image;
-    if (t.level->patch_cols > 0) {
-        t.y = in_image / t.level->patch_cols * (rows / GFLI_PATCH_WIDTH);
-        t.x = in_image % t.level->patch_cols * GFLI_PATCH_WIDTH;
+    t.row_tile = number / (job->col_tiles * job->n_sides);
+    t.level = 0;
+    while (t.level + 1 < job->levels && t.row_tile >= job->level[t.level + 1].first) t.level++;
+    const gfli_tile_level *l = &job->level[t.level];
+    const int in_level = t.row_tile - l->first;
+    t.image = in_level / l->per_image;
+    const int in_image = in_level % l->per_image;
+    if (l->patch_cols > 0) {
+        t.y = in_image / l->patch_cols * (rows / GFLI_PATCH_WIDTH);
+        t.x = in_image % l->patch_cols * GFLI_PATCH_WIDTH;
     } else {
         t.y = 0;
         t.x = in_image * rows;
     }
     t.group = col_tile / job->group_tiles;
     t.first = col_tile % job->group_tiles * cols;
-    const int left = (job->n_sides > 1 ? t.side->out_c : job->group_out) - t.first;
+    const int left = (job->n_sides > 1 ? job->side[t.side].out_c : job->group_out) - t.first;
     t.n_cols = left < cols ? left : cols;
     return t;
 }
 
 /* Output position of a row of the tile within its image, or -1. */
-static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_tile *t, int row) {
-    const gfli_tile_level *l = t->level;
+static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_job *job,
+                                                         const gfli_conv_tile *t, int row) {
+    const gfli_tile_level *l = &job->level[t->level];
     if (l->patch_cols == 0) {
         const int at = t->x + row;
         return at < l->out_h * l->out_w ? at : -1;
@@ -166,7 +163,8 @@ static __device__ __forceinline__ uint4 gfli_pack_chunk(const float v[8], int el
     return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
-/* `count` elements from p + at; the vector form where the address allows it. */
+/* `count` elements from p + at, no more than a chunk has; the vector form where the address allows
+ * it.  Loops have a constant number of turns, so that v stays in registers. */
 static __device__ __forceinline__ void gfli_read_chunk(const void *p, size_t at, int count,
                                                        bool vector, int element, float v[8]) {
     const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
@@ -176,7 +174,7 @@ static __device__ __forceinline__ void gfli_read_chunk(const void *p, size_t at,
         return;
     }
 #pragma unroll
-    for (int i = 0; i < width; i++)
+    for (int i = 0; i < 8; i++)
         v[i] = i < count ? gfli_read_element(p, at + (size_t)i, element) : 0.0f;
 }
 
@@ -189,7 +187,7 @@ static __device__ __forceinline__ void gfli_write_chunk(void *p, size_t at, int 
         return;
     }
 #pragma unroll
-    for (int i = 0; i < width; i++) {
+    for (int i = 0; i < 8; i++) {
         if (i < count) gfli_write_element(p, at + (size_t)i, v[i], element);
     }
 }
@@ -205,13 +203,14 @@ static __device__ __forceinline__ bool gfli_tile_merge(const gfli_conv_job *job,
                                                        int *last, int rows, int cols) {
     const int stride = cols + GFLI_TILE_PAD, step = (int)blockDim.x * 4;
     const size_t size = (size_t)(rows * cols);
-    float *parts = job->partial + (size_t)t->number * (size_t)job->n_splits * size;
+    const int number = (int)blockIdx.x / job->n_splits;
+    float *parts = job->partial + (size_t)number * (size_t)job->n_splits * size;
     float *own = parts + (size_t)t->split * size;
     for (int i = (int)threadIdx.x * 4; i < rows * cols; i += step)
         *(float4 *)&own[i] = *(const float4 *)&sums[i / cols * stride + i % cols];
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) *last = atomicAdd(&job->arrived[t->number], 1) == job->n_splits - 1;
+    if (threadIdx.x == 0) *last = atomicAdd(&job->arrived[number], 1) == job->n_splits - 1;
     __syncthreads();
     if (!*last) return false;
     __threadfence();
@@ -226,41 +225,64 @@ static __device__ __forceinline__ bool gfli_tile_merge(const gfli_conv_job *job,
         }
         *(float4 *)&sums[i / cols * stride + i % cols] = a;
     }
-    if (threadIdx.x == 0) job->arrived[t->number] = 0;
+    if (threadIdx.x == 0) job->arrived[number] = 0;
     __syncthreads();
     return true;
 }
 
-/* y = relu?(sums + bias + residual); where statistics follow, sums becomes what y holds. */
+/* `width` sums, four or eight, from an address of whole vectors. */
+static __device__ __forceinline__ void gfli_read_sums(const float *sums, int width, float v[8]) {
+#pragma unroll
+    for (int j = 0; j < width; j += 4) {
+        const float4 four = *(const float4 *)(const void *)&sums[j];
+        v[j] = four.x;
+        v[j + 1] = four.y;
+        v[j + 2] = four.z;
+        v[j + 3] = four.w;
+    }
+}
+
+static __device__ __forceinline__ void gfli_write_sums(float *sums, int width, const float v[8]) {
+#pragma unroll
+    for (int j = 0; j < width; j += 4)
+        *(float4 *)(void *)&sums[j] = make_float4(v[j], v[j + 1], v[j + 2], v[j + 3]);
+}
+
+/* y = relu?(sums + bias + residual); where statistics follow, sums becomes what y holds.  The
+ * threads of a block are a multiple of the chunks of a row, so each has a column of its own. */
 static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job,
                                                        const gfli_conv_tile *t, float *sums,
                                                        int rows, int cols, int element) {
     const int width = GFLI_CHUNK_BYTES / gfli_element_size(element);
     const int stride = cols + GFLI_TILE_PAD, vectors = cols / width;
-    const gfli_conv_side *side = t->side;
+    const gfli_conv_side *side = &job->side[t->side];
     const int channel = t->group * job->group_out + t->first;
     const bool vector = side->out_c % width == 0 && channel % width == 0;
     const size_t image =
-        t->level->out + (size_t)t->image * (size_t)(t->level->out_h * t->level->out_w);
-    for (int i = (int)threadIdx.x; i < rows * vectors; i += (int)blockDim.x) {
-        const int row = i / vectors, col = i % vectors * width;
-        const int position = gfli_tile_position(t, row);
-        if (position < 0 || col >= t->n_cols) continue;
-        const int count = t->n_cols - col < width ? t->n_cols - col : width;
+        job->level[t->level].out +
+        (size_t)t->image * (size_t)(job->level[t->level].out_h * job->level[t->level].out_w);
+    const int col = (int)(threadIdx.x % (unsigned)vectors) * width;
+    const int count = t->n_cols - col < width ? t->n_cols - col : width;
+    if (count <= 0) return;
+    float bias[8];
+#pragma unroll
+    for (int j = 0; j < width; j++)
+        bias[j] = side->bias && j < count ? side->bias[channel + col + j] : 0.0f;
+#pragma unroll 1
+    for (int row = (int)(threadIdx.x / (unsigned)vectors); row < rows;
+         row += (int)(blockDim.x / (unsigned)vectors)) {
+        const int position = gfli_tile_position(job, t, row);
+        if (position < 0) continue;
         const size_t at =
             (image + (size_t)position) * (size_t)side->out_c + (size_t)(channel + col);
         float *sum = &sums[row * stride + col], r[8], v[8];
         if (side->residual) gfli_read_chunk(side->residual, at, count, vector, element, r);
+        gfli_read_sums(sum, width, v);
 #pragma unroll
         for (int j = 0; j < width; j++) {
-            v[j] = sum[j];
-            if (side->bias && j < count) v[j] += side->bias[channel + col + j];
+            v[j] += bias[j];
             if (side->residual) v[j] += r[j];
             if (job->relu) v[j] = v[j] < 0.0f ? 0.0f : v[j]; /* a NaN stays one */
-            if (side->moments && !job->wide)
-                sum[j] = gfli_from_bits(gfli_to_bits(v[j], element), element);
-            else if (side->moments)
-                sum[j] = v[j];
         }
         if (!job->wide) {
             gfli_write_chunk(side->y, at, count, vector, element, v);
@@ -270,6 +292,12 @@ static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job,
                 if (j < count) ((float *)side->y)[at + (size_t)j] = v[j];
             }
         }
+        if (!side->moments) continue;
+#pragma unroll
+        for (int j = 0; j < width; j++) {
+            if (!job->wide) v[j] = gfli_from_bits(gfli_to_bits(v[j], element), element);
+        }
+        gfli_write_sums(sum, width, v);
     }
 }
 
@@ -280,12 +308,12 @@ static __device__ __forceinline__ void gfli_tile_moments(const gfli_conv_job *jo
                                                          const gfli_conv_tile *t, const float *sums,
                                                          float *columns, int rows, int cols) {
     const int stride = cols + GFLI_TILE_PAD, width = job->norm_width;
-    const int parts = (int)blockDim.x / cols > 0 ? (int)blockDim.x / cols : 1;
-    const int part = (int)threadIdx.x / cols, col = (int)threadIdx.x % cols;
-    const int left = t->level->out_h * t->level->out_w - t->x;
+    const int parts = (int)blockDim.x > cols ? (int)(blockDim.x / (unsigned)cols) : 1;
+    const int part = (int)(threadIdx.x / (unsigned)cols), col = (int)(threadIdx.x % (unsigned)cols);
+    const int left = job->level[t->level].out_h * job->level[t->level].out_w - t->x;
     const int n_rows = left < rows ? left : rows;
     const int from = n_rows * part / parts, to = n_rows * (part + 1) / parts;
-    const int group = col / width, n_groups = t->side->out_c / width;
+    const int group = col / width, n_groups = job->side[t->side].out_c / width;
     const bool own = part < parts && (group + 1) * width <= t->n_cols;
     float sum = 0.0f, squares = 0.0f, mean = 0.0f;
     for (int row = from; own && row < to; row++) sum += sums[row * stride + col];
@@ -308,7 +336,7 @@ static __device__ __forceinline__ void gfli_tile_moments(const gfli_conv_job *jo
         float all = 0.0f;
         for (int p = 0; p < parts; p++)
             for (int j = 0; j < width; j++) all += columns[p * cols + col + j];
-        float *out = t->side->moments +
+        float *out = job->side[t->side].moments +
                      ((size_t)t->row_tile * (size_t)n_groups + (size_t)(channel / width)) * 2;
         out[0] = mean;
         out[1] = all;
@@ -323,7 +351,7 @@ static __device__ __forceinline__ void gfli_tile_finish(const gfli_conv_job *job
     if (job->n_splits > 1 && !gfli_tile_merge(job, t, sums, (int *)(void *)columns, rows, cols))
         return;
     gfli_tile_store(job, t, sums, rows, cols, element);
-    if (!t->side->moments) return;
+    if (!job->side[t->side].moments) return;
     __syncthreads();
     gfli_tile_moments(job, t, sums, columns, rows, cols);
 }

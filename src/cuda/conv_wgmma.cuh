@@ -2,14 +2,24 @@
 #pragma once
 
 /* Twin of conv_mma.cuh: the same tiles, the same packed weights, the same finish; only how the
- * operands arrive and which instruction multiplies them differ.  One warpgroup asks the copy
- * engine for blocks, two multiply, 64 rows each; shared memory is a ring of blocks whose barriers
- * say full and empty.
+ * operands arrive and which instruction multiplies them differ.  Two warpgroups multiply, 64 rows
+ * each, and one more warp asks the copy engine for blocks; shared memory is a ring of blocks whose
+ * barriers say full and empty.
  *
  * Compiled for sm_90a and NEVER RUN: the emulator knows neither wgmma nor the copy engine, and no
- * GPU was at hand.  So a gfli_conv_device has wgmma only where its maker asked for it. */
+ * GPU was at hand.  gfl_context_desc.kernel "mma" does without it. */
 
-enum { GFLI_WGMMA_THREADS = 384, GFLI_WGMMA_ROWS = 128, GFLI_WGMMA_STAGES = 4 };
+enum { GFLI_WGMMA_ASKS = 256, GFLI_WGMMA_THREADS = 288, GFLI_WGMMA_ROWS = 128 };
+
+/* Narrow tiles leave room for a second block on a multiprocessor: one multiplies while the other
+ * fills its ring or stores its tile. */
+static __host__ __device__ constexpr int gfli_wgmma_resident(int cols) {
+    return cols > 128 ? 1 : 2;
+}
+
+static __host__ __device__ constexpr int gfli_wgmma_stages(int cols) {
+    return cols == 128 ? 3 : 4;
+}
 
 /* One for each side and level: pixels of x in the order of the tile's rows. */
 typedef struct gfli_conv_maps {
@@ -122,30 +132,38 @@ static __device__ __forceinline__ void gfli_wgmma_128(float *d, unsigned long lo
                      : "l"(a), "l"(b));
 }
 
-/* The warpgroup that asks: one thread of it does. */
+/* The warp that asks: one thread of it does. */
 static __device__ __forceinline__ void
 gfli_wgmma_copy(const gfli_conv_job *job, const gfli_conv_tile *t, const CUtensorMap *map,
                 unsigned shared, unsigned full, unsigned empty, int cols, int begin, int end) {
     const int stage_bytes = (GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES;
     const int taps = job->kernel * job->kernel, run = GFLI_ROW_BYTES / 2;
-    const int y = t->x / t->level->out_w * job->stride - job->pad;
-    const int x = t->x % t->level->out_w * job->stride - job->pad;
-    const size_t block_bytes = (size_t)t->side->group_rows * GFLI_ROW_BYTES;
+    const int y = t->x / job->level[t->level].out_w * job->stride - job->pad;
+    const int x = t->x % job->level[t->level].out_w * job->stride - job->pad;
+    const size_t block_bytes = (size_t)job->side[t->side].group_rows * GFLI_ROW_BYTES;
     const unsigned char *weight =
-        (const unsigned char *)t->side->weight +
+        (const unsigned char *)job->side[t->side].weight +
         ((size_t)t->group * (size_t)job->k_blocks + (size_t)begin) * block_bytes +
         (size_t)t->first * GFLI_ROW_BYTES;
-    int stage = 0, lap = 0;
+    int run_first = t->group * job->group_in + begin / taps * run;
+    int kx = begin % taps % job->kernel, ky = begin % taps / job->kernel, stage = 0, lap = 0;
     for (int block = begin; block < end; block++, weight += block_bytes) {
         const unsigned to = shared + (unsigned)(stage * stage_bytes);
         const unsigned barrier = full + (unsigned)(stage * 8);
         gfli_barrier_wait(empty + (unsigned)(stage * 8), lap ^ 1);
         gfli_barrier_expect(barrier, stage_bytes);
-        gfli_copy_pixels(to, map, barrier, t->group * job->group_in + block / taps * run, x, y,
-                         t->image, block % taps % job->kernel, block % taps / job->kernel);
+        gfli_copy_pixels(to, map, barrier, run_first, x, y, t->image, kx, ky);
         gfli_copy_bytes(to + GFLI_WGMMA_ROWS * GFLI_ROW_BYTES, weight, cols * GFLI_ROW_BYTES,
                         barrier);
-        if (++stage < GFLI_WGMMA_STAGES) continue;
+        if (++kx == job->kernel) {
+            kx = 0;
+            ky++;
+        }
+        if (ky == job->kernel) {
+            ky = 0;
+            run_first += run;
+        }
+        if (++stage < gfli_wgmma_stages(cols)) continue;
         stage = 0;
         lap ^= 1;
     }
@@ -184,7 +202,7 @@ static __device__ __forceinline__ void gfli_wgmma_multiply(unsigned shared, unsi
         if (block > 0 && threadIdx.x % 128 == 0)
             gfli_barrier_arrive(empty + (unsigned)(before * 8));
         before = stage;
-        if (++stage < GFLI_WGMMA_STAGES) continue;
+        if (++stage < gfli_wgmma_stages(cols)) continue;
         stage = 0;
         lap ^= 1;
     }
@@ -199,10 +217,10 @@ gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, 
     if (t.n_cols <= 0) return;
     const int begin = gfli_split_begin(job, t.split), end = gfli_split_begin(job, t.split + 1);
     const unsigned base = gfli_shared_address(shared);
-    const unsigned full = base + (unsigned)(GFLI_WGMMA_STAGES * stage_bytes);
-    const unsigned empty = full + GFLI_WGMMA_STAGES * 8;
+    const unsigned full = base + (unsigned)(gfli_wgmma_stages(cols) * stage_bytes);
+    const unsigned empty = full + gfli_wgmma_stages(cols) * 8;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < GFLI_WGMMA_STAGES; i++) {
+        for (int i = 0; i < gfli_wgmma_stages(cols); i++) {
             gfli_barrier_init(full + (unsigned)(i * 8), 1);
             gfli_barrier_init(empty + (unsigned)(i * 8), 2); /* the two that multiply */
         }
@@ -210,20 +228,17 @@ gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, 
         asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
     }
     __syncthreads();
-    const int group = (int)threadIdx.x / 128;
-    float sums[128] = {}; /* cols / 2 of them are used */
-    if (group == 0) {
-        const int side = (int)(t.side - job->side), level = (int)(t.level - job->level);
-        if (threadIdx.x == 0)
-            gfli_wgmma_copy(job, &t, &maps->map[side][level], base, full, empty, cols, begin, end);
-    } else {
-        gfli_wgmma_multiply(base, full, empty, (group - 1) * 64, cols, element, end - begin, sums);
-    }
+    const int group = (int)(threadIdx.x / 128); /* of the warps that multiply: 0 and 1 */
+    float sums[128] = {};                       /* cols / 2 of them are used */
+    if (threadIdx.x == GFLI_WGMMA_ASKS)
+        gfli_wgmma_copy(job, &t, &maps->map[t.side][t.level], base, full, empty, cols, begin, end);
+    if (threadIdx.x < GFLI_WGMMA_ASKS)
+        gfli_wgmma_multiply(base, full, empty, group * 64, cols, element, end - begin, sums);
     __syncthreads();
     float *tile = (float *)(void *)shared;
-    if (group > 0) {
-        const int lane = (int)threadIdx.x % 32, stride = cols + GFLI_TILE_PAD;
-        const int row = (group - 1) * 64 + (int)threadIdx.x % 128 / 32 * 16 + lane / 4;
+    if (threadIdx.x < GFLI_WGMMA_ASKS) {
+        const int lane = (int)(threadIdx.x % 32), stride = cols + GFLI_TILE_PAD;
+        const int row = group * 64 + (int)(threadIdx.x % 128) / 32 * 16 + lane / 4;
 #    pragma unroll
         for (int j = 0; j < cols / 8; j++) {
             float *at = &tile[row * stride + j * 8 + lane % 4 * 2];
@@ -242,7 +257,7 @@ gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, 
 #endif
 
 #define GFLI_CONV_WGMMA(name, cols, element)                                                       \
-    static __global__ void __launch_bounds__(GFLI_WGMMA_THREADS, 1)                                \
+    static __global__ void __launch_bounds__(GFLI_WGMMA_THREADS, gfli_wgmma_resident(cols))        \
         gfli_conv_wgmma_##name##_kernel(const GFLI_GRID_CONSTANT gfli_conv_job job,                \
                                         const GFLI_GRID_CONSTANT gfli_conv_maps maps) {            \
         GFLI_CONV_WGMMA_BODY(cols, element);                                                       \
@@ -265,23 +280,24 @@ static __global__ void gfli_has_wgmma_kernel(int *answer) {
 }
 
 static int gfli_wgmma_shared_bytes(int cols) {
-    return GFLI_WGMMA_STAGES * ((GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES + 2 * 8);
+    return gfli_wgmma_stages(cols) * ((GFLI_WGMMA_ROWS + cols) * GFLI_ROW_BYTES + 2 * 8);
 }
 
+typedef PFN_cuTensorMapEncodeIm2col_v12000 gfli_encode;
+
 /* The driver's function, without linking the driver: NULL where it has none. */
-static PFN_cuTensorMapEncodeIm2col_v12000 gfli_find_encode(void) {
+static gfli_encode gfli_find_encode(void) {
     void *entry = NULL;
     cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
     const cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeIm2col", &entry, 12000,
                                                            cudaEnableDefault, &found);
     if (e != cudaSuccess || found != cudaDriverEntryPointSuccess) return NULL;
-    return (PFN_cuTensorMapEncodeIm2col_v12000)entry;
+    return (gfli_encode)entry;
 }
 
 /* Level `level` of a side's x.  The bounding box holds the top left corners of all windows. */
-static cudaError_t gfli_conv_map(PFN_cuTensorMapEncodeIm2col_v12000 encode,
-                                 const gfli_conv_job *job, int side, int level, int element,
-                                 CUtensorMap *map) {
+static cudaError_t gfli_conv_map(gfli_encode encode, const gfli_conv_job *job, int side, int level,
+                                 int element, CUtensorMap *map) {
     const gfli_tile_level *l = &job->level[level];
     const cuuint64_t c = (cuuint64_t)job->in_c, w = (cuuint64_t)l->in_w, h = (cuuint64_t)l->in_h;
     const cuuint64_t size[4] = {c, w, h, (cuuint64_t)job->n};
@@ -300,22 +316,28 @@ static cudaError_t gfli_conv_map(PFN_cuTensorMapEncodeIm2col_v12000 encode,
     return e == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-static cudaError_t gfli_conv_wgmma_run(cudaStream_t stream, gfli_wgmma_kernel kernel,
-                                       const gfli_conv_job *job, int cols, int element,
-                                       int n_blocks) {
-    const PFN_cuTensorMapEncodeIm2col_v12000 encode = gfli_find_encode();
-    const int bytes = gfli_wgmma_shared_bytes(cols);
-    gfli_conv_maps maps;
-    if (!encode) return cudaErrorNotSupported;
-    memset(&maps, 0, sizeof maps);
+/* All maps of a job. */
+static cudaError_t gfli_conv_describe(gfli_encode encode, const gfli_conv_job *job, int element,
+                                      gfli_conv_maps *maps) {
+    memset(maps, 0, sizeof *maps);
     for (int i = 0; i < job->n_sides * job->levels; i++) {
         const int side = i / job->levels, level = i % job->levels;
         const cudaError_t e =
-            gfli_conv_map(encode, job, side, level, element, &maps.map[side][level]);
+            gfli_conv_map(encode, job, side, level, element, &maps->map[side][level]);
         if (e != cudaSuccess) return e;
     }
-    const cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
-                                               cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    return cudaSuccess;
+}
+
+static cudaError_t gfli_conv_wgmma_run(cudaStream_t stream, gfli_encode encode,
+                                       gfli_wgmma_kernel kernel, const gfli_conv_job *job, int cols,
+                                       int element, int n_blocks) {
+    const int bytes = gfli_wgmma_shared_bytes(cols);
+    gfli_conv_maps maps;
+    cudaError_t e = gfli_conv_describe(encode, job, element, &maps);
+    if (e == cudaSuccess)
+        e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 bytes);
     if (e != cudaSuccess) return e;
     GFLI_LAUNCH((kernel), (unsigned)n_blocks, GFLI_WGMMA_THREADS, (size_t)bytes, stream, *job,
                 maps);

@@ -228,11 +228,11 @@ static gfl_status gfli_cuda_probe(gfl_context *context, const cudaDeviceProp *p)
                       p->name, p->major, p->minor, cudaGetErrorString(e), p->major, p->minor);
 }
 
-/* The variant that the caller prefers; its name must be one. */
+/* The variant that the caller prefers: its name must be one, or "mma". */
 static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *out) {
-    char names[512] = "";
+    char names[512] = "mma, ";
     *out = -1;
-    if (!name) return GFL_OK;
+    if (!name || strcmp(name, "mma") == 0) return GFL_OK;
     for (int i = 0; i < GFLI_CONV_VARIANTS; i++) {
         const size_t used = strlen(names);
         if (strcmp(name, gfli_conv_variants[i].name) == 0) *out = i;
@@ -244,13 +244,14 @@ static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *
 }
 
 /* What convolutions on the tensor cores need. */
-static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d) {
+static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d, bool wgmma) {
     const size_t bytes = GFLI_MAX_SPLIT_TILES * sizeof *d->arrived;
     static const gfli_element elements[] = {GFLI_MAP_F32, GFLI_MAP_F32, GFLI_MAP_BF16,
                                             GFLI_MAP_FP16};
     context->element = elements[(int)context->precision];
     if (context->precision == GFL_PRECISION_FP32) return GFL_OK;
-    if (!gfli_cuda_note(context, gfli_conv_device_query(true, &d->conv), "asking the device"))
+    if (!gfli_cuda_note(context, gfli_conv_device_query(wgmma, d->stream, &d->conv),
+                        "asking the device"))
         return gfli_finish_cuda(context);
     GFLI_TRY(gfli_alloc_cuda(context, bytes, 1, "counters", &d->arrived));
     (void)gfli_cuda_note(context, cudaMemsetAsync(d->arrived, 0, bytes, d->stream), "counters");
@@ -286,7 +287,7 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
     else
         d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
     GFLI_TRY(gfli_finish_cuda(context));
-    return gfli_cuda_open_tensor(context, d);
+    return gfli_cuda_open_tensor(context, d, !desc->kernel || strcmp(desc->kernel, "mma") != 0);
 }
 
 static void gfli_close_cuda(gfl_context *context) {

@@ -25,7 +25,8 @@ static __device__ __forceinline__ int gfli_resize_across_one(const gfli_source *
     return (uint16_t)((p[from * s->size] * a + p[next * s->size] * b) >> 4);
 }
 
-static __global__ void gfli_resize_kernel(gfli_source s, int out_w, int out_h, uint8_t *out) {
+static __global__ void gfli_resize_kernel(const GFLI_GRID_CONSTANT gfli_source s, int out_w,
+                                          int out_h, uint8_t *out) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)out_w * (size_t)out_h) return;
     const int x = (int)(i % (size_t)out_w), y = (int)(i / (size_t)out_w);
@@ -92,7 +93,7 @@ typedef struct gfli_normalisation {
     int element;
 } gfli_normalisation;
 
-static __global__ void gfli_normalise_kernel(gfli_normalisation t) {
+static __global__ void gfli_normalise_kernel(const GFLI_GRID_CONSTANT gfli_normalisation t) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)t.out_w * (size_t)t.out_h) return;
     const int x = (int)(i % (size_t)t.out_w), y = (int)(i / (size_t)t.out_w);

@@ -45,7 +45,8 @@ typedef struct gfli_place {
 static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t index, int element,
                                                      gfli_place *p) {
     const int chunks = gfli_chunks_of(s->c, element), width = element == GFLI_MAP_F32 ? 4 : 8;
-    const size_t position = index / (size_t)chunks;
+    const size_t position = index >> 32 ? index / (size_t)chunks /* slow where it can be avoided */
+                                        : (unsigned)index / (unsigned)chunks;
     if (position >= s->before[s->levels]) return false;
     p->level = 0;
     while (position >= s->before[p->level + 1]) p->level++;
@@ -54,7 +55,7 @@ static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t
     p->image = in_level / (h * w);
     p->y = in_level % (h * w) / w;
     p->x = in_level % w;
-    p->c = (int)(index % (size_t)chunks) * width;
+    p->c = (int)(index - position * (size_t)chunks) * width;
     p->count = s->c - p->c < width ? s->c - p->c : width;
     p->at = position * (size_t)s->c + (size_t)p->c;
     p->vector = s->c % width == 0;
@@ -68,7 +69,8 @@ static unsigned gfli_pointwise_blocks(const gfli_map *m) {
 
 /* ---- max pool -------------------------------------------------------------------------------- */
 
-static __global__ void gfli_max_pool_kernel(const void *x, gfli_sizes in, void *y, gfli_sizes out,
+static __global__ void gfli_max_pool_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes in,
+                                            void *y, const GFLI_GRID_CONSTANT gfli_sizes out,
                                             int element) {
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -76,13 +78,17 @@ static __global__ void gfli_max_pool_kernel(const void *x, gfli_sizes in, void *
     const int h = in.h[p.level], w = in.w[p.level];
     const size_t image = in.before[p.level] + (size_t)p.image * (size_t)h * (size_t)w;
     float best[8], v[8];
+#pragma unroll
     for (int i = 0; i < 8; i++) best[i] = -INFINITY;
     for (int tap = 0; tap < 9; tap++) {
         const int yy = p.y * 2 - 1 + tap / 3, xx = p.x * 2 - 1 + tap % 3;
         if (yy < 0 || xx < 0 || yy >= h || xx >= w) continue;
         const size_t at = image + (size_t)yy * (size_t)w + (size_t)xx;
         gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, v);
-        for (int i = 0; i < p.count; i++) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (i < p.count) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
+        }
     }
     gfli_write_chunk(y, p.at, p.count, p.vector, element, best);
 }
@@ -95,8 +101,10 @@ static __device__ __forceinline__ int gfli_nearest_source(int at, int in, int ou
     return from < in - 1 ? from : in - 1;
 }
 
-static __global__ void gfli_upsample_add_kernel(const void *x, gfli_sizes in, void *y,
-                                                gfli_sizes out, int element) {
+static __global__ void gfli_upsample_add_kernel(const void *x,
+                                                const GFLI_GRID_CONSTANT gfli_sizes in, void *y,
+                                                const GFLI_GRID_CONSTANT gfli_sizes out,
+                                                int element) {
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (!gfli_place_of(&out, index, element, &p)) return;
@@ -108,15 +116,18 @@ static __global__ void gfli_upsample_add_kernel(const void *x, gfli_sizes in, vo
     float a[8], b[8];
     gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, a);
     gfli_read_chunk(y, p.at, p.count, p.vector, element, b);
-    for (int i = 0; i < p.count; i++) b[i] += a[i];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        if (i < p.count) b[i] += a[i];
+    }
     gfli_write_chunk(y, p.at, p.count, p.vector, element, b);
 }
 
 /* ---- GroupNorm ------------------------------------------------------------------------------- */
 
 /* relu(gamma * (x - mean) / deviation + beta) with the statistics of gfli_conv_stats_kernel. */
-static __global__ void gfli_norm_apply_kernel(const void *x, gfli_sizes s, int groups,
-                                              const float *gamma, const float *beta,
+static __global__ void gfli_norm_apply_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
+                                              int groups, const float *gamma, const float *beta,
                                               const float *stats, void *y, int element) {
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -125,9 +136,20 @@ static __global__ void gfli_norm_apply_kernel(const void *x, gfli_sizes s, int g
     const float *plane = stats + (size_t)(p.level * s.n + p.image) * (size_t)groups * 2;
     float v[8];
     gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
-    for (int i = 0; i < p.count; i++) {
-        const float *of_group = plane + (p.c + i) / width * 2;
-        v[i] = (v[i] - of_group[0]) * (of_group[1] * gamma[p.c + i]) + beta[p.c + i];
+    const float *of_group = plane + p.c / width * 2;
+    int left = width - p.c % width; /* channels of that group */
+    float mean = of_group[0], rate = of_group[1];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        if (i >= p.count) continue;
+        if (left == 0) {
+            of_group += 2;
+            left = width;
+            mean = of_group[0];
+            rate = of_group[1];
+        }
+        left--;
+        v[i] = (v[i] - mean) * (rate * gamma[p.c + i]) + beta[p.c + i];
         v[i] = v[i] < 0.0f ? 0.0f : v[i];
     }
     gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
@@ -137,7 +159,7 @@ static __global__ void gfli_norm_apply_kernel(const void *x, gfli_sizes s, int g
  * reads it twice; the second time tells how far off the mean of the first is.  Threads add in a
  * fixed order, then in pairs. */
 static __device__ __forceinline__ float gfli_block_sum(float v, float *part) {
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32);
     for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
     __syncthreads();
     if (lane == 0) part[warp] = v;
@@ -147,8 +169,8 @@ static __device__ __forceinline__ float gfli_block_sum(float v, float *part) {
     return v;
 }
 
-static __global__ void gfli_norm_stats_kernel(const void *x, gfli_sizes s, int groups, float eps,
-                                              float *stats, int element) {
+static __global__ void gfli_norm_stats_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
+                                              int groups, float eps, float *stats, int element) {
     GFLI_SHARED(float, part, [GFLI_POINTWISE_THREADS / 32]);
     const int item = (int)blockIdx.x, width = s.c / groups, group = item % groups;
     const int plane = item / groups, level = plane / s.n, area = s.h[level] * s.w[level];
@@ -183,13 +205,15 @@ typedef struct gfli_level_scales {
     float scale[GFL_LEVELS];
 } gfli_level_scales;
 
-static __global__ void gfli_level_scale_kernel(const void *x, gfli_sizes s, gfli_level_scales by,
+static __global__ void gfli_level_scale_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
+                                               const GFLI_GRID_CONSTANT gfli_level_scales by,
                                                void *y, int element) {
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (!gfli_place_of(&s, index, element, &p)) return;
     float v[8];
     gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
-    for (int i = 0; i < p.count; i++) v[i] *= by.scale[p.level];
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] *= by.scale[p.level];
     gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
 }

@@ -383,7 +383,7 @@ static void a_kernel_can_be_wished_for(void) {
     wrong.error = text;
     wrong.error_size = sizeof text;
     CHECK(gfl_context_create(&wrong, &none) == GFL_E_ARG && !none);
-    CHECK(strstr(text, "65x64") && strstr(text, "wgmma_128x256"));
+    CHECK(strstr(text, "65x64") && strstr(text, "mma, ") && strstr(text, "wgmma_128x256"));
     gfl_model_destroy(model);
     gfl_context_destroy(gpu);
 }
