@@ -8,10 +8,11 @@
  *     #define GFL_IMPLEMENTATION      in ONE .c or .cpp file, before its first #include
  *     #include "gfl.h"                everywhere
  *
- *     cc app.c -lm -pthread           detects
- *     cc app.c gfl_train.c -lm -pthread      trains, evaluates, reads image files and .pth too
+ *     cc -O3 app.c -lm -pthread              detects
+ *     cc -O3 app.c gfl_train.c -lm -pthread  trains, evaluates, reads image files and .pth too
  *
- * or compile the header itself: cc -x c -DGFL_IMPLEMENTATION -c gfl.h.  C11 or C++17 for the
+ * or compile the header itself: cc -O3 -x c -DGFL_IMPLEMENTATION -c gfl.h.  It needs -O2 at least:
+ * without, it is twenty times slower.  C11 or C++17 for the
  * implementation (gcc or clang, POSIX threads), C99 or C++11 for the declarations.
  *
  *     gfl_context *context;
@@ -438,7 +439,10 @@ typedef enum gfl_origin {
 } gfl_origin;
 
 typedef struct gfl_origins {
-    gfl_origin dialect, style, preprocess, classes;
+    gfl_origin dialect, style;
+    gfl_origin preprocess; /* mean, std and the order of channels */
+    gfl_origin scale;      /* scale_long and scale_short */
+    gfl_origin classes;
 } gfl_origins;
 
 typedef struct gfl_model_info {
@@ -1022,7 +1026,7 @@ typedef struct gfl_train_desc {
     double weight_decay; /* of all trained parameters, in dialect gfocal but for biases, which have
                             twice the rate; 0 means 0.0001; negative: none */
     int warmup; /* updates in which the rate grows from lr / 1000, in dialect gfocal from lr / 3; 0
-                   means 500; negative: none */
+                   means 500, or an epoch where that is shorter; negative: none */
     double clip_norm;  /* largest L2 norm of all gradients together; 0: no clipping */
     int frozen_stages; /* 0..4: stem and so many stages stay as they are; -1: none, stem neither */
     int scale_long;    /* images are resized to fit into this ... */
@@ -1144,8 +1148,9 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
 /* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
  *
  * The model must have the weights that were saved with the state, the trainer the same description
- * (but for loaders) and data; the images' pixels are not compared.  The next step then gives the
- * bits it would have given.
+ * (but for loaders, epochs and milestones) and data; the images' pixels are not compared.  The next
+ * step then gives the bits it would have given; with other epochs or milestones, as if they had been
+ * so from the beginning on but for the steps that are done.
  *
  * Errors    The trainer is as before.
  *           GFL_E_ARG     a NULL
@@ -1399,6 +1404,12 @@ GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format fo
 #include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifndef CLOCK_MONOTONIC
+#error "gfl: define GFL_IMPLEMENTATION before the first #include, or compile with -std=gnu11"
+#endif
+#if defined(__cplusplus) && __cplusplus < 201703L
+#error "gfl: the implementation in C++ needs -std=c++17"
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -8265,6 +8276,7 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
         return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
     GFLI_TRY(gfli_check_labels(w, arch->depth));
     GFLI_TRY(gfli_read_dialect(w, dialect, &arch->dialect, &origins->dialect));
+    origins->scale = gfli_blob_meta(&w->blob, "scale") ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
     return gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess);
 }
 

@@ -9,7 +9,7 @@
 #include "gfl.h"
 
 /* ===============================================================================================
- * src/data/std.h - stb_image, private to this file
+ * src/data/std.h - stb_image, private to this file: the system's, or the program's own
  * ============================================================================================ */
 
 #ifndef GFL_NO_STB_IMAGE
@@ -37,7 +37,15 @@
  * file, and by what holds there. */
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
+#if !defined(__has_include)
 #include <stb/stb_image.h>
+#elif __has_include(<stb/stb_image.h>)
+#include <stb/stb_image.h>
+#elif __has_include("stb_image.h")
+#include "stb_image.h"
+#else
+#error "gfl: stb_image.h: install libstb-dev, put it beside gfl_train.c, or define GFL_NO_STB_IMAGE"
+#endif
 #if defined(__clang__)
 #pragma clang diagnostic pop
 #endif
@@ -6059,7 +6067,8 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
     return GFL_OK;
 }
 
-static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
+static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer,
+                                            const gfl_train_desc *desc) {
     const gfl_train_desc *d = &trainer->plan.desc;
     gfli_loader_opts opts;
     memset(&opts, 0, sizeof opts);
@@ -6081,6 +6090,8 @@ static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
     plan->n_dropped_images = gfl_dataset_n_images(trainer->dataset) - plan->n_images;
     plan->steps_per_epoch = gfli_ceil_div(gfli_loader_batches(trainer->loader, 0), d->accumulate);
     plan->n_steps = (int64_t)plan->steps_per_epoch * d->epochs;
+    if (desc->warmup == 0 && plan->desc.warmup > plan->steps_per_epoch)
+        plan->desc.warmup = plan->steps_per_epoch;
     return GFL_OK;
 }
 
@@ -6094,7 +6105,7 @@ static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *
     GFLI_TRY(
         gfli_alloc(context, (size_t)d->batch, sizeof *trainer->truths, "batch", &trainer->truths));
     GFLI_TRY(gfli_learner_create(context, trainer->model, d->frozen_stages, &trainer->learner));
-    GFLI_TRY(gfli_trainer_start_loader(trainer));
+    GFLI_TRY(gfli_trainer_start_loader(trainer, desc));
     return gfli_measure_training(trainer);
 }
 
@@ -6536,6 +6547,11 @@ static gfl_status gfli_check_state_kind(const gfli_blob *blob) {
     return GFL_OK;
 }
 
+/* How long to train and when to lower the rate may be decided anew. */
+static bool gfli_may_change(const char *key) {
+    return strcmp(key, "epochs") == 0 || strcmp(key, "milestones") == 0;
+}
+
 static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob) {
     gfli_state_fields f;
     gfli_describe_training(trainer, &f);
@@ -6544,7 +6560,7 @@ static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_b
         if (!saved)
             return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no \"%s\" in its metadata",
                               blob->path, f.fields[i].key);
-        if (strcmp(saved, f.fields[i].value) != 0)
+        if (strcmp(saved, f.fields[i].value) != 0 && !gfli_may_change(f.fields[i].key))
             return gfli_error(trainer->context, GFL_E_MISMATCH,
                               "%s: saved with %s = %s, the trainer has %s; create it with the "
                               "description that the state was saved with",
@@ -6592,7 +6608,12 @@ static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob
     int64_t step = gfli_state_number(blob, "step"), epoch = gfli_state_number(blob, "epoch");
     int64_t batch = gfli_state_number(blob, "batch_in_epoch");
     int64_t spe = plan->steps_per_epoch;
-    if (step < 0 || step > plan->n_steps || epoch != step / spe ||
+    if (step > plan->n_steps)
+        return gfli_error(trainer->context, GFL_E_MISMATCH,
+                          "%s: %lld steps are done, the %d epochs of the trainer have %lld",
+                          blob->path, (long long)step, plan->desc.epochs,
+                          (long long)plan->n_steps);
+    if (step < 0 || epoch != step / spe ||
         batch != step % spe * plan->desc.accumulate)
         return gfli_error(trainer->context, GFL_E_FORMAT,
                           "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "
@@ -8144,6 +8165,7 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_
     gfl_class coco[GFLI_COCO_CLASSES];
     GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
     GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
+    if (opts->preprocess && opts->preprocess->scale_long) origins.scale = GFL_ORIGIN_GIVEN;
     const int n = desc.arch.n_classes;
     if (opts->classes && opts->n_classes != n)
         return gfli_error(w->context, GFL_E_MISMATCH,

@@ -128,6 +128,18 @@ int caught_signal(void);
 /* A text as JSON, quotes included, to a stream. */
 void write_json_text(FILE *f, const char *text);
 
+bool is_same_file(const char *a, const char *b);
+
+/* Of options that could not be used later: CMD_OK, or an exit code after a message.  A threshold
+ * of 0, which means the default to the library, becomes the least above it. */
+int check_folder(const char *option, const char *path);   /* NULL is fine */
+int check_writable(const char *option, const char *path); /* NULL is fine */
+int check_thresholds(double *score, double *nms);
+int scale_error(const char *text);
+
+/* Say so where the weights do not tell for which scale they were trained. */
+void warn_of_scale(const char *weights, const gfl_model *model);
+
 /* Print the warnings that a data set deserves, and one line about what it is. */
 void describe_dataset(const char *name, const gfl_dataset *dataset);
 

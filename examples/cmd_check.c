@@ -207,6 +207,7 @@ static int check_all(check_job *job) {
     printf("%s: %d images (%d without annotations), %d boxes, %d classes\n", job->data, s.n_images,
            s.n_empty_images, s.n_annotations, s.n_classes);
     print_histograms(job);
+    if (!s.n_annotations) finding(job, "no image has a box: there is nothing to learn or to find");
     if (s.n_duplicate_ids)
         finding(job, "%d annotation ids are used more than once: number them anew", s.n_duplicate_ids);
     if (s.n_zero_ids)
@@ -222,7 +223,7 @@ static int check_all(check_job *job) {
     if (caught_signal()) return 128 + caught_signal();
     check_duplicates(job);
     if (job->out && !write_picture(job->out, &job->sheet)) return CMD_FAILED;
-    printf("%ld findings\n", job->findings);
+    printf("%ld finding%s\n", job->findings, job->findings == 1 ? "" : "s");
     return job->findings ? CMD_DATA : CMD_OK;
 }
 
@@ -243,6 +244,8 @@ int cmd_check(int argc, char **argv) {
                          (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (!job.data || n_rest) return usage_error("check needs --data FILE, and takes options only");
+    code = check_folder("images", job.images);
+    if (code != CMD_OK) return code;
     code = open_context(job.threads, &job.context);
     if (code != CMD_OK) return code;
     opts.image_dir = job.images;
@@ -258,5 +261,5 @@ int cmd_check(int argc, char **argv) {
     free(job.hashes);
     gfl_dataset_destroy(job.dataset);
     gfl_context_destroy(job.context);
-    return fflush(stdout) && code == CMD_OK ? CMD_FAILED : code;
+    return code;
 }

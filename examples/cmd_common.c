@@ -1,7 +1,10 @@
 /* cmd_common.c - what train and eval do alike */
+#define _POSIX_C_SOURCE 200809L
 #include "cmd.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 void write_json_text(FILE *f, const char *text) {
     fputc('"', f);
@@ -13,6 +16,63 @@ void write_json_text(FILE *f, const char *text) {
     }
     fputc('"', f);
 }
+
+/* ---- options --------------------------------------------------------------------------------- */
+
+bool is_same_file(const char *a, const char *b) {
+    struct stat first, second;
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
+int check_folder(const char *option, const char *path) {
+    struct stat info;
+    if (!path) return CMD_OK;
+    if (stat(path, &info) != 0) talk("gfl: --%s %s: %s", option, path, strerror(errno));
+    else if (!S_ISDIR(info.st_mode)) talk("gfl: --%s %s: it is no folder", option, path);
+    else return CMD_OK;
+    return CMD_FAILED;
+}
+
+int check_writable(const char *option, const char *path) {
+    struct stat info;
+    const bool there = path && stat(path, &info) == 0;
+    FILE *f = path ? fopen(path, "ab") : NULL;
+    if (path && !f) {
+        talk("gfl: --%s %s: it cannot be written: %s", option, path, strerror(errno));
+        return CMD_FAILED;
+    }
+    if (f) fclose(f);
+    if (f && !there) remove(path);
+    return CMD_OK;
+}
+
+int check_thresholds(double *score, double *nms) {
+    static const double least = 1e-30;
+    if (!(*score >= 0.0 && *score < 1.0))
+        return usage_error("--score wants a number from 0 on and below 1, not %g", *score);
+    if (!(*nms >= 0.0 && *nms <= 1.0))
+        return usage_error("--nms wants a number from 0 to 1, not %g", *nms);
+    if (*score < least) *score = least;
+    if (*nms < least) *nms = least;
+    return CMD_OK;
+}
+
+int scale_error(const char *text) {
+    return usage_error("--scale wants LONGxSHORT, sides of at most %d, not \"%s\"", GFL_MAX_SIDE,
+                       text);
+}
+
+void warn_of_scale(const char *weights, const gfl_model *model) {
+    gfl_model_info info;
+    gfl_model_get_info(model, &info);
+    if (info.origins.scale == GFL_ORIGIN_DEFAULT)
+        talk("warning: %s does not say at which scale it was trained: %dx%d is assumed; --scale "
+             "sets another",
+             weights, info.preprocess.scale_long, info.preprocess.scale_short);
+}
+
+/* ---- data sets and their evaluation ---------------------------------------------------------- */
 
 static void warn_count(const char *name, int n, const char *what) {
     if (n) talk("warning: %s: %d %s", name, n, what);

@@ -44,7 +44,7 @@ static int read_demands(convert_job *job) {
     if (job->scale &&
         (!opt_scale(job->scale, &job->input.scale_long, &job->input.scale_short, &unused) ||
          unused))
-        return usage_error("--scale wants LONGxSHORT, not \"%s\"", job->scale);
+        return scale_error(job->scale);
     return CMD_OK;
 }
 
@@ -169,6 +169,8 @@ int cmd_convert(int argc, char **argv) {
     if (n_rest != 2) return usage_error("convert needs two files: what to read, what to write");
     job.in = argv[0];
     job.out = argv[1];
+    if (is_same_file(job.in, job.out))
+        return usage_error("%s would be written over; name another file", job.in);
     if (job.backbone && (job.classes || job.dialect))
         return usage_error("a backbone has neither classes nor a dialect");
     code = read_demands(&job);
@@ -178,5 +180,5 @@ int cmd_convert(int argc, char **argv) {
     code = job.backbone ? convert_backbone(&job) : convert_detector(&job);
     gfl_model_destroy(job.model);
     gfl_context_destroy(job.context);
-    return fflush(stdout) && code == CMD_OK ? CMD_FAILED : code;
+    return code;
 }

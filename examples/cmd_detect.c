@@ -103,8 +103,9 @@ static bool add_folder(detect_job *job, const char *folder, size_t skip, int dep
     return good;
 }
 
-static bool add_argument(detect_job *job, const char *path) {
+static bool add_argument(detect_job *job, char *path) {
     struct stat info;
+    for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
     if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
         const int first = job->n;
         if (!add_folder(job, path, strlen(path) + 1, 0)) return false;
@@ -119,6 +120,25 @@ static bool add_argument(detect_job *job, const char *path) {
     return add_picture(job, copy, slash ? (size_t)(slash - path) + 1 : 0);
 }
 
+/* Drawings and results go by the pictures' names, so no two may share one. */
+static int check_names(const detect_job *job) {
+    if (!job->n && !job->failed) talk("gfl: there is no picture in these folders");
+    if (!job->n) return CMD_FAILED;
+    picture *sorted = malloc((size_t)job->n * sizeof *sorted);
+    int code = sorted ? CMD_OK : CMD_MEMORY;
+    if (sorted) {
+        memcpy(sorted, job->pictures, (size_t)job->n * sizeof *sorted);
+        qsort(sorted, (size_t)job->n, sizeof *sorted, compare_names);
+    }
+    for (int i = 1; code == CMD_OK && (job->out || job->results) && i < job->n; i++)
+        if (!strcmp(sorted[i].name, sorted[i - 1].name))
+            code = usage_error("%s and %s have the same name in --out and --results: take their "
+                               "common folder as the argument, or run them apart",
+                               sorted[i - 1].path, sorted[i].path);
+    free(sorted);
+    return code;
+}
+
 /* ---- output ---------------------------------------------------------------------------------- */
 
 static bool make_folders(char *path) {
@@ -131,12 +151,6 @@ static bool make_folders(char *path) {
         if (!good) return false;
     }
     return true;
-}
-
-static bool is_same_file(const char *a, const char *b) {
-    struct stat first, second;
-    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino;
 }
 
 static bool draw(const detect_job *job, const picture *one, gfl_pixels *pixels,
@@ -297,6 +311,7 @@ static int run(detect_job *job) {
     gfl_status status = gfl_model_import(job->context, job->weights, NULL, &model);
     if (status == GFL_OK) {
         gfl_model_get_info(model, &job->info);
+        if (!job->scale) warn_of_scale(job->weights, model);
         status = gfl_detector_create(job->context, model, job->distributions, &detector);
     }
     code = status == GFL_OK ? with_results(job, detector)
@@ -304,7 +319,7 @@ static int run(detect_job *job) {
     gfl_detector_destroy(detector);
     gfl_model_destroy(model);
     gfl_context_destroy(job->context);
-    return fflush(stdout) && code == CMD_OK ? CMD_FAILED : code;
+    return code;
 }
 
 int cmd_detect(int argc, char **argv) {
@@ -335,10 +350,14 @@ int cmd_detect(int argc, char **argv) {
     if (!job.weights) return usage_error("detect needs --weights FILE");
     if (!n_rest) return usage_error("detect needs a picture or a folder");
     if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c))
-        return usage_error("--scale wants LONGxSHORT, not \"%s\"", job.scale);
+        return scale_error(job.scale);
+    if (job.max < 1) return usage_error("--max counts from 1");
+    code = check_thresholds(&job.score, &job.nms);
+    if (code != CMD_OK) return code;
     bool good = true;
     for (int i = 0; good && i < n_rest; i++) good = add_argument(&job, argv[i]);
-    code = good ? run(&job) : CMD_MEMORY;
+    code = good ? check_names(&job) : CMD_MEMORY;
+    if (code == CMD_OK) code = run(&job);
     for (int i = 0; i < job.n; i++) free(job.pictures[i].path);
     free(job.pictures);
     return code;

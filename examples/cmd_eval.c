@@ -37,11 +37,10 @@ static int run_model(gfl_context *context, const eval_job *job, const gfl_datase
     opts.no_clip = 1; /* COCO results are not clipped to the image */
     opts.min_score = (float)job->score;
     opts.nms_iou = (float)job->nms;
-    if (job->scale &&
-        (!opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused) || unused))
-        return usage_error("--scale wants LONGxSHORT, not \"%s\"", job->scale);
+    if (job->scale) opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused);
     gfl_status status = gfl_model_import(context, job->weights, NULL, &model);
     if (status != GFL_OK) return report(context, status, "loading weights");
+    if (!job->scale) warn_of_scale(job->weights, model);
     catch_signals();
     evaluate_images(context, model, dataset, &opts, evaluator, &code);
     gfl_model_destroy(model);
@@ -66,7 +65,7 @@ static int evaluate(gfl_context *context, const eval_job *job, const gfl_dataset
         print_summary(stdout, evaluator);
         print_class_table(stdout, evaluator, dataset);
     }
-    return fflush(stdout) ? CMD_FAILED : CMD_OK;
+    return CMD_OK;
 }
 
 static int run(const eval_job *job) {
@@ -99,7 +98,7 @@ static int run(const eval_job *job) {
 
 int cmd_eval(int argc, char **argv) {
     eval_job job;
-    int n_rest = 0;
+    int n_rest = 0, a = 0, b = 0, c = 0;
     memset(&job, 0, sizeof job);
     job.score = 0.05;
     job.nms = 0.6;
@@ -127,5 +126,10 @@ int cmd_eval(int argc, char **argv) {
     if (!job.data) return usage_error("eval needs --data FILE");
     if (!job.weights == !job.detections)
         return usage_error("eval needs either --weights FILE or --detections FILE");
+    if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c)) return scale_error(job.scale);
+    code = check_thresholds(&job.score, &job.nms);
+    if (code == CMD_OK) code = check_folder("images", job.images);
+    if (code == CMD_OK) code = check_writable("results", job.results);
+    if (code != CMD_OK) return code;
     return run(&job);
 }

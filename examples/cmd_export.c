@@ -51,6 +51,8 @@ int cmd_export(int argc, char **argv) {
     if (code >= 0) return code;
     if (n_rest != 2) return usage_error("export needs a weight file and a file to write");
     if (!to) return usage_error("export needs --to mmdet, pth or onnx");
+    if (is_same_file(argv[0], argv[1]))
+        return usage_error("%s would be written over; name another file", argv[0]);
     for (int i = 0; i < N_FORMATS; i++) {
         names[i] = formats[i].name;
         if (!strcmp(to, names[i])) format = (int)formats[i].format;

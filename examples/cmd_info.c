@@ -72,7 +72,7 @@ static int list_devices(bool json) {
         if (past || (!usable && (!desc.backend || !strncmp(text, "no NVIDIA", 9)))) break;
     }
     if (json) puts("]");
-    return fflush(stdout) ? CMD_FAILED : CMD_OK;
+    return CMD_OK;
 }
 
 static void print_step(void *user, const gfl_plan_step *s) {
@@ -123,7 +123,7 @@ static int open_model(gfl_context *context, model_choice *c, gfl_model **model) 
     c->scale_long = info.preprocess.scale_long;
     c->scale_short = info.preprocess.scale_short;
     if (c->scale && (!opt_scale(c->scale, &c->scale_long, &c->scale_short, &unused) || unused))
-        return usage_error("--scale wants LONGxSHORT, not \"%s\"", c->scale);
+        return scale_error(c->scale);
     return CMD_OK;
 }
 
@@ -181,7 +181,7 @@ int cmd_info(int argc, char **argv) {
     }
     gfl_model_destroy(model);
     gfl_context_destroy(context);
-    return fflush(stdout) && code == CMD_OK ? CMD_FAILED : code;
+    return code;
 }
 
 /* ---- bench ----------------------------------------------------------------------------------- */

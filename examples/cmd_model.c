@@ -51,8 +51,10 @@ void print_model(FILE *f, const gfl_model_info *info) {
             (long long)info->n_parameters, (long long)info->n_trainable);
     fputs("input          ", f);
     print_input(f, &info->preprocess);
-    fprintf(f, ", fits %dx%d%s\n", info->preprocess.scale_long, info->preprocess.scale_short,
-            if_assumed(from->preprocess, " (assumed: the file does not say)"));
+    fprintf(f, "%s, fits %dx%d%s\n",
+            if_assumed(from->preprocess, " (assumed: the file does not say)"),
+            info->preprocess.scale_long, info->preprocess.scale_short,
+            if_assumed(from->scale, " (assumed: the file does not say)"));
     fprintf(f, "classes        %d%s:", a->n_classes,
             coco ? ", COCO's (the file names none)"
                  : if_assumed(from->classes, " (the file names none)"));
@@ -95,9 +97,10 @@ void print_model_json(FILE *f, const gfl_model_info *info) {
     print_input_json(f, &info->preprocess);
     fprintf(f,
             ", \"scale\": [%d, %d], \"origins\": {\"dialect\": \"%s\", \"style\": \"%s\", "
-            "\"input\": \"%s\", \"classes\": \"%s\"}, \"classes\": [",
+            "\"input\": \"%s\", \"scale\": \"%s\", \"classes\": \"%s\"}, \"classes\": [",
             info->preprocess.scale_long, info->preprocess.scale_short, origin_name(from->dialect),
-            origin_name(from->style), origin_name(from->preprocess), origin_name(from->classes));
+            origin_name(from->style), origin_name(from->preprocess), origin_name(from->scale),
+            origin_name(from->classes));
     for (int k = 0; k < a->n_classes; k++) {
         fprintf(f, "%s{\"id\": %lld, \"name\": ", k ? ", " : "", (long long)info->classes[k].id);
         write_json_text(f, info->classes[k].name);

@@ -173,8 +173,8 @@ static void print_help(const char *usage, const opt *options) {
         snprintf(left, sizeof left, "--%s%s%s", o->name, o->argument ? " " : "",
                  o->argument ? o->argument : "");
         printf("  %-26s %s", left, o->help);
-        if (o->kind == OPT_INT && *(int *)o->value) printf(" [%d]", *(int *)o->value);
-        if (o->kind == OPT_REAL && *(double *)o->value != 0.0) printf(" [%g]", *(double *)o->value);
+        if (o->kind == OPT_INT && *(int *)o->value > 0) printf(" [%d]", *(int *)o->value);
+        if (o->kind == OPT_REAL && *(double *)o->value > 0.0) printf(" [%g]", *(double *)o->value);
         if (o->kind == OPT_TEXT && *(const char **)o->value)
             printf(" [%s]", *(const char **)o->value);
         puts("");

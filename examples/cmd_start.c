@@ -11,6 +11,7 @@ typedef struct job {
 } job;
 
 int check_start(model_start *s) {
+    int a = 0, b = 0, c = 0;
     if (s->from && (s->weights || s->model || s->base_channels || s->fpn_channels ||
                     s->head_channels || s->stacked_convs))
         return usage_error(
@@ -20,15 +21,17 @@ int check_start(model_start *s) {
         return usage_error("--map renames classes of a checkpoint; it goes with --from FILE");
     if (s->seed < 0) return usage_error("--seed must not be negative");
     if (opt_choice("dialect", s->dialect, "mmdet", "gfocal") < 0) return CMD_USAGE;
+    if (s->scale && !opt_scale(s->scale, &a, &b, &c))
+        return usage_error("--scale wants LONGxSHORT or LONGxSHORT:MIN, sides of at most %d, not "
+                           "\"%s\"",
+                           GFL_MAX_SIDE, s->scale);
     if (!s->model && !s->from) s->model = "r50";
     return CMD_OK;
 }
 
-static int read_scale(const job *j, gfl_preprocess *p) {
+static void read_scale(const job *j, gfl_preprocess *p) {
     int unused = 0;
-    if (!j->s->scale || opt_scale(j->s->scale, &p->scale_long, &p->scale_short, &unused))
-        return CMD_OK;
-    return usage_error("--scale wants LONGxSHORT or LONGxSHORT:MIN, not \"%s\"", j->s->scale);
+    if (j->s->scale) opt_scale(j->s->scale, &p->scale_long, &p->scale_short, &unused);
 }
 
 /* Style and input follow from the backbone where its file says them. */
@@ -57,7 +60,8 @@ static int choose_model(job *j, gfl_model_desc *desc) {
         desc->preprocess.scale_long = imagenet.scale_long; /* not the backbone's business */
         desc->preprocess.scale_short = imagenet.scale_short;
     }
-    return read_scale(j, &desc->preprocess);
+    read_scale(j, &desc->preprocess);
+    return CMD_OK;
 }
 
 static void describe_loading(const job *j) {
@@ -170,8 +174,8 @@ static int transfer(job *j, const gfl_model *source) {
     int *map = NULL;
     gfl_model_get_info(source, &old);
     gfl_preprocess input = old.preprocess;
-    int code = read_scale(j, &input);
-    if (code == CMD_OK) code = map_classes(j, &old, &map);
+    read_scale(j, &input);
+    int code = map_classes(j, &old, &map);
     if (code == CMD_OK) {
         const gfl_transfer how = {gfl_dataset_classes(j->data), gfl_dataset_n_classes(j->data), map,
                                   &input, (uint64_t)j->s->seed};

@@ -78,8 +78,18 @@ static int load_data(run *r) {
         int code = report(r->context, status, "reading annotations");
         return status == GFL_E_FORMAT ? CMD_DATA : code;
     }
+    gfl_dataset_summary s;
+    gfl_dataset_get_summary(r->data, &s);
     describe_dataset(r->o.data, r->data);
-    if (r->val) describe_dataset(r->o.val, r->val);
+    if (s.n_annotations == s.n_crowd) {
+        talk("gfl: %s has no box to learn from", r->o.data);
+        return CMD_DATA;
+    }
+    if (!r->val) return CMD_OK;
+    describe_dataset(r->o.val, r->val);
+    gfl_dataset_get_summary(r->val, &s);
+    if (s.n_annotations == s.n_crowd)
+        talk("warning: %s has no box to find: AP will be -1, and no weights the best", r->o.val);
     return CMD_OK;
 }
 
@@ -127,7 +137,7 @@ static int make_trainer(run *r) {
     d.lr = o->lr;
     d.momentum = o->momentum > 0 ? o->momentum : -1;
     d.weight_decay = o->decay > 0 ? o->decay : -1;
-    d.warmup = o->warmup > 0 ? o->warmup : -1;
+    d.warmup = o->warmup > 0 ? o->warmup : o->warmup < 0 ? 0 : -1;
     d.clip_norm = o->clip;
     d.frozen_stages = o->frozen > 0 ? o->frozen : -1;
     d.no_flip = !o->flip;
@@ -140,6 +150,7 @@ static int make_trainer(run *r) {
         status = gfl_trainer_load_state(r->trainer, in_run(r, "last.state.safetensors"));
     if (status != GFL_OK) return report(r->context, status, "preparing the training");
     gfl_trainer_get_plan(r->trainer, &r->plan);
+    r->o.warmup = r->plan.desc.warmup > 0 ? r->plan.desc.warmup : 0; /* for config.txt */
     return CMD_OK;
 }
 
@@ -162,6 +173,10 @@ static void describe_plan(const run *r) {
     talk("schedule: %d epochs of %d steps of %d images%s; learning rate %g%s, warm-up %d steps", d->epochs,
          r->plan.steps_per_epoch, d->batch, d->accumulate > 1 ? " (accumulated)" : "", d->lr,
          r->o.lr > 0 ? "" : " (0.01 x batch / 16)", d->warmup > 0 ? d->warmup : 0);
+    if (d->warmup >= r->plan.n_steps)
+        talk("warning: the warm-up lasts longer than the training, whose rate never gets to %g; "
+             "lower --warmup",
+             d->lr);
     for (int i = 0; i < d->n_milestones; i++)
         talk("  divided by 10 after epoch %d", d->milestones[i]);
     if (d->frozen_stages < 0) talk("frozen: nothing but batch norm's statistics");
@@ -218,6 +233,37 @@ static void read_results(run *r) {
     fclose(f);
 }
 
+/* The number after `key` in a line of JSON of ours, or -1. */
+static double field(const char *line, const char *key) {
+    const char *at = strstr(line, key);
+    return at ? strtod(at + strlen(key), NULL) : -1.0;
+}
+
+/* Takes what came after the saved state out of train.jsonl, and the losses of the epoch that goes
+ * on into the sums. */
+static bool restore_log(run *r) {
+    const int64_t done = r->plan.n_done; /* a finished epoch may have yet to be evaluated */
+    const int64_t first = done > 0 ? (done - 1) / r->plan.steps_per_epoch * r->plan.steps_per_epoch : 0;
+    char *line = NULL;
+    size_t room = 0;
+    FILE *from = fopen(in_run(r, "train.jsonl"), "r"), *to = fopen(in_run(r, "train.tmp"), "w");
+    bool good = to != NULL;
+    while (good && from && getline(&line, &room, from) > 0) {
+        const double step = field(line, "\"iter\": ");
+        if (step > (double)done) continue;
+        good = fputs(line, to) >= 0;
+        if (step <= (double)first || !strstr(line, "\"loss_cls\"")) continue;
+        r->sums[0] += field(line, "\"loss_cls\": ");
+        r->sums[1] += field(line, "\"loss_bbox\": ");
+        r->sums[2] += field(line, "\"loss_dfl\": ");
+        r->n_sums++;
+    }
+    if (from) fclose(from);
+    if (to && fclose(to) != 0) good = false;
+    free(line);
+    return good && rename(in_run(r, "train.tmp"), in_run(r, "train.jsonl")) == 0;
+}
+
 /* FNV-1a of a file's bytes: was it the same data? */
 static uint64_t fingerprint(const char *path) {
     unsigned char bytes[16384];
@@ -244,9 +290,9 @@ static void log_run(const run *r) {
 
 static int open_logs(run *r) {
     const char *mode = r->o.resume ? "a" : "w";
-    r->best = -2;
+    r->best = -1; /* the AP of no box to find */
     if (r->o.resume) read_results(r);
-    r->log = fopen(in_run(r, "train.jsonl"), mode);
+    if (!r->o.resume || restore_log(r)) r->log = fopen(in_run(r, "train.jsonl"), mode);
     r->csv = fopen(in_run(r, "results.csv"), mode);
     if (!r->log || !r->csv || !opt_write(r->table, in_run(r, "config.txt"))) {
         talk("gfl: --out %s: logs cannot be written: %s", r->o.out, strerror(errno));
@@ -390,8 +436,8 @@ static int train(run *r) {
         talk("stopped by signal %d; --resume goes on from here", caught_signal());
         return 128 + caught_signal();
     }
-    talk("weights: %s%s%s", in_run(r, "last.safetensors"), r->best > -2 ? ", best: " : "",
-         r->best > -2 ? in_run(r, "best_bbox_mAP.safetensors") : "");
+    talk("weights: %s%s%s", in_run(r, "last.safetensors"), r->best > -1 ? ", best: " : "",
+         r->best > -1 ? in_run(r, "best_bbox_mAP.safetensors") : "");
     return CMD_OK;
 }
 
@@ -440,8 +486,31 @@ static int run_training(run *r) {
     return code;
 }
 
-int cmd_train(int argc, char **argv) {
+/* Of a run that goes on, config.txt stands for the options that are not given again: the arguments
+ * with --config before them, which the caller frees, or NULL. */
+static char **with_settings(int argc, char **argv, char *config, size_t room) {
+    const char *out = getenv("GFL_OUT");
+    bool resume = false;
+    if (!out) out = "run";
+    for (int i = 1; i < argc; i++) {
+        if (!strncmp(argv[i], "--config", 8)) return NULL;
+        if (!strncmp(argv[i], "--out=", 6)) out = argv[i] + 6;
+        if (!strcmp(argv[i], "--out") && i + 1 < argc) out = argv[i + 1];
+        resume = resume || !strcmp(argv[i], "--resume");
+    }
+    snprintf(config, room, "--config=%.4000s/config.txt", out);
+    if (!resume || !exists(config + strlen("--config="))) return NULL;
+    char **more = malloc(((size_t)argc + 2) * sizeof *more);
+    if (!more) return NULL;
+    more[0] = argv[0];
+    more[1] = config;
+    memcpy(more + 2, argv + 1, (size_t)argc * sizeof *argv);
+    return more;
+}
+
+static int parse_and_train(int argc, char **argv) {
     run r;
+    gfl_train_desc steps;
     int n_rest = 0;
     memset(&r, 0, sizeof r);
     train_options *o = &r.o;
@@ -451,7 +520,7 @@ int cmd_train(int argc, char **argv) {
     o->accumulate = 1;
     o->momentum = 0.9;
     o->decay = 0.0001;
-    o->warmup = 500;
+    o->warmup = -1;
     o->frozen = -1;
     o->loaders = 2;
     o->eval_every = 1;
@@ -479,7 +548,7 @@ int cmd_train(int argc, char **argv) {
         {OPT_REAL, "lr", &o->lr, "X", "learning rate; default 0.01 x batch / 16", 0},
         {OPT_REAL, "momentum", &o->momentum, "X", "0: none", 0},
         {OPT_REAL, "weight-decay", &o->decay, "X", "0: none", 0},
-        {OPT_INT, "warmup", &o->warmup, "N", "steps of rising lr; 0: none", 0},
+        {OPT_INT, "warmup", &o->warmup, "N", "steps of rising lr; 0: none; default 500, at most an epoch", 0},
         {OPT_REAL, "clip", &o->clip, "X", "largest norm of the gradients; 0: no limit", 0},
         {OPT_INT, "frozen-stages", &o->frozen, "N",
          "stem and N stages stay; 0: none; default 1 with --weights or --from, else 0", 0},
@@ -507,6 +576,22 @@ int cmd_train(int argc, char **argv) {
     if (o->epochs < 1 || o->batch < 1 || o->accumulate < 1)
         return usage_error("--epochs, --batch and --accumulate count from 1");
     if (o->frozen < 0) o->frozen = o->start.weights || o->start.from ? 1 : 0;
+    if (o->lr < 0) return usage_error("--lr %g must not be negative", o->lr);
+    if (o->momentum >= 1) return usage_error("--momentum %g must be below 1", o->momentum);
+    if (o->clip < 0) return usage_error("--clip %g must not be negative", o->clip);
+    memset(&steps, 0, sizeof steps);
+    code = parse_steps(o->steps, &steps);
+    if (code == CMD_OK) code = check_folder("images", o->images);
+    if (code == CMD_OK) code = check_folder("val-images", o->val_images);
+    if (code != CMD_OK) return code;
     r.table = options;
     return run_training(&r);
+}
+
+int cmd_train(int argc, char **argv) {
+    static char config[4200]; /* options may point into it until the program ends */
+    char **more = with_settings(argc, argv, config, sizeof config);
+    const int code = more ? parse_and_train(argc + 1, more) : parse_and_train(argc, argv);
+    free(more);
+    return code;
 }

@@ -1,5 +1,6 @@
 /* gfl.c - the command: train, evaluate and run detectors */
 #include "cmd.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,15 @@ static void print_usage(FILE *f) {
     fputs("\n  gfl COMMAND --help lists its options; gfl --version\n", f);
 }
 
+/* Whoever reads standard output must not take half of it for all. */
+static int finish(int code) {
+    const bool failed = fflush(stdout) != 0;
+    if (!failed && !ferror(stdout)) return code;
+    talk("gfl: writing to standard output failed%s%s", failed ? ": " : "",
+         failed ? strerror(errno) : "");
+    return code == CMD_OK ? CMD_FAILED : code;
+}
+
 int main(int argc, char **argv) {
     const char *names[N_COMMANDS];
     if (argc < 2) {
@@ -32,15 +42,15 @@ int main(int argc, char **argv) {
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
         print_usage(stdout);
-        return CMD_OK;
+        return finish(CMD_OK);
     }
     if (!strcmp(argv[1], "--version")) {
         puts("gfl " GFL_VERSION_TEXT);
-        return CMD_OK;
+        return finish(CMD_OK);
     }
     for (int i = 0; i < N_COMMANDS; i++) {
         names[i] = commands[i].name;
-        if (!strcmp(argv[1], names[i])) return commands[i].run(argc - 1, argv + 1);
+        if (!strcmp(argv[1], names[i])) return finish(commands[i].run(argc - 1, argv + 1));
     }
     const char *near = opt_nearest(argv[1], names, N_COMMANDS);
     if (near) return usage_error("no command \"%s\"; did you mean \"%s\"?", argv[1], near);

@@ -78,7 +78,7 @@ static void emit_module(const char *module) {
             put("\n");
         } else if (line == 2) {
             if (strcmp(s, "#pragma once\n") != 0) fail(path, 2, "must be: ", "#pragma once");
-        } else if (quoted_include(s, name)) {
+        } else if (quoted_include(s, name) && !is_std) {
             fail(path, line, "only roots include modules: ", name);
         } else if (!strncmp(s, "#include <", 10) && !is_std) {
             fail(path, line, "a system header belongs in the layer's std module: ", s);

@@ -32,6 +32,16 @@ for c in train eval detect check info convert export bench; do
 done
 expect 0 --version; says 'gfl [0-9]' out
 
+# What could only fail later is said at once.
+expect 2 detect --weights x --score 1 data/val; says 'score' err
+expect 2 detect --weights x --nms 2 data/val; says 'nms' err
+expect 2 detect --weights x --max 0 data/val; says 'max' err
+expect 1 check --data data/val.json --images nowhere; says 'nowhere' err
+[ -s out ] && fail "a line for each picture of a folder that is not there"
+expect 1 eval --weights x --data data/val.json --results nowhere/r.json; says 'nowhere' err
+expect 2 train --data data/train.json --lr -1; says 'lr' err
+expect 2 train --data data/train.json --steps x; says 'steps' err
+
 # Broken input.
 expect 1 train --data missing.json --out x; says 'missing.json' err
 printf '{"images": [' >cut.json
@@ -40,6 +50,10 @@ sed 's/"category_id": 1/"category_id": 99/' data/train.json >unknown.json
 expect 3 train --data unknown.json --images data/train --out x; says '99' err
 printf '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}' >empty.json
 expect 3 train --data empty.json --out x $narrow
+printf '{"images": [{"id": 1, "file_name": "train/0001.png"}], "annotations": [],
+    "categories": [{"id": 1, "name": "a"}]}' >data/bare.json
+expect 3 train --data data/bare.json --out x $narrow; says 'no box' err
+expect 3 check --data data/bare.json; says 'no image has a box' out; says '^1 finding$' out
 expect 1 eval --weights missing.safetensors --data data/val.json --images data/val
 says 'missing.safetensors' err
 
@@ -71,8 +85,24 @@ says 'epochs = 1' env/config.txt; says 'seed = 3' env/config.txt
 expect 0 $train --epochs 2 --out single --threads 1 --loaders 0 --eval-every 0
 same single/last.safetensors whole/last.safetensors
 expect 0 $train --epochs 1 --out parts --eval-every 0 --steps 1
-expect 7 $train --epochs 3 --out parts --eval-every 0 --steps 1 --lr 0.5 --resume
+expect 7 train --out parts --lr 0.5 --resume; says 'lr = 0.01' err
+expect 0 train --out parts --epochs 2 --resume
+expect 0 $train --epochs 2 --out longer --eval-every 0 --steps 1
+same parts/last.safetensors longer/last.safetensors
+expect 7 train --out parts --epochs 1 --resume; says '6 steps are done' err
 rm -rf parts
+
+# What a run that died had logged after it was saved is not there twice.
+cp -r longer died
+tail -1 died/train.jsonl | sed 's/"iter": 6/"iter": 7/' >line && cat line >>died/train.jsonl
+expect 0 train --out died --epochs 3 --resume
+[ "$(grep -c '"iter": 7,' died/train.jsonl)" = 1 ] || fail "step 7 is logged once"
+
+# Without a word on the warm-up it fits the data.
+expect 0 train --data data/train.json --images data/train --base-channels 8 --fpn-channels 32 \
+    --head-channels 32 --stacked-convs 1 --model r18 --scale 96x96 --batch 4 --epochs 1 --out warm
+says 'warm-up 3 steps' err; says 'warmup = 3' warm/config.txt
+expect 0 $train --epochs 1 --warmup 9 --out warm --overwrite; says 'longer than the training' err
 "$gfl" $train --epochs 200 --out stopped --eval-every 0 >out 2>err &
 pid=$!
 while [ "$(cat stopped/train.jsonl 2>/dev/null | wc -l)" -lt 5 ]; do

@@ -355,6 +355,7 @@ static void what_is_saved_is_imported_bit_for_bit(void) {
     CHECK(b && same_weights(a, b));
     gfl_model_get_info(b, &info);
     CHECK(info.origins.preprocess == GFL_ORIGIN_DEFAULT);
+    CHECK(info.origins.scale == GFL_ORIGIN_DEFAULT);
     CHECK(info.origins.classes == GFL_ORIGIN_DEFAULT && !strcmp(info.classes[2].name, "class 2"));
     gfl_model_destroy(a);
     gfl_model_destroy(b);
@@ -389,6 +390,7 @@ static void demands_are_met_or_refused(void) {
     CHECK(info.preprocess.bgr == 1 && info.preprocess.std[2] == 1);
     CHECK(info.preprocess.scale_long == 1000 && info.preprocess.scale_short == 600);
     CHECK(info.origins.style == GFL_ORIGIN_GIVEN && info.origins.preprocess == GFL_ORIGIN_GIVEN);
+    CHECK(info.origins.scale == GFL_ORIGIN_GIVEN);
     gfl_model_destroy(b);
     opts = none;
     opts.style = GFL_STYLE_PYTORCH;

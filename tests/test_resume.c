@@ -171,8 +171,6 @@ static void another_description_is_refused(void) {
     } while (0)
     REFUSED("batch = 2", c.batch = 3);
     REFUSED("accumulate = 1", c.accumulate = 2);
-    REFUSED("epochs = 2", c.epochs = 3);
-    REFUSED("milestones = 1", c.milestones[1] = 2);
     REFUSED("lr = 0.02", c.lr = 0.03);
     REFUSED("momentum = 0.9", c.momentum = 0.8);
     REFUSED("weight_decay = 0.0001", c.weight_decay = -1);

@@ -90,7 +90,10 @@ typedef enum gfl_origin {
 } gfl_origin;
 
 typedef struct gfl_origins {
-    gfl_origin dialect, style, preprocess, classes;
+    gfl_origin dialect, style;
+    gfl_origin preprocess; /* mean, std and the order of channels */
+    gfl_origin scale;      /* scale_long and scale_short */
+    gfl_origin classes;
 } gfl_origins;
 
 typedef struct gfl_model_info {

@@ -20,7 +20,7 @@ typedef struct gfl_train_desc {
     double weight_decay; /* of all trained parameters, in dialect gfocal but for biases, which have
                             twice the rate; 0 means 0.0001; negative: none */
     int warmup; /* updates in which the rate grows from lr / 1000, in dialect gfocal from lr / 3; 0
-                   means 500; negative: none */
+                   means 500, or an epoch where that is shorter; negative: none */
     double clip_norm;  /* largest L2 norm of all gradients together; 0: no clipping */
     int frozen_stages; /* 0..4: stem and so many stages stay as they are; -1: none, stem neither */
     int scale_long;    /* images are resized to fit into this ... */
@@ -142,8 +142,9 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
 /* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
  *
  * The model must have the weights that were saved with the state, the trainer the same description
- * (but for loaders) and data; the images' pixels are not compared.  The next step then gives the
- * bits it would have given.
+ * (but for loaders, epochs and milestones) and data; the images' pixels are not compared.  The next
+ * step then gives the bits it would have given; with other epochs or milestones, as if they had been
+ * so from the beginning on but for the steps that are done.
  *
  * Errors    The trainer is as before.
  *           GFL_E_ARG     a NULL

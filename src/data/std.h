@@ -1,4 +1,4 @@
-/* std.h - stb_image, private to this file */
+/* std.h - stb_image, private to this file: the system's, or the program's own */
 #pragma once
 #ifndef GFL_NO_STB_IMAGE
 #define STB_IMAGE_STATIC
@@ -25,7 +25,15 @@
  * file, and by what holds there. */
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
+#if !defined(__has_include)
 #include <stb/stb_image.h>
+#elif __has_include(<stb/stb_image.h>)
+#include <stb/stb_image.h>
+#elif __has_include("stb_image.h")
+#include "stb_image.h"
+#else
+#error "gfl: stb_image.h: install libstb-dev, put it beside gfl_train.c, or define GFL_NO_STB_IMAGE"
+#endif
 #if defined(__clang__)
 #pragma clang diagnostic pop
 #endif

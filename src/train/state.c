@@ -248,6 +248,11 @@ static gfl_status gfli_check_state_kind(const gfli_blob *blob) {
     return GFL_OK;
 }
 
+/* How long to train and when to lower the rate may be decided anew. */
+static bool gfli_may_change(const char *key) {
+    return strcmp(key, "epochs") == 0 || strcmp(key, "milestones") == 0;
+}
+
 static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob) {
     gfli_state_fields f;
     gfli_describe_training(trainer, &f);
@@ -256,7 +261,7 @@ static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_b
         if (!saved)
             return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no \"%s\" in its metadata",
                               blob->path, f.fields[i].key);
-        if (strcmp(saved, f.fields[i].value) != 0)
+        if (strcmp(saved, f.fields[i].value) != 0 && !gfli_may_change(f.fields[i].key))
             return gfli_error(trainer->context, GFL_E_MISMATCH,
                               "%s: saved with %s = %s, the trainer has %s; create it with the "
                               "description that the state was saved with",
@@ -304,7 +309,12 @@ static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob
     int64_t step = gfli_state_number(blob, "step"), epoch = gfli_state_number(blob, "epoch");
     int64_t batch = gfli_state_number(blob, "batch_in_epoch");
     int64_t spe = plan->steps_per_epoch;
-    if (step < 0 || step > plan->n_steps || epoch != step / spe ||
+    if (step > plan->n_steps)
+        return gfli_error(trainer->context, GFL_E_MISMATCH,
+                          "%s: %lld steps are done, the %d epochs of the trainer have %lld",
+                          blob->path, (long long)step, plan->desc.epochs,
+                          (long long)plan->n_steps);
+    if (step < 0 || epoch != step / spe ||
         batch != step % spe * plan->desc.accumulate)
         return gfli_error(trainer->context, GFL_E_FORMAT,
                           "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "

@@ -61,7 +61,8 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
     return GFL_OK;
 }
 
-static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
+static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer,
+                                            const gfl_train_desc *desc) {
     const gfl_train_desc *d = &trainer->plan.desc;
     gfli_loader_opts opts;
     memset(&opts, 0, sizeof opts);
@@ -83,6 +84,8 @@ static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
     plan->n_dropped_images = gfl_dataset_n_images(trainer->dataset) - plan->n_images;
     plan->steps_per_epoch = gfli_ceil_div(gfli_loader_batches(trainer->loader, 0), d->accumulate);
     plan->n_steps = (int64_t)plan->steps_per_epoch * d->epochs;
+    if (desc->warmup == 0 && plan->desc.warmup > plan->steps_per_epoch)
+        plan->desc.warmup = plan->steps_per_epoch;
     return GFL_OK;
 }
 
@@ -96,7 +99,7 @@ static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *
     GFLI_TRY(
         gfli_alloc(context, (size_t)d->batch, sizeof *trainer->truths, "batch", &trainer->truths));
     GFLI_TRY(gfli_learner_create(context, trainer->model, d->frozen_stages, &trainer->learner));
-    GFLI_TRY(gfli_trainer_start_loader(trainer));
+    GFLI_TRY(gfli_trainer_start_loader(trainer, desc));
     return gfli_measure_training(trainer);
 }
 
