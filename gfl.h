@@ -1405,13 +1405,13 @@ GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format fo
 #include <sys/stat.h>
 #include <unistd.h>
 #ifndef CLOCK_MONOTONIC
-#error "gfl: define GFL_IMPLEMENTATION before the first #include, or compile with -std=gnu11"
+#    error "gfl: define GFL_IMPLEMENTATION before the first #include, or compile with -std=gnu11"
 #endif
 #if defined(__cplusplus) && __cplusplus < 201703L
-#error "gfl: the implementation in C++ needs -std=c++17"
+#    error "gfl: the implementation in C++ needs -std=c++17"
 #endif
 #if defined(__x86_64__)
-#include <immintrin.h>
+#    include <immintrin.h>
 #endif
 
 #ifdef __cplusplus

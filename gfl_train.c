@@ -13,42 +13,47 @@
  * ============================================================================================ */
 
 #ifndef GFL_NO_STB_IMAGE
-#define STB_IMAGE_STATIC
-#define STB_IMAGE_IMPLEMENTATION
-#define STBI_MAX_DIMENSIONS GFL_MAX_SIDE
+#    define STB_IMAGE_STATIC
+#    define STB_IMAGE_IMPLEMENTATION
+#    define STBI_MAX_DIMENSIONS GFL_MAX_SIDE
 /* Cleared memory: what a damaged file leaves out must not become chance pixels. */
-#define STBI_MALLOC(size)      calloc(1, size)
-#define STBI_REALLOC(p, size)  realloc(p, size)
-#define STBI_FREE(p)           free(p)
-#define STBI_ASSERT(condition) ((void)0) /* a file never ends the process */
-#define STBI_NO_STDIO
-#define STBI_NO_HDR
-#define STBI_NO_LINEAR
-#define STBI_NO_PIC
-#define STBI_NO_PNM
-#define STBI_NO_PSD
-#define STBI_NO_GIF
-#define STBI_NO_TGA
-#if defined(__clang__)
-#pragma clang diagnostic push
-#pragma clang diagnostic ignored "-Wunused-function"
-#elif defined(__GNUC__)
+#    define STBI_MALLOC(size)      calloc(1, size)
+#    define STBI_REALLOC(p, size)  realloc(p, size)
+#    define STBI_FREE(p)           free(p)
+#    define STBI_ASSERT(condition) ((void)0) /* a file never ends the process */
+#    define STBI_NO_STDIO
+#    define STBI_NO_HDR
+#    define STBI_NO_LINEAR
+#    define STBI_NO_PIC
+#    define STBI_NO_PNM
+#    define STBI_NO_PSD
+#    define STBI_NO_GIF
+#    define STBI_NO_TGA
+#    if defined(__clang__)
+#        pragma clang diagnostic push
+#        pragma clang diagnostic ignored "-Wunused-function"
+#    elif defined(__GNUC__)
 /* Not restored: GCC speaks of functions that are never used, or never defined, at the end of the
  * file, and by what holds there. */
-#pragma GCC diagnostic ignored "-Wunused-function"
-#endif
-#if !defined(__has_include)
-#include <stb/stb_image.h>
-#elif __has_include(<stb/stb_image.h>)
-#include <stb/stb_image.h>
-#elif __has_include("stb_image.h")
-#include "stb_image.h"
-#else
-#error "gfl: stb_image.h: install libstb-dev, put it beside gfl_train.c, or define GFL_NO_STB_IMAGE"
-#endif
-#if defined(__clang__)
-#pragma clang diagnostic pop
-#endif
+#        pragma GCC diagnostic ignored "-Wunused-function"
+#        pragma GCC diagnostic push /* of readers by callback, which are not used */
+#        pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#    endif
+#    if !defined(__has_include)
+#        include <stb/stb_image.h>
+#    elif __has_include(<stb/stb_image.h>)
+#        include <stb/stb_image.h>
+#    elif __has_include("stb_image.h")
+#        include "stb_image.h"
+#    else
+#        error                                                                                     \
+            "gfl: stb_image.h: install libstb-dev, put it beside gfl_train.c, or define GFL_NO_STB_IMAGE"
+#    endif
+#    if defined(__clang__)
+#        pragma clang diagnostic pop
+#    elif defined(__GNUC__)
+#        pragma GCC diagnostic pop
+#    endif
 #endif
 
 #ifdef __cplusplus
@@ -1253,9 +1258,10 @@ GFLI_AVX2 static void gfli_scatter_avx2(const gfli_scatter *t) {
 
 /* The sum of both halves. */
 GFLI_AVX512 static inline __m256 gfli_halves_avx512(__m512 v) {
-    const __m512d high = _mm512_castps_pd(v); /* maskz: g++ takes the plain form for unset */
-    return _mm256_add_ps(_mm512_castps512_ps256(v),
-                         _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, high, 1)));
+    /* maskz: g++ takes the plain forms for unset */
+    const __m512d d = _mm512_castps_pd(v);
+    return _mm256_add_ps(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 0)),
+                         _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 1)));
 }
 
 GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
@@ -4738,7 +4744,8 @@ static gfl_status gfli_eval_write_id(gfl_context *context, gfli_file *file, cons
     char *quoted;
     GFLI_TRY(gfli_alloc(context, size, 1, "an id", &quoted));
     gfli_json_quote(id.text, quoted, size);
-    gfl_status status = gfli_file_printf(file, "%s%s", before, quoted);
+    gfl_status status = gfli_file_printf(file, "%s", before);
+    if (status == GFL_OK) status = gfli_file_write(file, quoted, size - 1);
     gfli_free(context, quoted);
     return status;
 }
@@ -6611,10 +6618,8 @@ static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob
     if (step > plan->n_steps)
         return gfli_error(trainer->context, GFL_E_MISMATCH,
                           "%s: %lld steps are done, the %d epochs of the trainer have %lld",
-                          blob->path, (long long)step, plan->desc.epochs,
-                          (long long)plan->n_steps);
-    if (step < 0 || epoch != step / spe ||
-        batch != step % spe * plan->desc.accumulate)
+                          blob->path, (long long)step, plan->desc.epochs, (long long)plan->n_steps);
+    if (step < 0 || epoch != step / spe || batch != step % spe * plan->desc.accumulate)
         return gfli_error(trainer->context, GFL_E_FORMAT,
                           "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "
                           "together",
@@ -8165,7 +8170,8 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_
     gfl_class coco[GFLI_COCO_CLASSES];
     GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
     GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
-    if (opts->preprocess && opts->preprocess->scale_long) origins.scale = GFL_ORIGIN_GIVEN;
+    if (opts->preprocess && (opts->preprocess->scale_long || opts->preprocess->scale_short))
+        origins.scale = GFL_ORIGIN_GIVEN;
     const int n = desc.arch.n_classes;
     if (opts->classes && opts->n_classes != n)
         return gfli_error(w->context, GFL_E_MISMATCH,

@@ -28,7 +28,8 @@ compiles() {
     for std in c11 gnu17; do
         "$1" -x c -std=$std $warn -I. -c "$scratch/one.c" -o "$scratch/one.o" || fail "$1: $std"
     done
-    "$2" -x c++ -std=c++17 $warn -I. -c "$scratch/one.c" -o "$scratch/one_cxx.o" \
+    # With the optimiser, which finds more to warn of.
+    "$2" -x c++ -std=c++17 -O3 $warn -I. -c "$scratch/one.c" -o "$scratch/one_cxx.o" \
         || fail "$2: C++17"
     "$1" -x c -std=c11 $warn -DGFL_IMPLEMENTATION -c gfl.h -o "$scratch/gfl.o" || fail "$1: gfl.h"
     "$1" -std=c11 $warn -c gfl_train.c -o "$scratch/train.o" || fail "$1: gfl_train.c"

@@ -77,7 +77,8 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_
     gfl_class coco[GFLI_COCO_CLASSES];
     GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
     GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
-    if (opts->preprocess && opts->preprocess->scale_long) origins.scale = GFL_ORIGIN_GIVEN;
+    if (opts->preprocess && (opts->preprocess->scale_long || opts->preprocess->scale_short))
+        origins.scale = GFL_ORIGIN_GIVEN;
     const int n = desc.arch.n_classes;
     if (opts->classes && opts->n_classes != n)
         return gfli_error(w->context, GFL_E_MISMATCH,

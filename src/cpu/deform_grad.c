@@ -111,9 +111,10 @@ GFLI_AVX2 static void gfli_scatter_avx2(const gfli_scatter *t) {
 
 /* The sum of both halves. */
 GFLI_AVX512 static inline __m256 gfli_halves_avx512(__m512 v) {
-    const __m512d high = _mm512_castps_pd(v); /* maskz: g++ takes the plain form for unset */
-    return _mm256_add_ps(_mm512_castps512_ps256(v),
-                         _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, high, 1)));
+    /* maskz: g++ takes the plain forms for unset */
+    const __m512d d = _mm512_castps_pd(v);
+    return _mm256_add_ps(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 0)),
+                         _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 1)));
 }
 
 GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {

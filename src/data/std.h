@@ -1,40 +1,45 @@
 /* std.h - stb_image, private to this file: the system's, or the program's own */
 #pragma once
 #ifndef GFL_NO_STB_IMAGE
-#define STB_IMAGE_STATIC
-#define STB_IMAGE_IMPLEMENTATION
-#define STBI_MAX_DIMENSIONS GFL_MAX_SIDE
+#    define STB_IMAGE_STATIC
+#    define STB_IMAGE_IMPLEMENTATION
+#    define STBI_MAX_DIMENSIONS GFL_MAX_SIDE
 /* Cleared memory: what a damaged file leaves out must not become chance pixels. */
-#define STBI_MALLOC(size)      calloc(1, size)
-#define STBI_REALLOC(p, size)  realloc(p, size)
-#define STBI_FREE(p)           free(p)
-#define STBI_ASSERT(condition) ((void)0) /* a file never ends the process */
-#define STBI_NO_STDIO
-#define STBI_NO_HDR
-#define STBI_NO_LINEAR
-#define STBI_NO_PIC
-#define STBI_NO_PNM
-#define STBI_NO_PSD
-#define STBI_NO_GIF
-#define STBI_NO_TGA
-#if defined(__clang__)
-#pragma clang diagnostic push
-#pragma clang diagnostic ignored "-Wunused-function"
-#elif defined(__GNUC__)
+#    define STBI_MALLOC(size)      calloc(1, size)
+#    define STBI_REALLOC(p, size)  realloc(p, size)
+#    define STBI_FREE(p)           free(p)
+#    define STBI_ASSERT(condition) ((void)0) /* a file never ends the process */
+#    define STBI_NO_STDIO
+#    define STBI_NO_HDR
+#    define STBI_NO_LINEAR
+#    define STBI_NO_PIC
+#    define STBI_NO_PNM
+#    define STBI_NO_PSD
+#    define STBI_NO_GIF
+#    define STBI_NO_TGA
+#    if defined(__clang__)
+#        pragma clang diagnostic push
+#        pragma clang diagnostic ignored "-Wunused-function"
+#    elif defined(__GNUC__)
 /* Not restored: GCC speaks of functions that are never used, or never defined, at the end of the
  * file, and by what holds there. */
-#pragma GCC diagnostic ignored "-Wunused-function"
-#endif
-#if !defined(__has_include)
-#include <stb/stb_image.h>
-#elif __has_include(<stb/stb_image.h>)
-#include <stb/stb_image.h>
-#elif __has_include("stb_image.h")
-#include "stb_image.h"
-#else
-#error "gfl: stb_image.h: install libstb-dev, put it beside gfl_train.c, or define GFL_NO_STB_IMAGE"
-#endif
-#if defined(__clang__)
-#pragma clang diagnostic pop
-#endif
+#        pragma GCC diagnostic ignored "-Wunused-function"
+#        pragma GCC diagnostic push /* of readers by callback, which are not used */
+#        pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#    endif
+#    if !defined(__has_include)
+#        include <stb/stb_image.h>
+#    elif __has_include(<stb/stb_image.h>)
+#        include <stb/stb_image.h>
+#    elif __has_include("stb_image.h")
+#        include "stb_image.h"
+#    else
+#        error                                                                                     \
+            "gfl: stb_image.h: install libstb-dev, put it beside gfl_train.c, or define GFL_NO_STB_IMAGE"
+#    endif
+#    if defined(__clang__)
+#        pragma clang diagnostic pop
+#    elif defined(__GNUC__)
+#        pragma GCC diagnostic pop
+#    endif
 #endif

@@ -341,7 +341,8 @@ static gfl_status gfli_eval_write_id(gfl_context *context, gfli_file *file, cons
     char *quoted;
     GFLI_TRY(gfli_alloc(context, size, 1, "an id", &quoted));
     gfli_json_quote(id.text, quoted, size);
-    gfl_status status = gfli_file_printf(file, "%s%s", before, quoted);
+    gfl_status status = gfli_file_printf(file, "%s", before);
+    if (status == GFL_OK) status = gfli_file_write(file, quoted, size - 1);
     gfli_free(context, quoted);
     return status;
 }

@@ -312,10 +312,8 @@ static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob
     if (step > plan->n_steps)
         return gfli_error(trainer->context, GFL_E_MISMATCH,
                           "%s: %lld steps are done, the %d epochs of the trainer have %lld",
-                          blob->path, (long long)step, plan->desc.epochs,
-                          (long long)plan->n_steps);
-    if (step < 0 || epoch != step / spe ||
-        batch != step % spe * plan->desc.accumulate)
+                          blob->path, (long long)step, plan->desc.epochs, (long long)plan->n_steps);
+    if (step < 0 || epoch != step / spe || batch != step % spe * plan->desc.accumulate)
         return gfli_error(trainer->context, GFL_E_FORMAT,
                           "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "
                           "together",
