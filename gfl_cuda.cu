@@ -2876,6 +2876,7 @@ static void gfli_normalise_cuda(gfl_context *context, const uint8_t *pixels, int
  * a time: against all that are kept, then, by one warp, among themselves. */
 enum {
     GFLI_SORT_THREADS = 512,
+    GFLI_SORT_SHARED = 4096, /* keys that are sorted in shared memory */
     GFLI_NMS_CHUNK = 256,
     GFLI_NMS_WORDS = GFLI_NMS_CHUNK / 32,
     GFLI_RADIX = 256,
@@ -2956,12 +2957,8 @@ static __global__ void gfli_select_kernel(const GFLI_GRID_CONSTANT gfli_decode_j
             gfli_rank(score, (uint64_t)i);
 }
 
-/* Ascending, by one block; keys has room for the power of two above n. */
-static __device__ void gfli_sort_block(uint64_t *keys, int n) {
-    int size = 1;
-    while (size < n) size *= 2;
-    for (int i = n + (int)threadIdx.x; i < size; i += (int)blockDim.x) keys[i] = ~(uint64_t)0;
-    __syncthreads();
+/* A power of two of keys, ascending; complete at the call and after it. */
+static __device__ __forceinline__ void gfli_sort_keys(uint64_t *keys, int size) {
     for (int run = 2; run <= size; run *= 2) {
         for (int step = run / 2; step > 0; step /= 2) {
             for (int i = (int)threadIdx.x; i < size / 2; i += (int)blockDim.x) {
@@ -2976,6 +2973,28 @@ static __device__ void gfli_sort_block(uint64_t *keys, int n) {
             __syncthreads();
         }
     }
+}
+
+/* Ascending, by one block; keys has room for the power of two above n, shared for as many as are
+ * sorted there, where no step waits for memory. */
+static __device__ void gfli_sort_block(uint64_t *keys, int n, uint64_t *shared) {
+    int size = 1;
+    while (size < n) size *= 2;
+    const bool fits = size <= GFLI_SORT_SHARED;
+    for (int i = (int)threadIdx.x; i < size; i += (int)blockDim.x) {
+        if (fits)
+            shared[i] = i < n ? keys[i] : ~(uint64_t)0;
+        else if (i >= n)
+            keys[i] = ~(uint64_t)0;
+    }
+    __syncthreads();
+    if (!fits) {
+        gfli_sort_keys(keys, size);
+        return;
+    }
+    gfli_sort_keys(shared, size);
+    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x) keys[i] = shared[i];
+    __syncthreads();
 }
 
 /* The k smallest of n different keys to the front, in any order: digit by digit, from the highest,
@@ -3011,11 +3030,12 @@ static __device__ void gfli_keep_smallest(uint64_t *keys, int n, int k, int *his
 /* A block a level and image: its best ranks, in order. */
 static __global__ void gfli_top_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     GFLI_SHARED(int, histogram, [GFLI_RADIX]);
+    GFLI_SHARED(uint64_t, keys, [GFLI_SORT_SHARED]);
     const gfli_decode_level *l = &job.level[blockIdx.x];
     const int image = (int)blockIdx.y, found = *gfli_found_by(&job, image, (int)blockIdx.x);
     uint64_t *ranks = gfli_of_image(&job, l->ranks, image);
     if (found > l->keep) gfli_keep_smallest(ranks, found, l->keep, histogram);
-    gfli_sort_block(ranks, found < l->keep ? found : l->keep);
+    gfli_sort_block(ranks, found < l->keep ? found : l->keep, keys);
 }
 
 /* ---- boxes ----------------------------------------------------------------------------------- */
@@ -3164,6 +3184,7 @@ static __device__ void gfli_settle_chunk(const gfli_decode_job *job, int first, 
 
 /* A block an image: all candidates by rank, then who suppresses whom. */
 static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
+    GFLI_SHARED(uint64_t, keys, [GFLI_SORT_SHARED]);
     GFLI_SHARED(gfli_moved, chunk, [GFLI_NMS_CHUNK]);
     GFLI_SHARED(unsigned, hits, [GFLI_NMS_CHUNK][GFLI_NMS_WORDS]);
     GFLI_SHARED(unsigned, dead, [GFLI_NMS_WORDS]);
@@ -3176,7 +3197,7 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
     uint64_t *order = gfli_of_image(&job, job.order, image);
     const float pixel = (float)job.pixel;
     float largest = 0.0f;
-    gfli_sort_block(order, n_candidates);
+    gfli_sort_block(order, n_candidates, keys);
     for (int i = thread; i < n_candidates; i += (int)blockDim.x) {
         const gfl_detection *d = &boxes[gfli_rank_index(order[i])].detection;
         largest = d->x2 > largest ? d->x2 : largest;
