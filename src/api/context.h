@@ -71,7 +71,7 @@ typedef struct gfl_context_desc {
     gfl_allocator allocator; /* zero: malloc and free */
     gfl_logger logger;       /* zero: silence */
     gfl_parallel parallel;   /* zero: the context's own pool of n_threads - 1 threads */
-    int portable;            /* 1: plain C kernels even where AVX2 is there (for tests) */
+    int portable;            /* 1: plain C kernels even where AVX2 or NEON is there (for tests) */
 } gfl_context_desc;
 
 /* gfl_context_create - open a context; everything else is made with one.

@@ -25,4 +25,6 @@
 #endif
 #if defined(__x86_64__)
 #    include <immintrin.h>
+#elif defined(__aarch64__)
+#    include <arm_neon.h>
 #endif

@@ -279,6 +279,47 @@ GFLI_AVX512 static void gfli_outer_avx512(const gfli_outer *t) {
 #    undef GFLI_OUTER_ROW
 #    undef GFLI_STORE_ROW
 
+#elif defined(__aarch64__)
+
+#    define GFLI_OUTER_ROW(i)                                                                      \
+        s##i##0 = vfmaq_n_f32(s##i##0, b0, a[i]);                                                  \
+        s##i##1 = vfmaq_n_f32(s##i##1, b1, a[i])
+
+static inline void gfli_outer_store_neon(const gfli_outer *t, int row, int col, float32x4_t v0,
+                                         float32x4_t v1) {
+    float sum[8];
+    if (row >= t->m) return;
+    vst1q_f32(sum, v0);
+    vst1q_f32(sum + 4, v1);
+    gfli_outer_store(t, row, col, sum, gfli_min(8, t->n - col));
+}
+
+static void gfli_outer_neon(const gfli_outer *t) {
+    gfli_outer_prefetch(t);
+    for (int col = 0; col < t->n; col += 8) {
+        float32x4_t s00 = vdupq_n_f32(0), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+        float32x4_t s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+        const float *a = t->a, *b = t->b + col;
+        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
+            const float32x4_t b0 = vld1q_f32(b), b1 = vld1q_f32(b + 4);
+            GFLI_OUTER_ROW(0);
+            GFLI_OUTER_ROW(1);
+            GFLI_OUTER_ROW(2);
+            GFLI_OUTER_ROW(3);
+            GFLI_OUTER_ROW(4);
+            GFLI_OUTER_ROW(5);
+        }
+        gfli_outer_store_neon(t, 0, col, s00, s01);
+        gfli_outer_store_neon(t, 1, col, s10, s11);
+        gfli_outer_store_neon(t, 2, col, s20, s21);
+        gfli_outer_store_neon(t, 3, col, s30, s31);
+        gfli_outer_store_neon(t, 4, col, s40, s41);
+        gfli_outer_store_neon(t, 5, col, s50, s51);
+    }
+}
+
+#    undef GFLI_OUTER_ROW
+
 #endif
 
 typedef struct gfli_grad_task {
@@ -559,6 +600,8 @@ static void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli
 #if defined(__x86_64__)
     if (gfli_has_avx2(context)) t->outer = gfli_outer_avx2;
     if (gfli_has_avx512(context)) t->outer = gfli_outer_avx512;
+#elif defined(__aarch64__)
+    if (!context->portable) t->outer = gfli_outer_neon;
 #endif
     memset(t->zeros, 0, t->at_sums);
     if (dbias) gfli_conv_grad_bias(context, t);

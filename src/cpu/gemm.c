@@ -188,6 +188,60 @@ GFLI_AVX512 static void gfli_tile_avx512(const gfli_tile *t) {
 #    undef GFLI_TILE_ROW
 #    undef GFLI_STORE_ROW
 
+#elif defined(__aarch64__)
+
+/* Eight columns at a time: twice that many sums and their operands do not fit 32 registers. */
+#    define GFLI_TILE_ROW(i)                                                                       \
+        a = a##i[k];                                                                               \
+        s##i##0 = vfmaq_n_f32(s##i##0, b0, a);                                                     \
+        s##i##1 = vfmaq_n_f32(s##i##1, b1, a)
+
+static inline void gfli_store_neon(const gfli_tile *t, int row, int col, float32x4_t v0,
+                                   float32x4_t v1) {
+    float sum[8];
+    if (row >= t->m) return;
+    vst1q_f32(sum, v0);
+    vst1q_f32(sum + 4, v1);
+    gfli_tile_store(t, row, col, sum, gfli_min(8, t->n - col));
+}
+
+static inline void gfli_tile_half_neon(const gfli_tile *t, int col) {
+    float32x4_t s00 = vdupq_n_f32(0), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+    float32x4_t s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+    const float *b = t->b + col;
+    const ptrdiff_t len = t->len;
+    for (int s = 0; s < t->n_segs; s++) {
+        const float *const *rows = t->rows + s * GFLI_MR;
+        const float *a0 = rows[0] + t->row_offset, *a1 = rows[1] + t->row_offset;
+        const float *a2 = rows[2] + t->row_offset, *a3 = rows[3] + t->row_offset;
+        const float *a4 = rows[4] + t->row_offset, *a5 = rows[5] + t->row_offset;
+        for (ptrdiff_t k = 0; k < len; k++, b += GFLI_NR) {
+            const float32x4_t b0 = vld1q_f32(b), b1 = vld1q_f32(b + 4);
+            float a;
+            GFLI_TILE_ROW(0);
+            GFLI_TILE_ROW(1);
+            GFLI_TILE_ROW(2);
+            GFLI_TILE_ROW(3);
+            GFLI_TILE_ROW(4);
+            GFLI_TILE_ROW(5);
+        }
+    }
+    gfli_store_neon(t, 0, col, s00, s01);
+    gfli_store_neon(t, 1, col, s10, s11);
+    gfli_store_neon(t, 2, col, s20, s21);
+    gfli_store_neon(t, 3, col, s30, s31);
+    gfli_store_neon(t, 4, col, s40, s41);
+    gfli_store_neon(t, 5, col, s50, s51);
+}
+
+static void gfli_tile_neon(const gfli_tile *t) {
+    gfli_tile_prefetch(t);
+    gfli_tile_half_neon(t, 0);
+    if (t->n > 8) gfli_tile_half_neon(t, 8);
+}
+
+#    undef GFLI_TILE_ROW
+
 #endif
 
 /* ---- the implicit product -------------------------------------------------------------------- */
@@ -486,6 +540,8 @@ gfli_tile_fn gfli_tile_of(const gfl_context *context, int *panels) {
         return gfli_tile_avx512;
     }
     if (gfli_has_avx2(context)) return gfli_tile_avx2;
+#elif defined(__aarch64__)
+    if (!context->portable) return gfli_tile_neon;
 #endif
     (void)context;
     return gfli_tile_portable;
