@@ -177,11 +177,11 @@ extern "C" {
 
 /* Predefine GFL_API to build a DLL or to hide the names inside your own library. */
 #ifndef GFL_API
-#if defined(__GNUC__)
-#define GFL_API __attribute__((visibility("default")))
-#else
-#define GFL_API
-#endif
+#    if defined(__GNUC__)
+#        define GFL_API __attribute__((visibility("default")))
+#    else
+#        define GFL_API
+#    endif
 #endif
 
 /* Largest side of an image, before or after resizing, in pixels. */
@@ -654,7 +654,7 @@ typedef struct gfl_detect_opts {
     int (*progress)(void *user, int done, int total);
     void *user;
     int on_device; /* 1: the images' pixels lie in the memory of the context's GPU */
-    void *event; /* on a GPU: a cudaEvent_t that is recorded behind the batch; NULL: none */
+    void *event;   /* on a GPU: a cudaEvent_t that is recorded behind the batch; NULL: none */
 } gfl_detect_opts;
 
 /* The detections of one image. */
@@ -1167,8 +1167,8 @@ GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path
  * ============================================================================================ */
 
 typedef struct gfl_import_opts {
-    gfl_model_opts model;             /* trainable; the dialect that the weights must be of */
-    gfl_style style;                  /* demanded: a file that says another is refused */
+    gfl_model_opts model; /* trainable; the dialect that the weights must be of */
+    gfl_style style;      /* demanded: a file that says another is refused */
     /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
      * 0, each side of the scale unless it is 0.  Borrowed; NULL: the file's. */
     const gfl_preprocess *preprocess;
@@ -1688,8 +1688,8 @@ typedef struct gfli_rng {
 
 gfli_rng gfli_rng_make(uint64_t seed, uint64_t epoch, uint64_t item, uint64_t purpose);
 uint64_t gfli_rng_next(gfli_rng *rng);
-double gfli_rng_uniform(gfli_rng *rng);                 /* [0, 1) */
-int gfli_rng_below(gfli_rng *rng, int n);               /* 0..n-1, unbiased */
+double gfli_rng_uniform(gfli_rng *rng);   /* [0, 1) */
+int gfli_rng_below(gfli_rng *rng, int n); /* 0..n-1, unbiased */
 double gfli_rng_normal(gfli_rng *rng);
 
 /* ===============================================================================================
@@ -1706,20 +1706,26 @@ typedef struct gfli_file {
 gfl_status gfli_file_create(gfl_context *context, const char *path, gfli_file *out);
 gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size);
 gfl_status gfli_file_printf(gfli_file *file, const char *format, ...) GFLI_PRINTF(2, 3);
-gfl_status gfli_file_commit(gfli_file *file);  /* on failure the temporary file is gone */
+gfl_status gfli_file_commit(gfli_file *file); /* on failure the temporary file is gone */
 void gfli_file_abandon(gfli_file *file);
 
 /* The whole of a file; refuses more than limit bytes.  Free with gfli_free. */
-gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, uint8_t **out, size_t *size);
+gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, uint8_t **out,
+                          size_t *size);
 
 /* ===============================================================================================
  * src/core/json.h - a pull parser: a file of any size in constant memory, bounded depth
  * ============================================================================================ */
 
 typedef enum gfli_json_kind {
-    GFLI_JSON_END,    /* of the enclosing object or array, or of the text */
-    GFLI_JSON_OBJECT, GFLI_JSON_ARRAY, GFLI_JSON_STRING, GFLI_JSON_NUMBER,
-    GFLI_JSON_TRUE, GFLI_JSON_FALSE, GFLI_JSON_NULL
+    GFLI_JSON_END, /* of the enclosing object or array, or of the text */
+    GFLI_JSON_OBJECT,
+    GFLI_JSON_ARRAY,
+    GFLI_JSON_STRING,
+    GFLI_JSON_NUMBER,
+    GFLI_JSON_TRUE,
+    GFLI_JSON_FALSE,
+    GFLI_JSON_NULL
 } gfli_json_kind;
 
 enum { GFLI_JSON_DEPTH = 64 };
@@ -1729,7 +1735,8 @@ enum { GFLI_JSON_DEPTH = 64 };
 typedef struct gfli_json gfli_json;
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out);
-gfl_status gfli_json_open_memory(gfl_context *context, const char *text, size_t size, const char *name, gfli_json **out);
+gfl_status gfli_json_open_memory(gfl_context *context, const char *text, size_t size,
+                                 const char *name, gfli_json **out);
 void gfli_json_close(gfli_json *j);
 
 /* The next value (in an object, after the key was taken with gfli_json_key).  OBJECT and ARRAY are
@@ -1740,12 +1747,14 @@ const char *gfli_json_key(gfli_json *j);
 /* Step over the value that comes next (after a key, or in an array). */
 void gfli_json_skip(gfli_json *j);
 /* Of the value that gfli_json_next just returned. */
-const char *gfli_json_string(gfli_json *j, size_t *length); /* UTF-8, escapes resolved, 0-terminated */
-double gfli_json_number(gfli_json *j);                        /* correctly rounded, any locale */
-bool gfli_json_integer(gfli_json *j, int64_t *out);           /* exact, or false */
-gfl_status gfli_json_status(const gfli_json *j);              /* GFL_OK, or the first error */
+/* UTF-8, escapes resolved, 0-terminated. */
+const char *gfli_json_string(gfli_json *j, size_t *length);
+double gfli_json_number(gfli_json *j);              /* correctly rounded, any locale */
+bool gfli_json_integer(gfli_json *j, int64_t *out); /* exact, or false */
+gfl_status gfli_json_status(const gfli_json *j);    /* GFL_OK, or the first error */
 /* An error of the reader's own about the place reached; returns status and makes it stick. */
-gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...) GFLI_PRINTF(3, 4);
+gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...)
+    GFLI_PRINTF(3, 4);
 long gfli_json_line(const gfli_json *j);
 
 /* Text for writing: quotes and escapes s into out; returns the length needed without the 0. */
@@ -1760,7 +1769,16 @@ void gfli_json_format_float(float value, char out[32]);
  * ============================================================================================ */
 
 typedef enum gfli_dtype {
-    GFLI_F32, GFLI_F16, GFLI_BF16, GFLI_F64, GFLI_I64, GFLI_I32, GFLI_I16, GFLI_I8, GFLI_U8, GFLI_BOOL
+    GFLI_F32,
+    GFLI_F16,
+    GFLI_BF16,
+    GFLI_F64,
+    GFLI_I64,
+    GFLI_I32,
+    GFLI_I16,
+    GFLI_I8,
+    GFLI_U8,
+    GFLI_BOOL
 } gfli_dtype;
 
 typedef struct gfli_tensor {
@@ -1768,36 +1786,38 @@ typedef struct gfli_tensor {
     gfli_dtype dtype;
     int rank; /* 0..8 */
     int64_t shape[8];
-    size_t count;       /* elements */
-    uint64_t offset;    /* bytes from the start of the file */
-    uint64_t bytes;     /* of the elements, close together */
-    bool strided;       /* they lie apart, or in another order: */
-    int64_t stride[8];  /* elements, not negative; of strided tensors only */
+    size_t count;      /* elements */
+    uint64_t offset;   /* bytes from the start of the file */
+    uint64_t bytes;    /* of the elements, close together */
+    bool strided;      /* they lie apart, or in another order: */
+    int64_t stride[8]; /* elements, not negative; of strided tensors only */
 } gfli_tensor;
 
 /* An open file (or caller's bytes): the header is in memory, the data is read on demand. */
 typedef struct gfli_blob {
     gfl_context *context;
-    char *path;              /* for messages */
-    gfli_tensor *tensors;    /* sorted by name */
+    char *path;           /* for messages */
+    gfli_tensor *tensors; /* sorted by name */
     int n_tensors;
     size_t tensor_capacity;
-    char **meta;             /* [2 * n_meta]: key, value */
+    char **meta; /* [2 * n_meta]: key, value */
     int n_meta;
     size_t meta_capacity;
-    const uint8_t *bytes;    /* or NULL with fd */
+    const uint8_t *bytes; /* or NULL with fd */
     uint64_t size;
     int fd;
 } gfli_blob;
 
 gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out);
-gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t size, const char *name, gfli_blob *out);
+gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t size,
+                                 const char *name, gfli_blob *out);
 void gfli_blob_close(gfli_blob *blob);
 /* For readers of other formats: a file or bytes without tensors yet; bytes from anywhere in it;
  * another tensor, cleared but for its name, and another piece of metadata; and at the end, tensors
  * sorted and names told apart. */
 gfl_status gfli_blob_open_bare(gfl_context *context, const char *path, gfli_blob *out);
-gfl_status gfli_blob_bare_memory(gfl_context *context, const void *bytes, size_t size, const char *name, gfli_blob *out);
+gfl_status gfli_blob_bare_memory(gfl_context *context, const void *bytes, size_t size,
+                                 const char *name, gfli_blob *out);
 gfl_status gfli_blob_read_header(gfli_blob *blob); /* a bare one as safetensors */
 gfl_status gfli_blob_pread(gfli_blob *blob, uint64_t offset, void *out, uint64_t size);
 gfl_status gfli_blob_add(gfli_blob *blob, const char *name, gfli_tensor **out);
@@ -1815,8 +1835,10 @@ gfl_status gfli_blob_read_raw(gfli_blob *blob, const gfli_tensor *tensor, void *
 typedef struct gfli_blob_writer gfli_blob_writer;
 gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out);
 gfl_status gfli_blob_put_meta(gfli_blob_writer *w, const char *key, const char *value);
-gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank, const int64_t *shape);
-gfl_status gfli_blob_write(gfli_blob_writer *w, const void *data, size_t bytes); /* in declared order */
+gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank,
+                             const int64_t *shape);
+/* In declared order. */
+gfl_status gfli_blob_write(gfli_blob_writer *w, const void *data, size_t bytes);
 gfl_status gfli_blob_finish(gfli_blob_writer *w); /* frees w, also on failure */
 void gfli_blob_abandon(gfli_blob_writer *w);      /* removes the temporary file; NULL allowed */
 
@@ -2810,8 +2832,7 @@ static gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_poo
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
     for (int i = 0; i < n_threads; i++) {
-        gfl_status status =
-            gfli_thread_start(context, &pool->threads[i], gfli_pool_worker, pool);
+        gfl_status status = gfli_thread_start(context, &pool->threads[i], gfli_pool_worker, pool);
         if (status != GFL_OK) {
             gfli_pool_destroy(context, pool);
             return status;
@@ -7550,20 +7571,14 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
         ops->conv(context, calls, n, &s->means, scratch);
         break;
     }
-    case GFLI_OP_MAX_POOL:
-        ops->max_pool(context, in, out);
-        break;
-    case GFLI_OP_UPSAMPLE_ADD:
-        ops->upsample_add(context, in, out);
-        break;
+    case GFLI_OP_MAX_POOL: ops->max_pool(context, in, out); break;
+    case GFLI_OP_UPSAMPLE_ADD: ops->upsample_add(context, in, out); break;
     case GFLI_OP_GROUP_NORM:
         ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
                         gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta), out,
                         stats + s->stats, s->given);
         break;
-    case GFLI_OP_LEVEL_SCALE:
-        ops->level_scale(context, in, model->scales, out);
-        break;
+    case GFLI_OP_LEVEL_SCALE: ops->level_scale(context, in, model->scales, out); break;
     }
 }
 
@@ -8800,18 +8815,12 @@ gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int wid
 
 static const char *gfli_op_name(gfli_op op) {
     switch (op) {
-    case GFLI_OP_CONV:
-        return "conv";
-    case GFLI_OP_DEFORM_CONV:
-        return "deform_conv";
-    case GFLI_OP_MAX_POOL:
-        return "max_pool";
-    case GFLI_OP_UPSAMPLE_ADD:
-        return "upsample_add";
-    case GFLI_OP_GROUP_NORM:
-        return "group_norm";
-    case GFLI_OP_LEVEL_SCALE:
-        return "level_scale";
+    case GFLI_OP_CONV: return "conv";
+    case GFLI_OP_DEFORM_CONV: return "deform_conv";
+    case GFLI_OP_MAX_POOL: return "max_pool";
+    case GFLI_OP_UPSAMPLE_ADD: return "upsample_add";
+    case GFLI_OP_GROUP_NORM: return "group_norm";
+    case GFLI_OP_LEVEL_SCALE: return "level_scale";
     }
     return "";
 }

@@ -5478,12 +5478,8 @@ static void gfli_arrange(gfli_arranger *a) {
         b->runs = true;
         (void)gfli_need_grad(a, s->out, moment);
         switch (s->op) {
-        case GFLI_OP_CONV:
-            gfli_arrange_conv(a, s, b, moment);
-            break;
-        case GFLI_OP_DEFORM_CONV:
-            gfli_arrange_deform(a, s, b, moment);
-            break;
+        case GFLI_OP_CONV: gfli_arrange_conv(a, s, b, moment); break;
+        case GFLI_OP_DEFORM_CONV: gfli_arrange_deform(a, s, b, moment); break;
         case GFLI_OP_MAX_POOL:
         case GFLI_OP_UPSAMPLE_ADD:
             b->dx = a->wanted[gfli_root(plan, s->in)];
@@ -5494,9 +5490,7 @@ static void gfli_arrange(gfli_arranger *a) {
                             a->ops->group_norm_grad_scratch(a->context, &plan->slots[s->in].map));
             gfli_take_grad(a, s->out, s->in);
             break;
-        case GFLI_OP_LEVEL_SCALE:
-            gfli_take_grad(a, s->out, s->in);
-            break;
+        case GFLI_OP_LEVEL_SCALE: gfli_take_grad(a, s->out, s->in); break;
         }
     }
 }
@@ -5703,12 +5697,8 @@ void gfli_backward_run(const gfli_pass *pass) {
         const gfli_backward_step *b = &pass->backward->steps[i];
         if (!b->runs) continue;
         switch (s->op) {
-        case GFLI_OP_CONV:
-            gfli_backward_conv(pass, s, b);
-            break;
-        case GFLI_OP_DEFORM_CONV:
-            gfli_backward_deform(pass, s, b);
-            break;
+        case GFLI_OP_CONV: gfli_backward_conv(pass, s, b); break;
+        case GFLI_OP_DEFORM_CONV: gfli_backward_deform(pass, s, b); break;
         case GFLI_OP_MAX_POOL:
             if (b->dx)
                 ops->max_pool_grad(pass->context, &slots[s->in].map, &grads[s->out], b->add,
@@ -5724,9 +5714,7 @@ void gfli_backward_run(const gfli_pass *pass) {
                                  gfli_gradient_of(pass, s->gamma), gfli_gradient_of(pass, s->beta),
                                  pass->scratch);
             break;
-        case GFLI_OP_LEVEL_SCALE:
-            gfli_backward_scale(pass, s);
-            break;
+        case GFLI_OP_LEVEL_SCALE: gfli_backward_scale(pass, s); break;
         }
     }
 }
@@ -6117,8 +6105,7 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
     return GFL_OK;
 }
 
-static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer,
-                                            const gfl_train_desc *desc) {
+static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer, const gfl_train_desc *desc) {
     const gfl_train_desc *d = &trainer->plan.desc;
     gfli_loader_opts opts;
     memset(&opts, 0, sizeof opts);
@@ -7428,8 +7415,7 @@ static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
     size_t first = 0;
     uint32_t value = 0, list = 0;
     switch (op) {
-    case '(':
-        return gfli_pickle_mark(p);
+    case '(': return gfli_pickle_mark(p);
     case '0':
         if (!p->n_marks || p->marks[p->n_marks - 1] < p->n_stack) return gfli_pickle_pop(p, &value);
         p->n_marks--; /* it stands for the mark */
@@ -7442,12 +7428,10 @@ static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
         GFLI_TRY(gfli_pickle_pop(p, &value));
         GFLI_TRY(gfli_pickle_push(p, value));
         return gfli_pickle_push(p, value);
-    case '}':
-        return gfli_pickle_push_new(p, GFLI_PICKLE_DICT, 0);
+    case '}': return gfli_pickle_push_new(p, GFLI_PICKLE_DICT, 0);
     case ']':
     case ')':
-    case 0x8f:
-        return gfli_pickle_push_new(p, GFLI_PICKLE_LIST, 0);
+    case 0x8f: return gfli_pickle_push_new(p, GFLI_PICKLE_LIST, 0);
     case 't':
     case 'l':
     case 0x91:
@@ -7458,8 +7442,7 @@ static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
         return gfli_pickle_collect(p, GFLI_PICKLE_DICT, first);
     case 0x85:
     case 0x86:
-    case 0x87:
-        return gfli_pickle_tuple(p, op - 0x84);
+    case 0x87: return gfli_pickle_tuple(p, op - 0x84);
     case 'a':
         GFLI_TRY(gfli_pickle_pop(p, &value));
         GFLI_TRY(gfli_pickle_pop(p, &list));
@@ -7470,11 +7453,8 @@ static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
     case 0x90:
         GFLI_TRY(gfli_pickle_unmark(p, &first));
         return gfli_pickle_extend(p, op == 'u', first);
-    case 's':
-        return gfli_pickle_set_item(p);
-    default:
-        *known = false;
-        return GFL_OK;
+    case 's': return gfli_pickle_set_item(p);
+    default: *known = false; return GFL_OK;
     }
 }
 
@@ -7483,26 +7463,16 @@ static gfl_status gfli_pickle_scalar(gfli_pickle *p, int op, bool *known) {
     char line[64];
     uint64_t n;
     switch (op) {
-    case 'N':
-        return gfli_pickle_push(p, 0);
+    case 'N': return gfli_pickle_push(p, 0);
     case 0x88:
-    case 0x89:
-        return gfli_pickle_push_new(p, GFLI_PICKLE_BOOL, op == 0x88);
-    case 'J':
-        return gfli_pickle_push_number(p, 4);
-    case 'K':
-        return gfli_pickle_push_number(p, 1);
-    case 'M':
-        return gfli_pickle_push_number(p, 2);
+    case 0x89: return gfli_pickle_push_new(p, GFLI_PICKLE_BOOL, op == 0x88);
+    case 'J': return gfli_pickle_push_number(p, 4);
+    case 'K': return gfli_pickle_push_number(p, 1);
+    case 'M': return gfli_pickle_push_number(p, 2);
     case 'I':
-    case 'L':
-        return gfli_pickle_decimal(p);
-    case 0x8a:
-        GFLI_TRY(gfli_pickle_number(p, 1, &n));
-        return gfli_pickle_long(p, n);
-    case 0x8b:
-        GFLI_TRY(gfli_pickle_number(p, 4, &n));
-        return gfli_pickle_long(p, n);
+    case 'L': return gfli_pickle_decimal(p);
+    case 0x8a: GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_long(p, n);
+    case 0x8b: GFLI_TRY(gfli_pickle_number(p, 4, &n)); return gfli_pickle_long(p, n);
     case 'G':
         GFLI_TRY(gfli_pickle_skip(p, 8));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
@@ -7510,27 +7480,19 @@ static gfl_status gfli_pickle_scalar(gfli_pickle *p, int op, bool *known) {
         GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
     case 'S':
-    case 'V':
-        return gfli_pickle_quoted(p);
+    case 'V': return gfli_pickle_quoted(p);
     case 'U':
     case 'C':
-    case 0x8c:
-        return gfli_pickle_sized_text(p, 1);
+    case 0x8c: return gfli_pickle_sized_text(p, 1);
     case 'T':
     case 'B':
-    case 'X':
-        return gfli_pickle_sized_text(p, 4);
+    case 'X': return gfli_pickle_sized_text(p, 4);
     case 0x8d:
     case 0x8e:
-    case 0x96:
-        return gfli_pickle_sized_text(p, 8);
-    case 0x97:
-        return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
-    case 0x98:
-        return GFL_OK;
-    default:
-        *known = false;
-        return GFL_OK;
+    case 0x96: return gfli_pickle_sized_text(p, 8);
+    case 0x97: return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+    case 0x98: return GFL_OK;
+    default: *known = false; return GFL_OK;
     }
 }
 
@@ -7540,58 +7502,34 @@ static gfl_status gfli_pickle_naming(gfli_pickle *p, int op, bool *known) {
     uint32_t state;
     uint64_t n;
     switch (op) {
-    case 'c':
-        return gfli_pickle_global(p);
-    case 0x93:
-        return gfli_pickle_stack_global(p);
+    case 'c': return gfli_pickle_global(p);
+    case 0x93: return gfli_pickle_stack_global(p);
     case 'R':
-    case 0x81:
-        return gfli_pickle_reduce(p, 1);
-    case 0x92:
-        return gfli_pickle_reduce(p, 2);
-    case 'o':
-        return gfli_pickle_object(p, false);
-    case 'i':
-        return gfli_pickle_object(p, true);
-    case 'b':
-        return gfli_pickle_pop(p, &state); /* attributes of an object: nobody asks for any */
-    case 'Q':
-        return gfli_pickle_persistent(p);
+    case 0x81: return gfli_pickle_reduce(p, 1);
+    case 0x92: return gfli_pickle_reduce(p, 2);
+    case 'o': return gfli_pickle_object(p, false);
+    case 'i': return gfli_pickle_object(p, true);
+    case 'b': return gfli_pickle_pop(p, &state); /* attributes of an object: nobody asks for any */
+    case 'Q': return gfli_pickle_persistent(p);
     case 'P':
         GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OPAQUE, -1);
-    case 0x82:
-        return gfli_pickle_opaque_extension(p, 1);
-    case 0x83:
-        return gfli_pickle_opaque_extension(p, 2);
-    case 0x84:
-        return gfli_pickle_opaque_extension(p, 4);
-    case 'q':
-        GFLI_TRY(gfli_pickle_number(p, 1, &n));
-        return gfli_pickle_put(p, n);
-    case 'r':
-        GFLI_TRY(gfli_pickle_number(p, 4, &n));
-        return gfli_pickle_put(p, n);
-    case 0x94:
-        return gfli_pickle_put(p, p->n_memo);
-    case 'h':
-        GFLI_TRY(gfli_pickle_number(p, 1, &n));
-        return gfli_pickle_recall(p, n);
-    case 'j':
-        GFLI_TRY(gfli_pickle_number(p, 4, &n));
-        return gfli_pickle_recall(p, n);
+    case 0x82: return gfli_pickle_opaque_extension(p, 1);
+    case 0x83: return gfli_pickle_opaque_extension(p, 2);
+    case 0x84: return gfli_pickle_opaque_extension(p, 4);
+    case 'q': GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_put(p, n);
+    case 'r': GFLI_TRY(gfli_pickle_number(p, 4, &n)); return gfli_pickle_put(p, n);
+    case 0x94: return gfli_pickle_put(p, p->n_memo);
+    case 'h': GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_recall(p, n);
+    case 'j': GFLI_TRY(gfli_pickle_number(p, 4, &n)); return gfli_pickle_recall(p, n);
     case 'p':
     case 'g':
         GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
         n = strtoul(line, NULL, 10);
         return op == 'p' ? gfli_pickle_put(p, n) : gfli_pickle_recall(p, n);
-    case 0x80:
-        return gfli_pickle_number(p, 1, &n); /* the protocol: all are read alike */
-    case 0x95:
-        return gfli_pickle_skip(p, 8); /* a frame, which changes nothing */
-    default:
-        *known = false;
-        return GFL_OK;
+    case 0x80: return gfli_pickle_number(p, 1, &n); /* the protocol: all are read alike */
+    case 0x95: return gfli_pickle_skip(p, 8);       /* a frame, which changes nothing */
+    default: *known = false; return GFL_OK;
     }
 }
 
@@ -9361,24 +9299,12 @@ static void gfli_onnx_level_scale(gfli_onnx *g, const gfli_step *step) {
 
 static void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
     switch (step->op) {
-    case GFLI_OP_CONV:
-        gfli_onnx_conv(g, step);
-        break;
-    case GFLI_OP_DEFORM_CONV:
-        gfli_onnx_deform(g, step);
-        break;
-    case GFLI_OP_MAX_POOL:
-        gfli_onnx_max_pool(g, step);
-        break;
-    case GFLI_OP_UPSAMPLE_ADD:
-        gfli_onnx_upsample_add(g, step);
-        break;
-    case GFLI_OP_GROUP_NORM:
-        gfli_onnx_group_norm(g, step);
-        break;
-    case GFLI_OP_LEVEL_SCALE:
-        gfli_onnx_level_scale(g, step);
-        break;
+    case GFLI_OP_CONV: gfli_onnx_conv(g, step); break;
+    case GFLI_OP_DEFORM_CONV: gfli_onnx_deform(g, step); break;
+    case GFLI_OP_MAX_POOL: gfli_onnx_max_pool(g, step); break;
+    case GFLI_OP_UPSAMPLE_ADD: gfli_onnx_upsample_add(g, step); break;
+    case GFLI_OP_GROUP_NORM: gfli_onnx_group_norm(g, step); break;
+    case GFLI_OP_LEVEL_SCALE: gfli_onnx_level_scale(g, step); break;
     }
 }
 
@@ -9795,12 +9721,9 @@ gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
                                  "or create the model with opts.trainable"
                                : "gfl_model_export: path is NULL");
     switch ((int)format) {
-    case GFL_EXPORT_MMDET:
-        return gfli_export_mmdet(model, path);
-    case GFL_EXPORT_PTH:
-        return gfli_export_pth(model, path);
-    case GFL_EXPORT_ONNX:
-        return gfli_export_onnx(model, opts, path);
+    case GFL_EXPORT_MMDET: return gfli_export_mmdet(model, path);
+    case GFL_EXPORT_PTH: return gfli_export_pth(model, path);
+    case GFL_EXPORT_ONNX: return gfli_export_onnx(model, opts, path);
     default:
         return gfli_error(model->context, GFL_E_ARG,
                           "gfl_model_export: format is %d; it must be GFL_EXPORT_MMDET, "

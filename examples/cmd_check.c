@@ -35,8 +35,10 @@ static void finding(check_job *job, const char *format, ...) {
 }
 
 static const char *id_text(gfl_id id, char out[64]) {
-    if (id.text) snprintf(out, 64, "\"%.50s\"", id.text);
-    else snprintf(out, 64, "%lld", (long long)id.number);
+    if (id.text)
+        snprintf(out, 64, "\"%.50s\"", id.text);
+    else
+        snprintf(out, 64, "%lld", (long long)id.number);
     return out;
 }
 
@@ -72,9 +74,10 @@ static void print_histograms(const check_job *job) {
            sizes[2]);
     if (n) {
         qsort(sides, (size_t)n, sizeof *sides, compare_areas);
-        printf("  longer sides: smallest %.1f, quarter %.1f, half %.1f, three quarters %.1f, largest "
-               "%.1f pixels\n",
-               sides[0], sides[n / 4], sides[n / 2], sides[n * 3 / 4], sides[n - 1]);
+        printf(
+            "  longer sides: smallest %.1f, quarter %.1f, half %.1f, three quarters %.1f, largest "
+            "%.1f pixels\n",
+            sides[0], sides[n / 4], sides[n / 2], sides[n * 3 / 4], sides[n - 1]);
     }
     free(sides);
     free(count);
@@ -87,14 +90,18 @@ static void check_boxes(check_job *job, const gfl_image_info *info) {
         const double right = a->x + a->w, bottom = a->y + a->h;
         id_text(a->id, id);
         if (a->w < 1 || a->h < 1 || a->area <= 0)
-            finding(job, "%s: annotation %s is %g x %g with area %g: it is not trained on; remove or "
-                    "redraw it", info->file_name, id, a->w, a->h, a->area);
-        else if (info->width > 0 && (right <= 0 || bottom <= 0 || a->x >= info->width ||
-                                     a->y >= info->height))
-            finding(job, "%s: annotation %s lies outside the %dx%d image: are x and y, or corner and "
-                    "size, mixed up?", info->file_name, id, info->width, info->height);
-        else if (info->width > 0 && (a->x < -1 || a->y < -1 || right > info->width + 1 ||
-                                     bottom > info->height + 1))
+            finding(job,
+                    "%s: annotation %s is %g x %g with area %g: it is not trained on; remove or "
+                    "redraw it",
+                    info->file_name, id, a->w, a->h, a->area);
+        else if (info->width > 0 &&
+                 (right <= 0 || bottom <= 0 || a->x >= info->width || a->y >= info->height))
+            finding(job,
+                    "%s: annotation %s lies outside the %dx%d image: are x and y, or corner and "
+                    "size, mixed up?",
+                    info->file_name, id, info->width, info->height);
+        else if (info->width > 0 &&
+                 (a->x < -1 || a->y < -1 || right > info->width + 1 || bottom > info->height + 1))
             finding(job, "%s: annotation %s reaches %g x %g, over the border of the %dx%d image",
                     info->file_name, id, right, bottom, info->width, info->height);
     }
@@ -129,7 +136,8 @@ static void add_to_sheet(check_job *job, const gfl_pixels *p, const gfl_image_in
     for (int k = 0; k < info->n_annotations; k++) {
         const gfl_annotation *a = &info->annotations[k];
         draw_box(&job->sheet, left + a->x / scale, top + a->y / scale, left + (a->x + a->w) / scale,
-                 top + (a->y + a->h) / scale, a->label, info->n_annotations > 6 ? "" : classes[a->label].name);
+                 top + (a->y + a->h) / scale, a->label,
+                 info->n_annotations > 6 ? "" : classes[a->label].name);
     }
 }
 
@@ -138,10 +146,13 @@ static bool is_16_bit(const check_job *job, const char *name) {
     unsigned char head[26];
     char path[4400];
     const char *slash = strrchr(job->data, '/');
-    if (name[0] == '/') snprintf(path, sizeof path, "%.4000s", name);
-    else if (job->images) snprintf(path, sizeof path, "%.2000s/%.2000s", job->images, name);
-    else snprintf(path, sizeof path, "%.*s%.2000s", slash ? (int)(slash - job->data) + 1 : 0,
-                  job->data, name);
+    if (name[0] == '/')
+        snprintf(path, sizeof path, "%.4000s", name);
+    else if (job->images)
+        snprintf(path, sizeof path, "%.2000s/%.2000s", job->images, name);
+    else
+        snprintf(path, sizeof path, "%.*s%.2000s", slash ? (int)(slash - job->data) + 1 : 0,
+                 job->data, name);
     FILE *f = fopen(path, "rb");
     const bool whole = f && fread(head, 1, sizeof head, f) == sizeof head;
     if (f) fclose(f);
@@ -158,15 +169,18 @@ static void check_image(check_job *job, int i) {
         return;
     }
     if (info.width > 0 && p.width == info.height && p.height == info.width && p.width != p.height)
-        finding(job, "%s: %dx%d when shown upright, annotated as %dx%d: the annotations were made "
+        finding(job,
+                "%s: %dx%d when shown upright, annotated as %dx%d: the annotations were made "
                 "without its EXIF rotation; turn the pixels or redo the boxes",
                 info.file_name, p.width, p.height, info.width, info.height);
     else if (info.width > 0 && (p.width != info.width || p.height != info.height))
         finding(job, "%s: is %dx%d, annotated as %dx%d: boxes of another size of the picture?",
                 info.file_name, p.width, p.height, info.width, info.height);
     if (is_16_bit(job, info.file_name))
-        finding(job, "%s: 16 bits a sample; the lower 8 are dropped, so scale them before if they "
-                "matter", info.file_name);
+        finding(job,
+                "%s: 16 bits a sample; the lower 8 are dropped, so scale them before if they "
+                "matter",
+                info.file_name);
     job->hashes[job->n_hashes].hash = hash_pixels(&p);
     job->hashes[job->n_hashes++].image = i;
     add_to_sheet(job, &p, &info);
@@ -209,7 +223,8 @@ static int check_all(check_job *job) {
     print_histograms(job);
     if (!s.n_annotations) finding(job, "no image has a box: there is nothing to learn or to find");
     if (s.n_duplicate_ids)
-        finding(job, "%d annotation ids are used more than once: number them anew", s.n_duplicate_ids);
+        finding(job, "%d annotation ids are used more than once: number them anew",
+                s.n_duplicate_ids);
     if (s.n_zero_ids)
         finding(job, "%d annotations have id 0, which pycocotools scores wrongly: number from 1",
                 s.n_zero_ids);
@@ -235,7 +250,8 @@ int cmd_check(int argc, char **argv) {
     memset(&opts, 0, sizeof opts);
     opt options[] = {
         {OPT_TEXT, "data", &job.data, "FILE", "COCO annotations", 0},
-        {OPT_TEXT, "images", &job.images, "DIR", "their images; default: the annotations' folder", 0},
+        {OPT_TEXT, "images", &job.images, "DIR", "their images; default: the annotations' folder",
+         0},
         {OPT_TEXT, "out", &job.out, "FILE", "contact sheet of the first pictures with boxes", 0},
         {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
@@ -254,8 +270,8 @@ int cmd_check(int argc, char **argv) {
         finding(&job, "%s", gfl_context_error(job.context));
         code = CMD_DATA;
     } else {
-        code = status == GFL_OK ? check_all(&job)
-                                : report(job.context, status, "reading annotations");
+        code =
+            status == GFL_OK ? check_all(&job) : report(job.context, status, "reading annotations");
     }
     gfl_pixels_free(job.context, &job.sheet);
     free(job.hashes);

@@ -10,9 +10,12 @@ void write_json_text(FILE *f, const char *text) {
     fputc('"', f);
     for (const char *p = text; *p; p++) {
         unsigned char c = (unsigned char)*p;
-        if (c == '"' || c == '\\') fprintf(f, "\\%c", c);
-        else if (c < 0x20) fprintf(f, "\\u%04x", c);
-        else fputc(c, f);
+        if (c == '"' || c == '\\')
+            fprintf(f, "\\%c", c);
+        else if (c < 0x20)
+            fprintf(f, "\\u%04x", c);
+        else
+            fputc(c, f);
     }
     fputc('"', f);
 }
@@ -28,9 +31,12 @@ bool is_same_file(const char *a, const char *b) {
 int check_folder(const char *option, const char *path) {
     struct stat info;
     if (!path) return CMD_OK;
-    if (stat(path, &info) != 0) talk("gfl: --%s %s: %s", option, path, strerror(errno));
-    else if (!S_ISDIR(info.st_mode)) talk("gfl: --%s %s: it is no folder", option, path);
-    else return CMD_OK;
+    if (stat(path, &info) != 0)
+        talk("gfl: --%s %s: %s", option, path, strerror(errno));
+    else if (!S_ISDIR(info.st_mode))
+        talk("gfl: --%s %s: it is no folder", option, path);
+    else
+        return CMD_OK;
     return CMD_FAILED;
 }
 
@@ -91,9 +97,12 @@ void describe_dataset(const char *name, const gfl_dataset *dataset) {
                     (long long)classes[k].id);
         fputc('\n', stderr);
     }
-    if (s.n_crowd) talk("  %d crowd boxes: not learnt, ignored in evaluation as COCO does", s.n_crowd);
-    if (s.n_missing_iscrowd) talk("  %d annotations without iscrowd: taken as 0", s.n_missing_iscrowd);
-    if (s.n_missing_area) talk("  %d annotations without area: taken as width x height", s.n_missing_area);
+    if (s.n_crowd)
+        talk("  %d crowd boxes: not learnt, ignored in evaluation as COCO does", s.n_crowd);
+    if (s.n_missing_iscrowd)
+        talk("  %d annotations without iscrowd: taken as 0", s.n_missing_iscrowd);
+    if (s.n_missing_area)
+        talk("  %d annotations without area: taken as width x height", s.n_missing_area);
     warn_count(name, s.n_degenerate, "boxes thinner than a pixel or of no area: not trained on");
     warn_count(name, s.n_outside, "boxes outside their image: not trained on");
     warn_count(name, s.n_partly_outside, "boxes reach over the border of their image");
@@ -184,8 +193,10 @@ bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dat
         progress_step(&bar, i + 1, "%s", "");
     }
     progress_end(&bar);
-    if (status != GFL_OK) *code = report(context, status, "evaluating");
-    else if (caught_signal()) *code = 128 + caught_signal();
+    if (status != GFL_OK)
+        *code = report(context, status, "evaluating");
+    else if (caught_signal())
+        *code = 128 + caught_signal();
     gfl_detector_destroy(detector);
     free(map);
     return *code == CMD_OK;

@@ -349,8 +349,7 @@ int cmd_detect(int argc, char **argv) {
     if (code >= 0) return code;
     if (!job.weights) return usage_error("detect needs --weights FILE");
     if (!n_rest) return usage_error("detect needs a picture or a folder");
-    if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c))
-        return scale_error(job.scale);
+    if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c)) return scale_error(job.scale);
     if (job.max < 1) return usage_error("--max counts from 1");
     code = check_thresholds(&job.score, &job.nms);
     if (code != CMD_OK) return code;

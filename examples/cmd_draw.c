@@ -9,12 +9,12 @@
 #define STB_IMAGE_WRITE_STATIC
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #if defined(__GNUC__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-function"
+#    pragma GCC diagnostic push
+#    pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 #include <stb/stb_image_write.h>
 #if defined(__GNUC__)
-#pragma GCC diagnostic pop
+#    pragma GCC diagnostic pop
 #endif
 
 enum { GLYPH_W = 5, GLYPH_H = 7 };
@@ -147,10 +147,10 @@ bool write_picture(const char *path, const gfl_pixels *p) {
     sink s = {fopen(temporary, "wb"), true};
     if (s.f) {
         const bool jpeg = ends_with(path, ".jpg") || ends_with(path, ".jpeg");
-        const int made = jpeg ? stbi_write_jpg_to_func(write_bytes, &s, p->width, p->height, 3,
-                                                       p->rgb, 92)
-                              : stbi_write_png_to_func(write_bytes, &s, p->width, p->height, 3,
-                                                       p->rgb, p->width * 3);
+        const int made =
+            jpeg ? stbi_write_jpg_to_func(write_bytes, &s, p->width, p->height, 3, p->rgb, 92)
+                 : stbi_write_png_to_func(write_bytes, &s, p->width, p->height, 3, p->rgb,
+                                          p->width * 3);
         s.good = fclose(s.f) == 0 && s.good && made;
         s.good = s.good && rename(temporary, path) == 0;
         if (!s.good) remove(temporary);

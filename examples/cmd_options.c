@@ -144,8 +144,10 @@ static int read_config(opt *options, const char *path) {
         name = trim(name);
         opt *o = find_option(options, name, strlen(name));
         const char *value = keep(trim(equals + 1));
-        if (!value) code = usage_error("out of memory");
-        else code = o ? set_option(o, value, 1, where) : unknown_option(options, name, where);
+        if (!value)
+            code = usage_error("out of memory");
+        else
+            code = o ? set_option(o, value, 1, where) : unknown_option(options, name, where);
     }
     fclose(f);
     return code;
@@ -233,11 +235,14 @@ int opt_parse(const char *usage, opt *options, int argc, char **argv, const char
     if (code == CMD_OK) code = read_environment(options);
     bool only_files = false;
     for (int i = 1; code == CMD_OK && i < argc; i++) {
-        if (!only_files && !strcmp(argv[i], "--")) only_files = true;
-        else if (!only_files && !strncmp(argv[i], "--", 2)) code = read_option(options, argc, argv, &i);
+        if (!only_files && !strcmp(argv[i], "--"))
+            only_files = true;
+        else if (!only_files && !strncmp(argv[i], "--", 2))
+            code = read_option(options, argc, argv, &i);
         else if (!only_files && argv[i][0] == '-' && argv[i][1])
             code = usage_error("no option \"%s\"; options are written with two dashes", argv[i]);
-        else rest[(*n_rest)++] = argv[i];
+        else
+            rest[(*n_rest)++] = argv[i];
     }
     return code == CMD_OK ? -1 : code;
 }

@@ -29,22 +29,14 @@ int usage_error(const char *format, ...) {
 
 static int exit_code(gfl_status status) {
     switch (status) {
-    case GFL_OK:
-        return CMD_OK;
-    case GFL_E_ARG:
-        return CMD_USAGE; /* an option's value */
-    case GFL_E_DATA:
-        return CMD_DATA;
-    case GFL_E_MEMORY:
-        return CMD_MEMORY;
-    case GFL_E_DEVICE:
-        return CMD_DEVICE;
-    case GFL_E_NONFINITE:
-        return CMD_NONFINITE;
-    case GFL_E_MISMATCH:
-        return CMD_MISMATCH;
-    default:
-        return CMD_FAILED;
+    case GFL_OK: return CMD_OK;
+    case GFL_E_ARG: return CMD_USAGE; /* an option's value */
+    case GFL_E_DATA: return CMD_DATA;
+    case GFL_E_MEMORY: return CMD_MEMORY;
+    case GFL_E_DEVICE: return CMD_DEVICE;
+    case GFL_E_NONFINITE: return CMD_NONFINITE;
+    case GFL_E_MISMATCH: return CMD_MISMATCH;
+    default: return CMD_FAILED;
     }
 }
 

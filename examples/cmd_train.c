@@ -170,17 +170,19 @@ static void describe_plan(const run *r) {
          r->plan.n_dropped_images, d->drop_empty ? " (--drop-empty)" : ", empty ones kept");
     talk("memory: at most %.0f MB for maps, gradients and momentum, beside %.0f MB of weights",
          (double)r->plan.workspace_bytes * 1e-6, (double)info.n_parameters * 8e-6);
-    talk("schedule: %d epochs of %d steps of %d images%s; learning rate %g%s, warm-up %d steps", d->epochs,
-         r->plan.steps_per_epoch, d->batch, d->accumulate > 1 ? " (accumulated)" : "", d->lr,
-         r->o.lr > 0 ? "" : " (0.01 x batch / 16)", d->warmup > 0 ? d->warmup : 0);
+    talk("schedule: %d epochs of %d steps of %d images%s; learning rate %g%s, warm-up %d steps",
+         d->epochs, r->plan.steps_per_epoch, d->batch, d->accumulate > 1 ? " (accumulated)" : "",
+         d->lr, r->o.lr > 0 ? "" : " (0.01 x batch / 16)", d->warmup > 0 ? d->warmup : 0);
     if (d->warmup >= r->plan.n_steps)
         talk("warning: the warm-up lasts longer than the training, whose rate never gets to %g; "
              "lower --warmup",
              d->lr);
     for (int i = 0; i < d->n_milestones; i++)
         talk("  divided by 10 after epoch %d", d->milestones[i]);
-    if (d->frozen_stages < 0) talk("frozen: nothing but batch norm's statistics");
-    else talk("frozen: stem and %d stage%s", d->frozen_stages, d->frozen_stages == 1 ? "" : "s");
+    if (d->frozen_stages < 0)
+        talk("frozen: nothing but batch norm's statistics");
+    else
+        talk("frozen: stem and %d stage%s", d->frozen_stages, d->frozen_stages == 1 ? "" : "s");
 }
 
 /* ---- files of the run ------------------------------------------------------------------------ */
@@ -192,10 +194,10 @@ static bool finish_renames(const run *r) {
     const bool state = exists(in_run(r, "next.state.safetensors"));
     if (weights && !state) return remove(in_run(r, "next.safetensors")) == 0;
     bool good = true;
-    if (weights)
-        good = rename(in_run(r, "next.safetensors"), in_run(r, "last.safetensors")) == 0;
+    if (weights) good = rename(in_run(r, "next.safetensors"), in_run(r, "last.safetensors")) == 0;
     if (good && state)
-        good = rename(in_run(r, "next.state.safetensors"), in_run(r, "last.state.safetensors")) == 0;
+        good =
+            rename(in_run(r, "next.state.safetensors"), in_run(r, "last.state.safetensors")) == 0;
     return good;
 }
 
@@ -243,7 +245,8 @@ static double field(const char *line, const char *key) {
  * on into the sums. */
 static bool restore_log(run *r) {
     const int64_t done = r->plan.n_done; /* a finished epoch may have yet to be evaluated */
-    const int64_t first = done > 0 ? (done - 1) / r->plan.steps_per_epoch * r->plan.steps_per_epoch : 0;
+    const int64_t first =
+        done > 0 ? (done - 1) / r->plan.steps_per_epoch * r->plan.steps_per_epoch : 0;
     char *line = NULL;
     size_t room = 0;
     FILE *from = fopen(in_run(r, "train.jsonl"), "r"), *to = fopen(in_run(r, "train.tmp"), "w");
@@ -278,7 +281,8 @@ static uint64_t fingerprint(const char *path) {
 /* The first line of train.jsonl, and one at each --resume. */
 static void log_run(const run *r) {
     const gfl_train_desc *d = &r->plan.desc;
-    fprintf(r->log, "{\"gfl\": \"%s\", \"resumed_at\": %lld, \"seed\": %d, \"device\": \"cpu\", "
+    fprintf(r->log,
+            "{\"gfl\": \"%s\", \"resumed_at\": %lld, \"seed\": %d, \"device\": \"cpu\", "
             "\"threads\": %d, \"decoder\": \"stb_image\", \"fingerprint\": \"%016llx\", ",
             GFL_VERSION_TEXT, (long long)r->plan.n_done, r->o.start.seed,
             gfl_context_threads(r->context), (unsigned long long)fingerprint(r->o.data));
@@ -337,8 +341,8 @@ static int finish_evaluation(run *r, const gfl_evaluator *evaluator, const gfl_e
     const double cls = r->sums[0] / n, bbox = r->sums[1] / n, dfl = r->sums[2] / n;
     print_summary(stdout, evaluator);
     fflush(stdout);
-    fprintf(r->csv, "%d,%lld,%.8g,%.6g,%.6g,%.6g,%.6g,%.10g,%.10g,%.10g,%.10g,%.10g,%.10g\n",
-            epoch, (long long)step, lr, cls + bbox + dfl, cls, bbox, dfl, e->ap, e->ap50, e->ap75,
+    fprintf(r->csv, "%d,%lld,%.8g,%.6g,%.6g,%.6g,%.6g,%.10g,%.10g,%.10g,%.10g,%.10g,%.10g\n", epoch,
+            (long long)step, lr, cls + bbox + dfl, cls, bbox, dfl, e->ap, e->ap50, e->ap75,
             e->ap_small, e->ap_medium, e->ap_large);
     fflush(r->csv);
     fprintf(r->log, "{\"epoch\": %d, \"iter\": %lld, \"eval\": ", epoch, (long long)step);
@@ -378,8 +382,8 @@ static int evaluate_epoch(run *r, int epoch, int64_t step, double lr) {
 /* Save and, where it is due, evaluate at the end of an epoch. */
 static int end_epoch(run *r, int epoch, int64_t step, double lr) {
     int code = save_last(r);
-    const bool due = r->o.eval_every > 0 && (epoch % r->o.eval_every == 0 ||
-                                             epoch == r->plan.desc.epochs);
+    const bool due =
+        r->o.eval_every > 0 && (epoch % r->o.eval_every == 0 || epoch == r->plan.desc.epochs);
     if (code == CMD_OK && r->val && due && r->evaluated < epoch && !caught_signal())
         code = evaluate_epoch(r, epoch, step, lr);
     memset(r->sums, 0, sizeof r->sums);
@@ -527,20 +531,28 @@ static int parse_and_train(int argc, char **argv) {
     o->flip = o->grouping = true;
     opt options[] = {
         {OPT_TEXT, "data", &o->data, "FILE", "COCO annotations to train on", 0},
-        {OPT_TEXT, "images", &o->images, "DIR", "their images; default: the annotations' folder", 0},
+        {OPT_TEXT, "images", &o->images, "DIR", "their images; default: the annotations' folder",
+         0},
         {OPT_TEXT, "val", &o->val, "FILE", "COCO annotations to evaluate on", 0},
         {OPT_TEXT, "val-images", &o->val_images, "DIR", "their images", 0},
         {OPT_TEXT, "model", &o->start.model, "NAME", "gfl info --list names them; default r50", 0},
-        {OPT_TEXT, "weights", &o->start.weights, "FILE", "ImageNet backbone, safetensors or .pth", 0},
-        {OPT_TEXT, "from", &o->start.from, "FILE", "fine-tune this detector, safetensors or .pth", 0},
-        {OPT_LIST, "map", &o->start.map, "OLD=NEW", "with --from: a class renamed; may be repeated", 0},
+        {OPT_TEXT, "weights", &o->start.weights, "FILE", "ImageNet backbone, safetensors or .pth",
+         0},
+        {OPT_TEXT, "from", &o->start.from, "FILE", "fine-tune this detector, safetensors or .pth",
+         0},
+        {OPT_LIST, "map", &o->start.map, "OLD=NEW", "with --from: a class renamed; may be repeated",
+         0},
         {OPT_TEXT, "dialect", &o->start.dialect, "NAME",
-         "mmdet (default) or gfocal, the original's; demanded of the file with --from, --resume", 0},
-        {OPT_INT, "base-channels", &o->start.base_channels, "N", "of the stem; a narrow model: 16", 0},
+         "mmdet (default) or gfocal, the original's; demanded of the file with --from, --resume",
+         0},
+        {OPT_INT, "base-channels", &o->start.base_channels, "N", "of the stem; a narrow model: 16",
+         0},
         {OPT_INT, "fpn-channels", &o->start.fpn_channels, "N", "of the pyramid", 0},
-        {OPT_INT, "head-channels", &o->start.head_channels, "N", "of the head, a multiple of 32", 0},
+        {OPT_INT, "head-channels", &o->start.head_channels, "N", "of the head, a multiple of 32",
+         0},
         {OPT_INT, "stacked-convs", &o->start.stacked_convs, "N", "convolutions a head tower", 0},
-        {OPT_TEXT, "scale", &o->start.scale, "LxS[:MIN]", "long and short side; short varies from MIN", 0},
+        {OPT_TEXT, "scale", &o->start.scale, "LxS[:MIN]",
+         "long and short side; short varies from MIN", 0},
         {OPT_INT, "epochs", &o->epochs, "N", "passes over the data", 0},
         {OPT_TEXT, "steps", &o->steps, "A,B", "divide lr by 10 after these epochs; 0: never", 0},
         {OPT_INT, "batch", &o->batch, "N", "images a step", 0},
@@ -548,7 +560,8 @@ static int parse_and_train(int argc, char **argv) {
         {OPT_REAL, "lr", &o->lr, "X", "learning rate; default 0.01 x batch / 16", 0},
         {OPT_REAL, "momentum", &o->momentum, "X", "0: none", 0},
         {OPT_REAL, "weight-decay", &o->decay, "X", "0: none", 0},
-        {OPT_INT, "warmup", &o->warmup, "N", "steps of rising lr; 0: none; default 500, at most an epoch", 0},
+        {OPT_INT, "warmup", &o->warmup, "N",
+         "steps of rising lr; 0: none; default 500, at most an epoch", 0},
         {OPT_REAL, "clip", &o->clip, "X", "largest norm of the gradients; 0: no limit", 0},
         {OPT_INT, "frozen-stages", &o->frozen, "N",
          "stem and N stages stay; 0: none; default 1 with --weights or --from, else 0", 0},

@@ -21,7 +21,8 @@ enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_usage(FILE *f) {
     fputs("usage: gfl COMMAND [options]\n\n", f);
-    for (int i = 0; i < N_COMMANDS; i++) fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].what);
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].what);
     fputs("\n  gfl COMMAND --help lists its options; gfl --version\n", f);
 }
 

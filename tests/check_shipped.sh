@@ -110,6 +110,12 @@ EOF
         fail "CMake finds a gfl::cuda that is not there"
     tr -s '\n ' '  ' < "$scratch/log" | grep -q "installed without CUDA" ||
         { cat "$scratch/log"; fail "CMake does not say why there is no gfl::cuda"; } ;;
+formatted)
+    # Versions of clang-format disagree; the tree is written by this one.
+    need clang-format
+    clang-format --version | grep -q 'version 14\.' ||
+        { echo "skipped: clang-format 14 is wanted, not $(clang-format --version)"; exit 77; }
+    make -s format-check || fail 'run "make format" and commit what it changes' ;;
 *) fail "no such check: $check" ;;
 esac
 exit 0

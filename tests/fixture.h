@@ -223,11 +223,8 @@ static inline double fx_element(const uint8_t *p, gfli_dtype type, size_t i) {
         return (double)v;
     }
     case GFLI_U8:
-    case GFLI_BOOL:
-        return (double)p[i];
-    default:
-        fx_die("a tensor of a type that fixtures do not use", "");
-        return 0;
+    case GFLI_BOOL: return (double)p[i];
+    default: fx_die("a tensor of a type that fixtures do not use", ""); return 0;
     }
 }
 

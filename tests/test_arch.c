@@ -16,15 +16,17 @@ static void counts_are_those_of_the_papers(void) {
         const char *name;
         int tensors, parameter_tensors;
         int64_t parameters, trainable;
-    } table[] = {
-        {"r18", 170, 109, 19420889, 19263385},        {"r34", 266, 157, 29529049, 29297561},
-        {"r50", 368, 208, 32440537, 32215193},        {"r101", 674, 361, 51432665, 51207321},
-        {"x101-32x4d", 674, 361, 51061209, 50845849}, {"x101-32x8d", 674, 361, 95674841, 95244441},
-        {"r101-dcnv2", 734, 421, 53361923, 53136579},
-        {"r101-dcnv1", 734, 421, 52718837, 52493493},
-        {"x101-32x4d-dcnv2", 734, 421, 54918915, 54703555},
-        {"x101-32x4d-dcnv1", 726, 413, 53467053, 53251693},
-        {"x101-32x8d-dcnv2", 734, 421, 103389443, 102959043}};
+    } table[] = {{"r18", 170, 109, 19420889, 19263385},
+                 {"r34", 266, 157, 29529049, 29297561},
+                 {"r50", 368, 208, 32440537, 32215193},
+                 {"r101", 674, 361, 51432665, 51207321},
+                 {"x101-32x4d", 674, 361, 51061209, 50845849},
+                 {"x101-32x8d", 674, 361, 95674841, 95244441},
+                 {"r101-dcnv2", 734, 421, 53361923, 53136579},
+                 {"r101-dcnv1", 734, 421, 52718837, 52493493},
+                 {"x101-32x4d-dcnv2", 734, 421, 54918915, 54703555},
+                 {"x101-32x4d-dcnv1", 726, 413, 53467053, 53251693},
+                 {"x101-32x8d-dcnv2", 734, 421, 103389443, 102959043}};
     for (size_t i = 0; i < GFLI_COUNT(table); i++) {
         gfl_arch arch;
         gfl_model_info info;
@@ -186,11 +188,15 @@ static void images_are_resized_as_mmdetection_does(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {
-        TEST(counts_are_those_of_the_papers),          TEST(presets_say_what_was_published), TEST(names_and_shapes_are_mmdetections),
-        TEST(a_basic_first_stage_has_no_projection),   TEST(zero_means_the_default_of_each_field),
-        TEST(fields_out_of_range_are_refused_by_name), TEST(preprocessing_has_defaults_and_limits),
-        TEST(images_are_resized_as_mmdetection_does),  {0}};
+    static const test_case cases[] = {TEST(counts_are_those_of_the_papers),
+                                      TEST(presets_say_what_was_published),
+                                      TEST(names_and_shapes_are_mmdetections),
+                                      TEST(a_basic_first_stage_has_no_projection),
+                                      TEST(zero_means_the_default_of_each_field),
+                                      TEST(fields_out_of_range_are_refused_by_name),
+                                      TEST(preprocessing_has_defaults_and_limits),
+                                      TEST(images_are_resized_as_mmdetection_does),
+                                      {0}};
     context = test_context(1);
     int status = test_main(argc, argv, cases);
     gfl_context_destroy(context);

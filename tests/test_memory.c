@@ -163,8 +163,8 @@ static gfl_status train_once(gfl_context *context) {
     gfl_dataset *data = NULL;
     gfl_trainer *trainer = NULL;
     gfl_step_report report;
-    gfl_status status = gfl_dataset_load_coco_memory(context, annotations, sizeof annotations - 1,
-                                                     &opts, &data);
+    gfl_status status =
+        gfl_dataset_load_coco_memory(context, annotations, sizeof annotations - 1, &opts, &data);
     if (status == GFL_OK) status = make_model(context, 1, &model);
     if (status == GFL_OK) status = gfl_trainer_create(context, model, data, &desc, &trainer);
     if (status == GFL_OK) status = gfl_trainer_step(trainer, &report);
@@ -188,8 +188,8 @@ static gfl_status evaluate_once(gfl_context *context) {
     gfl_evaluator *evaluator = NULL;
     gfl_detection box = {5, 5, 35, 25, 0.9f, 1};
     gfl_eval_result result;
-    gfl_status status = gfl_dataset_load_coco_memory(context, annotations, sizeof annotations - 1,
-                                                     &opts, &data);
+    gfl_status status =
+        gfl_dataset_load_coco_memory(context, annotations, sizeof annotations - 1, &opts, &data);
     if (status == GFL_OK) status = gfl_evaluator_create(context, data, NULL, &evaluator);
     if (status == GFL_OK) status = gfl_evaluator_add(evaluator, 0, &box, 1);
     if (status == GFL_OK) status = gfl_evaluator_run(evaluator, &result);
@@ -205,7 +205,8 @@ static void evaluation(void) {
 
 int main(int argc, char **argv) {
     static const test_case cases[] = {
-        TEST(detection), TEST(saving_and_loading), TEST(importing_and_transferring), TEST(training), TEST(evaluation), {0},
+        TEST(detection), TEST(saving_and_loading), TEST(importing_and_transferring),
+        TEST(training),  TEST(evaluation),         {0},
     };
     return test_main(argc, argv, cases);
 }

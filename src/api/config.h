@@ -9,11 +9,11 @@
 
 /* Predefine GFL_API to build a DLL or to hide the names inside your own library. */
 #ifndef GFL_API
-#if defined(__GNUC__)
-#define GFL_API __attribute__((visibility("default")))
-#else
-#define GFL_API
-#endif
+#    if defined(__GNUC__)
+#        define GFL_API __attribute__((visibility("default")))
+#    else
+#        define GFL_API
+#    endif
 #endif
 
 /* Largest side of an image, before or after resizing, in pixels. */

@@ -30,7 +30,7 @@ typedef struct gfl_detect_opts {
     int (*progress)(void *user, int done, int total);
     void *user;
     int on_device; /* 1: the images' pixels lie in the memory of the context's GPU */
-    void *event; /* on a GPU: a cudaEvent_t that is recorded behind the batch; NULL: none */
+    void *event;   /* on a GPU: a cudaEvent_t that is recorded behind the batch; NULL: none */
 } gfl_detect_opts;
 
 /* The detections of one image. */

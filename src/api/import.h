@@ -2,8 +2,8 @@
 #pragma once
 
 typedef struct gfl_import_opts {
-    gfl_model_opts model;             /* trainable; the dialect that the weights must be of */
-    gfl_style style;                  /* demanded: a file that says another is refused */
+    gfl_model_opts model; /* trainable; the dialect that the weights must be of */
+    gfl_style style;      /* demanded: a file that says another is refused */
     /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
      * 0, each side of the scale unless it is 0.  Borrowed; NULL: the file's. */
     const gfl_preprocess *preprocess;

@@ -466,8 +466,7 @@ static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
     size_t first = 0;
     uint32_t value = 0, list = 0;
     switch (op) {
-    case '(':
-        return gfli_pickle_mark(p);
+    case '(': return gfli_pickle_mark(p);
     case '0':
         if (!p->n_marks || p->marks[p->n_marks - 1] < p->n_stack) return gfli_pickle_pop(p, &value);
         p->n_marks--; /* it stands for the mark */
@@ -480,12 +479,10 @@ static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
         GFLI_TRY(gfli_pickle_pop(p, &value));
         GFLI_TRY(gfli_pickle_push(p, value));
         return gfli_pickle_push(p, value);
-    case '}':
-        return gfli_pickle_push_new(p, GFLI_PICKLE_DICT, 0);
+    case '}': return gfli_pickle_push_new(p, GFLI_PICKLE_DICT, 0);
     case ']':
     case ')':
-    case 0x8f:
-        return gfli_pickle_push_new(p, GFLI_PICKLE_LIST, 0);
+    case 0x8f: return gfli_pickle_push_new(p, GFLI_PICKLE_LIST, 0);
     case 't':
     case 'l':
     case 0x91:
@@ -496,8 +493,7 @@ static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
         return gfli_pickle_collect(p, GFLI_PICKLE_DICT, first);
     case 0x85:
     case 0x86:
-    case 0x87:
-        return gfli_pickle_tuple(p, op - 0x84);
+    case 0x87: return gfli_pickle_tuple(p, op - 0x84);
     case 'a':
         GFLI_TRY(gfli_pickle_pop(p, &value));
         GFLI_TRY(gfli_pickle_pop(p, &list));
@@ -508,11 +504,8 @@ static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
     case 0x90:
         GFLI_TRY(gfli_pickle_unmark(p, &first));
         return gfli_pickle_extend(p, op == 'u', first);
-    case 's':
-        return gfli_pickle_set_item(p);
-    default:
-        *known = false;
-        return GFL_OK;
+    case 's': return gfli_pickle_set_item(p);
+    default: *known = false; return GFL_OK;
     }
 }
 
@@ -521,26 +514,16 @@ static gfl_status gfli_pickle_scalar(gfli_pickle *p, int op, bool *known) {
     char line[64];
     uint64_t n;
     switch (op) {
-    case 'N':
-        return gfli_pickle_push(p, 0);
+    case 'N': return gfli_pickle_push(p, 0);
     case 0x88:
-    case 0x89:
-        return gfli_pickle_push_new(p, GFLI_PICKLE_BOOL, op == 0x88);
-    case 'J':
-        return gfli_pickle_push_number(p, 4);
-    case 'K':
-        return gfli_pickle_push_number(p, 1);
-    case 'M':
-        return gfli_pickle_push_number(p, 2);
+    case 0x89: return gfli_pickle_push_new(p, GFLI_PICKLE_BOOL, op == 0x88);
+    case 'J': return gfli_pickle_push_number(p, 4);
+    case 'K': return gfli_pickle_push_number(p, 1);
+    case 'M': return gfli_pickle_push_number(p, 2);
     case 'I':
-    case 'L':
-        return gfli_pickle_decimal(p);
-    case 0x8a:
-        GFLI_TRY(gfli_pickle_number(p, 1, &n));
-        return gfli_pickle_long(p, n);
-    case 0x8b:
-        GFLI_TRY(gfli_pickle_number(p, 4, &n));
-        return gfli_pickle_long(p, n);
+    case 'L': return gfli_pickle_decimal(p);
+    case 0x8a: GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_long(p, n);
+    case 0x8b: GFLI_TRY(gfli_pickle_number(p, 4, &n)); return gfli_pickle_long(p, n);
     case 'G':
         GFLI_TRY(gfli_pickle_skip(p, 8));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
@@ -548,27 +531,19 @@ static gfl_status gfli_pickle_scalar(gfli_pickle *p, int op, bool *known) {
         GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
     case 'S':
-    case 'V':
-        return gfli_pickle_quoted(p);
+    case 'V': return gfli_pickle_quoted(p);
     case 'U':
     case 'C':
-    case 0x8c:
-        return gfli_pickle_sized_text(p, 1);
+    case 0x8c: return gfli_pickle_sized_text(p, 1);
     case 'T':
     case 'B':
-    case 'X':
-        return gfli_pickle_sized_text(p, 4);
+    case 'X': return gfli_pickle_sized_text(p, 4);
     case 0x8d:
     case 0x8e:
-    case 0x96:
-        return gfli_pickle_sized_text(p, 8);
-    case 0x97:
-        return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
-    case 0x98:
-        return GFL_OK;
-    default:
-        *known = false;
-        return GFL_OK;
+    case 0x96: return gfli_pickle_sized_text(p, 8);
+    case 0x97: return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+    case 0x98: return GFL_OK;
+    default: *known = false; return GFL_OK;
     }
 }
 
@@ -578,58 +553,34 @@ static gfl_status gfli_pickle_naming(gfli_pickle *p, int op, bool *known) {
     uint32_t state;
     uint64_t n;
     switch (op) {
-    case 'c':
-        return gfli_pickle_global(p);
-    case 0x93:
-        return gfli_pickle_stack_global(p);
+    case 'c': return gfli_pickle_global(p);
+    case 0x93: return gfli_pickle_stack_global(p);
     case 'R':
-    case 0x81:
-        return gfli_pickle_reduce(p, 1);
-    case 0x92:
-        return gfli_pickle_reduce(p, 2);
-    case 'o':
-        return gfli_pickle_object(p, false);
-    case 'i':
-        return gfli_pickle_object(p, true);
-    case 'b':
-        return gfli_pickle_pop(p, &state); /* attributes of an object: nobody asks for any */
-    case 'Q':
-        return gfli_pickle_persistent(p);
+    case 0x81: return gfli_pickle_reduce(p, 1);
+    case 0x92: return gfli_pickle_reduce(p, 2);
+    case 'o': return gfli_pickle_object(p, false);
+    case 'i': return gfli_pickle_object(p, true);
+    case 'b': return gfli_pickle_pop(p, &state); /* attributes of an object: nobody asks for any */
+    case 'Q': return gfli_pickle_persistent(p);
     case 'P':
         GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OPAQUE, -1);
-    case 0x82:
-        return gfli_pickle_opaque_extension(p, 1);
-    case 0x83:
-        return gfli_pickle_opaque_extension(p, 2);
-    case 0x84:
-        return gfli_pickle_opaque_extension(p, 4);
-    case 'q':
-        GFLI_TRY(gfli_pickle_number(p, 1, &n));
-        return gfli_pickle_put(p, n);
-    case 'r':
-        GFLI_TRY(gfli_pickle_number(p, 4, &n));
-        return gfli_pickle_put(p, n);
-    case 0x94:
-        return gfli_pickle_put(p, p->n_memo);
-    case 'h':
-        GFLI_TRY(gfli_pickle_number(p, 1, &n));
-        return gfli_pickle_recall(p, n);
-    case 'j':
-        GFLI_TRY(gfli_pickle_number(p, 4, &n));
-        return gfli_pickle_recall(p, n);
+    case 0x82: return gfli_pickle_opaque_extension(p, 1);
+    case 0x83: return gfli_pickle_opaque_extension(p, 2);
+    case 0x84: return gfli_pickle_opaque_extension(p, 4);
+    case 'q': GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_put(p, n);
+    case 'r': GFLI_TRY(gfli_pickle_number(p, 4, &n)); return gfli_pickle_put(p, n);
+    case 0x94: return gfli_pickle_put(p, p->n_memo);
+    case 'h': GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_recall(p, n);
+    case 'j': GFLI_TRY(gfli_pickle_number(p, 4, &n)); return gfli_pickle_recall(p, n);
     case 'p':
     case 'g':
         GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
         n = strtoul(line, NULL, 10);
         return op == 'p' ? gfli_pickle_put(p, n) : gfli_pickle_recall(p, n);
-    case 0x80:
-        return gfli_pickle_number(p, 1, &n); /* the protocol: all are read alike */
-    case 0x95:
-        return gfli_pickle_skip(p, 8); /* a frame, which changes nothing */
-    default:
-        *known = false;
-        return GFL_OK;
+    case 0x80: return gfli_pickle_number(p, 1, &n); /* the protocol: all are read alike */
+    case 0x95: return gfli_pickle_skip(p, 8);       /* a frame, which changes nothing */
+    default: *known = false; return GFL_OK;
     }
 }
 

@@ -2,9 +2,14 @@
 #pragma once
 
 typedef enum gfli_json_kind {
-    GFLI_JSON_END,    /* of the enclosing object or array, or of the text */
-    GFLI_JSON_OBJECT, GFLI_JSON_ARRAY, GFLI_JSON_STRING, GFLI_JSON_NUMBER,
-    GFLI_JSON_TRUE, GFLI_JSON_FALSE, GFLI_JSON_NULL
+    GFLI_JSON_END, /* of the enclosing object or array, or of the text */
+    GFLI_JSON_OBJECT,
+    GFLI_JSON_ARRAY,
+    GFLI_JSON_STRING,
+    GFLI_JSON_NUMBER,
+    GFLI_JSON_TRUE,
+    GFLI_JSON_FALSE,
+    GFLI_JSON_NULL
 } gfli_json_kind;
 
 enum { GFLI_JSON_DEPTH = 64 };
@@ -14,7 +19,8 @@ enum { GFLI_JSON_DEPTH = 64 };
 typedef struct gfli_json gfli_json;
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out);
-gfl_status gfli_json_open_memory(gfl_context *context, const char *text, size_t size, const char *name, gfli_json **out);
+gfl_status gfli_json_open_memory(gfl_context *context, const char *text, size_t size,
+                                 const char *name, gfli_json **out);
 void gfli_json_close(gfli_json *j);
 
 /* The next value (in an object, after the key was taken with gfli_json_key).  OBJECT and ARRAY are
@@ -25,12 +31,14 @@ const char *gfli_json_key(gfli_json *j);
 /* Step over the value that comes next (after a key, or in an array). */
 void gfli_json_skip(gfli_json *j);
 /* Of the value that gfli_json_next just returned. */
-const char *gfli_json_string(gfli_json *j, size_t *length); /* UTF-8, escapes resolved, 0-terminated */
-double gfli_json_number(gfli_json *j);                        /* correctly rounded, any locale */
-bool gfli_json_integer(gfli_json *j, int64_t *out);           /* exact, or false */
-gfl_status gfli_json_status(const gfli_json *j);              /* GFL_OK, or the first error */
+/* UTF-8, escapes resolved, 0-terminated. */
+const char *gfli_json_string(gfli_json *j, size_t *length);
+double gfli_json_number(gfli_json *j);              /* correctly rounded, any locale */
+bool gfli_json_integer(gfli_json *j, int64_t *out); /* exact, or false */
+gfl_status gfli_json_status(const gfli_json *j);    /* GFL_OK, or the first error */
 /* An error of the reader's own about the place reached; returns status and makes it stick. */
-gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...) GFLI_PRINTF(3, 4);
+gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...)
+    GFLI_PRINTF(3, 4);
 long gfli_json_line(const gfli_json *j);
 
 /* Text for writing: quotes and escapes s into out; returns the length needed without the 0. */

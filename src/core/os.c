@@ -170,8 +170,7 @@ static gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_poo
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
     for (int i = 0; i < n_threads; i++) {
-        gfl_status status =
-            gfli_thread_start(context, &pool->threads[i], gfli_pool_worker, pool);
+        gfl_status status = gfli_thread_start(context, &pool->threads[i], gfli_pool_worker, pool);
         if (status != GFL_OK) {
             gfli_pool_destroy(context, pool);
             return status;

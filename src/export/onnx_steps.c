@@ -154,24 +154,12 @@ static void gfli_onnx_level_scale(gfli_onnx *g, const gfli_step *step) {
 
 static void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
     switch (step->op) {
-    case GFLI_OP_CONV:
-        gfli_onnx_conv(g, step);
-        break;
-    case GFLI_OP_DEFORM_CONV:
-        gfli_onnx_deform(g, step);
-        break;
-    case GFLI_OP_MAX_POOL:
-        gfli_onnx_max_pool(g, step);
-        break;
-    case GFLI_OP_UPSAMPLE_ADD:
-        gfli_onnx_upsample_add(g, step);
-        break;
-    case GFLI_OP_GROUP_NORM:
-        gfli_onnx_group_norm(g, step);
-        break;
-    case GFLI_OP_LEVEL_SCALE:
-        gfli_onnx_level_scale(g, step);
-        break;
+    case GFLI_OP_CONV: gfli_onnx_conv(g, step); break;
+    case GFLI_OP_DEFORM_CONV: gfli_onnx_deform(g, step); break;
+    case GFLI_OP_MAX_POOL: gfli_onnx_max_pool(g, step); break;
+    case GFLI_OP_UPSAMPLE_ADD: gfli_onnx_upsample_add(g, step); break;
+    case GFLI_OP_GROUP_NORM: gfli_onnx_group_norm(g, step); break;
+    case GFLI_OP_LEVEL_SCALE: gfli_onnx_level_scale(g, step); break;
     }
 }
 

@@ -272,18 +272,12 @@ gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int wid
 
 static const char *gfli_op_name(gfli_op op) {
     switch (op) {
-    case GFLI_OP_CONV:
-        return "conv";
-    case GFLI_OP_DEFORM_CONV:
-        return "deform_conv";
-    case GFLI_OP_MAX_POOL:
-        return "max_pool";
-    case GFLI_OP_UPSAMPLE_ADD:
-        return "upsample_add";
-    case GFLI_OP_GROUP_NORM:
-        return "group_norm";
-    case GFLI_OP_LEVEL_SCALE:
-        return "level_scale";
+    case GFLI_OP_CONV: return "conv";
+    case GFLI_OP_DEFORM_CONV: return "deform_conv";
+    case GFLI_OP_MAX_POOL: return "max_pool";
+    case GFLI_OP_UPSAMPLE_ADD: return "upsample_add";
+    case GFLI_OP_GROUP_NORM: return "group_norm";
+    case GFLI_OP_LEVEL_SCALE: return "level_scale";
     }
     return "";
 }

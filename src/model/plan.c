@@ -468,20 +468,14 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
         ops->conv(context, calls, n, &s->means, scratch);
         break;
     }
-    case GFLI_OP_MAX_POOL:
-        ops->max_pool(context, in, out);
-        break;
-    case GFLI_OP_UPSAMPLE_ADD:
-        ops->upsample_add(context, in, out);
-        break;
+    case GFLI_OP_MAX_POOL: ops->max_pool(context, in, out); break;
+    case GFLI_OP_UPSAMPLE_ADD: ops->upsample_add(context, in, out); break;
     case GFLI_OP_GROUP_NORM:
         ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
                         gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta), out,
                         stats + s->stats, s->given);
         break;
-    case GFLI_OP_LEVEL_SCALE:
-        ops->level_scale(context, in, model->scales, out);
-        break;
+    case GFLI_OP_LEVEL_SCALE: ops->level_scale(context, in, model->scales, out); break;
     }
 }
 

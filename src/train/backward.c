@@ -147,12 +147,8 @@ static void gfli_arrange(gfli_arranger *a) {
         b->runs = true;
         (void)gfli_need_grad(a, s->out, moment);
         switch (s->op) {
-        case GFLI_OP_CONV:
-            gfli_arrange_conv(a, s, b, moment);
-            break;
-        case GFLI_OP_DEFORM_CONV:
-            gfli_arrange_deform(a, s, b, moment);
-            break;
+        case GFLI_OP_CONV: gfli_arrange_conv(a, s, b, moment); break;
+        case GFLI_OP_DEFORM_CONV: gfli_arrange_deform(a, s, b, moment); break;
         case GFLI_OP_MAX_POOL:
         case GFLI_OP_UPSAMPLE_ADD:
             b->dx = a->wanted[gfli_root(plan, s->in)];
@@ -163,9 +159,7 @@ static void gfli_arrange(gfli_arranger *a) {
                             a->ops->group_norm_grad_scratch(a->context, &plan->slots[s->in].map));
             gfli_take_grad(a, s->out, s->in);
             break;
-        case GFLI_OP_LEVEL_SCALE:
-            gfli_take_grad(a, s->out, s->in);
-            break;
+        case GFLI_OP_LEVEL_SCALE: gfli_take_grad(a, s->out, s->in); break;
         }
     }
 }
@@ -372,12 +366,8 @@ void gfli_backward_run(const gfli_pass *pass) {
         const gfli_backward_step *b = &pass->backward->steps[i];
         if (!b->runs) continue;
         switch (s->op) {
-        case GFLI_OP_CONV:
-            gfli_backward_conv(pass, s, b);
-            break;
-        case GFLI_OP_DEFORM_CONV:
-            gfli_backward_deform(pass, s, b);
-            break;
+        case GFLI_OP_CONV: gfli_backward_conv(pass, s, b); break;
+        case GFLI_OP_DEFORM_CONV: gfli_backward_deform(pass, s, b); break;
         case GFLI_OP_MAX_POOL:
             if (b->dx)
                 ops->max_pool_grad(pass->context, &slots[s->in].map, &grads[s->out], b->add,
@@ -393,9 +383,7 @@ void gfli_backward_run(const gfli_pass *pass) {
                                  gfli_gradient_of(pass, s->gamma), gfli_gradient_of(pass, s->beta),
                                  pass->scratch);
             break;
-        case GFLI_OP_LEVEL_SCALE:
-            gfli_backward_scale(pass, s);
-            break;
+        case GFLI_OP_LEVEL_SCALE: gfli_backward_scale(pass, s); break;
         }
     }
 }

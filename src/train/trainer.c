@@ -61,8 +61,7 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
     return GFL_OK;
 }
 
-static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer,
-                                            const gfl_train_desc *desc) {
+static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer, const gfl_train_desc *desc) {
     const gfl_train_desc *d = &trainer->plan.desc;
     gfli_loader_opts opts;
     memset(&opts, 0, sizeof opts);
