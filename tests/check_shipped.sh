@@ -110,6 +110,15 @@ EOF
         fail "CMake finds a gfl::cuda that is not there"
     tr -s '\n ' '  ' < "$scratch/log" | grep -q "installed without CUDA" ||
         { cat "$scratch/log"; fail "CMake does not say why there is no gfl::cuda"; } ;;
+citations_resolve)
+    # "spec 5.4" in a comment is a heading of docs/spec.md.
+    grep -rhoE 'spec [0-9]+(\.[0-9]+)?' src tests/*.[ch] tests/emu examples bench | sort -u |
+        sed 's/^spec //' > "$scratch/cited"
+    [ -s "$scratch/cited" ] || fail "no citation was found: the search is wrong"
+    while read -r number; do
+        grep -qE "^###? $(echo "$number" | sed 's/\./\\./')\.? " docs/spec.md ||
+            fail "docs/spec.md has no section $number: $(grep -rlE "spec $number" src tests)"
+    done < "$scratch/cited" ;;
 formatted)
     # Versions of clang-format disagree; the tree is written by this one.
     need clang-format
