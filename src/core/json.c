@@ -126,24 +126,6 @@ static bool gfli_json_append(gfli_json *j, const void *bytes, size_t n) {
     return true;
 }
 
-/* Length of the UTF-8 sequence at p (shortest form, no surrogate, at most U+10FFFF), or 0. */
-static size_t gfli_utf8_length(const unsigned char *p, size_t n) {
-    if (n == 0) return 0;
-    unsigned c = p[0], low = 0x80, high = 0xBF;
-    size_t length = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
-    if (length == 0 || length > n) return 0;
-    if (c == 0xE0) low = 0xA0;
-    if (c == 0xED) high = 0x9F;
-    if (c == 0xF0) low = 0x90;
-    if (c == 0xF4) high = 0x8F;
-    for (size_t i = 1; i < length; i++) {
-        if (p[i] < low || p[i] > high) return 0;
-        low = 0x80;
-        high = 0xBF;
-    }
-    return length;
-}
-
 static size_t gfli_utf8_encode(unsigned code, unsigned char out[4]) {
     size_t n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
     static const unsigned lead[5] = {0, 0, 0xC0, 0xE0, 0xF0};
