@@ -102,6 +102,9 @@ amalgamate: | $(BUILD) ## write gfl.h, gfl_train.c and gfl_cuda.cu from src/
 	for f in gfl.h gfl_train.c gfl_cuda.cu; do \
 	    $(BUILD)/amalgamate src/$$f > $(BUILD)/$$f && mv $(BUILD)/$$f $$f || exit 1; done
 
+abi: | $(BUILD) ## after a change of public declarations: write the list that a test compares
+	sh tests/abi.sh $(CURDIR) $(BUILD)/abi > $(BUILD)/abi.txt && mv $(BUILD)/abi.txt tests/data/abi.txt
+
 # The roots are not formatted: nested guards would push every #include to the right.
 WRITTEN := $(MODULES) $(wildcard examples/*.[ch] tests/*.[ch] bench/*.c scripts/*.c)
 format: ## clang-format of everything written by hand
@@ -117,4 +120,4 @@ clean: ## remove build/ and demo/
 	rm -rf build demo
 
 FORCE:
-.PHONY: FORCE all help cuda gpu-check demo test bench examples fuzz amalgamate format format-check install clean
+.PHONY: FORCE all help cuda gpu-check demo test bench examples fuzz amalgamate abi format format-check install clean

@@ -19,7 +19,10 @@
  *     gfl_model *model;
  *     gfl_detector *detector;
  *     gfl_detections found;
- *     gfl_image image = {pixels, width, height, 0, GFL_FORMAT_RGB};
+ *     gfl_image image = {0};
+ *     image.pixels = pixels;          8-bit RGB
+ *     image.width = width;
+ *     image.height = height;
  *     gfl_context_create(NULL, &context);
  *     gfl_model_load(context, "weights.safetensors", NULL, &model);
  *     gfl_detector_create(context, model, 0, &detector);
@@ -46,10 +49,29 @@
  * Whoever creates an object destroys it; destroy functions take NULL.  What an object was made
  * from (context, model, data set) is borrowed and must outlive it.
  *
+ * STRUCTS
+ *
+ * Structs that you fill: zero first, then set what you want, by name.  Zero is the default of
+ * every field.
+ *
+ *     gfl_detect_opts opts = {0};     or memset(&opts, 0, sizeof opts); in C++ also opts = {}
+ *     opts.min_score = 0.3f;
+ *
+ * Do not list values by position, and do not call a function with a struct that was never zeroed:
+ * later versions add fields, always at the end.  Structs have no size field.  Instead GFL_ABI
+ * numbers the interface as a whole: a struct, an enum or a prototype changes only together with it.
+ * While the version is 0.x the SONAME carries both parts (libgfl.so.0.1 is GFL_ABI 1), so that a
+ * program never starts with another interface than it was compiled for.  gfl_context_create
+ * hands your GFL_ABI to the library, which refuses another one and says so: this covers a library
+ * opened by hand, and objects that were compiled with different headers.  Releases that differ
+ * in the last number only (0.1.1) keep GFL_ABI and serve programs that are already compiled.
+ *
  * ERRORS
  *
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
- * to do - is in gfl_context_error() of the context the object was made with.  After an error the
+ * to do - is in gfl_context_error() of the context the object was made with, or of the one the call
+ * was given.  GFL_E_ARG has such a text too, except where neither a context nor an object was given.
+ * The text of gfl_context_create goes to gfl_context_desc.error.  After an error the
  * object is as it was before the call unless the function says otherwise.  The library never
  * exits, aborts, prints, installs signal handlers, or reads environment variables.
  *
@@ -175,6 +197,10 @@ extern "C" {
 #define GFL_VERSION       100 /* major * 10000 + minor * 100 + patch */
 #define GFL_VERSION_TEXT  "0.1.0"
 
+/* The interface between a program and the library: every struct, enum and prototype of this header.
+ * It is major * 100 + minor of the SONAME (libgfl.so.0.1); see STRUCTS. */
+#define GFL_ABI 1
+
 /* Predefine GFL_API to build a DLL or to hide the names inside your own library. */
 #ifndef GFL_API
 #    if defined(__GNUC__)
@@ -182,6 +208,13 @@ extern "C" {
 #    else
 #        define GFL_API
 #    endif
+#endif
+
+/* What stands before functions whose body is in the header. */
+#if defined(__GNUC__)
+#    define GFL_INLINE static inline __attribute__((unused))
+#else
+#    define GFL_INLINE static inline
 #endif
 
 /* Largest side of an image, before or after resizing, in pixels. */
@@ -294,6 +327,19 @@ typedef struct gfl_context_desc {
     int portable;            /* 1: plain C kernels even where AVX2 or NEON is there (for tests) */
 } gfl_context_desc;
 
+/* gfl_context_create_abi - gfl_context_create for callers that cannot include this header.
+ *
+ *   abi                the GFL_ABI of the declarations that the caller was written with
+ *   desc               NULL or zeroed for the defaults; borrowed until the call returns
+ *   error, error_size  where a failure leaves its text: desc->error, handed over apart because a
+ *                      desc of another ABI is not read
+ *   out                yours; the context, or NULL on error
+ *
+ * Errors    GFL_E_UNSUPPORTED  the library has another GFL_ABI
+ *           else those of gfl_context_create */
+GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *error,
+                                          size_t error_size, gfl_context **out);
+
 /* gfl_context_create - open a context; everything else is made with one.
  *
  *   desc  NULL or zeroed for the defaults; borrowed until the call returns
@@ -303,20 +349,25 @@ typedef struct gfl_context_desc {
  *           GFL_E_MEMORY  the allocator said no
  *           GFL_E_DEVICE  threads could not be started; no driver, no such device, or one that
  *                         this build has no kernels for
- *           GFL_E_UNSUPPORTED  a precision that the backend does not have
+ *           GFL_E_UNSUPPORTED  a precision that the backend does not have; a library or a backend
+ *                         of another GFL_ABI than the program's
  *           The text goes to desc->error, or, where that is NULL, to the logger.
  * Memory    destroy with gfl_context_destroy, after every object made with it.
  * Threads   contexts are independent of each other.  One context, and the objects made with it,
  *           serve one thread at a time; where an object allows more, its comment says so.
  */
-GFL_API gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out);
+GFL_INLINE gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
+    return gfl_context_create_abi(GFL_ABI, desc, desc ? desc->error : NULL,
+                                  desc ? desc->error_size : 0, out);
+}
 
 /* gfl_context_destroy - close a context; NULL is allowed. */
 GFL_API void gfl_context_destroy(gfl_context *context);
 
 /* gfl_context_error - the text of the last error: what, where, and what to do.
  *
- * Never NULL; "" before the first error.  Valid until the next call with this context. */
+ * Never NULL; "" before the first error.  Valid until the next call with this context.  For NULL it
+ * is a text that says that there is no context, for the calls that were given no object either. */
 GFL_API const char *gfl_context_error(const gfl_context *context);
 
 /* gfl_context_device - what computes: "CPU, 8 threads", "cuda:0, NVIDIA H100, ...".
@@ -1305,8 +1356,11 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *           GFL_E_MEMORY  the weights do not fit
  * Memory, Threads   as gfl_model_create.
  * Example
- *     gfl_import_opts opts = {{1, GFL_DIALECT_DEFAULT}, GFL_STYLE_DEFAULT, NULL, NULL, 0};
- *     gfl_transfer how = {gfl_dataset_classes(data), gfl_dataset_n_classes(data), NULL, NULL, 0};
+ *     gfl_import_opts opts = {0};
+ *     gfl_transfer how = {0};
+ *     opts.model.trainable = 1;
+ *     how.classes = gfl_dataset_classes(data);
+ *     how.n_classes = gfl_dataset_n_classes(data);
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", &opts, &published);
  *     gfl_model_create_from(context, published, &how, &model);
  *     gfl_model_destroy(published); */
@@ -1368,7 +1422,8 @@ typedef struct gfl_export_opts {
  * Memory    one tensor at a time.
  * Threads   as the model's context.
  * Example
- *     gfl_export_opts opts = {1, 1, 0, 0, 0};
+ *     gfl_export_opts opts = {0};
+ *     opts.decode = opts.pixels = 1;
  *     gfl_model_export(model, GFL_EXPORT_ONNX, &opts, "model.onnx"); */
 GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
                                     const gfl_export_opts *opts, const char *path);
@@ -1949,7 +2004,7 @@ GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
  * what fails makes the context unusable and is told by finish. */
 typedef struct gfl_backend gfli_backend;
 struct gfl_backend {
-    int version;
+    int abi, version; /* GFL_ABI and GFLI_BACKEND_VERSION, checked when a context is created */
     const char *name;
     /* Plans pair equal convolutions in one call, and have conv leave statistics for group_norm. */
     bool fuses;
@@ -3009,54 +3064,84 @@ static gfl_status gfli_context_start_threads(gfl_context *context, const gfl_con
     return GFL_OK;
 }
 
-/* Everything that can fail with a text. */
-static gfl_status gfli_context_open(gfl_context *context, const gfl_context_desc *desc) {
-    if (desc->device_index < 0)
-        return gfli_error(context, GFL_E_ARG, "device_index is %d", desc->device_index);
+static gfl_status gfli_context_check(gfl_context *context, const gfl_context_desc *d,
+                                     gfl_context **out) {
+    if (!out) return gfli_error(context, GFL_E_ARG, "gfl_context_create: out is NULL");
+    if (!d->allocator.alloc != !d->allocator.free)
+        return gfli_error(context, GFL_E_ARG, "the allocator lacks %s; give both functions or none",
+                          d->allocator.alloc ? "free" : "alloc");
+    if (d->n_threads < 0 || d->n_threads > GFLI_MAX_THREADS)
+        return gfli_error(context, GFL_E_ARG, "n_threads is %d; it must be 1..%d, or 0 for all",
+                          d->n_threads, GFLI_MAX_THREADS);
+    if (d->device_index < 0)
+        return gfli_error(context, GFL_E_ARG, "device_index is %d", d->device_index);
+    /* Nothing behind the two numbers may be read before they are known to be ours. */
+    if (context->backend->abi != GFL_ABI || context->backend->version != GFLI_BACKEND_VERSION)
+        return gfli_error(context, GFL_E_UNSUPPORTED,
+                          "the backend has GFL_ABI %d and tables of version %d, the library %d and "
+                          "%d; compile gfl.h and gfl_cuda.cu of one version",
+                          context->backend->abi, context->backend->version, GFL_ABI,
+                          GFLI_BACKEND_VERSION);
+    return GFL_OK;
+}
+
+/* A context on the stack becomes one in memory, with threads and a device. */
+static gfl_status gfli_context_open(gfl_context *boot, const gfl_context_desc *desc,
+                                    gfl_context **out) {
+    gfl_context *context;
+    GFLI_TRY(gfli_calloc(boot, 1, sizeof *context, "the context", &context));
+    *context = *boot;
     gfl_status status = gfli_context_start_threads(context, desc);
     if (status == GFL_OK) status = context->backend->open(context, desc);
+    if (status == GFL_OK) {
+        *out = context;
+        return GFL_OK;
+    }
+    memcpy(boot->error, context->error, sizeof boot->error);
+    gfl_context_destroy(context);
     return status;
 }
 
-static void gfli_context_refused(gfl_context *context, const gfl_context_desc *desc) {
-    if (desc->error && desc->error_size)
-        snprintf(desc->error, desc->error_size, "%s", context->error);
-    else
-        gfli_log(context, GFL_LOG_ERROR, "%s", context->error);
-}
-
-gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
-    if (!out) return GFL_E_ARG;
-    *out = NULL;
-    gfl_context_desc d;
-    memset(&d, 0, sizeof d);
-    if (desc) d = *desc;
-    if (d.error && d.error_size) d.error[0] = 0;
-    if (!d.allocator.alloc != !d.allocator.free) return GFL_E_ARG;
-    if (d.n_threads < 0 || d.n_threads > GFLI_MAX_THREADS) return GFL_E_ARG;
-    if (!d.allocator.alloc) {
-        d.allocator.alloc = gfli_default_alloc;
-        d.allocator.free = gfli_default_free;
-    }
+static gfl_context gfli_context_boot(const gfl_context_desc *d) {
     gfl_context boot;
     memset(&boot, 0, sizeof boot);
-    boot.allocator = d.allocator;
-    gfl_context *context;
-    GFLI_TRY(gfli_calloc(&boot, 1, sizeof *context, "the context", &context));
-    context->allocator = d.allocator;
-    context->logger = d.logger;
-    context->portable = d.portable != 0;
-    context->backend = d.backend ? d.backend : &gfli_cpu;
-    context->device_index = d.device_index;
-    context->precision = d.precision;
-    gfl_status status = gfli_context_open(context, &d);
-    if (status != GFL_OK) {
-        gfli_context_refused(context, &d);
-        gfl_context_destroy(context);
-        return status;
+    boot.allocator = d->allocator;
+    if (!d->allocator.alloc && !d->allocator.free) {
+        boot.allocator.alloc = gfli_default_alloc;
+        boot.allocator.free = gfli_default_free;
     }
-    *out = context;
-    return GFL_OK;
+    boot.logger = d->logger;
+    boot.portable = d->portable != 0;
+    boot.backend = d->backend ? d->backend : &gfli_cpu;
+    boot.device_index = d->device_index;
+    boot.precision = d->precision;
+    return boot;
+}
+
+gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *error,
+                                  size_t error_size, gfl_context **out) {
+    gfl_context_desc d;
+    memset(&d, 0, sizeof d);
+    if (!error) error_size = 0;
+    if (error_size) error[0] = 0;
+    if (out) *out = NULL;
+    if (abi != GFL_ABI) {
+        snprintf(error, error_size,
+                 "the program was compiled for GFL_ABI %d, the library is %s with GFL_ABI %d; "
+                 "compile the program with the header of this library",
+                 abi, GFL_VERSION_TEXT, GFL_ABI);
+        return GFL_E_UNSUPPORTED;
+    }
+    if (desc) d = *desc;
+    gfl_context boot = gfli_context_boot(&d);
+    gfl_status status = gfli_context_check(&boot, &d, out);
+    if (status == GFL_OK) status = gfli_context_open(&boot, &d, out);
+    if (status == GFL_OK) return GFL_OK;
+    if (error_size)
+        snprintf(error, error_size, "%s", boot.error);
+    else
+        gfli_log(&boot, GFL_LOG_ERROR, "%s", boot.error);
+    return status;
 }
 
 void gfl_context_destroy(gfl_context *context) {
@@ -3068,7 +3153,9 @@ void gfl_context_destroy(gfl_context *context) {
 }
 
 const char *gfl_context_error(const gfl_context *context) {
-    return context ? context->error : "";
+    return context ? context->error
+                   : "the context, or the object of the call, is NULL; why "
+                     "gfl_context_create failed is in gfl_context_desc.error";
 }
 
 const char *gfl_context_device(const gfl_context *context) {
@@ -6636,16 +6723,24 @@ static void gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfl
  * src/cpu/backend.c - the CPU as a device, and its table of inference operations
  * ============================================================================================ */
 
+/* The instruction set of the kernels that a context uses. */
+static const char *gfli_kernels_cpu(const gfl_context *context) {
+    if (gfli_has_avx512(context)) return "AVX-512";
+    if (gfli_has_avx2(context)) return "AVX2";
+#if defined(__aarch64__)
+    if (!context->portable) return "NEON";
+#endif
+    return "plain C";
+}
+
 static gfl_status gfli_open_cpu(gfl_context *context, const gfl_context_desc *desc) {
     if (desc->device_index != 0)
         return gfli_error(context, GFL_E_DEVICE, "device_index is %d; the CPU has only index 0",
                           desc->device_index);
     if (desc->precision != GFL_PRECISION_FP32)
         return gfli_error(context, GFL_E_UNSUPPORTED, "the CPU computes in fp32 only");
-    const char *kernels = gfli_has_avx512(context) ? "AVX-512" : "plain C";
-    if (!gfli_has_avx512(context) && gfli_has_avx2(context)) kernels = "AVX2";
-    snprintf(context->device_name, sizeof context->device_name, "CPU, %s, %d threads", kernels,
-             context->n_threads);
+    snprintf(context->device_name, sizeof context->device_name, "CPU, %s, %d threads",
+             gfli_kernels_cpu(context), context->n_threads);
     return GFL_OK;
 }
 
@@ -6664,6 +6759,7 @@ static gfl_status gfli_finish_cpu(gfl_context *context) {
 }
 
 const gfli_backend gfli_cpu = {
+    GFL_ABI,
     GFLI_BACKEND_VERSION,
     "cpu",
     false,

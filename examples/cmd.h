@@ -128,6 +128,9 @@ int caught_signal(void);
 /* A text as JSON, quotes included, to a stream. */
 void write_json_text(FILE *f, const char *text);
 
+/* Decoded pixels as the detector takes them; they stay where they are. */
+gfl_image image_of(const gfl_pixels *pixels);
+
 bool is_same_file(const char *a, const char *b);
 
 /* Of options that could not be used later: CMD_OK, or an exit code after a message.  A threshold

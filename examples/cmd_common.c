@@ -159,6 +159,14 @@ static int translate(const gfl_detections *found, const int *map, gfl_detection 
     return n;
 }
 
+gfl_image image_of(const gfl_pixels *pixels) {
+    gfl_image image = {0};
+    image.pixels = pixels->rgb;
+    image.width = pixels->width;
+    image.height = pixels->height;
+    return image;
+}
+
 static gfl_status evaluate_one(gfl_context *context, gfl_detector *detector,
                                const gfl_dataset *dataset, int image, const gfl_detect_opts *opts,
                                const int *map, gfl_evaluator *evaluator) {
@@ -166,7 +174,7 @@ static gfl_status evaluate_one(gfl_context *context, gfl_detector *detector,
     gfl_detections found;
     gfl_status status = gfl_dataset_read(context, dataset, image, &pixels);
     if (status != GFL_OK) return status;
-    gfl_image view = {pixels.rgb, pixels.width, pixels.height, 0, GFL_FORMAT_RGB};
+    const gfl_image view = image_of(&pixels);
     status = gfl_detect(detector, &view, 1, opts, &found);
     if (status == GFL_OK) {
         gfl_detection *own = malloc(((size_t)found.count + 1) * sizeof *own);

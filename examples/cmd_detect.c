@@ -229,7 +229,7 @@ static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_
         job->failed++;
         return CMD_OK;
     }
-    gfl_image image = {pixels.rgb, pixels.width, pixels.height, 0, GFL_FORMAT_RGB};
+    const gfl_image image = image_of(&pixels);
     int code = CMD_OK;
     gfl_status status = gfl_detect(detector, &image, 1, opts, &found);
     if (status != GFL_OK) {

@@ -82,7 +82,8 @@ static void describe_loading(const job *j) {
 
 static int make_new_model(job *j) {
     gfl_model_desc desc;
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
+    gfl_model_opts opts = {0};
+    opts.trainable = 1;
     int code = choose_model(j, &desc);
     if (code != CMD_OK) return code;
     gfl_status status = gfl_model_create(j->context, &desc, &opts, &j->model);
@@ -177,8 +178,12 @@ static int transfer(job *j, const gfl_model *source) {
     read_scale(j, &input);
     int code = map_classes(j, &old, &map);
     if (code == CMD_OK) {
-        const gfl_transfer how = {gfl_dataset_classes(j->data), gfl_dataset_n_classes(j->data), map,
-                                  &input, (uint64_t)j->s->seed};
+        gfl_transfer how = {0};
+        how.classes = gfl_dataset_classes(j->data);
+        how.n_classes = gfl_dataset_n_classes(j->data);
+        how.map = map;
+        how.preprocess = &input;
+        how.seed = (uint64_t)j->s->seed;
         gfl_status status = gfl_model_create_from(j->context, source, &how, &j->model);
         if (status == GFL_OK)
             describe_transfer(j, &old, map);

@@ -7,7 +7,8 @@ int main(int argc, char **argv) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
     gfl_model_info info;
-    gfl_pixels pixels = {NULL, 0, 0};
+    gfl_pixels pixels = {0};
+    gfl_image image = {0};
     gfl_detections found;
     if (argc != 3) return fputs("usage: detect WEIGHTS PICTURE\n", stderr), 2;
 
@@ -15,7 +16,9 @@ int main(int argc, char **argv) {
              gfl_model_load(context, argv[1], NULL, &model) == GFL_OK &&
              gfl_detector_create(context, model, 0, &detector) == GFL_OK &&
              gfl_image_read(context, argv[2], &pixels) == GFL_OK;
-    gfl_image image = {pixels.rgb, pixels.width, pixels.height, 0, GFL_FORMAT_RGB};
+    image.pixels = pixels.rgb;
+    image.width = pixels.width;
+    image.height = pixels.height;
     ok = ok && gfl_detect(detector, &image, 1, NULL, &found) == GFL_OK;
     if (ok) gfl_model_get_info(model, &info);
     for (int i = 0; ok && i < found.count; i++) {

@@ -18,7 +18,8 @@ int main(int argc, char **argv) {
     gfl_context *context = NULL;
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
-    gfl_pixels pixels = {NULL, 0, 0};
+    gfl_pixels pixels = {0};
+    gfl_image image = {0};
     gfl_detections found;
     gfl_detect_opts opts = {0};
     if (argc != 3) return fputs("usage: distributions WEIGHTS PICTURE\n", stderr), 2;
@@ -28,7 +29,9 @@ int main(int argc, char **argv) {
              gfl_model_load(context, argv[1], NULL, &model) == GFL_OK &&
              gfl_detector_create(context, model, 1, &detector) == GFL_OK &&
              gfl_image_read(context, argv[2], &pixels) == GFL_OK;
-    gfl_image image = {pixels.rgb, pixels.width, pixels.height, 0, GFL_FORMAT_RGB};
+    image.pixels = pixels.rgb;
+    image.width = pixels.width;
+    image.height = pixels.height;
     ok = ok && gfl_detect(detector, &image, 1, &opts, &found) == GFL_OK;
     for (int i = 0; ok && i < found.count; i++)
         print_sides(&found.items[i], &found.distributions[i]);

@@ -31,7 +31,11 @@ int main() {
     Detector own_detector(detector);
 
     std::vector<unsigned char> grey(64 * 48, 128);
-    gfl_image image = {grey.data(), 64, 48, 0, GFL_FORMAT_GREY};
+    gfl_image image = gfl_image();
+    image.pixels = grey.data();
+    image.width = 64;
+    image.height = 48;
+    image.format = GFL_FORMAT_GREY;
     gfl_detections found;
     if (status == GFL_OK) status = gfl_detect(detector, &image, 1, nullptr, &found);
     if (status != GFL_OK) {

@@ -6,11 +6,14 @@ static gfl_status add_image(gfl_context *context, gfl_detector *detector, const 
                             int i, gfl_evaluator *evaluator) {
     gfl_pixels pixels;
     gfl_detections found;
+    gfl_image image = {0};
     gfl_detect_opts opts = {0};
     opts.no_clip = 1; /* as COCO results are */
     gfl_status status = gfl_dataset_read(context, data, i, &pixels);
     if (status != GFL_OK) return status;
-    gfl_image image = {pixels.rgb, pixels.width, pixels.height, 0, GFL_FORMAT_RGB};
+    image.pixels = pixels.rgb;
+    image.width = pixels.width;
+    image.height = pixels.height;
     status = gfl_detect(detector, &image, 1, &opts, &found);
     if (status == GFL_OK) status = gfl_evaluator_add(evaluator, i, found.items, found.count);
     gfl_pixels_free(context, &pixels);

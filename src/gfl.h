@@ -18,7 +18,10 @@
  *     gfl_model *model;
  *     gfl_detector *detector;
  *     gfl_detections found;
- *     gfl_image image = {pixels, width, height, 0, GFL_FORMAT_RGB};
+ *     gfl_image image = {0};
+ *     image.pixels = pixels;          8-bit RGB
+ *     image.width = width;
+ *     image.height = height;
  *     gfl_context_create(NULL, &context);
  *     gfl_model_load(context, "weights.safetensors", NULL, &model);
  *     gfl_detector_create(context, model, 0, &detector);
@@ -45,10 +48,29 @@
  * Whoever creates an object destroys it; destroy functions take NULL.  What an object was made
  * from (context, model, data set) is borrowed and must outlive it.
  *
+ * STRUCTS
+ *
+ * Structs that you fill: zero first, then set what you want, by name.  Zero is the default of
+ * every field.
+ *
+ *     gfl_detect_opts opts = {0};     or memset(&opts, 0, sizeof opts); in C++ also opts = {}
+ *     opts.min_score = 0.3f;
+ *
+ * Do not list values by position, and do not call a function with a struct that was never zeroed:
+ * later versions add fields, always at the end.  Structs have no size field.  Instead GFL_ABI
+ * numbers the interface as a whole: a struct, an enum or a prototype changes only together with it.
+ * While the version is 0.x the SONAME carries both parts (libgfl.so.0.1 is GFL_ABI 1), so that a
+ * program never starts with another interface than it was compiled for.  gfl_context_create
+ * hands your GFL_ABI to the library, which refuses another one and says so: this covers a library
+ * opened by hand, and objects that were compiled with different headers.  Releases that differ
+ * in the last number only (0.1.1) keep GFL_ABI and serve programs that are already compiled.
+ *
  * ERRORS
  *
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
- * to do - is in gfl_context_error() of the context the object was made with.  After an error the
+ * to do - is in gfl_context_error() of the context the object was made with, or of the one the call
+ * was given.  GFL_E_ARG has such a text too, except where neither a context nor an object was given.
+ * The text of gfl_context_create goes to gfl_context_desc.error.  After an error the
  * object is as it was before the call unless the function says otherwise.  The library never
  * exits, aborts, prints, installs signal handlers, or reads environment variables.
  *

@@ -119,6 +119,17 @@ citations_resolve)
         grep -qE "^###? $(echo "$number" | sed 's/\./\\./')\.? " docs/spec.md ||
             fail "docs/spec.md has no section $number: $(grep -rlE "spec $number" src tests)"
     done < "$scratch/cited" ;;
+interface_is_the_committed_one)
+    [ "$(getconf LONG_BIT)" = 64 ] || { echo "skipped: the list is for 64-bit machines"; exit 77; }
+    sh tests/abi.sh "$root" "$scratch" > "$scratch/abi.txt" || exit 1
+    set -- $(sed -n 's/^GFL_ABI \([0-9]*\) of \([0-9]*\)[.]\([0-9]*\)$/\1 \2 \3/p' "$scratch/abi.txt")
+    [ "$1" -eq $(($2 == 0 ? $3 : 100 * $2)) ] ||
+        fail "GFL_ABI is $1 in version $2.$3: it is MAJOR * 100, and MINOR while MAJOR is 0"
+    diff tests/data/abi.txt "$scratch/abi.txt" || fail "
+The public interface changed (< committed, > now).  Programs that are already compiled would go wrong:
+ * fields are only added at the end of a struct, enumerators keep their values;
+ * if the committed list was released, raise GFL_ABI and GFL_VERSION_MINOR in src/api/config.h;
+ * then write the new list with \"make abi\" and commit it." ;;
 formatted)
     # Versions of clang-format disagree; the tree is written by this one.
     need clang-format

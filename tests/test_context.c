@@ -35,21 +35,32 @@ static void a_host_may_bring_its_own_threads(void) {
     gfl_context_destroy(context);
 }
 
+/* Creating a context fails with this status, and its text contains this. */
+static bool refused(const gfl_context_desc *desc, gfl_status status, const char *text) {
+    gfl_context *context = (gfl_context *)&context;
+    const gfl_status got = gfl_context_create(desc, &context);
+    if (got == status && !context && strstr(desc->error, text)) return true;
+    printf("%s: %s\n", gfl_status_name(got), desc->error);
+    return false;
+}
+
 static void descriptions_are_checked(void) {
+    char text[300] = "old";
     gfl_context_desc desc;
-    gfl_context *context = (gfl_context *)&desc;
+    gfl_context *context = NULL;
     memset(&desc, 0, sizeof desc);
-    desc.n_threads = -1;
-    CHECK(gfl_context_create(&desc, &context) == GFL_E_ARG && !context);
-    desc.n_threads = 100000;
-    CHECK(gfl_context_create(&desc, &context) == GFL_E_ARG);
-    memset(&desc, 0, sizeof desc);
-    desc.allocator.alloc = (void *(*)(void *, size_t))1;
-    CHECK(gfl_context_create(&desc, &context) == GFL_E_ARG);
-    memset(&desc, 0, sizeof desc);
-    char text[200] = "old";
     desc.error = text;
     desc.error_size = sizeof text;
+    const gfl_context_desc none = desc;
+    desc.n_threads = -1;
+    CHECK(refused(&desc, GFL_E_ARG, "n_threads is -1"));
+    desc.n_threads = 257;
+    CHECK(refused(&desc, GFL_E_ARG, "n_threads is 257; it must be 1..256"));
+    desc = none;
+    desc.allocator.alloc = (void *(*)(void *, size_t))1;
+    CHECK(refused(&desc, GFL_E_ARG, "the allocator lacks free"));
+    desc = none;
+    CHECK(gfl_context_create(&desc, NULL) == GFL_E_ARG && strstr(text, "out is NULL"));
     desc.device_index = 1;
     CHECK(gfl_context_create(&desc, &context) == GFL_E_DEVICE && strstr(text, "only index 0"));
     desc.device_index = -1;
@@ -59,7 +70,56 @@ static void descriptions_are_checked(void) {
     CHECK(gfl_context_create(&desc, &context) == GFL_E_UNSUPPORTED && strstr(text, "fp32 only"));
     CHECK(gfl_context_create(NULL, NULL) == GFL_E_ARG);
     gfl_context_destroy(NULL);
-    CHECK(!strcmp(gfl_context_error(NULL), ""));
+}
+
+static const char *logged;
+
+static void keep_log(void *user, gfl_log_level level, const char *message) {
+    CHECK(user == &logged && level == GFL_LOG_ERROR);
+    logged = strstr(message, "n_threads is -1") ? "right" : "wrong";
+}
+
+static void without_a_place_for_the_text_the_logger_gets_it(void) {
+    gfl_context_desc desc;
+    gfl_context *context;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = -1;
+    desc.logger.log = keep_log;
+    desc.logger.user = &logged;
+    CHECK(gfl_context_create(&desc, &context) == GFL_E_ARG && logged && !strcmp(logged, "right"));
+    CHECK(strstr(gfl_context_error(NULL), "is NULL"));
+}
+
+static void another_abi_is_refused_without_reading_its_structs(void) {
+    char text[300];
+    gfl_context *context = (gfl_context *)text;
+    const gfl_context_desc *const unreadable = (const gfl_context_desc *)1;
+    for (int abi = -1; abi <= GFL_ABI + 1; abi++) {
+        if (abi == GFL_ABI) continue;
+        text[0] = 0;
+        CHECK(gfl_context_create_abi(abi, unreadable, text, sizeof text, &context) ==
+              GFL_E_UNSUPPORTED);
+        CHECK(!context && strstr(text, "compile the program with the header of this library"));
+        CHECK(gfl_context_create_abi(abi, unreadable, NULL, 0, NULL) == GFL_E_UNSUPPORTED);
+    }
+    CHECK(gfl_context_create_abi(GFL_ABI, NULL, NULL, 0, &context) == GFL_OK);
+    gfl_context_destroy(context);
+}
+
+static void a_backend_of_another_version_is_refused_without_calling_it(void) {
+    char text[300];
+    gfl_context_desc desc;
+    gfli_backend other;
+    memset(&desc, 0, sizeof desc);
+    memset(&other, 0, sizeof other); /* none of its functions can be called */
+    desc.backend = &other;
+    desc.error = text;
+    desc.error_size = sizeof text;
+    for (int i = 0; i < 2; i++) {
+        other.abi = GFL_ABI + (i == 0);
+        other.version = GFLI_BACKEND_VERSION - (i == 1);
+        CHECK(refused(&desc, GFL_E_UNSUPPORTED, "compile gfl.h and gfl_cuda.cu of one version"));
+    }
 }
 
 static void memory_is_aligned_and_sizes_cannot_overflow(void) {
@@ -124,6 +184,9 @@ int main(int argc, char **argv) {
         TEST(parallel_loops_do_every_task_once),
         TEST(a_host_may_bring_its_own_threads),
         TEST(descriptions_are_checked),
+        TEST(without_a_place_for_the_text_the_logger_gets_it),
+        TEST(another_abi_is_refused_without_reading_its_structs),
+        TEST(a_backend_of_another_version_is_refused_without_calling_it),
         TEST(memory_is_aligned_and_sizes_cannot_overflow),
         TEST(draws_depend_on_their_keys_alone),
         TEST(every_status_has_a_name),

@@ -7,6 +7,10 @@
 #define GFL_VERSION       100 /* major * 10000 + minor * 100 + patch */
 #define GFL_VERSION_TEXT  "0.1.0"
 
+/* The interface between a program and the library: every struct, enum and prototype of this header.
+ * It is major * 100 + minor of the SONAME (libgfl.so.0.1); see STRUCTS. */
+#define GFL_ABI 1
+
 /* Predefine GFL_API to build a DLL or to hide the names inside your own library. */
 #ifndef GFL_API
 #    if defined(__GNUC__)
@@ -14,6 +18,13 @@
 #    else
 #        define GFL_API
 #    endif
+#endif
+
+/* What stands before functions whose body is in the header. */
+#if defined(__GNUC__)
+#    define GFL_INLINE static inline __attribute__((unused))
+#else
+#    define GFL_INLINE static inline
 #endif
 
 /* Largest side of an image, before or after resizing, in pixels. */

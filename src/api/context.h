@@ -74,6 +74,19 @@ typedef struct gfl_context_desc {
     int portable;            /* 1: plain C kernels even where AVX2 or NEON is there (for tests) */
 } gfl_context_desc;
 
+/* gfl_context_create_abi - gfl_context_create for callers that cannot include this header.
+ *
+ *   abi                the GFL_ABI of the declarations that the caller was written with
+ *   desc               NULL or zeroed for the defaults; borrowed until the call returns
+ *   error, error_size  where a failure leaves its text: desc->error, handed over apart because a
+ *                      desc of another ABI is not read
+ *   out                yours; the context, or NULL on error
+ *
+ * Errors    GFL_E_UNSUPPORTED  the library has another GFL_ABI
+ *           else those of gfl_context_create */
+GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *error,
+                                          size_t error_size, gfl_context **out);
+
 /* gfl_context_create - open a context; everything else is made with one.
  *
  *   desc  NULL or zeroed for the defaults; borrowed until the call returns
@@ -83,20 +96,25 @@ typedef struct gfl_context_desc {
  *           GFL_E_MEMORY  the allocator said no
  *           GFL_E_DEVICE  threads could not be started; no driver, no such device, or one that
  *                         this build has no kernels for
- *           GFL_E_UNSUPPORTED  a precision that the backend does not have
+ *           GFL_E_UNSUPPORTED  a precision that the backend does not have; a library or a backend
+ *                         of another GFL_ABI than the program's
  *           The text goes to desc->error, or, where that is NULL, to the logger.
  * Memory    destroy with gfl_context_destroy, after every object made with it.
  * Threads   contexts are independent of each other.  One context, and the objects made with it,
  *           serve one thread at a time; where an object allows more, its comment says so.
  */
-GFL_API gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out);
+GFL_INLINE gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
+    return gfl_context_create_abi(GFL_ABI, desc, desc ? desc->error : NULL,
+                                  desc ? desc->error_size : 0, out);
+}
 
 /* gfl_context_destroy - close a context; NULL is allowed. */
 GFL_API void gfl_context_destroy(gfl_context *context);
 
 /* gfl_context_error - the text of the last error: what, where, and what to do.
  *
- * Never NULL; "" before the first error.  Valid until the next call with this context. */
+ * Never NULL; "" before the first error.  Valid until the next call with this context.  For NULL it
+ * is a text that says that there is no context, for the calls that were given no object either. */
 GFL_API const char *gfl_context_error(const gfl_context *context);
 
 /* gfl_context_device - what computes: "CPU, 8 threads", "cuda:0, NVIDIA H100, ...".

@@ -52,7 +52,8 @@ typedef struct gfl_export_opts {
  * Memory    one tensor at a time.
  * Threads   as the model's context.
  * Example
- *     gfl_export_opts opts = {1, 1, 0, 0, 0};
+ *     gfl_export_opts opts = {0};
+ *     opts.decode = opts.pixels = 1;
  *     gfl_model_export(model, GFL_EXPORT_ONNX, &opts, "model.onnx"); */
 GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
                                     const gfl_export_opts *opts, const char *path);

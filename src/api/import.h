@@ -140,8 +140,11 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *           GFL_E_MEMORY  the weights do not fit
  * Memory, Threads   as gfl_model_create.
  * Example
- *     gfl_import_opts opts = {{1, GFL_DIALECT_DEFAULT}, GFL_STYLE_DEFAULT, NULL, NULL, 0};
- *     gfl_transfer how = {gfl_dataset_classes(data), gfl_dataset_n_classes(data), NULL, NULL, 0};
+ *     gfl_import_opts opts = {0};
+ *     gfl_transfer how = {0};
+ *     opts.model.trainable = 1;
+ *     how.classes = gfl_dataset_classes(data);
+ *     how.n_classes = gfl_dataset_n_classes(data);
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", &opts, &published);
  *     gfl_model_create_from(context, published, &how, &model);
  *     gfl_model_destroy(published); */

@@ -84,7 +84,7 @@ GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
  * what fails makes the context unusable and is told by finish. */
 typedef struct gfl_backend gfli_backend;
 struct gfl_backend {
-    int version;
+    int abi, version; /* GFL_ABI and GFLI_BACKEND_VERSION, checked when a context is created */
     const char *name;
     /* Plans pair equal convolutions in one call, and have conv leave statistics for group_norm. */
     bool fuses;

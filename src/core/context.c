@@ -122,54 +122,84 @@ static gfl_status gfli_context_start_threads(gfl_context *context, const gfl_con
     return GFL_OK;
 }
 
-/* Everything that can fail with a text. */
-static gfl_status gfli_context_open(gfl_context *context, const gfl_context_desc *desc) {
-    if (desc->device_index < 0)
-        return gfli_error(context, GFL_E_ARG, "device_index is %d", desc->device_index);
+static gfl_status gfli_context_check(gfl_context *context, const gfl_context_desc *d,
+                                     gfl_context **out) {
+    if (!out) return gfli_error(context, GFL_E_ARG, "gfl_context_create: out is NULL");
+    if (!d->allocator.alloc != !d->allocator.free)
+        return gfli_error(context, GFL_E_ARG, "the allocator lacks %s; give both functions or none",
+                          d->allocator.alloc ? "free" : "alloc");
+    if (d->n_threads < 0 || d->n_threads > GFLI_MAX_THREADS)
+        return gfli_error(context, GFL_E_ARG, "n_threads is %d; it must be 1..%d, or 0 for all",
+                          d->n_threads, GFLI_MAX_THREADS);
+    if (d->device_index < 0)
+        return gfli_error(context, GFL_E_ARG, "device_index is %d", d->device_index);
+    /* Nothing behind the two numbers may be read before they are known to be ours. */
+    if (context->backend->abi != GFL_ABI || context->backend->version != GFLI_BACKEND_VERSION)
+        return gfli_error(context, GFL_E_UNSUPPORTED,
+                          "the backend has GFL_ABI %d and tables of version %d, the library %d and "
+                          "%d; compile gfl.h and gfl_cuda.cu of one version",
+                          context->backend->abi, context->backend->version, GFL_ABI,
+                          GFLI_BACKEND_VERSION);
+    return GFL_OK;
+}
+
+/* A context on the stack becomes one in memory, with threads and a device. */
+static gfl_status gfli_context_open(gfl_context *boot, const gfl_context_desc *desc,
+                                    gfl_context **out) {
+    gfl_context *context;
+    GFLI_TRY(gfli_calloc(boot, 1, sizeof *context, "the context", &context));
+    *context = *boot;
     gfl_status status = gfli_context_start_threads(context, desc);
     if (status == GFL_OK) status = context->backend->open(context, desc);
+    if (status == GFL_OK) {
+        *out = context;
+        return GFL_OK;
+    }
+    memcpy(boot->error, context->error, sizeof boot->error);
+    gfl_context_destroy(context);
     return status;
 }
 
-static void gfli_context_refused(gfl_context *context, const gfl_context_desc *desc) {
-    if (desc->error && desc->error_size)
-        snprintf(desc->error, desc->error_size, "%s", context->error);
-    else
-        gfli_log(context, GFL_LOG_ERROR, "%s", context->error);
-}
-
-gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_context **out) {
-    if (!out) return GFL_E_ARG;
-    *out = NULL;
-    gfl_context_desc d;
-    memset(&d, 0, sizeof d);
-    if (desc) d = *desc;
-    if (d.error && d.error_size) d.error[0] = 0;
-    if (!d.allocator.alloc != !d.allocator.free) return GFL_E_ARG;
-    if (d.n_threads < 0 || d.n_threads > GFLI_MAX_THREADS) return GFL_E_ARG;
-    if (!d.allocator.alloc) {
-        d.allocator.alloc = gfli_default_alloc;
-        d.allocator.free = gfli_default_free;
-    }
+static gfl_context gfli_context_boot(const gfl_context_desc *d) {
     gfl_context boot;
     memset(&boot, 0, sizeof boot);
-    boot.allocator = d.allocator;
-    gfl_context *context;
-    GFLI_TRY(gfli_calloc(&boot, 1, sizeof *context, "the context", &context));
-    context->allocator = d.allocator;
-    context->logger = d.logger;
-    context->portable = d.portable != 0;
-    context->backend = d.backend ? d.backend : &gfli_cpu;
-    context->device_index = d.device_index;
-    context->precision = d.precision;
-    gfl_status status = gfli_context_open(context, &d);
-    if (status != GFL_OK) {
-        gfli_context_refused(context, &d);
-        gfl_context_destroy(context);
-        return status;
+    boot.allocator = d->allocator;
+    if (!d->allocator.alloc && !d->allocator.free) {
+        boot.allocator.alloc = gfli_default_alloc;
+        boot.allocator.free = gfli_default_free;
     }
-    *out = context;
-    return GFL_OK;
+    boot.logger = d->logger;
+    boot.portable = d->portable != 0;
+    boot.backend = d->backend ? d->backend : &gfli_cpu;
+    boot.device_index = d->device_index;
+    boot.precision = d->precision;
+    return boot;
+}
+
+gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *error,
+                                  size_t error_size, gfl_context **out) {
+    gfl_context_desc d;
+    memset(&d, 0, sizeof d);
+    if (!error) error_size = 0;
+    if (error_size) error[0] = 0;
+    if (out) *out = NULL;
+    if (abi != GFL_ABI) {
+        snprintf(error, error_size,
+                 "the program was compiled for GFL_ABI %d, the library is %s with GFL_ABI %d; "
+                 "compile the program with the header of this library",
+                 abi, GFL_VERSION_TEXT, GFL_ABI);
+        return GFL_E_UNSUPPORTED;
+    }
+    if (desc) d = *desc;
+    gfl_context boot = gfli_context_boot(&d);
+    gfl_status status = gfli_context_check(&boot, &d, out);
+    if (status == GFL_OK) status = gfli_context_open(&boot, &d, out);
+    if (status == GFL_OK) return GFL_OK;
+    if (error_size)
+        snprintf(error, error_size, "%s", boot.error);
+    else
+        gfli_log(&boot, GFL_LOG_ERROR, "%s", boot.error);
+    return status;
 }
 
 void gfl_context_destroy(gfl_context *context) {
@@ -181,7 +211,9 @@ void gfl_context_destroy(gfl_context *context) {
 }
 
 const char *gfl_context_error(const gfl_context *context) {
-    return context ? context->error : "";
+    return context ? context->error
+                   : "the context, or the object of the call, is NULL; why "
+                     "gfl_context_create failed is in gfl_context_desc.error";
 }
 
 const char *gfl_context_device(const gfl_context *context) {

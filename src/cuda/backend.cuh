@@ -7,6 +7,7 @@ static float gfli_integral_cuda(const float *logits, int n_bins, float *p) {
 }
 
 static const gfli_backend gfli_cuda_table = {
+    GFL_ABI,
     GFLI_BACKEND_VERSION,
     "cuda",
     true,
