@@ -749,7 +749,8 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  *            on error
  *
  * Errors    GFL_E_ARG     a NULL, an image or option out of range, pixels that are not where
- *                         on_device says; the text says which
+ *                         on_device says, a model that training has changed since its weights
+ *                         were packed (call gfl_trainer_sync); the text says which
  *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
  *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more
@@ -1177,10 +1178,12 @@ GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
 
 /* gfl_trainer_sync - make the model detect with what it has learnt.
  *
- * Steps change the parameters; detectors run on weights packed from them.  To be called between
- * the last step and a detector's run; gfl_model_save does not need it.
+ * Steps change the parameters; detectors and the export to ONNX use weights that are packed from
+ * them.  Call this between the last step and a detector's next run: until then gfl_detect refuses
+ * the model.  gfl_model_save does not need it.
  *
- * Errors    GFL_E_ARG     a NULL */
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_MEMORY  no room for a packed layer */
 GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
 
 /* gfl_trainer_save_state - write what going on later needs beside the weights.
@@ -1414,7 +1417,8 @@ typedef struct gfl_export_opts {
  *   opts    NULL or zeroed for normalised floats of any size in, logits out; borrowed
  *
  * Errors    GFL_E_ARG          a NULL, an unknown format, a size out of range, a model that is not
- *                              trainable
+ *                              trainable; as ONNX, a model that training has changed since
+ *                              gfl_trainer_sync
  *           GFL_E_UNSUPPORTED  a model of dialect gfocal for mmdetection, which would find other
  *                              boxes; more than 4 GB as .pth or 2 GB as ONNX
  *           GFL_E_IO           the file cannot be written
@@ -2483,6 +2487,7 @@ struct gfl_model {
     int scale;                /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
     float scales[GFL_LEVELS]; /* their values, copied by packing */
     bool trainable;
+    int stale;     /* 1 + the first stage that is packed from older parameters; 0: none */
     uint64_t seed; /* of weights that no file gave */
     gfl_origins origins;
     gfl_tensor_report *reports;
@@ -2539,8 +2544,12 @@ gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
                           const gfl_preprocess *preprocess, const gfl_class *classes,
                           bool trainable, gfl_model **out);
 
-/* Fold batch norm and pack every layer from the parameters (all, or those of stage >= first). */
-gfl_status gfli_model_pack(gfl_model *model, int first_stage);
+/* Parameters of this stage or later ones have changed: nothing may read what is packed from them
+ * until gfli_model_pack has folded the batch norms and packed anew what is stale. */
+void gfli_model_changed(gfl_model *model, int first_stage);
+gfl_status gfli_model_pack(gfl_model *model);
+/* GFL_E_ARG, in the name of `what`, where something is stale. */
+gfl_status gfli_model_check_packed(gfl_context *context, const gfl_model *model, const char *what);
 
 /* The parameter of a name, or -1. */
 int gfli_model_find(const gfl_model *model, const char *name);
@@ -8844,12 +8853,26 @@ static void gfli_copy_scales(gfl_model *model) {
     }
 }
 
-gfl_status gfli_model_pack(gfl_model *model, int first_stage) {
+void gfli_model_changed(gfl_model *model, int first_stage) {
+    if (model->stale == 0 || model->stale > first_stage + 1) model->stale = first_stage + 1;
+}
+
+gfl_status gfli_model_pack(gfl_model *model) {
+    if (model->stale == 0) return GFL_OK;
     for (int i = 0; i < model->n_layers; i++)
-        if (model->layers[i].stage >= first_stage)
+        if (model->layers[i].stage >= model->stale - 1)
             GFLI_TRY(gfli_pack_layer(model, &model->layers[i]));
     gfli_copy_scales(model);
+    model->stale = 0;
     return GFL_OK;
+}
+
+gfl_status gfli_model_check_packed(gfl_context *context, const gfl_model *model, const char *what) {
+    if (model->stale == 0) return GFL_OK;
+    return gfli_error(context, GFL_E_ARG,
+                      "%s: training has changed the model since its weights were packed for "
+                      "detection; call gfl_trainer_sync first",
+                      what);
 }
 
 /* ---- building -------------------------------------------------------------------------------- */
@@ -9526,6 +9549,7 @@ gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int
                           "gfl_detect: a batch of %d images is under way; call gfl_detect_finish "
                           "first, or use another detector",
                           detector->n_begun);
+    GFLI_TRY(gfli_model_check_packed(context, detector->model, "gfl_detect"));
     GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
     GFLI_TRY(gfli_take_images(detector, images, n, &resolved));
     const gfl_status status = gfli_begin_batch(detector, n, &resolved);

@@ -340,7 +340,6 @@ typedef struct gfli_learner {
     float *total;                /* [layout.floats] sum over batches, or NULL while there was one */
     int n_batches;               /* in total */
     int64_t updates;
-    bool stale; /* the packed weights are older than the parameters */
 
     gfli_train_plan plans[GFLI_TRAIN_PLANS];
     gfli_train_plan *current;
@@ -355,9 +354,6 @@ typedef struct gfli_learner {
 gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int frozen_stages,
                                gfli_learner *out);
 void gfli_learner_destroy(gfli_learner *learner);
-
-/* Fold and pack what the last update changed. */
-gfl_status gfli_learner_sync(gfli_learner *learner);
 
 /* Make ready for a batch of this padded size; the caller fills *input. */
 gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width, gfli_map *input);
@@ -5763,13 +5759,6 @@ void gfli_learner_destroy(gfli_learner *learner) {
     memset(learner, 0, sizeof *learner);
 }
 
-gfl_status gfli_learner_sync(gfli_learner *learner) {
-    if (!learner->stale) return GFL_OK;
-    GFLI_TRY(gfli_model_pack(learner->model, learner->frozen_stages + 1));
-    learner->stale = false;
-    return GFL_OK;
-}
-
 /* ---- one batch ------------------------------------------------------------------------------- */
 
 static gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int width,
@@ -5816,7 +5805,7 @@ static gfl_status gfli_learner_reserve(gfli_learner *l) {
 
 gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width,
                               gfli_map *input) {
-    GFLI_TRY(gfli_learner_sync(learner));
+    GFLI_TRY(gfli_model_pack(learner->model));
     GFLI_TRY(gfli_learner_plan(learner, n, height, width));
     gfl_status status = gfli_learner_reserve(learner);
     gfli_train_plan *p = learner->current;
@@ -5927,7 +5916,7 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
                           learner->updates == 0);
     }
     learner->updates++;
-    learner->stale = true;
+    gfli_model_changed(learner->model, learner->frozen_stages + 1);
     return GFL_OK;
 }
 
@@ -6180,7 +6169,7 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
     if (!trainer) return;
     gfl_context *context = trainer->context;
     gfli_loader_destroy(trainer->loader);
-    (void)gfli_learner_sync(&trainer->learner);
+    (void)gfli_model_pack(trainer->model);
     gfli_learner_destroy(&trainer->learner);
     gfli_free(context, trainer->images);
     gfli_free(context, trainer->truths);
@@ -6196,7 +6185,7 @@ void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out) {
 }
 
 gfl_status gfl_trainer_sync(gfl_trainer *trainer) {
-    return trainer ? gfli_learner_sync(&trainer->learner) : GFL_E_ARG;
+    return trainer ? gfli_model_pack(trainer->model) : GFL_E_ARG;
 }
 
 /* ---- one step -------------------------------------------------------------------------------- */
@@ -8355,8 +8344,9 @@ static gfl_status gfli_load_backbone(gfli_weights *w, gfl_model *model) {
     GFLI_TRY(gfli_check_backbone(w, model));
     GFLI_TRY(gfli_read_backbone(w, model, false));
     GFLI_TRY(gfli_report_backbone(model, w));
+    gfli_model_changed(model, 0);
     GFLI_TRY(gfli_read_backbone(w, model, true));
-    return gfli_model_pack(model, 0);
+    return gfli_model_pack(model);
 }
 
 gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {
@@ -9697,6 +9687,7 @@ static gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts
     g.model = model;
     if (opts) g.opts = *opts;
     GFLI_TRY(gfli_onnx_check(model->context, &g.opts));
+    GFLI_TRY(gfli_model_check_packed(model->context, model, "gfl_model_export"));
     gfl_status status = gfli_onnx_build(&g);
     if (status == GFL_OK) status = gfli_onnx_write(&g, path);
     for (int i = 0; i < g.n_consts; i++) gfli_free(g.context, g.consts[i].data);

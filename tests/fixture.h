@@ -348,7 +348,8 @@ static inline gfl_status fx_fill_param(void *unused, gfl_model *model, int index
 
 static inline void fx_fill_model(gfl_model *model) {
     for (int p = 0; p < model->n_params; p++) (void)fx_fill_param(NULL, model, p);
-    if (gfli_model_pack(model, 0) != GFL_OK) fx_die("pack", gfl_context_error(model->context));
+    gfli_model_changed(model, 0);
+    if (gfli_model_pack(model) != GFL_OK) fx_die("pack", gfl_context_error(model->context));
 }
 
 /* A filled model on any device; not trainable.  preprocess may be NULL: the usual. */

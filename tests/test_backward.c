@@ -84,7 +84,8 @@ static double difference(bench *t, gfli_param *p, const float *direction, double
     for (int side = 0; side < 2; side++) {
         for (size_t i = 0; i < p->count; i++)
             p->data[i] = keep[i] + (float)(side ? -h : h) * direction[i];
-        CHECK_OK(t->context, gfli_model_pack(t->model, 0));
+        gfli_model_changed(t->model, 0);
+        CHECK_OK(t->context, gfli_model_pack(t->model));
         ends[side] = value(t);
     }
     memcpy(p->data, keep, p->count * sizeof(float));

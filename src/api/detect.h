@@ -74,7 +74,8 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  *            on error
  *
  * Errors    GFL_E_ARG     a NULL, an image or option out of range, pixels that are not where
- *                         on_device says; the text says which
+ *                         on_device says, a model that training has changed since its weights
+ *                         were packed (call gfl_trainer_sync); the text says which
  *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
  *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more

@@ -44,7 +44,8 @@ typedef struct gfl_export_opts {
  *   opts    NULL or zeroed for normalised floats of any size in, logits out; borrowed
  *
  * Errors    GFL_E_ARG          a NULL, an unknown format, a size out of range, a model that is not
- *                              trainable
+ *                              trainable; as ONNX, a model that training has changed since
+ *                              gfl_trainer_sync
  *           GFL_E_UNSUPPORTED  a model of dialect gfocal for mmdetection, which would find other
  *                              boxes; more than 4 GB as .pth or 2 GB as ONNX
  *           GFL_E_IO           the file cannot be written

@@ -120,10 +120,12 @@ GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
 
 /* gfl_trainer_sync - make the model detect with what it has learnt.
  *
- * Steps change the parameters; detectors run on weights packed from them.  To be called between
- * the last step and a detector's run; gfl_model_save does not need it.
+ * Steps change the parameters; detectors and the export to ONNX use weights that are packed from
+ * them.  Call this between the last step and a detector's next run: until then gfl_detect refuses
+ * the model.  gfl_model_save does not need it.
  *
- * Errors    GFL_E_ARG     a NULL */
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_MEMORY  no room for a packed layer */
 GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
 
 /* gfl_trainer_save_state - write what going on later needs beside the weights.

@@ -166,8 +166,9 @@ static gfl_status gfli_load_backbone(gfli_weights *w, gfl_model *model) {
     GFLI_TRY(gfli_check_backbone(w, model));
     GFLI_TRY(gfli_read_backbone(w, model, false));
     GFLI_TRY(gfli_report_backbone(model, w));
+    gfli_model_changed(model, 0);
     GFLI_TRY(gfli_read_backbone(w, model, true));
-    return gfli_model_pack(model, 0);
+    return gfli_model_pack(model);
 }
 
 gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {

@@ -150,6 +150,7 @@ static gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts
     g.model = model;
     if (opts) g.opts = *opts;
     GFLI_TRY(gfli_onnx_check(model->context, &g.opts));
+    GFLI_TRY(gfli_model_check_packed(model->context, model, "gfl_model_export"));
     gfl_status status = gfli_onnx_build(&g);
     if (status == GFL_OK) status = gfli_onnx_write(&g, path);
     for (int i = 0; i < g.n_consts; i++) gfli_free(g.context, g.consts[i].data);

@@ -479,6 +479,7 @@ gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int
                           "gfl_detect: a batch of %d images is under way; call gfl_detect_finish "
                           "first, or use another detector",
                           detector->n_begun);
+    GFLI_TRY(gfli_model_check_packed(context, detector->model, "gfl_detect"));
     GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
     GFLI_TRY(gfli_take_images(detector, images, n, &resolved));
     const gfl_status status = gfli_begin_batch(detector, n, &resolved);

@@ -130,12 +130,26 @@ static void gfli_copy_scales(gfl_model *model) {
     }
 }
 
-gfl_status gfli_model_pack(gfl_model *model, int first_stage) {
+void gfli_model_changed(gfl_model *model, int first_stage) {
+    if (model->stale == 0 || model->stale > first_stage + 1) model->stale = first_stage + 1;
+}
+
+gfl_status gfli_model_pack(gfl_model *model) {
+    if (model->stale == 0) return GFL_OK;
     for (int i = 0; i < model->n_layers; i++)
-        if (model->layers[i].stage >= first_stage)
+        if (model->layers[i].stage >= model->stale - 1)
             GFLI_TRY(gfli_pack_layer(model, &model->layers[i]));
     gfli_copy_scales(model);
+    model->stale = 0;
     return GFL_OK;
+}
+
+gfl_status gfli_model_check_packed(gfl_context *context, const gfl_model *model, const char *what) {
+    if (model->stale == 0) return GFL_OK;
+    return gfli_error(context, GFL_E_ARG,
+                      "%s: training has changed the model since its weights were packed for "
+                      "detection; call gfl_trainer_sync first",
+                      what);
 }
 
 /* ---- building -------------------------------------------------------------------------------- */

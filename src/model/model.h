@@ -14,6 +14,7 @@ struct gfl_model {
     int scale;                /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
     float scales[GFL_LEVELS]; /* their values, copied by packing */
     bool trainable;
+    int stale;     /* 1 + the first stage that is packed from older parameters; 0: none */
     uint64_t seed; /* of weights that no file gave */
     gfl_origins origins;
     gfl_tensor_report *reports;
@@ -70,8 +71,12 @@ gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
                           const gfl_preprocess *preprocess, const gfl_class *classes,
                           bool trainable, gfl_model **out);
 
-/* Fold batch norm and pack every layer from the parameters (all, or those of stage >= first). */
-gfl_status gfli_model_pack(gfl_model *model, int first_stage);
+/* Parameters of this stage or later ones have changed: nothing may read what is packed from them
+ * until gfli_model_pack has folded the batch norms and packed anew what is stale. */
+void gfli_model_changed(gfl_model *model, int first_stage);
+gfl_status gfli_model_pack(gfl_model *model);
+/* GFL_E_ARG, in the name of `what`, where something is stale. */
+gfl_status gfli_model_check_packed(gfl_context *context, const gfl_model *model, const char *what);
 
 /* The parameter of a name, or -1. */
 int gfli_model_find(const gfl_model *model, const char *name);

@@ -41,13 +41,6 @@ void gfli_learner_destroy(gfli_learner *learner) {
     memset(learner, 0, sizeof *learner);
 }
 
-gfl_status gfli_learner_sync(gfli_learner *learner) {
-    if (!learner->stale) return GFL_OK;
-    GFLI_TRY(gfli_model_pack(learner->model, learner->frozen_stages + 1));
-    learner->stale = false;
-    return GFL_OK;
-}
-
 /* ---- one batch ------------------------------------------------------------------------------- */
 
 static gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int width,
@@ -94,7 +87,7 @@ static gfl_status gfli_learner_reserve(gfli_learner *l) {
 
 gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width,
                               gfli_map *input) {
-    GFLI_TRY(gfli_learner_sync(learner));
+    GFLI_TRY(gfli_model_pack(learner->model));
     GFLI_TRY(gfli_learner_plan(learner, n, height, width));
     gfl_status status = gfli_learner_reserve(learner);
     gfli_train_plan *p = learner->current;
@@ -205,6 +198,6 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
                           learner->updates == 0);
     }
     learner->updates++;
-    learner->stale = true;
+    gfli_model_changed(learner->model, learner->frozen_stages + 1);
     return GFL_OK;
 }

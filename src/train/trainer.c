@@ -136,7 +136,7 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
     if (!trainer) return;
     gfl_context *context = trainer->context;
     gfli_loader_destroy(trainer->loader);
-    (void)gfli_learner_sync(&trainer->learner);
+    (void)gfli_model_pack(trainer->model);
     gfli_learner_destroy(&trainer->learner);
     gfli_free(context, trainer->images);
     gfli_free(context, trainer->truths);
@@ -152,7 +152,7 @@ void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out) {
 }
 
 gfl_status gfl_trainer_sync(gfl_trainer *trainer) {
-    return trainer ? gfli_learner_sync(&trainer->learner) : GFL_E_ARG;
+    return trainer ? gfli_model_pack(trainer->model) : GFL_E_ARG;
 }
 
 /* ---- one step -------------------------------------------------------------------------------- */

@@ -22,7 +22,6 @@ typedef struct gfli_learner {
     float *total;                /* [layout.floats] sum over batches, or NULL while there was one */
     int n_batches;               /* in total */
     int64_t updates;
-    bool stale; /* the packed weights are older than the parameters */
 
     gfli_train_plan plans[GFLI_TRAIN_PLANS];
     gfli_train_plan *current;
@@ -37,9 +36,6 @@ typedef struct gfli_learner {
 gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int frozen_stages,
                                gfli_learner *out);
 void gfli_learner_destroy(gfli_learner *learner);
-
-/* Fold and pack what the last update changed. */
-gfl_status gfli_learner_sync(gfli_learner *learner);
 
 /* Make ready for a batch of this padded size; the caller fills *input. */
 gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width, gfli_map *input);
