@@ -1525,6 +1525,138 @@ static inline bool gfli_mul(size_t a, size_t b, size_t *out) {
 }
 
 /* ===============================================================================================
+ * src/core/os.h - the operating system: every call of it that the library makes
+ * ============================================================================================ */
+
+/* os.c is what all systems share: the rules about files, the texts of errors, the seam for tests.
+ * os_posix.c and os_windows.c are one system each: the functions gfli_sys_ at the end of this file,
+ * without rules and texts.  Nothing else in the library opens, reads, writes, renames or removes a
+ * file, starts a thread, asks for the time or counts processors.
+ *
+ * THE SEAM.  With GFLI_OS_SEAM defined (gfl.h's implementation alone needs it), everything that
+ * changes the file system first calls
+ *
+ *     int gfli_os_seam(const char *operation, const char *path);
+ *
+ * which the test program defines.  It is told what is about to be done: "create", "write", "sync",
+ * "rename" (path is the new name), "remove" or "sync folder" (path is that of the file in it).  0
+ * goes on; a value of errno makes the operation fail with it, without being done; and it may end
+ * the process.  A large write is one operation, however many calls of the system it takes. */
+
+typedef intptr_t gfli_handle; /* an open file */
+enum { GFLI_NO_HANDLE = -1 };
+
+typedef enum gfli_os_kind {
+    GFLI_OS_NOTHING,
+    GFLI_OS_FILE, /* a regular one */
+    GFLI_OS_FOLDER,
+    GFLI_OS_PIPE,  /* or FIFO, or socket */
+    GFLI_OS_DEVICE /* or anything else */
+} gfli_os_kind;
+
+typedef struct gfli_os_info {
+    gfli_os_kind kind;
+    uint64_t size; /* of a regular file */
+    int mode;      /* its permissions, as POSIX counts them; 0 where there are none */
+} gfli_os_info;
+
+/* Only regular files are opened for reading.  A reader that takes bytes as they come, up to a limit
+ * of its own, may allow "/dev/stdin" to be anything else too. */
+typedef enum gfli_os_source { GFLI_OS_REGULAR, GFLI_OS_REGULAR_OR_STDIN } gfli_os_source;
+
+/* Errors name the path and the reason: GFL_E_MEMORY where the system lacks memory, else GFL_E_IO. */
+gfl_status gfli_os_open(gfl_context *context, const char *path, gfli_os_source source,
+                        gfli_handle *out, gfli_os_info *info);
+/* Up to size bytes from where the last read ended; *got is less at the end only. */
+gfl_status gfli_os_read(gfl_context *context, const char *path, gfli_handle file, void *out,
+                        size_t size, size_t *got);
+/* The same from an offset; any number of threads at once. */
+gfl_status gfli_os_read_at(gfl_context *context, const char *path, gfli_handle file,
+                           uint64_t offset, void *out, size_t size, size_t *got);
+void gfli_os_close(gfli_handle file);        /* GFLI_NO_HANDLE is allowed */
+gfli_os_info gfli_os_look(const char *path); /* follows links */
+
+/* The calls that change files answer 0 or the system's error, for gfli_os_error: their callers say
+ * what it means. */
+int gfli_os_create(const char *path, int mode, gfli_handle *out, bool *exists);
+int gfli_os_open_in_place(const char *path, gfli_handle *out); /* a pipe or a device */
+int gfli_os_write(const char *path, gfli_handle file, const void *data, size_t size);
+int gfli_os_sync(const char *path, gfli_handle file);
+int gfli_os_finish(gfli_handle file);                 /* close what was written */
+int gfli_os_rename(const char *from, const char *to); /* replaces */
+int gfli_os_remove(const char *path);
+void gfli_os_sync_folder(const char *path); /* the folder of this file; where that is possible */
+gfl_status gfli_os_error(gfl_context *context, const char *path, const char *what, int e);
+gfl_status gfli_os_refuse(gfl_context *context, const char *path, const char *what,
+                          gfli_os_kind kind);
+
+/* Length of the folder part of a path, with its last separator; 0 when there is none. */
+size_t gfli_os_folder_length(const char *path);
+/* Where the link at path leads, as it is written there; false: it is not a link. */
+bool gfli_os_link_target(const char *path, char *out, size_t capacity);
+long gfli_os_process(void); /* a number that no other running process has */
+int gfli_os_cpus(void);     /* that this process may use, at least 1 */
+double gfli_seconds(void);  /* monotonic clock */
+
+/* Threads, locks and signals.  A gfli_thread must not move while it runs. */
+#if defined(_WIN32)
+typedef SRWLOCK gfli_mutex;
+typedef CONDITION_VARIABLE gfli_condition;
+typedef HANDLE gfli_thread_handle;
+#else
+typedef pthread_mutex_t gfli_mutex;
+typedef pthread_cond_t gfli_condition;
+typedef pthread_t gfli_thread_handle;
+#endif
+
+typedef struct gfli_thread {
+    gfli_thread_handle handle;
+    void (*run)(void *arg);
+    void *arg;
+    bool running;
+} gfli_thread;
+
+gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void (*run)(void *arg),
+                             void *arg);
+void gfli_thread_join(gfli_thread *thread); /* one that was never started is allowed */
+
+void gfli_mutex_init(gfli_mutex *mutex);
+void gfli_mutex_lock(gfli_mutex *mutex);
+void gfli_mutex_unlock(gfli_mutex *mutex);
+void gfli_mutex_destroy(gfli_mutex *mutex);
+void gfli_condition_init(gfli_condition *condition);
+void gfli_condition_wait(gfli_condition *condition, gfli_mutex *mutex);
+void gfli_condition_signal(gfli_condition *condition);    /* wakes one */
+void gfli_condition_broadcast(gfli_condition *condition); /* wakes all */
+void gfli_condition_destroy(gfli_condition *condition);
+
+/* Does this CPU (and the context) allow AVX2 and FMA kernels? */
+bool gfli_has_avx2(const gfl_context *context);
+bool gfli_has_avx512(const gfl_context *context);
+
+/* ---- what a system provides: each answers 0 or the system's error --------------------------- */
+
+int gfli_sys_open(const char *path, gfli_handle *out); /* for reading; never waits */
+int gfli_sys_open_stdin(gfli_handle *out);             /* a handle of its own */
+int gfli_sys_open_in_place(const char *path, gfli_handle *out);
+int gfli_sys_create(const char *path, int mode, gfli_handle *out); /* a new file; mode 0: default */
+int gfli_sys_describe(gfli_handle file, gfli_os_info *out);
+int gfli_sys_look(const char *path, gfli_os_info *out);
+/* Some of the bytes, 0 at the end; an interruption is not one. */
+int gfli_sys_read(gfli_handle file, void *out, size_t size, size_t *got);
+int gfli_sys_read_at(gfli_handle file, uint64_t offset, void *out, size_t size, size_t *got);
+int gfli_sys_write(gfli_handle file, const void *data, size_t size, size_t *done);
+int gfli_sys_sync(gfli_handle file);
+int gfli_sys_close(gfli_handle file);
+int gfli_sys_rename(const char *from, const char *to);
+int gfli_sys_remove(const char *path);
+int gfli_sys_sync_folder(const char *folder);
+int gfli_sys_thread_start(gfli_thread *thread);
+bool gfli_sys_is_memory(int e); /* is it lack of memory? */
+bool gfli_sys_is_exists(int e); /* is it that there is a file of that name? */
+void gfli_sys_text(int e, char *out, size_t size);
+
+/* ===============================================================================================
  * src/core/tensor.h - a map is a pyramid: up to five levels in one allocation
  * ============================================================================================ */
 
@@ -1658,20 +1790,11 @@ gfl_status gfli_strdup(gfl_context *context, const char *text, char **out);
 typedef void (*gfli_task)(void *arg, int task, int slot);
 void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *arg);
 
-/* Plain threads with a lock and a signal, for loaders (core/os.c). */
-typedef struct gfli_thread {
-    pthread_t handle;
-    bool running;
-} gfli_thread;
-gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void *(*fn)(void *),
-                             void *arg);
-void gfli_thread_join(gfli_thread *thread);
-
-double gfli_seconds(void); /* monotonic clock */
-
-/* Does this CPU (and the context) allow AVX2 and FMA kernels? */
-bool gfli_has_avx2(const gfl_context *context);
-bool gfli_has_avx512(const gfl_context *context);
+/* The pool of a context that brings no threads of its own: n_threads of them, beside the caller's.
+ * gfli_pool_run is a gfl_parallel's run, with the pool as its user. */
+gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_pool **out);
+void gfli_pool_run(void *user, int n, gfl_task task, void *arg);
+void gfli_pool_destroy(gfl_context *context, gfli_pool *pool); /* NULL is allowed */
 
 /* ===============================================================================================
  * src/core/math.h - formulas of single values that the CPU and the GPU share
@@ -1752,14 +1875,17 @@ int gfli_rng_below(gfli_rng *rng, int n); /* 0..n-1, unbiased */
 double gfli_rng_normal(gfli_rng *rng);
 
 /* ===============================================================================================
- * src/core/file.h - the operating system: files that are whole or absent, threads, clock
+ * src/core/file.h - files that are whole or absent
  * ============================================================================================ */
 
 /* A file being written under a temporary name beside its own; commit flushes and renames it. */
 typedef struct gfli_file {
     gfl_context *context;
-    char *path, *temporary;
-    FILE *stream;
+    char *path, *temporary; /* temporary: NULL for a device, which is written in place */
+    gfli_handle handle;
+    char *buffer; /* [GFLI_FILE_BUFFER], n of which wait to be written */
+    size_t n;
+    int failed; /* the first error of the system */
 } gfli_file;
 
 gfl_status gfli_file_create(gfl_context *context, const char *path, gfli_file *out);
@@ -1768,7 +1894,7 @@ gfl_status gfli_file_printf(gfli_file *file, const char *format, ...) GFLI_PRINT
 gfl_status gfli_file_commit(gfli_file *file); /* on failure the temporary file is gone */
 void gfli_file_abandon(gfli_file *file);
 
-/* The whole of a file; refuses more than limit bytes.  Free with gfli_free. */
+/* The whole of a regular file, or of /dev/stdin; refuses more than limit bytes.  Free with gfli_free. */
 gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, uint8_t **out,
                           size_t *size);
 
@@ -1879,9 +2005,9 @@ typedef struct gfli_blob {
     char **meta; /* [2 * n_meta]: key, value */
     int n_meta;
     size_t meta_capacity;
-    const uint8_t *bytes; /* or NULL with fd */
+    const uint8_t *bytes; /* or NULL with file */
     uint64_t size;
-    int fd;
+    gfli_handle file;
 } gfli_blob;
 
 gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out);
@@ -2741,13 +2867,163 @@ int gfl_version(void) {
 }
 
 /* ===============================================================================================
- * src/core/os.c - the operating system: threads, clock, CPU features
+ * src/core/os.c - the operating system, as all systems share it: rules, texts, the seam for tests
  * ============================================================================================ */
 
-double gfli_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#ifdef GFLI_OS_SEAM
+int gfli_os_seam(const char *operation, const char *path);
+#    define GFLI_OS_MAY(operation, path) gfli_os_seam(operation, path)
+#else
+#    define GFLI_OS_MAY(operation, path) 0
+#endif
+
+/* What a single call of the system is asked for at most: some refuse more than an int can say. */
+enum { GFLI_OS_PIECE = 1 << 30 };
+
+static size_t gfli_os_piece(size_t size) {
+    return size < GFLI_OS_PIECE ? size : GFLI_OS_PIECE;
+}
+
+gfl_status gfli_os_error(gfl_context *context, const char *path, const char *what, int e) {
+    char text[256];
+    gfli_sys_text(e, text, sizeof text);
+    return gfli_error(context, gfli_sys_is_memory(e) ? GFL_E_MEMORY : GFL_E_IO, "%.600s %s: %s",
+                      path, what, text);
+}
+
+gfl_status gfli_os_refuse(gfl_context *context, const char *path, const char *what,
+                          gfli_os_kind kind) {
+    const char *is = kind == GFLI_OS_FOLDER ? "folder" : kind == GFLI_OS_PIPE ? "FIFO" : "device";
+    return gfli_error(context, GFL_E_IO, "%.600s %s: it is a %s, not a regular file", path, what,
+                      is);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+/* Standard input that is a pipe or a terminal; a file that was redirected into it is opened by its
+ * name like any other, and so can be read more than once. */
+static bool gfli_os_is_stream(const char *path) {
+    gfli_os_info info;
+    return !strcmp(path, "/dev/stdin") && gfli_sys_look(path, &info) == 0 &&
+           info.kind != GFLI_OS_FILE && info.kind != GFLI_OS_FOLDER;
+}
+
+gfl_status gfli_os_open(gfl_context *context, const char *path, gfli_os_source source,
+                        gfli_handle *out, gfli_os_info *info) {
+    memset(info, 0, sizeof *info);
+    *out = GFLI_NO_HANDLE;
+    const bool stream = source == GFLI_OS_REGULAR_OR_STDIN && gfli_os_is_stream(path);
+    int e = stream ? gfli_sys_open_stdin(out) : gfli_sys_open(path, out);
+    if (e) return gfli_os_error(context, path, "cannot be opened", e);
+    e = gfli_sys_describe(*out, info);
+    gfl_status status = GFL_OK;
+    if (e)
+        status = gfli_os_error(context, path, "cannot be opened", e);
+    else if (!stream && info->kind != GFLI_OS_FILE)
+        status = gfli_os_refuse(context, path, "cannot be opened", info->kind);
+    if (status == GFL_OK) return GFL_OK;
+    gfli_os_close(*out);
+    *out = GFLI_NO_HANDLE;
+    return status;
+}
+
+gfl_status gfli_os_read(gfl_context *context, const char *path, gfli_handle file, void *out,
+                        size_t size, size_t *got) {
+    size_t n = 1;
+    for (*got = 0; n && *got < size; *got += n) {
+        int e = gfli_sys_read(file, (char *)out + *got, gfli_os_piece(size - *got), &n);
+        if (e) return gfli_os_error(context, path, "cannot be read", e);
+    }
+    return GFL_OK;
+}
+
+gfl_status gfli_os_read_at(gfl_context *context, const char *path, gfli_handle file,
+                           uint64_t offset, void *out, size_t size, size_t *got) {
+    size_t n = 1;
+    for (*got = 0; n && *got < size; *got += n) {
+        int e = gfli_sys_read_at(file, offset + *got, (char *)out + *got,
+                                 gfli_os_piece(size - *got), &n);
+        if (e) return gfli_os_error(context, path, "cannot be read", e);
+    }
+    return GFL_OK;
+}
+
+void gfli_os_close(gfli_handle file) {
+    if (file != GFLI_NO_HANDLE) (void)gfli_sys_close(file);
+}
+
+gfli_os_info gfli_os_look(const char *path) {
+    gfli_os_info info;
+    if (gfli_sys_look(path, &info) != 0) memset(&info, 0, sizeof info);
+    return info;
+}
+
+/* ---- changing -------------------------------------------------------------------------------- */
+
+int gfli_os_create(const char *path, int mode, gfli_handle *out, bool *exists) {
+    int e = GFLI_OS_MAY("create", path);
+    *out = GFLI_NO_HANDLE;
+    if (!e) e = gfli_sys_create(path, mode, out);
+    *exists = e && gfli_sys_is_exists(e);
+    return e;
+}
+
+int gfli_os_open_in_place(const char *path, gfli_handle *out) {
+    *out = GFLI_NO_HANDLE;
+    return gfli_sys_open_in_place(path, out);
+}
+
+int gfli_os_write(const char *path, gfli_handle file, const void *data, size_t size) {
+    int e = GFLI_OS_MAY("write", path);
+    size_t n = 0;
+    (void)path;
+    for (size_t done = 0; !e && done < size; done += n)
+        e = gfli_sys_write(file, (const char *)data + done, gfli_os_piece(size - done), &n);
+    return e;
+}
+
+int gfli_os_sync(const char *path, gfli_handle file) {
+    int e = GFLI_OS_MAY("sync", path);
+    (void)path;
+    return e ? e : gfli_sys_sync(file);
+}
+
+int gfli_os_finish(gfli_handle file) {
+    return gfli_sys_close(file);
+}
+
+int gfli_os_rename(const char *from, const char *to) {
+    int e = GFLI_OS_MAY("rename", to);
+    return e ? e : gfli_sys_rename(from, to);
+}
+
+int gfli_os_remove(const char *path) {
+    int e = GFLI_OS_MAY("remove", path);
+    return e ? e : gfli_sys_remove(path);
+}
+
+void gfli_os_sync_folder(const char *path) {
+    char folder[4096];
+    size_t n = gfli_os_folder_length(path);
+    if (n >= sizeof folder || GFLI_OS_MAY("sync folder", path) != 0) return;
+    memcpy(folder, n ? path : ".", n ? n : 1);
+    folder[n ? n : 1] = 0;
+    (void)gfli_sys_sync_folder(folder);
+}
+
+/* ---- threads and the processor --------------------------------------------------------------- */
+
+gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void (*run)(void *arg),
+                             void *arg) {
+    thread->run = run;
+    thread->arg = arg;
+    int e = gfli_sys_thread_start(thread);
+    thread->running = e == 0;
+    if (!e) return GFL_OK;
+    char text[256];
+    gfli_sys_text(e, text, sizeof text);
+    return gfli_error(context, gfli_sys_is_memory(e) ? GFL_E_MEMORY : GFL_E_DEVICE,
+                      "a thread could not be started: %s", text);
 }
 
 bool gfli_has_avx2(const gfl_context *context) {
@@ -2770,53 +3046,228 @@ bool gfli_has_avx512(const gfl_context *context) {
 #endif
 }
 
+/* ===============================================================================================
+ * src/core/os_posix.c - the operating system where it is POSIX: Linux, macOS, the BSDs
+ * ============================================================================================ */
+
+#if !defined(_WIN32)
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+/* Without O_NONBLOCK the opening of a FIFO would wait for a writer. */
+int gfli_sys_open(const char *path, gfli_handle *out) {
+    int fd;
+    do fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
+    *out = fd;
+    return fd < 0 ? errno : 0;
+}
+
+int gfli_sys_open_stdin(gfli_handle *out) {
+    int fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+    *out = fd;
+    return fd < 0 ? errno : 0;
+}
+
+int gfli_sys_open_in_place(const char *path, gfli_handle *out) {
+    int fd;
+    do fd = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
+    *out = fd;
+    return fd < 0 ? errno : 0;
+}
+
+int gfli_sys_create(const char *path, int mode, gfli_handle *out) {
+    int fd;
+    do fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+    while (fd < 0 && errno == EINTR);
+    if (fd < 0) return errno;
+    /* Another owner's permissions cannot be given; those of a new file are no error. */
+    int e = mode && fchmod(fd, (mode_t)mode) ? errno : 0;
+    if (e == 0 || e == EPERM) {
+        *out = fd;
+        return 0;
+    }
+    close(fd);
+    unlink(path);
+    return e;
+}
+
+static void gfli_posix_info(const struct stat *s, gfli_os_info *out) {
+    memset(out, 0, sizeof *out);
+    out->kind = S_ISREG(s->st_mode)    ? GFLI_OS_FILE
+                : S_ISDIR(s->st_mode)  ? GFLI_OS_FOLDER
+                : S_ISFIFO(s->st_mode) ? GFLI_OS_PIPE
+                : S_ISSOCK(s->st_mode) ? GFLI_OS_PIPE
+                                       : GFLI_OS_DEVICE;
+    out->mode = (int)(s->st_mode & 07777);
+    if (out->kind == GFLI_OS_FILE && s->st_size > 0) out->size = (uint64_t)s->st_size;
+}
+
+int gfli_sys_describe(gfli_handle file, gfli_os_info *out) {
+    struct stat s;
+    if (fstat((int)file, &s) != 0) return errno;
+    gfli_posix_info(&s, out);
+    return 0;
+}
+
+int gfli_sys_look(const char *path, gfli_os_info *out) {
+    struct stat s;
+    if (stat(path, &s) != 0) return errno;
+    gfli_posix_info(&s, out);
+    return 0;
+}
+
+/* The answer of read and its relatives: bytes, or -1 with errno. */
+static int gfli_posix_count(ssize_t n, size_t *out) {
+    *out = n > 0 ? (size_t)n : 0;
+    return n < 0 ? errno : 0;
+}
+
+int gfli_sys_read(gfli_handle file, void *out, size_t size, size_t *got) {
+    ssize_t n;
+    do n = read((int)file, out, size);
+    while (n < 0 && errno == EINTR);
+    return gfli_posix_count(n, got);
+}
+
+int gfli_sys_read_at(gfli_handle file, uint64_t offset, void *out, size_t size, size_t *got) {
+    ssize_t n;
+    do n = pread((int)file, out, size, (off_t)offset);
+    while (n < 0 && errno == EINTR);
+    return gfli_posix_count(n, got);
+}
+
+int gfli_sys_write(gfli_handle file, const void *data, size_t size, size_t *done) {
+    ssize_t n;
+    do n = write((int)file, data, size);
+    while (n < 0 && errno == EINTR);
+    return n == 0 ? EIO : gfli_posix_count(n, done);
+}
+
+int gfli_sys_sync(gfli_handle file) {
+    int e;
+#    if defined(F_FULLFSYNC)
+    if (fcntl((int)file, F_FULLFSYNC) != -1) return 0; /* macOS: fsync leaves it in the drive */
+#    endif
+    do e = fsync((int)file) ? errno : 0;
+    while (e == EINTR);
+    return e;
+}
+
+/* Whether it was interrupted or not, the descriptor is gone. */
+int gfli_sys_close(gfli_handle file) {
+    return close((int)file) && errno != EINTR ? errno : 0;
+}
+
+int gfli_sys_rename(const char *from, const char *to) {
+    return rename(from, to) ? errno : 0;
+}
+
+int gfli_sys_remove(const char *path) {
+    return unlink(path) ? errno : 0;
+}
+
+int gfli_sys_sync_folder(const char *folder) {
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return errno;
+    int e = gfli_sys_sync(fd);
+    close(fd);
+    return e;
+}
+
+size_t gfli_os_folder_length(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? (size_t)(slash - path) + 1 : 0;
+}
+
+bool gfli_os_link_target(const char *path, char *out, size_t capacity) {
+    ssize_t n = readlink(path, out, capacity - 1);
+    if (n <= 0) return false;
+    out[n] = 0;
+    return true;
+}
+
+bool gfli_sys_is_memory(int e) {
+    return e == ENOMEM;
+}
+
+bool gfli_sys_is_exists(int e) {
+    return e == EEXIST;
+}
+
+void gfli_sys_text(int e, char *out, size_t size) {
+    snprintf(out, size, "%s", strerror(e));
+}
+
+/* ---- processes, processors, time ------------------------------------------------------------- */
+
+long gfli_os_process(void) {
+    return (long)getpid();
+}
+
+double gfli_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The beginning of a file in which the kernel tells something; empty where there is none. */
+static void gfli_kernel_text(const char *path, char *out, size_t capacity) {
+    gfli_handle file;
+    size_t n = 0, got = 1;
+    out[0] = 0;
+    if (gfli_sys_open(path, &file) != 0) return;
+    while (n + 1 < capacity && got > 0) {
+        if (gfli_sys_read(file, out + n, capacity - 1 - n, &got) != 0) break;
+        n += got;
+    }
+    out[n] = 0;
+    (void)gfli_sys_close(file);
+}
+
 /* CPUs of the affinity mask, as Linux prints it in hexadecimal; 0 when it does not. */
 static int gfli_affinity_cpus(void) {
-    FILE *f = fopen("/proc/self/status", "r");
-    if (!f) return 0;
-    char line[4096];
+    char text[16384];
     int n = 0;
-    while (fgets(line, sizeof line, f)) {
-        if (strncmp(line, "Cpus_allowed:", 13) != 0) continue;
-        for (const char *p = line + 13; *p; p++) {
-            int digit = *p >= '0' && *p <= '9'   ? *p - '0'
-                        : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10
-                                                 : 0;
-            for (; digit; digit &= digit - 1) n++;
-        }
-        break;
+    gfli_kernel_text("/proc/self/status", text, sizeof text);
+    const char *p = strstr(text, "\nCpus_allowed:");
+    if (!p) return 0;
+    for (p += 14; *p && *p != '\n'; p++) {
+        int digit = *p >= '0' && *p <= '9' ? *p - '0' : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10 : 0;
+        for (; digit; digit &= digit - 1) n++;
     }
-    fclose(f);
     return n;
 }
 
 /* CPUs' worth of time that the control group grants, rounded up; 0 when it sets no limit. */
 static int gfli_cgroup_cpus(void) {
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (!f) return 0;
+    char text[64];
     long quota = 0, period = 0;
-    int fields = fscanf(f, "%ld %ld", &quota, &period);
-    fclose(f);
-    if (fields != 2 || quota <= 0 || period <= 0) return 0;
+    gfli_kernel_text("/sys/fs/cgroup/cpu.max", text, sizeof text);
+    if (sscanf(text, "%ld %ld", &quota, &period) != 2 || quota <= 0 || period <= 0) return 0;
     return (int)((quota + period - 1) / period);
 }
 
-static int gfli_available_cpus(void) {
+int gfli_os_cpus(void) {
     long online = sysconf(_SC_NPROCESSORS_ONLN);
     int n = online > 0 ? (int)online : 1, affinity = gfli_affinity_cpus();
     int group = gfli_cgroup_cpus();
     if (affinity > 0) n = gfli_min(n, affinity);
     if (group > 0) n = gfli_min(n, group);
-    return gfli_min(n, GFLI_MAX_THREADS);
+    return n;
 }
 
-gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void *(*fn)(void *),
-                             void *arg) {
-    int e = pthread_create(&thread->handle, NULL, fn, arg);
-    thread->running = e == 0;
-    if (e)
-        return gfli_error(context, GFL_E_DEVICE, "a thread could not be started: %s", strerror(e));
-    return GFL_OK;
+/* ---- threads --------------------------------------------------------------------------------- */
+
+static void *gfli_posix_thread(void *p) {
+    gfli_thread *thread = (gfli_thread *)p;
+    thread->run(thread->arg);
+    return NULL;
+}
+
+int gfli_sys_thread_start(gfli_thread *thread) {
+    return pthread_create(&thread->handle, NULL, gfli_posix_thread, thread);
 }
 
 void gfli_thread_join(gfli_thread *thread) {
@@ -2824,12 +3275,53 @@ void gfli_thread_join(gfli_thread *thread) {
     thread->running = false;
 }
 
+void gfli_mutex_init(gfli_mutex *mutex) {
+    pthread_mutex_init(mutex, NULL);
+}
+
+void gfli_mutex_lock(gfli_mutex *mutex) {
+    pthread_mutex_lock(mutex);
+}
+
+void gfli_mutex_unlock(gfli_mutex *mutex) {
+    pthread_mutex_unlock(mutex);
+}
+
+void gfli_mutex_destroy(gfli_mutex *mutex) {
+    pthread_mutex_destroy(mutex);
+}
+
+void gfli_condition_init(gfli_condition *condition) {
+    pthread_cond_init(condition, NULL);
+}
+
+void gfli_condition_wait(gfli_condition *condition, gfli_mutex *mutex) {
+    pthread_cond_wait(condition, mutex);
+}
+
+void gfli_condition_signal(gfli_condition *condition) {
+    pthread_cond_signal(condition);
+}
+
+void gfli_condition_broadcast(gfli_condition *condition) {
+    pthread_cond_broadcast(condition);
+}
+
+void gfli_condition_destroy(gfli_condition *condition) {
+    pthread_cond_destroy(condition);
+}
+#endif
+
+/* ===============================================================================================
+ * src/core/threads.c - the pool of threads, and parallel loops over it
+ * ============================================================================================ */
+
 /* The pool: the caller's thread works too, so n_threads - 1 are started.  A worker sleeps until
  * the generation changes; it spins a little before, since a network's steps follow each other
  * within microseconds. */
 struct gfli_pool {
-    pthread_mutex_t mutex;
-    pthread_cond_t wake, done;
+    gfli_mutex mutex;
+    gfli_condition wake, done;
     gfli_thread threads[GFLI_MAX_THREADS];
     int n_threads; /* started */
     gfl_task run;
@@ -2849,69 +3341,68 @@ static void gfli_spin_until_changed(const unsigned *value, unsigned old) {
     }
 }
 
-static void *gfli_pool_worker(void *p) {
+static void gfli_pool_worker(void *p) {
     gfli_pool *pool = (gfli_pool *)p;
     unsigned seen = 0;
     for (;;) {
         gfli_spin_until_changed(&pool->generation, seen);
-        pthread_mutex_lock(&pool->mutex);
+        gfli_mutex_lock(&pool->mutex);
         while (pool->generation == seen && !pool->stop)
-            pthread_cond_wait(&pool->wake, &pool->mutex);
+            gfli_condition_wait(&pool->wake, &pool->mutex);
         seen = pool->generation;
         if (pool->stop) break;
         while (pool->next < pool->n) {
             int i = pool->next++;
-            pthread_mutex_unlock(&pool->mutex);
+            gfli_mutex_unlock(&pool->mutex);
             pool->run(pool->arg, i);
-            pthread_mutex_lock(&pool->mutex);
-            if (--pool->busy == 0) pthread_cond_signal(&pool->done);
+            gfli_mutex_lock(&pool->mutex);
+            if (--pool->busy == 0) gfli_condition_signal(&pool->done);
         }
-        pthread_mutex_unlock(&pool->mutex);
+        gfli_mutex_unlock(&pool->mutex);
     }
-    pthread_mutex_unlock(&pool->mutex);
-    return NULL;
+    gfli_mutex_unlock(&pool->mutex);
 }
 
-static void gfli_pool_run(void *user, int n, gfl_task task, void *arg) {
+void gfli_pool_run(void *user, int n, gfl_task task, void *arg) {
     gfli_pool *pool = (gfli_pool *)user;
-    pthread_mutex_lock(&pool->mutex);
+    gfli_mutex_lock(&pool->mutex);
     pool->run = task;
     pool->arg = arg;
     pool->n = pool->busy = n;
     pool->next = 0;
     __atomic_store_n(&pool->generation, pool->generation + 1, __ATOMIC_RELEASE);
-    pthread_cond_broadcast(&pool->wake);
+    gfli_condition_broadcast(&pool->wake);
     while (pool->next < pool->n) {
         int i = pool->next++;
-        pthread_mutex_unlock(&pool->mutex);
+        gfli_mutex_unlock(&pool->mutex);
         task(arg, i);
-        pthread_mutex_lock(&pool->mutex);
+        gfli_mutex_lock(&pool->mutex);
         pool->busy--;
     }
-    while (pool->busy > 0) pthread_cond_wait(&pool->done, &pool->mutex);
-    pthread_mutex_unlock(&pool->mutex);
+    while (pool->busy > 0) gfli_condition_wait(&pool->done, &pool->mutex);
+    gfli_mutex_unlock(&pool->mutex);
 }
 
-static void gfli_pool_destroy(gfl_context *context, gfli_pool *pool) {
+void gfli_pool_destroy(gfl_context *context, gfli_pool *pool) {
     if (!pool) return;
-    pthread_mutex_lock(&pool->mutex);
+    gfli_mutex_lock(&pool->mutex);
     pool->stop = true;
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
+    gfli_condition_broadcast(&pool->wake);
+    gfli_mutex_unlock(&pool->mutex);
     for (int i = 0; i < pool->n_threads; i++) gfli_thread_join(&pool->threads[i]);
-    pthread_cond_destroy(&pool->done);
-    pthread_cond_destroy(&pool->wake);
-    pthread_mutex_destroy(&pool->mutex);
+    gfli_condition_destroy(&pool->done);
+    gfli_condition_destroy(&pool->wake);
+    gfli_mutex_destroy(&pool->mutex);
     gfli_free(context, pool);
 }
 
-static gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_pool **out) {
+gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_pool **out) {
     gfli_pool *pool;
     *out = NULL;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *pool, "the thread pool", &pool));
-    pthread_mutex_init(&pool->mutex, NULL);
-    pthread_cond_init(&pool->wake, NULL);
-    pthread_cond_init(&pool->done, NULL);
+    gfli_mutex_init(&pool->mutex);
+    gfli_condition_init(&pool->wake);
+    gfli_condition_init(&pool->done);
     for (int i = 0; i < n_threads; i++) {
         gfl_status status = gfli_thread_start(context, &pool->threads[i], gfli_pool_worker, pool);
         if (status != GFL_OK) {
@@ -3064,7 +3555,8 @@ static void gfli_default_free(void *user, void *p) {
 }
 
 static gfl_status gfli_context_start_threads(gfl_context *context, const gfl_context_desc *desc) {
-    context->n_threads = desc->n_threads ? desc->n_threads : gfli_available_cpus();
+    context->n_threads =
+        desc->n_threads ? desc->n_threads : gfli_min(gfli_os_cpus(), GFLI_MAX_THREADS);
     context->parallel = desc->parallel;
     if (context->parallel.run || context->n_threads == 1) return GFL_OK;
     GFLI_TRY(gfli_pool_create(context, context->n_threads - 1, &context->pool));
@@ -3221,15 +3713,7 @@ double gfli_rng_normal(gfli_rng *rng) {
  * src/core/file.c - files that are whole or absent
  * ============================================================================================ */
 
-static gfl_status gfli_file_error(gfl_context *context, const char *path, const char *what, int e) {
-    return gfli_error(context, GFL_E_IO, "%s: %s: %s", path, what, strerror(e));
-}
-
-/* Length of the folder part of a path, with its slash; 0 when there is none. */
-static size_t gfli_folder_length(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? (size_t)(slash - path) + 1 : 0;
-}
+enum { GFLI_FILE_BUFFER = 1 << 16 };
 
 /* Where a chain of symbolic links ends: renaming onto a link would replace the link and leave the
  * file it names as it was. */
@@ -3237,15 +3721,13 @@ static gfl_status gfli_file_follow(gfl_context *context, const char *path, char 
     GFLI_TRY(gfli_strdup(context, path, out));
     for (int hop = 0; hop < 16; hop++) {
         char target[4096];
-        ssize_t n = readlink(*out, target, sizeof target - 1);
-        if (n <= 0) return GFL_OK;
-        target[n] = 0;
-        size_t folder = target[0] == '/' ? 0 : gfli_folder_length(*out);
+        if (!gfli_os_link_target(*out, target, sizeof target)) return GFL_OK;
+        size_t folder = target[0] == '/' ? 0 : gfli_os_folder_length(*out), n = strlen(target);
         char *next;
-        gfl_status status = gfli_alloc(context, folder + (size_t)n + 1, 1, "a path", &next);
+        gfl_status status = gfli_alloc(context, folder + n + 1, 1, "a path", &next);
         if (status == GFL_OK) {
             memcpy(next, *out, folder);
-            memcpy(next + folder, target, (size_t)n + 1);
+            memcpy(next + folder, target, n + 1);
         }
         gfli_free(context, *out);
         *out = next;
@@ -3257,144 +3739,150 @@ static gfl_status gfli_file_follow(gfl_context *context, const char *path, char 
 static void gfli_file_release(gfli_file *file) {
     gfli_free(file->context, file->path);
     gfli_free(file->context, file->temporary);
+    gfli_free(file->context, file->buffer);
     memset(file, 0, sizeof *file);
+    file->handle = GFLI_NO_HANDLE;
 }
 
 /* A name of its own beside the target: another process, or another thread of this one, may be
  * writing the same file at the same time. */
-static gfl_status gfli_file_open_temporary(gfli_file *file, mode_t mode) {
+static gfl_status gfli_file_open_temporary(gfli_file *file, int mode) {
     size_t size = strlen(file->path) + 48;
     GFLI_TRY(gfli_alloc(file->context, size, 1, "a path", &file->temporary));
-    int fd = -1;
-    for (int i = 0; i < 1000 && fd < 0; i++) {
-        snprintf(file->temporary, size, "%s.%ld-%d.tmp", file->path, (long)getpid(), i);
-        fd = open(file->temporary, O_CREAT | O_EXCL | O_WRONLY, 0666);
-        if (fd < 0 && errno != EEXIST) break;
+    bool exists = true;
+    int e = 0;
+    for (int i = 0; i < 1000 && exists; i++) {
+        snprintf(file->temporary, size, "%s.%ld-%d.tmp", file->path, gfli_os_process(), i);
+        e = gfli_os_create(file->temporary, mode, &file->handle, &exists);
     }
-    if (fd < 0) return gfli_file_error(file->context, file->path, "cannot be created", errno);
-    int e = mode && fchmod(fd, mode & 07777) ? errno : 0;
-    if (e == 0 || e == EPERM) {
-        file->stream = fdopen(fd, "wb");
-        if (file->stream) return GFL_OK;
-        e = errno;
-    }
-    close(fd);
-    unlink(file->temporary);
-    return gfli_file_error(file->context, file->path, "cannot be created", e);
+    return e ? gfli_os_error(file->context, file->path, "cannot be created", e) : GFL_OK;
+}
+
+static gfl_status gfli_file_open(gfli_file *file) {
+    GFLI_TRY(gfli_alloc(file->context, GFLI_FILE_BUFFER, 1, "a buffer", &file->buffer));
+    gfli_os_info info = gfli_os_look(file->path);
+    if (info.kind == GFLI_OS_FOLDER)
+        return gfli_os_refuse(file->context, file->path, "cannot be created", info.kind);
+    if (info.kind == GFLI_OS_NOTHING || info.kind == GFLI_OS_FILE)
+        return gfli_file_open_temporary(file, info.mode);
+    /* A pipe or a device: nothing can be put in its place. */
+    int e = gfli_os_open_in_place(file->path, &file->handle);
+    return e ? gfli_os_error(file->context, file->path, "cannot be opened", e) : GFL_OK;
 }
 
 gfl_status gfli_file_create(gfl_context *context, const char *path, gfli_file *out) {
     memset(out, 0, sizeof *out);
+    out->handle = GFLI_NO_HANDLE;
     if (!path || !*path) return gfli_error(context, GFL_E_ARG, "a file to write has no name");
     out->context = context;
-    struct stat info;
     gfl_status status = gfli_file_follow(context, path, &out->path);
-    if (status != GFL_OK) {
-        memset(out, 0, sizeof *out);
-        return status;
-    }
-    bool exists = stat(out->path, &info) == 0;
-    if (exists && S_ISDIR(info.st_mode)) {
-        status = gfli_file_error(context, path, "cannot be created", EISDIR);
-    } else if (exists && !S_ISREG(info.st_mode)) {
-        /* A pipe or a device: nothing can be put in its place. */
-        out->stream = fopen(out->path, "wb");
-        if (!out->stream) status = gfli_file_error(context, path, "cannot be opened", errno);
-    } else {
-        status = gfli_file_open_temporary(out, exists ? info.st_mode : 0);
-    }
+    if (status == GFL_OK) status = gfli_file_open(out);
     if (status != GFL_OK) gfli_file_release(out);
     return status;
 }
 
+/* The first error stays: what was lost once makes the whole file worthless. */
+static gfl_status gfli_file_put(gfli_file *file, const void *data, size_t size) {
+    if (!file->failed && size)
+        file->failed =
+            gfli_os_write(file->temporary ? file->temporary : file->path, file->handle, data, size);
+    if (!file->failed) return GFL_OK;
+    return gfli_os_error(file->context, file->path, "cannot be written", file->failed);
+}
+
+static gfl_status gfli_file_flush(gfli_file *file) {
+    size_t n = file->n;
+    file->n = 0;
+    return gfli_file_put(file, file->buffer, n);
+}
+
 gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size) {
-    if (size == 0 || fwrite(data, 1, size, file->stream) == size) return GFL_OK;
-    return gfli_file_error(file->context, file->path, "cannot be written", errno);
+    if (size > GFLI_FILE_BUFFER - file->n) GFLI_TRY(gfli_file_flush(file));
+    if (size >= GFLI_FILE_BUFFER) return gfli_file_put(file, data, size);
+    if (size) memcpy(file->buffer + file->n, data, size);
+    file->n += size;
+    return GFL_OK;
 }
 
 gfl_status gfli_file_printf(gfli_file *file, const char *format, ...) {
     va_list args;
+    char few[512], *many;
     va_start(args, format);
-    int n = vfprintf(file->stream, format, args);
+    int n = vsnprintf(few, sizeof few, format, args);
     va_end(args);
-    if (n >= 0) return GFL_OK;
-    return gfli_file_error(file->context, file->path, "cannot be written", errno);
-}
-
-/* The name, too, must survive a loss of power.  File systems that cannot do it are left alone. */
-static void gfli_folder_sync(gfl_context *context, const char *path) {
-    size_t n = gfli_folder_length(path);
-    char *folder;
-    if (gfli_alloc(context, n + 2, 1, "a path", &folder) != GFL_OK) return;
-    memcpy(folder, n ? path : ".", n ? n : 1);
-    folder[n ? n : 1] = 0;
-    int fd = open(folder, O_RDONLY);
-    gfli_free(context, folder);
-    if (fd < 0) return;
-    (void)!fsync(fd);
-    close(fd);
+    if (n < 0) return gfli_error(file->context, GFL_E_IO, "%s: a text is too long", file->path);
+    if ((size_t)n < sizeof few) return gfli_file_write(file, few, (size_t)n);
+    GFLI_TRY(gfli_alloc(file->context, (size_t)n + 1, 1, "a text", &many));
+    va_start(args, format);
+    vsnprintf(many, (size_t)n + 1, format, args);
+    va_end(args);
+    gfl_status status = gfli_file_write(file, many, (size_t)n);
+    gfli_free(file->context, many);
+    return status;
 }
 
 gfl_status gfli_file_commit(gfli_file *file) {
+    (void)gfli_file_flush(file);
+    int e = file->failed;
+    if (!e && file->temporary) e = gfli_os_sync(file->temporary, file->handle);
+    int closing = gfli_os_finish(file->handle);
+    if (!e) e = closing;
+    if (!e && file->temporary) e = gfli_os_rename(file->temporary, file->path);
     gfl_status status = GFL_OK;
-    bool failed_before = ferror(file->stream) != 0;
-    int e = fflush(file->stream) ? errno : failed_before ? EIO : 0;
-    if (!e && file->temporary && fsync(fileno(file->stream))) e = errno;
-    if (fclose(file->stream) && !e) e = errno;
-    if (!e && file->temporary && rename(file->temporary, file->path)) e = errno;
     if (e) {
-        status = gfli_file_error(file->context, file->path,
-                                 file->temporary ? "cannot be written, and is as it was before"
-                                                 : "cannot be written",
-                                 e);
-        if (file->temporary) unlink(file->temporary);
+        status = gfli_os_error(file->context, file->path,
+                               file->temporary ? "cannot be written, and is as it was before"
+                                               : "cannot be written",
+                               e);
+        if (file->temporary) (void)gfli_os_remove(file->temporary);
     } else if (file->temporary) {
-        gfli_folder_sync(file->context, file->path);
+        gfli_os_sync_folder(file->path);
     }
     gfli_file_release(file);
     return status;
 }
 
 void gfli_file_abandon(gfli_file *file) {
-    if (!file->stream) return;
-    fclose(file->stream);
-    if (file->temporary) unlink(file->temporary);
+    if (!file->path) return;
+    gfli_os_close(file->handle);
+    if (file->temporary) (void)gfli_os_remove(file->temporary);
     gfli_file_release(file);
+}
+
+/* More than the limit, or all of the file. */
+static gfl_status gfli_file_read_all(gfl_context *context, const char *path, gfli_handle file,
+                                     size_t first, size_t limit, uint8_t **bytes, size_t *size) {
+    size_t capacity = 0, got;
+    /* One byte more than the file has: its end is seen without another round. */
+    do {
+        GFLI_TRY(gfli_grow(context, bytes, &capacity, *size ? *size + 1 : first, 1, path));
+        GFLI_TRY(gfli_os_read(context, path, file, *bytes + *size, capacity - *size, &got));
+        *size += got;
+        if (*size > limit)
+            return gfli_error(context, GFL_E_FORMAT, "%s: larger than %zu bytes", path, limit);
+    } while (*size == capacity);
+    return GFL_OK;
 }
 
 gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, uint8_t **out,
                           size_t *size) {
+    gfli_handle file;
+    gfli_os_info info;
     *out = NULL;
     *size = 0;
-    FILE *f = fopen(path, "rb");
-    if (!f) return gfli_file_error(context, path, "cannot be opened", errno);
-    struct stat info;
-    size_t n = 0, capacity = 0, first = 65536;
-    bool regular = fstat(fileno(f), &info) == 0 && S_ISREG(info.st_mode) && info.st_size >= 0;
-    if (regular && (uint64_t)info.st_size <= limit) first = (size_t)info.st_size + 1;
-    gfl_status status = GFL_OK;
-    uint8_t *bytes = NULL;
-    if (regular && (uint64_t)info.st_size > limit)
+    GFLI_TRY(gfli_os_open(context, path, GFLI_OS_REGULAR_OR_STDIN, &file, &info));
+    gfl_status status;
+    if (info.size > limit)
         status = gfli_error(context, GFL_E_FORMAT, "%s: larger than %zu bytes", path, limit);
-    /* One byte more than the file has: its end is seen without another round. */
-    while (status == GFL_OK) {
-        status = gfli_grow(context, &bytes, &capacity, n ? n + 1 : first, 1, path);
-        if (status != GFL_OK) break;
-        size_t got = fread(bytes + n, 1, capacity - n, f);
-        n += got;
-        if (ferror(f)) status = gfli_file_error(context, path, "cannot be read", errno);
-        if (status == GFL_OK && n > limit)
-            status = gfli_error(context, GFL_E_FORMAT, "%s: larger than %zu bytes", path, limit);
-        if (n < capacity) break;
-    }
-    fclose(f);
-    if (status != GFL_OK) {
-        gfli_free(context, bytes);
-        return status;
-    }
-    *out = bytes;
-    *size = n;
-    return GFL_OK;
+    else
+        status = gfli_file_read_all(context, path, file, info.size ? (size_t)info.size + 1 : 65536,
+                                    limit, out, size);
+    gfli_os_close(file);
+    if (status == GFL_OK) return GFL_OK;
+    gfli_free(context, *out);
+    *out = NULL;
+    *size = 0;
+    return status;
 }
 
 /* ===============================================================================================
@@ -3479,6 +3967,9 @@ const char *gfli_quote(const char *text, char *out, size_t size) {
 
 enum { GFLI_JSON_BUFFER = 1 << 16, GFLI_JSON_TEXT = 1 << 24, GFLI_JSON_DIGITS = 768 };
 
+/* Bytes that are read from a pipe at most; a file ends by itself. */
+#define GFLI_JSON_STREAM UINT64_C(4294967296)
+
 /* A number as the text has it: mantissa * 10^exponent.  Where its digits do not fit the mantissa,
  * as many as can decide a rounding are kept as text. */
 typedef struct gfli_decimal {
@@ -3492,7 +3983,8 @@ typedef struct gfli_decimal {
 struct gfli_json {
     gfl_context *context;
     char *name;
-    FILE *file;       /* NULL: text in memory */
+    gfli_handle file; /* or text in memory */
+    uint64_t most;    /* bytes that may still come from it */
     const char *rest; /* of that text, not yet in the buffer */
     size_t rest_size;
     unsigned char *buffer; /* [GFLI_JSON_BUFFER + 1]; a 0 stands after the last byte */
@@ -3537,6 +4029,25 @@ static void gfli_json_bad(gfli_json *j, const char *what) {
 
 /* ---- bytes ----------------------------------------------------------------------------------- */
 
+/* Up to room bytes of the file or the text; less at the end only, or after an error. */
+static size_t gfli_json_fill(gfli_json *j, unsigned char *out, size_t room) {
+    size_t got;
+    if (j->file == GFLI_NO_HANDLE) {
+        got = j->rest_size < room ? j->rest_size : room;
+        memcpy(out, j->rest, got);
+        j->rest += got;
+        j->rest_size -= got;
+        return got;
+    }
+    gfl_status status = gfli_os_read(j->context, j->name, j->file, out, room, &got);
+    if (status == GFL_OK && got > j->most)
+        status = gfli_error(j->context, GFL_E_FORMAT, "%.400s: more than %llu bytes come from it",
+                            j->name, (unsigned long long)GFLI_JSON_STREAM);
+    if (j->status == GFL_OK) j->status = status;
+    j->most -= status == GFL_OK ? got : 0;
+    return status == GFL_OK ? got : 0;
+}
+
 /* Drop what was read, keep what was not, and read on behind it; false when there is no more. */
 static bool gfli_json_more(gfli_json *j) {
     if (j->exhausted) return false;
@@ -3544,20 +4055,11 @@ static bool gfli_json_more(gfli_json *j) {
     if (room == 0) return false;
     j->lines += gfli_count_lines(j->buffer, j->at);
     memmove(j->buffer, j->at, kept);
-    if (j->file) {
-        got = fread(j->buffer + kept, 1, room, j->file);
-    } else {
-        got = j->rest_size < room ? j->rest_size : room;
-        memcpy(j->buffer + kept, j->rest, got);
-        j->rest += got;
-        j->rest_size -= got;
-    }
+    got = gfli_json_fill(j, j->buffer + kept, room);
     j->at = j->buffer;
     j->end = j->buffer + kept + got;
     *j->end = 0;
     j->exhausted = got < room;
-    if (j->file && ferror(j->file))
-        gfli_json_error(j, GFL_E_IO, "reading failed: %s", strerror(errno));
     return got > 0;
 }
 
@@ -4170,6 +4672,7 @@ static gfl_status gfli_json_make(gfl_context *context, const char *name, gfli_js
     gfli_json *j;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *j, "a JSON reader", &j));
     j->context = context;
+    j->file = GFLI_NO_HANDLE;
     gfl_status status = gfli_strdup(context, name, &j->name);
     if (status == GFL_OK)
         status = gfli_alloc(context, GFLI_JSON_BUFFER + 1, 1, "a JSON reader", &j->buffer);
@@ -4193,16 +4696,16 @@ static void gfli_json_skip_mark(gfli_json *j) {
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out) {
     *out = NULL;
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return gfli_error(context, GFL_E_IO, "%s cannot be opened: %s", path, strerror(errno));
+    gfli_handle file;
+    gfli_os_info info;
+    GFLI_TRY(gfli_os_open(context, path, GFLI_OS_REGULAR_OR_STDIN, &file, &info));
     gfl_status status = gfli_json_make(context, path, out);
     if (status != GFL_OK) {
-        fclose(file);
+        gfli_os_close(file);
         return status;
     }
-    setvbuf(file, NULL, _IONBF, 0); /* the reader has its own buffer */
     (*out)->file = file;
+    (*out)->most = info.kind == GFLI_OS_FILE ? UINT64_MAX : GFLI_JSON_STREAM;
     gfli_json_skip_mark(*out);
     return GFL_OK;
 }
@@ -4219,7 +4722,7 @@ gfl_status gfli_json_open_memory(gfl_context *context, const char *text, size_t 
 void gfli_json_close(gfli_json *j) {
     if (!j) return;
     gfl_context *context = j->context;
-    if (j->file) fclose(j->file);
+    gfli_os_close(j->file);
     gfli_free(context, j->buffer);
     gfli_free(context, j->text);
     gfli_free(context, j->name);
@@ -4426,21 +4929,10 @@ gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t si
         memcpy(out, b->bytes + offset, (size_t)size);
         return GFL_OK;
     }
-    uint8_t *to = (uint8_t *)out;
-    while (size) {
-        ssize_t n = pread(b->fd, to, size < (1u << 30) ? (size_t)size : 1u << 30, (off_t)offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0)
-            return gfli_error(b->context, GFL_E_IO, "%s cannot be read: %s", b->path,
-                              strerror(errno));
-        if (n == 0)
-            return gfli_error(b->context, GFL_E_FORMAT, "%s became shorter while it was read",
-                              b->path);
-        to += n;
-        offset += (uint64_t)n;
-        size -= (uint64_t)n;
-    }
-    return GFL_OK;
+    size_t got;
+    GFLI_TRY(gfli_os_read_at(b->context, b->path, b->file, offset, out, (size_t)size, &got));
+    if (got == size) return GFL_OK;
+    return gfli_error(b->context, GFL_E_FORMAT, "%s became shorter while it was read", b->path);
 }
 
 static gfl_status gfli_blob_number(gfli_json *j, const char *name, const char *what, int64_t *out) {
@@ -4626,19 +5118,14 @@ gfl_status gfli_blob_read_header(gfli_blob *b) {
 static gfl_status gfli_blob_begin(gfl_context *context, const char *name, gfli_blob *out) {
     memset(out, 0, sizeof *out);
     out->context = context;
-    out->fd = -1;
+    out->file = GFLI_NO_HANDLE;
     return gfli_strdup(context, name, &out->path);
 }
 
 static gfl_status gfli_blob_open_file(gfli_blob *b) {
-    struct stat info;
-    b->fd = open(b->path, O_RDONLY);
-    if (b->fd < 0)
-        return gfli_error(b->context, GFL_E_IO, "%s cannot be opened: %s", b->path,
-                          strerror(errno));
-    if (fstat(b->fd, &info) != 0 || !S_ISREG(info.st_mode))
-        return gfli_error(b->context, GFL_E_IO, "%s is not a file", b->path);
-    b->size = (uint64_t)info.st_size;
+    gfli_os_info info;
+    GFLI_TRY(gfli_os_open(b->context, b->path, GFLI_OS_REGULAR, &b->file, &info));
+    b->size = info.size;
     return GFL_OK;
 }
 
@@ -4674,7 +5161,7 @@ gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t
 
 void gfli_blob_close(gfli_blob *b) {
     if (!b->context) return;
-    if (b->fd >= 0) close(b->fd);
+    gfli_os_close(b->file);
     for (int i = 0; i < b->n_tensors; i++) gfli_free(b->context, b->tensors[i].name);
     for (int i = 0; i < 2 * b->n_meta; i++) gfli_free(b->context, b->meta[i]);
     gfli_free(b->context, b->tensors);

@@ -210,6 +210,7 @@ extern "C" {
 #endif
 
 #include "core/check.h"
+#include "core/os.h"
 #include "core/tensor.h"
 #include "core/context.h"
 #include "core/math.h"
@@ -244,6 +245,8 @@ extern "C" {
 
 #include "core/status.c"
 #include "core/os.c"
+#include "core/os_posix.c"
+#include "core/threads.c"
 #include "core/context.c"
 #include "core/rng.c"
 #include "core/file.c"

@@ -2,6 +2,7 @@
 #include "test.h"
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -160,7 +161,8 @@ static void impossible_places_are_told(void) {
     enter_folder();
     gfl_context *context = test_context(1);
     gfli_file file;
-    CHECK_ERROR(context, gfli_file_create(context, folder, &file), GFL_E_IO, strerror(EISDIR));
+    CHECK_ERROR(context, gfli_file_create(context, folder, &file), GFL_E_IO,
+                "cannot be created: it is a folder");
     CHECK_ERROR(context, gfli_file_create(context, in_folder("no/file"), &file), GFL_E_IO,
                 strerror(ENOENT));
     CHECK_ERROR(context, gfli_file_create(context, "", &file), GFL_E_ARG, "no name");
@@ -184,22 +186,131 @@ static void a_file_is_read_up_to_its_limit(void) {
     CHECK(bytes == NULL && size == 0);
     CHECK_ERROR(context, gfli_file_read(context, in_folder("none"), 9, &bytes, &size), GFL_E_IO,
                 strerror(ENOENT));
-    CHECK_ERROR(context, gfli_file_read(context, folder, 9, &bytes, &size), GFL_E_IO, folder);
-    if (access("/dev/zero", R_OK) == 0)
-        CHECK_ERROR(context, gfli_file_read(context, "/dev/zero", 100000, &bytes, &size),
-                    GFL_E_FORMAT, "larger than");
     CHECK(bytes == NULL);
     gfl_context_destroy(context);
     leave_folder();
 }
 
+/* POSIX calls a file regular or not; mkfifo(1) and the kernel's devices are the others. */
+static void only_regular_files_are_opened_for_reading(void) {
+    enter_folder();
+    gfl_context *context = test_context(1);
+    uint8_t *bytes = NULL;
+    size_t size = 1;
+    const char *fifo = in_folder("fifo");
+    CHECK(mkfifo(fifo, 0600) == 0);
+    const struct {
+        const char *path, *says;
+    } rows[] = {{fifo, "it is a FIFO"},
+                {folder, "it is a folder"},
+                {"/dev/zero", "it is a device"},
+                {"/dev/tty", ""}};
+    for (size_t i = 0; i < GFLI_COUNT(rows); i++) {
+        gfli_json *json = NULL;
+        gfli_blob blob;
+        gfl_pixels pixels;
+        gfl_model *model = NULL;
+        const char *path = rows[i].path, *says = rows[i].says;
+        CHECK_ERROR(context, gfli_file_read(context, path, 100, &bytes, &size), GFL_E_IO, says);
+        CHECK(bytes == NULL && size == 0);
+        CHECK_ERROR(context, gfli_json_open(context, path, &json), GFL_E_IO, says);
+        CHECK_ERROR(context, gfli_blob_open(context, path, &blob), GFL_E_IO, says);
+        CHECK_ERROR(context, gfl_image_read(context, path, &pixels), GFL_E_IO, says);
+        CHECK_ERROR(context, gfl_model_load(context, path, NULL, &model), GFL_E_IO, says);
+        CHECK_ERROR(context, gfl_model_import(context, path, NULL, &model), GFL_E_IO, says);
+        CHECK(strstr(gfl_context_error(context), path) != NULL);
+    }
+    gfl_context_destroy(context);
+    leave_folder();
+}
+
+/* With standard input a pipe; the test's own is put back. */
+static void standard_input_may_be_a_pipe_where_bytes_are_taken_in_order(void) {
+    gfl_context *context = test_context(1);
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    gfli_json *json = NULL;
+    gfli_blob blob;
+    int ends[2], before = dup(STDIN_FILENO);
+    for (int i = 0; i < 3; i++) {
+        CHECK(pipe(ends) == 0 && write(ends[1], "[1, 2]", 6) == 6);
+        CHECK(dup2(ends[0], STDIN_FILENO) == STDIN_FILENO);
+        close(ends[0]), close(ends[1]);
+        if (i == 0) {
+            CHECK_OK(context, gfli_file_read(context, "/dev/stdin", 6, &bytes, &size));
+            CHECK(size == 6 && !memcmp(bytes, "[1, 2]", 6));
+            gfli_free(context, bytes);
+        } else if (i == 1) {
+            CHECK_ERROR(context, gfli_file_read(context, "/dev/stdin", 5, &bytes, &size),
+                        GFL_E_FORMAT, "larger than 5 bytes");
+        } else {
+            CHECK_ERROR(context, gfli_blob_open(context, "/dev/stdin", &blob), GFL_E_IO,
+                        "it is a FIFO");
+            CHECK_OK(context, gfli_json_open(context, "/dev/stdin", &json));
+            CHECK(gfli_json_next(json) == GFLI_JSON_ARRAY && gfli_json_number(json) == 0);
+            CHECK(gfli_json_next(json) == GFLI_JSON_NUMBER && gfli_json_number(json) == 1);
+            gfli_json_close(json);
+        }
+    }
+    CHECK(before < 0 || dup2(before, STDIN_FILENO) == STDIN_FILENO);
+    if (before >= 0) close(before);
+    gfl_context_destroy(context);
+}
+
+/* What exec would inherit: F_GETFD is POSIX's word for it. */
+static void descriptors_are_closed_on_exec(void) {
+    gfl_context *context = test_context(1);
+    enter_folder();
+    gfli_file file;
+    gfli_blob blob;
+    CHECK_OK(context, gfli_file_create(context, in_folder("x"), &file));
+    CHECK(fcntl((int)file.handle, F_GETFD) & FD_CLOEXEC);
+    CHECK_OK(context, gfli_file_write(&file, "x", 1));
+    CHECK_OK(context, gfli_file_commit(&file));
+    CHECK_OK(context, gfli_blob_open_bare(context, in_folder("x"), &blob));
+    CHECK(fcntl((int)blob.file, F_GETFD) & FD_CLOEXEC);
+    gfli_blob_close(&blob);
+    gfl_context_destroy(context);
+    leave_folder();
+}
+
+/* Every way through the buffer: what fits, what fills it exactly, what passes it by. */
+static void pieces_of_any_size_arrive_in_order(void) {
+    enter_folder();
+    gfl_context *context = test_context(1);
+    static const size_t sizes[] = {1, 65535, 1, 65536, 3, 65537, 131072, 0, 511, 512, 513};
+    char *all = (char *)calloc(1, 500000);
+    size_t n = 0, size;
+    gfli_file file;
+    uint8_t *bytes = NULL;
+    CHECK_OK(context, gfli_file_create(context, in_folder("x"), &file));
+    for (size_t i = 0; i < GFLI_COUNT(sizes); i++) {
+        for (size_t k = 0; k < sizes[i]; k++) all[n + k] = (char)('a' + (n + k) * 7 % 26);
+        CHECK_OK(context, i > 7 ? gfli_file_printf(&file, "%.*s", (int)sizes[i], all + n)
+                                : gfli_file_write(&file, all + n, sizes[i]));
+        n += sizes[i];
+    }
+    CHECK_OK(context, gfli_file_commit(&file));
+    CHECK_OK(context, gfli_file_read(context, in_folder("x"), n, &bytes, &size));
+    CHECK(size == n && !memcmp(bytes, all, n));
+    gfli_free(context, bytes);
+    free(all);
+    gfl_context_destroy(context);
+    leave_folder();
+}
+
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(a_file_appears_when_it_is_whole),
-                                      TEST(a_full_disk_leaves_the_old_file),
-                                      TEST(devices_are_written_in_place),
-                                      TEST(links_and_permissions_survive),
-                                      TEST(impossible_places_are_told),
-                                      TEST(a_file_is_read_up_to_its_limit),
-                                      {0}};
+    static const test_case cases[] = {
+        TEST(a_file_appears_when_it_is_whole),
+        TEST(a_full_disk_leaves_the_old_file),
+        TEST(devices_are_written_in_place),
+        TEST(links_and_permissions_survive),
+        TEST(impossible_places_are_told),
+        TEST(a_file_is_read_up_to_its_limit),
+        TEST(only_regular_files_are_opened_for_reading),
+        TEST(standard_input_may_be_a_pipe_where_bytes_are_taken_in_order),
+        TEST(descriptors_are_closed_on_exec),
+        TEST(pieces_of_any_size_arrive_in_order),
+        {0}};
     return test_main(argc, argv, cases);
 }

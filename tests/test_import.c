@@ -55,7 +55,7 @@ static listing open_listing(void) {
     listing l;
     memset(&l, 0, sizeof l);
     l.w.blob.context = context;
-    l.w.blob.fd = -1;
+    l.w.blob.file = GFLI_NO_HANDLE;
     CHECK_OK(context, gfli_strdup(context, "listing", &l.w.blob.path));
     return l;
 }

@@ -69,21 +69,10 @@ gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t si
         memcpy(out, b->bytes + offset, (size_t)size);
         return GFL_OK;
     }
-    uint8_t *to = (uint8_t *)out;
-    while (size) {
-        ssize_t n = pread(b->fd, to, size < (1u << 30) ? (size_t)size : 1u << 30, (off_t)offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0)
-            return gfli_error(b->context, GFL_E_IO, "%s cannot be read: %s", b->path,
-                              strerror(errno));
-        if (n == 0)
-            return gfli_error(b->context, GFL_E_FORMAT, "%s became shorter while it was read",
-                              b->path);
-        to += n;
-        offset += (uint64_t)n;
-        size -= (uint64_t)n;
-    }
-    return GFL_OK;
+    size_t got;
+    GFLI_TRY(gfli_os_read_at(b->context, b->path, b->file, offset, out, (size_t)size, &got));
+    if (got == size) return GFL_OK;
+    return gfli_error(b->context, GFL_E_FORMAT, "%s became shorter while it was read", b->path);
 }
 
 static gfl_status gfli_blob_number(gfli_json *j, const char *name, const char *what, int64_t *out) {
@@ -269,19 +258,14 @@ gfl_status gfli_blob_read_header(gfli_blob *b) {
 static gfl_status gfli_blob_begin(gfl_context *context, const char *name, gfli_blob *out) {
     memset(out, 0, sizeof *out);
     out->context = context;
-    out->fd = -1;
+    out->file = GFLI_NO_HANDLE;
     return gfli_strdup(context, name, &out->path);
 }
 
 static gfl_status gfli_blob_open_file(gfli_blob *b) {
-    struct stat info;
-    b->fd = open(b->path, O_RDONLY);
-    if (b->fd < 0)
-        return gfli_error(b->context, GFL_E_IO, "%s cannot be opened: %s", b->path,
-                          strerror(errno));
-    if (fstat(b->fd, &info) != 0 || !S_ISREG(info.st_mode))
-        return gfli_error(b->context, GFL_E_IO, "%s is not a file", b->path);
-    b->size = (uint64_t)info.st_size;
+    gfli_os_info info;
+    GFLI_TRY(gfli_os_open(b->context, b->path, GFLI_OS_REGULAR, &b->file, &info));
+    b->size = info.size;
     return GFL_OK;
 }
 
@@ -317,7 +301,7 @@ gfl_status gfli_blob_open_memory(gfl_context *context, const void *bytes, size_t
 
 void gfli_blob_close(gfli_blob *b) {
     if (!b->context) return;
-    if (b->fd >= 0) close(b->fd);
+    gfli_os_close(b->file);
     for (int i = 0; i < b->n_tensors; i++) gfli_free(b->context, b->tensors[i].name);
     for (int i = 0; i < 2 * b->n_meta; i++) gfli_free(b->context, b->meta[i]);
     gfli_free(b->context, b->tensors);

@@ -36,9 +36,9 @@ typedef struct gfli_blob {
     char **meta; /* [2 * n_meta]: key, value */
     int n_meta;
     size_t meta_capacity;
-    const uint8_t *bytes; /* or NULL with fd */
+    const uint8_t *bytes; /* or NULL with file */
     uint64_t size;
-    int fd;
+    gfli_handle file;
 } gfli_blob;
 
 gfl_status gfli_blob_open(gfl_context *context, const char *path, gfli_blob *out);

@@ -113,7 +113,8 @@ static void gfli_default_free(void *user, void *p) {
 }
 
 static gfl_status gfli_context_start_threads(gfl_context *context, const gfl_context_desc *desc) {
-    context->n_threads = desc->n_threads ? desc->n_threads : gfli_available_cpus();
+    context->n_threads =
+        desc->n_threads ? desc->n_threads : gfli_min(gfli_os_cpus(), GFLI_MAX_THREADS);
     context->parallel = desc->parallel;
     if (context->parallel.run || context->n_threads == 1) return GFL_OK;
     GFLI_TRY(gfli_pool_create(context, context->n_threads - 1, &context->pool));

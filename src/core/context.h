@@ -52,17 +52,8 @@ gfl_status gfli_strdup(gfl_context *context, const char *text, char **out);
 typedef void (*gfli_task)(void *arg, int task, int slot);
 void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *arg);
 
-/* Plain threads with a lock and a signal, for loaders (core/os.c). */
-typedef struct gfli_thread {
-    pthread_t handle;
-    bool running;
-} gfli_thread;
-gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void *(*fn)(void *),
-                             void *arg);
-void gfli_thread_join(gfli_thread *thread);
-
-double gfli_seconds(void); /* monotonic clock */
-
-/* Does this CPU (and the context) allow AVX2 and FMA kernels? */
-bool gfli_has_avx2(const gfl_context *context);
-bool gfli_has_avx512(const gfl_context *context);
+/* The pool of a context that brings no threads of its own: n_threads of them, beside the caller's.
+ * gfli_pool_run is a gfl_parallel's run, with the pool as its user. */
+gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_pool **out);
+void gfli_pool_run(void *user, int n, gfl_task task, void *arg);
+void gfli_pool_destroy(gfl_context *context, gfli_pool *pool); /* NULL is allowed */

@@ -3,6 +3,9 @@
 
 enum { GFLI_JSON_BUFFER = 1 << 16, GFLI_JSON_TEXT = 1 << 24, GFLI_JSON_DIGITS = 768 };
 
+/* Bytes that are read from a pipe at most; a file ends by itself. */
+#define GFLI_JSON_STREAM UINT64_C(4294967296)
+
 /* A number as the text has it: mantissa * 10^exponent.  Where its digits do not fit the mantissa,
  * as many as can decide a rounding are kept as text. */
 typedef struct gfli_decimal {
@@ -16,7 +19,8 @@ typedef struct gfli_decimal {
 struct gfli_json {
     gfl_context *context;
     char *name;
-    FILE *file;       /* NULL: text in memory */
+    gfli_handle file; /* or text in memory */
+    uint64_t most;    /* bytes that may still come from it */
     const char *rest; /* of that text, not yet in the buffer */
     size_t rest_size;
     unsigned char *buffer; /* [GFLI_JSON_BUFFER + 1]; a 0 stands after the last byte */
@@ -61,6 +65,25 @@ static void gfli_json_bad(gfli_json *j, const char *what) {
 
 /* ---- bytes ----------------------------------------------------------------------------------- */
 
+/* Up to room bytes of the file or the text; less at the end only, or after an error. */
+static size_t gfli_json_fill(gfli_json *j, unsigned char *out, size_t room) {
+    size_t got;
+    if (j->file == GFLI_NO_HANDLE) {
+        got = j->rest_size < room ? j->rest_size : room;
+        memcpy(out, j->rest, got);
+        j->rest += got;
+        j->rest_size -= got;
+        return got;
+    }
+    gfl_status status = gfli_os_read(j->context, j->name, j->file, out, room, &got);
+    if (status == GFL_OK && got > j->most)
+        status = gfli_error(j->context, GFL_E_FORMAT, "%.400s: more than %llu bytes come from it",
+                            j->name, (unsigned long long)GFLI_JSON_STREAM);
+    if (j->status == GFL_OK) j->status = status;
+    j->most -= status == GFL_OK ? got : 0;
+    return status == GFL_OK ? got : 0;
+}
+
 /* Drop what was read, keep what was not, and read on behind it; false when there is no more. */
 static bool gfli_json_more(gfli_json *j) {
     if (j->exhausted) return false;
@@ -68,20 +91,11 @@ static bool gfli_json_more(gfli_json *j) {
     if (room == 0) return false;
     j->lines += gfli_count_lines(j->buffer, j->at);
     memmove(j->buffer, j->at, kept);
-    if (j->file) {
-        got = fread(j->buffer + kept, 1, room, j->file);
-    } else {
-        got = j->rest_size < room ? j->rest_size : room;
-        memcpy(j->buffer + kept, j->rest, got);
-        j->rest += got;
-        j->rest_size -= got;
-    }
+    got = gfli_json_fill(j, j->buffer + kept, room);
     j->at = j->buffer;
     j->end = j->buffer + kept + got;
     *j->end = 0;
     j->exhausted = got < room;
-    if (j->file && ferror(j->file))
-        gfli_json_error(j, GFL_E_IO, "reading failed: %s", strerror(errno));
     return got > 0;
 }
 
@@ -694,6 +708,7 @@ static gfl_status gfli_json_make(gfl_context *context, const char *name, gfli_js
     gfli_json *j;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *j, "a JSON reader", &j));
     j->context = context;
+    j->file = GFLI_NO_HANDLE;
     gfl_status status = gfli_strdup(context, name, &j->name);
     if (status == GFL_OK)
         status = gfli_alloc(context, GFLI_JSON_BUFFER + 1, 1, "a JSON reader", &j->buffer);
@@ -717,16 +732,16 @@ static void gfli_json_skip_mark(gfli_json *j) {
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out) {
     *out = NULL;
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return gfli_error(context, GFL_E_IO, "%s cannot be opened: %s", path, strerror(errno));
+    gfli_handle file;
+    gfli_os_info info;
+    GFLI_TRY(gfli_os_open(context, path, GFLI_OS_REGULAR_OR_STDIN, &file, &info));
     gfl_status status = gfli_json_make(context, path, out);
     if (status != GFL_OK) {
-        fclose(file);
+        gfli_os_close(file);
         return status;
     }
-    setvbuf(file, NULL, _IONBF, 0); /* the reader has its own buffer */
     (*out)->file = file;
+    (*out)->most = info.kind == GFLI_OS_FILE ? UINT64_MAX : GFLI_JSON_STREAM;
     gfli_json_skip_mark(*out);
     return GFL_OK;
 }
@@ -743,7 +758,7 @@ gfl_status gfli_json_open_memory(gfl_context *context, const char *text, size_t 
 void gfli_json_close(gfli_json *j) {
     if (!j) return;
     gfl_context *context = j->context;
-    if (j->file) fclose(j->file);
+    gfli_os_close(j->file);
     gfli_free(context, j->buffer);
     gfli_free(context, j->text);
     gfli_free(context, j->name);

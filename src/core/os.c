@@ -1,10 +1,160 @@
-/* os.c - the operating system: threads, clock, CPU features */
+/* os.c - the operating system, as all systems share it: rules, texts, the seam for tests */
 #pragma once
 
-double gfli_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#ifdef GFLI_OS_SEAM
+int gfli_os_seam(const char *operation, const char *path);
+#    define GFLI_OS_MAY(operation, path) gfli_os_seam(operation, path)
+#else
+#    define GFLI_OS_MAY(operation, path) 0
+#endif
+
+/* What a single call of the system is asked for at most: some refuse more than an int can say. */
+enum { GFLI_OS_PIECE = 1 << 30 };
+
+static size_t gfli_os_piece(size_t size) {
+    return size < GFLI_OS_PIECE ? size : GFLI_OS_PIECE;
+}
+
+gfl_status gfli_os_error(gfl_context *context, const char *path, const char *what, int e) {
+    char text[256];
+    gfli_sys_text(e, text, sizeof text);
+    return gfli_error(context, gfli_sys_is_memory(e) ? GFL_E_MEMORY : GFL_E_IO, "%.600s %s: %s",
+                      path, what, text);
+}
+
+gfl_status gfli_os_refuse(gfl_context *context, const char *path, const char *what,
+                          gfli_os_kind kind) {
+    const char *is = kind == GFLI_OS_FOLDER ? "folder" : kind == GFLI_OS_PIPE ? "FIFO" : "device";
+    return gfli_error(context, GFL_E_IO, "%.600s %s: it is a %s, not a regular file", path, what,
+                      is);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+/* Standard input that is a pipe or a terminal; a file that was redirected into it is opened by its
+ * name like any other, and so can be read more than once. */
+static bool gfli_os_is_stream(const char *path) {
+    gfli_os_info info;
+    return !strcmp(path, "/dev/stdin") && gfli_sys_look(path, &info) == 0 &&
+           info.kind != GFLI_OS_FILE && info.kind != GFLI_OS_FOLDER;
+}
+
+gfl_status gfli_os_open(gfl_context *context, const char *path, gfli_os_source source,
+                        gfli_handle *out, gfli_os_info *info) {
+    memset(info, 0, sizeof *info);
+    *out = GFLI_NO_HANDLE;
+    const bool stream = source == GFLI_OS_REGULAR_OR_STDIN && gfli_os_is_stream(path);
+    int e = stream ? gfli_sys_open_stdin(out) : gfli_sys_open(path, out);
+    if (e) return gfli_os_error(context, path, "cannot be opened", e);
+    e = gfli_sys_describe(*out, info);
+    gfl_status status = GFL_OK;
+    if (e)
+        status = gfli_os_error(context, path, "cannot be opened", e);
+    else if (!stream && info->kind != GFLI_OS_FILE)
+        status = gfli_os_refuse(context, path, "cannot be opened", info->kind);
+    if (status == GFL_OK) return GFL_OK;
+    gfli_os_close(*out);
+    *out = GFLI_NO_HANDLE;
+    return status;
+}
+
+gfl_status gfli_os_read(gfl_context *context, const char *path, gfli_handle file, void *out,
+                        size_t size, size_t *got) {
+    size_t n = 1;
+    for (*got = 0; n && *got < size; *got += n) {
+        int e = gfli_sys_read(file, (char *)out + *got, gfli_os_piece(size - *got), &n);
+        if (e) return gfli_os_error(context, path, "cannot be read", e);
+    }
+    return GFL_OK;
+}
+
+gfl_status gfli_os_read_at(gfl_context *context, const char *path, gfli_handle file,
+                           uint64_t offset, void *out, size_t size, size_t *got) {
+    size_t n = 1;
+    for (*got = 0; n && *got < size; *got += n) {
+        int e = gfli_sys_read_at(file, offset + *got, (char *)out + *got,
+                                 gfli_os_piece(size - *got), &n);
+        if (e) return gfli_os_error(context, path, "cannot be read", e);
+    }
+    return GFL_OK;
+}
+
+void gfli_os_close(gfli_handle file) {
+    if (file != GFLI_NO_HANDLE) (void)gfli_sys_close(file);
+}
+
+gfli_os_info gfli_os_look(const char *path) {
+    gfli_os_info info;
+    if (gfli_sys_look(path, &info) != 0) memset(&info, 0, sizeof info);
+    return info;
+}
+
+/* ---- changing -------------------------------------------------------------------------------- */
+
+int gfli_os_create(const char *path, int mode, gfli_handle *out, bool *exists) {
+    int e = GFLI_OS_MAY("create", path);
+    *out = GFLI_NO_HANDLE;
+    if (!e) e = gfli_sys_create(path, mode, out);
+    *exists = e && gfli_sys_is_exists(e);
+    return e;
+}
+
+int gfli_os_open_in_place(const char *path, gfli_handle *out) {
+    *out = GFLI_NO_HANDLE;
+    return gfli_sys_open_in_place(path, out);
+}
+
+int gfli_os_write(const char *path, gfli_handle file, const void *data, size_t size) {
+    int e = GFLI_OS_MAY("write", path);
+    size_t n = 0;
+    (void)path;
+    for (size_t done = 0; !e && done < size; done += n)
+        e = gfli_sys_write(file, (const char *)data + done, gfli_os_piece(size - done), &n);
+    return e;
+}
+
+int gfli_os_sync(const char *path, gfli_handle file) {
+    int e = GFLI_OS_MAY("sync", path);
+    (void)path;
+    return e ? e : gfli_sys_sync(file);
+}
+
+int gfli_os_finish(gfli_handle file) {
+    return gfli_sys_close(file);
+}
+
+int gfli_os_rename(const char *from, const char *to) {
+    int e = GFLI_OS_MAY("rename", to);
+    return e ? e : gfli_sys_rename(from, to);
+}
+
+int gfli_os_remove(const char *path) {
+    int e = GFLI_OS_MAY("remove", path);
+    return e ? e : gfli_sys_remove(path);
+}
+
+void gfli_os_sync_folder(const char *path) {
+    char folder[4096];
+    size_t n = gfli_os_folder_length(path);
+    if (n >= sizeof folder || GFLI_OS_MAY("sync folder", path) != 0) return;
+    memcpy(folder, n ? path : ".", n ? n : 1);
+    folder[n ? n : 1] = 0;
+    (void)gfli_sys_sync_folder(folder);
+}
+
+/* ---- threads and the processor --------------------------------------------------------------- */
+
+gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void (*run)(void *arg),
+                             void *arg) {
+    thread->run = run;
+    thread->arg = arg;
+    int e = gfli_sys_thread_start(thread);
+    thread->running = e == 0;
+    if (!e) return GFL_OK;
+    char text[256];
+    gfli_sys_text(e, text, sizeof text);
+    return gfli_error(context, gfli_sys_is_memory(e) ? GFL_E_MEMORY : GFL_E_DEVICE,
+                      "a thread could not be started: %s", text);
 }
 
 bool gfli_has_avx2(const gfl_context *context) {
@@ -25,182 +175,4 @@ bool gfli_has_avx512(const gfl_context *context) {
     (void)context;
     return false;
 #endif
-}
-
-/* CPUs of the affinity mask, as Linux prints it in hexadecimal; 0 when it does not. */
-static int gfli_affinity_cpus(void) {
-    FILE *f = fopen("/proc/self/status", "r");
-    if (!f) return 0;
-    char line[4096];
-    int n = 0;
-    while (fgets(line, sizeof line, f)) {
-        if (strncmp(line, "Cpus_allowed:", 13) != 0) continue;
-        for (const char *p = line + 13; *p; p++) {
-            int digit = *p >= '0' && *p <= '9'   ? *p - '0'
-                        : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10
-                                                 : 0;
-            for (; digit; digit &= digit - 1) n++;
-        }
-        break;
-    }
-    fclose(f);
-    return n;
-}
-
-/* CPUs' worth of time that the control group grants, rounded up; 0 when it sets no limit. */
-static int gfli_cgroup_cpus(void) {
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (!f) return 0;
-    long quota = 0, period = 0;
-    int fields = fscanf(f, "%ld %ld", &quota, &period);
-    fclose(f);
-    if (fields != 2 || quota <= 0 || period <= 0) return 0;
-    return (int)((quota + period - 1) / period);
-}
-
-static int gfli_available_cpus(void) {
-    long online = sysconf(_SC_NPROCESSORS_ONLN);
-    int n = online > 0 ? (int)online : 1, affinity = gfli_affinity_cpus();
-    int group = gfli_cgroup_cpus();
-    if (affinity > 0) n = gfli_min(n, affinity);
-    if (group > 0) n = gfli_min(n, group);
-    return gfli_min(n, GFLI_MAX_THREADS);
-}
-
-gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void *(*fn)(void *),
-                             void *arg) {
-    int e = pthread_create(&thread->handle, NULL, fn, arg);
-    thread->running = e == 0;
-    if (e)
-        return gfli_error(context, GFL_E_DEVICE, "a thread could not be started: %s", strerror(e));
-    return GFL_OK;
-}
-
-void gfli_thread_join(gfli_thread *thread) {
-    if (thread->running) pthread_join(thread->handle, NULL);
-    thread->running = false;
-}
-
-/* The pool: the caller's thread works too, so n_threads - 1 are started.  A worker sleeps until
- * the generation changes; it spins a little before, since a network's steps follow each other
- * within microseconds. */
-struct gfli_pool {
-    pthread_mutex_t mutex;
-    pthread_cond_t wake, done;
-    gfli_thread threads[GFLI_MAX_THREADS];
-    int n_threads; /* started */
-    gfl_task run;
-    void *arg;
-    int n, next, busy;
-    unsigned generation;
-    bool stop;
-};
-
-enum { GFLI_SPIN = 2000 };
-
-static void gfli_spin_until_changed(const unsigned *value, unsigned old) {
-    for (int i = 0; i < GFLI_SPIN && __atomic_load_n(value, __ATOMIC_ACQUIRE) == old; i++) {
-#if defined(__x86_64__)
-        _mm_pause();
-#endif
-    }
-}
-
-static void *gfli_pool_worker(void *p) {
-    gfli_pool *pool = (gfli_pool *)p;
-    unsigned seen = 0;
-    for (;;) {
-        gfli_spin_until_changed(&pool->generation, seen);
-        pthread_mutex_lock(&pool->mutex);
-        while (pool->generation == seen && !pool->stop)
-            pthread_cond_wait(&pool->wake, &pool->mutex);
-        seen = pool->generation;
-        if (pool->stop) break;
-        while (pool->next < pool->n) {
-            int i = pool->next++;
-            pthread_mutex_unlock(&pool->mutex);
-            pool->run(pool->arg, i);
-            pthread_mutex_lock(&pool->mutex);
-            if (--pool->busy == 0) pthread_cond_signal(&pool->done);
-        }
-        pthread_mutex_unlock(&pool->mutex);
-    }
-    pthread_mutex_unlock(&pool->mutex);
-    return NULL;
-}
-
-static void gfli_pool_run(void *user, int n, gfl_task task, void *arg) {
-    gfli_pool *pool = (gfli_pool *)user;
-    pthread_mutex_lock(&pool->mutex);
-    pool->run = task;
-    pool->arg = arg;
-    pool->n = pool->busy = n;
-    pool->next = 0;
-    __atomic_store_n(&pool->generation, pool->generation + 1, __ATOMIC_RELEASE);
-    pthread_cond_broadcast(&pool->wake);
-    while (pool->next < pool->n) {
-        int i = pool->next++;
-        pthread_mutex_unlock(&pool->mutex);
-        task(arg, i);
-        pthread_mutex_lock(&pool->mutex);
-        pool->busy--;
-    }
-    while (pool->busy > 0) pthread_cond_wait(&pool->done, &pool->mutex);
-    pthread_mutex_unlock(&pool->mutex);
-}
-
-static void gfli_pool_destroy(gfl_context *context, gfli_pool *pool) {
-    if (!pool) return;
-    pthread_mutex_lock(&pool->mutex);
-    pool->stop = true;
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
-    for (int i = 0; i < pool->n_threads; i++) gfli_thread_join(&pool->threads[i]);
-    pthread_cond_destroy(&pool->done);
-    pthread_cond_destroy(&pool->wake);
-    pthread_mutex_destroy(&pool->mutex);
-    gfli_free(context, pool);
-}
-
-static gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_pool **out) {
-    gfli_pool *pool;
-    *out = NULL;
-    GFLI_TRY(gfli_calloc(context, 1, sizeof *pool, "the thread pool", &pool));
-    pthread_mutex_init(&pool->mutex, NULL);
-    pthread_cond_init(&pool->wake, NULL);
-    pthread_cond_init(&pool->done, NULL);
-    for (int i = 0; i < n_threads; i++) {
-        gfl_status status = gfli_thread_start(context, &pool->threads[i], gfli_pool_worker, pool);
-        if (status != GFL_OK) {
-            gfli_pool_destroy(context, pool);
-            return status;
-        }
-        pool->n_threads++;
-    }
-    *out = pool;
-    return GFL_OK;
-}
-
-/* The library's own scheduling on top of "run n things": n workers that take tasks by number. */
-typedef struct gfli_loop {
-    gfli_task fn;
-    void *arg;
-    int n_tasks, next;
-} gfli_loop;
-
-static void gfli_loop_worker(void *p, int slot) {
-    gfli_loop *loop = (gfli_loop *)p;
-    int task;
-    while ((task = __atomic_fetch_add(&loop->next, 1, __ATOMIC_RELAXED)) < loop->n_tasks)
-        loop->fn(loop->arg, task, slot);
-}
-
-void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *arg) {
-    gfli_loop loop = {fn, arg, n_tasks, 0};
-    int workers = gfli_min(context->n_threads, n_tasks);
-    if (workers <= 1) {
-        gfli_loop_worker(&loop, 0);
-        return;
-    }
-    context->parallel.run(context->parallel.user, workers, gfli_loop_worker, &loop);
 }

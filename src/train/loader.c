@@ -46,8 +46,8 @@ struct gfli_loader {
     gfli_loader_worker *workers; /* [n_threads + 1]: the caller's comes first */
     int busy;                    /* tasks being worked on */
     bool stop;
-    pthread_mutex_t mutex;
-    pthread_cond_t work, done;
+    gfli_mutex mutex;
+    gfli_condition work, done;
 };
 
 /* ---- one sample ------------------------------------------------------------------------------ */
@@ -180,7 +180,7 @@ static void gfli_loader_schedule(gfli_loader *l) {
 
 static void gfli_loader_top_up(gfli_loader *l) {
     while (l->last < l->first + (uint64_t)l->depth) gfli_loader_schedule(l);
-    pthread_cond_broadcast(&l->work);
+    gfli_condition_broadcast(&l->work);
 }
 
 static gfli_loader_slot *gfli_loader_find(gfli_loader *l) {
@@ -196,9 +196,9 @@ static void gfli_loader_work(gfli_loader_worker *w, gfli_loader_slot *slot) {
     gfli_loader *l = w->loader;
     int i = slot->taken++;
     l->busy++;
-    pthread_mutex_unlock(&l->mutex);
+    gfli_mutex_unlock(&l->mutex);
     gfl_status status = gfli_loader_sample(w, slot, i);
-    pthread_mutex_lock(&l->mutex);
+    gfli_mutex_lock(&l->mutex);
     if (status != GFL_OK && (slot->failed < 0 || i < slot->failed)) {
         slot->failed = i;
         slot->status = status;
@@ -206,22 +206,21 @@ static void gfli_loader_work(gfli_loader_worker *w, gfli_loader_slot *slot) {
     }
     slot->left--;
     l->busy--;
-    if (slot->left == 0 || l->busy == 0) pthread_cond_broadcast(&l->done);
+    if (slot->left == 0 || l->busy == 0) gfli_condition_broadcast(&l->done);
 }
 
-static void *gfli_loader_thread(void *p) {
+static void gfli_loader_thread(void *p) {
     gfli_loader_worker *w = (gfli_loader_worker *)p;
     gfli_loader *l = w->loader;
-    pthread_mutex_lock(&l->mutex);
+    gfli_mutex_lock(&l->mutex);
     while (!l->stop) {
         gfli_loader_slot *slot = gfli_loader_find(l);
         if (slot)
             gfli_loader_work(w, slot);
         else
-            pthread_cond_wait(&l->work, &l->mutex);
+            gfli_condition_wait(&l->work, &l->mutex);
     }
-    pthread_mutex_unlock(&l->mutex);
-    return NULL;
+    gfli_mutex_unlock(&l->mutex);
 }
 
 /* ---- the caller's side ----------------------------------------------------------------------- */
@@ -240,14 +239,14 @@ gfl_status gfli_loader_start(gfli_loader *l, int epoch, int index) {
         return gfli_error(l->context, GFL_E_ARG,
                           "there is no batch %d of epoch %d: an epoch has %d", index, epoch,
                           l->n_batches);
-    pthread_mutex_lock(&l->mutex);
+    gfli_mutex_lock(&l->mutex);
     l->last = l->first; /* nothing left to take */
     l->holding = false;
-    while (l->busy > 0) pthread_cond_wait(&l->done, &l->mutex);
+    while (l->busy > 0) gfli_condition_wait(&l->done, &l->mutex);
     l->epoch = epoch;
     l->index = index;
     gfli_loader_top_up(l);
-    pthread_mutex_unlock(&l->mutex);
+    gfli_mutex_unlock(&l->mutex);
     return GFL_OK;
 }
 
@@ -261,7 +260,7 @@ static void gfli_loader_measure(gfli_batch *batch) {
 
 gfl_status gfli_loader_next(gfli_loader *l, const gfli_batch **out) {
     *out = NULL;
-    pthread_mutex_lock(&l->mutex);
+    gfli_mutex_lock(&l->mutex);
     if (l->holding) l->first++;
     l->holding = false;
     gfli_loader_top_up(l);
@@ -270,7 +269,7 @@ gfl_status gfli_loader_next(gfli_loader *l, const gfli_batch **out) {
         if (slot->taken < slot->batch.n)
             gfli_loader_work(&l->workers[0], slot);
         else
-            pthread_cond_wait(&l->done, &l->mutex);
+            gfli_condition_wait(&l->done, &l->mutex);
     }
     gfl_status status = slot->status;
     if (status == GFL_OK) {
@@ -281,7 +280,7 @@ gfl_status gfli_loader_next(gfli_loader *l, const gfli_batch **out) {
         (void)gfli_error(l->context, status, "%s", slot->error);
         gfli_loader_arm(slot); /* the next call tries again */
     }
-    pthread_mutex_unlock(&l->mutex);
+    gfli_mutex_unlock(&l->mutex);
     return status;
 }
 
@@ -378,9 +377,9 @@ gfl_status gfli_loader_create(gfl_context *context, const gfl_dataset *dataset,
     l->context = context;
     l->dataset = dataset;
     l->opts = *opts;
-    pthread_mutex_init(&l->mutex, NULL);
-    pthread_cond_init(&l->work, NULL);
-    pthread_cond_init(&l->done, NULL);
+    gfli_mutex_init(&l->mutex);
+    gfli_condition_init(&l->work);
+    gfli_condition_init(&l->done);
     gfl_status status = gfli_loader_choose(l);
     if (status == GFL_OK) status = gfli_loader_prepare_slots(l);
     if (status == GFL_OK) status = gfli_loader_start_threads(l);
@@ -404,19 +403,19 @@ static void gfli_loader_free_slot(gfli_loader *l, gfli_loader_slot *slot) {
 
 void gfli_loader_destroy(gfli_loader *l) {
     if (!l) return;
-    pthread_mutex_lock(&l->mutex);
+    gfli_mutex_lock(&l->mutex);
     l->stop = true;
-    pthread_cond_broadcast(&l->work);
-    pthread_mutex_unlock(&l->mutex);
+    gfli_condition_broadcast(&l->work);
+    gfli_mutex_unlock(&l->mutex);
     for (int i = 0; l->workers && i <= l->opts.n_threads; i++) {
         gfli_thread_join(&l->workers[i].thread);
         gfli_free(l->context, l->workers[i].scratch);
         if (i > 0) gfl_context_destroy(l->workers[i].context);
     }
     for (int i = 0; i < GFLI_LOADER_DEPTH; i++) gfli_loader_free_slot(l, &l->slots[i]);
-    pthread_cond_destroy(&l->done);
-    pthread_cond_destroy(&l->work);
-    pthread_mutex_destroy(&l->mutex);
+    gfli_condition_destroy(&l->done);
+    gfli_condition_destroy(&l->work);
+    gfli_mutex_destroy(&l->mutex);
     gfli_free(l->context, l->workers);
     gfli_free(l->context, l->images);
     gfli_free(l->context, l->portrait);
