@@ -842,6 +842,8 @@ typedef struct gfl_dataset_opts {
     gfl_read_image read_image; /* instead of files */
     void *user;
     int skip_strays; /* 1: leave out annotations of unlisted images or classes; 0: an error */
+    int trust_boxes; /* 1: read images of another size than the file says too; 0: an error, since
+                      * their boxes are most likely wrong */
 } gfl_dataset_opts;
 
 /* gfl_dataset_load_coco - read an annotation file in COCO's format.
@@ -887,14 +889,19 @@ GFL_API const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset);
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
  * by the data set.
  *
- * Errors    GFL_E_ARG     a NULL, or no such image
+ * Errors    GFL_E_ARG     a NULL, or no such image; without a text, so that threads may share
  */
 GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
                                          gfl_image_info *out);
 
 /* gfl_dataset_read - decode an image of the set, from its file or through read_image.
  *
- * Errors    those of gfl_image_read; GFL_E_DATA where the file gives no name
+ * An image whose size is not the one that the annotation file gives is refused: its boxes were made
+ * for other pixels.  gfl_dataset_opts.trust_boxes allows it.
+ *
+ * Errors    those of gfl_image_read
+ *           GFL_E_DATA    the file gives no name, or another size than the image has; the text says
+ *                         whether width and height are exchanged, and whether EXIF turned it
  * Memory    free the pixels with gfl_pixels_free.
  */
 GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,

@@ -72,6 +72,7 @@ struct gfl_dataset {
     char *image_dir; /* "" means the working directory */
     gfl_read_image read_image;
     void *user;
+    bool trust_boxes; /* whatever size the file says that its images have */
     gfl_image_info *images;
     gfl_annotation *annotations; /* by image, in file order within one */
     gfl_class *classes;
@@ -107,6 +108,10 @@ bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *
 /* Is the annotation a box to train on?  Crowds are not: the official recipe trains their regions
  * as background. */
 bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a);
+
+/* An image file's pixels, and its EXIF orientation: 0 where the file does not give one. */
+gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
+                           int *orientation);
 
 /* ===============================================================================================
  * src/eval/evaluator.h - gfl_evaluator as the implementation sees it
@@ -3127,30 +3132,44 @@ static gfl_status gfli_image_read(gfli_image_file *f, gfl_pixels *out) {
     return gfli_image_decode(f, out);
 }
 
-gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
-                                 const char *name, gfl_pixels *out) {
-    if (!context || (!bytes && size) || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_image_read_memory wants bytes and a place");
-    memset(out, 0, sizeof *out);
+static gfl_status gfli_image_read_bytes(gfl_context *context, const void *bytes, size_t size,
+                                        const char *name, gfl_pixels *out, int *orientation) {
     gfli_image_file f;
     memset(&f, 0, sizeof f);
     f.context = context;
     f.name = name ? name : "an image in memory";
     f.bytes = (const uint8_t *)bytes;
     f.size = size;
-    return gfli_image_read(&f, out);
+    gfl_status status = gfli_image_read(&f, out);
+    *orientation = f.orientation;
+    return status;
 }
 
-gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out) {
-    if (!context || !path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_image_read wants a path and a place");
+gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
+                                 const char *name, gfl_pixels *out) {
+    int orientation;
+    if (!context || (!bytes && size) || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_image_read_memory wants bytes and a place");
     memset(out, 0, sizeof *out);
+    return gfli_image_read_bytes(context, bytes, size, name, out, &orientation);
+}
+
+gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
+                           int *orientation) {
     uint8_t *bytes;
     size_t size;
     GFLI_TRY(gfli_file_read(context, path, GFLI_IMAGE_FILE_LIMIT, &bytes, &size));
-    gfl_status status = gfl_image_read_memory(context, bytes, size, path, out);
+    gfl_status status = gfli_image_read_bytes(context, bytes, size, path, out, orientation);
     gfli_free(context, bytes);
     return status;
+}
+
+gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out) {
+    int orientation;
+    if (!context || !path || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_image_read wants a path and a place");
+    memset(out, 0, sizeof *out);
+    return gfli_image_load(context, path, out, &orientation);
 }
 
 /* ===============================================================================================
@@ -3711,6 +3730,7 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
             set->image_dir[0] = 0;
     }
     if (opts) {
+        set->trust_boxes = opts->trust_boxes != 0;
         set->read_image = opts->read_image;
         set->user = opts->user;
     }
@@ -3806,9 +3826,8 @@ const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset) {
 gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image, gfl_image_info *out) {
     if (!dataset || !out) return GFL_E_ARG;
     memset(out, 0, sizeof *out);
-    if (image < 0 || image >= dataset->n_images)
-        return gfli_error(dataset->context, GFL_E_ARG, "there is no image %d: the data set has %d",
-                          image, dataset->n_images);
+    /* Without a text: the data set's context belongs to another thread, perhaps. */
+    if (image < 0 || image >= dataset->n_images) return GFL_E_ARG;
     *out = dataset->images[image];
     return GFL_OK;
 }
@@ -3844,23 +3863,57 @@ static gfl_status gfli_dataset_call(gfl_context *context, const gfl_dataset *dat
     return gfli_error(context, status, "read_image could not read image %s", id);
 }
 
-gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
-                            gfl_pixels *out) {
-    if (!context || !dataset || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_dataset_read wants a data set and a place");
-    memset(out, 0, sizeof *out);
-    if (image < 0 || image >= dataset->n_images)
-        return gfli_error(context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
-                          dataset->n_images);
-    if (dataset->read_image) return gfli_dataset_call(context, dataset, image, out);
+/* Boxes that were made for another size, or before the picture was turned upright, would give
+ * wrong training and wrong numbers in silence.  orientation is that of EXIF; 0 is unknown. */
+static gfl_status gfli_dataset_fits(gfl_context *context, const gfl_dataset *dataset, int image,
+                                    int width, int height, int orientation) {
+    const gfl_image_info *info = &dataset->images[image];
+    if (dataset->trust_boxes || info->width == 0 || info->height == 0 ||
+        (info->width == width && info->height == height))
+        return GFL_OK;
+    const char *why = "are the boxes those of a copy of another size?";
+    char id[GFLI_ID_TEXT];
+    if (info->width == height && info->height == width)
+        why = orientation >= 5 ? "the annotations were made without its EXIF rotation; turn the "
+                                 "pixels of the file, or redo the boxes"
+                               : "width and height are exchanged";
+    return gfli_error(context, GFL_E_DATA,
+                      "image %s, %s: the picture has %d x %d pixels%s, but its annotations say "
+                      "%d x %d: %s",
+                      gfli_id_text(info->id, id), info->file_name, width, height,
+                      orientation >= 5 ? " when shown upright" : "", info->width, info->height,
+                      why);
+}
+
+static gfl_status gfli_dataset_open(gfl_context *context, const gfl_dataset *dataset, int image,
+                                    gfl_pixels *out, int *orientation) {
     const gfl_image_info *info = &dataset->images[image];
     char *path, id[GFLI_ID_TEXT];
     if (!info->file_name[0])
         return gfli_error(context, GFL_E_DATA, "%s: image %s has no file_name", dataset->name,
                           gfli_id_text(info->id, id));
     GFLI_TRY(gfli_dataset_path(context, dataset, info->file_name, &path));
-    gfl_status status = gfl_image_read(context, path, out);
+    gfl_status status = gfli_image_load(context, path, out, orientation);
     gfli_free(context, path);
+    return status;
+}
+
+gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
+                            gfl_pixels *out) {
+    int orientation = 0;
+    if (!context || !dataset || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_dataset_read wants a data set and a place");
+    memset(out, 0, sizeof *out);
+    if (image < 0 || image >= dataset->n_images)
+        return gfli_error(context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
+                          dataset->n_images);
+    if (dataset->read_image)
+        GFLI_TRY(gfli_dataset_call(context, dataset, image, out));
+    else
+        GFLI_TRY(gfli_dataset_open(context, dataset, image, out, &orientation));
+    gfl_status status =
+        gfli_dataset_fits(context, dataset, image, out->width, out->height, orientation);
+    if (status != GFL_OK) gfl_pixels_free(context, out);
     return status;
 }
 
@@ -4992,27 +5045,11 @@ static void gfli_loader_boxes(const gfl_image_info *info, const double scale[2],
     }
 }
 
-/* Annotations that were made for another size, or before the picture was turned upright, would be
- * trained on in silence otherwise. */
-static gfl_status gfli_loader_check(gfl_context *context, const gfl_image_info *info,
-                                    const gfl_pixels *pixels) {
-    if (info->width == 0 || info->height == 0 ||
-        (info->width == pixels->width && info->height == pixels->height))
-        return GFL_OK;
-    char id[GFLI_ID_TEXT];
-    bool turned = info->width == pixels->height && info->height == pixels->width;
-    return gfli_error(context, GFL_E_DATA,
-                      "image %s, %s: the file has %d x %d pixels%s, its annotations say %d x %d",
-                      gfli_id_text(info->id, id), info->file_name, pixels->width, pixels->height,
-                      turned ? " (after its EXIF orientation)" : "", info->width, info->height);
-}
-
 static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *info,
                                    const gfl_pixels *pixels, int epoch, gfli_sample *s,
                                    gfli_loader_memory *m) {
     const gfli_loader *l = w->loader;
     gfl_context *context = w->context;
-    GFLI_TRY(gfli_loader_check(context, info, pixels));
     double scale[2];
     gfli_loader_size(l, epoch, pixels, s, scale);
     s->flip = gfli_loader_flips(l, epoch, s->image);

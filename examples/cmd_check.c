@@ -168,14 +168,6 @@ static void check_image(check_job *job, int i) {
         finding(job, "%s", gfl_context_error(job->context));
         return;
     }
-    if (info.width > 0 && p.width == info.height && p.height == info.width && p.width != p.height)
-        finding(job,
-                "%s: %dx%d when shown upright, annotated as %dx%d: the annotations were made "
-                "without its EXIF rotation; turn the pixels or redo the boxes",
-                info.file_name, p.width, p.height, info.width, info.height);
-    else if (info.width > 0 && (p.width != info.width || p.height != info.height))
-        finding(job, "%s: is %dx%d, annotated as %dx%d: boxes of another size of the picture?",
-                info.file_name, p.width, p.height, info.width, info.height);
     if (is_16_bit(job, info.file_name))
         finding(job,
                 "%s: 16 bits a sample; the lower 8 are dropped, so scale them before if they "

@@ -5,7 +5,7 @@
 typedef struct eval_job {
     const char *data, *images, *weights, *detections, *scale, *results;
     device_choice device;
-    bool json, compatible;
+    bool json, compatible, trust_boxes;
     int threads;
     double score, nms;
 } eval_job;
@@ -79,6 +79,7 @@ static int run(const eval_job *job) {
     memset(&data_opts, 0, sizeof data_opts);
     memset(&opts, 0, sizeof opts);
     data_opts.image_dir = job->images;
+    data_opts.trust_boxes = job->trust_boxes;
     opts.compatible = job->compatible;
     gfl_status status = gfl_dataset_load_coco(context, job->data, &data_opts, &dataset);
     if (status != GFL_OK) {
@@ -111,6 +112,8 @@ int cmd_eval(int argc, char **argv) {
         {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side; default: as trained", 0},
         {OPT_TEXT, "results", &job.results, "FILE", "write COCO results, e.g. OUT.bbox.json", 0},
         {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
+        {OPT_FLAG, "trust-boxes", &job.trust_boxes, NULL,
+         "evaluate pictures of another size than annotated, too", 0},
         {OPT_FLAG, "compatible", &job.compatible, NULL, "pycocotools' accidents too", 0},
         {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
         {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},

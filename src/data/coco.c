@@ -555,6 +555,7 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
             set->image_dir[0] = 0;
     }
     if (opts) {
+        set->trust_boxes = opts->trust_boxes != 0;
         set->read_image = opts->read_image;
         set->user = opts->user;
     }

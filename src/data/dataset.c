@@ -36,9 +36,8 @@ const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset) {
 gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image, gfl_image_info *out) {
     if (!dataset || !out) return GFL_E_ARG;
     memset(out, 0, sizeof *out);
-    if (image < 0 || image >= dataset->n_images)
-        return gfli_error(dataset->context, GFL_E_ARG, "there is no image %d: the data set has %d",
-                          image, dataset->n_images);
+    /* Without a text: the data set's context belongs to another thread, perhaps. */
+    if (image < 0 || image >= dataset->n_images) return GFL_E_ARG;
     *out = dataset->images[image];
     return GFL_OK;
 }
@@ -74,22 +73,56 @@ static gfl_status gfli_dataset_call(gfl_context *context, const gfl_dataset *dat
     return gfli_error(context, status, "read_image could not read image %s", id);
 }
 
-gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
-                            gfl_pixels *out) {
-    if (!context || !dataset || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_dataset_read wants a data set and a place");
-    memset(out, 0, sizeof *out);
-    if (image < 0 || image >= dataset->n_images)
-        return gfli_error(context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
-                          dataset->n_images);
-    if (dataset->read_image) return gfli_dataset_call(context, dataset, image, out);
+/* Boxes that were made for another size, or before the picture was turned upright, would give
+ * wrong training and wrong numbers in silence.  orientation is that of EXIF; 0 is unknown. */
+static gfl_status gfli_dataset_fits(gfl_context *context, const gfl_dataset *dataset, int image,
+                                    int width, int height, int orientation) {
+    const gfl_image_info *info = &dataset->images[image];
+    if (dataset->trust_boxes || info->width == 0 || info->height == 0 ||
+        (info->width == width && info->height == height))
+        return GFL_OK;
+    const char *why = "are the boxes those of a copy of another size?";
+    char id[GFLI_ID_TEXT];
+    if (info->width == height && info->height == width)
+        why = orientation >= 5 ? "the annotations were made without its EXIF rotation; turn the "
+                                 "pixels of the file, or redo the boxes"
+                               : "width and height are exchanged";
+    return gfli_error(context, GFL_E_DATA,
+                      "image %s, %s: the picture has %d x %d pixels%s, but its annotations say "
+                      "%d x %d: %s",
+                      gfli_id_text(info->id, id), info->file_name, width, height,
+                      orientation >= 5 ? " when shown upright" : "", info->width, info->height,
+                      why);
+}
+
+static gfl_status gfli_dataset_open(gfl_context *context, const gfl_dataset *dataset, int image,
+                                    gfl_pixels *out, int *orientation) {
     const gfl_image_info *info = &dataset->images[image];
     char *path, id[GFLI_ID_TEXT];
     if (!info->file_name[0])
         return gfli_error(context, GFL_E_DATA, "%s: image %s has no file_name", dataset->name,
                           gfli_id_text(info->id, id));
     GFLI_TRY(gfli_dataset_path(context, dataset, info->file_name, &path));
-    gfl_status status = gfl_image_read(context, path, out);
+    gfl_status status = gfli_image_load(context, path, out, orientation);
     gfli_free(context, path);
+    return status;
+}
+
+gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
+                            gfl_pixels *out) {
+    int orientation = 0;
+    if (!context || !dataset || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_dataset_read wants a data set and a place");
+    memset(out, 0, sizeof *out);
+    if (image < 0 || image >= dataset->n_images)
+        return gfli_error(context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
+                          dataset->n_images);
+    if (dataset->read_image)
+        GFLI_TRY(gfli_dataset_call(context, dataset, image, out));
+    else
+        GFLI_TRY(gfli_dataset_open(context, dataset, image, out, &orientation));
+    gfl_status status =
+        gfli_dataset_fits(context, dataset, image, out->width, out->height, orientation);
+    if (status != GFL_OK) gfl_pixels_free(context, out);
     return status;
 }

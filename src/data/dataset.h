@@ -9,6 +9,7 @@ struct gfl_dataset {
     char *image_dir; /* "" means the working directory */
     gfl_read_image read_image;
     void *user;
+    bool trust_boxes; /* whatever size the file says that its images have */
     gfl_image_info *images;
     gfl_annotation *annotations; /* by image, in file order within one */
     gfl_class *classes;
@@ -44,3 +45,7 @@ bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *
 /* Is the annotation a box to train on?  Crowds are not: the official recipe trains their regions
  * as background. */
 bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a);
+
+/* An image file's pixels, and its EXIF orientation: 0 where the file does not give one. */
+gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
+                           int *orientation);

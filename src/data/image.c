@@ -398,28 +398,42 @@ static gfl_status gfli_image_read(gfli_image_file *f, gfl_pixels *out) {
     return gfli_image_decode(f, out);
 }
 
-gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
-                                 const char *name, gfl_pixels *out) {
-    if (!context || (!bytes && size) || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_image_read_memory wants bytes and a place");
-    memset(out, 0, sizeof *out);
+static gfl_status gfli_image_read_bytes(gfl_context *context, const void *bytes, size_t size,
+                                        const char *name, gfl_pixels *out, int *orientation) {
     gfli_image_file f;
     memset(&f, 0, sizeof f);
     f.context = context;
     f.name = name ? name : "an image in memory";
     f.bytes = (const uint8_t *)bytes;
     f.size = size;
-    return gfli_image_read(&f, out);
+    gfl_status status = gfli_image_read(&f, out);
+    *orientation = f.orientation;
+    return status;
 }
 
-gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out) {
-    if (!context || !path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_image_read wants a path and a place");
+gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
+                                 const char *name, gfl_pixels *out) {
+    int orientation;
+    if (!context || (!bytes && size) || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_image_read_memory wants bytes and a place");
     memset(out, 0, sizeof *out);
+    return gfli_image_read_bytes(context, bytes, size, name, out, &orientation);
+}
+
+gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
+                           int *orientation) {
     uint8_t *bytes;
     size_t size;
     GFLI_TRY(gfli_file_read(context, path, GFLI_IMAGE_FILE_LIMIT, &bytes, &size));
-    gfl_status status = gfl_image_read_memory(context, bytes, size, path, out);
+    gfl_status status = gfli_image_read_bytes(context, bytes, size, path, out, orientation);
     gfli_free(context, bytes);
     return status;
+}
+
+gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out) {
+    int orientation;
+    if (!context || !path || !out)
+        return gfli_error(context, GFL_E_ARG, "gfl_image_read wants a path and a place");
+    memset(out, 0, sizeof *out);
+    return gfli_image_load(context, path, out, &orientation);
 }

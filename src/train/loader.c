@@ -93,27 +93,11 @@ static void gfli_loader_boxes(const gfl_image_info *info, const double scale[2],
     }
 }
 
-/* Annotations that were made for another size, or before the picture was turned upright, would be
- * trained on in silence otherwise. */
-static gfl_status gfli_loader_check(gfl_context *context, const gfl_image_info *info,
-                                    const gfl_pixels *pixels) {
-    if (info->width == 0 || info->height == 0 ||
-        (info->width == pixels->width && info->height == pixels->height))
-        return GFL_OK;
-    char id[GFLI_ID_TEXT];
-    bool turned = info->width == pixels->height && info->height == pixels->width;
-    return gfli_error(context, GFL_E_DATA,
-                      "image %s, %s: the file has %d x %d pixels%s, its annotations say %d x %d",
-                      gfli_id_text(info->id, id), info->file_name, pixels->width, pixels->height,
-                      turned ? " (after its EXIF orientation)" : "", info->width, info->height);
-}
-
 static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *info,
                                    const gfl_pixels *pixels, int epoch, gfli_sample *s,
                                    gfli_loader_memory *m) {
     const gfli_loader *l = w->loader;
     gfl_context *context = w->context;
-    GFLI_TRY(gfli_loader_check(context, info, pixels));
     double scale[2];
     gfli_loader_size(l, epoch, pixels, s, scale);
     s->flip = gfli_loader_flips(l, epoch, s->image);
