@@ -251,6 +251,56 @@ typedef enum gfl_status {
 GFL_API const char *gfl_status_name(gfl_status status);
 
 /* ===============================================================================================
+ * src/api/json.h - writing JSON: the library's own writer, for programs that print results of it
+ * ============================================================================================ */
+
+/* A writer.  Zero it, set the first three fields, and write one value after the other: commas,
+ * quotes, escapes and brackets are the writer's.  It needs no context and takes no memory. */
+typedef struct gfl_json_writer {
+    /* Takes the next bytes of the text, which do not end with a 0; GFL_OK, or what went wrong. */
+    gfl_status (*write)(void *user, const char *bytes, size_t size);
+    void *user;
+    int spaced; /* 1: a space follows each comma and colon */
+    /* The first failure of write, or GFL_E_ARG where the calls do not make JSON: a member of an
+     * object without a key, a key elsewhere, an end without a beginning, a depth above 64.  Nothing
+     * is written after it.  Look at it once, at the end. */
+    gfl_status status;
+    /* The writer's own. */
+    int depth, broken;
+    uint64_t objects, filled;
+} gfl_json_writer;
+
+/* gfl_json_object, _array, _end, _text, _integer, _number, _float, _bool - write the next value.
+ *
+ *   key    the name of the value in an object; NULL in an array and at the outside
+ *   text   0-terminated; NULL is written as null.  What is not UTF-8 becomes U+FFFD, one for each
+ *          byte, since JSON consists of UTF-8: two texts that are not UTF-8 may then be equal.
+ *          Control characters, quotes and backslashes are escaped
+ *   value  a number: the shortest text, or nearly so, that a correct reader turns back into the
+ *          same double or float, with a point whatever the locale is; null for NaN and infinities,
+ *          which JSON does not have
+ *
+ * gfl_json_object and gfl_json_array open one that gfl_json_end closes.
+ *
+ * Errors    stay in the writer's status.
+ * Memory    none.
+ * Threads   as the write function allows; one writer serves one thread at a time.
+ * Source    RFC 8259.
+ */
+GFL_API void gfl_json_object(gfl_json_writer *writer, const char *key);
+GFL_API void gfl_json_array(gfl_json_writer *writer, const char *key);
+GFL_API void gfl_json_end(gfl_json_writer *writer);
+GFL_API void gfl_json_text(gfl_json_writer *writer, const char *key, const char *text);
+GFL_API void gfl_json_integer(gfl_json_writer *writer, const char *key, int64_t value);
+GFL_API void gfl_json_number(gfl_json_writer *writer, const char *key, double value);
+GFL_API void gfl_json_float(gfl_json_writer *writer, const char *key, float value);
+GFL_API void gfl_json_bool(gfl_json_writer *writer, const char *key, int value);
+
+/* gfl_json_line - begin a new line: before the next value or the end of the object or array that is
+ * open; at once where none is open. */
+GFL_API void gfl_json_line(gfl_json_writer *writer);
+
+/* ===============================================================================================
  * src/api/context.h - gfl_context: allocator, logger, threads and the error text
  * ============================================================================================ */
 
@@ -1897,7 +1947,6 @@ typedef struct gfli_file {
 
 gfl_status gfli_file_create(gfl_context *context, const char *path, gfli_file *out);
 gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size);
-gfl_status gfli_file_printf(gfli_file *file, const char *format, ...) GFLI_PRINTF(2, 3);
 gfl_status gfli_file_commit(gfli_file *file); /* on failure the temporary file is gone */
 void gfli_file_abandon(gfli_file *file);
 
@@ -1966,12 +2015,28 @@ gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, 
     GFLI_PRINTF(3, 4);
 long gfli_json_line(const gfli_json *j);
 
-/* Text for writing: quotes and escapes s into out; returns the length needed without the 0. */
-size_t gfli_json_quote(const char *s, char *out, size_t capacity);
+/* The value of a text that is a number by JSON's grammar: correctly rounded, in any locale. */
+double gfli_decimal_parse(const char *number);
+
+/* ---- writing (core/json_write.c): gfl_json_text and its like, and where they write to ---------- */
+
 /* Text that reads back as the same double, or as a double that rounds to the same float; short, and
- * the same in any locale. */
+ * the same in any locale.  "null" for what is not finite. */
 void gfli_json_format(double value, char out[32]);
 void gfli_json_format_float(float value, char out[32]);
+
+/* A text that grows in the context's memory; bytes ends with a 0 and is NULL before the first. */
+typedef struct gfli_text {
+    gfl_context *context;
+    const char *what; /* for the message when there is no memory */
+    char *bytes;
+    size_t length, capacity;
+} gfli_text;
+gfl_status gfli_text_add(gfli_text *text, const char *bytes, size_t n);
+
+/* Writers without spaces. */
+gfl_json_writer gfli_json_to_text(gfli_text *text);
+gfl_json_writer gfli_json_to_file(gfli_file *file);
 
 /* ===============================================================================================
  * src/core/blob.h - safetensors: read with suspicion, write atomically
@@ -3811,23 +3876,6 @@ gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size) {
     return GFL_OK;
 }
 
-gfl_status gfli_file_printf(gfli_file *file, const char *format, ...) {
-    va_list args;
-    char few[512], *many;
-    va_start(args, format);
-    int n = vsnprintf(few, sizeof few, format, args);
-    va_end(args);
-    if (n < 0) return gfli_error(file->context, GFL_E_IO, "%s: a text is too long", file->path);
-    if ((size_t)n < sizeof few) return gfli_file_write(file, few, (size_t)n);
-    GFLI_TRY(gfli_alloc(file->context, (size_t)n + 1, 1, "a text", &many));
-    va_start(args, format);
-    vsnprintf(many, (size_t)n + 1, format, args);
-    va_end(args);
-    gfl_status status = gfli_file_write(file, many, (size_t)n);
-    gfli_free(file->context, many);
-    return status;
-}
-
 gfl_status gfli_file_commit(gfli_file *file) {
     (void)gfli_file_flush(file);
     int e = file->failed;
@@ -4478,6 +4526,15 @@ static void gfli_decimal_read(gfli_decimal *d, const gfli_number_span *s, bool n
     if (!all) gfli_decimal_digits(d, s, exponent);
 }
 
+double gfli_decimal_parse(const char *number) {
+    const unsigned char *text = (const unsigned char *)number;
+    gfli_number_span span;
+    gfli_decimal decimal;
+    gfli_scan_number(text, &span);
+    gfli_decimal_read(&decimal, &span, *text == '-');
+    return gfli_decimal_value(&decimal);
+}
+
 static void gfli_json_read_number(gfli_json *j, bool keep) {
     gfli_number_span s;
     bool good = gfli_scan_number(j->at, &s);
@@ -4740,39 +4797,11 @@ gfl_status gfli_json_status(const gfli_json *j) {
     return j->status;
 }
 
-/* ---- writing --------------------------------------------------------------------------------- */
+/* ===============================================================================================
+ * src/core/json_write.c - the one place where JSON is written
+ * ============================================================================================ */
 
-static void gfli_put(const char *bytes, size_t n, char *out, size_t capacity, size_t *at) {
-    for (size_t i = 0; i < n; i++, ++*at)
-        if (*at + 1 < capacity) out[*at] = bytes[i];
-}
-
-/* What is not UTF-8 becomes U+FFFD, since JSON has no other bytes. */
-size_t gfli_json_quote(const char *s, char *out, size_t capacity) {
-    const unsigned char *p = (const unsigned char *)s;
-    size_t at = 0, left = strlen(s);
-    gfli_put("\"", 1, out, capacity, &at);
-    while (left > 0) {
-        size_t n = gfli_utf8_length(p, left);
-        char escape[8];
-        if (n == 0 || *p < 0x20 || *p == 0x7F)
-            snprintf(escape, sizeof escape, "\\u%04x", n ? *p : 0xFFFDu);
-        else if (*p == '"' || *p == '\\')
-            snprintf(escape, sizeof escape, "\\%c", *p);
-        else
-            escape[0] = 0;
-        if (escape[0])
-            gfli_put(escape, strlen(escape), out, capacity, &at);
-        else
-            gfli_put((const char *)p, n, out, capacity, &at);
-        n = n ? n : 1;
-        p += n;
-        left -= n;
-    }
-    gfli_put("\"", 1, out, capacity, &at);
-    if (capacity) out[at < capacity ? at : capacity - 1] = 0;
-    return at;
-}
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 /* printf's number, with a point in any locale. */
 static void gfli_format_digits(double value, int digits, char out[32]) {
@@ -4843,13 +4872,8 @@ static bool gfli_format_fixed(double value, bool is_float, char out[32]) {
  * name one. */
 static void gfli_format_scientific(double value, char out[32]) {
     for (int digits = 15; digits <= 18; digits++) {
-        gfli_number_span span;
-        gfli_decimal decimal;
         gfli_format_digits(value, digits, out);
-        const unsigned char *text = (const unsigned char *)out;
-        gfli_scan_number(text, &span);
-        gfli_decimal_read(&decimal, &span, *text == '-');
-        if (gfli_decimal_value(&decimal) == value) return;
+        if (gfli_decimal_parse(out) == value) return;
     }
 }
 
@@ -4862,6 +4886,171 @@ void gfli_json_format(double value, char out[32]) {
 
 void gfli_json_format_float(float value, char out[32]) {
     if (!gfli_format_fixed((double)value, true, out)) gfli_json_format((double)value, out);
+}
+
+/* ---- texts ----------------------------------------------------------------------------------- */
+
+static void gfli_json_put(gfl_json_writer *j, const char *bytes, size_t n) {
+    if (n > 0 && j->status == GFL_OK) j->status = j->write(j->user, bytes, n);
+}
+
+/* The bytes at p that stand in a JSON text for the n that begin there, of which *used are meant: an
+ * escape, or NULL where they stand for themselves. */
+static const char *gfli_json_escaped(const unsigned char *p, size_t n, size_t *used,
+                                     char escape[8]) {
+    const size_t length = gfli_utf8_length(p, n);
+    *used = length ? length : 1;
+    if (length == 0) return "\\ufffd"; /* not UTF-8, which JSON has to be */
+    if (*p == '"' || *p == '\\')
+        snprintf(escape, 8, "\\%c", *p);
+    else if (*p < 0x20 || *p == 0x7F)
+        snprintf(escape, 8, "\\u%04x", (unsigned)*p);
+    else
+        return NULL;
+    return escape;
+}
+
+static void gfli_json_quote(gfl_json_writer *j, const char *text) {
+    const unsigned char *plain = (const unsigned char *)text, *p = plain;
+    size_t left = strlen(text), used;
+    char room[8];
+    gfli_json_put(j, "\"", 1);
+    for (; left > 0; p += used, left -= used) {
+        const char *escape = gfli_json_escaped(p, left, &used, room);
+        if (!escape) continue;
+        gfli_json_put(j, (const char *)plain, (size_t)(p - plain));
+        gfli_json_put(j, escape, strlen(escape));
+        plain = p + used;
+    }
+    gfli_json_put(j, (const char *)plain, (size_t)(p - plain));
+    gfli_json_put(j, "\"", 1);
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+static void gfli_json_misuse(gfl_json_writer *j) {
+    if (j->status == GFL_OK) j->status = GFL_E_ARG;
+}
+
+/* What stands before a value: a comma, a new line, its key. */
+static void gfli_json_begin(gfl_json_writer *j, const char *key) {
+    const uint64_t bit = j->depth ? (uint64_t)1 << (j->depth - 1) : 0;
+    if ((key != NULL) != ((j->objects & bit) != 0)) gfli_json_misuse(j);
+    if (j->filled & bit) gfli_json_put(j, ", ", j->spaced && !j->broken ? 2 : 1);
+    if (j->broken) gfli_json_put(j, "\n", 1);
+    j->filled |= bit;
+    j->broken = 0;
+    if (!key) return;
+    gfli_json_quote(j, key);
+    gfli_json_put(j, ": ", j->spaced ? 2 : 1);
+}
+
+static void gfli_json_scalar(gfl_json_writer *j, const char *key, const char *word) {
+    gfli_json_begin(j, key);
+    gfli_json_put(j, word, strlen(word));
+}
+
+static void gfli_json_nest(gfl_json_writer *j, const char *key, bool object) {
+    gfli_json_begin(j, key);
+    if (j->depth == 64) {
+        gfli_json_misuse(j);
+        return;
+    }
+    const uint64_t bit = (uint64_t)1 << j->depth++;
+    j->filled &= ~bit;
+    j->objects = object ? j->objects | bit : j->objects & ~bit;
+    gfli_json_put(j, object ? "{" : "[", 1);
+}
+
+void gfl_json_object(gfl_json_writer *j, const char *key) {
+    gfli_json_nest(j, key, true);
+}
+
+void gfl_json_array(gfl_json_writer *j, const char *key) {
+    gfli_json_nest(j, key, false);
+}
+
+void gfl_json_end(gfl_json_writer *j) {
+    if (j->depth == 0) {
+        gfli_json_misuse(j);
+        return;
+    }
+    const uint64_t bit = (uint64_t)1 << --j->depth;
+    if (j->broken) gfli_json_put(j, "\n", 1);
+    j->broken = 0;
+    gfli_json_put(j, j->objects & bit ? "}" : "]", 1);
+}
+
+void gfl_json_line(gfl_json_writer *j) {
+    if (j->depth == 0)
+        gfli_json_put(j, "\n", 1);
+    else
+        j->broken = 1;
+}
+
+void gfl_json_text(gfl_json_writer *j, const char *key, const char *text) {
+    gfli_json_begin(j, key);
+    if (text)
+        gfli_json_quote(j, text);
+    else
+        gfli_json_put(j, "null", 4);
+}
+
+void gfl_json_integer(gfl_json_writer *j, const char *key, int64_t value) {
+    char text[24];
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    gfli_json_scalar(j, key, text);
+}
+
+void gfl_json_number(gfl_json_writer *j, const char *key, double value) {
+    char text[32];
+    gfli_json_format(value, text);
+    gfli_json_scalar(j, key, text);
+}
+
+void gfl_json_float(gfl_json_writer *j, const char *key, float value) {
+    char text[32];
+    gfli_json_format_float(value, text);
+    gfli_json_scalar(j, key, text);
+}
+
+void gfl_json_bool(gfl_json_writer *j, const char *key, int value) {
+    gfli_json_scalar(j, key, value ? "true" : "false");
+}
+
+/* ---- where to -------------------------------------------------------------------------------- */
+
+gfl_status gfli_text_add(gfli_text *text, const char *bytes, size_t n) {
+    GFLI_TRY(gfli_grow(text->context, &text->bytes, &text->capacity, text->length + n + 1, 1,
+                       text->what));
+    memcpy(text->bytes + text->length, bytes, n);
+    text->length += n;
+    text->bytes[text->length] = 0;
+    return GFL_OK;
+}
+
+static gfl_status gfli_json_write_text(void *text, const char *bytes, size_t n) {
+    return gfli_text_add((gfli_text *)text, bytes, n);
+}
+
+static gfl_status gfli_json_write_file(void *file, const char *bytes, size_t n) {
+    return gfli_file_write((gfli_file *)file, bytes, n);
+}
+
+gfl_json_writer gfli_json_to_text(gfli_text *text) {
+    gfl_json_writer j;
+    memset(&j, 0, sizeof j);
+    j.write = gfli_json_write_text;
+    j.user = text;
+    return j;
+}
+
+gfl_json_writer gfli_json_to_file(gfli_file *file) {
+    gfl_json_writer j;
+    memset(&j, 0, sizeof j);
+    j.write = gfli_json_write_file;
+    j.user = file;
+    return j;
 }
 
 /* ===============================================================================================
@@ -5277,37 +5466,22 @@ gfl_status gfli_blob_read_f32(gfli_blob *b, const gfli_tensor *t, float *out) {
 struct gfli_blob_writer {
     gfl_context *context;
     gfli_file file;
-    char *header;
-    size_t length, capacity;
+    gfli_text header;
+    gfl_json_writer json;       /* into the header */
     uint64_t declared, written; /* bytes of data */
-    int n_meta;
-    bool meta_closed, any, sealed;
+    bool in_meta, sealed;
 };
-
-static gfl_status gfli_blob_text(gfli_blob_writer *w, const char *text) {
-    const size_t n = strlen(text);
-    GFLI_TRY(gfli_grow(w->context, &w->header, &w->capacity, w->length + n + 1, 1,
-                       "a safetensors header"));
-    memcpy(w->header + w->length, text, n + 1);
-    w->length += n;
-    return GFL_OK;
-}
-
-static gfl_status gfli_blob_quoted(gfli_blob_writer *w, const char *text) {
-    const size_t n = gfli_json_quote(text, NULL, 0);
-    GFLI_TRY(gfli_grow(w->context, &w->header, &w->capacity, w->length + n + 1, 1,
-                       "a safetensors header"));
-    gfli_json_quote(text, w->header + w->length, n + 1);
-    w->length += n;
-    return GFL_OK;
-}
 
 gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out) {
     gfli_blob_writer *w;
     *out = NULL;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *w, "a weight file", &w));
     w->context = context;
-    gfl_status status = gfli_blob_text(w, "{");
+    w->header.context = context;
+    w->header.what = "a safetensors header";
+    w->json = gfli_json_to_text(&w->header);
+    gfl_json_object(&w->json, NULL);
+    gfl_status status = w->json.status;
     if (status == GFL_OK) status = gfli_file_create(context, path, &w->file);
     if (status != GFL_OK) {
         gfli_blob_abandon(w);
@@ -5318,52 +5492,51 @@ gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_wr
 }
 
 gfl_status gfli_blob_put_meta(gfli_blob_writer *w, const char *key, const char *value) {
-    GFLI_TRY(gfli_blob_text(w, w->n_meta++ ? "," : "\"__metadata__\":{"));
-    GFLI_TRY(gfli_blob_quoted(w, key));
-    GFLI_TRY(gfli_blob_text(w, ":"));
-    return gfli_blob_quoted(w, value);
+    if (!w->in_meta) gfl_json_object(&w->json, "__metadata__");
+    w->in_meta = true;
+    gfl_json_text(&w->json, key, value);
+    return w->json.status;
 }
 
-static gfl_status gfli_blob_close_meta(gfli_blob_writer *w) {
-    if (w->meta_closed) return GFL_OK;
-    w->meta_closed = true;
-    if (!w->n_meta) return GFL_OK;
-    w->any = true;
-    return gfli_blob_text(w, "}");
+static void gfli_blob_close_meta(gfli_blob_writer *w) {
+    if (w->in_meta) gfl_json_end(&w->json);
+    w->in_meta = false;
 }
 
 gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank,
                              const int64_t *shape) {
-    char text[96];
+    gfl_json_writer *j = &w->json;
     uint64_t bytes = (uint64_t)gfli_dtypes[dtype].bytes;
-    GFLI_TRY(gfli_blob_close_meta(w));
-    GFLI_TRY(gfli_blob_text(w, w->any ? "," : ""));
-    w->any = true;
-    GFLI_TRY(gfli_blob_quoted(w, name));
-    snprintf(text, sizeof text, ":{\"dtype\":\"%s\",\"shape\":[", gfli_dtypes[dtype].name);
-    GFLI_TRY(gfli_blob_text(w, text));
+    gfli_blob_close_meta(w);
+    gfl_json_object(j, name);
+    gfl_json_text(j, "dtype", gfli_dtypes[dtype].name);
+    gfl_json_array(j, "shape");
     for (int i = 0; i < rank; i++) {
         bytes *= (uint64_t)shape[i];
-        snprintf(text, sizeof text, "%s%lld", i ? "," : "", (long long)shape[i]);
-        GFLI_TRY(gfli_blob_text(w, text));
+        gfl_json_integer(j, NULL, shape[i]);
     }
-    snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)w->declared,
-             (unsigned long long)(w->declared + bytes));
+    gfl_json_end(j);
+    gfl_json_array(j, "data_offsets");
+    gfl_json_integer(j, NULL, (int64_t)w->declared);
     w->declared += bytes;
-    return gfli_blob_text(w, text);
+    gfl_json_integer(j, NULL, (int64_t)w->declared);
+    gfl_json_end(j);
+    gfl_json_end(j);
+    return j->status;
 }
 
 /* The header is complete: pad it so that the data is aligned, and write it. */
 static gfl_status gfli_blob_seal(gfli_blob_writer *w) {
     if (w->sealed) return GFL_OK;
     w->sealed = true;
-    GFLI_TRY(gfli_blob_close_meta(w));
-    GFLI_TRY(gfli_blob_text(w, "}"));
-    while (w->length % 64 != 56) GFLI_TRY(gfli_blob_text(w, " "));
+    gfli_blob_close_meta(w);
+    gfl_json_end(&w->json);
+    GFLI_TRY(w->json.status);
+    while (w->header.length % 64 != 56) GFLI_TRY(gfli_text_add(&w->header, " ", 1));
     uint8_t head[8];
-    for (int i = 0; i < 8; i++) head[i] = (uint8_t)((uint64_t)w->length >> (8 * i));
+    for (int i = 0; i < 8; i++) head[i] = (uint8_t)((uint64_t)w->header.length >> (8 * i));
     GFLI_TRY(gfli_file_write(&w->file, head, 8));
-    return gfli_file_write(&w->file, w->header, w->length);
+    return gfli_file_write(&w->file, w->header.bytes, w->header.length);
 }
 
 gfl_status gfli_blob_write(gfli_blob_writer *w, const void *data, size_t bytes) {
@@ -5386,7 +5559,7 @@ gfl_status gfli_blob_finish(gfli_blob_writer *w) {
 void gfli_blob_abandon(gfli_blob_writer *w) {
     if (!w) return;
     gfli_file_abandon(&w->file);
-    gfli_free(w->context, w->header);
+    gfli_free(w->context, w->header.bytes);
     gfli_free(w->context, w);
 }
 
@@ -9117,26 +9290,19 @@ gfl_status gfli_put_input(const gfl_model *model, gfli_put_meta put, void *to,
 /* The names as a JSON array, or the ids. */
 static gfl_status gfli_put_classes(const gfl_model *model, gfli_put_meta put, void *to,
                                    const char *key, bool names) {
-    size_t need = 3;
-    char *text;
-    for (int i = 0; i < model->arch.n_classes; i++)
-        need += names ? gfli_json_quote(model->classes[i].name, NULL, 0) + 1 : 22;
-    GFLI_TRY(gfli_alloc(model->context, need, 1, "class list", &text));
-    size_t used = 0;
-    text[used++] = '[';
+    gfli_text text = {model->context, "class list", NULL, 0, 0};
+    gfl_json_writer j = gfli_json_to_text(&text);
+    gfl_json_array(&j, NULL);
     for (int i = 0; i < model->arch.n_classes; i++) {
-        if (i > 0) text[used++] = ',';
-        if (names) {
-            used += gfli_json_quote(model->classes[i].name, text + used, need - used);
-        } else {
-            int n = snprintf(text + used, need - used, "%lld", (long long)model->classes[i].id);
-            used += n > 0 ? (size_t)n : 0;
-        }
+        if (names)
+            gfl_json_text(&j, NULL, model->classes[i].name);
+        else
+            gfl_json_integer(&j, NULL, model->classes[i].id);
     }
-    text[used++] = ']';
-    text[used] = 0;
-    gfl_status status = put(to, key, text);
-    gfli_free(model->context, text);
+    gfl_json_end(&j);
+    gfl_status status = j.status;
+    if (status == GFL_OK) status = put(to, key, text.bytes);
+    gfli_free(model->context, text.bytes);
     return status;
 }
 

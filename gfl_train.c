@@ -4829,35 +4829,29 @@ gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_eval_write_id(gfl_context *context, gfli_file *file, const char *before,
-                                     gfl_id id) {
-    if (!id.text) return gfli_file_printf(file, "%s%lld", before, (long long)id.number);
-    size_t size = gfli_json_quote(id.text, NULL, 0) + 1;
-    char *quoted;
-    GFLI_TRY(gfli_alloc(context, size, 1, "an id", &quoted));
-    gfli_json_quote(id.text, quoted, size);
-    gfl_status status = gfli_file_printf(file, "%s", before);
-    if (status == GFL_OK) status = gfli_file_write(file, quoted, size - 1);
-    gfli_free(context, quoted);
-    return status;
+static void gfli_eval_write_id(gfl_json_writer *j, const char *key, gfl_id id) {
+    if (id.text)
+        gfl_json_text(j, key, id.text);
+    else
+        gfl_json_integer(j, key, id.number);
 }
 
-static gfl_status gfli_eval_write_box(const gfl_evaluator *e, gfli_file *file,
-                                      const gfli_eval_box *box) {
-    char x[32], y[32], w[32], h[32], score[32];
-    gfli_json_format(box->x, x);
-    gfli_json_format(box->y, y);
-    gfli_json_format(box->w, w);
-    gfli_json_format(box->h, h);
+static void gfli_eval_write_box(const gfl_evaluator *e, gfl_json_writer *j,
+                                const gfli_eval_box *box) {
+    gfl_json_object(j, NULL);
+    gfli_eval_write_id(j, "image_id", e->dataset->images[box->image].id);
+    gfli_eval_write_id(j, "category_id", e->dataset->class_ids[box->label]);
+    gfl_json_array(j, "bbox");
+    gfl_json_number(j, NULL, box->x);
+    gfl_json_number(j, NULL, box->y);
+    gfl_json_number(j, NULL, box->w);
+    gfl_json_number(j, NULL, box->h);
+    gfl_json_end(j);
     if ((double)(float)box->score == box->score)
-        gfli_json_format_float((float)box->score, score);
+        gfl_json_float(j, "score", (float)box->score);
     else /* read from a file */
-        gfli_json_format(box->score, score);
-    GFLI_TRY(
-        gfli_eval_write_id(e->context, file, "{\"image_id\":", e->dataset->images[box->image].id));
-    GFLI_TRY(gfli_eval_write_id(e->context, file,
-                                ",\"category_id\":", e->dataset->class_ids[box->label]));
-    return gfli_file_printf(file, ",\"bbox\":[%s,%s,%s,%s],\"score\":%s}", x, y, w, h, score);
+        gfl_json_number(j, "score", box->score);
+    gfl_json_end(j);
 }
 
 /* By image as the data set orders them, best score first; equal ones stay as they came, since
@@ -4871,12 +4865,16 @@ static gfl_status gfli_eval_write_all(const gfl_evaluator *e, gfli_file *file,
     gfli_eval_sort(items, scratch, e->n_boxes);
     for (size_t i = 0; i < e->n_boxes; i++) items[i].key = (uint64_t)e->boxes[items[i].index].image;
     gfli_eval_sort(items, scratch, e->n_boxes);
-    GFLI_TRY(gfli_file_printf(file, "["));
-    for (size_t i = 0; i < e->n_boxes; i++) {
-        GFLI_TRY(gfli_file_printf(file, i ? ",\n" : "\n"));
-        GFLI_TRY(gfli_eval_write_box(e, file, &e->boxes[items[i].index]));
+    gfl_json_writer j = gfli_json_to_file(file);
+    gfl_json_array(&j, NULL);
+    for (size_t i = 0; i < e->n_boxes && j.status == GFL_OK; i++) {
+        gfl_json_line(&j);
+        gfli_eval_write_box(e, &j, &e->boxes[items[i].index]);
     }
-    return gfli_file_printf(file, "\n]\n");
+    gfl_json_line(&j);
+    gfl_json_end(&j);
+    gfl_json_line(&j);
+    return j.status;
 }
 
 gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path) {
@@ -7841,25 +7839,25 @@ static gfl_status gfli_pth_find_dict(gfli_pth *c, uint32_t root, uint32_t *out) 
 /* A list of texts as a JSON array. */
 static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
     const gfli_pickle *p = &c->pickle;
-    size_t size = 3, at = 0;
-    char *json;
-    for (uint32_t cell = p->nodes[list].a; cell; cell = p->nodes[cell].b) {
+    gfli_text text = {c->blob->context, "class names", NULL, 0, 0};
+    gfl_json_writer j = gfli_json_to_text(&text);
+    gfl_status status = GFL_OK;
+    gfl_json_array(&j, NULL);
+    uint32_t cell = p->nodes[list].a;
+    for (; cell && j.status == GFL_OK && text.length <= GFLI_PTH_META_MAX;
+         cell = p->nodes[cell].b) {
         const char *name = gfli_pickle_text(p, p->nodes[cell].a);
-        if (!name) return GFL_OK;
-        size += gfli_json_quote(name, NULL, 0) + 2;
-        if (size > GFLI_PTH_META_MAX)
-            return gfli_pth_broken(c, "the class names", "more than a megabyte of them");
+        if (!name) break;
+        gfl_json_text(&j, NULL, name);
     }
-    GFLI_TRY(gfli_alloc(c->blob->context, size, 1, "class names", &json));
-    json[at++] = '[';
-    for (uint32_t cell = p->nodes[list].a; cell; cell = p->nodes[cell].b) {
-        if (at > 1) json[at++] = ',';
-        at += gfli_json_quote(gfli_pickle_text(p, p->nodes[cell].a), json + at, size - at);
-    }
-    json[at++] = ']';
-    json[at] = 0;
-    gfl_status status = gfli_blob_add_meta(c->blob, "classes", json);
-    gfli_free(c->blob->context, json);
+    gfl_json_end(&j);
+    if (j.status != GFL_OK)
+        status = j.status;
+    else if (text.length > GFLI_PTH_META_MAX)
+        status = gfli_pth_broken(c, "the class names", "more than a megabyte of them");
+    else if (!cell)
+        status = gfli_blob_add_meta(c->blob, "classes", text.bytes);
+    gfli_free(c->blob->context, text.bytes);
     return status;
 }
 

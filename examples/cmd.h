@@ -54,7 +54,7 @@ int opt_parse(const char *usage, opt *options, int argc, char **argv, const char
 /* Write "name = value" lines that --config reads back; false with a message on failure. */
 bool opt_write(const opt *options, const char *path);
 /* The same as a JSON object. */
-void opt_write_json(const opt *options, FILE *f);
+void opt_write_json(const opt *options, gfl_json_writer *json, const char *key);
 
 /* Which of the two names `text` is, from 1; 0 for no text, -1 after a message. */
 int opt_choice(const char *option, const char *text, const char *first, const char *second);
@@ -125,8 +125,8 @@ int caught_signal(void);
 
 /* ---- shared work (cmd_common.c) -------------------------------------------------------------- */
 
-/* A text as JSON, quotes included, to a stream. */
-void write_json_text(FILE *f, const char *text);
+/* The library's writer of JSON, to a stream; a failure is the stream's too (ferror). */
+gfl_json_writer json_to(FILE *f);
 
 /* Decoded pixels as the detector takes them; they stay where they are. */
 gfl_image image_of(const gfl_pixels *pixels);
@@ -155,11 +155,11 @@ int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map)
 bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dataset *dataset,
                      const gfl_detect_opts *opts, gfl_evaluator *evaluator, int *code);
 
-/* The twelve numbers, or one JSON object with per_class, on stdout or in a file. */
+/* The twelve numbers, on stdout or in a file; or as a JSON object with per_class. */
 void print_summary(FILE *f, const gfl_evaluator *evaluator);
 void print_class_table(FILE *f, const gfl_evaluator *evaluator, const gfl_dataset *dataset);
-void print_json_result(FILE *f, const gfl_evaluator *evaluator, const gfl_eval_result *result,
-                       const gfl_dataset *dataset);
+void write_json_result(gfl_json_writer *json, const char *key, const gfl_evaluator *evaluator,
+                       const gfl_eval_result *result, const gfl_dataset *dataset);
 
 /* ---- weight files (cmd_model.c) -------------------------------------------------------------- */
 
@@ -167,16 +167,16 @@ void print_json_result(FILE *f, const gfl_evaluator *evaluator, const gfl_eval_r
 void print_model(FILE *f, const gfl_model_info *info);
 void print_backbone(FILE *f, const gfl_arch *arch, gfl_origin style);
 void print_input(FILE *f, const gfl_preprocess *p);
-/* The same as members of a JSON object, without its braces. */
-void print_model_json(FILE *f, const gfl_model_info *info);
-void print_backbone_json(FILE *f, const gfl_arch *arch);
-void print_input_json(FILE *f, const gfl_preprocess *p);
+/* The same as members of the JSON object that is open. */
+void write_model_json(gfl_json_writer *json, const gfl_model_info *info);
+void write_backbone_json(gfl_json_writer *json, const gfl_arch *arch);
+void write_input_json(gfl_json_writer *json, const gfl_preprocess *p);
 
 /* What became of the tensors at the last load: counts by gfl_fate; a line each, or a JSON member,
  * of those whose fate's bit is in `wanted`. */
 void count_fates(const gfl_model *model, int counts[3]);
 void print_tensors(FILE *f, const gfl_model *model, unsigned wanted);
-void print_tensors_json(FILE *f, const gfl_model *model, unsigned wanted);
+void write_tensors_json(gfl_json_writer *json, const gfl_model *model, unsigned wanted);
 
 /* Class names from "a,b,c" or from a file; names and items are malloc'ed. */
 typedef struct class_list {

@@ -6,18 +6,17 @@
 #include <string.h>
 #include <sys/stat.h>
 
-void write_json_text(FILE *f, const char *text) {
-    fputc('"', f);
-    for (const char *p = text; *p; p++) {
-        unsigned char c = (unsigned char)*p;
-        if (c == '"' || c == '\\')
-            fprintf(f, "\\%c", c);
-        else if (c < 0x20)
-            fprintf(f, "\\u%04x", c);
-        else
-            fputc(c, f);
-    }
-    fputc('"', f);
+static gfl_status write_stream(void *f, const char *bytes, size_t n) {
+    return fwrite(bytes, 1, n, (FILE *)f) == n ? GFL_OK : GFL_E_IO;
+}
+
+gfl_json_writer json_to(FILE *f) {
+    gfl_json_writer json;
+    memset(&json, 0, sizeof json);
+    json.write = write_stream;
+    json.user = f;
+    json.spaced = 1;
+    return json;
 }
 
 /* ---- options --------------------------------------------------------------------------------- */
@@ -228,32 +227,34 @@ void print_class_table(FILE *f, const gfl_evaluator *evaluator, const gfl_datase
     }
 }
 
-static void print_numbers(FILE *f, const gfl_eval_result *r) {
-    fprintf(f,
-            "\"bbox_mAP\": %.10g, \"bbox_mAP_50\": %.10g, \"bbox_mAP_75\": %.10g, "
-            "\"bbox_mAP_s\": %.10g, \"bbox_mAP_m\": %.10g, \"bbox_mAP_l\": %.10g, "
-            "\"AR_1\": %.10g, \"AR_10\": %.10g, \"AR_100\": %.10g, "
-            "\"AR_s\": %.10g, \"AR_m\": %.10g, \"AR_l\": %.10g",
-            r->ap, r->ap50, r->ap75, r->ap_small, r->ap_medium, r->ap_large, r->ar[0], r->ar[1],
-            r->ar[2], r->ar_small, r->ar_medium, r->ar_large);
+static void write_numbers(gfl_json_writer *json, const gfl_eval_result *r) {
+    const struct {
+        const char *key;
+        double value;
+    } numbers[] = {
+        {"bbox_mAP", r->ap},         {"bbox_mAP_50", r->ap50},     {"bbox_mAP_75", r->ap75},
+        {"bbox_mAP_s", r->ap_small}, {"bbox_mAP_m", r->ap_medium}, {"bbox_mAP_l", r->ap_large},
+        {"AR_1", r->ar[0]},          {"AR_10", r->ar[1]},          {"AR_100", r->ar[2]},
+        {"AR_s", r->ar_small},       {"AR_m", r->ar_medium},       {"AR_l", r->ar_large}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        gfl_json_number(json, numbers[i].key, numbers[i].value);
 }
 
-void print_json_result(FILE *f, const gfl_evaluator *evaluator, const gfl_eval_result *result,
-                       const gfl_dataset *dataset) {
+void write_json_result(gfl_json_writer *json, const char *key, const gfl_evaluator *evaluator,
+                       const gfl_eval_result *result, const gfl_dataset *dataset) {
     const gfl_class *classes = gfl_dataset_classes(dataset);
     gfl_eval_result r;
-    bool any = false;
-    fputc('{', f);
-    print_numbers(f, result);
-    fputs(", \"per_class\": [", f);
+    gfl_json_object(json, key);
+    write_numbers(json, result);
+    gfl_json_array(json, "per_class");
     for (int k = 0; k < gfl_dataset_n_classes(dataset); k++) {
         if (gfl_evaluator_class(evaluator, k, &r) != GFL_OK) continue;
-        fprintf(f, "%s{\"id\": %lld, \"name\": ", any ? ", " : "", (long long)classes[k].id);
-        any = true;
-        write_json_text(f, classes[k].name);
-        fputs(", ", f);
-        print_numbers(f, &r);
-        fputc('}', f);
+        gfl_json_object(json, NULL);
+        gfl_json_integer(json, "id", classes[k].id);
+        gfl_json_text(json, "name", classes[k].name);
+        write_numbers(json, &r);
+        gfl_json_end(json);
     }
-    fputs("]}", f);
+    gfl_json_end(json);
+    gfl_json_end(json);
 }

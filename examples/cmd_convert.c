@@ -7,6 +7,7 @@
 typedef struct convert_job {
     const char *in, *out, *dialect, *style, *classes, *mean, *std, *scale;
     bool backbone, bgr, json;
+    gfl_json_writer stdout_json;
     gfl_context *context;
     gfl_model *model;
     gfl_import_opts opts;
@@ -49,7 +50,7 @@ static int read_demands(convert_job *job) {
 }
 
 /* Whatever is written was loaded: what is not is an error, or the end of a backbone. */
-static void print_result(const convert_job *job) {
+static void print_result(convert_job *job) {
     int counts[3];
     count_fates(job->model, counts);
     if (!job->json) {
@@ -58,18 +59,22 @@ static void print_result(const convert_job *job) {
                counts[GFL_FATE_LOADED], counts[GFL_FATE_LEFT_OVER], job->out);
         return;
     }
-    fputs(", \"to\": ", stdout);
-    write_json_text(stdout, job->out);
-    printf(", \"loaded\": %d, \"left_over\": %d, ", counts[GFL_FATE_LOADED],
-           counts[GFL_FATE_LEFT_OVER]);
-    print_tensors_json(stdout, job->model, 1u << GFL_FATE_LOADED | 1u << GFL_FATE_LEFT_OVER);
-    puts("}");
+    gfl_json_text(&job->stdout_json, "to", job->out);
+    gfl_json_integer(&job->stdout_json, "loaded", counts[GFL_FATE_LOADED]);
+    gfl_json_integer(&job->stdout_json, "left_over", counts[GFL_FATE_LEFT_OVER]);
+    write_tensors_json(&job->stdout_json, job->model,
+                       1u << GFL_FATE_LOADED | 1u << GFL_FATE_LEFT_OVER);
+    gfl_json_end(&job->stdout_json);
+    gfl_json_line(&job->stdout_json);
 }
 
-static void begin_json(const convert_job *job, const char *kind) {
-    fputs("{\"from\": ", stdout);
-    write_json_text(stdout, job->in);
-    printf(", \"kind\": \"%s\", ", kind);
+/* Begins the object on stdout that print_result ends. */
+static gfl_json_writer *begin_json(convert_job *job, const char *kind) {
+    job->stdout_json = json_to(stdout);
+    gfl_json_object(&job->stdout_json, NULL);
+    gfl_json_text(&job->stdout_json, "from", job->in);
+    gfl_json_text(&job->stdout_json, "kind", kind);
+    return &job->stdout_json;
 }
 
 /* ---- detectors ------------------------------------------------------------------------------- */
@@ -87,8 +92,7 @@ static int convert_detector(convert_job *job) {
     if (status != GFL_OK) return report(job->context, status, "converting");
     gfl_model_get_info(job->model, &info);
     if (job->json) {
-        begin_json(job, "detector");
-        print_model_json(stdout, &info);
+        write_model_json(begin_json(job, "detector"), &info);
     } else {
         print_model(stdout, &info);
     }
@@ -129,10 +133,10 @@ static int convert_backbone(convert_job *job) {
     if (status == GFL_OK) status = gfl_model_save_backbone(job->model, b.stages, job->out);
     if (status != GFL_OK) return report(job->context, status, "converting");
     if (job->json) {
-        begin_json(job, "backbone");
-        print_backbone_json(stdout, &b.arch);
-        printf(", \"stages\": %d, ", b.stages);
-        print_input_json(stdout, &b.preprocess);
+        gfl_json_writer *json = begin_json(job, "backbone");
+        write_backbone_json(json, &b.arch);
+        gfl_json_integer(json, "stages", b.stages);
+        write_input_json(json, &b.preprocess);
     } else {
         fputs("backbone       ", stdout);
         print_backbone(stdout, &b.arch, b.style);

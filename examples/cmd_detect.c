@@ -24,7 +24,7 @@ typedef struct detect_job {
     gfl_context *context;
     gfl_model_info info;
     FILE *file; /* of the results */
-    bool any;   /* something was written to it */
+    gfl_json_writer results_json, stdout_json;
     int failed; /* pictures */
 } detect_job;
 
@@ -170,42 +170,56 @@ static bool draw(const detect_job *job, const picture *one, gfl_pixels *pixels,
 }
 
 static void write_results(detect_job *job, const picture *one, const gfl_detections *found) {
+    gfl_json_writer *json = &job->results_json;
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
-        fprintf(job->file, "%s\n{\"image_id\": ", job->any ? "," : "");
-        job->any = true;
-        write_json_text(job->file, one->name);
-        fprintf(job->file,
-                ", \"category_id\": %lld, \"bbox\": [%.9g, %.9g, %.9g, %.9g], \"score\": %.9g}",
-                (long long)job->info.classes[d->label].id, (double)d->x1, (double)d->y1,
-                (double)d->x2 - (double)d->x1, (double)d->y2 - (double)d->y1, (double)d->score);
+        gfl_json_line(json);
+        gfl_json_object(json, NULL);
+        gfl_json_text(json, "image_id", one->name);
+        gfl_json_integer(json, "category_id", job->info.classes[d->label].id);
+        gfl_json_array(json, "bbox");
+        gfl_json_float(json, NULL, d->x1);
+        gfl_json_float(json, NULL, d->y1);
+        gfl_json_number(json, NULL, (double)d->x2 - (double)d->x1);
+        gfl_json_number(json, NULL, (double)d->y2 - (double)d->y1);
+        gfl_json_end(json);
+        gfl_json_float(json, "score", d->score);
+        gfl_json_end(json);
     }
 }
 
-static void print_four(const char *name, const float v[4]) {
-    printf(", \"%s\": [%.6g, %.6g, %.6g, %.6g]", name, (double)v[0], (double)v[1], (double)v[2],
-           (double)v[3]);
+static void write_four(gfl_json_writer *json, const char *key, const float v[4]) {
+    gfl_json_array(json, key);
+    for (int i = 0; i < 4; i++) gfl_json_float(json, NULL, v[i]);
+    gfl_json_end(json);
 }
 
-static void print_json(const detect_job *job, const picture *one, const gfl_pixels *pixels,
-                       const gfl_detections *found, bool first) {
-    printf("%s\n{\"file\": ", first ? "" : ",");
-    write_json_text(stdout, one->path);
-    printf(", \"width\": %d, \"height\": %d, \"detections\": [", pixels->width, pixels->height);
+static void write_picture_json(detect_job *job, const picture *one, const gfl_pixels *pixels,
+                               const gfl_detections *found) {
+    gfl_json_writer *json = &job->stdout_json;
+    gfl_json_line(json);
+    gfl_json_object(json, NULL);
+    gfl_json_text(json, "file", one->path);
+    gfl_json_integer(json, "width", pixels->width);
+    gfl_json_integer(json, "height", pixels->height);
+    gfl_json_array(json, "detections");
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
         const float box[4] = {d->x1, d->y1, d->x2, d->y2};
-        printf("%s\n  {\"class\": ", i ? "," : "");
-        write_json_text(stdout, job->info.classes[d->label].name);
-        printf(", \"label\": %d, \"score\": %.9g", d->label, (double)d->score);
-        print_four("box", box);
+        gfl_json_line(json);
+        gfl_json_object(json, NULL);
+        gfl_json_text(json, "class", job->info.classes[d->label].name);
+        gfl_json_integer(json, "label", d->label);
+        gfl_json_float(json, "score", d->score);
+        write_four(json, "box", box);
         if (found->distributions) {
-            print_four("side_distance", found->distributions[i].mean);
-            print_four("side_stddev", found->distributions[i].stddev);
+            write_four(json, "side_distance", found->distributions[i].mean);
+            write_four(json, "side_stddev", found->distributions[i].stddev);
         }
-        putchar('}');
+        gfl_json_end(json);
     }
-    fputs("]}", stdout);
+    gfl_json_end(json);
+    gfl_json_end(json);
 }
 
 static void print_lines(const detect_job *job, const picture *one, const gfl_detections *found) {
@@ -221,7 +235,7 @@ static void print_lines(const detect_job *job, const picture *one, const gfl_det
 
 /* One picture; CMD_OK also when it could not be read, which is counted. */
 static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_opts *opts,
-                      const picture *one, bool first) {
+                      const picture *one) {
     gfl_pixels pixels;
     gfl_detections found;
     if (gfl_image_read(job->context, one->path, &pixels) != GFL_OK) {
@@ -236,7 +250,7 @@ static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_
         code = report(job->context, status, one->path);
     } else {
         if (job->json)
-            print_json(job, one, &pixels, &found, first);
+            write_picture_json(job, one, &pixels, &found);
         else if (!job->out && !job->results)
             print_lines(job, one, &found);
         if (job->file) write_results(job, one, &found);
@@ -257,13 +271,15 @@ static int detect_all(detect_job *job, gfl_detector *detector) {
     if (job->scale) opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused);
     progress_begin(&bar, "detecting", job->n);
     catch_signals();
-    if (job->json) fputs("{\"images\": [", stdout);
+    job->stdout_json = json_to(stdout);
+    if (job->json) gfl_json_object(&job->stdout_json, NULL);
+    if (job->json) gfl_json_array(&job->stdout_json, "images");
     for (; code == CMD_OK && done < job->n && !caught_signal(); done++) {
-        const int failed = job->failed;
-        code = detect_one(job, detector, &opts, &job->pictures[done], done == failed);
+        code = detect_one(job, detector, &opts, &job->pictures[done]);
         progress_step(&bar, done + 1, "%s", "");
     }
-    if (job->json) puts("]}");
+    for (int i = 0; job->json && i < 2; i++) gfl_json_end(&job->stdout_json);
+    if (job->json) gfl_json_line(&job->stdout_json);
     progress_end(&bar);
     if (code == CMD_OK && caught_signal()) code = 128 + caught_signal();
     if (code == CMD_OK && job->failed) {
@@ -287,9 +303,11 @@ static int with_results(detect_job *job, gfl_detector *detector) {
     int code = CMD_FAILED;
     bool good = job->file != NULL;
     if (good) {
-        fputc('[', job->file);
+        job->results_json = json_to(job->file);
+        gfl_json_array(&job->results_json, NULL);
         code = detect_all(job, detector);
-        fputs("]\n", job->file);
+        gfl_json_end(&job->results_json);
+        gfl_json_line(&job->results_json);
         good = !ferror(job->file);
         if (fclose(job->file) != 0) good = false;
         if (good && !direct) good = rename(temporary, path) == 0;

@@ -59,8 +59,9 @@ static int evaluate(gfl_context *context, const eval_job *job, const gfl_dataset
     status = gfl_evaluator_run(evaluator, &result);
     if (status != GFL_OK) return report(context, status, "evaluating");
     if (job->json) {
-        print_json_result(stdout, evaluator, &result, dataset);
-        puts("");
+        gfl_json_writer json = json_to(stdout);
+        write_json_result(&json, NULL, evaluator, &result, dataset);
+        gfl_json_line(&json);
     } else {
         print_summary(stdout, evaluator);
         print_class_table(stdout, evaluator, dataset);

@@ -1,5 +1,6 @@
 /* cmd_info.c - gfl info and gfl bench: what a model is, and what it costs */
 #include "cmd.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,38 +12,55 @@ static gfl_status make_preset(gfl_context *context, const char *name, gfl_model 
     return status == GFL_OK ? gfl_model_create(context, &desc, NULL, out) : status;
 }
 
+static void print_preset(const gfl_preset *p, const gfl_model_cost *cost) {
+    char ap[80] = "-";
+    if (p->ap > 0) snprintf(ap, sizeof ap, "%.1f (%s)", p->ap, p->published);
+    printf("%-17s %9.2f M   %16.1f   %s\n", p->name, (double)cost->n_parameters * 1e-6,
+           (double)cost->macs * 1e-9, ap);
+}
+
+static void write_preset(gfl_json_writer *out, const gfl_preset *p, const gfl_model_cost *cost) {
+    gfl_json_line(out);
+    gfl_json_object(out, NULL);
+    gfl_json_text(out, "model", p->name);
+    gfl_json_integer(out, "parameters", cost->n_parameters);
+    gfl_json_integer(out, "macs", cost->macs);
+    gfl_json_number(out, "published_ap", p->ap > 0 ? p->ap : NAN);
+    gfl_json_text(out, "published_by", p->published);
+    gfl_json_end(out);
+}
+
 /* Published AP, none of it measured with this library. */
 static int list_presets(gfl_context *context, bool json) {
     gfl_preset p;
+    gfl_json_writer out = json_to(stdout);
     if (json)
-        putchar('[');
+        gfl_json_array(&out, NULL);
     else
         puts("model              parameters   GMAC at 1333x800   published COCO AP");
     for (int i = 0; gfl_preset_at(i, &p); i++) {
         gfl_model_cost cost;
-        char ap[80] = "-";
         gfl_status status = gfl_arch_get_cost(context, &p.arch, 1333, 800, 1, &cost);
         if (status != GFL_OK) return report(context, status, p.name);
-        if (p.ap > 0) snprintf(ap, sizeof ap, json ? "%.1f" : "%.1f (%s)", p.ap, p.published);
         if (json)
-            printf("%s\n{\"model\": \"%s\", \"parameters\": %lld, \"macs\": %lld, "
-                   "\"published_ap\": %s, \"published_by\": \"%s\"}",
-                   i ? "," : "", p.name, (long long)cost.n_parameters, (long long)cost.macs,
-                   p.ap > 0 ? ap : "null", p.published);
+            write_preset(&out, &p, &cost);
         else
-            printf("%-17s %9.2f M   %16.1f   %s\n", p.name, (double)cost.n_parameters * 1e-6,
-                   (double)cost.macs * 1e-9, ap);
+            print_preset(&p, &cost);
     }
-    if (json) puts("]");
+    if (!json) return CMD_OK;
+    gfl_json_end(&out);
+    gfl_json_line(&out);
     return CMD_OK;
 }
 
-static void print_device(bool json, int row, const char *name, bool usable, const char *text) {
+static void print_device(gfl_json_writer *json, const char *name, bool usable, const char *text) {
     if (json) {
-        printf("%s{\"device\": \"%s\", \"usable\": %s, \"is\": ", row ? ",\n" : "[", name,
-               usable ? "true" : "false");
-        write_json_text(stdout, text);
-        putchar('}');
+        gfl_json_line(json);
+        gfl_json_object(json, NULL);
+        gfl_json_text(json, "device", name);
+        gfl_json_bool(json, "usable", usable);
+        gfl_json_text(json, "is", text);
+        gfl_json_end(json);
     } else if (usable) {
         puts(text);
     } else {
@@ -53,6 +71,8 @@ static void print_device(bool json, int row, const char *name, bool usable, cons
 /* Asks for each GPU until there are no more; the first answer tells where there is none. */
 static int list_devices(bool json) {
     char name[32] = "cpu", text[300];
+    gfl_json_writer out = json_to(stdout);
+    if (json) gfl_json_array(&out, NULL);
     for (int i = -1; i <= 64; i++) {
         gfl_context_desc desc;
         gfl_context *context = NULL;
@@ -67,11 +87,14 @@ static int list_devices(bool json) {
             (i < 0 || desc.backend) && gfl_context_create(&desc, &context) == GFL_OK;
         const bool past = !usable && i > 0 && !strncmp(text, "there is no GPU", 15);
         if (!past)
-            print_device(json, i + 1, name, usable, usable ? gfl_context_device(context) : text);
+            print_device(json ? &out : NULL, name, usable,
+                         usable ? gfl_context_device(context) : text);
         gfl_context_destroy(context);
         if (past || (!usable && (!desc.backend || !strncmp(text, "no NVIDIA", 9)))) break;
     }
-    if (json) puts("]");
+    if (!json) return CMD_OK;
+    gfl_json_end(&out);
+    gfl_json_line(&out);
     return CMD_OK;
 }
 
@@ -97,10 +120,14 @@ static void print_cost(const gfl_model_cost *cost, int w, int h) {
 }
 
 static void print_info_json(const gfl_model_info *info, const gfl_model_cost *cost) {
-    printf("{\"macs\": %lld, \"weight_bytes\": %zu, \"workspace_bytes\": %zu, ",
-           (long long)cost->macs, cost->weight_bytes, cost->workspace_bytes);
-    print_model_json(stdout, info);
-    puts("}");
+    gfl_json_writer out = json_to(stdout);
+    gfl_json_object(&out, NULL);
+    gfl_json_integer(&out, "macs", cost->macs);
+    gfl_json_integer(&out, "weight_bytes", (int64_t)cost->weight_bytes);
+    gfl_json_integer(&out, "workspace_bytes", (int64_t)cost->workspace_bytes);
+    write_model_json(&out, info);
+    gfl_json_end(&out);
+    gfl_json_line(&out);
 }
 
 typedef struct model_choice {
@@ -204,6 +231,23 @@ static gfl_status time_detection(gfl_detector *detector, const gfl_image *images
     return status;
 }
 
+static void print_times(double median, double best, int batch, int threads, bool json) {
+    if (!json) {
+        printf("median %.4f s, best %.4f s, %.2f images a second (batch %d, %d threads)\n", median,
+               best, batch / median, batch, threads);
+        return;
+    }
+    gfl_json_writer out = json_to(stdout);
+    gfl_json_object(&out, NULL);
+    gfl_json_number(&out, "median", median);
+    gfl_json_number(&out, "best", best);
+    gfl_json_number(&out, "images_per_second", batch / median);
+    gfl_json_integer(&out, "batch", batch);
+    gfl_json_integer(&out, "threads", threads);
+    gfl_json_end(&out);
+    gfl_json_line(&out);
+}
+
 static int bench(gfl_context *context, const model_choice *c, const gfl_model *model, int batch,
                  int repeats, bool json) {
     const size_t bytes = (size_t)c->scale_long * (size_t)c->scale_short * 3;
@@ -231,11 +275,7 @@ static int bench(gfl_context *context, const model_choice *c, const gfl_model *m
     int code = status == GFL_OK ? CMD_OK : report(context, status, "timing");
     if (code == CMD_OK) {
         qsort(times, (size_t)repeats, sizeof *times, compare_doubles);
-        const double median = times[repeats / 2];
-        printf(json ? "{\"median\": %.6g, \"best\": %.6g, \"images_per_second\": %.6g, "
-                      "\"batch\": %d, \"threads\": %d}\n"
-                    : "median %.4f s, best %.4f s, %.2f images a second (batch %d, %d threads)\n",
-               median, times[0], batch / median, batch, gfl_context_threads(context));
+        print_times(times[repeats / 2], times[0], batch, gfl_context_threads(context), json);
     }
     gfl_detector_destroy(detector);
     free(noise);

@@ -68,45 +68,66 @@ static const char *origin_name(gfl_origin origin) {
     return origin == GFL_ORIGIN_GIVEN ? "given" : origin == GFL_ORIGIN_FILE ? "file" : "assumed";
 }
 
-void print_backbone_json(FILE *f, const gfl_arch *a) {
-    fprintf(f,
-            "\"depth\": %d, \"groups\": %d, \"base_width\": %d, \"base_channels\": %d, "
-            "\"deform\": %d, \"deform_stages\": [",
-            a->depth, a->groups, a->base_width, a->base_channels, a->deform);
-    for (int i = 0, n = 0; i < 4; i++)
-        if (a->deform_stages >> i & 1) fprintf(f, "%s\"C%d\"", n++ ? ", " : "", i + 2);
-    fprintf(f, "], \"style\": \"%s\"", a->caffe_style ? "caffe" : "pytorch");
-}
-
-void print_input_json(FILE *f, const gfl_preprocess *p) {
-    fprintf(f,
-            "\"channel_order\": \"%s\", \"mean\": [%.7g, %.7g, %.7g], \"std\": [%.7g, %.7g, %.7g]",
-            p->bgr ? "BGR" : "RGB", (double)p->mean[0], (double)p->mean[1], (double)p->mean[2],
-            (double)p->std[0], (double)p->std[1], (double)p->std[2]);
-}
-
-void print_model_json(FILE *f, const gfl_model_info *info) {
-    const gfl_arch *a = &info->arch;
-    const gfl_origins *from = &info->origins;
-    print_backbone_json(f, a);
-    fprintf(f,
-            ", \"fpn_channels\": %d, \"head_channels\": %d, \"stacked_convs\": %d, "
-            "\"reg_max\": %d, \"dialect\": \"%s\", \"parameters\": %lld, \"trainable\": %lld, ",
-            a->fpn_channels, a->head_channels, a->stacked_convs, a->reg_max, dialects[a->dialect],
-            (long long)info->n_parameters, (long long)info->n_trainable);
-    print_input_json(f, &info->preprocess);
-    fprintf(f,
-            ", \"scale\": [%d, %d], \"origins\": {\"dialect\": \"%s\", \"style\": \"%s\", "
-            "\"input\": \"%s\", \"scale\": \"%s\", \"classes\": \"%s\"}, \"classes\": [",
-            info->preprocess.scale_long, info->preprocess.scale_short, origin_name(from->dialect),
-            origin_name(from->style), origin_name(from->preprocess), origin_name(from->scale),
-            origin_name(from->classes));
-    for (int k = 0; k < a->n_classes; k++) {
-        fprintf(f, "%s{\"id\": %lld, \"name\": ", k ? ", " : "", (long long)info->classes[k].id);
-        write_json_text(f, info->classes[k].name);
-        fputc('}', f);
+void write_backbone_json(gfl_json_writer *json, const gfl_arch *a) {
+    char name[4];
+    gfl_json_integer(json, "depth", a->depth);
+    gfl_json_integer(json, "groups", a->groups);
+    gfl_json_integer(json, "base_width", a->base_width);
+    gfl_json_integer(json, "base_channels", a->base_channels);
+    gfl_json_integer(json, "deform", a->deform);
+    gfl_json_array(json, "deform_stages");
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "C%d", i + 2);
+        if (a->deform_stages >> i & 1) gfl_json_text(json, NULL, name);
     }
-    fputc(']', f);
+    gfl_json_end(json);
+    gfl_json_text(json, "style", a->caffe_style ? "caffe" : "pytorch");
+}
+
+void write_input_json(gfl_json_writer *json, const gfl_preprocess *p) {
+    gfl_json_text(json, "channel_order", p->bgr ? "BGR" : "RGB");
+    gfl_json_array(json, "mean");
+    for (int i = 0; i < 3; i++) gfl_json_float(json, NULL, p->mean[i]);
+    gfl_json_end(json);
+    gfl_json_array(json, "std");
+    for (int i = 0; i < 3; i++) gfl_json_float(json, NULL, p->std[i]);
+    gfl_json_end(json);
+}
+
+static void write_origins(gfl_json_writer *json, const gfl_origins *from) {
+    gfl_json_object(json, "origins");
+    gfl_json_text(json, "dialect", origin_name(from->dialect));
+    gfl_json_text(json, "style", origin_name(from->style));
+    gfl_json_text(json, "input", origin_name(from->preprocess));
+    gfl_json_text(json, "scale", origin_name(from->scale));
+    gfl_json_text(json, "classes", origin_name(from->classes));
+    gfl_json_end(json);
+}
+
+void write_model_json(gfl_json_writer *json, const gfl_model_info *info) {
+    const gfl_arch *a = &info->arch;
+    write_backbone_json(json, a);
+    gfl_json_integer(json, "fpn_channels", a->fpn_channels);
+    gfl_json_integer(json, "head_channels", a->head_channels);
+    gfl_json_integer(json, "stacked_convs", a->stacked_convs);
+    gfl_json_integer(json, "reg_max", a->reg_max);
+    gfl_json_text(json, "dialect", dialects[a->dialect]);
+    gfl_json_integer(json, "parameters", info->n_parameters);
+    gfl_json_integer(json, "trainable", info->n_trainable);
+    write_input_json(json, &info->preprocess);
+    gfl_json_array(json, "scale");
+    gfl_json_integer(json, NULL, info->preprocess.scale_long);
+    gfl_json_integer(json, NULL, info->preprocess.scale_short);
+    gfl_json_end(json);
+    write_origins(json, &info->origins);
+    gfl_json_array(json, "classes");
+    for (int k = 0; k < a->n_classes; k++) {
+        gfl_json_object(json, NULL);
+        gfl_json_integer(json, "id", info->classes[k].id);
+        gfl_json_text(json, "name", info->classes[k].name);
+        gfl_json_end(json);
+    }
+    gfl_json_end(json);
 }
 
 /* ---- what became of the tensors -------------------------------------------------------------- */
@@ -119,36 +140,32 @@ void count_fates(const gfl_model *model, int counts[3]) {
     for (int i = 0; gfl_model_report(model, i, &t); i++) counts[t.fate]++;
 }
 
-static void print_shape(FILE *f, const gfl_tensor_report *t) {
-    for (int k = 0; k < t->rank; k++) fprintf(f, "%s%lld", k ? ", " : "", (long long)t->shape[k]);
-}
-
 void print_tensors(FILE *f, const gfl_model *model, unsigned wanted) {
     gfl_tensor_report t;
     for (int i = 0; gfl_model_report(model, i, &t); i++) {
         if (!(wanted >> t.fate & 1)) continue;
         fprintf(f, "%-14s %s [", fates[t.fate], t.name);
-        print_shape(f, &t);
+        for (int k = 0; k < t.rank; k++) fprintf(f, "%s%lld", k ? ", " : "", (long long)t.shape[k]);
         fprintf(f, "]%s%s\n", *t.why ? " " : "", t.why);
     }
 }
 
-void print_tensors_json(FILE *f, const gfl_model *model, unsigned wanted) {
+void write_tensors_json(gfl_json_writer *json, const gfl_model *model, unsigned wanted) {
     gfl_tensor_report t;
-    bool any = false;
-    fputs("\"tensors\": [", f);
+    gfl_json_array(json, "tensors");
     for (int i = 0; gfl_model_report(model, i, &t); i++) {
         if (!(wanted >> t.fate & 1)) continue;
-        fprintf(f, "%s\n{\"name\": ", any ? "," : "");
-        any = true;
-        write_json_text(f, t.name);
-        fprintf(f, ", \"fate\": \"%s\", \"shape\": [", fates[t.fate]);
-        print_shape(f, &t);
-        fputs("], \"why\": ", f);
-        write_json_text(f, t.why);
-        fputc('}', f);
+        gfl_json_line(json);
+        gfl_json_object(json, NULL);
+        gfl_json_text(json, "name", t.name);
+        gfl_json_text(json, "fate", fates[t.fate]);
+        gfl_json_array(json, "shape");
+        for (int k = 0; k < t.rank; k++) gfl_json_integer(json, NULL, t.shape[k]);
+        gfl_json_end(json);
+        gfl_json_text(json, "why", t.why);
+        gfl_json_end(json);
     }
-    fputc(']', f);
+    gfl_json_end(json);
 }
 
 /* ---- lists of classes ------------------------------------------------------------------------ */

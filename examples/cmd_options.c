@@ -281,28 +281,21 @@ bool opt_write(const opt *options, const char *path) {
     return good;
 }
 
-void opt_write_json(const opt *options, FILE *f) {
-    bool any = false;
-    fputc('{', f);
+void opt_write_json(const opt *options, gfl_json_writer *json, const char *key) {
+    gfl_json_object(json, key);
     for (const opt *o = options; o->kind != OPT_END; o++) {
         const char *text = o->kind == OPT_TEXT ? *(const char **)o->value : NULL;
-        if (o->kind == OPT_TEXT && !text) continue;
-        fprintf(f, "%s\"%s\": ", any ? ", " : "", o->name);
-        any = true;
-        if (o->kind == OPT_FLAG) fputs(*(bool *)o->value ? "true" : "false", f);
-        if (o->kind == OPT_INT) fprintf(f, "%d", *(int *)o->value);
-        if (o->kind == OPT_REAL) fprintf(f, "%.17g", *(double *)o->value);
-        if (text) write_json_text(f, text);
+        if (o->kind == OPT_FLAG) gfl_json_bool(json, o->name, *(bool *)o->value);
+        if (o->kind == OPT_INT) gfl_json_integer(json, o->name, *(int *)o->value);
+        if (o->kind == OPT_REAL) gfl_json_number(json, o->name, *(double *)o->value);
+        if (text) gfl_json_text(json, o->name, text);
         if (o->kind != OPT_LIST) continue;
         const opt_list *list = (const opt_list *)o->value;
-        fputc('[', f);
-        for (int i = 0; i < list->n; i++) {
-            if (i) fputs(", ", f);
-            write_json_text(f, list->items[i]);
-        }
-        fputc(']', f);
+        gfl_json_array(json, o->name);
+        for (int i = 0; i < list->n; i++) gfl_json_text(json, NULL, list->items[i]);
+        gfl_json_end(json);
     }
-    fputc('}', f);
+    gfl_json_end(json);
 }
 
 bool opt_scale(const char *text, int *scale_long, int *scale_short, int *scale_min) {

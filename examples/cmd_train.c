@@ -281,15 +281,24 @@ static uint64_t fingerprint(const char *path) {
 /* The first line of train.jsonl, and one at each --resume. */
 static void log_run(const run *r) {
     const gfl_train_desc *d = &r->plan.desc;
-    fprintf(r->log,
-            "{\"gfl\": \"%s\", \"resumed_at\": %lld, \"seed\": %d, \"device\": \"cpu\", "
-            "\"threads\": %d, \"decoder\": \"stb_image\", \"fingerprint\": \"%016llx\", ",
-            GFL_VERSION_TEXT, (long long)r->plan.n_done, r->o.start.seed,
-            gfl_context_threads(r->context), (unsigned long long)fingerprint(r->o.data));
-    fprintf(r->log, "\"images\": %d, \"batch\": %d, \"epochs\": %d, \"lr\": %.10g, \"config\": ",
-            r->plan.n_images, d->batch, d->epochs, d->lr);
-    opt_write_json(r->table, r->log);
-    fputs("}\n", r->log);
+    gfl_json_writer json = json_to(r->log);
+    char hash[20];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)fingerprint(r->o.data));
+    gfl_json_object(&json, NULL);
+    gfl_json_text(&json, "gfl", GFL_VERSION_TEXT);
+    gfl_json_integer(&json, "resumed_at", r->plan.n_done);
+    gfl_json_integer(&json, "seed", r->o.start.seed);
+    gfl_json_text(&json, "device", "cpu");
+    gfl_json_integer(&json, "threads", gfl_context_threads(r->context));
+    gfl_json_text(&json, "decoder", "stb_image");
+    gfl_json_text(&json, "fingerprint", hash);
+    gfl_json_integer(&json, "images", r->plan.n_images);
+    gfl_json_integer(&json, "batch", d->batch);
+    gfl_json_integer(&json, "epochs", d->epochs);
+    gfl_json_number(&json, "lr", d->lr);
+    opt_write_json(r->table, &json, "config");
+    gfl_json_end(&json);
+    gfl_json_line(&json);
 }
 
 static int open_logs(run *r) {
@@ -317,15 +326,28 @@ static long peak_megabytes(void) {
     return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss / 1024 : 0;
 }
 
+static double rounded(double value, double unit) {
+    return floor(value * unit + 0.5) / unit;
+}
+
 static void log_step(run *r, const gfl_step_report *s) {
     const double each = (seconds_now() - r->started) / (double)(s->step - r->plan.n_done);
-    fprintf(r->log,
-            "{\"epoch\": %d, \"iter\": %lld, \"lr\": %.8g, \"loss\": %.6g, \"loss_cls\": %.6g, "
-            "\"loss_bbox\": %.6g, \"loss_dfl\": %.6g, \"grad_norm\": %.6g, \"time\": %.4f, "
-            "\"data_time\": %.4f, \"memory\": %ld, \"eta\": %.0f}\n",
-            s->epoch + 1, (long long)s->step, s->lr, s->loss, s->loss_cls, s->loss_bbox,
-            s->loss_dfl, s->grad_norm, s->seconds, s->data_seconds, peak_megabytes(),
-            each * (double)(r->plan.n_steps - s->step));
+    gfl_json_writer json = json_to(r->log);
+    gfl_json_object(&json, NULL);
+    gfl_json_integer(&json, "epoch", s->epoch + 1);
+    gfl_json_integer(&json, "iter", s->step);
+    gfl_json_number(&json, "lr", s->lr);
+    gfl_json_number(&json, "loss", s->loss);
+    gfl_json_number(&json, "loss_cls", s->loss_cls);
+    gfl_json_number(&json, "loss_bbox", s->loss_bbox);
+    gfl_json_number(&json, "loss_dfl", s->loss_dfl);
+    gfl_json_number(&json, "grad_norm", s->grad_norm);
+    gfl_json_number(&json, "time", rounded(s->seconds, 1e4));
+    gfl_json_number(&json, "data_time", rounded(s->data_seconds, 1e4));
+    gfl_json_integer(&json, "memory", peak_megabytes());
+    gfl_json_number(&json, "eta", rounded(each * (double)(r->plan.n_steps - s->step), 1));
+    gfl_json_end(&json);
+    gfl_json_line(&json);
     fflush(r->log);
     r->sums[0] += s->loss_cls;
     r->sums[1] += s->loss_bbox;
@@ -345,9 +367,13 @@ static int finish_evaluation(run *r, const gfl_evaluator *evaluator, const gfl_e
             (long long)step, lr, cls + bbox + dfl, cls, bbox, dfl, e->ap, e->ap50, e->ap75,
             e->ap_small, e->ap_medium, e->ap_large);
     fflush(r->csv);
-    fprintf(r->log, "{\"epoch\": %d, \"iter\": %lld, \"eval\": ", epoch, (long long)step);
-    print_json_result(r->log, evaluator, e, r->val);
-    fputs("}\n", r->log);
+    gfl_json_writer json = json_to(r->log);
+    gfl_json_object(&json, NULL);
+    gfl_json_integer(&json, "epoch", epoch);
+    gfl_json_integer(&json, "iter", step);
+    write_json_result(&json, "eval", evaluator, e, r->val);
+    gfl_json_end(&json);
+    gfl_json_line(&json);
     fflush(r->log);
     r->evaluated = epoch;
     talk("epoch %d: bbox_mAP %.4f%s", epoch, e->ap, e->ap > r->best ? ", the best so far" : "");

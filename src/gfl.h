@@ -183,6 +183,7 @@ extern "C" {
 
 #include "api/config.h"
 #include "api/status.h"
+#include "api/json.h"
 #include "api/context.h"
 #include "api/image.h"
 #include "api/model.h"
@@ -252,6 +253,7 @@ extern "C" {
 #include "core/file.c"
 #include "core/quote.c"
 #include "core/json.c"
+#include "core/json_write.c"
 #include "core/blob.c"
 #include "cpu/gemm.c"
 #include "cpu/conv.c"

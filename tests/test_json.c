@@ -428,6 +428,28 @@ static void all_digits_count(void) {
     gfl_context_destroy(context);
 }
 
+/* ---- the writer ------------------------------------------------------------------------------ */
+
+static gfl_status gather(void *user, const char *bytes, size_t n) {
+    char *text = user;
+    const size_t used = strlen(text);
+    if (used + n >= 4096) return GFL_E_IO;
+    memcpy(text + used, bytes, n);
+    text[used + n] = 0;
+    return GFL_OK;
+}
+
+/* A writer into 4096 characters. */
+static gfl_json_writer write_to(char text[4096], int spaced) {
+    gfl_json_writer j;
+    memset(&j, 0, sizeof j);
+    j.write = gather;
+    j.user = text;
+    j.spaced = spaced;
+    text[0] = 0;
+    return j;
+}
+
 /* A locale with a decimal comma, made where the machine has the tools and not the locale. */
 static bool enter_comma_locale(void) {
     if (setlocale(LC_ALL, "de_DE.UTF-8") || setlocale(LC_ALL, "fr_FR.UTF-8")) return true;
@@ -460,6 +482,14 @@ static void numbers_do_not_depend_on_the_locale(void) {
     CHECK(!strcmp(text, "1234567.25"));
     gfli_json_format(1.5e-7, text);
     CHECK(!strcmp(text, "1.5e-07"));
+    char json[4096];
+    gfl_json_writer j = write_to(json, 0);
+    gfl_json_array(&j, NULL);
+    gfl_json_number(&j, NULL, 1e-300);
+    gfl_json_number(&j, NULL, 2.5e22);
+    gfl_json_float(&j, NULL, 0.5f);
+    gfl_json_end(&j);
+    CHECK(!strcmp(json, "[1e-300,2.5e+22,0.5]"));
     setlocale(LC_ALL, "C");
     char command[600];
     snprintf(command, sizeof command, "rm -rf '%s'", test_scratch("locale"));
@@ -513,23 +543,130 @@ static void formatted_numbers_are_short_and_exact(void) {
     gfl_context_destroy(context);
 }
 
-static void quoted_texts_come_back(void) {
-    static const char *const texts[] = {"", "plain", "a\"b\\c/d", "\n\t\r\b\f\x01\x1F\x7F",
-                                        "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80"};
+/* ---- texts and nesting ------------------------------------------------------------------------- */
+
+/* What a text is in JSON; the same when its bytes come as a key. */
+static const char *quoted(const char *text) {
+    static char out[4096];
+    char keyed[4096], wanted[4200];
+    gfl_json_writer j = write_to(out, 0), k = write_to(keyed, 0);
+    gfl_json_text(&j, NULL, text);
+    gfl_json_object(&k, NULL);
+    gfl_json_text(&k, text, NULL);
+    gfl_json_end(&k);
+    CHECK(j.status == GFL_OK && k.status == GFL_OK);
+    snprintf(wanted, sizeof wanted, "{%s:null}", out);
+    CHECK(!strcmp(keyed, wanted));
+    return out;
+}
+
+static void a_text_is_written_as_json_wants_it(void) {
+    static const struct {
+        const char *text, *json;
+    } cases[] = {
+        {"", "\"\""},
+        {"a\"b\\c/d", "\"a\\\"b\\\\c/d\""},
+        {"\n\t\r\b\f\x01\x1F\x7F", "\"\\u000a\\u0009\\u000d\\u0008\\u000c\\u0001\\u001f\\u007f\""},
+        {"\x1B[31m", "\"\\u001b[31m\""},
+        {"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80", "\"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\""},
+        {"\xE2\x80\xA8\xE2\x80\xA9",
+         "\"\xE2\x80\xA8\xE2\x80\xA9\""},                         /* line separators are legal */
+        {"\xF4\x8F\xBF\xBF", "\"\xF4\x8F\xBF\xBF\""},             /* the last character */
+        {"\xF4\x90\x80\x80", "\"\\ufffd\\ufffd\\ufffd\\ufffd\""}, /* the first that is none */
+        {"\xED\xA0\x80", "\"\\ufffd\\ufffd\\ufffd\""},            /* a surrogate */
+        {"\xC0\xAF", "\"\\ufffd\\ufffd\""},                       /* too long for a slash */
+        {"\xE0\x80\xAF", "\"\\ufffd\\ufffd\\ufffd\""},
+        {"a\xFF\xC3z", "\"a\\ufffd\\ufffdz\""},
+        {"\xE2\x82", "\"\\ufffd\\ufffd\""}, /* cut short */
+        {"\xF0\x9F\x98", "\"\\ufffd\\ufffd\\ufffd\""},
+        {"\xE2\x82\"", "\"\\ufffd\\ufffd\\\"\""}, /* a quote is never swallowed */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *got = quoted(cases[i].text);
+        if (strcmp(got, cases[i].json) != 0) printf("%s, wanted %s\n", got, cases[i].json);
+        CHECK(!strcmp(got, cases[i].json));
+    }
+}
+
+/* One byte, and one before a letter: whatever it is the reader takes what was written, and gives
+ * back ASCII as it was. */
+static void any_byte_makes_json_that_is_read(void) {
     gfl_context *context = test_context(1);
-    char quoted[200], small[8];
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        size_t n = gfli_json_quote(texts[i], quoted, sizeof quoted);
-        CHECK(n == strlen(quoted) && n == gfli_json_quote(texts[i], NULL, 0));
-        gfli_json *j = open_text(context, quoted);
+    for (int c = 1; c < 256 * 2; c++) {
+        const char text[3] = {(char)(c / 2), c % 2 ? 'z' : 0, 0};
+        gfli_json *j = open_text(context, quoted(text));
         CHECK(gfli_json_next(j) == GFLI_JSON_STRING);
-        CHECK(!strcmp(gfli_json_string(j, NULL), texts[i]));
+        const char *got = gfli_json_string(j, NULL);
+        if (c / 2 < 128)
+            CHECK(!strcmp(got, text));
+        else
+            CHECK(!strncmp(got, "\xEF\xBF\xBD", 3) && !strcmp(got + 3, text + 1));
+        CHECK(gfli_json_next(j) == GFLI_JSON_END && gfli_json_status(j) == GFL_OK);
         gfli_json_close(j);
     }
-    CHECK(gfli_json_quote("123456789", small, sizeof small) == 11 && !strcmp(small, "\"123456"));
-    gfli_json_quote("a\xFF\xC3z", quoted, sizeof quoted);
-    CHECK(!strcmp(quoted, "\"a\\ufffd\\ufffdz\""));
     gfl_context_destroy(context);
+}
+
+/* An object with one of everything. */
+static void write_all(gfl_json_writer *j) {
+    gfl_json_object(j, NULL);
+    gfl_json_array(j, "list");
+    gfl_json_end(j);
+    gfl_json_array(j, "values");
+    gfl_json_integer(j, NULL, INT64_MIN);
+    gfl_json_number(j, NULL, 0.1 + 0.2);
+    gfl_json_float(j, NULL, 0.1f);
+    gfl_json_float(j, NULL, NAN);
+    gfl_json_number(j, NULL, -INFINITY);
+    gfl_json_bool(j, NULL, 7);
+    gfl_json_bool(j, NULL, 0);
+    gfl_json_text(j, NULL, NULL);
+    gfl_json_object(j, NULL);
+    gfl_json_text(j, "a", "b");
+    gfl_json_end(j);
+    gfl_json_end(j);
+    gfl_json_line(j);
+    gfl_json_integer(j, "last", 1);
+    gfl_json_line(j);
+    gfl_json_end(j);
+    gfl_json_line(j);
+}
+
+static void commas_brackets_and_lines_are_the_writers(void) {
+    char text[4096];
+    gfl_json_writer j = write_to(text, 0);
+    write_all(&j);
+    CHECK(j.status == GFL_OK);
+    CHECK(!strcmp(text,
+                  "{\"list\":[],\"values\":[-9223372036854775808,0.30000000000000004,0.1,null,"
+                  "null,true,false,null,{\"a\":\"b\"}],\n\"last\":1\n}\n"));
+    j = write_to(text, 1);
+    write_all(&j);
+    CHECK(!strcmp(text, "{\"list\": [], \"values\": [-9223372036854775808, 0.30000000000000004, "
+                        "0.1, null, null, true, false, null, {\"a\": \"b\"}],\n\"last\": 1\n}\n"));
+}
+
+static void what_would_not_be_json_is_refused(void) {
+    char text[4096];
+    for (int which = 0; which < 4; which++) {
+        gfl_json_writer j = write_to(text, 0);
+        if (which == 0) gfl_json_end(&j);
+        if (which == 1) gfl_json_text(&j, "a key outside", "x");
+        if (which == 2) gfl_json_object(&j, NULL);
+        if (which == 2) gfl_json_text(&j, NULL, "a member without a key");
+        for (int i = 0; which == 3 && i < 65; i++) gfl_json_array(&j, NULL);
+        CHECK(j.status == GFL_E_ARG);
+        const size_t length = strlen(text);
+        gfl_json_integer(&j, NULL, 1);
+        CHECK(j.status == GFL_E_ARG && strlen(text) == length);
+    }
+    gfl_json_writer j = write_to(text, 0);
+    for (int i = 0; i < 64; i++) gfl_json_array(&j, NULL);
+    for (int i = 0; i < 64; i++) gfl_json_end(&j);
+    CHECK(j.status == GFL_OK && strlen(text) == 128);
+    gfl_json_array(&j, NULL);
+    for (int i = 0; i < 5000; i++) gfl_json_integer(&j, NULL, i);
+    CHECK(j.status == GFL_E_IO);
 }
 
 int main(int argc, char **argv) {
@@ -546,7 +683,10 @@ int main(int argc, char **argv) {
                                       TEST(all_digits_count),
                                       TEST(numbers_do_not_depend_on_the_locale),
                                       TEST(formatted_numbers_are_short_and_exact),
-                                      TEST(quoted_texts_come_back),
+                                      TEST(a_text_is_written_as_json_wants_it),
+                                      TEST(any_byte_makes_json_that_is_read),
+                                      TEST(commas_brackets_and_lines_are_the_writers),
+                                      TEST(what_would_not_be_json_is_refused),
                                       {0}};
     return test_main(argc, argv, cases);
 }

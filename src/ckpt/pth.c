@@ -251,25 +251,25 @@ static gfl_status gfli_pth_find_dict(gfli_pth *c, uint32_t root, uint32_t *out) 
 /* A list of texts as a JSON array. */
 static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
     const gfli_pickle *p = &c->pickle;
-    size_t size = 3, at = 0;
-    char *json;
-    for (uint32_t cell = p->nodes[list].a; cell; cell = p->nodes[cell].b) {
+    gfli_text text = {c->blob->context, "class names", NULL, 0, 0};
+    gfl_json_writer j = gfli_json_to_text(&text);
+    gfl_status status = GFL_OK;
+    gfl_json_array(&j, NULL);
+    uint32_t cell = p->nodes[list].a;
+    for (; cell && j.status == GFL_OK && text.length <= GFLI_PTH_META_MAX;
+         cell = p->nodes[cell].b) {
         const char *name = gfli_pickle_text(p, p->nodes[cell].a);
-        if (!name) return GFL_OK;
-        size += gfli_json_quote(name, NULL, 0) + 2;
-        if (size > GFLI_PTH_META_MAX)
-            return gfli_pth_broken(c, "the class names", "more than a megabyte of them");
+        if (!name) break;
+        gfl_json_text(&j, NULL, name);
     }
-    GFLI_TRY(gfli_alloc(c->blob->context, size, 1, "class names", &json));
-    json[at++] = '[';
-    for (uint32_t cell = p->nodes[list].a; cell; cell = p->nodes[cell].b) {
-        if (at > 1) json[at++] = ',';
-        at += gfli_json_quote(gfli_pickle_text(p, p->nodes[cell].a), json + at, size - at);
-    }
-    json[at++] = ']';
-    json[at] = 0;
-    gfl_status status = gfli_blob_add_meta(c->blob, "classes", json);
-    gfli_free(c->blob->context, json);
+    gfl_json_end(&j);
+    if (j.status != GFL_OK)
+        status = j.status;
+    else if (text.length > GFLI_PTH_META_MAX)
+        status = gfli_pth_broken(c, "the class names", "more than a megabyte of them");
+    else if (!cell)
+        status = gfli_blob_add_meta(c->blob, "classes", text.bytes);
+    gfli_free(c->blob->context, text.bytes);
     return status;
 }
 

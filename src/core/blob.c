@@ -410,37 +410,22 @@ gfl_status gfli_blob_read_f32(gfli_blob *b, const gfli_tensor *t, float *out) {
 struct gfli_blob_writer {
     gfl_context *context;
     gfli_file file;
-    char *header;
-    size_t length, capacity;
+    gfli_text header;
+    gfl_json_writer json;       /* into the header */
     uint64_t declared, written; /* bytes of data */
-    int n_meta;
-    bool meta_closed, any, sealed;
+    bool in_meta, sealed;
 };
-
-static gfl_status gfli_blob_text(gfli_blob_writer *w, const char *text) {
-    const size_t n = strlen(text);
-    GFLI_TRY(gfli_grow(w->context, &w->header, &w->capacity, w->length + n + 1, 1,
-                       "a safetensors header"));
-    memcpy(w->header + w->length, text, n + 1);
-    w->length += n;
-    return GFL_OK;
-}
-
-static gfl_status gfli_blob_quoted(gfli_blob_writer *w, const char *text) {
-    const size_t n = gfli_json_quote(text, NULL, 0);
-    GFLI_TRY(gfli_grow(w->context, &w->header, &w->capacity, w->length + n + 1, 1,
-                       "a safetensors header"));
-    gfli_json_quote(text, w->header + w->length, n + 1);
-    w->length += n;
-    return GFL_OK;
-}
 
 gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out) {
     gfli_blob_writer *w;
     *out = NULL;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *w, "a weight file", &w));
     w->context = context;
-    gfl_status status = gfli_blob_text(w, "{");
+    w->header.context = context;
+    w->header.what = "a safetensors header";
+    w->json = gfli_json_to_text(&w->header);
+    gfl_json_object(&w->json, NULL);
+    gfl_status status = w->json.status;
     if (status == GFL_OK) status = gfli_file_create(context, path, &w->file);
     if (status != GFL_OK) {
         gfli_blob_abandon(w);
@@ -451,52 +436,51 @@ gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_wr
 }
 
 gfl_status gfli_blob_put_meta(gfli_blob_writer *w, const char *key, const char *value) {
-    GFLI_TRY(gfli_blob_text(w, w->n_meta++ ? "," : "\"__metadata__\":{"));
-    GFLI_TRY(gfli_blob_quoted(w, key));
-    GFLI_TRY(gfli_blob_text(w, ":"));
-    return gfli_blob_quoted(w, value);
+    if (!w->in_meta) gfl_json_object(&w->json, "__metadata__");
+    w->in_meta = true;
+    gfl_json_text(&w->json, key, value);
+    return w->json.status;
 }
 
-static gfl_status gfli_blob_close_meta(gfli_blob_writer *w) {
-    if (w->meta_closed) return GFL_OK;
-    w->meta_closed = true;
-    if (!w->n_meta) return GFL_OK;
-    w->any = true;
-    return gfli_blob_text(w, "}");
+static void gfli_blob_close_meta(gfli_blob_writer *w) {
+    if (w->in_meta) gfl_json_end(&w->json);
+    w->in_meta = false;
 }
 
 gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank,
                              const int64_t *shape) {
-    char text[96];
+    gfl_json_writer *j = &w->json;
     uint64_t bytes = (uint64_t)gfli_dtypes[dtype].bytes;
-    GFLI_TRY(gfli_blob_close_meta(w));
-    GFLI_TRY(gfli_blob_text(w, w->any ? "," : ""));
-    w->any = true;
-    GFLI_TRY(gfli_blob_quoted(w, name));
-    snprintf(text, sizeof text, ":{\"dtype\":\"%s\",\"shape\":[", gfli_dtypes[dtype].name);
-    GFLI_TRY(gfli_blob_text(w, text));
+    gfli_blob_close_meta(w);
+    gfl_json_object(j, name);
+    gfl_json_text(j, "dtype", gfli_dtypes[dtype].name);
+    gfl_json_array(j, "shape");
     for (int i = 0; i < rank; i++) {
         bytes *= (uint64_t)shape[i];
-        snprintf(text, sizeof text, "%s%lld", i ? "," : "", (long long)shape[i]);
-        GFLI_TRY(gfli_blob_text(w, text));
+        gfl_json_integer(j, NULL, shape[i]);
     }
-    snprintf(text, sizeof text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)w->declared,
-             (unsigned long long)(w->declared + bytes));
+    gfl_json_end(j);
+    gfl_json_array(j, "data_offsets");
+    gfl_json_integer(j, NULL, (int64_t)w->declared);
     w->declared += bytes;
-    return gfli_blob_text(w, text);
+    gfl_json_integer(j, NULL, (int64_t)w->declared);
+    gfl_json_end(j);
+    gfl_json_end(j);
+    return j->status;
 }
 
 /* The header is complete: pad it so that the data is aligned, and write it. */
 static gfl_status gfli_blob_seal(gfli_blob_writer *w) {
     if (w->sealed) return GFL_OK;
     w->sealed = true;
-    GFLI_TRY(gfli_blob_close_meta(w));
-    GFLI_TRY(gfli_blob_text(w, "}"));
-    while (w->length % 64 != 56) GFLI_TRY(gfli_blob_text(w, " "));
+    gfli_blob_close_meta(w);
+    gfl_json_end(&w->json);
+    GFLI_TRY(w->json.status);
+    while (w->header.length % 64 != 56) GFLI_TRY(gfli_text_add(&w->header, " ", 1));
     uint8_t head[8];
-    for (int i = 0; i < 8; i++) head[i] = (uint8_t)((uint64_t)w->length >> (8 * i));
+    for (int i = 0; i < 8; i++) head[i] = (uint8_t)((uint64_t)w->header.length >> (8 * i));
     GFLI_TRY(gfli_file_write(&w->file, head, 8));
-    return gfli_file_write(&w->file, w->header, w->length);
+    return gfli_file_write(&w->file, w->header.bytes, w->header.length);
 }
 
 gfl_status gfli_blob_write(gfli_blob_writer *w, const void *data, size_t bytes) {
@@ -519,6 +503,6 @@ gfl_status gfli_blob_finish(gfli_blob_writer *w) {
 void gfli_blob_abandon(gfli_blob_writer *w) {
     if (!w) return;
     gfli_file_abandon(&w->file);
-    gfli_free(w->context, w->header);
+    gfli_free(w->context, w->header.bytes);
     gfli_free(w->context, w);
 }

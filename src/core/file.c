@@ -92,23 +92,6 @@ gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size) {
     return GFL_OK;
 }
 
-gfl_status gfli_file_printf(gfli_file *file, const char *format, ...) {
-    va_list args;
-    char few[512], *many;
-    va_start(args, format);
-    int n = vsnprintf(few, sizeof few, format, args);
-    va_end(args);
-    if (n < 0) return gfli_error(file->context, GFL_E_IO, "%s: a text is too long", file->path);
-    if ((size_t)n < sizeof few) return gfli_file_write(file, few, (size_t)n);
-    GFLI_TRY(gfli_alloc(file->context, (size_t)n + 1, 1, "a text", &many));
-    va_start(args, format);
-    vsnprintf(many, (size_t)n + 1, format, args);
-    va_end(args);
-    gfl_status status = gfli_file_write(file, many, (size_t)n);
-    gfli_free(file->context, many);
-    return status;
-}
-
 gfl_status gfli_file_commit(gfli_file *file) {
     (void)gfli_file_flush(file);
     int e = file->failed;

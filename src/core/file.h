@@ -13,7 +13,6 @@ typedef struct gfli_file {
 
 gfl_status gfli_file_create(gfl_context *context, const char *path, gfli_file *out);
 gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size);
-gfl_status gfli_file_printf(gfli_file *file, const char *format, ...) GFLI_PRINTF(2, 3);
 gfl_status gfli_file_commit(gfli_file *file); /* on failure the temporary file is gone */
 void gfli_file_abandon(gfli_file *file);
 

@@ -507,6 +507,15 @@ static void gfli_decimal_read(gfli_decimal *d, const gfli_number_span *s, bool n
     if (!all) gfli_decimal_digits(d, s, exponent);
 }
 
+double gfli_decimal_parse(const char *number) {
+    const unsigned char *text = (const unsigned char *)number;
+    gfli_number_span span;
+    gfli_decimal decimal;
+    gfli_scan_number(text, &span);
+    gfli_decimal_read(&decimal, &span, *text == '-');
+    return gfli_decimal_value(&decimal);
+}
+
 static void gfli_json_read_number(gfli_json *j, bool keep) {
     gfli_number_span s;
     bool good = gfli_scan_number(j->at, &s);
@@ -767,128 +776,4 @@ void gfli_json_close(gfli_json *j) {
 
 gfl_status gfli_json_status(const gfli_json *j) {
     return j->status;
-}
-
-/* ---- writing --------------------------------------------------------------------------------- */
-
-static void gfli_put(const char *bytes, size_t n, char *out, size_t capacity, size_t *at) {
-    for (size_t i = 0; i < n; i++, ++*at)
-        if (*at + 1 < capacity) out[*at] = bytes[i];
-}
-
-/* What is not UTF-8 becomes U+FFFD, since JSON has no other bytes. */
-size_t gfli_json_quote(const char *s, char *out, size_t capacity) {
-    const unsigned char *p = (const unsigned char *)s;
-    size_t at = 0, left = strlen(s);
-    gfli_put("\"", 1, out, capacity, &at);
-    while (left > 0) {
-        size_t n = gfli_utf8_length(p, left);
-        char escape[8];
-        if (n == 0 || *p < 0x20 || *p == 0x7F)
-            snprintf(escape, sizeof escape, "\\u%04x", n ? *p : 0xFFFDu);
-        else if (*p == '"' || *p == '\\')
-            snprintf(escape, sizeof escape, "\\%c", *p);
-        else
-            escape[0] = 0;
-        if (escape[0])
-            gfli_put(escape, strlen(escape), out, capacity, &at);
-        else
-            gfli_put((const char *)p, n, out, capacity, &at);
-        n = n ? n : 1;
-        p += n;
-        left -= n;
-    }
-    gfli_put("\"", 1, out, capacity, &at);
-    if (capacity) out[at < capacity ? at : capacity - 1] = 0;
-    return at;
-}
-
-/* printf's number, with a point in any locale. */
-static void gfli_format_digits(double value, int digits, char out[32]) {
-    char text[40];
-    size_t n = 0;
-    bool point = false;
-    snprintf(text, sizeof text, "%.*g", digits, value);
-    for (const char *p = text; *p && n < 31; p++) {
-        bool usual = strchr("0123456789+-e", *p) != NULL;
-        if (usual || !point) out[n++] = usual ? *p : '.';
-        point = point || !usual;
-    }
-    out[n] = 0;
-}
-
-/* round(m * 5^d / 2^shift): m below 2^53, 5^d below 2^52, the result below 2^64. */
-static uint64_t gfli_scale_mantissa(uint64_t m, int d, int shift) {
-    uint64_t five = 1;
-    for (int i = 0; i < d; i++) five *= 5;
-    const uint64_t mask = 0xFFFFFFFFu, m0 = m & mask, m1 = m >> 32;
-    const uint64_t f0 = five & mask, f1 = five >> 32;
-    const uint64_t cross = m1 * f0 + (m0 * f0 >> 32) + (m0 * f1 & mask);
-    const uint64_t low = (cross << 32) | (m0 * f0 & mask);
-    const uint64_t high = m1 * f1 + (m0 * f1 >> 32) + (cross >> 32);
-    if (shift >= 64) return (high + (1ull << (shift - 64) >> 1)) >> (shift - 64);
-    const uint64_t sum = low + (1ull << (shift - 1));
-    return (high + (sum < low)) << (64 - shift) | sum >> shift;
-}
-
-/* The value times 10^d as an integer: with the smallest d that gives the value back, where such an
- * integer is below 2^53 (both are exact then, so their quotient is what a reader makes of the
- * text); or with the d of seventeen digits, which name any double. */
-static bool gfli_find_decimals(double size, bool is_float, uint64_t *n, int *d) {
-    double scale = 1;
-    for (*d = 0; *d <= 22; ++*d, scale *= 10) {
-        const double rounded = floor(size * scale + 0.5), back = rounded / scale;
-        if (rounded >= 9007199254740992.0) break;
-        *n = (uint64_t)rounded;
-        if (is_float ? (float)back == (float)size : back == size) return true;
-    }
-    int e;
-    const uint64_t m = (uint64_t)ldexp(frexp(size, &e), 53);
-    if (*d < 22 && size * scale < 1e16) ++*d;
-    const int shift = 53 - e - *d;
-    if (*d > 21 || shift < 1 || shift > 127) return false;
-    *n = gfli_scale_mantissa(m, *d, shift);
-    return true;
-}
-
-static bool gfli_format_fixed(double value, bool is_float, char out[32]) {
-    const double size = fabs(value);
-    uint64_t n = 0;
-    int decimals = 0, n_digits = 0, at = 0;
-    char digits[24];
-    if (!(size < 1e15) || (size < 1e-4 && size != 0)) return false;
-    if (!gfli_find_decimals(size, is_float, &n, &decimals)) return false;
-    for (; n > 0 || n_digits <= decimals; n /= 10) digits[n_digits++] = (char)('0' + n % 10);
-    if (signbit(value)) out[at++] = '-';
-    while (n_digits > 0) {
-        if (n_digits == decimals) out[at++] = '.';
-        out[at++] = digits[--n_digits];
-    }
-    out[at] = 0;
-    return true;
-}
-
-/* Fifteen digits always survive a double, and printf drops their final zeros; seventeen always
- * name one. */
-static void gfli_format_scientific(double value, char out[32]) {
-    for (int digits = 15; digits <= 18; digits++) {
-        gfli_number_span span;
-        gfli_decimal decimal;
-        gfli_format_digits(value, digits, out);
-        const unsigned char *text = (const unsigned char *)out;
-        gfli_scan_number(text, &span);
-        gfli_decimal_read(&decimal, &span, *text == '-');
-        if (gfli_decimal_value(&decimal) == value) return;
-    }
-}
-
-void gfli_json_format(double value, char out[32]) {
-    if (!(fabs(value) <= DBL_MAX)) /* JSON has neither NaN nor infinity */
-        snprintf(out, 32, "null");
-    else if (!gfli_format_fixed(value, false, out))
-        gfli_format_scientific(value, out);
-}
-
-void gfli_json_format_float(float value, char out[32]) {
-    if (!gfli_format_fixed((double)value, true, out)) gfli_json_format((double)value, out);
 }

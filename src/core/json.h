@@ -41,9 +41,25 @@ gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, 
     GFLI_PRINTF(3, 4);
 long gfli_json_line(const gfli_json *j);
 
-/* Text for writing: quotes and escapes s into out; returns the length needed without the 0. */
-size_t gfli_json_quote(const char *s, char *out, size_t capacity);
+/* The value of a text that is a number by JSON's grammar: correctly rounded, in any locale. */
+double gfli_decimal_parse(const char *number);
+
+/* ---- writing (core/json_write.c): gfl_json_text and its like, and where they write to ---------- */
+
 /* Text that reads back as the same double, or as a double that rounds to the same float; short, and
- * the same in any locale. */
+ * the same in any locale.  "null" for what is not finite. */
 void gfli_json_format(double value, char out[32]);
 void gfli_json_format_float(float value, char out[32]);
+
+/* A text that grows in the context's memory; bytes ends with a 0 and is NULL before the first. */
+typedef struct gfli_text {
+    gfl_context *context;
+    const char *what; /* for the message when there is no memory */
+    char *bytes;
+    size_t length, capacity;
+} gfli_text;
+gfl_status gfli_text_add(gfli_text *text, const char *bytes, size_t n);
+
+/* Writers without spaces. */
+gfl_json_writer gfli_json_to_text(gfli_text *text);
+gfl_json_writer gfli_json_to_file(gfli_file *file);

@@ -334,35 +334,29 @@ gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_eval_write_id(gfl_context *context, gfli_file *file, const char *before,
-                                     gfl_id id) {
-    if (!id.text) return gfli_file_printf(file, "%s%lld", before, (long long)id.number);
-    size_t size = gfli_json_quote(id.text, NULL, 0) + 1;
-    char *quoted;
-    GFLI_TRY(gfli_alloc(context, size, 1, "an id", &quoted));
-    gfli_json_quote(id.text, quoted, size);
-    gfl_status status = gfli_file_printf(file, "%s", before);
-    if (status == GFL_OK) status = gfli_file_write(file, quoted, size - 1);
-    gfli_free(context, quoted);
-    return status;
+static void gfli_eval_write_id(gfl_json_writer *j, const char *key, gfl_id id) {
+    if (id.text)
+        gfl_json_text(j, key, id.text);
+    else
+        gfl_json_integer(j, key, id.number);
 }
 
-static gfl_status gfli_eval_write_box(const gfl_evaluator *e, gfli_file *file,
-                                      const gfli_eval_box *box) {
-    char x[32], y[32], w[32], h[32], score[32];
-    gfli_json_format(box->x, x);
-    gfli_json_format(box->y, y);
-    gfli_json_format(box->w, w);
-    gfli_json_format(box->h, h);
+static void gfli_eval_write_box(const gfl_evaluator *e, gfl_json_writer *j,
+                                const gfli_eval_box *box) {
+    gfl_json_object(j, NULL);
+    gfli_eval_write_id(j, "image_id", e->dataset->images[box->image].id);
+    gfli_eval_write_id(j, "category_id", e->dataset->class_ids[box->label]);
+    gfl_json_array(j, "bbox");
+    gfl_json_number(j, NULL, box->x);
+    gfl_json_number(j, NULL, box->y);
+    gfl_json_number(j, NULL, box->w);
+    gfl_json_number(j, NULL, box->h);
+    gfl_json_end(j);
     if ((double)(float)box->score == box->score)
-        gfli_json_format_float((float)box->score, score);
+        gfl_json_float(j, "score", (float)box->score);
     else /* read from a file */
-        gfli_json_format(box->score, score);
-    GFLI_TRY(
-        gfli_eval_write_id(e->context, file, "{\"image_id\":", e->dataset->images[box->image].id));
-    GFLI_TRY(gfli_eval_write_id(e->context, file,
-                                ",\"category_id\":", e->dataset->class_ids[box->label]));
-    return gfli_file_printf(file, ",\"bbox\":[%s,%s,%s,%s],\"score\":%s}", x, y, w, h, score);
+        gfl_json_number(j, "score", box->score);
+    gfl_json_end(j);
 }
 
 /* By image as the data set orders them, best score first; equal ones stay as they came, since
@@ -376,12 +370,16 @@ static gfl_status gfli_eval_write_all(const gfl_evaluator *e, gfli_file *file,
     gfli_eval_sort(items, scratch, e->n_boxes);
     for (size_t i = 0; i < e->n_boxes; i++) items[i].key = (uint64_t)e->boxes[items[i].index].image;
     gfli_eval_sort(items, scratch, e->n_boxes);
-    GFLI_TRY(gfli_file_printf(file, "["));
-    for (size_t i = 0; i < e->n_boxes; i++) {
-        GFLI_TRY(gfli_file_printf(file, i ? ",\n" : "\n"));
-        GFLI_TRY(gfli_eval_write_box(e, file, &e->boxes[items[i].index]));
+    gfl_json_writer j = gfli_json_to_file(file);
+    gfl_json_array(&j, NULL);
+    for (size_t i = 0; i < e->n_boxes && j.status == GFL_OK; i++) {
+        gfl_json_line(&j);
+        gfli_eval_write_box(e, &j, &e->boxes[items[i].index]);
     }
-    return gfli_file_printf(file, "\n]\n");
+    gfl_json_line(&j);
+    gfl_json_end(&j);
+    gfl_json_line(&j);
+    return j.status;
 }
 
 gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path) {

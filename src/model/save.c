@@ -32,26 +32,19 @@ gfl_status gfli_put_input(const gfl_model *model, gfli_put_meta put, void *to,
 /* The names as a JSON array, or the ids. */
 static gfl_status gfli_put_classes(const gfl_model *model, gfli_put_meta put, void *to,
                                    const char *key, bool names) {
-    size_t need = 3;
-    char *text;
-    for (int i = 0; i < model->arch.n_classes; i++)
-        need += names ? gfli_json_quote(model->classes[i].name, NULL, 0) + 1 : 22;
-    GFLI_TRY(gfli_alloc(model->context, need, 1, "class list", &text));
-    size_t used = 0;
-    text[used++] = '[';
+    gfli_text text = {model->context, "class list", NULL, 0, 0};
+    gfl_json_writer j = gfli_json_to_text(&text);
+    gfl_json_array(&j, NULL);
     for (int i = 0; i < model->arch.n_classes; i++) {
-        if (i > 0) text[used++] = ',';
-        if (names) {
-            used += gfli_json_quote(model->classes[i].name, text + used, need - used);
-        } else {
-            int n = snprintf(text + used, need - used, "%lld", (long long)model->classes[i].id);
-            used += n > 0 ? (size_t)n : 0;
-        }
+        if (names)
+            gfl_json_text(&j, NULL, model->classes[i].name);
+        else
+            gfl_json_integer(&j, NULL, model->classes[i].id);
     }
-    text[used++] = ']';
-    text[used] = 0;
-    gfl_status status = put(to, key, text);
-    gfli_free(model->context, text);
+    gfl_json_end(&j);
+    gfl_status status = j.status;
+    if (status == GFL_OK) status = put(to, key, text.bytes);
+    gfli_free(model->context, text.bytes);
     return status;
 }
 

@@ -1,0 +1,254 @@
+/* json_write.c - the one place where JSON is written */
+#pragma once
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+/* printf's number, with a point in any locale. */
+static void gfli_format_digits(double value, int digits, char out[32]) {
+    char text[40];
+    size_t n = 0;
+    bool point = false;
+    snprintf(text, sizeof text, "%.*g", digits, value);
+    for (const char *p = text; *p && n < 31; p++) {
+        bool usual = strchr("0123456789+-e", *p) != NULL;
+        if (usual || !point) out[n++] = usual ? *p : '.';
+        point = point || !usual;
+    }
+    out[n] = 0;
+}
+
+/* round(m * 5^d / 2^shift): m below 2^53, 5^d below 2^52, the result below 2^64. */
+static uint64_t gfli_scale_mantissa(uint64_t m, int d, int shift) {
+    uint64_t five = 1;
+    for (int i = 0; i < d; i++) five *= 5;
+    const uint64_t mask = 0xFFFFFFFFu, m0 = m & mask, m1 = m >> 32;
+    const uint64_t f0 = five & mask, f1 = five >> 32;
+    const uint64_t cross = m1 * f0 + (m0 * f0 >> 32) + (m0 * f1 & mask);
+    const uint64_t low = (cross << 32) | (m0 * f0 & mask);
+    const uint64_t high = m1 * f1 + (m0 * f1 >> 32) + (cross >> 32);
+    if (shift >= 64) return (high + (1ull << (shift - 64) >> 1)) >> (shift - 64);
+    const uint64_t sum = low + (1ull << (shift - 1));
+    return (high + (sum < low)) << (64 - shift) | sum >> shift;
+}
+
+/* The value times 10^d as an integer: with the smallest d that gives the value back, where such an
+ * integer is below 2^53 (both are exact then, so their quotient is what a reader makes of the
+ * text); or with the d of seventeen digits, which name any double. */
+static bool gfli_find_decimals(double size, bool is_float, uint64_t *n, int *d) {
+    double scale = 1;
+    for (*d = 0; *d <= 22; ++*d, scale *= 10) {
+        const double rounded = floor(size * scale + 0.5), back = rounded / scale;
+        if (rounded >= 9007199254740992.0) break;
+        *n = (uint64_t)rounded;
+        if (is_float ? (float)back == (float)size : back == size) return true;
+    }
+    int e;
+    const uint64_t m = (uint64_t)ldexp(frexp(size, &e), 53);
+    if (*d < 22 && size * scale < 1e16) ++*d;
+    const int shift = 53 - e - *d;
+    if (*d > 21 || shift < 1 || shift > 127) return false;
+    *n = gfli_scale_mantissa(m, *d, shift);
+    return true;
+}
+
+static bool gfli_format_fixed(double value, bool is_float, char out[32]) {
+    const double size = fabs(value);
+    uint64_t n = 0;
+    int decimals = 0, n_digits = 0, at = 0;
+    char digits[24];
+    if (!(size < 1e15) || (size < 1e-4 && size != 0)) return false;
+    if (!gfli_find_decimals(size, is_float, &n, &decimals)) return false;
+    for (; n > 0 || n_digits <= decimals; n /= 10) digits[n_digits++] = (char)('0' + n % 10);
+    if (signbit(value)) out[at++] = '-';
+    while (n_digits > 0) {
+        if (n_digits == decimals) out[at++] = '.';
+        out[at++] = digits[--n_digits];
+    }
+    out[at] = 0;
+    return true;
+}
+
+/* Fifteen digits always survive a double, and printf drops their final zeros; seventeen always
+ * name one. */
+static void gfli_format_scientific(double value, char out[32]) {
+    for (int digits = 15; digits <= 18; digits++) {
+        gfli_format_digits(value, digits, out);
+        if (gfli_decimal_parse(out) == value) return;
+    }
+}
+
+void gfli_json_format(double value, char out[32]) {
+    if (!(fabs(value) <= DBL_MAX)) /* JSON has neither NaN nor infinity */
+        snprintf(out, 32, "null");
+    else if (!gfli_format_fixed(value, false, out))
+        gfli_format_scientific(value, out);
+}
+
+void gfli_json_format_float(float value, char out[32]) {
+    if (!gfli_format_fixed((double)value, true, out)) gfli_json_format((double)value, out);
+}
+
+/* ---- texts ----------------------------------------------------------------------------------- */
+
+static void gfli_json_put(gfl_json_writer *j, const char *bytes, size_t n) {
+    if (n > 0 && j->status == GFL_OK) j->status = j->write(j->user, bytes, n);
+}
+
+/* The bytes at p that stand in a JSON text for the n that begin there, of which *used are meant: an
+ * escape, or NULL where they stand for themselves. */
+static const char *gfli_json_escaped(const unsigned char *p, size_t n, size_t *used,
+                                     char escape[8]) {
+    const size_t length = gfli_utf8_length(p, n);
+    *used = length ? length : 1;
+    if (length == 0) return "\\ufffd"; /* not UTF-8, which JSON has to be */
+    if (*p == '"' || *p == '\\')
+        snprintf(escape, 8, "\\%c", *p);
+    else if (*p < 0x20 || *p == 0x7F)
+        snprintf(escape, 8, "\\u%04x", (unsigned)*p);
+    else
+        return NULL;
+    return escape;
+}
+
+static void gfli_json_quote(gfl_json_writer *j, const char *text) {
+    const unsigned char *plain = (const unsigned char *)text, *p = plain;
+    size_t left = strlen(text), used;
+    char room[8];
+    gfli_json_put(j, "\"", 1);
+    for (; left > 0; p += used, left -= used) {
+        const char *escape = gfli_json_escaped(p, left, &used, room);
+        if (!escape) continue;
+        gfli_json_put(j, (const char *)plain, (size_t)(p - plain));
+        gfli_json_put(j, escape, strlen(escape));
+        plain = p + used;
+    }
+    gfli_json_put(j, (const char *)plain, (size_t)(p - plain));
+    gfli_json_put(j, "\"", 1);
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+static void gfli_json_misuse(gfl_json_writer *j) {
+    if (j->status == GFL_OK) j->status = GFL_E_ARG;
+}
+
+/* What stands before a value: a comma, a new line, its key. */
+static void gfli_json_begin(gfl_json_writer *j, const char *key) {
+    const uint64_t bit = j->depth ? (uint64_t)1 << (j->depth - 1) : 0;
+    if ((key != NULL) != ((j->objects & bit) != 0)) gfli_json_misuse(j);
+    if (j->filled & bit) gfli_json_put(j, ", ", j->spaced && !j->broken ? 2 : 1);
+    if (j->broken) gfli_json_put(j, "\n", 1);
+    j->filled |= bit;
+    j->broken = 0;
+    if (!key) return;
+    gfli_json_quote(j, key);
+    gfli_json_put(j, ": ", j->spaced ? 2 : 1);
+}
+
+static void gfli_json_scalar(gfl_json_writer *j, const char *key, const char *word) {
+    gfli_json_begin(j, key);
+    gfli_json_put(j, word, strlen(word));
+}
+
+static void gfli_json_nest(gfl_json_writer *j, const char *key, bool object) {
+    gfli_json_begin(j, key);
+    if (j->depth == 64) {
+        gfli_json_misuse(j);
+        return;
+    }
+    const uint64_t bit = (uint64_t)1 << j->depth++;
+    j->filled &= ~bit;
+    j->objects = object ? j->objects | bit : j->objects & ~bit;
+    gfli_json_put(j, object ? "{" : "[", 1);
+}
+
+void gfl_json_object(gfl_json_writer *j, const char *key) {
+    gfli_json_nest(j, key, true);
+}
+
+void gfl_json_array(gfl_json_writer *j, const char *key) {
+    gfli_json_nest(j, key, false);
+}
+
+void gfl_json_end(gfl_json_writer *j) {
+    if (j->depth == 0) {
+        gfli_json_misuse(j);
+        return;
+    }
+    const uint64_t bit = (uint64_t)1 << --j->depth;
+    if (j->broken) gfli_json_put(j, "\n", 1);
+    j->broken = 0;
+    gfli_json_put(j, j->objects & bit ? "}" : "]", 1);
+}
+
+void gfl_json_line(gfl_json_writer *j) {
+    if (j->depth == 0)
+        gfli_json_put(j, "\n", 1);
+    else
+        j->broken = 1;
+}
+
+void gfl_json_text(gfl_json_writer *j, const char *key, const char *text) {
+    gfli_json_begin(j, key);
+    if (text)
+        gfli_json_quote(j, text);
+    else
+        gfli_json_put(j, "null", 4);
+}
+
+void gfl_json_integer(gfl_json_writer *j, const char *key, int64_t value) {
+    char text[24];
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    gfli_json_scalar(j, key, text);
+}
+
+void gfl_json_number(gfl_json_writer *j, const char *key, double value) {
+    char text[32];
+    gfli_json_format(value, text);
+    gfli_json_scalar(j, key, text);
+}
+
+void gfl_json_float(gfl_json_writer *j, const char *key, float value) {
+    char text[32];
+    gfli_json_format_float(value, text);
+    gfli_json_scalar(j, key, text);
+}
+
+void gfl_json_bool(gfl_json_writer *j, const char *key, int value) {
+    gfli_json_scalar(j, key, value ? "true" : "false");
+}
+
+/* ---- where to -------------------------------------------------------------------------------- */
+
+gfl_status gfli_text_add(gfli_text *text, const char *bytes, size_t n) {
+    GFLI_TRY(gfli_grow(text->context, &text->bytes, &text->capacity, text->length + n + 1, 1,
+                       text->what));
+    memcpy(text->bytes + text->length, bytes, n);
+    text->length += n;
+    text->bytes[text->length] = 0;
+    return GFL_OK;
+}
+
+static gfl_status gfli_json_write_text(void *text, const char *bytes, size_t n) {
+    return gfli_text_add((gfli_text *)text, bytes, n);
+}
+
+static gfl_status gfli_json_write_file(void *file, const char *bytes, size_t n) {
+    return gfli_file_write((gfli_file *)file, bytes, n);
+}
+
+gfl_json_writer gfli_json_to_text(gfli_text *text) {
+    gfl_json_writer j;
+    memset(&j, 0, sizeof j);
+    j.write = gfli_json_write_text;
+    j.user = text;
+    return j;
+}
+
+gfl_json_writer gfli_json_to_file(gfli_file *file) {
+    gfl_json_writer j;
+    memset(&j, 0, sizeof j);
+    j.write = gfli_json_write_file;
+    j.user = file;
+    return j;
+}
