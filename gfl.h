@@ -1123,14 +1123,16 @@ enum { GFL_MAX_MILESTONES = 8 };
 /* How to train.  Zero means the default, which is the paper's recipe. */
 typedef struct gfl_train_desc {
     int batch;      /* images whose losses are normalised together, also the last of an epoch: it is
-                  filled up from the epoch's first; 0 means 16 */
-    int accumulate; /* batches whose gradients are averaged into one update; 0 means 1 */
+                  filled up from the epoch's first; 0 means 16; no more than there are */
+    int accumulate; /* batches whose gradients are averaged into one update; 0 means 1; no more
+                  than an epoch has */
     int epochs;     /* 0 means 12 */
     /* Ascending: after so many epochs the learning rate is divided by 10.  All zero: after 8/12 and
      * 11/12 of the epochs, rounded down, but not before the first. */
     int milestones[GFL_MAX_MILESTONES];
     int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
-    double lr;           /* learning rate; 0 means 0.01 * batch * accumulate / 16 */
+    double lr;           /* learning rate; 0 means 0.01 * batch * accumulate / 16, where both are
+                            what the data allow */
     double momentum;     /* 0 means 0.9; negative: none */
     double weight_decay; /* of all trained parameters, in dialect gfocal but for biases, which have
                             twice the rate; 0 means 0.0001; negative: none */
@@ -1168,7 +1170,8 @@ typedef struct gfl_step_report {
 
 /* What a description comes to with a model and a data set. */
 typedef struct gfl_train_plan {
-    gfl_train_desc desc; /* every default filled in; negative fields still mean none */
+    gfl_train_desc desc; /* every default filled in, batch and accumulate no larger than the data
+                            set; negative fields still mean none */
     int n_images;        /* that are trained on */
     int n_dropped_images;
     int steps_per_epoch;

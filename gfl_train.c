@@ -230,7 +230,7 @@ typedef struct gfli_batch {
 } gfli_batch;
 
 typedef struct gfli_loader_opts {
-    int batch;
+    int batch; /* or as many images as there are */
     uint64_t seed;
     int scale_long, scale_short;
     int scale_short_min; /* > 0: the short side is drawn from [min, scale_short] */
@@ -384,10 +384,14 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
 
 /* ---- schedule -------------------------------------------------------------------------------- */
 
-/* Replace zeros by defaults and check every field. */
+/* Check every field, and replace zeros by defaults where these do not depend on the data. */
 gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
                               const gfl_train_desc *in, gfl_train_desc *out);
-/* The learning rate of update `step` (from 0) of a resolved description. */
+/* What the resolved plan->desc comes to with so many images, at least one: a batch has no more
+ * images, and an update no more batches, than there are. */
+void gfli_train_fit(gfl_train_plan *plan, int n_images);
+double gfli_default_rate(int batch, int accumulate);
+/* The learning rate of update `step` (from 0) of a fitted description. */
 double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, int steps_per_epoch,
                        int64_t step);
 
@@ -397,7 +401,8 @@ struct gfl_trainer {
     gfl_context *context;
     gfl_model *model;
     const gfl_dataset *dataset;
-    gfl_train_plan plan; /* with the resolved description */
+    gfl_train_desc asked; /* resolved, before it was fitted to the data */
+    gfl_train_plan plan;
     gfli_learner learner;
     gfli_loader *loader;
     bool positioned; /* the loader's next batch is that of the next step */
@@ -5106,7 +5111,7 @@ static void gfli_loader_schedule(gfli_loader *l) {
     slot->batch.index = l->index++;
     /* The last batch is filled up from the epoch's first images, as MMDetection 2's GroupSampler
      * does: a full learning rate on what may be one odd image can ruin a run. */
-    slot->batch.n = gfli_min(l->opts.batch, l->n_images);
+    slot->batch.n = l->opts.batch;
     for (int i = 0; i < slot->batch.n; i++)
         slot->batch.samples[i].image = l->images[l->order[(start + i) % l->n_images]];
     gfli_loader_arm(slot);
@@ -5263,6 +5268,7 @@ static gfl_status gfli_loader_choose(gfli_loader *l) {
     if (l->n_images == 0)
         return gfli_error(l->context, GFL_E_DATA, "%s: no image to train on: %d images%s",
                           l->dataset->name, n, n > 0 ? ", none with an annotation" : "");
+    l->opts.batch = gfli_min(l->opts.batch, l->n_images);
     l->n_batches = gfli_ceil_div(l->n_images, l->opts.batch);
     l->order_epoch = -1;
     return GFL_OK;
@@ -6028,7 +6034,6 @@ static gfl_status gfli_resolve_rates(gfl_context *context, gfl_train_desc *d) {
         !isfinite(d->clip_norm))
         return gfli_error(context, GFL_E_ARG,
                           "lr, momentum, weight_decay and clip_norm must be finite");
-    if (d->lr == 0) d->lr = 0.01 * d->batch * d->accumulate / 16;
     d->momentum = gfli_resolve_real(d->momentum, 0.9);
     d->weight_decay = gfli_resolve_real(d->weight_decay, 0.0001);
     if (d->lr < 0 || d->momentum >= 1 || d->clip_norm < 0)
@@ -6046,7 +6051,6 @@ gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
     if (d->batch == 0) d->batch = 16;
     if (d->accumulate == 0) d->accumulate = 1;
     if (d->epochs == 0) d->epochs = 12;
-    if (d->warmup == 0) d->warmup = 500;
     if (d->warmup < 0) d->warmup = -1;
     if (d->loaders == 0) d->loaders = 2;
     if (d->batch < 1 || d->batch > 65536 || d->accumulate < 1 || d->accumulate > 65536)
@@ -6062,6 +6066,22 @@ gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
     GFLI_TRY(gfli_resolve_rates(context, d));
     GFLI_TRY(gfli_resolve_milestones(context, d));
     return gfli_resolve_scale(context, model, d);
+}
+
+double gfli_default_rate(int batch, int accumulate) {
+    return 0.01 * batch * accumulate / 16;
+}
+
+void gfli_train_fit(gfl_train_plan *plan, int n_images) {
+    gfl_train_desc *d = &plan->desc;
+    d->batch = gfli_min(d->batch, n_images);
+    const int n_batches = gfli_ceil_div(n_images, d->batch);
+    d->accumulate = gfli_min(d->accumulate, n_batches);
+    plan->n_images = n_images;
+    plan->steps_per_epoch = gfli_ceil_div(n_batches, d->accumulate);
+    plan->n_steps = (int64_t)plan->steps_per_epoch * d->epochs;
+    if (d->lr == 0) d->lr = gfli_default_rate(d->batch, d->accumulate);
+    if (d->warmup == 0) d->warmup = gfli_min(500, plan->steps_per_epoch);
 }
 
 /* ===============================================================================================
@@ -6117,8 +6137,7 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
     int height, width;
     memset(&largest, 0, sizeof largest);
     gfli_largest_size(trainer, &height, &width);
-    int batch = gfli_min(plan->desc.batch, plan->n_images);
-    GFLI_TRY(gfli_train_plan_create(&trainer->learner, batch, height, width, &largest));
+    GFLI_TRY(gfli_train_plan_create(&trainer->learner, plan->desc.batch, height, width, &largest));
     plan->workspace_bytes =
         (largest.plan.workspace_floats + largest.plan.stats_floats) * sizeof(float) +
         largest.backward.scratch_bytes + largest.backward.packed_bytes;
@@ -6128,8 +6147,8 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
     return GFL_OK;
 }
 
-static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer, const gfl_train_desc *desc) {
-    const gfl_train_desc *d = &trainer->plan.desc;
+static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
+    const gfl_train_desc *d = &trainer->asked;
     gfli_loader_opts opts;
     memset(&opts, 0, sizeof opts);
     opts.batch = d->batch;
@@ -6144,28 +6163,24 @@ static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer, const gfl_trai
     opts.drop_empty = d->drop_empty != 0;
     opts.no_grouping = d->no_grouping != 0;
     opts.n_threads = gfli_max(d->loaders, 0);
-    GFLI_TRY(gfli_loader_create(trainer->context, trainer->dataset, &opts, &trainer->loader));
-    gfl_train_plan *plan = &trainer->plan;
-    plan->n_images = gfli_loader_images(trainer->loader);
-    plan->n_dropped_images = gfl_dataset_n_images(trainer->dataset) - plan->n_images;
-    plan->steps_per_epoch = gfli_ceil_div(gfli_loader_batches(trainer->loader, 0), d->accumulate);
-    plan->n_steps = (int64_t)plan->steps_per_epoch * d->epochs;
-    if (desc->warmup == 0 && plan->desc.warmup > plan->steps_per_epoch)
-        plan->desc.warmup = plan->steps_per_epoch;
-    return GFL_OK;
+    return gfli_loader_create(trainer->context, trainer->dataset, &opts, &trainer->loader);
 }
 
 static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *desc) {
     gfl_context *context = trainer->context;
     const gfl_train_desc *d = &trainer->plan.desc;
-    GFLI_TRY(gfli_train_resolve(context, trainer->model, desc, &trainer->plan.desc));
+    GFLI_TRY(gfli_train_resolve(context, trainer->model, desc, &trainer->asked));
     GFLI_TRY(gfli_check_classes(context, trainer->model, trainer->dataset));
+    GFLI_TRY(gfli_trainer_start_loader(trainer));
+    trainer->plan.desc = trainer->asked;
+    gfli_train_fit(&trainer->plan, gfli_loader_images(trainer->loader));
+    trainer->plan.n_dropped_images =
+        gfl_dataset_n_images(trainer->dataset) - trainer->plan.n_images;
     GFLI_TRY(gfli_alloc(context, (size_t)d->batch * (size_t)d->accumulate, sizeof(int), "batch",
                         &trainer->images));
     GFLI_TRY(
         gfli_alloc(context, (size_t)d->batch, sizeof *trainer->truths, "batch", &trainer->truths));
     GFLI_TRY(gfli_learner_create(context, trainer->model, d->frozen_stages, &trainer->learner));
-    GFLI_TRY(gfli_trainer_start_loader(trainer, desc));
     return gfli_measure_training(trainer);
 }
 
@@ -6466,8 +6481,8 @@ static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
 }
 
 /* Not the number of loaders: it changes nothing. */
-static void gfli_describe_training(const gfl_trainer *trainer, gfli_state_fields *f) {
-    const gfl_train_desc *d = &trainer->plan.desc;
+static void gfli_describe_training(const gfl_trainer *trainer, const gfl_train_desc *d,
+                                   gfli_state_fields *f) {
     f->n = 0;
     gfli_put_text(f, "dialect", gfli_dialect_get(trainer->model->arch.dialect)->name);
     gfli_put_integer(f, "batch", d->batch);
@@ -6515,7 +6530,7 @@ static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writ
     GFLI_TRY(gfli_blob_put_meta(w, "weights", hash));
     gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
     GFLI_TRY(gfli_blob_put_meta(w, "data", hash));
-    gfli_describe_training(trainer, &f);
+    gfli_describe_training(trainer, &trainer->plan.desc, &f);
     for (int i = 0; i < f.n; i++)
         GFLI_TRY(gfli_blob_put_meta(w, f.fields[i].key, f.fields[i].value));
     return GFL_OK;
@@ -6612,19 +6627,36 @@ static bool gfli_may_change(const char *key) {
     return strcmp(key, "epochs") == 0 || strcmp(key, "milestones") == 0;
 }
 
-static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob) {
-    gfli_state_fields f;
-    gfli_describe_training(trainer, &f);
+/* Version 0.1.0 did not count: a batch larger than the data set was called as large as it had been
+ * asked for, and its default rate was that of so many images. */
+static void gfli_describe_uncounted(const gfl_trainer *trainer, gfli_state_fields *f) {
+    gfl_train_desc d = trainer->plan.desc;
+    d.batch = trainer->asked.batch;
+    d.accumulate = trainer->asked.accumulate;
+    if (trainer->asked.lr == 0) d.lr = gfli_default_rate(d.batch, d.accumulate);
+    gfli_describe_training(trainer, &d, f);
+}
+
+/* *lr: the rate to go on with. */
+static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob,
+                                        double *lr) {
+    gfli_state_fields f, uncounted;
+    gfli_describe_training(trainer, &trainer->plan.desc, &f);
+    gfli_describe_uncounted(trainer, &uncounted);
+    *lr = trainer->plan.desc.lr;
     for (int i = 0; i < f.n; i++) {
-        const char *saved = gfli_blob_meta(blob, f.fields[i].key);
+        const char *key = f.fields[i].key, *saved = gfli_blob_meta(blob, key);
         if (!saved)
             return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no \"%s\" in its metadata",
-                              blob->path, f.fields[i].key);
-        if (strcmp(saved, f.fields[i].value) != 0 && !gfli_may_change(f.fields[i].key))
+                              blob->path, key);
+        if (strcmp(saved, f.fields[i].value) == 0 || gfli_may_change(key)) continue;
+        if (strcmp(saved, uncounted.fields[i].value) != 0)
             return gfli_error(trainer->context, GFL_E_MISMATCH,
                               "%s: saved with %s = %s, the trainer has %s; create it with the "
                               "description that the state was saved with",
-                              blob->path, f.fields[i].key, saved, f.fields[i].value);
+                              blob->path, key, saved, f.fields[i].value);
+        if (strcmp(key, "lr") == 0)
+            *lr = gfli_default_rate(trainer->asked.batch, trainer->asked.accumulate);
     }
     return GFL_OK;
 }
@@ -6707,8 +6739,9 @@ static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
     gfli_learner *l = &trainer->learner;
     float *momentum, *buffer = NULL;
     int64_t step = 0;
+    double lr;
     GFLI_TRY(gfli_check_state_kind(blob));
-    GFLI_TRY(gfli_check_state_desc(trainer, blob));
+    GFLI_TRY(gfli_check_state_desc(trainer, blob, &lr));
     GFLI_TRY(gfli_check_state_hashes(trainer, blob));
     GFLI_TRY(gfli_read_position(trainer, blob, &step));
     GFLI_TRY(gfli_calloc(trainer->context, l->layout.floats, sizeof(float), "momentum", &momentum));
@@ -6722,6 +6755,7 @@ static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
     gfli_free(trainer->context, l->momentum);
     l->momentum = momentum;
     l->updates = step;
+    trainer->plan.desc.lr = lr;
     trainer->positioned = false;
     return GFL_OK;
 }

@@ -170,9 +170,15 @@ static void describe_plan(const run *r) {
          r->plan.n_dropped_images, d->drop_empty ? " (--drop-empty)" : ", empty ones kept");
     talk("memory: at most %.0f MB for maps, gradients and momentum, beside %.0f MB of weights",
          (double)r->plan.workspace_bytes * 1e-6, (double)info.n_parameters * 8e-6);
-    talk("schedule: %d epochs of %d steps of %d images%s; learning rate %g%s, warm-up %d steps",
-         d->epochs, r->plan.steps_per_epoch, d->batch, d->accumulate > 1 ? " (accumulated)" : "",
-         d->lr, r->o.lr > 0 ? "" : " (0.01 x batch / 16)", d->warmup > 0 ? d->warmup : 0);
+    talk("schedule: %d epochs of %d steps of %d images; learning rate %g%s, warm-up %d steps",
+         d->epochs, r->plan.steps_per_epoch, d->batch * d->accumulate, d->lr,
+         r->o.lr > 0 ? "" : " (0.01 x images / 16)", d->warmup > 0 ? d->warmup : 0);
+    if (d->batch < r->o.batch)
+        talk("  a batch is all %d images: there are fewer than --batch %d asks for", d->batch,
+             r->o.batch);
+    else if (d->accumulate < r->o.accumulate)
+        talk("  a step is the %d batches of an epoch: fewer than --accumulate %d asks for",
+             d->accumulate, r->o.accumulate);
     if (d->warmup >= r->plan.n_steps)
         talk("warning: the warm-up lasts longer than the training, whose rate never gets to %g; "
              "lower --warmup",
@@ -583,7 +589,7 @@ static int parse_and_train(int argc, char **argv) {
         {OPT_TEXT, "steps", &o->steps, "A,B", "divide lr by 10 after these epochs; 0: never", 0},
         {OPT_INT, "batch", &o->batch, "N", "images a step", 0},
         {OPT_INT, "accumulate", &o->accumulate, "N", "batches an update", 0},
-        {OPT_REAL, "lr", &o->lr, "X", "learning rate; default 0.01 x batch / 16", 0},
+        {OPT_REAL, "lr", &o->lr, "X", "learning rate; default 0.01 x images of a step / 16", 0},
         {OPT_REAL, "momentum", &o->momentum, "X", "0: none", 0},
         {OPT_REAL, "weight-decay", &o->decay, "X", "0: none", 0},
         {OPT_INT, "warmup", &o->warmup, "N",

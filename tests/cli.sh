@@ -81,6 +81,13 @@ same again/last.safetensors whole/last.safetensors
 GFL_EPOCHS=1 GFL_SEED=9 expect 0 train --config whole/config.txt --seed 3 --out env --eval-every 0
 says 'epochs = 1' env/config.txt; says 'seed = 3' env/config.txt
 
+# Fewer pictures than the batch: what is there counts, for the rate too.
+expect 0 train $data --model r18 --base-channels 8 --fpn-channels 32 --head-channels 32 \
+    --scale 96x96 --batch 24 --accumulate 2 --epochs 1 --eval-every 0 --out few
+says 'steps of 12 images; learning rate 0.0075 (0.01 x images / 16)' err
+says 'a batch is all 12 images: there are fewer than --batch 24' err
+says '"batch": 12' few/train.jsonl
+
 # Threads and loaders change nothing; neither does stopping and going on.
 expect 0 $train --epochs 2 --out single --threads 1 --loaders 0 --eval-every 0
 same single/last.safetensors whole/last.safetensors

@@ -243,6 +243,63 @@ static void every_annotation_counts_in_the_fingerprint(void) {
     gfl_context_destroy(context);
 }
 
+/* The state file again with one text of its header, which must be there, in place of another. */
+static void rewrite_header(const run *r, const char *from, const char *to) {
+    uint8_t *bytes;
+    size_t size, n = 0;
+    CHECK_OK(r->context, gfli_file_read(r->context, state_path, (size_t)1 << 30, &bytes, &size));
+    for (int i = 7; i >= 0; i--) n = n << 8 | bytes[i];
+    const size_t longer = n + strlen(to) - strlen(from);
+    char *header = (char *)malloc(n + 1);
+    memcpy(header, bytes + 8, n);
+    header[n] = 0;
+    char *at = strstr(header, from);
+    CHECK(at != NULL);
+    FILE *f = fopen(state_path, "wb");
+    for (int i = 0; i < 8; i++) fputc((int)(longer >> 8 * i & 255), f);
+    fwrite(header, 1, (size_t)(at - header), f);
+    fwrite(to, 1, strlen(to), f);
+    fwrite(at + strlen(from), 1, n - (size_t)(at - header) - strlen(from), f);
+    fwrite(bytes + 8 + n, 1, size - 8 - n, f);
+    fclose(f);
+    free(header);
+    gfli_free(r->context, bytes);
+}
+
+/* Version 0.1.0 called two pictures a batch of 16 and gave them its rate: such a run goes on as it
+ * began, bit for bit, where the description leaves the rate open or asks for that one. */
+static void a_state_that_did_not_count_goes_on(void) {
+    gfl_train_desc d = base_desc();
+    gfl_step_report want, got;
+    gfl_train_plan plan;
+    run old, r;
+    d.lr = 0.01;
+    d.batch = 2;
+    open_run(&old, NULL, &d, 2, 1);
+    steps(&old, 1, &got);
+    save(&old);
+    steps(&old, 1, &want);
+    rewrite_header(&old, "\"batch\":\"2\"", "\"batch\":\"16\"");
+    for (int i = 0; i < 2; i++) {
+        d.batch = i ? 16 : 0;
+        d.lr = i ? 0.01 : 0;
+        open_run(&r, weight_path, &d, 2, 1);
+        CHECK_OK(r.context, gfl_trainer_load_state(r.trainer, state_path));
+        gfl_trainer_get_plan(r.trainer, &plan);
+        CHECK(plan.desc.lr == 0.01 && plan.desc.batch == 2);
+        steps(&r, 1, &got);
+        CHECK(same_report(&got, &want));
+        CHECK(gfli_hash_model(r.model) == gfli_hash_model(old.model));
+        close_run(&r);
+    }
+    d.lr = 0.02;
+    open_run(&r, weight_path, &d, 2, 1);
+    CHECK_ERROR(r.context, gfl_trainer_load_state(r.trainer, state_path), GFL_E_MISMATCH,
+                "lr = 0.01");
+    close_run(&r);
+    close_run(&old);
+}
+
 /* Cut files, weight files and absent files change nothing; any bit of a weight is noticed. */
 static void broken_files_are_refused(void) {
     gfl_train_desc d = base_desc();
@@ -322,6 +379,7 @@ int main(int argc, char **argv) {
         TEST(another_description_is_refused),
         TEST(other_data_and_weights_are_refused),
         TEST(every_annotation_counts_in_the_fingerprint),
+        TEST(a_state_that_did_not_count_goes_on),
         TEST(broken_files_are_refused),
         TEST(a_state_is_plain_safetensors),
         {0},

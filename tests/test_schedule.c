@@ -17,12 +17,19 @@ static gfl_status resolve(gfl_context *context, const gfl_train_desc *in, gfl_tr
     return status;
 }
 
-static gfl_train_desc resolved(const gfl_train_desc *in) {
+/* ... and fitted to so many images. */
+static gfl_train_plan fitted(const gfl_train_desc *in, int n_images) {
     gfl_context *context = test_context(1);
-    gfl_train_desc out = zero();
-    CHECK_OK(context, resolve(context, in, &out));
+    gfl_train_plan plan;
+    memset(&plan, 0, sizeof plan);
+    CHECK_OK(context, resolve(context, in, &plan.desc));
+    gfli_train_fit(&plan, n_images);
     gfl_context_destroy(context);
-    return out;
+    return plan;
+}
+
+static gfl_train_desc resolved(const gfl_train_desc *in) {
+    return fitted(in, 100000).desc;
 }
 
 static double rate(const gfl_train_desc *d, int steps_per_epoch, int64_t step) {
@@ -156,6 +163,29 @@ static void zero_is_the_recipe(void) {
     CHECK(memcmp(&d, &again, sizeof d) == 0);
 }
 
+/* Two pictures are a batch of two with the rate of two, whatever was asked for. */
+static void what_is_there_counts(void) {
+    static const struct {
+        int n_images, batch, accumulate, fit_batch, fit_accumulate, steps;
+    } table[] = {{2, 0, 0, 2, 1, 1},    {1, 16, 1, 1, 1, 1},   {15, 16, 1, 15, 1, 1},
+                 {16, 16, 1, 16, 1, 1}, {17, 16, 1, 16, 1, 2}, {2, 16, 4, 2, 1, 1},
+                 {5, 2, 4, 2, 3, 1},    {8, 2, 4, 2, 4, 1},    {9, 2, 4, 2, 4, 2}};
+    for (size_t i = 0; i < GFLI_COUNT(table); i++) {
+        gfl_train_desc in = zero();
+        in.batch = table[i].batch;
+        in.accumulate = table[i].accumulate;
+        gfl_train_plan p = fitted(&in, table[i].n_images);
+        CHECK(p.n_images == table[i].n_images && p.steps_per_epoch == table[i].steps);
+        CHECK(p.n_steps == 12 * table[i].steps && p.desc.warmup == table[i].steps);
+        CHECK(p.desc.batch == table[i].fit_batch && p.desc.accumulate == table[i].fit_accumulate);
+        CHECK_NEAR(p.desc.lr, 0.01 * table[i].fit_batch * table[i].fit_accumulate / 16, 1e-15);
+        in.lr = 0.03; /* as given is as given */
+        in.warmup = 70;
+        p = fitted(&in, table[i].n_images);
+        CHECK(p.desc.lr == 0.03 && p.desc.warmup == 70);
+    }
+}
+
 static void nonsense_is_refused(void) {
     gfl_context *context = test_context(1);
     gfl_train_desc out;
@@ -195,6 +225,7 @@ int main(int argc, char **argv) {
         TEST(both_factors_multiply),
         TEST(default_milestones_follow_the_epochs),
         TEST(zero_is_the_recipe),
+        TEST(what_is_there_counts),
         TEST(nonsense_is_refused),
         {0},
     };

@@ -84,6 +84,28 @@ static void a_plan_says_what_will_happen(void) {
     close_setup(&s);
 }
 
+/* Images that are left out are not there: of five pictures one is empty. */
+static void a_small_set_is_one_small_batch(void) {
+    for (int drop = 0; drop < 2; drop++) {
+        gfl_train_desc d = small_desc();
+        gfl_train_plan plan;
+        gfl_step_report r;
+        setup s;
+        d.batch = 16;
+        d.accumulate = 3;
+        d.lr = 0;
+        d.drop_empty = drop;
+        open_setup(&s, 5, &d, 1, NULL, NULL);
+        gfl_trainer_get_plan(s.trainer, &plan);
+        CHECK(plan.desc.batch == 5 - drop && plan.desc.accumulate == 1);
+        CHECK(plan.n_images == 5 - drop && plan.steps_per_epoch == 1 && plan.n_steps == 2);
+        CHECK_NEAR(plan.desc.lr, 0.01 * (5 - drop) / 16, 1e-15);
+        CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
+        CHECK(r.n_images == 5 - drop && r.lr == plan.desc.lr && r.epoch_done);
+        close_setup(&s);
+    }
+}
+
 static void reports_count_steps_and_epochs(void) {
     gfl_train_desc d = small_desc();
     gfl_step_report r;
@@ -478,6 +500,7 @@ static void wrong_arguments_are_refused(void) {
 int main(int argc, char **argv) {
     static const test_case cases[] = {
         TEST(a_plan_says_what_will_happen),
+        TEST(a_small_set_is_one_small_batch),
         TEST(reports_count_steps_and_epochs),
         TEST(an_update_is_the_formula),
         TEST(accumulated_batches_are_averaged),

@@ -156,7 +156,7 @@ static void gfli_loader_schedule(gfli_loader *l) {
     slot->batch.index = l->index++;
     /* The last batch is filled up from the epoch's first images, as MMDetection 2's GroupSampler
      * does: a full learning rate on what may be one odd image can ruin a run. */
-    slot->batch.n = gfli_min(l->opts.batch, l->n_images);
+    slot->batch.n = l->opts.batch;
     for (int i = 0; i < slot->batch.n; i++)
         slot->batch.samples[i].image = l->images[l->order[(start + i) % l->n_images]];
     gfli_loader_arm(slot);
@@ -313,6 +313,7 @@ static gfl_status gfli_loader_choose(gfli_loader *l) {
     if (l->n_images == 0)
         return gfli_error(l->context, GFL_E_DATA, "%s: no image to train on: %d images%s",
                           l->dataset->name, n, n > 0 ? ", none with an annotation" : "");
+    l->opts.batch = gfli_min(l->opts.batch, l->n_images);
     l->n_batches = gfli_ceil_div(l->n_images, l->opts.batch);
     l->order_epoch = -1;
     return GFL_OK;

@@ -21,7 +21,7 @@ typedef struct gfli_batch {
 } gfli_batch;
 
 typedef struct gfli_loader_opts {
-    int batch;
+    int batch; /* or as many images as there are */
     uint64_t seed;
     int scale_long, scale_short;
     int scale_short_min; /* > 0: the short side is drawn from [min, scale_short] */

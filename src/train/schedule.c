@@ -71,7 +71,6 @@ static gfl_status gfli_resolve_rates(gfl_context *context, gfl_train_desc *d) {
         !isfinite(d->clip_norm))
         return gfli_error(context, GFL_E_ARG,
                           "lr, momentum, weight_decay and clip_norm must be finite");
-    if (d->lr == 0) d->lr = 0.01 * d->batch * d->accumulate / 16;
     d->momentum = gfli_resolve_real(d->momentum, 0.9);
     d->weight_decay = gfli_resolve_real(d->weight_decay, 0.0001);
     if (d->lr < 0 || d->momentum >= 1 || d->clip_norm < 0)
@@ -89,7 +88,6 @@ gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
     if (d->batch == 0) d->batch = 16;
     if (d->accumulate == 0) d->accumulate = 1;
     if (d->epochs == 0) d->epochs = 12;
-    if (d->warmup == 0) d->warmup = 500;
     if (d->warmup < 0) d->warmup = -1;
     if (d->loaders == 0) d->loaders = 2;
     if (d->batch < 1 || d->batch > 65536 || d->accumulate < 1 || d->accumulate > 65536)
@@ -105,4 +103,20 @@ gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
     GFLI_TRY(gfli_resolve_rates(context, d));
     GFLI_TRY(gfli_resolve_milestones(context, d));
     return gfli_resolve_scale(context, model, d);
+}
+
+double gfli_default_rate(int batch, int accumulate) {
+    return 0.01 * batch * accumulate / 16;
+}
+
+void gfli_train_fit(gfl_train_plan *plan, int n_images) {
+    gfl_train_desc *d = &plan->desc;
+    d->batch = gfli_min(d->batch, n_images);
+    const int n_batches = gfli_ceil_div(n_images, d->batch);
+    d->accumulate = gfli_min(d->accumulate, n_batches);
+    plan->n_images = n_images;
+    plan->steps_per_epoch = gfli_ceil_div(n_batches, d->accumulate);
+    plan->n_steps = (int64_t)plan->steps_per_epoch * d->epochs;
+    if (d->lr == 0) d->lr = gfli_default_rate(d->batch, d->accumulate);
+    if (d->warmup == 0) d->warmup = gfli_min(500, plan->steps_per_epoch);
 }

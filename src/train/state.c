@@ -107,8 +107,8 @@ static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
 }
 
 /* Not the number of loaders: it changes nothing. */
-static void gfli_describe_training(const gfl_trainer *trainer, gfli_state_fields *f) {
-    const gfl_train_desc *d = &trainer->plan.desc;
+static void gfli_describe_training(const gfl_trainer *trainer, const gfl_train_desc *d,
+                                   gfli_state_fields *f) {
     f->n = 0;
     gfli_put_text(f, "dialect", gfli_dialect_get(trainer->model->arch.dialect)->name);
     gfli_put_integer(f, "batch", d->batch);
@@ -156,7 +156,7 @@ static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writ
     GFLI_TRY(gfli_blob_put_meta(w, "weights", hash));
     gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
     GFLI_TRY(gfli_blob_put_meta(w, "data", hash));
-    gfli_describe_training(trainer, &f);
+    gfli_describe_training(trainer, &trainer->plan.desc, &f);
     for (int i = 0; i < f.n; i++)
         GFLI_TRY(gfli_blob_put_meta(w, f.fields[i].key, f.fields[i].value));
     return GFL_OK;
@@ -253,19 +253,36 @@ static bool gfli_may_change(const char *key) {
     return strcmp(key, "epochs") == 0 || strcmp(key, "milestones") == 0;
 }
 
-static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob) {
-    gfli_state_fields f;
-    gfli_describe_training(trainer, &f);
+/* Version 0.1.0 did not count: a batch larger than the data set was called as large as it had been
+ * asked for, and its default rate was that of so many images. */
+static void gfli_describe_uncounted(const gfl_trainer *trainer, gfli_state_fields *f) {
+    gfl_train_desc d = trainer->plan.desc;
+    d.batch = trainer->asked.batch;
+    d.accumulate = trainer->asked.accumulate;
+    if (trainer->asked.lr == 0) d.lr = gfli_default_rate(d.batch, d.accumulate);
+    gfli_describe_training(trainer, &d, f);
+}
+
+/* *lr: the rate to go on with. */
+static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob,
+                                        double *lr) {
+    gfli_state_fields f, uncounted;
+    gfli_describe_training(trainer, &trainer->plan.desc, &f);
+    gfli_describe_uncounted(trainer, &uncounted);
+    *lr = trainer->plan.desc.lr;
     for (int i = 0; i < f.n; i++) {
-        const char *saved = gfli_blob_meta(blob, f.fields[i].key);
+        const char *key = f.fields[i].key, *saved = gfli_blob_meta(blob, key);
         if (!saved)
             return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no \"%s\" in its metadata",
-                              blob->path, f.fields[i].key);
-        if (strcmp(saved, f.fields[i].value) != 0 && !gfli_may_change(f.fields[i].key))
+                              blob->path, key);
+        if (strcmp(saved, f.fields[i].value) == 0 || gfli_may_change(key)) continue;
+        if (strcmp(saved, uncounted.fields[i].value) != 0)
             return gfli_error(trainer->context, GFL_E_MISMATCH,
                               "%s: saved with %s = %s, the trainer has %s; create it with the "
                               "description that the state was saved with",
-                              blob->path, f.fields[i].key, saved, f.fields[i].value);
+                              blob->path, key, saved, f.fields[i].value);
+        if (strcmp(key, "lr") == 0)
+            *lr = gfli_default_rate(trainer->asked.batch, trainer->asked.accumulate);
     }
     return GFL_OK;
 }
@@ -348,8 +365,9 @@ static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
     gfli_learner *l = &trainer->learner;
     float *momentum, *buffer = NULL;
     int64_t step = 0;
+    double lr;
     GFLI_TRY(gfli_check_state_kind(blob));
-    GFLI_TRY(gfli_check_state_desc(trainer, blob));
+    GFLI_TRY(gfli_check_state_desc(trainer, blob, &lr));
     GFLI_TRY(gfli_check_state_hashes(trainer, blob));
     GFLI_TRY(gfli_read_position(trainer, blob, &step));
     GFLI_TRY(gfli_calloc(trainer->context, l->layout.floats, sizeof(float), "momentum", &momentum));
@@ -363,6 +381,7 @@ static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
     gfli_free(trainer->context, l->momentum);
     l->momentum = momentum;
     l->updates = step;
+    trainer->plan.desc.lr = lr;
     trainer->positioned = false;
     return GFL_OK;
 }

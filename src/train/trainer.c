@@ -50,8 +50,7 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
     int height, width;
     memset(&largest, 0, sizeof largest);
     gfli_largest_size(trainer, &height, &width);
-    int batch = gfli_min(plan->desc.batch, plan->n_images);
-    GFLI_TRY(gfli_train_plan_create(&trainer->learner, batch, height, width, &largest));
+    GFLI_TRY(gfli_train_plan_create(&trainer->learner, plan->desc.batch, height, width, &largest));
     plan->workspace_bytes =
         (largest.plan.workspace_floats + largest.plan.stats_floats) * sizeof(float) +
         largest.backward.scratch_bytes + largest.backward.packed_bytes;
@@ -61,8 +60,8 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
     return GFL_OK;
 }
 
-static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer, const gfl_train_desc *desc) {
-    const gfl_train_desc *d = &trainer->plan.desc;
+static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
+    const gfl_train_desc *d = &trainer->asked;
     gfli_loader_opts opts;
     memset(&opts, 0, sizeof opts);
     opts.batch = d->batch;
@@ -77,28 +76,24 @@ static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer, const gfl_trai
     opts.drop_empty = d->drop_empty != 0;
     opts.no_grouping = d->no_grouping != 0;
     opts.n_threads = gfli_max(d->loaders, 0);
-    GFLI_TRY(gfli_loader_create(trainer->context, trainer->dataset, &opts, &trainer->loader));
-    gfl_train_plan *plan = &trainer->plan;
-    plan->n_images = gfli_loader_images(trainer->loader);
-    plan->n_dropped_images = gfl_dataset_n_images(trainer->dataset) - plan->n_images;
-    plan->steps_per_epoch = gfli_ceil_div(gfli_loader_batches(trainer->loader, 0), d->accumulate);
-    plan->n_steps = (int64_t)plan->steps_per_epoch * d->epochs;
-    if (desc->warmup == 0 && plan->desc.warmup > plan->steps_per_epoch)
-        plan->desc.warmup = plan->steps_per_epoch;
-    return GFL_OK;
+    return gfli_loader_create(trainer->context, trainer->dataset, &opts, &trainer->loader);
 }
 
 static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *desc) {
     gfl_context *context = trainer->context;
     const gfl_train_desc *d = &trainer->plan.desc;
-    GFLI_TRY(gfli_train_resolve(context, trainer->model, desc, &trainer->plan.desc));
+    GFLI_TRY(gfli_train_resolve(context, trainer->model, desc, &trainer->asked));
     GFLI_TRY(gfli_check_classes(context, trainer->model, trainer->dataset));
+    GFLI_TRY(gfli_trainer_start_loader(trainer));
+    trainer->plan.desc = trainer->asked;
+    gfli_train_fit(&trainer->plan, gfli_loader_images(trainer->loader));
+    trainer->plan.n_dropped_images =
+        gfl_dataset_n_images(trainer->dataset) - trainer->plan.n_images;
     GFLI_TRY(gfli_alloc(context, (size_t)d->batch * (size_t)d->accumulate, sizeof(int), "batch",
                         &trainer->images));
     GFLI_TRY(
         gfli_alloc(context, (size_t)d->batch, sizeof *trainer->truths, "batch", &trainer->truths));
     GFLI_TRY(gfli_learner_create(context, trainer->model, d->frozen_stages, &trainer->learner));
-    GFLI_TRY(gfli_trainer_start_loader(trainer, desc));
     return gfli_measure_training(trainer);
 }
 
