@@ -119,7 +119,7 @@ void progress_end(progress *p);
 /* "1:02:03" */
 const char *clock_text(double seconds, char out[32]);
 
-/* Set by SIGINT and SIGTERM after catch_signals(): the signal's number, else 0. */
+/* Set by SIGINT and SIGTERM after catch_signals(): the signal's number, else 0 (cmd_os.c). */
 void catch_signals(void);
 int caught_signal(void);
 

@@ -1,8 +1,7 @@
-/* cmd_talk.c - messages, progress and signals: everything here goes to stderr */
+/* cmd_talk.c - messages and progress: everything here goes to stderr */
 #define _POSIX_C_SOURCE 200809L
 #include "cmd.h"
 #include <math.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,24 +173,4 @@ void progress_step(progress *p, long done, const char *format, ...) {
 void progress_end(progress *p) {
     if (p->terminal && p->drawn) fputs("\r\033[K", stderr);
     p->drawn = false;
-}
-
-static volatile sig_atomic_t signal_number;
-
-static void on_signal(int number) {
-    signal_number = number;
-}
-
-void catch_signals(void) {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal;
-    action.sa_flags = (int)SA_RESETHAND; /* a second one ends the program at once */
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
-
-int caught_signal(void) {
-    return signal_number;
 }

@@ -1,13 +1,9 @@
 /* cmd_train.c - gfl train: say what will be done, do it, evaluate every epoch, keep last and best */
 #define _POSIX_C_SOURCE 200809L
-#include "cmd.h"
-#include <errno.h>
-#include <math.h>
+#include "cmd_os.h"
+#include "cmd_run.h"
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 typedef struct train_options {
     const char *data, *images, *val, *val_images, *steps, *out;
@@ -25,45 +21,11 @@ typedef struct run {
     gfl_model *model;
     gfl_trainer *trainer;
     gfl_train_plan plan;
-    FILE *log, *csv;
-    double best;
-    int evaluated; /* epochs whose evaluation is in results.csv */
-    bool unsaved;  /* steps since the last save */
-    double sums[3], started;
-    int n_sums;
+    run_folder folder;
+    double started;
 } run;
 
-/* The path of a file in the run's folder; the last four stay valid. */
-static const char *in_run(const run *r, const char *name) {
-    static char paths[4][4400];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%.4096s/%s", r->o.out, name);
-    return path;
-}
-
-static bool exists(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0;
-}
-
 /* ---- preparation ----------------------------------------------------------------------------- */
-
-static int make_folder(const char *path) {
-    char part[4096];
-    snprintf(part, sizeof part, "%s", path);
-    for (char *p = part + 1;; p++) {
-        if (*p && *p != '/') continue;
-        char kept = *p;
-        *p = 0;
-        if (mkdir(part, 0777) != 0 && errno != EEXIST) {
-            talk("gfl: --out %s: %s: %s", path, part, strerror(errno));
-            return CMD_FAILED;
-        }
-        if (!kept) return CMD_OK;
-        *p = kept;
-    }
-}
 
 static int load_data(run *r) {
     gfl_dataset_opts opts;
@@ -97,7 +59,8 @@ static int make_model(run *r) {
     const gfl_model_opts opts = {
         1, (gfl_dialect)opt_choice("dialect", r->o.start.dialect, "mmdet", "gfocal")};
     if (!r->o.resume) return start_model(r->context, &r->o.start, r->data, &r->model);
-    gfl_status status = gfl_model_load(r->context, in_run(r, "last.safetensors"), &opts, &r->model);
+    gfl_status status =
+        gfl_model_load(r->context, run_file(&r->folder, "last.safetensors"), &opts, &r->model);
     return status == GFL_OK ? CMD_OK : report(r->context, status, "--resume");
 }
 
@@ -147,7 +110,7 @@ static int make_trainer(run *r) {
     d.seed = (uint64_t)o->start.seed;
     gfl_status status = gfl_trainer_create(r->context, r->model, r->data, &d, &r->trainer);
     if (status == GFL_OK && o->resume)
-        status = gfl_trainer_load_state(r->trainer, in_run(r, "last.state.safetensors"));
+        status = gfl_trainer_load_state(r->trainer, run_file(&r->folder, "last.state.safetensors"));
     if (status != GFL_OK) return report(r->context, status, "preparing the training");
     gfl_trainer_get_plan(r->trainer, &r->plan);
     r->o.warmup = r->plan.desc.warmup > 0 ? r->plan.desc.warmup : 0; /* for config.txt */
@@ -191,206 +154,9 @@ static void describe_plan(const run *r) {
         talk("frozen: stem and %d stage%s", d->frozen_stages, d->frozen_stages == 1 ? "" : "s");
 }
 
-/* ---- files of the run ------------------------------------------------------------------------ */
-
-/* Weights and state belong together: both are written under other names and renamed at the end,
- * weights first, so that finish_renames can always restore a pair. */
-static bool finish_renames(const run *r) {
-    const bool weights = exists(in_run(r, "next.safetensors"));
-    const bool state = exists(in_run(r, "next.state.safetensors"));
-    if (weights && !state) return remove(in_run(r, "next.safetensors")) == 0;
-    bool good = true;
-    if (weights) good = rename(in_run(r, "next.safetensors"), in_run(r, "last.safetensors")) == 0;
-    if (good && state)
-        good =
-            rename(in_run(r, "next.state.safetensors"), in_run(r, "last.state.safetensors")) == 0;
-    return good;
-}
-
-static int save_last(run *r) {
-    if (!r->unsaved) return CMD_OK;
-    gfl_status status = gfl_model_save(r->model, in_run(r, "next.safetensors"));
-    if (status == GFL_OK)
-        status = gfl_trainer_save_state(r->trainer, in_run(r, "next.state.safetensors"));
-    if (status != GFL_OK) {
-        int code = report(r->context, status, "saving");
-        remove(in_run(r, "next.state.safetensors"));
-        remove(in_run(r, "next.safetensors"));
-        return code;
-    }
-    if (!finish_renames(r)) {
-        talk("gfl: %s: renaming failed: %s", in_run(r, "last.safetensors"), strerror(errno));
-        return CMD_FAILED;
-    }
-    r->unsaved = false;
-    return CMD_OK;
-}
-
-/* What results.csv of the run before says: best AP, last evaluated epoch. */
-static void read_results(run *r) {
-    char line[1024];
-    FILE *f = fopen(in_run(r, "results.csv"), "r");
-    if (!f) return;
-    while (fgets(line, sizeof line, f)) {
-        int epoch;
-        double ap;
-        if (sscanf(line, "%d,%*d,%*f,%*f,%*f,%*f,%*f,%lf", &epoch, &ap) != 2) continue;
-        r->evaluated = epoch;
-        if (ap > r->best) r->best = ap;
-    }
-    fclose(f);
-}
-
-/* The number after `key` in a line of JSON of ours, or -1. */
-static double field(const char *line, const char *key) {
-    const char *at = strstr(line, key);
-    return at ? strtod(at + strlen(key), NULL) : -1.0;
-}
-
-/* Takes what came after the saved state out of train.jsonl, and the losses of the epoch that goes
- * on into the sums. */
-static bool restore_log(run *r) {
-    const int64_t done = r->plan.n_done; /* a finished epoch may have yet to be evaluated */
-    const int64_t first =
-        done > 0 ? (done - 1) / r->plan.steps_per_epoch * r->plan.steps_per_epoch : 0;
-    char *line = NULL;
-    size_t room = 0;
-    FILE *from = fopen(in_run(r, "train.jsonl"), "r"), *to = fopen(in_run(r, "train.tmp"), "w");
-    bool good = to != NULL;
-    while (good && from && getline(&line, &room, from) > 0) {
-        const double step = field(line, "\"iter\": ");
-        if (step > (double)done) continue;
-        good = fputs(line, to) >= 0;
-        if (step <= (double)first || !strstr(line, "\"loss_cls\"")) continue;
-        r->sums[0] += field(line, "\"loss_cls\": ");
-        r->sums[1] += field(line, "\"loss_bbox\": ");
-        r->sums[2] += field(line, "\"loss_dfl\": ");
-        r->n_sums++;
-    }
-    if (from) fclose(from);
-    if (to && fclose(to) != 0) good = false;
-    free(line);
-    return good && rename(in_run(r, "train.tmp"), in_run(r, "train.jsonl")) == 0;
-}
-
-/* FNV-1a of a file's bytes: was it the same data? */
-static uint64_t fingerprint(const char *path) {
-    unsigned char bytes[16384];
-    uint64_t hash = 0xcbf29ce484222325u;
-    FILE *f = fopen(path, "rb");
-    for (size_t n; f && (n = fread(bytes, 1, sizeof bytes, f)) > 0;)
-        for (size_t i = 0; i < n; i++) hash = (hash ^ bytes[i]) * 0x100000001b3u;
-    if (f) fclose(f);
-    return hash;
-}
-
-/* The first line of train.jsonl, and one at each --resume. */
-static void log_run(const run *r) {
-    const gfl_train_desc *d = &r->plan.desc;
-    gfl_json_writer json = json_to(r->log);
-    char hash[20];
-    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)fingerprint(r->o.data));
-    gfl_json_object(&json, NULL);
-    gfl_json_text(&json, "gfl", GFL_VERSION_TEXT);
-    gfl_json_integer(&json, "resumed_at", r->plan.n_done);
-    gfl_json_integer(&json, "seed", r->o.start.seed);
-    gfl_json_text(&json, "device", "cpu");
-    gfl_json_integer(&json, "threads", gfl_context_threads(r->context));
-    gfl_json_text(&json, "decoder", "stb_image");
-    gfl_json_text(&json, "fingerprint", hash);
-    gfl_json_integer(&json, "images", r->plan.n_images);
-    gfl_json_integer(&json, "batch", d->batch);
-    gfl_json_integer(&json, "epochs", d->epochs);
-    gfl_json_number(&json, "lr", d->lr);
-    opt_write_json(r->table, &json, "config");
-    gfl_json_end(&json);
-    gfl_json_line(&json);
-}
-
-static int open_logs(run *r) {
-    const char *mode = r->o.resume ? "a" : "w";
-    r->best = -1; /* the AP of no box to find */
-    if (r->o.resume) read_results(r);
-    if (!r->o.resume || restore_log(r)) r->log = fopen(in_run(r, "train.jsonl"), mode);
-    r->csv = fopen(in_run(r, "results.csv"), mode);
-    if (!r->log || !r->csv || !opt_write(r->table, in_run(r, "config.txt"))) {
-        talk("gfl: --out %s: logs cannot be written: %s", r->o.out, strerror(errno));
-        return CMD_FAILED;
-    }
-    log_run(r);
-    if (!r->o.resume)
-        fputs("epoch,step,lr,loss,loss_cls,loss_bbox,loss_dfl,bbox_mAP,bbox_mAP_50,bbox_mAP_75,"
-              "bbox_mAP_s,bbox_mAP_m,bbox_mAP_l\n",
-              r->csv);
-    fflush(r->csv);
-    return fflush(r->log) ? CMD_FAILED : CMD_OK;
-}
-
-/* The most that the process has had in memory so far. */
-static long peak_megabytes(void) {
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss / 1024 : 0;
-}
-
-static double rounded(double value, double unit) {
-    return floor(value * unit + 0.5) / unit;
-}
-
-static void log_step(run *r, const gfl_step_report *s) {
-    const double each = (seconds_now() - r->started) / (double)(s->step - r->plan.n_done);
-    gfl_json_writer json = json_to(r->log);
-    gfl_json_object(&json, NULL);
-    gfl_json_integer(&json, "epoch", s->epoch + 1);
-    gfl_json_integer(&json, "iter", s->step);
-    gfl_json_number(&json, "lr", s->lr);
-    gfl_json_number(&json, "loss", s->loss);
-    gfl_json_number(&json, "loss_cls", s->loss_cls);
-    gfl_json_number(&json, "loss_bbox", s->loss_bbox);
-    gfl_json_number(&json, "loss_dfl", s->loss_dfl);
-    gfl_json_number(&json, "grad_norm", s->grad_norm);
-    gfl_json_number(&json, "time", rounded(s->seconds, 1e4));
-    gfl_json_number(&json, "data_time", rounded(s->data_seconds, 1e4));
-    gfl_json_integer(&json, "memory", peak_megabytes());
-    gfl_json_number(&json, "eta", rounded(each * (double)(r->plan.n_steps - s->step), 1));
-    gfl_json_end(&json);
-    gfl_json_line(&json);
-    fflush(r->log);
-    r->sums[0] += s->loss_cls;
-    r->sums[1] += s->loss_bbox;
-    r->sums[2] += s->loss_dfl;
-    r->n_sums++;
-}
-
 /* ---- evaluation ------------------------------------------------------------------------------ */
 
-static int finish_evaluation(run *r, const gfl_evaluator *evaluator, const gfl_eval_result *e,
-                             int epoch, int64_t step, double lr) {
-    const double n = r->n_sums ? r->n_sums : 1;
-    const double cls = r->sums[0] / n, bbox = r->sums[1] / n, dfl = r->sums[2] / n;
-    print_summary(stdout, evaluator);
-    fflush(stdout);
-    fprintf(r->csv, "%d,%lld,%.8g,%.6g,%.6g,%.6g,%.6g,%.10g,%.10g,%.10g,%.10g,%.10g,%.10g\n", epoch,
-            (long long)step, lr, cls + bbox + dfl, cls, bbox, dfl, e->ap, e->ap50, e->ap75,
-            e->ap_small, e->ap_medium, e->ap_large);
-    fflush(r->csv);
-    gfl_json_writer json = json_to(r->log);
-    gfl_json_object(&json, NULL);
-    gfl_json_integer(&json, "epoch", epoch);
-    gfl_json_integer(&json, "iter", step);
-    write_json_result(&json, "eval", evaluator, e, r->val);
-    gfl_json_end(&json);
-    gfl_json_line(&json);
-    fflush(r->log);
-    r->evaluated = epoch;
-    talk("epoch %d: bbox_mAP %.4f%s", epoch, e->ap, e->ap > r->best ? ", the best so far" : "");
-    if (!(e->ap > r->best)) return CMD_OK;
-    gfl_status status = gfl_model_save(r->model, in_run(r, "best_bbox_mAP.safetensors"));
-    if (status != GFL_OK) return report(r->context, status, "saving");
-    r->best = e->ap;
-    return CMD_OK;
-}
-
-static int evaluate_epoch(run *r, int epoch, int64_t step, double lr) {
+static int evaluate_epoch(run *r, const gfl_step_report *at) {
     gfl_evaluator *evaluator = NULL;
     gfl_eval_result result;
     gfl_detect_opts opts;
@@ -402,8 +168,14 @@ static int evaluate_epoch(run *r, int epoch, int64_t step, double lr) {
     if (status != GFL_OK) return report(r->context, status, "evaluating");
     if (evaluate_images(r->context, r->model, r->val, &opts, evaluator, &code)) {
         status = gfl_evaluator_run(evaluator, &result);
-        code = status == GFL_OK ? finish_evaluation(r, evaluator, &result, epoch, step, lr)
-                                : report(r->context, status, "evaluating");
+        if (status != GFL_OK) {
+            code = report(r->context, status, "evaluating");
+        } else {
+            print_summary(stdout, evaluator);
+            fflush(stdout);
+            code = run_log_evaluation(&r->folder, r->context, r->model, evaluator, &result, r->val,
+                                      at);
+        }
     }
     gfl_evaluator_destroy(evaluator);
     return code;
@@ -411,16 +183,35 @@ static int evaluate_epoch(run *r, int epoch, int64_t step, double lr) {
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
+static int save_last(run *r) {
+    return run_save(&r->folder, r->context, r->model, r->trainer);
+}
+
 /* Save and, where it is due, evaluate at the end of an epoch. */
-static int end_epoch(run *r, int epoch, int64_t step, double lr) {
+static int end_epoch(run *r, const gfl_step_report *at) {
+    const int epoch = at->epoch + 1;
     int code = save_last(r);
     const bool due =
         r->o.eval_every > 0 && (epoch % r->o.eval_every == 0 || epoch == r->plan.desc.epochs);
-    if (code == CMD_OK && r->val && due && r->evaluated < epoch && !caught_signal())
-        code = evaluate_epoch(r, epoch, step, lr);
-    memset(r->sums, 0, sizeof r->sums);
-    r->n_sums = 0;
+    if (code == CMD_OK && r->val && due && r->folder.evaluated < epoch && !caught_signal())
+        code = evaluate_epoch(r, at);
+    run_end_epoch(&r->folder);
     return code;
+}
+
+/* A run that was stopped between the last step of an epoch and its evaluation makes it up. */
+static int make_up_evaluation(run *r) {
+    gfl_step_report at;
+    memset(&at, 0, sizeof at);
+    if (!r->plan.n_done || r->plan.n_done % r->plan.steps_per_epoch) return CMD_OK;
+    at.step = r->plan.n_done;
+    at.epoch = (int)(at.step / r->plan.steps_per_epoch) - 1;
+    return end_epoch(r, &at);
+}
+
+static double seconds_left(const run *r, int64_t step) {
+    const double each = (seconds_now() - r->started) / (double)(step - r->plan.n_done);
+    return each * (double)(r->plan.n_steps - step);
 }
 
 static int train_steps(run *r) {
@@ -439,17 +230,17 @@ static int train_steps(run *r) {
             code = report(r->context, status, "training");
             if (save_last(r) == CMD_OK && code == CMD_NONFINITE)
                 talk("the last good state is in %s; lower --lr, or look at these images",
-                     in_run(r, "last.safetensors"));
+                     run_file(&r->folder, "last.safetensors"));
             return code;
         }
-        r->unsaved = true;
-        log_step(r, &s);
+        r->folder.unsaved = true;
+        run_log_step(&r->folder, &s, seconds_left(r, s.step));
         progress_step(&bar, (long)(s.step - r->plan.n_done),
                       "epoch %d, loss %.3f (cls %.3f, bbox %.3f, dfl %.3f), %.2f s a step",
                       s.epoch + 1, s.loss, s.loss_cls, s.loss_bbox, s.loss_dfl, s.seconds);
         if (s.epoch_done) {
             progress_end(&bar);
-            code = end_epoch(r, s.epoch + 1, s.step, s.lr);
+            code = end_epoch(r, &s);
         } else if (r->o.save_every > 0 && s.step % r->o.save_every == 0) {
             code = save_last(r);
         }
@@ -459,11 +250,7 @@ static int train_steps(run *r) {
 }
 
 static int train(run *r) {
-    /* A run that was stopped between the last step of an epoch and its evaluation makes it up. */
-    const int64_t done = r->plan.n_done;
-    int code = CMD_OK;
-    if (done && done % r->plan.steps_per_epoch == 0)
-        code = end_epoch(r, (int)(done / r->plan.steps_per_epoch), done, 0.0);
+    int code = make_up_evaluation(r);
     if (code == CMD_OK) code = train_steps(r);
     if (code != CMD_OK && code < 128) return code;
     const int saved = save_last(r);
@@ -472,24 +259,25 @@ static int train(run *r) {
         talk("stopped by signal %d; --resume goes on from here", caught_signal());
         return 128 + caught_signal();
     }
-    talk("weights: %s%s%s", in_run(r, "last.safetensors"), r->best > -1 ? ", best: " : "",
-         r->best > -1 ? in_run(r, "best_bbox_mAP.safetensors") : "");
+    talk("weights: %s%s%s", run_file(&r->folder, "last.safetensors"),
+         r->folder.best > -1 ? ", best: " : "",
+         r->folder.best > -1 ? run_file(&r->folder, "best_bbox_mAP.safetensors") : "");
     return CMD_OK;
 }
 
+static int open_logs(run *r) {
+    run_facts facts;
+    facts.options = r->table;
+    facts.data = r->o.data;
+    facts.seed = r->o.start.seed;
+    facts.threads = gfl_context_threads(r->context);
+    facts.plan = &r->plan;
+    return run_open_logs(&r->folder, r->o.resume, &facts);
+}
+
 static int prepare(run *r) {
-    int code = make_folder(r->o.out);
-    if (code == CMD_OK && r->o.resume && !finish_renames(r)) {
-        talk("gfl: %s: %s", r->o.out, strerror(errno));
-        code = CMD_FAILED;
-    }
-    if (code == CMD_OK && r->o.resume && !exists(in_run(r, "last.state.safetensors")))
-        code = usage_error("--resume: there is no %s", in_run(r, "last.state.safetensors"));
-    if (code == CMD_OK && !r->o.resume && !r->o.overwrite &&
-        exists(in_run(r, "last.state.safetensors")))
-        code = usage_error("--out %s holds a run: --resume to go on with it, another folder, or "
-                           "--overwrite",
-                           r->o.out);
+    r->folder.path = r->o.out;
+    int code = run_open(&r->folder, r->o.resume, r->o.overwrite);
     r->o.overwrite = false; /* config.txt is not to ask for it again */
     if (code == CMD_OK) code = load_data(r);
     if (code == CMD_OK) code = make_model(r);
@@ -512,8 +300,8 @@ static int run_training(run *r) {
         catch_signals();
         code = train(r);
     }
-    if (r->log && fclose(r->log) != 0 && code == CMD_OK) code = CMD_FAILED;
-    if (r->csv && fclose(r->csv) != 0 && code == CMD_OK) code = CMD_FAILED;
+    const int closed = run_close(&r->folder);
+    if (code == CMD_OK) code = closed;
     gfl_trainer_destroy(r->trainer);
     gfl_model_destroy(r->model);
     gfl_dataset_destroy(r->val);
@@ -535,7 +323,7 @@ static char **with_settings(int argc, char **argv, char *config, size_t room) {
         resume = resume || !strcmp(argv[i], "--resume");
     }
     snprintf(config, room, "--config=%.4000s/config.txt", out);
-    if (!resume || !exists(config + strlen("--config="))) return NULL;
+    if (!resume || !os_exists(config + strlen("--config="))) return NULL;
     char **more = malloc(((size_t)argc + 2) * sizeof *more);
     if (!more) return NULL;
     more[0] = argv[0];
