@@ -64,7 +64,7 @@ bool opt_scale(const char *text, int *scale_long, int *scale_short, int *scale_m
 /* The nearest of the names by edit distance, or NULL when none is near. */
 const char *opt_nearest(const char *word, const char *const *names, int n);
 
-/* ---- talk (cmd_talk.c): stderr only ---------------------------------------------------------- */
+/* ---- talk (cmd_talk.c) ----------------------------------------------------------------------- */
 
 #if defined(__GNUC__)
 #    define CMD_PRINTF(a, b) __attribute__((format(printf, a, b)))
@@ -72,10 +72,19 @@ const char *opt_nearest(const char *word, const char *const *names, int n);
 #    define CMD_PRINTF(a, b)
 #endif
 
+/* Texts for people.  Class names, file names and what files say are foreign: they may hold what a
+ * terminal obeys, or new lines, which are shown escaped.  So whatever has a foreign text in it is
+ * said by one of these, a piece of a line or a whole one; format has no control characters. */
+void say(FILE *f, const char *format, ...) CMD_PRINTF(2, 3);
+void say_line(FILE *f, const char *format, ...) CMD_PRINTF(2, 3);
 void talk(const char *format, ...) CMD_PRINTF(1, 2);       /* a line to stderr */
 int usage_error(const char *format, ...) CMD_PRINTF(1, 2); /* "gfl: ..." and a hint; CMD_USAGE */
 /* "gfl: DOING: text of the context"; the exit code of the status. */
 int report(gfl_context *context, gfl_status status, const char *doing);
+/* Memory of the command's own, cleared, and more of it; NULL after a message: then the exit code is
+ * CMD_MEMORY, or GFL_E_MEMORY goes to report(), which says no more. */
+void *take(size_t n, size_t size);
+void *take_more(void *p, size_t n, size_t size);
 /* A context with so many threads (0: OMP_NUM_THREADS, else all) whose warnings go to stderr; NULL after a message. */
 int open_context(int threads, gfl_context **out); /* an exit code; NULL but for CMD_OK */
 /* Where and how to compute; NULL: on the CPU, in fp32, with the best kernels. */

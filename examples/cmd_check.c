@@ -26,12 +26,13 @@ typedef struct check_job {
 static void finding(check_job *job, const char *format, ...) CMD_PRINTF(2, 3);
 
 static void finding(check_job *job, const char *format, ...) {
+    char text[4096];
     va_list args;
     job->findings++;
     va_start(args, format);
-    vprintf(format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    putchar('\n');
+    say_line(stdout, "%s", text);
 }
 
 static const char *id_text(gfl_id id, char out[64]) {
@@ -55,8 +56,8 @@ static void print_histograms(const check_job *job) {
     const int n_images = gfl_dataset_n_images(job->dataset);
     gfl_dataset_summary s;
     gfl_dataset_get_summary(job->dataset, &s);
-    long *count = calloc((size_t)n_classes + 1, sizeof *count), sizes[3] = {0, 0, 0};
-    double *sides = malloc(((size_t)s.n_annotations + 1) * sizeof *sides);
+    long *count = take((size_t)n_classes, sizeof *count), sizes[3] = {0, 0, 0};
+    double *sides = take((size_t)s.n_annotations, sizeof *sides);
     int n = 0;
     for (int i = 0; count && sides && i < n_images; i++) {
         gfl_image_info info;
@@ -69,7 +70,7 @@ static void print_histograms(const check_job *job) {
         }
     }
     for (int k = 0; count && k < n_classes; k++)
-        printf("  %-24s %8ld boxes\n", classes[k].name, count[k]);
+        say_line(stdout, "  %-24s %8ld boxes", classes[k].name, count[k]);
     printf("  sizes (COCO's areas): %ld small, %ld medium, %ld large\n", sizes[0], sizes[1],
            sizes[2]);
     if (n) {
@@ -202,7 +203,7 @@ static int check_all(check_job *job) {
     gfl_dataset_summary s;
     progress bar;
     gfl_dataset_get_summary(job->dataset, &s);
-    job->hashes = malloc(((size_t)n + 1) * sizeof *job->hashes);
+    job->hashes = take((size_t)n, sizeof *job->hashes);
     if (!job->hashes) return CMD_MEMORY;
     if (job->out) {
         gfl_status status = gfl_pixels_alloc(job->context, SHEET_COLUMNS * CELL_W,
@@ -210,8 +211,8 @@ static int check_all(check_job *job) {
         if (status != GFL_OK) return report(job->context, status, "making the sheet");
         memset(job->sheet.rgb, 255, (size_t)job->sheet.width * (size_t)job->sheet.height * 3);
     }
-    printf("%s: %d images (%d without annotations), %d boxes, %d classes\n", job->data, s.n_images,
-           s.n_empty_images, s.n_annotations, s.n_classes);
+    say_line(stdout, "%s: %d images (%d without annotations), %d boxes, %d classes", job->data,
+             s.n_images, s.n_empty_images, s.n_annotations, s.n_classes);
     print_histograms(job);
     if (!s.n_annotations) finding(job, "no image has a box: there is nothing to learn or to find");
     if (s.n_duplicate_ids)

@@ -92,8 +92,7 @@ void describe_dataset(const char *name, const gfl_dataset *dataset) {
     if (s.n_classes <= 20) {
         fputs("  classes:", stderr);
         for (int k = 0; k < s.n_classes; k++)
-            fprintf(stderr, "%s %s (id %lld)", k ? "," : "", classes[k].name,
-                    (long long)classes[k].id);
+            say(stderr, "%s %s (id %lld)", k ? "," : "", classes[k].name, (long long)classes[k].id);
         fputc('\n', stderr);
     }
     if (s.n_crowd)
@@ -121,7 +120,7 @@ int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map)
     const gfl_class *theirs = gfl_dataset_classes(dataset);
     const int n = gfl_dataset_n_classes(dataset), n_model = info.arch.n_classes;
     bool named = false;
-    *map = malloc((size_t)n_model * sizeof **map);
+    *map = take((size_t)n_model, sizeof **map);
     if (!*map) return CMD_MEMORY;
     for (int k = 0; k < n_model; k++) {
         named = named || !is_unnamed(&info.classes[k], k);
@@ -176,7 +175,7 @@ static gfl_status evaluate_one(gfl_context *context, gfl_detector *detector,
     const gfl_image view = image_of(&pixels);
     status = gfl_detect(detector, &view, 1, opts, &found);
     if (status == GFL_OK) {
-        gfl_detection *own = malloc(((size_t)found.count + 1) * sizeof *own);
+        gfl_detection *own = take((size_t)found.count, sizeof *own);
         status = own ? gfl_evaluator_add(evaluator, image, own, translate(&found, map, own))
                      : GFL_E_MEMORY;
         free(own);
@@ -222,8 +221,8 @@ void print_class_table(FILE *f, const gfl_evaluator *evaluator, const gfl_datase
             "mAP_m", "mAP_l");
     for (int k = 0; k < gfl_dataset_n_classes(dataset); k++) {
         if (gfl_evaluator_class(evaluator, k, &r) != GFL_OK) continue;
-        fprintf(f, "%-24s %7.3f %7.3f %7.3f %7.3f %7.3f %7.3f\n", classes[k].name, r.ap, r.ap50,
-                r.ap75, r.ap_small, r.ap_medium, r.ap_large);
+        say_line(f, "%-24s %7.3f %7.3f %7.3f %7.3f %7.3f %7.3f", classes[k].name, r.ap, r.ap50,
+                 r.ap75, r.ap_small, r.ap_medium, r.ap_large);
     }
 }
 

@@ -55,8 +55,9 @@ static void print_result(convert_job *job) {
     count_fates(job->model, counts);
     if (!job->json) {
         print_tensors(stdout, job->model, 1u << GFL_FATE_LEFT_OVER);
-        printf("tensors        %d loaded, %d left over\nwritten        %s\n",
-               counts[GFL_FATE_LOADED], counts[GFL_FATE_LEFT_OVER], job->out);
+        printf("tensors        %d loaded, %d left over\n", counts[GFL_FATE_LOADED],
+               counts[GFL_FATE_LEFT_OVER]);
+        say_line(stdout, "written        %s", job->out);
         return;
     }
     gfl_json_text(&job->stdout_json, "to", job->out);

@@ -62,9 +62,9 @@ static void print_device(gfl_json_writer *json, const char *name, bool usable, c
         gfl_json_text(json, "is", text);
         gfl_json_end(json);
     } else if (usable) {
-        puts(text);
+        say_line(stdout, "%s", text);
     } else {
-        printf("%s cannot be used: %s\n", name, text);
+        say_line(stdout, "%s cannot be used: %s", name, text);
     }
 }
 
@@ -108,9 +108,9 @@ static void print_step(void *user, const gfl_plan_step *s) {
     snprintf(in, sizeof in, "%dx%dx%d", s->in_channels, s->in_height, s->in_width);
     snprintf(out, sizeof out, "%dx%dx%d", s->out_channels, s->out_height, s->out_width);
     snprintf(kernel, sizeof kernel, s->splits > 1 ? "%s/%d" : "%s", s->kernel, s->splits);
-    printf("%4d %-13s %-17s %-17s %4d %8.1f %8.2f %8.2f  %-16s %s%s%s\n", (*n)++, s->op, in, out,
-           s->levels, (double)s->macs * 1e-6, (double)s->out_bytes * 1e-6,
-           (double)s->live_bytes * 1e-6, kernel, s->weights, s->twin[0] ? " + " : "", s->twin);
+    say_line(stdout, "%4d %-13s %-17s %-17s %4d %8.1f %8.2f %8.2f  %-16s %s%s%s", (*n)++, s->op, in,
+             out, s->levels, (double)s->macs * 1e-6, (double)s->out_bytes * 1e-6,
+             (double)s->live_bytes * 1e-6, kernel, s->weights, s->twin[0] ? " + " : "", s->twin);
 }
 
 static void print_cost(const gfl_model_cost *cost, int w, int h) {
@@ -220,7 +220,7 @@ static int compare_doubles(const void *a, const void *b) {
 
 static gfl_status time_detection(gfl_detector *detector, const gfl_image *images, int batch,
                                  const gfl_detect_opts *opts, double *times, int repeats) {
-    gfl_detections *found = calloc((size_t)batch, sizeof *found);
+    gfl_detections *found = take((size_t)batch, sizeof *found);
     gfl_status status = found ? GFL_OK : GFL_E_MEMORY;
     for (int i = -1; status == GFL_OK && i < repeats && !caught_signal(); i++) {
         const double start = seconds_now();
@@ -253,9 +253,9 @@ static int bench(gfl_context *context, const model_choice *c, const gfl_model *m
     const size_t bytes = (size_t)c->scale_long * (size_t)c->scale_short * 3;
     gfl_detector *detector = NULL;
     gfl_detect_opts opts;
-    double *times = calloc((size_t)repeats, sizeof *times);
-    gfl_image *images = calloc((size_t)batch, sizeof *images);
-    uint8_t *noise = malloc(bytes);
+    double *times = take((size_t)repeats, sizeof *times);
+    gfl_image *images = take((size_t)batch, sizeof *images);
+    uint8_t *noise = take(bytes, 1);
     uint32_t x = 1;
     memset(&opts, 0, sizeof opts);
     opts.scale_long = c->scale_long;

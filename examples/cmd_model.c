@@ -59,8 +59,7 @@ void print_model(FILE *f, const gfl_model_info *info) {
             coco ? ", COCO's (the file names none)"
                  : if_assumed(from->classes, " (the file names none)"));
     for (int k = 0; k < a->n_classes; k++)
-        fprintf(f, "%s %s (%lld)", k ? "," : "", info->classes[k].name,
-                (long long)info->classes[k].id);
+        say(f, "%s %s (%lld)", k ? "," : "", info->classes[k].name, (long long)info->classes[k].id);
     fputc('\n', f);
 }
 
@@ -144,9 +143,9 @@ void print_tensors(FILE *f, const gfl_model *model, unsigned wanted) {
     gfl_tensor_report t;
     for (int i = 0; gfl_model_report(model, i, &t); i++) {
         if (!(wanted >> t.fate & 1)) continue;
-        fprintf(f, "%-14s %s [", fates[t.fate], t.name);
+        say(f, "%-14s %s [", fates[t.fate], t.name);
         for (int k = 0; k < t.rank; k++) fprintf(f, "%s%lld", k ? ", " : "", (long long)t.shape[k]);
-        fprintf(f, "]%s%s\n", *t.why ? " " : "", t.why);
+        say_line(f, "]%s%s", *t.why ? " " : "", t.why);
     }
 }
 
@@ -178,12 +177,11 @@ void free_classes(class_list *list) {
 }
 
 static int add_class(class_list *list, const char *name, size_t length, int64_t id) {
-    gfl_class *items = realloc(list->items, ((size_t)list->n + 1) * sizeof *items);
-    char *own = malloc(length + 1);
+    gfl_class *items = take_more(list->items, (size_t)list->n + 1, sizeof *items);
+    char *own = take(length + 1, 1);
     if (items) list->items = items;
     if (!items || !own) {
         free(own);
-        talk("gfl: out of memory");
         return CMD_MEMORY;
     }
     memcpy(own, name, length);

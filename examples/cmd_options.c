@@ -112,7 +112,7 @@ static kept *kept_texts;
 
 static const char *keep(const char *text) {
     const size_t size = strlen(text) + 1;
-    kept *k = malloc(sizeof *k + size);
+    kept *k = take(1, sizeof *k + size);
     if (!k) return NULL;
     k->next = kept_texts;
     memcpy(k->text, text, size);
@@ -145,7 +145,7 @@ static int read_config(opt *options, const char *path) {
         opt *o = find_option(options, name, strlen(name));
         const char *value = keep(trim(equals + 1));
         if (!value)
-            code = usage_error("out of memory");
+            code = CMD_MEMORY;
         else
             code = o ? set_option(o, value, 1, where) : unknown_option(options, name, where);
     }

@@ -104,7 +104,7 @@ static int make_new_model(job *j) {
 static int read_renames(const opt_list *map, gfl_rename *renames, char **text) {
     size_t size = 1;
     for (int i = 0; i < map->n; i++) size += strlen(map->items[i]) + 1;
-    char *at = *text = malloc(size);
+    char *at = *text = take(size, 1);
     if (!at) return CMD_MEMORY;
     for (int i = 0; i < map->n; i++) {
         const size_t length = strlen(map->items[i]), old = strcspn(map->items[i], "=");
@@ -122,9 +122,9 @@ static int read_renames(const opt_list *map, gfl_rename *renames, char **text) {
 /* Labels of the checkpoint for the labels of the data set; *map is malloc'ed. */
 static int map_classes(const job *j, const gfl_model_info *old, int **map) {
     const int n = gfl_dataset_n_classes(j->data);
-    gfl_rename *renames = malloc(sizeof *renames * OPT_LIST_MAX);
+    gfl_rename *renames = take(OPT_LIST_MAX, sizeof *renames);
     char *text = NULL;
-    *map = malloc(sizeof **map * (size_t)n);
+    *map = take((size_t)n, sizeof **map);
     int code = renames && *map ? read_renames(&j->s->map, renames, &text) : CMD_MEMORY;
     const bool unnamed =
         old->origins.classes == GFL_ORIGIN_DEFAULT && !strcmp(old->classes[0].name, "class 0");
@@ -148,16 +148,16 @@ static void list_classes(const char *what, const gfl_class *classes, const int *
     int shown = 0;
     for (int k = 0; k < n; k++) {
         if ((from[k] >= 0) != (old != NULL)) continue;
-        fprintf(stderr, "%s%s", shown++ ? ", " : what, classes[k].name);
+        say(stderr, "%s%s", shown++ ? ", " : what, classes[k].name);
         if (old && strcmp(old[from[k]].name, classes[k].name) != 0)
-            fprintf(stderr, " (was %s)", old[from[k]].name);
+            say(stderr, " (was %s)", old[from[k]].name);
     }
     if (shown) fputc('\n', stderr);
 }
 
 static void describe_transfer(const job *j, const gfl_model_info *old, const int *map) {
     const int n = gfl_dataset_n_classes(j->data), n_old = old->arch.n_classes;
-    int *taken = malloc(sizeof *taken * (size_t)n_old), counts[3];
+    int *taken = take((size_t)n_old, sizeof *taken), counts[3];
     count_fates(j->model, counts);
     talk("%s: %d of %d tensors taken over", j->s->from, counts[GFL_FATE_LOADED],
          counts[GFL_FATE_LOADED] + counts[GFL_FATE_INITIALISED]);

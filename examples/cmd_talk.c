@@ -8,23 +8,91 @@
 #include <time.h>
 #include <unistd.h>
 
-void talk(const char *format, ...) {
+/* The one way of foreign text to a terminal: nothing in it is obeyed, and a line stays a line. */
+static void show(FILE *f, const char *text, bool end) {
+    char few[1024], *all = NULL, *out = few;
+    const size_t need = gfl_text_show(text, few, sizeof few - 1);
+    if (need + 2 > sizeof few) all = malloc(need + 2);
+    if (all) {
+        gfl_text_show(text, all, need + 1);
+        out = all;
+    }
+    if (end) strcat(out, "\n");
+    fputs(out, f);
+    free(all);
+}
+
+static void say_list(FILE *f, const char *format, va_list args, bool end) {
+    char few[1024] = "", *all = NULL;
+    va_list again;
+    va_copy(again, args);
+    const int n = vsnprintf(few, sizeof few, format, args);
+    if (n >= (int)sizeof few) all = malloc((size_t)n + 1);
+    if (all) vsnprintf(all, (size_t)n + 1, format, again);
+    va_end(again);
+    show(f, all ? all : few, end);
+    free(all);
+}
+
+void say(FILE *f, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    say_list(f, format, args, false);
     va_end(args);
-    fputc('\n', stderr);
+}
+
+void say_line(FILE *f, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    say_list(f, format, args, true);
+    va_end(args);
+}
+
+/* A bar that stands on the last line of the terminal. */
+static bool bar_drawn;
+
+static void clear_bar(void) {
+    if (bar_drawn) fputs("\r\033[K", stderr);
+    bar_drawn = false;
+}
+
+void talk(const char *format, ...) {
+    va_list args;
+    clear_bar();
+    va_start(args, format);
+    say_list(stderr, format, args, true);
+    va_end(args);
 }
 
 int usage_error(const char *format, ...) {
     va_list args;
+    clear_bar();
     fputs("gfl: ", stderr);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    say_list(stderr, format, args, true);
     va_end(args);
-    fputc('\n', stderr);
     return CMD_USAGE;
 }
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static bool memory_is_short;
+
+static void *check_memory(void *p) {
+    if (!p) talk("gfl: out of memory");
+    memory_is_short = memory_is_short || !p;
+    return p;
+}
+
+void *take(size_t n, size_t size) {
+    return check_memory(calloc(n ? n : 1, size));
+}
+
+void *take_more(void *p, size_t n, size_t size) {
+    return check_memory(n > SIZE_MAX / size ? NULL : realloc(p, n * size));
+}
+
+/* ---- errors and warnings --------------------------------------------------------------------- */
 
 static int exit_code(gfl_status status) {
     switch (status) {
@@ -41,6 +109,7 @@ static int exit_code(gfl_status status) {
 
 int report(gfl_context *context, gfl_status status, const char *doing) {
     const char *text = gfl_context_error(context);
+    if (status == GFL_E_MEMORY && memory_is_short) return CMD_MEMORY; /* said by take() */
     talk("gfl: %s: %s", doing, *text ? text : gfl_status_name(status));
     return exit_code(status);
 }
@@ -165,12 +234,15 @@ void progress_step(progress *p, long done, const char *format, ...) {
     int filled = p->total ? (int)(20 * done / p->total) : 20;
     for (int i = 0; i < 20; i++) bar[i] = i < filled ? '#' : '.';
     bar[20] = 0;
-    fprintf(stderr, "\r%s [%s] %ld/%ld, %s left%s%s\033[K", p->what, bar, done, p->total, left,
-            *text ? ", " : "", text);
+    fputc('\r', stderr);
+    say(stderr, "%s [%s] %ld/%ld, %s left%s%s", p->what, bar, done, p->total, left,
+        *text ? ", " : "", text);
+    fputs("\033[K", stderr);
     fflush(stderr);
+    bar_drawn = true;
 }
 
 void progress_end(progress *p) {
-    if (p->terminal && p->drawn) fputs("\r\033[K", stderr);
+    clear_bar();
     p->drawn = false;
 }

@@ -324,7 +324,7 @@ static char **with_settings(int argc, char **argv, char *config, size_t room) {
     }
     snprintf(config, room, "--config=%.4000s/config.txt", out);
     if (!resume || !os_exists(config + strlen("--config="))) return NULL;
-    char **more = malloc(((size_t)argc + 2) * sizeof *more);
+    char **more = take((size_t)argc + 2, sizeof *more);
     if (!more) return NULL;
     more[0] = argv[0];
     more[1] = config;

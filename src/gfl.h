@@ -184,6 +184,7 @@ extern "C" {
 #include "api/config.h"
 #include "api/status.h"
 #include "api/json.h"
+#include "api/text.h"
 #include "api/context.h"
 #include "api/image.h"
 #include "api/model.h"

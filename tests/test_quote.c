@@ -53,8 +53,26 @@ static void any_text_fits_any_room(void) {
     CHECK(!strcmp(gfli_quote("12345678", out, 10), "\"1234\"..."));
 }
 
+/* The same for people, without quotes: the length as snprintf tells it, and no half character. */
+static void a_text_is_shown_on_one_line(void) {
+    static const char text[] = "a\x1b[2J\n\"\\\xc3\xbc\xff\xe2\x80\xae!";
+    static const char shown[] = "a\\x1b[2J\\n\"\\\xc3\xbc\\xff\\u202e!";
+    char out[64];
+    CHECK(gfl_text_show(text, NULL, 0) == strlen(shown));
+    CHECK(gfl_text_show(text, out, sizeof out) == strlen(shown) && !strcmp(out, shown));
+    for (size_t size = 1; size < sizeof shown; size++) {
+        memset(out, '#', sizeof out);
+        CHECK(gfl_text_show(text, out, size) == strlen(shown));
+        const size_t n = strlen(out);
+        CHECK(n < size && !strncmp(out, shown, n) && out[size] == '#');
+        CHECK((shown[n] & 0xC0) != 0x80 && (n == 0 || out[n - 1] != '\\' || shown[n] == '\xc3'));
+    }
+}
+
 int main(int argc, char **argv) {
-    static const test_case cases[] = {
-        TEST(what_a_terminal_obeys_is_escaped), TEST(any_text_fits_any_room), {0}};
+    static const test_case cases[] = {TEST(what_a_terminal_obeys_is_escaped),
+                                      TEST(any_text_fits_any_room),
+                                      TEST(a_text_is_shown_on_one_line),
+                                      {0}};
     return test_main(argc, argv, cases);
 }

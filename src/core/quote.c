@@ -33,18 +33,40 @@ static bool gfli_is_unprintable(unsigned code) {
 }
 
 /* One character of the text as it is shown; returns its length there, and in *taken that here. */
-static size_t gfli_quote_one(const unsigned char *p, size_t left, char out[12], size_t *taken) {
+static size_t gfli_show_one(const unsigned char *p, size_t left, char out[12], size_t *taken) {
     size_t length = gfli_utf8_length(p, left);
     *taken = length ? length : 1;
     if (!length) return (size_t)snprintf(out, 12, "\\x%02x", *p);
     unsigned code = gfli_utf8_decode(p, length);
     if (code == '\n') return (size_t)snprintf(out, 12, "\\n");
     if (code == '\t') return (size_t)snprintf(out, 12, "\\t");
-    if (code == '"' || code == '\\') return (size_t)snprintf(out, 12, "\\%c", (int)code);
     if (gfli_is_unprintable(code))
         return (size_t)snprintf(out, 12, code < 0x80 ? "\\x%02x" : "\\u%04x", code);
     memcpy(out, p, length);
     return length;
+}
+
+size_t gfl_text_show(const char *text, char *out, size_t size) {
+    const unsigned char *p = (const unsigned char *)text;
+    size_t left = strlen(text), need = 0, at = 0, taken;
+    for (; left > 0; p += taken, left -= taken) {
+        char shown[12];
+        const size_t length = gfli_show_one(p, left, shown, &taken);
+        if (at == need && at + length < size) {
+            memcpy(out + at, shown, length);
+            at += length;
+        }
+        need += length;
+    }
+    if (size) out[at] = 0;
+    return need;
+}
+
+/* Between quotes, quotes and what escapes them are escaped too. */
+static size_t gfli_quote_one(const unsigned char *p, size_t left, char out[12], size_t *taken) {
+    if (*p != '"' && *p != '\\') return gfli_show_one(p, left, out, taken);
+    *taken = 1;
+    return (size_t)snprintf(out, 12, "\\%c", *p);
 }
 
 const char *gfli_quote_bytes(const char *text, size_t n, char *out, size_t size) {

@@ -1,0 +1,20 @@
+/* text.h - foreign texts for people: class names, file names, whatever a file says of itself */
+#pragma once
+
+/* gfl_text_show - a text on one line, in UTF-8, and without anything that a terminal would obey.
+ *
+ * Control characters, line separators, marks that hide text or turn its direction, and bytes that
+ * are not UTF-8 are written as \n, \t, \x1b, \u202e or \xff; everything else stays as it is,
+ * backslashes too.  So it is for people: a program that wants the text back reads JSON.
+ *
+ *   text  0-terminated
+ *   out   [size] yours; as much as fits, never half a character, and a 0 behind it; NULL where size
+ *         is 0
+ *
+ * Returns the length that all of it needs, without the 0.
+ *
+ * Errors    none.
+ * Memory    none.
+ * Threads   any.
+ */
+GFL_API size_t gfl_text_show(const char *text, char *out, size_t size);
