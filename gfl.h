@@ -1934,6 +1934,23 @@ GFLI_HD static inline float gfli_sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
+/* The sum of k * p[k], p = softmax of the logits.  p [n_bins] is written, or NULL. */
+GFLI_HD static inline float gfli_integral(const float *logits, int n_bins, float *p) {
+    float largest = logits[0], sum = 0.0f, mean = 0.0f;
+    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
+    for (int k = 0; k < n_bins; k++) {
+        const float e = expf(logits[k] - largest);
+        if (p) p[k] = e;
+        sum += e;
+    }
+    for (int k = 0; k < n_bins; k++) {
+        const float share = (p ? p[k] : expf(logits[k] - largest)) / sum;
+        if (p) p[k] = share;
+        mean += (float)k * share;
+    }
+    return mean;
+}
+
 /* The source of a destination in upsampling; float32 as in PyTorch, whose choice it repeats. */
 GFLI_HD static inline int gfli_nearest(int at, int in, int out) {
     const float scale = (float)in / (float)out;
@@ -2145,13 +2162,13 @@ float gfli_f16_to_f32(uint16_t h);
 float gfli_bf16_to_f32(uint16_t h);
 
 /* ===============================================================================================
- * src/core/backend.h - the two tables of operations: inference and training
+ * src/core/backend.h - the tables of operations: the device, inference, training
  * ============================================================================================ */
 
 /* Everywhere: maps are NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
  * operation knows shapes, never networks.  Results do not depend on the number of threads. */
 
-enum { GFLI_BACKEND_VERSION = 3, GFLI_CONV_CALLS = 2 };
+enum { GFLI_BACKEND_VERSION = 4, GFLI_CONV_CALLS = 2 };
 
 typedef struct gfli_conv_shape {
     int in_c, out_c;
@@ -2226,16 +2243,10 @@ GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
     return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
 }
 
-/* Maps, packed weights, biases, norm parameters, scratch and what decode finds are memory of the
- * backend's device; all other pointers are the host's.  An operation may return before it is done;
- * what fails makes the context unusable and is told by finish. */
-typedef struct gfl_backend gfli_backend;
-struct gfl_backend {
-    int abi, version; /* GFL_ABI and GFLI_BACKEND_VERSION, checked when a context is created */
-    const char *name;
-    /* Plans pair equal convolutions in one call, and have conv leave statistics for group_norm. */
-    bool fuses;
-
+/* A backend is a device with operations.  Maps, packed weights, biases, norm parameters, scratch and
+ * what decode finds are memory of the device; all other pointers are the host's.  An operation may
+ * return before it is done; what fails makes the context unusable and is told by finish. */
+typedef struct gfli_device_ops {
     /* Fill context->device, device_name; undone by close, which also follows a failed open. */
     gfl_status (*open)(gfl_context *context, const gfl_context_desc *desc);
     void (*close)(gfl_context *context);
@@ -2257,15 +2268,19 @@ struct gfl_backend {
     gfl_status (*finish)(gfl_context *context);
     /* The caller's event, a cudaEvent_t, happens when all so far is done; NULL: it cannot. */
     void (*mark)(gfl_context *context, void *event);
+} gfli_device_ops;
 
-    /* Operations between record and recorded are not done but kept, with the pointers they got, and
-     * replay does them.  record gives false and recorded NULL where that did not work; they can be
-     * done one by one all the same.  All four are NULL where there is no such thing. */
-    bool (*record)(gfl_context *context);
-    void *(*recorded)(gfl_context *context);
+/* Operations between begin and end are not done but kept, with the pointers they got, and replay
+ * does them.  begin gives false and end NULL where that did not work; they can be done one by one
+ * all the same. */
+typedef struct gfli_record_ops {
+    bool (*begin)(gfl_context *context);
+    void *(*end)(gfl_context *context);
     void (*replay)(gfl_context *context, void *recording);
     void (*forget)(gfl_context *context, void *recording);
+} gfli_record_ops;
 
+typedef struct gfli_infer_ops {
     /* Bytes of a convolution's weights in the form that conv wants. */
     size_t (*conv_packed_size)(const gfl_context *context, const gfli_conv_shape *s);
     /* packed = the weights, each output channel o multiplied by scale[o] (NULL: by 1). */
@@ -2293,8 +2308,8 @@ struct gfl_backend {
                         const gfli_map *y);
 
     /* Resize u8 pixels of any format to u8 RGB (or BGR) [out_h][out_w][3], OpenCV's bilinear, bit
-     * for bit (spec 7.2).  on_device: where the image's pixels lie.  scratch: resize_scratch bytes.  The image's pixels are read until finish
-     * returns. */
+     * for bit (spec 7.2).  on_device: where the image's pixels lie, which are read until finish
+     * returns.  scratch: resize_scratch bytes. */
     size_t (*resize_scratch)(const gfl_context *context, int in_w, int in_h, int out_w, int out_h);
     void (*resize)(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
                    int out_w, int out_h, uint8_t *out, void *scratch);
@@ -2309,9 +2324,17 @@ struct gfl_backend {
     size_t (*decode_scratch)(const gfli_map *cls, const gfli_decode_opts *opts);
     void (*decode)(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
                    const gfli_decode_opts *opts, const gfli_found *out, void *scratch);
-    /* p [n_bins] = softmax of the n_bins logits; the integral sum k * p[k] is returned. */
-    float (*integral)(const float *logits, int n_bins, float *p);
-};
+} gfli_infer_ops;
+
+typedef struct gfl_backend {
+    int abi, version; /* GFL_ABI and GFLI_BACKEND_VERSION, checked when a context is created */
+    const char *name;
+    /* Plans pair equal convolutions in one call, and have conv leave statistics for group_norm. */
+    bool fuses;
+    gfli_device_ops device;
+    const gfli_record_ops *record; /* NULL: every operation is done at once */
+    gfli_infer_ops infer;
+} gfli_backend;
 
 extern const gfli_backend gfli_cpu;
 
@@ -3690,7 +3713,7 @@ static gfl_status gfli_context_open(gfl_context *boot, const gfl_context_desc *d
     GFLI_TRY(gfli_calloc(boot, 1, sizeof *context, "the context", &context));
     *context = *boot;
     gfl_status status = gfli_context_start_threads(context, desc);
-    if (status == GFL_OK) status = context->backend->open(context, desc);
+    if (status == GFL_OK) status = context->backend->device.open(context, desc);
     if (status == GFL_OK) {
         *out = context;
         return GFL_OK;
@@ -3744,7 +3767,7 @@ gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *e
 
 void gfl_context_destroy(gfl_context *context) {
     if (!context) return;
-    context->backend->close(context);
+    context->backend->device.close(context);
     gfli_pool_destroy(context, context->pool);
     gfl_context copy = *context; /* the allocator must outlive the context's own memory */
     gfli_free(&copy, context);
@@ -7150,20 +7173,6 @@ int gfli_nms(const gfli_decoded *boxes, int n, float iou, int pixel, int max_kee
 
 /* Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section "Method". */
 
-static float gfli_integral_cpu(const float *logits, int n_bins, float *p) {
-    float largest = logits[0], sum = 0.0f, mean = 0.0f;
-    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
-    for (int k = 0; k < n_bins; k++) {
-        p[k] = expf(logits[k] - largest);
-        sum += p[k];
-    }
-    for (int k = 0; k < n_bins; k++) {
-        p[k] /= sum;
-        mean += (float)k * p[k];
-    }
-    return mean;
-}
-
 /* ---- the best pairs of location and class ---------------------------------------------------- */
 
 /* A logit whose sigmoid is certainly below the score, by a margin that covers rounding. */
@@ -7311,7 +7320,7 @@ static void gfli_decode_pair(const gfli_decode_task *t, int level, uint64_t rank
         gfli_decode_plane(t->reg, level, t->index) + (size_t)cell * (size_t)t->reg->c;
     float p[GFL_MAX_BINS], d[4];
     for (int side = 0; side < 4; side++) {
-        const float mean = gfli_integral_cpu(logits + side * o->n_bins, o->n_bins, p);
+        const float mean = gfli_integral(logits + side * o->n_bins, o->n_bins, p);
         d[side] = gfli_rounded(mean * (float)o->stride[level]);
     }
     out->level = level;
@@ -7486,35 +7495,35 @@ const gfli_backend gfli_cpu = {
     GFLI_BACKEND_VERSION,
     "cpu",
     false,
-    gfli_open_cpu,
-    gfli_close_cpu,
-    gfli_alloc,
-    gfli_free,
-    gfli_alloc,
-    gfli_free,
+    {
+        gfli_open_cpu,
+        gfli_close_cpu,
+        gfli_alloc,
+        gfli_free,
+        gfli_alloc,
+        gfli_free,
+        NULL,
+        gfli_copy_cpu,
+        gfli_copy_cpu,
+        gfli_finish_cpu,
+        NULL,
+    },
     NULL,
-    gfli_copy_cpu,
-    gfli_copy_cpu,
-    gfli_finish_cpu,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    gfli_conv_packed_size_cpu,
-    gfli_conv_pack_cpu,
-    gfli_conv_prepare_cpu,
-    gfli_conv_cpu,
-    gfli_max_pool_cpu,
-    gfli_upsample_add_cpu,
-    gfli_group_norm_cpu,
-    gfli_level_scale_cpu,
-    gfli_resize_scratch_cpu,
-    gfli_resize_cpu,
-    gfli_normalise_cpu,
-    gfli_decode_scratch_cpu,
-    gfli_decode_cpu,
-    gfli_integral_cpu,
+    {
+        gfli_conv_packed_size_cpu,
+        gfli_conv_pack_cpu,
+        gfli_conv_prepare_cpu,
+        gfli_conv_cpu,
+        gfli_max_pool_cpu,
+        gfli_upsample_add_cpu,
+        gfli_group_norm_cpu,
+        gfli_level_scale_cpu,
+        gfli_resize_scratch_cpu,
+        gfli_resize_cpu,
+        gfli_normalise_cpu,
+        gfli_decode_scratch_cpu,
+        gfli_decode_cpu,
+    },
 };
 
 /* ===============================================================================================
@@ -8306,7 +8315,7 @@ static gfl_status gfli_plan_prepare(gfl_context *context, const gfl_model *model
         gfli_conv_call calls[GFLI_CONV_CALLS];
         if (s->op != GFLI_OP_CONV && s->op != GFLI_OP_DEFORM_CONV) continue;
         const int n = gfli_step_calls(model, plan, i, NULL, calls);
-        GFLI_TRY(model->backend->conv_prepare(context, calls, n, &s->means));
+        GFLI_TRY(model->backend->infer.conv_prepare(context, calls, n, &s->means));
         if (s->means.scratch > plan->scratch_bytes) plan->scratch_bytes = s->means.scratch;
     }
     return GFL_OK;
@@ -8462,17 +8471,17 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
     case GFLI_OP_DEFORM_CONV: {
         gfli_conv_call calls[GFLI_CONV_CALLS];
         const int n = gfli_step_calls(model, plan, step, stats, calls);
-        ops->conv(context, calls, n, &s->means, scratch);
+        ops->infer.conv(context, calls, n, &s->means, scratch);
         break;
     }
-    case GFLI_OP_MAX_POOL: ops->max_pool(context, in, out); break;
-    case GFLI_OP_UPSAMPLE_ADD: ops->upsample_add(context, in, out); break;
+    case GFLI_OP_MAX_POOL: ops->infer.max_pool(context, in, out); break;
+    case GFLI_OP_UPSAMPLE_ADD: ops->infer.upsample_add(context, in, out); break;
     case GFLI_OP_GROUP_NORM:
-        ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
-                        gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta), out,
-                        stats + s->stats, s->given);
+        ops->infer.group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
+                              gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta),
+                              out, stats + s->stats, s->given);
         break;
-    case GFLI_OP_LEVEL_SCALE: ops->level_scale(context, in, model->scales, out); break;
+    case GFLI_OP_LEVEL_SCALE: ops->infer.level_scale(context, in, model->scales, out); break;
     }
 }
 
@@ -9486,11 +9495,11 @@ void gfl_model_destroy(gfl_model *model) {
     for (int i = 0; i < model->n_params; i++) {
         gfli_free(context, model->params[i].name);
         gfli_free(context, model->params[i].data);
-        model->backend->free(context, model->params[i].placed);
+        model->backend->device.free(context, model->params[i].placed);
     }
     for (int i = 0; i < model->n_layers; i++) {
-        model->backend->free(context, model->layers[i].packed);
-        model->backend->free(context, model->layers[i].placed_bias);
+        model->backend->device.free(context, model->layers[i].packed);
+        model->backend->device.free(context, model->layers[i].placed_bias);
         gfli_free(context, model->layers[i].folded_bias);
         gfli_free(context, model->layers[i].folded_scale);
     }
@@ -9506,9 +9515,9 @@ void gfl_model_destroy(gfl_model *model) {
 static gfl_status gfli_alloc_packed(gfl_model *model, gfli_layer *layer) {
     size_t out_c = (size_t)layer->shape.out_c;
     if (!layer->packed)
-        GFLI_TRY(model->backend->alloc(
-            model->context, model->backend->conv_packed_size(model->context, &layer->shape), 1,
-            "packed weights", &layer->packed));
+        GFLI_TRY(model->backend->device.alloc(
+            model->context, model->backend->infer.conv_packed_size(model->context, &layer->shape),
+            1, "packed weights", &layer->packed));
     if (!layer->folded_bias && (layer->bias >= 0 || layer->bn_gamma >= 0))
         GFLI_TRY(
             gfli_alloc(model->context, out_c, sizeof(float), "folded bias", &layer->folded_bias));
@@ -9530,14 +9539,15 @@ static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
         layer->folded_scale[o] = (float)a;
         layer->folded_bias[o] = (float)((double)params[layer->bn_beta].data[o] - a * mean);
     }
-    return model->backend->conv_pack(model->context, &layer->shape, params[layer->weight].data,
-                                     layer->folded_scale, layer->packed);
+    return model->backend->infer.conv_pack(model->context, &layer->shape,
+                                           params[layer->weight].data, layer->folded_scale,
+                                           layer->packed);
 }
 
 static gfl_status gfli_place_copy(gfl_model *model, const float *data, size_t n, float **placed) {
     if (!data || model->backend == &gfli_cpu) return GFL_OK;
-    GFLI_TRY(model->backend->alloc(model->context, n, sizeof *data, "parameters", placed));
-    model->backend->upload(model->context, *placed, data, n * sizeof *data);
+    GFLI_TRY(model->backend->device.alloc(model->context, n, sizeof *data, "parameters", placed));
+    model->backend->device.upload(model->context, *placed, data, n * sizeof *data);
     return GFL_OK;
 }
 
@@ -9616,7 +9626,7 @@ gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
     for (int l = 0; l < GFL_LEVELS; l++)
         GFLI_TRY(gfli_fill_param(model, fill, arg, model->scale + l));
     gfli_copy_scales(model);
-    return model->backend->finish(model->context);
+    return model->backend->device.finish(model->context);
 }
 
 static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index) {
@@ -9690,7 +9700,7 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
     out->workspace_bytes = gfli_detector_bytes(model, &plan, width, height);
     for (int i = 0; i < model->n_layers; i++)
         out->weight_bytes +=
-            model->backend->conv_packed_size(model->context, &model->layers[i].shape);
+            model->backend->infer.conv_packed_size(model->context, &model->layers[i].shape);
     gfli_plan_destroy(model->context, &plan);
     gfl_model_info info;
     gfl_model_get_info(model, &info);
@@ -9827,7 +9837,7 @@ struct gfl_detector {
 };
 
 static void gfli_forget_recording(gfl_detector *d, gfli_ready *r) {
-    if (r->recording) d->context->backend->forget(d->context, r->recording);
+    if (r->recording) d->context->backend->record->forget(d->context, r->recording);
     r->recording = NULL;
 }
 
@@ -9864,10 +9874,10 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int
 void gfl_detector_destroy(gfl_detector *detector) {
     if (!detector) return;
     gfl_context *context = detector->context;
-    if (detector->n_begun > 0) (void)context->backend->finish(context);
+    if (detector->n_begun > 0) (void)context->backend->device.finish(context);
     for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_plan(detector, &detector->ready[i]);
-    context->backend->free(context, detector->arena);
-    context->backend->host_free(context, detector->found);
+    context->backend->device.free(context, detector->arena);
+    context->backend->device.host_free(context, detector->found);
     gfli_free(context, detector->images);
     gfli_free(context, detector->decoding);
     gfli_free(context, detector->items);
@@ -9895,7 +9905,7 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
         return gfli_error(context, GFL_E_ARG,
                           "image %d: stride %td is less than a row of %d pixels, %td bytes", index,
                           image->stride, image->width, row);
-    const bool owned = ops->owns && ops->owns(context, image->pixels);
+    const bool owned = ops->device.owns && ops->device.owns(context, image->pixels);
     if (on_device && !owned)
         return gfli_error(context, GFL_E_ARG,
                           "image %d: on_device is set, but pixels is no memory of %s", index,
@@ -9944,7 +9954,7 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
         return gfli_error(context, GFL_E_ARG,
                           "scale_long %d and scale_short %d; 1 <= short <= long <= %d must hold",
                           out->scale_long, out->scale_short, GFL_MAX_SIDE);
-    if (out->event && !context->backend->mark)
+    if (out->event && !context->backend->device.mark)
         return gfli_error(context, GFL_E_ARG, "event is set, but there are no events on %s",
                           context->device_name);
     return GFL_OK;
@@ -9998,8 +10008,9 @@ static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int wid
                           bool distributions, size_t parts[GFLI_PARTS]) {
     const gfli_backend *ops = model->backend;
     const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
-    const size_t resize = ops->resize_scratch(model->context, width, height, resized_w, resized_h);
-    const size_t decode = ops->decode_scratch(cls, opts);
+    const size_t resize =
+        ops->infer.resize_scratch(model->context, width, height, resized_w, resized_h);
+    const size_t decode = ops->infer.decode_scratch(cls, opts);
     gfli_found unused;
     parts[GFLI_PART_MAPS] = plan->workspace_floats * sizeof(float);
     parts[GFLI_PART_STATS] = plan->stats_floats * sizeof(float);
@@ -10041,10 +10052,10 @@ static gfl_status gfli_reserve_parts(gfl_detector *d, const size_t need[GFLI_PAR
     }
     if (fits) return GFL_OK;
     for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_recording(d, &d->ready[i]);
-    ops->free(d->context, d->arena);
+    ops->device.free(d->context, d->arena);
     d->arena = NULL;
     memset(d->parts, 0, sizeof d->parts);
-    GFLI_TRY(ops->alloc(d->context, bytes, 1, "detector's workspace", &d->arena));
+    GFLI_TRY(ops->device.alloc(d->context, bytes, 1, "detector's workspace", &d->arena));
     memcpy(d->parts, most, sizeof most);
     return GFL_OK;
 }
@@ -10059,10 +10070,10 @@ static size_t gfli_found_of(const gfl_detector *d, const gfli_plan *plan, void *
 static gfl_status gfli_reserve_found(gfl_detector *d, size_t bytes) {
     const gfli_backend *ops = d->context->backend;
     if (bytes <= d->found_capacity) return GFL_OK;
-    ops->host_free(d->context, d->found);
+    ops->device.host_free(d->context, d->found);
     d->found = NULL;
     d->found_capacity = 0;
-    GFLI_TRY(ops->host_alloc(d->context, bytes, 1, "detections", &d->found));
+    GFLI_TRY(ops->device.host_alloc(d->context, bytes, 1, "detections", &d->found));
     d->found_capacity = bytes;
     return GFL_OK;
 }
@@ -10118,10 +10129,10 @@ static void gfli_load_image(gfl_detector *d, const gfli_plan *plan, int index) {
     const gfl_preprocess *p = &d->model->preprocess;
     const gfli_resized *r = &d->images[index];
     uint8_t *pixels = (uint8_t *)gfli_arena_part(d, GFLI_PART_PIXELS);
-    ops->resize(d->context, &r->image, r->on_device, p->bgr != 0, r->width, r->height, pixels,
-                gfli_arena_part(d, GFLI_PART_SCRATCH));
-    ops->normalise(d->context, pixels, r->width, r->height, p->mean, p->std, false,
-                   &plan->slots[plan->input].map, index);
+    ops->infer.resize(d->context, &r->image, r->on_device, p->bgr != 0, r->width, r->height, pixels,
+                      gfli_arena_part(d, GFLI_PART_SCRATCH));
+    ops->infer.normalise(d->context, pixels, r->width, r->height, p->mean, p->std, false,
+                         &plan->slots[plan->input].map, index);
 }
 
 /* The network, step by step where the caller wants to be asked. */
@@ -10145,13 +10156,13 @@ static gfl_status gfli_forward(gfl_detector *d, gfli_ready *r, const gfl_detect_
         r->ran = true;
         return gfli_run_steps(d, &r->plan, opts);
     }
-    if (!r->recording && ops->record(d->context)) {
+    if (!r->recording && ops->record->begin(d->context)) {
         (void)gfli_run_steps(d, &r->plan, NULL);
-        r->recording = ops->recorded(d->context);
+        r->recording = ops->record->end(d->context);
     }
     r->refused = !r->recording;
     if (r->refused) return gfli_run_steps(d, &r->plan, opts);
-    ops->replay(d->context, r->recording);
+    ops->record->replay(d->context, r->recording);
     return GFL_OK;
 }
 
@@ -10165,24 +10176,23 @@ static gfl_status gfli_begin_batch(gfl_detector *d, int n, const gfl_detect_opts
     for (int i = 0; i < n; i++) gfli_load_image(d, plan, i);
     GFLI_TRY(gfli_forward(d, r, opts));
     const size_t bytes = gfli_found_of(d, plan, gfli_arena_part(d, GFLI_PART_FOUND), &found);
-    ops->decode(d->context, &plan->slots[plan->cls].map, &plan->slots[plan->reg].map, d->decoding,
-                &found, gfli_arena_part(d, GFLI_PART_SCRATCH));
-    ops->download(d->context, d->found, gfli_arena_part(d, GFLI_PART_FOUND), bytes);
-    if (opts->event) ops->mark(d->context, opts->event);
+    ops->infer.decode(d->context, &plan->slots[plan->cls].map, &plan->slots[plan->reg].map,
+                      d->decoding, &found, gfli_arena_part(d, GFLI_PART_SCRATCH));
+    ops->device.download(d->context, d->found, gfli_arena_part(d, GFLI_PART_FOUND), bytes);
+    if (opts->event) ops->device.mark(d->context, opts->event);
     return GFL_OK;
 }
 
 /* From the logits of the location a detection comes from to distances in the caller's pixels. */
-static void gfli_describe_sides(const gfl_detector *d, const gfli_decoded *from,
-                                const float *logits, const gfli_decode_opts *opts,
-                                gfl_distribution *out) {
+static void gfli_describe_sides(const gfli_decoded *from, const float *logits,
+                                const gfli_decode_opts *opts, gfl_distribution *out) {
     int l = from->level, bins = opts->n_bins;
     memset(out, 0, sizeof *out);
     out->x = (float)((double)gfli_position(from->x, opts->stride[l], opts->pixel) / opts->scale_x);
     out->y = (float)((double)gfli_position(from->y, opts->stride[l], opts->pixel) / opts->scale_y);
     for (int side = 0; side < 4; side++) {
         float *p = out->bins[side];
-        double mean = (double)d->model->backend->integral(logits + side * bins, bins, p), var = 0;
+        double mean = (double)gfli_integral(logits + side * bins, bins, p), var = 0;
         for (int k = 0; k < bins; k++) var += (double)p[k] * (k - mean) * (k - mean);
         out->bin_width[side] =
             (float)(opts->stride[l] / (side % 2 == 0 ? opts->scale_x : opts->scale_y));
@@ -10214,7 +10224,7 @@ static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, si
             item->y2 = gfli_clip(item->y2, image->height);
         }
         if (d->with_distributions)
-            gfli_describe_sides(d, from, found->logits + (at + (size_t)i) * logits, o,
+            gfli_describe_sides(from, found->logits + (at + (size_t)i) * logits, o,
                                 &d->distributions[first + (size_t)i]);
     }
 }
@@ -10223,7 +10233,7 @@ static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out)
     gfli_found found;
     size_t all = 0, first = 0;
     const size_t logits = d->with_distributions ? 4 * (size_t)d->decoding[0].n_bins : 0;
-    GFLI_TRY(d->context->backend->finish(d->context));
+    GFLI_TRY(d->context->backend->device.finish(d->context));
     (void)gfli_lay_out_found(n, d->most, logits, d->found, &found);
     for (int i = 0; i < n; i++) all += (size_t)found.count[i];
     GFLI_TRY(
@@ -10263,7 +10273,8 @@ gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int
     if (status != GFL_OK) { /* nothing reads the images any more */
         char text[sizeof context->error];
         memcpy(text, context->error, sizeof text);
-        if (context->backend->finish(context) == GFL_OK) memcpy(context->error, text, sizeof text);
+        if (context->backend->device.finish(context) == GFL_OK)
+            memcpy(context->error, text, sizeof text);
         return status;
     }
     detector->no_clip = resolved.no_clip != 0;

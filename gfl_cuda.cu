@@ -3040,15 +3040,6 @@ static __global__ void gfli_top_kernel(const GFLI_GRID_CONSTANT gfli_decode_job 
 
 /* ---- boxes ----------------------------------------------------------------------------------- */
 
-/* Sum of k * softmax(logits)[k]. */
-static __device__ __forceinline__ float gfli_integral_of(const float *logits, int n_bins) {
-    float largest = logits[0], sum = 0.0f, mean = 0.0f;
-    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
-    for (int k = 0; k < n_bins; k++) sum += expf(logits[k] - largest);
-    for (int k = 0; k < n_bins; k++) mean += (float)k * (expf(logits[k] - largest) / sum);
-    return mean;
-}
-
 /* A value that is no number stays so, and its box has no area. */
 static __device__ __forceinline__ float gfli_clip_side(float v, int limit, float scale,
                                                        bool divide) {
@@ -3065,7 +3056,7 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
     const float *logits = gfli_logits_at(l->reg, l->cells, job->reg_c, image, (size_t)cell);
     float d[4];
     for (int side = 0; side < 4; side++)
-        d[side] = gfli_rounded(gfli_integral_of(logits + side * job->n_bins, job->n_bins) *
+        d[side] = gfli_rounded(gfli_integral(logits + side * job->n_bins, job->n_bins, NULL) *
                                (float)l->stride);
     gfli_decoded b;
     b.level = level;
@@ -3365,31 +3356,33 @@ static void gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gf
  * src/cuda/backend.cuh - CUDA's table of inference operations
  * ============================================================================================ */
 
-/* Of logits that are on the host. */
-static float gfli_integral_cuda(const float *logits, int n_bins, float *p) {
-    return gfli_cpu.integral(logits, n_bins, p);
-}
+static const gfli_record_ops gfli_record_table = {
+    gfli_record_cuda,
+    gfli_recorded_cuda,
+    gfli_replay_cuda,
+    gfli_forget_cuda,
+};
 
 static const gfli_backend gfli_cuda_table = {
     GFL_ABI,
     GFLI_BACKEND_VERSION,
     "cuda",
     true,
-    gfli_open_cuda,
-    gfli_close_cuda,
-    gfli_alloc_cuda,
-    gfli_free_cuda,
-    gfli_host_alloc_cuda,
-    gfli_host_free_cuda,
-    gfli_owns_cuda,
-    gfli_upload_cuda,
-    gfli_download_cuda,
-    gfli_finish_cuda,
-    gfli_mark_cuda,
-    gfli_record_cuda,
-    gfli_recorded_cuda,
-    gfli_replay_cuda,
-    gfli_forget_cuda,
+    {
+        gfli_open_cuda,
+        gfli_close_cuda,
+        gfli_alloc_cuda,
+        gfli_free_cuda,
+        gfli_host_alloc_cuda,
+        gfli_host_free_cuda,
+        gfli_owns_cuda,
+        gfli_upload_cuda,
+        gfli_download_cuda,
+        gfli_finish_cuda,
+        gfli_mark_cuda,
+    },
+    &gfli_record_table,
+    {
     gfli_conv_packed_size_cuda,
     gfli_conv_pack_cuda,
     gfli_conv_prepare_cuda,
@@ -3403,7 +3396,7 @@ static const gfli_backend gfli_cuda_table = {
     gfli_normalise_cuda,
     gfli_decode_scratch_cuda,
     gfli_decode_cuda,
-    gfli_integral_cuda,
+    },
 };
 
 const gfl_backend *gfl_cuda(void) {

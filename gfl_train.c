@@ -5062,7 +5062,7 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     GFLI_TRY(gfli_reserve(context, &s->labels, &m->labels, n, sizeof *s->labels, "labels"));
     gfli_loader_boxes(info, scale, l->opts.pixel, s);
     size_t scratch =
-        gfli_cpu.resize_scratch(context, pixels->width, pixels->height, s->width, s->height);
+        gfli_cpu.infer.resize_scratch(context, pixels->width, pixels->height, s->width, s->height);
     GFLI_TRY(gfli_reserve(context, &w->scratch, &w->scratch_size, scratch, 1, "resizing"));
     gfl_image image;
     memset(&image, 0, sizeof image);
@@ -5070,8 +5070,8 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     image.width = pixels->width;
     image.height = pixels->height;
     image.format = GFL_FORMAT_RGB;
-    gfli_cpu.resize(context, &image, false, l->opts.bgr, s->width, s->height, s->pixels,
-                    w->scratch);
+    gfli_cpu.infer.resize(context, &image, false, l->opts.bgr, s->width, s->height, s->pixels,
+                          w->scratch);
     return GFL_OK;
 }
 
@@ -6272,8 +6272,8 @@ static void gfli_normalise_batch(gfl_trainer *trainer, const gfli_batch *batch,
     const gfl_preprocess *p = &trainer->model->preprocess;
     for (int i = 0; i < batch->n; i++) {
         const gfli_sample *s = &batch->samples[i];
-        trainer->model->backend->normalise(trainer->context, s->pixels, s->width, s->height,
-                                           p->mean, p->std, s->flip, input, i);
+        trainer->model->backend->infer.normalise(trainer->context, s->pixels, s->width, s->height,
+                                                 p->mean, p->std, s->flip, input, i);
         trainer->truths[i].boxes = s->boxes;
         trainer->truths[i].labels = s->labels;
         trainer->truths[i].n = s->n_boxes;

@@ -127,14 +127,15 @@ static bench_run bench_open(gfl_context *context, const bench_case *c) {
     r.doffset.data = bench_floats(context, gfli_map_count(&r.offset));
     gfli_conv_means means;
     const gfli_conv_call call = bench_call(&r);
-    if (gfli_cpu.conv_prepare(context, &call, 1, &means) != GFL_OK) exit(1);
+    if (gfli_cpu.infer.conv_prepare(context, &call, 1, &means) != GFL_OK) exit(1);
     const size_t needs[] = {means.scratch, gfli_cpu_train.conv_grad_scratch(context, &c->s, &r.x),
                             gfli_cpu_train.deform_conv_grad_scratch(context, &c->s, &r.offset)};
     size_t bytes = 0;
     for (size_t i = 0; i < GFLI_COUNT(needs); i++)
         if (needs[i] > bytes) bytes = needs[i];
     r.scratch = bench_floats(context, bytes / sizeof(float) + 1);
-    r.packed = bench_floats(context, gfli_cpu.conv_packed_size(context, &c->s) / sizeof(float));
+    r.packed =
+        bench_floats(context, gfli_cpu.infer.conv_packed_size(context, &c->s) / sizeof(float));
     bytes = c->deform ? gfli_cpu_train.deform_conv_grad_packed_size(&c->s)
                       : gfli_cpu_train.conv_grad_packed_size(&c->s);
     r.grad_packed = bench_floats(context, bytes / sizeof(float));
@@ -158,7 +159,7 @@ static void bench_close(bench_run *r) {
 /* Of both kinds. */
 static void bench_forward(bench_run *r) {
     const gfli_conv_call call = bench_call(r);
-    gfli_cpu.conv(r->context, &call, 1, NULL, r->scratch);
+    gfli_cpu.infer.conv(r->context, &call, 1, NULL, r->scratch);
 }
 
 static void bench_grad_input(bench_run *r) {
@@ -178,7 +179,7 @@ static void bench_deform_grad(bench_run *r) {
 }
 
 static void bench_pack(bench_run *r) {
-    gfli_cpu.conv_pack(r->context, &r->c->s, r->weight, NULL, r->packed);
+    gfli_cpu.infer.conv_pack(r->context, &r->c->s, r->weight, NULL, r->packed);
     if (r->c->deform)
         gfli_cpu_train.deform_conv_grad_pack(r->context, &r->c->s, r->weight, NULL, r->grad_packed);
     else

@@ -35,16 +35,16 @@ static inline void test_convolve(gfl_context *context, gfli_conv_call call, cons
     const gfli_backend *ops = context->backend;
     void *packed = NULL, *scratch = NULL;
     gfli_conv_means means;
-    CHECK_OK(context, ops->alloc(context, ops->conv_packed_size(context, call.shape), 1, "weights",
-                                 &packed));
-    CHECK_OK(context, ops->conv_pack(context, call.shape, weight, scale, packed));
+    CHECK_OK(context, ops->device.alloc(context, ops->infer.conv_packed_size(context, call.shape),
+                                        1, "weights", &packed));
+    CHECK_OK(context, ops->infer.conv_pack(context, call.shape, weight, scale, packed));
     call.packed = packed;
-    CHECK_OK(context, ops->conv_prepare(context, &call, 1, &means));
-    CHECK_OK(context, ops->alloc(context, means.scratch, 1, "scratch", &scratch));
-    ops->conv(context, &call, 1, &means, scratch);
-    CHECK_OK(context, ops->finish(context));
-    ops->free(context, packed);
-    ops->free(context, scratch);
+    CHECK_OK(context, ops->infer.conv_prepare(context, &call, 1, &means));
+    CHECK_OK(context, ops->device.alloc(context, means.scratch, 1, "scratch", &scratch));
+    ops->infer.conv(context, &call, 1, &means, scratch);
+    CHECK_OK(context, ops->device.finish(context));
+    ops->device.free(context, packed);
+    ops->device.free(context, scratch);
 }
 
 #endif

@@ -20,23 +20,26 @@ static inline int test_decode(gfl_context *context, const gfli_map *cls, const g
     for (size_t i = 0; i < n; i++) all[i] = *o;
     found.most = (int)most;
     found.logits = NULL;
-    CHECK_OK(context, ops->alloc(context, n, sizeof(int), "counts", &found.count));
-    CHECK_OK(context, ops->alloc(context, n * most, sizeof *found.items, "items", &found.items));
+    CHECK_OK(context, ops->device.alloc(context, n, sizeof(int), "counts", &found.count));
+    CHECK_OK(context,
+             ops->device.alloc(context, n * most, sizeof *found.items, "items", &found.items));
     if (logits)
         CHECK_OK(context,
-                 ops->alloc(context, n * most * c, sizeof(float), "logits", &found.logits));
-    CHECK_OK(context, ops->alloc(context, ops->decode_scratch(cls, o), 1, "scratch", &scratch));
-    ops->decode(context, cls, reg, all, &found, scratch);
-    ops->download(context, count, found.count, n * sizeof *count);
-    CHECK_OK(context, ops->finish(context));
+                 ops->device.alloc(context, n * most * c, sizeof(float), "logits", &found.logits));
+    CHECK_OK(context,
+             ops->device.alloc(context, ops->infer.decode_scratch(cls, o), 1, "scratch", &scratch));
+    ops->infer.decode(context, cls, reg, all, &found, scratch);
+    ops->device.download(context, count, found.count, n * sizeof *count);
+    CHECK_OK(context, ops->device.finish(context));
     const size_t first = (size_t)index * most, m = (size_t)count[index];
-    ops->download(context, out, found.items + first, m * sizeof *out);
-    if (logits) ops->download(context, logits, found.logits + first * c, m * c * sizeof *logits);
-    CHECK_OK(context, ops->finish(context));
-    ops->free(context, found.count);
-    ops->free(context, found.items);
-    ops->free(context, found.logits);
-    ops->free(context, scratch);
+    ops->device.download(context, out, found.items + first, m * sizeof *out);
+    if (logits)
+        ops->device.download(context, logits, found.logits + first * c, m * c * sizeof *logits);
+    CHECK_OK(context, ops->device.finish(context));
+    ops->device.free(context, found.count);
+    ops->device.free(context, found.items);
+    ops->device.free(context, found.logits);
+    ops->device.free(context, scratch);
     free(all);
     free(count);
     return (int)m;

@@ -10,8 +10,8 @@
 
 static inline void *host_place(gfl_context *context, const void *from, size_t bytes) {
     void *p = NULL;
-    CHECK_OK(context, context->backend->alloc(context, bytes, 1, "test", &p));
-    context->backend->upload(context, p, from, bytes);
+    CHECK_OK(context, context->backend->device.alloc(context, bytes, 1, "test", &p));
+    context->backend->device.upload(context, p, from, bytes);
     return p;
 }
 
@@ -23,9 +23,9 @@ static inline gfli_map host_place_map(gfl_context *context, const gfli_map *m) {
 
 /* Ends the life of what was placed; to may be NULL: nothing is wanted back. */
 static inline void host_fetch(gfl_context *context, void *to, void *there, size_t bytes) {
-    if (to) context->backend->download(context, to, there, bytes);
-    CHECK_OK(context, context->backend->finish(context));
-    context->backend->free(context, there);
+    if (to) context->backend->device.download(context, to, there, bytes);
+    CHECK_OK(context, context->backend->device.finish(context));
+    context->backend->device.free(context, there);
 }
 
 static inline void host_fetch_map(gfl_context *context, const gfli_map *to, gfli_map *there) {
@@ -54,21 +54,21 @@ static inline void host_convolve(gfl_context *context, gfli_conv_call call, cons
     test_convolve(context, call, weight, scale);
     host_fetch_map(context, NULL, &x_there);
     host_fetch_map(context, y, &y_there);
-    context->backend->free(context, residual.data);
-    context->backend->free(context, offset.data);
-    context->backend->free(context, bias);
+    context->backend->device.free(context, residual.data);
+    context->backend->device.free(context, offset.data);
+    context->backend->device.free(context, bias);
 }
 
 static inline void host_max_pool(gfl_context *context, const gfli_map *x, const gfli_map *y) {
     gfli_map from = host_place_map(context, x), to = host_place_map(context, y);
-    context->backend->max_pool(context, &from, &to);
+    context->backend->infer.max_pool(context, &from, &to);
     host_fetch_map(context, NULL, &from);
     host_fetch_map(context, y, &to);
 }
 
 static inline void host_upsample_add(gfl_context *context, const gfli_map *x, const gfli_map *y) {
     gfli_map from = host_place_map(context, x), to = host_place_map(context, y);
-    context->backend->upsample_add(context, &from, &to);
+    context->backend->infer.upsample_add(context, &from, &to);
     host_fetch_map(context, NULL, &from);
     host_fetch_map(context, y, &to);
 }
@@ -84,7 +84,7 @@ static inline void host_group_norm(gfl_context *context, const gfli_map *x, int 
     float *g = (float *)host_place(context, gamma, bytes);
     float *b = (float *)host_place(context, beta, bytes);
     float *s = (float *)host_place(context, stats, stats_bytes);
-    context->backend->group_norm(context, &from, groups, eps, g, b, &to, s, false);
+    context->backend->infer.group_norm(context, &from, groups, eps, g, b, &to, s, false);
     if (!in_place) host_fetch_map(context, NULL, &from);
     host_fetch_map(context, y, &to);
     host_fetch(context, stats, s, stats_bytes);
@@ -96,7 +96,7 @@ static inline void host_level_scale(gfl_context *context, const gfli_map *x, con
                                     const gfli_map *y) {
     const bool in_place = x->data == y->data;
     gfli_map to = host_place_map(context, y), from = in_place ? to : host_place_map(context, x);
-    context->backend->level_scale(context, &from, scale, &to);
+    context->backend->infer.level_scale(context, &from, scale, &to);
     if (!in_place) host_fetch_map(context, NULL, &from);
     host_fetch_map(context, y, &to);
 }
@@ -107,11 +107,12 @@ static inline void host_resize(gfl_context *context, const gfl_image *image, boo
     const size_t bytes = (size_t)w * (size_t)h * 3;
     void *scratch = NULL, *there = host_place(context, out, bytes);
     CHECK_OK(context,
-             ops->alloc(context, ops->resize_scratch(context, image->width, image->height, w, h), 1,
-                        "scratch", &scratch));
-    ops->resize(context, image, false, bgr, w, h, (uint8_t *)there, scratch);
+             ops->device.alloc(
+                 context, ops->infer.resize_scratch(context, image->width, image->height, w, h), 1,
+                 "scratch", &scratch));
+    ops->infer.resize(context, image, false, bgr, w, h, (uint8_t *)there, scratch);
     host_fetch(context, out, there, bytes);
-    ops->free(context, scratch);
+    ops->device.free(context, scratch);
 }
 
 static inline void host_normalise(gfl_context *context, const uint8_t *pixels, int w, int h,
@@ -120,7 +121,8 @@ static inline void host_normalise(gfl_context *context, const uint8_t *pixels, i
     const size_t bytes = (size_t)w * (size_t)h * 3;
     void *there = host_place(context, pixels, bytes);
     gfli_map to = host_place_map(context, y);
-    context->backend->normalise(context, (const uint8_t *)there, w, h, mean, std, flip, &to, index);
+    context->backend->infer.normalise(context, (const uint8_t *)there, w, h, mean, std, flip, &to,
+                                      index);
     host_fetch_map(context, y, &to);
     host_fetch(context, NULL, there, bytes);
 }

@@ -141,8 +141,8 @@ static float *next_gradients(gfli_learner *learner, gfl_trainer *trainer) {
     for (int i = 0; i < batch->n; i++) {
         const gfli_sample *x = &batch->samples[i];
         const gfl_preprocess *p = &trainer->model->preprocess;
-        gfli_cpu.normalise(trainer->context, x->pixels, x->width, x->height, p->mean, p->std,
-                           x->flip, &input, i);
+        gfli_cpu.infer.normalise(trainer->context, x->pixels, x->width, x->height, p->mean, p->std,
+                                 x->flip, &input, i);
         truths[i].boxes = x->boxes;
         truths[i].labels = x->labels;
         truths[i].n = x->n_boxes;

@@ -77,12 +77,12 @@ static double median(float *values, int n) {
 
 static void *device_alloc(const bench *b, size_t bytes, const char *what) {
     void *p = NULL;
-    need(b, b->context->backend->alloc(b->context, bytes, 1, what, &p) == GFL_OK, what);
+    need(b, b->context->backend->device.alloc(b->context, bytes, 1, what, &p) == GFL_OK, what);
     return p;
 }
 
 static void device_free(const bench *b, void *p) {
-    b->context->backend->free(b->context, p);
+    b->context->backend->device.free(b->context, p);
 }
 
 /* Fills n elements with numbers in -1 to 1: on zeros the hardware is faster than in earnest. */
@@ -95,7 +95,7 @@ static void fill(const bench *b, void *to, size_t n, gfli_element element) {
         element_put(piece, i, (float)(2.0 * gfli_rng_uniform(&rng) - 1.0), (int)element);
     for (size_t at = 0; at < n; at += PIECE) {
         const size_t left = n - at;
-        b->context->backend->upload(b->context, (unsigned char *)to + at * size, piece,
+        b->context->backend->device.upload(b->context, (unsigned char *)to + at * size, piece,
                                     (left < PIECE ? left : PIECE) * size);
     }
     free(piece);
@@ -138,16 +138,16 @@ static double time_product(bench *b, const gfli_conv_call *call, int variant, co
     gfli_conv_means means;
     gfl_context *context = b->context;
     gfli_cuda_of(context)->preferred = variant;
-    need(b, context->backend->conv_prepare(context, call, 1, &means) == GFL_OK, "the product");
+    need(b, context->backend->infer.conv_prepare(context, call, 1, &means) == GFL_OK, "the product");
     gfli_cuda_of(context)->preferred = -1;
     *kernel = means.kernel;
     if (variant >= 0 && means.variant != variant) return -1.0;
     void *scratch = device_alloc(b, means.scratch + 1, "the product");
     for (int i = -1; i < TIMES; i++) {
         need_cuda(cudaEventRecord(b->events[0], b->stream), "timing");
-        context->backend->conv(context, call, 1, &means, scratch);
+        context->backend->infer.conv(context, call, 1, &means, scratch);
         need_cuda(cudaEventRecord(b->events[1], b->stream), "timing");
-        need(b, context->backend->finish(context) == GFL_OK, "the product");
+        need(b, context->backend->device.finish(context) == GFL_OK, "the product");
         if (i >= 0) seconds[i] = (float)event_seconds(b->events[0], b->events[1]);
     }
     device_free(b, scratch);
@@ -173,8 +173,8 @@ static void measure_peak(bench *b) {
     float *weight = (float *)malloc(n * sizeof *weight);
     gfli_rng rng = gfli_rng_make(8, 0, 0, 0);
     for (size_t i = 0; i < n; i++) weight[i] = (float)gfli_rng_uniform(&rng) - 0.5f;
-    void *packed = device_alloc(b, context->backend->conv_packed_size(context, &shape), "weights");
-    need(b, context->backend->conv_pack(context, &shape, weight, NULL, packed) == GFL_OK,
+    void *packed = device_alloc(b, context->backend->infer.conv_packed_size(context, &shape), "weights");
+    need(b, context->backend->infer.conv_pack(context, &shape, weight, NULL, packed) == GFL_OK,
          "weights");
     free(weight);
     call.shape = &shape;
@@ -291,7 +291,7 @@ static void run_network(bench *b) {
         gfli_plan_step(b->context, b->model, &b->plan, i, (float *)b->stats, b->scratch);
     }
     need_cuda(cudaEventRecord(b->events[b->plan.n_steps], b->stream), "timing");
-    need(b, b->context->backend->finish(b->context) == GFL_OK, "the network");
+    need(b, b->context->backend->device.finish(b->context) == GFL_OK, "the network");
 }
 
 /* Median microseconds of each step, and of all in one [n_steps]. */
@@ -417,9 +417,9 @@ static double time_graph(bench *b, void *recording, int runs) {
     float *ms = (float *)malloc((size_t)runs * sizeof *ms);
     for (int run = -1; run < runs; run++) {
         need_cuda(cudaEventRecord(b->events[0], b->stream), "timing");
-        b->context->backend->replay(b->context, recording);
+        b->context->backend->record->replay(b->context, recording);
         need_cuda(cudaEventRecord(b->events[1], b->stream), "timing");
-        need(b, b->context->backend->finish(b->context) == GFL_OK, "the network");
+        need(b, b->context->backend->device.finish(b->context) == GFL_OK, "the network");
         if (run >= 0) ms[run] = (float)(event_seconds(b->events[0], b->events[1]) * 1e3);
     }
     const double result = median(ms, runs);
@@ -432,10 +432,10 @@ static void *record_network(bench *b) {
     fill(b, input->data, gfli_map_count(input), input->element);
     run_network(b); /* loads the kernels */
     void *recording = NULL;
-    if (b->context->backend->record(b->context)) {
+    if (b->context->backend->record->begin(b->context)) {
         for (int i = 0; i < b->plan.n_steps; i++)
             gfli_plan_step(b->context, b->model, &b->plan, i, (float *)b->stats, b->scratch);
-        recording = b->context->backend->recorded(b->context);
+        recording = b->context->backend->record->end(b->context);
     }
     need(b, recording != NULL, "recording the network");
     return recording;
@@ -483,7 +483,7 @@ static void serve(bench *b) {
         printf("%.6f %.6f\n", network, time_detect(b, runs));
         fflush(stdout);
     }
-    b->context->backend->forget(b->context, recording);
+    b->context->backend->record->forget(b->context, recording);
     close_plan(b);
     gfl_detector_destroy(b->detector);
     free(b->images);

@@ -1,10 +1,10 @@
-/* backend.h - the two tables of operations: inference and training */
+/* backend.h - the tables of operations: the device, inference, training */
 #pragma once
 
 /* Everywhere: maps are NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
  * operation knows shapes, never networks.  Results do not depend on the number of threads. */
 
-enum { GFLI_BACKEND_VERSION = 3, GFLI_CONV_CALLS = 2 };
+enum { GFLI_BACKEND_VERSION = 4, GFLI_CONV_CALLS = 2 };
 
 typedef struct gfli_conv_shape {
     int in_c, out_c;
@@ -79,16 +79,10 @@ GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
     return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
 }
 
-/* Maps, packed weights, biases, norm parameters, scratch and what decode finds are memory of the
- * backend's device; all other pointers are the host's.  An operation may return before it is done;
- * what fails makes the context unusable and is told by finish. */
-typedef struct gfl_backend gfli_backend;
-struct gfl_backend {
-    int abi, version; /* GFL_ABI and GFLI_BACKEND_VERSION, checked when a context is created */
-    const char *name;
-    /* Plans pair equal convolutions in one call, and have conv leave statistics for group_norm. */
-    bool fuses;
-
+/* A backend is a device with operations.  Maps, packed weights, biases, norm parameters, scratch and
+ * what decode finds are memory of the device; all other pointers are the host's.  An operation may
+ * return before it is done; what fails makes the context unusable and is told by finish. */
+typedef struct gfli_device_ops {
     /* Fill context->device, device_name; undone by close, which also follows a failed open. */
     gfl_status (*open)(gfl_context *context, const gfl_context_desc *desc);
     void (*close)(gfl_context *context);
@@ -110,15 +104,19 @@ struct gfl_backend {
     gfl_status (*finish)(gfl_context *context);
     /* The caller's event, a cudaEvent_t, happens when all so far is done; NULL: it cannot. */
     void (*mark)(gfl_context *context, void *event);
+} gfli_device_ops;
 
-    /* Operations between record and recorded are not done but kept, with the pointers they got, and
-     * replay does them.  record gives false and recorded NULL where that did not work; they can be
-     * done one by one all the same.  All four are NULL where there is no such thing. */
-    bool (*record)(gfl_context *context);
-    void *(*recorded)(gfl_context *context);
+/* Operations between begin and end are not done but kept, with the pointers they got, and replay
+ * does them.  begin gives false and end NULL where that did not work; they can be done one by one
+ * all the same. */
+typedef struct gfli_record_ops {
+    bool (*begin)(gfl_context *context);
+    void *(*end)(gfl_context *context);
     void (*replay)(gfl_context *context, void *recording);
     void (*forget)(gfl_context *context, void *recording);
+} gfli_record_ops;
 
+typedef struct gfli_infer_ops {
     /* Bytes of a convolution's weights in the form that conv wants. */
     size_t (*conv_packed_size)(const gfl_context *context, const gfli_conv_shape *s);
     /* packed = the weights, each output channel o multiplied by scale[o] (NULL: by 1). */
@@ -146,8 +144,8 @@ struct gfl_backend {
                         const gfli_map *y);
 
     /* Resize u8 pixels of any format to u8 RGB (or BGR) [out_h][out_w][3], OpenCV's bilinear, bit
-     * for bit (spec 7.2).  on_device: where the image's pixels lie.  scratch: resize_scratch bytes.  The image's pixels are read until finish
-     * returns. */
+     * for bit (spec 7.2).  on_device: where the image's pixels lie, which are read until finish
+     * returns.  scratch: resize_scratch bytes. */
     size_t (*resize_scratch)(const gfl_context *context, int in_w, int in_h, int out_w, int out_h);
     void (*resize)(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
                    int out_w, int out_h, uint8_t *out, void *scratch);
@@ -162,9 +160,17 @@ struct gfl_backend {
     size_t (*decode_scratch)(const gfli_map *cls, const gfli_decode_opts *opts);
     void (*decode)(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
                    const gfli_decode_opts *opts, const gfli_found *out, void *scratch);
-    /* p [n_bins] = softmax of the n_bins logits; the integral sum k * p[k] is returned. */
-    float (*integral)(const float *logits, int n_bins, float *p);
-};
+} gfli_infer_ops;
+
+typedef struct gfl_backend {
+    int abi, version; /* GFL_ABI and GFLI_BACKEND_VERSION, checked when a context is created */
+    const char *name;
+    /* Plans pair equal convolutions in one call, and have conv leave statistics for group_norm. */
+    bool fuses;
+    gfli_device_ops device;
+    const gfli_record_ops *record; /* NULL: every operation is done at once */
+    gfli_infer_ops infer;
+} gfli_backend;
 
 extern const gfli_backend gfli_cpu;
 

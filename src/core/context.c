@@ -151,7 +151,7 @@ static gfl_status gfli_context_open(gfl_context *boot, const gfl_context_desc *d
     GFLI_TRY(gfli_calloc(boot, 1, sizeof *context, "the context", &context));
     *context = *boot;
     gfl_status status = gfli_context_start_threads(context, desc);
-    if (status == GFL_OK) status = context->backend->open(context, desc);
+    if (status == GFL_OK) status = context->backend->device.open(context, desc);
     if (status == GFL_OK) {
         *out = context;
         return GFL_OK;
@@ -205,7 +205,7 @@ gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *e
 
 void gfl_context_destroy(gfl_context *context) {
     if (!context) return;
-    context->backend->close(context);
+    context->backend->device.close(context);
     gfli_pool_destroy(context, context->pool);
     gfl_context copy = *context; /* the allocator must outlive the context's own memory */
     gfli_free(&copy, context);

@@ -53,6 +53,23 @@ GFLI_HD static inline float gfli_sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
+/* The sum of k * p[k], p = softmax of the logits.  p [n_bins] is written, or NULL. */
+GFLI_HD static inline float gfli_integral(const float *logits, int n_bins, float *p) {
+    float largest = logits[0], sum = 0.0f, mean = 0.0f;
+    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
+    for (int k = 0; k < n_bins; k++) {
+        const float e = expf(logits[k] - largest);
+        if (p) p[k] = e;
+        sum += e;
+    }
+    for (int k = 0; k < n_bins; k++) {
+        const float share = (p ? p[k] : expf(logits[k] - largest)) / sum;
+        if (p) p[k] = share;
+        mean += (float)k * share;
+    }
+    return mean;
+}
+
 /* The source of a destination in upsampling; float32 as in PyTorch, whose choice it repeats. */
 GFLI_HD static inline int gfli_nearest(int at, int in, int out) {
     const float scale = (float)in / (float)out;

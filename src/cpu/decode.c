@@ -2,20 +2,6 @@
 #pragma once
 /* Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section "Method". */
 
-static float gfli_integral_cpu(const float *logits, int n_bins, float *p) {
-    float largest = logits[0], sum = 0.0f, mean = 0.0f;
-    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
-    for (int k = 0; k < n_bins; k++) {
-        p[k] = expf(logits[k] - largest);
-        sum += p[k];
-    }
-    for (int k = 0; k < n_bins; k++) {
-        p[k] /= sum;
-        mean += (float)k * p[k];
-    }
-    return mean;
-}
-
 /* ---- the best pairs of location and class ---------------------------------------------------- */
 
 /* A logit whose sigmoid is certainly below the score, by a margin that covers rounding. */
@@ -163,7 +149,7 @@ static void gfli_decode_pair(const gfli_decode_task *t, int level, uint64_t rank
         gfli_decode_plane(t->reg, level, t->index) + (size_t)cell * (size_t)t->reg->c;
     float p[GFL_MAX_BINS], d[4];
     for (int side = 0; side < 4; side++) {
-        const float mean = gfli_integral_cpu(logits + side * o->n_bins, o->n_bins, p);
+        const float mean = gfli_integral(logits + side * o->n_bins, o->n_bins, p);
         d[side] = gfli_rounded(mean * (float)o->stride[level]);
     }
     out->level = level;

@@ -1,31 +1,33 @@
 /* backend.cuh - CUDA's table of inference operations */
 #pragma once
 
-/* Of logits that are on the host. */
-static float gfli_integral_cuda(const float *logits, int n_bins, float *p) {
-    return gfli_cpu.integral(logits, n_bins, p);
-}
+static const gfli_record_ops gfli_record_table = {
+    gfli_record_cuda,
+    gfli_recorded_cuda,
+    gfli_replay_cuda,
+    gfli_forget_cuda,
+};
 
 static const gfli_backend gfli_cuda_table = {
     GFL_ABI,
     GFLI_BACKEND_VERSION,
     "cuda",
     true,
-    gfli_open_cuda,
-    gfli_close_cuda,
-    gfli_alloc_cuda,
-    gfli_free_cuda,
-    gfli_host_alloc_cuda,
-    gfli_host_free_cuda,
-    gfli_owns_cuda,
-    gfli_upload_cuda,
-    gfli_download_cuda,
-    gfli_finish_cuda,
-    gfli_mark_cuda,
-    gfli_record_cuda,
-    gfli_recorded_cuda,
-    gfli_replay_cuda,
-    gfli_forget_cuda,
+    {
+        gfli_open_cuda,
+        gfli_close_cuda,
+        gfli_alloc_cuda,
+        gfli_free_cuda,
+        gfli_host_alloc_cuda,
+        gfli_host_free_cuda,
+        gfli_owns_cuda,
+        gfli_upload_cuda,
+        gfli_download_cuda,
+        gfli_finish_cuda,
+        gfli_mark_cuda,
+    },
+    &gfli_record_table,
+    {
     gfli_conv_packed_size_cuda,
     gfli_conv_pack_cuda,
     gfli_conv_prepare_cuda,
@@ -39,7 +41,7 @@ static const gfli_backend gfli_cuda_table = {
     gfli_normalise_cuda,
     gfli_decode_scratch_cuda,
     gfli_decode_cuda,
-    gfli_integral_cuda,
+    },
 };
 
 const gfl_backend *gfl_cuda(void) {

@@ -171,15 +171,6 @@ static __global__ void gfli_top_kernel(const GFLI_GRID_CONSTANT gfli_decode_job 
 
 /* ---- boxes ----------------------------------------------------------------------------------- */
 
-/* Sum of k * softmax(logits)[k]. */
-static __device__ __forceinline__ float gfli_integral_of(const float *logits, int n_bins) {
-    float largest = logits[0], sum = 0.0f, mean = 0.0f;
-    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
-    for (int k = 0; k < n_bins; k++) sum += expf(logits[k] - largest);
-    for (int k = 0; k < n_bins; k++) mean += (float)k * (expf(logits[k] - largest) / sum);
-    return mean;
-}
-
 /* A value that is no number stays so, and its box has no area. */
 static __device__ __forceinline__ float gfli_clip_side(float v, int limit, float scale,
                                                        bool divide) {
@@ -196,7 +187,7 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
     const float *logits = gfli_logits_at(l->reg, l->cells, job->reg_c, image, (size_t)cell);
     float d[4];
     for (int side = 0; side < 4; side++)
-        d[side] = gfli_rounded(gfli_integral_of(logits + side * job->n_bins, job->n_bins) *
+        d[side] = gfli_rounded(gfli_integral(logits + side * job->n_bins, job->n_bins, NULL) *
                                (float)l->stride);
     gfli_decoded b;
     b.level = level;

@@ -50,7 +50,7 @@ struct gfl_detector {
 };
 
 static void gfli_forget_recording(gfl_detector *d, gfli_ready *r) {
-    if (r->recording) d->context->backend->forget(d->context, r->recording);
+    if (r->recording) d->context->backend->record->forget(d->context, r->recording);
     r->recording = NULL;
 }
 
@@ -87,10 +87,10 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int
 void gfl_detector_destroy(gfl_detector *detector) {
     if (!detector) return;
     gfl_context *context = detector->context;
-    if (detector->n_begun > 0) (void)context->backend->finish(context);
+    if (detector->n_begun > 0) (void)context->backend->device.finish(context);
     for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_plan(detector, &detector->ready[i]);
-    context->backend->free(context, detector->arena);
-    context->backend->host_free(context, detector->found);
+    context->backend->device.free(context, detector->arena);
+    context->backend->device.host_free(context, detector->found);
     gfli_free(context, detector->images);
     gfli_free(context, detector->decoding);
     gfli_free(context, detector->items);
@@ -118,7 +118,7 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
         return gfli_error(context, GFL_E_ARG,
                           "image %d: stride %td is less than a row of %d pixels, %td bytes", index,
                           image->stride, image->width, row);
-    const bool owned = ops->owns && ops->owns(context, image->pixels);
+    const bool owned = ops->device.owns && ops->device.owns(context, image->pixels);
     if (on_device && !owned)
         return gfli_error(context, GFL_E_ARG,
                           "image %d: on_device is set, but pixels is no memory of %s", index,
@@ -167,7 +167,7 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
         return gfli_error(context, GFL_E_ARG,
                           "scale_long %d and scale_short %d; 1 <= short <= long <= %d must hold",
                           out->scale_long, out->scale_short, GFL_MAX_SIDE);
-    if (out->event && !context->backend->mark)
+    if (out->event && !context->backend->device.mark)
         return gfli_error(context, GFL_E_ARG, "event is set, but there are no events on %s",
                           context->device_name);
     return GFL_OK;
@@ -221,8 +221,9 @@ static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int wid
                           bool distributions, size_t parts[GFLI_PARTS]) {
     const gfli_backend *ops = model->backend;
     const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
-    const size_t resize = ops->resize_scratch(model->context, width, height, resized_w, resized_h);
-    const size_t decode = ops->decode_scratch(cls, opts);
+    const size_t resize =
+        ops->infer.resize_scratch(model->context, width, height, resized_w, resized_h);
+    const size_t decode = ops->infer.decode_scratch(cls, opts);
     gfli_found unused;
     parts[GFLI_PART_MAPS] = plan->workspace_floats * sizeof(float);
     parts[GFLI_PART_STATS] = plan->stats_floats * sizeof(float);
@@ -264,10 +265,10 @@ static gfl_status gfli_reserve_parts(gfl_detector *d, const size_t need[GFLI_PAR
     }
     if (fits) return GFL_OK;
     for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_recording(d, &d->ready[i]);
-    ops->free(d->context, d->arena);
+    ops->device.free(d->context, d->arena);
     d->arena = NULL;
     memset(d->parts, 0, sizeof d->parts);
-    GFLI_TRY(ops->alloc(d->context, bytes, 1, "detector's workspace", &d->arena));
+    GFLI_TRY(ops->device.alloc(d->context, bytes, 1, "detector's workspace", &d->arena));
     memcpy(d->parts, most, sizeof most);
     return GFL_OK;
 }
@@ -282,10 +283,10 @@ static size_t gfli_found_of(const gfl_detector *d, const gfli_plan *plan, void *
 static gfl_status gfli_reserve_found(gfl_detector *d, size_t bytes) {
     const gfli_backend *ops = d->context->backend;
     if (bytes <= d->found_capacity) return GFL_OK;
-    ops->host_free(d->context, d->found);
+    ops->device.host_free(d->context, d->found);
     d->found = NULL;
     d->found_capacity = 0;
-    GFLI_TRY(ops->host_alloc(d->context, bytes, 1, "detections", &d->found));
+    GFLI_TRY(ops->device.host_alloc(d->context, bytes, 1, "detections", &d->found));
     d->found_capacity = bytes;
     return GFL_OK;
 }
@@ -341,10 +342,10 @@ static void gfli_load_image(gfl_detector *d, const gfli_plan *plan, int index) {
     const gfl_preprocess *p = &d->model->preprocess;
     const gfli_resized *r = &d->images[index];
     uint8_t *pixels = (uint8_t *)gfli_arena_part(d, GFLI_PART_PIXELS);
-    ops->resize(d->context, &r->image, r->on_device, p->bgr != 0, r->width, r->height, pixels,
-                gfli_arena_part(d, GFLI_PART_SCRATCH));
-    ops->normalise(d->context, pixels, r->width, r->height, p->mean, p->std, false,
-                   &plan->slots[plan->input].map, index);
+    ops->infer.resize(d->context, &r->image, r->on_device, p->bgr != 0, r->width, r->height, pixels,
+                      gfli_arena_part(d, GFLI_PART_SCRATCH));
+    ops->infer.normalise(d->context, pixels, r->width, r->height, p->mean, p->std, false,
+                         &plan->slots[plan->input].map, index);
 }
 
 /* The network, step by step where the caller wants to be asked. */
@@ -368,13 +369,13 @@ static gfl_status gfli_forward(gfl_detector *d, gfli_ready *r, const gfl_detect_
         r->ran = true;
         return gfli_run_steps(d, &r->plan, opts);
     }
-    if (!r->recording && ops->record(d->context)) {
+    if (!r->recording && ops->record->begin(d->context)) {
         (void)gfli_run_steps(d, &r->plan, NULL);
-        r->recording = ops->recorded(d->context);
+        r->recording = ops->record->end(d->context);
     }
     r->refused = !r->recording;
     if (r->refused) return gfli_run_steps(d, &r->plan, opts);
-    ops->replay(d->context, r->recording);
+    ops->record->replay(d->context, r->recording);
     return GFL_OK;
 }
 
@@ -388,24 +389,23 @@ static gfl_status gfli_begin_batch(gfl_detector *d, int n, const gfl_detect_opts
     for (int i = 0; i < n; i++) gfli_load_image(d, plan, i);
     GFLI_TRY(gfli_forward(d, r, opts));
     const size_t bytes = gfli_found_of(d, plan, gfli_arena_part(d, GFLI_PART_FOUND), &found);
-    ops->decode(d->context, &plan->slots[plan->cls].map, &plan->slots[plan->reg].map, d->decoding,
-                &found, gfli_arena_part(d, GFLI_PART_SCRATCH));
-    ops->download(d->context, d->found, gfli_arena_part(d, GFLI_PART_FOUND), bytes);
-    if (opts->event) ops->mark(d->context, opts->event);
+    ops->infer.decode(d->context, &plan->slots[plan->cls].map, &plan->slots[plan->reg].map,
+                      d->decoding, &found, gfli_arena_part(d, GFLI_PART_SCRATCH));
+    ops->device.download(d->context, d->found, gfli_arena_part(d, GFLI_PART_FOUND), bytes);
+    if (opts->event) ops->device.mark(d->context, opts->event);
     return GFL_OK;
 }
 
 /* From the logits of the location a detection comes from to distances in the caller's pixels. */
-static void gfli_describe_sides(const gfl_detector *d, const gfli_decoded *from,
-                                const float *logits, const gfli_decode_opts *opts,
-                                gfl_distribution *out) {
+static void gfli_describe_sides(const gfli_decoded *from, const float *logits,
+                                const gfli_decode_opts *opts, gfl_distribution *out) {
     int l = from->level, bins = opts->n_bins;
     memset(out, 0, sizeof *out);
     out->x = (float)((double)gfli_position(from->x, opts->stride[l], opts->pixel) / opts->scale_x);
     out->y = (float)((double)gfli_position(from->y, opts->stride[l], opts->pixel) / opts->scale_y);
     for (int side = 0; side < 4; side++) {
         float *p = out->bins[side];
-        double mean = (double)d->model->backend->integral(logits + side * bins, bins, p), var = 0;
+        double mean = (double)gfli_integral(logits + side * bins, bins, p), var = 0;
         for (int k = 0; k < bins; k++) var += (double)p[k] * (k - mean) * (k - mean);
         out->bin_width[side] =
             (float)(opts->stride[l] / (side % 2 == 0 ? opts->scale_x : opts->scale_y));
@@ -437,7 +437,7 @@ static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, si
             item->y2 = gfli_clip(item->y2, image->height);
         }
         if (d->with_distributions)
-            gfli_describe_sides(d, from, found->logits + (at + (size_t)i) * logits, o,
+            gfli_describe_sides(from, found->logits + (at + (size_t)i) * logits, o,
                                 &d->distributions[first + (size_t)i]);
     }
 }
@@ -446,7 +446,7 @@ static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out)
     gfli_found found;
     size_t all = 0, first = 0;
     const size_t logits = d->with_distributions ? 4 * (size_t)d->decoding[0].n_bins : 0;
-    GFLI_TRY(d->context->backend->finish(d->context));
+    GFLI_TRY(d->context->backend->device.finish(d->context));
     (void)gfli_lay_out_found(n, d->most, logits, d->found, &found);
     for (int i = 0; i < n; i++) all += (size_t)found.count[i];
     GFLI_TRY(
@@ -486,7 +486,8 @@ gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int
     if (status != GFL_OK) { /* nothing reads the images any more */
         char text[sizeof context->error];
         memcpy(text, context->error, sizeof text);
-        if (context->backend->finish(context) == GFL_OK) memcpy(context->error, text, sizeof text);
+        if (context->backend->device.finish(context) == GFL_OK)
+            memcpy(context->error, text, sizeof text);
         return status;
     }
     detector->no_clip = resolved.no_clip != 0;

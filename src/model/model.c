@@ -56,11 +56,11 @@ void gfl_model_destroy(gfl_model *model) {
     for (int i = 0; i < model->n_params; i++) {
         gfli_free(context, model->params[i].name);
         gfli_free(context, model->params[i].data);
-        model->backend->free(context, model->params[i].placed);
+        model->backend->device.free(context, model->params[i].placed);
     }
     for (int i = 0; i < model->n_layers; i++) {
-        model->backend->free(context, model->layers[i].packed);
-        model->backend->free(context, model->layers[i].placed_bias);
+        model->backend->device.free(context, model->layers[i].packed);
+        model->backend->device.free(context, model->layers[i].placed_bias);
         gfli_free(context, model->layers[i].folded_bias);
         gfli_free(context, model->layers[i].folded_scale);
     }
@@ -76,9 +76,9 @@ void gfl_model_destroy(gfl_model *model) {
 static gfl_status gfli_alloc_packed(gfl_model *model, gfli_layer *layer) {
     size_t out_c = (size_t)layer->shape.out_c;
     if (!layer->packed)
-        GFLI_TRY(model->backend->alloc(
-            model->context, model->backend->conv_packed_size(model->context, &layer->shape), 1,
-            "packed weights", &layer->packed));
+        GFLI_TRY(model->backend->device.alloc(
+            model->context, model->backend->infer.conv_packed_size(model->context, &layer->shape),
+            1, "packed weights", &layer->packed));
     if (!layer->folded_bias && (layer->bias >= 0 || layer->bn_gamma >= 0))
         GFLI_TRY(
             gfli_alloc(model->context, out_c, sizeof(float), "folded bias", &layer->folded_bias));
@@ -100,14 +100,15 @@ static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
         layer->folded_scale[o] = (float)a;
         layer->folded_bias[o] = (float)((double)params[layer->bn_beta].data[o] - a * mean);
     }
-    return model->backend->conv_pack(model->context, &layer->shape, params[layer->weight].data,
-                                     layer->folded_scale, layer->packed);
+    return model->backend->infer.conv_pack(model->context, &layer->shape,
+                                           params[layer->weight].data, layer->folded_scale,
+                                           layer->packed);
 }
 
 static gfl_status gfli_place_copy(gfl_model *model, const float *data, size_t n, float **placed) {
     if (!data || model->backend == &gfli_cpu) return GFL_OK;
-    GFLI_TRY(model->backend->alloc(model->context, n, sizeof *data, "parameters", placed));
-    model->backend->upload(model->context, *placed, data, n * sizeof *data);
+    GFLI_TRY(model->backend->device.alloc(model->context, n, sizeof *data, "parameters", placed));
+    model->backend->device.upload(model->context, *placed, data, n * sizeof *data);
     return GFL_OK;
 }
 
@@ -186,7 +187,7 @@ gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
     for (int l = 0; l < GFL_LEVELS; l++)
         GFLI_TRY(gfli_fill_param(model, fill, arg, model->scale + l));
     gfli_copy_scales(model);
-    return model->backend->finish(model->context);
+    return model->backend->device.finish(model->context);
 }
 
 static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index) {
@@ -260,7 +261,7 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
     out->workspace_bytes = gfli_detector_bytes(model, &plan, width, height);
     for (int i = 0; i < model->n_layers; i++)
         out->weight_bytes +=
-            model->backend->conv_packed_size(model->context, &model->layers[i].shape);
+            model->backend->infer.conv_packed_size(model->context, &model->layers[i].shape);
     gfli_plan_destroy(model->context, &plan);
     gfl_model_info info;
     gfl_model_get_info(model, &info);

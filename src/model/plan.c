@@ -309,7 +309,7 @@ static gfl_status gfli_plan_prepare(gfl_context *context, const gfl_model *model
         gfli_conv_call calls[GFLI_CONV_CALLS];
         if (s->op != GFLI_OP_CONV && s->op != GFLI_OP_DEFORM_CONV) continue;
         const int n = gfli_step_calls(model, plan, i, NULL, calls);
-        GFLI_TRY(model->backend->conv_prepare(context, calls, n, &s->means));
+        GFLI_TRY(model->backend->infer.conv_prepare(context, calls, n, &s->means));
         if (s->means.scratch > plan->scratch_bytes) plan->scratch_bytes = s->means.scratch;
     }
     return GFL_OK;
@@ -465,17 +465,17 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
     case GFLI_OP_DEFORM_CONV: {
         gfli_conv_call calls[GFLI_CONV_CALLS];
         const int n = gfli_step_calls(model, plan, step, stats, calls);
-        ops->conv(context, calls, n, &s->means, scratch);
+        ops->infer.conv(context, calls, n, &s->means, scratch);
         break;
     }
-    case GFLI_OP_MAX_POOL: ops->max_pool(context, in, out); break;
-    case GFLI_OP_UPSAMPLE_ADD: ops->upsample_add(context, in, out); break;
+    case GFLI_OP_MAX_POOL: ops->infer.max_pool(context, in, out); break;
+    case GFLI_OP_UPSAMPLE_ADD: ops->infer.upsample_add(context, in, out); break;
     case GFLI_OP_GROUP_NORM:
-        ops->group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
-                        gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta), out,
-                        stats + s->stats, s->given);
+        ops->infer.group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
+                              gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta),
+                              out, stats + s->stats, s->given);
         break;
-    case GFLI_OP_LEVEL_SCALE: ops->level_scale(context, in, model->scales, out); break;
+    case GFLI_OP_LEVEL_SCALE: ops->infer.level_scale(context, in, model->scales, out); break;
     }
 }
 

@@ -107,7 +107,7 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     GFLI_TRY(gfli_reserve(context, &s->labels, &m->labels, n, sizeof *s->labels, "labels"));
     gfli_loader_boxes(info, scale, l->opts.pixel, s);
     size_t scratch =
-        gfli_cpu.resize_scratch(context, pixels->width, pixels->height, s->width, s->height);
+        gfli_cpu.infer.resize_scratch(context, pixels->width, pixels->height, s->width, s->height);
     GFLI_TRY(gfli_reserve(context, &w->scratch, &w->scratch_size, scratch, 1, "resizing"));
     gfl_image image;
     memset(&image, 0, sizeof image);
@@ -115,8 +115,8 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     image.width = pixels->width;
     image.height = pixels->height;
     image.format = GFL_FORMAT_RGB;
-    gfli_cpu.resize(context, &image, false, l->opts.bgr, s->width, s->height, s->pixels,
-                    w->scratch);
+    gfli_cpu.infer.resize(context, &image, false, l->opts.bgr, s->width, s->height, s->pixels,
+                          w->scratch);
     return GFL_OK;
 }
 

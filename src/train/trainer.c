@@ -185,8 +185,8 @@ static void gfli_normalise_batch(gfl_trainer *trainer, const gfli_batch *batch,
     const gfl_preprocess *p = &trainer->model->preprocess;
     for (int i = 0; i < batch->n; i++) {
         const gfli_sample *s = &batch->samples[i];
-        trainer->model->backend->normalise(trainer->context, s->pixels, s->width, s->height,
-                                           p->mean, p->std, s->flip, input, i);
+        trainer->model->backend->infer.normalise(trainer->context, s->pixels, s->width, s->height,
+                                                 p->mean, p->std, s->flip, input, i);
         trainer->truths[i].boxes = s->boxes;
         trainer->truths[i].labels = s->labels;
         trainer->truths[i].n = s->n_boxes;

@@ -38,8 +38,8 @@ static size_t bytes_of(const gfli_map *m) {
 
 static void *place(gfl_context *gpu, const void *from, size_t bytes) {
     void *p = NULL;
-    CHECK_OK(gpu, gpu->backend->alloc(gpu, bytes, 1, "test", &p));
-    gpu->backend->upload(gpu, p, from, bytes);
+    CHECK_OK(gpu, gpu->backend->device.alloc(gpu, bytes, 1, "test", &p));
+    gpu->backend->device.upload(gpu, p, from, bytes);
     return p;
 }
 
@@ -54,13 +54,13 @@ static twin make_twin(gfl_context *gpu, int n, int c, int levels, const int *h, 
 
 static void free_twin(gfl_context *gpu, twin *t) {
     free(t->host.data);
-    gpu->backend->free(gpu, t->device.data);
+    gpu->backend->device.free(gpu, t->device.data);
 }
 
 static void check_twin(gfl_context *gpu, const twin *t, double tolerance) {
     float *got = (float *)malloc(bytes_of(&t->host));
-    gpu->backend->download(gpu, got, t->device.data, bytes_of(&t->host));
-    CHECK_OK(gpu, gpu->backend->finish(gpu));
+    gpu->backend->device.download(gpu, got, t->device.data, bytes_of(&t->host));
+    CHECK_OK(gpu, gpu->backend->device.finish(gpu));
     CHECK_CLOSE(got, t->host.data, gfli_map_count(&t->host), tolerance);
     free(got);
 }
@@ -113,7 +113,7 @@ static void convolve(gfl_context *cpu, gfl_context *gpu, const conv_case *c, int
     check_twin(gpu, &y, 2e-5);
     twin *all[] = {&x, &y, &residual, &offset};
     for (int i = 0; i < 4; i++) free_twin(gpu, all[i]);
-    gpu->backend->free(gpu, bias_there);
+    gpu->backend->device.free(gpu, bias_there);
     free(weight);
     free(scale);
     free(bias);
@@ -136,21 +136,21 @@ static void pools_norms_and_scales_are_the_cpus(void) {
     twin x = make_twin(gpu, 2, 64, 1, h, w, 1), y = make_twin(gpu, 2, 64, 1, ph, pw, 2);
     twin both = make_twin(gpu, 2, 64, 2, h, w, 3), norms = make_twin(gpu, 2, 64, 1, one, one, 4);
     twin stats = make_twin(gpu, 2, 32 * 2, 2, one, one, 5);
-    c->max_pool(cpu, &x.host, &y.host);
-    g->max_pool(gpu, &x.device, &y.device);
+    c->infer.max_pool(cpu, &x.host, &y.host);
+    g->infer.max_pool(gpu, &x.device, &y.device);
     check_twin(gpu, &y, 0);
-    c->upsample_add(cpu, &y.host, &x.host);
-    g->upsample_add(gpu, &y.device, &x.device);
+    c->infer.upsample_add(cpu, &y.host, &x.host);
+    g->infer.upsample_add(gpu, &y.device, &x.device);
     check_twin(gpu, &x, 0);
     for (int i = 0; i < 2; i++) {
-        c->group_norm(cpu, &both.host, 32, 1e-5f, norms.host.data, norms.host.data + 64, &both.host,
+        c->infer.group_norm(cpu, &both.host, 32, 1e-5f, norms.host.data, norms.host.data + 64, &both.host,
                       stats.host.data, false);
-        g->group_norm(gpu, &both.device, 32, 1e-5f, norms.device.data, norms.device.data + 64,
+        g->infer.group_norm(gpu, &both.device, 32, 1e-5f, norms.device.data, norms.device.data + 64,
                       &both.device, stats.device.data, false);
         check_twin(gpu, &both, 2e-6 * (1 + 9 * i));
     }
-    c->level_scale(cpu, &both.host, scale, &both.host);
-    g->level_scale(gpu, &both.device, scale, &both.device);
+    c->infer.level_scale(cpu, &both.host, scale, &both.host);
+    g->infer.level_scale(gpu, &both.device, scale, &both.device);
     check_twin(gpu, &both, 2e-5);
     twin *all[] = {&x, &y, &both, &norms, &stats};
     for (int i = 0; i < 5; i++) free_twin(gpu, all[i]);
@@ -182,20 +182,20 @@ static void resizes_are_the_cpus_to_the_bit(void) {
             image.stride = -image.stride;
         }
         void *scratch =
-            malloc(cpu->backend->resize_scratch(cpu, size[0], size[1], size[2], size[3]));
+            malloc(cpu->backend->infer.resize_scratch(cpu, size[0], size[1], size[2], size[3]));
         void *there = place(gpu, pixels,
-                            gpu->backend->resize_scratch(gpu, size[0], size[1], size[2], size[3]));
+                            gpu->backend->infer.resize_scratch(gpu, size[0], size[1], size[2], size[3]));
         uint8_t *out = (uint8_t *)place(gpu, pixels, n);
-        cpu->backend->resize(cpu, &image, false, k & 1, size[2], size[3], want, scratch);
-        gpu->backend->resize(gpu, &image, false, k & 1, size[2], size[3], out, there);
-        gpu->backend->download(gpu, got, out, n);
-        CHECK_OK(gpu, gpu->backend->finish(gpu));
+        cpu->backend->infer.resize(cpu, &image, false, k & 1, size[2], size[3], want, scratch);
+        gpu->backend->infer.resize(gpu, &image, false, k & 1, size[2], size[3], out, there);
+        gpu->backend->device.download(gpu, got, out, n);
+        CHECK_OK(gpu, gpu->backend->device.finish(gpu));
         CHECK(memcmp(got, want, n) == 0);
         free(scratch);
-        gpu->backend->free(gpu, there);
-        gpu->backend->free(gpu, out);
+        gpu->backend->device.free(gpu, there);
+        gpu->backend->device.free(gpu, out);
     }
-    CHECK_OK(gpu, gpu->backend->finish(gpu));
+    CHECK_OK(gpu, gpu->backend->device.finish(gpu));
     CHECK(emulated_errors() == 0);
     free(noise);
     gfl_context_destroy(gpu);
@@ -215,7 +215,7 @@ static void decode_once(gfl_context *cpu, gfl_context *gpu, gfl_dialect dialect,
          reg = make_twin(gpu, 2, 4 * BINS, 5, h, w, 12);
     for (size_t i = 0; i < gfli_map_count(&cls.host); i++)
         cls.host.data[i] = floorf(cls.host.data[i] * 8) / 8 - 1;
-    gpu->backend->upload(gpu, cls.device.data, cls.host.data, bytes_of(&cls.host));
+    gpu->backend->device.upload(gpu, cls.device.data, cls.host.data, bytes_of(&cls.host));
     gfl_arch arch;
     gfli_decode_opts o;
     memset(&arch, 0, sizeof arch);
@@ -261,7 +261,7 @@ static void decoding_finds_what_the_cpu_finds(void) {
         decode_once(cpu, gpu, GFL_DIALECT_MMDET, 0.001f, 3, 6000, MOST_FOUND);
     }
     emulated_order(EMULATED_FORWARD, 0);
-    CHECK_OK(gpu, gpu->backend->finish(gpu));
+    CHECK_OK(gpu, gpu->backend->device.finish(gpu));
     CHECK(emulated_errors() == 0);
     gfl_context_destroy(gpu);
     gfl_context_destroy(cpu);
@@ -415,7 +415,7 @@ static void kernels_can_be_timed(void) {
     CHECK(n > 10 && (int)n < seen.n); /* equal convolutions share a timing */
     CHECK_OK(gpu, gfl_model_get_plan(model, 32, 32, 1, see_kernel, &seen));
     CHECK(gfli_cuda_of(gpu)->n_tuned == n);
-    CHECK_OK(gpu, gpu->backend->finish(gpu));
+    CHECK_OK(gpu, gpu->backend->device.finish(gpu));
     CHECK(emulated_errors() == 0);
     gfl_model_destroy(model);
     gfl_context_destroy(gpu);
@@ -500,14 +500,14 @@ static void a_failure_ends_the_context_and_nothing_else(void) {
         CHECK_ERROR(gpu, detect_on(gpu, out, &detector, &model), GFL_E_DEVICE,
                     "cannot be used any more");
         emu::fail(NULL, 0, cudaSuccess);
-        CHECK_ERROR(gpu, gpu->backend->alloc(gpu, 1, 1, "test", &p), GFL_E_DEVICE,
+        CHECK_ERROR(gpu, gpu->backend->device.alloc(gpu, 1, 1, "test", &p), GFL_E_DEVICE,
                     "cannot be used any more");
         gfl_detector_destroy(detector);
         gfl_model_destroy(model);
         gfl_context_destroy(gpu);
         (void)cudaGetLastError();
         gpu = open_on(gfl_cuda());
-        CHECK_OK(gpu, gpu->backend->finish(gpu));
+        CHECK_OK(gpu, gpu->backend->device.finish(gpu));
         gfl_context_destroy(gpu);
     }
 }

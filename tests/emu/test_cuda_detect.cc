@@ -154,7 +154,7 @@ static void without_recordings_steps_are_run(void) {
         }
         emu::fail(NULL, 0, cudaSuccess);
         CHECK(replays() == before);
-        CHECK_OK(s.gpu, s.gpu->backend->finish(s.gpu));
+        CHECK_OK(s.gpu, s.gpu->backend->device.finish(s.gpu));
         close_scene(&s);
     }
     CHECK(emulated_errors() == 0);

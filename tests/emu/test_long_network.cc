@@ -22,7 +22,7 @@ typedef struct network {
 
 static void *device_memory(gfl_context *context, size_t bytes) {
     void *p = NULL;
-    CHECK_OK(context, context->backend->alloc(context, bytes, 1, "test", &p));
+    CHECK_OK(context, context->backend->device.alloc(context, bytes, 1, "test", &p));
     return p;
 }
 
@@ -47,9 +47,9 @@ static void open_network(fx_case *one, gfl_precision precision, network *net) {
 }
 
 static void close_network(network *net) {
-    net->context->backend->free(net->context, net->workspace);
-    net->context->backend->free(net->context, net->stats);
-    net->context->backend->free(net->context, net->scratch);
+    net->context->backend->device.free(net->context, net->workspace);
+    net->context->backend->device.free(net->context, net->stats);
+    net->context->backend->device.free(net->context, net->scratch);
     gfli_plan_destroy(net->context, &net->plan);
     gfl_model_destroy(net->model);
     gfl_context_destroy(net->context);
@@ -62,7 +62,7 @@ static void fill_input(const network *net) {
     input.data = (float *)malloc(n * sizeof(float));
     fx_fill_input("input", &input);
     for (size_t i = 0; i < n; i++) element_put(raw, i, input.data[i], input.element);
-    net->context->backend->upload(net->context, there, raw, gfli_map_bytes(&input));
+    net->context->backend->device.upload(net->context, there, raw, gfli_map_bytes(&input));
     free(raw);
     free(input.data);
 }
@@ -72,8 +72,8 @@ static gfli_map fetch(const network *net, int slot) {
     gfli_map m = net->plan.slots[slot].map;
     const size_t n = gfli_map_count(&m);
     void *raw = malloc(gfli_map_bytes(&m));
-    net->context->backend->download(net->context, raw, m.data, gfli_map_bytes(&m));
-    CHECK_OK(net->context, net->context->backend->finish(net->context));
+    net->context->backend->device.download(net->context, raw, m.data, gfli_map_bytes(&m));
+    CHECK_OK(net->context, net->context->backend->device.finish(net->context));
     m.data = (float *)malloc(n * sizeof(float));
     for (size_t i = 0; i < n; i++) m.data[i] = element_at(raw, i, m.element);
     m.element = GFLI_MAP_F32;
@@ -149,7 +149,7 @@ static void small_networks_keep_the_precision(void) {
                                net.scratch);
                 n += compare(&one, &net, i, bounds[precision], &worst);
             }
-            CHECK_OK(net.context, net.context->backend->finish(net.context));
+            CHECK_OK(net.context, net.context->backend->device.finish(net.context));
             CHECK(n == one.blob.n_tensors);
             printf("%s in %s: %d tensors, worst %.2g of the largest magnitude, %.2g units\n",
                    one.name, precisions[precision], n, worst, worst / units[precision]);
