@@ -1252,7 +1252,8 @@ GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *ou
  *
  * Errors    The weights are as before the step, and the next call tries the same step again.
  *           GFL_E_ARG     a NULL, or all steps are done
- *           GFL_E_NONFINITE  a loss or a gradient is NaN or infinite; the text names the images
+ *           GFL_E_NONFINITE  a loss or a gradient is NaN or infinite, or the update would make a
+ *                         weight so; the text says which, and names the images
  *           GFL_E_IO, GFL_E_FORMAT, GFL_E_UNSUPPORTED, GFL_E_DATA  an image; the text names it
  *           GFL_E_MEMORY  the maps of this batch do not fit
  * Threads   as gfl_trainer_create. */
@@ -1882,6 +1883,13 @@ void gfli_pool_destroy(gfl_context *context, gfli_pool *pool); /* NULL is allowe
  * src/core/math.h - formulas of single values that the CPU and the GPU share
  * ============================================================================================ */
 
+/* From the bits: a host's -ffast-math makes isfinite and comparisons with NaN say anything. */
+static inline bool gfli_is_finite(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits >> 52 & 0x7FF) != 0x7FF;
+}
+
 /* Weights of the resize are in units of 1 / GFLI_RESIZE_ONE. */
 enum { GFLI_RESIZE_ONE = 2048 };
 
@@ -2378,6 +2386,12 @@ typedef struct gfli_losses {
     int n_pos;
 } gfli_losses;
 
+/* How large numbers are. */
+typedef struct gfli_extent {
+    double squares; /* their sum, in double, in a fixed order */
+    float largest;  /* magnitude; NaN counts as more than infinity; 0 of none */
+} gfli_extent;
+
 typedef struct gfli_train_ops {
     int version;
 
@@ -2434,8 +2448,7 @@ typedef struct gfli_train_ops {
                    const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
                    gfli_losses *out, void *scratch);
 
-    /* Sum of squares, in double, in a fixed order. */
-    double (*sum_squares)(gfl_context *context, const float *x, size_t n);
+    void (*measure)(gfl_context *context, const float *x, size_t n, gfli_extent *out);
     /* g' = clip * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v */
     void (*sgd)(gfl_context *context, float *p, float *v, const float *g, size_t n, double lr,
                 double momentum, double decay, double clip, bool first);

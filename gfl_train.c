@@ -379,7 +379,8 @@ typedef struct gfli_sgd_opts {
 } gfli_sgd_opts;
 
 /* One SGD step with the gradients (the mean over the accumulated batches).  *norm is theirs,
- * before clipping; when it is not finite, nothing changes and the status is GFL_E_NONFINITE. */
+ * before clipping.  Where they are not finite, or where a parameter or its momentum would not stay
+ * so, nothing changes, the status is GFL_E_NONFINITE, and the text names the parameter. */
 gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm);
 
 /* ---- schedule -------------------------------------------------------------------------------- */
@@ -2548,46 +2549,67 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
 }
 
 /* ===============================================================================================
- * src/cpu/optim.c - the sum of squares of a gradient, and stochastic gradient descent
+ * src/cpu/optim.c - the extent of gradients and parameters, and stochastic gradient descent
  * ============================================================================================ */
 
 enum {
     GFLI_SGD_CHUNK = 16384,
-    GFLI_SQUARE_PARTS = 256 /* at most; fixed by n alone, so that threads change nothing */
+    GFLI_MEASURE_PARTS = 256 /* at most; fixed by n alone, so that threads change nothing */
 };
 
-typedef struct gfli_square_sums {
+typedef struct gfli_measure {
     const float *x;
     size_t n;
     int parts;
-    double sums[GFLI_SQUARE_PARTS];
-} gfli_square_sums;
+    double sums[GFLI_MEASURE_PARTS];
+    int32_t largest[GFLI_MEASURE_PARTS]; /* magnitudes' bits, which order them, NaN above all */
+} gfli_measure;
 
-static void gfli_sum_squares_part(void *arg, int part, int slot) {
-    gfli_square_sums *t = (gfli_square_sums *)arg;
+static inline int32_t gfli_larger_bits(int32_t a, float x) {
+    int32_t b;
+    memcpy(&b, &x, sizeof b);
+    b &= INT32_MAX;
+    return a > b ? a : b;
+}
+
+static void gfli_measure_part(void *arg, int part, int slot) {
+    gfli_measure *t = (gfli_measure *)arg;
     const size_t chunk = t->n / (size_t)t->parts, rest = t->n % (size_t)t->parts;
     const size_t first = chunk * (size_t)part + (size_t)gfli_min(part, (int)rest);
     const size_t last = first + chunk + ((size_t)part < rest ? 1 : 0);
     const float *x = t->x;
     double sum[4] = {0, 0, 0, 0}; /* four, so that additions need not wait for one another */
+    int32_t largest[4] = {0, 0, 0, 0};
     size_t i = first;
     (void)slot;
     for (; i + 4 <= last; i += 4)
-        for (int k = 0; k < 4; k++) sum[k] += (double)x[i + (size_t)k] * (double)x[i + (size_t)k];
-    for (; i < last; i++) sum[0] += (double)x[i] * (double)x[i];
+        for (int k = 0; k < 4; k++) {
+            const float value = x[i + (size_t)k];
+            sum[k] += (double)value * (double)value;
+            largest[k] = gfli_larger_bits(largest[k], value);
+        }
+    for (; i < last; i++) {
+        sum[0] += (double)x[i] * (double)x[i];
+        largest[0] = gfli_larger_bits(largest[0], x[i]);
+    }
     t->sums[part] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    t->largest[part] = gfli_max(gfli_max(largest[0], largest[1]), gfli_max(largest[2], largest[3]));
 }
 
-static double gfli_sum_squares_cpu(gfl_context *context, const float *x, size_t n) {
-    gfli_square_sums t;
-    double sum = 0;
+static void gfli_measure_cpu(gfl_context *context, const float *x, size_t n, gfli_extent *out) {
+    gfli_measure t;
+    int32_t largest = 0;
     const size_t parts = (n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK;
     t.x = x;
     t.n = n;
-    t.parts = parts < GFLI_SQUARE_PARTS ? (int)parts : (int)GFLI_SQUARE_PARTS;
-    gfli_parallel_for(context, t.parts, gfli_sum_squares_part, &t);
-    for (int p = 0; p < t.parts; p++) sum += t.sums[p];
-    return sum;
+    t.parts = parts < GFLI_MEASURE_PARTS ? (int)parts : (int)GFLI_MEASURE_PARTS;
+    gfli_parallel_for(context, t.parts, gfli_measure_part, &t);
+    out->squares = 0;
+    for (int p = 0; p < t.parts; p++) {
+        out->squares += t.sums[p];
+        largest = gfli_max(largest, t.largest[p]);
+    }
+    memcpy(&out->largest, &largest, sizeof largest);
 }
 
 typedef struct gfli_sgd {
@@ -2647,7 +2669,7 @@ const gfli_train_ops gfli_cpu_train = {
     gfli_assign_cpu,
     gfli_losses_scratch_cpu,
     gfli_losses_cpu,
-    gfli_sum_squares_cpu,
+    gfli_measure_cpu,
     gfli_sgd_cpu,
 };
 
@@ -5859,6 +5881,17 @@ gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int widt
     return GFL_OK;
 }
 
+static gfl_status gfli_check_losses(gfl_context *context, const gfli_losses *losses) {
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        const double values[3] = {losses->cls[l], losses->bbox[l], losses->dfl[l]};
+        for (int k = 0; k < 3; k++)
+            if (!gfli_is_finite(values[k]))
+                return gfli_error(context, GFL_E_NONFINITE, "loss_%s is not finite",
+                                  k == 0 ? "cls" : (k == 1 ? "bbox" : "dfl"));
+    }
+    return GFL_OK;
+}
+
 /* Targets and losses, with the gradients of the two outputs. */
 static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths, gfli_losses *out) {
     const gfli_plan *plan = &l->current->plan;
@@ -5884,11 +5917,7 @@ static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths,
     l->ops->assign(l->context, cls, &assign_opts, truths, &assigned, l->scratch);
     l->ops->losses(l->context, cls, reg, truths, &assigned, &opts, &grads[plan->cls],
                    &grads[plan->reg], out, l->scratch);
-    double sum = 0;
-    for (int i = 0; i < GFL_LEVELS; i++) sum += out->cls[i] + out->bbox[i] + out->dfl[i];
-    if (!isfinite(sum))
-        return gfli_error(l->context, GFL_E_NONFINITE, "the loss is not finite: %g", sum);
-    return GFL_OK;
+    return gfli_check_losses(l->context, out);
 }
 
 gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths, gfli_losses *out) {
@@ -5935,25 +5964,89 @@ void gfli_learner_forget(gfli_learner *learner) {
     learner->n_batches = 0;
 }
 
-gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm) {
+/* How the update moves parameter i. */
+static gfli_sgd_opts gfli_sgd_of(const gfli_learner *learner, int i, const gfli_sgd_opts *opts) {
     const gfli_dialect *dialect = gfli_dialect_get(learner->model->arch.dialect);
+    gfli_sgd_opts own = *opts;
+    if (gfli_is_plain_bias(learner->model->params[i].name)) {
+        own.lr *= dialect->bias_lr;
+        own.decay *= dialect->bias_decay;
+    }
+    return own;
+}
+
+/* No sum or product of an update is larger than the last of these, but for rounding, where p, v and
+ * g are the largest magnitudes of parameters, momentum and (scaled) gradients. */
+static bool gfli_update_fits(const gfli_sgd_opts *opts, double p, double v, double g) {
+    const double most = (double)FLT_MAX * (1 - 1e-6);
+    if (!gfli_is_finite(p) || !gfli_is_finite(v) || opts->lr > most || opts->decay > most)
+        return false;
+    const double moved = opts->momentum * v + g + opts->decay * p;
+    return moved <= most && p + opts->lr * moved <= most;
+}
+
+static gfl_status gfli_would_overflow(gfl_context *context, const char *name,
+                                      const gfli_sgd_opts *opts, double p, double v, double g) {
+    if (!gfli_is_finite(p) || !gfli_is_finite(v))
+        return gfli_error(context, GFL_E_NONFINITE, "%s of %s is not finite",
+                          gfli_is_finite(p) ? "the momentum" : "a value", name);
+    return gfli_error(context, GFL_E_NONFINITE,
+                      "the update of %s would overflow (values up to %g, momentum %g, gradients "
+                      "%g, learning rate %g)",
+                      name, p, v, g, opts->lr);
+}
+
+/* Before the first parameter moves.  share: what gradients are multiplied with; largest: the
+ * largest of them all. */
+static gfl_status gfli_check_update(const gfli_learner *l, const float *gradients,
+                                    const gfli_sgd_opts *opts, double share, double largest) {
+    for (int i = 0; i < l->model->n_params; i++) {
+        const gfli_param *param = &l->model->params[i];
+        const size_t offset = l->layout.offset[i];
+        gfli_extent p, v, g;
+        if (offset == GFLI_NO_GRADIENT) continue;
+        const gfli_sgd_opts own = gfli_sgd_of(l, i, opts);
+        l->ops->measure(l->context, param->data, param->count, &p);
+        l->ops->measure(l->context, l->momentum + offset, l->updates ? param->count : 0, &v);
+        if (gfli_update_fits(&own, p.largest, v.largest, share * largest)) continue;
+        l->ops->measure(l->context, gradients + offset, param->count, &g);
+        if (!gfli_update_fits(&own, p.largest, v.largest, share * g.largest))
+            return gfli_would_overflow(l->context, param->name, &own, p.largest, v.largest,
+                                       share * g.largest);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_bad_gradients(const gfli_learner *l, const float *gradients) {
+    for (int i = 0; i < l->model->n_params; i++) {
+        const size_t offset = l->layout.offset[i];
+        gfli_extent g;
+        if (offset == GFLI_NO_GRADIENT) continue;
+        l->ops->measure(l->context, gradients + offset, l->model->params[i].count, &g);
+        if (!gfli_is_finite(g.largest))
+            return gfli_error(l->context, GFL_E_NONFINITE, "the gradients of %s are not finite",
+                              l->model->params[i].name);
+    }
+    return gfli_error(l->context, GFL_E_NONFINITE, "the gradients are not finite");
+}
+
+gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm) {
     const float *gradients = learner->n_batches > 0 ? learner->total : learner->gradients;
     double share = learner->n_batches > 0 ? 1.0 / learner->n_batches : 1;
-    *norm = share *
-            sqrt(learner->ops->sum_squares(learner->context, gradients, learner->layout.floats));
+    gfli_extent all;
+    learner->ops->measure(learner->context, gradients, learner->layout.floats, &all);
+    *norm = share * sqrt(all.squares);
     learner->n_batches = 0;
-    if (!isfinite(*norm))
-        return gfli_error(learner->context, GFL_E_NONFINITE, "the gradients are not finite");
+    if (!gfli_is_finite(*norm)) return gfli_bad_gradients(learner, gradients);
     if (opts->clip > 0 && *norm > opts->clip) share *= opts->clip / (*norm + 1e-6);
+    GFLI_TRY(gfli_check_update(learner, gradients, opts, share, all.largest));
     for (int i = 0; i < learner->model->n_params; i++) {
         const gfli_param *p = &learner->model->params[i];
         size_t offset = learner->layout.offset[i];
         if (offset == GFLI_NO_GRADIENT) continue;
-        const bool bias = gfli_is_plain_bias(p->name);
+        const gfli_sgd_opts own = gfli_sgd_of(learner, i, opts);
         learner->ops->sgd(learner->context, p->data, learner->momentum + offset, gradients + offset,
-                          p->count, opts->lr * (bias ? dialect->bias_lr : 1), opts->momentum,
-                          opts->decay * (bias ? dialect->bias_decay : 1), share,
-                          learner->updates == 0);
+                          p->count, own.lr, own.momentum, own.decay, share, learner->updates == 0);
     }
     learner->updates++;
     gfli_model_changed(learner->model, learner->frozen_stages + 1);
@@ -6030,8 +6123,8 @@ static double gfli_resolve_real(double value, double otherwise) {
 }
 
 static gfl_status gfli_resolve_rates(gfl_context *context, gfl_train_desc *d) {
-    if (!isfinite(d->lr) || !isfinite(d->momentum) || !isfinite(d->weight_decay) ||
-        !isfinite(d->clip_norm))
+    if (!gfli_is_finite(d->lr) || !gfli_is_finite(d->momentum) ||
+        !gfli_is_finite(d->weight_decay) || !gfli_is_finite(d->clip_norm))
         return gfli_error(context, GFL_E_ARG,
                           "lr, momentum, weight_decay and clip_norm must be finite");
     d->momentum = gfli_resolve_real(d->momentum, 0.9);
@@ -6258,11 +6351,13 @@ static void gfli_name_images(const gfl_trainer *trainer, int first, char *out, s
     }
 }
 
-static gfl_status gfli_not_finite(gfl_trainer *trainer, const char *what, int first) {
-    char names[700];
+/* The learner's text says what is not finite. */
+static gfl_status gfli_not_finite(gfl_trainer *trainer, int first) {
+    char names[500], what[320];
+    snprintf(what, sizeof what, "%.300s", trainer->context->error);
     gfli_name_images(trainer, first, names, sizeof names);
     return gfli_error(trainer->context, GFL_E_NONFINITE,
-                      "step %lld: %s not finite; the model is as before the step.  Images: %s.  "
+                      "step %lld: %s; the model is as before the step.  Images: %s.  "
                       "Look at their boxes, or lower lr, lengthen the warm-up or set clip_norm",
                       (long long)trainer->learner.updates + 1, what, names);
 }
@@ -6295,7 +6390,7 @@ static gfl_status gfli_trainer_batch(gfl_trainer *trainer, gfl_step_report *out)
     GFLI_TRY(gfli_learner_input(&trainer->learner, batch->n, batch->height, batch->width, &input));
     gfli_normalise_batch(trainer, batch, &input);
     gfl_status status = gfli_train_gradients(&trainer->learner, trainer->truths, &losses);
-    if (status == GFL_E_NONFINITE) return gfli_not_finite(trainer, "the loss is", first);
+    if (status == GFL_E_NONFINITE) return gfli_not_finite(trainer, first);
     GFLI_TRY(status);
     for (int l = 0; l < GFL_LEVELS; l++) {
         out->loss_cls += losses.cls[l];
@@ -6325,7 +6420,7 @@ static gfl_status gfli_trainer_update(gfl_trainer *trainer, gfl_step_report *out
     opts.decay = d->weight_decay < 0 ? 0 : d->weight_decay;
     opts.clip = d->clip_norm;
     gfl_status status = gfli_train_update(&trainer->learner, &opts, &out->grad_norm);
-    return status == GFL_E_NONFINITE ? gfli_not_finite(trainer, "the gradients are", 0) : status;
+    return status == GFL_E_NONFINITE ? gfli_not_finite(trainer, 0) : status;
 }
 
 static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {

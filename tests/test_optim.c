@@ -1,5 +1,7 @@
-/* test_optim.c - stochastic gradient descent against its formula, sums of squares */
+/* test_optim.c - stochastic gradient descent against its formula, extents */
 #include "test.h"
+
+#include <float.h>
 
 static void sgd_follows_its_formula(void) {
     const size_t n = 40001; /* three chunks */
@@ -53,29 +55,60 @@ static void sgd_of_one_parameter(void) {
     gfl_context_destroy(context);
 }
 
-static void sum_squares_is_exact_enough_on_any_threads(void) {
+static gfli_extent measure(int threads, const float *x, size_t n) {
+    gfl_context *context = test_context(threads);
+    gfli_extent extent = {-1, -1};
+    gfli_cpu_train.measure(context, x, n, &extent);
+    gfl_context_destroy(context);
+    return extent;
+}
+
+static void sums_of_squares_are_exact_enough_on_any_threads(void) {
     static const size_t sizes[7] = {0, 1, 5, 16384, 16385, 100003, 4200001};
     for (int s = 0; s < 7; s++) {
-        float *x = test_uniform(sizes[s], -3, 3, 1);
+        float *x = test_uniform(sizes[s], -3, 3, 1), largest = 0;
         long double want = 0;
-        double got[3];
         for (size_t i = 0; i < sizes[s]; i++) want += (long double)x[i] * (long double)x[i];
-        for (int threads = 1; threads <= 3; threads++) {
-            gfl_context *context = test_context(threads);
-            got[threads - 1] = gfli_cpu_train.sum_squares(context, x, sizes[s]);
-            gfl_context_destroy(context);
+        for (size_t i = 0; i < sizes[s]; i++) largest = fmaxf(largest, fabsf(x[i]));
+        const gfli_extent got = measure(1, x, sizes[s]);
+        CHECK_NEAR(got.squares, (double)want, 1e-12 * (double)want);
+        CHECK(got.largest == largest);
+        for (int threads = 2; threads <= 3; threads++) {
+            const gfli_extent same = measure(threads, x, sizes[s]);
+            CHECK(same.squares == got.squares && same.largest == got.largest);
         }
-        CHECK_NEAR(got[0], (double)want, 1e-12 * (double)want);
-        CHECK(!memcmp(&got[0], &got[1], sizeof got[0]));
-        CHECK(!memcmp(&got[0], &got[2], sizeof got[0]));
         free(x);
     }
+}
+
+/* Wherever it stands, and whatever its sign; NaN is never hidden by infinity. */
+static void the_largest_number_is_found_anywhere(void) {
+    static const size_t places[] = {0, 1, 2, 3, 4, 16383, 16384, 33333, 40005, 40006};
+    const size_t n = 40007;
+    float *x = test_uniform(n, -1, 1, 3);
+    for (size_t i = 0; i < GFLI_COUNT(places); i++) {
+        const float keep = x[places[i]];
+        x[places[i]] = -FLT_MAX;
+        CHECK(measure(2, x, n).largest == FLT_MAX);
+        x[places[i]] = -INFINITY;
+        CHECK(measure(2, x, n).largest == INFINITY);
+        x[places[i]] = i % 2 ? NAN : -NAN;
+        CHECK(isnan(measure(2, x, n).largest));
+        x[(places[i] + 5) % n] = INFINITY;
+        CHECK(isnan(measure(2, x, n).largest));
+        x[(places[i] + 5) % n] = 0;
+        x[places[i]] = keep;
+    }
+    CHECK(measure(1, x, n).largest < 1);
+    CHECK(measure(1, NULL, 0).largest == 0 && measure(1, NULL, 0).squares == 0);
+    free(x);
 }
 
 int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(sgd_follows_its_formula),
                                       TEST(sgd_of_one_parameter),
-                                      TEST(sum_squares_is_exact_enough_on_any_threads),
+                                      TEST(sums_of_squares_are_exact_enough_on_any_threads),
+                                      TEST(the_largest_number_is_found_anywhere),
                                       {0}};
     return test_main(argc, argv, cases);
 }

@@ -342,7 +342,7 @@ static void diverging_steps_leave_the_model_alone(void) {
     CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
     float *before = weights(s.model, &count);
     for (int i = 0; i < 2; i++) {
-        CHECK_ERROR(s.context, gfl_trainer_step(s.trainer, &r), GFL_E_NONFINITE, "step 2");
+        CHECK_ERROR(s.context, gfl_trainer_step(s.trainer, &r), GFL_E_NONFINITE, "step 2: loss_");
         CHECK(strstr(gfl_context_error(s.context), "p0.png (id 1)") != NULL);
         CHECK(strstr(gfl_context_error(s.context), "p1.png (id 2)") != NULL);
         CHECK(same_weights(s.model, before));
@@ -368,13 +368,139 @@ static void gradients_are_checked_too(void) {
     memcpy(momentum, l->momentum, l->layout.floats * sizeof(float));
     for (int i = 0; i < 2; i++) {
         l->gradients[l->layout.floats / 2] = i ? NAN : INFINITY;
-        CHECK_ERROR(s.context, gfli_train_update(l, &opts, &norm), GFL_E_NONFINITE, "gradients");
+        CHECK_ERROR(s.context, gfli_train_update(l, &opts, &norm), GFL_E_NONFINITE,
+                    "the gradients of ");
         CHECK(same_weights(s.model, before));
         CHECK(memcmp(momentum, l->momentum, l->layout.floats * sizeof(float)) == 0);
         CHECK(l->updates == 1);
     }
     free(before);
     free(momentum);
+    close_setup(&s);
+}
+
+/* Everything of a trainer that a step changes. */
+typedef struct snapshot {
+    float *weights, *momentum;
+    size_t n;
+    int64_t updates;
+} snapshot;
+
+static snapshot take_snapshot(const setup *s) {
+    const gfli_learner *l = &s->trainer->learner;
+    snapshot t;
+    t.weights = weights(s->model, &t.n);
+    t.n = l->layout.floats * sizeof(float);
+    t.momentum = (float *)malloc(t.n);
+    memcpy(t.momentum, l->momentum, t.n);
+    t.updates = l->updates;
+    return t;
+}
+
+static void check_unchanged(const setup *s, snapshot *t) {
+    CHECK(same_weights(s->model, t->weights));
+    CHECK(memcmp(t->momentum, s->trainer->learner.momentum, t->n) == 0);
+    CHECK(t->updates == s->trainer->learner.updates);
+    free(t->weights);
+    free(t->momentum);
+}
+
+/* One update with a gradient of g in one place, a parameter p and momentum v there, zeros else. */
+static gfl_status update_of(setup *s, int param, float p, float v, float g,
+                            const gfli_sgd_opts *opts) {
+    gfli_learner *l = &s->trainer->learner;
+    const size_t at = l->layout.offset[param];
+    double norm;
+    for (int i = 0; i < s->model->n_params; i++)
+        memset(s->model->params[i].data, 0, s->model->params[i].count * sizeof(float));
+    memset(l->gradients, 0, l->layout.floats * sizeof(float));
+    memset(l->momentum, 0, l->layout.floats * sizeof(float));
+    s->model->params[param].data[1] = p;
+    l->gradients[at + 1] = g;
+    l->momentum[at + 1] = v;
+    snapshot before = take_snapshot(s);
+    const gfl_status status = gfli_train_update(l, opts, &norm);
+    if (status == GFL_OK) {
+        free(before.weights);
+        free(before.momentum);
+        CHECK(isfinite(s->model->params[param].data[1]) && isfinite(l->momentum[at + 1]));
+        CHECK(l->updates == before.updates + 1);
+    } else {
+        CHECK(status == GFL_E_NONFINITE);
+        check_unchanged(s, &before);
+    }
+    return status;
+}
+
+/* What an update comes to, before a weight moves: at the edge of float's range it goes through, and
+ * beyond it is refused, by weights, momentum, gradients, decay, clipping and rate alike. */
+static void updates_that_would_overflow_are_refused(void) {
+    static const struct {
+        float p, v, g;
+        gfli_sgd_opts opts; /* lr, momentum, decay, clip */
+        bool fits;
+    } table[] = {
+        {3e38f, 0, -1e38f, {0.3, 0.9, 0, 0}, true},
+        {3e38f, 0, -1e38f, {0.5, 0.9, 0, 0}, false},
+        {-3e38f, 0, 1e38f, {0.5, 0.9, 0, 0}, false},
+        {0, 3e38f, 1e38f, {0.1, 0.7, 0, 0}, true},
+        {0, 3e38f, 1e38f, {0.1, 0.9, 0, 0}, false}, /* of the momentum */
+        {0, 0, 1e30f, {1e9, 0.9, 0, 0}, false},
+        {0, 0, 1e30f, {1e9, 0.9, 0, 1}, true}, /* clipped to 1 */
+        {0, 0, 1e30f, {1e39, 0.9, 0, 1}, false},
+        {1e30f, 0, 0, {1e-3, 0.9, 1e8, 0}, true},
+        {1e30f, 0, 0, {1e-3, 0.9, 1e9, 0}, false}, /* decay, of a weight */
+        {NAN, 0, 0, {0.1, 0.9, 0, 0}, false},
+        {INFINITY, 0, 0, {0.1, 0.9, 0, 0}, false},
+        {0, NAN, 0, {0.1, 0.9, 0, 0}, false},
+        {0, -INFINITY, 0, {0.1, 0.9, 0, 0}, false},
+        {0, 0, 0, {INFINITY, 0.9, 0, 0}, false}, /* infinity x 0 */
+        {0, 0, 0, {0.1, 0.9, 1e39, 0}, false},
+    };
+    gfl_train_desc d = small_desc();
+    setup s;
+    open_setup(&s, 2, &d, 1, NULL, NULL);
+    const int weight = gfli_model_find(s.model, "neck.fpn_convs.0.conv.weight");
+    s.trainer->learner.updates = 1;
+    for (size_t i = 0; i < GFLI_COUNT(table); i++) {
+        const gfl_status status =
+            update_of(&s, weight, table[i].p, table[i].v, table[i].g, &table[i].opts);
+        if ((status == GFL_OK) != table[i].fits) {
+            printf("case %d\n", (int)i);
+            CHECK(0);
+        }
+        if (status != GFL_OK && table[i].opts.lr < 1e38 && table[i].opts.decay < 1e38)
+            CHECK(strstr(gfl_context_error(s.context), " of neck.fpn_convs.0.conv.weight ") !=
+                  NULL);
+    }
+    /* before the first update the buffer means nothing, not even a NaN */
+    s.trainer->learner.updates = 0;
+    const gfli_sgd_opts usual = {0.1, 0.9, 0, 0};
+    CHECK(update_of(&s, weight, 1, NAN, 1, &usual) == GFL_OK);
+    /* in dialect gfocal biases have twice the rate and no decay */
+    const int bias = gfli_model_find(s.model, "neck.fpn_convs.0.conv.bias");
+    const gfli_sgd_opts fast = {0.9, 0.9, 0, 0}, decay = {0.1, 0.9, 1e9, 0};
+    CHECK(update_of(&s, bias, 0, 0, 3e38f, &fast) == GFL_OK);
+    CHECK(update_of(&s, bias, 1e30f, 0, 0, &decay) == GFL_E_NONFINITE);
+    s.model->arch.dialect = GFL_DIALECT_GFOCAL;
+    CHECK(update_of(&s, bias, 0, 0, 3e38f, &fast) == GFL_E_NONFINITE);
+    CHECK(update_of(&s, weight, 0, 0, 3e38f, &fast) == GFL_OK);
+    CHECK(update_of(&s, bias, 1e30f, 0, 0, &decay) == GFL_OK);
+    close_setup(&s);
+}
+
+/* A step whose update would make infinite weights: the state that it leaves is good. */
+static void an_overflowing_step_leaves_a_good_state(void) {
+    gfl_train_desc d = small_desc();
+    setup s;
+    d.lr = 3e38;
+    d.weight_decay = 10;
+    open_setup(&s, 2, &d, 1, NULL, NULL);
+    snapshot before = take_snapshot(&s);
+    CHECK_ERROR(s.context, gfl_trainer_step(s.trainer, NULL), GFL_E_NONFINITE, "would overflow");
+    CHECK(strstr(gfl_context_error(s.context), "step 1: the update of backbone.") != NULL);
+    CHECK(strstr(gfl_context_error(s.context), "p0.png (id 1)") != NULL);
+    check_unchanged(&s, &before);
     close_setup(&s);
 }
 
@@ -509,6 +635,8 @@ int main(int argc, char **argv) {
         TEST(synced_weights_detect_as_saved_ones),
         TEST(diverging_steps_leave_the_model_alone),
         TEST(gradients_are_checked_too),
+        TEST(updates_that_would_overflow_are_refused),
+        TEST(an_overflowing_step_leaves_a_good_state),
         TEST(a_failed_step_can_be_tried_again),
         TEST(loaders_and_threads_change_nothing),
         TEST(wrong_arguments_are_refused),

@@ -115,7 +115,8 @@ GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *ou
  *
  * Errors    The weights are as before the step, and the next call tries the same step again.
  *           GFL_E_ARG     a NULL, or all steps are done
- *           GFL_E_NONFINITE  a loss or a gradient is NaN or infinite; the text names the images
+ *           GFL_E_NONFINITE  a loss or a gradient is NaN or infinite, or the update would make a
+ *                         weight so; the text says which, and names the images
  *           GFL_E_IO, GFL_E_FORMAT, GFL_E_UNSUPPORTED, GFL_E_DATA  an image; the text names it
  *           GFL_E_MEMORY  the maps of this batch do not fit
  * Threads   as gfl_trainer_create. */

@@ -214,6 +214,12 @@ typedef struct gfli_losses {
     int n_pos;
 } gfli_losses;
 
+/* How large numbers are. */
+typedef struct gfli_extent {
+    double squares; /* their sum, in double, in a fixed order */
+    float largest;  /* magnitude; NaN counts as more than infinity; 0 of none */
+} gfli_extent;
+
 typedef struct gfli_train_ops {
     int version;
 
@@ -270,8 +276,7 @@ typedef struct gfli_train_ops {
                    const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
                    gfli_losses *out, void *scratch);
 
-    /* Sum of squares, in double, in a fixed order. */
-    double (*sum_squares)(gfl_context *context, const float *x, size_t n);
+    void (*measure)(gfl_context *context, const float *x, size_t n, gfli_extent *out);
     /* g' = clip * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v */
     void (*sgd)(gfl_context *context, float *p, float *v, const float *g, size_t n, double lr,
                 double momentum, double decay, double clip, bool first);

@@ -1,6 +1,13 @@
 /* math.h - formulas of single values that the CPU and the GPU share */
 #pragma once
 
+/* From the bits: a host's -ffast-math makes isfinite and comparisons with NaN say anything. */
+static inline bool gfli_is_finite(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits >> 52 & 0x7FF) != 0x7FF;
+}
+
 /* Weights of the resize are in units of 1 / GFLI_RESIZE_ONE. */
 enum { GFLI_RESIZE_ONE = 2048 };
 

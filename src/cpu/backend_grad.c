@@ -22,6 +22,6 @@ const gfli_train_ops gfli_cpu_train = {
     gfli_assign_cpu,
     gfli_losses_scratch_cpu,
     gfli_losses_cpu,
-    gfli_sum_squares_cpu,
+    gfli_measure_cpu,
     gfli_sgd_cpu,
 };

@@ -101,6 +101,17 @@ gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int widt
     return GFL_OK;
 }
 
+static gfl_status gfli_check_losses(gfl_context *context, const gfli_losses *losses) {
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        const double values[3] = {losses->cls[l], losses->bbox[l], losses->dfl[l]};
+        for (int k = 0; k < 3; k++)
+            if (!gfli_is_finite(values[k]))
+                return gfli_error(context, GFL_E_NONFINITE, "loss_%s is not finite",
+                                  k == 0 ? "cls" : (k == 1 ? "bbox" : "dfl"));
+    }
+    return GFL_OK;
+}
+
 /* Targets and losses, with the gradients of the two outputs. */
 static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths, gfli_losses *out) {
     const gfli_plan *plan = &l->current->plan;
@@ -126,11 +137,7 @@ static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths,
     l->ops->assign(l->context, cls, &assign_opts, truths, &assigned, l->scratch);
     l->ops->losses(l->context, cls, reg, truths, &assigned, &opts, &grads[plan->cls],
                    &grads[plan->reg], out, l->scratch);
-    double sum = 0;
-    for (int i = 0; i < GFL_LEVELS; i++) sum += out->cls[i] + out->bbox[i] + out->dfl[i];
-    if (!isfinite(sum))
-        return gfli_error(l->context, GFL_E_NONFINITE, "the loss is not finite: %g", sum);
-    return GFL_OK;
+    return gfli_check_losses(l->context, out);
 }
 
 gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths, gfli_losses *out) {
@@ -177,25 +184,89 @@ void gfli_learner_forget(gfli_learner *learner) {
     learner->n_batches = 0;
 }
 
-gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm) {
+/* How the update moves parameter i. */
+static gfli_sgd_opts gfli_sgd_of(const gfli_learner *learner, int i, const gfli_sgd_opts *opts) {
     const gfli_dialect *dialect = gfli_dialect_get(learner->model->arch.dialect);
+    gfli_sgd_opts own = *opts;
+    if (gfli_is_plain_bias(learner->model->params[i].name)) {
+        own.lr *= dialect->bias_lr;
+        own.decay *= dialect->bias_decay;
+    }
+    return own;
+}
+
+/* No sum or product of an update is larger than the last of these, but for rounding, where p, v and
+ * g are the largest magnitudes of parameters, momentum and (scaled) gradients. */
+static bool gfli_update_fits(const gfli_sgd_opts *opts, double p, double v, double g) {
+    const double most = (double)FLT_MAX * (1 - 1e-6);
+    if (!gfli_is_finite(p) || !gfli_is_finite(v) || opts->lr > most || opts->decay > most)
+        return false;
+    const double moved = opts->momentum * v + g + opts->decay * p;
+    return moved <= most && p + opts->lr * moved <= most;
+}
+
+static gfl_status gfli_would_overflow(gfl_context *context, const char *name,
+                                      const gfli_sgd_opts *opts, double p, double v, double g) {
+    if (!gfli_is_finite(p) || !gfli_is_finite(v))
+        return gfli_error(context, GFL_E_NONFINITE, "%s of %s is not finite",
+                          gfli_is_finite(p) ? "the momentum" : "a value", name);
+    return gfli_error(context, GFL_E_NONFINITE,
+                      "the update of %s would overflow (values up to %g, momentum %g, gradients "
+                      "%g, learning rate %g)",
+                      name, p, v, g, opts->lr);
+}
+
+/* Before the first parameter moves.  share: what gradients are multiplied with; largest: the
+ * largest of them all. */
+static gfl_status gfli_check_update(const gfli_learner *l, const float *gradients,
+                                    const gfli_sgd_opts *opts, double share, double largest) {
+    for (int i = 0; i < l->model->n_params; i++) {
+        const gfli_param *param = &l->model->params[i];
+        const size_t offset = l->layout.offset[i];
+        gfli_extent p, v, g;
+        if (offset == GFLI_NO_GRADIENT) continue;
+        const gfli_sgd_opts own = gfli_sgd_of(l, i, opts);
+        l->ops->measure(l->context, param->data, param->count, &p);
+        l->ops->measure(l->context, l->momentum + offset, l->updates ? param->count : 0, &v);
+        if (gfli_update_fits(&own, p.largest, v.largest, share * largest)) continue;
+        l->ops->measure(l->context, gradients + offset, param->count, &g);
+        if (!gfli_update_fits(&own, p.largest, v.largest, share * g.largest))
+            return gfli_would_overflow(l->context, param->name, &own, p.largest, v.largest,
+                                       share * g.largest);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_bad_gradients(const gfli_learner *l, const float *gradients) {
+    for (int i = 0; i < l->model->n_params; i++) {
+        const size_t offset = l->layout.offset[i];
+        gfli_extent g;
+        if (offset == GFLI_NO_GRADIENT) continue;
+        l->ops->measure(l->context, gradients + offset, l->model->params[i].count, &g);
+        if (!gfli_is_finite(g.largest))
+            return gfli_error(l->context, GFL_E_NONFINITE, "the gradients of %s are not finite",
+                              l->model->params[i].name);
+    }
+    return gfli_error(l->context, GFL_E_NONFINITE, "the gradients are not finite");
+}
+
+gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm) {
     const float *gradients = learner->n_batches > 0 ? learner->total : learner->gradients;
     double share = learner->n_batches > 0 ? 1.0 / learner->n_batches : 1;
-    *norm = share *
-            sqrt(learner->ops->sum_squares(learner->context, gradients, learner->layout.floats));
+    gfli_extent all;
+    learner->ops->measure(learner->context, gradients, learner->layout.floats, &all);
+    *norm = share * sqrt(all.squares);
     learner->n_batches = 0;
-    if (!isfinite(*norm))
-        return gfli_error(learner->context, GFL_E_NONFINITE, "the gradients are not finite");
+    if (!gfli_is_finite(*norm)) return gfli_bad_gradients(learner, gradients);
     if (opts->clip > 0 && *norm > opts->clip) share *= opts->clip / (*norm + 1e-6);
+    GFLI_TRY(gfli_check_update(learner, gradients, opts, share, all.largest));
     for (int i = 0; i < learner->model->n_params; i++) {
         const gfli_param *p = &learner->model->params[i];
         size_t offset = learner->layout.offset[i];
         if (offset == GFLI_NO_GRADIENT) continue;
-        const bool bias = gfli_is_plain_bias(p->name);
+        const gfli_sgd_opts own = gfli_sgd_of(learner, i, opts);
         learner->ops->sgd(learner->context, p->data, learner->momentum + offset, gradients + offset,
-                          p->count, opts->lr * (bias ? dialect->bias_lr : 1), opts->momentum,
-                          opts->decay * (bias ? dialect->bias_decay : 1), share,
-                          learner->updates == 0);
+                          p->count, own.lr, own.momentum, own.decay, share, learner->updates == 0);
     }
     learner->updates++;
     gfli_model_changed(learner->model, learner->frozen_stages + 1);

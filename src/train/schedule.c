@@ -67,8 +67,8 @@ static double gfli_resolve_real(double value, double otherwise) {
 }
 
 static gfl_status gfli_resolve_rates(gfl_context *context, gfl_train_desc *d) {
-    if (!isfinite(d->lr) || !isfinite(d->momentum) || !isfinite(d->weight_decay) ||
-        !isfinite(d->clip_norm))
+    if (!gfli_is_finite(d->lr) || !gfli_is_finite(d->momentum) ||
+        !gfli_is_finite(d->weight_decay) || !gfli_is_finite(d->clip_norm))
         return gfli_error(context, GFL_E_ARG,
                           "lr, momentum, weight_decay and clip_norm must be finite");
     d->momentum = gfli_resolve_real(d->momentum, 0.9);

@@ -171,11 +171,13 @@ static void gfli_name_images(const gfl_trainer *trainer, int first, char *out, s
     }
 }
 
-static gfl_status gfli_not_finite(gfl_trainer *trainer, const char *what, int first) {
-    char names[700];
+/* The learner's text says what is not finite. */
+static gfl_status gfli_not_finite(gfl_trainer *trainer, int first) {
+    char names[500], what[320];
+    snprintf(what, sizeof what, "%.300s", trainer->context->error);
     gfli_name_images(trainer, first, names, sizeof names);
     return gfli_error(trainer->context, GFL_E_NONFINITE,
-                      "step %lld: %s not finite; the model is as before the step.  Images: %s.  "
+                      "step %lld: %s; the model is as before the step.  Images: %s.  "
                       "Look at their boxes, or lower lr, lengthen the warm-up or set clip_norm",
                       (long long)trainer->learner.updates + 1, what, names);
 }
@@ -208,7 +210,7 @@ static gfl_status gfli_trainer_batch(gfl_trainer *trainer, gfl_step_report *out)
     GFLI_TRY(gfli_learner_input(&trainer->learner, batch->n, batch->height, batch->width, &input));
     gfli_normalise_batch(trainer, batch, &input);
     gfl_status status = gfli_train_gradients(&trainer->learner, trainer->truths, &losses);
-    if (status == GFL_E_NONFINITE) return gfli_not_finite(trainer, "the loss is", first);
+    if (status == GFL_E_NONFINITE) return gfli_not_finite(trainer, first);
     GFLI_TRY(status);
     for (int l = 0; l < GFL_LEVELS; l++) {
         out->loss_cls += losses.cls[l];
@@ -238,7 +240,7 @@ static gfl_status gfli_trainer_update(gfl_trainer *trainer, gfl_step_report *out
     opts.decay = d->weight_decay < 0 ? 0 : d->weight_decay;
     opts.clip = d->clip_norm;
     gfl_status status = gfli_train_update(&trainer->learner, &opts, &out->grad_norm);
-    return status == GFL_E_NONFINITE ? gfli_not_finite(trainer, "the gradients are", 0) : status;
+    return status == GFL_E_NONFINITE ? gfli_not_finite(trainer, 0) : status;
 }
 
 static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {

@@ -56,7 +56,8 @@ typedef struct gfli_sgd_opts {
 } gfli_sgd_opts;
 
 /* One SGD step with the gradients (the mean over the accumulated batches).  *norm is theirs,
- * before clipping; when it is not finite, nothing changes and the status is GFL_E_NONFINITE. */
+ * before clipping.  Where they are not finite, or where a parameter or its momentum would not stay
+ * so, nothing changes, the status is GFL_E_NONFINITE, and the text names the parameter. */
 gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm);
 
 /* ---- schedule -------------------------------------------------------------------------------- */
