@@ -70,7 +70,8 @@
  *
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
  * to do - is in gfl_context_error() of the context the object was made with, or of the one the call
- * was given.  GFL_E_ARG has such a text too, except where neither a context nor an object was given.
+ * was given.  GFL_E_ARG has such a text too, except where neither was given and in
+ * gfl_dataset_get_image.
  * The text of gfl_context_create goes to gfl_context_desc.error.  After an error the
  * object is as it was before the call unless the function says otherwise.  The library never
  * exits, aborts, prints, installs signal handlers, or reads environment variables.
@@ -588,6 +589,7 @@ typedef struct gfl_model_cost {
 
 /* gfl_arch_preset - the architecture of a name.
  *
+ *   context  receives the error text; or NULL
  *   name  "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
  *         "x101-32x4d-dcnv1" (C4 and C5, as mmdetection), "x101-32x4d-dcnv2" or
  *         "x101-32x8d-dcnv2" (C3 to C5, as the original)
@@ -595,7 +597,7 @@ typedef struct gfl_model_cost {
  *
  * Errors    GFL_E_ARG     a NULL, or no such name
  * Threads   any. */
-GFL_API gfl_status gfl_arch_preset(const char *name, gfl_arch *out);
+GFL_API gfl_status gfl_arch_preset(gfl_context *context, const char *name, gfl_arch *out);
 
 /* A preset, and what was published of it. */
 typedef struct gfl_preset {
@@ -826,8 +828,9 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
  *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more
- * Memory    grows the detector's workspace to the largest batch seen; a batch no larger than one
- *           before, of an input size that is one of the last eight, allocates nothing.
+ * Memory    grows the detector's workspace to the largest batch seen.  A batch allocates nothing
+ *           when an earlier one had as many images or more, of the same sizes or larger, before and
+ *           after resizing, and may have found as many.
  * Threads   one call at a time per detector.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 3;
  *           thresholds and order of operations: mmdetection 3, GFLHead; in dialect
@@ -1572,6 +1575,15 @@ extern "C" {
         if (gfli_try_ != GFL_OK) return gfli_try_;                                                 \
     } while (0)
 
+/* What a public function demands of its arguments, so that GFL_E_ARG always has a text: that a
+ * condition holds, and that an argument is not NULL.  context may be NULL. */
+#define GFLI_DEMAND(context, condition, ...)                                                       \
+    do {                                                                                           \
+        if (!(condition)) return gfli_error(context, GFL_E_ARG, __VA_ARGS__);                      \
+    } while (0)
+#define GFLI_NOT_NULL(context, argument)                                                           \
+    GFLI_DEMAND(context, argument, "%s: %s is NULL", __func__, #argument)
+
 #if defined(__GNUC__)
 #    define GFLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #    define GFLI_RESTRICT            __restrict__
@@ -1751,6 +1763,9 @@ typedef enum gfli_element {
     GFLI_ELEMENTS
 } gfli_element;
 
+/* Images of a map; so many statistics of all norms of a training plan still fit an int. */
+enum { GFLI_MAX_BATCH = 65536 };
+
 /* Level after level, each [n][h[l]][w[l]][c].  An ordinary feature map has one level. */
 typedef struct gfli_map {
     float *data; /* of another type where element says so */
@@ -1859,7 +1874,8 @@ gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const cha
                       void *out_pointer);
 gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const char *what,
                        void *out_pointer);
-/* Grow *pointer_to_pointer to hold `need` elements, doubling *capacity; contents are kept. */
+/* Grow *pointer_to_pointer to hold `need` elements, doubling *capacity; contents are kept.  No
+ * element needs a valid pointer too, here as in gfli_reserve. */
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
                      size_t size, const char *what);
 /* Make *pointer_to_pointer hold exactly `need` elements or more; contents are lost. */
@@ -2686,11 +2702,13 @@ typedef struct gfli_layer {
 
 /* A map of the plan.  Views (levels of a pyramid) share the memory of their parent. */
 typedef struct gfli_slot {
-    gfli_map map;     /* data is NULL until the plan is bound to memory */
-    int parent;       /* slot whose level this is, or -1 */
-    int level;        /* of the parent */
-    size_t offset;    /* floats from the start of the workspace (parents only) */
-    int first, last;  /* steps during which the contents matter */
+    gfli_map map;    /* data is NULL until the plan is bound to memory */
+    int parent;      /* slot whose level this is, or -1 */
+    int level;       /* of the parent */
+    size_t offset;   /* floats from the start of the workspace (parents only) */
+    size_t size;     /* floats of that; 0 of a view */
+    int placed;      /* while maps are placed: the slot that was placed as the i-th, this being i */
+    int first, last; /* steps during which the contents matter */
     const char *name; /* "C3", "P5", "cls_score" and so on, or NULL */
 } gfli_slot;
 
@@ -2722,6 +2740,7 @@ typedef struct gfli_plan {
     int n_slots;
     gfli_step *steps;
     int n_steps;
+    size_t slot_capacity, step_capacity;
     int input, cls, reg;     /* slots: network input, class logits, scaled box logits (pyramids) */
     size_t workspace_floats; /* all slots */
     size_t stats_floats;
@@ -2756,6 +2775,11 @@ struct gfl_model {
 /* Build the plan of an input size (height and width multiples of 32).  Allocates from context. */
 gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
                             int width, bool training, gfli_plan *out);
+/* The same in the memory of another plan, which is zeroed or made: of one model's plans of inference
+ * all need equally much, and gfli_plan_reserve gives a plan the memory that another one has. */
+gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int batch, int height,
+                              int width, bool training, gfli_plan *out);
+gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan);
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan);
 
 /* The device memory of a detector without distributions for images of this size, in a plan of
@@ -2820,6 +2844,13 @@ void gfli_resized_size(int width, int height, int scale_long, int scale_short, i
 static inline int gfli_pad32(int size) {
     return (size + 31) / 32 * 32;
 }
+
+/* What a public function demands that reads or changes a model's parameters. */
+#define GFLI_TRAINABLE(context, model)                                                             \
+    GFLI_DEMAND(context, (model)->trainable,                                                       \
+                "%s: the model's weights were released after packing; load or create it with "     \
+                "opts.trainable",                                                                  \
+                __func__)
 
 /* ===============================================================================================
  * src/model/dialect.h - what the two published families of GFL compute differently
@@ -3643,12 +3674,12 @@ void gfli_free(gfl_context *context, void *pointer) {
 
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
                      size_t size, const char *what) {
-    if (need <= *capacity) return GFL_OK;
+    void *grown, *old;
+    memcpy(&old, pointer_to_pointer, sizeof old);
+    if (old && need <= *capacity) return GFL_OK;
     size_t wanted = *capacity < SIZE_MAX / 2 && 2 * *capacity > need ? 2 * *capacity : need;
     if (wanted < 16) wanted = 16;
-    void *grown, *old;
     GFLI_TRY(gfli_alloc(context, wanted, size, what, &grown));
-    memcpy(&old, pointer_to_pointer, sizeof old);
     if (old) memcpy(grown, old, *capacity * size);
     gfli_free(context, old);
     memcpy(pointer_to_pointer, &grown, sizeof grown);
@@ -7672,16 +7703,19 @@ int gfl_preset_at(int i, gfl_preset *out) {
     return gfli_arch_resolve(NULL, &arch, &out->arch) == GFL_OK;
 }
 
-gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
+gfl_status gfl_arch_preset(gfl_context *context, const char *name, gfl_arch *out) {
     gfl_preset preset;
-    if (!name || !out) return GFL_E_ARG;
-    memset(out, 0, sizeof *out);
+    if (out) memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(context, name);
+    GFLI_NOT_NULL(context, out);
     for (int i = 0; gfl_preset_at(i, &preset); i++) {
         if (strcmp(name, preset.name) != 0) continue;
         *out = preset.arch;
         return GFL_OK;
     }
-    return GFL_E_ARG;
+    return gfli_error(
+        context, GFL_E_ARG,
+        "there is no architecture \"%.40s\"; gfl_preset_at lists those that there are", name);
 }
 
 void gfli_arch_name(const gfl_arch *arch, char out[32]) {
@@ -8025,7 +8059,6 @@ typedef struct gfli_planner {
     gfl_context *context;
     const gfl_model *model;
     gfli_plan *plan;
-    size_t slot_capacity, step_capacity;
     int layer; /* the next one */
     gfl_status status;
 } gfli_planner;
@@ -8060,7 +8093,7 @@ static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int l
     gfli_map own = *map; /* map may point into the table that grows */
     if (p->status == GFL_OK) p->status = gfli_check_map(p->context, &own);
     if (p->status == GFL_OK)
-        p->status = gfli_grow(p->context, &plan->slots, &p->slot_capacity,
+        p->status = gfli_grow(p->context, &plan->slots, &plan->slot_capacity,
                               (size_t)plan->n_slots + 1, sizeof *plan->slots, "plan's maps");
     if (p->status != GFL_OK) return 0;
     gfli_slot *slot = &plan->slots[plan->n_slots];
@@ -8084,7 +8117,7 @@ static int gfli_new_view(gfli_planner *p, int parent, int level, const char *nam
 static gfli_step *gfli_new_step(gfli_planner *p, gfli_op op, int in, int out, int stage) {
     gfli_plan *plan = p->plan;
     if (p->status == GFL_OK)
-        p->status = gfli_grow(p->context, &plan->steps, &p->step_capacity,
+        p->status = gfli_grow(p->context, &plan->steps, &plan->step_capacity,
                               (size_t)plan->n_steps + 1, sizeof *plan->steps, "plan's steps");
     if (p->status != GFL_OK) return NULL;
     gfli_step *step = &plan->steps[plan->n_steps++];
@@ -8363,66 +8396,85 @@ static void gfli_find_lives(gfli_plan *plan) {
 }
 
 /* Lowest offset where slot i meets none of the placed slots that live at the same time. */
-static size_t gfli_first_fit(const gfli_plan *plan, const int *placed, int n_placed, int i,
-                             size_t size, const size_t *sizes) {
+static size_t gfli_first_fit(const gfli_plan *plan, int n_placed, int i) {
     const gfli_slot *slot = &plan->slots[i];
     size_t offset = 0;
     for (int k = 0; k < n_placed; k++) {
-        const gfli_slot *other = &plan->slots[placed[k]];
+        const gfli_slot *other = &plan->slots[plan->slots[k].placed];
         bool together = slot->first <= other->last && other->first <= slot->last;
-        bool overlap = offset < other->offset + sizes[placed[k]] && other->offset < offset + size;
+        bool overlap = offset < other->offset + other->size && other->offset < offset + slot->size;
         if (!together || !overlap) continue;
-        offset = other->offset + sizes[placed[k]];
+        offset = other->offset + other->size;
         k = -1;
     }
     return offset;
 }
 
+/* The largest slot that was not placed yet, or -1. */
+static int gfli_largest_slot(const gfli_plan *plan, int n_placed) {
+    int best = -1;
+    for (int i = 0; i < plan->n_slots; i++) {
+        bool done = plan->slots[i].parent >= 0;
+        for (int k = 0; k < n_placed && !done; k++) done = plan->slots[k].placed == i;
+        if (!done && (best < 0 || plan->slots[i].size > plan->slots[best].size)) best = i;
+    }
+    return best;
+}
+
 /* Largest maps first: a good packing, and the workspace of a detector is the plan's price. */
-static gfl_status gfli_place(gfl_context *context, gfli_plan *plan) {
-    size_t *sizes;
-    int *placed, n_placed = 0;
-    GFLI_TRY(gfli_calloc(context, (size_t)plan->n_slots, sizeof *sizes, "plan", &sizes));
-    gfl_status status = gfli_alloc(context, (size_t)plan->n_slots, sizeof *placed, "plan", &placed);
-    for (int i = 0; i < plan->n_slots && status == GFL_OK; i++)
-        if (plan->slots[i].parent < 0)
-            sizes[i] = (gfli_map_bytes(&plan->slots[i].map) + 63) / 64 * 16;
+static gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan) {
     size_t end = 0;
-    while (status == GFL_OK) {
-        int best = -1;
-        for (int i = 0; i < plan->n_slots; i++) {
-            bool done = plan->slots[i].parent >= 0;
-            for (int k = 0; k < n_placed && !done; k++) done = placed[k] == i;
-            if (!done && (best < 0 || sizes[i] > sizes[best])) best = i;
-        }
-        if (best < 0) break;
-        size_t offset =
-            plan->training ? end : gfli_first_fit(plan, placed, n_placed, best, sizes[best], sizes);
-        plan->slots[best].offset = offset;
-        if (offset + sizes[best] > end) end = offset + sizes[best];
-        placed[n_placed++] = best;
+    for (int i = 0; i < plan->n_slots; i++)
+        if (plan->slots[i].parent < 0)
+            plan->slots[i].size = (gfli_map_bytes(&plan->slots[i].map) + 63) / 64 * 16;
+    for (int i, n = 0; (i = gfli_largest_slot(plan, n)) >= 0; n++) {
+        gfli_slot *slot = &plan->slots[i];
+        slot->offset = plan->training ? end : gfli_first_fit(plan, n, i);
+        plan->slots[n].placed = i;
+        if (slot->offset + slot->size > end) end = slot->offset + slot->size;
         if (end > SIZE_MAX / 16)
-            status = gfli_error(context, GFL_E_MEMORY,
-                                "the maps of a %d x %d x %d input are too large; use a smaller "
-                                "batch or smaller images",
-                                plan->batch, plan->height, plan->width);
+            return gfli_error(context, GFL_E_MEMORY,
+                              "the maps of a %d x %d x %d input are too large; use a smaller "
+                              "batch or smaller images",
+                              plan->batch, plan->height, plan->width);
     }
     plan->workspace_floats = end;
-    gfli_free(context, placed);
-    gfli_free(context, sizes);
-    return status;
+    return GFL_OK;
+}
+
+/* What a plan keeps when it becomes that of another size: memory. */
+static void gfli_plan_clear(gfli_plan *plan) {
+    const gfli_plan old = *plan;
+    memset(plan, 0, sizeof *plan);
+    plan->slots = old.slots;
+    plan->steps = old.steps;
+    plan->slot_capacity = old.slot_capacity;
+    plan->step_capacity = old.step_capacity;
+}
+
+gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan) {
+    GFLI_TRY(gfli_grow(context, &plan->slots, &plan->slot_capacity, (size_t)like->n_slots,
+                       sizeof *plan->slots, "plan's maps"));
+    return gfli_grow(context, &plan->steps, &plan->step_capacity, (size_t)like->n_steps,
+                     sizeof *plan->steps, "plan's steps");
 }
 
 gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
                             int width, bool training, gfli_plan *out) {
     memset(out, 0, sizeof *out);
+    return gfli_plan_recreate(context, model, batch, height, width, training, out);
+}
+
+gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int batch, int height,
+                              int width, bool training, gfli_plan *out) {
     int limit = gfli_pad32(GFL_MAX_SIDE);
-    if (batch < 1 || height < 32 || width < 32 || height % 32 != 0 || width % 32 != 0 ||
-        height > limit || width > limit)
+    gfli_plan_clear(out);
+    if (batch < 1 || batch > GFLI_MAX_BATCH || height < 32 || width < 32 || height % 32 != 0 ||
+        width % 32 != 0 || height > limit || width > limit)
         return gfli_error(context, GFL_E_ARG,
-                          "input of %d x %d x %d: the batch must be positive and the sides "
+                          "input of %d x %d x %d: the batch must be 1..%d and the sides "
                           "multiples of 32 up to %d",
-                          batch, height, width, limit);
+                          batch, height, width, GFLI_MAX_BATCH, limit);
     gfli_planner p;
     memset(&p, 0, sizeof p);
     p.context = context;
@@ -8446,7 +8498,7 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
     if (p.status == GFL_OK) {
         gfli_keep_floats(out);
         gfli_find_lives(out);
-        p.status = gfli_place(context, out);
+        p.status = gfli_plan_place(context, out);
     }
     if (p.status == GFL_OK) p.status = gfli_plan_prepare(context, model, out);
     if (p.status != GFL_OK) gfli_plan_destroy(context, out);
@@ -8913,6 +8965,13 @@ static gfl_status gfli_read_choice(gfli_weights *w, const char *key, const char 
                       said, names[0], names[1]);
 }
 
+/* What the caller demands: 0 for whatever there is, or one of two names. */
+static gfl_status gfli_check_choice(gfl_context *context, const char *what, int wanted) {
+    GFLI_DEMAND(context, wanted >= 0 && wanted <= 2, "%s is %d; it must be a gfl_%s", what, wanted,
+                what);
+    return GFL_OK;
+}
+
 static const char *const gfli_style_names[2] = {"pytorch", "caffe"};
 
 /* The dialect decides the geometry of boxes, so it is never guessed. */
@@ -8924,6 +8983,7 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
     const char *const names[2] = {gfli_dialect_get(GFL_DIALECT_MMDET)->name,
                                   gfli_dialect_get(GFL_DIALECT_GFOCAL)->name};
     const char *teller = NULL;
+    GFLI_TRY(gfli_check_choice(w->context, "dialect", (int)wanted));
     int by_meta, by_tensor = 0;
     GFLI_TRY(gfli_read_choice(w, "dialect", names, 2, &by_meta));
     for (int k = 0; k < 2; k++)
@@ -8954,6 +9014,7 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
 /* No tensor shows where a bottleneck has its stride. */
 gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin) {
     int said;
+    GFLI_TRY(gfli_check_choice(w->context, "style", (int)wanted));
     GFLI_TRY(gfli_read_choice(w, "style", gfli_style_names, 2, &said));
     if (said && wanted && said != (int)wanted)
         return gfli_error(w->context, GFL_E_MISMATCH,
@@ -9299,9 +9360,9 @@ gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_mode
     gfli_weights w;
     memset(&w, 0, sizeof w);
     if (out) *out = NULL;
-    if (!context || !path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_model_load: %s is NULL",
-                          !context ? "context" : (!path ? "path" : "out"));
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, path);
+    GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_blob_open(context, path, &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
     if (status == GFL_OK) status = gfli_load_model(&w, opts, out);
@@ -9314,9 +9375,9 @@ gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t
     gfli_weights w;
     memset(&w, 0, sizeof w);
     if (out) *out = NULL;
-    if (!context || !bytes || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_model_load_memory: %s is NULL",
-                          !context ? "context" : (!bytes ? "bytes" : "out"));
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, bytes);
+    GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_blob_open_memory(context, bytes, size, "weights in memory", &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
     if (status == GFL_OK) status = gfli_load_model(&w, opts, out);
@@ -9435,12 +9496,9 @@ gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last
 
 gfl_status gfl_model_save(const gfl_model *model, const char *path) {
     gfli_blob_writer *w = NULL;
-    if (!model) return GFL_E_ARG;
-    if (!path || !model->trainable)
-        return gfli_error(model->context, GFL_E_ARG,
-                          path ? "gfl_model_save: the weights were released after packing; load or "
-                                 "create the model with opts.trainable"
-                               : "gfl_model_save: path is NULL");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, path);
+    GFLI_TRAINABLE(model->context, model);
     GFLI_TRY(gfli_blob_create(model->context, path, &w));
     gfl_status status = gfli_model_metadata(model, gfli_meta_to_blob, w);
     if (status == GFL_OK) status = gfli_put_params(model, w, GFLI_STAGE_HEAD, 0);
@@ -9655,9 +9713,8 @@ gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
     if (out) *out = NULL;
-    if (!context || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_model_create: %s is NULL",
-                          context ? "out" : "context");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_model_new(context, &d.arch, &d.preprocess, d.classes, opts && opts->trainable,
                             &model));
     model->seed = d.seed;
@@ -9689,24 +9746,21 @@ void gfl_model_get_info(const gfl_model *model, gfl_model_info *out) {
 }
 
 /* The plan of a detector for images of this size; what: who asks. */
-static gfl_status gfli_plan_of(gfl_model *model, const char *what, int width, int height, int batch,
-                               gfli_plan *out) {
-    if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE || batch < 1)
-        return gfli_error(model->context, GFL_E_ARG,
-                          "%s: a batch of %d images of %d x %d; sides must be 1..%d and the batch "
-                          "positive",
-                          what, batch, width, height, GFL_MAX_SIDE);
+static gfl_status gfli_plan_of(gfl_model *model, int width, int height, int batch, gfli_plan *out) {
+    GFLI_DEMAND(model->context,
+                width >= 1 && height >= 1 && width <= GFL_MAX_SIDE && height <= GFL_MAX_SIDE,
+                "images of %d x %d; sides must be 1..%d", width, height, GFL_MAX_SIDE);
     return gfli_plan_create(model->context, model, batch, gfli_pad32(height), gfli_pad32(width),
                             false, out);
 }
 
 gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                               gfl_model_cost *out) {
-    if (!model) return GFL_E_ARG;
-    if (!out) return gfli_error(model->context, GFL_E_ARG, "gfl_model_get_cost: out is NULL");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, out);
     memset(out, 0, sizeof *out);
     gfli_plan plan;
-    GFLI_TRY(gfli_plan_of(model, "gfl_model_get_cost", width, height, batch, &plan));
+    GFLI_TRY(gfli_plan_of(model, width, height, batch, &plan));
     out->macs = plan.macs;
     out->n_steps = plan.n_steps;
     out->points = (int)(gfli_points(&plan.slots[plan.cls].map) / (size_t)batch);
@@ -9725,10 +9779,9 @@ gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int wid
                              int batch, gfl_model_cost *out) {
     gfl_preprocess usual;
     gfl_model *described;
-    if (!context) return GFL_E_ARG;
-    if (!arch || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_arch_get_cost: %s is NULL",
-                          arch ? "out" : "arch");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, arch);
+    GFLI_NOT_NULL(context, out);
     memset(&usual, 0, sizeof usual);
     memset(out, 0, sizeof *out);
     GFLI_TRY(gfli_model_new(context, arch, &usual, NULL, false, &described));
@@ -9785,10 +9838,10 @@ static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan 
 
 gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch,
                               void (*visit)(void *user, const gfl_plan_step *step), void *user) {
-    if (!model) return GFL_E_ARG;
-    if (!visit) return gfli_error(model->context, GFL_E_ARG, "gfl_model_get_plan: visit is NULL");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, visit);
     gfli_plan plan;
-    GFLI_TRY(gfli_plan_of(model, "gfl_model_get_plan", width, height, batch, &plan));
+    GFLI_TRY(gfli_plan_of(model, width, height, batch, &plan));
     for (int i = 0; i < plan.n_steps; i++) {
         const gfl_plan_step step = gfli_describe_step(model, &plan, i);
         visit(user, &step);
@@ -9854,19 +9907,21 @@ static void gfli_forget_recording(gfl_detector *d, gfli_ready *r) {
     r->recording = NULL;
 }
 
+/* The plan's memory stays for the next one. */
 static void gfli_forget_plan(gfl_detector *d, gfli_ready *r) {
     gfli_forget_recording(d, r);
-    gfli_plan_destroy(d->context, &r->plan);
-    memset(r, 0, sizeof *r);
+    r->plan.batch = 0;
+    r->ran = r->refused = false;
+    r->used = 0;
 }
 
 gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int distributions,
                                gfl_detector **out) {
     gfl_detector *d;
     if (out) *out = NULL;
-    if (!context || !model || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_detector_create: %s is NULL",
-                          !context ? "context" : (!model ? "model" : "out"));
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, model);
+    GFLI_NOT_NULL(context, out);
     if (context->backend != model->backend ||
         context->device_index != model->context->device_index ||
         context->precision != model->context->precision)
@@ -9888,7 +9943,10 @@ void gfl_detector_destroy(gfl_detector *detector) {
     if (!detector) return;
     gfl_context *context = detector->context;
     if (detector->n_begun > 0) (void)context->backend->device.finish(context);
-    for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_plan(detector, &detector->ready[i]);
+    for (int i = 0; i < GFLI_PLANS; i++) {
+        gfli_forget_plan(detector, &detector->ready[i]);
+        gfli_plan_destroy(context, &detector->ready[i].plan);
+    }
     context->backend->device.free(context, detector->arena);
     context->backend->device.host_free(context, detector->found);
     gfli_free(context, detector->images);
@@ -10091,9 +10149,18 @@ static gfl_status gfli_reserve_found(gfl_detector *d, size_t bytes) {
     return GFL_OK;
 }
 
+/* What the caller gets: room for as many detections as there can be. */
+static gfl_status gfli_reserve_lists(gfl_detector *d, size_t most) {
+    GFLI_TRY(gfli_reserve(d->context, &d->items, &d->items_capacity, most, sizeof *d->items,
+                          "detections"));
+    if (!d->with_distributions) return GFL_OK;
+    return gfli_reserve(d->context, &d->distributions, &d->distributions_capacity, most,
+                        sizeof *d->distributions, "distributions");
+}
+
 /* ---- one batch ------------------------------------------------------------------------------- */
 
-/* The plan of an input size, made anew in place of the one that was not used for longest. */
+/* The plan of a batch of an input size, made anew in place of the one that was not used for longest. */
 static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int width,
                                  gfli_ready **out) {
     gfli_ready *oldest = &d->ready[0];
@@ -10107,7 +10174,9 @@ static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int wid
     if (!*out) {
         gfli_forget_plan(d, oldest);
         GFLI_TRY(
-            gfli_plan_create(d->context, d->model, batch, height, width, false, &oldest->plan));
+            gfli_plan_recreate(d->context, d->model, batch, height, width, false, &oldest->plan));
+        for (int i = 0; i < GFLI_PLANS; i++)
+            GFLI_TRY(gfli_plan_reserve(d->context, &oldest->plan, &d->ready[i].plan));
         *out = oldest;
     }
     (*out)->used = ++d->n_calls;
@@ -10133,6 +10202,7 @@ static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
     d->most = gfli_most_detections(&plan->slots[plan->cls].map, d->decoding);
     GFLI_TRY(gfli_reserve_parts(d, need));
     GFLI_TRY(gfli_reserve_found(d, gfli_found_of(d, plan, NULL, &unused)));
+    GFLI_TRY(gfli_reserve_lists(d, (size_t)n * (size_t)d->most));
     gfli_plan_bind(plan, (float *)gfli_arena_part(d, GFLI_PART_MAPS));
     return GFL_OK;
 }
@@ -10244,16 +10314,10 @@ static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, si
 
 static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out) {
     gfli_found found;
-    size_t all = 0, first = 0;
+    size_t first = 0;
     const size_t logits = d->with_distributions ? 4 * (size_t)d->decoding[0].n_bins : 0;
     GFLI_TRY(d->context->backend->device.finish(d->context));
     (void)gfli_lay_out_found(n, d->most, logits, d->found, &found);
-    for (int i = 0; i < n; i++) all += (size_t)found.count[i];
-    GFLI_TRY(
-        gfli_grow(d->context, &d->items, &d->items_capacity, all, sizeof *d->items, "detections"));
-    if (d->with_distributions)
-        GFLI_TRY(gfli_grow(d->context, &d->distributions, &d->distributions_capacity, all,
-                           sizeof *d->distributions, "distributions"));
     for (int i = 0; i < n; i++) {
         gfli_collect(d, &found, i, first);
         out[i].items = d->items + first;
@@ -10269,11 +10333,11 @@ static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out)
 gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int n,
                             const gfl_detect_opts *opts) {
     gfl_detect_opts resolved;
-    if (!detector) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, detector);
     gfl_context *context = detector->context;
-    if (!images || n < 1)
-        return gfli_error(context, GFL_E_ARG, "gfl_detect: %s",
-                          n < 1 ? "n is not positive" : "images is NULL");
+    GFLI_NOT_NULL(context, images);
+    GFLI_DEMAND(context, n >= 1 && n <= GFLI_MAX_BATCH, "a batch of %d images; 1..%d are allowed",
+                n, GFLI_MAX_BATCH);
     if (detector->n_begun > 0)
         return gfli_error(context, GFL_E_ARG,
                           "gfl_detect: a batch of %d images is under way; call gfl_detect_finish "
@@ -10296,11 +10360,10 @@ gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int
 }
 
 gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out) {
-    if (!detector) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, detector);
     const int n = detector->n_begun;
-    if (!out || n == 0)
-        return gfli_error(detector->context, GFL_E_ARG, "gfl_detect_finish: %s",
-                          n == 0 ? "no batch was started" : "out is NULL");
+    GFLI_DEMAND(detector->context, n > 0, "gfl_detect_finish: no batch was started");
+    GFLI_NOT_NULL(detector->context, out);
     memset(out, 0, (size_t)n * sizeof *out);
     detector->n_begun = 0;
     return gfli_finish_batch(detector, n, out);
@@ -10308,9 +10371,9 @@ gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out) {
 
 gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
                       const gfl_detect_opts *opts, gfl_detections *out) {
-    if (!detector) return GFL_E_ARG;
-    if (!out) return gfli_error(detector->context, GFL_E_ARG, "gfl_detect: out is NULL");
-    if (n > 0) memset(out, 0, (size_t)n * sizeof *out);
+    GFLI_NOT_NULL(NULL, detector);
+    GFLI_NOT_NULL(detector->context, out);
+    if (n > 0 && n <= GFLI_MAX_BATCH) memset(out, 0, (size_t)n * sizeof *out);
     GFLI_TRY(gfl_detect_start(detector, images, n, opts));
     return gfl_detect_finish(detector, out);
 }

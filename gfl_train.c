@@ -2779,7 +2779,8 @@ typedef struct gfli_image_file {
 } gfli_image_file;
 
 gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out) {
-    if (!context || !out) return gfli_error(context, GFL_E_ARG, "gfl_pixels_alloc wants a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
     if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE)
         return gfli_error(context, GFL_E_ARG, "an image of %d x %d; sides are 1..%d", width, height,
@@ -3175,9 +3176,10 @@ static gfl_status gfli_image_read_bytes(gfl_context *context, const void *bytes,
 gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                  const char *name, gfl_pixels *out) {
     int orientation;
-    if (!context || (!bytes && size) || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_image_read_memory wants bytes and a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(context, bytes);
     return gfli_image_read_bytes(context, bytes, size, name, out, &orientation);
 }
 
@@ -3193,9 +3195,10 @@ gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *o
 
 gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out) {
     int orientation;
-    if (!context || !path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_image_read wants a path and a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(context, path);
     return gfli_image_load(context, path, out, &orientation);
 }
 
@@ -3793,8 +3796,9 @@ static gfl_status gfli_coco_load(gfl_context *context, gfl_dataset *set, gfli_js
 gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
                                  const gfl_dataset_opts *opts, gfl_dataset **out) {
     if (out) *out = NULL;
-    if (!context || !json_path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_dataset_load_coco wants a path and a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, json_path);
+    GFLI_NOT_NULL(context, out);
     gfl_dataset *set;
     gfli_json *json = NULL;
     GFLI_TRY(gfli_dataset_create(context, json_path, true, opts, &set));
@@ -3805,12 +3809,13 @@ gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
 gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
                                         const gfl_dataset_opts *opts, gfl_dataset **out) {
     if (out) *out = NULL;
-    if (!context || (!json && size) || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_dataset_load_coco_memory wants a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, json);
+    GFLI_NOT_NULL(context, out);
     gfl_dataset *set;
     gfli_json *reader = NULL;
     GFLI_TRY(gfli_dataset_create(context, "annotations in memory", false, opts, &set));
-    gfl_status status = gfli_json_open_memory(context, json ? json : "", size, set->name, &reader);
+    gfl_status status = gfli_json_open_memory(context, json, size, set->name, &reader);
     return gfli_coco_load(context, set, reader, status, opts, out);
 }
 
@@ -3835,7 +3840,9 @@ bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a
 }
 
 void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *out) {
-    if (dataset && out) *out = dataset->summary;
+    if (!out) return;
+    memset(out, 0, sizeof *out);
+    if (dataset) *out = dataset->summary;
 }
 
 int gfl_dataset_n_images(const gfl_dataset *dataset) {
@@ -3928,9 +3935,10 @@ static gfl_status gfli_dataset_open(gfl_context *context, const gfl_dataset *dat
 gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
                             gfl_pixels *out) {
     int orientation = 0;
-    if (!context || !dataset || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_dataset_read wants a data set and a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(context, dataset);
     if (image < 0 || image >= dataset->n_images)
         return gfli_error(context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
                           dataset->n_images);
@@ -4460,7 +4468,8 @@ gfl_status gfli_evaluator_arrays(gfl_evaluator *evaluator, double *precision, do
 }
 
 gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out) {
-    if (!evaluator || !out) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, out);
     memset(out, 0, sizeof *out);
     GFLI_TRY(gfli_evaluator_arrays(evaluator, NULL, NULL, NULL));
     *out = evaluator->result;
@@ -4468,7 +4477,8 @@ gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out) {
 }
 
 gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label, gfl_eval_result *out) {
-    if (!evaluator || !out) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, out);
     memset(out, 0, sizeof *out);
     gfl_context *context = evaluator->context;
     if (!evaluator->done)
@@ -4609,8 +4619,9 @@ static gfl_status gfli_eval_fill(gfl_evaluator *e, const gfl_eval_opts *opts) {
 gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
                                 const gfl_eval_opts *opts, gfl_evaluator **out) {
     if (out) *out = NULL;
-    if (!context || !dataset || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_evaluator_create wants a data set and a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, dataset);
+    GFLI_NOT_NULL(context, out);
     gfl_eval_opts none;
     memset(&none, 0, sizeof none);
     gfl_evaluator *e;
@@ -4640,7 +4651,9 @@ void gfl_evaluator_destroy(gfl_evaluator *evaluator) {
 }
 
 void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out) {
-    if (evaluator && out) *out = evaluator->notes;
+    if (!out) return;
+    memset(out, 0, sizeof *out);
+    if (evaluator) *out = evaluator->notes;
 }
 
 /* ---- results --------------------------------------------------------------------------------- */
@@ -4656,8 +4669,10 @@ static gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box) {
 
 gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_detection *detections,
                              int n) {
-    if (!evaluator || n < 0 || (n > 0 && !detections)) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
     gfl_evaluator *e = evaluator;
+    GFLI_DEMAND(e->context, n >= 0 && (n == 0 || detections),
+                "gfl_evaluator_add: %d detections at %s", n, detections ? "an address" : "NULL");
     if (image < 0 || image >= e->dataset->n_images)
         return gfli_error(e->context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
                           e->dataset->n_images);
@@ -4825,7 +4840,8 @@ static gfl_status gfli_eval_read_list(gfli_eval_reader *r) {
 }
 
 gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
-    if (!evaluator || !path) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, path);
     gfl_evaluator *e = evaluator;
     const size_t before = e->n_boxes;
     gfli_eval_reader r;
@@ -4905,7 +4921,8 @@ static gfl_status gfli_eval_write_all(const gfl_evaluator *e, gfli_file *file,
 }
 
 gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path) {
-    if (!evaluator || !path) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, path);
     const gfl_evaluator *e = evaluator;
     gfli_file file;
     gfli_eval_item *items = NULL, *scratch = NULL;
@@ -6284,16 +6301,11 @@ gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model, const gfl_
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
     if (out) *out = NULL;
-    if (!context || !model || !dataset || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_trainer_create: %s is NULL",
-                          !context   ? "context"
-                          : !model   ? "model"
-                          : !dataset ? "dataset"
-                                     : "out");
-    if (!model->trainable)
-        return gfli_error(context, GFL_E_ARG,
-                          "gfl_trainer_create: the model's weights were released after packing; "
-                          "load or create it with opts.trainable");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, model);
+    GFLI_NOT_NULL(context, dataset);
+    GFLI_NOT_NULL(context, out);
+    GFLI_TRAINABLE(context, model);
     GFLI_TRY(gfli_calloc(context, 1, sizeof *trainer, "trainer", &trainer));
     trainer->context = context;
     trainer->model = model;
@@ -6327,7 +6339,8 @@ void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out) {
 }
 
 gfl_status gfl_trainer_sync(gfl_trainer *trainer) {
-    return trainer ? gfli_model_pack(trainer->model) : GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, trainer);
+    return gfli_model_pack(trainer->model);
 }
 
 /* ---- one step -------------------------------------------------------------------------------- */
@@ -6451,7 +6464,7 @@ gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out) {
     gfl_step_report report;
     memset(&report, 0, sizeof report);
     if (out) *out = report;
-    if (!trainer) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, trainer);
     double start = gfli_seconds();
     if (trainer->learner.updates >= trainer->plan.n_steps)
         return gfli_error(trainer->context, GFL_E_ARG,
@@ -6684,9 +6697,8 @@ static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *contex
 gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
     gfli_blob_writer *w = NULL;
     float *buffer;
-    if (!trainer) return GFL_E_ARG;
-    if (!path)
-        return gfli_error(trainer->context, GFL_E_ARG, "gfl_trainer_save_state: path is NULL");
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
     GFLI_TRY(gfli_alloc_largest(trainer->model, trainer->context, &buffer));
     gfl_status status = gfli_blob_create(trainer->context, path, &w);
     if (status == GFL_OK) {
@@ -6857,9 +6869,8 @@ static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
 
 gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
     gfli_blob blob;
-    if (!trainer) return GFL_E_ARG;
-    if (!path)
-        return gfli_error(trainer->context, GFL_E_ARG, "gfl_trainer_load_state: path is NULL");
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
     GFLI_TRY(gfli_blob_open(trainer->context, path, &blob));
     gfl_status status = gfli_load_state(trainer, &blob);
     gfli_blob_close(&blob);
@@ -8328,9 +8339,9 @@ gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_im
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (out) *out = NULL;
-    if (!context || !path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_model_import: %s is NULL",
-                          !context ? "context" : (!path ? "path" : "out"));
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, path);
+    GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_ckpt_open(context, path, &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
     if (status == GFL_OK) status = gfli_import(&w, &o, out);
@@ -8375,9 +8386,9 @@ gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (out) memset(out, 0, sizeof *out);
-    if (!context || !path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_backbone_describe: %s is NULL",
-                          !context ? "context" : (!path ? "path" : "out"));
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, path);
+    GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_open_backbone(context, path, &w));
     gfl_status status = gfli_describe_backbone(&w, &o, out);
     gfli_weights_end(&w);
@@ -8514,11 +8525,9 @@ static gfl_status gfli_load_backbone(gfli_weights *w, gfl_model *model) {
 
 gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {
     gfli_weights w;
-    if (!model) return GFL_E_ARG;
-    if (!path || !model->trainable)
-        return gfli_error(model->context, GFL_E_ARG,
-                          path ? "gfl_model_load_backbone: create the model with opts.trainable"
-                               : "gfl_model_load_backbone: path is NULL");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, path);
+    GFLI_TRAINABLE(model->context, model);
     GFLI_TRY(gfli_open_backbone(model->context, path, &w));
     gfl_status status = gfli_load_backbone(&w, model);
     gfli_weights_end(&w);
@@ -8544,12 +8553,11 @@ static gfl_status gfli_put_backbone_metadata(const gfl_model *model, int stages,
 
 gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const char *path) {
     gfli_blob_writer *w = NULL;
-    if (!model) return GFL_E_ARG;
-    if (!path || !model->trainable || stages < 1 || stages > 4)
-        return gfli_error(model->context, GFL_E_ARG, "gfl_model_save_backbone: %s",
-                          !path              ? "path is NULL"
-                          : model->trainable ? "stages must be 1..4"
-                                             : "create or load the model with opts.trainable");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, path);
+    GFLI_TRAINABLE(model->context, model);
+    GFLI_DEMAND(model->context, stages >= 1 && stages <= 4,
+                "gfl_model_save_backbone: stages is %d; it must be 1..4", stages);
     GFLI_TRY(gfli_blob_create(model->context, path, &w));
     gfl_status status = gfli_put_backbone_metadata(model, stages, w);
     if (status == GFL_OK) status = gfli_put_params(model, w, stages, strlen("backbone."));
@@ -8568,11 +8576,25 @@ static int gfli_find_class(const gfl_class *classes, int n, const char *name) {
     return -1;
 }
 
+/* Lists of the caller: without holes. */
+static gfl_status gfli_check_names(gfl_context *context, const char *list, const gfl_class *classes,
+                                   int n) {
+    GFLI_DEMAND(context, n >= 0 && (n == 0 || classes), "%s: %d classes at NULL", list, n);
+    for (int k = 0; k < n; k++)
+        GFLI_DEMAND(context, classes[k].name, "%s: class %d has no name", list, k);
+    return GFL_OK;
+}
+
 gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_from,
                              const gfl_class *to, int n_to, const gfl_rename *renames,
                              int n_renames, int *map) {
-    if (!context || !from || !to || !map || (n_renames > 0 && !renames))
-        return gfli_error(context, GFL_E_ARG, "gfl_match_classes: an argument is NULL");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, map);
+    GFLI_TRY(gfli_check_names(context, "from", from, n_from));
+    GFLI_TRY(gfli_check_names(context, "to", to, n_to));
+    for (int i = 0; i < n_renames; i++)
+        GFLI_DEMAND(context, renames && renames[i].from && renames[i].to,
+                    "gfl_match_classes: rename %d lacks a name", i);
     for (int k = 0; k < n_to; k++) map[k] = -2;
     for (int i = 0; i < n_renames; i++) {
         int old = gfli_find_class(from, n_from, renames[i].from);
@@ -8659,15 +8681,15 @@ gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
                                  const gfl_transfer *how, gfl_model **out) {
     int *map = NULL;
     if (out) *out = NULL;
-    if (!context || !source || !how || !how->classes || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_model_create_from: an argument is NULL");
-    if (!source->trainable)
-        return gfli_error(context, GFL_E_ARG,
-                          "gfl_model_create_from: load the source with opts.trainable");
-    if (how->n_classes < 1 || how->n_classes > GFL_MAX_CLASSES)
-        return gfli_error(context, GFL_E_ARG,
-                          "gfl_model_create_from: %d classes; 1..%d are allowed", how->n_classes,
-                          GFL_MAX_CLASSES);
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, source);
+    GFLI_NOT_NULL(context, how);
+    GFLI_NOT_NULL(context, how->classes);
+    GFLI_NOT_NULL(context, out);
+    GFLI_TRAINABLE(context, source);
+    GFLI_DEMAND(context, how->n_classes >= 1 && how->n_classes <= GFL_MAX_CLASSES,
+                "gfl_model_create_from: %d classes; 1..%d are allowed", how->n_classes,
+                GFL_MAX_CLASSES);
     GFLI_TRY(gfli_alloc(context, (size_t)how->n_classes, sizeof *map, "class map", &map));
     gfl_status status = GFL_OK;
     if (!how->map)
@@ -9868,12 +9890,9 @@ static gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts
 
 gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
                             const gfl_export_opts *opts, const char *path) {
-    if (!model) return GFL_E_ARG;
-    if (!path || !model->trainable)
-        return gfli_error(model->context, GFL_E_ARG,
-                          path ? "gfl_model_export: the weights were released after packing; load "
-                                 "or create the model with opts.trainable"
-                               : "gfl_model_export: path is NULL");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, path);
+    GFLI_TRAINABLE(model->context, model);
     switch ((int)format) {
     case GFL_EXPORT_MMDET: return gfli_export_mmdet(model, path);
     case GFL_EXPORT_PTH: return gfli_export_pth(model, path);

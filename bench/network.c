@@ -17,7 +17,7 @@ static int fail(gfl_context *context, const char *what) {
 
 static void make_desc(const char *name, int width, int height, gfl_model_desc *desc) {
     memset(desc, 0, sizeof *desc);
-    gfl_arch_preset(name, &desc->arch);
+    gfl_arch_preset(NULL, name, &desc->arch);
     desc->preprocess.scale_long = width > height ? width : height;
     desc->preprocess.scale_short = width > height ? height : width;
     desc->preprocess.mean[0] = desc->preprocess.mean[1] = desc->preprocess.mean[2] = 117;

@@ -8,7 +8,7 @@ static gfl_status make_preset(gfl_context *context, const char *name, gfl_model 
     gfl_model_desc desc;
     memset(&desc, 0, sizeof desc);
     *out = NULL;
-    gfl_status status = gfl_arch_preset(name, &desc.arch);
+    gfl_status status = gfl_arch_preset(context, name, &desc.arch);
     return status == GFL_OK ? gfl_model_create(context, &desc, NULL, out) : status;
 }
 

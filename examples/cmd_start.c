@@ -40,7 +40,7 @@ static int choose_model(job *j, gfl_model_desc *desc) {
         {123.675f, 116.28f, 103.53f}, {58.395f, 57.12f, 57.375f}, 0, 1333, 800};
     gfl_backbone_info backbone;
     memset(desc, 0, sizeof *desc);
-    if (gfl_arch_preset(j->s->model, &desc->arch) != GFL_OK)
+    if (gfl_arch_preset(j->context, j->s->model, &desc->arch) != GFL_OK)
         return usage_error("--model %s: there is no such model; gfl info --list names them",
                            j->s->model);
     if (j->s->base_channels) desc->arch.base_channels = j->s->base_channels;

@@ -5,7 +5,7 @@
 static gfl_status make_model(gfl_context *context, const gfl_dataset *data, gfl_model **out) {
     gfl_model_desc desc = {0};
     gfl_model_opts opts = {0};
-    gfl_arch_preset("r18", &desc.arch);
+    gfl_arch_preset(context, "r18", &desc.arch);
     desc.arch.base_channels = 16; /* a quarter of the published width */
     desc.arch.fpn_channels = desc.arch.head_channels = 64;
     desc.arch.stacked_convs = 2;

@@ -69,7 +69,8 @@
  *
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
  * to do - is in gfl_context_error() of the context the object was made with, or of the one the call
- * was given.  GFL_E_ARG has such a text too, except where neither a context nor an object was given.
+ * was given.  GFL_E_ARG has such a text too, except where neither was given and in
+ * gfl_dataset_get_image.
  * The text of gfl_context_create goes to gfl_context_desc.error.  After an error the
  * object is as it was before the call unless the function says otherwise.  The library never
  * exits, aborts, prints, installs signal handlers, or reads environment variables.

@@ -328,6 +328,59 @@ static void warm_calls_allocate_nothing(void) {
     CHECK(book.live == 0);
 }
 
+/* Batches of 1 to `most` images, none larger than those of a first batch. */
+static void detect_smaller(gfl_context *counted, gfl_detector *detector, int most) {
+    gfl_image images[4];
+    gfl_detections out[4];
+    for (int n = most; n >= 1; n--)
+        for (int width = WIDTH; width >= 16; width -= 12)
+            for (int wide = 0; wide < 2; wide++) {
+                gfl_detect_opts opts;
+                memset(&opts, 0, sizeof opts);
+                /* no detection, then as many as there can be */
+                opts.min_score = wide ? 1e-6f : 0.999f;
+                for (int i = 0; i < n; i++) {
+                    images[i] = picture(i % IMAGES);
+                    images[i].stride = WIDTH * 3;
+                    images[i].width = width;
+                }
+                CHECK_OK(counted, gfl_detect(detector, images, n, &opts, out));
+                CHECK(wide ? out[0].count > 0 : out[0].count == 0);
+            }
+}
+
+static void smaller_batches_allocate_nothing(void) {
+    ledger book = {0, 0};
+    gfl_context_desc desc;
+    gfl_context *counted = NULL;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = 2;
+    desc.allocator.alloc = ledger_alloc;
+    desc.allocator.free = ledger_free;
+    desc.allocator.user = &book;
+    CHECK(gfl_context_create(&desc, &counted) == GFL_OK);
+    for (int distributions = 0; distributions < 2; distributions++) {
+        gfl_detector *detector = NULL;
+        gfl_image images[4];
+        gfl_detections out[4];
+        gfl_detect_opts opts;
+        memset(&opts, 0, sizeof opts);
+        opts.min_score = 0.999f; /* finds nothing, so that what is found later is more */
+        for (int i = 0; i < 4; i++) images[i] = picture(i % IMAGES);
+        CHECK_OK(counted, gfl_detector_create(counted, model, distributions, &detector));
+        CHECK_OK(counted, gfl_detect(detector, images, 4, &opts, out));
+        CHECK(out[0].count == 0 && out[0].items);
+        const ledger first = book;
+        detect_smaller(counted, detector, 4);
+        detect_smaller(counted, detector, 4);
+        CHECK(book.live == first.live && book.calls == first.calls);
+        if (book.calls != first.calls) printf("%ld allocations\n", book.calls - first.calls);
+        gfl_detector_destroy(detector);
+    }
+    gfl_context_destroy(counted);
+    CHECK(book.live == 0);
+}
+
 static void halves_give_the_whole(void) {
     gfl_detector *detector;
     gfl_detections out;
@@ -412,7 +465,7 @@ static void wrong_arguments_are_refused_by_name(void) {
     CHECK_OK(context, gfl_detector_create(context, model, 0, &d));
     CHECK_ERROR(context, gfl_detect(d, NULL, 1, NULL, &out), GFL_E_ARG, "images");
     CHECK_ERROR(context, gfl_detect(d, &ok, 1, NULL, NULL), GFL_E_ARG, "out");
-    CHECK_ERROR(context, gfl_detect(d, &ok, 0, NULL, &out), GFL_E_ARG, "n is not positive");
+    CHECK_ERROR(context, gfl_detect(d, &ok, 0, NULL, &out), GFL_E_ARG, "a batch of 0 images");
     image = ok, image.pixels = NULL, refuse(d, image, none, "pixels");
     image = ok, image.width = 0, refuse(d, image, none, "0 x 90");
     image = ok, image.height = GFL_MAX_SIDE + 1, refuse(d, image, none, "16385");
@@ -444,6 +497,7 @@ int main(int argc, char **argv) {
                                       TEST(boxes_stay_inside_and_best_comes_first),
                                       TEST(images_of_a_batch_may_differ_in_size),
                                       TEST_CPU(warm_calls_allocate_nothing),
+                                      TEST_CPU(smaller_batches_allocate_nothing),
                                       TEST(halves_give_the_whole),
                                       TEST(more_sizes_than_are_remembered_do_no_harm),
                                       TEST(progress_can_stop_a_call),

@@ -17,7 +17,7 @@ static const char *scratch(const char *name) {
 
 static gfl_arch preset(const char *name) {
     gfl_arch arch;
-    CHECK(gfl_arch_preset(name, &arch) == GFL_OK);
+    CHECK(gfl_arch_preset(NULL, name, &arch) == GFL_OK);
     return arch;
 }
 

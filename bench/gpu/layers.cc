@@ -559,7 +559,7 @@ static void open_model(bench *b) {
         need(b, gfl_model_load(b->context, b->o.weights, NULL, &b->model) == GFL_OK, "the weights");
         return;
     }
-    need(b, gfl_arch_preset(b->o.model, &desc.arch) == GFL_OK, "there is no such model");
+    need(b, gfl_arch_preset(NULL, b->o.model, &desc.arch) == GFL_OK, "there is no such model");
     if (b->o.narrow) {
         desc.arch.base_channels = 8;
         desc.arch.fpn_channels = desc.arch.head_channels = 32;

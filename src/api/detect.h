@@ -79,8 +79,9 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
  *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more
- * Memory    grows the detector's workspace to the largest batch seen; a batch no larger than one
- *           before, of an input size that is one of the last eight, allocates nothing.
+ * Memory    grows the detector's workspace to the largest batch seen.  A batch allocates nothing
+ *           when an earlier one had as many images or more, of the same sizes or larger, before and
+ *           after resizing, and may have found as many.
  * Threads   one call at a time per detector.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 3;
  *           thresholds and order of operations: mmdetection 3, GFLHead; in dialect

@@ -116,6 +116,7 @@ typedef struct gfl_model_cost {
 
 /* gfl_arch_preset - the architecture of a name.
  *
+ *   context  receives the error text; or NULL
  *   name  "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
  *         "x101-32x4d-dcnv1" (C4 and C5, as mmdetection), "x101-32x4d-dcnv2" or
  *         "x101-32x8d-dcnv2" (C3 to C5, as the original)
@@ -123,7 +124,7 @@ typedef struct gfl_model_cost {
  *
  * Errors    GFL_E_ARG     a NULL, or no such name
  * Threads   any. */
-GFL_API gfl_status gfl_arch_preset(const char *name, gfl_arch *out);
+GFL_API gfl_status gfl_arch_preset(gfl_context *context, const char *name, gfl_arch *out);
 
 /* A preset, and what was published of it. */
 typedef struct gfl_preset {

@@ -34,9 +34,9 @@ gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (out) memset(out, 0, sizeof *out);
-    if (!context || !path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_backbone_describe: %s is NULL",
-                          !context ? "context" : (!path ? "path" : "out"));
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, path);
+    GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_open_backbone(context, path, &w));
     gfl_status status = gfli_describe_backbone(&w, &o, out);
     gfli_weights_end(&w);
@@ -173,11 +173,9 @@ static gfl_status gfli_load_backbone(gfli_weights *w, gfl_model *model) {
 
 gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {
     gfli_weights w;
-    if (!model) return GFL_E_ARG;
-    if (!path || !model->trainable)
-        return gfli_error(model->context, GFL_E_ARG,
-                          path ? "gfl_model_load_backbone: create the model with opts.trainable"
-                               : "gfl_model_load_backbone: path is NULL");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, path);
+    GFLI_TRAINABLE(model->context, model);
     GFLI_TRY(gfli_open_backbone(model->context, path, &w));
     gfl_status status = gfli_load_backbone(&w, model);
     gfli_weights_end(&w);
@@ -203,12 +201,11 @@ static gfl_status gfli_put_backbone_metadata(const gfl_model *model, int stages,
 
 gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const char *path) {
     gfli_blob_writer *w = NULL;
-    if (!model) return GFL_E_ARG;
-    if (!path || !model->trainable || stages < 1 || stages > 4)
-        return gfli_error(model->context, GFL_E_ARG, "gfl_model_save_backbone: %s",
-                          !path              ? "path is NULL"
-                          : model->trainable ? "stages must be 1..4"
-                                             : "create or load the model with opts.trainable");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, path);
+    GFLI_TRAINABLE(model->context, model);
+    GFLI_DEMAND(model->context, stages >= 1 && stages <= 4,
+                "gfl_model_save_backbone: stages is %d; it must be 1..4", stages);
     GFLI_TRY(gfli_blob_create(model->context, path, &w));
     gfl_status status = gfli_put_backbone_metadata(model, stages, w);
     if (status == GFL_OK) status = gfli_put_params(model, w, stages, strlen("backbone."));

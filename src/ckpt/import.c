@@ -102,9 +102,9 @@ gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_im
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
     if (out) *out = NULL;
-    if (!context || !path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_model_import: %s is NULL",
-                          !context ? "context" : (!path ? "path" : "out"));
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, path);
+    GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_ckpt_open(context, path, &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
     if (status == GFL_OK) status = gfli_import(&w, &o, out);

@@ -7,11 +7,25 @@ static int gfli_find_class(const gfl_class *classes, int n, const char *name) {
     return -1;
 }
 
+/* Lists of the caller: without holes. */
+static gfl_status gfli_check_names(gfl_context *context, const char *list, const gfl_class *classes,
+                                   int n) {
+    GFLI_DEMAND(context, n >= 0 && (n == 0 || classes), "%s: %d classes at NULL", list, n);
+    for (int k = 0; k < n; k++)
+        GFLI_DEMAND(context, classes[k].name, "%s: class %d has no name", list, k);
+    return GFL_OK;
+}
+
 gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_from,
                              const gfl_class *to, int n_to, const gfl_rename *renames,
                              int n_renames, int *map) {
-    if (!context || !from || !to || !map || (n_renames > 0 && !renames))
-        return gfli_error(context, GFL_E_ARG, "gfl_match_classes: an argument is NULL");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, map);
+    GFLI_TRY(gfli_check_names(context, "from", from, n_from));
+    GFLI_TRY(gfli_check_names(context, "to", to, n_to));
+    for (int i = 0; i < n_renames; i++)
+        GFLI_DEMAND(context, renames && renames[i].from && renames[i].to,
+                    "gfl_match_classes: rename %d lacks a name", i);
     for (int k = 0; k < n_to; k++) map[k] = -2;
     for (int i = 0; i < n_renames; i++) {
         int old = gfli_find_class(from, n_from, renames[i].from);
@@ -98,15 +112,15 @@ gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
                                  const gfl_transfer *how, gfl_model **out) {
     int *map = NULL;
     if (out) *out = NULL;
-    if (!context || !source || !how || !how->classes || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_model_create_from: an argument is NULL");
-    if (!source->trainable)
-        return gfli_error(context, GFL_E_ARG,
-                          "gfl_model_create_from: load the source with opts.trainable");
-    if (how->n_classes < 1 || how->n_classes > GFL_MAX_CLASSES)
-        return gfli_error(context, GFL_E_ARG,
-                          "gfl_model_create_from: %d classes; 1..%d are allowed", how->n_classes,
-                          GFL_MAX_CLASSES);
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, source);
+    GFLI_NOT_NULL(context, how);
+    GFLI_NOT_NULL(context, how->classes);
+    GFLI_NOT_NULL(context, out);
+    GFLI_TRAINABLE(context, source);
+    GFLI_DEMAND(context, how->n_classes >= 1 && how->n_classes <= GFL_MAX_CLASSES,
+                "gfl_model_create_from: %d classes; 1..%d are allowed", how->n_classes,
+                GFL_MAX_CLASSES);
     GFLI_TRY(gfli_alloc(context, (size_t)how->n_classes, sizeof *map, "class map", &map));
     gfl_status status = GFL_OK;
     if (!how->map)

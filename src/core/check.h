@@ -7,6 +7,15 @@
         if (gfli_try_ != GFL_OK) return gfli_try_;                                                 \
     } while (0)
 
+/* What a public function demands of its arguments, so that GFL_E_ARG always has a text: that a
+ * condition holds, and that an argument is not NULL.  context may be NULL. */
+#define GFLI_DEMAND(context, condition, ...)                                                       \
+    do {                                                                                           \
+        if (!(condition)) return gfli_error(context, GFL_E_ARG, __VA_ARGS__);                      \
+    } while (0)
+#define GFLI_NOT_NULL(context, argument)                                                           \
+    GFLI_DEMAND(context, argument, "%s: %s is NULL", __func__, #argument)
+
 #if defined(__GNUC__)
 #    define GFLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #    define GFLI_RESTRICT            __restrict__

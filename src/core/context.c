@@ -68,12 +68,12 @@ void gfli_free(gfl_context *context, void *pointer) {
 
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
                      size_t size, const char *what) {
-    if (need <= *capacity) return GFL_OK;
+    void *grown, *old;
+    memcpy(&old, pointer_to_pointer, sizeof old);
+    if (old && need <= *capacity) return GFL_OK;
     size_t wanted = *capacity < SIZE_MAX / 2 && 2 * *capacity > need ? 2 * *capacity : need;
     if (wanted < 16) wanted = 16;
-    void *grown, *old;
     GFLI_TRY(gfli_alloc(context, wanted, size, what, &grown));
-    memcpy(&old, pointer_to_pointer, sizeof old);
     if (old) memcpy(grown, old, *capacity * size);
     gfli_free(context, old);
     memcpy(pointer_to_pointer, &grown, sizeof grown);

@@ -38,7 +38,8 @@ gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const cha
                       void *out_pointer);
 gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const char *what,
                        void *out_pointer);
-/* Grow *pointer_to_pointer to hold `need` elements, doubling *capacity; contents are kept. */
+/* Grow *pointer_to_pointer to hold `need` elements, doubling *capacity; contents are kept.  No
+ * element needs a valid pointer too, here as in gfli_reserve. */
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
                      size_t size, const char *what);
 /* Make *pointer_to_pointer hold exactly `need` elements or more; contents are lost. */

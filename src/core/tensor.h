@@ -9,6 +9,9 @@ typedef enum gfli_element {
     GFLI_ELEMENTS
 } gfli_element;
 
+/* Images of a map; so many statistics of all norms of a training plan still fit an int. */
+enum { GFLI_MAX_BATCH = 65536 };
+
 /* Level after level, each [n][h[l]][w[l]][c].  An ordinary feature map has one level. */
 typedef struct gfli_map {
     float *data; /* of another type where element says so */

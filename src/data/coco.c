@@ -591,8 +591,9 @@ static gfl_status gfli_coco_load(gfl_context *context, gfl_dataset *set, gfli_js
 gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
                                  const gfl_dataset_opts *opts, gfl_dataset **out) {
     if (out) *out = NULL;
-    if (!context || !json_path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_dataset_load_coco wants a path and a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, json_path);
+    GFLI_NOT_NULL(context, out);
     gfl_dataset *set;
     gfli_json *json = NULL;
     GFLI_TRY(gfli_dataset_create(context, json_path, true, opts, &set));
@@ -603,11 +604,12 @@ gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
 gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
                                         const gfl_dataset_opts *opts, gfl_dataset **out) {
     if (out) *out = NULL;
-    if (!context || (!json && size) || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_dataset_load_coco_memory wants a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, json);
+    GFLI_NOT_NULL(context, out);
     gfl_dataset *set;
     gfli_json *reader = NULL;
     GFLI_TRY(gfli_dataset_create(context, "annotations in memory", false, opts, &set));
-    gfl_status status = gfli_json_open_memory(context, json ? json : "", size, set->name, &reader);
+    gfl_status status = gfli_json_open_memory(context, json, size, set->name, &reader);
     return gfli_coco_load(context, set, reader, status, opts, out);
 }

@@ -18,7 +18,9 @@ bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a
 }
 
 void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *out) {
-    if (dataset && out) *out = dataset->summary;
+    if (!out) return;
+    memset(out, 0, sizeof *out);
+    if (dataset) *out = dataset->summary;
 }
 
 int gfl_dataset_n_images(const gfl_dataset *dataset) {
@@ -111,9 +113,10 @@ static gfl_status gfli_dataset_open(gfl_context *context, const gfl_dataset *dat
 gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
                             gfl_pixels *out) {
     int orientation = 0;
-    if (!context || !dataset || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_dataset_read wants a data set and a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(context, dataset);
     if (image < 0 || image >= dataset->n_images)
         return gfli_error(context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
                           dataset->n_images);

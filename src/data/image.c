@@ -18,7 +18,8 @@ typedef struct gfli_image_file {
 } gfli_image_file;
 
 gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out) {
-    if (!context || !out) return gfli_error(context, GFL_E_ARG, "gfl_pixels_alloc wants a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
     if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE)
         return gfli_error(context, GFL_E_ARG, "an image of %d x %d; sides are 1..%d", width, height,
@@ -414,9 +415,10 @@ static gfl_status gfli_image_read_bytes(gfl_context *context, const void *bytes,
 gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                  const char *name, gfl_pixels *out) {
     int orientation;
-    if (!context || (!bytes && size) || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_image_read_memory wants bytes and a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(context, bytes);
     return gfli_image_read_bytes(context, bytes, size, name, out, &orientation);
 }
 
@@ -432,8 +434,9 @@ gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *o
 
 gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out) {
     int orientation;
-    if (!context || !path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_image_read wants a path and a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(context, path);
     return gfli_image_load(context, path, out, &orientation);
 }

@@ -438,7 +438,8 @@ gfl_status gfli_evaluator_arrays(gfl_evaluator *evaluator, double *precision, do
 }
 
 gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out) {
-    if (!evaluator || !out) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, out);
     memset(out, 0, sizeof *out);
     GFLI_TRY(gfli_evaluator_arrays(evaluator, NULL, NULL, NULL));
     *out = evaluator->result;
@@ -446,7 +447,8 @@ gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out) {
 }
 
 gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label, gfl_eval_result *out) {
-    if (!evaluator || !out) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, out);
     memset(out, 0, sizeof *out);
     gfl_context *context = evaluator->context;
     if (!evaluator->done)

@@ -87,8 +87,9 @@ static gfl_status gfli_eval_fill(gfl_evaluator *e, const gfl_eval_opts *opts) {
 gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
                                 const gfl_eval_opts *opts, gfl_evaluator **out) {
     if (out) *out = NULL;
-    if (!context || !dataset || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_evaluator_create wants a data set and a place");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, dataset);
+    GFLI_NOT_NULL(context, out);
     gfl_eval_opts none;
     memset(&none, 0, sizeof none);
     gfl_evaluator *e;
@@ -118,7 +119,9 @@ void gfl_evaluator_destroy(gfl_evaluator *evaluator) {
 }
 
 void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out) {
-    if (evaluator && out) *out = evaluator->notes;
+    if (!out) return;
+    memset(out, 0, sizeof *out);
+    if (evaluator) *out = evaluator->notes;
 }
 
 /* ---- results --------------------------------------------------------------------------------- */
@@ -134,8 +137,10 @@ static gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box) {
 
 gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_detection *detections,
                              int n) {
-    if (!evaluator || n < 0 || (n > 0 && !detections)) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
     gfl_evaluator *e = evaluator;
+    GFLI_DEMAND(e->context, n >= 0 && (n == 0 || detections),
+                "gfl_evaluator_add: %d detections at %s", n, detections ? "an address" : "NULL");
     if (image < 0 || image >= e->dataset->n_images)
         return gfli_error(e->context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
                           e->dataset->n_images);
@@ -303,7 +308,8 @@ static gfl_status gfli_eval_read_list(gfli_eval_reader *r) {
 }
 
 gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
-    if (!evaluator || !path) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, path);
     gfl_evaluator *e = evaluator;
     const size_t before = e->n_boxes;
     gfli_eval_reader r;
@@ -383,7 +389,8 @@ static gfl_status gfli_eval_write_all(const gfl_evaluator *e, gfli_file *file,
 }
 
 gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path) {
-    if (!evaluator || !path) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, path);
     const gfl_evaluator *e = evaluator;
     gfli_file file;
     gfli_eval_item *items = NULL, *scratch = NULL;

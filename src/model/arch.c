@@ -64,16 +64,19 @@ int gfl_preset_at(int i, gfl_preset *out) {
     return gfli_arch_resolve(NULL, &arch, &out->arch) == GFL_OK;
 }
 
-gfl_status gfl_arch_preset(const char *name, gfl_arch *out) {
+gfl_status gfl_arch_preset(gfl_context *context, const char *name, gfl_arch *out) {
     gfl_preset preset;
-    if (!name || !out) return GFL_E_ARG;
-    memset(out, 0, sizeof *out);
+    if (out) memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(context, name);
+    GFLI_NOT_NULL(context, out);
     for (int i = 0; gfl_preset_at(i, &preset); i++) {
         if (strcmp(name, preset.name) != 0) continue;
         *out = preset.arch;
         return GFL_OK;
     }
-    return GFL_E_ARG;
+    return gfli_error(
+        context, GFL_E_ARG,
+        "there is no architecture \"%.40s\"; gfl_preset_at lists those that there are", name);
 }
 
 void gfli_arch_name(const gfl_arch *arch, char out[32]) {

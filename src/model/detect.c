@@ -54,19 +54,21 @@ static void gfli_forget_recording(gfl_detector *d, gfli_ready *r) {
     r->recording = NULL;
 }
 
+/* The plan's memory stays for the next one. */
 static void gfli_forget_plan(gfl_detector *d, gfli_ready *r) {
     gfli_forget_recording(d, r);
-    gfli_plan_destroy(d->context, &r->plan);
-    memset(r, 0, sizeof *r);
+    r->plan.batch = 0;
+    r->ran = r->refused = false;
+    r->used = 0;
 }
 
 gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int distributions,
                                gfl_detector **out) {
     gfl_detector *d;
     if (out) *out = NULL;
-    if (!context || !model || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_detector_create: %s is NULL",
-                          !context ? "context" : (!model ? "model" : "out"));
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, model);
+    GFLI_NOT_NULL(context, out);
     if (context->backend != model->backend ||
         context->device_index != model->context->device_index ||
         context->precision != model->context->precision)
@@ -88,7 +90,10 @@ void gfl_detector_destroy(gfl_detector *detector) {
     if (!detector) return;
     gfl_context *context = detector->context;
     if (detector->n_begun > 0) (void)context->backend->device.finish(context);
-    for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_plan(detector, &detector->ready[i]);
+    for (int i = 0; i < GFLI_PLANS; i++) {
+        gfli_forget_plan(detector, &detector->ready[i]);
+        gfli_plan_destroy(context, &detector->ready[i].plan);
+    }
     context->backend->device.free(context, detector->arena);
     context->backend->device.host_free(context, detector->found);
     gfli_free(context, detector->images);
@@ -291,9 +296,18 @@ static gfl_status gfli_reserve_found(gfl_detector *d, size_t bytes) {
     return GFL_OK;
 }
 
+/* What the caller gets: room for as many detections as there can be. */
+static gfl_status gfli_reserve_lists(gfl_detector *d, size_t most) {
+    GFLI_TRY(gfli_reserve(d->context, &d->items, &d->items_capacity, most, sizeof *d->items,
+                          "detections"));
+    if (!d->with_distributions) return GFL_OK;
+    return gfli_reserve(d->context, &d->distributions, &d->distributions_capacity, most,
+                        sizeof *d->distributions, "distributions");
+}
+
 /* ---- one batch ------------------------------------------------------------------------------- */
 
-/* The plan of an input size, made anew in place of the one that was not used for longest. */
+/* The plan of a batch of an input size, made anew in place of the one that was not used for longest. */
 static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int width,
                                  gfli_ready **out) {
     gfli_ready *oldest = &d->ready[0];
@@ -307,7 +321,9 @@ static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int wid
     if (!*out) {
         gfli_forget_plan(d, oldest);
         GFLI_TRY(
-            gfli_plan_create(d->context, d->model, batch, height, width, false, &oldest->plan));
+            gfli_plan_recreate(d->context, d->model, batch, height, width, false, &oldest->plan));
+        for (int i = 0; i < GFLI_PLANS; i++)
+            GFLI_TRY(gfli_plan_reserve(d->context, &oldest->plan, &d->ready[i].plan));
         *out = oldest;
     }
     (*out)->used = ++d->n_calls;
@@ -333,6 +349,7 @@ static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
     d->most = gfli_most_detections(&plan->slots[plan->cls].map, d->decoding);
     GFLI_TRY(gfli_reserve_parts(d, need));
     GFLI_TRY(gfli_reserve_found(d, gfli_found_of(d, plan, NULL, &unused)));
+    GFLI_TRY(gfli_reserve_lists(d, (size_t)n * (size_t)d->most));
     gfli_plan_bind(plan, (float *)gfli_arena_part(d, GFLI_PART_MAPS));
     return GFL_OK;
 }
@@ -444,16 +461,10 @@ static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, si
 
 static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out) {
     gfli_found found;
-    size_t all = 0, first = 0;
+    size_t first = 0;
     const size_t logits = d->with_distributions ? 4 * (size_t)d->decoding[0].n_bins : 0;
     GFLI_TRY(d->context->backend->device.finish(d->context));
     (void)gfli_lay_out_found(n, d->most, logits, d->found, &found);
-    for (int i = 0; i < n; i++) all += (size_t)found.count[i];
-    GFLI_TRY(
-        gfli_grow(d->context, &d->items, &d->items_capacity, all, sizeof *d->items, "detections"));
-    if (d->with_distributions)
-        GFLI_TRY(gfli_grow(d->context, &d->distributions, &d->distributions_capacity, all,
-                           sizeof *d->distributions, "distributions"));
     for (int i = 0; i < n; i++) {
         gfli_collect(d, &found, i, first);
         out[i].items = d->items + first;
@@ -469,11 +480,11 @@ static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out)
 gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int n,
                             const gfl_detect_opts *opts) {
     gfl_detect_opts resolved;
-    if (!detector) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, detector);
     gfl_context *context = detector->context;
-    if (!images || n < 1)
-        return gfli_error(context, GFL_E_ARG, "gfl_detect: %s",
-                          n < 1 ? "n is not positive" : "images is NULL");
+    GFLI_NOT_NULL(context, images);
+    GFLI_DEMAND(context, n >= 1 && n <= GFLI_MAX_BATCH, "a batch of %d images; 1..%d are allowed",
+                n, GFLI_MAX_BATCH);
     if (detector->n_begun > 0)
         return gfli_error(context, GFL_E_ARG,
                           "gfl_detect: a batch of %d images is under way; call gfl_detect_finish "
@@ -496,11 +507,10 @@ gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int
 }
 
 gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out) {
-    if (!detector) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, detector);
     const int n = detector->n_begun;
-    if (!out || n == 0)
-        return gfli_error(detector->context, GFL_E_ARG, "gfl_detect_finish: %s",
-                          n == 0 ? "no batch was started" : "out is NULL");
+    GFLI_DEMAND(detector->context, n > 0, "gfl_detect_finish: no batch was started");
+    GFLI_NOT_NULL(detector->context, out);
     memset(out, 0, (size_t)n * sizeof *out);
     detector->n_begun = 0;
     return gfli_finish_batch(detector, n, out);
@@ -508,9 +518,9 @@ gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out) {
 
 gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
                       const gfl_detect_opts *opts, gfl_detections *out) {
-    if (!detector) return GFL_E_ARG;
-    if (!out) return gfli_error(detector->context, GFL_E_ARG, "gfl_detect: out is NULL");
-    if (n > 0) memset(out, 0, (size_t)n * sizeof *out);
+    GFLI_NOT_NULL(NULL, detector);
+    GFLI_NOT_NULL(detector->context, out);
+    if (n > 0 && n <= GFLI_MAX_BATCH) memset(out, 0, (size_t)n * sizeof *out);
     GFLI_TRY(gfl_detect_start(detector, images, n, opts));
     return gfl_detect_finish(detector, out);
 }

@@ -215,9 +215,9 @@ gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_mode
     gfli_weights w;
     memset(&w, 0, sizeof w);
     if (out) *out = NULL;
-    if (!context || !path || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_model_load: %s is NULL",
-                          !context ? "context" : (!path ? "path" : "out"));
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, path);
+    GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_blob_open(context, path, &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
     if (status == GFL_OK) status = gfli_load_model(&w, opts, out);
@@ -230,9 +230,9 @@ gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t
     gfli_weights w;
     memset(&w, 0, sizeof w);
     if (out) *out = NULL;
-    if (!context || !bytes || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_model_load_memory: %s is NULL",
-                          !context ? "context" : (!bytes ? "bytes" : "out"));
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, bytes);
+    GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_blob_open_memory(context, bytes, size, "weights in memory", &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
     if (status == GFL_OK) status = gfli_load_model(&w, opts, out);

@@ -112,6 +112,13 @@ static gfl_status gfli_read_choice(gfli_weights *w, const char *key, const char 
                       said, names[0], names[1]);
 }
 
+/* What the caller demands: 0 for whatever there is, or one of two names. */
+static gfl_status gfli_check_choice(gfl_context *context, const char *what, int wanted) {
+    GFLI_DEMAND(context, wanted >= 0 && wanted <= 2, "%s is %d; it must be a gfl_%s", what, wanted,
+                what);
+    return GFL_OK;
+}
+
 static const char *const gfli_style_names[2] = {"pytorch", "caffe"};
 
 /* The dialect decides the geometry of boxes, so it is never guessed. */
@@ -123,6 +130,7 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
     const char *const names[2] = {gfli_dialect_get(GFL_DIALECT_MMDET)->name,
                                   gfli_dialect_get(GFL_DIALECT_GFOCAL)->name};
     const char *teller = NULL;
+    GFLI_TRY(gfli_check_choice(w->context, "dialect", (int)wanted));
     int by_meta, by_tensor = 0;
     GFLI_TRY(gfli_read_choice(w, "dialect", names, 2, &by_meta));
     for (int k = 0; k < 2; k++)
@@ -153,6 +161,7 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
 /* No tensor shows where a bottleneck has its stride. */
 gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin) {
     int said;
+    GFLI_TRY(gfli_check_choice(w->context, "style", (int)wanted));
     GFLI_TRY(gfli_read_choice(w, "style", gfli_style_names, 2, &said));
     if (said && wanted && said != (int)wanted)
         return gfli_error(w->context, GFL_E_MISMATCH,

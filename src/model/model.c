@@ -203,9 +203,8 @@ gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
     if (out) *out = NULL;
-    if (!context || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_model_create: %s is NULL",
-                          context ? "out" : "context");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_model_new(context, &d.arch, &d.preprocess, d.classes, opts && opts->trainable,
                             &model));
     model->seed = d.seed;
@@ -237,24 +236,21 @@ void gfl_model_get_info(const gfl_model *model, gfl_model_info *out) {
 }
 
 /* The plan of a detector for images of this size; what: who asks. */
-static gfl_status gfli_plan_of(gfl_model *model, const char *what, int width, int height, int batch,
-                               gfli_plan *out) {
-    if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE || batch < 1)
-        return gfli_error(model->context, GFL_E_ARG,
-                          "%s: a batch of %d images of %d x %d; sides must be 1..%d and the batch "
-                          "positive",
-                          what, batch, width, height, GFL_MAX_SIDE);
+static gfl_status gfli_plan_of(gfl_model *model, int width, int height, int batch, gfli_plan *out) {
+    GFLI_DEMAND(model->context,
+                width >= 1 && height >= 1 && width <= GFL_MAX_SIDE && height <= GFL_MAX_SIDE,
+                "images of %d x %d; sides must be 1..%d", width, height, GFL_MAX_SIDE);
     return gfli_plan_create(model->context, model, batch, gfli_pad32(height), gfli_pad32(width),
                             false, out);
 }
 
 gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                               gfl_model_cost *out) {
-    if (!model) return GFL_E_ARG;
-    if (!out) return gfli_error(model->context, GFL_E_ARG, "gfl_model_get_cost: out is NULL");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, out);
     memset(out, 0, sizeof *out);
     gfli_plan plan;
-    GFLI_TRY(gfli_plan_of(model, "gfl_model_get_cost", width, height, batch, &plan));
+    GFLI_TRY(gfli_plan_of(model, width, height, batch, &plan));
     out->macs = plan.macs;
     out->n_steps = plan.n_steps;
     out->points = (int)(gfli_points(&plan.slots[plan.cls].map) / (size_t)batch);
@@ -273,10 +269,9 @@ gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int wid
                              int batch, gfl_model_cost *out) {
     gfl_preprocess usual;
     gfl_model *described;
-    if (!context) return GFL_E_ARG;
-    if (!arch || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_arch_get_cost: %s is NULL",
-                          arch ? "out" : "arch");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, arch);
+    GFLI_NOT_NULL(context, out);
     memset(&usual, 0, sizeof usual);
     memset(out, 0, sizeof *out);
     GFLI_TRY(gfli_model_new(context, arch, &usual, NULL, false, &described));
@@ -333,10 +328,10 @@ static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan 
 
 gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch,
                               void (*visit)(void *user, const gfl_plan_step *step), void *user) {
-    if (!model) return GFL_E_ARG;
-    if (!visit) return gfli_error(model->context, GFL_E_ARG, "gfl_model_get_plan: visit is NULL");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, visit);
     gfli_plan plan;
-    GFLI_TRY(gfli_plan_of(model, "gfl_model_get_plan", width, height, batch, &plan));
+    GFLI_TRY(gfli_plan_of(model, width, height, batch, &plan));
     for (int i = 0; i < plan.n_steps; i++) {
         const gfl_plan_step step = gfli_describe_step(model, &plan, i);
         visit(user, &step);

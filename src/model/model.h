@@ -24,6 +24,11 @@ struct gfl_model {
 /* Build the plan of an input size (height and width multiples of 32).  Allocates from context. */
 gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
                             int width, bool training, gfli_plan *out);
+/* The same in the memory of another plan, which is zeroed or made: of one model's plans of inference
+ * all need equally much, and gfli_plan_reserve gives a plan the memory that another one has. */
+gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int batch, int height,
+                              int width, bool training, gfli_plan *out);
+gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan);
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan);
 
 /* The device memory of a detector without distributions for images of this size, in a plan of
@@ -88,3 +93,10 @@ void gfli_resized_size(int width, int height, int scale_long, int scale_short, i
 static inline int gfli_pad32(int size) {
     return (size + 31) / 32 * 32;
 }
+
+/* What a public function demands that reads or changes a model's parameters. */
+#define GFLI_TRAINABLE(context, model)                                                             \
+    GFLI_DEMAND(context, (model)->trainable,                                                       \
+                "%s: the model's weights were released after packing; load or create it with "     \
+                "opts.trainable",                                                                  \
+                __func__)

@@ -6,7 +6,6 @@ typedef struct gfli_planner {
     gfl_context *context;
     const gfl_model *model;
     gfli_plan *plan;
-    size_t slot_capacity, step_capacity;
     int layer; /* the next one */
     gfl_status status;
 } gfli_planner;
@@ -41,7 +40,7 @@ static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int l
     gfli_map own = *map; /* map may point into the table that grows */
     if (p->status == GFL_OK) p->status = gfli_check_map(p->context, &own);
     if (p->status == GFL_OK)
-        p->status = gfli_grow(p->context, &plan->slots, &p->slot_capacity,
+        p->status = gfli_grow(p->context, &plan->slots, &plan->slot_capacity,
                               (size_t)plan->n_slots + 1, sizeof *plan->slots, "plan's maps");
     if (p->status != GFL_OK) return 0;
     gfli_slot *slot = &plan->slots[plan->n_slots];
@@ -65,7 +64,7 @@ static int gfli_new_view(gfli_planner *p, int parent, int level, const char *nam
 static gfli_step *gfli_new_step(gfli_planner *p, gfli_op op, int in, int out, int stage) {
     gfli_plan *plan = p->plan;
     if (p->status == GFL_OK)
-        p->status = gfli_grow(p->context, &plan->steps, &p->step_capacity,
+        p->status = gfli_grow(p->context, &plan->steps, &plan->step_capacity,
                               (size_t)plan->n_steps + 1, sizeof *plan->steps, "plan's steps");
     if (p->status != GFL_OK) return NULL;
     gfli_step *step = &plan->steps[plan->n_steps++];
@@ -344,66 +343,85 @@ static void gfli_find_lives(gfli_plan *plan) {
 }
 
 /* Lowest offset where slot i meets none of the placed slots that live at the same time. */
-static size_t gfli_first_fit(const gfli_plan *plan, const int *placed, int n_placed, int i,
-                             size_t size, const size_t *sizes) {
+static size_t gfli_first_fit(const gfli_plan *plan, int n_placed, int i) {
     const gfli_slot *slot = &plan->slots[i];
     size_t offset = 0;
     for (int k = 0; k < n_placed; k++) {
-        const gfli_slot *other = &plan->slots[placed[k]];
+        const gfli_slot *other = &plan->slots[plan->slots[k].placed];
         bool together = slot->first <= other->last && other->first <= slot->last;
-        bool overlap = offset < other->offset + sizes[placed[k]] && other->offset < offset + size;
+        bool overlap = offset < other->offset + other->size && other->offset < offset + slot->size;
         if (!together || !overlap) continue;
-        offset = other->offset + sizes[placed[k]];
+        offset = other->offset + other->size;
         k = -1;
     }
     return offset;
 }
 
+/* The largest slot that was not placed yet, or -1. */
+static int gfli_largest_slot(const gfli_plan *plan, int n_placed) {
+    int best = -1;
+    for (int i = 0; i < plan->n_slots; i++) {
+        bool done = plan->slots[i].parent >= 0;
+        for (int k = 0; k < n_placed && !done; k++) done = plan->slots[k].placed == i;
+        if (!done && (best < 0 || plan->slots[i].size > plan->slots[best].size)) best = i;
+    }
+    return best;
+}
+
 /* Largest maps first: a good packing, and the workspace of a detector is the plan's price. */
-static gfl_status gfli_place(gfl_context *context, gfli_plan *plan) {
-    size_t *sizes;
-    int *placed, n_placed = 0;
-    GFLI_TRY(gfli_calloc(context, (size_t)plan->n_slots, sizeof *sizes, "plan", &sizes));
-    gfl_status status = gfli_alloc(context, (size_t)plan->n_slots, sizeof *placed, "plan", &placed);
-    for (int i = 0; i < plan->n_slots && status == GFL_OK; i++)
-        if (plan->slots[i].parent < 0)
-            sizes[i] = (gfli_map_bytes(&plan->slots[i].map) + 63) / 64 * 16;
+static gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan) {
     size_t end = 0;
-    while (status == GFL_OK) {
-        int best = -1;
-        for (int i = 0; i < plan->n_slots; i++) {
-            bool done = plan->slots[i].parent >= 0;
-            for (int k = 0; k < n_placed && !done; k++) done = placed[k] == i;
-            if (!done && (best < 0 || sizes[i] > sizes[best])) best = i;
-        }
-        if (best < 0) break;
-        size_t offset =
-            plan->training ? end : gfli_first_fit(plan, placed, n_placed, best, sizes[best], sizes);
-        plan->slots[best].offset = offset;
-        if (offset + sizes[best] > end) end = offset + sizes[best];
-        placed[n_placed++] = best;
+    for (int i = 0; i < plan->n_slots; i++)
+        if (plan->slots[i].parent < 0)
+            plan->slots[i].size = (gfli_map_bytes(&plan->slots[i].map) + 63) / 64 * 16;
+    for (int i, n = 0; (i = gfli_largest_slot(plan, n)) >= 0; n++) {
+        gfli_slot *slot = &plan->slots[i];
+        slot->offset = plan->training ? end : gfli_first_fit(plan, n, i);
+        plan->slots[n].placed = i;
+        if (slot->offset + slot->size > end) end = slot->offset + slot->size;
         if (end > SIZE_MAX / 16)
-            status = gfli_error(context, GFL_E_MEMORY,
-                                "the maps of a %d x %d x %d input are too large; use a smaller "
-                                "batch or smaller images",
-                                plan->batch, plan->height, plan->width);
+            return gfli_error(context, GFL_E_MEMORY,
+                              "the maps of a %d x %d x %d input are too large; use a smaller "
+                              "batch or smaller images",
+                              plan->batch, plan->height, plan->width);
     }
     plan->workspace_floats = end;
-    gfli_free(context, placed);
-    gfli_free(context, sizes);
-    return status;
+    return GFL_OK;
+}
+
+/* What a plan keeps when it becomes that of another size: memory. */
+static void gfli_plan_clear(gfli_plan *plan) {
+    const gfli_plan old = *plan;
+    memset(plan, 0, sizeof *plan);
+    plan->slots = old.slots;
+    plan->steps = old.steps;
+    plan->slot_capacity = old.slot_capacity;
+    plan->step_capacity = old.step_capacity;
+}
+
+gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan) {
+    GFLI_TRY(gfli_grow(context, &plan->slots, &plan->slot_capacity, (size_t)like->n_slots,
+                       sizeof *plan->slots, "plan's maps"));
+    return gfli_grow(context, &plan->steps, &plan->step_capacity, (size_t)like->n_steps,
+                     sizeof *plan->steps, "plan's steps");
 }
 
 gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
                             int width, bool training, gfli_plan *out) {
     memset(out, 0, sizeof *out);
+    return gfli_plan_recreate(context, model, batch, height, width, training, out);
+}
+
+gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int batch, int height,
+                              int width, bool training, gfli_plan *out) {
     int limit = gfli_pad32(GFL_MAX_SIDE);
-    if (batch < 1 || height < 32 || width < 32 || height % 32 != 0 || width % 32 != 0 ||
-        height > limit || width > limit)
+    gfli_plan_clear(out);
+    if (batch < 1 || batch > GFLI_MAX_BATCH || height < 32 || width < 32 || height % 32 != 0 ||
+        width % 32 != 0 || height > limit || width > limit)
         return gfli_error(context, GFL_E_ARG,
-                          "input of %d x %d x %d: the batch must be positive and the sides "
+                          "input of %d x %d x %d: the batch must be 1..%d and the sides "
                           "multiples of 32 up to %d",
-                          batch, height, width, limit);
+                          batch, height, width, GFLI_MAX_BATCH, limit);
     gfli_planner p;
     memset(&p, 0, sizeof p);
     p.context = context;
@@ -427,7 +445,7 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
     if (p.status == GFL_OK) {
         gfli_keep_floats(out);
         gfli_find_lives(out);
-        p.status = gfli_place(context, out);
+        p.status = gfli_plan_place(context, out);
     }
     if (p.status == GFL_OK) p.status = gfli_plan_prepare(context, model, out);
     if (p.status != GFL_OK) gfli_plan_destroy(context, out);

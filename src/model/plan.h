@@ -55,11 +55,13 @@ typedef struct gfli_layer {
 
 /* A map of the plan.  Views (levels of a pyramid) share the memory of their parent. */
 typedef struct gfli_slot {
-    gfli_map map;     /* data is NULL until the plan is bound to memory */
-    int parent;       /* slot whose level this is, or -1 */
-    int level;        /* of the parent */
-    size_t offset;    /* floats from the start of the workspace (parents only) */
-    int first, last;  /* steps during which the contents matter */
+    gfli_map map;    /* data is NULL until the plan is bound to memory */
+    int parent;      /* slot whose level this is, or -1 */
+    int level;       /* of the parent */
+    size_t offset;   /* floats from the start of the workspace (parents only) */
+    size_t size;     /* floats of that; 0 of a view */
+    int placed;      /* while maps are placed: the slot that was placed as the i-th, this being i */
+    int first, last; /* steps during which the contents matter */
     const char *name; /* "C3", "P5", "cls_score" and so on, or NULL */
 } gfli_slot;
 
@@ -91,6 +93,7 @@ typedef struct gfli_plan {
     int n_slots;
     gfli_step *steps;
     int n_steps;
+    size_t slot_capacity, step_capacity;
     int input, cls, reg;     /* slots: network input, class logits, scaled box logits (pyramids) */
     size_t workspace_floats; /* all slots */
     size_t stats_floats;

@@ -108,12 +108,9 @@ gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last
 
 gfl_status gfl_model_save(const gfl_model *model, const char *path) {
     gfli_blob_writer *w = NULL;
-    if (!model) return GFL_E_ARG;
-    if (!path || !model->trainable)
-        return gfli_error(model->context, GFL_E_ARG,
-                          path ? "gfl_model_save: the weights were released after packing; load or "
-                                 "create the model with opts.trainable"
-                               : "gfl_model_save: path is NULL");
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, path);
+    GFLI_TRAINABLE(model->context, model);
     GFLI_TRY(gfli_blob_create(model->context, path, &w));
     gfl_status status = gfli_model_metadata(model, gfli_meta_to_blob, w);
     if (status == GFL_OK) status = gfli_put_params(model, w, GFLI_STAGE_HEAD, 0);

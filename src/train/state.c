@@ -215,9 +215,8 @@ static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *contex
 gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
     gfli_blob_writer *w = NULL;
     float *buffer;
-    if (!trainer) return GFL_E_ARG;
-    if (!path)
-        return gfli_error(trainer->context, GFL_E_ARG, "gfl_trainer_save_state: path is NULL");
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
     GFLI_TRY(gfli_alloc_largest(trainer->model, trainer->context, &buffer));
     gfl_status status = gfli_blob_create(trainer->context, path, &w);
     if (status == GFL_OK) {
@@ -388,9 +387,8 @@ static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
 
 gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
     gfli_blob blob;
-    if (!trainer) return GFL_E_ARG;
-    if (!path)
-        return gfli_error(trainer->context, GFL_E_ARG, "gfl_trainer_load_state: path is NULL");
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
     GFLI_TRY(gfli_blob_open(trainer->context, path, &blob));
     gfl_status status = gfli_load_state(trainer, &blob);
     gfli_blob_close(&blob);

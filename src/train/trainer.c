@@ -104,16 +104,11 @@ gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model, const gfl_
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
     if (out) *out = NULL;
-    if (!context || !model || !dataset || !out)
-        return gfli_error(context, GFL_E_ARG, "gfl_trainer_create: %s is NULL",
-                          !context   ? "context"
-                          : !model   ? "model"
-                          : !dataset ? "dataset"
-                                     : "out");
-    if (!model->trainable)
-        return gfli_error(context, GFL_E_ARG,
-                          "gfl_trainer_create: the model's weights were released after packing; "
-                          "load or create it with opts.trainable");
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, model);
+    GFLI_NOT_NULL(context, dataset);
+    GFLI_NOT_NULL(context, out);
+    GFLI_TRAINABLE(context, model);
     GFLI_TRY(gfli_calloc(context, 1, sizeof *trainer, "trainer", &trainer));
     trainer->context = context;
     trainer->model = model;
@@ -147,7 +142,8 @@ void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out) {
 }
 
 gfl_status gfl_trainer_sync(gfl_trainer *trainer) {
-    return trainer ? gfli_model_pack(trainer->model) : GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, trainer);
+    return gfli_model_pack(trainer->model);
 }
 
 /* ---- one step -------------------------------------------------------------------------------- */
@@ -271,7 +267,7 @@ gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out) {
     gfl_step_report report;
     memset(&report, 0, sizeof report);
     if (out) *out = report;
-    if (!trainer) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, trainer);
     double start = gfli_seconds();
     if (trainer->learner.updates >= trainer->plan.n_steps)
         return gfli_error(trainer->context, GFL_E_ARG,
