@@ -3143,20 +3143,73 @@ static gfl_status gfli_image_decode(gfli_image_file *f, gfl_pixels *out) {
     return status;
 }
 
+enum { GFLI_IMAGE_FOREIGN, GFLI_IMAGE_JPEG, GFLI_IMAGE_PNG, GFLI_IMAGE_BMP, GFLI_IMAGE_PNM };
+
+typedef struct gfli_image_magic {
+    const char *kind;
+    int reader; /* one of the above */
+    size_t at, n;
+    const char *bytes;
+} gfli_image_magic;
+
+/* What the first bytes say, or NULL. */
+static const gfli_image_magic *gfli_image_find(const uint8_t *p, size_t size) {
+    static const gfli_image_magic known[] = {
+        {"JPEG", GFLI_IMAGE_JPEG, 0, 3, "\xFF\xD8\xFF"},
+        {"PNG", GFLI_IMAGE_PNG, 0, 8, "\x89PNG\r\n\x1a\n"},
+        {"BMP", GFLI_IMAGE_BMP, 0, 2, "BM"},
+        {"PNM", GFLI_IMAGE_PNM, 0, 1, "P"},
+        {"GIF", GFLI_IMAGE_FOREIGN, 0, 4, "GIF8"},
+        {"WebP", GFLI_IMAGE_FOREIGN, 8, 4, "WEBP"},
+        {"TIFF", GFLI_IMAGE_FOREIGN, 0, 4, "II*\0"},
+        {"TIFF", GFLI_IMAGE_FOREIGN, 0, 4, "MM\0*"},
+        {"TIFF", GFLI_IMAGE_FOREIGN, 0, 4, "II+\0"},
+        {"HEIF", GFLI_IMAGE_FOREIGN, 4, 7, "ftyphei"},
+        {"HEIF", GFLI_IMAGE_FOREIGN, 4, 8, "ftypmif1"},
+        {"AVIF", GFLI_IMAGE_FOREIGN, 4, 8, "ftypavif"},
+        {"JPEG XL", GFLI_IMAGE_FOREIGN, 0, 2, "\xFF\x0A"},
+        {"JPEG XL", GFLI_IMAGE_FOREIGN, 4, 4, "JXL "},
+        {"JPEG 2000", GFLI_IMAGE_FOREIGN, 4, 4, "jP  "},
+        {"JPEG 2000", GFLI_IMAGE_FOREIGN, 0, 4, "\xFF\x4F\xFF\x51"},
+        {"OpenEXR", GFLI_IMAGE_FOREIGN, 0, 4, "\x76\x2F\x31\x01"},
+        {"Photoshop", GFLI_IMAGE_FOREIGN, 0, 4, "8BPS"},
+    };
+    for (size_t i = 0; i < GFLI_COUNT(known); i++) {
+        const gfli_image_magic *m = &known[i];
+        if (size < m->at + m->n || memcmp(p + m->at, m->bytes, m->n) != 0) continue;
+        /* "P" and a digit begin words too: a space has to follow. */
+        if (m->reader == GFLI_IMAGE_PNM && (size < 3 || p[1] < '1' || p[1] > '7' || p[2] > ' '))
+            continue;
+        return m;
+    }
+    return NULL;
+}
+
+const char *gfl_image_kind(const void *bytes, size_t size, int *readable) {
+    const gfli_image_magic *m = gfli_image_find((const uint8_t *)bytes, bytes ? size : 0);
+    if (readable) *readable = m && m->reader != GFLI_IMAGE_FOREIGN;
+    return m ? m->kind : NULL;
+}
+
+static gfl_status gfli_image_foreign(const gfli_image_file *f, const char *kind) {
+    if (!kind) return gfli_image_damaged(f, "not a JPEG, PNG, BMP or PNM file");
+    return gfli_error(f->context, GFL_E_FORMAT,
+                      "%s: not a JPEG, PNG, BMP or PNM file but %s, which is not read; convert it",
+                      f->name, kind);
+}
+
 static gfl_status gfli_image_read(gfli_image_file *f, gfl_pixels *out) {
     const uint8_t *p = f->bytes;
     if (f->size == 0) return gfli_image_damaged(f, "the file is empty");
     if (f->size > GFLI_IMAGE_FILE_LIMIT) return gfli_image_damaged(f, "the file is over 1 GB");
-    if (f->size >= 4 && p[0] == 0xFF && p[1] == 0xD8 && p[2] == 0xFF)
-        GFLI_TRY(gfli_jpeg_check(f));
-    else if (f->size >= 8 && memcmp(p, "\x89PNG\r\n\x1a\n", 8) == 0)
-        GFLI_TRY(gfli_png_check(f));
-    else if (f->size >= 2 && p[0] == 'B' && p[1] == 'M')
-        GFLI_TRY(gfli_bmp_check(f));
-    else if (f->size >= 3 && p[0] == 'P' && p[1] >= '1' && p[1] <= '7' && p[2] <= ' ')
-        return gfli_pnm_read(f, out);
-    else
-        return gfli_image_damaged(f, "not a JPEG, PNG, BMP or PNM file");
+    const gfli_image_magic *m = gfli_image_find(p, f->size);
+    switch (m ? m->reader : GFLI_IMAGE_FOREIGN) {
+    case GFLI_IMAGE_JPEG: GFLI_TRY(gfli_jpeg_check(f)); break;
+    case GFLI_IMAGE_PNG: GFLI_TRY(gfli_png_check(f)); break;
+    case GFLI_IMAGE_BMP: GFLI_TRY(gfli_bmp_check(f)); break;
+    case GFLI_IMAGE_PNM: return gfli_pnm_read(f, out);
+    default: return gfli_image_foreign(f, m ? m->kind : NULL);
+    }
     return gfli_image_decode(f, out);
 }
 

@@ -263,6 +263,55 @@ static void giants_are_refused_before_decoding(void) {
     CHECK_ERROR(context, gfl_pixels_alloc(context, GFL_MAX_SIDE + 1, 1, &p), GFL_E_ARG, "16385");
 }
 
+/* The first bytes as the formats' standards have them, whatever the file is called. */
+static void a_file_is_known_by_its_first_bytes(void) {
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *kind;
+        int readable;
+    } cases[] = {
+        {"\xFF\xD8\xFF\xE0\0\x10JFIF", 10, "JPEG", 1},
+        {"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 16, "PNG", 1},
+        {"BM\x36\x10\0\0", 6, "BMP", 1},
+        {"P6\n160 120\n255\n", 15, "PNM", 1},
+        {"P5 2 2 255 ", 11, "PNM", 1},
+        {"P6x", 3, NULL, 0},
+        {"Picture", 7, NULL, 0},
+        {"GIF89a", 6, "GIF", 0},
+        {"RIFF\x4a\x09\0\0WEBPVP8 ", 16, "WebP", 0},
+        {"RIFF\x4a\x09\0\0WAVEfmt ", 16, NULL, 0},
+        {"II*\0\x08\0\0\0", 8, "TIFF", 0},
+        {"MM\0*\0\0\0\x08", 8, "TIFF", 0},
+        {"\0\0\0\x18"
+         "ftypheic\0\0\0\0",
+         16, "HEIF", 0},
+        {"\0\0\0\x1c"
+         "ftypavif\0\0\0\0",
+         16, "AVIF", 0},
+        {"\0\0\0\x20"
+         "ftypisom\0\0\2\0",
+         16, NULL, 0}, /* a film */
+        {"\0\0\0\x0cjP  \r\n\x87\n", 12, "JPEG 2000", 0},
+        {"{\"images\": []}", 14, NULL, 0},
+        {"\xFF", 1, NULL, 0},
+        {"", 0, NULL, 0},
+    };
+    gfl_context *context = test_context(1);
+    gfl_pixels pixels;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int readable = 7;
+        const char *kind = gfl_image_kind(cases[i].bytes, cases[i].n, &readable);
+        const bool same = kind ? cases[i].kind && !strcmp(kind, cases[i].kind) : !cases[i].kind;
+        if (!same) printf("case %zu: %s\n", i, kind ? kind : "nothing");
+        CHECK(same && readable == cases[i].readable);
+    }
+    CHECK(gfl_image_kind(NULL, 0, NULL) == NULL);
+    CHECK_ERROR(context, gfl_image_read_memory(context, cases[8].bytes, 16, "a.jpg", &pixels),
+                GFL_E_FORMAT, "a.jpg: not a JPEG, PNG, BMP or PNM file but WebP");
+    gfl_context_destroy(context);
+}
+
 int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(png_and_bmp_have_the_right_pixels),
                                       TEST(png_suite_has_the_right_pixels),
@@ -270,6 +319,7 @@ int main(int argc, char **argv) {
                                       TEST(every_orientation_is_turned_upright),
                                       TEST(the_eighteen_example_files_all_look_alike),
                                       TEST(pnm_of_8_and_16_bits),
+                                      TEST(a_file_is_known_by_its_first_bytes),
                                       TEST(cut_files_are_refused_at_every_length),
                                       TEST(png_with_any_bit_flipped_is_refused),
                                       TEST(what_is_no_image_is_refused_by_name),

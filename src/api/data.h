@@ -143,6 +143,20 @@ GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pi
 GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                          const char *name, gfl_pixels *out);
 
+/* gfl_image_kind - what kind of picture a file is, by its first bytes; its name is not looked at.
+ *
+ *   bytes     [size] the beginning of the file; 16 bytes suffice
+ *   readable  set to 1 where gfl_image_read reads pictures of this kind, else to 0; or NULL
+ *
+ * Returns "JPEG", "PNG", "BMP", "PNM", "GIF", "WebP", "TIFF" and so on, or NULL where the bytes do
+ * not begin a picture that this library has heard of.
+ *
+ * Errors    none.
+ * Memory    none.
+ * Threads   any.
+ */
+GFL_API const char *gfl_image_kind(const void *bytes, size_t size, int *readable);
+
 /* gfl_pixels_alloc - memory for an image of this size, from the context's allocator.
  *
  * Errors    GFL_E_ARG     a size outside 1..GFL_MAX_SIDE
