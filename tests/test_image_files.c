@@ -297,7 +297,6 @@ static void a_file_is_known_by_its_first_bytes(void) {
         {"\xFF", 1, NULL, 0},
         {"", 0, NULL, 0},
     };
-    gfl_context *context = test_context(1);
     gfl_pixels pixels;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int readable = 7;
@@ -309,7 +308,6 @@ static void a_file_is_known_by_its_first_bytes(void) {
     CHECK(gfl_image_kind(NULL, 0, NULL) == NULL);
     CHECK_ERROR(context, gfl_image_read_memory(context, cases[8].bytes, 16, "a.jpg", &pixels),
                 GFL_E_FORMAT, "a.jpg: not a JPEG, PNG, BMP or PNM file but WebP");
-    gfl_context_destroy(context);
 }
 
 int main(int argc, char **argv) {
