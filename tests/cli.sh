@@ -92,7 +92,7 @@ says '"batch": 12' few/train.jsonl
 expect 0 $train --epochs 2 --out single --threads 1 --loaders 0 --eval-every 0
 same single/last.safetensors whole/last.safetensors
 expect 0 $train --epochs 1 --out parts --eval-every 0 --steps 1
-expect 7 train --out parts --lr 0.5 --resume; says 'lr = 0.01' err
+expect 7 train --out parts --lr 0.5 --resume; says 'lr = "0.01"' err
 expect 0 train --out parts --epochs 2 --resume
 expect 0 $train --epochs 2 --out longer --eval-every 0 --steps 1
 same parts/last.safetensors longer/last.safetensors

@@ -1,4 +1,5 @@
 /* test_resume.c - training that stops and goes on, to the bit */
+#include "data.h"
 #include "train.h"
 
 enum { IMAGES = 7, STEPS = 8 }; /* 2 epochs of 4 batches, the last filled up */
@@ -169,21 +170,21 @@ static void another_description_is_refused(void) {
         CHECK(r.trainer->learner.updates == 0);                                                    \
         close_run(&r);                                                                             \
     } while (0)
-    REFUSED("batch = 2", c.batch = 3);
-    REFUSED("accumulate = 1", c.accumulate = 2);
-    REFUSED("lr = 0.02", c.lr = 0.03);
-    REFUSED("momentum = 0.9", c.momentum = 0.8);
-    REFUSED("weight_decay = 0.0001", c.weight_decay = -1);
-    REFUSED("warmup = 3", c.warmup = 4);
-    REFUSED("clip_norm = 5", c.clip_norm = 0);
-    REFUSED("frozen_stages = 0", c.frozen_stages = 1);
-    REFUSED("scale_long = 96", c.scale_long = 97);
-    REFUSED("scale_short = 64", c.scale_short = 65);
-    REFUSED("scale_short_min = 40", c.scale_short_min = 0);
-    REFUSED("no_flip = 0", c.no_flip = 1);
-    REFUSED("drop_empty = 0", c.drop_empty = 1);
-    REFUSED("no_grouping = 0", c.no_grouping = 1);
-    REFUSED("seed = 11", c.seed = 12);
+    REFUSED("batch = \"2\"", c.batch = 3);
+    REFUSED("accumulate = \"1\"", c.accumulate = 2);
+    REFUSED("lr = \"0.02\"", c.lr = 0.03);
+    REFUSED("momentum = \"0.9\"", c.momentum = 0.8);
+    REFUSED("weight_decay = \"0.0001\"", c.weight_decay = -1);
+    REFUSED("warmup = \"3\"", c.warmup = 4);
+    REFUSED("clip_norm = \"5\"", c.clip_norm = 0);
+    REFUSED("frozen_stages = \"0\"", c.frozen_stages = 1);
+    REFUSED("scale_long = \"96\"", c.scale_long = 97);
+    REFUSED("scale_short = \"64\"", c.scale_short = 65);
+    REFUSED("scale_short_min = \"40\"", c.scale_short_min = 0);
+    REFUSED("no_flip = \"0\"", c.no_flip = 1);
+    REFUSED("drop_empty = \"0\"", c.drop_empty = 1);
+    REFUSED("no_grouping = \"0\"", c.no_grouping = 1);
+    REFUSED("seed = \"11\"", c.seed = 12);
     /* defaults spelt out are the same description */
     d.momentum = 0.9;
     d.accumulate = 1;
@@ -295,9 +296,63 @@ static void a_state_that_did_not_count_goes_on(void) {
     d.lr = 0.02;
     open_run(&r, weight_path, &d, 2, 1);
     CHECK_ERROR(r.context, gfl_trainer_load_state(r.trainer, state_path), GFL_E_MISMATCH,
-                "lr = 0.01");
+                "lr = \"0.01\"");
     close_run(&r);
     close_run(&old);
+}
+
+/* Counters that are none, numbers that are none, tensors of nobody: each with a text, and the
+ * trainer goes on as if nothing had been tried. */
+static void damaged_states_are_refused(void) {
+    static const struct {
+        const char *from, *to;
+        gfl_status status;
+        const char *text;
+    } table[] = {
+        {"\"step\":\"2\"", "\"step\":\"-2\"", GFL_E_FORMAT, "\"step\" is \"-2\""},
+        {"\"step\":\"2\"", "\"step\":\"nan\"", GFL_E_FORMAT, "\"step\" is \"nan\""},
+        {"\"step\":\"2\"", "\"step\":\"\"", GFL_E_FORMAT, "not a count"},
+        {"\"step\":\"2\"", "\"stop\":\"2\"", GFL_E_FORMAT, "\"step\" is missing"},
+        {"\"step\":\"2\"", "\"step\":\"3\"", GFL_E_FORMAT, "go together"},
+        {"\"step\":\"2\"", "\"step\":\"9\"", GFL_E_MISMATCH, "9 steps are done"},
+        {"\"step\":\"2\"", "\"step\":\"99999999999999999999\"", GFL_E_FORMAT, "not a count"},
+        {"\"epoch\":\"0\"", "\"epoch\":\"1e0\"", GFL_E_FORMAT, "\"epoch\" is"},
+        {"\"seed\"", "\"sead\"", GFL_E_FORMAT, "no \"seed\""},
+        {"\"momentum.backbone.bn1.bias\"", "\"momentum.backbone.bn2.bias\"", GFL_E_MISMATCH,
+         "momentum.backbone.bn1.bias is missing"},
+        {"\"momentum.backbone.bn1.bias\"",
+         "\"x\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},"
+         "\"momentum.backbone.bn1.bias\"",
+         GFL_E_MISMATCH, "the state of this model has"},
+        {"\"shape\":[4],", "\"shape\":[1,4],", GFL_E_MISMATCH, "another shape"},
+    };
+    gfl_train_desc d = base_desc();
+    gfl_step_report got;
+    run r;
+    d.frozen_stages = -1;
+    open_run(&r, NULL, &d, IMAGES, 1);
+    steps(&r, 2, &got);
+    gfli_learner *l = &r.trainer->learner;
+    for (size_t i = 0; i < GFLI_COUNT(table); i++) {
+        save(&r);
+        rewrite_header(&r, table[i].from, table[i].to);
+        CHECK_ERROR(r.context, gfl_trainer_load_state(r.trainer, state_path), table[i].status,
+                    table[i].text);
+        CHECK(l->updates == 2);
+    }
+    const int param = gfli_model_find(r.model, "bbox_head.gfl_cls.weight");
+    float *number = l->momentum + l->layout.offset[param] + 5, keep = *number;
+    for (int i = 0; i < 3; i++) {
+        *number = i == 0 ? NAN : (i == 1 ? INFINITY : -INFINITY);
+        save(&r);
+        *number = keep;
+        CHECK_ERROR(r.context, gfl_trainer_load_state(r.trainer, state_path), GFL_E_FORMAT,
+                    "momentum.bbox_head.gfl_cls.weight is not finite");
+        CHECK(*number == keep && number == l->momentum + l->layout.offset[param] + 5);
+    }
+    save(&r);
+    CHECK_OK(r.context, gfl_trainer_load_state(r.trainer, state_path));
+    close_run(&r);
 }
 
 /* Cut files, weight files and absent files change nothing; any bit of a weight is noticed. */
@@ -334,6 +389,64 @@ static void broken_files_are_refused(void) {
     steps(&r, 1, &got);
     CHECK(got.step == 3);
     close_run(&r);
+}
+
+/* The bytes of every tensor of two state files, and what they say of themselves. */
+static void check_same_states(gfl_context *context, const char *path, const char *other) {
+    gfli_blob a, b;
+    size_t size;
+    CHECK_OK(context, gfli_blob_open(context, path, &a));
+    CHECK_OK(context, gfli_blob_open(context, other, &b));
+    uint8_t *bytes = data_read(path, &size), *others = data_read(other, &size);
+    CHECK(a.n_tensors == b.n_tensors && a.n_meta == b.n_meta && a.n_tensors > 60);
+    for (int i = 0; i < a.n_tensors; i++) {
+        const gfli_tensor *t = &a.tensors[i], *same = gfli_blob_find(&b, t->name);
+        CHECK(same && same->bytes == t->bytes &&
+              !memcmp(bytes + t->offset, others + same->offset, (size_t)t->bytes));
+    }
+    for (int i = 0; i < a.n_meta; i++) {
+        const char *key = a.meta[2 * i], *value = gfli_blob_meta(&b, key);
+        CHECK(value && (!strcmp(key, "gfl_version") || !strcmp(value, a.meta[2 * i + 1])));
+    }
+    free(bytes);
+    free(others);
+    gfli_blob_close(&a);
+    gfli_blob_close(&b);
+}
+
+/* Version 0.1.0 wrote these files after three of six steps, with zeros for batch * accumulate's
+ * rate, and took these three next. */
+static void version_0_1_0_goes_on_with_the_same_bits(void) {
+    static const double next[3][5] = {
+        {0.257142974, 0.331754842, 0.0978189475, 0.953123655, 0.0025},
+        {0.224921807, 0.255907682, 0.073966037, 1.07872875, 0.00025},
+        {0.316428738, 0.327954062, 0.0965189956, 0.664885206, 0.00025},
+    };
+    const char *weights = data_path("version_0.1.0/library/weights.safetensors");
+    const char *state = data_path("version_0.1.0/library/state.safetensors");
+    gfl_train_desc d;
+    gfl_step_report r;
+    run old;
+    memset(&d, 0, sizeof d);
+    d.batch = d.accumulate = d.warmup = 2;
+    d.epochs = 3;
+    d.clip_norm = 5;
+    d.frozen_stages = -1;
+    d.scale_short_min = 40;
+    d.seed = 11;
+    open_run(&old, weights, &d, IMAGES, 1);
+    CHECK(gfli_hash_model(old.model) == 0x8a56c2c67f88054eu);
+    CHECK_OK(old.context, gfl_trainer_load_state(old.trainer, state));
+    CHECK(old.trainer->learner.updates == 3);
+    CHECK_OK(old.context, gfl_trainer_save_state(old.trainer, state_path));
+    check_same_states(old.context, state, state_path);
+    for (int i = 0; i < 3; i++) {
+        steps(&old, 1, &r);
+        const double got[5] = {r.loss_cls, r.loss_bbox, r.loss_dfl, r.grad_norm, r.lr};
+        for (int k = 0; k < 5; k++) CHECK_NEAR(got[k], next[i][k], 1e-4 * next[i][k]);
+    }
+    CHECK(r.training_done);
+    close_run(&old);
 }
 
 /* Python tools see momentum beside the weights, in the weights' shapes. */
@@ -380,7 +493,9 @@ int main(int argc, char **argv) {
         TEST(other_data_and_weights_are_refused),
         TEST(every_annotation_counts_in_the_fingerprint),
         TEST(a_state_that_did_not_count_goes_on),
+        TEST(damaged_states_are_refused),
         TEST(broken_files_are_refused),
+        TEST(version_0_1_0_goes_on_with_the_same_bits),
         TEST(a_state_is_plain_safetensors),
         {0},
     };

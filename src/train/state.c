@@ -233,8 +233,12 @@ gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) 
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
+/* Whatever a file says, reading it takes memory for its header, and beside that the momentum once
+ * more and one tensor; nothing is allocated for numbers before every tensor was found to fit. */
+
 static gfl_status gfli_check_state_kind(const gfli_blob *blob) {
     const char *kind = gfli_blob_meta(blob, "gfl_state");
+    char quoted[GFLI_QUOTED];
     if (!kind)
         return gfli_error(blob->context, GFL_E_FORMAT,
                           "%s: not a training state (no \"gfl_state\" in its metadata)%s",
@@ -243,7 +247,7 @@ static gfl_status gfli_check_state_kind(const gfli_blob *blob) {
     if (strcmp(kind, "1") != 0)
         return gfli_error(blob->context, GFL_E_UNSUPPORTED,
                           "%s: training state of format %s; this version reads format 1",
-                          blob->path, kind);
+                          blob->path, gfli_quote(kind, quoted, sizeof quoted));
     return GFL_OK;
 }
 
@@ -266,6 +270,7 @@ static void gfli_describe_uncounted(const gfl_trainer *trainer, gfli_state_field
 static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob,
                                         double *lr) {
     gfli_state_fields f, uncounted;
+    char quoted[GFLI_QUOTED];
     gfli_describe_training(trainer, &trainer->plan.desc, &f);
     gfli_describe_uncounted(trainer, &uncounted);
     *lr = trainer->plan.desc.lr;
@@ -279,7 +284,8 @@ static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_b
             return gfli_error(trainer->context, GFL_E_MISMATCH,
                               "%s: saved with %s = %s, the trainer has %s; create it with the "
                               "description that the state was saved with",
-                              blob->path, key, saved, f.fields[i].value);
+                              blob->path, key, gfli_quote(saved, quoted, sizeof quoted),
+                              f.fields[i].value);
         if (strcmp(key, "lr") == 0)
             *lr = gfli_default_rate(trainer->asked.batch, trainer->asked.accumulate);
     }
@@ -287,7 +293,7 @@ static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_b
 }
 
 static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli_blob *blob) {
-    char hash[24];
+    char hash[24], quoted[GFLI_QUOTED];
     const char *weights = gfli_blob_meta(blob, "weights"), *data = gfli_blob_meta(blob, "data");
     if (!weights || !data)
         return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no fingerprints in its metadata",
@@ -297,39 +303,44 @@ static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli
         return gfli_error(trainer->context, GFL_E_MISMATCH,
                           "%s: saved with another data set (fingerprint %s, here %s); images, "
                           "boxes and classes must be the same",
-                          blob->path, data, hash);
+                          blob->path, gfli_quote(data, quoted, sizeof quoted), hash);
     gfli_hash_format(gfli_hash_model(trainer->model), hash);
     if (strcmp(weights, hash) != 0)
         return gfli_error(trainer->context, GFL_E_MISMATCH,
                           "%s: the model's weights are not those of this state (fingerprint %s, "
                           "here %s); load the weight file saved at the same step",
-                          blob->path, weights, hash);
+                          blob->path, gfli_quote(weights, quoted, sizeof quoted), hash);
     return GFL_OK;
 }
 
-/* A counter of the metadata, or -1. */
-static int64_t gfli_state_number(const gfli_blob *blob, const char *key) {
-    const char *text = gfli_blob_meta(blob, key);
+/* A counter of the metadata. */
+static gfl_status gfli_state_number(const gfli_blob *blob, const char *key, int64_t *out) {
+    const char *text = gfli_blob_meta(blob, key), *p = text;
+    char quoted[GFLI_QUOTED];
     int64_t value = 0;
-    if (!text || !*text) return -1;
-    for (; *text; text++) {
-        if (*text < '0' || *text > '9' || value > INT64_MAX / 10 - 1) return -1;
-        value = value * 10 + (*text - '0');
-    }
-    return value;
+    for (; p && *p >= '0' && *p <= '9' && value < INT64_MAX / 10 - 1; p++)
+        value = value * 10 + (*p - '0');
+    if (!p || p == text || *p)
+        return gfli_error(blob->context, GFL_E_FORMAT,
+                          "%s: \"%s\" is %s in its metadata, not a count", blob->path, key,
+                          text ? gfli_quote(text, quoted, sizeof quoted) : "missing");
+    *out = value;
+    return GFL_OK;
 }
 
 static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob *blob,
                                      int64_t *out) {
     const gfl_train_plan *plan = &trainer->plan;
-    int64_t step = gfli_state_number(blob, "step"), epoch = gfli_state_number(blob, "epoch");
-    int64_t batch = gfli_state_number(blob, "batch_in_epoch");
-    int64_t spe = plan->steps_per_epoch;
+    const int64_t spe = plan->steps_per_epoch;
+    int64_t step, epoch, batch;
+    GFLI_TRY(gfli_state_number(blob, "step", &step));
+    GFLI_TRY(gfli_state_number(blob, "epoch", &epoch));
+    GFLI_TRY(gfli_state_number(blob, "batch_in_epoch", &batch));
     if (step > plan->n_steps)
         return gfli_error(trainer->context, GFL_E_MISMATCH,
                           "%s: %lld steps are done, the %d epochs of the trainer have %lld",
                           blob->path, (long long)step, plan->desc.epochs, (long long)plan->n_steps);
-    if (step < 0 || epoch != step / spe || batch != step % spe * plan->desc.accumulate)
+    if (epoch != step / spe || batch != step % spe * plan->desc.accumulate)
         return gfli_error(trainer->context, GFL_E_FORMAT,
                           "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "
                           "together",
@@ -338,29 +349,57 @@ static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob
     return GFL_OK;
 }
 
+static bool gfli_fits_param(const gfli_tensor *t, const gfli_param *p) {
+    bool fits = t->dtype == GFLI_F32 && t->rank == p->rank;
+    for (int k = 0; fits && k < p->rank; k++) fits = t->shape[k] == p->shape[k];
+    return fits;
+}
+
+/* The momentum of every trained parameter, and nothing else. */
+static gfl_status gfli_check_momentum(const gfl_trainer *trainer, const gfli_blob *blob) {
+    const gfl_model *model = trainer->model;
+    int n = 0;
+    for (int i = 0; i < model->n_params; i++) {
+        char name[160];
+        if (trainer->learner.layout.offset[i] == GFLI_NO_GRADIENT) continue;
+        gfli_momentum_name(&model->params[i], name);
+        const gfli_tensor *tensor = gfli_blob_find(blob, name);
+        if (!tensor || !gfli_fits_param(tensor, &model->params[i]))
+            return gfli_error(trainer->context, GFL_E_MISMATCH, "%s: %s is %s", blob->path, name,
+                              tensor ? "of another shape or type" : "missing");
+        n++;
+    }
+    if (blob->n_tensors != n)
+        return gfli_error(trainer->context, GFL_E_MISMATCH,
+                          "%s: it holds %d tensors; the state of this model has %d", blob->path,
+                          blob->n_tensors, n);
+    return GFL_OK;
+}
+
 static gfl_status gfli_read_momentum(const gfl_trainer *trainer, gfli_blob *blob, float *momentum,
                                      float *buffer) {
     const gfl_model *model = trainer->model;
-    const gfli_gradients *layout = &trainer->learner.layout;
+    const gfli_learner *l = &trainer->learner;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
+        gfli_extent extent;
         char name[160];
-        if (layout->offset[i] == GFLI_NO_GRADIENT) continue;
+        if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
         gfli_momentum_name(p, name);
-        const gfli_tensor *tensor = gfli_blob_find(blob, name);
-        bool fits = tensor && tensor->dtype == GFLI_F32 && tensor->rank == p->rank;
-        for (int k = 0; fits && k < p->rank; k++) fits = tensor->shape[k] == p->shape[k];
-        if (!fits)
-            return gfli_error(trainer->context, GFL_E_MISMATCH, "%s: %s is %s", blob->path, name,
-                              tensor ? "of another shape or type" : "missing");
-        float *to = momentum + layout->offset[i];
-        GFLI_TRY(gfli_blob_read_f32(blob, tensor, p->rank == 4 ? buffer : to));
+        float *to = momentum + l->layout.offset[i];
+        GFLI_TRY(gfli_blob_read_f32(blob, gfli_blob_find(blob, name), p->rank == 4 ? buffer : to));
         if (p->rank == 4) gfli_transpose_weight(p, buffer, to, false);
+        l->ops->measure(trainer->context, to, p->count, &extent);
+        if (!gfli_is_finite(extent.largest))
+            return gfli_error(trainer->context, GFL_E_FORMAT,
+                              "%s: %s is not finite: the file is damaged, or was written after the "
+                              "training had failed; go on from an earlier state",
+                              blob->path, name);
     }
     return GFL_OK;
 }
 
-static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
+gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob) {
     gfli_learner *l = &trainer->learner;
     float *momentum, *buffer = NULL;
     int64_t step = 0;
@@ -369,6 +408,7 @@ static gfl_status gfli_load_state(gfl_trainer *trainer, gfli_blob *blob) {
     GFLI_TRY(gfli_check_state_desc(trainer, blob, &lr));
     GFLI_TRY(gfli_check_state_hashes(trainer, blob));
     GFLI_TRY(gfli_read_position(trainer, blob, &step));
+    GFLI_TRY(gfli_check_momentum(trainer, blob));
     GFLI_TRY(gfli_calloc(trainer->context, l->layout.floats, sizeof(float), "momentum", &momentum));
     gfl_status status = gfli_alloc_largest(trainer->model, trainer->context, &buffer);
     if (status == GFL_OK) status = gfli_read_momentum(trainer, blob, momentum, buffer);
@@ -390,7 +430,7 @@ gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
     GFLI_NOT_NULL(NULL, trainer);
     GFLI_NOT_NULL(trainer->context, path);
     GFLI_TRY(gfli_blob_open(trainer->context, path, &blob));
-    gfl_status status = gfli_load_state(trainer, &blob);
+    gfl_status status = gfli_state_load(trainer, &blob);
     gfli_blob_close(&blob);
     return status;
 }

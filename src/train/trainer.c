@@ -6,6 +6,7 @@
 /* Labels are indices, so the model's classes must be the data's, unless it was made without. */
 static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *model,
                                      const gfl_dataset *dataset) {
+    char mine[GFLI_QUOTED], theirs[GFLI_QUOTED];
     int n = gfl_dataset_n_classes(dataset);
     const gfl_class *classes = gfl_dataset_classes(dataset);
     bool named = false;
@@ -22,9 +23,10 @@ static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *mode
     for (int i = 0; i < n && named; i++)
         if (strcmp(model->classes[i].name, classes[i].name) != 0)
             return gfli_error(context, GFL_E_MISMATCH,
-                              "class %d is \"%s\" in the model and \"%s\" in the data set; create "
+                              "class %d is %s in the model and %s in the data set; create "
                               "the model with gfl_dataset_classes",
-                              i, model->classes[i].name, classes[i].name);
+                              i, gfli_quote(model->classes[i].name, mine, sizeof mine),
+                              gfli_quote(classes[i].name, theirs, sizeof theirs));
     return GFL_OK;
 }
 

@@ -89,6 +89,9 @@ struct gfl_trainer {
     gfli_truth *truths; /* [batch] */
 };
 
+/* What gfl_trainer_load_state does with an open file. */
+gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob);
+
 /* Fingerprints for state files: of all parameters, of everything the data set says. */
 uint64_t gfli_hash_model(const gfl_model *model);
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset);
