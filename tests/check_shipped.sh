@@ -77,39 +77,6 @@ stands_alone)
         cc detect.c gfl.o gfl_train.o -o detect_c -lm -pthread || fail "a C program"
     need c++
     c++ -std=c++11 embed.cc gfl.o gfl_train.o -o embed -lm -pthread || fail "a C++ program" ;;
-installs)
-    need pkg-config
-    make -s config=release CUDA=0 BUILD="$scratch/build" install DESTDIR="$scratch/root" \
-        PREFIX=/usr >"$scratch/log" 2>&1 ||
-        { cat "$scratch/log"; exit 1; }
-    export PKG_CONFIG_SYSROOT_DIR="$scratch/root" PKG_CONFIG_PATH="$scratch/root/usr/lib/pkgconfig"
-    cc $(pkg-config --cflags gfl) examples/detect.c -o "$scratch/app" $(pkg-config --libs gfl) ||
-        fail "a program built through pkg-config"
-    LD_LIBRARY_PATH="$scratch/root/usr/lib" "$scratch/app" >/dev/null 2>&1
-    [ $? -le 2 ] || fail "it does not start" 
-    need cmake
-    mkdir -p "$scratch/cmake" && cat > "$scratch/cmake/CMakeLists.txt" <<'EOF'
-cmake_minimum_required(VERSION 3.18)
-project(user C)
-find_package(gfl 0.1 REQUIRED)
-add_executable(app ${EXAMPLE})
-target_link_libraries(app gfl::gfl)
-EOF
-    cmake -S "$scratch/cmake" -B "$scratch/cmake/build" -DEXAMPLE="$root/examples/detect.c" \
-        -DCMAKE_PREFIX_PATH="$scratch/root/usr" >/dev/null && cmake --build "$scratch/cmake/build" \
-        >/dev/null || fail "a program built through CMake"
-    # Without nvcc there is no CUDA in it, and who asks for it is told.
-    BUILD="$scratch/build" DESTDIR="$scratch/cpu" PREFIX=/usr VERSION=0.1.0 CUDA_LIB='' \
-        sh scripts/install.sh || fail "installing without CUDA"
-    ! PKG_CONFIG_PATH="$scratch/cpu/usr/lib/pkgconfig" pkg-config --exists gfl-cuda ||
-        fail "there is a gfl-cuda.pc without CUDA"
-    mkdir -p "$scratch/asks" && sed 's/0.1 REQUIRED/REQUIRED COMPONENTS cuda/' \
-        "$scratch/cmake/CMakeLists.txt" > "$scratch/asks/CMakeLists.txt"
-    ! cmake -S "$scratch/asks" -B "$scratch/asks/build" -DEXAMPLE="$root/examples/detect.c" \
-        -DCMAKE_PREFIX_PATH="$scratch/cpu/usr" >"$scratch/log" 2>&1 ||
-        fail "CMake finds a gfl::cuda that is not there"
-    tr -s '\n ' '  ' < "$scratch/log" | grep -q "installed without CUDA" ||
-        { cat "$scratch/log"; fail "CMake does not say why there is no gfl::cuda"; } ;;
 citations_resolve)
     # "spec 5.4" in a comment is a heading of docs/spec.md.
     grep -rhoE 'spec [0-9]+(\.[0-9]+)?' src tests/*.[ch] tests/emu examples bench | sort -u |
