@@ -26,10 +26,12 @@ typedef enum opt_kind {
     OPT_INT,  /* int */
     OPT_REAL, /* double */
     OPT_TEXT, /* const char *, owned by the table */
+    OPT_PATH, /* the same, of a file or folder: written from the root, as it holds elsewhere too */
     OPT_LIST  /* opt_list: the option may be given several times */
 } opt_kind;
 
 enum { OPT_LIST_MAX = 256 };
+enum { OPT_FROM_DEFAULT, OPT_FROM_FILE, OPT_FROM_ENVIRONMENT, OPT_FROM_ARGUMENT };
 
 typedef struct opt_list {
     const char *items[OPT_LIST_MAX];
@@ -42,7 +44,7 @@ typedef struct opt {
     void *value;          /* of the kind's type: holds the default before parsing */
     const char *argument; /* what the help calls the value, e.g. "FILE" */
     const char *help;
-    int source; /* set by parsing: 0 default, 1 file, 2 environment, 3 command line */
+    int source; /* set by parsing: OPT_FROM_... */
 } opt;
 
 /* Fill the values from --config FILE, GFL_* and the arguments (later ones win), collect what is not
@@ -51,10 +53,18 @@ typedef struct opt {
 int opt_parse(const char *usage, opt *options, int argc, char **argv, const char **rest,
               int *n_rest);
 
-/* Write "name = value" lines that --config reads back; false with a message on failure. */
-bool opt_write(const opt *options, const char *path);
+/* The values of a file that opt_write has made, as defaults; an exit code. */
+int opt_read(opt *options, const char *path);
+/* Write "name = value" lines that --config reads back as they are, whatever is in the values: where
+ * a line would not hold one, it stands in quotes with escapes as in C.  False: it failed. */
+bool opt_write(const opt *options, FILE *f);
 /* The same as a JSON object. */
 void opt_write_json(const opt *options, gfl_json_writer *json, const char *key);
+
+/* The option of this name, which is there. */
+const opt *opt_find(const opt *options, const char *name);
+/* Have both the same value? */
+bool opt_is_same(const opt *a, const opt *b);
 
 /* Which of the two names `text` is, from 1; 0 for no text, -1 after a message. */
 int opt_choice(const char *option, const char *text, const char *first, const char *second);
