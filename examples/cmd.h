@@ -159,8 +159,10 @@ int check_writable(const char *option, const char *path); /* NULL is fine */
 int check_thresholds(double *score, double *nms);
 int scale_error(const char *text);
 
-/* Say so where the weights do not tell for which scale they were trained. */
-void warn_of_scale(const char *weights, const gfl_model *model);
+/* Say what the weights do not say and is assumed; of a backbone, or of a model. */
+void warn_of_input(const char *weights, const gfl_origins *from, const gfl_arch *arch,
+                   const gfl_preprocess *p);
+void warn_of_assumed(const char *weights, const gfl_model *model, bool scale_given);
 
 /* Print the warnings that a data set deserves, and one line about what it is. */
 void describe_dataset(const char *name, const gfl_dataset *dataset);
@@ -186,6 +188,8 @@ void write_json_result(gfl_json_writer *json, const char *key, const gfl_evaluat
 void print_model(FILE *f, const gfl_model_info *info);
 void print_backbone(FILE *f, const gfl_arch *arch, gfl_origin style);
 void print_input(FILE *f, const gfl_preprocess *p);
+/* The same as a text. */
+void input_text(const gfl_preprocess *p, char *out, size_t size);
 /* The same as members of the JSON object that is open. */
 void write_model_json(gfl_json_writer *json, const gfl_model_info *info);
 void write_backbone_json(gfl_json_writer *json, const gfl_arch *arch);

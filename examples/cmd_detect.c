@@ -329,7 +329,7 @@ static int run(detect_job *job) {
     gfl_status status = gfl_model_import(job->context, job->weights, NULL, &model);
     if (status == GFL_OK) {
         gfl_model_get_info(model, &job->info);
-        if (!job->scale) warn_of_scale(job->weights, model);
+        warn_of_assumed(job->weights, model, job->scale != NULL);
         status = gfl_detector_create(job->context, model, job->distributions, &detector);
     }
     code = status == GFL_OK ? with_results(job, detector)

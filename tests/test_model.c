@@ -353,7 +353,8 @@ static void files_that_do_not_fit_are_refused(void) {
     e = none, e.poison = "backbone.bn1.running_var", e.value = -1;
     refuse(base, e, GFL_E_FORMAT, "variance");
     e = none, e.add = "bbox_head.reg_conf.0.weight";
-    refuse(base, e, GFL_E_UNSUPPORTED, "bbox_head.reg_conf.0.weight belongs to GFLv2");
+    refuse(base, e, GFL_E_UNSUPPORTED,
+           "GFLv2, another detector, is not supported (the tensor bbox_head.reg_conf.0.weight)");
     e = none, e.add = "backbone.layer3.0.conv2.conv_offset.bias";
     refuse(base, e, GFL_E_MISMATCH, "backbone.layer3.0.conv2.conv_offset.bias (4) has no place");
     e = none, e.add = "bbox_head.distribution_project.project";
