@@ -406,7 +406,7 @@ static void metadata_that_contradicts_is_refused(void) {
 
 static gfl_model *load_edited(const char *base, edit e, int assume_mmdet) {
     const char *path = scratch("edited");
-    gfl_model_opts opts = {0, assume_mmdet};
+    gfl_model_opts opts = {0, (gfl_dialect)assume_mmdet};
     gfl_model *model = NULL;
     edit_file(base, path, &e);
     CHECK_OK(context, gfl_model_load(context, path, &opts, &model));
