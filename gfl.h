@@ -323,6 +323,15 @@ GFL_API void gfl_json_line(gfl_json_writer *writer);
  */
 GFL_API size_t gfl_text_show(const char *text, char *out, size_t size);
 
+/* gfl_text_valid - how many of the n bytes at text are whole characters of UTF-8, counted from the
+ * first; n where all of it is UTF-8.
+ *
+ * Errors    none.
+ * Memory    none.
+ * Threads   any.
+ */
+GFL_API size_t gfl_text_valid(const char *text, size_t n);
+
 /* ===============================================================================================
  * src/api/context.h - gfl_context: allocator, logger, threads and the error text
  * ============================================================================================ */
@@ -4074,6 +4083,13 @@ size_t gfli_utf8_length(const unsigned char *p, size_t n) {
         high = 0xBF;
     }
     return length;
+}
+
+size_t gfl_text_valid(const char *text, size_t n) {
+    const unsigned char *p = (const unsigned char *)text;
+    size_t at = 0, length;
+    while ((length = gfli_utf8_length(p + at, n - at)) > 0) at += length;
+    return at;
 }
 
 static unsigned gfli_utf8_decode(const unsigned char *p, size_t length) {

@@ -230,7 +230,7 @@ void draw_detections(gfl_pixels *pixels, const gfl_detection *items, int n,
                      const gfl_class *classes);
 void draw_box(gfl_pixels *pixels, double x1, double y1, double x2, double y2, int label,
               const char *text);
-/* PNG, or JPEG when the name ends in .jpg or .jpeg; false after a message. */
+/* PNG, or JPEG where the name ends in .jpg, .jpeg, .jpe or .jfif; false after a message. */
 bool write_picture(const char *path, const gfl_pixels *pixels);
 
 /* ---- the subcommands: argv[0] is the subcommand's name; the exit code ------------------------ */

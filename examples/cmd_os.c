@@ -1,5 +1,5 @@
 /* cmd_os.c - the command's own calls of the operating system */
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700
 #include "cmd_os.h"
 #include "cmd.h"
 #include <dirent.h>
@@ -37,6 +37,36 @@ os_kind os_look(const char *path) {
 bool os_exists(const char *path) {
     struct stat info;
     return stat(path, &info) == 0;
+}
+
+bool os_find(const char *path, os_file *out) {
+    struct stat info;
+    if (stat(path, &info) != 0) return false;
+    out->kind = S_ISREG(info.st_mode) ? OS_FILE : S_ISDIR(info.st_mode) ? OS_FOLDER : OS_OTHER;
+    out->device = (uint64_t)info.st_dev;
+    out->number = (uint64_t)info.st_ino;
+    return true;
+}
+
+char *os_resolve(const char *path) {
+    return realpath(path, NULL);
+}
+
+bool os_list(const char *folder, bool (*each)(void *user, const char *name), void *user) {
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    bool good = true;
+    if (!dir) return false;
+    errno = 0;
+    while (good && (entry = readdir(dir)) != NULL) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        good = each(user, entry->d_name);
+        errno = 0;
+    }
+    const int e = errno;
+    closedir(dir);
+    errno = e;
+    return good && e == 0;
 }
 
 static bool is_folder(const char *path) {

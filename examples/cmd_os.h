@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 /* Another system is another cmd_os.c.  Calls that answer false leave the reason in errno.
@@ -18,6 +19,18 @@ typedef enum os_kind { OS_NOTHING, OS_FILE, OS_FOLDER, OS_LINK, OS_OTHER } os_ki
 
 os_kind os_look(const char *path); /* of a link: OS_LINK */
 bool os_exists(const char *path);  /* follows links */
+/* What a path leads to, links followed, and who that is: the numbers are 0 where the system has
+ * none.  False: it leads nowhere. */
+typedef struct os_file {
+    os_kind kind;
+    uint64_t device, number;
+} os_file;
+bool os_find(const char *path, os_file *out);
+/* The path without links, which free() frees; NULL where it leads nowhere. */
+char *os_resolve(const char *path);
+/* Call each(user, name) for what is in a folder, in any order, until it returns false: errno is 0
+ * then. */
+bool os_list(const char *folder, bool (*each)(void *user, const char *name), void *user);
 /* Make a folder and those above it; where that fails, failed[4096] is the one that could not be. */
 bool os_make_folder(const char *path, char *failed);
 bool os_rename(const char *from, const char *to); /* replaces */
