@@ -24,6 +24,13 @@ static bool same_bits(double a, double b) {
     return memcmp(&a, &b, sizeof a) == 0;
 }
 
+static bool is_at(gfli_json *j, long line, long column) {
+    long got_line, got_column;
+    gfli_json_place(j, &got_line, &got_column);
+    if (got_line != line || got_column != column) printf("at %ld:%ld\n", got_line, got_column);
+    return got_line == line && got_column == column;
+}
+
 /* ---- structure ------------------------------------------------------------------------------- */
 
 static void values_are_read_in_order(void) {
@@ -38,12 +45,12 @@ static void values_are_read_in_order(void) {
     CHECK(gfli_json_next(j) == GFLI_JSON_STRING);
     CHECK(!strcmp(gfli_json_string(j, &length), "x\ty") && length == 3);
     CHECK(gfli_json_next(j) == GFLI_JSON_END);
-    CHECK(gfli_json_line(j) == 2);
+    CHECK(is_at(j, 2, 23));
     CHECK(!strcmp(gfli_json_key(j), "b") && gfli_json_next(j) == GFLI_JSON_OBJECT);
     CHECK(!strcmp(gfli_json_key(j), "c") && gfli_json_next(j) == GFLI_JSON_NULL);
     CHECK(gfli_json_key(j) == NULL);
     CHECK(!strcmp(gfli_json_key(j), "d") && gfli_json_next(j) == GFLI_JSON_TRUE);
-    CHECK(gfli_json_line(j) == 3);
+    CHECK(is_at(j, 3, 7));
     CHECK(!strcmp(gfli_json_key(j), "e") && gfli_json_next(j) == GFLI_JSON_ARRAY);
     CHECK(gfli_json_next(j) == GFLI_JSON_END);
     CHECK(!strcmp(gfli_json_key(j), "f") && gfli_json_next(j) == GFLI_JSON_FALSE);
@@ -121,11 +128,15 @@ static void malformed_text_is_refused(void) {
                                       "1.5.2",
                                       "1-2",
                                       "--1",
-                                      "NaN",
-                                      "Infinity",
-                                      "-Infinity",
                                       "1e5x",
                                       "1_000",
+                                      "nan",
+                                      "inf",
+                                      "-inf",
+                                      "-NaN",
+                                      "Infinity2",
+                                      "None",
+                                      "TRUE",
                                       "\"",
                                       "\"abc",
                                       "\"\\x\"",
@@ -152,8 +163,8 @@ static void malformed_text_is_refused(void) {
                                       "/**/1",
                                       "\xFF\xFE[\0]",
                                       "\\u0031",
-                                      ("[\x0C"
-                                       "1]"),
+                                      "[\x0C"
+                                      "1]",
                                       "[1\xC2\xA0]"};
     gfl_context *context = test_context(1);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -186,7 +197,127 @@ static void truncated_text_is_refused(void) {
     gfl_context_destroy(context);
 }
 
-static void errors_name_file_and_line(void) {
+/* A value for those who step over it, not a number for those who read one; the words of Python's
+ * json module, which writes them where a float is not finite. */
+static void words_for_what_is_not_finite_are_values(void) {
+    gfl_context *context = test_context(1);
+    char shown[GFLI_QUOTED];
+    gfli_json *j = open_text(context, "[NaN, Infinity, -Infinity, {\"a\": NaN}, 1, NaN]");
+    gfli_json_next(j);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NONFINITE);
+    CHECK(!strcmp(gfli_json_found(j, GFLI_JSON_NONFINITE, shown), "NaN"));
+    CHECK(gfli_json_next(j) == GFLI_JSON_NONFINITE);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NONFINITE);
+    CHECK(!strcmp(gfli_json_found(j, GFLI_JSON_NONFINITE, shown), "-Infinity"));
+    gfli_json_skip(j);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 1);
+    gfli_json_skip(j);
+    CHECK(gfli_json_next(j) == GFLI_JSON_END);
+    CHECK_OK(context, gfli_json_status(j));
+    gfli_json_close(j);
+    gfl_context_destroy(context);
+}
+
+static void what_is_not_json_is_named(void) {
+#define BYTES(text) text, sizeof text - 1
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *want;
+    } cases[] = {
+        {BYTES("\x1f\x8b\x08\0\0\0\0\0"),
+         "text:1:1: this is not JSON: the file is compressed by gzip"},
+        {BYTES("PK\3\4\x14\0"), "a zip archive"},
+        {BYTES("\xfd"
+               "7zXZ\0"),
+         "compressed by xz"},
+        {BYTES("\xff\xfe{\0\"\0"), "in UTF-16: save it as UTF-8"},
+        {BYTES("\xfe\xff\0{\0\""), "in UTF-16: save it as UTF-8"},
+        {BYTES("{\0\"\0a\0"), "in UTF-16 or UTF-32"},
+        {BYTES("\0\0\0{"), "a value is expected, not \"\\x00\""},
+        {BYTES("<annotation>"), "XML or HTML"},
+        {BYTES("\x89PNG\r\n"), "a PNG picture"},
+        {BYTES(""), "the file is empty"},
+        {BYTES("  \n "), "text:2:2: the file ends where a value is expected"},
+        {BYTES("{'images': []}"), "text:1:2: a key is in single quotes, as Python prints it"},
+        {BYTES("{\"a\":\n 'b'}"), "text:2:2: a value is expected, not a text in single quotes, as "
+                                  "Python prints it: write the file with json.dump"},
+        {BYTES("{\"a\": None}"), "text:1:7: a value is expected, not None, as Python prints it"},
+        {BYTES("[True]"), "not True, as Python prints it"},
+        {BYTES("[nan]"), "a value is expected, not \"nan\""},
+        {BYTES("path: ../data"), "a value is expected, not \"path\""},
+        {BYTES("[\x1b]"), "a value is expected, not \"\\x1b\""},
+        {BYTES("[\n\"Z\xfcrich\"]"),
+         "text:2:3: a text is not UTF-8 (byte 0xfc): is the file Latin-1"},
+        {BYTES("[\n\"a"), "text:2:1: the file ends inside the text that begins here"},
+    };
+#undef BYTES
+    gfl_context *context = test_context(1);
+    for (size_t i = 0; i < GFLI_COUNT(cases); i++) {
+        gfli_json *j = NULL;
+        CHECK_OK(context, gfli_json_open_memory(context, cases[i].bytes, cases[i].n, "text", &j));
+        CHECK_ERROR(context, consume(j, gfli_json_next(j)), GFL_E_FORMAT, cases[i].want);
+        gfli_json_close(j);
+    }
+    gfl_context_destroy(context);
+}
+
+/* The place of every value of a long text, whether or not the buffer has moved on since. */
+static void places_are_those_of_the_values(void) {
+    enum { N = 9000 };
+    gfl_context *context = test_context(1);
+    char *text = (char *)malloc(N * 20 + 10), *p = text;
+    p += sprintf(p, "\xef\xbb\xbf["); /* the byte order mark is not counted */
+    for (int i = 0; i < N; i++)
+        p += sprintf(p, "%s%s%*d", i ? "," : "", i % 3 ? "" : "\n", 1 + i % 13, i % 10);
+    sprintf(p, "]");
+    long line = 1, column = 1;
+    gfli_json *j = open_text(context, text);
+    CHECK(gfli_json_next(j) == GFLI_JSON_ARRAY && is_at(j, 1, 1));
+    const char *at = text + 4;
+    for (int i = 0; i < N; i++) {
+        column = i ? column + 1 : 2;
+        for (; *at < '0' || *at > '9'; at++) {
+            if (*at == '\n')
+                line++, column = 1;
+            else if (*at == ' ')
+                column++;
+        }
+        CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == i % 10);
+        if (i % 7 == 0) CHECK(is_at(j, line, column));
+        at++;
+        column++;
+    }
+    gfli_json_close(j);
+    free(text);
+    gfl_context_destroy(context);
+}
+
+static void containers_can_be_left_from_anywhere(void) {
+    static const char text[] = "[{\"a\":[1,[2,{\"b\":3,\"c\":[]}]],\"d\":4},5]";
+    gfl_context *context = test_context(1);
+    static const char walk[] = "knnnnnknknnknnkn"; /* keys and values in the order of the text */
+    for (size_t steps = 0; steps < sizeof walk; steps++) {
+        gfli_json *j = open_text(context, text);
+        gfli_json_next(j);
+        gfli_json_next(j);
+        CHECK(gfli_json_depth(j) == 2);
+        for (const char *p = walk; p < walk + steps; p++)
+            if (*p == 'k')
+                gfli_json_key(j);
+            else
+                gfli_json_next(j);
+        gfli_json_leave_to(j, 1);
+        CHECK(gfli_json_depth(j) == 1);
+        CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 5);
+        CHECK(gfli_json_next(j) == GFLI_JSON_END);
+        CHECK_OK(context, gfli_json_status(j));
+        gfli_json_close(j);
+    }
+    gfl_context_destroy(context);
+}
+
+static void errors_name_file_line_and_column(void) {
     gfl_context *context = test_context(1);
     const char *path = test_scratch("json_lines");
     FILE *f = fopen(path, "wb");
@@ -200,7 +331,7 @@ static void errors_name_file_and_line(void) {
     CHECK_OK(context, gfli_json_open(context, path, &j));
     CHECK(consume(j, gfli_json_next(j)) == GFL_E_FORMAT);
     char wanted[600];
-    snprintf(wanted, sizeof wanted, "%s:50002: ", path);
+    snprintf(wanted, sizeof wanted, "%s:50002:10: ", path);
     CHECK(!strncmp(gfl_context_error(context), wanted, strlen(wanted)));
     gfli_json_close(j);
     j = open_text(context, "[1,\n2,\n3]");
@@ -208,7 +339,7 @@ static void errors_name_file_and_line(void) {
     gfli_json_next(j);
     gfli_json_next(j);
     CHECK_ERROR(context, gfli_json_error(j, GFL_E_DATA, "no %s", "twos"), GFL_E_DATA,
-                "text:2: no twos");
+                "text:2:1: no twos");
     CHECK(gfli_json_error(j, GFL_E_FORMAT, "later") == GFL_E_DATA);
     CHECK(gfli_json_next(j) == GFLI_JSON_END);
     gfli_json_close(j);
@@ -674,7 +805,11 @@ int main(int argc, char **argv) {
                                       TEST(values_can_be_stepped_over),
                                       TEST(malformed_text_is_refused),
                                       TEST(truncated_text_is_refused),
-                                      TEST(errors_name_file_and_line),
+                                      TEST(errors_name_file_line_and_column),
+                                      TEST(words_for_what_is_not_finite_are_values),
+                                      TEST(what_is_not_json_is_named),
+                                      TEST(places_are_those_of_the_values),
+                                      TEST(containers_can_be_left_from_anywhere),
                                       TEST(depth_is_limited),
                                       TEST(tokens_may_cross_the_buffer),
                                       TEST(long_texts_and_numbers_are_bounded),

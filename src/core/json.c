@@ -26,8 +26,11 @@ struct gfli_json {
     unsigned char *buffer; /* [GFLI_JSON_BUFFER + 1]; a 0 stands after the last byte */
     unsigned char *at, *end;
     bool exhausted;
-    long lines;                  /* in the bytes that have left the buffer */
-    char stack[GFLI_JSON_DEPTH]; /* '{' or '[' */
+    unsigned char *counted; /* line and column are those of this byte */
+    long line, column;
+    unsigned char *token; /* the value, key or end read last; NULL once it has left the buffer */
+    long token_line, token_column; /* set then */
+    char stack[GFLI_JSON_DEPTH];   /* '{' or '[' */
     int depth;
     bool comma;   /* the container has an item already, so the next needs a comma */
     bool started; /* the one value of the text has begun */
@@ -38,28 +41,52 @@ struct gfli_json {
     gfl_status status;
 };
 
-static long gfli_count_lines(const unsigned char *from, const unsigned char *to) {
-    long n = 0;
-    for (; from < to; from++) n += *from == '\n';
-    return n;
+/* Lines and columns up to a byte of the buffer; every byte is counted once. */
+static void gfli_json_count(gfli_json *j, unsigned char *to) {
+    unsigned char *newline;
+    while (j->counted < to &&
+           (newline = (unsigned char *)memchr(j->counted, '\n', (size_t)(to - j->counted)))) {
+        j->line++;
+        j->column = 1;
+        j->counted = newline + 1;
+    }
+    if (j->counted < to) {
+        j->column += (long)(to - j->counted);
+        j->counted = to;
+    }
 }
 
-long gfli_json_line(const gfli_json *j) {
-    return j->lines + 1 + (j->buffer ? gfli_count_lines(j->buffer, j->at) : 0);
+/* The token's place, before a later byte is counted. */
+static void gfli_json_settle(gfli_json *j) {
+    if (!j->token) return;
+    gfli_json_count(j, j->token);
+    j->token_line = j->line;
+    j->token_column = j->column;
+}
+
+void gfli_json_place(gfli_json *j, long *line, long *column) {
+    gfli_json_settle(j);
+    *line = j->token_line;
+    *column = j->token_column;
 }
 
 gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...) {
     if (j->status != GFL_OK) return j->status;
     char text[512];
+    long line, column;
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    j->status = gfli_error(j->context, status, "%.400s:%ld: %s", j->name, gfli_json_line(j), text);
+    gfli_json_place(j, &line, &column);
+    j->status = gfli_error(j->context, status, "%.400s:%ld:%ld: %s", j->name, line, column, text);
     return j->status;
 }
 
+/* A mistake at the byte that comes next. */
 static void gfli_json_bad(gfli_json *j, const char *what) {
+    if (j->status != GFL_OK) return;
+    j->token = j->at;
     gfli_json_error(j, GFL_E_FORMAT, "%s", what);
 }
 
@@ -89,7 +116,13 @@ static bool gfli_json_more(gfli_json *j) {
     if (j->exhausted) return false;
     size_t kept = (size_t)(j->end - j->at), room = GFLI_JSON_BUFFER - kept, got;
     if (room == 0) return false;
-    j->lines += gfli_count_lines(j->buffer, j->at);
+    if (j->token && j->token < j->at) {
+        gfli_json_settle(j);
+        j->token = NULL;
+    }
+    gfli_json_count(j, j->at);
+    if (j->token) j->token = j->buffer + (j->token - j->at);
+    j->counted = j->buffer + (j->counted - j->at);
     memmove(j->buffer, j->at, kept);
     got = gfli_json_fill(j, j->buffer + kept, room);
     j->at = j->buffer;
@@ -202,6 +235,13 @@ static void gfli_json_escape(gfli_json *j, bool keep) {
     if (keep && j->status == GFL_OK) gfli_json_append(j, bytes, n);
 }
 
+static void gfli_json_not_utf8(gfli_json *j) {
+    char text[100];
+    snprintf(text, sizeof text,
+             "a text is not UTF-8 (byte 0x%02x): is the file Latin-1? save it as UTF-8", *j->at);
+    gfli_json_bad(j, text);
+}
+
 /* At the opening quote.  A text that nobody wants is checked all the same. */
 static void gfli_json_read_string(gfli_json *j, bool keep) {
     j->length = 0;
@@ -221,14 +261,14 @@ static void gfli_json_read_string(gfli_json *j, bool keep) {
             gfli_json_have(j, 4);
             size_t n = gfli_utf8_length(j->at, (size_t)(j->end - j->at));
             if (n == 0)
-                gfli_json_bad(j, "a text is not UTF-8");
+                gfli_json_not_utf8(j);
             else if (keep)
                 gfli_json_append(j, j->at, n);
             j->at += n;
         } else if (j->at < j->end) {
             gfli_json_bad(j, "a text contains an unescaped control character");
         } else if (!gfli_json_more(j)) {
-            gfli_json_bad(j, "the file ends inside a text");
+            gfli_json_error(j, GFL_E_FORMAT, "the file ends inside the text that begins here");
         }
     }
     if (keep && j->status == GFL_OK && gfli_json_append(j, "", 1)) j->length--;
@@ -562,14 +602,86 @@ const char *gfli_json_string(gfli_json *j, size_t *length) {
 
 /* ---- structure ------------------------------------------------------------------------------- */
 
-static gfli_json_kind gfli_json_word(gfli_json *j, const char *word, gfli_json_kind kind) {
-    size_t n = strlen(word);
-    if (!gfli_json_have(j, n) || memcmp(j->at, word, n) != 0) {
-        gfli_json_bad(j, "a value is expected");
-        return GFLI_JSON_END;
+/* What a file that is not JSON begins with, and what to do with it; NULL: no idea. */
+static const char *gfli_json_other_format(const unsigned char *p, size_t n) {
+    static const struct {
+        const char *bytes, *what;
+        size_t n;
+    } kinds[] = {{"\x1f\x8b", "compressed by gzip: unpack it with gunzip", 2},
+                 {"PK\3\4", "a zip archive: unpack it", 4},
+                 {"BZh", "compressed by bzip2: unpack it with bunzip2", 3},
+                 {"\xfd"
+                  "7zXZ",
+                  "compressed by xz: unpack it with unxz", 5},
+                 {"\x28\xb5\x2f\xfd", "compressed by zstd: unpack it with unzstd", 4},
+                 {"\x89PNG", "a PNG picture", 4},
+                 {"\xff\xd8\xff", "a JPEG picture", 3},
+                 {"\xff\xfe", "in UTF-16: save it as UTF-8", 2},
+                 {"\xfe\xff", "in UTF-16: save it as UTF-8", 2},
+                 {"<", "XML or HTML", 1}};
+    for (size_t i = 0; i < GFLI_COUNT(kinds); i++)
+        if (n >= kinds[i].n && memcmp(p, kinds[i].bytes, kinds[i].n) == 0) return kinds[i].what;
+    if (n >= 2 && !p[0] != !p[1]) return "in UTF-16 or UTF-32: save it as UTF-8";
+    return NULL;
+}
+
+/* Once, before the first value. */
+static void gfli_json_identify(gfli_json *j) {
+    gfli_json_have(j, 8);
+    const char *what = gfli_json_other_format(j->at, (size_t)(j->end - j->at));
+    char text[100];
+    snprintf(text, sizeof text, "this is not JSON: the file is %s", what ? what : "empty");
+    if (what || j->at == j->end) gfli_json_bad(j, text);
+}
+
+/* Letters and digits from the next byte on; returns how many bytes were copied. */
+static size_t gfli_json_next_word(gfli_json *j, char out[24]) {
+    size_t n = 0;
+    gfli_json_have(j, 23);
+    if (*j->at == '-') out[n++] = '-';
+    for (; n < 23 && ((j->at[n] | 32u) - 'a' < 26u || (unsigned)j->at[n] - '0' < 10u); n++)
+        out[n] = (char)j->at[n];
+    out[n] = 0;
+    return n;
+}
+
+/* There is no value at the next byte: what is there instead? */
+static void gfli_json_no_value(gfli_json *j) {
+    static const char advice[] = "as Python prints it: write the file with json.dump";
+    char text[160], word[24], shown[40];
+    if (j->at == j->end) {
+        gfli_json_bad(j, "the file ends where a value is expected");
+        return;
     }
-    j->at += n;
-    return kind;
+    size_t n = gfli_json_next_word(j, word);
+    if (!strcmp(word, "None") || !strcmp(word, "True") || !strcmp(word, "False"))
+        snprintf(text, sizeof text, "a value is expected, not %s, %s", word, advice);
+    else if (*j->at == '\'')
+        snprintf(text, sizeof text, "a value is expected, not a text in single quotes, %s", advice);
+    else
+        snprintf(text, sizeof text, "a value is expected, not %s",
+                 n ? gfli_quote(word, shown, sizeof shown)
+                   : gfli_quote_bytes((const char *)j->at, 1, shown, sizeof shown));
+    gfli_json_bad(j, text);
+}
+
+/* The words of JSON, and those that Python's json module writes for what JSON cannot say. */
+static gfli_json_kind gfli_json_word(gfli_json *j) {
+    static const struct {
+        const char *word;
+        gfli_json_kind kind;
+    } words[] = {{"true", GFLI_JSON_TRUE},          {"false", GFLI_JSON_FALSE},
+                 {"null", GFLI_JSON_NULL},          {"NaN", GFLI_JSON_NONFINITE},
+                 {"Infinity", GFLI_JSON_NONFINITE}, {"-Infinity", GFLI_JSON_NONFINITE}};
+    char word[24];
+    size_t n = gfli_json_next_word(j, word);
+    for (size_t i = 0; i < GFLI_COUNT(words); i++)
+        if (!strcmp(word, words[i].word)) {
+            j->at += n;
+            return words[i].kind;
+        }
+    gfli_json_no_value(j);
+    return GFLI_JSON_END;
 }
 
 static gfli_json_kind gfli_json_enter(gfli_json *j, int c, gfli_json_kind kind) {
@@ -590,32 +702,32 @@ static void gfli_json_finish(gfli_json *j) {
 }
 
 static gfli_json_kind gfli_json_leave(gfli_json *j) {
-    j->at++;
+    j->token = j->at++;
     j->depth--;
     j->comma = true;
     gfli_json_finish(j);
     return GFLI_JSON_END;
 }
 
+/* A minus sign may begin a number, or the word that Python writes. */
+static bool gfli_json_is_number(gfli_json *j) {
+    return gfli_json_have(j, 2) && (unsigned)j->at[1] - '0' <= 9;
+}
+
 static gfli_json_kind gfli_json_value(gfli_json *j, int c, bool keep) {
     gfli_json_kind kind = GFLI_JSON_END;
     j->keyed = false;
+    j->token = j->at;
     if (c == '{') return gfli_json_enter(j, c, GFLI_JSON_OBJECT);
     if (c == '[') return gfli_json_enter(j, c, GFLI_JSON_ARRAY);
     if (c == '"') {
         gfli_json_read_string(j, keep);
         kind = GFLI_JSON_STRING;
-    } else if (c == '-' || (c >= '0' && c <= '9')) {
+    } else if ((c >= '0' && c <= '9') || (c == '-' && gfli_json_is_number(j))) {
         gfli_json_read_number(j, keep);
         kind = GFLI_JSON_NUMBER;
-    } else if (c == 't') {
-        kind = gfli_json_word(j, "true", GFLI_JSON_TRUE);
-    } else if (c == 'f') {
-        kind = gfli_json_word(j, "false", GFLI_JSON_FALSE);
-    } else if (c == 'n') {
-        kind = gfli_json_word(j, "null", GFLI_JSON_NULL);
     } else {
-        gfli_json_bad(j, c < 0 ? "the file ends where a value is expected" : "a value is expected");
+        kind = gfli_json_word(j);
     }
     j->comma = true;
     gfli_json_finish(j);
@@ -641,6 +753,8 @@ static gfli_json_kind gfli_json_step(gfli_json *j, bool keep) {
     if (j->depth == 0) {
         if (j->started) return GFLI_JSON_END;
         j->started = true;
+        gfli_json_identify(j);
+        if (j->status != GFL_OK) return GFLI_JSON_END;
         return gfli_json_value(j, gfli_json_peek(j), keep);
     }
     int c = gfli_json_peek(j);
@@ -668,9 +782,13 @@ static bool gfli_json_take_key(gfli_json *j, bool keep) {
     c = gfli_json_separator(j, c);
     if (j->status != GFL_OK) return false;
     if (c != '"') {
-        gfli_json_bad(j, c < 0 ? "the file ends inside an object" : "a key in quotes is expected");
+        gfli_json_bad(j, c < 0       ? "the file ends inside an object"
+                         : c == '\'' ? "a key is in single quotes, as Python prints it: write the "
+                                       "file with json.dump"
+                                     : "a key in double quotes is expected");
         return false;
     }
+    j->token = j->at;
     gfli_json_read_string(j, keep);
     if (j->status == GFL_OK && gfli_json_peek(j) != ':')
         gfli_json_bad(j, "a colon is expected after a key");
@@ -698,16 +816,35 @@ static void gfli_json_skip_numbers(gfli_json *j) {
     j->at = p;
 }
 
-void gfli_json_skip(gfli_json *j) {
-    const int depth = j->depth;
-    gfli_json_kind kind = gfli_json_step(j, false);
-    if (kind != GFLI_JSON_OBJECT && kind != GFLI_JSON_ARRAY) return;
+int gfli_json_depth(const gfli_json *j) {
+    return j->depth;
+}
+
+void gfli_json_leave_to(gfli_json *j, int depth) {
     while (j->status == GFL_OK && j->depth > depth) {
         bool object = j->stack[j->depth - 1] == '{';
         if (object && !gfli_json_take_key(j, false)) continue;
-        kind = gfli_json_step(j, false);
+        gfli_json_kind kind = gfli_json_step(j, false);
         if (!object && kind == GFLI_JSON_NUMBER) gfli_json_skip_numbers(j);
     }
+}
+
+void gfli_json_skip(gfli_json *j) {
+    const int depth = j->depth;
+    gfli_json_step(j, false);
+    gfli_json_leave_to(j, depth);
+}
+
+const char *gfli_json_found(const gfli_json *j, gfli_json_kind kind, char out[GFLI_QUOTED]) {
+    static const char *const names[] = {"the end", "an object", "a list", "",   "",
+                                        "true",    "false",     "null",   "NaN"};
+    if (kind == GFLI_JSON_STRING) return gfli_quote(j->text, out, GFLI_QUOTED);
+    if (kind != GFLI_JSON_NUMBER && kind != GFLI_JSON_NONFINITE) return names[kind];
+    if (!j->token || j->token > j->at) return names[GFLI_JSON_NONFINITE];
+    const int n = (int)(j->at - j->token), most = 40;
+    snprintf(out, GFLI_QUOTED, "%.*s%s", n < most ? n : most, (const char *)j->token,
+             n < most ? "" : "...");
+    return out;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -728,15 +865,17 @@ static gfl_status gfli_json_make(gfl_context *context, const char *name, gfli_js
         return status;
     }
     j->text[0] = 0;
-    j->at = j->end = j->buffer;
+    j->at = j->end = j->counted = j->token = j->buffer;
     *j->end = 0;
+    j->line = j->column = j->token_line = j->token_column = 1;
     *out = j;
     return GFL_OK;
 }
 
 /* A byte-order mark is what some editors put first; it means nothing in UTF-8. */
 static void gfli_json_skip_mark(gfli_json *j) {
-    if (gfli_json_have(j, 3) && memcmp(j->at, "\xEF\xBB\xBF", 3) == 0) j->at += 3;
+    if (gfli_json_have(j, 3) && memcmp(j->at, "\xEF\xBB\xBF", 3) == 0)
+        j->token = j->counted = j->at += 3;
 }
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out) {

@@ -9,13 +9,14 @@ typedef enum gfli_json_kind {
     GFLI_JSON_NUMBER,
     GFLI_JSON_TRUE,
     GFLI_JSON_FALSE,
-    GFLI_JSON_NULL
+    GFLI_JSON_NULL,
+    GFLI_JSON_NONFINITE /* NaN, Infinity or -Infinity, as Python's json module writes them */
 } gfli_json_kind;
 
 enum { GFLI_JSON_DEPTH = 64 };
 
 /* Reads through a buffer from a file, or from caller's bytes.  The first error sticks: its text is
- * in the context with file name and line, and every later call answers GFLI_JSON_END. */
+ * in the context with file name, line and column (in bytes, from 1), and every later call answers GFLI_JSON_END. */
 typedef struct gfli_json gfli_json;
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out);
@@ -30,16 +31,21 @@ gfli_json_kind gfli_json_next(gfli_json *j);
 const char *gfli_json_key(gfli_json *j);
 /* Step over the value that comes next (after a key, or in an array). */
 void gfli_json_skip(gfli_json *j);
-/* Of the value that gfli_json_next just returned. */
-/* UTF-8, escapes resolved, 0-terminated. */
+/* How many objects and arrays are open, and out of them until so many are left. */
+int gfli_json_depth(const gfli_json *j);
+void gfli_json_leave_to(gfli_json *j, int depth);
+/* Of the value that gfli_json_next just returned: UTF-8, escapes resolved, 0-terminated. */
 const char *gfli_json_string(gfli_json *j, size_t *length);
 double gfli_json_number(gfli_json *j);              /* correctly rounded, any locale */
 bool gfli_json_integer(gfli_json *j, int64_t *out); /* exact, or false */
 gfl_status gfli_json_status(const gfli_json *j);    /* GFL_OK, or the first error */
-/* An error of the reader's own about the place reached; returns status and makes it stick. */
+/* The value as an error text shows it: null, "a text", 1e999, a list. */
+const char *gfli_json_found(const gfli_json *j, gfli_json_kind kind, char out[GFLI_QUOTED]);
+/* Where the value, or the end, that was read last begins. */
+void gfli_json_place(gfli_json *j, long *line, long *column);
+/* An error of the reader's own about that place; returns status and makes it stick. */
 gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...)
     GFLI_PRINTF(3, 4);
-long gfli_json_line(const gfli_json *j);
 
 /* The value of a text that is a number by JSON's grammar: correctly rounded, in any locale. */
 double gfli_decimal_parse(const char *number);
