@@ -323,15 +323,6 @@ GFL_API void gfl_json_line(gfl_json_writer *writer);
  */
 GFL_API size_t gfl_text_show(const char *text, char *out, size_t size);
 
-/* gfl_text_valid - how many of the n bytes at text are whole characters of UTF-8, counted from the
- * first; n where all of it is UTF-8.
- *
- * Errors    none.
- * Memory    none.
- * Threads   any.
- */
-GFL_API size_t gfl_text_valid(const char *text, size_t n);
-
 /* ===============================================================================================
  * src/api/context.h - gfl_context: allocator, logger, threads and the error text
  * ============================================================================================ */
@@ -903,12 +894,21 @@ typedef struct gfl_dataset_summary {
     int n_images, n_classes, n_annotations, n_crowd;
     int n_empty_images;                    /* without any annotation */
     int n_missing_iscrowd, n_missing_area; /* taken as 0 and as w * h */
-    int n_degenerate;     /* boxes under one pixel in a direction, or of no area: not trained on */
-    int n_outside;        /* boxes wholly outside their image: not trained on */
-    int n_partly_outside; /* boxes that reach over the border by more than a pixel */
-    int n_duplicate_ids;  /* annotations whose id an earlier one has */
-    int n_zero_ids;       /* annotations with id 0 (pycocotools mis-scores them) */
-    int n_strays;         /* annotations left out by skip_strays */
+    int n_degenerate;      /* boxes under one pixel in a direction, or of no area: not trained on */
+    int n_outside;         /* boxes wholly outside their image: not trained on */
+    int n_partly_outside;  /* boxes that reach over the border by more than a pixel */
+    int n_duplicate_ids;   /* annotations whose id an earlier one has */
+    int n_zero_ids;        /* annotations with id 0 (pycocotools mis-scores them) */
+    int n_strays;          /* annotations left out by skip_strays */
+    int n_mistakes;        /* told to opts.found: what is wrong was left out */
+    int n_unnumbered;      /* annotations without an id: numbered after the others */
+    int n_mixed_ids;       /* annotations that write an id as another type than its image or class
+                           * does: "1" and 1 are one id */
+    int n_from_polygons;   /* boxes made by boxes_from_polygons */
+    int n_duplicate_names; /* classes whose name another one has: a trainer refuses them */
+    int n_empty_classes;   /* classes that no annotation has; left out by drop_empty_classes */
+    int n_parents;         /* categories left out because no annotation has them and they are the
+                    * supercategory of others, as exporters add a root to their classes */
 } gfl_dataset_summary;
 
 /* Decoded pixels: RGB, 8 bit, EXIF orientation applied. */
@@ -921,6 +921,13 @@ typedef struct gfl_pixels {
  * loader threads, several at once, each with a context of its own. */
 typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image, gfl_pixels *out);
 
+/* Called with a mistake of an annotation file, as an error text has it: file, line, column, which
+ * annotation of which image, what was found and what is wanted.  The annotation, image or category
+ * is left out, or only its field where the rest can be used.  Return 0 to go on; anything else makes
+ * the mistake the error of the call that reads the file.  A file that is not JSON, or not of
+ * COCO's form, is an error all the same. */
+typedef int (*gfl_found)(void *user, const char *text);
+
 typedef struct gfl_dataset_opts {
     const char *image_dir;     /* where file_name is looked up; NULL: the folder of the JSON file */
     gfl_read_image read_image; /* instead of files */
@@ -928,13 +935,21 @@ typedef struct gfl_dataset_opts {
     int skip_strays; /* 1: leave out annotations of unlisted images or classes; 0: an error */
     int trust_boxes; /* 1: read images of another size than the file says too; 0: an error, since
                       * their boxes are most likely wrong */
+    int boxes_from_polygons; /* 1: an annotation without a bbox gets the one around its polygons */
+    int drop_empty_classes;  /* 1: leave out classes that no annotation has */
+    gfl_found
+        found; /* told each mistake, after which reading goes on; NULL: the first is an error */
+    void *found_user;
 } gfl_dataset_opts;
 
 /* gfl_dataset_load_coco - read an annotation file in COCO's format.
  *
  * Keys and sections may come in any order, ids may be numbers or texts, and keys that are not
- * needed are stepped over.  Label k is the k-th category by ascending id (numbers before texts).
- * The images themselves are not opened.
+ * needed are stepped over, NaN and Infinity among their values too.  An id is the same as a number
+ * and as a text, unless the file has both.  Label k is the k-th category by ascending id (numbers
+ * before texts), those left out not counted: a category that no annotation has and that is the
+ * supercategory of others, and with drop_empty_classes every one that no annotation has; which they
+ * are is logged.  The images themselves are not opened.
  *
  *   context    the data set is made with it
  *   json_path  borrowed until the call returns
@@ -942,9 +957,12 @@ typedef struct gfl_dataset_opts {
  *   out        yours; the data set, or NULL on error
  *
  * Errors    GFL_E_IO      the file cannot be read
- *           GFL_E_FORMAT  it is not JSON; the text says at which line
- *           GFL_E_DATA    it contradicts itself: an id used twice or unknown, a box that is no box
- *           GFL_E_MEMORY  memory grows with the number of annotations, not with the file
+ *           GFL_E_FORMAT  it is not JSON; the text says at which line and column (in bytes), and
+ *                         what the file is instead
+ *           GFL_E_DATA    it contradicts itself: an id used twice or unknown, a box that is not a
+ *                         box; with skip_strays also where no annotation at all fits
+ *           GFL_E_MEMORY  memory grows with the number of images, annotations and classes; it is at
+ *                         most 32 bytes per byte of the file, and 256 kB
  * Memory    destroy with gfl_dataset_destroy, before the context.
  * Threads   read-only once loaded: any number of threads, each with a context of its own.
  */
@@ -966,8 +984,8 @@ GFL_API void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_sum
 GFL_API int gfl_dataset_n_images(const gfl_dataset *dataset);
 GFL_API int gfl_dataset_n_classes(const gfl_dataset *dataset);
 
-/* gfl_dataset_classes - [n_classes], owned by the data set.  Where the file's category ids are
- * texts, the id of a class is its label plus 1. */
+/* gfl_dataset_classes - [n_classes], owned by the data set.  Where a category id of the
+ * file is a text that is not a number, the id of every class is its label plus 1. */
 GFL_API const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset);
 
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
@@ -1070,6 +1088,7 @@ typedef struct gfl_eval_result {
 /* Results seen so far, and those of them that were left out. */
 typedef struct gfl_eval_notes {
     int64_t n_results, n_unknown_images, n_unknown_classes;
+    int64_t n_named_images; /* results whose image_id is the name of an image's file */
 } gfl_eval_notes;
 
 /* gfl_evaluator_create - an evaluator without results.
@@ -1109,15 +1128,23 @@ GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
 /* gfl_evaluator_load - add the results of a JSON file in COCO's format.
  *
  * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
- * stepped over.  The ids are those of the annotation file, numbers or texts.  Results of unknown
- * images or classes are left out, counted and logged.  After an error none of the file is kept.
+ * stepped over.  The ids are those of the annotation file, numbers or texts; an image_id may also be
+ * the file_name of an image, or what follows the last slash of it where no other image has the same,
+ * and where the ids of all classes are words, a category_id may be the id of a gfl_class.  Results
+ * of unknown images or classes are left out, counted and logged; where that would be all of them,
+ * the file is refused.  After an error none of the file is kept.
  *
  * Errors    GFL_E_IO      the file cannot be read
- *           GFL_E_FORMAT  it is not such a file; the text says at which line
- *           GFL_E_DATA    compatible, and a result names an image that the data set lacks
- *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_FORMAT  it is not such a file; the text says at which line and column
+ *           GFL_E_DATA    none of the results fits the data set, and the text shows ids of both;
+ *                         or compatible, and a result names an image that the data set lacks
+ *           GFL_E_MEMORY  168 bytes per result are wanted at most
  */
 GFL_API gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path);
+
+/* gfl_evaluator_load_memory - the same from the file's bytes, borrowed until the call returns. */
+GFL_API gfl_status gfl_evaluator_load_memory(gfl_evaluator *evaluator, const char *json,
+                                             size_t size);
 
 /* gfl_evaluator_save - write all results in the same format, for COCO's tools and servers.
  *
@@ -1371,19 +1398,11 @@ typedef struct gfl_transfer {
  * COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
  * origins what was said and what assumed, gfl_model_report what became of each tensor.
  *
- * The text of mmdetection's configuration, which its checkpoints hold, is read too, and never
- * executed: mean, std, channel order, style, scale and class names come from it.  What it asks for
- * and gfl does not have, or what contradicts the tensors, is an error; settings of a test that
- * differ from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save
- * writes down that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
- *
  *   path  UTF-8
  *   opts  NULL or zeroed to take all from the file; borrowed
  *   out   yours; the model, or NULL on error
  *
  * Errors    as gfl_model_load; GFL_E_MISMATCH also where opts demands what the file contradicts,
- *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
- *           for another network,
  *           GFL_E_FORMAT for a damaged or hostile .pth, GFL_E_UNSUPPORTED for one that is
  *           compressed, encrypted or big-endian
  * Memory    tensors are read one by one.
@@ -2080,13 +2099,14 @@ typedef enum gfli_json_kind {
     GFLI_JSON_NUMBER,
     GFLI_JSON_TRUE,
     GFLI_JSON_FALSE,
-    GFLI_JSON_NULL
+    GFLI_JSON_NULL,
+    GFLI_JSON_NONFINITE /* NaN, Infinity or -Infinity, as Python's json module writes them */
 } gfli_json_kind;
 
 enum { GFLI_JSON_DEPTH = 64 };
 
 /* Reads through a buffer from a file, or from caller's bytes.  The first error sticks: its text is
- * in the context with file name and line, and every later call answers GFLI_JSON_END. */
+ * in the context with file name, line and column (in bytes, from 1), and every later call answers GFLI_JSON_END. */
 typedef struct gfli_json gfli_json;
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out);
@@ -2101,16 +2121,21 @@ gfli_json_kind gfli_json_next(gfli_json *j);
 const char *gfli_json_key(gfli_json *j);
 /* Step over the value that comes next (after a key, or in an array). */
 void gfli_json_skip(gfli_json *j);
-/* Of the value that gfli_json_next just returned. */
-/* UTF-8, escapes resolved, 0-terminated. */
+/* How many objects and arrays are open, and out of them until so many are left. */
+int gfli_json_depth(const gfli_json *j);
+void gfli_json_leave_to(gfli_json *j, int depth);
+/* Of the value that gfli_json_next just returned: UTF-8, escapes resolved, 0-terminated. */
 const char *gfli_json_string(gfli_json *j, size_t *length);
 double gfli_json_number(gfli_json *j);              /* correctly rounded, any locale */
 bool gfli_json_integer(gfli_json *j, int64_t *out); /* exact, or false */
 gfl_status gfli_json_status(const gfli_json *j);    /* GFL_OK, or the first error */
-/* An error of the reader's own about the place reached; returns status and makes it stick. */
+/* The value as an error text shows it: null, "a text", 1e999, a list. */
+const char *gfli_json_found(const gfli_json *j, gfli_json_kind kind, char out[GFLI_QUOTED]);
+/* Where the value, or the end, that was read last begins. */
+void gfli_json_place(gfli_json *j, long *line, long *column);
+/* An error of the reader's own about that place; returns status and makes it stick. */
 gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...)
     GFLI_PRINTF(3, 4);
-long gfli_json_line(const gfli_json *j);
 
 /* The value of a text that is a number by JSON's grammar: correctly rounded, in any locale. */
 double gfli_decimal_parse(const char *number);
@@ -2969,7 +2994,6 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
                              gfl_origin *origin);
 gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin);
 gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin *origin);
-gfl_origin gfli_scale_origin(const gfli_weights *w);
 const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
 gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_origin *origin);
 gfl_status gfli_check_labels(gfli_weights *w, int depth);
@@ -4085,13 +4109,6 @@ size_t gfli_utf8_length(const unsigned char *p, size_t n) {
     return length;
 }
 
-size_t gfl_text_valid(const char *text, size_t n) {
-    const unsigned char *p = (const unsigned char *)text;
-    size_t at = 0, length;
-    while ((length = gfli_utf8_length(p + at, n - at)) > 0) at += length;
-    return at;
-}
-
 static unsigned gfli_utf8_decode(const unsigned char *p, size_t length) {
     static const unsigned lead[5] = {0, 0x7F, 0x1F, 0x0F, 0x07};
     unsigned code = p[0] & lead[length];
@@ -4198,8 +4215,11 @@ struct gfli_json {
     unsigned char *buffer; /* [GFLI_JSON_BUFFER + 1]; a 0 stands after the last byte */
     unsigned char *at, *end;
     bool exhausted;
-    long lines;                  /* in the bytes that have left the buffer */
-    char stack[GFLI_JSON_DEPTH]; /* '{' or '[' */
+    unsigned char *counted; /* line and column are those of this byte */
+    long line, column;
+    unsigned char *token; /* the value, key or end read last; NULL once it has left the buffer */
+    long token_line, token_column; /* set then */
+    char stack[GFLI_JSON_DEPTH];   /* '{' or '[' */
     int depth;
     bool comma;   /* the container has an item already, so the next needs a comma */
     bool started; /* the one value of the text has begun */
@@ -4210,28 +4230,52 @@ struct gfli_json {
     gfl_status status;
 };
 
-static long gfli_count_lines(const unsigned char *from, const unsigned char *to) {
-    long n = 0;
-    for (; from < to; from++) n += *from == '\n';
-    return n;
+/* Lines and columns up to a byte of the buffer; every byte is counted once. */
+static void gfli_json_count(gfli_json *j, unsigned char *to) {
+    unsigned char *newline;
+    while (j->counted < to &&
+           (newline = (unsigned char *)memchr(j->counted, '\n', (size_t)(to - j->counted)))) {
+        j->line++;
+        j->column = 1;
+        j->counted = newline + 1;
+    }
+    if (j->counted < to) {
+        j->column += (long)(to - j->counted);
+        j->counted = to;
+    }
 }
 
-long gfli_json_line(const gfli_json *j) {
-    return j->lines + 1 + (j->buffer ? gfli_count_lines(j->buffer, j->at) : 0);
+/* The token's place, before a later byte is counted. */
+static void gfli_json_settle(gfli_json *j) {
+    if (!j->token) return;
+    gfli_json_count(j, j->token);
+    j->token_line = j->line;
+    j->token_column = j->column;
+}
+
+void gfli_json_place(gfli_json *j, long *line, long *column) {
+    gfli_json_settle(j);
+    *line = j->token_line;
+    *column = j->token_column;
 }
 
 gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...) {
     if (j->status != GFL_OK) return j->status;
     char text[512];
+    long line, column;
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    j->status = gfli_error(j->context, status, "%.400s:%ld: %s", j->name, gfli_json_line(j), text);
+    gfli_json_place(j, &line, &column);
+    j->status = gfli_error(j->context, status, "%.400s:%ld:%ld: %s", j->name, line, column, text);
     return j->status;
 }
 
+/* A mistake at the byte that comes next. */
 static void gfli_json_bad(gfli_json *j, const char *what) {
+    if (j->status != GFL_OK) return;
+    j->token = j->at;
     gfli_json_error(j, GFL_E_FORMAT, "%s", what);
 }
 
@@ -4261,7 +4305,13 @@ static bool gfli_json_more(gfli_json *j) {
     if (j->exhausted) return false;
     size_t kept = (size_t)(j->end - j->at), room = GFLI_JSON_BUFFER - kept, got;
     if (room == 0) return false;
-    j->lines += gfli_count_lines(j->buffer, j->at);
+    if (j->token && j->token < j->at) {
+        gfli_json_settle(j);
+        j->token = NULL;
+    }
+    gfli_json_count(j, j->at);
+    if (j->token) j->token = j->buffer + (j->token - j->at);
+    j->counted = j->buffer + (j->counted - j->at);
     memmove(j->buffer, j->at, kept);
     got = gfli_json_fill(j, j->buffer + kept, room);
     j->at = j->buffer;
@@ -4374,6 +4424,13 @@ static void gfli_json_escape(gfli_json *j, bool keep) {
     if (keep && j->status == GFL_OK) gfli_json_append(j, bytes, n);
 }
 
+static void gfli_json_not_utf8(gfli_json *j) {
+    char text[100];
+    snprintf(text, sizeof text,
+             "a text is not UTF-8 (byte 0x%02x): is the file Latin-1? save it as UTF-8", *j->at);
+    gfli_json_bad(j, text);
+}
+
 /* At the opening quote.  A text that nobody wants is checked all the same. */
 static void gfli_json_read_string(gfli_json *j, bool keep) {
     j->length = 0;
@@ -4393,14 +4450,14 @@ static void gfli_json_read_string(gfli_json *j, bool keep) {
             gfli_json_have(j, 4);
             size_t n = gfli_utf8_length(j->at, (size_t)(j->end - j->at));
             if (n == 0)
-                gfli_json_bad(j, "a text is not UTF-8");
+                gfli_json_not_utf8(j);
             else if (keep)
                 gfli_json_append(j, j->at, n);
             j->at += n;
         } else if (j->at < j->end) {
             gfli_json_bad(j, "a text contains an unescaped control character");
         } else if (!gfli_json_more(j)) {
-            gfli_json_bad(j, "the file ends inside a text");
+            gfli_json_error(j, GFL_E_FORMAT, "the file ends inside the text that begins here");
         }
     }
     if (keep && j->status == GFL_OK && gfli_json_append(j, "", 1)) j->length--;
@@ -4734,14 +4791,86 @@ const char *gfli_json_string(gfli_json *j, size_t *length) {
 
 /* ---- structure ------------------------------------------------------------------------------- */
 
-static gfli_json_kind gfli_json_word(gfli_json *j, const char *word, gfli_json_kind kind) {
-    size_t n = strlen(word);
-    if (!gfli_json_have(j, n) || memcmp(j->at, word, n) != 0) {
-        gfli_json_bad(j, "a value is expected");
-        return GFLI_JSON_END;
+/* What a file that is not JSON begins with, and what to do with it; NULL: no idea. */
+static const char *gfli_json_other_format(const unsigned char *p, size_t n) {
+    static const struct {
+        const char *bytes, *what;
+        size_t n;
+    } kinds[] = {{"\x1f\x8b", "compressed by gzip: unpack it with gunzip", 2},
+                 {"PK\3\4", "a zip archive: unpack it", 4},
+                 {"BZh", "compressed by bzip2: unpack it with bunzip2", 3},
+                 {"\xfd"
+                  "7zXZ",
+                  "compressed by xz: unpack it with unxz", 5},
+                 {"\x28\xb5\x2f\xfd", "compressed by zstd: unpack it with unzstd", 4},
+                 {"\x89PNG", "a PNG picture", 4},
+                 {"\xff\xd8\xff", "a JPEG picture", 3},
+                 {"\xff\xfe", "in UTF-16: save it as UTF-8", 2},
+                 {"\xfe\xff", "in UTF-16: save it as UTF-8", 2},
+                 {"<", "XML or HTML", 1}};
+    for (size_t i = 0; i < GFLI_COUNT(kinds); i++)
+        if (n >= kinds[i].n && memcmp(p, kinds[i].bytes, kinds[i].n) == 0) return kinds[i].what;
+    if (n >= 2 && !p[0] != !p[1]) return "in UTF-16 or UTF-32: save it as UTF-8";
+    return NULL;
+}
+
+/* Once, before the first value. */
+static void gfli_json_identify(gfli_json *j) {
+    gfli_json_have(j, 8);
+    const char *what = gfli_json_other_format(j->at, (size_t)(j->end - j->at));
+    char text[100];
+    snprintf(text, sizeof text, "this is not JSON: the file is %s", what ? what : "empty");
+    if (what || j->at == j->end) gfli_json_bad(j, text);
+}
+
+/* Letters and digits from the next byte on; returns how many bytes were copied. */
+static size_t gfli_json_next_word(gfli_json *j, char out[24]) {
+    size_t n = 0;
+    gfli_json_have(j, 23);
+    if (*j->at == '-') out[n++] = '-';
+    for (; n < 23 && ((j->at[n] | 32u) - 'a' < 26u || (unsigned)j->at[n] - '0' < 10u); n++)
+        out[n] = (char)j->at[n];
+    out[n] = 0;
+    return n;
+}
+
+/* There is no value at the next byte: what is there instead? */
+static void gfli_json_no_value(gfli_json *j) {
+    static const char advice[] = "as Python prints it: write the file with json.dump";
+    char text[160], word[24], shown[40];
+    if (j->at == j->end) {
+        gfli_json_bad(j, "the file ends where a value is expected");
+        return;
     }
-    j->at += n;
-    return kind;
+    size_t n = gfli_json_next_word(j, word);
+    if (!strcmp(word, "None") || !strcmp(word, "True") || !strcmp(word, "False"))
+        snprintf(text, sizeof text, "a value is expected, not %s, %s", word, advice);
+    else if (*j->at == '\'')
+        snprintf(text, sizeof text, "a value is expected, not a text in single quotes, %s", advice);
+    else
+        snprintf(text, sizeof text, "a value is expected, not %s",
+                 n ? gfli_quote(word, shown, sizeof shown)
+                   : gfli_quote_bytes((const char *)j->at, 1, shown, sizeof shown));
+    gfli_json_bad(j, text);
+}
+
+/* The words of JSON, and those that Python's json module writes for what JSON cannot say. */
+static gfli_json_kind gfli_json_word(gfli_json *j) {
+    static const struct {
+        const char *word;
+        gfli_json_kind kind;
+    } words[] = {{"true", GFLI_JSON_TRUE},          {"false", GFLI_JSON_FALSE},
+                 {"null", GFLI_JSON_NULL},          {"NaN", GFLI_JSON_NONFINITE},
+                 {"Infinity", GFLI_JSON_NONFINITE}, {"-Infinity", GFLI_JSON_NONFINITE}};
+    char word[24];
+    size_t n = gfli_json_next_word(j, word);
+    for (size_t i = 0; i < GFLI_COUNT(words); i++)
+        if (!strcmp(word, words[i].word)) {
+            j->at += n;
+            return words[i].kind;
+        }
+    gfli_json_no_value(j);
+    return GFLI_JSON_END;
 }
 
 static gfli_json_kind gfli_json_enter(gfli_json *j, int c, gfli_json_kind kind) {
@@ -4762,32 +4891,32 @@ static void gfli_json_finish(gfli_json *j) {
 }
 
 static gfli_json_kind gfli_json_leave(gfli_json *j) {
-    j->at++;
+    j->token = j->at++;
     j->depth--;
     j->comma = true;
     gfli_json_finish(j);
     return GFLI_JSON_END;
 }
 
+/* A minus sign may begin a number, or the word that Python writes. */
+static bool gfli_json_is_number(gfli_json *j) {
+    return gfli_json_have(j, 2) && (unsigned)j->at[1] - '0' <= 9;
+}
+
 static gfli_json_kind gfli_json_value(gfli_json *j, int c, bool keep) {
     gfli_json_kind kind = GFLI_JSON_END;
     j->keyed = false;
+    j->token = j->at;
     if (c == '{') return gfli_json_enter(j, c, GFLI_JSON_OBJECT);
     if (c == '[') return gfli_json_enter(j, c, GFLI_JSON_ARRAY);
     if (c == '"') {
         gfli_json_read_string(j, keep);
         kind = GFLI_JSON_STRING;
-    } else if (c == '-' || (c >= '0' && c <= '9')) {
+    } else if ((c >= '0' && c <= '9') || (c == '-' && gfli_json_is_number(j))) {
         gfli_json_read_number(j, keep);
         kind = GFLI_JSON_NUMBER;
-    } else if (c == 't') {
-        kind = gfli_json_word(j, "true", GFLI_JSON_TRUE);
-    } else if (c == 'f') {
-        kind = gfli_json_word(j, "false", GFLI_JSON_FALSE);
-    } else if (c == 'n') {
-        kind = gfli_json_word(j, "null", GFLI_JSON_NULL);
     } else {
-        gfli_json_bad(j, c < 0 ? "the file ends where a value is expected" : "a value is expected");
+        kind = gfli_json_word(j);
     }
     j->comma = true;
     gfli_json_finish(j);
@@ -4813,6 +4942,8 @@ static gfli_json_kind gfli_json_step(gfli_json *j, bool keep) {
     if (j->depth == 0) {
         if (j->started) return GFLI_JSON_END;
         j->started = true;
+        gfli_json_identify(j);
+        if (j->status != GFL_OK) return GFLI_JSON_END;
         return gfli_json_value(j, gfli_json_peek(j), keep);
     }
     int c = gfli_json_peek(j);
@@ -4840,9 +4971,13 @@ static bool gfli_json_take_key(gfli_json *j, bool keep) {
     c = gfli_json_separator(j, c);
     if (j->status != GFL_OK) return false;
     if (c != '"') {
-        gfli_json_bad(j, c < 0 ? "the file ends inside an object" : "a key in quotes is expected");
+        gfli_json_bad(j, c < 0       ? "the file ends inside an object"
+                         : c == '\'' ? "a key is in single quotes, as Python prints it: write the "
+                                       "file with json.dump"
+                                     : "a key in double quotes is expected");
         return false;
     }
+    j->token = j->at;
     gfli_json_read_string(j, keep);
     if (j->status == GFL_OK && gfli_json_peek(j) != ':')
         gfli_json_bad(j, "a colon is expected after a key");
@@ -4870,16 +5005,35 @@ static void gfli_json_skip_numbers(gfli_json *j) {
     j->at = p;
 }
 
-void gfli_json_skip(gfli_json *j) {
-    const int depth = j->depth;
-    gfli_json_kind kind = gfli_json_step(j, false);
-    if (kind != GFLI_JSON_OBJECT && kind != GFLI_JSON_ARRAY) return;
+int gfli_json_depth(const gfli_json *j) {
+    return j->depth;
+}
+
+void gfli_json_leave_to(gfli_json *j, int depth) {
     while (j->status == GFL_OK && j->depth > depth) {
         bool object = j->stack[j->depth - 1] == '{';
         if (object && !gfli_json_take_key(j, false)) continue;
-        kind = gfli_json_step(j, false);
+        gfli_json_kind kind = gfli_json_step(j, false);
         if (!object && kind == GFLI_JSON_NUMBER) gfli_json_skip_numbers(j);
     }
+}
+
+void gfli_json_skip(gfli_json *j) {
+    const int depth = j->depth;
+    gfli_json_step(j, false);
+    gfli_json_leave_to(j, depth);
+}
+
+const char *gfli_json_found(const gfli_json *j, gfli_json_kind kind, char out[GFLI_QUOTED]) {
+    static const char *const names[] = {"the end", "an object", "a list", "",   "",
+                                        "true",    "false",     "null",   "NaN"};
+    if (kind == GFLI_JSON_STRING) return gfli_quote(j->text, out, GFLI_QUOTED);
+    if (kind != GFLI_JSON_NUMBER && kind != GFLI_JSON_NONFINITE) return names[kind];
+    if (!j->token || j->token > j->at) return names[GFLI_JSON_NONFINITE];
+    const int n = (int)(j->at - j->token), most = 40;
+    snprintf(out, GFLI_QUOTED, "%.*s%s", n < most ? n : most, (const char *)j->token,
+             n < most ? "" : "...");
+    return out;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -4900,15 +5054,17 @@ static gfl_status gfli_json_make(gfl_context *context, const char *name, gfli_js
         return status;
     }
     j->text[0] = 0;
-    j->at = j->end = j->buffer;
+    j->at = j->end = j->counted = j->token = j->buffer;
     *j->end = 0;
+    j->line = j->column = j->token_line = j->token_column = 1;
     *out = j;
     return GFL_OK;
 }
 
 /* A byte-order mark is what some editors put first; it means nothing in UTF-8. */
 static void gfli_json_skip_mark(gfli_json *j) {
-    if (gfli_json_have(j, 3) && memcmp(j->at, "\xEF\xBB\xBF", 3) == 0) j->at += 3;
+    if (gfli_json_have(j, 3) && memcmp(j->at, "\xEF\xBB\xBF", 3) == 0)
+        j->token = j->counted = j->at += 3;
 }
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out) {
@@ -8839,68 +8995,24 @@ static gfl_status gfli_deduce_deform(gfli_weights *w, gfl_arch *arch, int stages
     return GFL_OK;
 }
 
-/* The number behind `text`, which it must be the first digit of. */
-static const char *gfli_read_count(const char *text, int *out) {
-    for (*out = 0; *text >= '0' && *text <= '9' && *out < 100000; text++)
-        *out = 10 * *out + (*text - '0');
-    return text;
-}
-
-/* "model-00001-of-00002.safetensors" holds some of a model's tensors. */
-static gfl_status gfli_refuse_part(const gfli_weights *w) {
-    for (const char *at = w->blob.path; (at = strstr(at, "-of-")) != NULL; at += 4) {
-        const char *first = at;
-        int part, parts;
-        while (first > w->blob.path && first[-1] >= '0' && first[-1] <= '9') first--;
-        gfli_read_count(first, &part);
-        const char *end = gfli_read_count(at + 4, &parts);
-        if (first == at || first == w->blob.path || first[-1] != '-' || *end != '.' || parts < 2)
-            continue;
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: part %d of %d of a sharded model: join the parts first, for "
-                          "example by load_file() of each and one save_file() in Python",
-                          w->blob.path, part, parts);
-    }
-    return GFL_OK;
-}
-
 gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages) {
     memset(arch, 0, sizeof *arch);
-    GFLI_TRY(gfli_refuse_part(w));
     GFLI_TRY(gfli_deduce_depth(w, arch, stages));
     GFLI_TRY(gfli_deduce_dim(w, "backbone.conv1.weight", 0, &arch->base_channels));
     GFLI_TRY(gfli_deduce_groups(w, arch));
     return gfli_deduce_deform(w, arch, *stages);
 }
 
-/* Parts of networks that look like GFL and are not: what a name begins with and holds. */
-static const struct {
-    const char *front, *inside, *what;
-} gfli_relatives[] = {
-    {"bbox_head.reg_conf.", "", "GFLv2, another detector,"},
-    {"bbox_head.", ".bn.", "a GFL head with batch norm"},
-    {"bbox_head.cls_convs.", ".conv.bias", "a GFL head without normalisation"},
-    {"neck.", ".bn.", "a pyramid with batch norm"},
-    {"neck.", ".gn.", "a pyramid with group norm"},
-    {"backbone.gn1.", "", "a backbone with group norm"},
-    {"backbone.stem.", "", "a ResNet with a deep stem"},
-};
-
 /* Things that are read too, but elsewhere, and things that only look like GFL. */
 static gfl_status gfli_refuse_relatives(gfli_weights *w) {
     bool head = false, stem = gfli_weights_find(w, "backbone.conv1.weight") != NULL;
-    GFLI_TRY(gfli_refuse_part(w));
     for (int i = 0; i < w->n_entries; i++) {
         const char *name = w->entries[i].name;
         head = head || strncmp(name, "bbox_head.", 10) == 0 || strncmp(name, "neck.", 5) == 0;
-        for (size_t k = 0; k < GFLI_COUNT(gfli_relatives); k++) {
-            const char *front = gfli_relatives[k].front;
-            if (strncmp(name, front, strlen(front)) != 0 || !strstr(name, gfli_relatives[k].inside))
-                continue;
+        if (strncmp(name, "bbox_head.reg_conf.", 19) == 0)
             return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                              "%s: %s is not supported (the tensor %s)", w->blob.path,
-                              gfli_relatives[k].what, w->entries[i].tensor->name);
-        }
+                              "%s: %s belongs to GFLv2, another detector", w->blob.path,
+                              w->entries[i].tensor->name);
     }
     if (stem && head) return GFL_OK;
     return gfli_error(w->context, GFL_E_MISMATCH,
@@ -9024,28 +9136,12 @@ static gfl_status gfli_read_scale(gfli_weights *w, gfl_preprocess *p) {
     return GFL_OK;
 }
 
-/* Was a fact assumed already when the file was written?  Then its value is there, and no more is
- * known of it than before. */
-static bool gfli_is_assumed(const gfli_weights *w, const char *fact) {
-    const char *list = gfli_blob_meta(&w->blob, "assumed");
-    const size_t n = strlen(fact);
-    for (const char *at = list; at && *at; at += strcspn(at, ","), at += *at == ',')
-        if (!strncmp(at, fact, n) && (!at[n] || at[n] == ',')) return true;
-    return false;
-}
-
-gfl_origin gfli_scale_origin(const gfli_weights *w) {
-    const bool said = gfli_blob_meta(&w->blob, "scale") && !gfli_is_assumed(w, "scale");
-    return said ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
-}
-
 gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *p, gfl_origin *origin) {
     memset(p, 0, sizeof *p);
     GFLI_TRY(gfli_read_channel_order(w, &p->bgr));
     GFLI_TRY(gfli_read_mean(w, p));
     GFLI_TRY(gfli_read_scale(w, p));
-    const bool said =
-        gfli_blob_meta(&w->blob, "mean") && gfli_order_key(w) && !gfli_is_assumed(w, "input");
+    bool said = gfli_blob_meta(&w->blob, "mean") || gfli_order_key(w);
     *origin = said ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
     gfl_status status = gfli_preprocess_resolve(w->context, p, p);
     return status == GFL_OK ? GFL_OK : gfli_error_in(w->context, GFL_E_FORMAT, w->blob.path);
@@ -9115,7 +9211,6 @@ gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_or
     int said;
     GFLI_TRY(gfli_check_choice(w->context, "style", (int)wanted));
     GFLI_TRY(gfli_read_choice(w, "style", gfli_style_names, 2, &said));
-    if (gfli_is_assumed(w, "style")) said = 0;
     if (said && wanted && said != (int)wanted)
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: metadata says style %s, where %s is demanded", w->blob.path,
@@ -9207,7 +9302,6 @@ gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_
     if (*origin == GFL_ORIGIN_DEFAULT) return GFL_OK;
     GFLI_TRY(gfli_calloc(w->context, (size_t)n, sizeof *w->classes, "classes", &w->classes));
     *out = w->classes;
-    if (gfli_is_assumed(w, "classes")) *origin = GFL_ORIGIN_DEFAULT;
     GFLI_TRY(gfli_read_class_names(w, n));
     w->has_ids = gfli_blob_meta(&w->blob, "class_ids") != NULL;
     return w->has_ids ? gfli_read_class_ids(w, n) : GFL_OK;
@@ -9427,7 +9521,7 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
         return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
     GFLI_TRY(gfli_check_labels(w, arch->depth));
     GFLI_TRY(gfli_read_dialect(w, dialect, &arch->dialect, &origins->dialect));
-    origins->scale = gfli_scale_origin(w);
+    origins->scale = gfli_blob_meta(&w->blob, "scale") ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
     return gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess);
 }
 
@@ -9537,24 +9631,6 @@ static gfl_status gfli_put_classes(const gfl_model *model, gfli_put_meta put, vo
     return status;
 }
 
-/* What nobody has said of the model so far, so that whoever reads the file can say so. */
-static gfl_status gfli_put_assumed(const gfl_model *model, gfli_put_meta put, void *to) {
-    const gfl_origins *o = &model->origins;
-    const struct {
-        const char *fact;
-        gfl_origin origin;
-    } facts[] = {{"style", o->style},
-                 {"input", o->preprocess},
-                 {"scale", o->scale},
-                 {"classes", o->classes}};
-    char text[64] = "";
-    size_t n = 0;
-    for (size_t i = 0; i < GFLI_COUNT(facts); i++)
-        if (facts[i].origin == GFL_ORIGIN_DEFAULT)
-            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? "," : "", facts[i].fact);
-    return n ? put(to, "assumed", text) : GFL_OK;
-}
-
 gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *to) {
     const gfl_preprocess *p = &model->preprocess;
     char text[64], name[32];
@@ -9569,8 +9645,7 @@ gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *
     GFLI_TRY(gfli_put_classes(model, put, to, "class_ids", false));
     GFLI_TRY(gfli_put_input(model, put, to, "channel_order"));
     snprintf(text, sizeof text, "%dx%d", p->scale_long, p->scale_short);
-    GFLI_TRY(put(to, "scale", text));
-    return gfli_put_assumed(model, put, to);
+    return put(to, "scale", text);
 }
 
 gfl_status gfli_meta_to_blob(void *writer, const char *key, const char *value) {

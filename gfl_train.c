@@ -79,6 +79,7 @@ struct gfl_dataset {
     gfl_id *class_ids; /* as the file has them */
     int n_images, n_annotations, n_classes;
     gfl_dataset_summary summary;
+    int twins[2];           /* labels of two classes of one name, where there are such */
     gfli_text_block *texts; /* names and textual ids */
 };
 
@@ -95,10 +96,17 @@ typedef struct gfli_id_entry {
     int index;
 } gfli_id_entry;
 
-/* Stable; n entries of memory for the merge. */
-void gfli_id_sort(gfli_id_entry *entries, int n, gfli_id_entry *scratch);
-/* The index of an id in sorted entries, or -1. */
-int gfli_id_find(const gfli_id_entry *entries, int n, gfl_id id);
+/* Stable. */
+gfl_status gfli_id_sort(gfl_context *context, gfli_id_entry *entries, int n);
+/* Where an id stands in sorted entries (the first of equal ones), or -1. */
+int gfli_id_place(const gfli_id_entry *entries, int n, gfl_id id);
+/* The same id as the other type, 1 as "1" and "1" as 1; false where a text is not a number. */
+bool gfli_id_other(gfl_id id, char text[24], gfl_id *out);
+/* Where an id stands, or where it is not there its other type; *other: it was the latter. */
+int gfli_id_place_of_either(const gfli_id_entry *entries, int n, gfl_id id, bool *other);
+
+/* GFL_E_DATA with a text where two classes have one name: nothing could tell them apart. */
+gfl_status gfli_dataset_check_names(gfl_context *context, const gfl_dataset *dataset);
 
 /* A box under one pixel in a direction or of no area; one that does not touch its image.  (Spec
  * 7.5, which tests the area field, not w * h.) */
@@ -112,6 +120,52 @@ bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a
 /* An image file's pixels, and its EXIF orientation: 0 where the file does not give one. */
 gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
                            int *orientation);
+
+/* ===============================================================================================
+ * src/data/coco.h - an annotation file while it is read
+ * ============================================================================================ */
+
+typedef struct gfli_coco_annotation {
+    gfl_annotation a;
+    gfl_id image_id, class_id;
+    int index; /* in the file's list */
+    bool has_id, has_area, has_crowd, from_polygons;
+} gfli_coco_annotation;
+
+typedef struct gfli_coco_class {
+    gfl_id id;
+    const char *name, *supercategory; /* the latter may be NULL */
+} gfli_coco_class;
+
+typedef struct gfli_coco {
+    gfl_context *context;
+    gfl_dataset *set;
+    gfli_json *json;
+    gfl_dataset_opts opts;
+    bool has_images, has_annotations, has_classes; /* sections seen */
+    gfli_coco_annotation *annotations;
+    gfli_coco_class *classes;
+    size_t n_images, n_annotations, n_classes;
+    size_t cap_images, cap_annotations, cap_classes;
+    gfli_id_entry *image_ids, *class_ids; /* sorted, leading to images and labels */
+    bool *parents;                        /* [n_classes] by label: supercategory of another */
+    /* The object being read: its place in the list and in the file; the first mistake in it. */
+    int index;
+    long line, column;
+    bool faulty;
+    long fault_line, fault_column;
+    char fault[400];
+} gfli_coco;
+
+/* A mistake with a whole text: an error, or told to opts.found, after which reading goes on. */
+gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) GFLI_PRINTF(2, 3);
+
+/* "annotation 7", or "annotations[6]" where it has no id. */
+const char *gfli_coco_name(const char *what, const char *list, bool has_id, gfl_id id, int index,
+                           char out[GFLI_ID_TEXT + 32]);
+
+/* After the file was read: who belongs to whom, labels, counts (coco_resolve.c). */
+gfl_status gfli_coco_resolve(gfli_coco *c);
 
 /* ===============================================================================================
  * src/eval/evaluator.h - gfl_evaluator as the implementation sees it
@@ -142,9 +196,12 @@ struct gfl_evaluator {
     int max_dets[GFLI_EVAL_M]; /* ascending */
     bool ignore_classes, compatible;
     gfli_id_entry *image_ids, *class_ids; /* ascending, to find what a file names */
-    int *image_rank;                      /* [n_images] place by ascending id; -1: not evaluated */
-    int *rank_image;                      /* [n_ranks] */
-    int *class_slot;                      /* [n_classes] place among those evaluated, or -1 */
+    gfli_id_entry *names, *bases;         /* [n_names] file names, once a result has one */
+    int n_names;
+    bool labelled;   /* the ids of all classes are words: 1, 2, ... are those of gfl_class */
+    int *image_rank; /* [n_images] place by ascending id; -1: not evaluated */
+    int *rank_image; /* [n_ranks] */
+    int *class_slot; /* [n_classes] place among those evaluated, or -1 */
     int n_ranks, n_slots;
     gfli_eval_box *boxes;
     size_t n_boxes, capacity;
@@ -561,70 +618,13 @@ uint32_t gfli_pickle_get(const gfli_pickle *p, uint32_t dict, const char *key);
 /* Item i of a list, or 0. */
 uint32_t gfli_pickle_item(const gfli_pickle *p, uint32_t list, int i);
 
-/* ---- Python literals: the text of a configuration ---------------------------------------------- */
-
-typedef enum gfli_py_kind {
-    GFLI_PY_UNKNOWN, /* no literal, or an unknown name's value; node 0 too */
-    GFLI_PY_NONE,
-    GFLI_PY_BOOL,   /* first */
-    GFLI_PY_NUMBER, /* first is where it is in texts */
-    GFLI_PY_TEXT,   /* the same */
-    GFLI_PY_LIST,   /* or tuple: items first to last */
-    GFLI_PY_DICT,   /* dict(a=1) or {'a': 1}: entries first to last, those without key "**" */
-    GFLI_PY_SAME    /* another name of value first */
-} gfli_py_kind;
-
-typedef struct gfli_py_node {
-    gfli_py_kind kind;
-    uint32_t key; /* of an entry: where in texts */
-    uint32_t first, last, next;
-} gfli_py_node;
-
-/* A text of assignments.  Memory is in proportion to the text, and so is the time of all lookups
- * together: once `steps` is 0 they find nothing more. */
-typedef struct gfli_py {
-    gfl_context *context;
-    const char *at;
-    gfli_py_node *nodes; /* 1: a dictionary of what was assigned, one name perhaps several times */
-    char *texts;
-    size_t n_nodes, node_capacity, n_texts, steps;
-} gfli_py;
-
-/* Whatever is no literal - calls, sums, imports - is unknown or passed over; only lack of memory is
- * an error, after which py needs no freeing. */
-gfl_status gfli_py_read(gfl_context *context, const char *text, gfli_py *py);
-void gfli_py_free(gfli_py *py);
-/* The value of "a.b.c", or 0.  As configurations inherit, what a later assignment to the same name
- * does not say is looked up in the earlier ones, unless it says _delete_. */
-uint32_t gfli_py_find(gfli_py *py, const char *path);
-uint32_t gfli_py_get(gfli_py *py, uint32_t dict, const char *key); /* or 0 */
-/* Items of a list: 0 behind the last, and where it is no list. */
-uint32_t gfli_py_first(const gfli_py *py, uint32_t list);
-uint32_t gfli_py_next(const gfli_py *py, uint32_t item);
-const char *gfli_py_text(const gfli_py *py, uint32_t node); /* or NULL */
-bool gfli_py_bool(const gfli_py *py, uint32_t node, bool otherwise);
-bool gfli_py_number(const gfli_py *py, uint32_t node, double *out); /* finite; else false */
-/* The value as Python's print() has it, a tuple as a list; cut where it is long or deep. */
-const char *gfli_py_shown_as(const gfli_py *py, uint32_t node, char *out, size_t size);
-
 /* ---- checkpoints ----------------------------------------------------------------------------- */
 
 /* Fill a bare blob with the tensors of the checkpoint that its bytes are, named as the file names
  * them: those of "state_dict", or of another dictionary known to hold a model's, or of the outermost.
- * Metadata "classes" (a JSON array), "cfg" (the text of mmdetection's configuration), "epoch" and
- * "iter" are there where the file has them, and what gfl_model_export said of the model. */
+ * Metadata "classes" (a JSON array), "epoch" and "iter" are there where the file has them,
+ * and what gfl_model_export said of the model. */
 gfl_status gfli_pth_read(gfli_blob *blob);
-
-/* ---- configurations (config.c) --------------------------------------------------------------- */
-
-/* Metadata "cfg" as metadata that metadata.c reads, where the file does not say it itself. */
-gfl_status gfli_config_read(gfli_blob *blob);
-/* An error where the configuration wants what gfl does not have, in the backbone or anywhere; a
- * warning where detections of another setting are a little different. */
-gfl_status gfli_config_refuse(const gfli_weights *w, bool detector, bool scale_given);
-/* An error where it contradicts the tensors, whose architecture this is. */
-gfl_status gfli_config_compare(const gfli_weights *w, const gfl_arch *arch, bool detector);
-
 /* A weight file of any kind, told by its content; on error out needs no closing. */
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out);
 
@@ -3316,6 +3316,100 @@ gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *ou
 }
 
 /* ===============================================================================================
+ * src/data/ids.c - ids as files have them: numbers and texts
+ * ============================================================================================ */
+
+int gfli_id_compare(gfl_id a, gfl_id b) {
+    if (!a.text != !b.text) return a.text ? 1 : -1;
+    if (a.text) return strcmp(a.text, b.text);
+    return a.number < b.number ? -1 : a.number > b.number;
+}
+
+const char *gfli_id_text(gfl_id id, char out[GFLI_ID_TEXT]) {
+    if (id.text)
+        gfli_quote(id.text, out, GFLI_ID_TEXT);
+    else
+        snprintf(out, GFLI_ID_TEXT, "%lld", (long long)id.number);
+    return out;
+}
+
+static void gfli_id_merge(const gfli_id_entry *a, int n_a, const gfli_id_entry *b, int n_b,
+                          gfli_id_entry *out) {
+    while (n_a > 0 && n_b > 0) {
+        bool second = gfli_id_compare(b->id, a->id) < 0;
+        *out++ = second ? *b++ : *a++;
+        n_a -= !second;
+        n_b -= second;
+    }
+    for (; n_a > 0; n_a--) *out++ = *a++;
+    for (; n_b > 0; n_b--) *out++ = *b++;
+}
+
+static void gfli_id_merge_sort(gfli_id_entry *entries, int n, gfli_id_entry *scratch) {
+    bool sorted = true;
+    for (int i = 1; i < n && sorted; i++)
+        sorted = gfli_id_compare(entries[i - 1].id, entries[i].id) <= 0;
+    if (sorted) return; /* the usual file */
+    int half = n / 2;
+    gfli_id_merge_sort(entries, half, scratch);
+    gfli_id_merge_sort(entries + half, n - half, scratch);
+    gfli_id_merge(entries, half, entries + half, n - half, scratch);
+    memcpy(entries, scratch, (size_t)n * sizeof *entries);
+}
+
+gfl_status gfli_id_sort(gfl_context *context, gfli_id_entry *entries, int n) {
+    gfli_id_entry *scratch;
+    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *scratch, "ids", &scratch));
+    gfli_id_merge_sort(entries, n, scratch);
+    gfli_free(context, scratch);
+    return GFL_OK;
+}
+
+int gfli_id_place(const gfli_id_entry *entries, int n, gfl_id id) {
+    int first = 0, last = n;
+    while (first < last) {
+        int middle = first + (last - first) / 2;
+        if (gfli_id_compare(entries[middle].id, id) < 0)
+            first = middle + 1;
+        else
+            last = middle;
+    }
+    return first < n && gfli_id_compare(entries[first].id, id) == 0 ? first : -1;
+}
+
+/* A whole number of 64 bits as a program writes it: no blanks, plus sign or leading zeros. */
+static bool gfli_id_number(const char *text, int64_t *out) {
+    bool negative = text[0] == '-';
+    const char *p = text + negative;
+    uint64_t value = 0, most = (uint64_t)INT64_MAX + negative;
+    if (!*p || (*p == '0' && (p[1] || negative))) return false;
+    for (; *p; p++) {
+        uint64_t digit = (uint64_t)(*p - '0');
+        if (*p < '0' || *p > '9' || value > (most - digit) / 10) return false;
+        value = value * 10 + digit;
+    }
+    *out = negative ? -(int64_t)(value - 1) - 1 : (int64_t)value;
+    return true;
+}
+
+bool gfli_id_other(gfl_id id, char text[24], gfl_id *out) {
+    memset(out, 0, sizeof *out);
+    if (id.text) return gfli_id_number(id.text, &out->number);
+    snprintf(text, 24, "%lld", (long long)id.number);
+    out->text = text;
+    return true;
+}
+
+int gfli_id_place_of_either(const gfli_id_entry *entries, int n, gfl_id id, bool *other) {
+    char text[24];
+    gfl_id twin;
+    int place = gfli_id_place(entries, n, id);
+    *other = place < 0 && gfli_id_other(id, text, &twin) &&
+             (place = gfli_id_place(entries, n, twin)) >= 0;
+    return place;
+}
+
+/* ===============================================================================================
  * src/data/coco.c - COCO annotations by a streaming reader
  * ============================================================================================ */
 
@@ -3370,88 +3464,33 @@ void gfl_dataset_destroy(gfl_dataset *dataset) {
     gfli_free(context, dataset);
 }
 
-/* ---- ids ------------------------------------------------------------------------------------- */
-
-int gfli_id_compare(gfl_id a, gfl_id b) {
-    if (!a.text != !b.text) return a.text ? 1 : -1;
-    if (a.text) return strcmp(a.text, b.text);
-    return a.number < b.number ? -1 : a.number > b.number;
-}
-
-const char *gfli_id_text(gfl_id id, char out[GFLI_ID_TEXT]) {
-    if (id.text)
-        snprintf(out, GFLI_ID_TEXT, "\"%.80s\"", id.text);
-    else
-        snprintf(out, GFLI_ID_TEXT, "%lld", (long long)id.number);
-    return out;
-}
-
-static void gfli_id_merge(const gfli_id_entry *a, int n_a, const gfli_id_entry *b, int n_b,
-                          gfli_id_entry *out) {
-    while (n_a > 0 && n_b > 0) {
-        bool second = gfli_id_compare(b->id, a->id) < 0;
-        *out++ = second ? *b++ : *a++;
-        n_a -= !second;
-        n_b -= second;
-    }
-    for (; n_a > 0; n_a--) *out++ = *a++;
-    for (; n_b > 0; n_b--) *out++ = *b++;
-}
-
-void gfli_id_sort(gfli_id_entry *entries, int n, gfli_id_entry *scratch) {
-    bool sorted = true;
-    for (int i = 1; i < n && sorted; i++)
-        sorted = gfli_id_compare(entries[i - 1].id, entries[i].id) <= 0;
-    if (sorted) return; /* the usual file */
-    int half = n / 2;
-    gfli_id_sort(entries, half, scratch);
-    gfli_id_sort(entries + half, n - half, scratch);
-    gfli_id_merge(entries, half, entries + half, n - half, scratch);
-    memcpy(entries, scratch, (size_t)n * sizeof *entries);
-}
-
-int gfli_id_find(const gfli_id_entry *entries, int n, gfl_id id) {
-    int first = 0, last = n;
-    while (first < last) {
-        int middle = first + (last - first) / 2, order = gfli_id_compare(entries[middle].id, id);
-        if (order == 0) return entries[middle].index;
-        if (order < 0)
-            first = middle + 1;
-        else
-            last = middle;
-    }
-    return -1;
-}
-
-/* ---- reading: images and annotations as they come, references resolved at the end ------------ */
-
-typedef struct gfli_coco_annotation {
-    gfl_annotation a;
-    gfl_id image_id, class_id;
-    bool has_area, has_crowd;
-} gfli_coco_annotation;
-
-typedef struct gfli_coco_class {
-    gfl_id id;
-    const char *name;
-} gfli_coco_class;
-
-typedef struct gfli_coco {
-    gfl_context *context;
-    gfl_dataset *set;
-    gfli_json *json;
-    bool skip_strays;
-    bool has_images, has_annotations, has_classes; /* sections seen */
-    gfli_coco_annotation *annotations;
-    gfli_coco_class *classes;
-    size_t n_images, n_annotations, n_classes;
-    size_t cap_images, cap_annotations, cap_classes;
-    gfli_id_entry *image_ids, *class_ids; /* sorted */
-} gfli_coco;
+/* ---- mistakes -------------------------------------------------------------------------------- */
 
 /* Sizes and corners beyond this are slips of the pen; it also keeps sums of them exact enough. */
 #define GFLI_COCO_HUGE 1e9
 
+gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) {
+    char text[sizeof c->context->error];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    c->set->summary.n_mistakes++;
+    if (c->opts.found && c->opts.found(c->opts.found_user, text) == 0) return GFL_OK;
+    return gfli_error(c->context, GFL_E_DATA, "%s", text);
+}
+
+const char *gfli_coco_name(const char *what, const char *list, bool has_id, gfl_id id, int index,
+                           char out[GFLI_ID_TEXT + 32]) {
+    char text[GFLI_ID_TEXT];
+    if (has_id)
+        snprintf(out, GFLI_ID_TEXT + 32, "%s %s", what, gfli_id_text(id, text));
+    else
+        snprintf(out, GFLI_ID_TEXT + 32, "%s[%d]", list, index);
+    return out;
+}
+
+/* A mistake of the file's form, after which nothing more can be read. */
 static gfl_status gfli_coco_refuse(gfli_coco *c, const char *format, ...) GFLI_PRINTF(2, 3);
 static gfl_status gfli_coco_refuse(gfli_coco *c, const char *format, ...) {
     char text[512];
@@ -3464,11 +3503,57 @@ static gfl_status gfli_coco_refuse(gfli_coco *c, const char *format, ...) {
     return gfli_json_error(c->json, GFL_E_DATA, "%s", text);
 }
 
-static gfl_status gfli_coco_text(gfli_coco *c, const char *what, const char **out) {
+/* The first mistake of the object being read, at this place; told when the object's ids are known. */
+static void gfli_coco_fault_at(gfli_coco *c, long line, long column, const char *text) {
+    if (c->faulty || gfli_json_status(c->json) != GFL_OK) return;
+    c->faulty = true;
+    c->fault_line = line;
+    c->fault_column = column;
+    snprintf(c->fault, sizeof c->fault, "%s", text);
+}
+
+/* The value of `what` that was read last is not what is wanted. */
+static void gfli_coco_unwanted(gfli_coco *c, gfli_json_kind kind, const char *what,
+                               const char *wanted) {
+    char text[sizeof c->fault], found[GFLI_QUOTED];
+    long line, column;
+    if (c->faulty || gfli_json_status(c->json) != GFL_OK) return;
+    gfli_json_place(c->json, &line, &column);
+    snprintf(text, sizeof text, "its %s %s: %s is wanted", what,
+             gfli_json_found(c->json, kind, found), wanted);
+    gfli_coco_fault_at(c, line, column, text);
+}
+
+/* Something that the object as a whole lacks. */
+static void gfli_coco_lacks(gfli_coco *c, const char *text) {
+    gfli_coco_fault_at(c, c->line, c->column, text);
+}
+
+static gfl_status gfli_coco_settle(gfli_coco *c, const char *who) {
+    return gfli_coco_report(c, "%.400s:%ld:%ld: %s: %s", c->set->name, c->fault_line,
+                            c->fault_column, who, c->fault);
+}
+
+/* ---- fields ---------------------------------------------------------------------------------- */
+
+/* The place of a key among those that are read, or n. */
+static int gfli_coco_key(const char *key, const char *const *names, int n) {
+    int i = 0;
+    while (i < n && strcmp(key, names[i]) != 0) i++;
+    return i;
+}
+
+static gfl_status gfli_coco_keep(gfli_coco *c, const char **out) {
     size_t length;
     const char *text = gfli_json_string(c->json, &length);
-    if (strlen(text) != length) return gfli_coco_refuse(c, "%s contains a 0 character", what);
     return gfli_dataset_text(c->set, text, length, out);
+}
+
+static gfl_status gfli_coco_text(gfli_coco *c, const char *what, const char **out) {
+    gfli_json_kind kind = gfli_json_next(c->json);
+    if (kind == GFLI_JSON_STRING) return gfli_coco_keep(c, out);
+    gfli_coco_unwanted(c, kind, what, "a text");
+    return GFL_OK;
 }
 
 /* A whole number, also when written as 3.0 or 3e2. */
@@ -3480,371 +3565,336 @@ static bool gfli_coco_integer(gfli_coco *c, int64_t *out) {
     return true;
 }
 
-static gfl_status gfli_coco_id(gfli_coco *c, const char *what, gfl_id *out) {
+/* An id; null counts as not there. */
+static gfl_status gfli_coco_id(gfli_coco *c, const char *what, bool *has, gfl_id *out) {
     gfli_json_kind kind = gfli_json_next(c->json);
     out->number = 0;
     out->text = NULL;
-    if (kind == GFLI_JSON_STRING) return gfli_coco_text(c, what, &out->text);
-    if (kind == GFLI_JSON_NUMBER && gfli_coco_integer(c, &out->number)) return GFL_OK;
-    return gfli_coco_refuse(c, "%s must be a whole number of 64 bits or a text", what);
-}
-
-/* A side of an image; null counts as not said. */
-static gfl_status gfli_coco_side(gfli_coco *c, const char *what, int *out) {
-    int64_t value = 0;
-    gfli_json_kind kind = gfli_json_next(c->json);
-    *out = 0;
-    if (kind == GFLI_JSON_NULL) return GFL_OK;
-    if (kind != GFLI_JSON_NUMBER || !gfli_coco_integer(c, &value) || value < 0 ||
-        (double)value > GFLI_COCO_HUGE)
-        return gfli_coco_refuse(c, "the %s of an image must be a whole number of pixels", what);
-    *out = (int)value;
+    *has = kind == GFLI_JSON_STRING ||
+           (kind == GFLI_JSON_NUMBER && gfli_coco_integer(c, &out->number));
+    if (kind == GFLI_JSON_STRING) return gfli_coco_keep(c, &out->text);
+    if (!*has && kind != GFLI_JSON_NULL)
+        gfli_coco_unwanted(c, kind, what, "a whole number of 64 bits or a text");
     return GFL_OK;
 }
 
-static gfl_status gfli_coco_flag(gfli_coco *c, const char *what, bool *has, int *out) {
+/* A side of an image; null counts as not said. */
+static void gfli_coco_side(gfli_coco *c, const char *what, int *out) {
+    int64_t value = 0;
+    gfli_json_kind kind = gfli_json_next(c->json);
+    bool good =
+        kind == GFLI_JSON_NULL || (kind == GFLI_JSON_NUMBER && gfli_coco_integer(c, &value) &&
+                                   value >= 0 && (double)value <= GFLI_COCO_HUGE);
+    *out = good ? (int)value : 0;
+    if (!good) gfli_coco_unwanted(c, kind, what, "a whole number of pixels");
+}
+
+static void gfli_coco_flag(gfli_coco *c, const char *what, bool *has, int *out) {
     gfli_json_kind kind = gfli_json_next(c->json);
     *has = kind != GFLI_JSON_NULL;
     *out = kind == GFLI_JSON_TRUE || (kind == GFLI_JSON_NUMBER && gfli_json_number(c->json) != 0);
-    if (kind == GFLI_JSON_NULL || kind == GFLI_JSON_TRUE || kind == GFLI_JSON_FALSE ||
-        kind == GFLI_JSON_NUMBER)
-        return GFL_OK;
-    return gfli_coco_refuse(c, "%s must be 0 or 1", what);
+    if (*has && kind != GFLI_JSON_TRUE && kind != GFLI_JSON_FALSE && kind != GFLI_JSON_NUMBER)
+        gfli_coco_unwanted(c, kind, what, "0 or 1");
 }
 
-static gfl_status gfli_coco_bbox(gfli_coco *c, gfl_annotation *a) {
-    double v[4];
-    int n = 0;
-    gfli_json_kind kind = gfli_json_next(c->json);
-    if (kind != GFLI_JSON_ARRAY)
-        return gfli_coco_refuse(c, "a bbox must be a list [x, y, width, height]");
-    for (; (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER && n < 4; n++) {
-        v[n] = gfli_json_number(c->json);
-        if (!(fabs(v[n]) <= GFLI_COCO_HUGE))
-            return gfli_coco_refuse(c, "a bbox holds %g, which is no length in pixels", v[n]);
+/* ---- images ---------------------------------------------------------------------------------- */
+
+static gfl_status gfli_coco_image_field(gfli_coco *c, gfl_image_info *image, const char *key,
+                                        bool *has_id) {
+    static const char *const names[] = {"id", "file_name", "width", "height"};
+    switch (gfli_coco_key(key, names, GFLI_COUNT(names))) {
+    case 0: return gfli_coco_id(c, "id is", has_id, &image->id);
+    case 1: return gfli_coco_text(c, "file_name is", &image->file_name);
+    case 2: gfli_coco_side(c, "width is", &image->width); break;
+    case 3: gfli_coco_side(c, "height is", &image->height); break;
+    default: gfli_json_skip(c->json);
     }
-    if (kind != GFLI_JSON_END || n != 4)
-        return gfli_coco_refuse(c, "a bbox must be four numbers [x, y, width, height]");
-    a->x = v[0];
-    a->y = v[1];
-    a->w = v[2];
-    a->h = v[3];
-    return gfli_json_status(c->json);
+    return GFL_OK;
 }
 
+/* Of an image with a mistake and an id the rest is kept, so that its annotations find it. */
 static gfl_status gfli_coco_image(gfli_coco *c) {
     GFLI_TRY(gfli_grow(c->context, &c->set->images, &c->cap_images, c->n_images + 1,
                        sizeof *c->set->images, "images"));
     gfl_image_info *image = &c->set->images[c->n_images];
+    const int depth = gfli_json_depth(c->json);
     const char *key;
     bool has_id = false;
+    char who[GFLI_ID_TEXT + 32];
     memset(image, 0, sizeof *image);
     image->file_name = "";
     while ((key = gfli_json_key(c->json)) != NULL) {
-        if (strcmp(key, "id") == 0) {
-            GFLI_TRY(gfli_coco_id(c, "the id of an image", &image->id));
-            has_id = true;
-        } else if (strcmp(key, "file_name") == 0) {
-            if (gfli_json_next(c->json) != GFLI_JSON_STRING)
-                return gfli_coco_refuse(c, "the file_name of an image must be a text");
-            GFLI_TRY(gfli_coco_text(c, "a file_name", &image->file_name));
-        } else if (strcmp(key, "width") == 0) {
-            GFLI_TRY(gfli_coco_side(c, "width", &image->width));
-        } else if (strcmp(key, "height") == 0) {
-            GFLI_TRY(gfli_coco_side(c, "height", &image->height));
-        } else {
-            gfli_json_skip(c->json);
-        }
+        GFLI_TRY(gfli_coco_image_field(c, image, key, &has_id));
+        gfli_json_leave_to(c->json, depth);
     }
-    if (!has_id) return gfli_coco_refuse(c, "an image has no id");
-    c->n_images++;
-    return gfli_json_status(c->json);
+    if (!has_id) gfli_coco_lacks(c, "it has no id");
+    c->n_images += has_id;
+    GFLI_TRY(gfli_json_status(c->json));
+    if (!c->faulty) return GFL_OK;
+    return gfli_coco_settle(c, gfli_coco_name("image", "images", has_id, image->id, c->index, who));
 }
 
-static gfl_status gfli_coco_area(gfli_coco *c, gfli_coco_annotation *r) {
+/* ---- annotations ----------------------------------------------------------------------------- */
+
+/* What was seen of an annotation. */
+typedef struct gfli_coco_seen {
+    bool image, category, bbox, null_bbox, polygons, bad_polygons;
+    long line, column;      /* of a bbox that is null */
+    int n;                  /* coordinates of polygons */
+    double low[2], high[2]; /* x, y */
+} gfli_coco_seen;
+
+static void gfli_coco_bbox(gfli_coco *c, gfl_annotation *a, gfli_coco_seen *seen) {
+    static const char wanted[] = "a list of four numbers, [x, y, width, height] in pixels,";
+    double v[4];
+    int n = 0;
     gfli_json_kind kind = gfli_json_next(c->json);
-    if (kind == GFLI_JSON_NULL) return GFL_OK;
-    if (kind != GFLI_JSON_NUMBER || !isfinite(gfli_json_number(c->json)))
-        return gfli_coco_refuse(c, "the area of an annotation must be a number");
+    if (kind == GFLI_JSON_NULL) {
+        seen->null_bbox = true;
+        gfli_json_place(c->json, &seen->line, &seen->column);
+        return;
+    }
+    seen->bbox = true;
+    bool list = kind == GFLI_JSON_ARRAY, huge = false;
+    while (list && !huge && (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER && n < 4) {
+        v[n] = gfli_json_number(c->json);
+        huge = !(fabs(v[n]) <= GFLI_COCO_HUGE);
+        n += !huge;
+    }
+    if (n < 4 || kind != GFLI_JSON_END) {
+        static const char *const ends[] = {"bbox is empty but for", "bbox holds one number before",
+                                           "bbox holds two numbers before",
+                                           "bbox holds three numbers before"};
+        gfli_coco_unwanted(c, kind,
+                           !list                   ? "bbox is"
+                           : kind == GFLI_JSON_END ? ends[n]
+                           : n == 4                ? "bbox goes on with"
+                                                   : "bbox holds",
+                           wanted);
+        return;
+    }
+    a->x = v[0];
+    a->y = v[1];
+    a->w = v[2];
+    a->h = v[3];
+}
+
+/* One list of coordinates; false where it is none. */
+static bool gfli_coco_polygon(gfli_coco *c, gfli_coco_seen *seen) {
+    gfli_json_kind kind;
+    int n = 0;
+    for (; (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER; n ^= 1) {
+        double v = gfli_json_number(c->json);
+        if (!(fabs(v) <= GFLI_COCO_HUGE)) return false;
+        seen->low[n] = seen->n < 2 ? v : fmin(seen->low[n], v);
+        seen->high[n] = seen->n < 2 ? v : fmax(seen->high[n], v);
+        if (seen->n < 2) seen->n++;
+    }
+    return kind == GFLI_JSON_END && n == 0 && seen->n == 2;
+}
+
+/* Polygons are read where they are to give boxes; otherwise it matters only that there are some. */
+static void gfli_coco_segmentation(gfli_coco *c, gfli_coco_seen *seen) {
+    gfli_json_kind kind = gfli_json_next(c->json);
+    if (kind != GFLI_JSON_ARRAY) return;
+    kind = gfli_json_next(c->json);
+    seen->polygons = kind == GFLI_JSON_ARRAY;
+    if (!c->opts.boxes_from_polygons) return;
+    for (; kind == GFLI_JSON_ARRAY && !seen->bad_polygons; kind = gfli_json_next(c->json))
+        seen->bad_polygons = !gfli_coco_polygon(c, seen);
+    seen->bad_polygons = seen->bad_polygons || kind != GFLI_JSON_END;
+}
+
+static void gfli_coco_area(gfli_coco *c, gfli_coco_annotation *r) {
+    gfli_json_kind kind = gfli_json_next(c->json);
+    if (kind == GFLI_JSON_NULL) return;
+    if (kind != GFLI_JSON_NUMBER || !(fabs(gfli_json_number(c->json)) <= DBL_MAX)) {
+        gfli_coco_unwanted(c, kind, "area is", "a number");
+        return;
+    }
     r->a.area = gfli_json_number(c->json);
     r->has_area = true;
+}
+
+static gfl_status gfli_coco_annotation_field(gfli_coco *c, gfli_coco_annotation *r,
+                                             gfli_coco_seen *seen, const char *key) {
+    static const char *const names[] = {"id",   "image_id", "category_id", "bbox",
+                                        "area", "iscrowd",  "ignore",      "segmentation"};
+    bool said;
+    switch (gfli_coco_key(key, names, GFLI_COUNT(names))) {
+    case 0: return gfli_coco_id(c, "id is", &r->has_id, &r->a.id);
+    case 1: return gfli_coco_id(c, "image_id is", &seen->image, &r->image_id);
+    case 2: return gfli_coco_id(c, "category_id is", &seen->category, &r->class_id);
+    case 3: gfli_coco_bbox(c, &r->a, seen); break;
+    case 4: gfli_coco_area(c, r); break;
+    case 5: gfli_coco_flag(c, "iscrowd is", &r->has_crowd, &r->a.crowd); break;
+    case 6: gfli_coco_flag(c, "ignore is", &said, &r->a.ignore); break;
+    case 7: gfli_coco_segmentation(c, seen); break;
+    default: gfli_json_skip(c->json);
+    }
     return GFL_OK;
+}
+
+static void gfli_coco_lacks_bbox(gfli_coco *c, const gfli_coco_seen *seen) {
+    const bool asked = c->opts.boxes_from_polygons != 0;
+    char text[sizeof c->fault];
+    const char *more =
+        seen->polygons && !asked
+            ? "; it has polygons, of which boxes_from_polygons (--boxes-from-polygons) makes boxes"
+        : seen->polygons  ? "; its polygons are not lists of coordinates x1, y1, x2, y2 ..."
+        : asked           ? "; it has no polygons either"
+        : seen->null_bbox ? ""
+                          : " (is this a file of captions or key points?)";
+    snprintf(text, sizeof text, "%s%s",
+             seen->null_bbox ? "its bbox is null: [x, y, width, height] is wanted"
+                             : "it has no bbox",
+             more);
+    gfli_coco_fault_at(c, seen->null_bbox ? seen->line : c->line,
+                       seen->null_bbox ? seen->column : c->column, text);
+}
+
+static void gfli_coco_complete(gfli_coco *c, gfli_coco_annotation *r, gfli_coco_seen *seen) {
+    if (!seen->bbox && c->opts.boxes_from_polygons && seen->polygons && !seen->bad_polygons) {
+        r->a.x = seen->low[0];
+        r->a.y = seen->low[1];
+        r->a.w = seen->high[0] - seen->low[0];
+        r->a.h = seen->high[1] - seen->low[1];
+        r->from_polygons = seen->bbox = true;
+    }
+    if (!seen->image) gfli_coco_lacks(c, "it has no image_id");
+    if (!seen->category) gfli_coco_lacks(c, "it has no category_id");
+    if (!seen->bbox) gfli_coco_lacks_bbox(c, seen);
+    if (!r->has_area) r->a.area = r->a.w * r->a.h;
 }
 
 static gfl_status gfli_coco_annotation_read(gfli_coco *c) {
     GFLI_TRY(gfli_grow(c->context, &c->annotations, &c->cap_annotations, c->n_annotations + 1,
                        sizeof *c->annotations, "annotations"));
     gfli_coco_annotation *r = &c->annotations[c->n_annotations];
+    const int depth = gfli_json_depth(c->json);
+    gfli_coco_seen seen;
     const char *key;
-    bool id = false, image = false, category = false, bbox = false, ignored;
+    char name[GFLI_ID_TEXT + 32], image[GFLI_ID_TEXT], who[2 * GFLI_ID_TEXT + 64];
     memset(r, 0, sizeof *r);
+    memset(&seen, 0, sizeof seen);
+    r->index = c->index;
     while ((key = gfli_json_key(c->json)) != NULL) {
-        if (strcmp(key, "id") == 0) {
-            GFLI_TRY(gfli_coco_id(c, "the id of an annotation", &r->a.id));
-            id = true;
-        } else if (strcmp(key, "image_id") == 0) {
-            GFLI_TRY(gfli_coco_id(c, "the image_id of an annotation", &r->image_id));
-            image = true;
-        } else if (strcmp(key, "category_id") == 0) {
-            GFLI_TRY(gfli_coco_id(c, "the category_id of an annotation", &r->class_id));
-            category = true;
-        } else if (strcmp(key, "bbox") == 0) {
-            GFLI_TRY(gfli_coco_bbox(c, &r->a));
-            bbox = true;
-        } else if (strcmp(key, "area") == 0) {
-            GFLI_TRY(gfli_coco_area(c, r));
-        } else if (strcmp(key, "iscrowd") == 0) {
-            GFLI_TRY(gfli_coco_flag(c, "iscrowd", &r->has_crowd, &r->a.crowd));
-        } else if (strcmp(key, "ignore") == 0) {
-            GFLI_TRY(gfli_coco_flag(c, "ignore", &ignored, &r->a.ignore));
-        } else {
-            gfli_json_skip(c->json);
-        }
+        GFLI_TRY(gfli_coco_annotation_field(c, r, &seen, key));
+        gfli_json_leave_to(c->json, depth);
     }
-    char name[GFLI_ID_TEXT];
-    if (!id || !image || !category || !bbox)
-        return gfli_coco_refuse(c, "annotation %s has no %s", id ? gfli_id_text(r->a.id, name) : "",
-                                !id         ? "id"
-                                : !image    ? "image_id"
-                                : !category ? "category_id"
-                                            : "bbox (is this a file of captions or key points?)");
-    if (!r->has_area) r->a.area = r->a.w * r->a.h;
-    c->n_annotations++;
-    return gfli_json_status(c->json);
+    gfli_coco_complete(c, r, &seen);
+    c->n_annotations += !c->faulty;
+    GFLI_TRY(gfli_json_status(c->json));
+    if (!c->faulty) return GFL_OK;
+    gfli_coco_name("annotation", "annotations", r->has_id, r->a.id, r->index, name);
+    snprintf(who, sizeof who, "%s%s%s", name, seen.image ? " of image " : "",
+             seen.image ? gfli_id_text(r->image_id, image) : "");
+    return gfli_coco_settle(c, who);
+}
+
+/* ---- categories ------------------------------------------------------------------------------ */
+
+static gfl_status gfli_coco_class_field(gfli_coco *c, gfli_coco_class *r, const char *key,
+                                        bool *has_id) {
+    static const char *const names[] = {"id", "name", "supercategory"};
+    switch (gfli_coco_key(key, names, GFLI_COUNT(names))) {
+    case 0: return gfli_coco_id(c, "id is", has_id, &r->id);
+    case 1: return gfli_coco_text(c, "name is", &r->name);
+    case 2:
+        if (gfli_json_next(c->json) == GFLI_JSON_STRING)
+            return gfli_coco_keep(c, &r->supercategory);
+        break;
+    default: gfli_json_skip(c->json);
+    }
+    return GFL_OK;
+}
+
+/* A class without a name is called by its id. */
+static gfl_status gfli_coco_default_name(gfli_coco *c, gfli_coco_class *r) {
+    char text[GFLI_ID_TEXT];
+    if (r->name) return GFL_OK;
+    r->name = r->id.text;
+    if (r->name) return GFL_OK;
+    gfli_id_text(r->id, text);
+    return gfli_dataset_text(c->set, text, strlen(text), &r->name);
 }
 
 static gfl_status gfli_coco_class_read(gfli_coco *c) {
+    if (c->n_classes == GFL_MAX_CLASSES)
+        return gfli_coco_refuse(c, "more than %d categories", GFL_MAX_CLASSES);
     GFLI_TRY(gfli_grow(c->context, &c->classes, &c->cap_classes, c->n_classes + 1,
                        sizeof *c->classes, "categories"));
     gfli_coco_class *r = &c->classes[c->n_classes];
+    const int depth = gfli_json_depth(c->json);
     const char *key;
     bool has_id = false;
+    char who[GFLI_ID_TEXT + 32];
     memset(r, 0, sizeof *r);
     while ((key = gfli_json_key(c->json)) != NULL) {
-        if (strcmp(key, "id") == 0) {
-            GFLI_TRY(gfli_coco_id(c, "the id of a category", &r->id));
-            has_id = true;
-        } else if (strcmp(key, "name") == 0) {
-            if (gfli_json_next(c->json) != GFLI_JSON_STRING)
-                return gfli_coco_refuse(c, "the name of a category must be a text");
-            GFLI_TRY(gfli_coco_text(c, "the name of a category", &r->name));
-        } else {
-            gfli_json_skip(c->json);
-        }
+        GFLI_TRY(gfli_coco_class_field(c, r, key, &has_id));
+        gfli_json_leave_to(c->json, depth);
     }
-    if (!has_id) return gfli_coco_refuse(c, "a category has no id");
-    char id[GFLI_ID_TEXT];
-    if (!r->name) {
-        gfli_id_text(r->id, id);
-        GFLI_TRY(gfli_dataset_text(c->set, id, strlen(id), &r->name));
-    }
-    c->n_classes++;
-    return gfli_json_status(c->json);
+    GFLI_TRY(gfli_coco_default_name(c, r));
+    if (!has_id) gfli_coco_lacks(c, "it has no id");
+    c->n_classes += has_id;
+    GFLI_TRY(gfli_json_status(c->json));
+    if (!c->faulty) return GFL_OK;
+    return gfli_coco_settle(c,
+                            gfli_coco_name("category", "categories", has_id, r->id, c->index, who));
 }
 
+/* ---- the file -------------------------------------------------------------------------------- */
+
 /* One of the three lists; read reads one of its objects. */
-static gfl_status gfli_coco_section(gfli_coco *c, const char *name, bool *seen, const size_t *count,
+static gfl_status gfli_coco_section(gfli_coco *c, const char *name, bool *seen,
                                     gfl_status (*read)(gfli_coco *)) {
     gfli_json_kind kind;
+    char text[64], found[GFLI_QUOTED];
     if (*seen) return gfli_coco_refuse(c, "\"%s\" appears twice", name);
     *seen = true;
-    if (gfli_json_next(c->json) != GFLI_JSON_ARRAY)
-        return gfli_coco_refuse(c, "\"%s\" must be a list", name);
-    while ((kind = gfli_json_next(c->json)) == GFLI_JSON_OBJECT) {
-        if (*count >= INT_MAX / 2) return gfli_coco_refuse(c, "too many %s", name);
-        GFLI_TRY(read(c));
+    if ((kind = gfli_json_next(c->json)) != GFLI_JSON_ARRAY)
+        return gfli_coco_refuse(c, "\"%s\" is %s: it must be a list", name,
+                                gfli_json_found(c->json, kind, found));
+    for (c->index = 0; (kind = gfli_json_next(c->json)) != GFLI_JSON_END; c->index++) {
+        if (c->index == INT_MAX / 2) return gfli_coco_refuse(c, "too many %s", name);
+        c->faulty = false;
+        gfli_json_place(c->json, &c->line, &c->column);
+        if (kind == GFLI_JSON_OBJECT) {
+            GFLI_TRY(read(c));
+            continue;
+        }
+        snprintf(text, sizeof text, "%s[%d]", name, c->index);
+        gfli_coco_unwanted(c, kind, "value is", "an object");
+        if (kind == GFLI_JSON_ARRAY) gfli_json_leave_to(c->json, gfli_json_depth(c->json) - 1);
+        if (c->faulty) GFLI_TRY(gfli_coco_settle(c, text));
     }
-    if (kind != GFLI_JSON_END) return gfli_coco_refuse(c, "\"%s\" must hold objects", name);
     return gfli_json_status(c->json);
 }
 
 static gfl_status gfli_coco_read(gfli_coco *c) {
     static const char wanted[] = "a COCO annotation file is an object with the lists \"images\", "
                                  "\"annotations\" and \"categories\"";
+    static const char *const names[] = {"images", "annotations", "categories"};
     gfli_json_kind kind = gfli_json_next(c->json);
     if (kind == GFLI_JSON_ARRAY)
         return gfli_coco_refuse(c, "this is a list, perhaps of results; %s", wanted);
     if (kind != GFLI_JSON_OBJECT) return gfli_coco_refuse(c, "%s", wanted);
-    const char *key;
-    while ((key = gfli_json_key(c->json)) != NULL) {
-        if (strcmp(key, "images") == 0)
-            GFLI_TRY(gfli_coco_section(c, "images", &c->has_images, &c->n_images, gfli_coco_image));
-        else if (strcmp(key, "annotations") == 0)
-            GFLI_TRY(gfli_coco_section(c, "annotations", &c->has_annotations, &c->n_annotations,
-                                       gfli_coco_annotation_read));
-        else if (strcmp(key, "categories") == 0)
-            GFLI_TRY(gfli_coco_section(c, "categories", &c->has_classes, &c->n_classes,
-                                       gfli_coco_class_read));
-        else
-            gfli_json_skip(c->json);
+    for (const char *key; (key = gfli_json_key(c->json)) != NULL;) {
+        switch (gfli_coco_key(key, names, GFLI_COUNT(names))) {
+        case 0: GFLI_TRY(gfli_coco_section(c, names[0], &c->has_images, gfli_coco_image)); break;
+        case 1:
+            GFLI_TRY(
+                gfli_coco_section(c, names[1], &c->has_annotations, gfli_coco_annotation_read));
+            break;
+        case 2:
+            GFLI_TRY(gfli_coco_section(c, names[2], &c->has_classes, gfli_coco_class_read));
+            break;
+        default: gfli_json_skip(c->json);
+        }
     }
     if (!c->has_images) return gfli_coco_refuse(c, "there are no \"images\": %s", wanted);
-    if (gfli_json_next(c->json) != GFLI_JSON_END)
-        return gfli_coco_refuse(c, "something follows the end of the annotations");
+    gfli_json_next(c->json); /* nothing may follow */
     return gfli_json_status(c->json);
-}
-
-/* ---- resolving ------------------------------------------------------------------------------- */
-
-/* Sorts entries; the index of a place whose id an earlier place has, or -1. */
-static gfl_status gfli_coco_sort(gfli_coco *c, gfli_id_entry *entries, int n, int *duplicate) {
-    gfli_id_entry *scratch;
-    GFLI_TRY(gfli_alloc(c->context, (size_t)n, sizeof *scratch, "ids", &scratch));
-    gfli_id_sort(entries, n, scratch);
-    gfli_free(c->context, scratch);
-    *duplicate = -1;
-    for (int i = 1; i < n && *duplicate < 0; i++)
-        if (gfli_id_compare(entries[i - 1].id, entries[i].id) == 0) *duplicate = entries[i].index;
-    return GFL_OK;
-}
-
-static gfl_status gfli_coco_resolve_images(gfli_coco *c) {
-    int n = (int)c->n_images, duplicate;
-    char id[GFLI_ID_TEXT];
-    GFLI_TRY(gfli_alloc(c->context, c->n_images, sizeof *c->image_ids, "ids", &c->image_ids));
-    for (int i = 0; i < n; i++) {
-        c->image_ids[i].id = c->set->images[i].id;
-        c->image_ids[i].index = i;
-    }
-    GFLI_TRY(gfli_coco_sort(c, c->image_ids, n, &duplicate));
-    if (duplicate >= 0)
-        return gfli_error(c->context, GFL_E_DATA, "%s: two images have the id %s", c->set->name,
-                          gfli_id_text(c->set->images[duplicate].id, id));
-    c->set->n_images = n;
-    return GFL_OK;
-}
-
-/* Classes by ascending id; class_ids then leads from an id to its label. */
-static gfl_status gfli_coco_resolve_classes(gfli_coco *c) {
-    gfl_dataset *set = c->set;
-    int n = (int)c->n_classes, duplicate;
-    char id[GFLI_ID_TEXT];
-    if (c->n_classes == 0)
-        return gfli_error(c->context, GFL_E_DATA,
-                          "%s: there are no \"categories\"; add a list of {\"id\": 1, \"name\": "
-                          "\"...\"}, one object a class",
-                          set->name);
-    if (c->n_classes > GFL_MAX_CLASSES)
-        return gfli_error(c->context, GFL_E_DATA, "%s: %zu categories, more than %d", set->name,
-                          c->n_classes, GFL_MAX_CLASSES);
-    GFLI_TRY(gfli_alloc(c->context, c->n_classes, sizeof *c->class_ids, "ids", &c->class_ids));
-    GFLI_TRY(gfli_alloc(c->context, c->n_classes, sizeof *set->classes, "classes", &set->classes));
-    GFLI_TRY(
-        gfli_alloc(c->context, c->n_classes, sizeof *set->class_ids, "classes", &set->class_ids));
-    for (int i = 0; i < n; i++) {
-        c->class_ids[i].id = c->classes[i].id;
-        c->class_ids[i].index = i;
-    }
-    GFLI_TRY(gfli_coco_sort(c, c->class_ids, n, &duplicate));
-    if (duplicate >= 0)
-        return gfli_error(c->context, GFL_E_DATA, "%s: two categories have the id %s", set->name,
-                          gfli_id_text(c->classes[duplicate].id, id));
-    /* With texts among the ids numbers could be taken twice, so then none is kept. */
-    bool texts = c->class_ids[n - 1].id.text != NULL;
-    for (int i = 0; i < n; i++) {
-        set->classes[i].name = c->classes[c->class_ids[i].index].name;
-        set->classes[i].id = texts ? i + 1 : c->class_ids[i].id.number;
-        set->class_ids[i] = c->class_ids[i].id;
-        c->class_ids[i].index = i;
-    }
-    set->n_classes = n;
-    return GFL_OK;
-}
-
-/* The image and label of every annotation; those of unlisted ones are errors, or marked by -1. */
-static gfl_status gfli_coco_resolve_references(gfli_coco *c) {
-    char name[GFLI_ID_TEXT], id[GFLI_ID_TEXT];
-    for (size_t i = 0; i < c->n_annotations; i++) {
-        gfli_coco_annotation *r = &c->annotations[i];
-        r->a.image = gfli_id_find(c->image_ids, c->set->n_images, r->image_id);
-        r->a.label = gfli_id_find(c->class_ids, c->set->n_classes, r->class_id);
-        if (r->a.image >= 0 && r->a.label >= 0) {
-            c->set->images[r->a.image].n_annotations++;
-            c->set->n_annotations++;
-            continue;
-        }
-        bool image = r->a.image < 0;
-        if (!c->skip_strays)
-            return gfli_error(
-                c->context, GFL_E_DATA, "%s: annotation %s has %s %s, which is not among the %s",
-                c->set->name, gfli_id_text(r->a.id, name), image ? "image_id" : "category_id",
-                gfli_id_text(image ? r->image_id : r->class_id, id),
-                image ? "images" : "categories");
-        c->set->summary.n_strays++;
-        r->a.image = -1;
-    }
-    return GFL_OK;
-}
-
-/* Annotations together by image, in file order: a counting sort. */
-static gfl_status gfli_coco_gather(gfli_coco *c) {
-    gfl_dataset *set = c->set;
-    GFLI_TRY(gfli_alloc(c->context, (size_t)set->n_annotations, sizeof *set->annotations,
-                        "annotations", &set->annotations));
-    gfl_annotation *place = set->annotations;
-    for (int i = 0; i < set->n_images; i++) {
-        gfl_image_info *image = &set->images[i];
-        image->annotations = place;
-        place += image->n_annotations;
-        image->n_annotations = 0;
-    }
-    for (size_t i = 0; i < c->n_annotations; i++) {
-        const gfli_coco_annotation *r = &c->annotations[i];
-        if (r->a.image < 0) continue;
-        gfl_image_info *image = &set->images[r->a.image];
-        set->annotations[(image->annotations - set->annotations) + image->n_annotations++] = r->a;
-        set->summary.n_missing_area += !r->has_area;
-        set->summary.n_missing_iscrowd += !r->has_crowd;
-    }
-    return GFL_OK;
-}
-
-static gfl_status gfli_coco_count_ids(gfli_coco *c) {
-    gfl_dataset *set = c->set;
-    gfli_id_entry *ids;
-    int n = set->n_annotations, first;
-    GFLI_TRY(gfli_alloc(c->context, (size_t)n, sizeof *ids, "ids", &ids));
-    for (int i = 0; i < n; i++) {
-        ids[i].id = set->annotations[i].id;
-        ids[i].index = i;
-        set->summary.n_zero_ids += !ids[i].id.text && ids[i].id.number == 0;
-    }
-    gfl_status status = gfli_coco_sort(c, ids, n, &first);
-    for (int i = 1; i < n && status == GFL_OK; i++)
-        set->summary.n_duplicate_ids += gfli_id_compare(ids[i - 1].id, ids[i].id) == 0;
-    gfli_free(c->context, ids);
-    return status;
-}
-
-static void gfli_coco_summarise(gfl_dataset *set) {
-    gfl_dataset_summary *s = &set->summary;
-    s->n_images = set->n_images;
-    s->n_classes = set->n_classes;
-    s->n_annotations = set->n_annotations;
-    for (int i = 0; i < set->n_images; i++) s->n_empty_images += set->images[i].n_annotations == 0;
-    for (int i = 0; i < set->n_annotations; i++) {
-        const gfl_annotation *a = &set->annotations[i];
-        const gfl_image_info *image = &set->images[a->image];
-        s->n_crowd += a->crowd;
-        if (gfli_annotation_degenerate(a))
-            s->n_degenerate++;
-        else if (gfli_annotation_outside(image, a))
-            s->n_outside++;
-        else if (image->width > 0 && image->height > 0)
-            s->n_partly_outside += a->x < -1 || a->y < -1 || a->x + a->w > image->width + 1 ||
-                                   a->y + a->h > image->height + 1;
-    }
-}
-
-static gfl_status gfli_coco_build(gfli_coco *c) {
-    GFLI_TRY(gfli_coco_read(c));
-    GFLI_TRY(gfli_coco_resolve_images(c));
-    GFLI_TRY(gfli_coco_resolve_classes(c));
-    GFLI_TRY(gfli_coco_resolve_references(c));
-    GFLI_TRY(gfli_coco_gather(c));
-    GFLI_TRY(gfli_coco_count_ids(c));
-    gfli_coco_summarise(c->set);
-    return GFL_OK;
 }
 
 /* ---- loading --------------------------------------------------------------------------------- */
@@ -3890,15 +3940,17 @@ static gfl_status gfli_coco_load(gfl_context *context, gfl_dataset *set, gfli_js
     c.context = context;
     c.set = set;
     c.json = json;
-    c.skip_strays = opts && opts->skip_strays;
+    if (opts) c.opts = *opts;
     if (status == GFL_OK) {
-        status = gfli_coco_build(&c);
+        status = gfli_coco_read(&c);
+        if (status == GFL_OK) status = gfli_coco_resolve(&c);
         gfli_json_close(json);
     }
     gfli_free(context, c.annotations);
     gfli_free(context, c.classes);
     gfli_free(context, c.image_ids);
     gfli_free(context, c.class_ids);
+    gfli_free(context, c.parents);
     if (status == GFL_OK)
         *out = set;
     else
@@ -3930,6 +3982,363 @@ gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, 
     GFLI_TRY(gfli_dataset_create(context, "annotations in memory", false, opts, &set));
     gfl_status status = gfli_json_open_memory(context, json, size, set->name, &reader);
     return gfli_coco_load(context, set, reader, status, opts, out);
+}
+
+/* ===============================================================================================
+ * src/data/coco_resolve.c - annotations to their images and labels, classes in order, counts
+ * ============================================================================================ */
+
+/* ---- ids ------------------------------------------------------------------------------------- */
+
+/* Sorts entries; ids of two of them are a mistake, as one type or as two ("1" and 1). */
+static gfl_status gfli_coco_sort(gfli_coco *c, gfli_id_entry *entries, int n, const char *what) {
+    char id[GFLI_ID_TEXT], text[24];
+    gfl_id number;
+    GFLI_TRY(gfli_id_sort(c->context, entries, n));
+    for (int i = 1; i < n; i++) {
+        if (gfli_id_compare(entries[i - 1].id, entries[i].id) == 0)
+            GFLI_TRY(gfli_coco_report(c, "%s: two %s have the id %s", c->set->name, what,
+                                      gfli_id_text(entries[i].id, id)));
+        else if (entries[i].id.text && gfli_id_other(entries[i].id, text, &number) &&
+                 gfli_id_place(entries, n, number) >= 0)
+            GFLI_TRY(gfli_coco_report(
+                c, "%s: two %s have the id %lld, one as a number and one as a text, %s",
+                c->set->name, what, (long long)number.number, gfli_id_text(entries[i].id, id)));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_coco_resolve_images(gfli_coco *c) {
+    int n = (int)c->n_images;
+    GFLI_TRY(gfli_alloc(c->context, c->n_images, sizeof *c->image_ids, "ids", &c->image_ids));
+    for (int i = 0; i < n; i++) {
+        c->image_ids[i].id = c->set->images[i].id;
+        c->image_ids[i].index = i;
+    }
+    c->set->n_images = n;
+    return gfli_coco_sort(c, c->image_ids, n, "images");
+}
+
+/* ---- classes --------------------------------------------------------------------------------- */
+
+/* Names in order, leading to labels. */
+static gfl_status gfli_coco_sort_names(gfli_coco *c, gfli_id_entry *names) {
+    const gfl_dataset *set = c->set;
+    for (int i = 0; i < set->n_classes; i++) {
+        names[i].id.number = 0;
+        names[i].id.text = set->classes[i].name;
+        names[i].index = i;
+    }
+    return gfli_id_sort(c->context, names, set->n_classes);
+}
+
+/* Classes that others name as their supercategory. */
+static gfl_status gfli_coco_find_parents(gfli_coco *c) {
+    const gfl_dataset *set = c->set;
+    const int n = set->n_classes;
+    gfli_id_entry *names;
+    GFLI_TRY(gfli_alloc(c->context, (size_t)n, sizeof *names, "class names", &names));
+    gfl_status status = gfli_coco_sort_names(c, names);
+    for (int i = 0; i < n && status == GFL_OK; i++) {
+        gfl_id id = {0, c->classes[c->class_ids[i].index].supercategory};
+        int place = id.text && strcmp(id.text, set->classes[i].name) != 0
+                        ? gfli_id_place(names, n, id)
+                        : -1;
+        if (place >= 0) c->parents[names[place].index] = true;
+    }
+    gfli_free(c->context, names);
+    return status;
+}
+
+/* Classes by ascending id; class_ids then leads from an id to its label. */
+static gfl_status gfli_coco_resolve_classes(gfli_coco *c) {
+    gfl_dataset *set = c->set;
+    gfl_context *context = c->context;
+    const size_t count = c->n_classes;
+    const int n = (int)count;
+    if (n == 0)
+        return gfli_error(context, GFL_E_DATA,
+                          "%s: there are no \"categories\"; add a list of {\"id\": 1, \"name\": "
+                          "\"...\"}, one object per class",
+                          set->name);
+    GFLI_TRY(gfli_alloc(context, count, sizeof *c->class_ids, "ids", &c->class_ids));
+    GFLI_TRY(gfli_calloc(context, count, sizeof *c->parents, "classes", &c->parents));
+    GFLI_TRY(gfli_alloc(context, count, sizeof *set->classes, "classes", &set->classes));
+    GFLI_TRY(gfli_alloc(context, count, sizeof *set->class_ids, "classes", &set->class_ids));
+    for (int i = 0; i < n; i++) {
+        c->class_ids[i].id = c->classes[i].id;
+        c->class_ids[i].index = i;
+    }
+    GFLI_TRY(gfli_coco_sort(c, c->class_ids, n, "categories"));
+    for (int i = 0; i < n; i++) {
+        set->classes[i].name = c->classes[c->class_ids[i].index].name;
+        set->class_ids[i] = c->class_ids[i].id;
+    }
+    set->n_classes = n;
+    GFLI_TRY(gfli_coco_find_parents(c));
+    for (int i = 0; i < n; i++) c->class_ids[i].index = i;
+    return GFL_OK;
+}
+
+/* ---- annotations ----------------------------------------------------------------------------- */
+
+/* An annotation of an unlisted image or class. */
+static gfl_status gfli_coco_stray(gfli_coco *c, const gfli_coco_annotation *r) {
+    char name[GFLI_ID_TEXT + 32], id[GFLI_ID_TEXT];
+    const bool image = r->a.image < 0;
+    if (c->opts.skip_strays) {
+        c->set->summary.n_strays++;
+        return GFL_OK;
+    }
+    gfli_coco_name("annotation", "annotations", r->has_id, r->a.id, r->index, name);
+    return gfli_coco_report(c, "%s: %s has %s %s, which is not among the %s", c->set->name, name,
+                            image ? "image_id" : "category_id",
+                            gfli_id_text(image ? r->image_id : r->class_id, id),
+                            image ? "images" : "categories");
+}
+
+/* To leave out some strays is one thing, to leave out everything another. */
+static gfl_status gfli_coco_all_strays(gfli_coco *c) {
+    const gfli_coco_annotation *r = &c->annotations[0];
+    char ids[2][GFLI_ID_TEXT], first[2][GFLI_ID_TEXT];
+    return gfli_error(
+        c->context, GFL_E_DATA,
+        "%s: not one of the %zu annotations is of a listed image and category: the first has "
+        "image_id %s and category_id %s, while the images begin with %s and the categories with %s",
+        c->set->name, c->n_annotations, gfli_id_text(r->image_id, ids[0]),
+        gfli_id_text(r->class_id, ids[1]),
+        c->set->n_images ? gfli_id_text(c->set->images[0].id, first[0]) : "none",
+        gfli_id_text(c->set->class_ids[0], first[1]));
+}
+
+/* The image and label of every annotation; those of unlisted ones are marked by image -1. */
+static gfl_status gfli_coco_resolve_references(gfli_coco *c) {
+    gfl_dataset *set = c->set;
+    for (size_t i = 0; i < c->n_annotations; i++) {
+        gfli_coco_annotation *r = &c->annotations[i];
+        bool mixed[2];
+        int image = gfli_id_place_of_either(c->image_ids, set->n_images, r->image_id, &mixed[0]);
+        int label = gfli_id_place_of_either(c->class_ids, set->n_classes, r->class_id, &mixed[1]);
+        r->a.image = image < 0 ? -1 : c->image_ids[image].index;
+        r->a.label = label < 0 ? -1 : c->class_ids[label].index;
+        if (image >= 0 && label >= 0) {
+            set->images[r->a.image].n_annotations++;
+            set->n_annotations++;
+            set->summary.n_mixed_ids += mixed[0] || mixed[1];
+            continue;
+        }
+        GFLI_TRY(gfli_coco_stray(c, r));
+        r->a.image = -1;
+    }
+    if (c->opts.skip_strays && c->n_annotations > 0 && set->n_annotations == 0)
+        return gfli_coco_all_strays(c);
+    return GFL_OK;
+}
+
+/* Annotations without an id get those after the highest, as long as there are any. */
+static void gfli_coco_number(gfli_coco *c) {
+    int64_t highest = 0;
+    for (size_t i = 0; i < c->n_annotations; i++) {
+        const gfli_coco_annotation *r = &c->annotations[i];
+        c->set->summary.n_unnumbered += !r->has_id;
+        if (r->has_id && !r->a.id.text && r->a.id.number > highest) highest = r->a.id.number;
+    }
+    if (highest > INT64_MAX - c->set->summary.n_unnumbered) highest = 0;
+    for (size_t i = 0; i < c->n_annotations; i++)
+        if (!c->annotations[i].has_id) c->annotations[i].a.id.number = ++highest;
+}
+
+/* ---- classes that nobody has ----------------------------------------------------------------- */
+
+/* Which stay, in keep; how many. */
+static int gfli_coco_keep_classes(gfli_coco *c, bool *keep) {
+    gfl_dataset *set = c->set;
+    gfl_dataset_summary *s = &set->summary;
+    int n = 0;
+    memset(keep, 0, (size_t)set->n_classes * sizeof *keep);
+    for (size_t i = 0; i < c->n_annotations; i++)
+        if (c->annotations[i].a.image >= 0) keep[c->annotations[i].a.label] = true;
+    for (int k = 0; k < set->n_classes; k++) {
+        s->n_parents += !keep[k] && c->parents[k];
+        s->n_empty_classes += !keep[k] && !c->parents[k];
+        keep[k] = keep[k] || (!c->parents[k] && !c->opts.drop_empty_classes);
+        n += keep[k];
+    }
+    return n;
+}
+
+/* "a", "b" and 3 more. */
+static void gfli_coco_list_dropped(const gfl_dataset *set, const bool *keep, char out[320]) {
+    const int most = 5;
+    size_t at = 0;
+    int n = 0;
+    for (int k = 0; k < set->n_classes; k++) {
+        char name[50];
+        if (keep[k] || n++ >= most) continue;
+        gfli_quote(set->classes[k].name, name, sizeof name);
+        at += (size_t)snprintf(out + at, 320 - at, "%s%s", n > 1 ? ", " : "", name);
+    }
+    if (n > most) snprintf(out + at, 320 - at, " and %d more", n - most);
+}
+
+/* Labels move up into the places of the classes that go. */
+static void gfli_coco_relabel(gfli_coco *c, const bool *keep, int *label) {
+    gfl_dataset *set = c->set;
+    int n = 0;
+    for (int k = 0; k < set->n_classes; k++) {
+        label[k] = n;
+        set->classes[n] = set->classes[k];
+        set->class_ids[n] = set->class_ids[k];
+        n += keep[k];
+    }
+    set->n_classes = n;
+    for (size_t i = 0; i < c->n_annotations; i++)
+        if (c->annotations[i].a.image >= 0)
+            c->annotations[i].a.label = label[c->annotations[i].a.label];
+}
+
+static gfl_status gfli_coco_drop_from(gfli_coco *c, bool *keep, int *label) {
+    gfl_dataset *set = c->set;
+    const int n = gfli_coco_keep_classes(c, keep);
+    char names[320];
+    if (n == set->n_classes) return GFL_OK;
+    if (n == 0)
+        return gfli_error(c->context, GFL_E_DATA,
+                          "%s: no annotation has any of the %d classes: there is nothing to keep",
+                          set->name, set->n_classes);
+    gfli_coco_list_dropped(set, keep, names);
+    gfli_log(c->context, GFL_LOG_WARNING,
+             "%.400s: classes left out, since no annotation has them%s: %s", set->name,
+             c->opts.drop_empty_classes ? "" : " and they are only the supercategory of others",
+             names);
+    gfli_coco_relabel(c, keep, label);
+    return GFL_OK;
+}
+
+static gfl_status gfli_coco_drop_classes(gfli_coco *c) {
+    const size_t n = (size_t)c->set->n_classes;
+    bool *keep = NULL;
+    int *label = NULL;
+    gfl_status status = gfli_alloc(c->context, n, sizeof *keep, "classes", &keep);
+    if (status == GFL_OK) status = gfli_alloc(c->context, n, sizeof *label, "classes", &label);
+    if (status == GFL_OK) status = gfli_coco_drop_from(c, keep, label);
+    gfli_free(c->context, keep);
+    gfli_free(c->context, label);
+    return status;
+}
+
+/* ---- the data set ---------------------------------------------------------------------------- */
+
+/* Annotations together by image, in file order: a counting sort. */
+static gfl_status gfli_coco_gather(gfli_coco *c) {
+    gfl_dataset *set = c->set;
+    GFLI_TRY(gfli_alloc(c->context, (size_t)set->n_annotations, sizeof *set->annotations,
+                        "annotations", &set->annotations));
+    gfl_annotation *place = set->annotations;
+    for (int i = 0; i < set->n_images; i++) {
+        gfl_image_info *image = &set->images[i];
+        image->annotations = place;
+        place += image->n_annotations;
+        image->n_annotations = 0;
+    }
+    for (size_t i = 0; i < c->n_annotations; i++) {
+        const gfli_coco_annotation *r = &c->annotations[i];
+        if (r->a.image < 0) continue;
+        gfl_image_info *image = &set->images[r->a.image];
+        set->annotations[(image->annotations - set->annotations) + image->n_annotations++] = r->a;
+        set->summary.n_missing_area += !r->has_area;
+        set->summary.n_missing_iscrowd += !r->has_crowd;
+        set->summary.n_from_polygons += r->from_polygons;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_coco_count_ids(gfli_coco *c) {
+    gfl_dataset *set = c->set;
+    gfli_id_entry *ids;
+    int n = set->n_annotations;
+    GFLI_TRY(gfli_alloc(c->context, (size_t)n, sizeof *ids, "ids", &ids));
+    for (int i = 0; i < n; i++) {
+        ids[i].id = set->annotations[i].id;
+        ids[i].index = i;
+        set->summary.n_zero_ids += !ids[i].id.text && ids[i].id.number == 0;
+    }
+    gfl_status status = gfli_id_sort(c->context, ids, n);
+    for (int i = 1; i < n && status == GFL_OK; i++)
+        set->summary.n_duplicate_ids += gfli_id_compare(ids[i - 1].id, ids[i].id) == 0;
+    gfli_free(c->context, ids);
+    return status;
+}
+
+static gfl_status gfli_coco_compare_names(gfli_coco *c, const gfli_id_entry *names) {
+    gfl_dataset *set = c->set;
+    for (int i = 1; i < set->n_classes; i++) {
+        if (gfli_id_compare(names[i - 1].id, names[i].id) != 0) continue;
+        set->twins[0] = names[i - 1].index;
+        set->twins[1] = names[i].index;
+        set->summary.n_duplicate_names++;
+        if (!c->opts.found) continue;
+        gfli_dataset_check_names(c->context, set);
+        GFLI_TRY(gfli_coco_report(c, "%s", c->context->error));
+    }
+    return GFL_OK;
+}
+
+/* Two classes of one name can be read and compared by their ids, but not be trained. */
+static gfl_status gfli_coco_count_names(gfli_coco *c) {
+    gfli_id_entry *names;
+    GFLI_TRY(
+        gfli_alloc(c->context, (size_t)c->set->n_classes, sizeof *names, "class names", &names));
+    gfl_status status = gfli_coco_sort_names(c, names);
+    if (status == GFL_OK) status = gfli_coco_compare_names(c, names);
+    gfli_free(c->context, names);
+    return status;
+}
+
+/* Ids of classes as numbers; with words among them numbers could be taken twice, so then none is
+ * kept. */
+static void gfli_coco_number_classes(gfl_dataset *set) {
+    bool words = false;
+    for (int k = 0; k < set->n_classes; k++) {
+        gfl_id id = set->class_ids[k];
+        if (id.text && !gfli_id_other(set->class_ids[k], NULL, &id)) words = true;
+        set->classes[k].id = id.number;
+    }
+    for (int k = 0; words && k < set->n_classes; k++) set->classes[k].id = k + 1;
+}
+
+static void gfli_coco_summarise(gfl_dataset *set) {
+    gfl_dataset_summary *s = &set->summary;
+    s->n_images = set->n_images;
+    s->n_classes = set->n_classes;
+    s->n_annotations = set->n_annotations;
+    for (int i = 0; i < set->n_images; i++) s->n_empty_images += set->images[i].n_annotations == 0;
+    for (int i = 0; i < set->n_annotations; i++) {
+        const gfl_annotation *a = &set->annotations[i];
+        const gfl_image_info *image = &set->images[a->image];
+        s->n_crowd += a->crowd;
+        if (gfli_annotation_degenerate(a))
+            s->n_degenerate++;
+        else if (gfli_annotation_outside(image, a))
+            s->n_outside++;
+        else if (image->width > 0 && image->height > 0)
+            s->n_partly_outside += a->x < -1 || a->y < -1 || a->x + a->w > image->width + 1 ||
+                                   a->y + a->h > image->height + 1;
+    }
+}
+
+gfl_status gfli_coco_resolve(gfli_coco *c) {
+    GFLI_TRY(gfli_coco_resolve_images(c));
+    GFLI_TRY(gfli_coco_resolve_classes(c));
+    GFLI_TRY(gfli_coco_resolve_references(c));
+    gfli_coco_number(c);
+    GFLI_TRY(gfli_coco_drop_classes(c));
+    GFLI_TRY(gfli_coco_gather(c));
+    GFLI_TRY(gfli_coco_count_ids(c));
+    GFLI_TRY(gfli_coco_count_names(c));
+    gfli_coco_number_classes(c->set);
+    gfli_coco_summarise(c->set);
+    return GFL_OK;
 }
 
 /* ===============================================================================================
@@ -3977,6 +4386,19 @@ gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image, gfl_imag
     if (image < 0 || image >= dataset->n_images) return GFL_E_ARG;
     *out = dataset->images[image];
     return GFL_OK;
+}
+
+gfl_status gfli_dataset_check_names(gfl_context *context, const gfl_dataset *dataset) {
+    char a[GFLI_ID_TEXT], b[GFLI_ID_TEXT], name[GFLI_QUOTED];
+    const int *twins = dataset->twins;
+    if (!dataset->summary.n_duplicate_names) return GFL_OK;
+    return gfli_error(context, GFL_E_DATA,
+                      "%.400s: the categories %s and %s are both named %s, and classes are told "
+                      "apart by their names: rename one, or give the boxes of both "
+                      "one id and remove the other",
+                      dataset->name, gfli_id_text(dataset->class_ids[twins[0]], a),
+                      gfli_id_text(dataset->class_ids[twins[1]], b),
+                      gfli_quote(dataset->classes[twins[0]].name, name, sizeof name));
 }
 
 /* The path of an image's file; a file_name from the root of the file system stays as it is. */
@@ -4272,25 +4694,24 @@ static gfl_status gfli_eval_sort_results(gfli_eval_run *run) {
 static gfl_status gfli_eval_stand_ins(const gfl_evaluator *e, int **out) {
     const gfl_dataset *d = e->dataset;
     size_t n = (size_t)d->n_annotations;
-    gfli_id_entry *entries = NULL, *scratch = NULL;
+    gfli_id_entry *entries = NULL;
     GFLI_TRY(gfli_alloc(e->context, n, sizeof **out, "annotations", out));
     for (int i = 0; i < d->n_annotations; i++) (*out)[i] = i;
     if (!e->compatible || d->summary.n_duplicate_ids == 0) return GFL_OK;
     gfl_status status = gfli_alloc(e->context, n, sizeof *entries, "annotation ids", &entries);
-    if (status == GFL_OK)
-        status = gfli_alloc(e->context, n, sizeof *scratch, "annotation ids", &scratch);
     if (status == GFL_OK) {
         for (int i = 0; i < d->n_annotations; i++) {
             entries[i].id = d->annotations[i].id;
             entries[i].index = i;
         }
-        gfli_id_sort(entries, d->n_annotations, scratch);
+        status = gfli_id_sort(e->context, entries, d->n_annotations);
+    }
+    if (status == GFL_OK) {
         for (int i = d->n_annotations - 2; i >= 0; i--)
             if (gfli_id_compare(entries[i].id, entries[i + 1].id) == 0)
                 (*out)[entries[i].index] = (*out)[entries[i + 1].index];
     }
     gfli_free(e->context, entries);
-    gfli_free(e->context, scratch);
     return status;
 }
 
@@ -4648,14 +5069,6 @@ size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t c
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static gfl_status gfli_eval_sort_ids(gfl_context *context, gfli_id_entry *entries, int n) {
-    gfli_id_entry *scratch;
-    GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *scratch, "ids", &scratch));
-    gfli_id_sort(entries, n, scratch);
-    gfli_free(context, scratch);
-    return GFL_OK;
-}
-
 static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *opts) {
     const int n = e->dataset->n_images;
     gfl_context *context = e->context;
@@ -4667,7 +5080,7 @@ static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *o
         e->image_ids[i].index = i;
         e->image_rank[i] = opts->images ? -1 : 0;
     }
-    GFLI_TRY(gfli_eval_sort_ids(context, e->image_ids, n));
+    GFLI_TRY(gfli_id_sort(context, e->image_ids, n));
     for (int i = 0; opts->images && i < opts->n_images; i++) {
         int image = opts->images[i];
         if (image < 0 || image >= n)
@@ -4696,7 +5109,13 @@ static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_eval_opts *
         e->class_slot[i] = opts->labels ? -1 : i;
     }
     e->n_slots = opts->labels ? 0 : n;
-    GFLI_TRY(gfli_eval_sort_ids(context, e->class_ids, n));
+    GFLI_TRY(gfli_id_sort(context, e->class_ids, n));
+    e->labelled = true;
+    for (int i = 0; i < n; i++) {
+        gfl_id number;
+        const gfl_id id = e->class_ids[i].id;
+        if (!id.text || gfli_id_other(id, NULL, &number)) e->labelled = false;
+    }
     for (int i = 0; opts->labels && i < opts->n_labels; i++) {
         int label = opts->labels[i];
         if (label < 0 || label >= n)
@@ -4755,6 +5174,8 @@ void gfl_evaluator_destroy(gfl_evaluator *evaluator) {
     gfl_context *context = evaluator->context;
     gfli_free(context, evaluator->image_ids);
     gfli_free(context, evaluator->class_ids);
+    gfli_free(context, evaluator->names);
+    gfli_free(context, evaluator->bases);
     gfli_free(context, evaluator->image_rank);
     gfli_free(context, evaluator->rank_image);
     gfli_free(context, evaluator->class_slot);
@@ -4825,6 +5246,84 @@ gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_dete
     return GFL_OK;
 }
 
+/* ---- what a file names ----------------------------------------------------------------------- */
+
+static const char *gfli_eval_base_name(const char *path) {
+    const char *base = path;
+    for (const char *p = path; *p; p++)
+        if (*p == '/' || *p == '\\') base = p + 1;
+    return base;
+}
+
+/* File names and what follows the last slash of each, in order; made when first wanted. */
+static gfl_status gfli_eval_take_names(gfl_evaluator *e) {
+    const gfl_dataset *d = e->dataset;
+    const size_t n = (size_t)d->n_images;
+    if (e->bases) return GFL_OK;
+    gfli_free(e->context, e->names);
+    e->n_names = 0;
+    GFLI_TRY(gfli_alloc(e->context, n, sizeof *e->names, "file names", &e->names));
+    GFLI_TRY(gfli_alloc(e->context, n, sizeof *e->bases, "file names", &e->bases));
+    for (int i = 0; i < d->n_images; i++) {
+        const char *name = d->images[i].file_name;
+        if (!name[0]) continue;
+        const gfli_id_entry whole = {{0, name}, i}, base = {{0, gfli_eval_base_name(name)}, i};
+        e->names[e->n_names] = whole;
+        e->bases[e->n_names++] = base;
+    }
+    gfl_status status = gfli_id_sort(e->context, e->names, e->n_names);
+    if (status == GFL_OK) status = gfli_id_sort(e->context, e->bases, e->n_names);
+    if (status == GFL_OK) return GFL_OK;
+    gfli_free(e->context, e->bases);
+    e->bases = NULL;
+    return status;
+}
+
+/* The one image that a text stands for among sorted ones, or -1. */
+static int gfli_eval_unique(const gfli_id_entry *entries, int n, const char *text) {
+    const gfl_id id = {0, text};
+    int place = gfli_id_place(entries, n, id);
+    if (place < 0) return -1;
+    bool twice = place + 1 < n && gfli_id_compare(entries[place + 1].id, id) == 0;
+    return twice ? -1 : entries[place].index;
+}
+
+/* What an id names among the entries, or -1.  Results come image by image, so the last answer is
+ * tried first. */
+static int gfli_eval_find(const gfl_evaluator *e, const gfli_id_entry *entries, int n, gfl_id id,
+                          int *last) {
+    bool other;
+    if (*last >= 0 && gfli_id_compare(entries[*last].id, id) == 0) return entries[*last].index;
+    int place = e->compatible ? gfli_id_place(entries, n, id)
+                              : gfli_id_place_of_either(entries, n, id, &other);
+    if (place < 0) return -1;
+    *last = place;
+    return entries[place].index;
+}
+
+/* An image by its id, or by the name of its file as gfl detect and others write it: the whole name,
+ * or what follows its last slash where only one image has that. */
+static gfl_status gfli_eval_find_image(gfl_evaluator *e, gfl_id id, int *last, int *image,
+                                       bool *named) {
+    *named = false;
+    *image = gfli_eval_find(e, e->image_ids, e->dataset->n_images, id, last);
+    if (*image >= 0 || !id.text || e->compatible) return GFL_OK;
+    GFLI_TRY(gfli_eval_take_names(e));
+    *image = gfli_eval_unique(e->names, e->n_names, id.text);
+    if (*image < 0) *image = gfli_eval_unique(e->bases, e->n_names, gfli_eval_base_name(id.text));
+    *named = *image >= 0;
+    return GFL_OK;
+}
+
+/* A class by its id in the file, or by gfl_class's where those of the file are words: a model that
+ * was trained on them knows the latter. */
+static int gfli_eval_find_class(const gfl_evaluator *e, gfl_id id, int *last) {
+    const int n = e->dataset->n_classes;
+    int label = gfli_eval_find(e, e->class_ids, n, id, last);
+    if (label >= 0 || id.text || !e->labelled || e->compatible) return label;
+    return id.number >= 1 && id.number <= n ? (int)id.number - 1 : -1;
+}
+
 /* ---- reading --------------------------------------------------------------------------------- */
 
 typedef struct gfli_eval_reader {
@@ -4832,109 +5331,125 @@ typedef struct gfli_eval_reader {
     gfli_json *json;
     int last_image, last_class; /* where the search would most likely end */
     gfl_eval_notes notes;
-    char first_image[GFLI_ID_TEXT]; /* the first unknown one */
+    char first_image[GFLI_ID_TEXT], first_class[GFLI_ID_TEXT]; /* the first unknown ones */
 } gfli_eval_reader;
 
-/* A number or a text as an id; what it names is found in the entries, or -1.  Results come image by
- * image, so the last answer is tried first. */
-static int gfli_eval_read_id(gfli_json *j, const char *key, const gfli_id_entry *entries, int n,
-                             int *last, char *text) {
-    gfli_json_kind kind = gfli_json_next(j);
-    gfl_id id = {0, NULL};
-    if (kind == GFLI_JSON_STRING) {
-        id.text = gfli_json_string(j, NULL);
-    } else if (kind != GFLI_JSON_NUMBER || !gfli_json_integer(j, &id.number)) {
-        gfli_json_error(j, GFL_E_FORMAT, "%s is neither a whole number nor a text", key);
-        return -1;
-    }
-    if (*last >= 0 && gfli_id_compare(entries[*last].id, id) == 0) return entries[*last].index;
-    int lo = 0, hi = n;
-    while (lo < hi) {
-        int mid = lo + (hi - lo) / 2;
-        if (gfli_id_compare(entries[mid].id, id) < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    if (lo < n && gfli_id_compare(entries[lo].id, id) == 0) {
-        *last = lo;
-        return entries[lo].index;
-    }
-    if (text && !text[0]) gfli_id_text(id, text);
-    return -1;
+/* What one result says.  The text of an id is gone with the next key, so it is looked up at once, and
+ * kept as a message shows it where it is unknown. */
+typedef struct gfli_eval_entry {
+    gfli_eval_box box;
+    unsigned seen;
+    bool named;
+    char image[GFLI_ID_TEXT], label[GFLI_ID_TEXT];
+} gfli_eval_entry;
+
+static void gfli_eval_unwanted(gfli_json *j, gfli_json_kind kind, const char *what,
+                               const char *wanted) {
+    char found[GFLI_QUOTED];
+    gfli_json_error(j, GFL_E_FORMAT, "%s %s: %s is wanted", what, gfli_json_found(j, kind, found),
+                    wanted);
 }
 
-static double gfli_eval_read_number(gfli_json *j, gfli_json_kind kind, const char *key) {
-    if (kind != GFLI_JSON_NUMBER) {
-        gfli_json_error(j, GFL_E_FORMAT, "%s is not a number", key);
-        return 0;
-    }
-    double value = gfli_json_number(j);
-    if (!(fabs(value) <= DBL_MAX))
-        gfli_json_error(j, GFL_E_FORMAT, "%s is too large for a number", key);
-    return value;
+static bool gfli_eval_read_id(gfli_json *j, const char *what, gfl_id *out) {
+    gfli_json_kind kind = gfli_json_next(j);
+    out->number = 0;
+    out->text = kind == GFLI_JSON_STRING ? gfli_json_string(j, NULL) : NULL;
+    bool good = kind == GFLI_JSON_STRING ||
+                (kind == GFLI_JSON_NUMBER && gfli_json_integer(j, &out->number));
+    if (!good) gfli_eval_unwanted(j, kind, what, "a whole number or a text");
+    return good && gfli_json_status(j) == GFL_OK;
+}
+
+static bool gfli_eval_read_number(gfli_json *j, gfli_json_kind kind, const char *what,
+                                  double *out) {
+    *out = kind == GFLI_JSON_NUMBER ? gfli_json_number(j) : 0;
+    bool good = kind == GFLI_JSON_NUMBER && fabs(*out) <= DBL_MAX;
+    if (!good) gfli_eval_unwanted(j, kind, what, "a finite number");
+    return good;
 }
 
 static void gfli_eval_read_bbox(gfli_json *j, gfli_eval_box *out) {
-    double v[4];
+    static const char wanted[] = "a list of four numbers, [x, y, width, height],";
+    double v[4] = {0, 0, 0, 0};
     int n = 0;
     gfli_json_kind kind = gfli_json_next(j);
-    bool array = kind == GFLI_JSON_ARRAY;
-    while (array && (kind = gfli_json_next(j)) != GFLI_JSON_END && n < 4)
-        v[n++] = gfli_eval_read_number(j, kind, "bbox");
-    if (!array || n != 4 || kind != GFLI_JSON_END) {
-        gfli_json_error(j, GFL_E_FORMAT, "bbox is not an array of four numbers, x, y, w, h");
-        return;
-    }
+    bool list = kind == GFLI_JSON_ARRAY;
+    while (list && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER && n < 4)
+        if (!gfli_eval_read_number(j, kind, "bbox holds", &v[n++])) return;
+    if (!list || n != 4 || kind != GFLI_JSON_END)
+        gfli_eval_unwanted(j, kind,
+                           !list                   ? "bbox is"
+                           : kind == GFLI_JSON_END ? "bbox holds too few numbers before"
+                           : n == 4                ? "bbox goes on with"
+                                                   : "bbox holds",
+                           wanted);
     out->x = v[0];
     out->y = v[1];
     out->w = v[2];
     out->h = v[3];
 }
 
+static gfl_status gfli_eval_read_field(gfli_eval_reader *r, gfli_eval_entry *line, int which) {
+    gfl_evaluator *e = r->evaluator;
+    gfl_id id;
+    switch (which) {
+    case 0:
+        if (!gfli_eval_read_id(r->json, "image_id is", &id)) break;
+        GFLI_TRY(gfli_eval_find_image(e, id, &r->last_image, &line->box.image, &line->named));
+        if (line->box.image < 0) gfli_id_text(id, line->image);
+        break;
+    case 1:
+        if (!gfli_eval_read_id(r->json, "category_id is", &id)) break;
+        line->box.label = gfli_eval_find_class(e, id, &r->last_class);
+        if (line->box.label < 0) gfli_id_text(id, line->label);
+        break;
+    case 2: gfli_eval_read_bbox(r->json, &line->box); break;
+    case 3:
+        gfli_eval_read_number(r->json, gfli_json_next(r->json), "score is", &line->box.score);
+        break;
+    default: gfli_json_skip(r->json);
+    }
+    return gfli_json_status(r->json);
+}
+
+static gfl_status gfli_eval_keep(gfli_eval_reader *r, const gfli_eval_entry *line) {
+    gfl_evaluator *e = r->evaluator;
+    r->notes.n_results++;
+    if (line->box.image < 0) {
+        if (e->compatible)
+            return gfli_json_error(r->json, GFL_E_DATA,
+                                   "the data set has no image %s; all results are refused",
+                                   line->image);
+        if (r->notes.n_unknown_images++ == 0)
+            memcpy(r->first_image, line->image, sizeof line->image);
+        return GFL_OK;
+    }
+    if (line->box.label < 0) {
+        if (r->notes.n_unknown_classes++ == 0)
+            memcpy(r->first_class, line->label, sizeof line->label);
+        return GFL_OK;
+    }
+    r->notes.n_named_images += line->named;
+    return gfli_eval_push(e, &line->box);
+}
+
 /* One object of the list, after its brace. */
 static gfl_status gfli_eval_read_result(gfli_eval_reader *r) {
     static const char *const names[4] = {"image_id", "category_id", "bbox", "score"};
-    gfl_evaluator *e = r->evaluator;
-    gfli_json *j = r->json;
-    gfli_eval_box box;
-    memset(&box, 0, sizeof box);
-    unsigned seen = 0;
-    char unknown[GFLI_ID_TEXT] = "";
-    for (const char *key; (key = gfli_json_key(j)) != NULL;) {
+    gfli_eval_entry line;
+    memset(&line, 0, sizeof line);
+    for (const char *key; (key = gfli_json_key(r->json)) != NULL;) {
         int which = 0;
         while (which < 4 && strcmp(key, names[which]) != 0) which++;
-        seen |= 1u << which;
-        if (which == 0)
-            box.image = gfli_eval_read_id(j, "image_id", e->image_ids, e->dataset->n_images,
-                                          &r->last_image, unknown);
-        else if (which == 1)
-            box.label = gfli_eval_read_id(j, "category_id", e->class_ids, e->dataset->n_classes,
-                                          &r->last_class, NULL);
-        else if (which == 2)
-            gfli_eval_read_bbox(j, &box);
-        else if (which == 3)
-            box.score = gfli_eval_read_number(j, gfli_json_next(j), "score");
-        else
-            gfli_json_skip(j);
+        line.seen |= 1u << which;
+        GFLI_TRY(gfli_eval_read_field(r, &line, which));
     }
-    GFLI_TRY(gfli_json_status(j));
+    GFLI_TRY(gfli_json_status(r->json));
     for (int i = 0; i < 4; i++)
-        if (!(seen >> i & 1))
-            return gfli_json_error(j, GFL_E_FORMAT, "a result without %s", names[i]);
-    r->notes.n_results++;
-    if (box.image < 0) {
-        if (e->compatible)
-            return gfli_json_error(
-                j, GFL_E_DATA, "the data set has no image %s; all results are refused", unknown);
-        if (r->notes.n_unknown_images++ == 0) memcpy(r->first_image, unknown, sizeof unknown);
-        return GFL_OK;
-    }
-    if (box.label < 0) {
-        r->notes.n_unknown_classes++;
-        return GFL_OK;
-    }
-    return gfli_eval_push(e, &box);
+        if (!(line.seen >> i & 1))
+            return gfli_json_error(r->json, GFL_E_FORMAT, "the result that ends here has no %s",
+                                   names[i]);
+    return gfli_eval_keep(r, &line);
 }
 
 static gfl_status gfli_eval_read_list(gfli_eval_reader *r) {
@@ -4952,19 +5467,58 @@ static gfl_status gfli_eval_read_list(gfli_eval_reader *r) {
     return gfli_json_status(j);
 }
 
-gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
-    GFLI_NOT_NULL(NULL, evaluator);
-    GFLI_NOT_NULL(evaluator->context, path);
-    gfl_evaluator *e = evaluator;
+/* ---- what does not fit ----------------------------------------------------------------------- */
+
+/* Some results of unlisted images or classes are left out with a word; all of them cannot be what
+ * was meant, and their AP of 0 would be the answer to another question. */
+static gfl_status gfli_eval_none_fits(const gfli_eval_reader *r, const char *name) {
+    const gfl_dataset *d = r->evaluator->dataset;
+    const gfl_eval_notes *notes = &r->notes;
+    char images[3 * GFLI_QUOTED + 160] = "", classes[3 * GFLI_QUOTED + 160] = "";
+    char id[GFLI_ID_TEXT], text[GFLI_QUOTED];
+    if (notes->n_unknown_images && d->n_images)
+        snprintf(images, sizeof images,
+                 "; image_id %s is not among its ids, which begin with %s, nor among its file "
+                 "names, which begin with %s",
+                 r->first_image, gfli_id_text(d->images[0].id, id),
+                 gfli_quote(d->images[0].file_name, text, sizeof text));
+    else if (notes->n_unknown_images)
+        snprintf(images, sizeof images, "; it lists no images");
+    if (notes->n_unknown_classes)
+        snprintf(classes, sizeof classes,
+                 "; category_id %s is not among its ids, which begin with %s (%s)", r->first_class,
+                 gfli_id_text(d->class_ids[0], id),
+                 gfli_quote(d->classes[0].name, text, sizeof text));
+    return gfli_error(r->evaluator->context, GFL_E_DATA,
+                      "%.200s: not one of the %lld results fits the data set %.200s%s%s", name,
+                      (long long)notes->n_results, d->name, images, classes);
+}
+
+static void gfli_eval_log_unknown(const gfli_eval_reader *r, const char *name) {
+    const gfl_eval_notes *notes = &r->notes;
+    if (notes->n_unknown_images)
+        gfli_log(r->evaluator->context, GFL_LOG_WARNING,
+                 "%s: %lld of %lld results left out: the data set has no image %s", name,
+                 (long long)notes->n_unknown_images, (long long)notes->n_results, r->first_image);
+    if (notes->n_unknown_classes)
+        gfli_log(r->evaluator->context, GFL_LOG_WARNING,
+                 "%s: %lld of %lld results left out: the data set has no category %s", name,
+                 (long long)notes->n_unknown_classes, (long long)notes->n_results, r->first_class);
+}
+
+/* Takes the reader; after an error none of its results stay. */
+static gfl_status gfli_eval_load(gfl_evaluator *e, gfli_json *json, const char *name) {
     const size_t before = e->n_boxes;
     gfli_eval_reader r;
     memset(&r, 0, sizeof r);
     r.evaluator = e;
+    r.json = json;
     r.last_image = r.last_class = -1;
     e->done = false;
-    GFLI_TRY(gfli_json_open(e->context, path, &r.json));
     gfl_status status = gfli_eval_read_list(&r);
-    gfli_json_close(r.json);
+    gfli_json_close(json);
+    if (status == GFL_OK && r.notes.n_results > 0 && e->n_boxes == before && !e->compatible)
+        status = gfli_eval_none_fits(&r, name);
     if (status != GFL_OK) {
         e->n_boxes = before;
         return status;
@@ -4972,15 +5526,26 @@ gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
     e->notes.n_results += r.notes.n_results;
     e->notes.n_unknown_images += r.notes.n_unknown_images;
     e->notes.n_unknown_classes += r.notes.n_unknown_classes;
-    if (r.notes.n_unknown_images)
-        gfli_log(e->context, GFL_LOG_WARNING,
-                 "%s: %lld of %lld results left out: the data set has no image %s", path,
-                 (long long)r.notes.n_unknown_images, (long long)r.notes.n_results, r.first_image);
-    if (r.notes.n_unknown_classes)
-        gfli_log(e->context, GFL_LOG_WARNING,
-                 "%s: %lld of %lld results left out: their classes are not in the data set", path,
-                 (long long)r.notes.n_unknown_classes, (long long)r.notes.n_results);
+    e->notes.n_named_images += r.notes.n_named_images;
+    gfli_eval_log_unknown(&r, name);
     return GFL_OK;
+}
+
+gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, path);
+    gfli_json *json;
+    GFLI_TRY(gfli_json_open(evaluator->context, path, &json));
+    return gfli_eval_load(evaluator, json, path);
+}
+
+gfl_status gfl_evaluator_load_memory(gfl_evaluator *evaluator, const char *json, size_t size) {
+    static const char name[] = "results in memory";
+    GFLI_NOT_NULL(NULL, evaluator);
+    if (size) GFLI_NOT_NULL(evaluator->context, json);
+    gfli_json *reader;
+    GFLI_TRY(gfli_json_open_memory(evaluator->context, json ? json : "", size, name, &reader));
+    return gfli_eval_load(evaluator, reader, name);
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -6320,6 +6885,7 @@ static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *mode
     int n = gfl_dataset_n_classes(dataset);
     const gfl_class *classes = gfl_dataset_classes(dataset);
     bool named = false;
+    GFLI_TRY(gfli_dataset_check_names(context, dataset));
     if (n != model->arch.n_classes)
         return gfli_error(context, GFL_E_MISMATCH,
                           "the model has %d classes, the data set %d; create the model with "
@@ -7269,7 +7835,7 @@ gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *r, const char *use) {
  * ============================================================================================ */
 
 enum {
-    GFLI_PICKLE_TEXT_MAX = 1 << 20, /* longer texts are not even configurations: stepped over */
+    GFLI_PICKLE_TEXT_MAX = 1 << 16, /* longer texts are never keys or names: stepped over */
     GFLI_PICKLE_LIMIT = 1 << 24     /* values and depth of the stack */
 };
 
@@ -8131,7 +8697,7 @@ static gfl_status gfli_pth_find_dict(gfli_pth *c, uint32_t root, uint32_t *out) 
 
 /* ---- what else the file says ----------------------------------------------------------------- */
 
-/* A list of texts as a JSON array; a list of anything else says nothing. */
+/* A list of texts as a JSON array. */
 static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
     const gfli_pickle *p = &c->pickle;
     gfli_text text = {c->blob->context, "class names", NULL, 0, 0};
@@ -8154,16 +8720,6 @@ static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
         status = gfli_blob_add_meta(c->blob, "classes", text.bytes);
     gfli_free(c->blob->context, text.bytes);
     return status;
-}
-
-/* The text of the configuration: "config" of mmcv, "cfg" of mmengine. */
-static gfl_status gfli_pth_config(gfli_pth *c, uint32_t meta) {
-    static const char *const keys[] = {"cfg", "config"};
-    for (size_t i = 0; i < GFLI_COUNT(keys) && !gfli_blob_meta(c->blob, "cfg"); i++) {
-        const char *text = gfli_pickle_text(&c->pickle, gfli_pickle_get(&c->pickle, meta, keys[i]));
-        if (text) GFLI_TRY(gfli_blob_add_meta(c->blob, "cfg", text));
-    }
-    return GFL_OK;
 }
 
 /* What gfl_model_export put there: the metadata of a weight file. */
@@ -8192,7 +8748,6 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
                               gfli_pickle_get(p, set, "classes"),
                               gfli_pickle_get(p, set, "CLASSES")};
     GFLI_TRY(gfli_pth_own_meta(c, gfli_pickle_get(p, meta, "gfl")));
-    GFLI_TRY(gfli_pth_config(c, meta));
     for (size_t i = 0; i < GFLI_COUNT(lists) && !gfli_blob_meta(c->blob, "classes"); i++) {
         if (p->nodes[lists[i]].kind != GFLI_PICKLE_LIST || p->nodes[lists[i]].n == 0) continue;
         GFLI_TRY(gfli_pth_classes(c, lists[i]));
@@ -8375,851 +8930,6 @@ gfl_status gfli_pth_read(gfli_blob *blob) {
 }
 
 /* ===============================================================================================
- * src/ckpt/python.c - assignments of Python literals, read as data: nothing is ever executed
- * ============================================================================================ */
-
-enum {
-    GFLI_PY_DEPTH = 64,      /* of brackets; what lies deeper is unknown */
-    GFLI_PY_SPREADS = 16,    /* of dictionaries inside dictionaries by "**" */
-    GFLI_PY_STEPS = 1 << 16, /* of lookups, besides some for each byte of the text */
-    GFLI_PY_SHOWN = 3        /* levels of a value in messages */
-};
-
-/* ---- bytes ----------------------------------------------------------------------------------- */
-
-static bool gfli_py_starts_name(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-}
-
-static bool gfli_py_is_digit(char c) {
-    return c >= '0' && c <= '9';
-}
-
-static bool gfli_py_is_one_of(char c, const char *set) {
-    return c != 0 && strchr(set, c) != NULL;
-}
-
-/* Behind blanks and comments, and behind line ends too where these mean nothing: in brackets. */
-static void gfli_py_blank(gfli_py *py, bool lines) {
-    for (;;) {
-        if (*py->at == '#')
-            py->at += strcspn(py->at, "\n");
-        else if (*py->at == '\\' && py->at[1] == '\n')
-            py->at += 2;
-        else if (gfli_py_is_one_of(*py->at, lines ? " \t\r\f\n" : " \t\r\f"))
-            py->at++;
-        else
-            return;
-    }
-}
-
-static bool gfli_py_take(gfli_py *py, char c) {
-    if (*py->at != c) return false;
-    py->at++;
-    return true;
-}
-
-/* Adds one byte to the texts, which are as long as the whole source from the beginning on. */
-static void gfli_py_keep(gfli_py *py, char c) {
-    py->texts[py->n_texts++] = c;
-}
-
-/* A name where it stands, as a text; 0 where there is none. */
-static uint32_t gfli_py_name(gfli_py *py) {
-    const uint32_t start = (uint32_t)py->n_texts;
-    if (!gfli_py_starts_name(*py->at)) return 0;
-    while (gfli_py_starts_name(*py->at) || gfli_py_is_digit(*py->at)) gfli_py_keep(py, *py->at++);
-    gfli_py_keep(py, 0);
-    return start;
-}
-
-/* The inside of a string that stands here, between quotes of one or three.  Of the escapes those of
- * quotes and backslashes are resolved; no setting needs another. */
-static void gfli_py_string(gfli_py *py, bool raw) {
-    const char quote = *py->at;
-    const bool triple = py->at[1] == quote && py->at[2] == quote;
-    const int n = triple ? 3 : 1;
-    for (py->at += n; *py->at && (triple || *py->at != '\n');) {
-        if (*py->at == quote && (!triple || (py->at[1] == quote && py->at[2] == quote))) break;
-        if (!raw && *py->at == '\\' && gfli_py_is_one_of(py->at[1], "\\'\"")) py->at++;
-        gfli_py_keep(py, *py->at++);
-    }
-    for (int i = 0; i < n && *py->at == quote; i++) py->at++;
-}
-
-/* Behind what an expression still has: everything up to a comma, a closing bracket or, outside of
- * brackets, the end of the line. */
-static void gfli_py_pass(gfli_py *py, bool lines) {
-    const size_t texts = py->n_texts;
-    for (int depth = 0;;) {
-        gfli_py_blank(py, lines || depth > 0);
-        if (!*py->at) return;
-        if (*py->at == '"' || *py->at == '\'') {
-            gfli_py_string(py, false);
-            py->n_texts = texts;
-            continue;
-        }
-        if (depth == 0 && gfli_py_is_one_of(*py->at, lines ? ",)]}" : "\n;")) return;
-        if (gfli_py_is_one_of(*py->at, "([{")) depth++;
-        if (depth > 0 && gfli_py_is_one_of(*py->at, ")]}")) depth--;
-        py->at++;
-    }
-}
-
-/* ---- values ---------------------------------------------------------------------------------- */
-
-static gfl_status gfli_py_value(gfli_py *py, int depth, uint32_t *out);
-
-static gfl_status gfli_py_node_new(gfli_py *py, gfli_py_kind kind, uint32_t first, uint32_t *out) {
-    GFLI_TRY(gfli_grow(py->context, &py->nodes, &py->node_capacity, py->n_nodes + 1,
-                       sizeof *py->nodes, "a configuration"));
-    gfli_py_node *node = &py->nodes[py->n_nodes];
-    memset(node, 0, sizeof *node);
-    node->kind = kind;
-    node->first = first;
-    *out = (uint32_t)py->n_nodes++;
-    return GFL_OK;
-}
-
-static void gfli_py_link(gfli_py *py, uint32_t container, uint32_t item) {
-    gfli_py_node *c = &py->nodes[container];
-    if (c->first)
-        py->nodes[c->last].next = item;
-    else
-        c->first = item;
-    c->last = item;
-}
-
-/* The value itself where a node is only another name of it. */
-static uint32_t gfli_py_target(const gfli_py *py, uint32_t node) {
-    while (py->nodes[node].kind == GFLI_PY_SAME) node = py->nodes[node].first;
-    return node;
-}
-
-/* A step of a lookup is taken, or there were too many of them. */
-static bool gfli_py_step(gfli_py *py) {
-    if (py->steps) py->steps--;
-    return py->steps != 0;
-}
-
-static uint32_t gfli_py_get_in(gfli_py *py, uint32_t dict, const char *key, int spreads) {
-    uint32_t found = 0;
-    if (spreads == 0 || py->nodes[dict].kind != GFLI_PY_DICT) return 0;
-    for (uint32_t i = py->nodes[dict].first; i && gfli_py_step(py); i = py->nodes[i].next) {
-        const gfli_py_node *entry = &py->nodes[i];
-        const uint32_t value = gfli_py_target(py, i);
-        const uint32_t spread = entry->key ? 0 : gfli_py_get_in(py, value, key, spreads - 1);
-        if (entry->key && !strcmp(py->texts + entry->key, key)) found = value;
-        if (spread) found = spread;
-    }
-    return found;
-}
-
-uint32_t gfli_py_get(gfli_py *py, uint32_t dict, const char *key) {
-    return gfli_py_get_in(py, gfli_py_target(py, dict), key, GFLI_PY_SPREADS);
-}
-
-/* One or several strings side by side. */
-static gfl_status gfli_py_text_value(gfli_py *py, bool raw, bool lines, uint32_t *out) {
-    const uint32_t start = (uint32_t)py->n_texts;
-    while (*py->at == '"' || *py->at == '\'') {
-        gfli_py_string(py, raw);
-        gfli_py_blank(py, lines);
-    }
-    gfli_py_keep(py, 0);
-    return gfli_py_node_new(py, GFLI_PY_TEXT, start, out);
-}
-
-/* A number as text that JSON has too; `first` of its node is where. */
-static gfl_status gfli_py_number_value(gfli_py *py, uint32_t *out) {
-    const uint32_t start = (uint32_t)py->n_texts;
-    bool good = true;
-    if (*py->at == '-') gfli_py_keep(py, *py->at);
-    if (gfli_py_is_one_of(*py->at, "+-")) py->at++;
-    gfli_py_blank(py, false);
-    for (char before = 0; gfli_py_starts_name(*py->at) || gfli_py_is_digit(*py->at) ||
-                          *py->at == '.' || (before == 'e' && gfli_py_is_one_of(*py->at, "+-"));
-         py->at++) {
-        before = (char)(*py->at == 'E' ? 'e' : *py->at);
-        good = good && (gfli_py_is_digit(before) || gfli_py_is_one_of(before, ".e+-_"));
-        if (before != '_') gfli_py_keep(py, before);
-    }
-    gfli_py_keep(py, 0);
-    return gfli_py_node_new(py, good ? GFLI_PY_NUMBER : GFLI_PY_UNKNOWN, start, out);
-}
-
-/* An entry of a container.  In a call that is key=value, in braces key: value, in both **value. */
-static gfl_status gfli_py_item(gfli_py *py, uint32_t container, char open, int depth) {
-    const char *start = py->at;
-    const size_t texts = py->n_texts;
-    uint32_t key = 0, item = 0;
-    bool spread = false;
-    while (gfli_py_take(py, '*')) spread = true;
-    if (open == '=' && !spread) {
-        key = gfli_py_name(py);
-        gfli_py_blank(py, true);
-        if (!key || *py->at != '=' || py->at[1] == '=') {
-            py->at = start;
-            py->n_texts = texts;
-            key = 0;
-        } else {
-            py->at++;
-        }
-    }
-    GFLI_TRY(gfli_py_value(py, depth, &item));
-    if (open == '{' && !spread && gfli_py_take(py, ':')) {
-        key = py->nodes[item].kind == GFLI_PY_TEXT ? py->nodes[item].first : 0;
-        GFLI_TRY(gfli_py_value(py, depth, &item));
-        if (!key) return GFL_OK; /* numbers and names as keys are nobody's settings */
-    }
-    if (spread && open != '=' && open != '{') py->nodes[item].kind = GFLI_PY_UNKNOWN;
-    py->nodes[item].key = key;
-    gfli_py_link(py, container, item);
-    return GFL_OK;
-}
-
-/* The items up to a closing bracket; `open`: ( [ { or = for the arguments of dict(). */
-static gfl_status gfli_py_items(gfli_py *py, char open, int depth, uint32_t *out) {
-    const bool is_dict = open == '=' || open == '{';
-    bool comma = false;
-    GFLI_TRY(gfli_py_node_new(py, is_dict ? GFLI_PY_DICT : GFLI_PY_LIST, 0, out));
-    for (;;) {
-        gfli_py_blank(py, true);
-        if (!*py->at) return GFL_OK;
-        if (gfli_py_is_one_of(*py->at, ")]}")) break;
-        if (gfli_py_take(py, ',')) {
-            comma = true;
-            continue;
-        }
-        GFLI_TRY(gfli_py_item(py, *out, open, depth + 1));
-        if (gfli_py_is_one_of(*py->at, ",)]}")) continue;
-        py->nodes[py->nodes[*out].last].kind = GFLI_PY_UNKNOWN;
-        gfli_py_pass(py, true);
-    }
-    py->at++;
-    if (open == '(' && !comma && py->nodes[*out].first) /* brackets around one value */
-        *out = py->nodes[*out].first;
-    return GFL_OK;
-}
-
-/* dict(...), a string with a prefix, a constant, or the name of a value from before. */
-static gfl_status gfli_py_named(gfli_py *py, int depth, uint32_t *out) {
-    const size_t texts = py->n_texts;
-    const char *name = py->texts + gfli_py_name(py);
-    const bool quoted = *py->at == '"' || *py->at == '\'';
-    uint32_t known = 0;
-    gfli_py_kind kind = GFLI_PY_UNKNOWN;
-    py->n_texts = texts;
-    if (quoted && strlen(name) <= 2 && !strpbrk(name, "fF"))
-        return gfli_py_text_value(py, strpbrk(name, "rR") != NULL, depth > 0, out);
-    gfli_py_blank(py, depth > 0);
-    if (*py->at == '(' && depth < GFLI_PY_DEPTH && !strcmp(name, "dict")) {
-        py->at++;
-        return gfli_py_items(py, '=', depth, out);
-    }
-    if (!strcmp(name, "None")) kind = GFLI_PY_NONE;
-    if (!strcmp(name, "True") || !strcmp(name, "False")) {
-        kind = GFLI_PY_BOOL;
-        known = name[0] == 'T';
-    }
-    if (kind == GFLI_PY_UNKNOWN) known = gfli_py_get(py, 1, name);
-    if (kind == GFLI_PY_UNKNOWN && known) kind = GFLI_PY_SAME;
-    return gfli_py_node_new(py, kind, known, out);
-}
-
-/* A value and nothing behind it; expressions of any other kind are unknown. */
-static gfl_status gfli_py_value(gfli_py *py, int depth, uint32_t *out) {
-    const bool lines = depth > 0;
-    gfli_py_blank(py, lines);
-    const char c = *py->at, *after = py->at + (c == '-' || c == '+');
-    if (gfli_py_is_one_of(c, "([{") && depth < GFLI_PY_DEPTH) {
-        py->at++;
-        GFLI_TRY(gfli_py_items(py, c, depth, out));
-    } else if (c == '"' || c == '\'') {
-        GFLI_TRY(gfli_py_text_value(py, false, lines, out));
-    } else if (gfli_py_is_digit(*after) || (*after == '.' && gfli_py_is_digit(after[1]))) {
-        GFLI_TRY(gfli_py_number_value(py, out));
-    } else if (gfli_py_starts_name(c)) {
-        GFLI_TRY(gfli_py_named(py, depth, out));
-    } else {
-        GFLI_TRY(gfli_py_node_new(py, GFLI_PY_UNKNOWN, 0, out));
-    }
-    gfli_py_blank(py, lines);
-    if (!*py->at || gfli_py_is_one_of(*py->at, lines ? ",)]}:" : "\n;")) return GFL_OK;
-    gfli_py_pass(py, lines);
-    return gfli_py_node_new(py, GFLI_PY_UNKNOWN, 0, out);
-}
-
-/* ---- statements ------------------------------------------------------------------------------ */
-
-/* What is no assignment to a name - a file's name, an import, a function - is passed over. */
-static gfl_status gfli_py_statement(gfli_py *py) {
-    const size_t texts = py->n_texts;
-    const uint32_t name = gfli_py_name(py);
-    uint32_t value = 0;
-    if (name) gfli_py_blank(py, false);
-    if (!name || *py->at != '=' || py->at[1] == '=') {
-        if (*py->at == '"' || *py->at == '\'') gfli_py_string(py, false);
-        py->n_texts = texts;
-        py->at += strcspn(py->at, "\n");
-        return GFL_OK;
-    }
-    py->at++;
-    GFLI_TRY(gfli_py_value(py, 0, &value));
-    py->nodes[value].key = name;
-    gfli_py_link(py, 1, value);
-    return GFL_OK;
-}
-
-gfl_status gfli_py_read(gfl_context *context, const char *text, gfli_py *py) {
-    const size_t size = strlen(text);
-    uint32_t node;
-    memset(py, 0, sizeof *py);
-    py->context = context;
-    py->steps = 16 * size + GFLI_PY_STEPS;
-    GFLI_TRY(gfli_alloc(context, size + 2, 1, "a configuration", &py->texts));
-    gfli_py_keep(py, 0);
-    gfl_status status = gfli_py_node_new(py, GFLI_PY_UNKNOWN, 0, &node);
-    if (status == GFL_OK) status = gfli_py_node_new(py, GFLI_PY_DICT, 0, &node);
-    py->at = text;
-    while (status == GFL_OK && *py->at) {
-        status = gfli_py_statement(py);
-        while (gfli_py_is_one_of(*py->at, "\r\n;")) py->at++;
-    }
-    if (status != GFL_OK) gfli_py_free(py);
-    return status;
-}
-
-void gfli_py_free(gfli_py *py) {
-    if (!py->context) return;
-    gfli_free(py->context, py->nodes);
-    gfli_free(py->context, py->texts);
-    memset(py, 0, sizeof *py);
-}
-
-/* ---- questions ------------------------------------------------------------------------------- */
-
-/* The value of path's next part in a dictionary; 0 with *stop where there can be none. */
-static uint32_t gfli_py_walk(gfli_py *py, uint32_t node, const char *path, bool *stop) {
-    char key[64];
-    while (*path == '.') {
-        const size_t n = strcspn(++path, ".");
-        if (py->nodes[node].kind != GFLI_PY_DICT || n >= sizeof key) {
-            *stop = true;
-            return 0;
-        }
-        if (gfli_py_get(py, node, "_delete_")) *stop = true;
-        memcpy(key, path, n);
-        key[n] = 0;
-        node = gfli_py_get(py, node, key);
-        if (!node) return 0;
-        path += n;
-    }
-    return node;
-}
-
-uint32_t gfli_py_find(gfli_py *py, const char *path) {
-    const size_t n = strcspn(path, ".");
-    uint32_t found = 0;
-    for (uint32_t i = py->nodes[1].first; i && gfli_py_step(py); i = py->nodes[i].next) {
-        const char *key = py->texts + py->nodes[i].key;
-        bool stop = false;
-        if (strncmp(key, path, n) != 0 || key[n]) continue;
-        const uint32_t here = gfli_py_walk(py, gfli_py_target(py, i), path + n, &stop);
-        if (here || stop) found = here;
-    }
-    return found;
-}
-
-uint32_t gfli_py_first(const gfli_py *py, uint32_t list) {
-    return py->nodes[list].kind == GFLI_PY_LIST ? py->nodes[list].first : 0;
-}
-
-uint32_t gfli_py_next(const gfli_py *py, uint32_t item) {
-    return py->nodes[item].next;
-}
-
-const char *gfli_py_text(const gfli_py *py, uint32_t node) {
-    node = gfli_py_target(py, node);
-    return py->nodes[node].kind == GFLI_PY_TEXT ? py->texts + py->nodes[node].first : NULL;
-}
-
-bool gfli_py_bool(const gfli_py *py, uint32_t node, bool otherwise) {
-    node = gfli_py_target(py, node);
-    return py->nodes[node].kind == GFLI_PY_BOOL ? py->nodes[node].first != 0 : otherwise;
-}
-
-/* The power of ten behind an "e". */
-static int gfli_py_power(const char *text) {
-    const bool negative = *text == '-';
-    int power = 0;
-    for (text += negative || *text == '+'; gfli_py_is_digit(*text) && power < 1000; text++)
-        power = 10 * power + (*text - '0');
-    return negative ? -power : power;
-}
-
-/* *exact: the number has up to 15 digits, as settings do, and is rounded correctly. */
-static double gfli_py_decimal(const char *text, bool *exact) {
-    double value = 0, scale = 1;
-    int n_digits = 0, power = 0;
-    bool point = false;
-    const bool negative = *text == '-';
-    for (text += negative; gfli_py_is_digit(*text) || *text == '.'; text++) {
-        point = point || *text == '.';
-        if (*text == '.') continue;
-        n_digits += n_digits > 0 || *text != '0';
-        power += n_digits > 15 && !point;
-        power -= n_digits <= 15 && point;
-        if (n_digits <= 15) value = 10 * value + (*text - '0');
-    }
-    if (*text == 'e') power += gfli_py_power(text + 1);
-    *exact = n_digits <= 15 && power >= -22 && power <= 22;
-    for (int i = 0; i < power || i < -power; i++) scale *= 10;
-    value = power < 0 ? value / scale : value * scale;
-    return negative ? -value : value;
-}
-
-bool gfli_py_number(const gfli_py *py, uint32_t node, double *out) {
-    bool exact;
-    node = gfli_py_target(py, node);
-    if (py->nodes[node].kind != GFLI_PY_NUMBER) return false;
-    *out = gfli_py_decimal(py->texts + py->nodes[node].first, &exact);
-    return gfli_is_finite(*out);
-}
-
-/* ---- values as text -------------------------------------------------------------------------- */
-
-typedef struct gfli_py_shown {
-    char *text;
-    size_t n, size;
-} gfli_py_shown;
-
-static void gfli_py_show(gfli_py_shown *s, const char *text) {
-    const int n = snprintf(s->text + s->n, s->size - s->n, "%s", text);
-    s->n = n > 0 && (size_t)n < s->size - s->n ? s->n + (size_t)n : s->size - 1;
-}
-
-/* As JSON has it, while Python writes 1. and .5 too. */
-static void gfli_py_show_number(const char *text, gfli_py_shown *s) {
-    char exact_text[32], one[2] = "";
-    bool exact;
-    const double value = gfli_py_decimal(text, &exact);
-    gfli_json_format(value, exact_text);
-    if (exact) gfli_py_show(s, exact_text);
-    for (char before = 0; *text && !exact; before = *text++) {
-        one[0] = *text;
-        if (*text == '.' && !gfli_py_is_digit(before)) gfli_py_show(s, "0");
-        gfli_py_show(s, one);
-        if (*text == '.' && !gfli_py_is_digit(text[1])) gfli_py_show(s, "0");
-    }
-}
-
-static void gfli_py_show_value(const gfli_py *py, uint32_t node, int levels, gfli_py_shown *s) {
-    const gfli_py_node *v = &py->nodes[gfli_py_target(py, node)];
-    const bool dict = v->kind == GFLI_PY_DICT, list = v->kind == GFLI_PY_LIST;
-    if (v->kind == GFLI_PY_NONE) gfli_py_show(s, "None");
-    if (v->kind == GFLI_PY_BOOL) gfli_py_show(s, v->first ? "True" : "False");
-    if (v->kind == GFLI_PY_NUMBER) gfli_py_show_number(py->texts + v->first, s);
-    if (v->kind == GFLI_PY_TEXT) {
-        gfli_py_show(s, "'");
-        gfli_py_show(s, py->texts + v->first);
-        gfli_py_show(s, "'");
-    }
-    if (v->kind == GFLI_PY_UNKNOWN || ((list || dict) && levels == 0)) gfli_py_show(s, "...");
-    if ((!list && !dict) || levels == 0) return;
-    gfli_py_show(s, dict ? "dict(" : "[");
-    for (uint32_t i = v->first; i && s->n + 1 < s->size; i = py->nodes[i].next) {
-        if (i != v->first) gfli_py_show(s, ", ");
-        if (py->nodes[i].key) gfli_py_show(s, py->texts + py->nodes[i].key);
-        if (py->nodes[i].key) gfli_py_show(s, "=");
-        gfli_py_show_value(py, i, levels - 1, s);
-    }
-    gfli_py_show(s, dict ? ")" : "]");
-}
-
-const char *gfli_py_shown_as(const gfli_py *py, uint32_t node, char *out, size_t size) {
-    gfli_py_shown s = {out, 0, size};
-    const char *text = gfli_py_text(py, node);
-    out[0] = 0;
-    if (text)
-        gfli_py_show(&s, text);
-    else
-        gfli_py_show_value(py, node, GFLI_PY_SHOWN, &s);
-    return out;
-}
-
-/* ===============================================================================================
- * src/ckpt/config.c - what mmdetection's configuration, a text in its checkpoints, says of a model
- * ============================================================================================ */
-
-enum { GFLI_CONFIG_SHOWN = 200 };
-
-static bool gfli_config_is_named(gfli_py *py, uint32_t dict, const char *name) {
-    const char *type = gfli_py_text(py, gfli_py_get(py, dict, "type"));
-    const char *scope = type ? strrchr(type, '.') : NULL; /* mmdet.Resize */
-    return type && !strcmp(scope ? scope + 1 : type, name);
-}
-
-/* The first of several paths that leads to something. */
-static uint32_t gfli_config_any(gfli_py *py, const char *const *paths, size_t n) {
-    uint32_t found = 0;
-    for (size_t i = 0; i < n && !found; i++) found = gfli_py_find(py, paths[i]);
-    return found;
-}
-
-/* The steps from a file to the network's input, as of a test. */
-static uint32_t gfli_config_pipeline(gfli_py *py) {
-    static const char *const paths[] = {
-        "data.test.pipeline", "test_dataloader.dataset.pipeline", "test_pipeline",
-        "data.val.pipeline",  "val_dataloader.dataset.pipeline",  "val_pipeline"};
-    return gfli_config_any(py, paths, GFLI_COUNT(paths));
-}
-
-/* A step of the pipeline, or one inside its first step that has some; *around is that one. */
-static uint32_t gfli_config_step(gfli_py *py, const char *name, uint32_t *around) {
-    uint32_t inside = 0;
-    *around = 0;
-    for (uint32_t i = gfli_py_first(py, gfli_config_pipeline(py)); i; i = gfli_py_next(py, i)) {
-        if (gfli_config_is_named(py, i, name)) return i;
-        if (!inside) inside = gfli_py_get(py, i, "transforms");
-        if (inside && !*around) *around = i;
-    }
-    for (uint32_t i = gfli_py_first(py, inside); i; i = gfli_py_next(py, i))
-        if (gfli_config_is_named(py, i, name)) return i;
-    return 0;
-}
-
-/* ---- facts ----------------------------------------------------------------------------------- */
-
-/* What the file says by itself goes before what its configuration says. */
-static gfl_status gfli_config_say(gfli_blob *b, const char *key, const char *value) {
-    return gfli_blob_meta(b, key) ? GFL_OK : gfli_blob_add_meta(b, key, value);
-}
-
-static bool gfli_config_numbers(gfli_py *py, uint32_t list, int n, double *out) {
-    int got = 0;
-    for (uint32_t i = gfli_py_first(py, list); i; i = gfli_py_next(py, i), got++)
-        if (got == n || !gfli_py_number(py, i, &out[got])) return false;
-    return got == n;
-}
-
-static uint32_t gfli_config_preprocessor(gfli_py *py) {
-    static const char *const paths[] = {"model.data_preprocessor", "data_preprocessor"};
-    return gfli_config_any(py, paths, GFLI_COUNT(paths));
-}
-
-/* mmengine has a preprocessor in the model; before it a step of the pipeline did the same. */
-static gfl_status gfli_config_input(gfli_blob *b, gfli_py *py) {
-    char mean[GFLI_CONFIG_SHOWN] = "0,0,0", deviation[GFLI_CONFIG_SHOWN] = "1,1,1";
-    double three[3];
-    uint32_t around, from = gfli_config_preprocessor(py);
-    bool swap = gfli_py_bool(py, gfli_py_get(py, from, "bgr_to_rgb"), false) ||
-                gfli_py_bool(py, gfli_py_get(py, from, "rgb_to_bgr"), false) ||
-                gfli_py_bool(py, gfli_py_get(py, from, "to_rgb"), false);
-    const bool optional = from != 0;
-    if (!from) from = gfli_config_step(py, "Normalize", &around);
-    if (!from) from = gfli_py_find(py, "img_norm_cfg");
-    if (!optional) swap = gfli_py_bool(py, gfli_py_get(py, from, "to_rgb"), true);
-    const uint32_t values[2] = {gfli_py_get(py, from, "mean"), gfli_py_get(py, from, "std")};
-    char *const texts[2] = {mean, deviation};
-    for (int i = 0; i < 2; i++) {
-        const bool none = !values[i] || py->nodes[values[i]].kind == GFLI_PY_NONE;
-        if (none && optional) continue;
-        if (!gfli_config_numbers(py, values[i], 3, three)) return GFL_OK;
-        gfli_py_shown_as(py, values[i], texts[i], GFLI_CONFIG_SHOWN);
-    }
-    const uint32_t load = gfli_config_step(py, "LoadImageFromFile", &around);
-    const char *loaded = gfli_py_text(py, gfli_py_get(py, load, "channel_order"));
-    const bool rgb = (loaded && !strcmp(loaded, "rgb")) != swap;
-    if (gfli_blob_meta(b, "mean") || gfli_blob_meta(b, "std") || gfli_blob_meta(b, "input") ||
-        gfli_blob_meta(b, "channel_order"))
-        return GFL_OK;
-    GFLI_TRY(gfli_config_say(b, "mean", mean));
-    GFLI_TRY(gfli_config_say(b, "std", deviation));
-    return gfli_config_say(b, "channel_order", rgb ? "RGB" : "BGR");
-}
-
-/* Long and short side, or false; *ratio: is the shape of pictures kept? */
-static bool gfli_config_scale(gfli_py *py, double scale[2], bool *ratio) {
-    uint32_t around, resize = gfli_config_step(py, "Resize", &around);
-    const bool fixed = !resize && gfli_config_step(py, "FixScaleResize", &around) != 0;
-    if (fixed) resize = gfli_config_step(py, "FixScaleResize", &around);
-    uint32_t value = gfli_py_get(py, resize, "scale");
-    const bool newer = value != 0; /* where not keeping the ratio is the default */
-    if (!value) value = gfli_py_get(py, resize, "img_scale");
-    if (!value && resize) value = gfli_py_get(py, around, "img_scale");
-    const uint32_t only = gfli_py_first(py, value);
-    if (only && !gfli_py_next(py, only) && gfli_py_first(py, gfli_py_target(py, only)))
-        value = gfli_py_target(py, only);
-    *ratio = gfli_py_bool(py, gfli_py_get(py, resize, "keep_ratio"), fixed || !newer);
-    if (gfli_py_number(py, value, &scale[0])) scale[1] = scale[0];
-    return (gfli_py_number(py, value, &scale[0]) || gfli_config_numbers(py, value, 2, scale)) &&
-           scale[0] >= 1 && scale[1] >= 1 && scale[0] <= GFL_MAX_SIDE && scale[1] <= GFL_MAX_SIDE;
-}
-
-static gfl_status gfli_config_classes(gfli_blob *b, gfli_py *py) {
-    static const char *const paths[] = {"metainfo.classes",
-                                        "data.test.classes",
-                                        "test_dataloader.dataset.metainfo.classes",
-                                        "data.train.classes",
-                                        "train_dataloader.dataset.metainfo.classes",
-                                        "classes",
-                                        "CLASSES"};
-    const uint32_t list = gfli_config_any(py, paths, GFLI_COUNT(paths));
-    gfli_text text = {b->context, "class names", NULL, 0, 0};
-    gfl_json_writer j = gfli_json_to_text(&text);
-    if (!gfli_py_first(py, list) || gfli_blob_meta(b, "classes")) return GFL_OK;
-    for (uint32_t i = gfli_py_first(py, list); i; i = gfli_py_next(py, i))
-        if (!gfli_py_text(py, i)) return GFL_OK;
-    gfl_json_array(&j, NULL);
-    for (uint32_t i = gfli_py_first(py, list); i && j.status == GFL_OK; i = gfli_py_next(py, i))
-        gfl_json_text(&j, NULL, gfli_py_text(py, i));
-    gfl_json_end(&j);
-    gfl_status status = j.status;
-    if (status == GFL_OK) status = gfli_blob_add_meta(b, "classes", text.bytes);
-    gfli_free(b->context, text.bytes);
-    return status;
-}
-
-static gfl_status gfli_config_facts(gfli_blob *b, gfli_py *py) {
-    const char *style = gfli_py_text(py, gfli_py_find(py, "model.backbone.style"));
-    double depth = 0, scale[2];
-    bool ratio;
-    char text[64];
-    GFLI_TRY(gfli_config_input(b, py));
-    GFLI_TRY(gfli_config_classes(b, py));
-    gfli_py_number(py, gfli_py_find(py, "model.backbone.depth"), &depth);
-    if (style && depth >= 50) GFLI_TRY(gfli_config_say(b, "style", style)); /* of bottlenecks */
-    if (!gfli_config_scale(py, scale, &ratio) || !ratio) return GFL_OK;
-    snprintf(text, sizeof text, "%dx%d", (int)scale[0], (int)scale[1]);
-    return gfli_config_say(b, "scale", text);
-}
-
-gfl_status gfli_config_read(gfli_blob *b) {
-    const char *text = gfli_blob_meta(b, "cfg");
-    gfli_py py;
-    if (!text) return GFL_OK;
-    GFLI_TRY(gfli_py_read(b->context, text, &py));
-    const gfl_status status = gfli_config_facts(b, &py);
-    gfli_py_free(&py);
-    return status;
-}
-
-/* ---- what is not supported ------------------------------------------------------------------- */
-
-typedef struct gfli_config_row {
-    const char *path;
-    const char *wanted; /* as gfli_py_shown_as has it; several are separated by "|" */
-} gfli_config_row;
-
-static const gfli_config_row gfli_config_backbone[] = {
-    {"model.backbone.type", "ResNet|ResNeXt"},
-    {"model.backbone.num_stages", "4"},
-    {"model.backbone.strides", "[1, 2, 2, 2]"},
-    {"model.backbone.dilations", "[1, 1, 1, 1]"},
-    {"model.backbone.style", "pytorch|caffe"},
-    {"model.backbone.deep_stem", "False"},
-    {"model.backbone.avg_down", "False"},
-    {"model.backbone.conv_cfg.type", "Conv2d|Conv"},
-    {"model.backbone.norm_cfg.type", "BN|BN2d|SyncBN|MMSyncBN"},
-    {"model.backbone.norm_cfg.eps", "1e-05"},
-};
-
-static const gfli_config_row gfli_config_detector[] = {
-    {"model.bbox_head.type", "GFLHead|LDHead"},
-    {"model.neck.type", "FPN"},
-    {"model.neck.add_extra_convs", "on_output"},
-    {"model.neck.num_outs", "5"},
-    {"model.neck.relu_before_extra_convs", "False"},
-    {"model.neck.norm_cfg", "None"},
-    {"model.neck.act_cfg", "None"},
-    {"model.neck.conv_cfg.type", "Conv2d|Conv"},
-    {"model.neck.upsample_cfg.mode", "nearest"},
-    {"model.bbox_head.conv_cfg.type", "Conv2d|Conv"},
-    {"model.bbox_head.norm_cfg.type", "GN"},
-    {"model.bbox_head.norm_cfg.num_groups", "32"},
-    {"model.bbox_head.norm_cfg.eps", "1e-05"},
-    {"model.bbox_head.anchor_generator.strides", "[8, 16, 32, 64, 128]"},
-    {"model.bbox_head.anchor_generator.center_offset", "0"},
-    {"model.bbox_head.loss_cls.use_sigmoid", "True"},
-};
-
-/* Numbers of a test that change detections a little, or that a user chooses. */
-static const gfli_config_row gfli_config_choices[] = {
-    {"model.data_preprocessor.pad_size_divisor", "32"},
-    {"model.data_preprocessor.pad_value", "0"},
-    {"model.test_cfg.score_thr", "0.05"},
-    {"model.test_cfg.nms.type", "nms"},
-    {"model.test_cfg.nms.iou_threshold", "0.6"},
-    {"model.test_cfg.max_per_img", "100"},
-    {"model.test_cfg.nms_pre", "1000"},
-    {"model.test_cfg.min_bbox_size", "0"},
-    {"test_cfg.score_thr", "0.05"}, /* mmdetection before 2.4 */
-    {"test_cfg.nms.type", "nms"},
-    {"test_cfg.nms.iou_thr", "0.6"},
-    {"test_cfg.nms.iou_threshold", "0.6"},
-    {"test_cfg.max_per_img", "100"},
-    {"test_cfg.nms_pre", "1000"},
-    {"test_cfg.min_bbox_size", "0"},
-};
-
-/* Is the text one of those between the bars?  Types may have a scope in front. */
-static bool gfli_config_fits(const char *text, const char *wanted) {
-    const char *scope = strrchr(text, '.');
-    for (const char *at = wanted;; at++) {
-        const size_t n = strcspn(at, "|");
-        if (!strncmp(text, at, n) && !text[n]) return true;
-        if (scope && !strncmp(scope + 1, at, n) && !scope[1 + n]) return true;
-        at += n;
-        if (!*at) return false;
-    }
-}
-
-/* "model.neck.num_outs = 4", if that is said and not wanted. */
-static bool gfli_config_differs(gfli_py *py, const gfli_config_row *row, char *out, size_t size) {
-    char shown[GFLI_CONFIG_SHOWN], quoted[GFLI_QUOTED];
-    const uint32_t node = gfli_py_find(py, row->path);
-    if (!node || py->nodes[node].kind == GFLI_PY_UNKNOWN ||
-        gfli_config_fits(gfli_py_shown_as(py, node, shown, sizeof shown), row->wanted))
-        return false;
-    snprintf(out, size, "%s = %s", row->path, gfli_quote(shown, quoted, sizeof quoted));
-    return true;
-}
-
-/* "GFLHead|LDHead" as "GFLHead or LDHead". */
-static const char *gfli_config_choice(const char *wanted, char *out, size_t size) {
-    size_t n = 0;
-    for (; *wanted && n + 5 < size; wanted++) {
-        const char one[2] = {*wanted, 0};
-        n += (size_t)snprintf(out + n, size - n, "%s", *wanted == '|' ? " or " : one);
-    }
-    return out;
-}
-
-static gfl_status gfli_config_refuse_rows(const gfli_weights *w, gfli_py *py,
-                                          const gfli_config_row *rows, size_t n) {
-    char said[GFLI_CONFIG_SHOWN], ours[64];
-    for (size_t i = 0; i < n; i++)
-        if (gfli_config_differs(py, &rows[i], said, sizeof said))
-            return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                              "%s: its configuration says %s, which is not supported: gfl has %s",
-                              w->blob.path, said,
-                              gfli_config_choice(rows[i].wanted, ours, sizeof ours));
-    return GFL_OK;
-}
-
-/* Which stage of the backbone the pyramid begins with. */
-static gfl_status gfli_config_check_levels(const gfli_weights *w, gfli_py *py) {
-    double start = 0, stage = -1;
-    const uint32_t indices = gfli_py_find(py, "model.backbone.out_indices");
-    if (!gfli_py_find(py, "model.neck.type")) return GFL_OK;
-    gfli_py_number(py, gfli_py_find(py, "model.neck.start_level"), &start);
-    if (!indices) stage = start;
-    for (uint32_t i = gfli_py_first(py, indices); i; i = gfli_py_next(py, i), start--)
-        if (start == 0) gfli_py_number(py, i, &stage);
-    if (stage == 1) return GFL_OK;
-    return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                      "%s: its configuration begins the pyramid (model.neck.start_level) at "
-                      "another stage of the backbone than the second, C3, which gfl does not "
-                      "support",
-                      w->blob.path);
-}
-
-static gfl_status gfli_config_check_parts(const gfli_weights *w, gfli_py *py) {
-    static const char *const parts[] = {"model.backbone", "model.neck", "model.bbox_head"};
-    for (size_t i = 0; i < GFLI_COUNT(parts); i++)
-        if (gfli_py_first(py, gfli_py_find(py, parts[i])))
-            return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                              "%s: its configuration says that %s consists of several parts, "
-                              "which gfl does not support",
-                              w->blob.path, parts[i]);
-    return GFL_OK;
-}
-
-/* A fixed shape of the input is no setting of gfl's; whoever gives a scale knows better. */
-static gfl_status gfli_config_check_resize(const gfli_weights *w, gfli_py *py) {
-    double scale[2];
-    uint32_t around;
-    bool ratio = true;
-    const bool known = gfli_config_scale(py, scale, &ratio);
-    if (gfli_config_step(py, "FixShapeResize", &around)) ratio = false;
-    if (ratio || (!known && !around)) return GFL_OK;
-    return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                      "%s: its configuration resizes pictures without keeping their shape, which "
-                      "gfl does not support; to fit them into a scale all the same, convert it "
-                      "with one: gfl convert --scale LxS",
-                      w->blob.path);
-}
-
-static gfl_status gfli_config_refuse_in(const gfli_weights *w, gfli_py *py, bool detector,
-                                        bool scale_given) {
-    char said[GFLI_CONFIG_SHOWN];
-    GFLI_TRY(gfli_config_check_parts(w, py));
-    GFLI_TRY(
-        gfli_config_refuse_rows(w, py, gfli_config_backbone, GFLI_COUNT(gfli_config_backbone)));
-    if (!detector) return GFL_OK;
-    GFLI_TRY(
-        gfli_config_refuse_rows(w, py, gfli_config_detector, GFLI_COUNT(gfli_config_detector)));
-    GFLI_TRY(gfli_config_check_levels(w, py));
-    if (!scale_given) GFLI_TRY(gfli_config_check_resize(w, py));
-    for (size_t i = 0; i < GFLI_COUNT(gfli_config_choices); i++)
-        if (gfli_config_differs(py, &gfli_config_choices[i], said, sizeof said))
-            gfli_log(w->context, GFL_LOG_WARNING,
-                     "%s: its configuration says %s; gfl has %s unless it is told otherwise",
-                     w->blob.path, said, gfli_config_choices[i].wanted);
-    return GFL_OK;
-}
-
-gfl_status gfli_config_refuse(const gfli_weights *w, bool detector, bool scale_given) {
-    const char *text = gfli_blob_meta(&w->blob, "cfg");
-    gfli_py py;
-    if (!text) return GFL_OK;
-    GFLI_TRY(gfli_py_read(w->context, text, &py));
-    const gfl_status status = gfli_config_refuse_in(w, &py, detector, scale_given);
-    gfli_py_free(&py);
-    return status;
-}
-
-/* ---- what contradicts the tensors ------------------------------------------------------------ */
-
-static gfl_status gfli_config_compare_in(const gfli_weights *w, gfli_py *py, const gfl_arch *a,
-                                         bool detector) {
-    const struct {
-        const char *path;
-        int tensors;
-        bool compared;
-    } rows[] = {{"model.backbone.depth", a->depth, true},
-                {"model.backbone.base_channels", a->base_channels, true},
-                {"model.backbone.groups", a->groups, true},
-                {"model.backbone.base_width", a->base_width, a->groups > 1},
-                {"model.neck.out_channels", a->fpn_channels, detector},
-                {"model.bbox_head.feat_channels", a->head_channels, detector},
-                {"model.bbox_head.stacked_convs", a->stacked_convs, detector},
-                {"model.bbox_head.num_classes", a->n_classes, detector},
-                {"model.bbox_head.reg_max", a->reg_max, detector}};
-    for (size_t i = 0; i < GFLI_COUNT(rows); i++) {
-        char said[GFLI_CONFIG_SHOWN], number[16];
-        const gfli_config_row row = {rows[i].path, number};
-        snprintf(number, sizeof number, "%d", rows[i].tensors);
-        if (rows[i].compared && gfli_config_differs(py, &row, said, sizeof said))
-            return gfli_error(w->context, GFL_E_MISMATCH,
-                              "%s: its configuration says %s, but its tensors have %s",
-                              w->blob.path, said, number);
-    }
-    return GFL_OK;
-}
-
-gfl_status gfli_config_compare(const gfli_weights *w, const gfl_arch *arch, bool detector) {
-    const char *text = gfli_blob_meta(&w->blob, "cfg");
-    gfli_py py;
-    if (!text) return GFL_OK;
-    GFLI_TRY(gfli_py_read(w->context, text, &py));
-    const gfl_status status = gfli_config_compare_in(w, &py, arch, detector);
-    gfli_py_free(&py);
-    return status;
-}
-
-/* ===============================================================================================
  * src/ckpt/open.c - a weight file of any kind
  * ============================================================================================ */
 
@@ -9241,7 +8951,6 @@ static gfl_status gfli_ckpt_read(gfli_blob *b) {
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out) {
     GFLI_TRY(gfli_blob_open_bare(context, path, out));
     gfl_status status = gfli_ckpt_read(out);
-    if (status == GFL_OK) status = gfli_config_read(out);
     if (status != GFL_OK) gfli_blob_close(out);
     return status;
 }
@@ -9324,13 +9033,10 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_
     gfl_model_desc desc;
     gfl_origins origins;
     gfl_class coco[GFLI_COCO_CLASSES];
-    const bool scale_given =
-        opts->preprocess && (opts->preprocess->scale_long || opts->preprocess->scale_short);
-    GFLI_TRY(gfli_config_refuse(w, true, scale_given));
     GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
     GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
-    GFLI_TRY(gfli_config_compare(w, &desc.arch, true));
-    if (scale_given) origins.scale = GFL_ORIGIN_GIVEN;
+    if (opts->preprocess && (opts->preprocess->scale_long || opts->preprocess->scale_short))
+        origins.scale = GFL_ORIGIN_GIVEN;
     const int n = desc.arch.n_classes;
     if (opts->classes && opts->n_classes != n)
         return gfli_error(w->context, GFL_E_MISMATCH,
@@ -9371,9 +9077,7 @@ gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_im
 /* What the file asks of a model; opts fill in what it does not say. */
 static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_opts *opts,
                                          gfl_backbone_info *out) {
-    GFLI_TRY(gfli_config_refuse(w, false, false));
     GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
-    GFLI_TRY(gfli_config_compare(w, &out->arch, false));
     GFLI_TRY(gfli_read_style(w, opts->style, &out->arch.caffe_style, &out->style));
     GFLI_TRY(gfli_check_labels(w, out->arch.depth));
     GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
@@ -9488,7 +9192,7 @@ static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
                           w->blob.path, b.arch.caffe_style ? "caffe" : "pytorch",
                           m->caffe_style ? "caffe" : "pytorch", b.arch.caffe_style);
     GFLI_TRY(gfli_check_stages(w, model));
-    return gfli_check_input(w, model, &b.preprocess); /* of that as much as the file says */
+    return b.input == GFL_ORIGIN_FILE ? gfli_check_input(w, model, &b.preprocess) : GFL_OK;
 }
 
 /* Read every tensor; into the model only when commit. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MISTAKES_SHOWN = 50 };
 enum { SHEET_COLUMNS = 6, SHEET_ROWS = 4, CELL_W = 240, CELL_H = 180 };
 
 typedef struct hashed {
@@ -33,6 +34,13 @@ static void finding(check_job *job, const char *format, ...) {
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     say_line(stdout, "%s", text);
+}
+
+/* Told by the reader of annotations: another one is wanted as long as they are few. */
+static int take_mistake(void *user, const char *text) {
+    check_job *job = (check_job *)user;
+    finding(job, "%s", text);
+    return job->findings >= MISTAKES_SHOWN;
 }
 
 static const char *id_text(gfl_id id, char out[64]) {
@@ -124,7 +132,7 @@ static void add_to_sheet(check_job *job, const gfl_pixels *p, const gfl_image_in
     if (!job->sheet.rgb || job->n_shown >= SHEET_COLUMNS * SHEET_ROWS) return;
     const int left = job->n_shown % SHEET_COLUMNS * CELL_W;
     const int top = job->n_shown / SHEET_COLUMNS * CELL_H;
-    const double sx = (double)p->width / (int)CELL_W, sy = (double)p->height / (int)CELL_H;
+    const double sx = (double)p->width / CELL_W, sy = (double)p->height / CELL_H;
     const double scale = sx > sy ? sx : sy;
     job->n_shown++;
     for (int y = 0; y < CELL_H && (int)(y * scale) < p->height; y++) {
@@ -213,6 +221,10 @@ static int check_all(check_job *job) {
     }
     say_line(stdout, "%s: %d images (%d without annotations), %d boxes, %d classes", job->data,
              s.n_images, s.n_empty_images, s.n_annotations, s.n_classes);
+    remark_on_dataset(stdout, &s);
+    if (s.n_empty_classes)
+        say_line(stdout, "  %d classes have no boxes; train --drop-empty-classes leaves them out",
+                 s.n_empty_classes);
     print_histograms(job);
     if (!s.n_annotations) finding(job, "no image has a box: there is nothing to learn or to find");
     if (s.n_duplicate_ids)
@@ -238,6 +250,7 @@ static int check_all(check_job *job) {
 int cmd_check(int argc, char **argv) {
     check_job job;
     gfl_dataset_opts opts;
+    bool polygons = false;
     int n_rest = 0;
     memset(&job, 0, sizeof job);
     memset(&opts, 0, sizeof opts);
@@ -245,6 +258,7 @@ int cmd_check(int argc, char **argv) {
         {OPT_TEXT, "data", &job.data, "FILE", "COCO annotations", 0},
         {OPT_TEXT, "images", &job.images, "DIR", "their images; default: the annotations' folder",
          0},
+        POLYGON_OPTION(polygons),
         {OPT_TEXT, "out", &job.out, "FILE", "contact sheet of the first pictures with boxes", 0},
         {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
@@ -258,8 +272,15 @@ int cmd_check(int argc, char **argv) {
     code = open_context(job.threads, &job.context);
     if (code != CMD_OK) return code;
     opts.image_dir = job.images;
+    opts.boxes_from_polygons = polygons;
+    opts.found = take_mistake;
+    opts.found_user = &job;
     gfl_status status = gfl_dataset_load_coco(job.context, job.data, &opts, &job.dataset);
-    if (status == GFL_E_FORMAT || status == GFL_E_DATA) {
+    if (job.findings >= MISTAKES_SHOWN) {
+        say_line(stdout, "these are the first %ld mistakes: there may be more behind them",
+                 job.findings);
+        code = CMD_DATA;
+    } else if (status == GFL_E_FORMAT || status == GFL_E_DATA) {
         finding(&job, "%s", gfl_context_error(job.context));
         code = CMD_DATA;
     } else {

@@ -68,38 +68,37 @@ int scale_error(const char *text) {
                        text);
 }
 
-void warn_of_input(const char *weights, const gfl_origins *from, const gfl_arch *arch,
-                   const gfl_preprocess *p) {
-    char input[160];
-    if (from->style == GFL_ORIGIN_DEFAULT && arch->depth >= 50) /* basic blocks have but one */
-        talk("warning: %s does not say where its bottlenecks have their stride: %s style is "
-             "assumed; gfl convert --style sets another",
-             weights, arch->caffe_style ? "caffe" : "pytorch");
-    if (from->preprocess != GFL_ORIGIN_DEFAULT) return;
-    input_text(p, input, sizeof input);
-    talk("warning: %s does not say what input it was trained on: %s is assumed; gfl convert "
-         "--mean A,B,C --std A,B,C [--bgr] sets another",
-         weights, input);
-}
-
-void warn_of_assumed(const char *weights, const gfl_model *model, bool scale_given) {
+void warn_of_scale(const char *weights, const gfl_model *model) {
     gfl_model_info info;
     gfl_model_get_info(model, &info);
-    warn_of_input(weights, &info.origins, &info.arch, &info.preprocess);
-    if (info.origins.scale == GFL_ORIGIN_DEFAULT && !scale_given)
+    if (info.origins.scale == GFL_ORIGIN_DEFAULT)
         talk("warning: %s does not say at which scale it was trained: %dx%d is assumed; --scale "
              "sets another",
              weights, info.preprocess.scale_long, info.preprocess.scale_short);
-    if (info.origins.classes == GFL_ORIGIN_DEFAULT)
-        talk("warning: %s does not name its classes: %s; gfl convert --classes names them", weights,
-             strcmp(info.classes[0].name, "person") ? "they are \"class 0\" and so on"
-                                                    : "COCO's 80 names are assumed");
 }
 
 /* ---- data sets and their evaluation ---------------------------------------------------------- */
 
 static void warn_count(const char *name, int n, const char *what) {
     if (n) talk("warning: %s: %d %s", name, n, what);
+}
+
+static void remark_count(FILE *f, int n, const char *what) {
+    if (n) say_line(f, "  %d %s", n, what);
+}
+
+void remark_on_dataset(FILE *f, const gfl_dataset_summary *s) {
+    remark_count(f, s->n_crowd, "crowd boxes: not learnt, ignored in evaluation as COCO does");
+    remark_count(f, s->n_missing_iscrowd, "annotations without iscrowd: taken as 0");
+    remark_count(f, s->n_missing_area, "annotations without area: taken as width x height");
+    remark_count(f, s->n_unnumbered, "annotations without an id: numbered after the others");
+    remark_count(f, s->n_mixed_ids,
+                 "annotations write an id as a text that is a number elsewhere "
+                 "(\"1\" and 1): taken as the same");
+    remark_count(f, s->n_from_polygons, "boxes are those of polygons");
+    remark_count(f, s->n_parents,
+                 "categories left out: without boxes, and the supercategory of "
+                 "others");
 }
 
 void describe_dataset(const char *name, const gfl_dataset *dataset) {
@@ -114,17 +113,15 @@ void describe_dataset(const char *name, const gfl_dataset *dataset) {
             say(stderr, "%s %s (id %lld)", k ? "," : "", classes[k].name, (long long)classes[k].id);
         fputc('\n', stderr);
     }
-    if (s.n_crowd)
-        talk("  %d crowd boxes: not learnt, ignored in evaluation as COCO does", s.n_crowd);
-    if (s.n_missing_iscrowd)
-        talk("  %d annotations without iscrowd: taken as 0", s.n_missing_iscrowd);
-    if (s.n_missing_area)
-        talk("  %d annotations without area: taken as width x height", s.n_missing_area);
+    remark_on_dataset(stderr, &s);
     warn_count(name, s.n_degenerate, "boxes thinner than a pixel or of no area: not trained on");
     warn_count(name, s.n_outside, "boxes outside their image: not trained on");
     warn_count(name, s.n_partly_outside, "boxes reach over the border of their image");
     warn_count(name, s.n_duplicate_ids, "annotation ids are used twice; each box counts once");
     warn_count(name, s.n_zero_ids, "annotations have id 0, which pycocotools scores wrongly");
+    warn_count(name, s.n_duplicate_names,
+               "classes have the name of another: they cannot be trained");
+    warn_count(name, s.n_empty_classes, "classes that no annotation has");
 }
 
 static bool is_unnamed(const gfl_class *c, int label) {
@@ -133,12 +130,69 @@ static bool is_unnamed(const gfl_class *c, int label) {
     return !strcmp(c->name, text);
 }
 
+/* Which classes have boxes; NULL after a message. */
+static bool *find_used_classes(const gfl_dataset *dataset) {
+    bool *used = take((size_t)gfl_dataset_n_classes(dataset), sizeof *used);
+    gfl_image_info info;
+    for (int k = 0; used && k < gfl_dataset_n_classes(dataset); k++) used[k] = false;
+    for (int i = 0; used && i < gfl_dataset_n_images(dataset); i++)
+        if (gfl_dataset_get_image(dataset, i, &info) == GFL_OK)
+            for (int k = 0; k < info.n_annotations; k++) used[info.annotations[k].label] = true;
+    return used;
+}
+
+/* Classes of the data set that the model does not know: an exit code after a message, unless no box
+ * has them. */
+static int check_unknown(const gfl_model_info *info, const gfl_dataset *dataset, const int *map) {
+    const gfl_class *classes = gfl_dataset_classes(dataset);
+    const int n = gfl_dataset_n_classes(dataset);
+    int n_unknown = 0, n_common = 0, first = -1;
+    bool *used = find_used_classes(dataset);
+    if (!used) return CMD_MEMORY;
+    for (int j = 0; j < n; j++) {
+        bool known = false;
+        for (int k = 0; k < info->arch.n_classes; k++) known = known || map[k] == j;
+        n_common += known;
+        n_unknown += !known && used[j];
+        if (!known && used[j] && first < 0) first = j;
+    }
+    free(used);
+    if (n_common == 0)
+        talk("gfl: the model and the data set have no class in common: the %d classes of the model "
+             "begin with \"%s\", the %d of the data set with \"%s\"",
+             info->arch.n_classes, info->classes[0].name, n, classes[0].name);
+    else if (first >= 0)
+        talk("gfl: the data set has a class \"%s\" that the model does not know (%d such in all); "
+             "its %d classes begin with \"%s\"",
+             classes[first].name, n_unknown, info->arch.n_classes, info->classes[0].name);
+    return n_common == 0 || first >= 0 ? CMD_MISMATCH : CMD_OK;
+}
+
+static int check_class_names(const gfl_dataset *dataset) {
+    const gfl_class *classes = gfl_dataset_classes(dataset);
+    gfl_dataset_summary s;
+    gfl_dataset_get_summary(dataset, &s);
+    for (int j = 1; s.n_duplicate_names && j < s.n_classes; j++)
+        for (int k = 0; k < j; k++)
+            if (!strcmp(classes[j].name, classes[k].name)) {
+                talk("gfl: two categories of the data set, %lld and %lld, are both named \"%s\": "
+                     "rename one, or give the boxes of both one id and remove the "
+                     "other",
+                     (long long)classes[k].id, (long long)classes[j].id, classes[k].name);
+                return CMD_DATA;
+            }
+    return CMD_OK;
+}
+
 int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map) {
     gfl_model_info info;
     gfl_model_get_info(model, &info);
     const gfl_class *theirs = gfl_dataset_classes(dataset);
     const int n = gfl_dataset_n_classes(dataset), n_model = info.arch.n_classes;
     bool named = false;
+    *map = NULL;
+    int code = check_class_names(dataset);
+    if (code != CMD_OK) return code;
     *map = take((size_t)n_model, sizeof **map);
     if (!*map) return CMD_MEMORY;
     for (int k = 0; k < n_model; k++) {
@@ -151,18 +205,11 @@ int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map)
         talk("the weights do not name their classes: taken in the data set's order");
         for (int k = 0; k < n; k++) (*map)[k] = k;
     }
-    for (int j = 0; j < n; j++) {
-        bool known = false;
-        for (int k = 0; k < n_model; k++) known = known || (*map)[k] == j;
-        if (known) continue;
-        talk("gfl: the data set has a class \"%s\" that the model does not know; its %d classes "
-             "begin with \"%s\"",
-             theirs[j].name, n_model, info.classes[0].name);
-        free(*map);
-        *map = NULL;
-        return CMD_MISMATCH;
-    }
-    return CMD_OK;
+    code = check_unknown(&info, dataset, *map);
+    if (code == CMD_OK) return CMD_OK;
+    free(*map);
+    *map = NULL;
+    return code;
 }
 
 /* Detections with the labels of the data set, those of other classes left out. */

@@ -5,7 +5,7 @@
 typedef struct eval_job {
     const char *data, *images, *weights, *detections, *scale, *results;
     device_choice device;
-    bool json, compatible, trust_boxes;
+    bool json, compatible, trust_boxes, polygons;
     int threads;
     double score, nms;
 } eval_job;
@@ -19,12 +19,8 @@ static int load_detections(gfl_context *context, const eval_job *job, gfl_evalua
     }
     gfl_evaluator_get_notes(evaluator, &notes);
     talk("%s: %lld detections", job->detections, (long long)notes.n_results);
-    if (notes.n_unknown_images)
-        talk("warning: %lld of images that the data set does not have: ignored",
-             (long long)notes.n_unknown_images);
-    if (notes.n_unknown_classes)
-        talk("warning: %lld of classes that the data set does not have: ignored",
-             (long long)notes.n_unknown_classes);
+    if (notes.n_named_images)
+        talk("  %lld of them name their picture by its file", (long long)notes.n_named_images);
     return CMD_OK;
 }
 
@@ -40,7 +36,7 @@ static int run_model(gfl_context *context, const eval_job *job, const gfl_datase
     if (job->scale) opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused);
     gfl_status status = gfl_model_import(context, job->weights, NULL, &model);
     if (status != GFL_OK) return report(context, status, "loading weights");
-    warn_of_assumed(job->weights, model, job->scale != NULL);
+    if (!job->scale) warn_of_scale(job->weights, model);
     catch_signals();
     evaluate_images(context, model, dataset, &opts, evaluator, &code);
     gfl_model_destroy(model);
@@ -81,6 +77,7 @@ static int run(const eval_job *job) {
     memset(&opts, 0, sizeof opts);
     data_opts.image_dir = job->images;
     data_opts.trust_boxes = job->trust_boxes;
+    data_opts.boxes_from_polygons = job->polygons;
     opts.compatible = job->compatible;
     gfl_status status = gfl_dataset_load_coco(context, job->data, &data_opts, &dataset);
     if (status != GFL_OK) {
@@ -115,6 +112,7 @@ int cmd_eval(int argc, char **argv) {
         {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
         {OPT_FLAG, "trust-boxes", &job.trust_boxes, NULL,
          "evaluate pictures of another size than annotated, too", 0},
+        POLYGON_OPTION(job.polygons),
         {OPT_FLAG, "compatible", &job.compatible, NULL, "pycocotools' accidents too", 0},
         {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
         {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},

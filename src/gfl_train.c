@@ -14,6 +14,7 @@ extern "C" {
 #endif
 
 #include "data/dataset.h"
+#include "data/coco.h"
 #include "eval/evaluator.h"
 #include "train/loader.h"
 #include "train/backward.h"
@@ -33,7 +34,9 @@ extern "C" {
 #include "data/crc.c"
 #include "data/exif.c"
 #include "data/image.c"
+#include "data/ids.c"
 #include "data/coco.c"
+#include "data/coco_resolve.c"
 #include "data/dataset.c"
 #include "eval/match.c"
 #include "eval/coco_eval.c"
@@ -48,8 +51,6 @@ extern "C" {
 #include "ckpt/zip.c"
 #include "ckpt/pickle.c"
 #include "ckpt/pth.c"
-#include "ckpt/python.c"
-#include "ckpt/config.c"
 #include "ckpt/open.c"
 #include "ckpt/import.c"
 #include "ckpt/backbone.c"

@@ -107,9 +107,10 @@ static void ids_may_be_large_or_texts(void) {
     CHECK(!strcmp(gfli_id_text(image.id, text), "9223372036854775806"));
     gfl_dataset_destroy(set);
     CHECK_ERROR(context, load("{\"images\":[{\"id\":9223372036854775808}]}", &set), GFL_E_DATA,
-                "id of an image");
-    CHECK_ERROR(context, load("{\"images\":[{\"id\":1.5}]}", &set), GFL_E_DATA, "id of an image");
-    CHECK_ERROR(context, load("{\"images\":[{\"id\":null}]}", &set), GFL_E_DATA, "id of an image");
+                "its id is 9223372036854775808: a whole number of 64 bits or a text is wanted");
+    CHECK_ERROR(context, load("{\"images\":[{\"id\":1.5}]}", &set), GFL_E_DATA, "its id is 1.5: a");
+    CHECK_ERROR(context, load("{\"images\":[{\"id\":null}]}", &set), GFL_E_DATA,
+                ":1:12: images[0]: it has no id");
 }
 
 static void many_ids_out_of_order_are_found(void) {
@@ -196,10 +197,10 @@ static void contradictions_are_refused_with_their_place(void) {
 }
 
 static void what_is_no_box_is_refused_with_its_line(void) {
-    static const char *const boxes[] = {
-        "[1,2,3]",     "[1,2,3,4,5]",   "[1,2,3,\"4\"]", "[1,2,3,null]", "null",
-        "\"1,2,3,4\"", "[1e300,2,3,4]", "[1,2,1e999,4]", "{\"x\":1}",    "[[1,2,3,4]]"};
-    static const char *const not_json[] = {"[NaN,2,3,4]", "[1,2,Infinity,4]", "[1,2,-inf,4]"};
+    static const char *const boxes[] = {"[1,2,3]",       "[1,2,3,4,5]",   "[1,2,3,\"4\"]",
+                                        "[1,2,3,null]",  "null",          "\"1,2,3,4\"",
+                                        "[1e300,2,3,4]", "[1,2,1e999,4]", "{\"x\":1}",
+                                        "[[1,2,3,4]]",   "[NaN,2,3,4]",   "[1,2,Infinity,4]"};
     gfl_dataset *set;
     char text[256];
     for (size_t i = 0; i < GFLI_COUNT(boxes); i++) {
@@ -207,16 +208,11 @@ static void what_is_no_box_is_refused_with_its_line(void) {
         gfl_status status = load_boxes(text, &set);
         if (!strstr(gfl_context_error(context), ":3:"))
             printf("%s: %s\n", boxes[i], gfl_context_error(context));
-        CHECK(status == GFL_E_DATA || (status == GFL_E_FORMAT && strstr(boxes[i], "e999")));
+        CHECK(status == GFL_E_DATA);
         CHECK(strstr(gfl_context_error(context), ":3:") != NULL && set == NULL);
     }
-    for (size_t i = 0; i < GFLI_COUNT(not_json); i++) {
-        snprintf(text, sizeof text, BOX("1", "%s"), not_json[i]);
-        CHECK_ERROR(context, load_boxes(text, &set), GFL_E_FORMAT, ":3:");
-    }
-    CHECK_ERROR(context, load_boxes("{\"id\":3,\"image_id\":1,\"category_id\":1}", &set),
-                GFL_E_DATA, "annotation 3 has no bbox");
-    CHECK_ERROR(context, load_boxes("{\"image_id\":1,\"category_id\":1}", &set), GFL_E_DATA, "id");
+    CHECK_ERROR(context, load_boxes(BOX("1", "[1,2,-inf,4]"), &set), GFL_E_FORMAT,
+                ":3:65: a value is expected, not \"-inf\"");
 }
 
 static void strays_are_left_out_on_request(void) {

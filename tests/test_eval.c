@@ -322,7 +322,7 @@ static void unknown_images_and_classes_are_counted(void) {
     gfl_evaluator *e = NULL;
     gfl_eval_notes notes;
     const char *results = "[" RESULT("7", "1", "[0,0,40,40]", "0.9") "," RESULT(
-        "8", "1", "[0,0,40,40]", "0.9") "," RESULT("\"7\"", "1", "[0,0,40,40]",
+        "8", "1", "[0,0,40,40]", "0.9") "," RESULT("\"x\"", "1", "[0,0,40,40]",
                                                    "0.9") "," RESULT("7", "2", "[0,0,40,40]",
                                                                      "0.9") "]";
     CHECK_OK(loud, gfl_evaluator_create(loud, set, NULL, &e));
@@ -361,21 +361,24 @@ static void bad_results_are_refused(void) {
         {"[3]", "not an object"},
         {"[\n" RESULT("7", "1", "[0,0,4,4]", "0.9") ",\n{\"image_id\":7,\"category_id\":1,"
                                                     "\"bbox\":[0,0,1,1]}]",
-         ":3: a result without score"},
-        {"[{\"category_id\":1,\"bbox\":[0,0,1,1],\"score\":1}]", "without image_id"},
-        {"[{\"image_id\":7,\"bbox\":[0,0,1,1],\"score\":1}]", "without category_id"},
-        {"[{\"image_id\":7,\"category_id\":1,\"score\":1}]", "without bbox"},
-        {"[" RESULT("7.5", "1", "[0,0,4,4]", "0.9") "]", "image_id is neither"},
-        {"[" RESULT("null", "1", "[0,0,4,4]", "0.9") "]", "image_id is neither"},
-        {"[" RESULT("7", "[1]", "[0,0,4,4]", "0.9") "]", "category_id is neither"},
-        {"[" RESULT("7", "1", "[0,0,4]", "0.9") "]", "four numbers"},
-        {"[" RESULT("7", "1", "[0,0,4,4,4]", "0.9") "]", "four numbers"},
-        {"[" RESULT("7", "1", "4", "0.9") "]", "four numbers"},
-        {"[" RESULT("7", "1", "[0,0,4,\"4\"]", "0.9") "]", "bbox is not a number"},
-        {"[" RESULT("7", "1", "[0,0,4,NaN]", "0.9") "]", "value is expected"},
-        {"[" RESULT("7", "1", "[0,0,4,1e999]", "0.9") "]", "too large"},
-        {"[" RESULT("7", "1", "[0,0,4,4]", "true") "]", "score is not a number"},
-        {"[" RESULT("7", "1", "[0,0,4,4]", "NaN") "]", "value is expected"},
+         ":3:47: the result that ends here has no score"},
+        {"[{\"category_id\":1,\"bbox\":[0,0,1,1],\"score\":1}]", "ends here has no image_id"},
+        {"[{\"image_id\":7,\"bbox\":[0,0,1,1],\"score\":1}]", "ends here has no category_id"},
+        {"[{\"image_id\":7,\"category_id\":1,\"score\":1}]", "ends here has no bbox"},
+        {"[" RESULT("7.5", "1", "[0,0,4,4]", "0.9") "]",
+         "image_id is 7.5: a whole number or a text is wanted"},
+        {"[" RESULT("null", "1", "[0,0,4,4]", "0.9") "]", "image_id is null: "},
+        {"[" RESULT("7", "[1]", "[0,0,4,4]", "0.9") "]", "category_id is a list: "},
+        {"[" RESULT("7", "1", "[0,0,4]", "0.9") "]",
+         "holds too few numbers before the end: a list of four numbers"},
+        {"[" RESULT("7", "1", "[0,0,4,4,4]", "0.9") "]", "bbox goes on with 4: a list"},
+        {"[" RESULT("7", "1", "4", "0.9") "]", "bbox is 4: a list"},
+        {"[" RESULT("7", "1", "[0,0,4,\"4\"]", "0.9") "]", ":1:46: bbox holds \"4\": a list"},
+        {"[" RESULT("7", "1", "[0,0,4,NaN]", "0.9") "]", ":1:46: bbox holds NaN: a list"},
+        {"[" RESULT("7", "1", "[0,0,4,1e999]", "0.9") "]",
+         "bbox holds 1e999: a finite number is wanted"},
+        {"[" RESULT("7", "1", "[0,0,4,4]", "true") "]", "score is true: a finite number is wanted"},
+        {"[" RESULT("7", "1", "[0,0,4,4]", "NaN") "]", ":1:57: score is NaN: a finite"},
         {"[" RESULT("7", "1", "[0,0,4,4]", "1") "] x", "follows the end"},
         {"[" RESULT("7", "1", "[0,0,4,4]", "1"), "ends"},
     };
@@ -621,7 +624,7 @@ static void evaluation_matches_the_plain_loops(void) {
         g->h = 5 + floor(130 * gfli_rng_uniform(&rng));
         g->area = floor(g->w * g->h * (0.5 + gfli_rng_uniform(&rng) / 2));
         g->image = i * IMAGES / GT; /* the data set keeps images together */
-        g->label = (int)((int)CLASSES * gfli_rng_uniform(&rng));
+        g->label = (int)(CLASSES * gfli_rng_uniform(&rng));
         g->crowd = gfli_rng_uniform(&rng) < 0.15;
         p += sprintf(p,
                      "%s{\"id\":%d,\"image_id\":%d,\"category_id\":%d,\"bbox\":[%g,%g,%g,%g],"
@@ -639,7 +642,7 @@ static void evaluation_matches_the_plain_loops(void) {
         d->x += floor(7 * gfli_rng_uniform(&rng)) - 3;
         d->w += floor(7 * gfli_rng_uniform(&rng)) - 3;
         if (gfli_rng_uniform(&rng) < 0.2) d->label = (d->label + 1) % CLASSES;
-        d->score = (double)(float)((i * 7919 % DT + 0.5) / (int)DT); /* no ties */
+        d->score = (double)(float)((i * 7919 % DT + 0.5) / DT); /* no ties */
         gfl_detection one =
             box((float)d->x, (float)d->y, (float)d->w, (float)d->h, (float)d->score, d->label);
         CHECK_OK(context, gfl_evaluator_add(e, d->image, &one, 1));

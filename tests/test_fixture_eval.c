@@ -205,7 +205,12 @@ static void saved_results_evaluate_alike(void) {
         gfl_context *many = test_context(4);
         gfl_evaluator *first = make_evaluator(&one, set, NULL, 0), *second = NULL;
         CHECK_OK(many, gfl_evaluator_create(many, set, NULL, &second));
-        CHECK_OK(one.context, gfl_evaluator_load(first, path));
+        /* pycocotools makes 0 of results that name no class of the data set, we a refusal. */
+        const bool fits = strcmp(one.name, "edge_no_detections") != 0;
+        if (fits)
+            CHECK_OK(one.context, gfl_evaluator_load(first, path));
+        else
+            CHECK_ERROR(one.context, gfl_evaluator_load(first, path), GFL_E_DATA, "not one of");
         CHECK_OK(one.context, gfl_evaluator_save(first, scratch));
         CHECK_OK(many, gfl_evaluator_load(second, scratch));
         gfl_eval_result a, b;

@@ -32,12 +32,21 @@ typedef struct gfl_dataset_summary {
     int n_images, n_classes, n_annotations, n_crowd;
     int n_empty_images;                    /* without any annotation */
     int n_missing_iscrowd, n_missing_area; /* taken as 0 and as w * h */
-    int n_degenerate;     /* boxes under one pixel in a direction, or of no area: not trained on */
-    int n_outside;        /* boxes wholly outside their image: not trained on */
-    int n_partly_outside; /* boxes that reach over the border by more than a pixel */
-    int n_duplicate_ids;  /* annotations whose id an earlier one has */
-    int n_zero_ids;       /* annotations with id 0 (pycocotools mis-scores them) */
-    int n_strays;         /* annotations left out by skip_strays */
+    int n_degenerate;      /* boxes under one pixel in a direction, or of no area: not trained on */
+    int n_outside;         /* boxes wholly outside their image: not trained on */
+    int n_partly_outside;  /* boxes that reach over the border by more than a pixel */
+    int n_duplicate_ids;   /* annotations whose id an earlier one has */
+    int n_zero_ids;        /* annotations with id 0 (pycocotools mis-scores them) */
+    int n_strays;          /* annotations left out by skip_strays */
+    int n_mistakes;        /* told to opts.found: what is wrong was left out */
+    int n_unnumbered;      /* annotations without an id: numbered after the others */
+    int n_mixed_ids;       /* annotations that write an id as another type than its image or class
+                           * does: "1" and 1 are one id */
+    int n_from_polygons;   /* boxes made by boxes_from_polygons */
+    int n_duplicate_names; /* classes whose name another one has: a trainer refuses them */
+    int n_empty_classes;   /* classes that no annotation has; left out by drop_empty_classes */
+    int n_parents;         /* categories left out because no annotation has them and they are the
+                    * supercategory of others, as exporters add a root to their classes */
 } gfl_dataset_summary;
 
 /* Decoded pixels: RGB, 8 bit, EXIF orientation applied. */
@@ -50,6 +59,13 @@ typedef struct gfl_pixels {
  * loader threads, several at once, each with a context of its own. */
 typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image, gfl_pixels *out);
 
+/* Called with a mistake of an annotation file, as an error text has it: file, line, column, which
+ * annotation of which image, what was found and what is wanted.  The annotation, image or category
+ * is left out, or only its field where the rest can be used.  Return 0 to go on; anything else makes
+ * the mistake the error of the call that reads the file.  A file that is not JSON, or not of
+ * COCO's form, is an error all the same. */
+typedef int (*gfl_found)(void *user, const char *text);
+
 typedef struct gfl_dataset_opts {
     const char *image_dir;     /* where file_name is looked up; NULL: the folder of the JSON file */
     gfl_read_image read_image; /* instead of files */
@@ -57,13 +73,21 @@ typedef struct gfl_dataset_opts {
     int skip_strays; /* 1: leave out annotations of unlisted images or classes; 0: an error */
     int trust_boxes; /* 1: read images of another size than the file says too; 0: an error, since
                       * their boxes are most likely wrong */
+    int boxes_from_polygons; /* 1: an annotation without a bbox gets the one around its polygons */
+    int drop_empty_classes;  /* 1: leave out classes that no annotation has */
+    gfl_found
+        found; /* told each mistake, after which reading goes on; NULL: the first is an error */
+    void *found_user;
 } gfl_dataset_opts;
 
 /* gfl_dataset_load_coco - read an annotation file in COCO's format.
  *
  * Keys and sections may come in any order, ids may be numbers or texts, and keys that are not
- * needed are stepped over.  Label k is the k-th category by ascending id (numbers before texts).
- * The images themselves are not opened.
+ * needed are stepped over, NaN and Infinity among their values too.  An id is the same as a number
+ * and as a text, unless the file has both.  Label k is the k-th category by ascending id (numbers
+ * before texts), those left out not counted: a category that no annotation has and that is the
+ * supercategory of others, and with drop_empty_classes every one that no annotation has; which they
+ * are is logged.  The images themselves are not opened.
  *
  *   context    the data set is made with it
  *   json_path  borrowed until the call returns
@@ -71,9 +95,12 @@ typedef struct gfl_dataset_opts {
  *   out        yours; the data set, or NULL on error
  *
  * Errors    GFL_E_IO      the file cannot be read
- *           GFL_E_FORMAT  it is not JSON; the text says at which line
- *           GFL_E_DATA    it contradicts itself: an id used twice or unknown, a box that is no box
- *           GFL_E_MEMORY  memory grows with the number of annotations, not with the file
+ *           GFL_E_FORMAT  it is not JSON; the text says at which line and column (in bytes), and
+ *                         what the file is instead
+ *           GFL_E_DATA    it contradicts itself: an id used twice or unknown, a box that is not a
+ *                         box; with skip_strays also where no annotation at all fits
+ *           GFL_E_MEMORY  memory grows with the number of images, annotations and classes; it is at
+ *                         most 32 bytes per byte of the file, and 256 kB
  * Memory    destroy with gfl_dataset_destroy, before the context.
  * Threads   read-only once loaded: any number of threads, each with a context of its own.
  */
@@ -95,8 +122,8 @@ GFL_API void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_sum
 GFL_API int gfl_dataset_n_images(const gfl_dataset *dataset);
 GFL_API int gfl_dataset_n_classes(const gfl_dataset *dataset);
 
-/* gfl_dataset_classes - [n_classes], owned by the data set.  Where the file's category ids are
- * texts, the id of a class is its label plus 1. */
+/* gfl_dataset_classes - [n_classes], owned by the data set.  Where a category id of the
+ * file is a text that is not a number, the id of every class is its label plus 1. */
 GFL_API const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset);
 
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned

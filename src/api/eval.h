@@ -29,6 +29,7 @@ typedef struct gfl_eval_result {
 /* Results seen so far, and those of them that were left out. */
 typedef struct gfl_eval_notes {
     int64_t n_results, n_unknown_images, n_unknown_classes;
+    int64_t n_named_images; /* results whose image_id is the name of an image's file */
 } gfl_eval_notes;
 
 /* gfl_evaluator_create - an evaluator without results.
@@ -68,15 +69,23 @@ GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
 /* gfl_evaluator_load - add the results of a JSON file in COCO's format.
  *
  * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
- * stepped over.  The ids are those of the annotation file, numbers or texts.  Results of unknown
- * images or classes are left out, counted and logged.  After an error none of the file is kept.
+ * stepped over.  The ids are those of the annotation file, numbers or texts; an image_id may also be
+ * the file_name of an image, or what follows the last slash of it where no other image has the same,
+ * and where the ids of all classes are words, a category_id may be the id of a gfl_class.  Results
+ * of unknown images or classes are left out, counted and logged; where that would be all of them,
+ * the file is refused.  After an error none of the file is kept.
  *
  * Errors    GFL_E_IO      the file cannot be read
- *           GFL_E_FORMAT  it is not such a file; the text says at which line
- *           GFL_E_DATA    compatible, and a result names an image that the data set lacks
- *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_FORMAT  it is not such a file; the text says at which line and column
+ *           GFL_E_DATA    none of the results fits the data set, and the text shows ids of both;
+ *                         or compatible, and a result names an image that the data set lacks
+ *           GFL_E_MEMORY  168 bytes per result are wanted at most
  */
 GFL_API gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path);
+
+/* gfl_evaluator_load_memory - the same from the file's bytes, borrowed until the call returns. */
+GFL_API gfl_status gfl_evaluator_load_memory(gfl_evaluator *evaluator, const char *json,
+                                             size_t size);
 
 /* gfl_evaluator_save - write all results in the same format, for COCO's tools and servers.
  *

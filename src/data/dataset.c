@@ -44,6 +44,19 @@ gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image, gfl_imag
     return GFL_OK;
 }
 
+gfl_status gfli_dataset_check_names(gfl_context *context, const gfl_dataset *dataset) {
+    char a[GFLI_ID_TEXT], b[GFLI_ID_TEXT], name[GFLI_QUOTED];
+    const int *twins = dataset->twins;
+    if (!dataset->summary.n_duplicate_names) return GFL_OK;
+    return gfli_error(context, GFL_E_DATA,
+                      "%.400s: the categories %s and %s are both named %s, and classes are told "
+                      "apart by their names: rename one, or give the boxes of both "
+                      "one id and remove the other",
+                      dataset->name, gfli_id_text(dataset->class_ids[twins[0]], a),
+                      gfli_id_text(dataset->class_ids[twins[1]], b),
+                      gfli_quote(dataset->classes[twins[0]].name, name, sizeof name));
+}
+
 /* The path of an image's file; a file_name from the root of the file system stays as it is. */
 static gfl_status gfli_dataset_path(gfl_context *context, const gfl_dataset *dataset,
                                     const char *file_name, char **out) {

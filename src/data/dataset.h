@@ -16,6 +16,7 @@ struct gfl_dataset {
     gfl_id *class_ids; /* as the file has them */
     int n_images, n_annotations, n_classes;
     gfl_dataset_summary summary;
+    int twins[2];           /* labels of two classes of one name, where there are such */
     gfli_text_block *texts; /* names and textual ids */
 };
 
@@ -32,10 +33,17 @@ typedef struct gfli_id_entry {
     int index;
 } gfli_id_entry;
 
-/* Stable; n entries of memory for the merge. */
-void gfli_id_sort(gfli_id_entry *entries, int n, gfli_id_entry *scratch);
-/* The index of an id in sorted entries, or -1. */
-int gfli_id_find(const gfli_id_entry *entries, int n, gfl_id id);
+/* Stable. */
+gfl_status gfli_id_sort(gfl_context *context, gfli_id_entry *entries, int n);
+/* Where an id stands in sorted entries (the first of equal ones), or -1. */
+int gfli_id_place(const gfli_id_entry *entries, int n, gfl_id id);
+/* The same id as the other type, 1 as "1" and "1" as 1; false where a text is not a number. */
+bool gfli_id_other(gfl_id id, char text[24], gfl_id *out);
+/* Where an id stands, or where it is not there its other type; *other: it was the latter. */
+int gfli_id_place_of_either(const gfli_id_entry *entries, int n, gfl_id id, bool *other);
+
+/* GFL_E_DATA with a text where two classes have one name: nothing could tell them apart. */
+gfl_status gfli_dataset_check_names(gfl_context *context, const gfl_dataset *dataset);
 
 /* A box under one pixel in a direction or of no area; one that does not touch its image.  (Spec
  * 7.5, which tests the area field, not w * h.) */

@@ -129,25 +129,24 @@ static gfl_status gfli_eval_sort_results(gfli_eval_run *run) {
 static gfl_status gfli_eval_stand_ins(const gfl_evaluator *e, int **out) {
     const gfl_dataset *d = e->dataset;
     size_t n = (size_t)d->n_annotations;
-    gfli_id_entry *entries = NULL, *scratch = NULL;
+    gfli_id_entry *entries = NULL;
     GFLI_TRY(gfli_alloc(e->context, n, sizeof **out, "annotations", out));
     for (int i = 0; i < d->n_annotations; i++) (*out)[i] = i;
     if (!e->compatible || d->summary.n_duplicate_ids == 0) return GFL_OK;
     gfl_status status = gfli_alloc(e->context, n, sizeof *entries, "annotation ids", &entries);
-    if (status == GFL_OK)
-        status = gfli_alloc(e->context, n, sizeof *scratch, "annotation ids", &scratch);
     if (status == GFL_OK) {
         for (int i = 0; i < d->n_annotations; i++) {
             entries[i].id = d->annotations[i].id;
             entries[i].index = i;
         }
-        gfli_id_sort(entries, d->n_annotations, scratch);
+        status = gfli_id_sort(e->context, entries, d->n_annotations);
+    }
+    if (status == GFL_OK) {
         for (int i = d->n_annotations - 2; i >= 0; i--)
             if (gfli_id_compare(entries[i].id, entries[i + 1].id) == 0)
                 (*out)[entries[i].index] = (*out)[entries[i + 1].index];
     }
     gfli_free(e->context, entries);
-    gfli_free(e->context, scratch);
     return status;
 }
 

@@ -26,9 +26,12 @@ struct gfl_evaluator {
     int max_dets[GFLI_EVAL_M]; /* ascending */
     bool ignore_classes, compatible;
     gfli_id_entry *image_ids, *class_ids; /* ascending, to find what a file names */
-    int *image_rank;                      /* [n_images] place by ascending id; -1: not evaluated */
-    int *rank_image;                      /* [n_ranks] */
-    int *class_slot;                      /* [n_classes] place among those evaluated, or -1 */
+    gfli_id_entry *names, *bases;         /* [n_names] file names, once a result has one */
+    int n_names;
+    bool labelled;   /* the ids of all classes are words: 1, 2, ... are those of gfl_class */
+    int *image_rank; /* [n_images] place by ascending id; -1: not evaluated */
+    int *rank_image; /* [n_ranks] */
+    int *class_slot; /* [n_classes] place among those evaluated, or -1 */
     int n_ranks, n_slots;
     gfli_eval_box *boxes;
     size_t n_boxes, capacity;

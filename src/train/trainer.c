@@ -10,6 +10,7 @@ static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *mode
     int n = gfl_dataset_n_classes(dataset);
     const gfl_class *classes = gfl_dataset_classes(dataset);
     bool named = false;
+    GFLI_TRY(gfli_dataset_check_names(context, dataset));
     if (n != model->arch.n_classes)
         return gfli_error(context, GFL_E_MISMATCH,
                           "the model has %d classes, the data set %d; create the model with "
