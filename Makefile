@@ -15,8 +15,9 @@ CFLAGS_release  := -O3 -g
 CFLAGS_debug    := -O1 -g
 CFLAGS_sanitize := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
                    -fno-sanitize-recover=undefined
+CFLAGS_thread   := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 ifeq ($(CFLAGS_$(config)),)
-$(error config is release, debug or sanitize, not "$(config)")
+$(error config is release, debug, sanitize or thread, not "$(config)")
 endif
 CPPFLAGS ?=
 CFLAGS   ?=
@@ -28,7 +29,7 @@ LIBS     := -lm -pthread
 # build for others wants; the default is one target, as each takes half a minute.
 comma     := ,
 NVCC      ?= $(shell command -v nvcc 2>/dev/null)
-CUDA      ?= $(if $(and $(NVCC),$(filter-out sanitize,$(config))),1,0)
+CUDA      ?= $(if $(and $(NVCC),$(filter-out sanitize thread,$(config))),1,0)
 CUDA_ARCH ?= sm_90a
 ifeq ($(CUDA),1)
 CUDA_HOME ?= $(abspath $(dir $(realpath $(shell command -v $(NVCC))))..)
@@ -50,7 +51,7 @@ COMMAND  := $(wildcard examples/cmd_*.c) examples/gfl.c
 all: $(BUILD)/libgfl.a $(CUDA_LIB) $(BUILD)/gfl ## the library and the command, in build/$(config)
 
 help: ## this list
-	@echo 'make [config=release|debug|sanitize] TARGET'
+	@echo 'make [config=release|debug|sanitize|thread] TARGET'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 
 # The library is built from the shipped files; tests build it from src/ as well.

@@ -323,6 +323,15 @@ GFL_API void gfl_json_line(gfl_json_writer *writer);
  */
 GFL_API size_t gfl_text_show(const char *text, char *out, size_t size);
 
+/* gfl_text_valid - how many of the n bytes at text are whole characters of UTF-8, counted from the
+ * first; n where all of it is UTF-8.
+ *
+ * Errors    none.
+ * Memory    none.
+ * Threads   any.
+ */
+GFL_API size_t gfl_text_valid(const char *text, size_t n);
+
 /* ===============================================================================================
  * src/api/context.h - gfl_context: allocator, logger, threads and the error text
  * ============================================================================================ */
@@ -1398,11 +1407,19 @@ typedef struct gfl_transfer {
  * COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
  * origins what was said and what assumed, gfl_model_report what became of each tensor.
  *
+ * The text of mmdetection's configuration, which its checkpoints hold, is read too, and never
+ * executed: mean, std, channel order, style, scale and class names come from it.  What it asks for
+ * and gfl does not have, or what contradicts the tensors, is an error; settings of a test that
+ * differ from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save
+ * writes down that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
+ *
  *   path  UTF-8
  *   opts  NULL or zeroed to take all from the file; borrowed
  *   out   yours; the model, or NULL on error
  *
  * Errors    as gfl_model_load; GFL_E_MISMATCH also where opts demands what the file contradicts,
+ *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
+ *           for another network,
  *           GFL_E_FORMAT for a damaged or hostile .pth, GFL_E_UNSUPPORTED for one that is
  *           compressed, encrypted or big-endian
  * Memory    tensors are read one by one.
@@ -2994,6 +3011,7 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
                              gfl_origin *origin);
 gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin);
 gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin *origin);
+gfl_origin gfli_scale_origin(const gfli_weights *w);
 const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
 gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_origin *origin);
 gfl_status gfli_check_labels(gfli_weights *w, int depth);
@@ -4107,6 +4125,13 @@ size_t gfli_utf8_length(const unsigned char *p, size_t n) {
         high = 0xBF;
     }
     return length;
+}
+
+size_t gfl_text_valid(const char *text, size_t n) {
+    const unsigned char *p = (const unsigned char *)text;
+    size_t at = 0, length;
+    while ((length = gfli_utf8_length(p + at, n - at)) > 0) at += length;
+    return at;
 }
 
 static unsigned gfli_utf8_decode(const unsigned char *p, size_t length) {
@@ -8995,24 +9020,68 @@ static gfl_status gfli_deduce_deform(gfli_weights *w, gfl_arch *arch, int stages
     return GFL_OK;
 }
 
+/* The number behind `text`, which it must be the first digit of. */
+static const char *gfli_read_count(const char *text, int *out) {
+    for (*out = 0; *text >= '0' && *text <= '9' && *out < 100000; text++)
+        *out = 10 * *out + (*text - '0');
+    return text;
+}
+
+/* "model-00001-of-00002.safetensors" holds some of a model's tensors. */
+static gfl_status gfli_refuse_part(const gfli_weights *w) {
+    for (const char *at = w->blob.path; (at = strstr(at, "-of-")) != NULL; at += 4) {
+        const char *first = at;
+        int part, parts;
+        while (first > w->blob.path && first[-1] >= '0' && first[-1] <= '9') first--;
+        gfli_read_count(first, &part);
+        const char *end = gfli_read_count(at + 4, &parts);
+        if (first == at || first == w->blob.path || first[-1] != '-' || *end != '.' || parts < 2)
+            continue;
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: part %d of %d of a sharded model: join the parts first, for "
+                          "example by load_file() of each and one save_file() in Python",
+                          w->blob.path, part, parts);
+    }
+    return GFL_OK;
+}
+
 gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages) {
     memset(arch, 0, sizeof *arch);
+    GFLI_TRY(gfli_refuse_part(w));
     GFLI_TRY(gfli_deduce_depth(w, arch, stages));
     GFLI_TRY(gfli_deduce_dim(w, "backbone.conv1.weight", 0, &arch->base_channels));
     GFLI_TRY(gfli_deduce_groups(w, arch));
     return gfli_deduce_deform(w, arch, *stages);
 }
 
+/* Parts of networks that look like GFL and are not: what a name begins with and holds. */
+static const struct {
+    const char *front, *inside, *what;
+} gfli_relatives[] = {
+    {"bbox_head.reg_conf.", "", "GFLv2, another detector,"},
+    {"bbox_head.", ".bn.", "a GFL head with batch norm"},
+    {"bbox_head.cls_convs.", ".conv.bias", "a GFL head without normalisation"},
+    {"neck.", ".bn.", "a pyramid with batch norm"},
+    {"neck.", ".gn.", "a pyramid with group norm"},
+    {"backbone.gn1.", "", "a backbone with group norm"},
+    {"backbone.stem.", "", "a ResNet with a deep stem"},
+};
+
 /* Things that are read too, but elsewhere, and things that only look like GFL. */
 static gfl_status gfli_refuse_relatives(gfli_weights *w) {
     bool head = false, stem = gfli_weights_find(w, "backbone.conv1.weight") != NULL;
+    GFLI_TRY(gfli_refuse_part(w));
     for (int i = 0; i < w->n_entries; i++) {
         const char *name = w->entries[i].name;
         head = head || strncmp(name, "bbox_head.", 10) == 0 || strncmp(name, "neck.", 5) == 0;
-        if (strncmp(name, "bbox_head.reg_conf.", 19) == 0)
+        for (size_t k = 0; k < GFLI_COUNT(gfli_relatives); k++) {
+            const char *front = gfli_relatives[k].front;
+            if (strncmp(name, front, strlen(front)) != 0 || !strstr(name, gfli_relatives[k].inside))
+                continue;
             return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                              "%s: %s belongs to GFLv2, another detector", w->blob.path,
-                              w->entries[i].tensor->name);
+                              "%s: %s is not supported (the tensor %s)", w->blob.path,
+                              gfli_relatives[k].what, w->entries[i].tensor->name);
+        }
     }
     if (stem && head) return GFL_OK;
     return gfli_error(w->context, GFL_E_MISMATCH,
@@ -9136,12 +9205,28 @@ static gfl_status gfli_read_scale(gfli_weights *w, gfl_preprocess *p) {
     return GFL_OK;
 }
 
+/* Was a fact assumed already when the file was written?  Then its value is there, and no more is
+ * known of it than before. */
+static bool gfli_is_assumed(const gfli_weights *w, const char *fact) {
+    const char *list = gfli_blob_meta(&w->blob, "assumed");
+    const size_t n = strlen(fact);
+    for (const char *at = list; at && *at; at += strcspn(at, ","), at += *at == ',')
+        if (!strncmp(at, fact, n) && (!at[n] || at[n] == ',')) return true;
+    return false;
+}
+
+gfl_origin gfli_scale_origin(const gfli_weights *w) {
+    const bool said = gfli_blob_meta(&w->blob, "scale") && !gfli_is_assumed(w, "scale");
+    return said ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
+}
+
 gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *p, gfl_origin *origin) {
     memset(p, 0, sizeof *p);
     GFLI_TRY(gfli_read_channel_order(w, &p->bgr));
     GFLI_TRY(gfli_read_mean(w, p));
     GFLI_TRY(gfli_read_scale(w, p));
-    bool said = gfli_blob_meta(&w->blob, "mean") || gfli_order_key(w);
+    const bool said =
+        gfli_blob_meta(&w->blob, "mean") && gfli_order_key(w) && !gfli_is_assumed(w, "input");
     *origin = said ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
     gfl_status status = gfli_preprocess_resolve(w->context, p, p);
     return status == GFL_OK ? GFL_OK : gfli_error_in(w->context, GFL_E_FORMAT, w->blob.path);
@@ -9211,6 +9296,7 @@ gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_or
     int said;
     GFLI_TRY(gfli_check_choice(w->context, "style", (int)wanted));
     GFLI_TRY(gfli_read_choice(w, "style", gfli_style_names, 2, &said));
+    if (gfli_is_assumed(w, "style")) said = 0;
     if (said && wanted && said != (int)wanted)
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: metadata says style %s, where %s is demanded", w->blob.path,
@@ -9302,6 +9388,7 @@ gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_
     if (*origin == GFL_ORIGIN_DEFAULT) return GFL_OK;
     GFLI_TRY(gfli_calloc(w->context, (size_t)n, sizeof *w->classes, "classes", &w->classes));
     *out = w->classes;
+    if (gfli_is_assumed(w, "classes")) *origin = GFL_ORIGIN_DEFAULT;
     GFLI_TRY(gfli_read_class_names(w, n));
     w->has_ids = gfli_blob_meta(&w->blob, "class_ids") != NULL;
     return w->has_ids ? gfli_read_class_ids(w, n) : GFL_OK;
@@ -9521,7 +9608,7 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
         return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
     GFLI_TRY(gfli_check_labels(w, arch->depth));
     GFLI_TRY(gfli_read_dialect(w, dialect, &arch->dialect, &origins->dialect));
-    origins->scale = gfli_blob_meta(&w->blob, "scale") ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
+    origins->scale = gfli_scale_origin(w);
     return gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess);
 }
 
@@ -9631,6 +9718,24 @@ static gfl_status gfli_put_classes(const gfl_model *model, gfli_put_meta put, vo
     return status;
 }
 
+/* What nobody has said of the model so far, so that whoever reads the file can say so. */
+static gfl_status gfli_put_assumed(const gfl_model *model, gfli_put_meta put, void *to) {
+    const gfl_origins *o = &model->origins;
+    const struct {
+        const char *fact;
+        gfl_origin origin;
+    } facts[] = {{"style", o->style},
+                 {"input", o->preprocess},
+                 {"scale", o->scale},
+                 {"classes", o->classes}};
+    char text[64] = "";
+    size_t n = 0;
+    for (size_t i = 0; i < GFLI_COUNT(facts); i++)
+        if (facts[i].origin == GFL_ORIGIN_DEFAULT)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? "," : "", facts[i].fact);
+    return n ? put(to, "assumed", text) : GFL_OK;
+}
+
 gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *to) {
     const gfl_preprocess *p = &model->preprocess;
     char text[64], name[32];
@@ -9645,7 +9750,8 @@ gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *
     GFLI_TRY(gfli_put_classes(model, put, to, "class_ids", false));
     GFLI_TRY(gfli_put_input(model, put, to, "channel_order"));
     snprintf(text, sizeof text, "%dx%d", p->scale_long, p->scale_short);
-    return put(to, "scale", text);
+    GFLI_TRY(put(to, "scale", text));
+    return gfli_put_assumed(model, put, to);
 }
 
 gfl_status gfli_meta_to_blob(void *writer, const char *key, const char *value) {

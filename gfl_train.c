@@ -618,13 +618,70 @@ uint32_t gfli_pickle_get(const gfli_pickle *p, uint32_t dict, const char *key);
 /* Item i of a list, or 0. */
 uint32_t gfli_pickle_item(const gfli_pickle *p, uint32_t list, int i);
 
+/* ---- Python literals: the text of a configuration ---------------------------------------------- */
+
+typedef enum gfli_py_kind {
+    GFLI_PY_UNKNOWN, /* no literal, or an unknown name's value; node 0 too */
+    GFLI_PY_NONE,
+    GFLI_PY_BOOL,   /* first */
+    GFLI_PY_NUMBER, /* first is where it is in texts */
+    GFLI_PY_TEXT,   /* the same */
+    GFLI_PY_LIST,   /* or tuple: items first to last */
+    GFLI_PY_DICT,   /* dict(a=1) or {'a': 1}: entries first to last, those without key "**" */
+    GFLI_PY_SAME    /* another name of value first */
+} gfli_py_kind;
+
+typedef struct gfli_py_node {
+    gfli_py_kind kind;
+    uint32_t key; /* of an entry: where in texts */
+    uint32_t first, last, next;
+} gfli_py_node;
+
+/* A text of assignments.  Memory is in proportion to the text, and so is the time of all lookups
+ * together: once `steps` is 0 they find nothing more. */
+typedef struct gfli_py {
+    gfl_context *context;
+    const char *at;
+    gfli_py_node *nodes; /* 1: a dictionary of what was assigned, one name perhaps several times */
+    char *texts;
+    size_t n_nodes, node_capacity, n_texts, steps;
+} gfli_py;
+
+/* Whatever is no literal - calls, sums, imports - is unknown or passed over; only lack of memory is
+ * an error, after which py needs no freeing. */
+gfl_status gfli_py_read(gfl_context *context, const char *text, gfli_py *py);
+void gfli_py_free(gfli_py *py);
+/* The value of "a.b.c", or 0.  As configurations inherit, what a later assignment to the same name
+ * does not say is looked up in the earlier ones, unless it says _delete_. */
+uint32_t gfli_py_find(gfli_py *py, const char *path);
+uint32_t gfli_py_get(gfli_py *py, uint32_t dict, const char *key); /* or 0 */
+/* Items of a list: 0 behind the last, and where it is no list. */
+uint32_t gfli_py_first(const gfli_py *py, uint32_t list);
+uint32_t gfli_py_next(const gfli_py *py, uint32_t item);
+const char *gfli_py_text(const gfli_py *py, uint32_t node); /* or NULL */
+bool gfli_py_bool(const gfli_py *py, uint32_t node, bool otherwise);
+bool gfli_py_number(const gfli_py *py, uint32_t node, double *out); /* finite; else false */
+/* The value as Python's print() has it, a tuple as a list; cut where it is long or deep. */
+const char *gfli_py_shown_as(const gfli_py *py, uint32_t node, char *out, size_t size);
+
 /* ---- checkpoints ----------------------------------------------------------------------------- */
 
 /* Fill a bare blob with the tensors of the checkpoint that its bytes are, named as the file names
  * them: those of "state_dict", or of another dictionary known to hold a model's, or of the outermost.
- * Metadata "classes" (a JSON array), "epoch" and "iter" are there where the file has them,
- * and what gfl_model_export said of the model. */
+ * Metadata "classes" (a JSON array), "cfg" (the text of mmdetection's configuration), "epoch" and
+ * "iter" are there where the file has them, and what gfl_model_export said of the model. */
 gfl_status gfli_pth_read(gfli_blob *blob);
+
+/* ---- configurations (config.c) --------------------------------------------------------------- */
+
+/* Metadata "cfg" as metadata that metadata.c reads, where the file does not say it itself. */
+gfl_status gfli_config_read(gfli_blob *blob);
+/* An error where the configuration wants what gfl does not have, in the backbone or anywhere; a
+ * warning where detections of another setting are a little different. */
+gfl_status gfli_config_refuse(const gfli_weights *w, bool detector, bool scale_given);
+/* An error where it contradicts the tensors, whose architecture this is. */
+gfl_status gfli_config_compare(const gfli_weights *w, const gfl_arch *arch, bool detector);
+
 /* A weight file of any kind, told by its content; on error out needs no closing. */
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out);
 
@@ -7835,7 +7892,7 @@ gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *r, const char *use) {
  * ============================================================================================ */
 
 enum {
-    GFLI_PICKLE_TEXT_MAX = 1 << 16, /* longer texts are never keys or names: stepped over */
+    GFLI_PICKLE_TEXT_MAX = 1 << 20, /* longer texts are not even configurations: stepped over */
     GFLI_PICKLE_LIMIT = 1 << 24     /* values and depth of the stack */
 };
 
@@ -8697,7 +8754,7 @@ static gfl_status gfli_pth_find_dict(gfli_pth *c, uint32_t root, uint32_t *out) 
 
 /* ---- what else the file says ----------------------------------------------------------------- */
 
-/* A list of texts as a JSON array. */
+/* A list of texts as a JSON array; a list of anything else says nothing. */
 static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
     const gfli_pickle *p = &c->pickle;
     gfli_text text = {c->blob->context, "class names", NULL, 0, 0};
@@ -8720,6 +8777,16 @@ static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
         status = gfli_blob_add_meta(c->blob, "classes", text.bytes);
     gfli_free(c->blob->context, text.bytes);
     return status;
+}
+
+/* The text of the configuration: "config" of mmcv, "cfg" of mmengine. */
+static gfl_status gfli_pth_config(gfli_pth *c, uint32_t meta) {
+    static const char *const keys[] = {"cfg", "config"};
+    for (size_t i = 0; i < GFLI_COUNT(keys) && !gfli_blob_meta(c->blob, "cfg"); i++) {
+        const char *text = gfli_pickle_text(&c->pickle, gfli_pickle_get(&c->pickle, meta, keys[i]));
+        if (text) GFLI_TRY(gfli_blob_add_meta(c->blob, "cfg", text));
+    }
+    return GFL_OK;
 }
 
 /* What gfl_model_export put there: the metadata of a weight file. */
@@ -8748,6 +8815,7 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
                               gfli_pickle_get(p, set, "classes"),
                               gfli_pickle_get(p, set, "CLASSES")};
     GFLI_TRY(gfli_pth_own_meta(c, gfli_pickle_get(p, meta, "gfl")));
+    GFLI_TRY(gfli_pth_config(c, meta));
     for (size_t i = 0; i < GFLI_COUNT(lists) && !gfli_blob_meta(c->blob, "classes"); i++) {
         if (p->nodes[lists[i]].kind != GFLI_PICKLE_LIST || p->nodes[lists[i]].n == 0) continue;
         GFLI_TRY(gfli_pth_classes(c, lists[i]));
@@ -8930,6 +8998,851 @@ gfl_status gfli_pth_read(gfli_blob *blob) {
 }
 
 /* ===============================================================================================
+ * src/ckpt/python.c - assignments of Python literals, read as data: nothing is ever executed
+ * ============================================================================================ */
+
+enum {
+    GFLI_PY_DEPTH = 64,      /* of brackets; what lies deeper is unknown */
+    GFLI_PY_SPREADS = 16,    /* of dictionaries inside dictionaries by "**" */
+    GFLI_PY_STEPS = 1 << 16, /* of lookups, besides some for each byte of the text */
+    GFLI_PY_SHOWN = 3        /* levels of a value in messages */
+};
+
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+static bool gfli_py_starts_name(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
+
+static bool gfli_py_is_digit(char c) {
+    return c >= '0' && c <= '9';
+}
+
+static bool gfli_py_is_one_of(char c, const char *set) {
+    return c != 0 && strchr(set, c) != NULL;
+}
+
+/* Behind blanks and comments, and behind line ends too where these mean nothing: in brackets. */
+static void gfli_py_blank(gfli_py *py, bool lines) {
+    for (;;) {
+        if (*py->at == '#')
+            py->at += strcspn(py->at, "\n");
+        else if (*py->at == '\\' && py->at[1] == '\n')
+            py->at += 2;
+        else if (gfli_py_is_one_of(*py->at, lines ? " \t\r\f\n" : " \t\r\f"))
+            py->at++;
+        else
+            return;
+    }
+}
+
+static bool gfli_py_take(gfli_py *py, char c) {
+    if (*py->at != c) return false;
+    py->at++;
+    return true;
+}
+
+/* Adds one byte to the texts, which are as long as the whole source from the beginning on. */
+static void gfli_py_keep(gfli_py *py, char c) {
+    py->texts[py->n_texts++] = c;
+}
+
+/* A name where it stands, as a text; 0 where there is none. */
+static uint32_t gfli_py_name(gfli_py *py) {
+    const uint32_t start = (uint32_t)py->n_texts;
+    if (!gfli_py_starts_name(*py->at)) return 0;
+    while (gfli_py_starts_name(*py->at) || gfli_py_is_digit(*py->at)) gfli_py_keep(py, *py->at++);
+    gfli_py_keep(py, 0);
+    return start;
+}
+
+/* The inside of a string that stands here, between quotes of one or three.  Of the escapes those of
+ * quotes and backslashes are resolved; no setting needs another. */
+static void gfli_py_string(gfli_py *py, bool raw) {
+    const char quote = *py->at;
+    const bool triple = py->at[1] == quote && py->at[2] == quote;
+    const int n = triple ? 3 : 1;
+    for (py->at += n; *py->at && (triple || *py->at != '\n');) {
+        if (*py->at == quote && (!triple || (py->at[1] == quote && py->at[2] == quote))) break;
+        if (!raw && *py->at == '\\' && gfli_py_is_one_of(py->at[1], "\\'\"")) py->at++;
+        gfli_py_keep(py, *py->at++);
+    }
+    for (int i = 0; i < n && *py->at == quote; i++) py->at++;
+}
+
+/* Behind what an expression still has: everything up to a comma, a closing bracket or, outside of
+ * brackets, the end of the line. */
+static void gfli_py_pass(gfli_py *py, bool lines) {
+    const size_t texts = py->n_texts;
+    for (int depth = 0;;) {
+        gfli_py_blank(py, lines || depth > 0);
+        if (!*py->at) return;
+        if (*py->at == '"' || *py->at == '\'') {
+            gfli_py_string(py, false);
+            py->n_texts = texts;
+            continue;
+        }
+        if (depth == 0 && gfli_py_is_one_of(*py->at, lines ? ",)]}" : "\n;")) return;
+        if (gfli_py_is_one_of(*py->at, "([{")) depth++;
+        if (depth > 0 && gfli_py_is_one_of(*py->at, ")]}")) depth--;
+        py->at++;
+    }
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+static gfl_status gfli_py_value(gfli_py *py, int depth, uint32_t *out);
+
+static gfl_status gfli_py_node_new(gfli_py *py, gfli_py_kind kind, uint32_t first, uint32_t *out) {
+    GFLI_TRY(gfli_grow(py->context, &py->nodes, &py->node_capacity, py->n_nodes + 1,
+                       sizeof *py->nodes, "a configuration"));
+    gfli_py_node *node = &py->nodes[py->n_nodes];
+    memset(node, 0, sizeof *node);
+    node->kind = kind;
+    node->first = first;
+    *out = (uint32_t)py->n_nodes++;
+    return GFL_OK;
+}
+
+static void gfli_py_link(gfli_py *py, uint32_t container, uint32_t item) {
+    gfli_py_node *c = &py->nodes[container];
+    if (c->first)
+        py->nodes[c->last].next = item;
+    else
+        c->first = item;
+    c->last = item;
+}
+
+/* The value itself where a node is only another name of it. */
+static uint32_t gfli_py_target(const gfli_py *py, uint32_t node) {
+    while (py->nodes[node].kind == GFLI_PY_SAME) node = py->nodes[node].first;
+    return node;
+}
+
+/* A step of a lookup is taken, or there were too many of them. */
+static bool gfli_py_step(gfli_py *py) {
+    if (py->steps) py->steps--;
+    return py->steps != 0;
+}
+
+static uint32_t gfli_py_get_in(gfli_py *py, uint32_t dict, const char *key, int spreads) {
+    uint32_t found = 0;
+    if (spreads == 0 || py->nodes[dict].kind != GFLI_PY_DICT) return 0;
+    for (uint32_t i = py->nodes[dict].first; i && gfli_py_step(py); i = py->nodes[i].next) {
+        const gfli_py_node *entry = &py->nodes[i];
+        const uint32_t value = gfli_py_target(py, i);
+        const uint32_t spread = entry->key ? 0 : gfli_py_get_in(py, value, key, spreads - 1);
+        if (entry->key && !strcmp(py->texts + entry->key, key)) found = value;
+        if (spread) found = spread;
+    }
+    return found;
+}
+
+uint32_t gfli_py_get(gfli_py *py, uint32_t dict, const char *key) {
+    return gfli_py_get_in(py, gfli_py_target(py, dict), key, GFLI_PY_SPREADS);
+}
+
+/* One or several strings side by side. */
+static gfl_status gfli_py_text_value(gfli_py *py, bool raw, bool lines, uint32_t *out) {
+    const uint32_t start = (uint32_t)py->n_texts;
+    while (*py->at == '"' || *py->at == '\'') {
+        gfli_py_string(py, raw);
+        gfli_py_blank(py, lines);
+    }
+    gfli_py_keep(py, 0);
+    return gfli_py_node_new(py, GFLI_PY_TEXT, start, out);
+}
+
+/* A number as text that JSON has too; `first` of its node is where. */
+static gfl_status gfli_py_number_value(gfli_py *py, uint32_t *out) {
+    const uint32_t start = (uint32_t)py->n_texts;
+    bool good = true;
+    if (*py->at == '-') gfli_py_keep(py, *py->at);
+    if (gfli_py_is_one_of(*py->at, "+-")) py->at++;
+    gfli_py_blank(py, false);
+    for (char before = 0; gfli_py_starts_name(*py->at) || gfli_py_is_digit(*py->at) ||
+                          *py->at == '.' || (before == 'e' && gfli_py_is_one_of(*py->at, "+-"));
+         py->at++) {
+        before = (char)(*py->at == 'E' ? 'e' : *py->at);
+        good = good && (gfli_py_is_digit(before) || gfli_py_is_one_of(before, ".e+-_"));
+        if (before != '_') gfli_py_keep(py, before);
+    }
+    gfli_py_keep(py, 0);
+    return gfli_py_node_new(py, good ? GFLI_PY_NUMBER : GFLI_PY_UNKNOWN, start, out);
+}
+
+/* An entry of a container.  In a call that is key=value, in braces key: value, in both **value. */
+static gfl_status gfli_py_item(gfli_py *py, uint32_t container, char open, int depth) {
+    const char *start = py->at;
+    const size_t texts = py->n_texts;
+    uint32_t key = 0, item = 0;
+    bool spread = false;
+    while (gfli_py_take(py, '*')) spread = true;
+    if (open == '=' && !spread) {
+        key = gfli_py_name(py);
+        gfli_py_blank(py, true);
+        if (!key || *py->at != '=' || py->at[1] == '=') {
+            py->at = start;
+            py->n_texts = texts;
+            key = 0;
+        } else {
+            py->at++;
+        }
+    }
+    GFLI_TRY(gfli_py_value(py, depth, &item));
+    if (open == '{' && !spread && gfli_py_take(py, ':')) {
+        key = py->nodes[item].kind == GFLI_PY_TEXT ? py->nodes[item].first : 0;
+        GFLI_TRY(gfli_py_value(py, depth, &item));
+        if (!key) return GFL_OK; /* numbers and names as keys are nobody's settings */
+    }
+    if (spread && open != '=' && open != '{') py->nodes[item].kind = GFLI_PY_UNKNOWN;
+    py->nodes[item].key = key;
+    gfli_py_link(py, container, item);
+    return GFL_OK;
+}
+
+/* The items up to a closing bracket; `open`: ( [ { or = for the arguments of dict(). */
+static gfl_status gfli_py_items(gfli_py *py, char open, int depth, uint32_t *out) {
+    const bool is_dict = open == '=' || open == '{';
+    bool comma = false;
+    GFLI_TRY(gfli_py_node_new(py, is_dict ? GFLI_PY_DICT : GFLI_PY_LIST, 0, out));
+    for (;;) {
+        gfli_py_blank(py, true);
+        if (!*py->at) return GFL_OK;
+        if (gfli_py_is_one_of(*py->at, ")]}")) break;
+        if (gfli_py_take(py, ',')) {
+            comma = true;
+            continue;
+        }
+        GFLI_TRY(gfli_py_item(py, *out, open, depth + 1));
+        if (gfli_py_is_one_of(*py->at, ",)]}")) continue;
+        py->nodes[py->nodes[*out].last].kind = GFLI_PY_UNKNOWN;
+        gfli_py_pass(py, true);
+    }
+    py->at++;
+    if (open == '(' && !comma && py->nodes[*out].first) /* brackets around one value */
+        *out = py->nodes[*out].first;
+    return GFL_OK;
+}
+
+/* dict(...), a string with a prefix, a constant, or the name of a value from before. */
+static gfl_status gfli_py_named(gfli_py *py, int depth, uint32_t *out) {
+    const size_t texts = py->n_texts;
+    const char *name = py->texts + gfli_py_name(py);
+    const bool quoted = *py->at == '"' || *py->at == '\'';
+    uint32_t known = 0;
+    gfli_py_kind kind = GFLI_PY_UNKNOWN;
+    py->n_texts = texts;
+    if (quoted && strlen(name) <= 2 && !strpbrk(name, "fF"))
+        return gfli_py_text_value(py, strpbrk(name, "rR") != NULL, depth > 0, out);
+    gfli_py_blank(py, depth > 0);
+    if (*py->at == '(' && depth < GFLI_PY_DEPTH && !strcmp(name, "dict")) {
+        py->at++;
+        return gfli_py_items(py, '=', depth, out);
+    }
+    if (!strcmp(name, "None")) kind = GFLI_PY_NONE;
+    if (!strcmp(name, "True") || !strcmp(name, "False")) {
+        kind = GFLI_PY_BOOL;
+        known = name[0] == 'T';
+    }
+    if (kind == GFLI_PY_UNKNOWN) known = gfli_py_get(py, 1, name);
+    if (kind == GFLI_PY_UNKNOWN && known) kind = GFLI_PY_SAME;
+    return gfli_py_node_new(py, kind, known, out);
+}
+
+/* A value and nothing behind it; expressions of any other kind are unknown. */
+static gfl_status gfli_py_value(gfli_py *py, int depth, uint32_t *out) {
+    const bool lines = depth > 0;
+    gfli_py_blank(py, lines);
+    const char c = *py->at, *after = py->at + (c == '-' || c == '+');
+    if (gfli_py_is_one_of(c, "([{") && depth < GFLI_PY_DEPTH) {
+        py->at++;
+        GFLI_TRY(gfli_py_items(py, c, depth, out));
+    } else if (c == '"' || c == '\'') {
+        GFLI_TRY(gfli_py_text_value(py, false, lines, out));
+    } else if (gfli_py_is_digit(*after) || (*after == '.' && gfli_py_is_digit(after[1]))) {
+        GFLI_TRY(gfli_py_number_value(py, out));
+    } else if (gfli_py_starts_name(c)) {
+        GFLI_TRY(gfli_py_named(py, depth, out));
+    } else {
+        GFLI_TRY(gfli_py_node_new(py, GFLI_PY_UNKNOWN, 0, out));
+    }
+    gfli_py_blank(py, lines);
+    if (!*py->at || gfli_py_is_one_of(*py->at, lines ? ",)]}:" : "\n;")) return GFL_OK;
+    gfli_py_pass(py, lines);
+    return gfli_py_node_new(py, GFLI_PY_UNKNOWN, 0, out);
+}
+
+/* ---- statements ------------------------------------------------------------------------------ */
+
+/* What is no assignment to a name - a file's name, an import, a function - is passed over. */
+static gfl_status gfli_py_statement(gfli_py *py) {
+    const size_t texts = py->n_texts;
+    const uint32_t name = gfli_py_name(py);
+    uint32_t value = 0;
+    if (name) gfli_py_blank(py, false);
+    if (!name || *py->at != '=' || py->at[1] == '=') {
+        if (*py->at == '"' || *py->at == '\'') gfli_py_string(py, false);
+        py->n_texts = texts;
+        py->at += strcspn(py->at, "\n");
+        return GFL_OK;
+    }
+    py->at++;
+    GFLI_TRY(gfli_py_value(py, 0, &value));
+    py->nodes[value].key = name;
+    gfli_py_link(py, 1, value);
+    return GFL_OK;
+}
+
+gfl_status gfli_py_read(gfl_context *context, const char *text, gfli_py *py) {
+    const size_t size = strlen(text);
+    uint32_t node;
+    memset(py, 0, sizeof *py);
+    py->context = context;
+    py->steps = 16 * size + GFLI_PY_STEPS;
+    GFLI_TRY(gfli_alloc(context, size + 2, 1, "a configuration", &py->texts));
+    gfli_py_keep(py, 0);
+    gfl_status status = gfli_py_node_new(py, GFLI_PY_UNKNOWN, 0, &node);
+    if (status == GFL_OK) status = gfli_py_node_new(py, GFLI_PY_DICT, 0, &node);
+    py->at = text;
+    while (status == GFL_OK && *py->at) {
+        status = gfli_py_statement(py);
+        while (gfli_py_is_one_of(*py->at, "\r\n;")) py->at++;
+    }
+    if (status != GFL_OK) gfli_py_free(py);
+    return status;
+}
+
+void gfli_py_free(gfli_py *py) {
+    if (!py->context) return;
+    gfli_free(py->context, py->nodes);
+    gfli_free(py->context, py->texts);
+    memset(py, 0, sizeof *py);
+}
+
+/* ---- questions ------------------------------------------------------------------------------- */
+
+/* The value of path's next part in a dictionary; 0 with *stop where there can be none. */
+static uint32_t gfli_py_walk(gfli_py *py, uint32_t node, const char *path, bool *stop) {
+    char key[64];
+    while (*path == '.') {
+        const size_t n = strcspn(++path, ".");
+        if (py->nodes[node].kind != GFLI_PY_DICT || n >= sizeof key) {
+            *stop = true;
+            return 0;
+        }
+        if (gfli_py_get(py, node, "_delete_")) *stop = true;
+        memcpy(key, path, n);
+        key[n] = 0;
+        node = gfli_py_get(py, node, key);
+        if (!node) return 0;
+        path += n;
+    }
+    return node;
+}
+
+uint32_t gfli_py_find(gfli_py *py, const char *path) {
+    const size_t n = strcspn(path, ".");
+    uint32_t found = 0;
+    for (uint32_t i = py->nodes[1].first; i && gfli_py_step(py); i = py->nodes[i].next) {
+        const char *key = py->texts + py->nodes[i].key;
+        bool stop = false;
+        if (strncmp(key, path, n) != 0 || key[n]) continue;
+        const uint32_t here = gfli_py_walk(py, gfli_py_target(py, i), path + n, &stop);
+        if (here || stop) found = here;
+    }
+    return found;
+}
+
+uint32_t gfli_py_first(const gfli_py *py, uint32_t list) {
+    return py->nodes[list].kind == GFLI_PY_LIST ? py->nodes[list].first : 0;
+}
+
+uint32_t gfli_py_next(const gfli_py *py, uint32_t item) {
+    return py->nodes[item].next;
+}
+
+const char *gfli_py_text(const gfli_py *py, uint32_t node) {
+    node = gfli_py_target(py, node);
+    return py->nodes[node].kind == GFLI_PY_TEXT ? py->texts + py->nodes[node].first : NULL;
+}
+
+bool gfli_py_bool(const gfli_py *py, uint32_t node, bool otherwise) {
+    node = gfli_py_target(py, node);
+    return py->nodes[node].kind == GFLI_PY_BOOL ? py->nodes[node].first != 0 : otherwise;
+}
+
+/* The power of ten behind an "e". */
+static int gfli_py_power(const char *text) {
+    const bool negative = *text == '-';
+    int power = 0;
+    for (text += negative || *text == '+'; gfli_py_is_digit(*text) && power < 1000; text++)
+        power = 10 * power + (*text - '0');
+    return negative ? -power : power;
+}
+
+/* *exact: the number has up to 15 digits, as settings do, and is rounded correctly. */
+static double gfli_py_decimal(const char *text, bool *exact) {
+    double value = 0, scale = 1;
+    int n_digits = 0, power = 0;
+    bool point = false;
+    const bool negative = *text == '-';
+    for (text += negative; gfli_py_is_digit(*text) || *text == '.'; text++) {
+        point = point || *text == '.';
+        if (*text == '.') continue;
+        n_digits += n_digits > 0 || *text != '0';
+        power += n_digits > 15 && !point;
+        power -= n_digits <= 15 && point;
+        if (n_digits <= 15) value = 10 * value + (*text - '0');
+    }
+    if (*text == 'e') power += gfli_py_power(text + 1);
+    *exact = n_digits <= 15 && power >= -22 && power <= 22;
+    for (int i = 0; i < power || i < -power; i++) scale *= 10;
+    value = power < 0 ? value / scale : value * scale;
+    return negative ? -value : value;
+}
+
+bool gfli_py_number(const gfli_py *py, uint32_t node, double *out) {
+    bool exact;
+    node = gfli_py_target(py, node);
+    if (py->nodes[node].kind != GFLI_PY_NUMBER) return false;
+    *out = gfli_py_decimal(py->texts + py->nodes[node].first, &exact);
+    return gfli_is_finite(*out);
+}
+
+/* ---- values as text -------------------------------------------------------------------------- */
+
+typedef struct gfli_py_shown {
+    char *text;
+    size_t n, size;
+} gfli_py_shown;
+
+static void gfli_py_show(gfli_py_shown *s, const char *text) {
+    const int n = snprintf(s->text + s->n, s->size - s->n, "%s", text);
+    s->n = n > 0 && (size_t)n < s->size - s->n ? s->n + (size_t)n : s->size - 1;
+}
+
+/* As JSON has it, while Python writes 1. and .5 too. */
+static void gfli_py_show_number(const char *text, gfli_py_shown *s) {
+    char exact_text[32], one[2] = "";
+    bool exact;
+    const double value = gfli_py_decimal(text, &exact);
+    gfli_json_format(value, exact_text);
+    if (exact) gfli_py_show(s, exact_text);
+    for (char before = 0; *text && !exact; before = *text++) {
+        one[0] = *text;
+        if (*text == '.' && !gfli_py_is_digit(before)) gfli_py_show(s, "0");
+        gfli_py_show(s, one);
+        if (*text == '.' && !gfli_py_is_digit(text[1])) gfli_py_show(s, "0");
+    }
+}
+
+static void gfli_py_show_value(const gfli_py *py, uint32_t node, int levels, gfli_py_shown *s) {
+    const gfli_py_node *v = &py->nodes[gfli_py_target(py, node)];
+    const bool dict = v->kind == GFLI_PY_DICT, list = v->kind == GFLI_PY_LIST;
+    if (v->kind == GFLI_PY_NONE) gfli_py_show(s, "None");
+    if (v->kind == GFLI_PY_BOOL) gfli_py_show(s, v->first ? "True" : "False");
+    if (v->kind == GFLI_PY_NUMBER) gfli_py_show_number(py->texts + v->first, s);
+    if (v->kind == GFLI_PY_TEXT) {
+        gfli_py_show(s, "'");
+        gfli_py_show(s, py->texts + v->first);
+        gfli_py_show(s, "'");
+    }
+    if (v->kind == GFLI_PY_UNKNOWN || ((list || dict) && levels == 0)) gfli_py_show(s, "...");
+    if ((!list && !dict) || levels == 0) return;
+    gfli_py_show(s, dict ? "dict(" : "[");
+    for (uint32_t i = v->first; i && s->n + 1 < s->size; i = py->nodes[i].next) {
+        if (i != v->first) gfli_py_show(s, ", ");
+        if (py->nodes[i].key) gfli_py_show(s, py->texts + py->nodes[i].key);
+        if (py->nodes[i].key) gfli_py_show(s, "=");
+        gfli_py_show_value(py, i, levels - 1, s);
+    }
+    gfli_py_show(s, dict ? ")" : "]");
+}
+
+const char *gfli_py_shown_as(const gfli_py *py, uint32_t node, char *out, size_t size) {
+    gfli_py_shown s = {out, 0, size};
+    const char *text = gfli_py_text(py, node);
+    out[0] = 0;
+    if (text)
+        gfli_py_show(&s, text);
+    else
+        gfli_py_show_value(py, node, GFLI_PY_SHOWN, &s);
+    return out;
+}
+
+/* ===============================================================================================
+ * src/ckpt/config.c - what mmdetection's configuration, a text in its checkpoints, says of a model
+ * ============================================================================================ */
+
+enum { GFLI_CONFIG_SHOWN = 200 };
+
+static bool gfli_config_is_named(gfli_py *py, uint32_t dict, const char *name) {
+    const char *type = gfli_py_text(py, gfli_py_get(py, dict, "type"));
+    const char *scope = type ? strrchr(type, '.') : NULL; /* mmdet.Resize */
+    return type && !strcmp(scope ? scope + 1 : type, name);
+}
+
+/* The first of several paths that leads to something. */
+static uint32_t gfli_config_any(gfli_py *py, const char *const *paths, size_t n) {
+    uint32_t found = 0;
+    for (size_t i = 0; i < n && !found; i++) found = gfli_py_find(py, paths[i]);
+    return found;
+}
+
+/* The steps from a file to the network's input, as of a test. */
+static uint32_t gfli_config_pipeline(gfli_py *py) {
+    static const char *const paths[] = {
+        "data.test.pipeline", "test_dataloader.dataset.pipeline", "test_pipeline",
+        "data.val.pipeline",  "val_dataloader.dataset.pipeline",  "val_pipeline"};
+    return gfli_config_any(py, paths, GFLI_COUNT(paths));
+}
+
+/* A step of the pipeline, or one inside its first step that has some; *around is that one. */
+static uint32_t gfli_config_step(gfli_py *py, const char *name, uint32_t *around) {
+    uint32_t inside = 0;
+    *around = 0;
+    for (uint32_t i = gfli_py_first(py, gfli_config_pipeline(py)); i; i = gfli_py_next(py, i)) {
+        if (gfli_config_is_named(py, i, name)) return i;
+        if (!inside) inside = gfli_py_get(py, i, "transforms");
+        if (inside && !*around) *around = i;
+    }
+    for (uint32_t i = gfli_py_first(py, inside); i; i = gfli_py_next(py, i))
+        if (gfli_config_is_named(py, i, name)) return i;
+    return 0;
+}
+
+/* ---- facts ----------------------------------------------------------------------------------- */
+
+/* What the file says by itself goes before what its configuration says. */
+static gfl_status gfli_config_say(gfli_blob *b, const char *key, const char *value) {
+    return gfli_blob_meta(b, key) ? GFL_OK : gfli_blob_add_meta(b, key, value);
+}
+
+static bool gfli_config_numbers(gfli_py *py, uint32_t list, int n, double *out) {
+    int got = 0;
+    for (uint32_t i = gfli_py_first(py, list); i; i = gfli_py_next(py, i), got++)
+        if (got == n || !gfli_py_number(py, i, &out[got])) return false;
+    return got == n;
+}
+
+static uint32_t gfli_config_preprocessor(gfli_py *py) {
+    static const char *const paths[] = {"model.data_preprocessor", "data_preprocessor"};
+    return gfli_config_any(py, paths, GFLI_COUNT(paths));
+}
+
+/* mmengine has a preprocessor in the model; before it a step of the pipeline did the same. */
+static gfl_status gfli_config_input(gfli_blob *b, gfli_py *py) {
+    char mean[GFLI_CONFIG_SHOWN] = "0,0,0", deviation[GFLI_CONFIG_SHOWN] = "1,1,1";
+    double three[3];
+    uint32_t around, from = gfli_config_preprocessor(py);
+    bool swap = gfli_py_bool(py, gfli_py_get(py, from, "bgr_to_rgb"), false) ||
+                gfli_py_bool(py, gfli_py_get(py, from, "rgb_to_bgr"), false) ||
+                gfli_py_bool(py, gfli_py_get(py, from, "to_rgb"), false);
+    const bool optional = from != 0;
+    if (!from) from = gfli_config_step(py, "Normalize", &around);
+    if (!from) from = gfli_py_find(py, "img_norm_cfg");
+    if (!optional) swap = gfli_py_bool(py, gfli_py_get(py, from, "to_rgb"), true);
+    const uint32_t values[2] = {gfli_py_get(py, from, "mean"), gfli_py_get(py, from, "std")};
+    char *const texts[2] = {mean, deviation};
+    for (int i = 0; i < 2; i++) {
+        const bool none = !values[i] || py->nodes[values[i]].kind == GFLI_PY_NONE;
+        if (none && optional) continue;
+        if (!gfli_config_numbers(py, values[i], 3, three)) return GFL_OK;
+        gfli_py_shown_as(py, values[i], texts[i], GFLI_CONFIG_SHOWN);
+    }
+    const uint32_t load = gfli_config_step(py, "LoadImageFromFile", &around);
+    const char *loaded = gfli_py_text(py, gfli_py_get(py, load, "channel_order"));
+    const bool rgb = (loaded && !strcmp(loaded, "rgb")) != swap;
+    if (gfli_blob_meta(b, "mean") || gfli_blob_meta(b, "std") || gfli_blob_meta(b, "input") ||
+        gfli_blob_meta(b, "channel_order"))
+        return GFL_OK;
+    GFLI_TRY(gfli_config_say(b, "mean", mean));
+    GFLI_TRY(gfli_config_say(b, "std", deviation));
+    return gfli_config_say(b, "channel_order", rgb ? "RGB" : "BGR");
+}
+
+/* Long and short side, or false; *ratio: is the shape of pictures kept? */
+static bool gfli_config_scale(gfli_py *py, double scale[2], bool *ratio) {
+    uint32_t around, resize = gfli_config_step(py, "Resize", &around);
+    const bool fixed = !resize && gfli_config_step(py, "FixScaleResize", &around) != 0;
+    if (fixed) resize = gfli_config_step(py, "FixScaleResize", &around);
+    uint32_t value = gfli_py_get(py, resize, "scale");
+    const bool newer = value != 0; /* where not keeping the ratio is the default */
+    if (!value) value = gfli_py_get(py, resize, "img_scale");
+    if (!value && resize) value = gfli_py_get(py, around, "img_scale");
+    const uint32_t only = gfli_py_first(py, value);
+    if (only && !gfli_py_next(py, only) && gfli_py_first(py, gfli_py_target(py, only)))
+        value = gfli_py_target(py, only);
+    *ratio = gfli_py_bool(py, gfli_py_get(py, resize, "keep_ratio"), fixed || !newer);
+    if (gfli_py_number(py, value, &scale[0])) scale[1] = scale[0];
+    return (gfli_py_number(py, value, &scale[0]) || gfli_config_numbers(py, value, 2, scale)) &&
+           scale[0] >= 1 && scale[1] >= 1 && scale[0] <= GFL_MAX_SIDE && scale[1] <= GFL_MAX_SIDE;
+}
+
+static gfl_status gfli_config_classes(gfli_blob *b, gfli_py *py) {
+    static const char *const paths[] = {"metainfo.classes",
+                                        "data.test.classes",
+                                        "test_dataloader.dataset.metainfo.classes",
+                                        "data.train.classes",
+                                        "train_dataloader.dataset.metainfo.classes",
+                                        "classes",
+                                        "CLASSES"};
+    const uint32_t list = gfli_config_any(py, paths, GFLI_COUNT(paths));
+    gfli_text text = {b->context, "class names", NULL, 0, 0};
+    gfl_json_writer j = gfli_json_to_text(&text);
+    if (!gfli_py_first(py, list) || gfli_blob_meta(b, "classes")) return GFL_OK;
+    for (uint32_t i = gfli_py_first(py, list); i; i = gfli_py_next(py, i))
+        if (!gfli_py_text(py, i)) return GFL_OK;
+    gfl_json_array(&j, NULL);
+    for (uint32_t i = gfli_py_first(py, list); i && j.status == GFL_OK; i = gfli_py_next(py, i))
+        gfl_json_text(&j, NULL, gfli_py_text(py, i));
+    gfl_json_end(&j);
+    gfl_status status = j.status;
+    if (status == GFL_OK) status = gfli_blob_add_meta(b, "classes", text.bytes);
+    gfli_free(b->context, text.bytes);
+    return status;
+}
+
+static gfl_status gfli_config_facts(gfli_blob *b, gfli_py *py) {
+    const char *style = gfli_py_text(py, gfli_py_find(py, "model.backbone.style"));
+    double depth = 0, scale[2];
+    bool ratio;
+    char text[64];
+    GFLI_TRY(gfli_config_input(b, py));
+    GFLI_TRY(gfli_config_classes(b, py));
+    gfli_py_number(py, gfli_py_find(py, "model.backbone.depth"), &depth);
+    if (style && depth >= 50) GFLI_TRY(gfli_config_say(b, "style", style)); /* of bottlenecks */
+    if (!gfli_config_scale(py, scale, &ratio) || !ratio) return GFL_OK;
+    snprintf(text, sizeof text, "%dx%d", (int)scale[0], (int)scale[1]);
+    return gfli_config_say(b, "scale", text);
+}
+
+gfl_status gfli_config_read(gfli_blob *b) {
+    const char *text = gfli_blob_meta(b, "cfg");
+    gfli_py py;
+    if (!text) return GFL_OK;
+    GFLI_TRY(gfli_py_read(b->context, text, &py));
+    const gfl_status status = gfli_config_facts(b, &py);
+    gfli_py_free(&py);
+    return status;
+}
+
+/* ---- what is not supported ------------------------------------------------------------------- */
+
+typedef struct gfli_config_row {
+    const char *path;
+    const char *wanted; /* as gfli_py_shown_as has it; several are separated by "|" */
+} gfli_config_row;
+
+static const gfli_config_row gfli_config_backbone[] = {
+    {"model.backbone.type", "ResNet|ResNeXt"},
+    {"model.backbone.num_stages", "4"},
+    {"model.backbone.strides", "[1, 2, 2, 2]"},
+    {"model.backbone.dilations", "[1, 1, 1, 1]"},
+    {"model.backbone.style", "pytorch|caffe"},
+    {"model.backbone.deep_stem", "False"},
+    {"model.backbone.avg_down", "False"},
+    {"model.backbone.conv_cfg.type", "Conv2d|Conv"},
+    {"model.backbone.norm_cfg.type", "BN|BN2d|SyncBN|MMSyncBN"},
+    {"model.backbone.norm_cfg.eps", "1e-05"},
+};
+
+static const gfli_config_row gfli_config_detector[] = {
+    {"model.bbox_head.type", "GFLHead|LDHead"},
+    {"model.neck.type", "FPN"},
+    {"model.neck.add_extra_convs", "on_output"},
+    {"model.neck.num_outs", "5"},
+    {"model.neck.relu_before_extra_convs", "False"},
+    {"model.neck.norm_cfg", "None"},
+    {"model.neck.act_cfg", "None"},
+    {"model.neck.conv_cfg.type", "Conv2d|Conv"},
+    {"model.neck.upsample_cfg.mode", "nearest"},
+    {"model.bbox_head.conv_cfg.type", "Conv2d|Conv"},
+    {"model.bbox_head.norm_cfg.type", "GN"},
+    {"model.bbox_head.norm_cfg.num_groups", "32"},
+    {"model.bbox_head.norm_cfg.eps", "1e-05"},
+    {"model.bbox_head.anchor_generator.strides", "[8, 16, 32, 64, 128]"},
+    {"model.bbox_head.anchor_generator.center_offset", "0"},
+    {"model.bbox_head.loss_cls.use_sigmoid", "True"},
+};
+
+/* Numbers of a test that change detections a little, or that a user chooses. */
+static const gfli_config_row gfli_config_choices[] = {
+    {"model.data_preprocessor.pad_size_divisor", "32"},
+    {"model.data_preprocessor.pad_value", "0"},
+    {"model.test_cfg.score_thr", "0.05"},
+    {"model.test_cfg.nms.type", "nms"},
+    {"model.test_cfg.nms.iou_threshold", "0.6"},
+    {"model.test_cfg.max_per_img", "100"},
+    {"model.test_cfg.nms_pre", "1000"},
+    {"model.test_cfg.min_bbox_size", "0"},
+    {"test_cfg.score_thr", "0.05"}, /* mmdetection before 2.4 */
+    {"test_cfg.nms.type", "nms"},
+    {"test_cfg.nms.iou_thr", "0.6"},
+    {"test_cfg.nms.iou_threshold", "0.6"},
+    {"test_cfg.max_per_img", "100"},
+    {"test_cfg.nms_pre", "1000"},
+    {"test_cfg.min_bbox_size", "0"},
+};
+
+/* Is the text one of those between the bars?  Types may have a scope in front. */
+static bool gfli_config_fits(const char *text, const char *wanted) {
+    const char *scope = strrchr(text, '.');
+    for (const char *at = wanted;; at++) {
+        const size_t n = strcspn(at, "|");
+        if (!strncmp(text, at, n) && !text[n]) return true;
+        if (scope && !strncmp(scope + 1, at, n) && !scope[1 + n]) return true;
+        at += n;
+        if (!*at) return false;
+    }
+}
+
+/* "model.neck.num_outs = 4", if that is said and not wanted. */
+static bool gfli_config_differs(gfli_py *py, const gfli_config_row *row, char *out, size_t size) {
+    char shown[GFLI_CONFIG_SHOWN], quoted[GFLI_QUOTED];
+    const uint32_t node = gfli_py_find(py, row->path);
+    if (!node || py->nodes[node].kind == GFLI_PY_UNKNOWN ||
+        gfli_config_fits(gfli_py_shown_as(py, node, shown, sizeof shown), row->wanted))
+        return false;
+    snprintf(out, size, "%s = %s", row->path, gfli_quote(shown, quoted, sizeof quoted));
+    return true;
+}
+
+/* "GFLHead|LDHead" as "GFLHead or LDHead". */
+static const char *gfli_config_choice(const char *wanted, char *out, size_t size) {
+    size_t n = 0;
+    for (; *wanted && n + 5 < size; wanted++) {
+        const char one[2] = {*wanted, 0};
+        n += (size_t)snprintf(out + n, size - n, "%s", *wanted == '|' ? " or " : one);
+    }
+    return out;
+}
+
+static gfl_status gfli_config_refuse_rows(const gfli_weights *w, gfli_py *py,
+                                          const gfli_config_row *rows, size_t n) {
+    char said[GFLI_CONFIG_SHOWN], ours[64];
+    for (size_t i = 0; i < n; i++)
+        if (gfli_config_differs(py, &rows[i], said, sizeof said))
+            return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                              "%s: its configuration says %s, which is not supported: gfl has %s",
+                              w->blob.path, said,
+                              gfli_config_choice(rows[i].wanted, ours, sizeof ours));
+    return GFL_OK;
+}
+
+/* Which stage of the backbone the pyramid begins with. */
+static gfl_status gfli_config_check_levels(const gfli_weights *w, gfli_py *py) {
+    double start = 0, stage = -1;
+    const uint32_t indices = gfli_py_find(py, "model.backbone.out_indices");
+    if (!gfli_py_find(py, "model.neck.type")) return GFL_OK;
+    gfli_py_number(py, gfli_py_find(py, "model.neck.start_level"), &start);
+    if (!indices) stage = start;
+    for (uint32_t i = gfli_py_first(py, indices); i; i = gfli_py_next(py, i), start--)
+        if (start == 0) gfli_py_number(py, i, &stage);
+    if (stage == 1) return GFL_OK;
+    return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                      "%s: its configuration begins the pyramid (model.neck.start_level) at "
+                      "another stage of the backbone than the second, C3, which gfl does not "
+                      "support",
+                      w->blob.path);
+}
+
+static gfl_status gfli_config_check_parts(const gfli_weights *w, gfli_py *py) {
+    static const char *const parts[] = {"model.backbone", "model.neck", "model.bbox_head"};
+    for (size_t i = 0; i < GFLI_COUNT(parts); i++)
+        if (gfli_py_first(py, gfli_py_find(py, parts[i])))
+            return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                              "%s: its configuration says that %s consists of several parts, "
+                              "which gfl does not support",
+                              w->blob.path, parts[i]);
+    return GFL_OK;
+}
+
+/* A fixed shape of the input is no setting of gfl's; whoever gives a scale knows better. */
+static gfl_status gfli_config_check_resize(const gfli_weights *w, gfli_py *py) {
+    double scale[2];
+    uint32_t around;
+    bool ratio = true;
+    const bool known = gfli_config_scale(py, scale, &ratio);
+    if (gfli_config_step(py, "FixShapeResize", &around)) ratio = false;
+    if (ratio || (!known && !around)) return GFL_OK;
+    return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                      "%s: its configuration resizes pictures without keeping their shape, which "
+                      "gfl does not support; to fit them into a scale all the same, convert it "
+                      "with one: gfl convert --scale LxS",
+                      w->blob.path);
+}
+
+static gfl_status gfli_config_refuse_in(const gfli_weights *w, gfli_py *py, bool detector,
+                                        bool scale_given) {
+    char said[GFLI_CONFIG_SHOWN];
+    GFLI_TRY(gfli_config_check_parts(w, py));
+    GFLI_TRY(
+        gfli_config_refuse_rows(w, py, gfli_config_backbone, GFLI_COUNT(gfli_config_backbone)));
+    if (!detector) return GFL_OK;
+    GFLI_TRY(
+        gfli_config_refuse_rows(w, py, gfli_config_detector, GFLI_COUNT(gfli_config_detector)));
+    GFLI_TRY(gfli_config_check_levels(w, py));
+    if (!scale_given) GFLI_TRY(gfli_config_check_resize(w, py));
+    for (size_t i = 0; i < GFLI_COUNT(gfli_config_choices); i++)
+        if (gfli_config_differs(py, &gfli_config_choices[i], said, sizeof said))
+            gfli_log(w->context, GFL_LOG_WARNING,
+                     "%s: its configuration says %s; gfl has %s unless it is told otherwise",
+                     w->blob.path, said, gfli_config_choices[i].wanted);
+    return GFL_OK;
+}
+
+gfl_status gfli_config_refuse(const gfli_weights *w, bool detector, bool scale_given) {
+    const char *text = gfli_blob_meta(&w->blob, "cfg");
+    gfli_py py;
+    if (!text) return GFL_OK;
+    GFLI_TRY(gfli_py_read(w->context, text, &py));
+    const gfl_status status = gfli_config_refuse_in(w, &py, detector, scale_given);
+    gfli_py_free(&py);
+    return status;
+}
+
+/* ---- what contradicts the tensors ------------------------------------------------------------ */
+
+static gfl_status gfli_config_compare_in(const gfli_weights *w, gfli_py *py, const gfl_arch *a,
+                                         bool detector) {
+    const struct {
+        const char *path;
+        int tensors;
+        bool compared;
+    } rows[] = {{"model.backbone.depth", a->depth, true},
+                {"model.backbone.base_channels", a->base_channels, true},
+                {"model.backbone.groups", a->groups, true},
+                {"model.backbone.base_width", a->base_width, a->groups > 1},
+                {"model.neck.out_channels", a->fpn_channels, detector},
+                {"model.bbox_head.feat_channels", a->head_channels, detector},
+                {"model.bbox_head.stacked_convs", a->stacked_convs, detector},
+                {"model.bbox_head.num_classes", a->n_classes, detector},
+                {"model.bbox_head.reg_max", a->reg_max, detector}};
+    for (size_t i = 0; i < GFLI_COUNT(rows); i++) {
+        char said[GFLI_CONFIG_SHOWN], number[16];
+        const gfli_config_row row = {rows[i].path, number};
+        snprintf(number, sizeof number, "%d", rows[i].tensors);
+        if (rows[i].compared && gfli_config_differs(py, &row, said, sizeof said))
+            return gfli_error(w->context, GFL_E_MISMATCH,
+                              "%s: its configuration says %s, but its tensors have %s",
+                              w->blob.path, said, number);
+    }
+    return GFL_OK;
+}
+
+gfl_status gfli_config_compare(const gfli_weights *w, const gfl_arch *arch, bool detector) {
+    const char *text = gfli_blob_meta(&w->blob, "cfg");
+    gfli_py py;
+    if (!text) return GFL_OK;
+    GFLI_TRY(gfli_py_read(w->context, text, &py));
+    const gfl_status status = gfli_config_compare_in(w, &py, arch, detector);
+    gfli_py_free(&py);
+    return status;
+}
+
+/* ===============================================================================================
  * src/ckpt/open.c - a weight file of any kind
  * ============================================================================================ */
 
@@ -8951,6 +9864,7 @@ static gfl_status gfli_ckpt_read(gfli_blob *b) {
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out) {
     GFLI_TRY(gfli_blob_open_bare(context, path, out));
     gfl_status status = gfli_ckpt_read(out);
+    if (status == GFL_OK) status = gfli_config_read(out);
     if (status != GFL_OK) gfli_blob_close(out);
     return status;
 }
@@ -9033,10 +9947,13 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_
     gfl_model_desc desc;
     gfl_origins origins;
     gfl_class coco[GFLI_COCO_CLASSES];
+    const bool scale_given =
+        opts->preprocess && (opts->preprocess->scale_long || opts->preprocess->scale_short);
+    GFLI_TRY(gfli_config_refuse(w, true, scale_given));
     GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
     GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
-    if (opts->preprocess && (opts->preprocess->scale_long || opts->preprocess->scale_short))
-        origins.scale = GFL_ORIGIN_GIVEN;
+    GFLI_TRY(gfli_config_compare(w, &desc.arch, true));
+    if (scale_given) origins.scale = GFL_ORIGIN_GIVEN;
     const int n = desc.arch.n_classes;
     if (opts->classes && opts->n_classes != n)
         return gfli_error(w->context, GFL_E_MISMATCH,
@@ -9077,7 +9994,9 @@ gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_im
 /* What the file asks of a model; opts fill in what it does not say. */
 static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_opts *opts,
                                          gfl_backbone_info *out) {
+    GFLI_TRY(gfli_config_refuse(w, false, false));
     GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
+    GFLI_TRY(gfli_config_compare(w, &out->arch, false));
     GFLI_TRY(gfli_read_style(w, opts->style, &out->arch.caffe_style, &out->style));
     GFLI_TRY(gfli_check_labels(w, out->arch.depth));
     GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
@@ -9192,7 +10111,7 @@ static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
                           w->blob.path, b.arch.caffe_style ? "caffe" : "pytorch",
                           m->caffe_style ? "caffe" : "pytorch", b.arch.caffe_style);
     GFLI_TRY(gfli_check_stages(w, model));
-    return b.input == GFL_ORIGIN_FILE ? gfli_check_input(w, model, &b.preprocess) : GFL_OK;
+    return gfli_check_input(w, model, &b.preprocess); /* of that as much as the file says */
 }
 
 /* Read every tensor; into the model only when commit. */

@@ -132,7 +132,7 @@ static void add_to_sheet(check_job *job, const gfl_pixels *p, const gfl_image_in
     if (!job->sheet.rgb || job->n_shown >= SHEET_COLUMNS * SHEET_ROWS) return;
     const int left = job->n_shown % SHEET_COLUMNS * CELL_W;
     const int top = job->n_shown / SHEET_COLUMNS * CELL_H;
-    const double sx = (double)p->width / CELL_W, sy = (double)p->height / CELL_H;
+    const double sx = (double)p->width / (int)CELL_W, sy = (double)p->height / (int)CELL_H;
     const double scale = sx > sy ? sx : sy;
     job->n_shown++;
     for (int y = 0; y < CELL_H && (int)(y * scale) < p->height; y++) {

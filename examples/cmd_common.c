@@ -68,13 +68,32 @@ int scale_error(const char *text) {
                        text);
 }
 
-void warn_of_scale(const char *weights, const gfl_model *model) {
+void warn_of_input(const char *weights, const gfl_origins *from, const gfl_arch *arch,
+                   const gfl_preprocess *p) {
+    char input[160];
+    if (from->style == GFL_ORIGIN_DEFAULT && arch->depth >= 50) /* basic blocks have but one */
+        talk("warning: %s does not say where its bottlenecks have their stride: %s style is "
+             "assumed; gfl convert --style sets another",
+             weights, arch->caffe_style ? "caffe" : "pytorch");
+    if (from->preprocess != GFL_ORIGIN_DEFAULT) return;
+    input_text(p, input, sizeof input);
+    talk("warning: %s does not say what input it was trained on: %s is assumed; gfl convert "
+         "--mean A,B,C --std A,B,C [--bgr] sets another",
+         weights, input);
+}
+
+void warn_of_assumed(const char *weights, const gfl_model *model, bool scale_given) {
     gfl_model_info info;
     gfl_model_get_info(model, &info);
-    if (info.origins.scale == GFL_ORIGIN_DEFAULT)
+    warn_of_input(weights, &info.origins, &info.arch, &info.preprocess);
+    if (info.origins.scale == GFL_ORIGIN_DEFAULT && !scale_given)
         talk("warning: %s does not say at which scale it was trained: %dx%d is assumed; --scale "
              "sets another",
              weights, info.preprocess.scale_long, info.preprocess.scale_short);
+    if (info.origins.classes == GFL_ORIGIN_DEFAULT)
+        talk("warning: %s does not name its classes: %s; gfl convert --classes names them", weights,
+             strcmp(info.classes[0].name, "person") ? "they are \"class 0\" and so on"
+                                                    : "COCO's 80 names are assumed");
 }
 
 /* ---- data sets and their evaluation ---------------------------------------------------------- */

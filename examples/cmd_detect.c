@@ -1,17 +1,8 @@
 /* cmd_detect.c - gfl detect: pictures in; drawings, COCO results or lines of text out */
-#define _XOPEN_SOURCE 700
-#include "cmd.h"
-#include <ctype.h>
-#include <dirent.h>
+#include "cmd_files.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-
-typedef struct picture {
-    char *path;       /* to open */
-    const char *name; /* within its folder; points into path */
-} picture;
 
 typedef struct detect_job {
     const char *weights, *out, *results, *scale;
@@ -19,152 +10,34 @@ typedef struct detect_job {
     bool json, distributions;
     int threads, max;
     double score, nms;
-    picture *pictures;
-    int n, capacity;
+    picture_list pictures;
     gfl_context *context;
     gfl_model_info info;
-    FILE *file; /* of the results */
+    out_file file; /* of the results */
     gfl_json_writer results_json, stdout_json;
-    int failed; /* pictures */
+    int done, failed; /* pictures */
+    bool short_of_memory;
 } detect_job;
-
-/* ---- which pictures -------------------------------------------------------------------------- */
-
-static bool is_picture(const char *name) {
-    static const char *const kinds[] = {"jpg", "jpeg", "png", "bmp", "ppm", "pgm"};
-    const char *dot = strrchr(name, '.');
-    char kind[8];
-    size_t n = 0;
-    if (!dot || strlen(dot) > 6) return false;
-    for (const char *p = dot + 1; *p; p++) kind[n++] = (char)tolower((unsigned char)*p);
-    kind[n] = 0;
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (!strcmp(kind, kinds[i])) return true;
-    return false;
-}
-
-/* Takes ownership of path; the name begins `skip` characters into it. */
-static bool add_picture(detect_job *job, char *path, size_t skip) {
-    if (path && job->n == job->capacity) {
-        const int capacity = job->capacity ? 2 * job->capacity : 64;
-        picture *more = realloc(job->pictures, (size_t)capacity * sizeof *more);
-        if (!more) {
-            free(path);
-            path = NULL;
-        } else {
-            job->pictures = more;
-            job->capacity = capacity;
-        }
-    }
-    if (!path) {
-        talk("gfl: out of memory");
-        return false;
-    }
-    job->pictures[job->n].path = path;
-    job->pictures[job->n++].name = path + skip;
-    return true;
-}
-
-static char *join(const char *folder, const char *name) {
-    const size_t n = strlen(folder) + strlen(name) + 2;
-    char *path = malloc(n);
-    if (path) snprintf(path, n, "%s/%s", folder, name);
-    return path;
-}
-
-static int compare_names(const void *a, const void *b) {
-    return strcmp(((const picture *)a)->name, ((const picture *)b)->name);
-}
-
-/* Pictures of a folder and of the folders in it; those whose names begin with a dot are left. */
-static bool add_folder(detect_job *job, const char *folder, size_t skip, int depth) {
-    DIR *dir = opendir(folder);
-    struct dirent *entry;
-    struct stat info;
-    bool good = true;
-    if (!dir) {
-        talk("gfl: %s: %s", folder, strerror(errno));
-        job->failed++;
-        return true;
-    }
-    while (good && (entry = readdir(dir)) != NULL) {
-        if (entry->d_name[0] == '.') continue;
-        char *path = join(folder, entry->d_name);
-        if (path && stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
-            good = depth > 32 || add_folder(job, path, skip, depth + 1);
-            free(path);
-        } else if (!path || is_picture(path)) {
-            good = add_picture(job, path, skip);
-        } else {
-            free(path);
-        }
-    }
-    closedir(dir);
-    return good;
-}
-
-static bool add_argument(detect_job *job, char *path) {
-    struct stat info;
-    for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
-    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
-        const int first = job->n;
-        if (!add_folder(job, path, strlen(path) + 1, 0)) return false;
-        if (job->n > first)
-            qsort(job->pictures + first, (size_t)(job->n - first), sizeof *job->pictures,
-                  compare_names);
-        return true;
-    }
-    char *copy = malloc(strlen(path) + 1);
-    if (copy) strcpy(copy, path);
-    const char *slash = strrchr(path, '/');
-    return add_picture(job, copy, slash ? (size_t)(slash - path) + 1 : 0);
-}
-
-/* Drawings and results go by the pictures' names, so no two may share one. */
-static int check_names(const detect_job *job) {
-    if (!job->n && !job->failed) talk("gfl: there is no picture in these folders");
-    if (!job->n) return CMD_FAILED;
-    picture *sorted = malloc((size_t)job->n * sizeof *sorted);
-    int code = sorted ? CMD_OK : CMD_MEMORY;
-    if (sorted) {
-        memcpy(sorted, job->pictures, (size_t)job->n * sizeof *sorted);
-        qsort(sorted, (size_t)job->n, sizeof *sorted, compare_names);
-    }
-    for (int i = 1; code == CMD_OK && (job->out || job->results) && i < job->n; i++)
-        if (!strcmp(sorted[i].name, sorted[i - 1].name))
-            code = usage_error("%s and %s have the same name in --out and --results: take their "
-                               "common folder as the argument, or run them apart",
-                               sorted[i - 1].path, sorted[i].path);
-    free(sorted);
-    return code;
-}
 
 /* ---- output ---------------------------------------------------------------------------------- */
 
-static bool make_folders(char *path) {
-    for (char *p = path + 1; *p; p++) {
-        if (*p != '/') continue;
-        *p = 0;
-        const bool good = mkdir(path, 0777) == 0 || errno == EEXIST;
-        if (!good) talk("gfl: %s: %s", path, strerror(errno));
-        *p = '/';
-        if (!good) return false;
-    }
-    return true;
+static bool make_folder(const char *path) {
+    char failed[4096];
+    if (os_make_folder(path, failed)) return true;
+    talk("gfl: %s cannot be made: %s", failed, strerror(errno));
+    return false;
 }
 
 static bool draw(const detect_job *job, const picture *one, gfl_pixels *pixels,
                  const gfl_detections *found) {
-    char *path = join(job->out, one->name);
+    char *path = join_path(job->out, one->drawing);
     if (!path) return false;
     draw_detections(pixels, found->items, found->count, job->info.classes);
-    /* Formats that cannot be written become PNG. */
-    char *dot = strrchr(path, '.');
-    if (dot && (!strcmp(dot, ".bmp") || !strcmp(dot, ".ppm") || !strcmp(dot, ".pgm")))
-        memcpy(dot, ".png", 4);
-    bool good = !is_same_file(path, one->path);
-    if (!good) talk("gfl: %s: the drawing would replace the picture; choose another --out", path);
-    good = good && make_folders(path) && write_picture(path, pixels);
+    char *slash = strrchr(path, '/');
+    *slash = 0;
+    bool good = make_folder(path);
+    *slash = '/';
+    good = good && write_picture(path, pixels);
     free(path);
     return good;
 }
@@ -175,7 +48,7 @@ static void write_results(detect_job *job, const picture *one, const gfl_detecti
         const gfl_detection *d = &found->items[i];
         gfl_json_line(json);
         gfl_json_object(json, NULL);
-        gfl_json_text(json, "image_id", one->name);
+        write_name(json, "image_id", one->name);
         gfl_json_integer(json, "category_id", job->info.classes[d->label].id);
         gfl_json_array(json, "bbox");
         gfl_json_float(json, NULL, d->x1);
@@ -194,12 +67,20 @@ static void write_four(gfl_json_writer *json, const char *key, const float v[4])
     gfl_json_end(json);
 }
 
+static void write_failure_json(gfl_json_writer *json, const picture *one, const char *why) {
+    gfl_json_line(json);
+    gfl_json_object(json, NULL);
+    write_name(json, "file", one->path);
+    gfl_json_text(json, "error", why);
+    gfl_json_end(json);
+}
+
 static void write_picture_json(detect_job *job, const picture *one, const gfl_pixels *pixels,
                                const gfl_detections *found) {
     gfl_json_writer *json = &job->stdout_json;
     gfl_json_line(json);
     gfl_json_object(json, NULL);
-    gfl_json_text(json, "file", one->path);
+    write_name(json, "file", one->path);
     gfl_json_integer(json, "width", pixels->width);
     gfl_json_integer(json, "height", pixels->height);
     gfl_json_array(json, "detections");
@@ -225,27 +106,35 @@ static void write_picture_json(detect_job *job, const picture *one, const gfl_pi
 static void print_lines(const detect_job *job, const picture *one, const gfl_detections *found) {
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
-        printf("%s\t%s\t%.4f\t%.1f\t%.1f\t%.1f\t%.1f\n", one->path,
-               job->info.classes[d->label].name, (double)d->score, (double)d->x1, (double)d->y1,
+        say(stdout, "%s", one->path);
+        putchar('\t');
+        say(stdout, "%s", job->info.classes[d->label].name);
+        printf("\t%.4f\t%.1f\t%.1f\t%.1f\t%.1f\n", (double)d->score, (double)d->x1, (double)d->y1,
                (double)d->x2, (double)d->y2);
     }
 }
 
 /* ---- the work -------------------------------------------------------------------------------- */
 
+static int skip_picture(detect_job *job, const picture *one, gfl_status status) {
+    const char *why = gfl_context_error(job->context);
+    talk("gfl: %s", why);
+    if (job->json) write_failure_json(&job->stdout_json, one, why);
+    job->short_of_memory = job->short_of_memory || status == GFL_E_MEMORY;
+    job->failed++;
+    return CMD_OK;
+}
+
 /* One picture; CMD_OK also when it could not be read, which is counted. */
 static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_opts *opts,
                       const picture *one) {
     gfl_pixels pixels;
     gfl_detections found;
-    if (gfl_image_read(job->context, one->path, &pixels) != GFL_OK) {
-        talk("gfl: %s", gfl_context_error(job->context));
-        job->failed++;
-        return CMD_OK;
-    }
+    gfl_status status = gfl_image_read(job->context, one->path, &pixels);
+    if (status != GFL_OK) return skip_picture(job, one, status);
     const gfl_image image = image_of(&pixels);
     int code = CMD_OK;
-    gfl_status status = gfl_detect(detector, &image, 1, opts, &found);
+    status = gfl_detect(detector, &image, 1, opts, &found);
     if (status != GFL_OK) {
         code = report(job->context, status, one->path);
     } else {
@@ -253,89 +142,117 @@ static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_
             write_picture_json(job, one, &pixels, &found);
         else if (!job->out && !job->results)
             print_lines(job, one, &found);
-        if (job->file) write_results(job, one, &found);
+        if (job->file.f) write_results(job, one, &found);
         if (job->out && !draw(job, one, &pixels, &found)) code = CMD_FAILED;
     }
     gfl_pixels_free(job->context, &pixels);
     return code;
 }
 
+/* Whoever reads what is written gets each picture at once; nobody may read any more. */
+static bool is_heard(const detect_job *job) {
+    return fflush(stdout) == 0 && !(job->file.f && ferror(job->file.f));
+}
+
+static int detect_each(detect_job *job, gfl_detector *detector, const gfl_detect_opts *opts) {
+    progress bar;
+    int code = CMD_OK;
+    progress_begin(&bar, "detecting", job->pictures.n);
+    catch_signals();
+    while (code == CMD_OK && job->done < job->pictures.n && !caught_signal()) {
+        code = detect_one(job, detector, opts, &job->pictures.items[job->done]);
+        if (code == CMD_OK) progress_step(&bar, ++job->done, "%s", "");
+        if (code == CMD_OK && !is_heard(job)) code = CMD_FAILED; /* said where files are closed */
+    }
+    progress_end(&bar);
+    return code == CMD_OK && caught_signal() ? 128 + caught_signal() : code;
+}
+
 static int detect_all(detect_job *job, gfl_detector *detector) {
     gfl_detect_opts opts;
-    progress bar;
-    int code = CMD_OK, unused = 0, done = 0;
+    int unused = 0;
     memset(&opts, 0, sizeof opts);
     opts.min_score = (float)job->score;
     opts.nms_iou = (float)job->nms;
     opts.max_detections = job->max;
     if (job->scale) opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused);
-    progress_begin(&bar, "detecting", job->n);
-    catch_signals();
     job->stdout_json = json_to(stdout);
     if (job->json) gfl_json_object(&job->stdout_json, NULL);
     if (job->json) gfl_json_array(&job->stdout_json, "images");
-    for (; code == CMD_OK && done < job->n && !caught_signal(); done++) {
-        code = detect_one(job, detector, &opts, &job->pictures[done]);
-        progress_step(&bar, done + 1, "%s", "");
+    const int code = detect_each(job, detector, &opts);
+    if (job->json) {
+        gfl_json_end(&job->stdout_json);
+        gfl_json_bool(&job->stdout_json, "complete", job->done == job->pictures.n);
+        gfl_json_end(&job->stdout_json);
+        gfl_json_line(&job->stdout_json);
     }
-    for (int i = 0; job->json && i < 2; i++) gfl_json_end(&job->stdout_json);
-    if (job->json) gfl_json_line(&job->stdout_json);
-    progress_end(&bar);
-    if (code == CMD_OK && caught_signal()) code = 128 + caught_signal();
-    if (code == CMD_OK && job->failed) {
-        talk("gfl: %d of %d pictures could not be read", job->failed, job->n);
-        code = CMD_FAILED;
-    }
-    return code;
+    if (code != CMD_OK || !(job->failed + job->pictures.unreadable)) return code;
+    if (job->failed) talk("gfl: %d of %d pictures could not be read", job->failed, job->pictures.n);
+    return job->short_of_memory ? CMD_MEMORY : CMD_FAILED;
 }
 
-/* The result file is complete or not there; what a link names is replaced, not the link, and a pipe
- * or a device is written to as it is. */
-static int with_results(detect_job *job, gfl_detector *detector) {
-    char temporary[4200];
-    struct stat info;
-    if (!job->results) return detect_all(job, detector);
-    char *resolved = realpath(job->results, NULL);
-    const char *path = resolved ? resolved : job->results;
-    const bool direct = stat(path, &info) == 0 && !S_ISREG(info.st_mode);
-    snprintf(temporary, sizeof temporary, "%.4100s%s", path, direct ? "" : ".tmp");
-    job->file = fopen(temporary, "w");
-    int code = CMD_FAILED;
-    bool good = job->file != NULL;
-    if (good) {
-        job->results_json = json_to(job->file);
-        gfl_json_array(&job->results_json, NULL);
-        code = detect_all(job, detector);
-        gfl_json_end(&job->results_json);
-        gfl_json_line(&job->results_json);
-        good = !ferror(job->file);
-        if (fclose(job->file) != 0) good = false;
-        if (good && !direct) good = rename(temporary, path) == 0;
-    }
-    if (!good) {
-        talk("gfl: %s cannot be written: %s", job->results, strerror(errno));
-        if (job->file && !direct) remove(temporary);
-        code = CMD_FAILED;
-    }
-    free(resolved);
-    return code;
-}
-
-static int run(detect_job *job) {
+static int with_model(detect_job *job) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
-    int code = open_context_on(&job->device, job->threads, &job->context);
-    if (code != CMD_OK) return code;
     gfl_status status = gfl_model_import(job->context, job->weights, NULL, &model);
     if (status == GFL_OK) {
         gfl_model_get_info(model, &job->info);
-        if (!job->scale) warn_of_scale(job->weights, model);
+        warn_of_assumed(job->weights, model, job->scale != NULL);
         status = gfl_detector_create(job->context, model, job->distributions, &detector);
     }
-    code = status == GFL_OK ? with_results(job, detector)
-                            : report(job->context, status, "loading weights");
+    const int code = status == GFL_OK ? detect_all(job, detector)
+                                      : report(job->context, status, "loading weights");
     gfl_detector_destroy(detector);
     gfl_model_destroy(model);
+    return code;
+}
+
+/* The file of results is opened before hours of work, and gets its name only when every picture has
+ * been looked at: a complete one is never replaced by a part. */
+static int with_results(detect_job *job) {
+    if (!job->results) return with_model(job);
+    if (!out_open(&job->file, job->results)) return CMD_FAILED;
+    job->results_json = json_to(job->file.f);
+    gfl_json_array(&job->results_json, NULL);
+    const int code = with_model(job);
+    gfl_json_end(&job->results_json);
+    gfl_json_line(&job->results_json);
+    if (job->done == job->pictures.n) return out_commit(&job->file) ? code : CMD_FAILED;
+    if (job->done > 0)
+        out_keep_part(&job->file);
+    else
+        out_abandon(&job->file);
+    return code;
+}
+
+/* Do the results replace what they are made of? */
+static int check_results(const detect_job *job) {
+    if (!job->results) return CMD_OK;
+    for (int i = -1; i < job->pictures.n; i++) {
+        const char *path = i < 0 ? job->weights : job->pictures.items[i].path;
+        if (is_same_file(path, job->results))
+            return usage_error("--results %s would replace %s", job->results, path);
+    }
+    return check_names(&job->pictures);
+}
+
+static int find_pictures(detect_job *job, char **arguments, int n) {
+    int code = CMD_OK;
+    for (int i = 0; code == CMD_OK && i < n; i++)
+        code = add_pictures(&job->pictures, arguments[i], job->out);
+    if (code == CMD_OK && !job->pictures.n) {
+        if (!job->pictures.unreadable) talk("gfl: there is no picture in these folders");
+        code = CMD_FAILED;
+    }
+    if (code == CMD_OK) code = check_results(job);
+    if (code == CMD_OK && job->out) code = name_drawings(&job->pictures, job->out);
+    if (code == CMD_OK && job->out && !make_folder(job->out)) code = CMD_FAILED;
+    return code == CMD_OK ? check_folder("out", job->out) : code;
+}
+
+static int run(detect_job *job) {
+    int code = open_context_on(&job->device, job->threads, &job->context);
+    if (code == CMD_OK) code = with_results(job);
     gfl_context_destroy(job->context);
     return code;
 }
@@ -350,7 +267,8 @@ int cmd_detect(int argc, char **argv) {
     opt options[] = {
         {OPT_TEXT, "weights", &job.weights, "FILE", "the model, safetensors or .pth", 0},
         {OPT_TEXT, "out", &job.out, "DIR", "draw the detections into pictures here", 0},
-        {OPT_TEXT, "results", &job.results, "FILE", "write COCO results; image_id is the file", 0},
+        {OPT_TEXT, "results", &job.results, "FILE",
+         "write COCO results; image_id is the file; - for stdout", 0},
         {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
         {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},
         {OPT_INT, "max", &job.max, "N", "most detections a picture", 0},
@@ -369,13 +287,12 @@ int cmd_detect(int argc, char **argv) {
     if (!n_rest) return usage_error("detect needs a picture or a folder");
     if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c)) return scale_error(job.scale);
     if (job.max < 1) return usage_error("--max counts from 1");
+    if (job.json && job.results && !strcmp(job.results, "-"))
+        return usage_error("--json and --results - both want standard output");
     code = check_thresholds(&job.score, &job.nms);
     if (code != CMD_OK) return code;
-    bool good = true;
-    for (int i = 0; good && i < n_rest; i++) good = add_argument(&job, argv[i]);
-    code = good ? check_names(&job) : CMD_MEMORY;
+    code = find_pictures(&job, argv, n_rest);
     if (code == CMD_OK) code = run(&job);
-    for (int i = 0; i < job.n; i++) free(job.pictures[i].path);
-    free(job.pictures);
+    free_pictures(&job.pictures);
     return code;
 }

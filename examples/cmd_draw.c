@@ -1,7 +1,6 @@
 /* cmd_draw.c - boxes and labels into pixels, pixels into files */
-#include "cmd.h"
+#include "cmd_files.h"
 #include <ctype.h>
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +55,17 @@ static const uint8_t *glyph(char c) {
     return font[n - 1].rows;
 }
 
+/* Of UTF-8: a character, whatever it is, has one glyph. */
+static bool is_continuation(char c) {
+    return ((unsigned char)c & 0xC0) == 0x80;
+}
+
+static int count_characters(const char *text) {
+    int n = 0;
+    for (; *text; text++) n += !is_continuation(*text);
+    return n;
+}
+
 static void fill(gfl_pixels *p, int x1, int y1, int x2, int y2, const uint8_t colour[3]) {
     if (x1 < 0) x1 = 0;
     if (y1 < 0) y1 = 0;
@@ -94,20 +104,22 @@ void draw_box(gfl_pixels *p, double x1, double y1, double x2, double y2, int lab
     fill(p, left, bottom - line, right, bottom, colour);
     fill(p, left, top, left + line, bottom, colour);
     fill(p, right - line, top, right, bottom, colour);
-    const int length = (int)strlen(text);
+    const int length = count_characters(text);
     const int w = (length * (GLYPH_W + 1) + 1) * zoom, h = (GLYPH_H + 2) * zoom;
     int x = left < 0 ? 0 : left, y = top >= h ? top - h : top + line;
     if (x + w > p->width) x = p->width > w ? p->width - w : 0;
     if (!length) return;
     fill(p, x, y, x + w, y + h, colour);
-    for (int i = 0; i < length; i++) {
-        const uint8_t *rows = glyph(text[i]);
+    for (int i = 0; *text; text++) {
+        if (is_continuation(*text)) continue;
+        const uint8_t *rows = glyph(*text);
         for (int r = 0; r < GLYPH_H * GLYPH_W; r++) {
             if (!(rows[r / GLYPH_W] >> (GLYPH_W - 1 - r % GLYPH_W) & 1)) continue;
             const int gx = x + (1 + i * (GLYPH_W + 1) + r % GLYPH_W) * zoom;
             const int gy = y + (1 + r / GLYPH_W) * zoom;
             fill(p, gx, gy, gx + zoom, gy + zoom, black);
         }
+        i++;
     }
 }
 
@@ -140,22 +152,21 @@ static bool ends_with(const char *s, const char *end) {
     return true;
 }
 
+static bool is_jpeg(const char *path) {
+    return ends_with(path, ".jpg") || ends_with(path, ".jpeg") || ends_with(path, ".jpe") ||
+           ends_with(path, ".jfif");
+}
+
 bool write_picture(const char *path, const gfl_pixels *p) {
-    char temporary[4200];
-    snprintf(temporary, sizeof temporary, "%.4100s.tmp", path);
-    errno = 0;
-    sink s = {fopen(temporary, "wb"), true};
-    if (s.f) {
-        const bool jpeg = ends_with(path, ".jpg") || ends_with(path, ".jpeg");
-        const int made =
-            jpeg ? stbi_write_jpg_to_func(write_bytes, &s, p->width, p->height, 3, p->rgb, 92)
-                 : stbi_write_png_to_func(write_bytes, &s, p->width, p->height, 3, p->rgb,
-                                          p->width * 3);
-        s.good = fclose(s.f) == 0 && s.good && made;
-        s.good = s.good && rename(temporary, path) == 0;
-        if (!s.good) remove(temporary);
-    }
-    if (s.f && s.good) return true;
-    talk("gfl: %s cannot be written: %s", path, errno ? strerror(errno) : "out of memory");
+    out_file out;
+    if (!out_open(&out, path)) return false;
+    sink s = {out.f, true};
+    const int made =
+        is_jpeg(path)
+            ? stbi_write_jpg_to_func(write_bytes, &s, p->width, p->height, 3, p->rgb, 92)
+            : stbi_write_png_to_func(write_bytes, &s, p->width, p->height, 3, p->rgb, p->width * 3);
+    if (made || !s.good) return out_commit(&out);
+    talk("gfl: %s: out of memory", path);
+    out_abandon(&out);
     return false;
 }

@@ -36,7 +36,7 @@ static int run_model(gfl_context *context, const eval_job *job, const gfl_datase
     if (job->scale) opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused);
     gfl_status status = gfl_model_import(context, job->weights, NULL, &model);
     if (status != GFL_OK) return report(context, status, "loading weights");
-    if (!job->scale) warn_of_scale(job->weights, model);
+    warn_of_assumed(job->weights, model, job->scale != NULL);
     catch_signals();
     evaluate_images(context, model, dataset, &opts, evaluator, &code);
     gfl_model_destroy(model);

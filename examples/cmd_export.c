@@ -24,6 +24,7 @@ static int export_model(const char *in, const char *out, gfl_export_format forma
     memset(&how, 0, sizeof how);
     how.model.trainable = 1;
     gfl_status status = gfl_model_import(context, in, &how, &model);
+    if (status == GFL_OK) warn_of_assumed(in, model, false);
     if (status == GFL_OK) status = gfl_model_export(model, format, opts, out);
     code = status == GFL_OK ? CMD_OK : report(context, status, "exporting");
     if (code == CMD_OK) talk("%s is written", out);

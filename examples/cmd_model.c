@@ -30,10 +30,16 @@ void print_backbone(FILE *f, const gfl_arch *a, gfl_origin style) {
     fprintf(f, ", base %d", a->base_channels);
 }
 
+void input_text(const gfl_preprocess *p, char *out, size_t size) {
+    snprintf(out, size, "%s, mean %g %g %g, std %g %g %g", p->bgr ? "BGR" : "RGB",
+             (double)p->mean[0], (double)p->mean[1], (double)p->mean[2], (double)p->std[0],
+             (double)p->std[1], (double)p->std[2]);
+}
+
 void print_input(FILE *f, const gfl_preprocess *p) {
-    fprintf(f, "%s, mean %g %g %g, std %g %g %g", p->bgr ? "BGR" : "RGB", (double)p->mean[0],
-            (double)p->mean[1], (double)p->mean[2], (double)p->std[0], (double)p->std[1],
-            (double)p->std[2]);
+    char text[160];
+    input_text(p, text, sizeof text);
+    fputs(text, f);
 }
 
 void print_model(FILE *f, const gfl_model_info *info) {

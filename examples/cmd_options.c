@@ -1,8 +1,10 @@
 /* cmd_options.c - options from the command line, the environment and a file, one table for all */
 #include "cmd.h"
+#include "cmd_os.h"
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,7 +85,7 @@ static int set_option(opt *o, const char *text, int source, const char *where) {
         if (good) *(int *)o->value = (int)v;
     } else if (o->kind == OPT_REAL) {
         double v = strtod(text, &end);
-        good = *text && !*end;
+        good = *text && !*end && isfinite(v); /* nan and inf are no settings */
         if (good) *(double *)o->value = v;
     } else if (o->kind == OPT_LIST) {
         opt_list *list = (opt_list *)o->value;
@@ -99,7 +101,7 @@ static int set_option(opt *o, const char *text, int source, const char *where) {
     return usage_error("%s: %s wants %s, not \"%s\"", where, o->name,
                        o->kind == OPT_FLAG  ? "true or false"
                        : o->kind == OPT_INT ? "a whole number"
-                                            : "a number",
+                                            : "a finite number",
                        text);
 }
 
@@ -127,29 +129,70 @@ static char *trim(char *s) {
     return s;
 }
 
-static int read_config(opt *options, const char *path) {
-    char line[8192], where[4200];
-    FILE *f = fopen(path, "r");
-    if (!f) return usage_error("--config %s: %s", path, strerror(errno));
-    int code = CMD_OK;
-    for (int n = 1; code == CMD_OK && fgets(line, sizeof line, f); n++) {
-        char *name = trim(line), *equals = strchr(name, '=');
-        snprintf(where, sizeof where, "%.4096s:%d", path, n);
-        if (!*name || *name == '#') continue;
-        if (!equals) {
-            code = usage_error("%s: expected \"name = value\"", where);
-            break;
+/* The text in quotes that `s` is from its first to its last character, in its place; false: it is
+ * none, and as it was. */
+static bool unquote(char *s) {
+    const size_t n = strlen(s);
+    char *to = s;
+    if (n < 2 || *s != '"' || s[n - 1] != '"') return false;
+    for (const char *p = s + 1; p < s + n - 1; p += *p == '\\' ? 2 : 1)
+        if (*p == '"' || (*p == '\\' && p + 1 == s + n - 1)) return false;
+    for (const char *p = s + 1; p < s + n - 1; p++) {
+        unsigned code = 0;
+        if (*p == '\\' && p[1] == 'x' && isxdigit((unsigned char)p[2]) &&
+            isxdigit((unsigned char)p[3]) && sscanf(p + 2, "%2x", &code) == 1 && code) {
+            *to++ = (char)code;
+            p += 3;
+        } else if (*p == '\\') {
+            p++;
+            *to++ = *p == 'n' ? '\n' : *p == 'r' ? '\r' : *p == 't' ? '\t' : *p;
+        } else {
+            *to++ = *p;
         }
-        *equals = 0;
-        name = trim(name);
-        opt *o = find_option(options, name, strlen(name));
-        const char *value = keep(trim(equals + 1));
-        if (!value)
-            code = CMD_MEMORY;
-        else
-            code = o ? set_option(o, value, 1, where) : unknown_option(options, name, where);
     }
-    fclose(f);
+    *to = 0;
+    return true;
+}
+
+static int read_config_line(opt *options, char *line, const char *where) {
+    char *name = trim(line), *equals = strchr(name, '=');
+    if (!*name || *name == '#') return CMD_OK;
+    if (!equals) return usage_error("%s: expected \"name = value\"", where);
+    *equals = 0;
+    name = trim(name);
+    opt *o = find_option(options, name, strlen(name));
+    if (!o) return unknown_option(options, name, where);
+    char *value = trim(equals + 1);
+    unquote(value);
+    const char *kept_value = keep(value);
+    return kept_value ? set_option(o, kept_value, OPT_FROM_FILE, where) : CMD_MEMORY;
+}
+
+enum { MOST_CONFIG_BYTES = 1 << 24 };
+
+static int read_config(opt *options, const char *path) {
+    char *bytes, where[4200];
+    size_t size;
+    const char *why = os_read(path, MOST_CONFIG_BYTES, &bytes, &size);
+    if (why) return usage_error("--config %s: %s", path, why);
+    int code = CMD_OK;
+    if (strlen(bytes) != size)
+        code = usage_error("--config %s: it is not a text: byte %zu is 0", path, strlen(bytes) + 1);
+    char *line = bytes + (strncmp(bytes, "\xEF\xBB\xBF", 3) ? 0 : 3);
+    for (int n = 1; code == CMD_OK && line; n++) {
+        char *end = strchr(line, '\n');
+        if (end) *end = 0;
+        snprintf(where, sizeof where, "%.4096s:%d", path, n);
+        code = read_config_line(options, line, where);
+        line = end ? end + 1 : NULL;
+    }
+    free(bytes);
+    return code;
+}
+
+int opt_read(opt *options, const char *path) {
+    const int code = read_config(options, path);
+    for (opt *o = options; o->kind != OPT_END; o++) o->source = OPT_FROM_DEFAULT;
     return code;
 }
 
@@ -162,10 +205,14 @@ static int read_environment(opt *options) {
         name[n] = 0;
         const char *value = getenv(name);
         if (!value) continue;
-        int code = set_option(o, value, 2, name);
+        int code = set_option(o, value, OPT_FROM_ENVIRONMENT, name);
         if (code != CMD_OK) return code;
     }
     return CMD_OK;
+}
+
+static const char *text_of(const opt *o) {
+    return o->kind == OPT_TEXT || o->kind == OPT_PATH ? *(const char **)o->value : NULL;
 }
 
 static void print_help(const char *usage, const opt *options) {
@@ -177,8 +224,7 @@ static void print_help(const char *usage, const opt *options) {
         printf("  %-26s %s", left, o->help);
         if (o->kind == OPT_INT && *(int *)o->value > 0) printf(" [%d]", *(int *)o->value);
         if (o->kind == OPT_REAL && *(double *)o->value > 0.0) printf(" [%g]", *(double *)o->value);
-        if (o->kind == OPT_TEXT && *(const char **)o->value)
-            printf(" [%s]", *(const char **)o->value);
+        if (text_of(o)) printf(" [%s]", text_of(o));
         puts("");
     }
     puts("  --config FILE              lines \"name = value\" with the names above\n"
@@ -197,7 +243,8 @@ static int read_option(opt *options, int argc, char **argv, int *i) {
     opt *o = find_option(options, name, length);
     if (!o && length > 3 && !strncmp(name, "no-", 3) && !equals) {
         o = find_option(options, name + 3, length - 3);
-        if (o && o->kind == OPT_FLAG) return set_option(o, "false", 3, "command line");
+        if (o && o->kind == OPT_FLAG)
+            return set_option(o, "false", OPT_FROM_ARGUMENT, "command line");
         o = NULL;
     }
     if (!o) {
@@ -205,10 +252,10 @@ static int read_option(opt *options, int argc, char **argv, int *i) {
         snprintf(word, sizeof word, "%.*s", length < 63 ? (int)length : 63, name);
         return unknown_option(options, word, "command line");
     }
-    if (equals) return set_option(o, equals + 1, 3, "command line");
-    if (o->kind == OPT_FLAG) return set_option(o, "true", 3, "command line");
+    if (equals) return set_option(o, equals + 1, OPT_FROM_ARGUMENT, "command line");
+    if (o->kind == OPT_FLAG) return set_option(o, "true", OPT_FROM_ARGUMENT, "command line");
     if (*i + 1 >= argc) return usage_error("--%s wants a value (%s)", o->name, o->argument);
-    return set_option(o, argv[++*i], 3, "command line");
+    return set_option(o, argv[++*i], OPT_FROM_ARGUMENT, "command line");
 }
 
 /* --config FILE or --config=FILE among the arguments, "" when its value is missing. */
@@ -255,36 +302,84 @@ int opt_choice(const char *option, const char *text, const char *first, const ch
     return -1;
 }
 
-bool opt_write(const opt *options, const char *path) {
-    char temporary[4200];
-    snprintf(temporary, sizeof temporary, "%.4000s.tmp", path);
-    FILE *f = fopen(temporary, "w");
-    bool good = f != NULL;
+const opt *opt_find(const opt *options, const char *name) {
+    while (options->kind != OPT_END && strcmp(options->name, name) != 0) options++;
+    return options;
+}
+
+/* As it is written: a path from the root, where it can be. */
+static const char *full_text(const opt *o, char room[8192]) {
+    const char *text = text_of(o);
+    return text && *text && o->kind == OPT_PATH && os_full_path(text, room, 8192) ? room : text;
+}
+
+static bool is_same_text(const opt *a, const opt *b) {
+    char first[8192], second[8192];
+    const char *x = full_text(a, first), *y = full_text(b, second);
+    return x && y ? !strcmp(x, y) : x == y;
+}
+
+bool opt_is_same(const opt *a, const opt *b) {
+    if (a->kind == OPT_FLAG) return *(bool *)a->value == *(bool *)b->value;
+    if (a->kind == OPT_INT) return *(int *)a->value == *(int *)b->value;
+    if (a->kind == OPT_REAL)
+        return !(*(double *)a->value < *(double *)b->value) &&
+               !(*(double *)a->value > *(double *)b->value);
+    if (a->kind != OPT_LIST) return is_same_text(a, b);
+    const opt_list *x = (const opt_list *)a->value, *y = (const opt_list *)b->value;
+    bool same = x->n == y->n;
+    for (int i = 0; same && i < x->n; i++) same = !strcmp(x->items[i], y->items[i]);
+    return same;
+}
+
+/* Would the line be read as another value? */
+static bool needs_quotes(const char *text) {
+    const size_t n = strlen(text);
+    if (!n || *text == '"' || isspace((unsigned char)*text) || isspace((unsigned char)text[n - 1]))
+        return true;
+    for (const char *p = text; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) return true;
+    return false;
+}
+
+static bool write_setting(FILE *f, const char *name, const char *text) {
+    if (!needs_quotes(text)) return fprintf(f, "%s = %s\n", name, text) > 0;
+    bool good = fprintf(f, "%s = \"", name) > 0;
+    for (const char *p = text; good && *p; p++) {
+        const unsigned char c = (unsigned char)*p;
+        if (c == '"' || c == '\\')
+            good = fprintf(f, "\\%c", c) > 0;
+        else if (c < 0x20 || c == 0x7f)
+            good = fprintf(f, "\\x%02x", c) > 0;
+        else
+            good = fputc(c, f) != EOF;
+    }
+    return good && fputs("\"\n", f) >= 0;
+}
+
+bool opt_write(const opt *options, FILE *f) {
+    char room[8192];
+    bool good = true;
     for (const opt *o = options; good && o->kind != OPT_END; o++) {
-        const char *text = o->kind == OPT_TEXT ? *(const char **)o->value : NULL;
+        const char *text = full_text(o, room);
         if (o->kind == OPT_FLAG)
             good = fprintf(f, "%s = %s\n", o->name, *(bool *)o->value ? "true" : "false") > 0;
         if (o->kind == OPT_INT) good = fprintf(f, "%s = %d\n", o->name, *(int *)o->value) > 0;
         if (o->kind == OPT_REAL)
             good = fprintf(f, "%s = %.17g\n", o->name, *(double *)o->value) > 0;
-        if (text) good = fprintf(f, "%s = %s\n", o->name, text) > 0;
+        if (text) good = write_setting(f, o->name, text);
         const opt_list *list = o->kind == OPT_LIST ? (const opt_list *)o->value : NULL;
         for (int i = 0; good && list && i < list->n; i++)
-            good = fprintf(f, "%s = %s\n", o->name, list->items[i]) > 0;
-    }
-    if (f && fclose(f) != 0) good = false;
-    if (good && rename(temporary, path) != 0) good = false;
-    if (!good) {
-        talk("gfl: %s cannot be written: %s", path, strerror(errno));
-        remove(temporary);
+            good = write_setting(f, o->name, list->items[i]);
     }
     return good;
 }
 
 void opt_write_json(const opt *options, gfl_json_writer *json, const char *key) {
+    char room[8192];
     gfl_json_object(json, key);
     for (const opt *o = options; o->kind != OPT_END; o++) {
-        const char *text = o->kind == OPT_TEXT ? *(const char **)o->value : NULL;
+        const char *text = full_text(o, room);
         if (o->kind == OPT_FLAG) gfl_json_bool(json, o->name, *(bool *)o->value);
         if (o->kind == OPT_INT) gfl_json_integer(json, o->name, *(int *)o->value);
         if (o->kind == OPT_REAL) gfl_json_number(json, o->name, *(double *)o->value);
@@ -298,18 +393,26 @@ void opt_write_json(const opt *options, gfl_json_writer *json, const char *key) 
     gfl_json_end(json);
 }
 
+/* A side of a picture; false when no number of that range is there. */
+static bool read_side(const char **text, int *side) {
+    char *end;
+    if (**text < '0' || **text > '9') return false;
+    const long value = strtol(*text, &end, 10);
+    *text = end;
+    *side = value < 1 || value > GFL_MAX_SIDE ? 0 : (int)value;
+    return *side > 0;
+}
+
 bool opt_scale(const char *text, int *scale_long, int *scale_short, int *scale_min) {
-    int a = 0, b = 0, c = 0, end = 0;
-    if (sscanf(text, "%dx%d%n", &a, &b, &end) != 2) return false;
-    if (text[end] == ':') {
-        int more = 0;
-        if (sscanf(text + end, ":%d%n", &c, &more) != 1 || c < 1) return false;
-        end += more;
+    int a, b, c = 0;
+    if (!read_side(&text, &a) || *text++ != 'x' || !read_side(&text, &b)) return false;
+    if (*text == ':') {
+        text++;
+        if (!read_side(&text, &c)) return false;
     }
-    if (text[end] || a < 1 || b < 1 || a > GFL_MAX_SIDE || b > GFL_MAX_SIDE) return false;
     *scale_long = a > b ? a : b;
     *scale_short = a > b ? b : a;
-    if (c > *scale_short) return false;
+    if (*text || c > *scale_short) return false;
     *scale_min = c;
     return true;
 }

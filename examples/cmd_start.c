@@ -39,6 +39,7 @@ static int choose_model(job *j, gfl_model_desc *desc) {
     static const gfl_preprocess imagenet = {
         {123.675f, 116.28f, 103.53f}, {58.395f, 57.12f, 57.375f}, 0, 1333, 800};
     gfl_backbone_info backbone;
+    gfl_origins from;
     memset(desc, 0, sizeof *desc);
     if (gfl_arch_preset(j->context, j->s->model, &desc->arch) != GFL_OK)
         return usage_error("--model %s: there is no such model; gfl info --list names them",
@@ -55,6 +56,10 @@ static int choose_model(job *j, gfl_model_desc *desc) {
     if (j->s->weights) {
         gfl_status status = gfl_backbone_describe(j->context, j->s->weights, NULL, &backbone);
         if (status != GFL_OK) return report(j->context, status, "loading weights");
+        memset(&from, 0, sizeof from);
+        from.style = backbone.style;
+        from.preprocess = backbone.input;
+        warn_of_input(j->s->weights, &from, &backbone.arch, &backbone.preprocess);
         desc->arch.caffe_style = backbone.arch.caffe_style;
         desc->preprocess = backbone.preprocess;
         desc->preprocess.scale_long = imagenet.scale_long; /* not the backbone's business */
@@ -175,6 +180,7 @@ static int transfer(job *j, const gfl_model *source) {
     int *map = NULL;
     gfl_model_get_info(source, &old);
     gfl_preprocess input = old.preprocess;
+    warn_of_assumed(j->s->from, source, j->s->scale != NULL);
     read_scale(j, &input);
     int code = map_classes(j, &old, &map);
     if (code == CMD_OK) {

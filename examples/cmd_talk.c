@@ -154,6 +154,8 @@ static int choose_device(const char *device, gfl_context_desc *desc) {
     return CMD_DEVICE;
 }
 
+enum { MOST_THREADS = 256 }; /* of a context */
+
 int open_context_on(const device_choice *choice, int threads, gfl_context **out) {
     static const device_choice cpu = {NULL, NULL, NULL, false};
     const device_choice *c = choice ? choice : &cpu;
@@ -161,8 +163,8 @@ int open_context_on(const device_choice *choice, int threads, gfl_context **out)
     char text[300];
     const char *wish = getenv("OMP_NUM_THREADS");
     if (!threads && wish) {
-        const long n = strtol(wish, NULL, 10);
-        if (n >= 1 && n <= 1024) threads = (int)n;
+        const long n = strtol(wish, NULL, 10); /* made for every program: too many is no error */
+        if (n >= 1) threads = n < MOST_THREADS ? (int)n : MOST_THREADS;
     }
     memset(&desc, 0, sizeof desc);
     desc.n_threads = threads;

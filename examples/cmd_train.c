@@ -22,8 +22,13 @@ typedef struct run {
     gfl_trainer *trainer;
     gfl_train_plan plan;
     run_folder folder;
+    bool rate_given;
     double started;
 } run;
+
+static const char may_change[] =
+    "what may change is --epochs, --steps, where the data are (--data, --images, --val, "
+    "--val-images), --eval-every, --save-every, --threads and --loaders";
 
 /* ---- preparation ----------------------------------------------------------------------------- */
 
@@ -58,15 +63,6 @@ static int load_data(run *r) {
     return CMD_OK;
 }
 
-static int make_model(run *r) {
-    const gfl_model_opts opts = {
-        1, (gfl_dialect)opt_choice("dialect", r->o.start.dialect, "mmdet", "gfocal")};
-    if (!r->o.resume) return start_model(r->context, &r->o.start, r->data, &r->model);
-    gfl_status status =
-        gfl_model_load(r->context, run_file(&r->folder, "last.safetensors"), &opts, &r->model);
-    return status == GFL_OK ? CMD_OK : report(r->context, status, "--resume");
-}
-
 /* "6,7" into the description. */
 static int parse_steps(const char *text, gfl_train_desc *desc) {
     char *end;
@@ -85,38 +81,87 @@ static int parse_steps(const char *text, gfl_train_desc *desc) {
     return CMD_OK;
 }
 
-static int make_trainer(run *r) {
+static int describe_training(const run *r, gfl_train_desc *d) {
     const train_options *o = &r->o;
-    gfl_train_desc d;
-    int scale_long = 0, scale_short = 0;
-    memset(&d, 0, sizeof d);
-    int code = parse_steps(o->steps, &d);
+    memset(d, 0, sizeof *d);
+    const int code = parse_steps(o->steps, d);
     if (code != CMD_OK) return code;
-    if (o->start.scale) {
-        opt_scale(o->start.scale, &scale_long, &scale_short, &d.scale_short_min);
-        d.scale_long = scale_long;
-        d.scale_short = scale_short;
-    }
-    d.batch = o->batch;
-    d.accumulate = o->accumulate;
-    d.epochs = o->epochs;
-    d.lr = o->lr;
-    d.momentum = o->momentum > 0 ? o->momentum : -1;
-    d.weight_decay = o->decay > 0 ? o->decay : -1;
-    d.warmup = o->warmup > 0 ? o->warmup : o->warmup < 0 ? 0 : -1;
-    d.clip_norm = o->clip;
-    d.frozen_stages = o->frozen > 0 ? o->frozen : -1;
-    d.no_flip = !o->flip;
-    d.drop_empty = o->drop_empty;
-    d.no_grouping = !o->grouping;
-    d.loaders = o->loaders > 0 ? o->loaders : -1;
-    d.seed = (uint64_t)o->start.seed;
-    gfl_status status = gfl_trainer_create(r->context, r->model, r->data, &d, &r->trainer);
-    if (status == GFL_OK && o->resume)
-        status = gfl_trainer_load_state(r->trainer, run_file(&r->folder, "last.state.safetensors"));
-    if (status != GFL_OK) return report(r->context, status, "preparing the training");
+    if (o->start.scale)
+        opt_scale(o->start.scale, &d->scale_long, &d->scale_short, &d->scale_short_min);
+    d->batch = o->batch;
+    d->accumulate = o->accumulate;
+    d->epochs = o->epochs;
+    d->lr = o->lr;
+    d->momentum = o->momentum > 0 ? o->momentum : -1;
+    d->weight_decay = o->decay > 0 ? o->decay : -1;
+    d->warmup = o->warmup > 0 ? o->warmup : o->warmup < 0 ? 0 : -1;
+    d->clip_norm = o->clip;
+    d->frozen_stages = o->frozen > 0 ? o->frozen : -1;
+    d->no_flip = !o->flip;
+    d->drop_empty = o->drop_empty;
+    d->no_grouping = !o->grouping;
+    d->loaders = o->loaders > 0 ? o->loaders : -1;
+    d->seed = (uint64_t)o->start.seed;
+    return CMD_OK;
+}
+
+/* Model and trainer of a run that goes on. */
+static gfl_status load_pair(run *r, const gfl_train_desc *d, const char *weights,
+                            const char *state) {
+    gfl_model_opts opts;
+    memset(&opts, 0, sizeof opts);
+    opts.trainable = 1;
+    opts.dialect = (gfl_dialect)opt_choice("dialect", r->o.start.dialect, "mmdet", "gfocal");
+    gfl_status status = gfl_model_load(r->context, weights, &opts, &r->model);
+    if (status == GFL_OK)
+        status = gfl_trainer_create(r->context, r->model, r->data, d, &r->trainer);
+    if (status == GFL_OK) status = gfl_trainer_load_state(r->trainer, state);
+    return status;
+}
+
+static void drop_pair(run *r) {
+    gfl_trainer_destroy(r->trainer);
+    gfl_model_destroy(r->model);
+    r->trainer = NULL;
+    r->model = NULL;
+}
+
+/* The number of epochs has no say in whether two files belong together. */
+static gfl_status probe_pair(void *user, const char *weights, const char *state) {
+    run *r = user;
+    gfl_train_desc d;
+    if (describe_training(r, &d) != CMD_OK) return GFL_E_ARG;
+    d.epochs = 1000000;
+    const gfl_status status = load_pair(r, &d, weights, state);
+    drop_pair(r);
+    return status;
+}
+
+static int go_on(run *r, const gfl_train_desc *d) {
+    int code = run_settle(&r->folder, r->context, probe_pair, r);
+    if (code != CMD_OK) return code;
+    gfl_status status = load_pair(r, d, run_file(&r->folder, "last.safetensors"),
+                                  run_file(&r->folder, "last.state.safetensors"));
+    if (status == GFL_OK) return CMD_OK;
+    code = report(r->context, status, "--resume");
+    if (status == GFL_E_MISMATCH) talk("%s", may_change);
+    return code;
+}
+
+static int begin(run *r, const gfl_train_desc *d) {
+    if (r->o.resume) talk("%s: nothing was saved yet: the run begins again", r->o.out);
+    int code = start_model(r->context, &r->o.start, r->data, &r->model);
+    if (code != CMD_OK) return code;
+    gfl_status status = gfl_trainer_create(r->context, r->model, r->data, d, &r->trainer);
+    return status == GFL_OK ? CMD_OK : report(r->context, status, "preparing the training");
+}
+
+static int make_trainer(run *r) {
+    gfl_train_desc d;
+    int code = describe_training(r, &d);
+    if (code == CMD_OK) code = r->folder.fresh ? begin(r, &d) : go_on(r, &d);
+    if (code != CMD_OK) return code;
     gfl_trainer_get_plan(r->trainer, &r->plan);
-    r->o.warmup = r->plan.desc.warmup > 0 ? r->plan.desc.warmup : 0; /* for config.txt */
     return CMD_OK;
 }
 
@@ -138,7 +183,7 @@ static void describe_plan(const run *r) {
          (double)r->plan.workspace_bytes * 1e-6, (double)info.n_parameters * 8e-6);
     talk("schedule: %d epochs of %d steps of %d images; learning rate %g%s, warm-up %d steps",
          d->epochs, r->plan.steps_per_epoch, d->batch * d->accumulate, d->lr,
-         r->o.lr > 0 ? "" : " (0.01 x images / 16)", d->warmup > 0 ? d->warmup : 0);
+         r->rate_given ? "" : " (0.01 x images / 16)", d->warmup > 0 ? d->warmup : 0);
     if (d->batch < r->o.batch)
         talk("  a batch is all %d images: there are fewer than --batch %d asks for", d->batch,
              r->o.batch);
@@ -159,7 +204,7 @@ static void describe_plan(const run *r) {
 
 /* ---- evaluation ------------------------------------------------------------------------------ */
 
-static int evaluate_epoch(run *r, const gfl_step_report *at) {
+static int evaluate_epoch(run *r, int epoch, int64_t step) {
     gfl_evaluator *evaluator = NULL;
     gfl_eval_result result;
     gfl_detect_opts opts;
@@ -177,7 +222,7 @@ static int evaluate_epoch(run *r, const gfl_step_report *at) {
             print_summary(stdout, evaluator);
             fflush(stdout);
             code = run_log_evaluation(&r->folder, r->context, r->model, evaluator, &result, r->val,
-                                      at);
+                                      epoch, step);
         }
     }
     gfl_evaluator_destroy(evaluator);
@@ -191,30 +236,34 @@ static int save_last(run *r) {
 }
 
 /* Save and, where it is due, evaluate at the end of an epoch. */
-static int end_epoch(run *r, const gfl_step_report *at) {
-    const int epoch = at->epoch + 1;
+static int end_epoch(run *r, int epoch, int64_t step) {
     int code = save_last(r);
-    const bool due =
-        r->o.eval_every > 0 && (epoch % r->o.eval_every == 0 || epoch == r->plan.desc.epochs);
-    if (code == CMD_OK && r->val && due && r->folder.evaluated < epoch && !caught_signal())
-        code = evaluate_epoch(r, at);
+    const int every = r->o.eval_every;
+    const bool due = every > 0 && (epoch % every == 0 || epoch == r->plan.desc.epochs);
+    if (code == CMD_OK && r->val && (due || r->folder.owed) && r->folder.evaluated < epoch &&
+        !caught_signal())
+        code = evaluate_epoch(r, epoch, step);
     run_end_epoch(&r->folder);
     return code;
 }
 
 /* A run that was stopped between the last step of an epoch and its evaluation makes it up. */
 static int make_up_evaluation(run *r) {
-    gfl_step_report at;
-    memset(&at, 0, sizeof at);
-    if (!r->plan.n_done || r->plan.n_done % r->plan.steps_per_epoch) return CMD_OK;
-    at.step = r->plan.n_done;
-    at.epoch = (int)(at.step / r->plan.steps_per_epoch) - 1;
-    return end_epoch(r, &at);
+    const int64_t done = r->plan.n_done, each = r->plan.steps_per_epoch;
+    return done && done % each == 0 ? end_epoch(r, (int)(done / each), done) : CMD_OK;
 }
 
 static double seconds_left(const run *r, int64_t step) {
     const double each = (seconds_now() - r->started) / (double)(step - r->plan.n_done);
     return each * (double)(r->plan.n_steps - step);
+}
+
+/* A step has failed: what the steps before it learnt is kept. */
+static int stop(run *r, int code) {
+    if (save_last(r) != CMD_OK || code != CMD_NONFINITE) return code;
+    run_say_saved(&r->folder);
+    talk("lower --lr, or look at these images");
+    return code;
 }
 
 static int train_steps(run *r) {
@@ -230,20 +279,16 @@ static int train_steps(run *r) {
         gfl_status status = gfl_trainer_step(r->trainer, &s);
         if (status != GFL_OK) {
             progress_end(&bar);
-            code = report(r->context, status, "training");
-            if (save_last(r) == CMD_OK && code == CMD_NONFINITE)
-                talk("the last good state is in %s; lower --lr, or look at these images",
-                     run_file(&r->folder, "last.safetensors"));
-            return code;
+            return stop(r, report(r->context, status, "training"));
         }
-        r->folder.unsaved = true;
-        run_log_step(&r->folder, &s, seconds_left(r, s.step));
+        code = run_log_step(&r->folder, &s, seconds_left(r, s.step));
+        if (code != CMD_OK) break;
         progress_step(&bar, (long)(s.step - r->plan.n_done),
                       "epoch %d, loss %.3f (cls %.3f, bbox %.3f, dfl %.3f), %.2f s a step",
                       s.epoch + 1, s.loss, s.loss_cls, s.loss_bbox, s.loss_dfl, s.seconds);
         if (s.epoch_done) {
             progress_end(&bar);
-            code = end_epoch(r, &s);
+            code = end_epoch(r, s.epoch + 1, s.step);
         } else if (r->o.save_every > 0 && s.step % r->o.save_every == 0) {
             code = save_last(r);
         }
@@ -268,29 +313,33 @@ static int train(run *r) {
     return CMD_OK;
 }
 
-static int open_logs(run *r) {
+static int begin_run(run *r) {
     run_facts facts;
     facts.options = r->table;
+    facts.overwrite = &r->o.overwrite;
     facts.data = r->o.data;
     facts.seed = r->o.start.seed;
     facts.threads = gfl_context_threads(r->context);
     facts.plan = &r->plan;
-    return run_open_logs(&r->folder, r->o.resume, &facts);
+    /* config.txt holds what was chosen, and does not ask to resume. */
+    r->o.warmup = r->plan.desc.warmup > 0 ? r->plan.desc.warmup : 0;
+    r->rate_given = r->o.lr > 0;
+    r->o.lr = r->plan.desc.lr;
+    r->o.resume = false;
+    return run_begin(&r->folder, r->context, r->model, &facts);
 }
 
 static int prepare(run *r) {
     r->folder.path = r->o.out;
     int code = run_open(&r->folder, r->o.resume, r->o.overwrite);
-    r->o.overwrite = false; /* config.txt is not to ask for it again */
     if (code == CMD_OK) code = load_data(r);
-    if (code == CMD_OK) code = make_model(r);
+    if (code == CMD_OK) code = make_trainer(r);
     if (code == CMD_OK && r->val) { /* classes that do not fit are better known before the epoch */
         int *map = NULL;
         code = match_classes(r->model, r->val, &map);
         free(map);
     }
-    if (code == CMD_OK) code = make_trainer(r);
-    if (code == CMD_OK) code = open_logs(r);
+    if (code == CMD_OK) code = begin_run(r);
     return code;
 }
 
@@ -313,34 +362,12 @@ static int run_training(run *r) {
     return code;
 }
 
-/* Of a run that goes on, config.txt stands for the options that are not given again: the arguments
- * with --config before them, which the caller frees, or NULL. */
-static char **with_settings(int argc, char **argv, char *config, size_t room) {
-    const char *out = getenv("GFL_OUT");
-    bool resume = false;
-    if (!out) out = "run";
-    for (int i = 1; i < argc; i++) {
-        if (!strncmp(argv[i], "--config", 8)) return NULL;
-        if (!strncmp(argv[i], "--out=", 6)) out = argv[i] + 6;
-        if (!strcmp(argv[i], "--out") && i + 1 < argc) out = argv[i + 1];
-        resume = resume || !strcmp(argv[i], "--resume");
-    }
-    snprintf(config, room, "--config=%.4000s/config.txt", out);
-    if (!resume || !os_exists(config + strlen("--config="))) return NULL;
-    char **more = take((size_t)argc + 2, sizeof *more);
-    if (!more) return NULL;
-    more[0] = argv[0];
-    more[1] = config;
-    memcpy(more + 2, argv + 1, (size_t)argc * sizeof *argv);
-    return more;
-}
+/* ---- options --------------------------------------------------------------------------------- */
 
-static int parse_and_train(int argc, char **argv) {
-    run r;
-    gfl_train_desc steps;
-    int n_rest = 0;
-    memset(&r, 0, sizeof r);
-    train_options *o = &r.o;
+enum { MOST_OPTIONS = 48 };
+
+static void set_defaults(train_options *o) {
+    memset(o, 0, sizeof *o);
     o->out = "run";
     o->epochs = 12;
     o->batch = 16;
@@ -352,16 +379,20 @@ static int parse_and_train(int argc, char **argv) {
     o->loaders = 2;
     o->eval_every = 1;
     o->flip = o->grouping = true;
-    opt options[] = {
-        {OPT_TEXT, "data", &o->data, "FILE", "COCO annotations to train on", 0},
-        {OPT_TEXT, "images", &o->images, "DIR", "their images; default: the annotations' folder",
+}
+
+static void make_table(train_options *o, opt table[MOST_OPTIONS]) {
+    set_defaults(o);
+    const opt options[] = {
+        {OPT_PATH, "data", &o->data, "FILE", "COCO annotations to train on", 0},
+        {OPT_PATH, "images", &o->images, "DIR", "their images; default: the annotations' folder",
          0},
-        {OPT_TEXT, "val", &o->val, "FILE", "COCO annotations to evaluate on", 0},
-        {OPT_TEXT, "val-images", &o->val_images, "DIR", "their images", 0},
+        {OPT_PATH, "val", &o->val, "FILE", "COCO annotations to evaluate on", 0},
+        {OPT_PATH, "val-images", &o->val_images, "DIR", "their images", 0},
         {OPT_TEXT, "model", &o->start.model, "NAME", "gfl info --list names them; default r50", 0},
-        {OPT_TEXT, "weights", &o->start.weights, "FILE", "ImageNet backbone, safetensors or .pth",
+        {OPT_PATH, "weights", &o->start.weights, "FILE", "ImageNet backbone, safetensors or .pth",
          0},
-        {OPT_TEXT, "from", &o->start.from, "FILE", "fine-tune this detector, safetensors or .pth",
+        {OPT_PATH, "from", &o->start.from, "FILE", "fine-tune this detector, safetensors or .pth",
          0},
         {OPT_LIST, "map", &o->start.map, "OLD=NEW", "with --from: a class renamed; may be repeated",
          0},
@@ -399,38 +430,88 @@ static int parse_and_train(int argc, char **argv) {
         {OPT_INT, "loaders", &o->loaders, "N", "threads that decode ahead", 0},
         {OPT_INT, "eval-every", &o->eval_every, "N", "epochs; 0: never", 0},
         {OPT_INT, "save-every", &o->save_every, "N", "steps, beside the end of each epoch", 0},
-        {OPT_TEXT, "out", &o->out, "DIR", "folder of the run", 0},
+        {OPT_PATH, "out", &o->out, "DIR", "folder of the run", 0},
         {OPT_FLAG, "resume", &o->resume, NULL, "go on where the run in --out stopped", 0},
         {OPT_FLAG, "overwrite", &o->overwrite, NULL, "begin anew where --out holds a run", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
-    int code = opt_parse("train --data TRAIN.json --images DIR --val VAL.json --val-images DIR "
-                         "[options]",
-                         options, argc, argv, (const char **)argv, &n_rest);
+    _Static_assert(sizeof options <= MOST_OPTIONS * sizeof *options, "too many options");
+    memcpy(table, options, sizeof options);
+}
+
+/* Of a run that goes on, config.txt stands for the options that are not given again.  What would
+ * not be looked at any more may not be given otherwise. */
+static int check_changes(const opt *begun, const opt *now) {
+    static const char *const stay[] = {"model",         "weights",       "from",
+                                       "map",           "base-channels", "fpn-channels",
+                                       "head-channels", "stacked-convs"};
+    for (int i = 0; i < (int)(sizeof stay / sizeof *stay); i++)
+        if (!opt_is_same(opt_find(begun, stay[i]), opt_find(now, stay[i])))
+            return usage_error("--resume: --%s is decided when a run begins; %s", stay[i],
+                               may_change);
+    return CMD_OK;
+}
+
+static int parse_options(train_options *o, opt table[MOST_OPTIONS], int argc, char **argv) {
+    static const char usage[] =
+        "train --data TRAIN.json --images DIR --val VAL.json --val-images DIR [options]";
+    train_options before;
+    opt begun[MOST_OPTIONS];
+    char config[4200];
+    int n_rest = 0;
+    make_table(o, table);
+    int code = opt_parse(usage, table, argc, argv, (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (n_rest) return usage_error("train takes options only; \"%s\" is not one", argv[0]);
-    if (!o->data) return usage_error("train needs --data FILE");
-    code = check_start(&o->start);
+    if (o->resume && o->overwrite && opt_find(table, "overwrite")->source > OPT_FROM_FILE)
+        return usage_error("--resume goes on with a run, --overwrite begins anew: choose one");
+    snprintf(config, sizeof config, "%.4000s/config.txt", o->out);
+    if (!o->resume || !os_exists(config)) return -1;
+    const char *out = o->out;
+    make_table(&before, begun);
+    code = opt_read(begun, config);
     if (code != CMD_OK) return code;
+    make_table(o, table);
+    code = opt_read(table, config);
+    if (code == CMD_OK) code = opt_parse(usage, table, argc, argv, (const char **)argv, &n_rest);
+    o->out = out; /* wherever the folder is now */
+    return code == -1 && check_changes(begun, table) != CMD_OK ? CMD_USAGE : code;
+}
+
+static int check_numbers(const train_options *o, bool rate_given) {
     if (o->epochs < 1 || o->batch < 1 || o->accumulate < 1)
         return usage_error("--epochs, --batch and --accumulate count from 1");
-    if (o->frozen < 0) o->frozen = o->start.weights || o->start.from ? 1 : 0;
     if (o->lr < 0) return usage_error("--lr %g must not be negative", o->lr);
-    if (o->momentum >= 1) return usage_error("--momentum %g must be below 1", o->momentum);
+    if (o->lr == 0 && rate_given)
+        return usage_error("--lr 0 would learn nothing; without --lr it is 0.01 x images of a step "
+                           "/ 16");
+    if (o->momentum < 0 || o->momentum >= 1)
+        return usage_error("--momentum %g must be from 0 to below 1", o->momentum);
+    if (o->decay < 0) return usage_error("--weight-decay %g must not be negative", o->decay);
     if (o->clip < 0) return usage_error("--clip %g must not be negative", o->clip);
+    if (o->loaders < 0 || o->eval_every < 0 || o->save_every < 0)
+        return usage_error("--loaders, --eval-every and --save-every must not be negative");
+    return CMD_OK;
+}
+
+int cmd_train(int argc, char **argv) {
+    opt table[MOST_OPTIONS];
+    gfl_train_desc steps;
+    run r;
+    memset(&r, 0, sizeof r);
+    train_options *o = &r.o;
+    int code = parse_options(o, table, argc, argv);
+    if (code >= 0) return code;
+    if (!o->data) return usage_error("train needs --data FILE");
+    code = check_start(&o->start);
+    if (code == CMD_OK) code = check_numbers(o, opt_find(table, "lr")->source > OPT_FROM_FILE);
+    if (code != CMD_OK) return code;
+    if (o->frozen < 0) o->frozen = o->start.weights || o->start.from ? 1 : 0;
     memset(&steps, 0, sizeof steps);
     code = parse_steps(o->steps, &steps);
     if (code == CMD_OK) code = check_folder("images", o->images);
     if (code == CMD_OK) code = check_folder("val-images", o->val_images);
     if (code != CMD_OK) return code;
-    r.table = options;
+    r.table = table;
     return run_training(&r);
-}
-
-int cmd_train(int argc, char **argv) {
-    static char config[4200]; /* options may point into it until the program ends */
-    char **more = with_settings(argc, argv, config, sizeof config);
-    const int code = more ? parse_and_train(argc + 1, more) : parse_and_train(argc, argv);
-    free(more);
-    return code;
 }

@@ -1,5 +1,6 @@
 /* gfl.c - the command: train, evaluate and run detectors */
 #include "cmd.h"
+#include "cmd_os.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,7 @@ static int finish(int code) {
 
 int main(int argc, char **argv) {
     const char *names[N_COMMANDS];
+    os_prepare();
     if (argc < 2) {
         print_usage(stderr);
         return CMD_USAGE;

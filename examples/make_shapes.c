@@ -68,8 +68,8 @@ static int covers(const shape *s, double x, double y) {
 static void choose_shape(shape *s) {
     s->kind = (int)uniform(0, KINDS);
     s->radius = uniform(8, 32);
-    s->x = uniform(s->radius + 1, WIDTH - s->radius - 1);
-    s->y = uniform(s->radius + 1, HEIGHT - s->radius - 1);
+    s->x = uniform(s->radius + 1, (int)WIDTH - s->radius - 1);
+    s->y = uniform(s->radius + 1, (int)HEIGHT - s->radius - 1);
     s->angle = uniform(0, 6.28);
     for (int c = 0; c < 3; c++) s->colour[c] = (uint8_t)uniform(0, 256);
     s->colour[(int)uniform(0, 3)] = 255;
@@ -93,7 +93,7 @@ static void paint_background(uint8_t *pixels) {
     for (int i = 0; i < WIDTH * HEIGHT; i++) {
         const double noise = uniform(-12, 12);
         for (int c = 0; c < 3; c++) {
-            const double v = base[c] + slope[c] * (i % WIDTH) / WIDTH + noise;
+            const double v = base[c] + slope[c] * (i % WIDTH) / (int)WIDTH + noise;
             pixels[3 * i + c] = (uint8_t)fmax(0, fmin(255, v));
         }
     }

@@ -51,6 +51,8 @@ extern "C" {
 #include "ckpt/zip.c"
 #include "ckpt/pickle.c"
 #include "ckpt/pth.c"
+#include "ckpt/python.c"
+#include "ckpt/config.c"
 #include "ckpt/open.c"
 #include "ckpt/import.c"
 #include "ckpt/backbone.c"

@@ -48,6 +48,23 @@ amalgamation_in_sync)
     done ;;
 compiles_gcc) compiles gcc g++ ;;
 compiles_clang) compiles clang clang++ ;;
+compiles_newest_clang)
+    # Each version knows new warnings; those come from the front end.
+    newest=$(ls /usr/bin/clang-[0-9]* 2>/dev/null | sort -V | tail -1)
+    [ -n "$newest" ] || { echo "skipped: no clang with a version in its name here"; exit 77; }
+    "$newest" --version | head -1
+    printf '#define GFL_IMPLEMENTATION\n#include "gfl.h"\n#include "gfl_train.c"\n' \
+        > "$scratch/one.c"
+    "$newest" -std=c11 $warn -I. -fsyntax-only "$scratch/one.c" &&
+        "$newest" -x c++ -std=c++17 $warn -I. -fsyntax-only "$scratch/one.c" || fail "the library"
+    for f in examples/*.c; do
+        "$newest" -std=c11 $warn -I. -fsyntax-only "$f" || fail "$f"
+    done
+    "$newest" -x c++ -std=c++11 $warn -I. -fsyntax-only examples/embed.cc || fail "embed.cc"
+    for f in tests/*.c; do
+        "$newest" -std=c11 -D_POSIX_C_SOURCE=200809L -DGFL_INTERNAL $warn -Isrc -Itests \
+            -fsyntax-only "$f" || fail "$f"
+    done ;;
 exported_names)
     need nm
     cc -x c -std=c11 -fPIC -fvisibility=hidden -DGFL_IMPLEMENTATION -c gfl.h -o "$scratch/gfl.o" &&

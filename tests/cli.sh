@@ -75,7 +75,7 @@ grep -q "$(printf '\033')" err && fail "escape codes where there is no terminal"
 
 # The configuration reads back as it is; options win over the environment, that over the file.
 expect 0 train --config whole/config.txt --out again --eval-every 0
-sed 's/^out = .*/out = whole/; s/^eval-every = .*/eval-every = 1/' again/config.txt >again.txt
+sed "s,^out = .*,out = $PWD/whole,; s/^eval-every = .*/eval-every = 1/" again/config.txt >again.txt
 same again.txt whole/config.txt
 same again/last.safetensors whole/last.safetensors
 GFL_EPOCHS=1 GFL_SEED=9 expect 0 train --config whole/config.txt --seed 3 --out env --eval-every 0
@@ -311,7 +311,7 @@ cp whole/last.safetensors before.safetensors
     echo $? >code
 )
 [ "$(cat code)" = 1 ] || fail "a full disk: exit $(cat code)"
-same before.safetensors whole/last.safetensors
+same before.safetensors whole/previous.safetensors
 
 [ $failures = 0 ] && echo "all is well"
 exit $failures

@@ -252,7 +252,7 @@ static void boxes_stay_inside_and_best_comes_first(void) {
     found all = detect_alone(context, &image, &opts);
     for (int i = 0; i < all.count; i++) {
         const gfl_detection *d = &all.items[i];
-        CHECK(d->x1 >= 0 && d->y1 >= 0 && d->x2 <= WIDTH && d->y2 <= HEIGHT);
+        CHECK(d->x1 >= 0 && d->y1 >= 0 && d->x2 <= (int)WIDTH && d->y2 <= (int)HEIGHT);
         CHECK(d->x1 < d->x2 && d->y1 < d->y2 && d->score > 0.05f && d->score < 1);
         CHECK(d->label >= 0 && d->label < 3);
         CHECK(i == 0 || d->score <= all.items[i - 1].score);

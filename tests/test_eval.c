@@ -624,7 +624,7 @@ static void evaluation_matches_the_plain_loops(void) {
         g->h = 5 + floor(130 * gfli_rng_uniform(&rng));
         g->area = floor(g->w * g->h * (0.5 + gfli_rng_uniform(&rng) / 2));
         g->image = i * IMAGES / GT; /* the data set keeps images together */
-        g->label = (int)(CLASSES * gfli_rng_uniform(&rng));
+        g->label = (int)((int)CLASSES * gfli_rng_uniform(&rng));
         g->crowd = gfli_rng_uniform(&rng) < 0.15;
         p += sprintf(p,
                      "%s{\"id\":%d,\"image_id\":%d,\"category_id\":%d,\"bbox\":[%g,%g,%g,%g],"
@@ -642,7 +642,7 @@ static void evaluation_matches_the_plain_loops(void) {
         d->x += floor(7 * gfli_rng_uniform(&rng)) - 3;
         d->w += floor(7 * gfli_rng_uniform(&rng)) - 3;
         if (gfli_rng_uniform(&rng) < 0.2) d->label = (d->label + 1) % CLASSES;
-        d->score = (double)(float)((i * 7919 % DT + 0.5) / DT); /* no ties */
+        d->score = (double)(float)((i * 7919 % DT + 0.5) / (int)DT); /* no ties */
         gfl_detection one =
             box((float)d->x, (float)d->y, (float)d->w, (float)d->h, (float)d->score, d->label);
         CHECK_OK(context, gfl_evaluator_add(e, d->image, &one, 1));

@@ -353,7 +353,8 @@ static void files_that_do_not_fit_are_refused(void) {
     e = none, e.poison = "backbone.bn1.running_var", e.value = -1;
     refuse(base, e, GFL_E_FORMAT, "variance");
     e = none, e.add = "bbox_head.reg_conf.0.weight";
-    refuse(base, e, GFL_E_UNSUPPORTED, "bbox_head.reg_conf.0.weight belongs to GFLv2");
+    refuse(base, e, GFL_E_UNSUPPORTED,
+           "GFLv2, another detector, is not supported (the tensor bbox_head.reg_conf.0.weight)");
     e = none, e.add = "backbone.layer3.0.conv2.conv_offset.bias";
     refuse(base, e, GFL_E_MISMATCH, "backbone.layer3.0.conv2.conv_offset.bias (4) has no place");
     e = none, e.add = "bbox_head.distribution_project.project";
@@ -405,7 +406,7 @@ static void metadata_that_contradicts_is_refused(void) {
 
 static gfl_model *load_edited(const char *base, edit e, int assume_mmdet) {
     const char *path = scratch("edited");
-    gfl_model_opts opts = {0, assume_mmdet};
+    gfl_model_opts opts = {0, (gfl_dialect)assume_mmdet};
     gfl_model *model = NULL;
     edit_file(base, path, &e);
     CHECK_OK(context, gfl_model_load(context, path, &opts, &model));

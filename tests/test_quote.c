@@ -69,10 +69,19 @@ static void a_text_is_shown_on_one_line(void) {
     }
 }
 
+static void the_valid_part_of_a_text_is_whole_characters(void) {
+    static const char text[] = "a\0\xc3\xbc\xe2\x82\xac\xff z";
+    CHECK(gfl_text_valid(text, 0) == 0 && gfl_text_valid(text, 2) == 2);
+    CHECK(gfl_text_valid(text, 3) == 2 && gfl_text_valid(text, 4) == 4);
+    CHECK(gfl_text_valid(text, 6) == 4 && gfl_text_valid(text, 7) == 7);
+    CHECK(gfl_text_valid(text, sizeof text) == 7 && gfl_text_valid(text + 8, 2) == 2);
+}
+
 int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(what_a_terminal_obeys_is_escaped),
                                       TEST(any_text_fits_any_room),
                                       TEST(a_text_is_shown_on_one_line),
+                                      TEST(the_valid_part_of_a_text_is_whole_characters),
                                       {0}};
     return test_main(argc, argv, cases);
 }

@@ -59,7 +59,7 @@ static void all_places_are_equally_likely(void) {
         gfli_sampler_order(3, epoch, SMALL, 2, NULL, order, scratch);
         for (int i = 0; i < SMALL; i++) counts[i][order[i]]++;
     }
-    double chi = 0, expected = (double)ROUNDS / SMALL;
+    double chi = 0, expected = (double)ROUNDS / (int)SMALL;
     for (int i = 0; i < SMALL; i++)
         for (int j = 0; j < SMALL; j++)
             chi += (counts[i][j] - expected) * (counts[i][j] - expected) / expected;

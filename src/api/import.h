@@ -43,11 +43,19 @@ typedef struct gfl_transfer {
  * COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
  * origins what was said and what assumed, gfl_model_report what became of each tensor.
  *
+ * The text of mmdetection's configuration, which its checkpoints hold, is read too, and never
+ * executed: mean, std, channel order, style, scale and class names come from it.  What it asks for
+ * and gfl does not have, or what contradicts the tensors, is an error; settings of a test that
+ * differ from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save
+ * writes down that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
+ *
  *   path  UTF-8
  *   opts  NULL or zeroed to take all from the file; borrowed
  *   out   yours; the model, or NULL on error
  *
  * Errors    as gfl_model_load; GFL_E_MISMATCH also where opts demands what the file contradicts,
+ *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
+ *           for another network,
  *           GFL_E_FORMAT for a damaged or hostile .pth, GFL_E_UNSUPPORTED for one that is
  *           compressed, encrypted or big-endian
  * Memory    tensors are read one by one.

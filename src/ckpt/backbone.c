@@ -4,7 +4,9 @@
 /* What the file asks of a model; opts fill in what it does not say. */
 static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_opts *opts,
                                          gfl_backbone_info *out) {
+    GFLI_TRY(gfli_config_refuse(w, false, false));
     GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
+    GFLI_TRY(gfli_config_compare(w, &out->arch, false));
     GFLI_TRY(gfli_read_style(w, opts->style, &out->arch.caffe_style, &out->style));
     GFLI_TRY(gfli_check_labels(w, out->arch.depth));
     GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
@@ -119,7 +121,7 @@ static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
                           w->blob.path, b.arch.caffe_style ? "caffe" : "pytorch",
                           m->caffe_style ? "caffe" : "pytorch", b.arch.caffe_style);
     GFLI_TRY(gfli_check_stages(w, model));
-    return b.input == GFL_ORIGIN_FILE ? gfli_check_input(w, model, &b.preprocess) : GFL_OK;
+    return gfli_check_input(w, model, &b.preprocess); /* of that as much as the file says */
 }
 
 /* Read every tensor; into the model only when commit. */

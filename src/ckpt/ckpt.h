@@ -81,12 +81,69 @@ uint32_t gfli_pickle_get(const gfli_pickle *p, uint32_t dict, const char *key);
 /* Item i of a list, or 0. */
 uint32_t gfli_pickle_item(const gfli_pickle *p, uint32_t list, int i);
 
+/* ---- Python literals: the text of a configuration ---------------------------------------------- */
+
+typedef enum gfli_py_kind {
+    GFLI_PY_UNKNOWN, /* no literal, or an unknown name's value; node 0 too */
+    GFLI_PY_NONE,
+    GFLI_PY_BOOL,   /* first */
+    GFLI_PY_NUMBER, /* first is where it is in texts */
+    GFLI_PY_TEXT,   /* the same */
+    GFLI_PY_LIST,   /* or tuple: items first to last */
+    GFLI_PY_DICT,   /* dict(a=1) or {'a': 1}: entries first to last, those without key "**" */
+    GFLI_PY_SAME    /* another name of value first */
+} gfli_py_kind;
+
+typedef struct gfli_py_node {
+    gfli_py_kind kind;
+    uint32_t key; /* of an entry: where in texts */
+    uint32_t first, last, next;
+} gfli_py_node;
+
+/* A text of assignments.  Memory is in proportion to the text, and so is the time of all lookups
+ * together: once `steps` is 0 they find nothing more. */
+typedef struct gfli_py {
+    gfl_context *context;
+    const char *at;
+    gfli_py_node *nodes; /* 1: a dictionary of what was assigned, one name perhaps several times */
+    char *texts;
+    size_t n_nodes, node_capacity, n_texts, steps;
+} gfli_py;
+
+/* Whatever is no literal - calls, sums, imports - is unknown or passed over; only lack of memory is
+ * an error, after which py needs no freeing. */
+gfl_status gfli_py_read(gfl_context *context, const char *text, gfli_py *py);
+void gfli_py_free(gfli_py *py);
+/* The value of "a.b.c", or 0.  As configurations inherit, what a later assignment to the same name
+ * does not say is looked up in the earlier ones, unless it says _delete_. */
+uint32_t gfli_py_find(gfli_py *py, const char *path);
+uint32_t gfli_py_get(gfli_py *py, uint32_t dict, const char *key); /* or 0 */
+/* Items of a list: 0 behind the last, and where it is no list. */
+uint32_t gfli_py_first(const gfli_py *py, uint32_t list);
+uint32_t gfli_py_next(const gfli_py *py, uint32_t item);
+const char *gfli_py_text(const gfli_py *py, uint32_t node); /* or NULL */
+bool gfli_py_bool(const gfli_py *py, uint32_t node, bool otherwise);
+bool gfli_py_number(const gfli_py *py, uint32_t node, double *out); /* finite; else false */
+/* The value as Python's print() has it, a tuple as a list; cut where it is long or deep. */
+const char *gfli_py_shown_as(const gfli_py *py, uint32_t node, char *out, size_t size);
+
 /* ---- checkpoints ----------------------------------------------------------------------------- */
 
 /* Fill a bare blob with the tensors of the checkpoint that its bytes are, named as the file names
  * them: those of "state_dict", or of another dictionary known to hold a model's, or of the outermost.
- * Metadata "classes" (a JSON array), "epoch" and "iter" are there where the file has them,
- * and what gfl_model_export said of the model. */
+ * Metadata "classes" (a JSON array), "cfg" (the text of mmdetection's configuration), "epoch" and
+ * "iter" are there where the file has them, and what gfl_model_export said of the model. */
 gfl_status gfli_pth_read(gfli_blob *blob);
+
+/* ---- configurations (config.c) --------------------------------------------------------------- */
+
+/* Metadata "cfg" as metadata that metadata.c reads, where the file does not say it itself. */
+gfl_status gfli_config_read(gfli_blob *blob);
+/* An error where the configuration wants what gfl does not have, in the backbone or anywhere; a
+ * warning where detections of another setting are a little different. */
+gfl_status gfli_config_refuse(const gfli_weights *w, bool detector, bool scale_given);
+/* An error where it contradicts the tensors, whose architecture this is. */
+gfl_status gfli_config_compare(const gfli_weights *w, const gfl_arch *arch, bool detector);
+
 /* A weight file of any kind, told by its content; on error out needs no closing. */
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out);

@@ -75,10 +75,13 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_
     gfl_model_desc desc;
     gfl_origins origins;
     gfl_class coco[GFLI_COCO_CLASSES];
+    const bool scale_given =
+        opts->preprocess && (opts->preprocess->scale_long || opts->preprocess->scale_short);
+    GFLI_TRY(gfli_config_refuse(w, true, scale_given));
     GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
     GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
-    if (opts->preprocess && (opts->preprocess->scale_long || opts->preprocess->scale_short))
-        origins.scale = GFL_ORIGIN_GIVEN;
+    GFLI_TRY(gfli_config_compare(w, &desc.arch, true));
+    if (scale_given) origins.scale = GFL_ORIGIN_GIVEN;
     const int n = desc.arch.n_classes;
     if (opts->classes && opts->n_classes != n)
         return gfli_error(w->context, GFL_E_MISMATCH,

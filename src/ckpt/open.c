@@ -19,6 +19,7 @@ static gfl_status gfli_ckpt_read(gfli_blob *b) {
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out) {
     GFLI_TRY(gfli_blob_open_bare(context, path, out));
     gfl_status status = gfli_ckpt_read(out);
+    if (status == GFL_OK) status = gfli_config_read(out);
     if (status != GFL_OK) gfli_blob_close(out);
     return status;
 }

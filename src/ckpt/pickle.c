@@ -2,7 +2,7 @@
 #pragma once
 
 enum {
-    GFLI_PICKLE_TEXT_MAX = 1 << 16, /* longer texts are never keys or names: stepped over */
+    GFLI_PICKLE_TEXT_MAX = 1 << 20, /* longer texts are not even configurations: stepped over */
     GFLI_PICKLE_LIMIT = 1 << 24     /* values and depth of the stack */
 };
 

@@ -248,7 +248,7 @@ static gfl_status gfli_pth_find_dict(gfli_pth *c, uint32_t root, uint32_t *out) 
 
 /* ---- what else the file says ----------------------------------------------------------------- */
 
-/* A list of texts as a JSON array. */
+/* A list of texts as a JSON array; a list of anything else says nothing. */
 static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
     const gfli_pickle *p = &c->pickle;
     gfli_text text = {c->blob->context, "class names", NULL, 0, 0};
@@ -271,6 +271,16 @@ static gfl_status gfli_pth_classes(gfli_pth *c, uint32_t list) {
         status = gfli_blob_add_meta(c->blob, "classes", text.bytes);
     gfli_free(c->blob->context, text.bytes);
     return status;
+}
+
+/* The text of the configuration: "config" of mmcv, "cfg" of mmengine. */
+static gfl_status gfli_pth_config(gfli_pth *c, uint32_t meta) {
+    static const char *const keys[] = {"cfg", "config"};
+    for (size_t i = 0; i < GFLI_COUNT(keys) && !gfli_blob_meta(c->blob, "cfg"); i++) {
+        const char *text = gfli_pickle_text(&c->pickle, gfli_pickle_get(&c->pickle, meta, keys[i]));
+        if (text) GFLI_TRY(gfli_blob_add_meta(c->blob, "cfg", text));
+    }
+    return GFL_OK;
 }
 
 /* What gfl_model_export put there: the metadata of a weight file. */
@@ -299,6 +309,7 @@ static gfl_status gfli_pth_meta(gfli_pth *c, uint32_t root) {
                               gfli_pickle_get(p, set, "classes"),
                               gfli_pickle_get(p, set, "CLASSES")};
     GFLI_TRY(gfli_pth_own_meta(c, gfli_pickle_get(p, meta, "gfl")));
+    GFLI_TRY(gfli_pth_config(c, meta));
     for (size_t i = 0; i < GFLI_COUNT(lists) && !gfli_blob_meta(c->blob, "classes"); i++) {
         if (p->nodes[lists[i]].kind != GFLI_PICKLE_LIST || p->nodes[lists[i]].n == 0) continue;
         GFLI_TRY(gfli_pth_classes(c, lists[i]));

@@ -18,6 +18,13 @@ size_t gfli_utf8_length(const unsigned char *p, size_t n) {
     return length;
 }
 
+size_t gfl_text_valid(const char *text, size_t n) {
+    const unsigned char *p = (const unsigned char *)text;
+    size_t at = 0, length;
+    while ((length = gfli_utf8_length(p + at, n - at)) > 0) at += length;
+    return at;
+}
+
 static unsigned gfli_utf8_decode(const unsigned char *p, size_t length) {
     static const unsigned lead[5] = {0, 0x7F, 0x1F, 0x0F, 0x07};
     unsigned code = p[0] & lead[length];

@@ -125,24 +125,68 @@ static gfl_status gfli_deduce_deform(gfli_weights *w, gfl_arch *arch, int stages
     return GFL_OK;
 }
 
+/* The number behind `text`, which it must be the first digit of. */
+static const char *gfli_read_count(const char *text, int *out) {
+    for (*out = 0; *text >= '0' && *text <= '9' && *out < 100000; text++)
+        *out = 10 * *out + (*text - '0');
+    return text;
+}
+
+/* "model-00001-of-00002.safetensors" holds some of a model's tensors. */
+static gfl_status gfli_refuse_part(const gfli_weights *w) {
+    for (const char *at = w->blob.path; (at = strstr(at, "-of-")) != NULL; at += 4) {
+        const char *first = at;
+        int part, parts;
+        while (first > w->blob.path && first[-1] >= '0' && first[-1] <= '9') first--;
+        gfli_read_count(first, &part);
+        const char *end = gfli_read_count(at + 4, &parts);
+        if (first == at || first == w->blob.path || first[-1] != '-' || *end != '.' || parts < 2)
+            continue;
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: part %d of %d of a sharded model: join the parts first, for "
+                          "example by load_file() of each and one save_file() in Python",
+                          w->blob.path, part, parts);
+    }
+    return GFL_OK;
+}
+
 gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages) {
     memset(arch, 0, sizeof *arch);
+    GFLI_TRY(gfli_refuse_part(w));
     GFLI_TRY(gfli_deduce_depth(w, arch, stages));
     GFLI_TRY(gfli_deduce_dim(w, "backbone.conv1.weight", 0, &arch->base_channels));
     GFLI_TRY(gfli_deduce_groups(w, arch));
     return gfli_deduce_deform(w, arch, *stages);
 }
 
+/* Parts of networks that look like GFL and are not: what a name begins with and holds. */
+static const struct {
+    const char *front, *inside, *what;
+} gfli_relatives[] = {
+    {"bbox_head.reg_conf.", "", "GFLv2, another detector,"},
+    {"bbox_head.", ".bn.", "a GFL head with batch norm"},
+    {"bbox_head.cls_convs.", ".conv.bias", "a GFL head without normalisation"},
+    {"neck.", ".bn.", "a pyramid with batch norm"},
+    {"neck.", ".gn.", "a pyramid with group norm"},
+    {"backbone.gn1.", "", "a backbone with group norm"},
+    {"backbone.stem.", "", "a ResNet with a deep stem"},
+};
+
 /* Things that are read too, but elsewhere, and things that only look like GFL. */
 static gfl_status gfli_refuse_relatives(gfli_weights *w) {
     bool head = false, stem = gfli_weights_find(w, "backbone.conv1.weight") != NULL;
+    GFLI_TRY(gfli_refuse_part(w));
     for (int i = 0; i < w->n_entries; i++) {
         const char *name = w->entries[i].name;
         head = head || strncmp(name, "bbox_head.", 10) == 0 || strncmp(name, "neck.", 5) == 0;
-        if (strncmp(name, "bbox_head.reg_conf.", 19) == 0)
+        for (size_t k = 0; k < GFLI_COUNT(gfli_relatives); k++) {
+            const char *front = gfli_relatives[k].front;
+            if (strncmp(name, front, strlen(front)) != 0 || !strstr(name, gfli_relatives[k].inside))
+                continue;
             return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                              "%s: %s belongs to GFLv2, another detector", w->blob.path,
-                              w->entries[i].tensor->name);
+                              "%s: %s is not supported (the tensor %s)", w->blob.path,
+                              gfli_relatives[k].what, w->entries[i].tensor->name);
+        }
     }
     if (stem && head) return GFL_OK;
     return gfli_error(w->context, GFL_E_MISMATCH,

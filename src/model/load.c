@@ -181,7 +181,7 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
         return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
     GFLI_TRY(gfli_check_labels(w, arch->depth));
     GFLI_TRY(gfli_read_dialect(w, dialect, &arch->dialect, &origins->dialect));
-    origins->scale = gfli_blob_meta(&w->blob, "scale") ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
+    origins->scale = gfli_scale_origin(w);
     return gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess);
 }
 

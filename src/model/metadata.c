@@ -88,12 +88,28 @@ static gfl_status gfli_read_scale(gfli_weights *w, gfl_preprocess *p) {
     return GFL_OK;
 }
 
+/* Was a fact assumed already when the file was written?  Then its value is there, and no more is
+ * known of it than before. */
+static bool gfli_is_assumed(const gfli_weights *w, const char *fact) {
+    const char *list = gfli_blob_meta(&w->blob, "assumed");
+    const size_t n = strlen(fact);
+    for (const char *at = list; at && *at; at += strcspn(at, ","), at += *at == ',')
+        if (!strncmp(at, fact, n) && (!at[n] || at[n] == ',')) return true;
+    return false;
+}
+
+gfl_origin gfli_scale_origin(const gfli_weights *w) {
+    const bool said = gfli_blob_meta(&w->blob, "scale") && !gfli_is_assumed(w, "scale");
+    return said ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
+}
+
 gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *p, gfl_origin *origin) {
     memset(p, 0, sizeof *p);
     GFLI_TRY(gfli_read_channel_order(w, &p->bgr));
     GFLI_TRY(gfli_read_mean(w, p));
     GFLI_TRY(gfli_read_scale(w, p));
-    bool said = gfli_blob_meta(&w->blob, "mean") || gfli_order_key(w);
+    const bool said =
+        gfli_blob_meta(&w->blob, "mean") && gfli_order_key(w) && !gfli_is_assumed(w, "input");
     *origin = said ? GFL_ORIGIN_FILE : GFL_ORIGIN_DEFAULT;
     gfl_status status = gfli_preprocess_resolve(w->context, p, p);
     return status == GFL_OK ? GFL_OK : gfli_error_in(w->context, GFL_E_FORMAT, w->blob.path);
@@ -163,6 +179,7 @@ gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_or
     int said;
     GFLI_TRY(gfli_check_choice(w->context, "style", (int)wanted));
     GFLI_TRY(gfli_read_choice(w, "style", gfli_style_names, 2, &said));
+    if (gfli_is_assumed(w, "style")) said = 0;
     if (said && wanted && said != (int)wanted)
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: metadata says style %s, where %s is demanded", w->blob.path,
@@ -254,6 +271,7 @@ gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_
     if (*origin == GFL_ORIGIN_DEFAULT) return GFL_OK;
     GFLI_TRY(gfli_calloc(w->context, (size_t)n, sizeof *w->classes, "classes", &w->classes));
     *out = w->classes;
+    if (gfli_is_assumed(w, "classes")) *origin = GFL_ORIGIN_DEFAULT;
     GFLI_TRY(gfli_read_class_names(w, n));
     w->has_ids = gfli_blob_meta(&w->blob, "class_ids") != NULL;
     return w->has_ids ? gfli_read_class_ids(w, n) : GFL_OK;

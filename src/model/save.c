@@ -48,6 +48,24 @@ static gfl_status gfli_put_classes(const gfl_model *model, gfli_put_meta put, vo
     return status;
 }
 
+/* What nobody has said of the model so far, so that whoever reads the file can say so. */
+static gfl_status gfli_put_assumed(const gfl_model *model, gfli_put_meta put, void *to) {
+    const gfl_origins *o = &model->origins;
+    const struct {
+        const char *fact;
+        gfl_origin origin;
+    } facts[] = {{"style", o->style},
+                 {"input", o->preprocess},
+                 {"scale", o->scale},
+                 {"classes", o->classes}};
+    char text[64] = "";
+    size_t n = 0;
+    for (size_t i = 0; i < GFLI_COUNT(facts); i++)
+        if (facts[i].origin == GFL_ORIGIN_DEFAULT)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? "," : "", facts[i].fact);
+    return n ? put(to, "assumed", text) : GFL_OK;
+}
+
 gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *to) {
     const gfl_preprocess *p = &model->preprocess;
     char text[64], name[32];
@@ -62,7 +80,8 @@ gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *
     GFLI_TRY(gfli_put_classes(model, put, to, "class_ids", false));
     GFLI_TRY(gfli_put_input(model, put, to, "channel_order"));
     snprintf(text, sizeof text, "%dx%d", p->scale_long, p->scale_short);
-    return put(to, "scale", text);
+    GFLI_TRY(put(to, "scale", text));
+    return gfli_put_assumed(model, put, to);
 }
 
 gfl_status gfli_meta_to_blob(void *writer, const char *key, const char *value) {

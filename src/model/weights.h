@@ -36,6 +36,7 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
                              gfl_origin *origin);
 gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin);
 gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin *origin);
+gfl_origin gfli_scale_origin(const gfli_weights *w);
 const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
 gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_origin *origin);
 gfl_status gfli_check_labels(gfli_weights *w, int depth);
