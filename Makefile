@@ -22,7 +22,7 @@ endif
 CPPFLAGS ?=
 CFLAGS   ?=
 LDFLAGS  ?=
-ALL_CFLAGS := -std=c11 $(CFLAGS_$(config)) $(WARN) $(CPPFLAGS) $(CFLAGS)
+ALL_CFLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L $(CFLAGS_$(config)) $(WARN) $(CPPFLAGS) $(CFLAGS)
 LINK     := $(CC) $(ALL_CFLAGS) $(LDFLAGS)
 LIBS     := -lm -pthread
 # With nvcc the command can use GPUs; CUDA=0 refuses.  CUDA_ARCH: "sm_80 sm_90a", or "all", which a

@@ -5,15 +5,16 @@
  *
  * DO THIS
  *
- *     #define GFL_IMPLEMENTATION      in ONE .c or .cpp file, before its first #include
+ *     #define GFL_IMPLEMENTATION      in ONE .c or .cpp file, before it includes gfl.h
  *     #include "gfl.h"                everywhere
  *
  *     cc -O3 app.c -lm -pthread              detects
  *     cc -O3 app.c gfl_train.c -lm -pthread  trains, evaluates, reads image files and .pth too
  *
  * or compile the header itself: cc -O3 -x c -DGFL_IMPLEMENTATION -c gfl.h.  It needs -O2 at least:
- * without, it is twenty times slower.  C11 or C++17 for the
- * implementation (gcc or clang, POSIX threads), C99 or C++11 for the declarations.
+ * without, it is twenty times slower.  C11 or C++17 for the implementation (gcc or clang, POSIX), C99
+ * or C++11 for the declarations.  Including it defines no feature macro: with -std=c11 instead of
+ * -std=gnu11, the default, the implementation needs -D_POSIX_C_SOURCE=200809L.
  *
  *     gfl_context *context;
  *     gfl_model *model;
@@ -32,7 +33,11 @@
  * SWITCHES, to be defined before the header or on the compiler's command line
  *
  *     GFL_IMPLEMENTATION   this file brings the implementation
- *     GFL_API              what stands before public functions; default visibility
+ *     GFL_API              what stands before public functions.  It is default visibility, so that
+ *                          your shared object exports them; __attribute__((visibility("hidden")))
+ *                          keeps them inside.  With static, gfl.h and gfl_train.c included in one
+ *                          file are private to it; static __attribute__((unused)) is the same
+ *                          without a warning about what you do not call.  All else is hidden anyway
  *     GFL_NO_STB_IMAGE     gfl_train.c without stb_image: gfl_image_read answers
  *                          GFL_E_UNSUPPORTED, data sets take their pixels from a callback
  *
@@ -169,11 +174,6 @@
  *
  * What is not declared before the line "GFL_H" ends is not API.
  */
-#if (defined(GFL_INTERNAL) || defined(GFL_IMPLEMENTATION)) && !defined(_GNU_SOURCE) &&              \
-    !defined(_POSIX_C_SOURCE)
-#define _POSIX_C_SOURCE 200809L /* clock_gettime, fsync and pthreads under -std=c11 */
-#endif
-
 #ifndef GFL_H
 #define GFL_H
 
@@ -205,7 +205,7 @@ extern "C" {
 /* Predefine GFL_API to build a DLL or to hide the names inside your own library. */
 #ifndef GFL_API
 #    if defined(__GNUC__)
-#        define GFL_API __attribute__((visibility("default")))
+#        define GFL_API __attribute__((__visibility__("default")))
 #    else
 #        define GFL_API
 #    endif
@@ -213,7 +213,7 @@ extern "C" {
 
 /* What stands before functions whose body is in the header. */
 #if defined(__GNUC__)
-#    define GFL_INLINE static inline __attribute__((unused))
+#    define GFL_INLINE static inline __attribute__((__unused__))
 #else
 #    define GFL_INLINE static inline
 #endif
@@ -376,7 +376,7 @@ typedef struct gfl_backend gfl_backend;
 
 /* gfl_cuda - NVIDIA GPUs of compute capability 8.0 and later; defined in gfl_cuda.cu.  Detection
  * only: models on a GPU cannot be trained. */
-GFL_API const gfl_backend *gfl_cuda(void);
+extern const gfl_backend *gfl_cuda(void); /* in a file of its own, so GFL_API is not for it */
 
 /* What maps and products are computed in; sums, norms and decoding are float32 always. */
 typedef enum gfl_precision {
@@ -1616,8 +1616,12 @@ GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format fo
 #include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#ifndef CLOCK_MONOTONIC
-#    error "gfl: define GFL_IMPLEMENTATION before the first #include, or compile with -std=gnu11"
+#if !defined(CLOCK_MONOTONIC) || !defined(O_CLOEXEC)
+#    error                                                                                         \
+        "gfl: this needs POSIX: compile with -std=gnu11, or -D_POSIX_C_SOURCE=200809L before the first #include"
+#endif
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#    error "gfl: this machine is big-endian; only little-endian ones are supported"
 #endif
 #if defined(__cplusplus) && __cplusplus < 201703L
 #    error "gfl: the implementation in C++ needs -std=c++17"
@@ -1626,6 +1630,12 @@ GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format fo
 #    include <immintrin.h>
 #elif defined(__aarch64__)
 #    include <arm_neon.h>
+#endif
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility push(hidden)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
 #endif
 
 #ifdef __cplusplus
@@ -1652,7 +1662,7 @@ extern "C" {
     GFLI_DEMAND(context, argument, "%s: %s is NULL", __func__, #argument)
 
 #if defined(__GNUC__)
-#    define GFLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#    define GFLI_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
 #    define GFLI_RESTRICT            __restrict__
 #else
 #    define GFLI_PRINTF(text, first)
@@ -2550,8 +2560,8 @@ extern const gfli_train_ops gfli_cpu_train;
  * ============================================================================================ */
 
 #if defined(__x86_64__)
-#    define GFLI_AVX2   __attribute__((target("avx2,fma")))
-#    define GFLI_AVX512 __attribute__((target("avx512f,avx2,fma")))
+#    define GFLI_AVX2   __attribute__((__target__("avx2,fma")))
+#    define GFLI_AVX512 __attribute__((__target__("avx512f,avx2,fma")))
 #endif
 
 /* A panel is GFLI_NR columns of the right matrix, row after row; a tile is GFLI_MR rows of the
@@ -2809,7 +2819,7 @@ typedef struct gfli_step {
 typedef struct gfli_plan {
     int batch, height, width; /* padded input */
     bool training;            /* keeps every map; inference reuses memory by liveness */
-    gfli_slot *slots;
+    gfli_slot *maps;
     int n_slots;
     gfli_step *steps;
     int n_steps;
@@ -3068,12 +3078,23 @@ gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last
 }
 #endif
 
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC diagnostic pop
+#pragma GCC visibility pop
+#endif
+
 #endif /* GFL_INTERNAL_H */
 #endif
 
 #ifdef GFL_IMPLEMENTATION
 #ifndef GFL_IMPLEMENTED
 #define GFL_IMPLEMENTED
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility push(hidden)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -3119,7 +3140,7 @@ int gfli_os_seam(const char *operation, const char *path);
 enum { GFLI_OS_PIECE = 1 << 30 };
 
 static size_t gfli_os_piece(size_t size) {
-    return size < GFLI_OS_PIECE ? size : GFLI_OS_PIECE;
+    return size < GFLI_OS_PIECE ? size : (size_t)GFLI_OS_PIECE;
 }
 
 gfl_status gfli_os_error(gfl_context *context, const char *path, const char *what, int e) {
@@ -3703,7 +3724,7 @@ void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    context->logger.log(context->logger.user, level, text);
+    (context->logger.log)(context->logger.user, level, text);
 }
 
 /* The pointer that the allocator gave stands just before the aligned one. */
@@ -3712,9 +3733,9 @@ enum { GFLI_ALIGN = 64 };
 static void *gfli_align(void *raw) {
     if (!raw) return NULL;
     uintptr_t start = (uintptr_t)raw + sizeof(void *);
-    uintptr_t aligned = (start + GFLI_ALIGN - 1) / GFLI_ALIGN * GFLI_ALIGN;
-    ((void **)aligned)[-1] = raw;
-    return (void *)aligned;
+    uintptr_t at = (start + GFLI_ALIGN - 1) / GFLI_ALIGN * GFLI_ALIGN;
+    ((void **)at)[-1] = raw;
+    return (void *)at;
 }
 
 gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const char *what,
@@ -3944,7 +3965,7 @@ int gfli_rng_below(gfli_rng *rng, int n) {
 /* Box and Muller, "A Note on the Generation of Random Normal Deviates", 1958. */
 double gfli_rng_normal(gfli_rng *rng) {
     double u = 1.0 - gfli_rng_uniform(rng), v = gfli_rng_uniform(rng);
-    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+    return (sqrt)(-2.0 * (log)(u)) * (cos)(6.283185307179586 * v);
 }
 
 /* ===============================================================================================
@@ -5171,13 +5192,13 @@ static uint64_t gfli_scale_mantissa(uint64_t m, int d, int shift) {
 static bool gfli_find_decimals(double size, bool is_float, uint64_t *n, int *d) {
     double scale = 1;
     for (*d = 0; *d <= 22; ++*d, scale *= 10) {
-        const double rounded = floor(size * scale + 0.5), back = rounded / scale;
+        const double rounded = (floor)(size * scale + 0.5), back = rounded / scale;
         if (rounded >= 9007199254740992.0) break;
         *n = (uint64_t)rounded;
         if (is_float ? (float)back == (float)size : back == size) return true;
     }
     int e;
-    const uint64_t m = (uint64_t)ldexp(frexp(size, &e), 53);
+    const uint64_t m = (uint64_t)(ldexp)((frexp)(size, &e), 53);
     if (*d < 22 && size * scale < 1e16) ++*d;
     const int shift = 53 - e - *d;
     if (*d > 21 || shift < 1 || shift > 127) return false;
@@ -5186,7 +5207,7 @@ static bool gfli_find_decimals(double size, bool is_float, uint64_t *n, int *d) 
 }
 
 static bool gfli_format_fixed(double value, bool is_float, char out[32]) {
-    const double size = fabs(value);
+    const double size = (fabs)(value);
     uint64_t n = 0;
     int decimals = 0, n_digits = 0, at = 0;
     char digits[24];
@@ -5212,7 +5233,7 @@ static void gfli_format_scientific(double value, char out[32]) {
 }
 
 void gfli_json_format(double value, char out[32]) {
-    if (!(fabs(value) <= DBL_MAX)) /* JSON has neither NaN nor infinity */
+    if (!((fabs)(value) <= DBL_MAX)) /* JSON has neither NaN nor infinity */
         snprintf(out, 32, "null");
     else if (!gfli_format_fixed(value, false, out))
         gfli_format_scientific(value, out);
@@ -6046,7 +6067,7 @@ GFLI_AVX512 static inline void gfli_store_avx512(const gfli_tile *t, int row, in
         if (panels > 1) gfli_store_avx512(t, i, GFLI_NR, s##i##1)
 
 /* panels is a constant where this is called: 1 or 2. */
-GFLI_AVX512 static inline __attribute__((always_inline)) void
+GFLI_AVX512 static inline __attribute__((__always_inline__)) void
 gfli_tile_panels_avx512(const gfli_tile *t, const int panels) {
     __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
     __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
@@ -6193,7 +6214,7 @@ typedef struct gfli_igemm_task {
     size_t n_rows;
     int rows_per_task, row_tasks, panels_per_task, col_tasks, n_panels;
     float *zeros;
-    char *slots;
+    char *room;
 } gfli_igemm_task;
 
 static int gfli_grid(int size, int first, int step) {
@@ -6401,7 +6422,7 @@ static gfli_part gfli_igemm_part(const gfli_igemm_task *t, int task) {
 
 static void gfli_igemm_do(void *arg, int task, int slot) {
     const gfli_igemm_task *t = (const gfli_igemm_task *)arg;
-    char *memory = t->slots + (size_t)slot * t->layout.slot;
+    char *memory = t->room + (size_t)slot * t->layout.slot;
     const float **rows = (const float **)(void *)memory;
     ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.rows);
     float *copies = (float *)(void *)(memory + t->layout.rows + t->layout.offsets);
@@ -6462,7 +6483,7 @@ void gfli_igemm_run(gfl_context *context, const gfli_igemm *g, void *scratch) {
     gfli_igemm_task t;
     gfli_igemm_prepare(context, g, &t);
     t.zeros = (float *)scratch;
-    t.slots = (char *)scratch + t.layout.zeros;
+    t.room = (char *)scratch + t.layout.zeros;
     memset(t.zeros, 0, t.layout.zeros);
     gfli_parallel_for(context, t.row_tasks * t.col_tasks, gfli_igemm_do, &t);
 }
@@ -6753,7 +6774,7 @@ static void gfli_deform_do(void *arg, int task, int slot) {
     const gfli_deform_task *t = (const gfli_deform_task *)arg;
     const gfli_igemm *g = t->product.g;
     const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR), together = gfli_deform_groups(g);
-    char *memory = t->product.slots + (size_t)slot * t->layout.slot;
+    char *memory = t->product.room + (size_t)slot * t->layout.slot;
     gfli_point *points = (gfli_point *)(void *)memory;
     const float **rows = (const float **)(void *)(memory + t->layout.points);
     ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.points + t->layout.rows);
@@ -6795,7 +6816,7 @@ static void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, v
     t.sampling = gfli_sampling_of(context);
     gfli_igemm_prepare(context, &g, &t.product);
     t.product.zeros = (float *)scratch;
-    t.product.slots = (char *)scratch + t.layout.zeros;
+    t.product.room = (char *)scratch + t.layout.zeros;
     memset(t.product.zeros, 0, t.layout.zeros);
     gfli_parallel_for(context, t.product.row_tasks * t.product.col_tasks, gfli_deform_do, &t);
 }
@@ -6985,7 +7006,7 @@ static void gfli_norm_finish(gfli_norm_task *t, double eps, float *stats) {
             gfli_merge_moments(all, m->n, m->mean, m->squares);
         }
         stats[2 * g] = (float)all->mean;
-        stats[2 * g + 1] = (float)(1.0 / sqrt(all->squares / all->n + eps));
+        stats[2 * g + 1] = (float)(1.0 / (sqrt)(all->squares / all->n + eps));
     }
     t->stats = stats;
 }
@@ -7442,7 +7463,7 @@ int gfli_nms(const gfli_decoded *boxes, int n, float iou, int pixel, int max_kee
 /* A logit whose sigmoid is certainly below the score, by a margin that covers rounding. */
 static float gfli_logit_below(float score) {
     const double s = score < 0.9999999f ? (double)score : 0.9999999;
-    return (float)(log(s / (1.0 - s)) - 0.01 - 4e-7 / (1.0 - s));
+    return (float)((log)(s / (1.0 - s)) - 0.01 - 4e-7 / (1.0 - s));
 }
 
 static bool gfli_any_above(const float *x, int n, float bound) {
@@ -8254,11 +8275,11 @@ void gfli_param_init(gfli_param *param, uint64_t seed, int index) {
     double fan_in = (double)param->shape[1] * area, fan_out = (double)param->shape[0] * area;
     double constant = 0, spread = 0;
     if (param->init == GFLI_INIT_ONE) constant = 1;
-    if (param->init == GFLI_INIT_PRIOR) constant = -log((1 - 0.01) / 0.01);
-    if (param->init == GFLI_INIT_KAIMING) spread = sqrt(2 / fan_out);
-    if (param->init == GFLI_INIT_XAVIER) spread = sqrt(6 / (fan_in + fan_out));
+    if (param->init == GFLI_INIT_PRIOR) constant = -(log)((1 - 0.01) / 0.01);
+    if (param->init == GFLI_INIT_KAIMING) spread = (sqrt)(2 / fan_out);
+    if (param->init == GFLI_INIT_XAVIER) spread = (sqrt)(6 / (fan_in + fan_out));
     if (param->init == GFLI_INIT_NORMAL) spread = 0.01;
-    if (param->init == GFLI_INIT_DEFORM) spread = 1 / sqrt((double)param->shape[0] * area);
+    if (param->init == GFLI_INIT_DEFORM) spread = 1 / (sqrt)((double)param->shape[0] * area);
     for (size_t i = 0; i < param->count; i++) {
         if (spread == 0)
             param->data[i] = (float)constant;
@@ -8313,10 +8334,10 @@ static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int l
     gfli_map own = *map; /* map may point into the table that grows */
     if (p->status == GFL_OK) p->status = gfli_check_map(p->context, &own);
     if (p->status == GFL_OK)
-        p->status = gfli_grow(p->context, &plan->slots, &plan->slot_capacity,
-                              (size_t)plan->n_slots + 1, sizeof *plan->slots, "plan's maps");
+        p->status = gfli_grow(p->context, &plan->maps, &plan->slot_capacity,
+                              (size_t)plan->n_slots + 1, sizeof *plan->maps, "plan's maps");
     if (p->status != GFL_OK) return 0;
-    gfli_slot *slot = &plan->slots[plan->n_slots];
+    gfli_slot *slot = &plan->maps[plan->n_slots];
     memset(slot, 0, sizeof *slot);
     slot->map = own;
     slot->map.data = NULL;
@@ -8330,7 +8351,7 @@ static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int l
 
 static int gfli_new_view(gfli_planner *p, int parent, int level, const char *name) {
     if (p->status != GFL_OK) return 0;
-    gfli_map map = gfli_map_level(&p->plan->slots[parent].map, level);
+    gfli_map map = gfli_map_level(&p->plan->maps[parent].map, level);
     return gfli_new_slot(p, &map, parent, level, name);
 }
 
@@ -8357,7 +8378,7 @@ static int gfli_plan_any_conv(gfli_planner *p, int layer, int in, int offset, in
                               bool relu, int out, const char *name) {
     if (p->status != GFL_OK) return 0;
     const gfli_layer *l = &p->model->layers[layer];
-    gfli_map map = p->plan->slots[in].map;
+    gfli_map map = p->plan->maps[in].map;
     map.c = l->shape.out_c;
     for (int i = 0; i < map.levels; i++) {
         map.h[i] = gfli_conv_out(&l->shape, map.h[i]);
@@ -8395,7 +8416,7 @@ static int gfli_plan_block(gfli_planner *p, int in, bool projected, const char *
     if (projected) shortcut = gfli_plan_conv(p, p->layer++, in, -1, false, -1, NULL);
     int out = p->plan->training ? -1 : shortcut;
     out = gfli_plan_conv(p, last, x, shortcut, true, out, NULL);
-    if (name && p->status == GFL_OK) p->plan->slots[out].name = name;
+    if (name && p->status == GFL_OK) p->plan->maps[out].name = name;
     return out;
 }
 
@@ -8405,7 +8426,7 @@ static void gfli_plan_backbone(gfli_planner *p, int features[4]) {
     const gfli_depth *depth = gfli_arch_depth(arch->depth);
     int stem = gfli_plan_conv(p, p->layer++, p->plan->input, -1, true, -1, NULL);
     if (p->status != GFL_OK) return;
-    gfli_map pooled = p->plan->slots[stem].map;
+    gfli_map pooled = p->plan->maps[stem].map;
     pooled.h[0] = (pooled.h[0] - 1) / 2 + 1;
     pooled.w[0] = (pooled.w[0] - 1) / 2 + 1;
     int x = gfli_new_slot(p, &pooled, -1, 0, "stem");
@@ -8432,7 +8453,7 @@ static int gfli_plan_neck(gfli_planner *p, const int features[4]) {
     for (int i = 2; i > 0; i--)
         (void)gfli_new_step(p, GFLI_OP_UPSAMPLE_ADD, lateral[i], lateral[i - 1], GFLI_STAGE_HEAD);
     if (p->status != GFL_OK) return 0;
-    gfli_map pyramid = p->plan->slots[lateral[0]].map;
+    gfli_map pyramid = p->plan->maps[lateral[0]].map;
     pyramid.levels = GFL_LEVELS;
     for (int i = 1; i < GFL_LEVELS; i++) {
         pyramid.h[i] = (pyramid.h[i - 1] + 1) / 2;
@@ -8451,7 +8472,7 @@ static int gfli_plan_neck(gfli_planner *p, const int features[4]) {
 
 /* Side 0 is of the classes, side 1 of the boxes. */
 typedef struct gfli_sides {
-    int x[2]; /* slots: what each side has come to */
+    int x[2]; /* maps: what each side has come to */
 } gfli_sides;
 
 /* One side to its end before the other begins, which needs the least memory; or both at once. */
@@ -8465,7 +8486,7 @@ static void gfli_plan_norm(gfli_planner *p, int layer, int side, gfli_sides *sid
     const int in = sides->x[side];
     const int size = GFL_LEVELS * plan->batch * GFLI_GN_GROUPS * 2;
     if (p->status != GFL_OK) return;
-    if (plan->training) sides->x[side] = gfli_new_slot(p, &plan->slots[in].map, -1, 0, NULL);
+    if (plan->training) sides->x[side] = gfli_new_slot(p, &plan->maps[in].map, -1, 0, NULL);
     gfli_step *step = gfli_new_step(p, GFLI_OP_GROUP_NORM, in, sides->x[side], GFLI_STAGE_HEAD);
     if (!step) return;
     step->relu = true;
@@ -8527,25 +8548,25 @@ static void gfli_plan_head(gfli_planner *p, int pyramid) {
     gfli_plan_towers(p, &sides);
     if (p->status != GFL_OK) return;
     int reg = sides.x[1];
-    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->slots[reg].map, -1, 0, NULL);
+    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->maps[reg].map, -1, 0, NULL);
     gfli_step *step = gfli_new_step(p, GFLI_OP_LEVEL_SCALE, sides.x[1], reg, GFLI_STAGE_HEAD);
     if (!step) return;
     step->scale = p->model->scale;
-    p->plan->slots[sides.x[0]].name = "cls_score";
-    p->plan->slots[reg].name = "bbox_pred";
+    p->plan->maps[sides.x[0]].name = "cls_score";
+    p->plan->maps[reg].name = "bbox_pred";
     p->plan->cls = sides.x[0];
     p->plan->reg = reg;
 }
 
 /* Offsets and what decoding reads stay float whatever the others are. */
 static void gfli_keep_floats(gfli_plan *plan) {
-    plan->slots[plan->cls].map.element = GFLI_MAP_F32;
+    plan->maps[plan->cls].map.element = GFLI_MAP_F32;
     for (int i = 0; i < plan->n_steps; i++) {
         const gfli_step *s = &plan->steps[i];
-        if (s->offset >= 0) plan->slots[s->offset].map.element = GFLI_MAP_F32;
+        if (s->offset >= 0) plan->maps[s->offset].map.element = GFLI_MAP_F32;
         if (s->op != GFLI_OP_LEVEL_SCALE) continue;
-        plan->slots[s->in].map.element = GFLI_MAP_F32;
-        plan->slots[s->out].map.element = GFLI_MAP_F32;
+        plan->maps[s->in].map.element = GFLI_MAP_F32;
+        plan->maps[s->out].map.element = GFLI_MAP_F32;
     }
 }
 
@@ -8562,10 +8583,10 @@ static int gfli_step_calls(const gfl_model *model, const gfli_plan *plan, int st
         c->shape = &layer->shape;
         c->packed = layer->packed;
         c->bias = layer->placed_bias ? layer->placed_bias : layer->folded_bias;
-        c->x = &plan->slots[i ? s->twin.in : s->in].map;
-        c->y = &plan->slots[i ? s->twin.out : s->out].map;
-        c->residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
-        c->offset = s->offset < 0 ? NULL : &plan->slots[s->offset].map;
+        c->x = &plan->maps[i ? s->twin.in : s->in].map;
+        c->y = &plan->maps[i ? s->twin.out : s->out].map;
+        c->residual = s->residual < 0 ? NULL : &plan->maps[s->residual].map;
+        c->offset = s->offset < 0 ? NULL : &plan->maps[s->offset].map;
         c->relu = s->relu;
         c->norm_groups = of < 0 ? 0 : GFLI_GN_GROUPS;
         c->eps = GFLI_NORM_EPS;
@@ -8591,7 +8612,7 @@ static gfl_status gfli_plan_prepare(gfl_context *context, const gfl_model *model
 
 static void gfli_touch(gfli_plan *plan, int slot, int step) {
     if (slot < 0) return;
-    gfli_slot *s = &plan->slots[slot];
+    gfli_slot *s = &plan->maps[slot];
     if (s->first < 0) s->first = step;
     s->last = step;
     if (s->parent >= 0) gfli_touch(plan, s->parent, step);
@@ -8610,17 +8631,17 @@ static void gfli_find_lives(gfli_plan *plan) {
     gfli_touch(plan, plan->cls, plan->n_steps);
     gfli_touch(plan, plan->reg, plan->n_steps);
     for (int i = 0; i < plan->n_slots && plan->training; i++) {
-        plan->slots[i].first = 0;
-        plan->slots[i].last = plan->n_steps;
+        plan->maps[i].first = 0;
+        plan->maps[i].last = plan->n_steps;
     }
 }
 
-/* Lowest offset where slot i meets none of the placed slots that live at the same time. */
+/* Lowest offset where slot i meets none of the placed maps that live at the same time. */
 static size_t gfli_first_fit(const gfli_plan *plan, int n_placed, int i) {
-    const gfli_slot *slot = &plan->slots[i];
+    const gfli_slot *slot = &plan->maps[i];
     size_t offset = 0;
     for (int k = 0; k < n_placed; k++) {
-        const gfli_slot *other = &plan->slots[plan->slots[k].placed];
+        const gfli_slot *other = &plan->maps[plan->maps[k].placed];
         bool together = slot->first <= other->last && other->first <= slot->last;
         bool overlap = offset < other->offset + other->size && other->offset < offset + slot->size;
         if (!together || !overlap) continue;
@@ -8634,9 +8655,9 @@ static size_t gfli_first_fit(const gfli_plan *plan, int n_placed, int i) {
 static int gfli_largest_slot(const gfli_plan *plan, int n_placed) {
     int best = -1;
     for (int i = 0; i < plan->n_slots; i++) {
-        bool done = plan->slots[i].parent >= 0;
-        for (int k = 0; k < n_placed && !done; k++) done = plan->slots[k].placed == i;
-        if (!done && (best < 0 || plan->slots[i].size > plan->slots[best].size)) best = i;
+        bool done = plan->maps[i].parent >= 0;
+        for (int k = 0; k < n_placed && !done; k++) done = plan->maps[k].placed == i;
+        if (!done && (best < 0 || plan->maps[i].size > plan->maps[best].size)) best = i;
     }
     return best;
 }
@@ -8645,12 +8666,12 @@ static int gfli_largest_slot(const gfli_plan *plan, int n_placed) {
 static gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan) {
     size_t end = 0;
     for (int i = 0; i < plan->n_slots; i++)
-        if (plan->slots[i].parent < 0)
-            plan->slots[i].size = (gfli_map_bytes(&plan->slots[i].map) + 63) / 64 * 16;
+        if (plan->maps[i].parent < 0)
+            plan->maps[i].size = (gfli_map_bytes(&plan->maps[i].map) + 63) / 64 * 16;
     for (int i, n = 0; (i = gfli_largest_slot(plan, n)) >= 0; n++) {
-        gfli_slot *slot = &plan->slots[i];
+        gfli_slot *slot = &plan->maps[i];
         slot->offset = plan->training ? end : gfli_first_fit(plan, n, i);
-        plan->slots[n].placed = i;
+        plan->maps[n].placed = i;
         if (slot->offset + slot->size > end) end = slot->offset + slot->size;
         if (end > SIZE_MAX / 16)
             return gfli_error(context, GFL_E_MEMORY,
@@ -8666,15 +8687,15 @@ static gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan) {
 static void gfli_plan_clear(gfli_plan *plan) {
     const gfli_plan old = *plan;
     memset(plan, 0, sizeof *plan);
-    plan->slots = old.slots;
+    plan->maps = old.maps;
     plan->steps = old.steps;
     plan->slot_capacity = old.slot_capacity;
     plan->step_capacity = old.step_capacity;
 }
 
 gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan) {
-    GFLI_TRY(gfli_grow(context, &plan->slots, &plan->slot_capacity, (size_t)like->n_slots,
-                       sizeof *plan->slots, "plan's maps"));
+    GFLI_TRY(gfli_grow(context, &plan->maps, &plan->slot_capacity, (size_t)like->n_slots,
+                       sizeof *plan->maps, "plan's maps"));
     return gfli_grow(context, &plan->steps, &plan->step_capacity, (size_t)like->n_steps,
                      sizeof *plan->steps, "plan's steps");
 }
@@ -8726,18 +8747,18 @@ gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int 
 }
 
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan) {
-    gfli_free(context, plan->slots);
+    gfli_free(context, plan->maps);
     gfli_free(context, plan->steps);
     memset(plan, 0, sizeof *plan);
 }
 
 void gfli_plan_bind(gfli_plan *plan, float *workspace) {
     for (int i = 0; i < plan->n_slots; i++) {
-        gfli_slot *slot = &plan->slots[i];
+        gfli_slot *slot = &plan->maps[i];
         if (slot->parent < 0)
             slot->map.data = workspace + slot->offset;
         else /* a view comes after its parent */
-            slot->map = gfli_map_level(&plan->slots[slot->parent].map, slot->level);
+            slot->map = gfli_map_level(&plan->maps[slot->parent].map, slot->level);
     }
 }
 
@@ -8750,7 +8771,7 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
                     float *stats, void *scratch) {
     const gfli_backend *ops = model->backend;
     const gfli_step *s = &plan->steps[step];
-    const gfli_map *in = &plan->slots[s->in].map, *out = &plan->slots[s->out].map;
+    const gfli_map *in = &plan->maps[s->in].map, *out = &plan->maps[s->out].map;
     switch (s->op) {
     case GFLI_OP_CONV:
     case GFLI_OP_DEFORM_CONV: {
@@ -9196,7 +9217,7 @@ static gfl_status gfli_read_scale(gfli_weights *w, gfl_preprocess *p) {
     if (!gfli_blob_meta(&w->blob, "scale")) return GFL_OK;
     GFLI_TRY(gfli_parse_numbers(w, "scale", 2, scale));
     for (int i = 0; i < 2; i++)
-        if (!(scale[i] >= 1 && scale[i] <= GFL_MAX_SIDE) || scale[i] != floor(scale[i]))
+        if (!(scale[i] >= 1 && scale[i] <= GFL_MAX_SIDE) || scale[i] != (floor)(scale[i]))
             return gfli_error(w->context, GFL_E_FORMAT,
                               "%s: metadata scale has %g; sides are whole numbers, 1..%d",
                               w->blob.path, scale[i], GFL_MAX_SIDE);
@@ -9675,7 +9696,7 @@ gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t
 static void gfli_float_text(float value, char out[32]) {
     double d = (double)value;
     for (double unit = 1; unit <= 1e6; unit *= 10) {
-        double rounded = nearbyint((double)value * unit) / unit;
+        double rounded = (nearbyint)((double)value * unit) / unit;
         if ((float)rounded != value) continue;
         d = rounded;
         break;
@@ -9906,7 +9927,7 @@ static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
         if (layer->bias >= 0) layer->folded_bias[o] = params[layer->bias].data[o];
         if (layer->bn_gamma < 0) continue;
         double var = (double)params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
-        double a = (double)params[layer->bn_gamma].data[o] / sqrt(var);
+        double a = (double)params[layer->bn_gamma].data[o] / (sqrt)(var);
         double mean = (double)params[layer->bn_mean].data[o];
         layer->folded_scale[o] = (float)a;
         layer->folded_bias[o] = (float)((double)params[layer->bn_beta].data[o] - a * mean);
@@ -10064,7 +10085,7 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
     GFLI_TRY(gfli_plan_of(model, width, height, batch, &plan));
     out->macs = plan.macs;
     out->n_steps = plan.n_steps;
-    out->points = (int)(gfli_points(&plan.slots[plan.cls].map) / (size_t)batch);
+    out->points = (int)(gfli_points(&plan.maps[plan.cls].map) / (size_t)batch);
     out->workspace_bytes = gfli_detector_bytes(model, &plan, width, height);
     for (int i = 0; i < model->n_layers; i++)
         out->weight_bytes +=
@@ -10105,7 +10126,7 @@ static const char *gfli_op_name(gfli_op op) {
 
 static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan *plan, int i) {
     const gfli_step *s = &plan->steps[i];
-    const gfli_map *in = &plan->slots[s->in].map, *out = &plan->slots[s->out].map;
+    const gfli_map *in = &plan->maps[s->in].map, *out = &plan->maps[s->out].map;
     const int param = s->layer >= 0 ? model->layers[s->layer].weight : s->gamma;
     gfl_plan_step step;
     memset(&step, 0, sizeof step);
@@ -10124,13 +10145,13 @@ static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan 
     step.splits = s->means.splits;
     step.out_bytes = gfli_map_bytes(out);
     if (s->twin.layer >= 0) {
-        const gfli_map *also = &plan->slots[s->twin.out].map;
+        const gfli_map *also = &plan->maps[s->twin.out].map;
         step.twin = model->params[model->layers[s->twin.layer].weight].name;
         step.out_channels += also->c;
         step.out_bytes += gfli_map_bytes(also);
     }
     for (int k = 0; k < plan->n_slots; k++) {
-        const gfli_slot *slot = &plan->slots[k];
+        const gfli_slot *slot = &plan->maps[k];
         if (slot->parent < 0 && slot->first <= i && i <= slot->last)
             step.live_bytes += gfli_map_bytes(&slot->map);
     }
@@ -10379,11 +10400,11 @@ static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int wid
                           int resized_w, int resized_h, const gfli_decode_opts *opts,
                           bool distributions, size_t parts[GFLI_PARTS]) {
     const gfli_backend *ops = model->backend;
-    const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
+    const gfli_map *cls = &plan->maps[plan->cls].map, *reg = &plan->maps[plan->reg].map;
     const size_t resize =
         ops->infer.resize_scratch(model->context, width, height, resized_w, resized_h);
     const size_t decode = ops->infer.decode_scratch(cls, opts);
-    gfli_found unused;
+    gfli_found ignored;
     parts[GFLI_PART_MAPS] = plan->workspace_floats * sizeof(float);
     parts[GFLI_PART_STATS] = plan->stats_floats * sizeof(float);
     parts[GFLI_PART_SCRATCH] = plan->scratch_bytes;
@@ -10391,7 +10412,7 @@ static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int wid
     if (decode > parts[GFLI_PART_SCRATCH]) parts[GFLI_PART_SCRATCH] = decode;
     parts[GFLI_PART_PIXELS] = (size_t)resized_w * (size_t)resized_h * 3;
     parts[GFLI_PART_FOUND] = gfli_lay_out_found(plan->batch, gfli_most_detections(cls, opts),
-                                                distributions ? (size_t)reg->c : 0, NULL, &unused);
+                                                distributions ? (size_t)reg->c : 0, NULL, &ignored);
     for (int i = 0; i < GFLI_PARTS; i++) parts[i] = gfli_padded(parts[i]);
 }
 
@@ -10435,7 +10456,7 @@ static gfl_status gfli_reserve_parts(gfl_detector *d, const size_t need[GFLI_PAR
 /* The detections of the batch, as the device has them or as they are copied. */
 static size_t gfli_found_of(const gfl_detector *d, const gfli_plan *plan, void *bytes,
                             gfli_found *out) {
-    const size_t logits = d->with_distributions ? (size_t)plan->slots[plan->reg].map.c : 0;
+    const size_t logits = d->with_distributions ? (size_t)plan->maps[plan->reg].map.c : 0;
     return gfli_lay_out_found(plan->batch, d->most, logits, bytes, out);
 }
 
@@ -10486,7 +10507,7 @@ static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int wid
 
 static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
     size_t parts[GFLI_PARTS], need[GFLI_PARTS] = {0};
-    gfli_found unused;
+    gfli_found ignored;
     int height = 0, width = 0;
     for (int i = 0; i < n; i++) {
         height = gfli_max(height, gfli_pad32(d->images[i].height));
@@ -10500,9 +10521,9 @@ static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
                       &d->decoding[i], d->with_distributions, parts);
         for (int k = 0; k < GFLI_PARTS; k++) need[k] = parts[k] > need[k] ? parts[k] : need[k];
     }
-    d->most = gfli_most_detections(&plan->slots[plan->cls].map, d->decoding);
+    d->most = gfli_most_detections(&plan->maps[plan->cls].map, d->decoding);
     GFLI_TRY(gfli_reserve_parts(d, need));
-    GFLI_TRY(gfli_reserve_found(d, gfli_found_of(d, plan, NULL, &unused)));
+    GFLI_TRY(gfli_reserve_found(d, gfli_found_of(d, plan, NULL, &ignored)));
     GFLI_TRY(gfli_reserve_lists(d, (size_t)n * (size_t)d->most));
     gfli_plan_bind(plan, (float *)gfli_arena_part(d, GFLI_PART_MAPS));
     return GFL_OK;
@@ -10516,7 +10537,7 @@ static void gfli_load_image(gfl_detector *d, const gfli_plan *plan, int index) {
     ops->infer.resize(d->context, &r->image, r->on_device, p->bgr != 0, r->width, r->height, pixels,
                       gfli_arena_part(d, GFLI_PART_SCRATCH));
     ops->infer.normalise(d->context, pixels, r->width, r->height, p->mean, p->std, false,
-                         &plan->slots[plan->input].map, index);
+                         &plan->maps[plan->input].map, index);
 }
 
 /* The network, step by step where the caller wants to be asked. */
@@ -10560,7 +10581,7 @@ static gfl_status gfli_begin_batch(gfl_detector *d, int n, const gfl_detect_opts
     for (int i = 0; i < n; i++) gfli_load_image(d, plan, i);
     GFLI_TRY(gfli_forward(d, r, opts));
     const size_t bytes = gfli_found_of(d, plan, gfli_arena_part(d, GFLI_PART_FOUND), &found);
-    ops->infer.decode(d->context, &plan->slots[plan->cls].map, &plan->slots[plan->reg].map,
+    ops->infer.decode(d->context, &plan->maps[plan->cls].map, &plan->maps[plan->reg].map,
                       d->decoding, &found, gfli_arena_part(d, GFLI_PART_SCRATCH));
     ops->device.download(d->context, d->found, gfli_arena_part(d, GFLI_PART_FOUND), bytes);
     if (opts->event) ops->device.mark(d->context, opts->event);
@@ -10581,7 +10602,7 @@ static void gfli_describe_sides(const gfli_decoded *from, const float *logits,
         out->bin_width[side] =
             (float)(opts->stride[l] / (side % 2 == 0 ? opts->scale_x : opts->scale_y));
         out->mean[side] = (float)mean * out->bin_width[side];
-        out->stddev[side] = (float)sqrt(var) * out->bin_width[side];
+        out->stddev[side] = (float)(sqrt)(var)*out->bin_width[side];
     }
 }
 
@@ -10681,6 +10702,11 @@ gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
 
 #ifdef __cplusplus
 }
+#endif
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC diagnostic pop
+#pragma GCC visibility pop
 #endif
 
 #endif /* GFL_IMPLEMENTED */

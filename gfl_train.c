@@ -29,16 +29,20 @@
 #    define STBI_NO_PSD
 #    define STBI_NO_GIF
 #    define STBI_NO_TGA
-#    if defined(__clang__)
-#        pragma clang diagnostic push
-#        pragma clang diagnostic ignored "-Wunused-function"
-#    elif defined(__GNUC__)
-/* Not restored: GCC speaks of functions that are never used, or never defined, at the end of the
- * file, and by what holds there. */
+/* stb_image declares the first name and defines the second. */
+#    define stbi__unpremultiply_on_load_thread stbi_set_unpremultiply_on_load_thread
+#    if defined(__GNUC__)
+#        pragma GCC diagnostic push
 #        pragma GCC diagnostic ignored "-Wunused-function"
-#        pragma GCC diagnostic push /* of readers by callback, which are not used */
-#        pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#        if !defined(__clang__) /* of readers by callback, which are not used */
+#            pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#        endif
 #    endif
+/* Names of its own that hosts have macros for. */
+#    pragma push_macro("L")
+#    pragma push_macro("abs")
+#    undef L
+#    undef abs
 #    if !defined(__has_include)
 #        include <stb/stb_image.h>
 #    elif __has_include(<stb/stb_image.h>)
@@ -49,11 +53,18 @@
 #        error                                                                                     \
             "gfl: stb_image.h: install libstb-dev, put it beside gfl_train.c, or define GFL_NO_STB_IMAGE"
 #    endif
-#    if defined(__clang__)
-#        pragma clang diagnostic pop
-#    elif defined(__GNUC__)
+#    pragma pop_macro("abs")
+#    pragma pop_macro("L")
+#    undef stbi__unpremultiply_on_load_thread
+#    if defined(__GNUC__)
 #        pragma GCC diagnostic pop
 #    endif
+#endif
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility push(hidden)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
 #endif
 
 #ifdef __cplusplus
@@ -932,7 +943,7 @@ GFLI_AVX512 static inline void gfli_outer_store_avx512(const gfli_outer *t, int 
         if (panels > 1) gfli_outer_store_avx512(t, i, GFLI_NR, s##i##1)
 
 /* panels is a constant where this is called: 1 or 2. */
-GFLI_AVX512 static inline __attribute__((always_inline)) void
+GFLI_AVX512 static inline __attribute__((__always_inline__)) void
 gfli_outer_panels_avx512(const gfli_outer *t, const int panels) {
     __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
     __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
@@ -1026,7 +1037,7 @@ typedef struct gfli_grad_task {
     bool direct;                                /* the only sum is dweight */
     float *zeros, *sums, *dweight, *dbias;
     double *bias_sums;
-    char *slots;
+    char *room;
     size_t pointers, offsets, copies, dy_panels, slot; /* bytes of the parts of a slot */
     size_t at_sums, at_bias, at_slots, scratch;        /* bytes of the scratch */
 } gfli_grad_task;
@@ -1194,7 +1205,7 @@ static void gfli_grad_do(void *arg, int task, int slot) {
     for (part.row = first; part.row < last; part.row += (size_t)t->rows_per_block) {
         const size_t left = last - part.row;
         part.n = left < (size_t)t->rows_per_block ? (int)left : t->rows_per_block;
-        gfli_grad_block(t, &part, t->slots + (size_t)slot * t->slot);
+        gfli_grad_block(t, &part, t->room + (size_t)slot * t->slot);
     }
 }
 
@@ -1282,7 +1293,7 @@ static void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli
     t->zeros = (float *)scratch;
     t->sums = t->zeros + t->at_sums / sizeof(float);
     t->bias_sums = (double *)(void *)((char *)scratch + t->at_bias);
-    t->slots = (char *)scratch + t->at_slots;
+    t->room = (char *)scratch + t->at_slots;
     t->sampling = gfli_sampling_of(context);
     t->outer = gfli_outer_portable;
 #if defined(__x86_64__)
@@ -1523,7 +1534,7 @@ typedef struct gfli_deform_grad_task {
     float *zeros, *sums; /* sums [parts][positions][offset->c] */
     gfli_point *points;
     const float *packed;
-    char *slots;
+    char *room;
     size_t at_samples, at_rest, at_slots, pointers, slot, scratch; /* bytes */
 } gfli_deform_grad_task;
 
@@ -1648,7 +1659,7 @@ static void gfli_deform_grad_do(void *arg, int task, int slot) {
     const size_t first = gfli_points_before(t->offset, level) + (size_t)image * area;
     for (size_t done = 0; done < area; done += GFLI_DEFORM_ROWS) {
         const int n = area - done < GFLI_DEFORM_ROWS ? (int)(area - done) : GFLI_DEFORM_ROWS;
-        gfli_deform_grad_rows(t, part, first + done, n, t->slots + (size_t)slot * t->slot);
+        gfli_deform_grad_rows(t, part, first + done, n, t->room + (size_t)slot * t->slot);
     }
 }
 
@@ -1707,7 +1718,7 @@ static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shap
     t.zeros = (float *)scratch;
     t.points = (gfli_point *)(void *)((char *)scratch + t.at_samples);
     t.sums = (float *)(void *)((char *)scratch + t.at_rest);
-    t.slots = (char *)scratch + t.at_slots;
+    t.room = (char *)scratch + t.at_slots;
     t.tile = gfli_tile_of(context, &t.tile_panels);
     t.scatter = gfli_scatter_of(context);
     memset(t.zeros, 0, t.at_samples);
@@ -2164,7 +2175,7 @@ static void gfli_atss_window(float centre, int stride, int cells, int *first, in
     *first = 0;
     *last = cells - 1;
     if (!(at > -far_cells && at < (double)cells + far_cells)) return;
-    const int middle = gfli_min(gfli_max((int)floor(at + 0.5), 0), cells - 1);
+    const int middle = gfli_min(gfli_max((int)(floor)(at + 0.5), 0), cells - 1);
     *first = gfli_max(middle - GFLI_ATSS_NEAREST, 0);
     *last = gfli_min(middle + GFLI_ATSS_NEAREST, cells - 1);
 }
@@ -2174,7 +2185,7 @@ static void gfli_atss_window(float centre, int stride, int cells, int *first, in
 static float gfli_atss_distance(float dx, float dy) {
     const float xx = (float)((double)dx * (double)dx), yy = (float)((double)dy * (double)dy);
     const float sum = (float)((double)xx + (double)yy);
-    return (float)sqrt((double)sum);
+    return (float)(sqrt)((double)sum);
 }
 
 static float gfli_atss_area(float w, float h) {
@@ -2199,7 +2210,7 @@ static float gfli_atss_threshold(const float *iou, int n) {
     for (int i = 0; i < n; i++) mean += (double)iou[i];
     mean /= n;
     for (int i = 0; i < n; i++) square += ((double)iou[i] - mean) * ((double)iou[i] - mean);
-    return (float)mean + (float)sqrt(square / (n - 1));
+    return (float)mean + (float)(sqrt)(square / (n - 1));
 }
 
 static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int level, float cx,
@@ -2394,7 +2405,7 @@ static inline void gfli_qfl_negative(const float *GFLI_RESTRICT z, int n, float 
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) static void
+__attribute__((__target__("avx2,fma"))) static void
 gfli_qfl_negative_avx2(const float *z, int n, float scale, float *loss, float *dz) {
     gfli_qfl_negative(z, n, scale, loss, dz);
 }
@@ -2429,14 +2440,14 @@ static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
 /* ---- positives ------------------------------------------------------------------------------- */
 
 static double gfli_loss_sigmoid(double z) {
-    return z < 0 ? exp(z) / (1 + exp(z)) : 1 / (1 + exp(-z));
+    return z < 0 ? (exp)(z) / (1 + (exp)(z)) : 1 / (1 + (exp)(-z));
 }
 
 /* The logit of a positive's own class, target y. */
 static double gfli_qfl_positive(double z, double y, double *dz) {
     const double s = gfli_loss_sigmoid(z), d = s - y;
-    const double bce = (z > 0 ? z : 0) - z * y + log1p(exp(-fabs(z)));
-    *dz = fabs(d) * fabs(d) * d + 2 * d * s * (1 - s) * bce;
+    const double bce = (z > 0 ? z : 0) - z * y + (log1p)((exp)(-(fabs)(z)));
+    *dz = (fabs)(d) * (fabs)(d)*d + 2 * d * s * (1 - s) * bce;
     return d * d * bce;
 }
 
@@ -2456,22 +2467,22 @@ static double gfli_share(double mine, double other) {
 /* An area that is divided by, and its derivative with respect to that area. */
 static double gfli_guarded(double area, double eps, bool add, double *slope) {
     *slope = add ? 1 : gfli_share(area, eps);
-    return add ? area + eps : fmax(area, eps);
+    return add ? area + eps : (fmax)(area, eps);
 }
 
 /* IoU of b with the target g, 1 - GIoU, and the derivative of that with respect to b. */
 static double gfli_giou(const gfli_loss_opts *opts, const double b[4], const double g[4],
                         double *loss, double db[4]) {
     const double eps = 1e-6, one = opts->pixel;
-    const double w = fmin(b[2], g[2]) - fmax(b[0], g[0]) + one;
-    const double h = fmin(b[3], g[3]) - fmax(b[1], g[1]) + one;
+    const double w = (fmin)(b[2], g[2]) - (fmax)(b[0], g[0]) + one;
+    const double h = (fmin)(b[3], g[3]) - (fmax)(b[1], g[1]) + one;
     const double iw = w > 0 ? w : 0, ih = h > 0 ? h : 0, inter = iw * ih;
     const double bw = b[2] - b[0] + one, bh = b[3] - b[1] + one;
     const double raw_u = bw * bh + (g[2] - g[0] + one) * (g[3] - g[1] + one) - inter;
-    const double outer_w = fmax(b[2], g[2]) - fmin(b[0], g[0]) + one;
-    const double outer_h = fmax(b[3], g[3]) - fmin(b[1], g[1]) + one;
+    const double outer_w = (fmax)(b[2], g[2]) - (fmin)(b[0], g[0]) + one;
+    const double outer_h = (fmax)(b[3], g[3]) - (fmin)(b[1], g[1]) + one;
     const double ew = outer_w > 0 ? outer_w : 0, eh = outer_h > 0 ? outer_h : 0;
-    double u_share, e_share, unused;
+    double u_share, e_share, ignored;
     const double u = gfli_guarded(raw_u, eps, opts->add_eps, &u_share);
     const double e = gfli_guarded(ew * eh, eps, opts->add_eps, &e_share);
     const double iw_on = w >= 0 ? ih : 0, ih_on = h >= 0 ? iw : 0;
@@ -2485,7 +2496,7 @@ static double gfli_giou(const gfli_loss_opts *opts, const double b[4], const dou
         db[k] = -di[k] / u + (inter / (u * u) - 1 / e) * u_share * (da[k] - di[k]) +
                 u / (e * e) * e_share * de[k];
     *loss = 2 - inter / u - u / e;
-    return inter / gfli_guarded(raw_u, opts->quality_eps, opts->add_eps, &unused);
+    return inter / gfli_guarded(raw_u, opts->quality_eps, opts->add_eps, &ignored);
 }
 
 /* p = softmax(x); returns the expected bin, and log(sum(exp(x))) in *lse. */
@@ -2493,9 +2504,9 @@ static double gfli_bins(const float *x, int n, double *p, double *lse) {
     double top = (double)x[0], sum = 0, mean = 0;
     for (int k = 1; k < n; k++)
         if (!((double)x[k] <= top)) top = (double)x[k];
-    for (int k = 0; k < n; k++) sum += p[k] = exp((double)x[k] - top);
+    for (int k = 0; k < n; k++) sum += p[k] = (exp)((double)x[k] - top);
     for (int k = 0; k < n; k++) mean += k * (p[k] /= sum);
-    *lse = top + log(sum);
+    *lse = top + (log)(sum);
     return mean;
 }
 
@@ -2511,7 +2522,7 @@ static double gfli_loss_box(const gfli_loss *t, const float *reg, float *dreg, c
     for (int s = 0; s < 4; s++) {
         const double at = (s % 2 ? y : x) + middle;
         b[s] = s < 2 ? at - d[s] : at + d[s];
-        target[s] = fmin(fmax(s < 2 ? at - g[s] : g[s] - at, 0), n - 1 - 0.1);
+        target[s] = (fmin)((fmax)(s < 2 ? at - g[s] : g[s] - at, 0), n - 1 - 0.1);
     }
     const double quality = gfli_giou(t->opts, b, g, &giou, db);
     part->bbox += weight * giou;
@@ -2651,7 +2662,7 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
     if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
     /* Without weights the losses are 0, not 0 / 0. */
     if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
-    t.cls_scale = 1 / (fmax(avg_pos, 1) + opts->mean_eps);
+    t.cls_scale = 1 / ((fmax)(avg_pos, 1) + opts->mean_eps);
     t.bbox_scale = 2 / (1 + opts->mean_eps) / weight_sum;
     t.dfl_scale = 0.25 / (4 + opts->mean_eps) / weight_sum;
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);
@@ -3617,7 +3628,7 @@ static gfl_status gfli_coco_text(gfli_coco *c, const char *what, const char **ou
 static bool gfli_coco_integer(gfli_coco *c, int64_t *out) {
     if (gfli_json_integer(c->json, out)) return true;
     double v = gfli_json_number(c->json);
-    if (!(fabs(v) <= 9007199254740992.0) || v != floor(v)) return false;
+    if (!((fabs)(v) <= 9007199254740992.0) || v != (floor)(v)) return false;
     *out = (int64_t)v;
     return true;
 }
@@ -3715,7 +3726,7 @@ static void gfli_coco_bbox(gfli_coco *c, gfl_annotation *a, gfli_coco_seen *seen
     bool list = kind == GFLI_JSON_ARRAY, huge = false;
     while (list && !huge && (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER && n < 4) {
         v[n] = gfli_json_number(c->json);
-        huge = !(fabs(v[n]) <= GFLI_COCO_HUGE);
+        huge = !((fabs)(v[n]) <= GFLI_COCO_HUGE);
         n += !huge;
     }
     if (n < 4 || kind != GFLI_JSON_END) {
@@ -3742,9 +3753,9 @@ static bool gfli_coco_polygon(gfli_coco *c, gfli_coco_seen *seen) {
     int n = 0;
     for (; (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER; n ^= 1) {
         double v = gfli_json_number(c->json);
-        if (!(fabs(v) <= GFLI_COCO_HUGE)) return false;
-        seen->low[n] = seen->n < 2 ? v : fmin(seen->low[n], v);
-        seen->high[n] = seen->n < 2 ? v : fmax(seen->high[n], v);
+        if (!((fabs)(v) <= GFLI_COCO_HUGE)) return false;
+        seen->low[n] = seen->n < 2 ? v : (fmin)(seen->low[n], v);
+        seen->high[n] = seen->n < 2 ? v : (fmax)(seen->high[n], v);
         if (seen->n < 2) seen->n++;
     }
     return kind == GFLI_JSON_END && n == 0 && seen->n == 2;
@@ -3765,7 +3776,7 @@ static void gfli_coco_segmentation(gfli_coco *c, gfli_coco_seen *seen) {
 static void gfli_coco_area(gfli_coco *c, gfli_coco_annotation *r) {
     gfli_json_kind kind = gfli_json_next(c->json);
     if (kind == GFLI_JSON_NULL) return;
-    if (kind != GFLI_JSON_NUMBER || !(fabs(gfli_json_number(c->json)) <= DBL_MAX)) {
+    if (kind != GFLI_JSON_NUMBER || !((fabs)(gfli_json_number(c->json)) <= DBL_MAX)) {
         gfli_coco_unwanted(c, kind, "area is", "a number");
         return;
     }
@@ -4408,8 +4419,8 @@ bool gfli_annotation_degenerate(const gfl_annotation *a) {
 
 bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *a) {
     if (image->width == 0 || image->height == 0) return false;
-    double w = fmin(a->x + a->w, image->width) - fmax(a->x, 0);
-    double h = fmin(a->y + a->h, image->height) - fmax(a->y, 0);
+    double w = (fmin)(a->x + a->w, image->width) - (fmax)(a->x, 0);
+    double h = (fmin)(a->y + a->h, image->height) - (fmax)(a->y, 0);
     return w <= 0 || h <= 0;
 }
 
@@ -4700,19 +4711,19 @@ typedef struct gfli_eval_run {
     gfli_eval_truth *truths;         /* by class, then image */
     int *first_truth;                /* [K + 1] */
     gfli_eval_outcome *outcomes;     /* [n_boxes], by class */
-    gfli_eval_slot *slots;
+    gfli_eval_slot *workers;
     int n_slots;
     double *precision, *recall, *scores; /* the whole arrays, or NULL */
 } gfli_eval_run;
 
 static void gfli_eval_release(gfli_eval_run *run) {
     gfl_context *context = run->evaluator->context;
-    for (int i = 0; run->slots && i < run->n_slots; i++) {
-        gfli_free(context, run->slots[i].groups);
-        gfli_free(context, run->slots[i].candidates);
-        gfli_free(context, run->slots[i].curve);
+    for (int i = 0; run->workers && i < run->n_slots; i++) {
+        gfli_free(context, run->workers[i].groups);
+        gfli_free(context, run->workers[i].candidates);
+        gfli_free(context, run->workers[i].curve);
     }
-    gfli_free(context, run->slots);
+    gfli_free(context, run->workers);
     gfli_free(context, run->items);
     gfli_free(context, run->scratch);
     gfli_free(context, run->first_item);
@@ -4845,9 +4856,9 @@ static gfl_status gfli_eval_prepare(gfli_eval_run *run) {
         most = gfli_max(most, run->first_truth[k + 1] - run->first_truth[k]);
     run->n_slots = gfli_max(1, gfli_min(context->n_threads, gfli_eval_k(e)));
     GFLI_TRY(
-        gfli_calloc(context, (size_t)run->n_slots, sizeof *run->slots, "threads", &run->slots));
+        gfli_calloc(context, (size_t)run->n_slots, sizeof *run->workers, "threads", &run->workers));
     for (int i = 0; i < run->n_slots; i++) {
-        gfli_eval_slot *s = &run->slots[i];
+        gfli_eval_slot *s = &run->workers[i];
         GFLI_TRY(gfli_alloc(context, (size_t)e->n_ranks, sizeof *s->groups, "images", &s->groups));
         GFLI_TRY(gfli_alloc(context, (size_t)most, sizeof *s->candidates, "ground truth",
                             &s->candidates));
@@ -4979,7 +4990,7 @@ static void gfli_eval_class(void *arg, int k, int slot) {
     int n_truths[GFLI_EVAL_A] = {0};
     memset(&e->sums[k], 0, sizeof e->sums[k]);
     gfli_eval_order(run, first, run->first_item[k + 1] - first);
-    size_t n = gfli_eval_match_class(run, k, &run->slots[slot]);
+    size_t n = gfli_eval_match_class(run, k, &run->workers[slot]);
     for (int g = run->first_truth[k]; g < run->first_truth[k + 1]; g++)
         for (int a = 0; a < GFLI_EVAL_A; a++)
             n_truths[a] += !(run->truths[g].ignored >> (a * GFLI_EVAL_T) & 1);
@@ -4990,7 +5001,7 @@ static void gfli_eval_class(void *arg, int k, int slot) {
             if (outcomes[i].place < e->max_dets[m]) outcomes[kept++] = outcomes[i];
         n = kept;
         for (int a = 0; a < GFLI_EVAL_A; a++)
-            gfli_eval_accumulate(run, k, a, m, n, n_truths[a], run->slots[slot].curve);
+            gfli_eval_accumulate(run, k, a, m, n, n_truths[a], run->workers[slot].curve);
     }
 }
 
@@ -5282,7 +5293,7 @@ gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_dete
         gfl_status status = GFL_OK;
         bool known = d->label >= 0 && d->label < e->dataset->n_classes;
         double sum = box.x + box.y + box.w + box.h + box.score;
-        if (!(fabs(sum) <= DBL_MAX))
+        if (!((fabs)(sum) <= DBL_MAX))
             status = gfli_error(e->context, GFL_E_ARG,
                                 "detection %d of image %d is not finite: %g %g %g %g score %g", i,
                                 image, box.x, box.y, box.w, box.h, box.score);
@@ -5420,7 +5431,7 @@ static bool gfli_eval_read_id(gfli_json *j, const char *what, gfl_id *out) {
 static bool gfli_eval_read_number(gfli_json *j, gfli_json_kind kind, const char *what,
                                   double *out) {
     *out = kind == GFLI_JSON_NUMBER ? gfli_json_number(j) : 0;
-    bool good = kind == GFLI_JSON_NUMBER && fabs(*out) <= DBL_MAX;
+    bool good = kind == GFLI_JSON_NUMBER && (fabs)(*out) <= DBL_MAX;
     if (!good) gfli_eval_unwanted(j, kind, what, "a finite number");
     return good;
 }
@@ -5766,7 +5777,7 @@ struct gfli_loader {
     int *order, *order_scratch; /* of order_epoch: places in images */
     int n_images, n_batches, order_epoch;
 
-    gfli_loader_slot slots[GFLI_LOADER_DEPTH];
+    gfli_loader_slot ring[GFLI_LOADER_DEPTH];
     int depth;
     uint64_t first, last; /* scheduled batches, counted since the start; slot = number % depth */
     int epoch, index;     /* of the batch to schedule next */
@@ -5879,7 +5890,7 @@ static void gfli_loader_schedule(gfli_loader *l) {
                            l->order, l->order_scratch);
         l->order_epoch = l->epoch;
     }
-    gfli_loader_slot *slot = &l->slots[l->last++ % (uint64_t)l->depth];
+    gfli_loader_slot *slot = &l->ring[l->last++ % (uint64_t)l->depth];
     int start = l->index * l->opts.batch;
     slot->batch.epoch = l->epoch;
     slot->batch.index = l->index++;
@@ -5898,7 +5909,7 @@ static void gfli_loader_top_up(gfli_loader *l) {
 
 static gfli_loader_slot *gfli_loader_find(gfli_loader *l) {
     for (uint64_t i = l->first; i < l->last; i++) {
-        gfli_loader_slot *slot = &l->slots[i % (uint64_t)l->depth];
+        gfli_loader_slot *slot = &l->ring[i % (uint64_t)l->depth];
         if (slot->taken < slot->batch.n) return slot;
     }
     return NULL;
@@ -5977,7 +5988,7 @@ gfl_status gfli_loader_next(gfli_loader *l, const gfli_batch **out) {
     if (l->holding) l->first++;
     l->holding = false;
     gfli_loader_top_up(l);
-    gfli_loader_slot *slot = &l->slots[l->first % (uint64_t)l->depth];
+    gfli_loader_slot *slot = &l->ring[l->first % (uint64_t)l->depth];
     while (slot->left > 0) {
         if (slot->taken < slot->batch.n)
             gfli_loader_work(&l->workers[0], slot);
@@ -6019,9 +6030,9 @@ static gfl_status gfli_loader_check_opts(gfl_context *context, const gfli_loader
  * pictures; an image whose annotations are all of no use stays, as background. */
 static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image) {
     if (!l->opts.drop_empty) return true;
-    bool small = image->width > 0 && image->height > 0 &&
-                 gfli_min(image->width, image->height) < GFLI_LOADER_MIN_SIDE;
-    return image->n_annotations > 0 && !small;
+    bool is_small = image->width > 0 && image->height > 0 &&
+                    gfli_min(image->width, image->height) < GFLI_LOADER_MIN_SIDE;
+    return image->n_annotations > 0 && !is_small;
 }
 
 static gfl_status gfli_loader_choose(gfli_loader *l) {
@@ -6052,7 +6063,7 @@ static gfl_status gfli_loader_prepare_slots(gfli_loader *l) {
     size_t batch = (size_t)l->opts.batch;
     l->depth = l->opts.n_threads > 0 ? GFLI_LOADER_DEPTH : 1;
     for (int i = 0; i < l->depth; i++) {
-        gfli_loader_slot *slot = &l->slots[i];
+        gfli_loader_slot *slot = &l->ring[i];
         GFLI_TRY(gfli_calloc(l->context, batch, sizeof *slot->batch.samples, "a batch",
                              &slot->batch.samples));
         GFLI_TRY(gfli_calloc(l->context, batch, sizeof *slot->memory, "a batch", &slot->memory));
@@ -6126,7 +6137,7 @@ void gfli_loader_destroy(gfli_loader *l) {
         gfli_free(l->context, l->workers[i].scratch);
         if (i > 0) gfl_context_destroy(l->workers[i].context);
     }
-    for (int i = 0; i < GFLI_LOADER_DEPTH; i++) gfli_loader_free_slot(l, &l->slots[i]);
+    for (int i = 0; i < GFLI_LOADER_DEPTH; i++) gfli_loader_free_slot(l, &l->ring[i]);
     gfli_condition_destroy(&l->done);
     gfli_condition_destroy(&l->work);
     gfli_mutex_destroy(&l->mutex);
@@ -6184,7 +6195,7 @@ typedef struct gfli_arranger {
 } gfli_arranger;
 
 static int gfli_root(const gfli_plan *plan, int slot) {
-    return plan->slots[slot].parent < 0 ? slot : plan->slots[slot].parent;
+    return plan->maps[slot].parent < 0 ? slot : plan->maps[slot].parent;
 }
 
 static void gfli_need_map(gfli_arranger *a, int slot, int moment) {
@@ -6198,8 +6209,8 @@ static void gfli_find_map_lives(gfli_arranger *a) {
     const gfli_plan *plan = a->plan;
     for (int i = 0; i < plan->n_slots; i++) {
         a->pieces[i].first = a->pieces[i].last = -1;
-        if (plan->slots[i].parent < 0)
-            a->pieces[i].floats = (gfli_map_count(&plan->slots[i].map) + 15) / 16 * 16;
+        if (plan->maps[i].parent < 0)
+            a->pieces[i].floats = (gfli_map_count(&plan->maps[i].map) + 15) / 16 * 16;
     }
     gfli_need_map(a, plan->input, 0);
     gfli_need_map(a, plan->cls, plan->n_steps);
@@ -6245,7 +6256,7 @@ static void gfli_need_bytes(size_t *most, size_t bytes) {
 static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
                               int moment) {
     const gfli_layer *layer = &a->model->layers[s->layer];
-    const gfli_map *x = &a->plan->slots[s->in].map;
+    const gfli_map *x = &a->plan->maps[s->in].map;
     gfli_need_bytes(&a->backward->scratch_bytes,
                     a->ops->conv_grad_scratch(a->context, &layer->shape, x));
     b->dx = a->wanted[gfli_root(a->plan, s->in)];
@@ -6262,7 +6273,7 @@ static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backwar
 static void gfli_arrange_deform(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
                                 int moment) {
     const gfli_conv_shape *shape = &a->model->layers[s->layer].shape;
-    const gfli_map *offset = &a->plan->slots[s->offset].map;
+    const gfli_map *offset = &a->plan->maps[s->offset].map;
     gfli_need_bytes(&a->backward->scratch_bytes,
                     a->ops->deform_conv_grad_scratch(a->context, shape, offset));
     gfli_need_bytes(&a->backward->packed_bytes, a->ops->deform_conv_grad_packed_size(shape));
@@ -6297,7 +6308,7 @@ static void gfli_arrange(gfli_arranger *a) {
             break;
         case GFLI_OP_GROUP_NORM:
             gfli_need_bytes(&a->backward->scratch_bytes,
-                            a->ops->group_norm_grad_scratch(a->context, &plan->slots[s->in].map));
+                            a->ops->group_norm_grad_scratch(a->context, &plan->maps[s->in].map));
             gfli_take_grad(a, s->out, s->in);
             break;
         case GFLI_OP_LEVEL_SCALE: gfli_take_grad(a, s->out, s->in); break;
@@ -6343,7 +6354,7 @@ static gfl_status gfli_place_pieces(gfli_arranger *a) {
     a->plan->workspace_floats = end;
     for (int i = 0; i < a->plan->n_slots; i++) {
         int grad = a->grad[gfli_root(a->plan, i)];
-        if (a->plan->slots[i].parent < 0) a->plan->slots[i].offset = a->pieces[i].offset;
+        if (a->plan->maps[i].parent < 0) a->plan->maps[i].offset = a->pieces[i].offset;
         a->backward->offset[i] = grad < 0 ? GFLI_NO_GRADIENT : a->pieces[grad].offset;
     }
     return GFL_OK;
@@ -6397,7 +6408,7 @@ void gfli_backward_destroy(gfl_context *context, gfli_backward *backward) {
 
 void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, float *workspace) {
     for (int i = 0; i < plan->n_slots; i++) {
-        const gfli_slot *slot = &plan->slots[i];
+        const gfli_slot *slot = &plan->maps[i];
         if (backward->offset[i] == GFLI_NO_GRADIENT) continue;
         backward->grads[i] = slot->map;
         if (slot->parent < 0)
@@ -6439,7 +6450,7 @@ static void gfli_unfold_channels(void *arg, int task, int slot) {
             dw[i] *= layer->folded_scale[o];
         }
         double var = (double)t->params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
-        t->dgamma[o] = (float)((sum - mean * (double)t->dbeta[o]) / sqrt(var));
+        t->dgamma[o] = (float)((sum - mean * (double)t->dbeta[o]) / (sqrt)(var));
     }
 }
 
@@ -6460,9 +6471,9 @@ static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
     const gfli_train_ops *ops = pass->ops;
     const gfli_layer *layer = &pass->model->layers[s->layer];
     const gfli_map *grads = pass->backward->grads, *dy = &grads[s->out];
-    if (s->relu) ops->relu_grad(pass->context, &pass->plan->slots[s->out].map, dy);
+    if (s->relu) ops->relu_grad(pass->context, &pass->plan->maps[s->out].map, dy);
     int bias = layer->bn_beta >= 0 ? layer->bn_beta : layer->bias;
-    ops->conv_grad_weight(pass->context, &layer->shape, &pass->plan->slots[s->in].map, dy,
+    ops->conv_grad_weight(pass->context, &layer->shape, &pass->plan->maps[s->in].map, dy,
                           gfli_gradient_of(pass, layer->weight), gfli_gradient_of(pass, bias),
                           pass->scratch);
     if (layer->bn_gamma >= 0) gfli_unfold(pass, layer);
@@ -6477,14 +6488,14 @@ static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
                                  const gfli_backward_step *b) {
     const gfli_train_ops *ops = pass->ops;
     const gfli_layer *layer = &pass->model->layers[s->layer];
-    const gfli_slot *slots = pass->plan->slots;
+    const gfli_slot *maps = pass->plan->maps;
     const gfli_map *grads = pass->backward->grads, *dy = &grads[s->out];
-    if (s->relu) ops->relu_grad(pass->context, &slots[s->out].map, dy);
+    if (s->relu) ops->relu_grad(pass->context, &maps[s->out].map, dy);
     ops->deform_conv_grad_pack(pass->context, &layer->shape,
                                pass->model->params[layer->weight].data, layer->folded_scale,
                                pass->packed);
-    ops->deform_conv_grad(pass->context, &layer->shape, pass->packed, &slots[s->in].map,
-                          &slots[s->offset].map, dy, b->add, b->dx ? &grads[s->in] : NULL,
+    ops->deform_conv_grad(pass->context, &layer->shape, pass->packed, &maps[s->in].map,
+                          &maps[s->offset].map, dy, b->add, b->dx ? &grads[s->in] : NULL,
                           &grads[s->offset], gfli_gradient_of(pass, layer->weight),
                           gfli_gradient_of(pass, layer->bn_beta), pass->scratch);
     gfli_unfold(pass, layer);
@@ -6493,14 +6504,14 @@ static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
 static void gfli_backward_scale(const gfli_pass *pass, const gfli_step *s) {
     const gfli_map *grads = pass->backward->grads;
     float dscale[GFL_LEVELS];
-    pass->ops->level_scale_grad(pass->context, &pass->plan->slots[s->in].map, pass->model->scales,
+    pass->ops->level_scale_grad(pass->context, &pass->plan->maps[s->in].map, pass->model->scales,
                                 &grads[s->out], &grads[s->in], dscale);
     for (int l = 0; l < GFL_LEVELS; l++) *gfli_gradient_of(pass, s->scale + l) = dscale[l];
 }
 
 void gfli_backward_run(const gfli_pass *pass) {
     const gfli_train_ops *ops = pass->ops;
-    const gfli_slot *slots = pass->plan->slots;
+    const gfli_slot *maps = pass->plan->maps;
     const gfli_map *grads = pass->backward->grads;
     for (int i = pass->plan->n_steps - 1; i >= 0; i--) {
         const gfli_step *s = &pass->plan->steps[i];
@@ -6511,18 +6522,17 @@ void gfli_backward_run(const gfli_pass *pass) {
         case GFLI_OP_DEFORM_CONV: gfli_backward_deform(pass, s, b); break;
         case GFLI_OP_MAX_POOL:
             if (b->dx)
-                ops->max_pool_grad(pass->context, &slots[s->in].map, &grads[s->out], b->add,
+                ops->max_pool_grad(pass->context, &maps[s->in].map, &grads[s->out], b->add,
                                    &grads[s->in]);
             break;
         case GFLI_OP_UPSAMPLE_ADD:
             if (b->dx) ops->upsample_grad(pass->context, &grads[s->out], b->add, &grads[s->in]);
             break;
         case GFLI_OP_GROUP_NORM:
-            ops->group_norm_grad(pass->context, &slots[s->in].map, &slots[s->out].map,
-                                 GFLI_GN_GROUPS, pass->model->params[s->gamma].data,
-                                 pass->stats + s->stats, &grads[s->out], &grads[s->in],
-                                 gfli_gradient_of(pass, s->gamma), gfli_gradient_of(pass, s->beta),
-                                 pass->scratch);
+            ops->group_norm_grad(pass->context, &maps[s->in].map, &maps[s->out].map, GFLI_GN_GROUPS,
+                                 pass->model->params[s->gamma].data, pass->stats + s->stats,
+                                 &grads[s->out], &grads[s->in], gfli_gradient_of(pass, s->gamma),
+                                 gfli_gradient_of(pass, s->beta), pass->scratch);
             break;
         case GFLI_OP_LEVEL_SCALE: gfli_backward_scale(pass, s); break;
         }
@@ -6629,7 +6639,7 @@ gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int widt
     }
     gfli_plan_bind(&p->plan, learner->workspace);
     gfli_backward_bind(&p->plan, &p->backward, learner->workspace);
-    *input = p->plan.slots[p->plan.input].map;
+    *input = p->plan.maps[p->plan.input].map;
     return GFL_OK;
 }
 
@@ -6647,7 +6657,7 @@ static gfl_status gfli_check_losses(gfl_context *context, const gfli_losses *los
 /* Targets and losses, with the gradients of the two outputs. */
 static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths, gfli_losses *out) {
     const gfli_plan *plan = &l->current->plan;
-    const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
+    const gfli_map *cls = &plan->maps[plan->cls].map, *reg = &plan->maps[plan->reg].map;
     const gfli_map *grads = l->current->backward.grads;
     gfli_loss_opts opts;
     gfli_assign_opts assign_opts;
@@ -6787,7 +6797,7 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
     double share = learner->n_batches > 0 ? 1.0 / learner->n_batches : 1;
     gfli_extent all;
     learner->ops->measure(learner->context, gradients, learner->layout.floats, &all);
-    *norm = share * sqrt(all.squares);
+    *norm = share * (sqrt)(all.squares);
     learner->n_batches = 0;
     if (!gfli_is_finite(*norm)) return gfli_bad_gradients(learner, gradients);
     if (opts->clip > 0 && *norm > opts->clip) share *= opts->clip / (*norm + 1e-6);
@@ -9906,10 +9916,10 @@ static const char *const gfli_coco_names[GFLI_COCO_CLASSES] = {
 
 /* Category ids 1..90 without those that COCO never used. */
 static void gfli_coco_classes(gfl_class out[GFLI_COCO_CLASSES]) {
-    static const int unused[] = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91};
+    static const int left_out[] = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91};
     size_t skipped = 0;
     for (int k = 0, id = 1; k < GFLI_COCO_CLASSES; k++, id++) {
-        for (; id == unused[skipped]; skipped++) id++;
+        for (; id == left_out[skipped]; skipped++) id++;
         out[k].name = gfli_coco_names[k];
         out[k].id = id;
     }
@@ -10492,9 +10502,9 @@ static void gfli_dump_text(gfli_bytes *b, const char *text) {
 }
 
 static void gfli_dump_int(gfli_bytes *b, int64_t value) {
-    bool small = value >= 0 && value <= INT32_MAX;
-    gfli_bytes_text(b, small ? "J" : "\x8a\x08"); /* BININT, or LONG1 of 8 bytes */
-    gfli_bytes_number(b, (uint64_t)value, small ? 4 : 8);
+    bool is_short = value >= 0 && value <= INT32_MAX;
+    gfli_bytes_text(b, is_short ? "J" : "\x8a\x08"); /* BININT, or LONG1 of 8 bytes */
+    gfli_bytes_number(b, (uint64_t)value, is_short ? 4 : 8);
 }
 
 static void gfli_dump_ints(gfli_bytes *b, const int64_t *values, int n) {
@@ -10952,7 +10962,7 @@ static gfli_onnx_name gfli_onnx_module(const gfli_onnx *g, int param, int level,
 
 /* The value that a level of a slot holds at this step. */
 static gfli_onnx_name *gfli_onnx_value(gfli_onnx *g, int slot, int level) {
-    const gfli_slot *s = &g->plan.slots[slot];
+    const gfli_slot *s = &g->plan.maps[slot];
     return &g->values[s->parent >= 0 ? s->parent * GFL_LEVELS + s->level
                                      : slot * GFL_LEVELS + level];
 }
@@ -10999,7 +11009,7 @@ static void gfli_onnx_conv_attributes(gfli_onnx *g, const gfli_conv_shape *s) {
 static void gfli_onnx_conv(gfli_onnx *g, const gfli_step *step) {
     const gfli_layer *layer = &g->model->layers[step->layer];
     const char *weight = g->model->params[layer->weight].name;
-    const int levels = g->plan.slots[step->out].map.levels;
+    const int levels = g->plan.maps[step->out].map.levels;
     gfli_onnx_name bias;
     const bool biased = gfli_onnx_weights(g, step->layer, &bias);
     for (int l = 0; l < levels; l++) {
@@ -11021,7 +11031,7 @@ static void gfli_onnx_conv(gfli_onnx *g, const gfli_step *step) {
  * are, files have their logits. */
 static void gfli_onnx_deform(gfli_onnx *g, const gfli_step *step) {
     const gfli_layer *layer = &g->model->layers[step->layer];
-    const bool masked = g->plan.slots[step->offset].map.c > 18;
+    const bool masked = g->plan.maps[step->offset].map.c > 18;
     const gfli_onnx_name *from = gfli_onnx_value(g, step->offset, 0);
     const gfli_onnx_name logits = gfli_onnx_join(from->text, ".logits");
     const gfli_onnx_name mask = gfli_onnx_join(from->text, ".mask");
@@ -11076,7 +11086,7 @@ static void gfli_onnx_upsample_add(gfli_onnx *g, const gfli_step *step) {
 static void gfli_onnx_group_norm(gfli_onnx *g, const gfli_step *step) {
     const gfli_param *gamma = &g->model->params[step->gamma];
     const gfli_param *beta = &g->model->params[step->beta];
-    const int levels = g->plan.slots[step->out].map.levels;
+    const int levels = g->plan.maps[step->out].map.levels;
     gfli_onnx_channels(g, gamma->name, (int)gamma->count, gamma->data);
     gfli_onnx_channels(g, beta->name, (int)beta->count, beta->data);
     for (int l = 0; l < levels; l++) {
@@ -11197,7 +11207,7 @@ static void gfli_onnx_begin(gfli_onnx *g) {
 /* ---- behind: logits -------------------------------------------------------------------------- */
 
 static void gfli_onnx_logits(gfli_onnx *g, const char *name, int slot) {
-    const gfli_map *map = &g->plan.slots[slot].map;
+    const gfli_map *map = &g->plan.maps[slot].map;
     const bool fixed = g->opts.width > 0;
     for (int l = 0; l < GFL_LEVELS; l++) {
         const gfli_onnx_name height = gfli_onnx_at("height", l), width = gfli_onnx_at("width", l);
@@ -11217,7 +11227,7 @@ static float gfli_onnx_offset(const gfli_onnx *g, int stride) {
 
 /* "centres.l" f32 [4, points]: x y x y of every location, where the size is known. */
 static void gfli_onnx_fixed_centres(gfli_onnx *g, int level) {
-    const gfli_map *map = &g->plan.slots[g->plan.cls].map;
+    const gfli_map *map = &g->plan.maps[g->plan.cls].map;
     const int w = map->w[level], stride = 8 << level;
     const int64_t points = (int64_t)map->h[level] * w, shape[2] = {4, points};
     const float offset = gfli_onnx_offset(g, stride);
@@ -11235,14 +11245,14 @@ static void gfli_onnx_coordinate(gfli_onnx *g, int level, bool vertical, const c
     const gfli_onnx_name stride = gfli_onnx_at("centres.stride", level);
     const gfli_onnx_name offset = gfli_onnx_at("centres.offset", level);
     const gfli_onnx_name size = gfli_onnx_join(out, ".size"), cells = gfli_onnx_join(out, ".cells");
-    const gfli_onnx_name real = gfli_onnx_join(out, ".real"), far = gfli_onnx_join(out, ".far");
+    const gfli_onnx_name real = gfli_onnx_join(out, ".real"), far_end = gfli_onnx_join(out, ".far");
     const gfli_onnx_name line = gfli_onnx_join(out, ".line"), lay = gfli_onnx_join(out, ".laid");
     const gfli_onnx_name all = gfli_onnx_join(out, ".all");
     gfli_onnx_node(g, "Gather", size.text, shape.text, vertical ? "two" : "three", NULL);
     gfli_onnx_node(g, "Range", cells.text, "zero", size.text, "one");
     gfli_onnx_cast(g, real.text, cells.text);
-    gfli_onnx_node(g, "Mul", far.text, real.text, stride.text, NULL);
-    gfli_onnx_node(g, "Add", line.text, far.text, offset.text, NULL);
+    gfli_onnx_node(g, "Mul", far_end.text, real.text, stride.text, NULL);
+    gfli_onnx_node(g, "Add", line.text, far_end.text, offset.text, NULL);
     gfli_onnx_node(g, "Reshape", lay.text, line.text, vertical ? "column" : "row", NULL);
     gfli_onnx_node(g, "Expand", all.text, lay.text, grid.text, NULL);
     gfli_onnx_node(g, "Reshape", out, all.text, "row", NULL);
@@ -11327,7 +11337,7 @@ static void gfli_onnx_boxes(gfli_onnx *g, int level) {
 
 /* All levels of an output, one after the other. */
 static void gfli_onnx_gather_levels(gfli_onnx *g, const char *name, int last) {
-    const gfli_map *map = &g->plan.slots[g->plan.cls].map;
+    const gfli_map *map = &g->plan.maps[g->plan.cls].map;
     static const char *const names[3] = {"batch", "points", ""};
     const int64_t points = (int64_t)gfli_points(map); /* the plan is of one image */
     const int64_t sizes[3] = {g->opts.batch, g->opts.width > 0 ? points : 0, last};
@@ -11407,11 +11417,11 @@ static gfl_status gfli_onnx_const_data(const gfli_onnx *g, const gfli_onnx_const
 }
 
 static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value) {
-    enum { MODEL_METADATA = 14, KEY = 1, VALUE = 2 };
+    enum { MODEL_METADATA = 14, ENTRY_KEY = 1, ENTRY_VALUE = 2 };
     gfli_bytes *b = (gfli_bytes *)to;
     const size_t start = gfli_pb_open(b, MODEL_METADATA);
-    gfli_pb_text(b, KEY, key);
-    gfli_pb_text(b, VALUE, value);
+    gfli_pb_text(b, ENTRY_KEY, key);
+    gfli_pb_text(b, ENTRY_VALUE, value);
     gfli_pb_close(b, start);
     return b->status;
 }
@@ -11547,4 +11557,9 @@ gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
 
 #ifdef __cplusplus
 }
+#endif
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC diagnostic pop
+#pragma GCC visibility pop
 #endif

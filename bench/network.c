@@ -39,7 +39,7 @@ static int time_forward(gfl_context *context, const gfl_model_desc *desc, int wi
         gfli_calloc(context, plan.scratch_bytes, 1, "scratch", &scratch) != GFL_OK)
         return fail(context, "detect");
     gfli_plan_bind(&plan, workspace);
-    gfli_map *input = &plan.slots[plan.input].map;
+    gfli_map *input = &plan.maps[plan.input].map;
     gfli_rng rng = gfli_rng_make(1, 0, 0, 0);
     for (int i = -1; i < repeats; i++) {
         for (size_t k = 0; k < gfli_map_count(input); k++)

@@ -4,15 +4,16 @@
  *
  * DO THIS
  *
- *     #define GFL_IMPLEMENTATION      in ONE .c or .cpp file, before its first #include
+ *     #define GFL_IMPLEMENTATION      in ONE .c or .cpp file, before it includes gfl.h
  *     #include "gfl.h"                everywhere
  *
  *     cc -O3 app.c -lm -pthread              detects
  *     cc -O3 app.c gfl_train.c -lm -pthread  trains, evaluates, reads image files and .pth too
  *
  * or compile the header itself: cc -O3 -x c -DGFL_IMPLEMENTATION -c gfl.h.  It needs -O2 at least:
- * without, it is twenty times slower.  C11 or C++17 for the
- * implementation (gcc or clang, POSIX threads), C99 or C++11 for the declarations.
+ * without, it is twenty times slower.  C11 or C++17 for the implementation (gcc or clang, POSIX), C99
+ * or C++11 for the declarations.  Including it defines no feature macro: with -std=c11 instead of
+ * -std=gnu11, the default, the implementation needs -D_POSIX_C_SOURCE=200809L.
  *
  *     gfl_context *context;
  *     gfl_model *model;
@@ -31,7 +32,11 @@
  * SWITCHES, to be defined before the header or on the compiler's command line
  *
  *     GFL_IMPLEMENTATION   this file brings the implementation
- *     GFL_API              what stands before public functions; default visibility
+ *     GFL_API              what stands before public functions.  It is default visibility, so that
+ *                          your shared object exports them; __attribute__((visibility("hidden")))
+ *                          keeps them inside.  With static, gfl.h and gfl_train.c included in one
+ *                          file are private to it; static __attribute__((unused)) is the same
+ *                          without a warning about what you do not call.  All else is hidden anyway
  *     GFL_NO_STB_IMAGE     gfl_train.c without stb_image: gfl_image_read answers
  *                          GFL_E_UNSUPPORTED, data sets take their pixels from a callback
  *
@@ -168,11 +173,6 @@
  *
  * What is not declared before the line "GFL_H" ends is not API.
  */
-#if (defined(GFL_INTERNAL) || defined(GFL_IMPLEMENTATION)) && !defined(_GNU_SOURCE) &&              \
-    !defined(_POSIX_C_SOURCE)
-#define _POSIX_C_SOURCE 200809L /* clock_gettime, fsync and pthreads under -std=c11 */
-#endif
-
 #ifndef GFL_H
 #define GFL_H
 
@@ -208,6 +208,12 @@ extern "C" {
 
 #include "core/std.h"
 
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility push(hidden)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -235,12 +241,23 @@ extern "C" {
 }
 #endif
 
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC diagnostic pop
+#pragma GCC visibility pop
+#endif
+
 #endif /* GFL_INTERNAL_H */
 #endif
 
 #ifdef GFL_IMPLEMENTATION
 #ifndef GFL_IMPLEMENTED
 #define GFL_IMPLEMENTED
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility push(hidden)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -280,6 +297,11 @@ extern "C" {
 
 #ifdef __cplusplus
 }
+#endif
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC diagnostic pop
+#pragma GCC visibility pop
 #endif
 
 #endif /* GFL_IMPLEMENTED */

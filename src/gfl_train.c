@@ -9,6 +9,12 @@
 
 #include "data/std.h"
 
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility push(hidden)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -69,4 +75,9 @@ extern "C" {
 
 #ifdef __cplusplus
 }
+#endif
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC diagnostic pop
+#pragma GCC visibility pop
 #endif

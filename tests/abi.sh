@@ -53,7 +53,7 @@ cat "$root"/src/api/*.h | cc -fpreprocessed -E -P - 2> "$scratch/warnings" |
         else for (i = 1; i <= n; i++) field(declared(items[i]))
         next
     }
-    /^GFL_(API|INLINE) / { text("call") }
+    /^(GFL_API|GFL_INLINE|extern) [a-z].*/ { text("call") }
     /^typedef .*\(\*/ { text("type") }
     ' "$scratch/declarations"
     echo 'return 0; }'

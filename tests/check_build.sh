@@ -179,7 +179,7 @@ int main(int argc, char **argv) {
 }
 EOF
     sed -i 's/r18 of 3/r18 of 0/' 3/gfl.h
-    cc -O0 -I3 -c main.c -o main.o && cc -O0 -x c -std=c11 -DGFL_IMPLEMENTATION -c 3/gfl.h -o 3.o &&
+    cc -O0 -I3 -c main.c -o main.o && cc -O0 -x c -std=gnu11 -DGFL_IMPLEMENTATION -c 3/gfl.h -o 3.o &&
         cc -rdynamic main.o 3.o -o main -lm -pthread -ldl || exit 1
     ./main 1/build/release/libgfl.so.0.1 2/build/release/libgfl.so.0.1 || exit 1 ;;
 *) fail "no such check: $check" ;;

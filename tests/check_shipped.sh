@@ -7,6 +7,7 @@ rm -rf "$scratch" && mkdir -p "$scratch" || exit 1
 cd "$root" || exit 1
 warn='-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror'
 shipped='gfl.h gfl_train.c'
+posix=-D_POSIX_C_SOURCE=200809L # what strict modes need, since no header here defines it
 
 fail() {
     echo "$*" >&2
@@ -26,13 +27,14 @@ compiles() {
     "$1" -std=c99 $warn -I. -c "$scratch/api.c" -o "$scratch/a.o" || fail "$1: C99"
     "$2" -x c++ -std=c++11 $warn -I. -c "$scratch/api.c" -o "$scratch/a.o" || fail "$2: C++11"
     for std in c11 gnu17; do
-        "$1" -x c -std=$std $warn -I. -c "$scratch/one.c" -o "$scratch/one.o" || fail "$1: $std"
+        "$1" -x c -std=$std $posix $warn -I. -c "$scratch/one.c" -o "$scratch/one.o" || fail "$1: $std"
     done
     # With the optimiser, which finds more to warn of.
     "$2" -x c++ -std=c++17 -O3 $warn -I. -c "$scratch/one.c" -o "$scratch/one_cxx.o" \
         || fail "$2: C++17"
-    "$1" -x c -std=c11 $warn -DGFL_IMPLEMENTATION -c gfl.h -o "$scratch/gfl.o" || fail "$1: gfl.h"
-    "$1" -std=c11 $warn -c gfl_train.c -o "$scratch/train.o" || fail "$1: gfl_train.c"
+    "$1" -x c -std=c11 $posix $warn -DGFL_IMPLEMENTATION -c gfl.h -o "$scratch/gfl.o" \
+        || fail "$1: gfl.h"
+    "$1" -std=c11 $posix $warn -c gfl_train.c -o "$scratch/train.o" || fail "$1: gfl_train.c"
     "$1" "$scratch/api.c" -I. "$scratch/gfl.o" -o "$scratch/app" -lm -pthread \
         || fail "$1: linking what only detects, without gfl_train.c"
     "$scratch/app" || fail "version"
@@ -55,10 +57,10 @@ compiles_newest_clang)
     "$newest" --version | head -1
     printf '#define GFL_IMPLEMENTATION\n#include "gfl.h"\n#include "gfl_train.c"\n' \
         > "$scratch/one.c"
-    "$newest" -std=c11 $warn -I. -fsyntax-only "$scratch/one.c" &&
+    "$newest" -std=c11 $posix $warn -I. -fsyntax-only "$scratch/one.c" &&
         "$newest" -x c++ -std=c++17 $warn -I. -fsyntax-only "$scratch/one.c" || fail "the library"
     for f in examples/*.c; do
-        "$newest" -std=c11 $warn -I. -fsyntax-only "$f" || fail "$f"
+        "$newest" -std=c11 $posix $warn -I. -fsyntax-only "$f" || fail "$f"
     done
     "$newest" -x c++ -std=c++11 $warn -I. -fsyntax-only examples/embed.cc || fail "embed.cc"
     for f in tests/*.c; do
@@ -67,8 +69,9 @@ compiles_newest_clang)
     done ;;
 exported_names)
     need nm
-    cc -x c -std=c11 -fPIC -fvisibility=hidden -DGFL_IMPLEMENTATION -c gfl.h -o "$scratch/gfl.o" &&
-        cc -std=c11 -fPIC -fvisibility=hidden -c gfl_train.c -o "$scratch/train.o" &&
+    # As hosts compile: nothing on the command line hides anything.
+    cc -x c -fPIC -DGFL_IMPLEMENTATION -c gfl.h -o "$scratch/gfl.o" &&
+        cc -fPIC -c gfl_train.c -o "$scratch/train.o" &&
         cc -shared "$scratch/gfl.o" "$scratch/train.o" -o "$scratch/libgfl.so" -lm -pthread ||
         exit 1
     bad=$(nm -g --defined-only "$scratch/gfl.o" "$scratch/train.o" |
@@ -77,7 +80,57 @@ exported_names)
     bad=$(nm -D --defined-only "$scratch/libgfl.so" |
         awk 'NF == 3 && $3 !~ /^gfl_/ && $3 !~ /^(_init|_fini|__bss_start|_edata|_end)$/ \
              { print $3 }')
-    [ -z "$bad" ] || fail "the shared library exports more than gfl_: $bad" ;;
+    [ -z "$bad" ] || fail "the shared library exports more than gfl_: $bad"
+    # Whoever wants to export none, or to keep all in one file, says so.
+    for api in '__attribute__((visibility("hidden")))' 'static __attribute__((unused))' static; do
+        case $api in static) flags=-Wno-unused-function ;; *) flags= ;; esac
+        printf '#define GFL_API %s\n#define GFL_IMPLEMENTATION\n#include "gfl.h"\n%s\n' "$api" \
+            '#include "gfl_train.c"' > "$scratch/own.c"
+        cc -x c -std=gnu11 -fPIC $warn $flags -I. -c "$scratch/own.c" -o "$scratch/own.o" &&
+            c++ -x c++ -std=c++17 $warn $flags -I. -fsyntax-only "$scratch/own.c" &&
+            cc -shared "$scratch/own.o" -o "$scratch/own.so" -lm -pthread || fail "GFL_API $api"
+        bad=$(nm -D --defined-only "$scratch/own.so" | grep ' gfl')
+        [ -z "$bad" ] || fail "with GFL_API $api, a shared object exports $bad"
+    done ;;
+changes_nothing)
+    # What other headers declare, before the implementation or after it.
+    for order in 'gfl.h gfl_train.c other.h' 'other.h gfl.h gfl_train.c'; do
+        { echo '#define GFL_IMPLEMENTATION'; printf '#include "%s"\n' $order
+          echo 'int main(int n, char **v) { return n > 9 ? (int)host_uses(v[0]) : 0; }'; } \
+            > "$scratch/host.c"
+        for std in gnu11 c++17; do
+            x=c; [ $std = gnu11 ] || x=c++
+            cc -x $x -std=$std $warn -I. -Itests/data/host -fsyntax-only "$scratch/host.c" ||
+                fail "$order as $std"
+        done
+    done
+    cc -std=gnu11 -O1 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 $warn -I. -Itests/data/host \
+        -c "$scratch/host.c" -o "$scratch/host.o" || fail "with checked functions"
+    # A static function of the host's that nobody calls is still told.
+    { cat "$scratch/host.c"; echo 'static void host_forgot(void) {}'; } > "$scratch/forgot.c"
+    cc -std=gnu11 $warn -I. -Itests/data/host -c "$scratch/forgot.c" -o "$scratch/host.o" \
+        2>"$scratch/log" && fail "the host's own warnings are gone"
+    grep -q host_forgot "$scratch/log" || { cat "$scratch/log"; fail "another error"; }
+    # Where it cannot be compiled, it says why.
+    refused() {
+        says=$1; shift
+        cc "$@" -fsyntax-only gfl_train.c 2>"$scratch/log" && fail "$* compiles"
+        grep -q "error.*$says" "$scratch/log" || { head "$scratch/log"; fail "$*: not \"$says\""; }
+    }
+    refused '-std=gnu11, or -D_POSIX_C_SOURCE=200809L' -std=c11
+    refused 'big-endian' -std=gnu11 -U__BYTE_ORDER__ -D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__ ;;
+survives_macros)
+    for cc in gcc clang; do
+        command -v $cc >/dev/null 2>&1 || continue
+        for std in gnu11 c++17; do
+            x=c; [ $std = gnu11 ] || x=c++
+            # As a host has them: its macros are there first, then all of the library in one file.
+            printf '#include "macros.h"\n#define GFL_IMPLEMENTATION\n#include "%s"\n#include "%s"\n' \
+                gfl.h gfl_train.c > "$scratch/host.c"
+            $cc -x $x -std=$std $warn -I. -Itests/data/host -fsyntax-only "$scratch/host.c" ||
+                fail "$cc $std: a macro of the host's meets a name of ours"
+        done
+    done ;;
 shipped_code_is_quiet)
     # Comments and strings may say anything; calls may not.
     for f in $shipped; do

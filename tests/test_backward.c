@@ -28,8 +28,8 @@ static void open_bench(bench *t, const gfl_arch *arch, int frozen, int n, int he
     /* whatever is read without having been written shows */
     for (size_t i = 0; i < t->plan->workspace_floats; i++) t->learner.workspace[i] = NAN;
     t->picture = test_uniform(gfli_map_count(&t->input), -2, 2, 1);
-    t->a = test_uniform(gfli_map_count(&t->plan->slots[t->plan->cls].map), -1, 1, 2);
-    t->b = test_uniform(gfli_map_count(&t->plan->slots[t->plan->reg].map), -1, 1, 3);
+    t->a = test_uniform(gfli_map_count(&t->plan->maps[t->plan->cls].map), -1, 1, 2);
+    t->b = test_uniform(gfli_map_count(&t->plan->maps[t->plan->reg].map), -1, 1, 3);
 }
 
 static void close_bench(bench *t) {
@@ -42,8 +42,8 @@ static void close_bench(bench *t) {
 }
 
 static double value(bench *t) {
-    const gfli_map *cls = &t->plan->slots[t->plan->cls].map;
-    const gfli_map *reg = &t->plan->slots[t->plan->reg].map;
+    const gfli_map *cls = &t->plan->maps[t->plan->cls].map;
+    const gfli_map *reg = &t->plan->maps[t->plan->reg].map;
     double sum = 0;
     memcpy(t->input.data, t->picture, gfli_map_count(&t->input) * sizeof(float));
     gfli_plan_forward(t->context, t->model, t->plan, t->learner.stats, t->learner.scratch);

@@ -59,7 +59,7 @@ static maps run(const gfl_model *model, int n, const double *input) {
     m.stats = (float *)malloc(m.plan.stats_floats * sizeof(float));
     CHECK_OK(context, gfli_alloc(context, m.plan.scratch_bytes, 1, "scratch", &m.scratch));
     gfli_plan_bind(&m.plan, m.workspace);
-    gfli_map *in = &m.plan.slots[m.plan.input].map;
+    gfli_map *in = &m.plan.maps[m.plan.input].map;
     for (int i = 0; i < n * HIGH * WIDE; i++)
         for (int c = 0; c < 3; c++)
             in->data[i * 3 + c] =
@@ -133,8 +133,8 @@ static void logits_are_the_librarys(void) {
         fill(input, 2 * 3 * HIGH * WIDE, 1);
         ox_run(&m);
         maps want = run(model, 2, ox_find(&m, "input")->v);
-        check_logits(&m, "cls_score", &want.plan.slots[want.plan.cls].map);
-        check_logits(&m, "bbox_pred", &want.plan.slots[want.plan.reg].map);
+        check_logits(&m, "cls_score", &want.plan.maps[want.plan.cls].map);
+        check_logits(&m, "bbox_pred", &want.plan.maps[want.plan.reg].map);
         check_ends(&m);
         release(&want);
         ox_close(&m);
@@ -146,8 +146,8 @@ static void logits_are_the_librarys(void) {
 /* Spec 3 in double: score and box of every location, whose position is stride * cell + offset *
  * (stride - 1). */
 static void check_decoded(ox_model *m, const maps *want, double offset) {
-    const gfli_map *cls = &want->plan.slots[want->plan.cls].map;
-    const gfli_map *reg = &want->plan.slots[want->plan.reg].map;
+    const gfli_map *cls = &want->plan.maps[want->plan.cls].map;
+    const gfli_map *reg = &want->plan.maps[want->plan.reg].map;
     const ox_tensor *scores = ox_find(m, "scores"), *boxes = ox_find(m, "boxes");
     const int bins = reg->c / 4;
     double worst_score = 0, worst_box = 0;

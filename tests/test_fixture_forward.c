@@ -20,7 +20,7 @@ static run run_case(gfl_context *context, const gfl_model *model, const fx_case 
     CHECK_OK(context, gfli_alloc(context, r.plan.stats_floats, 4, "stats", &r.stats));
     CHECK_OK(context, gfli_alloc(context, r.plan.scratch_bytes, 1, "scratch", &r.scratch));
     gfli_plan_bind(&r.plan, r.workspace);
-    fx_fill_input("input", &r.plan.slots[r.plan.input].map);
+    fx_fill_input("input", &r.plan.maps[r.plan.input].map);
     gfli_plan_forward(context, model, &r.plan, r.stats, r.scratch);
     return r;
 }
@@ -37,7 +37,7 @@ static bool find_map(const gfli_plan *plan, const char *name, gfli_map *out) {
     const char *dot = strchr(name, '.');
     size_t length = dot ? (size_t)(dot - name) : strlen(name);
     for (int i = 0; i < plan->n_slots; i++) {
-        const gfli_slot *s = &plan->slots[i];
+        const gfli_slot *s = &plan->maps[i];
         if (!s->name || strlen(s->name) != length || strncmp(s->name, name, length) != 0) continue;
         *out = dot ? gfli_map_level(&s->map, atoi(dot + 1)) : s->map;
         return true;
@@ -85,11 +85,11 @@ static void every_map_is_mmdetections(void) {
         run keep = run_case(one.context, model, &one, true);
         run lean = run_case(one.context, model, &one, false);
         compare(&one, &keep.plan);
-        const gfli_map *a = &keep.plan.slots[keep.plan.cls].map;
-        const gfli_map *b = &lean.plan.slots[lean.plan.cls].map;
+        const gfli_map *a = &keep.plan.maps[keep.plan.cls].map;
+        const gfli_map *b = &lean.plan.maps[lean.plan.cls].map;
         CHECK(memcmp(a->data, b->data, gfli_map_count(a) * 4) == 0);
-        a = &keep.plan.slots[keep.plan.reg].map;
-        b = &lean.plan.slots[lean.plan.reg].map;
+        a = &keep.plan.maps[keep.plan.reg].map;
+        b = &lean.plan.maps[lean.plan.reg].map;
         CHECK(memcmp(a->data, b->data, gfli_map_count(a) * 4) == 0);
         end_run(one.context, &keep);
         end_run(one.context, &lean);

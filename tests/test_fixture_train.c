@@ -85,7 +85,7 @@ static void check_step_losses(fx_case *one, const gfli_losses *got) {
 static void check_labels(fx_case *one, const gfli_learner *learner, const truths *t) {
     fx_tensor want = fx_load(one, "labels");
     const gfli_plan *plan = &learner->current->plan;
-    const gfli_map *cls = &plan->slots[plan->cls].map;
+    const gfli_map *cls = &plan->maps[plan->cls].map;
     size_t per_image = gfli_points(cls) / (size_t)t->n, start = 0, different = 0;
     CHECK(want.count == gfli_points(cls));
     for (int l = 0; l < GFL_LEVELS; l++) {

@@ -128,11 +128,11 @@ static void check_stages(gfl_model_desc desc, const double want[4][6]) {
     CHECK_OK(context, gfli_alloc(context, plan.stats_floats, 4, "stats", &stats));
     CHECK_OK(context, gfli_alloc(context, plan.scratch_bytes, 1, "scratch", &scratch));
     gfli_plan_bind(&plan, workspace);
-    fx_fill_input("input", &plan.slots[plan.input].map);
+    fx_fill_input("input", &plan.maps[plan.input].map);
     gfli_plan_forward(context, m, &plan, stats, scratch);
     int seen = 0;
     for (int i = 0; i < plan.n_slots; i++) {
-        const gfli_slot *s = &plan.slots[i];
+        const gfli_slot *s = &plan.maps[i];
         if (!s->name || s->name[0] != 'C') continue;
         const double *w = want[s->name[1] - '2'];
         size_t n = gfli_map_count(&s->map), hw = (size_t)(s->map.h[0] * s->map.w[0]);

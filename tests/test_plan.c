@@ -15,11 +15,11 @@ static gfl_model *describe(const char *preset) {
 
 static const gfli_slot *find_slot(const gfli_plan *plan, const char *name) {
     for (int i = 0; i < plan->n_slots; i++)
-        if (plan->slots[i].name && !strcmp(plan->slots[i].name, name)) return &plan->slots[i];
+        if (plan->maps[i].name && !strcmp(plan->maps[i].name, name)) return &plan->maps[i];
     const bool slot_found = false;
     printf("no map %s\n", name);
     CHECK(slot_found);
-    return &plan->slots[0];
+    return &plan->maps[0];
 }
 
 /* Memory in units of 16 floats, each marked with the slot and the version last written to it. */
@@ -30,10 +30,10 @@ typedef struct canvas {
 } canvas;
 
 static void range(const canvas *c, int slot, size_t *from, size_t *to) {
-    const gfli_slot *s = &c->plan->slots[slot];
+    const gfli_slot *s = &c->plan->maps[slot];
     size_t floats = gfli_map_count(&s->map), start = s->offset;
     if (s->parent >= 0) {
-        const gfli_slot *p = &c->plan->slots[s->parent];
+        const gfli_slot *p = &c->plan->maps[s->parent];
         start = p->offset + gfli_points_before(&p->map, s->level) * (size_t)p->map.c;
     }
     *from = start / 16;
@@ -42,14 +42,14 @@ static void range(const canvas *c, int slot, size_t *from, size_t *to) {
 
 static void paint(const canvas *c, int slot) {
     size_t from, to;
-    int parent = c->plan->slots[slot].parent;
+    int parent = c->plan->maps[slot].parent;
     range(c, slot, &from, &to);
     for (size_t i = from; i < to; i++) c->owner[i] = parent >= 0 ? parent : slot;
 }
 
 static bool intact(const canvas *c, int slot) {
     size_t from, to;
-    int parent = c->plan->slots[slot].parent;
+    int parent = c->plan->maps[slot].parent;
     range(c, slot, &from, &to);
     for (size_t i = from; i < to; i++)
         if (c->owner[i] != (parent >= 0 ? parent : slot)) return false;
@@ -102,7 +102,7 @@ static void training_keeps_every_map(void) {
     CHECK_OK(context, gfli_plan_create(context, model, 1, 128, 128, false, &lean));
     size_t floats = 0;
     for (int i = 0; i < plan.n_slots; i++)
-        if (plan.slots[i].parent < 0) floats += (gfli_map_count(&plan.slots[i].map) + 15) / 16 * 16;
+        if (plan.maps[i].parent < 0) floats += (gfli_map_count(&plan.maps[i].map) + 15) / 16 * 16;
     CHECK(plan.workspace_floats == floats);
     CHECK(plan.workspace_floats > 5 * lean.workspace_floats);
     CHECK(plan.stats_floats == 8 * lean.stats_floats);
@@ -122,7 +122,7 @@ static void sizes_are_those_of_the_spec(void) {
     gfl_model *model = describe("r50");
     gfli_plan plan;
     CHECK_OK(context, gfli_plan_create(context, model, 1, 800, 1344, false, &plan));
-    const gfli_map *cls = &plan.slots[plan.cls].map, *reg = &plan.slots[plan.reg].map;
+    const gfli_map *cls = &plan.maps[plan.cls].map, *reg = &plan.maps[plan.reg].map;
     for (int l = 0; l < GFL_LEVELS; l++) CHECK(cls->h[l] == want[l][0] && cls->w[l] == want[l][1]);
     CHECK(gfli_points(cls) == 22400 && cls->c == 80 && reg->c == 68);
     CHECK(find_slot(&plan, "C5")->map.c == 2048 && find_slot(&plan, "C5")->map.h[0] == 25);
@@ -150,11 +150,11 @@ static void deformable_steps_have_their_offsets(void) {
         const gfli_step *s = &plan.steps[i], *before = &plan.steps[i - 1];
         CHECK((s->op == GFLI_OP_DEFORM_CONV) == (s->offset >= 0));
         if (s->op != GFLI_OP_DEFORM_CONV) continue;
-        const gfli_map *offset = &plan.slots[s->offset].map, *out = &plan.slots[s->out].map;
+        const gfli_map *offset = &plan.maps[s->offset].map, *out = &plan.maps[s->out].map;
         CHECK(before->op == GFLI_OP_CONV && before->out == s->offset && before->in == s->in);
         CHECK(before->layer == model->layers[s->layer].offset && !before->relu && s->relu);
         CHECK(offset->c == 27 && offset->h[0] == out->h[0] && offset->w[0] == out->w[0]);
-        macs += (int64_t)gfli_points(offset) * 27 * 9 * plan.slots[s->in].map.c;
+        macs += (int64_t)gfli_points(offset) * 27 * 9 * plan.maps[s->in].map.c;
         deformable++;
     }
     CHECK(deformable == 4 + 23 + 3 && macs > 0 && plan.macs == without.macs + macs);
@@ -180,7 +180,7 @@ static void views_share_their_pyramids_memory(void) {
         CHECK(view->data == whole->data + gfli_points_before(whole, l) * (size_t)whole->c);
     }
     for (int i = 0; i < plan.n_slots; i++) {
-        const gfli_map *m = &plan.slots[i].map;
+        const gfli_map *m = &plan.maps[i].map;
         CHECK(m->data >= workspace);
         CHECK(m->data + gfli_map_count(m) <= workspace + plan.workspace_floats);
     }
@@ -235,7 +235,7 @@ static void impossible_inputs_are_refused(void) {
                 "the batch must be 1..65536");
     CHECK_ERROR(context, gfli_plan_create(context, model, 65536, 16384, 16384, true, &plan),
                 GFL_E_MEMORY, "too large");
-    CHECK(plan.slots == NULL && plan.steps == NULL);
+    CHECK(plan.maps == NULL && plan.steps == NULL);
     gfl_model_cost cost;
     CHECK_OK(context, gfl_model_get_cost(model, 1333, 800, 1, &cost));
     CHECK(cost.points == 22400 && cost.n_steps == 50 && cost.macs > (int64_t)1e11);

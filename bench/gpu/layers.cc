@@ -230,17 +230,17 @@ static double layer_bytes(const bench *b, int layer, gfli_element element) {
 
 /* Every operand once. */
 static double step_bytes(const bench *b, const gfli_step *s) {
-    const gfli_slot *slots = b->plan.slots;
+    const gfli_slot *maps = b->plan.maps;
     const gfli_element element = b->context->element;
     double bytes =
-        (double)gfli_map_bytes(&slots[s->in].map) + (double)gfli_map_bytes(&slots[s->out].map);
-    if (s->op == GFLI_OP_UPSAMPLE_ADD) bytes += (double)gfli_map_bytes(&slots[s->out].map);
-    if (s->residual >= 0) bytes += (double)gfli_map_bytes(&slots[s->residual].map);
-    if (s->offset >= 0) bytes += (double)gfli_map_bytes(&slots[s->offset].map);
+        (double)gfli_map_bytes(&maps[s->in].map) + (double)gfli_map_bytes(&maps[s->out].map);
+    if (s->op == GFLI_OP_UPSAMPLE_ADD) bytes += (double)gfli_map_bytes(&maps[s->out].map);
+    if (s->residual >= 0) bytes += (double)gfli_map_bytes(&maps[s->residual].map);
+    if (s->offset >= 0) bytes += (double)gfli_map_bytes(&maps[s->offset].map);
     if (s->layer >= 0) bytes += layer_bytes(b, s->layer, element);
     if (s->twin.layer < 0) return bytes;
-    if (s->twin.in != s->in) bytes += (double)gfli_map_bytes(&slots[s->twin.in].map);
-    return bytes + (double)gfli_map_bytes(&slots[s->twin.out].map) +
+    if (s->twin.in != s->in) bytes += (double)gfli_map_bytes(&maps[s->twin.in].map);
+    return bytes + (double)gfli_map_bytes(&maps[s->twin.out].map) +
            layer_bytes(b, s->twin.layer, element);
 }
 
@@ -298,7 +298,7 @@ static void run_network(bench *b) {
 static void time_network(bench *b, int runs, double *us) {
     const int n = b->plan.n_steps;
     float *times = (float *)malloc((size_t)(n + 1) * (size_t)runs * sizeof *times);
-    gfli_map *input = &b->plan.slots[b->plan.input].map;
+    gfli_map *input = &b->plan.maps[b->plan.input].map;
     fill(b, input->data, gfli_map_count(input), input->element);
     for (int run = -1; run < runs; run++) {
         run_network(b);
@@ -428,7 +428,7 @@ static double time_graph(bench *b, void *recording, int runs) {
 }
 
 static void *record_network(bench *b) {
-    gfli_map *input = &b->plan.slots[b->plan.input].map;
+    gfli_map *input = &b->plan.maps[b->plan.input].map;
     fill(b, input->data, gfli_map_count(input), input->element);
     run_network(b); /* loads the kernels */
     void *recording = NULL;

@@ -14,7 +14,7 @@
 /* Predefine GFL_API to build a DLL or to hide the names inside your own library. */
 #ifndef GFL_API
 #    if defined(__GNUC__)
-#        define GFL_API __attribute__((visibility("default")))
+#        define GFL_API __attribute__((__visibility__("default")))
 #    else
 #        define GFL_API
 #    endif
@@ -22,7 +22,7 @@
 
 /* What stands before functions whose body is in the header. */
 #if defined(__GNUC__)
-#    define GFL_INLINE static inline __attribute__((unused))
+#    define GFL_INLINE static inline __attribute__((__unused__))
 #else
 #    define GFL_INLINE static inline
 #endif

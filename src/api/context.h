@@ -41,7 +41,7 @@ typedef struct gfl_backend gfl_backend;
 
 /* gfl_cuda - NVIDIA GPUs of compute capability 8.0 and later; defined in gfl_cuda.cu.  Detection
  * only: models on a GPU cannot be trained. */
-GFL_API const gfl_backend *gfl_cuda(void);
+extern const gfl_backend *gfl_cuda(void); /* in a file of its own, so GFL_API is not for it */
 
 /* What maps and products are computed in; sums, norms and decoding are float32 always. */
 typedef enum gfl_precision {

@@ -34,10 +34,10 @@ static const char *const gfli_coco_names[GFLI_COCO_CLASSES] = {
 
 /* Category ids 1..90 without those that COCO never used. */
 static void gfli_coco_classes(gfl_class out[GFLI_COCO_CLASSES]) {
-    static const int unused[] = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91};
+    static const int left_out[] = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91};
     size_t skipped = 0;
     for (int k = 0, id = 1; k < GFLI_COCO_CLASSES; k++, id++) {
-        for (; id == unused[skipped]; skipped++) id++;
+        for (; id == left_out[skipped]; skipped++) id++;
         out[k].name = gfli_coco_names[k];
         out[k].id = id;
     }

@@ -17,7 +17,7 @@
     GFLI_DEMAND(context, argument, "%s: %s is NULL", __func__, #argument)
 
 #if defined(__GNUC__)
-#    define GFLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#    define GFLI_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
 #    define GFLI_RESTRICT            __restrict__
 #else
 #    define GFLI_PRINTF(text, first)

@@ -23,7 +23,7 @@ void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    context->logger.log(context->logger.user, level, text);
+    (context->logger.log)(context->logger.user, level, text);
 }
 
 /* The pointer that the allocator gave stands just before the aligned one. */
@@ -32,9 +32,9 @@ enum { GFLI_ALIGN = 64 };
 static void *gfli_align(void *raw) {
     if (!raw) return NULL;
     uintptr_t start = (uintptr_t)raw + sizeof(void *);
-    uintptr_t aligned = (start + GFLI_ALIGN - 1) / GFLI_ALIGN * GFLI_ALIGN;
-    ((void **)aligned)[-1] = raw;
-    return (void *)aligned;
+    uintptr_t at = (start + GFLI_ALIGN - 1) / GFLI_ALIGN * GFLI_ALIGN;
+    ((void **)at)[-1] = raw;
+    return (void *)at;
 }
 
 gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const char *what,

@@ -37,13 +37,13 @@ static uint64_t gfli_scale_mantissa(uint64_t m, int d, int shift) {
 static bool gfli_find_decimals(double size, bool is_float, uint64_t *n, int *d) {
     double scale = 1;
     for (*d = 0; *d <= 22; ++*d, scale *= 10) {
-        const double rounded = floor(size * scale + 0.5), back = rounded / scale;
+        const double rounded = (floor)(size * scale + 0.5), back = rounded / scale;
         if (rounded >= 9007199254740992.0) break;
         *n = (uint64_t)rounded;
         if (is_float ? (float)back == (float)size : back == size) return true;
     }
     int e;
-    const uint64_t m = (uint64_t)ldexp(frexp(size, &e), 53);
+    const uint64_t m = (uint64_t)(ldexp)((frexp)(size, &e), 53);
     if (*d < 22 && size * scale < 1e16) ++*d;
     const int shift = 53 - e - *d;
     if (*d > 21 || shift < 1 || shift > 127) return false;
@@ -52,7 +52,7 @@ static bool gfli_find_decimals(double size, bool is_float, uint64_t *n, int *d) 
 }
 
 static bool gfli_format_fixed(double value, bool is_float, char out[32]) {
-    const double size = fabs(value);
+    const double size = (fabs)(value);
     uint64_t n = 0;
     int decimals = 0, n_digits = 0, at = 0;
     char digits[24];
@@ -78,7 +78,7 @@ static void gfli_format_scientific(double value, char out[32]) {
 }
 
 void gfli_json_format(double value, char out[32]) {
-    if (!(fabs(value) <= DBL_MAX)) /* JSON has neither NaN nor infinity */
+    if (!((fabs)(value) <= DBL_MAX)) /* JSON has neither NaN nor infinity */
         snprintf(out, 32, "null");
     else if (!gfli_format_fixed(value, false, out))
         gfli_format_scientific(value, out);

@@ -12,7 +12,7 @@ int gfli_os_seam(const char *operation, const char *path);
 enum { GFLI_OS_PIECE = 1 << 30 };
 
 static size_t gfli_os_piece(size_t size) {
-    return size < GFLI_OS_PIECE ? size : GFLI_OS_PIECE;
+    return size < GFLI_OS_PIECE ? size : (size_t)GFLI_OS_PIECE;
 }
 
 gfl_status gfli_os_error(gfl_context *context, const char *path, const char *what, int e) {

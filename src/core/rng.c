@@ -36,5 +36,5 @@ int gfli_rng_below(gfli_rng *rng, int n) {
 /* Box and Muller, "A Note on the Generation of Random Normal Deviates", 1958. */
 double gfli_rng_normal(gfli_rng *rng) {
     double u = 1.0 - gfli_rng_uniform(rng), v = gfli_rng_uniform(rng);
-    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+    return (sqrt)(-2.0 * (log)(u)) * (cos)(6.283185307179586 * v);
 }

@@ -17,8 +17,12 @@
 #include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#ifndef CLOCK_MONOTONIC
-#    error "gfl: define GFL_IMPLEMENTATION before the first #include, or compile with -std=gnu11"
+#if !defined(CLOCK_MONOTONIC) || !defined(O_CLOEXEC)
+#    error                                                                                         \
+        "gfl: this needs POSIX: compile with -std=gnu11, or -D_POSIX_C_SOURCE=200809L before the first #include"
+#endif
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#    error "gfl: this machine is big-endian; only little-endian ones are supported"
 #endif
 #if defined(__cplusplus) && __cplusplus < 201703L
 #    error "gfl: the implementation in C++ needs -std=c++17"

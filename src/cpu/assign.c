@@ -58,7 +58,7 @@ static void gfli_atss_window(float centre, int stride, int cells, int *first, in
     *first = 0;
     *last = cells - 1;
     if (!(at > -far_cells && at < (double)cells + far_cells)) return;
-    const int middle = gfli_min(gfli_max((int)floor(at + 0.5), 0), cells - 1);
+    const int middle = gfli_min(gfli_max((int)(floor)(at + 0.5), 0), cells - 1);
     *first = gfli_max(middle - GFLI_ATSS_NEAREST, 0);
     *last = gfli_min(middle + GFLI_ATSS_NEAREST, cells - 1);
 }
@@ -68,7 +68,7 @@ static void gfli_atss_window(float centre, int stride, int cells, int *first, in
 static float gfli_atss_distance(float dx, float dy) {
     const float xx = (float)((double)dx * (double)dx), yy = (float)((double)dy * (double)dy);
     const float sum = (float)((double)xx + (double)yy);
-    return (float)sqrt((double)sum);
+    return (float)(sqrt)((double)sum);
 }
 
 static float gfli_atss_area(float w, float h) {
@@ -93,7 +93,7 @@ static float gfli_atss_threshold(const float *iou, int n) {
     for (int i = 0; i < n; i++) mean += (double)iou[i];
     mean /= n;
     for (int i = 0; i < n; i++) square += ((double)iou[i] - mean) * ((double)iou[i] - mean);
-    return (float)mean + (float)sqrt(square / (n - 1));
+    return (float)mean + (float)(sqrt)(square / (n - 1));
 }
 
 static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int level, float cx,

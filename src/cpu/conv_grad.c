@@ -244,7 +244,7 @@ GFLI_AVX512 static inline void gfli_outer_store_avx512(const gfli_outer *t, int 
         if (panels > 1) gfli_outer_store_avx512(t, i, GFLI_NR, s##i##1)
 
 /* panels is a constant where this is called: 1 or 2. */
-GFLI_AVX512 static inline __attribute__((always_inline)) void
+GFLI_AVX512 static inline __attribute__((__always_inline__)) void
 gfli_outer_panels_avx512(const gfli_outer *t, const int panels) {
     __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
     __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
@@ -338,7 +338,7 @@ typedef struct gfli_grad_task {
     bool direct;                                /* the only sum is dweight */
     float *zeros, *sums, *dweight, *dbias;
     double *bias_sums;
-    char *slots;
+    char *room;
     size_t pointers, offsets, copies, dy_panels, slot; /* bytes of the parts of a slot */
     size_t at_sums, at_bias, at_slots, scratch;        /* bytes of the scratch */
 } gfli_grad_task;
@@ -506,7 +506,7 @@ static void gfli_grad_do(void *arg, int task, int slot) {
     for (part.row = first; part.row < last; part.row += (size_t)t->rows_per_block) {
         const size_t left = last - part.row;
         part.n = left < (size_t)t->rows_per_block ? (int)left : t->rows_per_block;
-        gfli_grad_block(t, &part, t->slots + (size_t)slot * t->slot);
+        gfli_grad_block(t, &part, t->room + (size_t)slot * t->slot);
     }
 }
 
@@ -594,7 +594,7 @@ static void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli
     t->zeros = (float *)scratch;
     t->sums = t->zeros + t->at_sums / sizeof(float);
     t->bias_sums = (double *)(void *)((char *)scratch + t->at_bias);
-    t->slots = (char *)scratch + t->at_slots;
+    t->room = (char *)scratch + t->at_slots;
     t->sampling = gfli_sampling_of(context);
     t->outer = gfli_outer_portable;
 #if defined(__x86_64__)

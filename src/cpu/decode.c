@@ -7,7 +7,7 @@
 /* A logit whose sigmoid is certainly below the score, by a margin that covers rounding. */
 static float gfli_logit_below(float score) {
     const double s = score < 0.9999999f ? (double)score : 0.9999999;
-    return (float)(log(s / (1.0 - s)) - 0.01 - 4e-7 / (1.0 - s));
+    return (float)((log)(s / (1.0 - s)) - 0.01 - 4e-7 / (1.0 - s));
 }
 
 static bool gfli_any_above(const float *x, int n, float bound) {

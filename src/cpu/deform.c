@@ -187,7 +187,7 @@ static void gfli_deform_do(void *arg, int task, int slot) {
     const gfli_deform_task *t = (const gfli_deform_task *)arg;
     const gfli_igemm *g = t->product.g;
     const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR), together = gfli_deform_groups(g);
-    char *memory = t->product.slots + (size_t)slot * t->layout.slot;
+    char *memory = t->product.room + (size_t)slot * t->layout.slot;
     gfli_point *points = (gfli_point *)(void *)memory;
     const float **rows = (const float **)(void *)(memory + t->layout.points);
     ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.points + t->layout.rows);
@@ -229,7 +229,7 @@ static void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, v
     t.sampling = gfli_sampling_of(context);
     gfli_igemm_prepare(context, &g, &t.product);
     t.product.zeros = (float *)scratch;
-    t.product.slots = (char *)scratch + t.layout.zeros;
+    t.product.room = (char *)scratch + t.layout.zeros;
     memset(t.product.zeros, 0, t.layout.zeros);
     gfli_parallel_for(context, t.product.row_tasks * t.product.col_tasks, gfli_deform_do, &t);
 }

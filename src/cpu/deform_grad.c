@@ -209,7 +209,7 @@ typedef struct gfli_deform_grad_task {
     float *zeros, *sums; /* sums [parts][positions][offset->c] */
     gfli_point *points;
     const float *packed;
-    char *slots;
+    char *room;
     size_t at_samples, at_rest, at_slots, pointers, slot, scratch; /* bytes */
 } gfli_deform_grad_task;
 
@@ -334,7 +334,7 @@ static void gfli_deform_grad_do(void *arg, int task, int slot) {
     const size_t first = gfli_points_before(t->offset, level) + (size_t)image * area;
     for (size_t done = 0; done < area; done += GFLI_DEFORM_ROWS) {
         const int n = area - done < GFLI_DEFORM_ROWS ? (int)(area - done) : GFLI_DEFORM_ROWS;
-        gfli_deform_grad_rows(t, part, first + done, n, t->slots + (size_t)slot * t->slot);
+        gfli_deform_grad_rows(t, part, first + done, n, t->room + (size_t)slot * t->slot);
     }
 }
 
@@ -393,7 +393,7 @@ static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shap
     t.zeros = (float *)scratch;
     t.points = (gfli_point *)(void *)((char *)scratch + t.at_samples);
     t.sums = (float *)(void *)((char *)scratch + t.at_rest);
-    t.slots = (char *)scratch + t.at_slots;
+    t.room = (char *)scratch + t.at_slots;
     t.tile = gfli_tile_of(context, &t.tile_panels);
     t.scatter = gfli_scatter_of(context);
     memset(t.zeros, 0, t.at_samples);

@@ -146,7 +146,7 @@ GFLI_AVX512 static inline void gfli_store_avx512(const gfli_tile *t, int row, in
         if (panels > 1) gfli_store_avx512(t, i, GFLI_NR, s##i##1)
 
 /* panels is a constant where this is called: 1 or 2. */
-GFLI_AVX512 static inline __attribute__((always_inline)) void
+GFLI_AVX512 static inline __attribute__((__always_inline__)) void
 gfli_tile_panels_avx512(const gfli_tile *t, const int panels) {
     __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
     __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
@@ -293,7 +293,7 @@ typedef struct gfli_igemm_task {
     size_t n_rows;
     int rows_per_task, row_tasks, panels_per_task, col_tasks, n_panels;
     float *zeros;
-    char *slots;
+    char *room;
 } gfli_igemm_task;
 
 static int gfli_grid(int size, int first, int step) {
@@ -501,7 +501,7 @@ static gfli_part gfli_igemm_part(const gfli_igemm_task *t, int task) {
 
 static void gfli_igemm_do(void *arg, int task, int slot) {
     const gfli_igemm_task *t = (const gfli_igemm_task *)arg;
-    char *memory = t->slots + (size_t)slot * t->layout.slot;
+    char *memory = t->room + (size_t)slot * t->layout.slot;
     const float **rows = (const float **)(void *)memory;
     ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.rows);
     float *copies = (float *)(void *)(memory + t->layout.rows + t->layout.offsets);
@@ -562,7 +562,7 @@ void gfli_igemm_run(gfl_context *context, const gfli_igemm *g, void *scratch) {
     gfli_igemm_task t;
     gfli_igemm_prepare(context, g, &t);
     t.zeros = (float *)scratch;
-    t.slots = (char *)scratch + t.layout.zeros;
+    t.room = (char *)scratch + t.layout.zeros;
     memset(t.zeros, 0, t.layout.zeros);
     gfli_parallel_for(context, t.row_tasks * t.col_tasks, gfli_igemm_do, &t);
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 #if defined(__x86_64__)
-#    define GFLI_AVX2   __attribute__((target("avx2,fma")))
-#    define GFLI_AVX512 __attribute__((target("avx512f,avx2,fma")))
+#    define GFLI_AVX2   __attribute__((__target__("avx2,fma")))
+#    define GFLI_AVX512 __attribute__((__target__("avx512f,avx2,fma")))
 #endif
 
 /* A panel is GFLI_NR columns of the right matrix, row after row; a tile is GFLI_MR rows of the

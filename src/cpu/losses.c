@@ -83,7 +83,7 @@ static inline void gfli_qfl_negative(const float *GFLI_RESTRICT z, int n, float 
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) static void
+__attribute__((__target__("avx2,fma"))) static void
 gfli_qfl_negative_avx2(const float *z, int n, float scale, float *loss, float *dz) {
     gfli_qfl_negative(z, n, scale, loss, dz);
 }
@@ -118,14 +118,14 @@ static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
 /* ---- positives ------------------------------------------------------------------------------- */
 
 static double gfli_loss_sigmoid(double z) {
-    return z < 0 ? exp(z) / (1 + exp(z)) : 1 / (1 + exp(-z));
+    return z < 0 ? (exp)(z) / (1 + (exp)(z)) : 1 / (1 + (exp)(-z));
 }
 
 /* The logit of a positive's own class, target y. */
 static double gfli_qfl_positive(double z, double y, double *dz) {
     const double s = gfli_loss_sigmoid(z), d = s - y;
-    const double bce = (z > 0 ? z : 0) - z * y + log1p(exp(-fabs(z)));
-    *dz = fabs(d) * fabs(d) * d + 2 * d * s * (1 - s) * bce;
+    const double bce = (z > 0 ? z : 0) - z * y + (log1p)((exp)(-(fabs)(z)));
+    *dz = (fabs)(d) * (fabs)(d)*d + 2 * d * s * (1 - s) * bce;
     return d * d * bce;
 }
 
@@ -145,22 +145,22 @@ static double gfli_share(double mine, double other) {
 /* An area that is divided by, and its derivative with respect to that area. */
 static double gfli_guarded(double area, double eps, bool add, double *slope) {
     *slope = add ? 1 : gfli_share(area, eps);
-    return add ? area + eps : fmax(area, eps);
+    return add ? area + eps : (fmax)(area, eps);
 }
 
 /* IoU of b with the target g, 1 - GIoU, and the derivative of that with respect to b. */
 static double gfli_giou(const gfli_loss_opts *opts, const double b[4], const double g[4],
                         double *loss, double db[4]) {
     const double eps = 1e-6, one = opts->pixel;
-    const double w = fmin(b[2], g[2]) - fmax(b[0], g[0]) + one;
-    const double h = fmin(b[3], g[3]) - fmax(b[1], g[1]) + one;
+    const double w = (fmin)(b[2], g[2]) - (fmax)(b[0], g[0]) + one;
+    const double h = (fmin)(b[3], g[3]) - (fmax)(b[1], g[1]) + one;
     const double iw = w > 0 ? w : 0, ih = h > 0 ? h : 0, inter = iw * ih;
     const double bw = b[2] - b[0] + one, bh = b[3] - b[1] + one;
     const double raw_u = bw * bh + (g[2] - g[0] + one) * (g[3] - g[1] + one) - inter;
-    const double outer_w = fmax(b[2], g[2]) - fmin(b[0], g[0]) + one;
-    const double outer_h = fmax(b[3], g[3]) - fmin(b[1], g[1]) + one;
+    const double outer_w = (fmax)(b[2], g[2]) - (fmin)(b[0], g[0]) + one;
+    const double outer_h = (fmax)(b[3], g[3]) - (fmin)(b[1], g[1]) + one;
     const double ew = outer_w > 0 ? outer_w : 0, eh = outer_h > 0 ? outer_h : 0;
-    double u_share, e_share, unused;
+    double u_share, e_share, ignored;
     const double u = gfli_guarded(raw_u, eps, opts->add_eps, &u_share);
     const double e = gfli_guarded(ew * eh, eps, opts->add_eps, &e_share);
     const double iw_on = w >= 0 ? ih : 0, ih_on = h >= 0 ? iw : 0;
@@ -174,7 +174,7 @@ static double gfli_giou(const gfli_loss_opts *opts, const double b[4], const dou
         db[k] = -di[k] / u + (inter / (u * u) - 1 / e) * u_share * (da[k] - di[k]) +
                 u / (e * e) * e_share * de[k];
     *loss = 2 - inter / u - u / e;
-    return inter / gfli_guarded(raw_u, opts->quality_eps, opts->add_eps, &unused);
+    return inter / gfli_guarded(raw_u, opts->quality_eps, opts->add_eps, &ignored);
 }
 
 /* p = softmax(x); returns the expected bin, and log(sum(exp(x))) in *lse. */
@@ -182,9 +182,9 @@ static double gfli_bins(const float *x, int n, double *p, double *lse) {
     double top = (double)x[0], sum = 0, mean = 0;
     for (int k = 1; k < n; k++)
         if (!((double)x[k] <= top)) top = (double)x[k];
-    for (int k = 0; k < n; k++) sum += p[k] = exp((double)x[k] - top);
+    for (int k = 0; k < n; k++) sum += p[k] = (exp)((double)x[k] - top);
     for (int k = 0; k < n; k++) mean += k * (p[k] /= sum);
-    *lse = top + log(sum);
+    *lse = top + (log)(sum);
     return mean;
 }
 
@@ -200,7 +200,7 @@ static double gfli_loss_box(const gfli_loss *t, const float *reg, float *dreg, c
     for (int s = 0; s < 4; s++) {
         const double at = (s % 2 ? y : x) + middle;
         b[s] = s < 2 ? at - d[s] : at + d[s];
-        target[s] = fmin(fmax(s < 2 ? at - g[s] : g[s] - at, 0), n - 1 - 0.1);
+        target[s] = (fmin)((fmax)(s < 2 ? at - g[s] : g[s] - at, 0), n - 1 - 0.1);
     }
     const double quality = gfli_giou(t->opts, b, g, &giou, db);
     part->bbox += weight * giou;
@@ -340,7 +340,7 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
     if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
     /* Without weights the losses are 0, not 0 / 0. */
     if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
-    t.cls_scale = 1 / (fmax(avg_pos, 1) + opts->mean_eps);
+    t.cls_scale = 1 / ((fmax)(avg_pos, 1) + opts->mean_eps);
     t.bbox_scale = 2 / (1 + opts->mean_eps) / weight_sum;
     t.dfl_scale = 0.25 / (4 + opts->mean_eps) / weight_sum;
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);

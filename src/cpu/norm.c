@@ -154,7 +154,7 @@ static void gfli_norm_finish(gfli_norm_task *t, double eps, float *stats) {
             gfli_merge_moments(all, m->n, m->mean, m->squares);
         }
         stats[2 * g] = (float)all->mean;
-        stats[2 * g + 1] = (float)(1.0 / sqrt(all->squares / all->n + eps));
+        stats[2 * g + 1] = (float)(1.0 / (sqrt)(all->squares / all->n + eps));
     }
     t->stats = stats;
 }

@@ -148,7 +148,7 @@ static gfl_status gfli_coco_text(gfli_coco *c, const char *what, const char **ou
 static bool gfli_coco_integer(gfli_coco *c, int64_t *out) {
     if (gfli_json_integer(c->json, out)) return true;
     double v = gfli_json_number(c->json);
-    if (!(fabs(v) <= 9007199254740992.0) || v != floor(v)) return false;
+    if (!((fabs)(v) <= 9007199254740992.0) || v != (floor)(v)) return false;
     *out = (int64_t)v;
     return true;
 }
@@ -246,7 +246,7 @@ static void gfli_coco_bbox(gfli_coco *c, gfl_annotation *a, gfli_coco_seen *seen
     bool list = kind == GFLI_JSON_ARRAY, huge = false;
     while (list && !huge && (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER && n < 4) {
         v[n] = gfli_json_number(c->json);
-        huge = !(fabs(v[n]) <= GFLI_COCO_HUGE);
+        huge = !((fabs)(v[n]) <= GFLI_COCO_HUGE);
         n += !huge;
     }
     if (n < 4 || kind != GFLI_JSON_END) {
@@ -273,9 +273,9 @@ static bool gfli_coco_polygon(gfli_coco *c, gfli_coco_seen *seen) {
     int n = 0;
     for (; (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER; n ^= 1) {
         double v = gfli_json_number(c->json);
-        if (!(fabs(v) <= GFLI_COCO_HUGE)) return false;
-        seen->low[n] = seen->n < 2 ? v : fmin(seen->low[n], v);
-        seen->high[n] = seen->n < 2 ? v : fmax(seen->high[n], v);
+        if (!((fabs)(v) <= GFLI_COCO_HUGE)) return false;
+        seen->low[n] = seen->n < 2 ? v : (fmin)(seen->low[n], v);
+        seen->high[n] = seen->n < 2 ? v : (fmax)(seen->high[n], v);
         if (seen->n < 2) seen->n++;
     }
     return kind == GFLI_JSON_END && n == 0 && seen->n == 2;
@@ -296,7 +296,7 @@ static void gfli_coco_segmentation(gfli_coco *c, gfli_coco_seen *seen) {
 static void gfli_coco_area(gfli_coco *c, gfli_coco_annotation *r) {
     gfli_json_kind kind = gfli_json_next(c->json);
     if (kind == GFLI_JSON_NULL) return;
-    if (kind != GFLI_JSON_NUMBER || !(fabs(gfli_json_number(c->json)) <= DBL_MAX)) {
+    if (kind != GFLI_JSON_NUMBER || !((fabs)(gfli_json_number(c->json)) <= DBL_MAX)) {
         gfli_coco_unwanted(c, kind, "area is", "a number");
         return;
     }

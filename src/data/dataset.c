@@ -7,8 +7,8 @@ bool gfli_annotation_degenerate(const gfl_annotation *a) {
 
 bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *a) {
     if (image->width == 0 || image->height == 0) return false;
-    double w = fmin(a->x + a->w, image->width) - fmax(a->x, 0);
-    double h = fmin(a->y + a->h, image->height) - fmax(a->y, 0);
+    double w = (fmin)(a->x + a->w, image->width) - (fmax)(a->x, 0);
+    double h = (fmin)(a->y + a->h, image->height) - (fmax)(a->y, 0);
     return w <= 0 || h <= 0;
 }
 

@@ -17,16 +17,20 @@
 #    define STBI_NO_PSD
 #    define STBI_NO_GIF
 #    define STBI_NO_TGA
-#    if defined(__clang__)
-#        pragma clang diagnostic push
-#        pragma clang diagnostic ignored "-Wunused-function"
-#    elif defined(__GNUC__)
-/* Not restored: GCC speaks of functions that are never used, or never defined, at the end of the
- * file, and by what holds there. */
+/* stb_image declares the first name and defines the second. */
+#    define stbi__unpremultiply_on_load_thread stbi_set_unpremultiply_on_load_thread
+#    if defined(__GNUC__)
+#        pragma GCC diagnostic push
 #        pragma GCC diagnostic ignored "-Wunused-function"
-#        pragma GCC diagnostic push /* of readers by callback, which are not used */
-#        pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#        if !defined(__clang__) /* of readers by callback, which are not used */
+#            pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#        endif
 #    endif
+/* Names of its own that hosts have macros for. */
+#    pragma push_macro("L")
+#    pragma push_macro("abs")
+#    undef L
+#    undef abs
 #    if !defined(__has_include)
 #        include <stb/stb_image.h>
 #    elif __has_include(<stb/stb_image.h>)
@@ -37,9 +41,10 @@
 #        error                                                                                     \
             "gfl: stb_image.h: install libstb-dev, put it beside gfl_train.c, or define GFL_NO_STB_IMAGE"
 #    endif
-#    if defined(__clang__)
-#        pragma clang diagnostic pop
-#    elif defined(__GNUC__)
+#    pragma pop_macro("abs")
+#    pragma pop_macro("L")
+#    undef stbi__unpremultiply_on_load_thread
+#    if defined(__GNUC__)
 #        pragma GCC diagnostic pop
 #    endif
 #endif

@@ -78,19 +78,19 @@ typedef struct gfli_eval_run {
     gfli_eval_truth *truths;         /* by class, then image */
     int *first_truth;                /* [K + 1] */
     gfli_eval_outcome *outcomes;     /* [n_boxes], by class */
-    gfli_eval_slot *slots;
+    gfli_eval_slot *workers;
     int n_slots;
     double *precision, *recall, *scores; /* the whole arrays, or NULL */
 } gfli_eval_run;
 
 static void gfli_eval_release(gfli_eval_run *run) {
     gfl_context *context = run->evaluator->context;
-    for (int i = 0; run->slots && i < run->n_slots; i++) {
-        gfli_free(context, run->slots[i].groups);
-        gfli_free(context, run->slots[i].candidates);
-        gfli_free(context, run->slots[i].curve);
+    for (int i = 0; run->workers && i < run->n_slots; i++) {
+        gfli_free(context, run->workers[i].groups);
+        gfli_free(context, run->workers[i].candidates);
+        gfli_free(context, run->workers[i].curve);
     }
-    gfli_free(context, run->slots);
+    gfli_free(context, run->workers);
     gfli_free(context, run->items);
     gfli_free(context, run->scratch);
     gfli_free(context, run->first_item);
@@ -223,9 +223,9 @@ static gfl_status gfli_eval_prepare(gfli_eval_run *run) {
         most = gfli_max(most, run->first_truth[k + 1] - run->first_truth[k]);
     run->n_slots = gfli_max(1, gfli_min(context->n_threads, gfli_eval_k(e)));
     GFLI_TRY(
-        gfli_calloc(context, (size_t)run->n_slots, sizeof *run->slots, "threads", &run->slots));
+        gfli_calloc(context, (size_t)run->n_slots, sizeof *run->workers, "threads", &run->workers));
     for (int i = 0; i < run->n_slots; i++) {
-        gfli_eval_slot *s = &run->slots[i];
+        gfli_eval_slot *s = &run->workers[i];
         GFLI_TRY(gfli_alloc(context, (size_t)e->n_ranks, sizeof *s->groups, "images", &s->groups));
         GFLI_TRY(gfli_alloc(context, (size_t)most, sizeof *s->candidates, "ground truth",
                             &s->candidates));
@@ -357,7 +357,7 @@ static void gfli_eval_class(void *arg, int k, int slot) {
     int n_truths[GFLI_EVAL_A] = {0};
     memset(&e->sums[k], 0, sizeof e->sums[k]);
     gfli_eval_order(run, first, run->first_item[k + 1] - first);
-    size_t n = gfli_eval_match_class(run, k, &run->slots[slot]);
+    size_t n = gfli_eval_match_class(run, k, &run->workers[slot]);
     for (int g = run->first_truth[k]; g < run->first_truth[k + 1]; g++)
         for (int a = 0; a < GFLI_EVAL_A; a++)
             n_truths[a] += !(run->truths[g].ignored >> (a * GFLI_EVAL_T) & 1);
@@ -368,7 +368,7 @@ static void gfli_eval_class(void *arg, int k, int slot) {
             if (outcomes[i].place < e->max_dets[m]) outcomes[kept++] = outcomes[i];
         n = kept;
         for (int a = 0; a < GFLI_EVAL_A; a++)
-            gfli_eval_accumulate(run, k, a, m, n, n_truths[a], run->slots[slot].curve);
+            gfli_eval_accumulate(run, k, a, m, n, n_truths[a], run->workers[slot].curve);
     }
 }
 

@@ -45,11 +45,11 @@ static gfl_status gfli_onnx_const_data(const gfli_onnx *g, const gfli_onnx_const
 }
 
 static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value) {
-    enum { MODEL_METADATA = 14, KEY = 1, VALUE = 2 };
+    enum { MODEL_METADATA = 14, ENTRY_KEY = 1, ENTRY_VALUE = 2 };
     gfli_bytes *b = (gfli_bytes *)to;
     const size_t start = gfli_pb_open(b, MODEL_METADATA);
-    gfli_pb_text(b, KEY, key);
-    gfli_pb_text(b, VALUE, value);
+    gfli_pb_text(b, ENTRY_KEY, key);
+    gfli_pb_text(b, ENTRY_VALUE, value);
     gfli_pb_close(b, start);
     return b->status;
 }

@@ -57,7 +57,7 @@ static void gfli_onnx_begin(gfli_onnx *g) {
 /* ---- behind: logits -------------------------------------------------------------------------- */
 
 static void gfli_onnx_logits(gfli_onnx *g, const char *name, int slot) {
-    const gfli_map *map = &g->plan.slots[slot].map;
+    const gfli_map *map = &g->plan.maps[slot].map;
     const bool fixed = g->opts.width > 0;
     for (int l = 0; l < GFL_LEVELS; l++) {
         const gfli_onnx_name height = gfli_onnx_at("height", l), width = gfli_onnx_at("width", l);
@@ -77,7 +77,7 @@ static float gfli_onnx_offset(const gfli_onnx *g, int stride) {
 
 /* "centres.l" f32 [4, points]: x y x y of every location, where the size is known. */
 static void gfli_onnx_fixed_centres(gfli_onnx *g, int level) {
-    const gfli_map *map = &g->plan.slots[g->plan.cls].map;
+    const gfli_map *map = &g->plan.maps[g->plan.cls].map;
     const int w = map->w[level], stride = 8 << level;
     const int64_t points = (int64_t)map->h[level] * w, shape[2] = {4, points};
     const float offset = gfli_onnx_offset(g, stride);
@@ -95,14 +95,14 @@ static void gfli_onnx_coordinate(gfli_onnx *g, int level, bool vertical, const c
     const gfli_onnx_name stride = gfli_onnx_at("centres.stride", level);
     const gfli_onnx_name offset = gfli_onnx_at("centres.offset", level);
     const gfli_onnx_name size = gfli_onnx_join(out, ".size"), cells = gfli_onnx_join(out, ".cells");
-    const gfli_onnx_name real = gfli_onnx_join(out, ".real"), far = gfli_onnx_join(out, ".far");
+    const gfli_onnx_name real = gfli_onnx_join(out, ".real"), far_end = gfli_onnx_join(out, ".far");
     const gfli_onnx_name line = gfli_onnx_join(out, ".line"), lay = gfli_onnx_join(out, ".laid");
     const gfli_onnx_name all = gfli_onnx_join(out, ".all");
     gfli_onnx_node(g, "Gather", size.text, shape.text, vertical ? "two" : "three", NULL);
     gfli_onnx_node(g, "Range", cells.text, "zero", size.text, "one");
     gfli_onnx_cast(g, real.text, cells.text);
-    gfli_onnx_node(g, "Mul", far.text, real.text, stride.text, NULL);
-    gfli_onnx_node(g, "Add", line.text, far.text, offset.text, NULL);
+    gfli_onnx_node(g, "Mul", far_end.text, real.text, stride.text, NULL);
+    gfli_onnx_node(g, "Add", line.text, far_end.text, offset.text, NULL);
     gfli_onnx_node(g, "Reshape", lay.text, line.text, vertical ? "column" : "row", NULL);
     gfli_onnx_node(g, "Expand", all.text, lay.text, grid.text, NULL);
     gfli_onnx_node(g, "Reshape", out, all.text, "row", NULL);
@@ -187,7 +187,7 @@ static void gfli_onnx_boxes(gfli_onnx *g, int level) {
 
 /* All levels of an output, one after the other. */
 static void gfli_onnx_gather_levels(gfli_onnx *g, const char *name, int last) {
-    const gfli_map *map = &g->plan.slots[g->plan.cls].map;
+    const gfli_map *map = &g->plan.maps[g->plan.cls].map;
     static const char *const names[3] = {"batch", "points", ""};
     const int64_t points = (int64_t)gfli_points(map); /* the plan is of one image */
     const int64_t sizes[3] = {g->opts.batch, g->opts.width > 0 ? points : 0, last};

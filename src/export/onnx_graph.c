@@ -204,7 +204,7 @@ static gfli_onnx_name gfli_onnx_module(const gfli_onnx *g, int param, int level,
 
 /* The value that a level of a slot holds at this step. */
 static gfli_onnx_name *gfli_onnx_value(gfli_onnx *g, int slot, int level) {
-    const gfli_slot *s = &g->plan.slots[slot];
+    const gfli_slot *s = &g->plan.maps[slot];
     return &g->values[s->parent >= 0 ? s->parent * GFL_LEVELS + s->level
                                      : slot * GFL_LEVELS + level];
 }

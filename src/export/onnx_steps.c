@@ -39,7 +39,7 @@ static void gfli_onnx_conv_attributes(gfli_onnx *g, const gfli_conv_shape *s) {
 static void gfli_onnx_conv(gfli_onnx *g, const gfli_step *step) {
     const gfli_layer *layer = &g->model->layers[step->layer];
     const char *weight = g->model->params[layer->weight].name;
-    const int levels = g->plan.slots[step->out].map.levels;
+    const int levels = g->plan.maps[step->out].map.levels;
     gfli_onnx_name bias;
     const bool biased = gfli_onnx_weights(g, step->layer, &bias);
     for (int l = 0; l < levels; l++) {
@@ -61,7 +61,7 @@ static void gfli_onnx_conv(gfli_onnx *g, const gfli_step *step) {
  * are, files have their logits. */
 static void gfli_onnx_deform(gfli_onnx *g, const gfli_step *step) {
     const gfli_layer *layer = &g->model->layers[step->layer];
-    const bool masked = g->plan.slots[step->offset].map.c > 18;
+    const bool masked = g->plan.maps[step->offset].map.c > 18;
     const gfli_onnx_name *from = gfli_onnx_value(g, step->offset, 0);
     const gfli_onnx_name logits = gfli_onnx_join(from->text, ".logits");
     const gfli_onnx_name mask = gfli_onnx_join(from->text, ".mask");
@@ -116,7 +116,7 @@ static void gfli_onnx_upsample_add(gfli_onnx *g, const gfli_step *step) {
 static void gfli_onnx_group_norm(gfli_onnx *g, const gfli_step *step) {
     const gfli_param *gamma = &g->model->params[step->gamma];
     const gfli_param *beta = &g->model->params[step->beta];
-    const int levels = g->plan.slots[step->out].map.levels;
+    const int levels = g->plan.maps[step->out].map.levels;
     gfli_onnx_channels(g, gamma->name, (int)gamma->count, gamma->data);
     gfli_onnx_channels(g, beta->name, (int)beta->count, beta->data);
     for (int l = 0; l < levels; l++) {

@@ -11,9 +11,9 @@ static void gfli_dump_text(gfli_bytes *b, const char *text) {
 }
 
 static void gfli_dump_int(gfli_bytes *b, int64_t value) {
-    bool small = value >= 0 && value <= INT32_MAX;
-    gfli_bytes_text(b, small ? "J" : "\x8a\x08"); /* BININT, or LONG1 of 8 bytes */
-    gfli_bytes_number(b, (uint64_t)value, small ? 4 : 8);
+    bool is_short = value >= 0 && value <= INT32_MAX;
+    gfli_bytes_text(b, is_short ? "J" : "\x8a\x08"); /* BININT, or LONG1 of 8 bytes */
+    gfli_bytes_number(b, (uint64_t)value, is_short ? 4 : 8);
 }
 
 static void gfli_dump_ints(gfli_bytes *b, const int64_t *values, int n) {

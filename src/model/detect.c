@@ -225,11 +225,11 @@ static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int wid
                           int resized_w, int resized_h, const gfli_decode_opts *opts,
                           bool distributions, size_t parts[GFLI_PARTS]) {
     const gfli_backend *ops = model->backend;
-    const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
+    const gfli_map *cls = &plan->maps[plan->cls].map, *reg = &plan->maps[plan->reg].map;
     const size_t resize =
         ops->infer.resize_scratch(model->context, width, height, resized_w, resized_h);
     const size_t decode = ops->infer.decode_scratch(cls, opts);
-    gfli_found unused;
+    gfli_found ignored;
     parts[GFLI_PART_MAPS] = plan->workspace_floats * sizeof(float);
     parts[GFLI_PART_STATS] = plan->stats_floats * sizeof(float);
     parts[GFLI_PART_SCRATCH] = plan->scratch_bytes;
@@ -237,7 +237,7 @@ static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int wid
     if (decode > parts[GFLI_PART_SCRATCH]) parts[GFLI_PART_SCRATCH] = decode;
     parts[GFLI_PART_PIXELS] = (size_t)resized_w * (size_t)resized_h * 3;
     parts[GFLI_PART_FOUND] = gfli_lay_out_found(plan->batch, gfli_most_detections(cls, opts),
-                                                distributions ? (size_t)reg->c : 0, NULL, &unused);
+                                                distributions ? (size_t)reg->c : 0, NULL, &ignored);
     for (int i = 0; i < GFLI_PARTS; i++) parts[i] = gfli_padded(parts[i]);
 }
 
@@ -281,7 +281,7 @@ static gfl_status gfli_reserve_parts(gfl_detector *d, const size_t need[GFLI_PAR
 /* The detections of the batch, as the device has them or as they are copied. */
 static size_t gfli_found_of(const gfl_detector *d, const gfli_plan *plan, void *bytes,
                             gfli_found *out) {
-    const size_t logits = d->with_distributions ? (size_t)plan->slots[plan->reg].map.c : 0;
+    const size_t logits = d->with_distributions ? (size_t)plan->maps[plan->reg].map.c : 0;
     return gfli_lay_out_found(plan->batch, d->most, logits, bytes, out);
 }
 
@@ -332,7 +332,7 @@ static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int wid
 
 static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
     size_t parts[GFLI_PARTS], need[GFLI_PARTS] = {0};
-    gfli_found unused;
+    gfli_found ignored;
     int height = 0, width = 0;
     for (int i = 0; i < n; i++) {
         height = gfli_max(height, gfli_pad32(d->images[i].height));
@@ -346,9 +346,9 @@ static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
                       &d->decoding[i], d->with_distributions, parts);
         for (int k = 0; k < GFLI_PARTS; k++) need[k] = parts[k] > need[k] ? parts[k] : need[k];
     }
-    d->most = gfli_most_detections(&plan->slots[plan->cls].map, d->decoding);
+    d->most = gfli_most_detections(&plan->maps[plan->cls].map, d->decoding);
     GFLI_TRY(gfli_reserve_parts(d, need));
-    GFLI_TRY(gfli_reserve_found(d, gfli_found_of(d, plan, NULL, &unused)));
+    GFLI_TRY(gfli_reserve_found(d, gfli_found_of(d, plan, NULL, &ignored)));
     GFLI_TRY(gfli_reserve_lists(d, (size_t)n * (size_t)d->most));
     gfli_plan_bind(plan, (float *)gfli_arena_part(d, GFLI_PART_MAPS));
     return GFL_OK;
@@ -362,7 +362,7 @@ static void gfli_load_image(gfl_detector *d, const gfli_plan *plan, int index) {
     ops->infer.resize(d->context, &r->image, r->on_device, p->bgr != 0, r->width, r->height, pixels,
                       gfli_arena_part(d, GFLI_PART_SCRATCH));
     ops->infer.normalise(d->context, pixels, r->width, r->height, p->mean, p->std, false,
-                         &plan->slots[plan->input].map, index);
+                         &plan->maps[plan->input].map, index);
 }
 
 /* The network, step by step where the caller wants to be asked. */
@@ -406,7 +406,7 @@ static gfl_status gfli_begin_batch(gfl_detector *d, int n, const gfl_detect_opts
     for (int i = 0; i < n; i++) gfli_load_image(d, plan, i);
     GFLI_TRY(gfli_forward(d, r, opts));
     const size_t bytes = gfli_found_of(d, plan, gfli_arena_part(d, GFLI_PART_FOUND), &found);
-    ops->infer.decode(d->context, &plan->slots[plan->cls].map, &plan->slots[plan->reg].map,
+    ops->infer.decode(d->context, &plan->maps[plan->cls].map, &plan->maps[plan->reg].map,
                       d->decoding, &found, gfli_arena_part(d, GFLI_PART_SCRATCH));
     ops->device.download(d->context, d->found, gfli_arena_part(d, GFLI_PART_FOUND), bytes);
     if (opts->event) ops->device.mark(d->context, opts->event);
@@ -427,7 +427,7 @@ static void gfli_describe_sides(const gfli_decoded *from, const float *logits,
         out->bin_width[side] =
             (float)(opts->stride[l] / (side % 2 == 0 ? opts->scale_x : opts->scale_y));
         out->mean[side] = (float)mean * out->bin_width[side];
-        out->stddev[side] = (float)sqrt(var) * out->bin_width[side];
+        out->stddev[side] = (float)(sqrt)(var)*out->bin_width[side];
     }
 }
 

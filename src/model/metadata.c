@@ -79,7 +79,7 @@ static gfl_status gfli_read_scale(gfli_weights *w, gfl_preprocess *p) {
     if (!gfli_blob_meta(&w->blob, "scale")) return GFL_OK;
     GFLI_TRY(gfli_parse_numbers(w, "scale", 2, scale));
     for (int i = 0; i < 2; i++)
-        if (!(scale[i] >= 1 && scale[i] <= GFL_MAX_SIDE) || scale[i] != floor(scale[i]))
+        if (!(scale[i] >= 1 && scale[i] <= GFL_MAX_SIDE) || scale[i] != (floor)(scale[i]))
             return gfli_error(w->context, GFL_E_FORMAT,
                               "%s: metadata scale has %g; sides are whole numbers, 1..%d",
                               w->blob.path, scale[i], GFL_MAX_SIDE);

@@ -95,7 +95,7 @@ static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
         if (layer->bias >= 0) layer->folded_bias[o] = params[layer->bias].data[o];
         if (layer->bn_gamma < 0) continue;
         double var = (double)params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
-        double a = (double)params[layer->bn_gamma].data[o] / sqrt(var);
+        double a = (double)params[layer->bn_gamma].data[o] / (sqrt)(var);
         double mean = (double)params[layer->bn_mean].data[o];
         layer->folded_scale[o] = (float)a;
         layer->folded_bias[o] = (float)((double)params[layer->bn_beta].data[o] - a * mean);
@@ -253,7 +253,7 @@ gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch
     GFLI_TRY(gfli_plan_of(model, width, height, batch, &plan));
     out->macs = plan.macs;
     out->n_steps = plan.n_steps;
-    out->points = (int)(gfli_points(&plan.slots[plan.cls].map) / (size_t)batch);
+    out->points = (int)(gfli_points(&plan.maps[plan.cls].map) / (size_t)batch);
     out->workspace_bytes = gfli_detector_bytes(model, &plan, width, height);
     for (int i = 0; i < model->n_layers; i++)
         out->weight_bytes +=
@@ -294,7 +294,7 @@ static const char *gfli_op_name(gfli_op op) {
 
 static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan *plan, int i) {
     const gfli_step *s = &plan->steps[i];
-    const gfli_map *in = &plan->slots[s->in].map, *out = &plan->slots[s->out].map;
+    const gfli_map *in = &plan->maps[s->in].map, *out = &plan->maps[s->out].map;
     const int param = s->layer >= 0 ? model->layers[s->layer].weight : s->gamma;
     gfl_plan_step step;
     memset(&step, 0, sizeof step);
@@ -313,13 +313,13 @@ static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan 
     step.splits = s->means.splits;
     step.out_bytes = gfli_map_bytes(out);
     if (s->twin.layer >= 0) {
-        const gfli_map *also = &plan->slots[s->twin.out].map;
+        const gfli_map *also = &plan->maps[s->twin.out].map;
         step.twin = model->params[model->layers[s->twin.layer].weight].name;
         step.out_channels += also->c;
         step.out_bytes += gfli_map_bytes(also);
     }
     for (int k = 0; k < plan->n_slots; k++) {
-        const gfli_slot *slot = &plan->slots[k];
+        const gfli_slot *slot = &plan->maps[k];
         if (slot->parent < 0 && slot->first <= i && i <= slot->last)
             step.live_bytes += gfli_map_bytes(&slot->map);
     }

@@ -200,11 +200,11 @@ void gfli_param_init(gfli_param *param, uint64_t seed, int index) {
     double fan_in = (double)param->shape[1] * area, fan_out = (double)param->shape[0] * area;
     double constant = 0, spread = 0;
     if (param->init == GFLI_INIT_ONE) constant = 1;
-    if (param->init == GFLI_INIT_PRIOR) constant = -log((1 - 0.01) / 0.01);
-    if (param->init == GFLI_INIT_KAIMING) spread = sqrt(2 / fan_out);
-    if (param->init == GFLI_INIT_XAVIER) spread = sqrt(6 / (fan_in + fan_out));
+    if (param->init == GFLI_INIT_PRIOR) constant = -(log)((1 - 0.01) / 0.01);
+    if (param->init == GFLI_INIT_KAIMING) spread = (sqrt)(2 / fan_out);
+    if (param->init == GFLI_INIT_XAVIER) spread = (sqrt)(6 / (fan_in + fan_out));
     if (param->init == GFLI_INIT_NORMAL) spread = 0.01;
-    if (param->init == GFLI_INIT_DEFORM) spread = 1 / sqrt((double)param->shape[0] * area);
+    if (param->init == GFLI_INIT_DEFORM) spread = 1 / (sqrt)((double)param->shape[0] * area);
     for (size_t i = 0; i < param->count; i++) {
         if (spread == 0)
             param->data[i] = (float)constant;

@@ -40,10 +40,10 @@ static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int l
     gfli_map own = *map; /* map may point into the table that grows */
     if (p->status == GFL_OK) p->status = gfli_check_map(p->context, &own);
     if (p->status == GFL_OK)
-        p->status = gfli_grow(p->context, &plan->slots, &plan->slot_capacity,
-                              (size_t)plan->n_slots + 1, sizeof *plan->slots, "plan's maps");
+        p->status = gfli_grow(p->context, &plan->maps, &plan->slot_capacity,
+                              (size_t)plan->n_slots + 1, sizeof *plan->maps, "plan's maps");
     if (p->status != GFL_OK) return 0;
-    gfli_slot *slot = &plan->slots[plan->n_slots];
+    gfli_slot *slot = &plan->maps[plan->n_slots];
     memset(slot, 0, sizeof *slot);
     slot->map = own;
     slot->map.data = NULL;
@@ -57,7 +57,7 @@ static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int l
 
 static int gfli_new_view(gfli_planner *p, int parent, int level, const char *name) {
     if (p->status != GFL_OK) return 0;
-    gfli_map map = gfli_map_level(&p->plan->slots[parent].map, level);
+    gfli_map map = gfli_map_level(&p->plan->maps[parent].map, level);
     return gfli_new_slot(p, &map, parent, level, name);
 }
 
@@ -84,7 +84,7 @@ static int gfli_plan_any_conv(gfli_planner *p, int layer, int in, int offset, in
                               bool relu, int out, const char *name) {
     if (p->status != GFL_OK) return 0;
     const gfli_layer *l = &p->model->layers[layer];
-    gfli_map map = p->plan->slots[in].map;
+    gfli_map map = p->plan->maps[in].map;
     map.c = l->shape.out_c;
     for (int i = 0; i < map.levels; i++) {
         map.h[i] = gfli_conv_out(&l->shape, map.h[i]);
@@ -122,7 +122,7 @@ static int gfli_plan_block(gfli_planner *p, int in, bool projected, const char *
     if (projected) shortcut = gfli_plan_conv(p, p->layer++, in, -1, false, -1, NULL);
     int out = p->plan->training ? -1 : shortcut;
     out = gfli_plan_conv(p, last, x, shortcut, true, out, NULL);
-    if (name && p->status == GFL_OK) p->plan->slots[out].name = name;
+    if (name && p->status == GFL_OK) p->plan->maps[out].name = name;
     return out;
 }
 
@@ -132,7 +132,7 @@ static void gfli_plan_backbone(gfli_planner *p, int features[4]) {
     const gfli_depth *depth = gfli_arch_depth(arch->depth);
     int stem = gfli_plan_conv(p, p->layer++, p->plan->input, -1, true, -1, NULL);
     if (p->status != GFL_OK) return;
-    gfli_map pooled = p->plan->slots[stem].map;
+    gfli_map pooled = p->plan->maps[stem].map;
     pooled.h[0] = (pooled.h[0] - 1) / 2 + 1;
     pooled.w[0] = (pooled.w[0] - 1) / 2 + 1;
     int x = gfli_new_slot(p, &pooled, -1, 0, "stem");
@@ -159,7 +159,7 @@ static int gfli_plan_neck(gfli_planner *p, const int features[4]) {
     for (int i = 2; i > 0; i--)
         (void)gfli_new_step(p, GFLI_OP_UPSAMPLE_ADD, lateral[i], lateral[i - 1], GFLI_STAGE_HEAD);
     if (p->status != GFL_OK) return 0;
-    gfli_map pyramid = p->plan->slots[lateral[0]].map;
+    gfli_map pyramid = p->plan->maps[lateral[0]].map;
     pyramid.levels = GFL_LEVELS;
     for (int i = 1; i < GFL_LEVELS; i++) {
         pyramid.h[i] = (pyramid.h[i - 1] + 1) / 2;
@@ -178,7 +178,7 @@ static int gfli_plan_neck(gfli_planner *p, const int features[4]) {
 
 /* Side 0 is of the classes, side 1 of the boxes. */
 typedef struct gfli_sides {
-    int x[2]; /* slots: what each side has come to */
+    int x[2]; /* maps: what each side has come to */
 } gfli_sides;
 
 /* One side to its end before the other begins, which needs the least memory; or both at once. */
@@ -192,7 +192,7 @@ static void gfli_plan_norm(gfli_planner *p, int layer, int side, gfli_sides *sid
     const int in = sides->x[side];
     const int size = GFL_LEVELS * plan->batch * GFLI_GN_GROUPS * 2;
     if (p->status != GFL_OK) return;
-    if (plan->training) sides->x[side] = gfli_new_slot(p, &plan->slots[in].map, -1, 0, NULL);
+    if (plan->training) sides->x[side] = gfli_new_slot(p, &plan->maps[in].map, -1, 0, NULL);
     gfli_step *step = gfli_new_step(p, GFLI_OP_GROUP_NORM, in, sides->x[side], GFLI_STAGE_HEAD);
     if (!step) return;
     step->relu = true;
@@ -254,25 +254,25 @@ static void gfli_plan_head(gfli_planner *p, int pyramid) {
     gfli_plan_towers(p, &sides);
     if (p->status != GFL_OK) return;
     int reg = sides.x[1];
-    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->slots[reg].map, -1, 0, NULL);
+    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->maps[reg].map, -1, 0, NULL);
     gfli_step *step = gfli_new_step(p, GFLI_OP_LEVEL_SCALE, sides.x[1], reg, GFLI_STAGE_HEAD);
     if (!step) return;
     step->scale = p->model->scale;
-    p->plan->slots[sides.x[0]].name = "cls_score";
-    p->plan->slots[reg].name = "bbox_pred";
+    p->plan->maps[sides.x[0]].name = "cls_score";
+    p->plan->maps[reg].name = "bbox_pred";
     p->plan->cls = sides.x[0];
     p->plan->reg = reg;
 }
 
 /* Offsets and what decoding reads stay float whatever the others are. */
 static void gfli_keep_floats(gfli_plan *plan) {
-    plan->slots[plan->cls].map.element = GFLI_MAP_F32;
+    plan->maps[plan->cls].map.element = GFLI_MAP_F32;
     for (int i = 0; i < plan->n_steps; i++) {
         const gfli_step *s = &plan->steps[i];
-        if (s->offset >= 0) plan->slots[s->offset].map.element = GFLI_MAP_F32;
+        if (s->offset >= 0) plan->maps[s->offset].map.element = GFLI_MAP_F32;
         if (s->op != GFLI_OP_LEVEL_SCALE) continue;
-        plan->slots[s->in].map.element = GFLI_MAP_F32;
-        plan->slots[s->out].map.element = GFLI_MAP_F32;
+        plan->maps[s->in].map.element = GFLI_MAP_F32;
+        plan->maps[s->out].map.element = GFLI_MAP_F32;
     }
 }
 
@@ -289,10 +289,10 @@ static int gfli_step_calls(const gfl_model *model, const gfli_plan *plan, int st
         c->shape = &layer->shape;
         c->packed = layer->packed;
         c->bias = layer->placed_bias ? layer->placed_bias : layer->folded_bias;
-        c->x = &plan->slots[i ? s->twin.in : s->in].map;
-        c->y = &plan->slots[i ? s->twin.out : s->out].map;
-        c->residual = s->residual < 0 ? NULL : &plan->slots[s->residual].map;
-        c->offset = s->offset < 0 ? NULL : &plan->slots[s->offset].map;
+        c->x = &plan->maps[i ? s->twin.in : s->in].map;
+        c->y = &plan->maps[i ? s->twin.out : s->out].map;
+        c->residual = s->residual < 0 ? NULL : &plan->maps[s->residual].map;
+        c->offset = s->offset < 0 ? NULL : &plan->maps[s->offset].map;
         c->relu = s->relu;
         c->norm_groups = of < 0 ? 0 : GFLI_GN_GROUPS;
         c->eps = GFLI_NORM_EPS;
@@ -318,7 +318,7 @@ static gfl_status gfli_plan_prepare(gfl_context *context, const gfl_model *model
 
 static void gfli_touch(gfli_plan *plan, int slot, int step) {
     if (slot < 0) return;
-    gfli_slot *s = &plan->slots[slot];
+    gfli_slot *s = &plan->maps[slot];
     if (s->first < 0) s->first = step;
     s->last = step;
     if (s->parent >= 0) gfli_touch(plan, s->parent, step);
@@ -337,17 +337,17 @@ static void gfli_find_lives(gfli_plan *plan) {
     gfli_touch(plan, plan->cls, plan->n_steps);
     gfli_touch(plan, plan->reg, plan->n_steps);
     for (int i = 0; i < plan->n_slots && plan->training; i++) {
-        plan->slots[i].first = 0;
-        plan->slots[i].last = plan->n_steps;
+        plan->maps[i].first = 0;
+        plan->maps[i].last = plan->n_steps;
     }
 }
 
-/* Lowest offset where slot i meets none of the placed slots that live at the same time. */
+/* Lowest offset where slot i meets none of the placed maps that live at the same time. */
 static size_t gfli_first_fit(const gfli_plan *plan, int n_placed, int i) {
-    const gfli_slot *slot = &plan->slots[i];
+    const gfli_slot *slot = &plan->maps[i];
     size_t offset = 0;
     for (int k = 0; k < n_placed; k++) {
-        const gfli_slot *other = &plan->slots[plan->slots[k].placed];
+        const gfli_slot *other = &plan->maps[plan->maps[k].placed];
         bool together = slot->first <= other->last && other->first <= slot->last;
         bool overlap = offset < other->offset + other->size && other->offset < offset + slot->size;
         if (!together || !overlap) continue;
@@ -361,9 +361,9 @@ static size_t gfli_first_fit(const gfli_plan *plan, int n_placed, int i) {
 static int gfli_largest_slot(const gfli_plan *plan, int n_placed) {
     int best = -1;
     for (int i = 0; i < plan->n_slots; i++) {
-        bool done = plan->slots[i].parent >= 0;
-        for (int k = 0; k < n_placed && !done; k++) done = plan->slots[k].placed == i;
-        if (!done && (best < 0 || plan->slots[i].size > plan->slots[best].size)) best = i;
+        bool done = plan->maps[i].parent >= 0;
+        for (int k = 0; k < n_placed && !done; k++) done = plan->maps[k].placed == i;
+        if (!done && (best < 0 || plan->maps[i].size > plan->maps[best].size)) best = i;
     }
     return best;
 }
@@ -372,12 +372,12 @@ static int gfli_largest_slot(const gfli_plan *plan, int n_placed) {
 static gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan) {
     size_t end = 0;
     for (int i = 0; i < plan->n_slots; i++)
-        if (plan->slots[i].parent < 0)
-            plan->slots[i].size = (gfli_map_bytes(&plan->slots[i].map) + 63) / 64 * 16;
+        if (plan->maps[i].parent < 0)
+            plan->maps[i].size = (gfli_map_bytes(&plan->maps[i].map) + 63) / 64 * 16;
     for (int i, n = 0; (i = gfli_largest_slot(plan, n)) >= 0; n++) {
-        gfli_slot *slot = &plan->slots[i];
+        gfli_slot *slot = &plan->maps[i];
         slot->offset = plan->training ? end : gfli_first_fit(plan, n, i);
-        plan->slots[n].placed = i;
+        plan->maps[n].placed = i;
         if (slot->offset + slot->size > end) end = slot->offset + slot->size;
         if (end > SIZE_MAX / 16)
             return gfli_error(context, GFL_E_MEMORY,
@@ -393,15 +393,15 @@ static gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan) {
 static void gfli_plan_clear(gfli_plan *plan) {
     const gfli_plan old = *plan;
     memset(plan, 0, sizeof *plan);
-    plan->slots = old.slots;
+    plan->maps = old.maps;
     plan->steps = old.steps;
     plan->slot_capacity = old.slot_capacity;
     plan->step_capacity = old.step_capacity;
 }
 
 gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan) {
-    GFLI_TRY(gfli_grow(context, &plan->slots, &plan->slot_capacity, (size_t)like->n_slots,
-                       sizeof *plan->slots, "plan's maps"));
+    GFLI_TRY(gfli_grow(context, &plan->maps, &plan->slot_capacity, (size_t)like->n_slots,
+                       sizeof *plan->maps, "plan's maps"));
     return gfli_grow(context, &plan->steps, &plan->step_capacity, (size_t)like->n_steps,
                      sizeof *plan->steps, "plan's steps");
 }
@@ -453,18 +453,18 @@ gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int 
 }
 
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan) {
-    gfli_free(context, plan->slots);
+    gfli_free(context, plan->maps);
     gfli_free(context, plan->steps);
     memset(plan, 0, sizeof *plan);
 }
 
 void gfli_plan_bind(gfli_plan *plan, float *workspace) {
     for (int i = 0; i < plan->n_slots; i++) {
-        gfli_slot *slot = &plan->slots[i];
+        gfli_slot *slot = &plan->maps[i];
         if (slot->parent < 0)
             slot->map.data = workspace + slot->offset;
         else /* a view comes after its parent */
-            slot->map = gfli_map_level(&plan->slots[slot->parent].map, slot->level);
+            slot->map = gfli_map_level(&plan->maps[slot->parent].map, slot->level);
     }
 }
 
@@ -477,7 +477,7 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
                     float *stats, void *scratch) {
     const gfli_backend *ops = model->backend;
     const gfli_step *s = &plan->steps[step];
-    const gfli_map *in = &plan->slots[s->in].map, *out = &plan->slots[s->out].map;
+    const gfli_map *in = &plan->maps[s->in].map, *out = &plan->maps[s->out].map;
     switch (s->op) {
     case GFLI_OP_CONV:
     case GFLI_OP_DEFORM_CONV: {

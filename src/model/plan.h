@@ -89,7 +89,7 @@ typedef struct gfli_step {
 typedef struct gfli_plan {
     int batch, height, width; /* padded input */
     bool training;            /* keeps every map; inference reuses memory by liveness */
-    gfli_slot *slots;
+    gfli_slot *maps;
     int n_slots;
     gfli_step *steps;
     int n_steps;

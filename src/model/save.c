@@ -5,7 +5,7 @@
 static void gfli_float_text(float value, char out[32]) {
     double d = (double)value;
     for (double unit = 1; unit <= 1e6; unit *= 10) {
-        double rounded = nearbyint((double)value * unit) / unit;
+        double rounded = (nearbyint)((double)value * unit) / unit;
         if ((float)rounded != value) continue;
         d = rounded;
         break;

@@ -43,7 +43,7 @@ typedef struct gfli_arranger {
 } gfli_arranger;
 
 static int gfli_root(const gfli_plan *plan, int slot) {
-    return plan->slots[slot].parent < 0 ? slot : plan->slots[slot].parent;
+    return plan->maps[slot].parent < 0 ? slot : plan->maps[slot].parent;
 }
 
 static void gfli_need_map(gfli_arranger *a, int slot, int moment) {
@@ -57,8 +57,8 @@ static void gfli_find_map_lives(gfli_arranger *a) {
     const gfli_plan *plan = a->plan;
     for (int i = 0; i < plan->n_slots; i++) {
         a->pieces[i].first = a->pieces[i].last = -1;
-        if (plan->slots[i].parent < 0)
-            a->pieces[i].floats = (gfli_map_count(&plan->slots[i].map) + 15) / 16 * 16;
+        if (plan->maps[i].parent < 0)
+            a->pieces[i].floats = (gfli_map_count(&plan->maps[i].map) + 15) / 16 * 16;
     }
     gfli_need_map(a, plan->input, 0);
     gfli_need_map(a, plan->cls, plan->n_steps);
@@ -104,7 +104,7 @@ static void gfli_need_bytes(size_t *most, size_t bytes) {
 static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
                               int moment) {
     const gfli_layer *layer = &a->model->layers[s->layer];
-    const gfli_map *x = &a->plan->slots[s->in].map;
+    const gfli_map *x = &a->plan->maps[s->in].map;
     gfli_need_bytes(&a->backward->scratch_bytes,
                     a->ops->conv_grad_scratch(a->context, &layer->shape, x));
     b->dx = a->wanted[gfli_root(a->plan, s->in)];
@@ -121,7 +121,7 @@ static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backwar
 static void gfli_arrange_deform(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
                                 int moment) {
     const gfli_conv_shape *shape = &a->model->layers[s->layer].shape;
-    const gfli_map *offset = &a->plan->slots[s->offset].map;
+    const gfli_map *offset = &a->plan->maps[s->offset].map;
     gfli_need_bytes(&a->backward->scratch_bytes,
                     a->ops->deform_conv_grad_scratch(a->context, shape, offset));
     gfli_need_bytes(&a->backward->packed_bytes, a->ops->deform_conv_grad_packed_size(shape));
@@ -156,7 +156,7 @@ static void gfli_arrange(gfli_arranger *a) {
             break;
         case GFLI_OP_GROUP_NORM:
             gfli_need_bytes(&a->backward->scratch_bytes,
-                            a->ops->group_norm_grad_scratch(a->context, &plan->slots[s->in].map));
+                            a->ops->group_norm_grad_scratch(a->context, &plan->maps[s->in].map));
             gfli_take_grad(a, s->out, s->in);
             break;
         case GFLI_OP_LEVEL_SCALE: gfli_take_grad(a, s->out, s->in); break;
@@ -202,7 +202,7 @@ static gfl_status gfli_place_pieces(gfli_arranger *a) {
     a->plan->workspace_floats = end;
     for (int i = 0; i < a->plan->n_slots; i++) {
         int grad = a->grad[gfli_root(a->plan, i)];
-        if (a->plan->slots[i].parent < 0) a->plan->slots[i].offset = a->pieces[i].offset;
+        if (a->plan->maps[i].parent < 0) a->plan->maps[i].offset = a->pieces[i].offset;
         a->backward->offset[i] = grad < 0 ? GFLI_NO_GRADIENT : a->pieces[grad].offset;
     }
     return GFL_OK;
@@ -256,7 +256,7 @@ void gfli_backward_destroy(gfl_context *context, gfli_backward *backward) {
 
 void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, float *workspace) {
     for (int i = 0; i < plan->n_slots; i++) {
-        const gfli_slot *slot = &plan->slots[i];
+        const gfli_slot *slot = &plan->maps[i];
         if (backward->offset[i] == GFLI_NO_GRADIENT) continue;
         backward->grads[i] = slot->map;
         if (slot->parent < 0)
@@ -298,7 +298,7 @@ static void gfli_unfold_channels(void *arg, int task, int slot) {
             dw[i] *= layer->folded_scale[o];
         }
         double var = (double)t->params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
-        t->dgamma[o] = (float)((sum - mean * (double)t->dbeta[o]) / sqrt(var));
+        t->dgamma[o] = (float)((sum - mean * (double)t->dbeta[o]) / (sqrt)(var));
     }
 }
 
@@ -319,9 +319,9 @@ static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
     const gfli_train_ops *ops = pass->ops;
     const gfli_layer *layer = &pass->model->layers[s->layer];
     const gfli_map *grads = pass->backward->grads, *dy = &grads[s->out];
-    if (s->relu) ops->relu_grad(pass->context, &pass->plan->slots[s->out].map, dy);
+    if (s->relu) ops->relu_grad(pass->context, &pass->plan->maps[s->out].map, dy);
     int bias = layer->bn_beta >= 0 ? layer->bn_beta : layer->bias;
-    ops->conv_grad_weight(pass->context, &layer->shape, &pass->plan->slots[s->in].map, dy,
+    ops->conv_grad_weight(pass->context, &layer->shape, &pass->plan->maps[s->in].map, dy,
                           gfli_gradient_of(pass, layer->weight), gfli_gradient_of(pass, bias),
                           pass->scratch);
     if (layer->bn_gamma >= 0) gfli_unfold(pass, layer);
@@ -336,14 +336,14 @@ static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
                                  const gfli_backward_step *b) {
     const gfli_train_ops *ops = pass->ops;
     const gfli_layer *layer = &pass->model->layers[s->layer];
-    const gfli_slot *slots = pass->plan->slots;
+    const gfli_slot *maps = pass->plan->maps;
     const gfli_map *grads = pass->backward->grads, *dy = &grads[s->out];
-    if (s->relu) ops->relu_grad(pass->context, &slots[s->out].map, dy);
+    if (s->relu) ops->relu_grad(pass->context, &maps[s->out].map, dy);
     ops->deform_conv_grad_pack(pass->context, &layer->shape,
                                pass->model->params[layer->weight].data, layer->folded_scale,
                                pass->packed);
-    ops->deform_conv_grad(pass->context, &layer->shape, pass->packed, &slots[s->in].map,
-                          &slots[s->offset].map, dy, b->add, b->dx ? &grads[s->in] : NULL,
+    ops->deform_conv_grad(pass->context, &layer->shape, pass->packed, &maps[s->in].map,
+                          &maps[s->offset].map, dy, b->add, b->dx ? &grads[s->in] : NULL,
                           &grads[s->offset], gfli_gradient_of(pass, layer->weight),
                           gfli_gradient_of(pass, layer->bn_beta), pass->scratch);
     gfli_unfold(pass, layer);
@@ -352,14 +352,14 @@ static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
 static void gfli_backward_scale(const gfli_pass *pass, const gfli_step *s) {
     const gfli_map *grads = pass->backward->grads;
     float dscale[GFL_LEVELS];
-    pass->ops->level_scale_grad(pass->context, &pass->plan->slots[s->in].map, pass->model->scales,
+    pass->ops->level_scale_grad(pass->context, &pass->plan->maps[s->in].map, pass->model->scales,
                                 &grads[s->out], &grads[s->in], dscale);
     for (int l = 0; l < GFL_LEVELS; l++) *gfli_gradient_of(pass, s->scale + l) = dscale[l];
 }
 
 void gfli_backward_run(const gfli_pass *pass) {
     const gfli_train_ops *ops = pass->ops;
-    const gfli_slot *slots = pass->plan->slots;
+    const gfli_slot *maps = pass->plan->maps;
     const gfli_map *grads = pass->backward->grads;
     for (int i = pass->plan->n_steps - 1; i >= 0; i--) {
         const gfli_step *s = &pass->plan->steps[i];
@@ -370,18 +370,17 @@ void gfli_backward_run(const gfli_pass *pass) {
         case GFLI_OP_DEFORM_CONV: gfli_backward_deform(pass, s, b); break;
         case GFLI_OP_MAX_POOL:
             if (b->dx)
-                ops->max_pool_grad(pass->context, &slots[s->in].map, &grads[s->out], b->add,
+                ops->max_pool_grad(pass->context, &maps[s->in].map, &grads[s->out], b->add,
                                    &grads[s->in]);
             break;
         case GFLI_OP_UPSAMPLE_ADD:
             if (b->dx) ops->upsample_grad(pass->context, &grads[s->out], b->add, &grads[s->in]);
             break;
         case GFLI_OP_GROUP_NORM:
-            ops->group_norm_grad(pass->context, &slots[s->in].map, &slots[s->out].map,
-                                 GFLI_GN_GROUPS, pass->model->params[s->gamma].data,
-                                 pass->stats + s->stats, &grads[s->out], &grads[s->in],
-                                 gfli_gradient_of(pass, s->gamma), gfli_gradient_of(pass, s->beta),
-                                 pass->scratch);
+            ops->group_norm_grad(pass->context, &maps[s->in].map, &maps[s->out].map, GFLI_GN_GROUPS,
+                                 pass->model->params[s->gamma].data, pass->stats + s->stats,
+                                 &grads[s->out], &grads[s->in], gfli_gradient_of(pass, s->gamma),
+                                 gfli_gradient_of(pass, s->beta), pass->scratch);
             break;
         case GFLI_OP_LEVEL_SCALE: gfli_backward_scale(pass, s); break;
         }

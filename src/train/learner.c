@@ -97,7 +97,7 @@ gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int widt
     }
     gfli_plan_bind(&p->plan, learner->workspace);
     gfli_backward_bind(&p->plan, &p->backward, learner->workspace);
-    *input = p->plan.slots[p->plan.input].map;
+    *input = p->plan.maps[p->plan.input].map;
     return GFL_OK;
 }
 
@@ -115,7 +115,7 @@ static gfl_status gfli_check_losses(gfl_context *context, const gfli_losses *los
 /* Targets and losses, with the gradients of the two outputs. */
 static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths, gfli_losses *out) {
     const gfli_plan *plan = &l->current->plan;
-    const gfli_map *cls = &plan->slots[plan->cls].map, *reg = &plan->slots[plan->reg].map;
+    const gfli_map *cls = &plan->maps[plan->cls].map, *reg = &plan->maps[plan->reg].map;
     const gfli_map *grads = l->current->backward.grads;
     gfli_loss_opts opts;
     gfli_assign_opts assign_opts;
@@ -255,7 +255,7 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
     double share = learner->n_batches > 0 ? 1.0 / learner->n_batches : 1;
     gfli_extent all;
     learner->ops->measure(learner->context, gradients, learner->layout.floats, &all);
-    *norm = share * sqrt(all.squares);
+    *norm = share * (sqrt)(all.squares);
     learner->n_batches = 0;
     if (!gfli_is_finite(*norm)) return gfli_bad_gradients(learner, gradients);
     if (opts->clip > 0 && *norm > opts->clip) share *= opts->clip / (*norm + 1e-6);

@@ -37,7 +37,7 @@ struct gfli_loader {
     int *order, *order_scratch; /* of order_epoch: places in images */
     int n_images, n_batches, order_epoch;
 
-    gfli_loader_slot slots[GFLI_LOADER_DEPTH];
+    gfli_loader_slot ring[GFLI_LOADER_DEPTH];
     int depth;
     uint64_t first, last; /* scheduled batches, counted since the start; slot = number % depth */
     int epoch, index;     /* of the batch to schedule next */
@@ -150,7 +150,7 @@ static void gfli_loader_schedule(gfli_loader *l) {
                            l->order, l->order_scratch);
         l->order_epoch = l->epoch;
     }
-    gfli_loader_slot *slot = &l->slots[l->last++ % (uint64_t)l->depth];
+    gfli_loader_slot *slot = &l->ring[l->last++ % (uint64_t)l->depth];
     int start = l->index * l->opts.batch;
     slot->batch.epoch = l->epoch;
     slot->batch.index = l->index++;
@@ -169,7 +169,7 @@ static void gfli_loader_top_up(gfli_loader *l) {
 
 static gfli_loader_slot *gfli_loader_find(gfli_loader *l) {
     for (uint64_t i = l->first; i < l->last; i++) {
-        gfli_loader_slot *slot = &l->slots[i % (uint64_t)l->depth];
+        gfli_loader_slot *slot = &l->ring[i % (uint64_t)l->depth];
         if (slot->taken < slot->batch.n) return slot;
     }
     return NULL;
@@ -248,7 +248,7 @@ gfl_status gfli_loader_next(gfli_loader *l, const gfli_batch **out) {
     if (l->holding) l->first++;
     l->holding = false;
     gfli_loader_top_up(l);
-    gfli_loader_slot *slot = &l->slots[l->first % (uint64_t)l->depth];
+    gfli_loader_slot *slot = &l->ring[l->first % (uint64_t)l->depth];
     while (slot->left > 0) {
         if (slot->taken < slot->batch.n)
             gfli_loader_work(&l->workers[0], slot);
@@ -290,9 +290,9 @@ static gfl_status gfli_loader_check_opts(gfl_context *context, const gfli_loader
  * pictures; an image whose annotations are all of no use stays, as background. */
 static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image) {
     if (!l->opts.drop_empty) return true;
-    bool small = image->width > 0 && image->height > 0 &&
-                 gfli_min(image->width, image->height) < GFLI_LOADER_MIN_SIDE;
-    return image->n_annotations > 0 && !small;
+    bool is_small = image->width > 0 && image->height > 0 &&
+                    gfli_min(image->width, image->height) < GFLI_LOADER_MIN_SIDE;
+    return image->n_annotations > 0 && !is_small;
 }
 
 static gfl_status gfli_loader_choose(gfli_loader *l) {
@@ -323,7 +323,7 @@ static gfl_status gfli_loader_prepare_slots(gfli_loader *l) {
     size_t batch = (size_t)l->opts.batch;
     l->depth = l->opts.n_threads > 0 ? GFLI_LOADER_DEPTH : 1;
     for (int i = 0; i < l->depth; i++) {
-        gfli_loader_slot *slot = &l->slots[i];
+        gfli_loader_slot *slot = &l->ring[i];
         GFLI_TRY(gfli_calloc(l->context, batch, sizeof *slot->batch.samples, "a batch",
                              &slot->batch.samples));
         GFLI_TRY(gfli_calloc(l->context, batch, sizeof *slot->memory, "a batch", &slot->memory));
@@ -397,7 +397,7 @@ void gfli_loader_destroy(gfli_loader *l) {
         gfli_free(l->context, l->workers[i].scratch);
         if (i > 0) gfl_context_destroy(l->workers[i].context);
     }
-    for (int i = 0; i < GFLI_LOADER_DEPTH; i++) gfli_loader_free_slot(l, &l->slots[i]);
+    for (int i = 0; i < GFLI_LOADER_DEPTH; i++) gfli_loader_free_slot(l, &l->ring[i]);
     gfli_condition_destroy(&l->done);
     gfli_condition_destroy(&l->work);
     gfli_mutex_destroy(&l->mutex);

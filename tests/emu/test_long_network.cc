@@ -56,7 +56,7 @@ static void close_network(network *net) {
 }
 
 static void fill_input(const network *net) {
-    gfli_map input = net->plan.slots[net->plan.input].map;
+    gfli_map input = net->plan.maps[net->plan.input].map;
     const size_t n = gfli_map_count(&input);
     void *raw = malloc(gfli_map_bytes(&input)), *there = input.data;
     input.data = (float *)malloc(n * sizeof(float));
@@ -69,7 +69,7 @@ static void fill_input(const network *net) {
 
 /* A map of the device, as float. */
 static gfli_map fetch(const network *net, int slot) {
-    gfli_map m = net->plan.slots[slot].map;
+    gfli_map m = net->plan.maps[slot].map;
     const size_t n = gfli_map_count(&m);
     void *raw = malloc(gfli_map_bytes(&m));
     net->context->backend->device.download(net->context, raw, m.data, gfli_map_bytes(&m));
@@ -86,7 +86,7 @@ static bool find_slot(const gfli_plan *plan, const char *name, int *slot, int *l
     const char *dot = strchr(name, '.');
     const size_t length = dot ? (size_t)(dot - name) : strlen(name);
     for (int i = 0; i < plan->n_slots; i++) {
-        const char *own = plan->slots[i].name;
+        const char *own = plan->maps[i].name;
         if (!own || strlen(own) != length || strncmp(own, name, length) != 0) continue;
         *slot = i;
         *level = dot ? atoi(dot + 1) : -1;
@@ -101,7 +101,7 @@ static int last_write(const gfli_plan *plan, int slot) {
     for (int i = 0; i < plan->n_steps; i++) {
         const int written[2] = {plan->steps[i].out, plan->steps[i].twin.out};
         for (int k = 0; k < 2; k++)
-            if (written[k] == slot || (written[k] >= 0 && plan->slots[written[k]].parent == slot))
+            if (written[k] == slot || (written[k] >= 0 && plan->maps[written[k]].parent == slot))
                 last = i;
     }
     return last;
