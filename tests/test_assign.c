@@ -231,24 +231,47 @@ static void odd_boxes_agree_with_the_search(void) {
     }
 }
 
+/* No data set has such boxes.  Whatever they get is counted, and nothing else is written. */
 static void infinities_and_nans_are_survived(void) {
-    static const float boxes[4][4] = {{NAN, NAN, NAN, NAN},
-                                      {0, 0, INFINITY, 10},
-                                      {-INFINITY, -INFINITY, INFINITY, INFINITY},
-                                      {0, 0, NAN, 10}};
+    static const float boxes[6][4] = {
+        {NAN, NAN, NAN, NAN}, {0, 0, INFINITY, 10},    {-INFINITY, -INFINITY, INFINITY, INFINITY},
+        {100, 90, 150, 170},  {-INFINITY, 0, 10, 256}, {0, 0, NAN, 10}};
     const gfli_map m = pyramid(1, 256, 256);
     gfl_context *context = test_context(1);
-    gfli_assignment got;
-    int n_pos;
-    got.gt = (int32_t *)malloc(gfli_points(&m) * sizeof *got.gt);
-    got.n_pos = &n_pos;
-    void *scratch = malloc(gfli_cpu_train.assign_scratch(context, &m, 4));
-    const gfli_truth truth = truth_of(boxes[0], 4, 256, 256);
-    gfli_cpu_train.assign(context, &m, &mmdet, &truth, &got, scratch);
-    CHECK(n_pos >= 0);
+    void *scratch = malloc(gfli_cpu_train.assign_scratch(context, &m, 6));
+    int32_t *gt = (int32_t *)malloc(gfli_points(&m) * sizeof *gt);
+    for (int n = 1; n <= 6; n++) {
+        const gfli_truth truth = truth_of(boxes[0], n, 256, 256);
+        int n_pos = -1, positives = 0, others = 0;
+        const gfli_assignment got = {gt, &n_pos};
+        for (size_t k = 0; k < gfli_points(&m); k++) gt[k] = 12345;
+        gfli_cpu_train.assign(context, &m, &mmdet, &truth, &got, scratch);
+        for (size_t k = 0; k < gfli_points(&m); k++) {
+            positives += gt[k] >= 0;
+            others += gt[k] < -1 || gt[k] >= n;
+        }
+        CHECK(positives == n_pos && others == 0);
+    }
     free(scratch);
-    free(got.gt);
+    free(gt);
     gfl_context_destroy(context);
+}
+
+/* Spec 4: a centre counts when it is more than 0.01 pixels inside, on each side.  The centres at 32
+ * and 48 are just outside of this box, or just inside where one side is moved. */
+static void centres_are_inside_by_more_than_a_hundredth(void) {
+    const gfli_map m = pyramid(1, 256, 256);
+    for (int side = 0; side < 4; side++) {
+        static const float by[4] = {0, 0.009f, 0.011f, 0.1f};
+        int n[4];
+        for (int i = 0; i < 4; i++) {
+            float box[4] = {32, 32, 48, 48};
+            box[side] += side < 2 ? -by[i] : by[i];
+            const gfli_truth truth = truth_of(box, 1, 256, 256);
+            n[i] = compare(&m, &truth, "a centre on the border");
+        }
+        CHECK(n[0] > 0 && n[1] == n[0] && n[2] > n[1] && n[3] == n[2]);
+    }
 }
 
 /* A single anchor has no deviation, so no threshold: nothing is positive. */
@@ -281,6 +304,7 @@ int main(int argc, char **argv) {
                                       TEST(ties_go_to_the_lowest_cell),
                                       TEST(odd_boxes_agree_with_the_search),
                                       TEST(infinities_and_nans_are_survived),
+                                      TEST(centres_are_inside_by_more_than_a_hundredth),
                                       TEST(one_anchor_alone_is_never_positive),
                                       TEST(no_boxes_and_no_valid_cells),
                                       {0}};
