@@ -1,5 +1,6 @@
 /* cmd_model.c - weight files: what they are, and what became of each of their tensors */
 #include "cmd.h"
+#include "cmd_os.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -182,7 +183,13 @@ void free_classes(class_list *list) {
     list->n = 0;
 }
 
+/* A name without the blanks around it; none at all is left out. */
 static int add_class(class_list *list, const char *name, size_t length, int64_t id) {
+    while (length && strchr(" \t\r", *name)) name++, length--;
+    while (length && strchr(" \t\r", name[length - 1])) length--;
+    if (!length) return CMD_OK;
+    if (list->n == GFL_MAX_CLASSES)
+        return usage_error("--classes: more than %d classes", GFL_MAX_CLASSES);
     gfl_class *items = take_more(list->items, (size_t)list->n + 1, sizeof *items);
     char *own = take(length + 1, 1);
     if (items) list->items = items;
@@ -192,24 +199,56 @@ static int add_class(class_list *list, const char *name, size_t length, int64_t 
     }
     memcpy(own, name, length);
     own[length] = 0;
-    for (int k = 0; k < list->n; k++)
-        if (!strcmp(items[k].name, own)) {
-            int code = usage_error("--classes: \"%s\" is there twice", own);
-            free(own);
-            return code;
-        }
     items[list->n].name = own;
     items[list->n++].id = id;
     return CMD_OK;
 }
 
-static int read_class_lines(FILE *f, class_list *list) {
-    char line[1024];
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static int check_names(const class_list *list) {
+    const char **names = take((size_t)list->n, sizeof *names);
     int code = CMD_OK;
-    while (code == CMD_OK && fgets(line, sizeof line, f)) {
-        const size_t length = strcspn(line, "\r\n");
-        if (length) code = add_class(list, line, length, list->n + 1);
+    if (!names) return CMD_MEMORY;
+    for (int k = 0; k < list->n; k++) names[k] = list->items[k].name;
+    qsort(names, (size_t)list->n, sizeof *names, compare_names);
+    for (int k = 1; k < list->n && code == CMD_OK; k++)
+        if (!strcmp(names[k - 1], names[k]))
+            code = usage_error("--classes: \"%s\" is there twice", names[k]);
+    free(names);
+    return code;
+}
+
+/* A name a line, or names between commas. */
+static int split_classes(const char *text, const char *ends, class_list *list) {
+    int code = CMD_OK;
+    for (; code == CMD_OK; text++) {
+        const size_t length = strcspn(text, ends);
+        code = add_class(list, text, length, list->n + 1);
+        text += length;
+        if (!*text) break;
     }
+    return code;
+}
+
+static int read_class_lines(const char *path, class_list *list) {
+    enum { LIMIT = 64 << 20 };
+    static const char mark[] = "\xEF\xBB\xBF"; /* that editors of Windows put before UTF-8 */
+    char *bytes;
+    size_t size;
+    const char *why = os_read(path, LIMIT, &bytes, &size);
+    if (why) {
+        talk("gfl: --classes %s: %s", path, why);
+        return CMD_FAILED;
+    }
+    int code;
+    if (size >= 2 && (!memcmp(bytes, "\xFF\xFE", 2) || !memcmp(bytes, "\xFE\xFF", 2)))
+        code = usage_error("--classes %s: this is UTF-16; save it as UTF-8", path);
+    else
+        code = split_classes(bytes + (strncmp(bytes, mark, 3) ? 0 : 3), "\n", list);
+    free(bytes);
     return code;
 }
 
@@ -225,21 +264,34 @@ static int read_categories(gfl_context *context, const char *path, class_list *l
     return code;
 }
 
+/* Would nobody call a class that? */
+static bool is_file_name(const char *text) {
+    static const char *const endings[] = {".txt", ".json", ".names", ".csv", ".yaml", ".yml"};
+    const size_t n = strlen(text);
+    if (strchr(text, ',')) return false;
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        const size_t m = strlen(endings[i]);
+        if (n > m && !strcmp(text + n - m, endings[i])) return true;
+    }
+    return strpbrk(text, "/\\") != NULL;
+}
+
 int read_classes(gfl_context *context, const char *text, class_list *list) {
     const size_t n = strlen(text);
-    int code = CMD_OK;
+    const bool is_file = os_exists(text);
+    int code;
     memset(list, 0, sizeof *list);
-    FILE *f = fopen(text, "r");
-    if (f && n > 5 && !strcmp(text + n - 5, ".json"))
+    if (is_file && n > 5 && !strcmp(text + n - 5, ".json"))
         code = read_categories(context, text, list);
-    else if (f)
-        code = read_class_lines(f, list);
-    if (f) fclose(f);
-    for (const char *at = text; !f && code == CMD_OK; at += strcspn(at, ",") + 1) {
-        code = add_class(list, at, strcspn(at, ","), list->n + 1);
-        if (!at[strcspn(at, ",")]) break;
-    }
+    else if (is_file)
+        code = read_class_lines(text, list);
+    else if (is_file_name(text))
+        code =
+            usage_error("--classes %s: there is no such file; classes are listed as a,b,c", text);
+    else
+        code = split_classes(text, ",", list);
     if (code == CMD_OK && !list->n) code = usage_error("--classes %s: no class is in it", text);
+    if (code == CMD_OK) code = check_names(list);
     if (code != CMD_OK) free_classes(list);
     return code;
 }

@@ -216,6 +216,15 @@ says 'a (1), b (2), c (3), d (4)' out; says 'BGR, mean 1 2 3, std 4 5 6, fits 64
 expect 0 convert --classes data/train.json copy.safetensors copy2.safetensors; says 'circle (1)' out
 printf 'one\ntwo\nthree\nfour\n' >names.txt
 expect 0 convert --classes names.txt copy.safetensors copy2.safetensors; says 'four (4)' out
+printf '\357\273\277 one \r\ntwo\t\n\n three\nfour' >bom.txt
+expect 0 convert --classes bom.txt copy.safetensors copy2.safetensors
+says ': one (1), two (2), three (3), four (4)$' out
+expect 2 convert --classes nome.txt copy.safetensors copy2.safetensors; says 'no such file' err
+expect 2 convert --classes lists/names copy.safetensors copy2.safetensors; says 'no such file' err
+mkfifo names.fifo 2>/dev/null && {
+    expect 1 convert --classes names.fifo copy.safetensors copy2.safetensors
+    says 'not a regular file' err
+}
 expect 7 convert --dialect gfocal whole/last.safetensors copy.safetensors; says 'mmdet' err
 expect 7 convert --style caffe whole/last.safetensors copy.safetensors; says 'style' err
 expect 7 convert --classes a,b whole/last.safetensors copy.safetensors; says '4 classes' err
