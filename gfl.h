@@ -2204,6 +2204,9 @@ typedef enum gfli_dtype {
     GFLI_BOOL
 } gfli_dtype;
 
+/* Longer names are nobody's; each is looked at several times, and pickles repeat them cheaply. */
+enum { GFLI_TENSOR_NAME_MAX = 512 };
+
 typedef struct gfli_tensor {
     char *name;
     gfli_dtype dtype;
@@ -2222,7 +2225,7 @@ typedef struct gfli_blob {
     char *path;           /* for messages */
     gfli_tensor *tensors; /* sorted by name */
     int n_tensors;
-    size_t tensor_capacity;
+    size_t tensor_capacity, name_bytes;
     char **meta; /* [2 * n_meta]: key, value */
     int n_meta;
     size_t meta_capacity;
@@ -2246,6 +2249,7 @@ gfl_status gfli_blob_pread(gfli_blob *blob, uint64_t offset, void *out, uint64_t
 gfl_status gfli_blob_add(gfli_blob *blob, const char *name, gfli_tensor **out);
 gfl_status gfli_blob_add_meta(gfli_blob *blob, const char *key, const char *value);
 gfl_status gfli_blob_sort(gfli_blob *blob);
+bool gfli_tensor_name_is_long(const char *name); /* looks at no more of it than may be */
 int gfli_dtype_bytes(gfli_dtype dtype);
 const gfli_tensor *gfli_blob_find(const gfli_blob *blob, const char *name);
 const char *gfli_blob_meta(const gfli_blob *blob, const char *key); /* NULL: absent */
@@ -3703,11 +3707,13 @@ void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *ar
  * ============================================================================================ */
 
 gfl_status gfli_error(gfl_context *context, gfl_status status, const char *format, ...) {
-    if (!context) return status;
+    char text[sizeof context->error];
     va_list args;
+    if (!context) return status;
     va_start(args, format);
-    vsnprintf(context->error, sizeof context->error, format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    gfl_text_show(text, context->error, sizeof context->error); /* names of files are foreign */
     return status;
 }
 
@@ -3719,12 +3725,13 @@ gfl_status gfli_error_in(gfl_context *context, gfl_status status, const char *wh
 
 void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...) {
     if (!context || !context->logger.log) return;
-    char text[1024];
+    char text[1024], shown[1024];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    (context->logger.log)(context->logger.user, level, text);
+    gfl_text_show(text, shown, sizeof shown);
+    (context->logger.log)(context->logger.user, level, shown);
 }
 
 /* The pointer that the allocator gave stands just before the aligned one. */
@@ -5446,9 +5453,23 @@ int gfli_dtype_bytes(gfli_dtype dtype) {
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+bool gfli_tensor_name_is_long(const char *name) {
+    for (int i = 0; i <= GFLI_TENSOR_NAME_MAX; i++)
+        if (!name[i]) return false;
+    return true;
+}
+
 gfl_status gfli_blob_add(gfli_blob *b, const char *name, gfli_tensor **out) {
-    if (b->n_tensors == GFLI_BLOB_TENSORS_MAX)
-        return gfli_error(b->context, GFL_E_FORMAT, "%s: more than a million tensors", b->path);
+    if (gfli_tensor_name_is_long(name))
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s: the name of a tensor, %.60s..., is longer than %d bytes", b->path,
+                          name, GFLI_TENSOR_NAME_MAX);
+    b->name_bytes += strlen(name);
+    if (b->n_tensors == GFLI_BLOB_TENSORS_MAX || (uint64_t)b->n_tensors > b->size / 16 ||
+        b->name_bytes > b->size)
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s: it lists more tensors than its %llu bytes can hold", b->path,
+                          (unsigned long long)b->size);
     GFLI_TRY(gfli_grow(b->context, &b->tensors, &b->tensor_capacity, (size_t)b->n_tensors + 1,
                        sizeof *b->tensors, "a list of tensors"));
     gfli_tensor *t = &b->tensors[b->n_tensors];
@@ -5565,6 +5586,10 @@ static gfl_status gfli_blob_tensor(gfli_blob *b, gfli_json *j, gfli_tensor *t, u
     return GFL_OK;
 }
 
+static int gfli_compare_keys(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 static gfl_status gfli_blob_read_meta(gfli_blob *b, gfli_json *j) {
     const char *key;
     if (b->n_meta || gfli_json_next(j) != GFLI_JSON_OBJECT)
@@ -5581,7 +5606,13 @@ static gfl_status gfli_blob_read_meta(gfli_blob *b, gfli_json *j) {
                                    b->meta[at]);
         GFLI_TRY(gfli_strdup(b->context, gfli_json_string(j, NULL), &b->meta[at + 1]));
     }
-    return gfli_json_status(j);
+    GFLI_TRY(gfli_json_status(j));
+    if (b->n_meta > 1) qsort(b->meta, (size_t)b->n_meta, 2 * sizeof *b->meta, gfli_compare_keys);
+    for (int i = 1; i < b->n_meta; i++)
+        if (!strcmp(b->meta[2 * i - 2], b->meta[2 * i]))
+            return gfli_json_error(j, GFL_E_FORMAT, "__metadata__ has \"%.100s\" twice",
+                                   b->meta[2 * i]);
+    return GFL_OK;
 }
 
 static int gfli_compare_tensors(const void *a, const void *b) {

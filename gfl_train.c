@@ -600,12 +600,14 @@ typedef struct gfli_pickle_node {
     int64_t n;
 } gfli_pickle_node;
 
-/* An unpickler that calls nothing: names become values of our own or opaque ones. */
+/* An unpickler that calls nothing: names become values of our own or opaque ones.  Its memory is at
+ * most 80 times the bytes of the pickle, whatever these say, and its work in proportion too. */
 typedef struct gfli_pickle {
     gfl_context *context;
     gfli_blob *blob;
     const char *where;       /* in messages: "data.pkl", "the second pickle" */
     uint64_t start, at, end; /* bytes of the file: of this pickle, next, where it must end */
+    uint64_t earlier;        /* how long the pickles before it are together */
     uint8_t buffer[4096];
     uint64_t buffer_at;
     size_t buffered;
@@ -7903,7 +7905,8 @@ gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *r, const char *use) {
 
 enum {
     GFLI_PICKLE_TEXT_MAX = 1 << 20, /* longer texts are not even configurations: stepped over */
-    GFLI_PICKLE_LIMIT = 1 << 24     /* values and depth of the stack */
+    GFLI_PICKLE_LIMIT = 1 << 28,    /* values and depth of the stack, which bytes limit first */
+    GFLI_PICKLE_SPARE = 4096        /* bytes of texts, and values, that any pickle may have */
 };
 
 void gfli_pickle_init(gfli_blob *blob, gfli_pickle *out) {
@@ -7977,11 +7980,20 @@ static gfl_status gfli_pickle_line(gfli_pickle *p, char *out, size_t capacity) {
     return gfli_pickle_broken(p, "a line is too long");
 }
 
+/* Bytes of this pickle and of those before it, so far: what memory is in proportion to. */
+static uint64_t gfli_pickle_taken(const gfli_pickle *p) {
+    return p->earlier + (p->at - p->start);
+}
+
 /* ---- values ---------------------------------------------------------------------------------- */
 
 static gfl_status gfli_pickle_node_new(gfli_pickle *p, gfli_pickle_kind kind, uint32_t a, int64_t n,
                                        uint32_t *out) {
-    if (p->n_nodes >= GFLI_PICKLE_LIMIT) return gfli_pickle_broken(p, "too many values");
+    /* A byte can make a value and its place in a list; only a dictionary made of a list that is
+     * used again and again makes more of few bytes. */
+    if (p->n_nodes >= 2 * gfli_pickle_taken(p) + GFLI_PICKLE_SPARE ||
+        p->n_nodes >= GFLI_PICKLE_LIMIT)
+        return gfli_pickle_broken(p, "more values than its bytes can hold");
     GFLI_TRY(gfli_grow(p->context, &p->nodes, &p->node_capacity, p->n_nodes + 1, sizeof *p->nodes,
                        "a checkpoint's values"));
     gfli_pickle_node *node = &p->nodes[p->n_nodes];
@@ -8033,7 +8045,7 @@ static gfl_status gfli_pickle_unmark(gfli_pickle *p, size_t *first) {
 /* Where n bytes and a 0 may be put in the texts; they count once written. */
 static gfl_status gfli_pickle_text_room(gfli_pickle *p, size_t n, char **out) {
     /* Names can be put together from texts that were there before; honest files do so rarely. */
-    if ((uint64_t)p->n_texts + n > 16 * p->at + 2 * GFLI_PICKLE_TEXT_MAX)
+    if (p->n_texts > 4 * gfli_pickle_taken(p) + GFLI_PICKLE_SPARE)
         return gfli_pickle_broken(p, "too many long names");
     GFLI_TRY(gfli_grow(p->context, &p->texts, &p->text_capacity, p->n_texts + n + 1, 1,
                        "a checkpoint's texts"));
@@ -8048,6 +8060,7 @@ static gfl_status gfli_pickle_push_text(gfli_pickle *p, uint64_t n) {
         GFLI_TRY(gfli_pickle_skip(p, n));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
     }
+    if (n > p->end - p->at) return gfli_pickle_broken(p, "it ends in the middle");
     GFLI_TRY(gfli_pickle_text_room(p, (size_t)n, &text));
     GFLI_TRY(gfli_pickle_bytes(p, text, (size_t)n));
     text[n] = 0;
@@ -8510,6 +8523,7 @@ gfl_status gfli_pickle_read(gfli_pickle *p, const char *where, uint64_t at, uint
         if (op == '.') break;
         GFLI_TRY(gfli_pickle_step(p, op));
     }
+    p->earlier += p->at - p->start;
     return gfli_pickle_pop(p, root);
 }
 
@@ -8518,8 +8532,8 @@ gfl_status gfli_pickle_read(gfli_pickle *p, const char *where, uint64_t at, uint
  * ============================================================================================ */
 
 enum {
-    GFLI_PTH_NAME_MAX = 512, /* texts can be repeated for few bytes: limits keep them few */
-    GFLI_PTH_META_MAX = 1 << 20
+    GFLI_PTH_META_MAX = 1 << 20,
+    GFLI_PTH_SHARING = 4 /* how often all tensors together may have the file's bytes */
 };
 
 typedef struct gfli_pth_storage {
@@ -8537,6 +8551,7 @@ typedef struct gfli_pth {
     gfli_pth_storage *storages; /* of the older one, sorted by key */
     int n_storages;
     size_t storage_capacity;
+    uint64_t declared; /* bytes of all tensors together, however many share a storage */
 } gfli_pth;
 
 /* ---- storages -------------------------------------------------------------------------------- */
@@ -8555,7 +8570,7 @@ static bool gfli_pth_read_id(const gfli_pickle *p, uint32_t id, gfli_pth_storage
     const gfli_pickle_node *count = &p->nodes[gfli_pickle_item(p, id, 4)];
     out->key = gfli_pickle_text(p, gfli_pickle_item(p, id, 2));
     if (!kind || strcmp(kind, "storage") != 0 || type->kind != GFLI_PICKLE_NAME || !out->key ||
-        count->kind != GFLI_PICKLE_INT || count->n < 0)
+        count->kind != GFLI_PICKLE_INT || count->n < 0 || gfli_tensor_name_is_long(out->key))
         return false;
     out->count = (uint64_t)count->n;
     for (size_t i = 0; i < GFLI_COUNT(classes); i++) {
@@ -8653,8 +8668,6 @@ static gfl_status gfli_pth_layout(gfli_pth *c, const char *name, uint32_t args, 
         last += steps * stride;
         dense *= steps + 1;
     }
-    if (t->count > c->blob->size)
-        return gfli_pth_broken(c, name, "it repeats its values more often than any weight does");
     if (t->count > 0 && last >= n_values)
         return gfli_error(
             c->blob->context, GFL_E_FORMAT,
@@ -8681,7 +8694,9 @@ static gfl_status gfli_pth_tensor(gfli_pth *c, const char *name, uint32_t args) 
     const uint64_t size = (uint64_t)gfli_dtype_bytes(s.dtype);
     t->offset = s.offset + first * size;
     t->bytes = (uint64_t)t->count * size;
-    return GFL_OK;
+    c->declared += t->bytes;
+    if (c->declared / GFLI_PTH_SHARING <= c->blob->size) return GFL_OK;
+    return gfli_pth_broken(c, name, "it repeats its values more often than any weight does");
 }
 
 static bool gfli_pth_is_opaque(const gfli_pickle_node *n) {
@@ -8701,6 +8716,7 @@ static gfl_status gfli_pth_refuse_opaque(const gfli_pth *c, const char *name, co
  * their own; beside the outermost's, whose names have dots, may stand anything. */
 static bool gfli_pth_names_tensor(const char *name, bool outermost) {
     static const char extra[] = "_extra_state";
+    if (gfli_tensor_name_is_long(name)) return false;
     const size_t n = strlen(name), m = sizeof extra - 1;
     if (n >= m && !strcmp(name + n - m, extra)) return false;
     return !outermost || strchr(name, '.') != NULL;
@@ -8714,8 +8730,6 @@ static gfl_status gfli_pth_dict(gfli_pth *c, uint32_t dict, bool outermost) {
         const gfli_pickle_node *value = &p->nodes[p->nodes[pair].n];
         if (value->kind == GFLI_PICKLE_TENSOR && !name)
             return gfli_pth_broken(c, "a tensor", "its key is no text");
-        if (value->kind == GFLI_PICKLE_TENSOR && strlen(name) > GFLI_PTH_NAME_MAX)
-            return gfli_pth_broken(c, name, "a tensor's name of this length is nonsense");
         if (value->kind == GFLI_PICKLE_TENSOR) GFLI_TRY(gfli_pth_tensor(c, name, value->a));
         if (gfli_pth_is_opaque(value) && (!name || gfli_pth_names_tensor(name, outermost)))
             return gfli_pth_refuse_opaque(c, name ? name : "an entry", "a tensor", value);

@@ -148,6 +148,7 @@ static void broken_headers_are_refused(void) {
          "tensor a appears twice"},
         {"{\"__metadata__\":{\"k\":1}}", "\"k\" is not a text"},
         {"{\"__metadata__\":[]}", "not one object"},
+        {"{\"__metadata__\":{\"k\":\"1\",\"j\":\"2\",\"k\":\"3\"}}", "has \"k\" twice"},
         {"{\"__metadata__\":{\"byteorder\":\"big\"}}", "only little-endian"}};
     static const uint8_t data[16];
     for (size_t i = 0; i < GFLI_COUNT(cases); i++) {

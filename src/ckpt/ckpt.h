@@ -52,12 +52,14 @@ typedef struct gfli_pickle_node {
     int64_t n;
 } gfli_pickle_node;
 
-/* An unpickler that calls nothing: names become values of our own or opaque ones. */
+/* An unpickler that calls nothing: names become values of our own or opaque ones.  Its memory is at
+ * most 80 times the bytes of the pickle, whatever these say, and its work in proportion too. */
 typedef struct gfli_pickle {
     gfl_context *context;
     gfli_blob *blob;
     const char *where;       /* in messages: "data.pkl", "the second pickle" */
     uint64_t start, at, end; /* bytes of the file: of this pickle, next, where it must end */
+    uint64_t earlier;        /* how long the pickles before it are together */
     uint8_t buffer[4096];
     uint64_t buffer_at;
     size_t buffered;

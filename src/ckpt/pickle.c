@@ -3,7 +3,8 @@
 
 enum {
     GFLI_PICKLE_TEXT_MAX = 1 << 20, /* longer texts are not even configurations: stepped over */
-    GFLI_PICKLE_LIMIT = 1 << 24     /* values and depth of the stack */
+    GFLI_PICKLE_LIMIT = 1 << 28,    /* values and depth of the stack, which bytes limit first */
+    GFLI_PICKLE_SPARE = 4096        /* bytes of texts, and values, that any pickle may have */
 };
 
 void gfli_pickle_init(gfli_blob *blob, gfli_pickle *out) {
@@ -77,11 +78,20 @@ static gfl_status gfli_pickle_line(gfli_pickle *p, char *out, size_t capacity) {
     return gfli_pickle_broken(p, "a line is too long");
 }
 
+/* Bytes of this pickle and of those before it, so far: what memory is in proportion to. */
+static uint64_t gfli_pickle_taken(const gfli_pickle *p) {
+    return p->earlier + (p->at - p->start);
+}
+
 /* ---- values ---------------------------------------------------------------------------------- */
 
 static gfl_status gfli_pickle_node_new(gfli_pickle *p, gfli_pickle_kind kind, uint32_t a, int64_t n,
                                        uint32_t *out) {
-    if (p->n_nodes >= GFLI_PICKLE_LIMIT) return gfli_pickle_broken(p, "too many values");
+    /* A byte can make a value and its place in a list; only a dictionary made of a list that is
+     * used again and again makes more of few bytes. */
+    if (p->n_nodes >= 2 * gfli_pickle_taken(p) + GFLI_PICKLE_SPARE ||
+        p->n_nodes >= GFLI_PICKLE_LIMIT)
+        return gfli_pickle_broken(p, "more values than its bytes can hold");
     GFLI_TRY(gfli_grow(p->context, &p->nodes, &p->node_capacity, p->n_nodes + 1, sizeof *p->nodes,
                        "a checkpoint's values"));
     gfli_pickle_node *node = &p->nodes[p->n_nodes];
@@ -133,7 +143,7 @@ static gfl_status gfli_pickle_unmark(gfli_pickle *p, size_t *first) {
 /* Where n bytes and a 0 may be put in the texts; they count once written. */
 static gfl_status gfli_pickle_text_room(gfli_pickle *p, size_t n, char **out) {
     /* Names can be put together from texts that were there before; honest files do so rarely. */
-    if ((uint64_t)p->n_texts + n > 16 * p->at + 2 * GFLI_PICKLE_TEXT_MAX)
+    if (p->n_texts > 4 * gfli_pickle_taken(p) + GFLI_PICKLE_SPARE)
         return gfli_pickle_broken(p, "too many long names");
     GFLI_TRY(gfli_grow(p->context, &p->texts, &p->text_capacity, p->n_texts + n + 1, 1,
                        "a checkpoint's texts"));
@@ -148,6 +158,7 @@ static gfl_status gfli_pickle_push_text(gfli_pickle *p, uint64_t n) {
         GFLI_TRY(gfli_pickle_skip(p, n));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
     }
+    if (n > p->end - p->at) return gfli_pickle_broken(p, "it ends in the middle");
     GFLI_TRY(gfli_pickle_text_room(p, (size_t)n, &text));
     GFLI_TRY(gfli_pickle_bytes(p, text, (size_t)n));
     text[n] = 0;
@@ -610,5 +621,6 @@ gfl_status gfli_pickle_read(gfli_pickle *p, const char *where, uint64_t at, uint
         if (op == '.') break;
         GFLI_TRY(gfli_pickle_step(p, op));
     }
+    p->earlier += p->at - p->start;
     return gfli_pickle_pop(p, root);
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 enum {
-    GFLI_PTH_NAME_MAX = 512, /* texts can be repeated for few bytes: limits keep them few */
-    GFLI_PTH_META_MAX = 1 << 20
+    GFLI_PTH_META_MAX = 1 << 20,
+    GFLI_PTH_SHARING = 4 /* how often all tensors together may have the file's bytes */
 };
 
 typedef struct gfli_pth_storage {
@@ -21,6 +21,7 @@ typedef struct gfli_pth {
     gfli_pth_storage *storages; /* of the older one, sorted by key */
     int n_storages;
     size_t storage_capacity;
+    uint64_t declared; /* bytes of all tensors together, however many share a storage */
 } gfli_pth;
 
 /* ---- storages -------------------------------------------------------------------------------- */
@@ -39,7 +40,7 @@ static bool gfli_pth_read_id(const gfli_pickle *p, uint32_t id, gfli_pth_storage
     const gfli_pickle_node *count = &p->nodes[gfli_pickle_item(p, id, 4)];
     out->key = gfli_pickle_text(p, gfli_pickle_item(p, id, 2));
     if (!kind || strcmp(kind, "storage") != 0 || type->kind != GFLI_PICKLE_NAME || !out->key ||
-        count->kind != GFLI_PICKLE_INT || count->n < 0)
+        count->kind != GFLI_PICKLE_INT || count->n < 0 || gfli_tensor_name_is_long(out->key))
         return false;
     out->count = (uint64_t)count->n;
     for (size_t i = 0; i < GFLI_COUNT(classes); i++) {
@@ -137,8 +138,6 @@ static gfl_status gfli_pth_layout(gfli_pth *c, const char *name, uint32_t args, 
         last += steps * stride;
         dense *= steps + 1;
     }
-    if (t->count > c->blob->size)
-        return gfli_pth_broken(c, name, "it repeats its values more often than any weight does");
     if (t->count > 0 && last >= n_values)
         return gfli_error(
             c->blob->context, GFL_E_FORMAT,
@@ -165,7 +164,9 @@ static gfl_status gfli_pth_tensor(gfli_pth *c, const char *name, uint32_t args) 
     const uint64_t size = (uint64_t)gfli_dtype_bytes(s.dtype);
     t->offset = s.offset + first * size;
     t->bytes = (uint64_t)t->count * size;
-    return GFL_OK;
+    c->declared += t->bytes;
+    if (c->declared / GFLI_PTH_SHARING <= c->blob->size) return GFL_OK;
+    return gfli_pth_broken(c, name, "it repeats its values more often than any weight does");
 }
 
 static bool gfli_pth_is_opaque(const gfli_pickle_node *n) {
@@ -185,6 +186,7 @@ static gfl_status gfli_pth_refuse_opaque(const gfli_pth *c, const char *name, co
  * their own; beside the outermost's, whose names have dots, may stand anything. */
 static bool gfli_pth_names_tensor(const char *name, bool outermost) {
     static const char extra[] = "_extra_state";
+    if (gfli_tensor_name_is_long(name)) return false;
     const size_t n = strlen(name), m = sizeof extra - 1;
     if (n >= m && !strcmp(name + n - m, extra)) return false;
     return !outermost || strchr(name, '.') != NULL;
@@ -198,8 +200,6 @@ static gfl_status gfli_pth_dict(gfli_pth *c, uint32_t dict, bool outermost) {
         const gfli_pickle_node *value = &p->nodes[p->nodes[pair].n];
         if (value->kind == GFLI_PICKLE_TENSOR && !name)
             return gfli_pth_broken(c, "a tensor", "its key is no text");
-        if (value->kind == GFLI_PICKLE_TENSOR && strlen(name) > GFLI_PTH_NAME_MAX)
-            return gfli_pth_broken(c, name, "a tensor's name of this length is nonsense");
         if (value->kind == GFLI_PICKLE_TENSOR) GFLI_TRY(gfli_pth_tensor(c, name, value->a));
         if (gfli_pth_is_opaque(value) && (!name || gfli_pth_names_tensor(name, outermost)))
             return gfli_pth_refuse_opaque(c, name ? name : "an entry", "a tensor", value);

@@ -35,9 +35,23 @@ int gfli_dtype_bytes(gfli_dtype dtype) {
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+bool gfli_tensor_name_is_long(const char *name) {
+    for (int i = 0; i <= GFLI_TENSOR_NAME_MAX; i++)
+        if (!name[i]) return false;
+    return true;
+}
+
 gfl_status gfli_blob_add(gfli_blob *b, const char *name, gfli_tensor **out) {
-    if (b->n_tensors == GFLI_BLOB_TENSORS_MAX)
-        return gfli_error(b->context, GFL_E_FORMAT, "%s: more than a million tensors", b->path);
+    if (gfli_tensor_name_is_long(name))
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s: the name of a tensor, %.60s..., is longer than %d bytes", b->path,
+                          name, GFLI_TENSOR_NAME_MAX);
+    b->name_bytes += strlen(name);
+    if (b->n_tensors == GFLI_BLOB_TENSORS_MAX || (uint64_t)b->n_tensors > b->size / 16 ||
+        b->name_bytes > b->size)
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s: it lists more tensors than its %llu bytes can hold", b->path,
+                          (unsigned long long)b->size);
     GFLI_TRY(gfli_grow(b->context, &b->tensors, &b->tensor_capacity, (size_t)b->n_tensors + 1,
                        sizeof *b->tensors, "a list of tensors"));
     gfli_tensor *t = &b->tensors[b->n_tensors];
@@ -154,6 +168,10 @@ static gfl_status gfli_blob_tensor(gfli_blob *b, gfli_json *j, gfli_tensor *t, u
     return GFL_OK;
 }
 
+static int gfli_compare_keys(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 static gfl_status gfli_blob_read_meta(gfli_blob *b, gfli_json *j) {
     const char *key;
     if (b->n_meta || gfli_json_next(j) != GFLI_JSON_OBJECT)
@@ -170,7 +188,13 @@ static gfl_status gfli_blob_read_meta(gfli_blob *b, gfli_json *j) {
                                    b->meta[at]);
         GFLI_TRY(gfli_strdup(b->context, gfli_json_string(j, NULL), &b->meta[at + 1]));
     }
-    return gfli_json_status(j);
+    GFLI_TRY(gfli_json_status(j));
+    if (b->n_meta > 1) qsort(b->meta, (size_t)b->n_meta, 2 * sizeof *b->meta, gfli_compare_keys);
+    for (int i = 1; i < b->n_meta; i++)
+        if (!strcmp(b->meta[2 * i - 2], b->meta[2 * i]))
+            return gfli_json_error(j, GFL_E_FORMAT, "__metadata__ has \"%.100s\" twice",
+                                   b->meta[2 * i]);
+    return GFL_OK;
 }
 
 static int gfli_compare_tensors(const void *a, const void *b) {

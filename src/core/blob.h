@@ -14,6 +14,9 @@ typedef enum gfli_dtype {
     GFLI_BOOL
 } gfli_dtype;
 
+/* Longer names are nobody's; each is looked at several times, and pickles repeat them cheaply. */
+enum { GFLI_TENSOR_NAME_MAX = 512 };
+
 typedef struct gfli_tensor {
     char *name;
     gfli_dtype dtype;
@@ -32,7 +35,7 @@ typedef struct gfli_blob {
     char *path;           /* for messages */
     gfli_tensor *tensors; /* sorted by name */
     int n_tensors;
-    size_t tensor_capacity;
+    size_t tensor_capacity, name_bytes;
     char **meta; /* [2 * n_meta]: key, value */
     int n_meta;
     size_t meta_capacity;
@@ -56,6 +59,7 @@ gfl_status gfli_blob_pread(gfli_blob *blob, uint64_t offset, void *out, uint64_t
 gfl_status gfli_blob_add(gfli_blob *blob, const char *name, gfli_tensor **out);
 gfl_status gfli_blob_add_meta(gfli_blob *blob, const char *key, const char *value);
 gfl_status gfli_blob_sort(gfli_blob *blob);
+bool gfli_tensor_name_is_long(const char *name); /* looks at no more of it than may be */
 int gfli_dtype_bytes(gfli_dtype dtype);
 const gfli_tensor *gfli_blob_find(const gfli_blob *blob, const char *name);
 const char *gfli_blob_meta(const gfli_blob *blob, const char *key); /* NULL: absent */

@@ -2,11 +2,13 @@
 #pragma once
 
 gfl_status gfli_error(gfl_context *context, gfl_status status, const char *format, ...) {
-    if (!context) return status;
+    char text[sizeof context->error];
     va_list args;
+    if (!context) return status;
     va_start(args, format);
-    vsnprintf(context->error, sizeof context->error, format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    gfl_text_show(text, context->error, sizeof context->error); /* names of files are foreign */
     return status;
 }
 
@@ -18,12 +20,13 @@ gfl_status gfli_error_in(gfl_context *context, gfl_status status, const char *wh
 
 void gfli_log(gfl_context *context, gfl_log_level level, const char *format, ...) {
     if (!context || !context->logger.log) return;
-    char text[1024];
+    char text[1024], shown[1024];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    (context->logger.log)(context->logger.user, level, text);
+    gfl_text_show(text, shown, sizeof shown);
+    (context->logger.log)(context->logger.user, level, shown);
 }
 
 /* The pointer that the allocator gave stands just before the aligned one. */
