@@ -91,10 +91,13 @@ void talk(const char *format, ...) CMD_PRINTF(1, 2);       /* a line to stderr *
 int usage_error(const char *format, ...) CMD_PRINTF(1, 2); /* "gfl: ..." and a hint; CMD_USAGE */
 /* "gfl: DOING: text of the context"; the exit code of the status. */
 int report(gfl_context *context, gfl_status status, const char *doing);
+/* "gfl: WHAT: reason" after a call of the system that failed; CMD_FAILED, or CMD_MEMORY. */
+int report_errno(const char *format, ...) CMD_PRINTF(1, 2);
 /* Memory of the command's own, cleared, and more of it; NULL after a message: then the exit code is
  * CMD_MEMORY, or GFL_E_MEMORY goes to report(), which says no more. */
 void *take(size_t n, size_t size);
 void *take_more(void *p, size_t n, size_t size);
+bool was_short_of_memory(void); /* it was said then */
 /* A context with so many threads (0: OMP_NUM_THREADS, else all) whose warnings go to stderr; NULL after a message. */
 int open_context(int threads, gfl_context **out); /* an exit code; NULL but for CMD_OK */
 /* Where and how to compute; NULL: on the CPU, in fp32, with the best kernels. */

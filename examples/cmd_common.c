@@ -1,10 +1,9 @@
 /* cmd_common.c - what train and eval do alike */
 #define _POSIX_C_SOURCE 200809L
 #include "cmd.h"
-#include <errno.h>
+#include "cmd_os.h"
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static gfl_status write_stream(void *f, const char *bytes, size_t n) {
     return fwrite(bytes, 1, n, (FILE *)f) == n ? GFL_OK : GFL_E_IO;
@@ -22,33 +21,26 @@ gfl_json_writer json_to(FILE *f) {
 /* ---- options --------------------------------------------------------------------------------- */
 
 bool is_same_file(const char *a, const char *b) {
-    struct stat first, second;
-    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino;
+    os_file first, second;
+    return os_find(a, &first) && os_find(b, &second) && first.device == second.device &&
+           first.number == second.number && first.number != 0;
 }
 
 int check_folder(const char *option, const char *path) {
-    struct stat info;
+    os_file there;
     if (!path) return CMD_OK;
-    if (stat(path, &info) != 0)
-        talk("gfl: --%s %s: %s", option, path, strerror(errno));
-    else if (!S_ISDIR(info.st_mode))
-        talk("gfl: --%s %s: it is no folder", option, path);
-    else
-        return CMD_OK;
+    if (!os_find(path, &there)) return report_errno("--%s %s", option, path);
+    if (there.kind == OS_FOLDER) return CMD_OK;
+    talk("gfl: --%s %s: it is not a folder", option, path);
     return CMD_FAILED;
 }
 
 int check_writable(const char *option, const char *path) {
-    struct stat info;
-    const bool there = path && stat(path, &info) == 0;
-    FILE *f = path ? fopen(path, "ab") : NULL;
-    if (path && !f) {
-        talk("gfl: --%s %s: it cannot be written: %s", option, path, strerror(errno));
-        return CMD_FAILED;
-    }
-    if (f) fclose(f);
-    if (f && !there) remove(path);
+    os_file there;
+    os_output trial;
+    if (!path || (os_find(path, &there) && there.kind == OS_OTHER)) return CMD_OK;
+    if (!os_create(&trial, path)) return report_errno("--%s %s cannot be written", option, path);
+    os_abandon(&trial);
     return CMD_OK;
 }
 

@@ -1,6 +1,5 @@
 /* cmd_detect.c - gfl detect: pictures in; drawings, COCO results or lines of text out */
 #include "cmd_files.h"
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +23,7 @@ typedef struct detect_job {
 static bool make_folder(const char *path) {
     char failed[4096];
     if (os_make_folder(path, failed)) return true;
-    talk("gfl: %s cannot be made: %s", failed, strerror(errno));
+    report_errno("%s cannot be made", failed);
     return false;
 }
 

@@ -19,14 +19,14 @@ bool out_open(out_file *o, const char *name) {
         o->f = stdout;
     else if (os_create(&o->output, name))
         o->f = o->output.stream;
-    if (!o->f) talk("gfl: %s cannot be written: %s", name, strerror(errno));
+    if (!o->f) report_errno("%s cannot be written", name);
     return o->f != NULL;
 }
 
 bool out_commit(out_file *o) {
     const bool good =
         o->f == stdout ? fflush(stdout) == 0 && !ferror(stdout) : os_commit(&o->output);
-    if (!good) talk("gfl: %s cannot be written: %s", o->name, strerror(errno));
+    if (!good) report_errno("%s cannot be written", o->name);
     o->f = NULL;
     return good;
 }

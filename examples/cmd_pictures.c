@@ -198,7 +198,7 @@ static bool add_entry(walk *w, const folder *parent, const char *name) {
     if (name[0] == '.') {
         good = leave(w, LEFT_HIDDEN, path, NULL);
     } else if (!os_find(path, &file)) {
-        talk("gfl: %s: %s", path, strerror(errno));
+        report_errno("%s", path);
         w->list->unreadable++;
     } else if (file.kind == OS_FOLDER) {
         if (os_look(path) == OS_LINK) return push_folder(&w->links, path, depth, &file);
@@ -221,7 +221,7 @@ static bool walk_folder(walk *w, int at) {
     const folder here = w->folders.items[at]; /* the list grows meanwhile */
     bool good = os_list(here.path, list_name, &names);
     if (!good && errno) {
-        talk("gfl: %s: %s", here.path, strerror(errno));
+        report_errno("%s", here.path);
         w->list->unreadable++;
         good = true;
     }

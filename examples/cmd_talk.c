@@ -1,6 +1,7 @@
 /* cmd_talk.c - messages and progress: everything here goes to stderr */
 #define _POSIX_C_SOURCE 200809L
 #include "cmd.h"
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -92,6 +93,10 @@ void *take_more(void *p, size_t n, size_t size) {
     return check_memory(n > SIZE_MAX / size ? NULL : realloc(p, n * size));
 }
 
+bool was_short_of_memory(void) {
+    return memory_is_short;
+}
+
 /* ---- errors and warnings --------------------------------------------------------------------- */
 
 static int exit_code(gfl_status status) {
@@ -112,6 +117,18 @@ int report(gfl_context *context, gfl_status status, const char *doing) {
     if (status == GFL_E_MEMORY && memory_is_short) return CMD_MEMORY; /* said by take() */
     talk("gfl: %s: %s", doing, *text ? text : gfl_status_name(status));
     return exit_code(status);
+}
+
+int report_errno(const char *format, ...) {
+    char what[4400];
+    va_list args;
+    const int e = errno;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    talk("gfl: %s: %s", what, e ? strerror(e) : "it failed");
+    memory_is_short = memory_is_short || e == ENOMEM;
+    return e == ENOMEM ? CMD_MEMORY : CMD_FAILED;
 }
 
 static void log_to_stderr(void *user, gfl_log_level level, const char *message) {

@@ -41,5 +41,5 @@ int main(int argc, char **argv) {
     gfl_detector_destroy(detector);
     gfl_model_destroy(model);
     gfl_context_destroy(context);
-    return ok ? 0 : 1;
+    return ok && fflush(stdout) == 0 ? 0 : 1;
 }

@@ -1,6 +1,19 @@
 /* evaluate.c - COCO's twelve numbers of a model: evaluate WEIGHTS DATA.json PICTURES */
 #include "gfl.h"
 #include <stdio.h>
+#include <string.h>
+
+/* Labels are places in a list of classes: those of the model must be those of the data. */
+static int same_classes(const gfl_model *model, const gfl_dataset *data) {
+    const gfl_class *classes = gfl_dataset_classes(data);
+    gfl_model_info info;
+    gfl_model_get_info(model, &info);
+    int same = info.arch.n_classes == gfl_dataset_n_classes(data);
+    for (int k = 0; same && k < info.arch.n_classes; k++)
+        same = !strcmp(info.classes[k].name, classes[k].name);
+    if (!same) fputs("evaluate: the model has other classes than the data\n", stderr);
+    return same;
+}
 
 static gfl_status add_image(gfl_context *context, gfl_detector *detector, const gfl_dataset *data,
                             int i, gfl_evaluator *evaluator) {
@@ -37,13 +50,14 @@ int main(int argc, char **argv) {
              gfl_dataset_load_coco(context, argv[2], &where, &data) == GFL_OK &&
              gfl_detector_create(context, model, 0, &detector) == GFL_OK &&
              gfl_evaluator_create(context, data, NULL, &evaluator) == GFL_OK;
-    for (int i = 0; ok && i < gfl_dataset_n_images(data); i++)
+    const int same = ok && same_classes(model, data);
+    for (int i = 0; ok && same && i < gfl_dataset_n_images(data); i++)
         ok = add_image(context, detector, data, i, evaluator) == GFL_OK;
-    ok = ok && gfl_evaluator_run(evaluator, &result) == GFL_OK;
-    if (ok) {
+    ok = ok && (!same || gfl_evaluator_run(evaluator, &result) == GFL_OK);
+    if (ok && same) {
         gfl_evaluator_summary(evaluator, text, sizeof text);
         fputs(text, stdout);
-    } else {
+    } else if (!ok) {
         fprintf(stderr, "evaluate: %s\n", gfl_context_error(context));
     }
 
@@ -52,5 +66,5 @@ int main(int argc, char **argv) {
     gfl_dataset_destroy(data);
     gfl_model_destroy(model);
     gfl_context_destroy(context);
-    return ok ? 0 : 1;
+    return ok && same && fflush(stdout) == 0 ? 0 : 1;
 }

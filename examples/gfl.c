@@ -27,8 +27,10 @@ static void print_usage(FILE *f) {
     fputs("\n  gfl COMMAND --help lists its options; gfl --version\n", f);
 }
 
-/* Whoever reads standard output must not take half of it for all. */
+/* Whoever reads standard output must not take half of it for all.  Lack of memory has a code of its
+ * own wherever it was met. */
 static int finish(int code) {
+    if (code == CMD_FAILED && was_short_of_memory()) code = CMD_MEMORY;
     const bool failed = fflush(stdout) != 0;
     if (!failed && !ferror(stdout)) return code;
     talk("gfl: writing to standard output failed%s%s", failed ? ": " : "",

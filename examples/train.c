@@ -45,5 +45,5 @@ int main(int argc, char **argv) {
     gfl_model_destroy(model);
     gfl_dataset_destroy(data);
     gfl_context_destroy(context);
-    return ok ? 0 : 1;
+    return ok && fflush(stdout) == 0 ? 0 : 1;
 }

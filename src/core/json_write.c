@@ -77,15 +77,19 @@ static void gfli_format_scientific(double value, char out[32]) {
     }
 }
 
-void gfli_json_format(double value, char out[32]) {
-    if (!((fabs)(value) <= DBL_MAX)) /* JSON has neither NaN nor infinity */
+static void gfli_json_format_number(double value, bool is_float, char out[32]) {
+    if (!gfli_is_finite(value)) /* JSON has neither NaN nor infinity */
         snprintf(out, 32, "null");
-    else if (!gfli_format_fixed(value, false, out))
+    else if (!gfli_format_fixed(value, is_float, out))
         gfli_format_scientific(value, out);
 }
 
+void gfli_json_format(double value, char out[32]) {
+    gfli_json_format_number(value, false, out);
+}
+
 void gfli_json_format_float(float value, char out[32]) {
-    if (!gfli_format_fixed((double)value, true, out)) gfli_json_format((double)value, out);
+    gfli_json_format_number((double)value, true, out);
 }
 
 /* ---- texts ----------------------------------------------------------------------------------- */
