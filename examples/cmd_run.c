@@ -226,23 +226,23 @@ void run_say_saved(const run_folder *f) {
 }
 
 int run_settle(run_folder *f, gfl_context *context, run_probe probe, void *user) {
-    const char *last = in_pair(f, "last", state_name);
     const bool weights = has(f, "next", weights_name);
     if (has(f, "next", state_name)) {
         gfl_status status = probe(user, in_pair(f, weights ? "next" : "last", weights_name),
                                   in_pair(f, "next", state_name));
         if (status == GFL_OK)
             return take_over(f) ? CMD_OK : failed(f->path, "next.* cannot be renamed");
-        if ((status != GFL_E_MISMATCH && status != GFL_E_FORMAT) || !os_exists(last) ||
-            probe(user, in_pair(f, "last", weights_name), last) != GFL_OK)
+        if ((status != GFL_E_MISMATCH && status != GFL_E_FORMAT) || !has(f, "last", state_name) ||
+            probe(user, in_pair(f, "last", weights_name), in_pair(f, "last", state_name)) != GFL_OK)
             return report(context, status, "--resume");
         talk("warning: %s: next.* do not belong together and are removed; last.* do", f->path);
     }
     if (!remove_pair(f, "next")) return failed(f->path, "next.* cannot be removed");
-    if (os_exists(last) && has(f, "last", weights_name)) return CMD_OK;
+    const bool state = has(f, "last", state_name);
+    if (state && has(f, "last", weights_name)) return CMD_OK;
     const bool previous = has(f, "previous", weights_name) && has(f, "previous", state_name);
     return usage_error("--resume: there is no %s%s",
-                       os_exists(last) ? in_pair(f, "last", weights_name) : last,
+                       in_pair(f, "last", state ? weights_name : state_name),
                        previous ? "; previous.* are those of the save before: copy both to last.* "
                                   "to go on from there"
                                 : "");
@@ -411,9 +411,10 @@ static int check_best(run_folder *f, gfl_context *context, const gfl_model *mode
     if (there && !known) return CMD_OK;
     fingerprint(in_pair(f, "previous", weights_name), previous);
     if (known && !strcmp(previous, f->best_file)) return mend_best(f, context, NULL);
-    talk("warning: %s %s, the best in results.csv: those weights are lost, and the next "
-         "evaluation counts as the best anew",
-         best, there ? "is not from the epoch that is" : "is missing: it had the weights of");
+    talk("warning: %s %s epoch %d, which is the best in results.csv; from now on it will hold the "
+         "best of what follows",
+         best, there ? "does not hold the weights of" : "is missing: it held the weights of",
+         f->best_epoch);
     f->best = -1;
     return CMD_OK;
 }
