@@ -169,6 +169,7 @@ static gfl_status train_once(gfl_context *context) {
     if (status == GFL_OK) status = gfl_trainer_create(context, model, data, &desc, &trainer);
     if (status == GFL_OK) status = gfl_trainer_step(trainer, &report);
     if (status == GFL_OK) status = gfl_trainer_save_state(trainer, "test_memory.state");
+    if (status == GFL_OK) status = gfl_trainer_load_state(trainer, "test_memory.state");
     gfl_trainer_destroy(trainer);
     gfl_model_destroy(model);
     gfl_dataset_destroy(data);
