@@ -3985,13 +3985,7 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
         gfl_dataset_destroy(set);
         return status;
     }
-    if (!(opts && opts->image_dir)) {
-        char *slash = strrchr(set->image_dir, '/');
-        if (slash)
-            slash[1] = 0;
-        else
-            set->image_dir[0] = 0;
-    }
+    if (!(opts && opts->image_dir)) set->image_dir[gfli_os_folder_length(set->image_dir)] = 0;
     if (opts) {
         set->trust_boxes = opts->trust_boxes != 0;
         set->read_image = opts->read_image;
@@ -4474,8 +4468,9 @@ gfl_status gfli_dataset_check_names(gfl_context *context, const gfl_dataset *dat
 /* The path of an image's file; a file_name from the root of the file system stays as it is. */
 static gfl_status gfli_dataset_path(gfl_context *context, const gfl_dataset *dataset,
                                     const char *file_name, char **out) {
-    size_t dir = file_name[0] == '/' ? 0 : strlen(dataset->image_dir), name = strlen(file_name);
-    bool slash = dir > 0 && dataset->image_dir[dir - 1] != '/';
+    size_t dir = gfli_os_is_absolute(file_name) ? 0 : strlen(dataset->image_dir);
+    size_t name = strlen(file_name);
+    bool slash = dir > 0 && gfli_os_folder_length(dataset->image_dir) < dir;
     GFLI_TRY(gfli_alloc(context, dir + name + 2, 1, "a file name", out));
     memcpy(*out, dataset->image_dir, dir);
     if (slash) (*out)[dir] = '/';

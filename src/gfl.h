@@ -266,6 +266,7 @@ extern "C" {
 #include "core/status.c"
 #include "core/os.c"
 #include "core/os_posix.c"
+#include "core/os_windows.c"
 #include "core/threads.c"
 #include "core/context.c"
 #include "core/rng.c"

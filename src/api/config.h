@@ -13,7 +13,7 @@
 
 /* Predefine GFL_API to build a DLL or to hide the names inside your own library. */
 #ifndef GFL_API
-#    if defined(__GNUC__)
+#    if defined(__GNUC__) && !defined(_WIN32)
 #        define GFL_API __attribute__((__visibility__("default")))
 #    else
 #        define GFL_API

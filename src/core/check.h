@@ -16,7 +16,10 @@
 #define GFLI_NOT_NULL(context, argument)                                                           \
     GFLI_DEMAND(context, argument, "%s: %s is NULL", __func__, #argument)
 
-#if defined(__GNUC__)
+#if defined(__MINGW_PRINTF_FORMAT)
+#    define GFLI_PRINTF(text, first) __attribute__((__format__(__MINGW_PRINTF_FORMAT, text, first)))
+#    define GFLI_RESTRICT            __restrict__
+#elif defined(__GNUC__)
 #    define GFLI_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
 #    define GFLI_RESTRICT            __restrict__
 #else

@@ -10,7 +10,8 @@ static gfl_status gfli_file_follow(gfl_context *context, const char *path, char 
     for (int hop = 0; hop < 16; hop++) {
         char target[4096];
         if (!gfli_os_link_target(*out, target, sizeof target)) return GFL_OK;
-        size_t folder = target[0] == '/' ? 0 : gfli_os_folder_length(*out), n = strlen(target);
+        size_t folder = gfli_os_is_absolute(target) ? 0 : gfli_os_folder_length(*out),
+               n = strlen(target);
         char *next;
         gfl_status status = gfli_alloc(context, folder + n + 1, 1, "a path", &next);
         if (status == GFL_OK) {

@@ -59,7 +59,7 @@ static bool gfli_format_fixed(double value, bool is_float, char out[32]) {
     if (!(size < 1e15) || (size < 1e-4 && size != 0)) return false;
     if (!gfli_find_decimals(size, is_float, &n, &decimals)) return false;
     for (; n > 0 || n_digits <= decimals; n /= 10) digits[n_digits++] = (char)('0' + n % 10);
-    if (signbit(value)) out[at++] = '-';
+    if ((copysign)(1.0, value) < 0) out[at++] = '-';
     while (n_digits > 0) {
         if (n_digits == decimals) out[at++] = '.';
         out[at++] = digits[--n_digits];

@@ -65,6 +65,7 @@ gfl_status gfli_os_refuse(gfl_context *context, const char *path, const char *wh
 
 /* Length of the folder part of a path, with its last separator; 0 when there is none. */
 size_t gfli_os_folder_length(const char *path);
+bool gfli_os_is_absolute(const char *path);
 /* Where the link at path leads, as it is written there; false: it is not a link. */
 bool gfli_os_link_target(const char *path, char *out, size_t capacity);
 long gfli_os_process(void); /* a number that no other running process has */

@@ -131,6 +131,10 @@ size_t gfli_os_folder_length(const char *path) {
     return slash ? (size_t)(slash - path) + 1 : 0;
 }
 
+bool gfli_os_is_absolute(const char *path) {
+    return path[0] == '/';
+}
+
 bool gfli_os_link_target(const char *path, char *out, size_t capacity) {
     ssize_t n = readlink(path, out, capacity - 1);
     if (n <= 0) return false;

@@ -12,14 +12,38 @@
 #include <string.h>
 #include <time.h>
 
-#include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#if !defined(CLOCK_MONOTONIC) || !defined(O_CLOEXEC)
-#    error                                                                                         \
-        "gfl: this needs POSIX: compile with -std=gnu11, or -D_POSIX_C_SOURCE=200809L before the first #include"
+#if defined(_WIN32)
+/* Without what it can be asked to leave out, and without leaving the asking behind. */
+#    if defined(WIN32_LEAN_AND_MEAN) && defined(NOMINMAX)
+#        include <windows.h>
+#    elif defined(WIN32_LEAN_AND_MEAN)
+#        define NOMINMAX
+#        include <windows.h>
+#        undef NOMINMAX
+#    elif defined(NOMINMAX)
+#        define WIN32_LEAN_AND_MEAN
+#        include <windows.h>
+#        undef WIN32_LEAN_AND_MEAN
+#    else
+#        define NOMINMAX
+#        define WIN32_LEAN_AND_MEAN
+#        include <windows.h>
+#        undef WIN32_LEAN_AND_MEAN
+#        undef NOMINMAX
+#    endif
+#    if defined(__MINGW32__) && !defined(_UCRT) && !__USE_MINGW_ANSI_STDIO
+#        error "gfl: Windows' old printf knows no %zu: compile with -D__USE_MINGW_ANSI_STDIO=1"
+#    endif
+#else
+#    include <fcntl.h>
+#    include <pthread.h>
+#    include <sched.h>
+#    include <sys/stat.h>
+#    include <unistd.h>
+#    if !defined(CLOCK_MONOTONIC) || !defined(O_CLOEXEC)
+#        error                                                                                     \
+            "gfl: this needs POSIX: compile with -std=gnu11, or -D_POSIX_C_SOURCE=200809L before the first #include"
+#    endif
 #endif
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #    error "gfl: this machine is big-endian; only little-endian ones are supported"

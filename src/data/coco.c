@@ -503,13 +503,7 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
         gfl_dataset_destroy(set);
         return status;
     }
-    if (!(opts && opts->image_dir)) {
-        char *slash = strrchr(set->image_dir, '/');
-        if (slash)
-            slash[1] = 0;
-        else
-            set->image_dir[0] = 0;
-    }
+    if (!(opts && opts->image_dir)) set->image_dir[gfli_os_folder_length(set->image_dir)] = 0;
     if (opts) {
         set->trust_boxes = opts->trust_boxes != 0;
         set->read_image = opts->read_image;

@@ -60,8 +60,9 @@ gfl_status gfli_dataset_check_names(gfl_context *context, const gfl_dataset *dat
 /* The path of an image's file; a file_name from the root of the file system stays as it is. */
 static gfl_status gfli_dataset_path(gfl_context *context, const gfl_dataset *dataset,
                                     const char *file_name, char **out) {
-    size_t dir = file_name[0] == '/' ? 0 : strlen(dataset->image_dir), name = strlen(file_name);
-    bool slash = dir > 0 && dataset->image_dir[dir - 1] != '/';
+    size_t dir = gfli_os_is_absolute(file_name) ? 0 : strlen(dataset->image_dir);
+    size_t name = strlen(file_name);
+    bool slash = dir > 0 && gfli_os_folder_length(dataset->image_dir) < dir;
     GFLI_TRY(gfli_alloc(context, dir + name + 2, 1, "a file name", out));
     memcpy(*out, dataset->image_dir, dir);
     if (slash) (*out)[dir] = '/';
