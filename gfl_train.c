@@ -231,6 +231,7 @@ static inline int gfli_eval_k(const gfl_evaluator *e) {
 typedef struct gfli_eval_item {
     uint64_t key;
     uint32_t index;
+    uint32_t group; /* of a result: which of the class's images it belongs to */
 } gfli_eval_item;
 
 /* Ascending by key, stable; n items of scratch. */
@@ -261,6 +262,7 @@ typedef struct gfli_eval_group {
 typedef struct gfli_eval_candidate {
     double iou;
     int truth;
+    uint32_t reached; /* thresholds */
 } gfli_eval_candidate;
 
 /* The ignored bits of a box by its area. */
@@ -4580,47 +4582,68 @@ static double gfli_eval_iou(const gfli_eval_truth *t, const gfli_eval_box *b) {
     return inter / (t->crowd ? area : area + t->area - inter);
 }
 
-/* The thresholds an IoU reaches, for each area. */
-static uint64_t gfli_eval_reached(double iou) {
-    uint64_t mask = 0;
-    for (int t = 0; t < GFLI_EVAL_T && iou >= gfli_eval_ious[t]; t++) mask |= (uint64_t)1 << t;
-    return mask | mask << GFLI_EVAL_T | mask << (2 * GFLI_EVAL_T) | mask << (3 * GFLI_EVAL_T);
+/* The thresholds an IoU reaches, as the lowest ten bits. */
+static uint32_t gfli_eval_reached(double iou) {
+    uint32_t mask = 0;
+    for (int t = 0; t < GFLI_EVAL_T && iou >= gfli_eval_ious[t]; t++) mask |= (uint32_t)1 << t;
+    return mask;
 }
 
-/* Ground truth that reaches the lowest threshold, in ascending order of preference: pycocotools'
- * loop keeps the highest IoU, and of equal ones the later. */
+/* Ground truth that reaches the lowest threshold, in its order. */
 static int gfli_eval_candidates(const gfli_eval_truth *truths, const gfli_eval_group *group,
                                 const gfli_eval_box *box, gfli_eval_candidate *out) {
     int n = 0;
     for (int g = group->begin; g < group->end; g++) {
         double iou = gfli_eval_iou(&truths[g], box);
         if (!(iou >= gfli_eval_ious[0])) continue;
-        int at = n++;
-        for (; at > 0 && out[at - 1].iou > iou; at--) out[at] = out[at - 1];
-        out[at].iou = iou;
-        out[at].truth = g;
+        out[n].iou = iou;
+        out[n].truth = g;
+        out[n++].reached = gfli_eval_reached(iou);
     }
     return n;
 }
 
-/* Each candidate takes the pairs of area and threshold at which it is free and the detection has
- * none yet.  Ignored ones come second, since a real match is preferred. */
+/* The pairs of area and threshold, none of them found yet, at which a detection may have this ground
+ * truth: those where it is free, and ignored or not as asked. */
+static uint64_t gfli_eval_offer(const gfli_eval_candidate *c, const gfli_eval_truth *t,
+                                bool ignored, uint64_t found) {
+    const uint64_t row = c->reached, twice = row | row << GFLI_EVAL_T;
+    return (twice | twice << (2 * GFLI_EVAL_T)) & (ignored ? t->ignored : ~t->ignored) &
+           (t->crowd ? ~found : ~(t->taken | found));
+}
+
+/* The candidate of the highest IoU that has something to offer, of equal ones the later, as
+ * pycocotools' loop chooses; -1: none has. */
+static int gfli_eval_best(const gfli_eval_candidate *candidates, int n,
+                          const gfli_eval_truth *truths, bool ignored, uint64_t found) {
+    int best = -1;
+    for (int i = 0; i < n; i++) {
+        const gfli_eval_candidate *c = &candidates[i];
+        if (best >= 0 && c->iou < candidates[best].iou) continue;
+        if (gfli_eval_offer(c, &truths[c->truth], ignored, found)) best = i;
+    }
+    return best;
+}
+
+/* Each choice takes what is offered, at least one of the 40 pairs, so however many candidates there
+ * are they are looked through 42 times at most.  Ignored ones come second, since a real match is
+ * preferred. */
 void gfli_eval_match(gfli_eval_truth *truths, const gfli_eval_group *group,
                      const gfli_eval_box *box, gfli_eval_candidate *scratch,
                      gfli_eval_outcome *out) {
     const uint64_t all = ((uint64_t)1 << (GFLI_EVAL_A * GFLI_EVAL_T)) - 1;
     uint64_t found = 0, matched = 0, ignored = 0;
-    int n = gfli_eval_candidates(truths, group, box, scratch);
-    for (int i = 2 * n - 1; i >= 0 && found != all; i--) {
-        const gfli_eval_candidate *c = &scratch[i >= n ? i - n : i];
-        gfli_eval_truth *t = &truths[c->truth];
-        uint64_t kind = i >= n ? ~t->ignored : t->ignored;
-        uint64_t free_at = t->crowd ? all : ~t->taken;
-        uint64_t take = gfli_eval_reached(c->iou) & kind & free_at & ~found;
-        found |= take;
-        t->taken |= take;
-        if (!t->uncounted) matched |= take;
-        if (i < n) ignored |= take;
+    const int n = gfli_eval_candidates(truths, group, box, scratch);
+    for (int second = 0; second < 2 && n > 0; second++) {
+        int best;
+        while ((best = gfli_eval_best(scratch, n, truths, second != 0, found)) >= 0) {
+            gfli_eval_truth *t = &truths[scratch[best].truth];
+            const uint64_t take = gfli_eval_offer(&scratch[best], t, second != 0, found);
+            found |= take;
+            t->taken |= take;
+            if (!t->uncounted) matched |= take;
+            if (second) ignored |= take;
+        }
     }
     ignored |= ~matched & gfli_eval_outside(box->w * box->h);
     out->hit = matched & ~ignored;
@@ -4694,13 +4717,6 @@ typedef struct gfli_eval_curve {
     double score;
 } gfli_eval_curve;
 
-/* Scratch of one thread. */
-typedef struct gfli_eval_slot {
-    gfli_eval_group *groups;         /* [n_ranks] */
-    gfli_eval_candidate *candidates; /* [most ground truth of a class] */
-    gfli_eval_curve *curve;          /* [most ground truth of a class + 1] */
-} gfli_eval_slot;
-
 typedef struct gfli_eval_run {
     gfl_evaluator *evaluator;
     gfli_eval_item *items, *scratch; /* results by class */
@@ -4708,25 +4724,24 @@ typedef struct gfli_eval_run {
     gfli_eval_truth *truths;         /* by class, then image */
     int *first_truth;                /* [K + 1] */
     gfli_eval_outcome *outcomes;     /* [n_boxes], by class */
-    gfli_eval_slot *workers;
-    int n_slots;
+    /* Each class works in a part of its own, so memory does not depend on the number of threads. */
+    gfli_eval_group *groups;             /* [n_boxes] at most, from first_item */
+    gfli_eval_candidate *candidates;     /* [n_truths], from first_truth */
+    gfli_eval_curve *curves;             /* [n_truths + K], from first_truth + k */
     double *precision, *recall, *scores; /* the whole arrays, or NULL */
 } gfli_eval_run;
 
 static void gfli_eval_release(gfli_eval_run *run) {
     gfl_context *context = run->evaluator->context;
-    for (int i = 0; run->workers && i < run->n_slots; i++) {
-        gfli_free(context, run->workers[i].groups);
-        gfli_free(context, run->workers[i].candidates);
-        gfli_free(context, run->workers[i].curve);
-    }
-    gfli_free(context, run->workers);
     gfli_free(context, run->items);
     gfli_free(context, run->scratch);
     gfli_free(context, run->first_item);
     gfli_free(context, run->truths);
     gfli_free(context, run->first_truth);
     gfli_free(context, run->outcomes);
+    gfli_free(context, run->groups);
+    gfli_free(context, run->candidates);
+    gfli_free(context, run->curves);
 }
 
 /* Results of evaluated images and classes, by class; with ignore_classes the order by class
@@ -4848,62 +4863,63 @@ static gfl_status gfli_eval_prepare(gfli_eval_run *run) {
     gfl_context *context = e->context;
     GFLI_TRY(gfli_eval_sort_results(run));
     GFLI_TRY(gfli_eval_gather_truths(run));
-    int most = 0;
-    for (int k = 0; k < gfli_eval_k(e); k++)
-        most = gfli_max(most, run->first_truth[k + 1] - run->first_truth[k]);
-    run->n_slots = gfli_max(1, gfli_min(context->n_threads, gfli_eval_k(e)));
-    GFLI_TRY(
-        gfli_calloc(context, (size_t)run->n_slots, sizeof *run->workers, "threads", &run->workers));
-    for (int i = 0; i < run->n_slots; i++) {
-        gfli_eval_slot *s = &run->workers[i];
-        GFLI_TRY(gfli_alloc(context, (size_t)e->n_ranks, sizeof *s->groups, "images", &s->groups));
-        GFLI_TRY(gfli_alloc(context, (size_t)most, sizeof *s->candidates, "ground truth",
-                            &s->candidates));
-        GFLI_TRY(gfli_alloc(context, (size_t)most + 1, sizeof *s->curve, "a curve", &s->curve));
-    }
-    return GFL_OK;
+    const int k = gfli_eval_k(e);
+    const size_t n = (size_t)run->first_truth[k];
+    GFLI_TRY(gfli_alloc(context, run->first_item[k], sizeof *run->groups, "images", &run->groups));
+    GFLI_TRY(gfli_alloc(context, n, sizeof *run->candidates, "ground truth", &run->candidates));
+    return gfli_alloc(context, n + (size_t)k, sizeof *run->curves, "curves", &run->curves);
 }
 
 /* ---- one class ------------------------------------------------------------------------------- */
 
-/* Best score first; of equal scores the earlier image, then the earlier place in the results. */
-static void gfli_eval_order(gfli_eval_run *run, size_t first, size_t n) {
+/* The images of a class's results, which stand by image, each with its ground truth. */
+static void gfli_eval_group_images(gfli_eval_run *run, int k) {
     const gfl_evaluator *e = run->evaluator;
+    const size_t first = run->first_item[k];
+    gfli_eval_group *groups = run->groups + first;
+    int g = run->first_truth[k], n = -1, last = -1;
+    for (size_t i = first; i < run->first_item[k + 1]; i++) {
+        const int rank = e->image_rank[e->boxes[run->items[i].index].image];
+        if (rank != last) {
+            while (g < run->first_truth[k + 1] && run->truths[g].rank < rank) g++;
+            groups[++n].begin = g;
+            while (g < run->first_truth[k + 1] && run->truths[g].rank == rank) g++;
+            groups[n].end = g;
+            groups[n].seen = 0;
+            last = rank;
+        }
+        run->items[i].group = (uint32_t)n;
+    }
+}
+
+/* Best score first; of equal scores the earlier image, then the earlier place in the results. */
+static void gfli_eval_order(gfli_eval_run *run, int k) {
+    const gfl_evaluator *e = run->evaluator;
+    const size_t first = run->first_item[k], n = run->first_item[k + 1] - first;
     gfli_eval_item *items = run->items + first;
     for (size_t i = 0; i < n; i++)
         items[i].key = (uint64_t)e->image_rank[e->boxes[items[i].index].image];
     gfli_eval_sort(items, run->scratch + first, n);
+    gfli_eval_group_images(run, k);
     for (size_t i = 0; i < n; i++)
         items[i].key = gfli_eval_score_key(e->boxes[items[i].index].score);
     gfli_eval_sort(items, run->scratch + first, n);
 }
 
 /* Outcomes of the best max_dets of each image, in the order of the scores; returns how many. */
-static size_t gfli_eval_match_class(gfli_eval_run *run, int k, gfli_eval_slot *slot) {
+static size_t gfli_eval_match_class(gfli_eval_run *run, int k) {
     const gfl_evaluator *e = run->evaluator;
-    const size_t first = run->first_item[k], end = run->first_item[k + 1];
+    const size_t first = run->first_item[k];
     gfli_eval_outcome *out = run->outcomes + first;
-    gfli_eval_group none = {0, 0, 0};
-    for (size_t i = first; i < end; i++)
-        slot->groups[e->image_rank[e->boxes[run->items[i].index].image]] = none;
-    for (int g = run->first_truth[k + 1]; g-- > run->first_truth[k];) {
-        gfli_eval_group *group = &slot->groups[run->truths[g].rank];
-        bool last =
-            g + 1 == run->first_truth[k + 1] || run->truths[g + 1].rank != run->truths[g].rank;
-        if (last) {
-            *group = none;
-            group->end = g + 1;
-        }
-        group->begin = g;
-    }
+    gfli_eval_candidate *candidates = run->candidates + run->first_truth[k];
     size_t n = 0;
-    for (size_t i = first; i < end; i++) {
+    for (size_t i = first; i < run->first_item[k + 1]; i++) {
         const gfli_eval_box *box = &e->boxes[run->items[i].index];
-        gfli_eval_group *group = &slot->groups[e->image_rank[box->image]];
+        gfli_eval_group *group = &run->groups[first + run->items[i].group];
         if (group->seen == e->max_dets[GFLI_EVAL_M - 1]) continue;
         out[n].place = group->seen++;
         out[n].score = box->score;
-        gfli_eval_match(run->truths, group, box, slot->candidates, &out[n]);
+        gfli_eval_match(run->truths, group, box, candidates, &out[n]);
         n++;
     }
     return n;
@@ -4982,12 +4998,13 @@ static void gfli_eval_accumulate(gfli_eval_run *run, int k, int a, int m, size_t
 static void gfli_eval_class(void *arg, int k, int slot) {
     gfli_eval_run *run = (gfli_eval_run *)arg;
     gfl_evaluator *e = run->evaluator;
-    const size_t first = run->first_item[k];
-    gfli_eval_outcome *outcomes = run->outcomes + first;
+    gfli_eval_outcome *outcomes = run->outcomes + run->first_item[k];
+    gfli_eval_curve *curve = run->curves + run->first_truth[k] + k;
+    (void)slot;
     int n_truths[GFLI_EVAL_A] = {0};
     memset(&e->sums[k], 0, sizeof e->sums[k]);
-    gfli_eval_order(run, first, run->first_item[k + 1] - first);
-    size_t n = gfli_eval_match_class(run, k, &run->workers[slot]);
+    gfli_eval_order(run, k);
+    size_t n = gfli_eval_match_class(run, k);
     for (int g = run->first_truth[k]; g < run->first_truth[k + 1]; g++)
         for (int a = 0; a < GFLI_EVAL_A; a++)
             n_truths[a] += !(run->truths[g].ignored >> (a * GFLI_EVAL_T) & 1);
@@ -4998,7 +5015,7 @@ static void gfli_eval_class(void *arg, int k, int slot) {
             if (outcomes[i].place < e->max_dets[m]) outcomes[kept++] = outcomes[i];
         n = kept;
         for (int a = 0; a < GFLI_EVAL_A; a++)
-            gfli_eval_accumulate(run, k, a, m, n, n_truths[a], run->workers[slot].curve);
+            gfli_eval_accumulate(run, k, a, m, n, n_truths[a], curve);
     }
 }
 

@@ -50,6 +50,7 @@ static inline int gfli_eval_k(const gfl_evaluator *e) {
 typedef struct gfli_eval_item {
     uint64_t key;
     uint32_t index;
+    uint32_t group; /* of a result: which of the class's images it belongs to */
 } gfli_eval_item;
 
 /* Ascending by key, stable; n items of scratch. */
@@ -80,6 +81,7 @@ typedef struct gfli_eval_group {
 typedef struct gfli_eval_candidate {
     double iou;
     int truth;
+    uint32_t reached; /* thresholds */
 } gfli_eval_candidate;
 
 /* The ignored bits of a box by its area. */

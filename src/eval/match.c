@@ -25,47 +25,68 @@ static double gfli_eval_iou(const gfli_eval_truth *t, const gfli_eval_box *b) {
     return inter / (t->crowd ? area : area + t->area - inter);
 }
 
-/* The thresholds an IoU reaches, for each area. */
-static uint64_t gfli_eval_reached(double iou) {
-    uint64_t mask = 0;
-    for (int t = 0; t < GFLI_EVAL_T && iou >= gfli_eval_ious[t]; t++) mask |= (uint64_t)1 << t;
-    return mask | mask << GFLI_EVAL_T | mask << (2 * GFLI_EVAL_T) | mask << (3 * GFLI_EVAL_T);
+/* The thresholds an IoU reaches, as the lowest ten bits. */
+static uint32_t gfli_eval_reached(double iou) {
+    uint32_t mask = 0;
+    for (int t = 0; t < GFLI_EVAL_T && iou >= gfli_eval_ious[t]; t++) mask |= (uint32_t)1 << t;
+    return mask;
 }
 
-/* Ground truth that reaches the lowest threshold, in ascending order of preference: pycocotools'
- * loop keeps the highest IoU, and of equal ones the later. */
+/* Ground truth that reaches the lowest threshold, in its order. */
 static int gfli_eval_candidates(const gfli_eval_truth *truths, const gfli_eval_group *group,
                                 const gfli_eval_box *box, gfli_eval_candidate *out) {
     int n = 0;
     for (int g = group->begin; g < group->end; g++) {
         double iou = gfli_eval_iou(&truths[g], box);
         if (!(iou >= gfli_eval_ious[0])) continue;
-        int at = n++;
-        for (; at > 0 && out[at - 1].iou > iou; at--) out[at] = out[at - 1];
-        out[at].iou = iou;
-        out[at].truth = g;
+        out[n].iou = iou;
+        out[n].truth = g;
+        out[n++].reached = gfli_eval_reached(iou);
     }
     return n;
 }
 
-/* Each candidate takes the pairs of area and threshold at which it is free and the detection has
- * none yet.  Ignored ones come second, since a real match is preferred. */
+/* The pairs of area and threshold, none of them found yet, at which a detection may have this ground
+ * truth: those where it is free, and ignored or not as asked. */
+static uint64_t gfli_eval_offer(const gfli_eval_candidate *c, const gfli_eval_truth *t,
+                                bool ignored, uint64_t found) {
+    const uint64_t row = c->reached, twice = row | row << GFLI_EVAL_T;
+    return (twice | twice << (2 * GFLI_EVAL_T)) & (ignored ? t->ignored : ~t->ignored) &
+           (t->crowd ? ~found : ~(t->taken | found));
+}
+
+/* The candidate of the highest IoU that has something to offer, of equal ones the later, as
+ * pycocotools' loop chooses; -1: none has. */
+static int gfli_eval_best(const gfli_eval_candidate *candidates, int n,
+                          const gfli_eval_truth *truths, bool ignored, uint64_t found) {
+    int best = -1;
+    for (int i = 0; i < n; i++) {
+        const gfli_eval_candidate *c = &candidates[i];
+        if (best >= 0 && c->iou < candidates[best].iou) continue;
+        if (gfli_eval_offer(c, &truths[c->truth], ignored, found)) best = i;
+    }
+    return best;
+}
+
+/* Each choice takes what is offered, at least one of the 40 pairs, so however many candidates there
+ * are they are looked through 42 times at most.  Ignored ones come second, since a real match is
+ * preferred. */
 void gfli_eval_match(gfli_eval_truth *truths, const gfli_eval_group *group,
                      const gfli_eval_box *box, gfli_eval_candidate *scratch,
                      gfli_eval_outcome *out) {
     const uint64_t all = ((uint64_t)1 << (GFLI_EVAL_A * GFLI_EVAL_T)) - 1;
     uint64_t found = 0, matched = 0, ignored = 0;
-    int n = gfli_eval_candidates(truths, group, box, scratch);
-    for (int i = 2 * n - 1; i >= 0 && found != all; i--) {
-        const gfli_eval_candidate *c = &scratch[i >= n ? i - n : i];
-        gfli_eval_truth *t = &truths[c->truth];
-        uint64_t kind = i >= n ? ~t->ignored : t->ignored;
-        uint64_t free_at = t->crowd ? all : ~t->taken;
-        uint64_t take = gfli_eval_reached(c->iou) & kind & free_at & ~found;
-        found |= take;
-        t->taken |= take;
-        if (!t->uncounted) matched |= take;
-        if (i < n) ignored |= take;
+    const int n = gfli_eval_candidates(truths, group, box, scratch);
+    for (int second = 0; second < 2 && n > 0; second++) {
+        int best;
+        while ((best = gfli_eval_best(scratch, n, truths, second != 0, found)) >= 0) {
+            gfli_eval_truth *t = &truths[scratch[best].truth];
+            const uint64_t take = gfli_eval_offer(&scratch[best], t, second != 0, found);
+            found |= take;
+            t->taken |= take;
+            if (!t->uncounted) matched |= take;
+            if (second) ignored |= take;
+        }
     }
     ignored |= ~matched & gfli_eval_outside(box->w * box->h);
     out->hit = matched & ~ignored;
