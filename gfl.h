@@ -2011,6 +2011,12 @@ static inline bool gfli_is_finite(double x) {
     return (bits >> 52 & 0x7FF) != 0x7FF;
 }
 
+static inline bool gfli_is_nan(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits & 0x7FFFFFFFFFFFFFFF) > (uint64_t)0x7FF << 52;
+}
+
 /* Weights of the resize are in units of 1 / GFLI_RESIZE_ONE. */
 enum { GFLI_RESIZE_ONE = 2048 };
 
@@ -7740,7 +7746,7 @@ static gfli_kept gfli_shift_box(const gfl_detection *d, float step, float pixel)
  * when boxes start below 0, pixels make up for the 1 that is between them, or float32 is too coarse
  * to keep it. */
 static float gfli_class_step(const gfli_decoded *boxes, int n, int pixel, bool *apart) {
-    float largest = -INFINITY, smallest = INFINITY;
+    float largest = -FLT_MAX, smallest = FLT_MAX;
     int labels = 0;
     for (int i = 0; i < n; i++) {
         const gfl_detection *d = &boxes[i].detection;
@@ -7817,7 +7823,7 @@ typedef struct gfli_selection {
 
 static void gfli_select(gfli_selection *s, float logit, uint64_t index) {
     const float score = gfli_sigmoid(logit);
-    if (!(score > s->min_score)) return;
+    if (!(score > s->min_score) || !gfli_is_finite((double)score)) return;
     const uint64_t rank = gfli_rank(score, index);
     if (s->n < s->most) {
         s->ranks[s->n++] = rank;
@@ -8380,7 +8386,8 @@ gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *i
         p.std[i] = deviation[p.bgr ? 2 - i : i];
     }
     for (int i = 0; i < 3; i++) {
-        if (!(fabsf(p.mean[i]) < FLT_MAX) || !(p.std[i] > 0 && p.std[i] < FLT_MAX))
+        if (!gfli_is_finite((double)p.mean[i]) || !gfli_is_finite((double)p.std[i]) ||
+            !(p.std[i] > 0))
             return gfli_error(context, GFL_E_ARG,
                               "channel %d: mean %g and std %g; the mean must be finite and the std "
                               "positive",
@@ -9540,10 +9547,10 @@ static gfl_status gfli_read_mean(gfli_weights *w, gfl_preprocess *p) {
     for (int i = 0; i < 3; i++) {
         p->mean[i] = (float)mean[i];
         p->std[i] = (float)deviation[i];
-        if (!(p->std[i] > 0))
+        if (!gfli_is_finite(mean[i]) || !gfli_is_finite(deviation[i]) || !(p->std[i] > 0))
             return gfli_error(w->context, GFL_E_FORMAT,
-                              "%s: metadata std has %g; it must be positive", w->blob.path,
-                              deviation[i]);
+                              "%s: metadata has mean %g and std %g; the std must be positive",
+                              w->blob.path, mean[i], deviation[i]);
     }
     return GFL_OK;
 }
@@ -9869,11 +9876,12 @@ gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli
     GFLI_TRY(gfli_blob_read_f32(&w->blob, tensor, raw));
     bool variance = gfli_ends_with(param->name, ".running_var");
     for (size_t i = 0; i < param->count; i++) {
-        if (!(fabsf(raw[i]) <= FLT_MAX))
+        if (!gfli_is_finite((double)raw[i]))
             return gfli_error(w->context, GFL_E_FORMAT,
                               "%s: %s: element %zu is %s; the file is damaged or its training "
                               "diverged",
-                              w->blob.path, tensor->name, i, raw[i] != raw[i] ? "NaN" : "infinite");
+                              w->blob.path, tensor->name, i,
+                              gfli_is_nan((double)raw[i]) ? "NaN" : "infinite");
         if (variance && !(raw[i] + GFLI_NORM_EPS > 0))
             return gfli_error(w->context, GFL_E_FORMAT,
                               "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
@@ -10655,14 +10663,17 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
     gfl_context *context = d->context;
     memset(out, 0, sizeof *out);
     if (in) *out = *in;
+    /* Before any comparison, which NaN may pass or fail under -ffast-math. */
+    const bool finite[2] = {gfli_is_finite((double)out->min_score),
+                            gfli_is_finite((double)out->nms_iou)};
     if (out->min_score == 0) out->min_score = 0.05f;
     if (out->nms_iou == 0) out->nms_iou = 0.6f;
     if (out->max_per_level == 0) out->max_per_level = GFLI_MAX_PER_LEVEL;
     if (out->max_detections == 0) out->max_detections = GFLI_MAX_DETECTIONS;
-    if (!(out->min_score > 0 && out->min_score < 1))
+    if (!finite[0] || !(out->min_score > 0 && out->min_score < 1))
         return gfli_error(context, GFL_E_ARG, "min_score is %g; it must be between 0 and 1",
                           (double)out->min_score);
-    if (!(out->nms_iou > 0 && out->nms_iou <= 1))
+    if (!finite[1] || !(out->nms_iou > 0 && out->nms_iou <= 1))
         return gfli_error(context, GFL_E_ARG, "nms_iou is %g; it must be above 0 and at most 1",
                           (double)out->nms_iou);
     if (out->max_per_level < 1 || out->max_per_level > MOST)

@@ -2207,10 +2207,10 @@ static float gfli_atss_iou(float cx, float cy, int stride, int pixel, const floa
     return inter / fmaxf((float)((double)both - (double)inter), 1e-6f);
 }
 
-/* Mean plus unbiased standard deviation, or NaN (which nothing reaches) of fewer than two. */
+/* Mean plus unbiased standard deviation, or what nothing reaches of fewer than two. */
 static float gfli_atss_threshold(const float *iou, int n) {
     double mean = 0, square = 0;
-    if (n < 2) return NAN;
+    if (n < 2) return FLT_MAX;
     for (int i = 0; i < n; i++) mean += (double)iou[i];
     mean /= n;
     for (int i = 0; i < n; i++) square += ((double)iou[i] - mean) * ((double)iou[i] - mean);
@@ -2665,10 +2665,11 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
     /* A NaN among the weights has to show in the losses, hence no fmax. */
     if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
     /* Without weights the losses are 0, not 0 / 0. */
-    if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
+    const double weighted = weight_sum < (double)FLT_MIN ? 0 : 1;
+    if (weighted == 0) weight_sum = 1;
     t.cls_scale = 1 / ((fmax)(avg_pos, 1) + opts->mean_eps);
-    t.bbox_scale = 2 / (1 + opts->mean_eps) / weight_sum;
-    t.dfl_scale = 0.25 / (4 + opts->mean_eps) / weight_sum;
+    t.bbox_scale = weighted * 2 / (1 + opts->mean_eps) / weight_sum;
+    t.dfl_scale = weighted * 0.25 / (4 + opts->mean_eps) / weight_sum;
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);
     const gfli_loss_part *part = t.parts;
     for (int l = 0; l < cls->levels; l++) {
@@ -3780,7 +3781,7 @@ static void gfli_coco_segmentation(gfli_coco *c, gfli_coco_seen *seen) {
 static void gfli_coco_area(gfli_coco *c, gfli_coco_annotation *r) {
     gfli_json_kind kind = gfli_json_next(c->json);
     if (kind == GFLI_JSON_NULL) return;
-    if (kind != GFLI_JSON_NUMBER || !((fabs)(gfli_json_number(c->json)) <= DBL_MAX)) {
+    if (kind != GFLI_JSON_NUMBER || !gfli_is_finite(gfli_json_number(c->json))) {
         gfli_coco_unwanted(c, kind, "area is", "a number");
         return;
     }
@@ -5307,7 +5308,7 @@ gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_dete
         gfl_status status = GFL_OK;
         bool known = d->label >= 0 && d->label < e->dataset->n_classes;
         double sum = box.x + box.y + box.w + box.h + box.score;
-        if (!((fabs)(sum) <= DBL_MAX))
+        if (!gfli_is_finite(sum))
             status = gfli_error(e->context, GFL_E_ARG,
                                 "detection %d of image %d is not finite: %g %g %g %g score %g", i,
                                 image, box.x, box.y, box.w, box.h, box.score);
@@ -5445,7 +5446,7 @@ static bool gfli_eval_read_id(gfli_json *j, const char *what, gfl_id *out) {
 static bool gfli_eval_read_number(gfli_json *j, gfli_json_kind kind, const char *what,
                                   double *out) {
     *out = kind == GFLI_JSON_NUMBER ? gfli_json_number(j) : 0;
-    bool good = kind == GFLI_JSON_NUMBER && (fabs)(*out) <= DBL_MAX;
+    bool good = kind == GFLI_JSON_NUMBER && gfli_is_finite(*out);
     if (!good) gfli_eval_unwanted(j, kind, what, "a finite number");
     return good;
 }

@@ -8,6 +8,12 @@ static inline bool gfli_is_finite(double x) {
     return (bits >> 52 & 0x7FF) != 0x7FF;
 }
 
+static inline bool gfli_is_nan(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits & 0x7FFFFFFFFFFFFFFF) > (uint64_t)0x7FF << 52;
+}
+
 /* Weights of the resize are in units of 1 / GFLI_RESIZE_ONE. */
 enum { GFLI_RESIZE_ONE = 2048 };
 

@@ -86,10 +86,10 @@ static float gfli_atss_iou(float cx, float cy, int stride, int pixel, const floa
     return inter / fmaxf((float)((double)both - (double)inter), 1e-6f);
 }
 
-/* Mean plus unbiased standard deviation, or NaN (which nothing reaches) of fewer than two. */
+/* Mean plus unbiased standard deviation, or what nothing reaches of fewer than two. */
 static float gfli_atss_threshold(const float *iou, int n) {
     double mean = 0, square = 0;
-    if (n < 2) return NAN;
+    if (n < 2) return FLT_MAX;
     for (int i = 0; i < n; i++) mean += (double)iou[i];
     mean /= n;
     for (int i = 0; i < n; i++) square += ((double)iou[i] - mean) * ((double)iou[i] - mean);

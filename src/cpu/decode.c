@@ -25,7 +25,7 @@ typedef struct gfli_selection {
 
 static void gfli_select(gfli_selection *s, float logit, uint64_t index) {
     const float score = gfli_sigmoid(logit);
-    if (!(score > s->min_score)) return;
+    if (!(score > s->min_score) || !gfli_is_finite((double)score)) return;
     const uint64_t rank = gfli_rank(score, index);
     if (s->n < s->most) {
         s->ranks[s->n++] = rank;

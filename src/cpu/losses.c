@@ -339,10 +339,11 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
     /* A NaN among the weights has to show in the losses, hence no fmax. */
     if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
     /* Without weights the losses are 0, not 0 / 0. */
-    if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
+    const double weighted = weight_sum < (double)FLT_MIN ? 0 : 1;
+    if (weighted == 0) weight_sum = 1;
     t.cls_scale = 1 / ((fmax)(avg_pos, 1) + opts->mean_eps);
-    t.bbox_scale = 2 / (1 + opts->mean_eps) / weight_sum;
-    t.dfl_scale = 0.25 / (4 + opts->mean_eps) / weight_sum;
+    t.bbox_scale = weighted * 2 / (1 + opts->mean_eps) / weight_sum;
+    t.dfl_scale = weighted * 0.25 / (4 + opts->mean_eps) / weight_sum;
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);
     const gfli_loss_part *part = t.parts;
     for (int l = 0; l < cls->levels; l++) {

@@ -55,7 +55,7 @@ static gfli_kept gfli_shift_box(const gfl_detection *d, float step, float pixel)
  * when boxes start below 0, pixels make up for the 1 that is between them, or float32 is too coarse
  * to keep it. */
 static float gfli_class_step(const gfli_decoded *boxes, int n, int pixel, bool *apart) {
-    float largest = -INFINITY, smallest = INFINITY;
+    float largest = -FLT_MAX, smallest = FLT_MAX;
     int labels = 0;
     for (int i = 0; i < n; i++) {
         const gfl_detection *d = &boxes[i].detection;

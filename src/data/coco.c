@@ -296,7 +296,7 @@ static void gfli_coco_segmentation(gfli_coco *c, gfli_coco_seen *seen) {
 static void gfli_coco_area(gfli_coco *c, gfli_coco_annotation *r) {
     gfli_json_kind kind = gfli_json_next(c->json);
     if (kind == GFLI_JSON_NULL) return;
-    if (kind != GFLI_JSON_NUMBER || !((fabs)(gfli_json_number(c->json)) <= DBL_MAX)) {
+    if (kind != GFLI_JSON_NUMBER || !gfli_is_finite(gfli_json_number(c->json))) {
         gfli_coco_unwanted(c, kind, "area is", "a number");
         return;
     }

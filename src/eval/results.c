@@ -159,7 +159,7 @@ gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_dete
         gfl_status status = GFL_OK;
         bool known = d->label >= 0 && d->label < e->dataset->n_classes;
         double sum = box.x + box.y + box.w + box.h + box.score;
-        if (!((fabs)(sum) <= DBL_MAX))
+        if (!gfli_is_finite(sum))
             status = gfli_error(e->context, GFL_E_ARG,
                                 "detection %d of image %d is not finite: %g %g %g %g score %g", i,
                                 image, box.x, box.y, box.w, box.h, box.score);
@@ -297,7 +297,7 @@ static bool gfli_eval_read_id(gfli_json *j, const char *what, gfl_id *out) {
 static bool gfli_eval_read_number(gfli_json *j, gfli_json_kind kind, const char *what,
                                   double *out) {
     *out = kind == GFLI_JSON_NUMBER ? gfli_json_number(j) : 0;
-    bool good = kind == GFLI_JSON_NUMBER && (fabs)(*out) <= DBL_MAX;
+    bool good = kind == GFLI_JSON_NUMBER && gfli_is_finite(*out);
     if (!good) gfli_eval_unwanted(j, kind, what, "a finite number");
     return good;
 }

@@ -164,7 +164,8 @@ gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *i
         p.std[i] = deviation[p.bgr ? 2 - i : i];
     }
     for (int i = 0; i < 3; i++) {
-        if (!(fabsf(p.mean[i]) < FLT_MAX) || !(p.std[i] > 0 && p.std[i] < FLT_MAX))
+        if (!gfli_is_finite((double)p.mean[i]) || !gfli_is_finite((double)p.std[i]) ||
+            !(p.std[i] > 0))
             return gfli_error(context, GFL_E_ARG,
                               "channel %d: mean %g and std %g; the mean must be finite and the std "
                               "positive",

@@ -144,14 +144,17 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
     gfl_context *context = d->context;
     memset(out, 0, sizeof *out);
     if (in) *out = *in;
+    /* Before any comparison, which NaN may pass or fail under -ffast-math. */
+    const bool finite[2] = {gfli_is_finite((double)out->min_score),
+                            gfli_is_finite((double)out->nms_iou)};
     if (out->min_score == 0) out->min_score = 0.05f;
     if (out->nms_iou == 0) out->nms_iou = 0.6f;
     if (out->max_per_level == 0) out->max_per_level = GFLI_MAX_PER_LEVEL;
     if (out->max_detections == 0) out->max_detections = GFLI_MAX_DETECTIONS;
-    if (!(out->min_score > 0 && out->min_score < 1))
+    if (!finite[0] || !(out->min_score > 0 && out->min_score < 1))
         return gfli_error(context, GFL_E_ARG, "min_score is %g; it must be between 0 and 1",
                           (double)out->min_score);
-    if (!(out->nms_iou > 0 && out->nms_iou <= 1))
+    if (!finite[1] || !(out->nms_iou > 0 && out->nms_iou <= 1))
         return gfli_error(context, GFL_E_ARG, "nms_iou is %g; it must be above 0 and at most 1",
                           (double)out->nms_iou);
     if (out->max_per_level < 1 || out->max_per_level > MOST)

@@ -85,11 +85,12 @@ gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli
     GFLI_TRY(gfli_blob_read_f32(&w->blob, tensor, raw));
     bool variance = gfli_ends_with(param->name, ".running_var");
     for (size_t i = 0; i < param->count; i++) {
-        if (!(fabsf(raw[i]) <= FLT_MAX))
+        if (!gfli_is_finite((double)raw[i]))
             return gfli_error(w->context, GFL_E_FORMAT,
                               "%s: %s: element %zu is %s; the file is damaged or its training "
                               "diverged",
-                              w->blob.path, tensor->name, i, raw[i] != raw[i] ? "NaN" : "infinite");
+                              w->blob.path, tensor->name, i,
+                              gfli_is_nan((double)raw[i]) ? "NaN" : "infinite");
         if (variance && !(raw[i] + GFLI_NORM_EPS > 0))
             return gfli_error(w->context, GFL_E_FORMAT,
                               "%s: %s: element %zu is %g, a variance below zero", w->blob.path,

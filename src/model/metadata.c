@@ -66,10 +66,10 @@ static gfl_status gfli_read_mean(gfli_weights *w, gfl_preprocess *p) {
     for (int i = 0; i < 3; i++) {
         p->mean[i] = (float)mean[i];
         p->std[i] = (float)deviation[i];
-        if (!(p->std[i] > 0))
+        if (!gfli_is_finite(mean[i]) || !gfli_is_finite(deviation[i]) || !(p->std[i] > 0))
             return gfli_error(w->context, GFL_E_FORMAT,
-                              "%s: metadata std has %g; it must be positive", w->blob.path,
-                              deviation[i]);
+                              "%s: metadata has mean %g and std %g; the std must be positive",
+                              w->blob.path, mean[i], deviation[i]);
     }
     return GFL_OK;
 }
