@@ -2069,6 +2069,14 @@ GFLI_HD static inline float gfli_sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
+/* A batch norm of running statistics as the scale and the bias of the convolution before it. */
+GFLI_HD static inline void gfli_fold_channel(float gamma, float beta, float mean, float var,
+                                             float eps, float *scale, float *bias) {
+    const double a = (double)gamma / (sqrt)((double)var + (double)eps);
+    *scale = (float)a;
+    *bias = (float)((double)beta - a * (double)mean);
+}
+
 /* The sum of k * p[k], p = softmax of the logits.  p [n_bins] is written, or NULL. */
 GFLI_HD static inline float gfli_integral(const float *logits, int n_bins, float *p) {
     float largest = logits[0], sum = 0.0f, mean = 0.0f;
@@ -2313,7 +2321,13 @@ float gfli_bf16_to_f32(uint16_t h);
 /* Everywhere: maps are NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
  * operation knows shapes, never networks.  Results do not depend on the number of threads. */
 
-enum { GFLI_BACKEND_VERSION = 4, GFLI_CONV_CALLS = 2 };
+enum { GFLI_BACKEND_VERSION = 5, GFLI_CONV_CALLS = 2 };
+
+/* Parameters begin at multiples of it in a model's block, in floats. */
+enum { GFLI_BLOCK_STEP = 16 };
+static inline size_t gfli_block_size(size_t count) {
+    return (count + GFLI_BLOCK_STEP - 1) / GFLI_BLOCK_STEP * GFLI_BLOCK_STEP;
+}
 
 typedef struct gfli_conv_shape {
     int in_c, out_c;
@@ -2344,6 +2358,15 @@ typedef struct gfli_conv_call {
     int norm_groups;   /* not 0, where the backend fuses: leave group_norm's statistics of y */
     float eps, *stats; /* as group_norm's */
 } gfli_conv_call;
+
+/* A batch norm as what it does to the convolution before it (spec 1.3):
+ * scale = gamma / sqrt(var + eps), bias = beta - scale * mean, computed in double. */
+typedef struct gfli_norm_fold {
+    const float *gamma, *beta, *mean, *var; /* [channels] */
+    float eps;
+    float *scale, *bias; /* [channels], written */
+    int channels;
+} gfli_norm_fold;
 
 /* How a backend computes a convolution. */
 typedef struct gfli_conv_means {
@@ -2388,8 +2411,8 @@ GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
     return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
 }
 
-/* A backend is a device with operations.  Maps, packed weights, biases, norm parameters, scratch and
- * what decode finds are memory of the device; all other pointers are the host's.  An operation may
+/* A backend is a device with operations.  Maps, weights, biases, norm parameters, scratch and what
+ * decode finds are memory of the device; all other pointers are the host's.  An operation may
  * return before it is done; what fails makes the context unusable and is told by finish. */
 typedef struct gfli_device_ops {
     /* Fill context->device, device_name; undone by close, which also follows a failed open. */
@@ -2409,6 +2432,7 @@ typedef struct gfli_device_ops {
      * copies is there after finish. */
     void (*upload)(gfl_context *context, void *to, const void *from, size_t bytes);
     void (*download)(gfl_context *context, void *to, const void *from, size_t bytes);
+    void (*zero)(gfl_context *context, void *to, size_t bytes);
     /* Wait for all that was asked for; the first failure since the context was created. */
     gfl_status (*finish)(gfl_context *context);
     /* The caller's event, a cudaEvent_t, happens when all so far is done; NULL: it cannot. */
@@ -2429,8 +2453,9 @@ typedef struct gfli_infer_ops {
     /* Bytes of a convolution's weights in the form that conv wants. */
     size_t (*conv_packed_size)(const gfl_context *context, const gfli_conv_shape *s);
     /* packed = the weights, each output channel o multiplied by scale[o] (NULL: by 1). */
-    gfl_status (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                            const float *scale, void *packed);
+    void (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                      const float *scale, void *packed);
+    void (*fold_norm)(gfl_context *context, const gfli_norm_fold *fold);
     /* One convolution, or n of one geometry that differ in output channels alone: how conv will
      * compute calls of these sizes (pointers to data may be NULL yet), and conv itself. */
     gfl_status (*conv_prepare)(gfl_context *context, const gfli_conv_call *calls, int n,
@@ -2448,7 +2473,7 @@ typedef struct gfli_infer_ops {
     void (*group_norm)(gfl_context *context, const gfli_map *x, int groups, float eps,
                        const float *gamma, const float *beta, const gfli_map *y, float *stats,
                        bool given);
-    /* y = scale[level] * x; y may be x. */
+    /* y = scale[level * GFLI_BLOCK_STEP] * x; y may be x. */
     void (*level_scale)(gfl_context *context, const gfli_map *x, const float *scale,
                         const gfli_map *y);
 
@@ -2471,6 +2496,8 @@ typedef struct gfli_infer_ops {
                    const gfli_decode_opts *opts, const gfli_found *out, void *scratch);
 } gfli_infer_ops;
 
+typedef struct gfli_train_ops gfli_train_ops;
+
 typedef struct gfl_backend {
     int abi, version; /* GFL_ABI and GFLI_BACKEND_VERSION, checked when a context is created */
     const char *name;
@@ -2479,6 +2506,7 @@ typedef struct gfl_backend {
     gfli_device_ops device;
     const gfli_record_ops *record; /* NULL: every operation is done at once */
     gfli_infer_ops infer;
+    const gfli_train_ops *train; /* NULL: none, or the CPU's, which a program that detects lacks */
 } gfli_backend;
 
 extern const gfli_backend gfli_cpu;
@@ -2529,7 +2557,7 @@ typedef struct gfli_extent {
     float largest;  /* magnitude; NaN counts as more than infinity; 0 of none */
 } gfli_extent;
 
-typedef struct gfli_train_ops {
+struct gfli_train_ops {
     int version;
 
     /* dx (=, or += when accumulate) the gradient of conv's input.  packed is made by
@@ -2569,7 +2597,8 @@ typedef struct gfli_train_ops {
     void (*group_norm_grad)(gfl_context *context, const gfli_map *x, const gfli_map *y, int groups,
                             const float *gamma, const float *stats, const gfli_map *dy,
                             const gfli_map *dx, float *dgamma, float *dbeta, void *scratch);
-    /* dx = scale[l] * dy (dx may be dy), dscale[l] = sum of dy * x (x: the unscaled map). */
+    /* dx = scale * dy (dx may be dy), dscale = sum of dy * x (x: the unscaled map), both of level l at
+     * l * GFLI_BLOCK_STEP. */
     void (*level_scale_grad)(gfl_context *context, const gfli_map *x, const float *scale,
                              const gfli_map *dy, const gfli_map *dx, float *dscale);
 
@@ -2589,9 +2618,11 @@ typedef struct gfli_train_ops {
     /* g' = clip * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v */
     void (*sgd)(gfl_context *context, float *p, float *v, const float *g, size_t n, double lr,
                 double momentum, double decay, double clip, bool first);
-} gfli_train_ops;
+};
 
 extern const gfli_train_ops gfli_cpu_train;
+/* What a context trains with; NULL: it cannot. */
+const gfli_train_ops *gfli_train_ops_of(const gfl_context *context);
 
 /* ===============================================================================================
  * src/cpu/gemm.h - register-blocked matrix kernels, shared by convolution and its gradients
@@ -2799,8 +2830,9 @@ typedef struct gfli_param {
     int rank;
     int64_t shape[4]; /* OIHW for convolutions */
     size_t count;
-    float *data;    /* of a model that is not trainable: group norms only, NULL otherwise */
-    float *placed;  /* a copy where the backend computes; NULL where that is data itself */
+    size_t offset;  /* floats from the start of the model's block */
+    float *data;    /* its place there, memory of the device; NULL: released after packing */
+    bool direct;    /* steps read it as it is, beside packed weights, so it is never released */
     bool is_buffer; /* running statistics: no gradient */
     int stage;      /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
     bool loaded;    /* from a file; otherwise initialised */
@@ -2814,10 +2846,10 @@ typedef struct gfli_layer {
     int weight, bias; /* bias: only convolutions without batch norm */
     int bn_gamma, bn_beta, bn_mean, bn_var;
     int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */
-    void *packed;          /* of the folded weights */
-    float *folded_bias;    /* [out_c] beta - a * mean, or the bias, or NULL */
-    float *placed_bias;    /* a copy where the backend computes; NULL where that is folded_bias */
-    float *folded_scale;   /* [out_c] a = gamma / sqrt(var + eps); NULL without bn or training */
+    /* Memory of the device. */
+    void *packed;        /* of the folded weights */
+    float *folded_bias;  /* [out_c] beta - a * mean; NULL without batch norm */
+    float *folded_scale; /* [out_c] a = gamma / sqrt(var + eps); NULL without bn or training */
     int stage;
 } gfli_layer;
 
@@ -2883,8 +2915,12 @@ struct gfl_model {
     int n_params;
     gfli_layer *layers;
     int n_layers;
-    int scale;                /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
-    float scales[GFL_LEVELS]; /* their values, copied by packing */
+    int scale; /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
+    /* All parameters, gradients and momentum have this layout: n_trained floats of parameters, then
+     * running statistics up to n_values.  Memory of the device. */
+    float *values;
+    size_t n_trained, n_values;
+    float *folded; /* the layers' folded_bias and folded_scale */
     bool trainable;
     int stale;     /* 1 + the first stage that is packed from older parameters; 0: none */
     uint64_t seed; /* of weights that no file gave */
@@ -2936,11 +2972,26 @@ void gfli_arch_name(const gfl_arch *arch, char out[32]);
 
 /* The tables of parameters and layers of model->arch, without data, in a state dict's order. */
 gfl_status gfli_model_describe(gfl_model *model);
-/* One fresh parameter; a function of seed and index alone. */
-void gfli_param_init(gfli_param *param, uint64_t seed, int index);
+/* Fresh values of a parameter, to the host; a function of seed and index alone. */
+void gfli_param_init(gfli_param *param, uint64_t seed, int index, float *out);
 
-/* Give parameter index its values. */
-typedef gfl_status (*gfli_fill)(void *arg, gfl_model *model, int index);
+/* The block of all values, and where each parameter lies in it. */
+gfl_status gfli_model_place(gfl_model *model);
+/* The values of one parameter, as the model keeps them, between its place and the host. */
+gfl_status gfli_param_fetch(const gfl_model *model, int index, float *out);
+void gfli_param_store(const gfl_model *model, int index, const float *values);
+/* The weights of a convolution from the order of the model, OHWI, to that of files, OIHW, or back. */
+void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file);
+/* n floats of the device. */
+gfl_status gfli_fetch(const gfl_model *model, const float *from, size_t n, float *out);
+/* Floats of the largest parameter. */
+size_t gfli_largest_param(const gfl_model *model);
+/* Which parameters learn, and where the first of them begins: they are the rest of n_trained. */
+bool gfli_is_trained(const gfli_param *param, int frozen_stages);
+size_t gfli_first_trained(const gfl_model *model, int frozen_stages);
+
+/* Give parameter index its values, on the host. */
+typedef gfl_status (*gfli_fill)(void *arg, gfl_model *model, int index, float *to);
 /* Fill and pack everything; a model that is not trainable holds one layer's sources at a time. */
 gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg);
 /* A model with tables but no values; classes NULL: the default names. */
@@ -6831,6 +6882,17 @@ void gfli_igemm_run(gfl_context *context, const gfli_igemm *g, void *scratch) {
 }
 
 /* ===============================================================================================
+ * src/cpu/fold.c - batch norm of running statistics as a scale and a bias of the convolution before it
+ * ============================================================================================ */
+
+static void gfli_fold_norm_cpu(gfl_context *context, const gfli_norm_fold *f) {
+    (void)context;
+    for (int o = 0; o < f->channels; o++)
+        gfli_fold_channel(f->gamma[o], f->beta[o], f->mean[o], f->var[o], f->eps, &f->scale[o],
+                          &f->bias[o]);
+}
+
+/* ===============================================================================================
  * src/cpu/conv.c - implicit-GEMM convolution over NHWC pyramids
  * ============================================================================================ */
 
@@ -6895,8 +6957,8 @@ static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
     }
 }
 
-static gfl_status gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
-                                     const float *weight, const float *scale, void *packed) {
+static void gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                               const float *scale, void *packed) {
     gfli_pack_task t;
     t.s = s;
     gfli_conv_igemm(s, &t.g);
@@ -6905,7 +6967,6 @@ static gfl_status gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape
     t.packed = (float *)packed;
     gfli_parallel_for(context, t.g.groups * gfli_ceil_div(t.g.group_out, GFLI_NR),
                       gfli_conv_pack_panel, &t);
-    return GFL_OK;
 }
 
 static size_t gfli_plain_conv_scratch(const gfl_context *context, const gfli_conv_shape *s) {
@@ -7413,7 +7474,7 @@ static void gfli_level_scale_cpu(gfl_context *context, const gfli_map *x, const 
         gfli_scale_task t;
         t.x = x->data + at;
         t.y = y->data + at;
-        t.scale = scale[l];
+        t.scale = scale[l * GFLI_BLOCK_STEP];
         t.n = gfli_level_points(x, l) * (size_t)x->c;
         const size_t tasks = (t.n + GFLI_SCALE_FLOATS - 1) / GFLI_SCALE_FLOATS;
         gfli_parallel_for(context, (int)tasks, gfli_scale_part, &t);
@@ -8112,6 +8173,11 @@ static void gfli_copy_cpu(gfl_context *context, void *to, const void *from, size
     memcpy(to, from, bytes);
 }
 
+static void gfli_zero_cpu(gfl_context *context, void *to, size_t bytes) {
+    (void)context;
+    if (bytes > 0) memset(to, 0, bytes);
+}
+
 static gfl_status gfli_finish_cpu(gfl_context *context) {
     (void)context;
     return GFL_OK;
@@ -8132,6 +8198,7 @@ const gfli_backend gfli_cpu = {
         NULL,
         gfli_copy_cpu,
         gfli_copy_cpu,
+        gfli_zero_cpu,
         gfli_finish_cpu,
         NULL,
     },
@@ -8139,6 +8206,7 @@ const gfli_backend gfli_cpu = {
     {
         gfli_conv_packed_size_cpu,
         gfli_conv_pack_cpu,
+        gfli_fold_norm_cpu,
         gfli_conv_prepare_cpu,
         gfli_conv_cpu,
         gfli_max_pool_cpu,
@@ -8151,6 +8219,7 @@ const gfli_backend gfli_cpu = {
         gfli_decode_scratch_cpu,
         gfli_decode_cpu,
     },
+    NULL,
 };
 
 /* ===============================================================================================
@@ -8452,6 +8521,14 @@ static int gfli_add_param(gfli_describer *d, const char *name, const char *suffi
     return m->n_params++;
 }
 
+/* One that steps read as it is. */
+static int gfli_add_direct(gfli_describer *d, const char *name, const char *suffix, gfli_init init,
+                           int d0) {
+    const int index = gfli_add_param(d, name, suffix, init, d0, 0, 0, 0);
+    if (index >= 0) d->model->params[index].direct = true;
+    return index;
+}
+
 static gfli_layer *gfli_add_layer(gfli_describer *d, const char *name, gfli_init init, int in_c,
                                   int out_c, int kernel, int stride, int groups) {
     gfl_model *m = d->model;
@@ -8502,7 +8579,7 @@ static void gfli_add_conv_bn(gfli_describer *d, const char *conv, const char *bn
 static void gfli_add_conv_bias(gfli_describer *d, const char *conv, gfli_init init,
                                gfli_init bias_init, int in_c, int out_c, int kernel, int stride) {
     gfli_layer *layer = gfli_add_layer(d, conv, init, in_c, out_c, kernel, stride, 1);
-    if (layer) layer->bias = gfli_add_param(d, conv, ".bias", bias_init, out_c, 0, 0, 0);
+    if (layer) layer->bias = gfli_add_direct(d, conv, ".bias", bias_init, out_c);
 }
 
 /* A deformable 3x3, the ordinary convolution that gives its offsets, and its batch norm. */
@@ -8555,8 +8632,8 @@ static void gfli_describe_tower(gfli_describer *d, const char *tower) {
         gfli_layer *layer =
             gfli_add_layer(d, conv, GFLI_INIT_NORMAL, i == 0 ? arch->fpn_channels : c, c, 3, 1, 1);
         if (!layer) return;
-        layer->gn_gamma = gfli_add_param(d, gn, ".weight", GFLI_INIT_ONE, c, 0, 0, 0);
-        layer->gn_beta = gfli_add_param(d, gn, ".bias", GFLI_INIT_ZERO, c, 0, 0, 0);
+        layer->gn_gamma = gfli_add_direct(d, gn, ".weight", GFLI_INIT_ONE, c);
+        layer->gn_beta = gfli_add_direct(d, gn, ".bias", GFLI_INIT_ZERO, c);
     }
 }
 
@@ -8581,7 +8658,7 @@ static void gfli_describe_neck_and_head(gfli_describer *d) {
                        4 * (arch->reg_max + 1), 3, 1);
     for (int i = 0; i < GFL_LEVELS; i++) {
         snprintf(name, sizeof name, "bbox_head.scales.%d.scale", i);
-        int index = gfli_add_param(d, name, "", GFLI_INIT_ONE, 0, 0, 0, 0);
+        int index = gfli_add_direct(d, name, "", GFLI_INIT_ONE, 0);
         if (i == 0) d->model->scale = index;
     }
 }
@@ -8611,7 +8688,7 @@ int gfli_model_find(const gfl_model *model, const char *name) {
     return -1;
 }
 
-void gfli_param_init(gfli_param *param, uint64_t seed, int index) {
+void gfli_param_init(gfli_param *param, uint64_t seed, int index, float *out) {
     enum { PURPOSE = 0x696e6974 };
     gfli_rng rng = gfli_rng_make(seed, 0, (uint64_t)index, PURPOSE);
     double area = (double)(param->shape[2] * param->shape[3]);
@@ -8625,13 +8702,109 @@ void gfli_param_init(gfli_param *param, uint64_t seed, int index) {
     if (param->init == GFLI_INIT_DEFORM) spread = 1 / (sqrt)((double)param->shape[0] * area);
     for (size_t i = 0; i < param->count; i++) {
         if (spread == 0)
-            param->data[i] = (float)constant;
+            out[i] = (float)constant;
         else if (param->init == GFLI_INIT_XAVIER || param->init == GFLI_INIT_DEFORM)
-            param->data[i] = (float)(spread * (2 * gfli_rng_uniform(&rng) - 1));
+            out[i] = (float)(spread * (2 * gfli_rng_uniform(&rng) - 1));
         else
-            param->data[i] = (float)(spread * gfli_rng_normal(&rng));
+            out[i] = (float)(spread * gfli_rng_normal(&rng));
     }
     param->loaded = false;
+}
+
+/* ===============================================================================================
+ * src/model/values.c - where the values of a model's parameters lie: one block of the device's memory
+ * ============================================================================================ */
+
+/* What is trained comes first, running statistics behind it.  A model that only detects keeps what
+ * its steps read. */
+static void gfli_lay_out(gfl_model *model) {
+    size_t at = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < model->n_params; i++) {
+            gfli_param *p = &model->params[i];
+            if (p->is_buffer != (pass == 1) || (!model->trainable && !p->direct)) continue;
+            p->offset = at;
+            at += gfli_block_size(p->count);
+        }
+        if (pass == 0) model->n_trained = at;
+    }
+    model->n_values = at;
+}
+
+static size_t gfli_folded_size(const gfl_model *model) {
+    size_t floats = 0;
+    for (int i = 0; i < model->n_layers; i++)
+        if (model->layers[i].bn_gamma >= 0)
+            floats += (model->trainable ? 2 : 1) * (size_t)model->layers[i].shape.out_c;
+    return floats;
+}
+
+gfl_status gfli_model_place(gfl_model *model) {
+    const gfli_device_ops *device = &model->backend->device;
+    gfli_lay_out(model);
+    GFLI_TRY(device->alloc(model->context, model->n_values, sizeof(float), "parameters",
+                           &model->values));
+    GFLI_TRY(device->alloc(model->context, gfli_folded_size(model), sizeof(float),
+                           "folded batch norms", &model->folded));
+    /* The gaps between parameters count where the block is read as a whole. */
+    device->zero(model->context, model->values, model->n_values * sizeof(float));
+    for (int i = 0; i < model->n_params; i++)
+        if (model->trainable || model->params[i].direct)
+            model->params[i].data = model->values + model->params[i].offset;
+    float *at = model->folded;
+    for (int i = 0; i < model->n_layers; i++) {
+        gfli_layer *layer = &model->layers[i];
+        if (layer->bn_gamma < 0) continue;
+        layer->folded_bias = at;
+        at += layer->shape.out_c;
+        if (!model->trainable) continue;
+        layer->folded_scale = at;
+        at += layer->shape.out_c;
+    }
+    return GFL_OK;
+}
+
+bool gfli_is_trained(const gfli_param *param, int frozen_stages) {
+    return !param->is_buffer && param->stage > frozen_stages;
+}
+
+size_t gfli_first_trained(const gfl_model *model, int frozen_stages) {
+    for (int i = 0; i < model->n_params; i++)
+        if (gfli_is_trained(&model->params[i], frozen_stages)) return model->params[i].offset;
+    return model->n_trained;
+}
+
+gfl_status gfli_fetch(const gfl_model *model, const float *from, size_t n, float *out) {
+    const gfli_device_ops *device = &model->backend->device;
+    device->download(model->context, out, from, n * sizeof *out);
+    return device->finish(model->context);
+}
+
+gfl_status gfli_param_fetch(const gfl_model *model, int index, float *out) {
+    return gfli_fetch(model, model->params[index].data, model->params[index].count, out);
+}
+
+void gfli_param_store(const gfl_model *model, int index, const float *values) {
+    const gfli_param *p = &model->params[index];
+    model->backend->device.upload(model->context, p->data, values, p->count * sizeof *values);
+}
+
+void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file) {
+    const size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
+    const size_t area = (size_t)(p->shape[2] * p->shape[3]);
+    for (size_t o = 0; o < o_n; o++)
+        for (size_t i = 0; i < i_n; i++)
+            for (size_t k = 0; k < area; k++) {
+                const size_t file = (o * i_n + i) * area + k, kept = (o * area + k) * i_n + i;
+                to[to_file ? file : kept] = from[to_file ? kept : file];
+            }
+}
+
+size_t gfli_largest_param(const gfl_model *model) {
+    size_t most = 1;
+    for (int i = 0; i < model->n_params; i++)
+        if (model->params[i].count > most) most = model->params[i].count;
+    return most;
 }
 
 /* ===============================================================================================
@@ -8925,7 +9098,7 @@ static int gfli_step_calls(const gfl_model *model, const gfli_plan *plan, int st
         gfli_conv_call *c = &calls[i];
         c->shape = &layer->shape;
         c->packed = layer->packed;
-        c->bias = layer->placed_bias ? layer->placed_bias : layer->folded_bias;
+        c->bias = layer->bias >= 0 ? model->params[layer->bias].data : layer->folded_bias;
         c->x = &plan->maps[i ? s->twin.in : s->in].map;
         c->y = &plan->maps[i ? s->twin.out : s->out].map;
         c->residual = s->residual < 0 ? NULL : &plan->maps[s->residual].map;
@@ -9105,11 +9278,6 @@ void gfli_plan_bind(gfli_plan *plan, float *workspace) {
     }
 }
 
-static const float *gfli_param_place(const gfl_model *model, int index) {
-    const gfli_param *p = &model->params[index];
-    return p->placed ? p->placed : p->data;
-}
-
 void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
                     float *stats, void *scratch) {
     const gfli_backend *ops = model->backend;
@@ -9127,10 +9295,12 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
     case GFLI_OP_UPSAMPLE_ADD: ops->infer.upsample_add(context, in, out); break;
     case GFLI_OP_GROUP_NORM:
         ops->infer.group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
-                              gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta),
-                              out, stats + s->stats, s->given);
+                              model->params[s->gamma].data, model->params[s->beta].data, out,
+                              stats + s->stats, s->given);
         break;
-    case GFLI_OP_LEVEL_SCALE: ops->infer.level_scale(context, in, model->scales, out); break;
+    case GFLI_OP_LEVEL_SCALE:
+        ops->infer.level_scale(context, in, model->params[s->scale].data, out);
+        break;
     }
 }
 
@@ -9857,14 +10027,6 @@ bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor) {
     return true;
 }
 
-static void gfli_oihw_to_ohwi(const int64_t shape[4], const float *in, float *out) {
-    size_t o_n = (size_t)shape[0], i_n = (size_t)shape[1], area = (size_t)(shape[2] * shape[3]);
-    for (size_t o = 0; o < o_n; o++)
-        for (size_t i = 0; i < i_n; i++)
-            for (size_t k = 0; k < area; k++)
-                out[(o * area + k) * i_n + i] = in[(o * i_n + i) * area + k];
-}
-
 gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli_tensor *tensor,
                             float *out) {
     float *raw = out;
@@ -9887,15 +10049,15 @@ gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli
                               "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
                               tensor->name, i, (double)raw[i]);
     }
-    if (param->rank == 4) gfli_oihw_to_ohwi(param->shape, raw, out);
+    if (param->rank == 4) gfli_reorder_weight(param, raw, out, false);
     return GFL_OK;
 }
 
-static gfl_status gfli_fill_from_file(void *arg, gfl_model *model, int index) {
+static gfl_status gfli_fill_from_file(void *arg, gfl_model *model, int index, float *to) {
     gfli_weights *w = (gfli_weights *)arg;
     gfli_param *param = &model->params[index];
     param->loaded = true;
-    return gfli_read_values(w, param, gfli_weights_find(w, param->name), param->data);
+    return gfli_read_values(w, param, gfli_weights_find(w, param->name), to);
 }
 
 /* Does every parameter have its tensor? */
@@ -10126,16 +10288,11 @@ gfl_status gfli_meta_to_blob(void *writer, const char *key, const char *value) {
 gfl_status gfli_param_values(const gfl_model *model, int index, gfli_values *values,
                              const float **out) {
     const gfli_param *p = &model->params[index];
-    *out = p->data;
-    if (p->rank != 4) return GFL_OK;
-    size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
-    size_t area = (size_t)(p->shape[2] * p->shape[3]);
-    GFLI_TRY(gfli_reserve(model->context, &values->data, &values->capacity, p->count, sizeof(float),
-                          "tensor"));
-    for (size_t o = 0; o < o_n; o++)
-        for (size_t c = 0; c < i_n; c++)
-            for (size_t k = 0; k < area; k++)
-                values->data[(o * i_n + c) * area + k] = p->data[(o * area + k) * i_n + c];
+    GFLI_TRY(gfli_reserve(model->context, &values->data, &values->capacity, 2 * p->count,
+                          sizeof(float), "tensor"));
+    float *kept = p->rank == 4 ? values->data + p->count : values->data;
+    GFLI_TRY(gfli_param_fetch(model, index, kept));
+    if (p->rank == 4) gfli_reorder_weight(p, kept, values->data, true);
     *out = values->data;
     return GFL_OK;
 }
@@ -10207,12 +10364,7 @@ gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
     m->context = context;
     m->backend = context->backend;
     m->trainable = trainable;
-    gfl_status status = GFL_OK;
-    if (trainable && m->backend != &gfli_cpu)
-        status = gfli_error(context, GFL_E_UNSUPPORTED,
-                            "a trainable model needs a context on the CPU, not on %s",
-                            context->device_name);
-    if (status == GFL_OK) status = gfli_arch_resolve(context, arch, &m->arch);
+    gfl_status status = gfli_arch_resolve(context, arch, &m->arch);
     if (status == GFL_OK) status = gfli_preprocess_resolve(context, preprocess, &m->preprocess);
     if (status == GFL_OK) status = gfli_copy_classes(m, classes);
     if (status == GFL_OK) status = gfli_model_describe(m);
@@ -10229,17 +10381,11 @@ void gfl_model_destroy(gfl_model *model) {
     gfl_context *context = model->context;
     for (int i = 0; model->classes && i < model->arch.n_classes; i++)
         gfli_free(context, (void *)(uintptr_t)model->classes[i].name);
-    for (int i = 0; i < model->n_params; i++) {
-        gfli_free(context, model->params[i].name);
-        gfli_free(context, model->params[i].data);
-        model->backend->device.free(context, model->params[i].placed);
-    }
-    for (int i = 0; i < model->n_layers; i++) {
+    for (int i = 0; i < model->n_params; i++) gfli_free(context, model->params[i].name);
+    for (int i = 0; i < model->n_layers; i++)
         model->backend->device.free(context, model->layers[i].packed);
-        model->backend->device.free(context, model->layers[i].placed_bias);
-        gfli_free(context, model->layers[i].folded_bias);
-        gfli_free(context, model->layers[i].folded_scale);
-    }
+    model->backend->device.free(context, model->values);
+    model->backend->device.free(context, model->folded);
     gfli_clear_reports(model);
     gfli_free(context, model->classes);
     gfli_free(context, model->params);
@@ -10249,62 +10395,27 @@ void gfl_model_destroy(gfl_model *model) {
 
 /* ---- packing --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_alloc_packed(gfl_model *model, gfli_layer *layer) {
-    size_t out_c = (size_t)layer->shape.out_c;
-    if (!layer->packed)
-        GFLI_TRY(model->backend->device.alloc(
-            model->context, model->backend->infer.conv_packed_size(model->context, &layer->shape),
-            1, "packed weights", &layer->packed));
-    if (!layer->folded_bias && (layer->bias >= 0 || layer->bn_gamma >= 0))
-        GFLI_TRY(
-            gfli_alloc(model->context, out_c, sizeof(float), "folded bias", &layer->folded_bias));
-    if (!layer->folded_scale && layer->bn_gamma >= 0)
-        GFLI_TRY(
-            gfli_alloc(model->context, out_c, sizeof(float), "folded scale", &layer->folded_scale));
-    return GFL_OK;
-}
-
 static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
+    const gfli_infer_ops *ops = &model->backend->infer;
     const gfli_param *params = model->params;
-    GFLI_TRY(gfli_alloc_packed(model, layer));
-    for (int o = 0; o < layer->shape.out_c; o++) {
-        if (layer->bias >= 0) layer->folded_bias[o] = params[layer->bias].data[o];
-        if (layer->bn_gamma < 0) continue;
-        double var = (double)params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
-        double a = (double)params[layer->bn_gamma].data[o] / (sqrt)(var);
-        double mean = (double)params[layer->bn_mean].data[o];
-        layer->folded_scale[o] = (float)a;
-        layer->folded_bias[o] = (float)((double)params[layer->bn_beta].data[o] - a * mean);
+    if (!layer->packed)
+        GFLI_TRY(model->backend->device.alloc(model->context,
+                                              ops->conv_packed_size(model->context, &layer->shape),
+                                              1, "packed weights", &layer->packed));
+    if (layer->bn_gamma >= 0) {
+        const gfli_norm_fold fold = {params[layer->bn_gamma].data,
+                                     params[layer->bn_beta].data,
+                                     params[layer->bn_mean].data,
+                                     params[layer->bn_var].data,
+                                     GFLI_NORM_EPS,
+                                     layer->folded_scale,
+                                     layer->folded_bias,
+                                     layer->shape.out_c};
+        ops->fold_norm(model->context, &fold);
     }
-    return model->backend->infer.conv_pack(model->context, &layer->shape,
-                                           params[layer->weight].data, layer->folded_scale,
-                                           layer->packed);
-}
-
-static gfl_status gfli_place_copy(gfl_model *model, const float *data, size_t n, float **placed) {
-    if (!data || model->backend == &gfli_cpu) return GFL_OK;
-    GFLI_TRY(model->backend->device.alloc(model->context, n, sizeof *data, "parameters", placed));
-    model->backend->device.upload(model->context, *placed, data, n * sizeof *data);
+    ops->conv_pack(model->context, &layer->shape, params[layer->weight].data, layer->folded_scale,
+                   layer->packed);
     return GFL_OK;
-}
-
-/* What steps read besides the weights. */
-static gfl_status gfli_place_layer(gfl_model *model, gfli_layer *layer) {
-    const int norms[2] = {layer->gn_gamma, layer->gn_beta};
-    GFLI_TRY(gfli_place_copy(model, layer->folded_bias, (size_t)layer->shape.out_c,
-                             &layer->placed_bias));
-    for (int i = 0; i < 2 && layer->gn_gamma >= 0; i++) {
-        gfli_param *p = &model->params[norms[i]];
-        GFLI_TRY(gfli_place_copy(model, p->data, p->count, &p->placed));
-    }
-    return GFL_OK;
-}
-
-static void gfli_copy_scales(gfl_model *model) {
-    for (int l = 0; l < GFL_LEVELS; l++) {
-        const float *scale = model->params[model->scale + l].data;
-        if (scale) model->scales[l] = scale[0];
-    }
 }
 
 void gfli_model_changed(gfl_model *model, int first_stage) {
@@ -10316,7 +10427,6 @@ gfl_status gfli_model_pack(gfl_model *model) {
     for (int i = 0; i < model->n_layers; i++)
         if (model->layers[i].stage >= model->stale - 1)
             GFLI_TRY(gfli_pack_layer(model, &model->layers[i]));
-    gfli_copy_scales(model);
     model->stale = 0;
     return GFL_OK;
 }
@@ -10331,44 +10441,94 @@ gfl_status gfli_model_check_packed(gfl_context *context, const gfl_model *model,
 
 /* ---- building -------------------------------------------------------------------------------- */
 
-static gfl_status gfli_fill_param(gfl_model *model, gfli_fill fill, void *arg, int index) {
-    if (index < 0) return GFL_OK;
-    gfli_param *param = &model->params[index];
-    GFLI_TRY(gfli_alloc(model->context, param->count, sizeof(float), param->name, &param->data));
-    return fill(arg, model, index);
+/* Values pass through the host one parameter at a time.  A model that only detects has a layer's
+ * sources on the device only until they are packed, in `staging`. */
+typedef struct gfli_builder {
+    gfl_model *model;
+    gfli_fill fill;
+    void *arg;
+    float *host;    /* [the largest parameter] */
+    float *staging; /* [the largest layer's sources]; NULL where the model is trainable */
+    size_t used;    /* of the staging */
+} gfli_builder;
+
+static void gfli_layer_sources(const gfli_layer *layer, int out[6]) {
+    const int sources[6] = {layer->weight,  layer->bias,    layer->bn_gamma,
+                            layer->bn_beta, layer->bn_mean, layer->bn_var};
+    memcpy(out, sources, sizeof sources);
 }
 
-static void gfli_release_param(gfl_model *model, int index) {
-    if (index < 0) return;
-    gfli_free(model->context, model->params[index].data);
-    model->params[index].data = NULL;
+static size_t gfli_staging_size(const gfl_model *model) {
+    size_t most = 0;
+    for (int i = 0; i < model->n_layers; i++) {
+        int sources[6];
+        size_t floats = gfli_block_size((size_t)model->layers[i].shape.out_c); /* the scale */
+        gfli_layer_sources(&model->layers[i], sources);
+        for (int k = 0; k < 6; k++)
+            if (sources[k] >= 0) floats += gfli_block_size(model->params[sources[k]].count);
+        if (floats > most) most = floats;
+    }
+    return most;
+}
+
+static float *gfli_stage(gfli_builder *b, size_t count) {
+    float *place = b->staging + b->used;
+    b->used += gfli_block_size(count);
+    return place;
+}
+
+static gfl_status gfli_fill_param(gfli_builder *b, int index) {
+    if (index < 0) return GFL_OK;
+    gfli_param *param = &b->model->params[index];
+    if (!param->data) param->data = gfli_stage(b, param->count);
+    GFLI_TRY(b->fill(b->arg, b->model, index, b->host));
+    gfli_param_store(b->model, index, b->host);
+    return GFL_OK;
+}
+
+static gfl_status gfli_build_layer(gfli_builder *b, gfli_layer *layer) {
+    int sources[6];
+    gfli_layer_sources(layer, sources);
+    b->used = 0;
+    for (int k = 0; k < 6; k++) GFLI_TRY(gfli_fill_param(b, sources[k]));
+    GFLI_TRY(gfli_fill_param(b, layer->gn_gamma));
+    GFLI_TRY(gfli_fill_param(b, layer->gn_beta));
+    if (layer->bn_gamma >= 0 && !layer->folded_scale)
+        layer->folded_scale = gfli_stage(b, (size_t)layer->shape.out_c);
+    GFLI_TRY(gfli_pack_layer(b->model, layer));
+    if (!b->staging) return GFL_OK;
+    layer->folded_scale = NULL;
+    for (int k = 0; k < 6; k++)
+        if (sources[k] >= 0 && !b->model->params[sources[k]].direct)
+            b->model->params[sources[k]].data = NULL;
+    return GFL_OK;
+}
+
+static gfl_status gfli_build_all(gfli_builder *b) {
+    gfl_model *model = b->model;
+    const gfli_device_ops *device = &model->backend->device;
+    GFLI_TRY(
+        gfli_alloc(model->context, gfli_largest_param(model), sizeof(float), "a tensor", &b->host));
+    if (!model->trainable)
+        GFLI_TRY(device->alloc(model->context, gfli_staging_size(model), sizeof(float),
+                               "weights to pack", &b->staging));
+    for (int i = 0; i < model->n_layers; i++) GFLI_TRY(gfli_build_layer(b, &model->layers[i]));
+    for (int l = 0; l < GFL_LEVELS; l++) GFLI_TRY(gfli_fill_param(b, model->scale + l));
+    return device->finish(model->context);
 }
 
 gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
-    for (int i = 0; i < model->n_layers; i++) {
-        gfli_layer *layer = &model->layers[i];
-        const int sources[] = {layer->weight,  layer->bias,    layer->bn_gamma,
-                               layer->bn_beta, layer->bn_mean, layer->bn_var};
-        for (size_t k = 0; k < GFLI_COUNT(sources); k++)
-            GFLI_TRY(gfli_fill_param(model, fill, arg, sources[k]));
-        GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_gamma));
-        GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_beta));
-        GFLI_TRY(gfli_pack_layer(model, layer));
-        GFLI_TRY(gfli_place_layer(model, layer));
-        if (model->trainable) continue;
-        for (size_t k = 0; k < GFLI_COUNT(sources); k++) gfli_release_param(model, sources[k]);
-        gfli_free(model->context, layer->folded_scale);
-        layer->folded_scale = NULL;
-    }
-    for (int l = 0; l < GFL_LEVELS; l++)
-        GFLI_TRY(gfli_fill_param(model, fill, arg, model->scale + l));
-    gfli_copy_scales(model);
-    return model->backend->device.finish(model->context);
+    gfli_builder b = {model, fill, arg, NULL, NULL, 0};
+    GFLI_TRY(gfli_model_place(model));
+    const gfl_status status = gfli_build_all(&b);
+    gfli_free(model->context, b.host);
+    model->backend->device.free(model->context, b.staging);
+    return status;
 }
 
-static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index) {
+static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index, float *to) {
     (void)arg;
-    gfli_param_init(&model->params[index], model->seed, index);
+    gfli_param_init(&model->params[index], model->seed, index, to);
     return GFL_OK;
 }
 

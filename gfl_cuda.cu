@@ -1786,12 +1786,8 @@ static __global__ void gfli_norm_stats_kernel(const void *x, const GFLI_GRID_CON
 
 /* ---- level scale ----------------------------------------------------------------------------- */
 
-typedef struct gfli_level_scales {
-    float scale[GFL_LEVELS];
-} gfli_level_scales;
-
 static __global__ void gfli_level_scale_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
-                                               const GFLI_GRID_CONSTANT gfli_level_scales by,
+                                               const float *scale,
                                                void *y, int element) {
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -1799,7 +1795,7 @@ static __global__ void gfli_level_scale_kernel(const void *x, const GFLI_GRID_CO
     float v[8];
     gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
 #pragma unroll
-    for (int i = 0; i < 8; i++) v[i] *= by.scale[p.level];
+    for (int i = 0; i < 8; i++) v[i] *= scale[p.level * GFLI_BLOCK_STEP];
     gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
 }
 
@@ -1937,6 +1933,12 @@ static void gfli_download_cuda(gfl_context *context, void *to, const void *from,
         (void)gfli_cuda_note(context,
                              cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream),
                              "a copy to the host");
+}
+
+static void gfli_zero_cuda(gfl_context *context, void *to, size_t bytes) {
+    if (bytes > 0 && gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context, cudaMemsetAsync(to, 0, bytes, gfli_cuda_of(context)->stream),
+                             "clearing memory");
 }
 
 /* Managed memory is the device's as well. */
@@ -2153,33 +2155,36 @@ static size_t gfli_fp32_packed_size(const gfli_conv_shape *s) {
            (size_t)job.group_out * sizeof(float);
 }
 
-/* Channels are those of a whole group after merging; of other groups of the file comes zero. */
-static float gfli_fp32_weight(const gfli_fp32_job *job, const float *weight, const float *scale,
-                              int group, int tap, int i, int o) {
-    const int in = job->s.in_c / job->s.groups, out = job->s.out_c / job->s.groups;
-    const int taps = job->s.kernel * job->s.kernel, row = group * job->group_out + o;
-    if (i / in != o / out) return 0.0f;
-    return (scale ? scale[row] : 1.0f) *
-           weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
+/* Channels are those of a whole group after merging; of other groups of the file comes zero.  One
+ * thread per element. */
+static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *scale, float *packed,
+                                             const GFLI_GRID_CONSTANT gfli_fp32_job job, size_t n) {
+    const size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= n) return;
+    const int o = (int)(at % (size_t)job.group_out);
+    const size_t line = at / (size_t)job.group_out;
+    const int i = (int)(line % (size_t)job.group_in), taps = job.s.kernel * job.s.kernel;
+    const int tap = (int)(line / (size_t)job.group_in % (size_t)taps);
+    const int group = (int)(line / (size_t)job.group_in / (size_t)taps);
+    const int in = job.s.in_c / job.s.groups, out = job.s.out_c / job.s.groups;
+    const int row = group * job.group_out + o;
+    float v = 0.0f;
+    if (i / in == o / out)
+        v = (scale ? scale[row] : 1.0f) *
+            weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
+    packed[at] = v;
 }
 
-static gfl_status gfli_fp32_pack(gfl_context *context, const gfli_conv_shape *s,
-                                 const float *weight, const float *scale, void *packed) {
+static cudaError_t gfli_fp32_pack(cudaStream_t stream, const gfli_conv_shape *s,
+                                  const float *weight, const float *scale, float *packed) {
     gfli_fp32_job job;
-    float *copy;
+    memset(&job, 0, sizeof job);
     job.s = *s;
     gfli_fp32_merge(&job);
-    const size_t bytes = gfli_fp32_packed_size(s);
-    GFLI_TRY(gfli_alloc(context, bytes, 1, "weights to pack", &copy));
-    float *to = copy;
-    for (int g = 0; g < job.groups; g++)
-        for (int tap = 0; tap < s->kernel * s->kernel; tap++)
-            for (int i = 0; i < job.group_in; i++)
-                for (int o = 0; o < job.group_out; o++)
-                    *to++ = gfli_fp32_weight(&job, weight, scale, g, tap, i, o);
-    gfli_upload_cuda(context, packed, copy, bytes);
-    gfli_free(context, copy);
-    return GFL_OK;
+    const size_t n = gfli_fp32_packed_size(s) / sizeof *packed;
+    GFLI_LAUNCH((gfli_fp32_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
+                packed, job, n);
+    return cudaGetLastError();
 }
 
 /* ---- positions ------------------------------------------------------------------------------- */
@@ -2397,12 +2402,9 @@ static void gfli_group_norm_cuda(gfl_context *context, const gfli_map *x, int gr
 
 static void gfli_level_scale_cuda(gfl_context *context, const gfli_map *x, const float *scale,
                                   const gfli_map *y) {
-    gfli_level_scales by;
     if (!gfli_cuda_ready(context)) return;
-    memset(&by, 0, sizeof by);
-    memcpy(by.scale, scale, (size_t)x->levels * sizeof by.scale[0]);
     GFLI_LAUNCH((gfli_level_scale_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
-                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), by, y->data,
+                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), scale, y->data,
                 (int)y->element);
     gfli_cuda_launched(context, "level scales");
 }
@@ -2592,30 +2594,30 @@ static size_t gfli_conv_packed_size_cuda(const gfl_context *context, const gfli_
                                         : gfli_fp32_packed_size(s);
 }
 
-/* From a copy of the weights on the device. */
-static gfl_status gfli_tensor_pack(gfl_context *context, const gfli_conv_shape *s,
-                                   const float *weight, const float *scale, void *packed) {
-    const size_t n = gfli_conv_weights(s);
-    const size_t n_scales = scale ? (size_t)s->out_c : 0;
-    float *copy = NULL;
-    GFLI_TRY(gfli_alloc_cuda(context, n + n_scales, sizeof *copy, "weights to pack", &copy));
-    gfli_upload_cuda(context, copy, weight, n * sizeof *copy);
-    gfli_upload_cuda(context, copy + n, scale, n_scales * sizeof *copy);
-    if (gfli_cuda_ready(context))
-        (void)gfli_cuda_note(context,
-                             gfli_conv_tensor_pack(gfli_cuda_of(context)->stream, s,
-                                                   (int)context->element, copy,
-                                                   scale ? copy + n : NULL, packed),
-                             "packing weights");
-    const gfl_status status = gfli_finish_cuda(context);
-    gfli_free_cuda(context, copy);
-    return status;
+static void gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                                const float *scale, void *packed) {
+    if (!gfli_cuda_ready(context)) return;
+    const cudaStream_t stream = gfli_cuda_of(context)->stream;
+    (void)gfli_cuda_note(
+        context,
+        gfli_cuda_on_tensor(context)
+            ? gfli_conv_tensor_pack(stream, s, (int)context->element, weight, scale, packed)
+            : gfli_fp32_pack(stream, s, weight, scale, (float *)packed),
+        "packing weights");
 }
 
-static gfl_status gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s,
-                                      const float *weight, const float *scale, void *packed) {
-    return gfli_cuda_on_tensor(context) ? gfli_tensor_pack(context, s, weight, scale, packed)
-                                        : gfli_fp32_pack(context, s, weight, scale, packed);
+static __global__ void gfli_fold_norm_kernel(const GFLI_GRID_CONSTANT gfli_norm_fold f) {
+    const int o = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (o < f.channels)
+        gfli_fold_channel(f.gamma[o], f.beta[o], f.mean[o], f.var[o], f.eps, &f.scale[o],
+                          &f.bias[o]);
+}
+
+static void gfli_fold_norm_cuda(gfl_context *context, const gfli_norm_fold *f) {
+    if (!gfli_cuda_ready(context)) return;
+    GFLI_LAUNCH((gfli_fold_norm_kernel), gfli_blocks((size_t)f->channels), GFLI_THREADS, 0,
+                gfli_cuda_of(context)->stream, *f);
+    gfli_cuda_launched(context, "folding batch norm");
 }
 
 /* ---- the operation --------------------------------------------------------------------------- */
@@ -3378,6 +3380,7 @@ static const gfli_backend gfli_cuda_table = {
         gfli_owns_cuda,
         gfli_upload_cuda,
         gfli_download_cuda,
+        gfli_zero_cuda,
         gfli_finish_cuda,
         gfli_mark_cuda,
     },
@@ -3385,6 +3388,7 @@ static const gfli_backend gfli_cuda_table = {
     {
     gfli_conv_packed_size_cuda,
     gfli_conv_pack_cuda,
+    gfli_fold_norm_cuda,
     gfli_conv_prepare_cuda,
     gfli_conv_cuda,
     gfli_max_pool_cuda,
@@ -3397,6 +3401,7 @@ static const gfli_backend gfli_cuda_table = {
     gfli_decode_scratch_cuda,
     gfli_decode_cuda,
     },
+    NULL,
 };
 
 const gfl_backend *gfl_cuda(void) {

@@ -336,11 +336,12 @@ gfl_status gfli_loader_next(gfli_loader *loader, const gfli_batch **out);
  * src/train/backward.h - the backward pass over a plan
  * ============================================================================================ */
 
-/* The layout of all parameters' gradients in one block of floats. */
+/* Gradients and momentum lie as the parameters do in the model's block, from the first trained one
+ * on. */
 typedef struct gfli_gradients {
-    size_t
-        *offset; /* [n_params] floats from the start; GFLI_NO_GRADIENT: frozen, or no parameter */
-    size_t floats;
+    size_t first;   /* floats of the block before it */
+    size_t floats;  /* of all that is trained */
+    size_t *offset; /* [n_params] from the first; GFLI_NO_GRADIENT: frozen, or a statistic */
 } gfli_gradients;
 
 #define GFLI_NO_GRADIENT SIZE_MAX
@@ -1933,7 +1934,7 @@ static void gfli_scale_grad_part(void *arg, int task, int slot) {
     const size_t before = gfli_points_before(t->x, level) * (size_t)t->x->c;
     const float *x = t->x->data + before, *dy = t->dy->data + before;
     float *dx = t->dx->data + before;
-    const float scale = t->scale[level];
+    const float scale = t->scale[level * GFLI_BLOCK_STEP];
     double sum[4] = {0, 0, 0, 0}; /* four, so that additions need not wait for one another */
     size_t i = first;
     (void)slot;
@@ -1963,7 +1964,7 @@ static void gfli_level_scale_grad_cpu(gfl_context *context, const gfli_map *x, c
     for (int l = 0; l < x->levels; l++) {
         double sum = 0;
         for (int p = 0; p < GFLI_SCALE_PARTS; p++) sum += t.sums[l][p];
-        dscale[l] = (float)sum;
+        dscale[l * GFLI_BLOCK_STEP] = (float)sum;
     }
 }
 
@@ -2780,6 +2781,10 @@ static void gfli_sgd_cpu(gfl_context *context, float *p, float *v, const float *
 /* ===============================================================================================
  * src/cpu/backend_grad.c - the CPU's table of training operations
  * ============================================================================================ */
+
+const gfli_train_ops *gfli_train_ops_of(const gfl_context *context) {
+    return context->backend == &gfli_cpu ? &gfli_cpu_train : context->backend->train;
+}
 
 const gfli_train_ops gfli_cpu_train = {
     GFLI_BACKEND_VERSION,
@@ -6173,11 +6178,12 @@ gfl_status gfli_gradients_create(gfl_context *context, const gfl_model *model, i
     memset(out, 0, sizeof *out);
     GFLI_TRY(gfli_alloc(context, (size_t)model->n_params, sizeof *out->offset, "gradients",
                         &out->offset));
+    out->first = gfli_first_trained(model, frozen_stages);
+    out->floats = model->n_trained - out->first;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        bool trains = !p->is_buffer && p->stage > frozen_stages;
-        out->offset[i] = trains ? out->floats : GFLI_NO_GRADIENT;
-        if (trains) out->floats += (p->count + 15) / 16 * 16;
+        const bool trained = gfli_is_trained(p, frozen_stages);
+        out->offset[i] = trained ? p->offset - out->first : GFLI_NO_GRADIENT;
     }
     return GFL_OK;
 }
@@ -6518,10 +6524,9 @@ static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
 
 static void gfli_backward_scale(const gfli_pass *pass, const gfli_step *s) {
     const gfli_map *grads = pass->backward->grads;
-    float dscale[GFL_LEVELS];
-    pass->ops->level_scale_grad(pass->context, &pass->plan->maps[s->in].map, pass->model->scales,
-                                &grads[s->out], &grads[s->in], dscale);
-    for (int l = 0; l < GFL_LEVELS; l++) *gfli_gradient_of(pass, s->scale + l) = dscale[l];
+    pass->ops->level_scale_grad(pass->context, &pass->plan->maps[s->in].map,
+                                pass->model->params[s->scale].data, &grads[s->out], &grads[s->in],
+                                gfli_gradient_of(pass, s->scale));
 }
 
 void gfli_backward_run(const gfli_pass *pass) {
@@ -6563,7 +6568,10 @@ gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int froze
     memset(out, 0, sizeof *out);
     out->context = context;
     out->model = model;
-    out->ops = &gfli_cpu_train;
+    out->ops = gfli_train_ops_of(context);
+    if (!out->ops)
+        return gfli_error(context, GFL_E_UNSUPPORTED, "%s cannot train; use a context on the CPU",
+                          context->device_name);
     out->frozen_stages = frozen_stages;
     gfl_status status = gfli_gradients_create(context, model, frozen_stages, &out->layout);
     size_t n = out->layout.floats;
@@ -7411,21 +7419,6 @@ static void gfli_momentum_name(const gfli_param *param, char out[160]) {
     snprintf(out, 160, "momentum.%s", param->name);
 }
 
-/* OHWI in memory, OIHW in files, as weights are. */
-static void gfli_transpose_weight(const gfli_param *p, const float *from, float *to, bool to_file) {
-    size_t out = (size_t)p->shape[0], in = (size_t)p->shape[1];
-    size_t area = (size_t)(p->shape[2] * p->shape[3]);
-    for (size_t o = 0; o < out; o++)
-        for (size_t c = 0; c < in; c++)
-            for (size_t k = 0; k < area; k++) {
-                size_t file = (o * in + c) * area + k, memory = (o * area + k) * in + c;
-                if (to_file)
-                    to[file] = from[memory];
-                else
-                    to[memory] = from[file];
-            }
-}
-
 static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer *w,
                                     float *buffer) {
     const gfli_learner *l = &trainer->learner;
@@ -7442,7 +7435,7 @@ static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer
         if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
         const float *data = l->momentum + l->layout.offset[i];
         if (p->rank == 4) {
-            gfli_transpose_weight(p, data, buffer, true);
+            gfli_reorder_weight(p, data, buffer, true);
             data = buffer;
         }
         GFLI_TRY(gfli_blob_write(w, data, p->count * sizeof(float)));
@@ -7451,10 +7444,7 @@ static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer
 }
 
 static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *context, float **out) {
-    size_t largest = 0;
-    for (int i = 0; i < model->n_params; i++)
-        if (model->params[i].count > largest) largest = model->params[i].count;
-    return gfli_alloc(context, largest, sizeof(float), "tensor", out);
+    return gfli_alloc(context, gfli_largest_param(model), sizeof(float), "tensor", out);
 }
 
 gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
@@ -7633,7 +7623,7 @@ static gfl_status gfli_read_momentum(const gfl_trainer *trainer, gfli_blob *blob
         gfli_momentum_name(p, name);
         float *to = momentum + l->layout.offset[i];
         GFLI_TRY(gfli_blob_read_f32(blob, gfli_blob_find(blob, name), p->rank == 4 ? buffer : to));
-        if (p->rank == 4) gfli_transpose_weight(p, buffer, to, false);
+        if (p->rank == 4) gfli_reorder_weight(p, buffer, to, false);
         l->ops->measure(trainer->context, to, p->count, &extent);
         if (!gfli_is_finite(extent.largest))
             return gfli_error(trainer->context, GFL_E_FORMAT,
@@ -10157,16 +10147,12 @@ static gfl_status gfli_read_backbone(gfli_weights *w, gfl_model *model, bool com
         gfli_param *p = &model->params[i];
         if (p->stage == GFLI_STAGE_HEAD) continue;
         const gfli_tensor *t = gfli_weights_find(w, p->name);
-        if (t) {
-            GFLI_TRY(gfli_reserve(w->context, &w->ready, &w->ready_capacity, p->count,
-                                  sizeof(float), "tensor"));
-            GFLI_TRY(gfli_read_values(w, p, t, w->ready));
-        }
+        GFLI_TRY(gfli_reserve(w->context, &w->ready, &w->ready_capacity, p->count, sizeof(float),
+                              "tensor"));
+        if (t) GFLI_TRY(gfli_read_values(w, p, t, w->ready));
         if (!commit) continue;
-        if (t)
-            memcpy(p->data, w->ready, p->count * sizeof(float));
-        else
-            gfli_param_init(p, model->seed, i);
+        if (!t) gfli_param_init(p, model->seed, i, w->ready);
+        gfli_param_store(model, i, w->ready);
         p->loaded = t != NULL;
     }
     return GFL_OK;
@@ -10302,23 +10288,29 @@ static bool gfli_is_classifier(const gfli_param *p) {
            strcmp(p->name, "bbox_head.gfl_cls.bias") == 0;
 }
 
-static gfl_status gfli_fill_from_model(void *arg, gfl_model *model, int index) {
-    const gfli_transfer *t = (const gfli_transfer *)arg;
-    const gfli_param *from = &t->source->params[index];
-    gfli_param *to = &model->params[index];
-    if (!gfli_is_classifier(to)) {
-        memcpy(to->data, from->data, to->count * sizeof(float));
-        to->loaded = from->loaded;
-        return GFL_OK;
-    }
-    size_t row = to->count / (size_t)model->arch.n_classes;
-    gfli_param_init(to, model->seed, index);
-    for (int k = 0; k < model->arch.n_classes; k++)
+/* The rows of the classes that both know; those of new ones are fresh. */
+static gfl_status gfli_fill_classes(const gfli_transfer *t, gfl_model *model, int index,
+                                    float *to) {
+    const size_t row = model->params[index].count / (size_t)model->arch.n_classes;
+    float *from;
+    GFLI_TRY(gfli_alloc(model->context, t->source->params[index].count, sizeof *from, "a tensor",
+                        &from));
+    const gfl_status status = gfli_param_fetch(t->source, index, from);
+    gfli_param_init(&model->params[index], model->seed, index, to);
+    for (int k = 0; k < model->arch.n_classes && status == GFL_OK; k++)
         if (t->map[k] >= 0)
-            memcpy(to->data + (size_t)k * row, from->data + (size_t)t->map[k] * row,
-                   row * sizeof(float));
-    to->loaded = true;
-    return GFL_OK;
+            memcpy(to + (size_t)k * row, from + (size_t)t->map[k] * row, row * sizeof *to);
+    gfli_free(model->context, from);
+    model->params[index].loaded = true;
+    return status;
+}
+
+static gfl_status gfli_fill_from_model(void *arg, gfl_model *model, int index, float *to) {
+    const gfli_transfer *t = (const gfli_transfer *)arg;
+    gfli_param *param = &model->params[index];
+    if (gfli_is_classifier(param)) return gfli_fill_classes(t, model, index, to);
+    param->loaded = t->source->params[index].loaded;
+    return gfli_param_fetch(t->source, index, to);
 }
 
 static gfl_status gfli_report_transfer(gfl_model *model, const int *map) {
@@ -10919,6 +10911,14 @@ static void gfli_onnx_floats(gfli_onnx *g, const char *name, int rank, const int
     if (room) memcpy(room, values, (size_t)g->consts[g->n_consts - 1].bytes);
 }
 
+/* Values that lie on the device. */
+static void gfli_onnx_placed(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
+                             const float *values) {
+    float *room = (float *)gfli_onnx_room(g, name, GFLI_ONNX_F32, rank, shape);
+    const size_t n = room ? (size_t)g->consts[g->n_consts - 1].bytes / sizeof *room : 0;
+    if (room) g->status = gfli_fetch(g->model, values, n, room);
+}
+
 /* One value: of rank 0, so that it also serves as an index that drops its axis. */
 static void gfli_onnx_number(gfli_onnx *g, const char *name, float value) {
     gfli_onnx_floats(g, name, 0, NULL, &value);
@@ -10931,10 +10931,10 @@ static void gfli_onnx_integers(gfli_onnx *g, const char *name, int rank, int n,
     if (room) memcpy(room, values, (size_t)n * sizeof *values);
 }
 
-/* A vector of one value a channel, shaped to act on [N, C, H, W]. */
-static void gfli_onnx_channels(gfli_onnx *g, const char *name, int n, const float *values) {
-    const int64_t shape[3] = {n, 1, 1};
-    gfli_onnx_floats(g, name, 3, shape, values);
+/* A parameter of one value per channel, shaped to act on [N, C, H, W]. */
+static void gfli_onnx_channels(gfli_onnx *g, const gfli_param *p) {
+    const int64_t shape[3] = {p->shape[0], 1, 1};
+    gfli_onnx_placed(g, p->name, 3, shape, p->data);
 }
 
 /* ---- inputs and outputs ---------------------------------------------------------------------- */
@@ -11018,9 +11018,11 @@ static bool gfli_onnx_weights(gfli_onnx *g, int index, gfli_onnx_name *bias) {
         gfli_onnx_new_const(g, weight->name, GFLI_ONNX_F32, weight->rank, weight->shape);
     if (c) c->layer = index;
     *bias = gfli_onnx_join(gfli_onnx_module(g, layer->weight, 0, 1).text, ".bias");
-    if (!layer->folded_bias) return false;
+    const float *values =
+        layer->bias >= 0 ? g->model->params[layer->bias].data : layer->folded_bias;
+    if (!values) return false;
     const int64_t shape = layer->shape.out_c;
-    gfli_onnx_floats(g, bias->text, 1, &shape, layer->folded_bias);
+    gfli_onnx_placed(g, bias->text, 1, &shape, values);
     return true;
 }
 
@@ -11114,8 +11116,8 @@ static void gfli_onnx_group_norm(gfli_onnx *g, const gfli_step *step) {
     const gfli_param *gamma = &g->model->params[step->gamma];
     const gfli_param *beta = &g->model->params[step->beta];
     const int levels = g->plan.maps[step->out].map.levels;
-    gfli_onnx_channels(g, gamma->name, (int)gamma->count, gamma->data);
-    gfli_onnx_channels(g, beta->name, (int)beta->count, beta->data);
+    gfli_onnx_channels(g, gamma);
+    gfli_onnx_channels(g, beta);
     for (int l = 0; l < levels; l++) {
         const char *in = gfli_onnx_value(g, step->in, l)->text;
         gfli_onnx_name out = gfli_onnx_module(g, step->gamma, l, levels);
@@ -11142,7 +11144,7 @@ static void gfli_onnx_level_scale(gfli_onnx *g, const gfli_step *step) {
     for (int l = 0; l < GFL_LEVELS; l++) {
         const gfli_param *scale = &g->model->params[step->scale + l];
         const gfli_onnx_name out = gfli_onnx_at("bbox_pred", l);
-        gfli_onnx_number(g, scale->name, scale->data[0]);
+        gfli_onnx_placed(g, scale->name, 0, NULL, scale->data);
         gfli_onnx_node(g, "Mul", out.text, gfli_onnx_value(g, step->in, l)->text, scale->name,
                        NULL);
         *gfli_onnx_value(g, step->out, l) = out;
@@ -11436,11 +11438,15 @@ static gfl_status gfli_onnx_const_data(const gfli_onnx *g, const gfli_onnx_const
     GFLI_TRY(gfli_param_values(g->model, layer->weight, values, &weights));
     *out = weights;
     if (layer->bn_gamma < 0) return GFL_OK;
-    const size_t per_output = gfli_conv_weights(&layer->shape) / (size_t)layer->shape.out_c;
-    for (int o = 0; o < layer->shape.out_c; o++)
-        for (size_t i = 0; i < per_output; i++)
-            values->data[(size_t)o * per_output + i] *= layer->folded_scale[o];
-    return GFL_OK;
+    const size_t out_c = (size_t)layer->shape.out_c;
+    const size_t per_output = gfli_conv_weights(&layer->shape) / out_c;
+    float *scale;
+    GFLI_TRY(gfli_alloc(g->context, out_c, sizeof *scale, "a scale", &scale));
+    const gfl_status status = gfli_fetch(g->model, layer->folded_scale, out_c, scale);
+    for (size_t o = 0; o < out_c && status == GFL_OK; o++)
+        for (size_t i = 0; i < per_output; i++) values->data[o * per_output + i] *= scale[o];
+    gfli_free(g->context, scale);
+    return status;
 }
 
 static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value) {

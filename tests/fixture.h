@@ -327,7 +327,7 @@ static inline float fx_weight(const char *name, int rank, const int64_t *shape, 
 
 /* Fill every parameter of a trainable model by the formula (kept OHWI, so transposed here), then
  * fold and pack. */
-static inline gfl_status fx_fill_param(void *unused, gfl_model *model, int index) {
+static inline gfl_status fx_fill_param(void *unused, gfl_model *model, int index, float *values) {
     const gfli_param *param = &model->params[index];
     size_t spatial = 1, in = 1;
     (void)unused;
@@ -341,13 +341,14 @@ static inline gfl_status fx_fill_param(void *unused, gfl_model *model, int index
             size_t o = i / (in * spatial), c = i / spatial % in, k = i % spatial;
             to = (o * spatial + k) * in + c;
         }
-        param->data[to] = fx_weight(param->name, param->rank, param->shape, model->arch.depth, i);
+        values[to] = fx_weight(param->name, param->rank, param->shape, model->arch.depth, i);
     }
     return GFL_OK;
 }
 
 static inline void fx_fill_model(gfl_model *model) {
-    for (int p = 0; p < model->n_params; p++) (void)fx_fill_param(NULL, model, p);
+    for (int p = 0; p < model->n_params; p++)
+        (void)fx_fill_param(NULL, model, p, model->params[p].data);
     gfli_model_changed(model, 0);
     if (gfli_model_pack(model) != GFL_OK) fx_die("pack", gfl_context_error(model->context));
 }

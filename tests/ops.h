@@ -8,16 +8,9 @@
 #include "conv.h"
 #include "found.h"
 
-static inline void *host_place(gfl_context *context, const void *from, size_t bytes) {
-    void *p = NULL;
-    CHECK_OK(context, context->backend->device.alloc(context, bytes, 1, "test", &p));
-    context->backend->device.upload(context, p, from, bytes);
-    return p;
-}
-
 static inline gfli_map host_place_map(gfl_context *context, const gfli_map *m) {
     gfli_map there = *m;
-    there.data = (float *)host_place(context, m->data, gfli_map_bytes(m));
+    there.data = (float *)test_place(context, m->data, gfli_map_bytes(m));
     return there;
 }
 
@@ -45,7 +38,7 @@ static inline void host_convolve(gfl_context *context, gfli_conv_call call, cons
     memset(&offset, 0, sizeof offset);
     if (call.residual && !in_place) residual = host_place_map(context, call.residual);
     if (call.offset) offset = host_place_map(context, call.offset);
-    if (call.bias) bias = (float *)host_place(context, call.bias, bias_bytes);
+    if (call.bias) bias = (float *)test_place(context, call.bias, bias_bytes);
     call.x = &x_there;
     call.y = &y_there;
     call.bias = bias;
@@ -81,9 +74,9 @@ static inline void host_group_norm(gfl_context *context, const gfli_map *x, int 
     const size_t bytes = (size_t)x->c * sizeof(float);
     const size_t stats_bytes = (size_t)(x->levels * x->n * groups) * 2 * sizeof(float);
     gfli_map to = host_place_map(context, y), from = in_place ? to : host_place_map(context, x);
-    float *g = (float *)host_place(context, gamma, bytes);
-    float *b = (float *)host_place(context, beta, bytes);
-    float *s = (float *)host_place(context, stats, stats_bytes);
+    float *g = (float *)test_place(context, gamma, bytes);
+    float *b = (float *)test_place(context, beta, bytes);
+    float *s = (float *)test_place(context, stats, stats_bytes);
     context->backend->infer.group_norm(context, &from, groups, eps, g, b, &to, s, false);
     if (!in_place) host_fetch_map(context, NULL, &from);
     host_fetch_map(context, y, &to);
@@ -96,7 +89,11 @@ static inline void host_level_scale(gfl_context *context, const gfli_map *x, con
                                     const gfli_map *y) {
     const bool in_place = x->data == y->data;
     gfli_map to = host_place_map(context, y), from = in_place ? to : host_place_map(context, x);
-    context->backend->infer.level_scale(context, &from, scale, &to);
+    float apart[GFL_LEVELS * GFLI_BLOCK_STEP] = {0};
+    for (int l = 0; l < x->levels; l++) apart[l * GFLI_BLOCK_STEP] = scale[l];
+    float *there = (float *)test_place(context, apart, sizeof apart);
+    context->backend->infer.level_scale(context, &from, there, &to);
+    host_fetch(context, NULL, there, sizeof apart);
     if (!in_place) host_fetch_map(context, NULL, &from);
     host_fetch_map(context, y, &to);
 }
@@ -105,7 +102,7 @@ static inline void host_resize(gfl_context *context, const gfl_image *image, boo
                                uint8_t *out) {
     const gfli_backend *ops = context->backend;
     const size_t bytes = (size_t)w * (size_t)h * 3;
-    void *scratch = NULL, *there = host_place(context, out, bytes);
+    void *scratch = NULL, *there = test_place(context, out, bytes);
     CHECK_OK(context,
              ops->device.alloc(
                  context, ops->infer.resize_scratch(context, image->width, image->height, w, h), 1,
@@ -119,7 +116,7 @@ static inline void host_normalise(gfl_context *context, const uint8_t *pixels, i
                                   const float mean[3], const float std[3], bool flip,
                                   const gfli_map *y, int index) {
     const size_t bytes = (size_t)w * (size_t)h * 3;
-    void *there = host_place(context, pixels, bytes);
+    void *there = test_place(context, pixels, bytes);
     gfli_map to = host_place_map(context, y);
     context->backend->infer.normalise(context, (const uint8_t *)there, w, h, mean, std, flip, &to,
                                       index);

@@ -109,8 +109,6 @@ static void batch_norm_is_folded(void) {
         CHECK_NEAR((double)l->folded_scale[o], a, 1e-6);
         CHECK_NEAR((double)l->folded_bias[o], b, 1e-6);
     }
-    int at = gfli_model_find(m, "bbox_head.scales.2.scale");
-    CHECK(m->scales[2] == m->params[at].data[0] && m->scales[2] != 1);
     gfl_model_destroy(m);
 }
 
@@ -229,7 +227,9 @@ static void a_model_that_only_detects_releases_its_sources(void) {
     CHECK_OK(context, gfl_model_load_memory(context, bytes, size, NULL, &c));
     if (!b || !c) return;
     for (int i = 0; i < b->n_params; i++) {
-        bool kept = strstr(b->params[i].name, ".gn.") || strstr(b->params[i].name, ".scale");
+        const char *name = b->params[i].name;
+        bool biased = strncmp(name, "backbone.", 9) != 0 && strstr(name, ".bias");
+        bool kept = strstr(name, ".gn.") || strstr(name, ".scale") || biased;
         CHECK((b->params[i].data != NULL) == kept);
     }
     for (int i = 0; i < b->n_layers; i++) {

@@ -174,8 +174,11 @@ static void measure_peak(bench *b) {
     gfli_rng rng = gfli_rng_make(8, 0, 0, 0);
     for (size_t i = 0; i < n; i++) weight[i] = (float)gfli_rng_uniform(&rng) - 0.5f;
     void *packed = device_alloc(b, context->backend->infer.conv_packed_size(context, &shape), "weights");
-    need(b, context->backend->infer.conv_pack(context, &shape, weight, NULL, packed) == GFL_OK,
-         "weights");
+    float *there = (float *)device_alloc(b, n * sizeof *weight, "weights");
+    context->backend->device.upload(context, there, weight, n * sizeof *weight);
+    context->backend->infer.conv_pack(context, &shape, there, NULL, packed);
+    need(b, context->backend->device.finish(context) == GFL_OK, "weights");
+    context->backend->device.free(context, there);
     free(weight);
     call.shape = &shape;
     call.packed = packed;

@@ -130,16 +130,12 @@ static gfl_status gfli_read_backbone(gfli_weights *w, gfl_model *model, bool com
         gfli_param *p = &model->params[i];
         if (p->stage == GFLI_STAGE_HEAD) continue;
         const gfli_tensor *t = gfli_weights_find(w, p->name);
-        if (t) {
-            GFLI_TRY(gfli_reserve(w->context, &w->ready, &w->ready_capacity, p->count,
-                                  sizeof(float), "tensor"));
-            GFLI_TRY(gfli_read_values(w, p, t, w->ready));
-        }
+        GFLI_TRY(gfli_reserve(w->context, &w->ready, &w->ready_capacity, p->count, sizeof(float),
+                              "tensor"));
+        if (t) GFLI_TRY(gfli_read_values(w, p, t, w->ready));
         if (!commit) continue;
-        if (t)
-            memcpy(p->data, w->ready, p->count * sizeof(float));
-        else
-            gfli_param_init(p, model->seed, i);
+        if (!t) gfli_param_init(p, model->seed, i, w->ready);
+        gfli_param_store(model, i, w->ready);
         p->loaded = t != NULL;
     }
     return GFL_OK;

@@ -56,23 +56,29 @@ static bool gfli_is_classifier(const gfli_param *p) {
            strcmp(p->name, "bbox_head.gfl_cls.bias") == 0;
 }
 
-static gfl_status gfli_fill_from_model(void *arg, gfl_model *model, int index) {
-    const gfli_transfer *t = (const gfli_transfer *)arg;
-    const gfli_param *from = &t->source->params[index];
-    gfli_param *to = &model->params[index];
-    if (!gfli_is_classifier(to)) {
-        memcpy(to->data, from->data, to->count * sizeof(float));
-        to->loaded = from->loaded;
-        return GFL_OK;
-    }
-    size_t row = to->count / (size_t)model->arch.n_classes;
-    gfli_param_init(to, model->seed, index);
-    for (int k = 0; k < model->arch.n_classes; k++)
+/* The rows of the classes that both know; those of new ones are fresh. */
+static gfl_status gfli_fill_classes(const gfli_transfer *t, gfl_model *model, int index,
+                                    float *to) {
+    const size_t row = model->params[index].count / (size_t)model->arch.n_classes;
+    float *from;
+    GFLI_TRY(gfli_alloc(model->context, t->source->params[index].count, sizeof *from, "a tensor",
+                        &from));
+    const gfl_status status = gfli_param_fetch(t->source, index, from);
+    gfli_param_init(&model->params[index], model->seed, index, to);
+    for (int k = 0; k < model->arch.n_classes && status == GFL_OK; k++)
         if (t->map[k] >= 0)
-            memcpy(to->data + (size_t)k * row, from->data + (size_t)t->map[k] * row,
-                   row * sizeof(float));
-    to->loaded = true;
-    return GFL_OK;
+            memcpy(to + (size_t)k * row, from + (size_t)t->map[k] * row, row * sizeof *to);
+    gfli_free(model->context, from);
+    model->params[index].loaded = true;
+    return status;
+}
+
+static gfl_status gfli_fill_from_model(void *arg, gfl_model *model, int index, float *to) {
+    const gfli_transfer *t = (const gfli_transfer *)arg;
+    gfli_param *param = &model->params[index];
+    if (gfli_is_classifier(param)) return gfli_fill_classes(t, model, index, to);
+    param->loaded = t->source->params[index].loaded;
+    return gfli_param_fetch(t->source, index, to);
 }
 
 static gfl_status gfli_report_transfer(gfl_model *model, const int *map) {

@@ -4,7 +4,13 @@
 /* Everywhere: maps are NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
  * operation knows shapes, never networks.  Results do not depend on the number of threads. */
 
-enum { GFLI_BACKEND_VERSION = 4, GFLI_CONV_CALLS = 2 };
+enum { GFLI_BACKEND_VERSION = 5, GFLI_CONV_CALLS = 2 };
+
+/* Parameters begin at multiples of it in a model's block, in floats. */
+enum { GFLI_BLOCK_STEP = 16 };
+static inline size_t gfli_block_size(size_t count) {
+    return (count + GFLI_BLOCK_STEP - 1) / GFLI_BLOCK_STEP * GFLI_BLOCK_STEP;
+}
 
 typedef struct gfli_conv_shape {
     int in_c, out_c;
@@ -35,6 +41,15 @@ typedef struct gfli_conv_call {
     int norm_groups;   /* not 0, where the backend fuses: leave group_norm's statistics of y */
     float eps, *stats; /* as group_norm's */
 } gfli_conv_call;
+
+/* A batch norm as what it does to the convolution before it (spec 1.3):
+ * scale = gamma / sqrt(var + eps), bias = beta - scale * mean, computed in double. */
+typedef struct gfli_norm_fold {
+    const float *gamma, *beta, *mean, *var; /* [channels] */
+    float eps;
+    float *scale, *bias; /* [channels], written */
+    int channels;
+} gfli_norm_fold;
 
 /* How a backend computes a convolution. */
 typedef struct gfli_conv_means {
@@ -79,8 +94,8 @@ GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
     return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
 }
 
-/* A backend is a device with operations.  Maps, packed weights, biases, norm parameters, scratch and
- * what decode finds are memory of the device; all other pointers are the host's.  An operation may
+/* A backend is a device with operations.  Maps, weights, biases, norm parameters, scratch and what
+ * decode finds are memory of the device; all other pointers are the host's.  An operation may
  * return before it is done; what fails makes the context unusable and is told by finish. */
 typedef struct gfli_device_ops {
     /* Fill context->device, device_name; undone by close, which also follows a failed open. */
@@ -100,6 +115,7 @@ typedef struct gfli_device_ops {
      * copies is there after finish. */
     void (*upload)(gfl_context *context, void *to, const void *from, size_t bytes);
     void (*download)(gfl_context *context, void *to, const void *from, size_t bytes);
+    void (*zero)(gfl_context *context, void *to, size_t bytes);
     /* Wait for all that was asked for; the first failure since the context was created. */
     gfl_status (*finish)(gfl_context *context);
     /* The caller's event, a cudaEvent_t, happens when all so far is done; NULL: it cannot. */
@@ -120,8 +136,9 @@ typedef struct gfli_infer_ops {
     /* Bytes of a convolution's weights in the form that conv wants. */
     size_t (*conv_packed_size)(const gfl_context *context, const gfli_conv_shape *s);
     /* packed = the weights, each output channel o multiplied by scale[o] (NULL: by 1). */
-    gfl_status (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                            const float *scale, void *packed);
+    void (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                      const float *scale, void *packed);
+    void (*fold_norm)(gfl_context *context, const gfli_norm_fold *fold);
     /* One convolution, or n of one geometry that differ in output channels alone: how conv will
      * compute calls of these sizes (pointers to data may be NULL yet), and conv itself. */
     gfl_status (*conv_prepare)(gfl_context *context, const gfli_conv_call *calls, int n,
@@ -139,7 +156,7 @@ typedef struct gfli_infer_ops {
     void (*group_norm)(gfl_context *context, const gfli_map *x, int groups, float eps,
                        const float *gamma, const float *beta, const gfli_map *y, float *stats,
                        bool given);
-    /* y = scale[level] * x; y may be x. */
+    /* y = scale[level * GFLI_BLOCK_STEP] * x; y may be x. */
     void (*level_scale)(gfl_context *context, const gfli_map *x, const float *scale,
                         const gfli_map *y);
 
@@ -162,6 +179,8 @@ typedef struct gfli_infer_ops {
                    const gfli_decode_opts *opts, const gfli_found *out, void *scratch);
 } gfli_infer_ops;
 
+typedef struct gfli_train_ops gfli_train_ops;
+
 typedef struct gfl_backend {
     int abi, version; /* GFL_ABI and GFLI_BACKEND_VERSION, checked when a context is created */
     const char *name;
@@ -170,6 +189,7 @@ typedef struct gfl_backend {
     gfli_device_ops device;
     const gfli_record_ops *record; /* NULL: every operation is done at once */
     gfli_infer_ops infer;
+    const gfli_train_ops *train; /* NULL: none, or the CPU's, which a program that detects lacks */
 } gfli_backend;
 
 extern const gfli_backend gfli_cpu;
@@ -220,7 +240,7 @@ typedef struct gfli_extent {
     float largest;  /* magnitude; NaN counts as more than infinity; 0 of none */
 } gfli_extent;
 
-typedef struct gfli_train_ops {
+struct gfli_train_ops {
     int version;
 
     /* dx (=, or += when accumulate) the gradient of conv's input.  packed is made by
@@ -260,7 +280,8 @@ typedef struct gfli_train_ops {
     void (*group_norm_grad)(gfl_context *context, const gfli_map *x, const gfli_map *y, int groups,
                             const float *gamma, const float *stats, const gfli_map *dy,
                             const gfli_map *dx, float *dgamma, float *dbeta, void *scratch);
-    /* dx = scale[l] * dy (dx may be dy), dscale[l] = sum of dy * x (x: the unscaled map). */
+    /* dx = scale * dy (dx may be dy), dscale = sum of dy * x (x: the unscaled map), both of level l at
+     * l * GFLI_BLOCK_STEP. */
     void (*level_scale_grad)(gfl_context *context, const gfli_map *x, const float *scale,
                              const gfli_map *dy, const gfli_map *dx, float *dscale);
 
@@ -280,6 +301,8 @@ typedef struct gfli_train_ops {
     /* g' = clip * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v */
     void (*sgd)(gfl_context *context, float *p, float *v, const float *g, size_t n, double lr,
                 double momentum, double decay, double clip, bool first);
-} gfli_train_ops;
+};
 
 extern const gfli_train_ops gfli_cpu_train;
+/* What a context trains with; NULL: it cannot. */
+const gfli_train_ops *gfli_train_ops_of(const gfl_context *context);

@@ -66,6 +66,14 @@ GFLI_HD static inline float gfli_sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
+/* A batch norm of running statistics as the scale and the bias of the convolution before it. */
+GFLI_HD static inline void gfli_fold_channel(float gamma, float beta, float mean, float var,
+                                             float eps, float *scale, float *bias) {
+    const double a = (double)gamma / (sqrt)((double)var + (double)eps);
+    *scale = (float)a;
+    *bias = (float)((double)beta - a * (double)mean);
+}
+
 /* The sum of k * p[k], p = softmax of the logits.  p [n_bins] is written, or NULL. */
 GFLI_HD static inline float gfli_integral(const float *logits, int n_bins, float *p) {
     float largest = logits[0], sum = 0.0f, mean = 0.0f;

@@ -31,6 +31,11 @@ static void gfli_copy_cpu(gfl_context *context, void *to, const void *from, size
     memcpy(to, from, bytes);
 }
 
+static void gfli_zero_cpu(gfl_context *context, void *to, size_t bytes) {
+    (void)context;
+    if (bytes > 0) memset(to, 0, bytes);
+}
+
 static gfl_status gfli_finish_cpu(gfl_context *context) {
     (void)context;
     return GFL_OK;
@@ -51,6 +56,7 @@ const gfli_backend gfli_cpu = {
         NULL,
         gfli_copy_cpu,
         gfli_copy_cpu,
+        gfli_zero_cpu,
         gfli_finish_cpu,
         NULL,
     },
@@ -58,6 +64,7 @@ const gfli_backend gfli_cpu = {
     {
         gfli_conv_packed_size_cpu,
         gfli_conv_pack_cpu,
+        gfli_fold_norm_cpu,
         gfli_conv_prepare_cpu,
         gfli_conv_cpu,
         gfli_max_pool_cpu,
@@ -70,4 +77,5 @@ const gfli_backend gfli_cpu = {
         gfli_decode_scratch_cpu,
         gfli_decode_cpu,
     },
+    NULL,
 };

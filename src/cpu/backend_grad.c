@@ -1,6 +1,10 @@
 /* backend_grad.c - the CPU's table of training operations */
 #pragma once
 
+const gfli_train_ops *gfli_train_ops_of(const gfl_context *context) {
+    return context->backend == &gfli_cpu ? &gfli_cpu_train : context->backend->train;
+}
+
 const gfli_train_ops gfli_cpu_train = {
     GFLI_BACKEND_VERSION,
     gfli_conv_grad_packed_size_cpu,

@@ -62,8 +62,8 @@ static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
     }
 }
 
-static gfl_status gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
-                                     const float *weight, const float *scale, void *packed) {
+static void gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                               const float *scale, void *packed) {
     gfli_pack_task t;
     t.s = s;
     gfli_conv_igemm(s, &t.g);
@@ -72,7 +72,6 @@ static gfl_status gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape
     t.packed = (float *)packed;
     gfli_parallel_for(context, t.g.groups * gfli_ceil_div(t.g.group_out, GFLI_NR),
                       gfli_conv_pack_panel, &t);
-    return GFL_OK;
 }
 
 static size_t gfli_plain_conv_scratch(const gfl_context *context, const gfli_conv_shape *s) {

@@ -219,7 +219,7 @@ static void gfli_level_scale_cpu(gfl_context *context, const gfli_map *x, const 
         gfli_scale_task t;
         t.x = x->data + at;
         t.y = y->data + at;
-        t.scale = scale[l];
+        t.scale = scale[l * GFLI_BLOCK_STEP];
         t.n = gfli_level_points(x, l) * (size_t)x->c;
         const size_t tasks = (t.n + GFLI_SCALE_FLOATS - 1) / GFLI_SCALE_FLOATS;
         gfli_parallel_for(context, (int)tasks, gfli_scale_part, &t);

@@ -191,7 +191,7 @@ static void gfli_scale_grad_part(void *arg, int task, int slot) {
     const size_t before = gfli_points_before(t->x, level) * (size_t)t->x->c;
     const float *x = t->x->data + before, *dy = t->dy->data + before;
     float *dx = t->dx->data + before;
-    const float scale = t->scale[level];
+    const float scale = t->scale[level * GFLI_BLOCK_STEP];
     double sum[4] = {0, 0, 0, 0}; /* four, so that additions need not wait for one another */
     size_t i = first;
     (void)slot;
@@ -221,6 +221,6 @@ static void gfli_level_scale_grad_cpu(gfl_context *context, const gfli_map *x, c
     for (int l = 0; l < x->levels; l++) {
         double sum = 0;
         for (int p = 0; p < GFLI_SCALE_PARTS; p++) sum += t.sums[l][p];
-        dscale[l] = (float)sum;
+        dscale[l * GFLI_BLOCK_STEP] = (float)sum;
     }
 }

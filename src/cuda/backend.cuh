@@ -23,6 +23,7 @@ static const gfli_backend gfli_cuda_table = {
         gfli_owns_cuda,
         gfli_upload_cuda,
         gfli_download_cuda,
+        gfli_zero_cuda,
         gfli_finish_cuda,
         gfli_mark_cuda,
     },
@@ -30,6 +31,7 @@ static const gfli_backend gfli_cuda_table = {
     {
     gfli_conv_packed_size_cuda,
     gfli_conv_pack_cuda,
+    gfli_fold_norm_cuda,
     gfli_conv_prepare_cuda,
     gfli_conv_cuda,
     gfli_max_pool_cuda,
@@ -42,6 +44,7 @@ static const gfli_backend gfli_cuda_table = {
     gfli_decode_scratch_cuda,
     gfli_decode_cuda,
     },
+    NULL,
 };
 
 const gfl_backend *gfl_cuda(void) {

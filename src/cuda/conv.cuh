@@ -12,30 +12,30 @@ static size_t gfli_conv_packed_size_cuda(const gfl_context *context, const gfli_
                                         : gfli_fp32_packed_size(s);
 }
 
-/* From a copy of the weights on the device. */
-static gfl_status gfli_tensor_pack(gfl_context *context, const gfli_conv_shape *s,
-                                   const float *weight, const float *scale, void *packed) {
-    const size_t n = gfli_conv_weights(s);
-    const size_t n_scales = scale ? (size_t)s->out_c : 0;
-    float *copy = NULL;
-    GFLI_TRY(gfli_alloc_cuda(context, n + n_scales, sizeof *copy, "weights to pack", &copy));
-    gfli_upload_cuda(context, copy, weight, n * sizeof *copy);
-    gfli_upload_cuda(context, copy + n, scale, n_scales * sizeof *copy);
-    if (gfli_cuda_ready(context))
-        (void)gfli_cuda_note(context,
-                             gfli_conv_tensor_pack(gfli_cuda_of(context)->stream, s,
-                                                   (int)context->element, copy,
-                                                   scale ? copy + n : NULL, packed),
-                             "packing weights");
-    const gfl_status status = gfli_finish_cuda(context);
-    gfli_free_cuda(context, copy);
-    return status;
+static void gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s, const float *weight,
+                                const float *scale, void *packed) {
+    if (!gfli_cuda_ready(context)) return;
+    const cudaStream_t stream = gfli_cuda_of(context)->stream;
+    (void)gfli_cuda_note(
+        context,
+        gfli_cuda_on_tensor(context)
+            ? gfli_conv_tensor_pack(stream, s, (int)context->element, weight, scale, packed)
+            : gfli_fp32_pack(stream, s, weight, scale, (float *)packed),
+        "packing weights");
 }
 
-static gfl_status gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s,
-                                      const float *weight, const float *scale, void *packed) {
-    return gfli_cuda_on_tensor(context) ? gfli_tensor_pack(context, s, weight, scale, packed)
-                                        : gfli_fp32_pack(context, s, weight, scale, packed);
+static __global__ void gfli_fold_norm_kernel(const GFLI_GRID_CONSTANT gfli_norm_fold f) {
+    const int o = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (o < f.channels)
+        gfli_fold_channel(f.gamma[o], f.beta[o], f.mean[o], f.var[o], f.eps, &f.scale[o],
+                          &f.bias[o]);
+}
+
+static void gfli_fold_norm_cuda(gfl_context *context, const gfli_norm_fold *f) {
+    if (!gfli_cuda_ready(context)) return;
+    GFLI_LAUNCH((gfli_fold_norm_kernel), gfli_blocks((size_t)f->channels), GFLI_THREADS, 0,
+                gfli_cuda_of(context)->stream, *f);
+    gfli_cuda_launched(context, "folding batch norm");
 }
 
 /* ---- the operation --------------------------------------------------------------------------- */

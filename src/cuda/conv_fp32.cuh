@@ -43,33 +43,36 @@ static size_t gfli_fp32_packed_size(const gfli_conv_shape *s) {
            (size_t)job.group_out * sizeof(float);
 }
 
-/* Channels are those of a whole group after merging; of other groups of the file comes zero. */
-static float gfli_fp32_weight(const gfli_fp32_job *job, const float *weight, const float *scale,
-                              int group, int tap, int i, int o) {
-    const int in = job->s.in_c / job->s.groups, out = job->s.out_c / job->s.groups;
-    const int taps = job->s.kernel * job->s.kernel, row = group * job->group_out + o;
-    if (i / in != o / out) return 0.0f;
-    return (scale ? scale[row] : 1.0f) *
-           weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
+/* Channels are those of a whole group after merging; of other groups of the file comes zero.  One
+ * thread per element. */
+static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *scale, float *packed,
+                                             const GFLI_GRID_CONSTANT gfli_fp32_job job, size_t n) {
+    const size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= n) return;
+    const int o = (int)(at % (size_t)job.group_out);
+    const size_t line = at / (size_t)job.group_out;
+    const int i = (int)(line % (size_t)job.group_in), taps = job.s.kernel * job.s.kernel;
+    const int tap = (int)(line / (size_t)job.group_in % (size_t)taps);
+    const int group = (int)(line / (size_t)job.group_in / (size_t)taps);
+    const int in = job.s.in_c / job.s.groups, out = job.s.out_c / job.s.groups;
+    const int row = group * job.group_out + o;
+    float v = 0.0f;
+    if (i / in == o / out)
+        v = (scale ? scale[row] : 1.0f) *
+            weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
+    packed[at] = v;
 }
 
-static gfl_status gfli_fp32_pack(gfl_context *context, const gfli_conv_shape *s,
-                                 const float *weight, const float *scale, void *packed) {
+static cudaError_t gfli_fp32_pack(cudaStream_t stream, const gfli_conv_shape *s,
+                                  const float *weight, const float *scale, float *packed) {
     gfli_fp32_job job;
-    float *copy;
+    memset(&job, 0, sizeof job);
     job.s = *s;
     gfli_fp32_merge(&job);
-    const size_t bytes = gfli_fp32_packed_size(s);
-    GFLI_TRY(gfli_alloc(context, bytes, 1, "weights to pack", &copy));
-    float *to = copy;
-    for (int g = 0; g < job.groups; g++)
-        for (int tap = 0; tap < s->kernel * s->kernel; tap++)
-            for (int i = 0; i < job.group_in; i++)
-                for (int o = 0; o < job.group_out; o++)
-                    *to++ = gfli_fp32_weight(&job, weight, scale, g, tap, i, o);
-    gfli_upload_cuda(context, packed, copy, bytes);
-    gfli_free(context, copy);
-    return GFL_OK;
+    const size_t n = gfli_fp32_packed_size(s) / sizeof *packed;
+    GFLI_LAUNCH((gfli_fp32_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
+                packed, job, n);
+    return cudaGetLastError();
 }
 
 /* ---- positions ------------------------------------------------------------------------------- */

@@ -133,6 +133,12 @@ static void gfli_download_cuda(gfl_context *context, void *to, const void *from,
                              "a copy to the host");
 }
 
+static void gfli_zero_cuda(gfl_context *context, void *to, size_t bytes) {
+    if (bytes > 0 && gfli_cuda_ready(context))
+        (void)gfli_cuda_note(context, cudaMemsetAsync(to, 0, bytes, gfli_cuda_of(context)->stream),
+                             "clearing memory");
+}
+
 /* Managed memory is the device's as well. */
 static bool gfli_owns_cuda(gfl_context *context, const void *pointer) {
     cudaPointerAttributes a;

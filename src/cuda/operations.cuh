@@ -38,12 +38,9 @@ static void gfli_group_norm_cuda(gfl_context *context, const gfli_map *x, int gr
 
 static void gfli_level_scale_cuda(gfl_context *context, const gfli_map *x, const float *scale,
                                   const gfli_map *y) {
-    gfli_level_scales by;
     if (!gfli_cuda_ready(context)) return;
-    memset(&by, 0, sizeof by);
-    memcpy(by.scale, scale, (size_t)x->levels * sizeof by.scale[0]);
     GFLI_LAUNCH((gfli_level_scale_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
-                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), by, y->data,
+                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), scale, y->data,
                 (int)y->element);
     gfli_cuda_launched(context, "level scales");
 }

@@ -201,12 +201,8 @@ static __global__ void gfli_norm_stats_kernel(const void *x, const GFLI_GRID_CON
 
 /* ---- level scale ----------------------------------------------------------------------------- */
 
-typedef struct gfli_level_scales {
-    float scale[GFL_LEVELS];
-} gfli_level_scales;
-
 static __global__ void gfli_level_scale_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
-                                               const GFLI_GRID_CONSTANT gfli_level_scales by,
+                                               const float *scale,
                                                void *y, int element) {
     gfli_place p;
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -214,6 +210,6 @@ static __global__ void gfli_level_scale_kernel(const void *x, const GFLI_GRID_CO
     float v[8];
     gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
 #pragma unroll
-    for (int i = 0; i < 8; i++) v[i] *= by.scale[p.level];
+    for (int i = 0; i < 8; i++) v[i] *= scale[p.level * GFLI_BLOCK_STEP];
     gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
 }

@@ -37,11 +37,15 @@ static gfl_status gfli_onnx_const_data(const gfli_onnx *g, const gfli_onnx_const
     GFLI_TRY(gfli_param_values(g->model, layer->weight, values, &weights));
     *out = weights;
     if (layer->bn_gamma < 0) return GFL_OK;
-    const size_t per_output = gfli_conv_weights(&layer->shape) / (size_t)layer->shape.out_c;
-    for (int o = 0; o < layer->shape.out_c; o++)
-        for (size_t i = 0; i < per_output; i++)
-            values->data[(size_t)o * per_output + i] *= layer->folded_scale[o];
-    return GFL_OK;
+    const size_t out_c = (size_t)layer->shape.out_c;
+    const size_t per_output = gfli_conv_weights(&layer->shape) / out_c;
+    float *scale;
+    GFLI_TRY(gfli_alloc(g->context, out_c, sizeof *scale, "a scale", &scale));
+    const gfl_status status = gfli_fetch(g->model, layer->folded_scale, out_c, scale);
+    for (size_t o = 0; o < out_c && status == GFL_OK; o++)
+        for (size_t i = 0; i < per_output; i++) values->data[o * per_output + i] *= scale[o];
+    gfli_free(g->context, scale);
+    return status;
 }
 
 static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value) {

@@ -134,6 +134,14 @@ static void gfli_onnx_floats(gfli_onnx *g, const char *name, int rank, const int
     if (room) memcpy(room, values, (size_t)g->consts[g->n_consts - 1].bytes);
 }
 
+/* Values that lie on the device. */
+static void gfli_onnx_placed(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
+                             const float *values) {
+    float *room = (float *)gfli_onnx_room(g, name, GFLI_ONNX_F32, rank, shape);
+    const size_t n = room ? (size_t)g->consts[g->n_consts - 1].bytes / sizeof *room : 0;
+    if (room) g->status = gfli_fetch(g->model, values, n, room);
+}
+
 /* One value: of rank 0, so that it also serves as an index that drops its axis. */
 static void gfli_onnx_number(gfli_onnx *g, const char *name, float value) {
     gfli_onnx_floats(g, name, 0, NULL, &value);
@@ -146,10 +154,10 @@ static void gfli_onnx_integers(gfli_onnx *g, const char *name, int rank, int n,
     if (room) memcpy(room, values, (size_t)n * sizeof *values);
 }
 
-/* A vector of one value a channel, shaped to act on [N, C, H, W]. */
-static void gfli_onnx_channels(gfli_onnx *g, const char *name, int n, const float *values) {
-    const int64_t shape[3] = {n, 1, 1};
-    gfli_onnx_floats(g, name, 3, shape, values);
+/* A parameter of one value per channel, shaped to act on [N, C, H, W]. */
+static void gfli_onnx_channels(gfli_onnx *g, const gfli_param *p) {
+    const int64_t shape[3] = {p->shape[0], 1, 1};
+    gfli_onnx_placed(g, p->name, 3, shape, p->data);
 }
 
 /* ---- inputs and outputs ---------------------------------------------------------------------- */

@@ -21,9 +21,11 @@ static bool gfli_onnx_weights(gfli_onnx *g, int index, gfli_onnx_name *bias) {
         gfli_onnx_new_const(g, weight->name, GFLI_ONNX_F32, weight->rank, weight->shape);
     if (c) c->layer = index;
     *bias = gfli_onnx_join(gfli_onnx_module(g, layer->weight, 0, 1).text, ".bias");
-    if (!layer->folded_bias) return false;
+    const float *values =
+        layer->bias >= 0 ? g->model->params[layer->bias].data : layer->folded_bias;
+    if (!values) return false;
     const int64_t shape = layer->shape.out_c;
-    gfli_onnx_floats(g, bias->text, 1, &shape, layer->folded_bias);
+    gfli_onnx_placed(g, bias->text, 1, &shape, values);
     return true;
 }
 
@@ -117,8 +119,8 @@ static void gfli_onnx_group_norm(gfli_onnx *g, const gfli_step *step) {
     const gfli_param *gamma = &g->model->params[step->gamma];
     const gfli_param *beta = &g->model->params[step->beta];
     const int levels = g->plan.maps[step->out].map.levels;
-    gfli_onnx_channels(g, gamma->name, (int)gamma->count, gamma->data);
-    gfli_onnx_channels(g, beta->name, (int)beta->count, beta->data);
+    gfli_onnx_channels(g, gamma);
+    gfli_onnx_channels(g, beta);
     for (int l = 0; l < levels; l++) {
         const char *in = gfli_onnx_value(g, step->in, l)->text;
         gfli_onnx_name out = gfli_onnx_module(g, step->gamma, l, levels);
@@ -145,7 +147,7 @@ static void gfli_onnx_level_scale(gfli_onnx *g, const gfli_step *step) {
     for (int l = 0; l < GFL_LEVELS; l++) {
         const gfli_param *scale = &g->model->params[step->scale + l];
         const gfli_onnx_name out = gfli_onnx_at("bbox_pred", l);
-        gfli_onnx_number(g, scale->name, scale->data[0]);
+        gfli_onnx_placed(g, scale->name, 0, NULL, scale->data);
         gfli_onnx_node(g, "Mul", out.text, gfli_onnx_value(g, step->in, l)->text, scale->name,
                        NULL);
         *gfli_onnx_value(g, step->out, l) = out;

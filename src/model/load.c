@@ -66,14 +66,6 @@ bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor) {
     return true;
 }
 
-static void gfli_oihw_to_ohwi(const int64_t shape[4], const float *in, float *out) {
-    size_t o_n = (size_t)shape[0], i_n = (size_t)shape[1], area = (size_t)(shape[2] * shape[3]);
-    for (size_t o = 0; o < o_n; o++)
-        for (size_t i = 0; i < i_n; i++)
-            for (size_t k = 0; k < area; k++)
-                out[(o * area + k) * i_n + i] = in[(o * i_n + i) * area + k];
-}
-
 gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli_tensor *tensor,
                             float *out) {
     float *raw = out;
@@ -96,15 +88,15 @@ gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli
                               "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
                               tensor->name, i, (double)raw[i]);
     }
-    if (param->rank == 4) gfli_oihw_to_ohwi(param->shape, raw, out);
+    if (param->rank == 4) gfli_reorder_weight(param, raw, out, false);
     return GFL_OK;
 }
 
-static gfl_status gfli_fill_from_file(void *arg, gfl_model *model, int index) {
+static gfl_status gfli_fill_from_file(void *arg, gfl_model *model, int index, float *to) {
     gfli_weights *w = (gfli_weights *)arg;
     gfli_param *param = &model->params[index];
     param->loaded = true;
-    return gfli_read_values(w, param, gfli_weights_find(w, param->name), param->data);
+    return gfli_read_values(w, param, gfli_weights_find(w, param->name), to);
 }
 
 /* Does every parameter have its tensor? */

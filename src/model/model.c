@@ -31,12 +31,7 @@ gfl_status gfli_model_new(gfl_context *context, const gfl_arch *arch,
     m->context = context;
     m->backend = context->backend;
     m->trainable = trainable;
-    gfl_status status = GFL_OK;
-    if (trainable && m->backend != &gfli_cpu)
-        status = gfli_error(context, GFL_E_UNSUPPORTED,
-                            "a trainable model needs a context on the CPU, not on %s",
-                            context->device_name);
-    if (status == GFL_OK) status = gfli_arch_resolve(context, arch, &m->arch);
+    gfl_status status = gfli_arch_resolve(context, arch, &m->arch);
     if (status == GFL_OK) status = gfli_preprocess_resolve(context, preprocess, &m->preprocess);
     if (status == GFL_OK) status = gfli_copy_classes(m, classes);
     if (status == GFL_OK) status = gfli_model_describe(m);
@@ -53,17 +48,11 @@ void gfl_model_destroy(gfl_model *model) {
     gfl_context *context = model->context;
     for (int i = 0; model->classes && i < model->arch.n_classes; i++)
         gfli_free(context, (void *)(uintptr_t)model->classes[i].name);
-    for (int i = 0; i < model->n_params; i++) {
-        gfli_free(context, model->params[i].name);
-        gfli_free(context, model->params[i].data);
-        model->backend->device.free(context, model->params[i].placed);
-    }
-    for (int i = 0; i < model->n_layers; i++) {
+    for (int i = 0; i < model->n_params; i++) gfli_free(context, model->params[i].name);
+    for (int i = 0; i < model->n_layers; i++)
         model->backend->device.free(context, model->layers[i].packed);
-        model->backend->device.free(context, model->layers[i].placed_bias);
-        gfli_free(context, model->layers[i].folded_bias);
-        gfli_free(context, model->layers[i].folded_scale);
-    }
+    model->backend->device.free(context, model->values);
+    model->backend->device.free(context, model->folded);
     gfli_clear_reports(model);
     gfli_free(context, model->classes);
     gfli_free(context, model->params);
@@ -73,62 +62,27 @@ void gfl_model_destroy(gfl_model *model) {
 
 /* ---- packing --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_alloc_packed(gfl_model *model, gfli_layer *layer) {
-    size_t out_c = (size_t)layer->shape.out_c;
-    if (!layer->packed)
-        GFLI_TRY(model->backend->device.alloc(
-            model->context, model->backend->infer.conv_packed_size(model->context, &layer->shape),
-            1, "packed weights", &layer->packed));
-    if (!layer->folded_bias && (layer->bias >= 0 || layer->bn_gamma >= 0))
-        GFLI_TRY(
-            gfli_alloc(model->context, out_c, sizeof(float), "folded bias", &layer->folded_bias));
-    if (!layer->folded_scale && layer->bn_gamma >= 0)
-        GFLI_TRY(
-            gfli_alloc(model->context, out_c, sizeof(float), "folded scale", &layer->folded_scale));
-    return GFL_OK;
-}
-
 static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
+    const gfli_infer_ops *ops = &model->backend->infer;
     const gfli_param *params = model->params;
-    GFLI_TRY(gfli_alloc_packed(model, layer));
-    for (int o = 0; o < layer->shape.out_c; o++) {
-        if (layer->bias >= 0) layer->folded_bias[o] = params[layer->bias].data[o];
-        if (layer->bn_gamma < 0) continue;
-        double var = (double)params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
-        double a = (double)params[layer->bn_gamma].data[o] / (sqrt)(var);
-        double mean = (double)params[layer->bn_mean].data[o];
-        layer->folded_scale[o] = (float)a;
-        layer->folded_bias[o] = (float)((double)params[layer->bn_beta].data[o] - a * mean);
+    if (!layer->packed)
+        GFLI_TRY(model->backend->device.alloc(model->context,
+                                              ops->conv_packed_size(model->context, &layer->shape),
+                                              1, "packed weights", &layer->packed));
+    if (layer->bn_gamma >= 0) {
+        const gfli_norm_fold fold = {params[layer->bn_gamma].data,
+                                     params[layer->bn_beta].data,
+                                     params[layer->bn_mean].data,
+                                     params[layer->bn_var].data,
+                                     GFLI_NORM_EPS,
+                                     layer->folded_scale,
+                                     layer->folded_bias,
+                                     layer->shape.out_c};
+        ops->fold_norm(model->context, &fold);
     }
-    return model->backend->infer.conv_pack(model->context, &layer->shape,
-                                           params[layer->weight].data, layer->folded_scale,
-                                           layer->packed);
-}
-
-static gfl_status gfli_place_copy(gfl_model *model, const float *data, size_t n, float **placed) {
-    if (!data || model->backend == &gfli_cpu) return GFL_OK;
-    GFLI_TRY(model->backend->device.alloc(model->context, n, sizeof *data, "parameters", placed));
-    model->backend->device.upload(model->context, *placed, data, n * sizeof *data);
+    ops->conv_pack(model->context, &layer->shape, params[layer->weight].data, layer->folded_scale,
+                   layer->packed);
     return GFL_OK;
-}
-
-/* What steps read besides the weights. */
-static gfl_status gfli_place_layer(gfl_model *model, gfli_layer *layer) {
-    const int norms[2] = {layer->gn_gamma, layer->gn_beta};
-    GFLI_TRY(gfli_place_copy(model, layer->folded_bias, (size_t)layer->shape.out_c,
-                             &layer->placed_bias));
-    for (int i = 0; i < 2 && layer->gn_gamma >= 0; i++) {
-        gfli_param *p = &model->params[norms[i]];
-        GFLI_TRY(gfli_place_copy(model, p->data, p->count, &p->placed));
-    }
-    return GFL_OK;
-}
-
-static void gfli_copy_scales(gfl_model *model) {
-    for (int l = 0; l < GFL_LEVELS; l++) {
-        const float *scale = model->params[model->scale + l].data;
-        if (scale) model->scales[l] = scale[0];
-    }
 }
 
 void gfli_model_changed(gfl_model *model, int first_stage) {
@@ -140,7 +94,6 @@ gfl_status gfli_model_pack(gfl_model *model) {
     for (int i = 0; i < model->n_layers; i++)
         if (model->layers[i].stage >= model->stale - 1)
             GFLI_TRY(gfli_pack_layer(model, &model->layers[i]));
-    gfli_copy_scales(model);
     model->stale = 0;
     return GFL_OK;
 }
@@ -155,44 +108,94 @@ gfl_status gfli_model_check_packed(gfl_context *context, const gfl_model *model,
 
 /* ---- building -------------------------------------------------------------------------------- */
 
-static gfl_status gfli_fill_param(gfl_model *model, gfli_fill fill, void *arg, int index) {
-    if (index < 0) return GFL_OK;
-    gfli_param *param = &model->params[index];
-    GFLI_TRY(gfli_alloc(model->context, param->count, sizeof(float), param->name, &param->data));
-    return fill(arg, model, index);
+/* Values pass through the host one parameter at a time.  A model that only detects has a layer's
+ * sources on the device only until they are packed, in `staging`. */
+typedef struct gfli_builder {
+    gfl_model *model;
+    gfli_fill fill;
+    void *arg;
+    float *host;    /* [the largest parameter] */
+    float *staging; /* [the largest layer's sources]; NULL where the model is trainable */
+    size_t used;    /* of the staging */
+} gfli_builder;
+
+static void gfli_layer_sources(const gfli_layer *layer, int out[6]) {
+    const int sources[6] = {layer->weight,  layer->bias,    layer->bn_gamma,
+                            layer->bn_beta, layer->bn_mean, layer->bn_var};
+    memcpy(out, sources, sizeof sources);
 }
 
-static void gfli_release_param(gfl_model *model, int index) {
-    if (index < 0) return;
-    gfli_free(model->context, model->params[index].data);
-    model->params[index].data = NULL;
+static size_t gfli_staging_size(const gfl_model *model) {
+    size_t most = 0;
+    for (int i = 0; i < model->n_layers; i++) {
+        int sources[6];
+        size_t floats = gfli_block_size((size_t)model->layers[i].shape.out_c); /* the scale */
+        gfli_layer_sources(&model->layers[i], sources);
+        for (int k = 0; k < 6; k++)
+            if (sources[k] >= 0) floats += gfli_block_size(model->params[sources[k]].count);
+        if (floats > most) most = floats;
+    }
+    return most;
+}
+
+static float *gfli_stage(gfli_builder *b, size_t count) {
+    float *place = b->staging + b->used;
+    b->used += gfli_block_size(count);
+    return place;
+}
+
+static gfl_status gfli_fill_param(gfli_builder *b, int index) {
+    if (index < 0) return GFL_OK;
+    gfli_param *param = &b->model->params[index];
+    if (!param->data) param->data = gfli_stage(b, param->count);
+    GFLI_TRY(b->fill(b->arg, b->model, index, b->host));
+    gfli_param_store(b->model, index, b->host);
+    return GFL_OK;
+}
+
+static gfl_status gfli_build_layer(gfli_builder *b, gfli_layer *layer) {
+    int sources[6];
+    gfli_layer_sources(layer, sources);
+    b->used = 0;
+    for (int k = 0; k < 6; k++) GFLI_TRY(gfli_fill_param(b, sources[k]));
+    GFLI_TRY(gfli_fill_param(b, layer->gn_gamma));
+    GFLI_TRY(gfli_fill_param(b, layer->gn_beta));
+    if (layer->bn_gamma >= 0 && !layer->folded_scale)
+        layer->folded_scale = gfli_stage(b, (size_t)layer->shape.out_c);
+    GFLI_TRY(gfli_pack_layer(b->model, layer));
+    if (!b->staging) return GFL_OK;
+    layer->folded_scale = NULL;
+    for (int k = 0; k < 6; k++)
+        if (sources[k] >= 0 && !b->model->params[sources[k]].direct)
+            b->model->params[sources[k]].data = NULL;
+    return GFL_OK;
+}
+
+static gfl_status gfli_build_all(gfli_builder *b) {
+    gfl_model *model = b->model;
+    const gfli_device_ops *device = &model->backend->device;
+    GFLI_TRY(
+        gfli_alloc(model->context, gfli_largest_param(model), sizeof(float), "a tensor", &b->host));
+    if (!model->trainable)
+        GFLI_TRY(device->alloc(model->context, gfli_staging_size(model), sizeof(float),
+                               "weights to pack", &b->staging));
+    for (int i = 0; i < model->n_layers; i++) GFLI_TRY(gfli_build_layer(b, &model->layers[i]));
+    for (int l = 0; l < GFL_LEVELS; l++) GFLI_TRY(gfli_fill_param(b, model->scale + l));
+    return device->finish(model->context);
 }
 
 gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
-    for (int i = 0; i < model->n_layers; i++) {
-        gfli_layer *layer = &model->layers[i];
-        const int sources[] = {layer->weight,  layer->bias,    layer->bn_gamma,
-                               layer->bn_beta, layer->bn_mean, layer->bn_var};
-        for (size_t k = 0; k < GFLI_COUNT(sources); k++)
-            GFLI_TRY(gfli_fill_param(model, fill, arg, sources[k]));
-        GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_gamma));
-        GFLI_TRY(gfli_fill_param(model, fill, arg, layer->gn_beta));
-        GFLI_TRY(gfli_pack_layer(model, layer));
-        GFLI_TRY(gfli_place_layer(model, layer));
-        if (model->trainable) continue;
-        for (size_t k = 0; k < GFLI_COUNT(sources); k++) gfli_release_param(model, sources[k]);
-        gfli_free(model->context, layer->folded_scale);
-        layer->folded_scale = NULL;
-    }
-    for (int l = 0; l < GFL_LEVELS; l++)
-        GFLI_TRY(gfli_fill_param(model, fill, arg, model->scale + l));
-    gfli_copy_scales(model);
-    return model->backend->device.finish(model->context);
+    gfli_builder b = {model, fill, arg, NULL, NULL, 0};
+    GFLI_TRY(gfli_model_place(model));
+    const gfl_status status = gfli_build_all(&b);
+    gfli_free(model->context, b.host);
+    model->backend->device.free(model->context, b.staging);
+    return status;
 }
 
-static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index) {
+static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index, float *to) {
     (void)arg;
-    gfli_param_init(&model->params[index], model->seed, index);
+    gfli_param_init(&model->params[index], model->seed, index, to);
     return GFL_OK;
 }
 

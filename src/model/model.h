@@ -11,8 +11,12 @@ struct gfl_model {
     int n_params;
     gfli_layer *layers;
     int n_layers;
-    int scale;                /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
-    float scales[GFL_LEVELS]; /* their values, copied by packing */
+    int scale; /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
+    /* All parameters, gradients and momentum have this layout: n_trained floats of parameters, then
+     * running statistics up to n_values.  Memory of the device. */
+    float *values;
+    size_t n_trained, n_values;
+    float *folded; /* the layers' folded_bias and folded_scale */
     bool trainable;
     int stale;     /* 1 + the first stage that is packed from older parameters; 0: none */
     uint64_t seed; /* of weights that no file gave */
@@ -64,11 +68,26 @@ void gfli_arch_name(const gfl_arch *arch, char out[32]);
 
 /* The tables of parameters and layers of model->arch, without data, in a state dict's order. */
 gfl_status gfli_model_describe(gfl_model *model);
-/* One fresh parameter; a function of seed and index alone. */
-void gfli_param_init(gfli_param *param, uint64_t seed, int index);
+/* Fresh values of a parameter, to the host; a function of seed and index alone. */
+void gfli_param_init(gfli_param *param, uint64_t seed, int index, float *out);
 
-/* Give parameter index its values. */
-typedef gfl_status (*gfli_fill)(void *arg, gfl_model *model, int index);
+/* The block of all values, and where each parameter lies in it. */
+gfl_status gfli_model_place(gfl_model *model);
+/* The values of one parameter, as the model keeps them, between its place and the host. */
+gfl_status gfli_param_fetch(const gfl_model *model, int index, float *out);
+void gfli_param_store(const gfl_model *model, int index, const float *values);
+/* The weights of a convolution from the order of the model, OHWI, to that of files, OIHW, or back. */
+void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file);
+/* n floats of the device. */
+gfl_status gfli_fetch(const gfl_model *model, const float *from, size_t n, float *out);
+/* Floats of the largest parameter. */
+size_t gfli_largest_param(const gfl_model *model);
+/* Which parameters learn, and where the first of them begins: they are the rest of n_trained. */
+bool gfli_is_trained(const gfli_param *param, int frozen_stages);
+size_t gfli_first_trained(const gfl_model *model, int frozen_stages);
+
+/* Give parameter index its values, on the host. */
+typedef gfl_status (*gfli_fill)(void *arg, gfl_model *model, int index, float *to);
 /* Fill and pack everything; a model that is not trainable holds one layer's sources at a time. */
 gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg);
 /* A model with tables but no values; classes NULL: the default names. */

@@ -34,6 +34,14 @@ static int gfli_add_param(gfli_describer *d, const char *name, const char *suffi
     return m->n_params++;
 }
 
+/* One that steps read as it is. */
+static int gfli_add_direct(gfli_describer *d, const char *name, const char *suffix, gfli_init init,
+                           int d0) {
+    const int index = gfli_add_param(d, name, suffix, init, d0, 0, 0, 0);
+    if (index >= 0) d->model->params[index].direct = true;
+    return index;
+}
+
 static gfli_layer *gfli_add_layer(gfli_describer *d, const char *name, gfli_init init, int in_c,
                                   int out_c, int kernel, int stride, int groups) {
     gfl_model *m = d->model;
@@ -84,7 +92,7 @@ static void gfli_add_conv_bn(gfli_describer *d, const char *conv, const char *bn
 static void gfli_add_conv_bias(gfli_describer *d, const char *conv, gfli_init init,
                                gfli_init bias_init, int in_c, int out_c, int kernel, int stride) {
     gfli_layer *layer = gfli_add_layer(d, conv, init, in_c, out_c, kernel, stride, 1);
-    if (layer) layer->bias = gfli_add_param(d, conv, ".bias", bias_init, out_c, 0, 0, 0);
+    if (layer) layer->bias = gfli_add_direct(d, conv, ".bias", bias_init, out_c);
 }
 
 /* A deformable 3x3, the ordinary convolution that gives its offsets, and its batch norm. */
@@ -137,8 +145,8 @@ static void gfli_describe_tower(gfli_describer *d, const char *tower) {
         gfli_layer *layer =
             gfli_add_layer(d, conv, GFLI_INIT_NORMAL, i == 0 ? arch->fpn_channels : c, c, 3, 1, 1);
         if (!layer) return;
-        layer->gn_gamma = gfli_add_param(d, gn, ".weight", GFLI_INIT_ONE, c, 0, 0, 0);
-        layer->gn_beta = gfli_add_param(d, gn, ".bias", GFLI_INIT_ZERO, c, 0, 0, 0);
+        layer->gn_gamma = gfli_add_direct(d, gn, ".weight", GFLI_INIT_ONE, c);
+        layer->gn_beta = gfli_add_direct(d, gn, ".bias", GFLI_INIT_ZERO, c);
     }
 }
 
@@ -163,7 +171,7 @@ static void gfli_describe_neck_and_head(gfli_describer *d) {
                        4 * (arch->reg_max + 1), 3, 1);
     for (int i = 0; i < GFL_LEVELS; i++) {
         snprintf(name, sizeof name, "bbox_head.scales.%d.scale", i);
-        int index = gfli_add_param(d, name, "", GFLI_INIT_ONE, 0, 0, 0, 0);
+        int index = gfli_add_direct(d, name, "", GFLI_INIT_ONE, 0);
         if (i == 0) d->model->scale = index;
     }
 }
@@ -193,7 +201,7 @@ int gfli_model_find(const gfl_model *model, const char *name) {
     return -1;
 }
 
-void gfli_param_init(gfli_param *param, uint64_t seed, int index) {
+void gfli_param_init(gfli_param *param, uint64_t seed, int index, float *out) {
     enum { PURPOSE = 0x696e6974 };
     gfli_rng rng = gfli_rng_make(seed, 0, (uint64_t)index, PURPOSE);
     double area = (double)(param->shape[2] * param->shape[3]);
@@ -207,11 +215,11 @@ void gfli_param_init(gfli_param *param, uint64_t seed, int index) {
     if (param->init == GFLI_INIT_DEFORM) spread = 1 / (sqrt)((double)param->shape[0] * area);
     for (size_t i = 0; i < param->count; i++) {
         if (spread == 0)
-            param->data[i] = (float)constant;
+            out[i] = (float)constant;
         else if (param->init == GFLI_INIT_XAVIER || param->init == GFLI_INIT_DEFORM)
-            param->data[i] = (float)(spread * (2 * gfli_rng_uniform(&rng) - 1));
+            out[i] = (float)(spread * (2 * gfli_rng_uniform(&rng) - 1));
         else
-            param->data[i] = (float)(spread * gfli_rng_normal(&rng));
+            out[i] = (float)(spread * gfli_rng_normal(&rng));
     }
     param->loaded = false;
 }

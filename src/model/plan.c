@@ -288,7 +288,7 @@ static int gfli_step_calls(const gfl_model *model, const gfli_plan *plan, int st
         gfli_conv_call *c = &calls[i];
         c->shape = &layer->shape;
         c->packed = layer->packed;
-        c->bias = layer->placed_bias ? layer->placed_bias : layer->folded_bias;
+        c->bias = layer->bias >= 0 ? model->params[layer->bias].data : layer->folded_bias;
         c->x = &plan->maps[i ? s->twin.in : s->in].map;
         c->y = &plan->maps[i ? s->twin.out : s->out].map;
         c->residual = s->residual < 0 ? NULL : &plan->maps[s->residual].map;
@@ -468,11 +468,6 @@ void gfli_plan_bind(gfli_plan *plan, float *workspace) {
     }
 }
 
-static const float *gfli_param_place(const gfl_model *model, int index) {
-    const gfli_param *p = &model->params[index];
-    return p->placed ? p->placed : p->data;
-}
-
 void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
                     float *stats, void *scratch) {
     const gfli_backend *ops = model->backend;
@@ -490,10 +485,12 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
     case GFLI_OP_UPSAMPLE_ADD: ops->infer.upsample_add(context, in, out); break;
     case GFLI_OP_GROUP_NORM:
         ops->infer.group_norm(context, in, GFLI_GN_GROUPS, GFLI_NORM_EPS,
-                              gfli_param_place(model, s->gamma), gfli_param_place(model, s->beta),
-                              out, stats + s->stats, s->given);
+                              model->params[s->gamma].data, model->params[s->beta].data, out,
+                              stats + s->stats, s->given);
         break;
-    case GFLI_OP_LEVEL_SCALE: ops->infer.level_scale(context, in, model->scales, out); break;
+    case GFLI_OP_LEVEL_SCALE:
+        ops->infer.level_scale(context, in, model->params[s->scale].data, out);
+        break;
     }
 }
 

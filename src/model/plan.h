@@ -31,8 +31,9 @@ typedef struct gfli_param {
     int rank;
     int64_t shape[4]; /* OIHW for convolutions */
     size_t count;
-    float *data;    /* of a model that is not trainable: group norms only, NULL otherwise */
-    float *placed;  /* a copy where the backend computes; NULL where that is data itself */
+    size_t offset;  /* floats from the start of the model's block */
+    float *data;    /* its place there, memory of the device; NULL: released after packing */
+    bool direct;    /* steps read it as it is, beside packed weights, so it is never released */
     bool is_buffer; /* running statistics: no gradient */
     int stage;      /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
     bool loaded;    /* from a file; otherwise initialised */
@@ -46,10 +47,10 @@ typedef struct gfli_layer {
     int weight, bias; /* bias: only convolutions without batch norm */
     int bn_gamma, bn_beta, bn_mean, bn_var;
     int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */
-    void *packed;          /* of the folded weights */
-    float *folded_bias;    /* [out_c] beta - a * mean, or the bias, or NULL */
-    float *placed_bias;    /* a copy where the backend computes; NULL where that is folded_bias */
-    float *folded_scale;   /* [out_c] a = gamma / sqrt(var + eps); NULL without bn or training */
+    /* Memory of the device. */
+    void *packed;        /* of the folded weights */
+    float *folded_bias;  /* [out_c] beta - a * mean; NULL without batch norm */
+    float *folded_scale; /* [out_c] a = gamma / sqrt(var + eps); NULL without bn or training */
     int stage;
 } gfli_layer;
 

@@ -91,16 +91,11 @@ gfl_status gfli_meta_to_blob(void *writer, const char *key, const char *value) {
 gfl_status gfli_param_values(const gfl_model *model, int index, gfli_values *values,
                              const float **out) {
     const gfli_param *p = &model->params[index];
-    *out = p->data;
-    if (p->rank != 4) return GFL_OK;
-    size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
-    size_t area = (size_t)(p->shape[2] * p->shape[3]);
-    GFLI_TRY(gfli_reserve(model->context, &values->data, &values->capacity, p->count, sizeof(float),
-                          "tensor"));
-    for (size_t o = 0; o < o_n; o++)
-        for (size_t c = 0; c < i_n; c++)
-            for (size_t k = 0; k < area; k++)
-                values->data[(o * i_n + c) * area + k] = p->data[(o * area + k) * i_n + c];
+    GFLI_TRY(gfli_reserve(model->context, &values->data, &values->capacity, 2 * p->count,
+                          sizeof(float), "tensor"));
+    float *kept = p->rank == 4 ? values->data + p->count : values->data;
+    GFLI_TRY(gfli_param_fetch(model, index, kept));
+    if (p->rank == 4) gfli_reorder_weight(p, kept, values->data, true);
     *out = values->data;
     return GFL_OK;
 }

@@ -6,11 +6,12 @@ gfl_status gfli_gradients_create(gfl_context *context, const gfl_model *model, i
     memset(out, 0, sizeof *out);
     GFLI_TRY(gfli_alloc(context, (size_t)model->n_params, sizeof *out->offset, "gradients",
                         &out->offset));
+    out->first = gfli_first_trained(model, frozen_stages);
+    out->floats = model->n_trained - out->first;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        bool trains = !p->is_buffer && p->stage > frozen_stages;
-        out->offset[i] = trains ? out->floats : GFLI_NO_GRADIENT;
-        if (trains) out->floats += (p->count + 15) / 16 * 16;
+        const bool trained = gfli_is_trained(p, frozen_stages);
+        out->offset[i] = trained ? p->offset - out->first : GFLI_NO_GRADIENT;
     }
     return GFL_OK;
 }
@@ -351,10 +352,9 @@ static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
 
 static void gfli_backward_scale(const gfli_pass *pass, const gfli_step *s) {
     const gfli_map *grads = pass->backward->grads;
-    float dscale[GFL_LEVELS];
-    pass->ops->level_scale_grad(pass->context, &pass->plan->maps[s->in].map, pass->model->scales,
-                                &grads[s->out], &grads[s->in], dscale);
-    for (int l = 0; l < GFL_LEVELS; l++) *gfli_gradient_of(pass, s->scale + l) = dscale[l];
+    pass->ops->level_scale_grad(pass->context, &pass->plan->maps[s->in].map,
+                                pass->model->params[s->scale].data, &grads[s->out], &grads[s->in],
+                                gfli_gradient_of(pass, s->scale));
 }
 
 void gfli_backward_run(const gfli_pass *pass) {

@@ -1,11 +1,12 @@
 /* backward.h - the backward pass over a plan */
 #pragma once
 
-/* The layout of all parameters' gradients in one block of floats. */
+/* Gradients and momentum lie as the parameters do in the model's block, from the first trained one
+ * on. */
 typedef struct gfli_gradients {
-    size_t
-        *offset; /* [n_params] floats from the start; GFLI_NO_GRADIENT: frozen, or no parameter */
-    size_t floats;
+    size_t first;   /* floats of the block before it */
+    size_t floats;  /* of all that is trained */
+    size_t *offset; /* [n_params] from the first; GFLI_NO_GRADIENT: frozen, or a statistic */
 } gfli_gradients;
 
 #define GFLI_NO_GRADIENT SIZE_MAX

@@ -6,7 +6,10 @@ gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int froze
     memset(out, 0, sizeof *out);
     out->context = context;
     out->model = model;
-    out->ops = &gfli_cpu_train;
+    out->ops = gfli_train_ops_of(context);
+    if (!out->ops)
+        return gfli_error(context, GFL_E_UNSUPPORTED, "%s cannot train; use a context on the CPU",
+                          context->device_name);
     out->frozen_stages = frozen_stages;
     gfl_status status = gfli_gradients_create(context, model, frozen_stages, &out->layout);
     size_t n = out->layout.floats;

@@ -166,21 +166,6 @@ static void gfli_momentum_name(const gfli_param *param, char out[160]) {
     snprintf(out, 160, "momentum.%s", param->name);
 }
 
-/* OHWI in memory, OIHW in files, as weights are. */
-static void gfli_transpose_weight(const gfli_param *p, const float *from, float *to, bool to_file) {
-    size_t out = (size_t)p->shape[0], in = (size_t)p->shape[1];
-    size_t area = (size_t)(p->shape[2] * p->shape[3]);
-    for (size_t o = 0; o < out; o++)
-        for (size_t c = 0; c < in; c++)
-            for (size_t k = 0; k < area; k++) {
-                size_t file = (o * in + c) * area + k, memory = (o * area + k) * in + c;
-                if (to_file)
-                    to[file] = from[memory];
-                else
-                    to[memory] = from[file];
-            }
-}
-
 static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer *w,
                                     float *buffer) {
     const gfli_learner *l = &trainer->learner;
@@ -197,7 +182,7 @@ static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer
         if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
         const float *data = l->momentum + l->layout.offset[i];
         if (p->rank == 4) {
-            gfli_transpose_weight(p, data, buffer, true);
+            gfli_reorder_weight(p, data, buffer, true);
             data = buffer;
         }
         GFLI_TRY(gfli_blob_write(w, data, p->count * sizeof(float)));
@@ -206,10 +191,7 @@ static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer
 }
 
 static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *context, float **out) {
-    size_t largest = 0;
-    for (int i = 0; i < model->n_params; i++)
-        if (model->params[i].count > largest) largest = model->params[i].count;
-    return gfli_alloc(context, largest, sizeof(float), "tensor", out);
+    return gfli_alloc(context, gfli_largest_param(model), sizeof(float), "tensor", out);
 }
 
 gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
@@ -388,7 +370,7 @@ static gfl_status gfli_read_momentum(const gfl_trainer *trainer, gfli_blob *blob
         gfli_momentum_name(p, name);
         float *to = momentum + l->layout.offset[i];
         GFLI_TRY(gfli_blob_read_f32(blob, gfli_blob_find(blob, name), p->rank == 4 ? buffer : to));
-        if (p->rank == 4) gfli_transpose_weight(p, buffer, to, false);
+        if (p->rank == 4) gfli_reorder_weight(p, buffer, to, false);
         l->ops->measure(trainer->context, to, p->count, &extent);
         if (!gfli_is_finite(extent.largest))
             return gfli_error(trainer->context, GFL_E_FORMAT,
