@@ -104,7 +104,10 @@
  * DETERMINISM
  *
  * The same input, weights and seed give the same bits, whatever the number of threads and loaders,
- * in training and in detection, on the same kind of CPU (kernels are chosen by instruction set).
+ * in training and in detection, on CPUs of the same instruction set (gfl_context_device names it: it
+ * chooses the kernels) with the same C library (expf and log are its).  That holds for gcc and for
+ * clang, any -std, -O1 to -O3, with or without -march, C or C++, since the header switches contraction
+ * to fused multiply-adds off for its own functions; -ffast-math and parts of it change the bits.
  * Training stopped after any step and resumed gives the same weights to the bit.
  *
  * GPUS
@@ -1696,6 +1699,21 @@ extern "C" {
 #    define GFLI_RESTRICT
 #endif
 
+/* Between these two no compiler makes one rounding of a product and a sum, though most would in
+ * their default mode where the CPU can, so that builds of other compilers, modes and levels give the
+ * same bits.  What stands behind them is the host's again. */
+#if defined(__clang__)
+#    define GFLI_EXACT_BEGIN _Pragma("STDC FP_CONTRACT OFF")
+#    define GFLI_EXACT_END   _Pragma("STDC FP_CONTRACT DEFAULT")
+#elif defined(__GNUC__) && !defined(__CUDACC__)
+#    define GFLI_EXACT_BEGIN                                                                       \
+        _Pragma("GCC push_options") _Pragma("GCC optimize(\"fp-contract=off\")")
+#    define GFLI_EXACT_END _Pragma("GCC pop_options")
+#else
+#    define GFLI_EXACT_BEGIN
+#    define GFLI_EXACT_END
+#endif
+
 /* A function that kernels call too. */
 #if defined(__CUDACC__)
 #    define GFLI_HD __host__ __device__
@@ -1722,6 +1740,8 @@ static inline bool gfli_mul(size_t a, size_t b, size_t *out) {
     *out = a * b;
     return a == 0 || *out / a == b;
 }
+
+GFLI_EXACT_BEGIN
 
 /* ===============================================================================================
  * src/core/os.h - the operating system: every call of it that the library makes
@@ -3163,6 +3183,8 @@ gfl_status gfli_param_values(const gfl_model *model, int index, gfli_values *val
 gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last_stage,
                            size_t skip);
 
+GFLI_EXACT_END
+
 #ifdef __cplusplus
 }
 #endif
@@ -3188,6 +3210,8 @@ gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+GFLI_EXACT_BEGIN
 
 /* ===============================================================================================
  * src/core/status.c - names of the status codes, and the version
@@ -11206,6 +11230,8 @@ gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
     GFLI_TRY(gfl_detect_start(detector, images, n, opts));
     return gfl_detect_finish(detector, out);
 }
+
+GFLI_EXACT_END
 
 #ifdef __cplusplus
 }

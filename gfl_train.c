@@ -71,6 +71,8 @@
 extern "C" {
 #endif
 
+GFLI_EXACT_BEGIN
+
 /* ===============================================================================================
  * src/data/dataset.h - gfl_dataset as the implementation sees it
  * ============================================================================================ */
@@ -9445,8 +9447,8 @@ typedef struct gfli_py_shown {
 } gfli_py_shown;
 
 static void gfli_py_show(gfli_py_shown *s, const char *text) {
-    const int n = snprintf(s->text + s->n, s->size - s->n, "%s", text);
-    s->n = n > 0 && (size_t)n < s->size - s->n ? s->n + (size_t)n : s->size - 1;
+    while (*text && s->n + 1 < s->size) s->text[s->n++] = *text++;
+    s->text[s->n] = 0;
 }
 
 /* As JSON has it, while Python writes 1. and .5 too. */
@@ -11587,6 +11589,8 @@ gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
                           (int)format);
     }
 }
+
+GFLI_EXACT_END
 
 #ifdef __cplusplus
 }

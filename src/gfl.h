@@ -103,7 +103,10 @@
  * DETERMINISM
  *
  * The same input, weights and seed give the same bits, whatever the number of threads and loaders,
- * in training and in detection, on the same kind of CPU (kernels are chosen by instruction set).
+ * in training and in detection, on CPUs of the same instruction set (gfl_context_device names it: it
+ * chooses the kernels) with the same C library (expf and log are its).  That holds for gcc and for
+ * clang, any -std, -O1 to -O3, with or without -march, C or C++, since the header switches contraction
+ * to fused multiply-adds off for its own functions; -ffast-math and parts of it change the bits.
  * Training stopped after any step and resumed gives the same weights to the bit.
  *
  * GPUS
@@ -219,6 +222,9 @@ extern "C" {
 #endif
 
 #include "core/check.h"
+
+GFLI_EXACT_BEGIN
+
 #include "core/os.h"
 #include "core/tensor.h"
 #include "core/context.h"
@@ -236,6 +242,8 @@ extern "C" {
 #include "model/model.h"
 #include "model/dialect.h"
 #include "model/weights.h"
+
+GFLI_EXACT_END
 
 #ifdef __cplusplus
 }
@@ -262,6 +270,8 @@ extern "C" {
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+GFLI_EXACT_BEGIN
 
 #include "core/status.c"
 #include "core/os.c"
@@ -297,6 +307,8 @@ extern "C" {
 #include "model/save.c"
 #include "model/model.c"
 #include "model/detect.c"
+
+GFLI_EXACT_END
 
 #ifdef __cplusplus
 }

@@ -19,6 +19,8 @@
 extern "C" {
 #endif
 
+GFLI_EXACT_BEGIN
+
 #include "data/dataset.h"
 #include "data/coco.h"
 #include "eval/evaluator.h"
@@ -72,6 +74,8 @@ extern "C" {
 #include "export/onnx_ends.c"
 #include "export/onnx.c"
 #include "export/export.c"
+
+GFLI_EXACT_END
 
 #ifdef __cplusplus
 }

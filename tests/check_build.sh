@@ -182,6 +182,37 @@ EOF
     cc -O0 -I3 -c main.c -o main.o && cc -O0 -x c -std=gnu11 -DGFL_IMPLEMENTATION -c 3/gfl.h -o 3.o &&
         cc -rdynamic main.o 3.o -o main -lm -pthread -ldl || exit 1
     ./main 1/build/release/libgfl.so.0.1 2/build/release/libgfl.so.0.1 || exit 1 ;;
+long_same_bits)
+    # A training and a detection, built by the lines that the manual gives, and as make builds.
+    unpack src
+    want=''
+    while read -r line; do
+        need=${line%% *}
+        command -v "$need" >/dev/null 2>&1 || { echo "no $need here"; continue; }
+        $line -Isrc -x c "$root/tests/bits.c" src/gfl_train.c -o bits -lm -pthread 2>log ||
+            { cat log; fail "$line"; }
+        got=$(./bits) || fail "$line: it does not run"
+        echo "$line: $got"
+        [ "$got" = "${want:=$got}" ] || fail "$line gives other bits than make"
+    done <<'EOF'
+cc -std=c11 -O3 -g
+cc -O3
+cc -O2 -std=gnu17
+clang -O3 -march=native
+EOF
+    # What the host writes behind the implementation is compiled as it was asked for.
+    [ "$(uname -m)" = x86_64 ] || exit 0
+    cat > host.c <<'EOF'
+#define GFL_IMPLEMENTATION
+#include "gfl.h"
+double host(double a, double b, double c);
+double host(double a, double b, double c) { return a * b + c; }
+EOF
+    for cc in cc clang; do
+        command -v $cc >/dev/null 2>&1 || continue
+        $cc -O2 -mfma -Isrc -S host.c -o host.s || fail "$cc: a host"
+        sed -n '/^host:/,/ret/p' host.s | grep -q vfmadd || fail "$cc: the host's code changed"
+    done ;;
 *) fail "no such check: $check" ;;
 esac
 exit 0

@@ -418,8 +418,8 @@ typedef struct gfli_py_shown {
 } gfli_py_shown;
 
 static void gfli_py_show(gfli_py_shown *s, const char *text) {
-    const int n = snprintf(s->text + s->n, s->size - s->n, "%s", text);
-    s->n = n > 0 && (size_t)n < s->size - s->n ? s->n + (size_t)n : s->size - 1;
+    while (*text && s->n + 1 < s->size) s->text[s->n++] = *text++;
+    s->text[s->n] = 0;
 }
 
 /* As JSON has it, while Python writes 1. and .5 too. */

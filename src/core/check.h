@@ -27,6 +27,21 @@
 #    define GFLI_RESTRICT
 #endif
 
+/* Between these two no compiler makes one rounding of a product and a sum, though most would in
+ * their default mode where the CPU can, so that builds of other compilers, modes and levels give the
+ * same bits.  What stands behind them is the host's again. */
+#if defined(__clang__)
+#    define GFLI_EXACT_BEGIN _Pragma("STDC FP_CONTRACT OFF")
+#    define GFLI_EXACT_END   _Pragma("STDC FP_CONTRACT DEFAULT")
+#elif defined(__GNUC__) && !defined(__CUDACC__)
+#    define GFLI_EXACT_BEGIN                                                                       \
+        _Pragma("GCC push_options") _Pragma("GCC optimize(\"fp-contract=off\")")
+#    define GFLI_EXACT_END _Pragma("GCC pop_options")
+#else
+#    define GFLI_EXACT_BEGIN
+#    define GFLI_EXACT_END
+#endif
+
 /* A function that kernels call too. */
 #if defined(__CUDACC__)
 #    define GFLI_HD __host__ __device__
