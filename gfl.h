@@ -1207,7 +1207,9 @@ typedef struct gfl_trainer gfl_trainer;
 
 enum { GFL_MAX_MILESTONES = 8 };
 
-/* How to train.  Zero means the default, which is the paper's recipe. */
+/* How to train.  Zero means the default, which is the paper's recipe, except that it keeps images
+ * without annotations (the recipe has drop_empty = 1) and trains the first stage of the backbone (the
+ * recipe has frozen_stages = 1). */
 typedef struct gfl_train_desc {
     int batch;      /* images whose losses are normalised together, also the last of an epoch: it is
                   filled up from the epoch's first; 0 means 16; no more than there are */
@@ -1354,14 +1356,20 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  * step then gives the bits it would have given; with other epochs or milestones, as if they had been
  * so from the beginning on but for the steps that are done.
  *
+ * A file of version 0.1.0 is read as any other.  That version did not count: where its batch was
+ * larger than the data set, the training goes on with the learning rate that it began with.
+ *
  * Errors    The trainer is as before.
  *           GFL_E_ARG     a NULL
  *           GFL_E_IO      the file cannot be read
- *           GFL_E_FORMAT  it is not a training state, or is damaged
+ *           GFL_E_FORMAT  it is not a training state, or is damaged: a counter is not a number, a
+ *                         momentum is not finite
  *           GFL_E_MISMATCH  another description, data set or network, or weights of another step;
  *                         the text says what differs
  *           GFL_E_UNSUPPORTED  written by a newer version
- *           GFL_E_MEMORY  no room for the momentum twice */
+ *           GFL_E_MEMORY  no room for the momentum twice
+ * Memory    until it returns: the momentum a second time, one tensor, and what the file's header
+ *           takes, at most 40 times its bytes. */
 GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);
 
 /* ===============================================================================================

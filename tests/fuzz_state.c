@@ -96,7 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     peak = used;
     const size_t before = used;
     const gfl_status status = load(bytes, whole);
-    if (used != before || peak - before > 100 * size + 200000) abort();
+    if (used != before || peak - before > 40 * size + 200000) abort();
     check(status, bytes, whole);
     free(bytes);
     return 0;
