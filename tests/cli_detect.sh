@@ -127,7 +127,7 @@ says '"file": "many/3.png", "width"' out; says '"complete": true' out
 # An interrupted run leaves complete results as they were.
 i=0
 rm many/2.png
-while [ $i -lt 300 ]; do ln data/train/0001.png many/$((i += 1))x.png; done
+while [ $i -lt 2000 ]; do ln data/train/0001.png many/$((i += 1))x.png; done
 cp r.json before.json
 "$gfl" detect --weights $w $score --json --results r.json --threads 1 many >streamed 2>err &
 pid=$!

@@ -752,9 +752,11 @@ static void write_all(gfl_json_writer *j) {
     gfl_json_bool(j, NULL, 7);
     gfl_json_bool(j, NULL, 0);
     gfl_json_text(j, NULL, NULL);
-    gfl_json_object(j, NULL);
-    gfl_json_text(j, "a", "b");
-    gfl_json_end(j);
+    for (int i = 0; i < 2; i++) {
+        gfl_json_object(j, NULL);
+        gfl_json_text(j, "a", "b");
+        gfl_json_end(j);
+    }
     gfl_json_end(j);
     gfl_json_line(j);
     gfl_json_integer(j, "last", 1);
@@ -770,11 +772,13 @@ static void commas_brackets_and_lines_are_the_writers(void) {
     CHECK(j.status == GFL_OK);
     CHECK(!strcmp(text,
                   "{\"list\":[],\"values\":[-9223372036854775808,0.30000000000000004,0.1,null,"
-                  "null,true,false,null,{\"a\":\"b\"}],\n\"last\":1\n}\n"));
+                  "null,true,false,null,{\"a\":\"b\"},{\"a\":\"b\"}],\n\"last\":1\n}\n"));
     j = write_to(text, 1);
     write_all(&j);
-    CHECK(!strcmp(text, "{\"list\": [], \"values\": [-9223372036854775808, 0.30000000000000004, "
-                        "0.1, null, null, true, false, null, {\"a\": \"b\"}],\n\"last\": 1\n}\n"));
+    CHECK(!strcmp(text,
+                  "{\"list\": [], \"values\": [-9223372036854775808, 0.30000000000000004, "
+                  "0.1, null, null, true, false, null, {\"a\": \"b\"}, {\"a\": \"b\"}],\n\"last\": "
+                  "1\n}\n"));
 }
 
 static void what_would_not_be_json_is_refused(void) {
