@@ -76,7 +76,9 @@ const char *opt_nearest(const char *word, const char *const *names, int n);
 
 /* ---- talk (cmd_talk.c) ----------------------------------------------------------------------- */
 
-#if defined(__GNUC__)
+#if defined(__MINGW_PRINTF_FORMAT) /* stdio.h's word for which printf it is */
+#    define CMD_PRINTF(a, b) __attribute__((format(__MINGW_PRINTF_FORMAT, a, b)))
+#elif defined(__GNUC__)
 #    define CMD_PRINTF(a, b) __attribute__((format(printf, a, b)))
 #else
 #    define CMD_PRINTF(a, b)
@@ -126,7 +128,6 @@ typedef struct device_choice {
 int open_context_on(const device_choice *device, int threads, gfl_context **out);
 /* GPUs, or NULL: without gfl_cuda.cu in it a program has none. */
 const gfl_backend *cuda_backend(void);
-double seconds_now(void);
 
 /* A bar with ETA on a terminal, a plain line every ten seconds elsewhere. */
 typedef struct progress {

@@ -1,6 +1,6 @@
 /* cmd_check.c - gfl check: is a data set sane?  Every finding names the file and what to do */
-#define _POSIX_C_SOURCE 200809L
 #include "cmd.h"
+#include "cmd_os.h"
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -154,15 +154,14 @@ static void add_to_sheet(check_job *job, const gfl_pixels *p, const gfl_image_in
 static bool is_16_bit(const check_job *job, const char *name) {
     unsigned char head[26];
     char path[4400];
-    const char *slash = strrchr(job->data, '/');
-    if (name[0] == '/')
+    if (os_is_absolute(name))
         snprintf(path, sizeof path, "%.4000s", name);
     else if (job->images)
         snprintf(path, sizeof path, "%.2000s/%.2000s", job->images, name);
     else
-        snprintf(path, sizeof path, "%.*s%.2000s", slash ? (int)(slash - job->data) + 1 : 0,
-                 job->data, name);
-    FILE *f = fopen(path, "rb");
+        snprintf(path, sizeof path, "%.*s%.2000s", (int)os_folder_length(job->data), job->data,
+                 name);
+    FILE *f = os_open(path);
     const bool whole = f && fread(head, 1, sizeof head, f) == sizeof head;
     if (f) fclose(f);
     return whole && !memcmp(head + 1, "PNG", 3) && head[24] == 16;

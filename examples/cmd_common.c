@@ -1,5 +1,4 @@
 /* cmd_common.c - what train and eval do alike */
-#define _POSIX_C_SOURCE 200809L
 #include "cmd.h"
 #include "cmd_os.h"
 #include <stdlib.h>

@@ -32,10 +32,11 @@ static bool draw(const detect_job *job, const picture *one, gfl_pixels *pixels,
     char *path = join_path(job->out, one->drawing);
     if (!path) return false;
     draw_detections(pixels, found->items, found->count, job->info.classes);
-    char *slash = strrchr(path, '/');
-    *slash = 0;
+    const size_t folder = os_folder_length(path); /* at least the --out folder's */
+    const char separator = path[folder - 1];
+    path[folder - 1] = 0;
     bool good = make_folder(path);
-    *slash = '/';
+    path[folder - 1] = separator;
     good = good && write_picture(path, pixels);
     free(path);
     return good;

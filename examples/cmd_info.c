@@ -1,5 +1,6 @@
 /* cmd_info.c - gfl info and gfl bench: what a model is, and what it costs */
 #include "cmd.h"
+#include "cmd_os.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,9 +224,9 @@ static gfl_status time_detection(gfl_detector *detector, const gfl_image *images
     gfl_detections *found = take((size_t)batch, sizeof *found);
     gfl_status status = found ? GFL_OK : GFL_E_MEMORY;
     for (int i = -1; status == GFL_OK && i < repeats && !caught_signal(); i++) {
-        const double start = seconds_now();
+        const double start = os_seconds();
         status = gfl_detect(detector, images, batch, opts, found);
-        if (i >= 0) times[i] = seconds_now() - start;
+        if (i >= 0) times[i] = os_seconds() - start;
     }
     free(found);
     return status;

@@ -3,6 +3,7 @@
 #include "cmd_os.h"
 #include <ctype.h>
 #include <errno.h>
+#include <float.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
@@ -85,7 +86,7 @@ static int set_option(opt *o, const char *text, int source, const char *where) {
         if (good) *(int *)o->value = (int)v;
     } else if (o->kind == OPT_REAL) {
         double v = strtod(text, &end);
-        good = *text && !*end && isfinite(v); /* nan and inf are no settings */
+        good = *text && !*end && fabs(v) <= DBL_MAX; /* nan and inf are no settings */
         if (good) *(double *)o->value = v;
     } else if (o->kind == OPT_LIST) {
         opt_list *list = (opt_list *)o->value;

@@ -7,7 +7,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* Another system is another cmd_os.c.  Calls that answer false leave the reason in errno.
+/* Another system is another cmd_os_posix.c.  Paths are UTF-8 where the system has them in another
+ * form.  Calls that answer false leave the reason in errno.
  *
  * With GFLI_OS_SEAM defined, everything here that changes the file system first asks the same
  * gfli_os_seam(operation, path) as the library does (src/core/os.h), which the test program
@@ -44,6 +45,13 @@ bool os_clean(const char *folder, bool (*wanted)(const char *name));
 /* The path from the root of the file system; false: it does not fit. */
 bool os_full_path(const char *path, char *out, size_t room);
 
+/* Length of the folder part of a path, with its last separator; 0: it has none. */
+size_t os_folder_length(const char *path);
+bool os_is_absolute(const char *path);
+
+/* A regular file to be read, as bytes; NULL, and os_reason() is why. */
+FILE *os_open(const char *path);
+const char *os_reason(void);
 /* The whole of a regular file, which free() frees, with a 0 behind it: NULL, or why not. */
 const char *os_read(const char *path, size_t limit, char **bytes, size_t *size);
 
@@ -76,10 +84,12 @@ void os_unlock(os_lock *lock);
 
 /* ---- the process ----------------------------------------------------------------------------- */
 
-/* At the start of the program: files that are opened later never become standard output or error,
- * and what cannot be written is an error and not the end. */
-void os_prepare(void);
+/* At the start of the program: arguments become UTF-8, files that are opened later never become
+ * standard output or error, and what cannot be written is an error and not the end. */
+void os_prepare(int *argc, char ***argv);
 /* The most that the process has had in memory so far. */
 long os_peak_megabytes(void);
+double os_seconds(void); /* monotonic clock */
+bool os_is_terminal(int fd);
 
 #endif

@@ -88,7 +88,7 @@ static bool promises_picture(const char *name) {
 /* Of a file whose kind shows in its first bytes. */
 static const char *kind_of(const char *path, int *readable) {
     unsigned char head[16];
-    FILE *f = fopen(path, "rb");
+    FILE *f = os_open(path);
     const size_t n = f ? fread(head, 1, sizeof head, f) : 0;
     if (f) fclose(f);
     return gfl_image_kind(head, n, readable);
@@ -307,8 +307,7 @@ int add_pictures(picture_list *list, char *argument, const char *except) {
     for (size_t n = strlen(argument); n > 1 && argument[n - 1] == '/'; n--) argument[n - 1] = 0;
     if (!os_find(argument, &file)) memset(&file, 0, sizeof file); /* reading it says why */
     if (file.kind == OS_FOLDER) return add_folder(list, argument, &file, except);
-    const char *slash = strrchr(argument, '/');
-    const size_t skip = slash ? (size_t)(slash - argument) + 1 : 0;
+    const size_t skip = os_folder_length(argument);
     return add_picture(list, copy_text(argument), skip, &file) ? CMD_OK : CMD_MEMORY;
 }
 

@@ -1,5 +1,4 @@
 /* cmd_run.c - the folder of a training run: its weights, state and logs */
-#define _POSIX_C_SOURCE 200809L
 #include "cmd_run.h"
 #include <errno.h>
 #include <math.h>
@@ -114,7 +113,7 @@ static bool holds_run(const run_folder *f) {
 static bool has_results(const run_folder *f) {
     char line[256];
     int n = 0;
-    FILE *file = fopen(run_file(f, "results.csv"), "r");
+    FILE *file = os_open(run_file(f, "results.csv"));
     while (file && fgets(line, sizeof line, file)) n++;
     if (file) fclose(file);
     return n > 1;
@@ -254,7 +253,7 @@ int run_settle(run_folder *f, gfl_context *context, run_probe probe, void *user)
 static void fingerprint(const char *path, char out[20]) {
     unsigned char bytes[16384];
     uint64_t hash = 0xcbf29ce484222325u;
-    FILE *f = fopen(path, "rb");
+    FILE *f = os_open(path);
     for (size_t n; f && (n = fread(bytes, 1, sizeof bytes, f)) > 0;)
         for (size_t i = 0; i < n; i++) hash = (hash ^ bytes[i]) * 0x100000001b3u;
     if (f) fclose(f);
@@ -311,7 +310,7 @@ static int read_results(run_folder *f, int64_t done) {
     const char *path = run_file(f, "results.csv");
     reader r;
     memset(&r, 0, sizeof r);
-    r.file = fopen(path, "r");
+    r.file = os_open(path);
     while (next_line(&r)) {
         int epoch;
         double step, ap;
@@ -363,7 +362,7 @@ static int read_log(run_folder *f, const gfl_train_plan *plan) {
     const char *path = run_file(f, "train.jsonl");
     reader r;
     memset(&r, 0, sizeof r);
-    r.file = fopen(path, "r");
+    r.file = os_open(path);
     while (next_line(&r)) {
         const bool first = r.keep == 0;
         if (read_log_line(f, r.line, done, epoch_start) || first) r.keep = r.end;

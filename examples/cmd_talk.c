@@ -1,13 +1,11 @@
 /* cmd_talk.c - messages and progress: everything here goes to stderr */
-#define _POSIX_C_SOURCE 200809L
 #include "cmd.h"
+#include "cmd_os.h"
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 /* The one way of foreign text to a terminal: nothing in it is obeyed, and a line stays a line. */
 static void show(FILE *f, const char *text, bool end) {
@@ -208,12 +206,6 @@ int open_context(int threads, gfl_context **out) {
     return open_context_on(NULL, threads, out);
 }
 
-double seconds_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 const char *clock_text(double seconds, char out[32]) {
     long s = seconds > 0 && seconds < 1e8 ? lround(seconds) : 0;
     if (s >= 3600)
@@ -228,12 +220,12 @@ void progress_begin(progress *p, const char *what, long total) {
     memset(p, 0, sizeof *p);
     p->what = what;
     p->total = total;
-    p->start = p->shown = seconds_now();
-    p->terminal = isatty(2) && !(term && !strcmp(term, "dumb"));
+    p->start = p->shown = os_seconds();
+    p->terminal = os_is_terminal(2) && !(term && !strcmp(term, "dumb"));
 }
 
 void progress_step(progress *p, long done, const char *format, ...) {
-    const double now = seconds_now();
+    const double now = os_seconds();
     char text[256], left[32];
     va_list args;
     if (done < p->total && now - p->shown < (p->terminal ? 0.1 : 10.0)) return;

@@ -1,5 +1,4 @@
 /* cmd_train.c - gfl train: say what will be done, do it, evaluate every epoch, keep last and best */
-#define _POSIX_C_SOURCE 200809L
 #include "cmd_os.h"
 #include "cmd_run.h"
 #include <stdlib.h>
@@ -254,7 +253,7 @@ static int make_up_evaluation(run *r) {
 }
 
 static double seconds_left(const run *r, int64_t step) {
-    const double each = (seconds_now() - r->started) / (double)(step - r->plan.n_done);
+    const double each = (os_seconds() - r->started) / (double)(step - r->plan.n_done);
     return each * (double)(r->plan.n_steps - step);
 }
 
@@ -274,7 +273,7 @@ static int train_steps(run *r) {
     s.step = r->plan.n_done;
     s.training_done = r->plan.n_done >= r->plan.n_steps;
     progress_begin(&bar, "training", (long)(r->plan.n_steps - r->plan.n_done));
-    r->started = seconds_now();
+    r->started = os_seconds();
     while (code == CMD_OK && !s.training_done && !caught_signal()) {
         gfl_status status = gfl_trainer_step(r->trainer, &s);
         if (status != GFL_OK) {

@@ -40,7 +40,7 @@ static int finish(int code) {
 
 int main(int argc, char **argv) {
     const char *names[N_COMMANDS];
-    os_prepare();
+    os_prepare(&argc, &argv);
     if (argc < 2) {
         print_usage(stderr);
         return CMD_USAGE;

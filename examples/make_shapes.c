@@ -120,8 +120,18 @@ static int fail(const char *path) {
     return 1;
 }
 
+#if defined(_WIN32)
+static int make_one(const char *path) {
+    return mkdir(path);
+}
+#else
+static int make_one(const char *path) {
+    return mkdir(path, 0777);
+}
+#endif
+
 static int make_folder(const char *path) {
-    return mkdir(path, 0777) != 0 && errno != EEXIST ? fail(path) : 0;
+    return make_one(path) != 0 && errno != EEXIST ? fail(path) : 0;
 }
 
 /* One picture and its annotations; *id counts annotations. */
@@ -155,7 +165,7 @@ static int make_set(const char *dir, const char *name, int n) {
     snprintf(folder, sizeof folder, "%.3000s/%s", dir, name);
     snprintf(path, sizeof path, "%s.json", folder);
     if (make_folder(folder)) return 1;
-    FILE *f = fopen(path, "w");
+    FILE *f = fopen(path, "wb");
     if (!f) return fail(path);
     fputs("{\"annotations\": [", f);
     for (int i = 0; i < n; i++)
