@@ -172,8 +172,9 @@
  * NOT HERE
  *
  * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read,
- * gfl_pixels and those that import and export (gfl_model_import to gfl_model_create_from,
- * gfl_model_export) are defined in gfl_train.c: a program that only detects does not link it.
+ * gfl_image_kind, gfl_pixels and those that import and export (gfl_model_import to
+ * gfl_model_create_from, gfl_model_export) are defined in gfl_train.c: a program that only detects
+ * does not link it.
  *
  * What is not declared before the line "GFL_H" ends is not API.
  */
@@ -1047,7 +1048,8 @@ GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes
 /* gfl_image_kind - what kind of picture a file is, by its first bytes; its name is not looked at.
  *
  *   bytes     [size] the beginning of the file; 16 bytes suffice
- *   readable  set to 1 where gfl_image_read reads pictures of this kind, else to 0; or NULL
+ *   readable  set to 1 where gfl_image_read of this build reads pictures of this kind, else to
+ *             0; or NULL
  *
  * Returns "JPEG", "PNG", "BMP", "PNM", "GIF", "WebP", "TIFF" and so on, or NULL where the bytes do
  * not begin a picture that this library has heard of.

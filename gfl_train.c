@@ -3327,7 +3327,11 @@ static const gfli_image_magic *gfli_image_find(const uint8_t *p, size_t size) {
 
 const char *gfl_image_kind(const void *bytes, size_t size, int *readable) {
     const gfli_image_magic *m = gfli_image_find((const uint8_t *)bytes, bytes ? size : 0);
+#ifdef GFL_NO_STB_IMAGE
+    if (readable) *readable = m && m->reader == GFLI_IMAGE_PNM;
+#else
     if (readable) *readable = m && m->reader != GFLI_IMAGE_FOREIGN;
+#endif
     return m ? m->kind : NULL;
 }
 

@@ -303,7 +303,9 @@ static int add_folder(picture_list *list, const char *path, const os_file *file,
 }
 
 int add_pictures(picture_list *list, char *argument, const char *except) {
+    static char input[] = "/dev/stdin";
     os_file file;
+    if (!strcmp(argument, "-")) argument = input;
     for (size_t n = strlen(argument); n > 1 && argument[n - 1] == '/'; n--) argument[n - 1] = 0;
     if (!os_find(argument, &file)) memset(&file, 0, sizeof file); /* reading it says why */
     if (file.kind == OS_FOLDER) return add_folder(list, argument, &file, except);

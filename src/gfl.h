@@ -171,8 +171,9 @@
  * NOT HERE
  *
  * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read,
- * gfl_pixels and those that import and export (gfl_model_import to gfl_model_create_from,
- * gfl_model_export) are defined in gfl_train.c: a program that only detects does not link it.
+ * gfl_image_kind, gfl_pixels and those that import and export (gfl_model_import to
+ * gfl_model_create_from, gfl_model_export) are defined in gfl_train.c: a program that only detects
+ * does not link it.
  *
  * What is not declared before the line "GFL_H" ends is not API.
  */

@@ -107,6 +107,11 @@ expect 0 detect --weights $w --out p/drawn p/a.png p/one
 expect 0 detect --weights $w --out p/drawn p; says '1 left out, the folder of the drawings' err
 expect 1 detect --weights $w --out $w p/a.png; says 'last.safetensors' err
 
+# A picture may come through a pipe.
+cat p/a.png | "$gfl" detect --weights $w $score - >piped 2>err || fail "a picture from a pipe"
+expect 0 detect --weights $w $score p/a.png
+cut -f2- piped >a; cut -f2- out >b; same a b
+
 # Results: early errors, stdout, equal names.
 expect 1 detect --weights missing --results nowhere/r.json p/a.png; says 'nowhere/r.json' err
 expect 1 detect --weights missing --results r.json p/a.png; [ -e r.json ] && fail "r.json of nothing"

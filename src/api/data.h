@@ -173,7 +173,8 @@ GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes
 /* gfl_image_kind - what kind of picture a file is, by its first bytes; its name is not looked at.
  *
  *   bytes     [size] the beginning of the file; 16 bytes suffice
- *   readable  set to 1 where gfl_image_read reads pictures of this kind, else to 0; or NULL
+ *   readable  set to 1 where gfl_image_read of this build reads pictures of this kind, else to
+ *             0; or NULL
  *
  * Returns "JPEG", "PNG", "BMP", "PNM", "GIF", "WebP", "TIFF" and so on, or NULL where the bytes do
  * not begin a picture that this library has heard of.
