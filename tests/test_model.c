@@ -1,4 +1,5 @@
 /* test_model.c - fresh weights, folding, files there and back, and files that must be refused */
+#include "data.h"
 #include "fixture.h"
 #include <unistd.h>
 
@@ -206,6 +207,42 @@ static void saved_weights_come_back_bit_for_bit(void) {
     gfl_model_destroy(a);
     gfl_model_destroy(b);
     remove(path);
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The hash is Python's hashlib's, of the tensors' bytes in the file in the order of their names. */
+static void weights_of_version_0_1_0_load_with_the_same_bits(void) {
+    static float all[1 << 16];
+    const char *names[200];
+    gfl_model *m = NULL;
+    gfl_model_info info;
+    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
+    gfli_values room = {NULL, 0};
+    size_t n = 0;
+    char hash[65];
+    CHECK_OK(context,
+             gfl_model_load(context, data_path("version_0.1.0/run/last.safetensors"), &opts, &m));
+    CHECK(m && m->n_params == 131);
+    for (int i = 0; i < m->n_params; i++) names[i] = m->params[i].name;
+    qsort(names, (size_t)m->n_params, sizeof *names, by_name);
+    for (int i = 0; i < m->n_params; i++) {
+        const int index = gfli_model_find(m, names[i]);
+        const float *data;
+        CHECK_OK(context, gfli_param_values(m, index, &room, &data));
+        memcpy(all + n, data, m->params[index].count * sizeof *data);
+        n += m->params[index].count;
+    }
+    data_sha256((const uint8_t *)all, n * sizeof *all, hash);
+    CHECK(!strcmp(hash, "8efdf0d1d7bdd60d775075d56fccc80cf5ad63aac79032e3b80a6da40550fb04"));
+    gfl_model_get_info(m, &info);
+    CHECK(info.preprocess.scale_long == 96 && info.preprocess.std[2] == 57.375f);
+    CHECK(!strcmp(info.classes[3].name, "star") && info.classes[3].id == 4);
+    CHECK(info.origins.scale == GFL_ORIGIN_FILE && info.origins.preprocess == GFL_ORIGIN_FILE);
+    gfli_free(context, room.data);
+    gfl_model_destroy(m);
 }
 
 static uint8_t *read_file(const char *path, size_t *size) {
@@ -583,6 +620,7 @@ int main(int argc, char **argv) {
                                       TEST(grouped_bottlenecks_are_torchvisions),
                                       TEST(caffe_bottlenecks_stride_in_their_first_convolution),
                                       TEST(saved_weights_come_back_bit_for_bit),
+                                      TEST(weights_of_version_0_1_0_load_with_the_same_bits),
                                       TEST(a_model_that_only_detects_releases_its_sources),
                                       TEST(files_that_do_not_fit_are_refused),
                                       TEST(metadata_that_contradicts_is_refused),
