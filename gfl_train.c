@@ -11188,8 +11188,17 @@ static void gfli_onnx_common(gfli_onnx *g) {
 
 /* ---- before ---------------------------------------------------------------------------------- */
 
-/* Zeros to the right and below, up to multiples of 32. */
+/* Zeros to the right and below, up to multiples of 32: a constant number of them where the size is
+ * known, which OpenCV needs. */
 static void gfli_onnx_pad(gfli_onnx *g, const char *out, const char *in) {
+    const gfl_export_opts *o = &g->opts;
+    const int64_t known[8] = {
+        0, 0, 0, 0, 0, 0, gfli_pad32(o->height) - o->height, gfli_pad32(o->width) - o->width};
+    if (o->width > 0) {
+        gfli_onnx_integers(g, "pad.sizes", 1, 8, known);
+        gfli_onnx_node(g, "Pad", out, in, "pad.sizes", NULL);
+        return;
+    }
     static const int64_t divisors[4] = {1, 1, 32, 32}, before[4] = {0, 0, 0, 0};
     gfli_onnx_integers(g, "pad.divisors", 1, 4, divisors);
     gfli_onnx_integers(g, "pad.before", 1, 4, before);
@@ -11202,26 +11211,40 @@ static void gfli_onnx_pad(gfli_onnx *g, const char *out, const char *in) {
     gfli_onnx_node(g, "Pad", out, in, "pad.sizes", NULL);
 }
 
-/* From bytes [N, H, W, 3], RGB, to the network's input. */
+/* A convolution with kernels of one value. */
+static void gfli_onnx_mix(gfli_onnx *g, const char *out, const char *in, const char *weights,
+                          int groups) {
+    gfli_conv_shape shape;
+    memset(&shape, 0, sizeof shape);
+    shape.kernel = shape.stride = 1;
+    shape.groups = groups;
+    const size_t node = gfli_onnx_open(g, "Conv", out, in, weights, NULL);
+    gfli_onnx_conv_attributes(g, &shape);
+    gfli_onnx_close(g, node);
+}
+
+/* From bytes [N, H, W, 3], RGB, to the network's input.  OpenCV wants channels before rows for the
+ * rest, and turns them around by a convolution, not by an index. */
 static void gfli_onnx_normalise(gfli_onnx *g) {
-    static const int64_t three = 3, swapped[3] = {2, 1, 0}, order[4] = {0, 3, 1, 2};
+    static const int64_t order[4] = {0, 3, 1, 2}, three_by_three[4] = {3, 3, 1, 1};
+    static const int64_t channels[3] = {3, 1, 1};
+    static const float turned[9] = {0, 0, 1, 0, 1, 0, 1, 0, 0};
     const gfl_preprocess *p = &g->model->preprocess;
-    const char *image = "image.float";
+    const char *image = "image.planes";
     const bool whole = g->opts.width > 0 && g->opts.width % 32 == 0 && g->opts.height % 32 == 0;
-    gfli_onnx_floats(g, "image.mean", 1, &three, p->mean);
-    gfli_onnx_floats(g, "image.std", 1, &three, p->std);
-    gfli_onnx_cast(g, image, "image");
+    gfli_onnx_floats(g, "image.mean", 3, channels, p->mean);
+    gfli_onnx_floats(g, "image.std", 3, channels, p->std);
+    gfli_onnx_cast(g, "image.float", "image");
+    gfli_onnx_transpose(g, image, "image.float", order, 4);
     if (p->bgr) {
-        gfli_onnx_integers(g, "image.order", 1, 3, swapped);
-        const size_t node = gfli_onnx_open(g, "Gather", "image.bgr", image, "image.order", NULL);
-        gfli_onnx_int(g, "axis", 3);
-        gfli_onnx_close(g, node);
+        gfli_onnx_floats(g, "image.order", 4, three_by_three, turned);
+        gfli_onnx_mix(g, "image.bgr", image, "image.order", 1);
         image = "image.bgr";
     }
     gfli_onnx_node(g, "Sub", "image.centred", image, "image.mean", NULL);
-    gfli_onnx_node(g, "Div", "image.normalised", "image.centred", "image.std", NULL);
-    gfli_onnx_transpose(g, whole ? "input" : "image.planes", "image.normalised", order, 4);
-    if (!whole) gfli_onnx_pad(g, "input", "image.planes");
+    gfli_onnx_node(g, "Div", whole ? "input" : "image.normalised", "image.centred", "image.std",
+                   NULL);
+    if (!whole) gfli_onnx_pad(g, "input", "image.normalised");
 }
 
 static void gfli_onnx_begin(gfli_onnx *g) {
@@ -11313,14 +11336,16 @@ static void gfli_onnx_free_centres(gfli_onnx *g, int level) {
 
 /* Constants that all levels share. */
 static void gfli_onnx_decode_constants(gfli_onnx *g) {
-    static const int64_t axis = 2;
-    const int64_t bins = g->model->arch.reg_max + 1, shape[2] = {bins, 1};
-    const int64_t scores[3] = {0, -1, g->model->arch.n_classes}, sides[4] = {0, 4, bins, -1};
+    static const int64_t sums[3] = {0, 4, -1};
+    const int64_t bins = g->model->arch.reg_max + 1, shape[4] = {4, bins, 1, 1};
+    const int64_t scores[3] = {0, -1, g->model->arch.n_classes};
+    const int64_t sides[4] = {0, 4, bins, -1}, rows[4] = {0, 4 * bins, -1, 1};
     gfli_onnx_integers(g, "scores.shape", 1, 3, scores);
     gfli_onnx_integers(g, "bins.shape", 1, 4, sides);
-    gfli_onnx_integers(g, "bins.axis", 1, 1, &axis);
-    float *project = (float *)gfli_onnx_room(g, "bins", GFLI_ONNX_F32, 2, shape);
-    for (int i = 0; project && i < bins; i++) project[i] = (float)i;
+    gfli_onnx_integers(g, "bins.rows", 1, 4, rows);
+    gfli_onnx_integers(g, "bins.sums", 1, 3, sums);
+    float *project = (float *)gfli_onnx_room(g, "bins", GFLI_ONNX_F32, 4, shape);
+    for (int i = 0; project && i < 4 * bins; i++) project[i] = (float)(i % bins);
 }
 
 static void gfli_onnx_grid_constants(gfli_onnx *g) {
@@ -11344,13 +11369,15 @@ static void gfli_onnx_scores(gfli_onnx *g, int level) {
                    NULL);
 }
 
-/* The mean of each side's distribution, in pixels, from the centre outwards. */
+/* The mean of each side's distribution, in pixels, from the centre outwards: the sum over the bins
+ * is a convolution of each side, as OpenCV has no sum with its axes as an input. */
 static void gfli_onnx_boxes(gfli_onnx *g, int level) {
     static const int64_t shape[2] = {4, 1}, order[3] = {0, 2, 1};
     const float stride = (float)(8 << level), outwards[4] = {-stride, -stride, stride, stride};
     const gfli_onnx_name bins = gfli_onnx_at("bins.logits", level);
     const gfli_onnx_name share = gfli_onnx_at("bins.shares", level);
     const gfli_onnx_name part = gfli_onnx_at("bins.parts", level);
+    const gfli_onnx_name sum = gfli_onnx_at("bins.sum", level);
     const gfli_onnx_name mean = gfli_onnx_at("bins.mean", level);
     const gfli_onnx_name sides = gfli_onnx_at("sides", level);
     const gfli_onnx_name away = gfli_onnx_at("boxes.away", level);
@@ -11358,13 +11385,12 @@ static void gfli_onnx_boxes(gfli_onnx *g, int level) {
     gfli_onnx_floats(g, sides.text, 2, shape, outwards);
     gfli_onnx_node(g, "Reshape", bins.text, gfli_onnx_at("bbox_pred", level).text, "bins.shape",
                    NULL);
-    size_t node = gfli_onnx_open(g, "Softmax", share.text, bins.text, NULL, NULL);
+    const size_t node = gfli_onnx_open(g, "Softmax", share.text, bins.text, NULL, NULL);
     gfli_onnx_int(g, "axis", 2);
     gfli_onnx_close(g, node);
-    gfli_onnx_node(g, "Mul", part.text, share.text, "bins", NULL);
-    node = gfli_onnx_open(g, "ReduceSum", mean.text, part.text, "bins.axis", NULL);
-    gfli_onnx_int(g, "keepdims", 0);
-    gfli_onnx_close(g, node);
+    gfli_onnx_node(g, "Reshape", part.text, share.text, "bins.rows", NULL);
+    gfli_onnx_mix(g, sum.text, part.text, "bins", 4);
+    gfli_onnx_node(g, "Reshape", mean.text, sum.text, "bins.sums", NULL);
     gfli_onnx_node(g, "Mul", away.text, mean.text, sides.text, NULL);
     gfli_onnx_node(g, "Add", corner.text, away.text, gfli_onnx_at("centres", level).text, NULL);
     gfli_onnx_transpose(g, gfli_onnx_at("boxes", level).text, corner.text, order, 3);

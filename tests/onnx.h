@@ -467,21 +467,6 @@ static inline void ox_softmax(const ox_node *n, const ox_tensor *x, ox_tensor *y
     }
 }
 
-static inline void ox_reduce_sum(const ox_node *n, const ox_tensor *x, const ox_tensor *axes,
-                                 ox_tensor *y) {
-    const int64_t axis = (int64_t)axes->v[0];
-    const size_t inner = ox_inner(x, axis), size = (size_t)x->dims[axis];
-    int64_t dims[OX_RANK];
-    int rank = 0;
-    if (axes->count != 1 || ox_int(n, "keepdims") != 0) ox_die("ReduceSum", n->out[0]);
-    for (int k = 0; k < x->rank; k++)
-        if (k != axis) dims[rank++] = x->dims[k];
-    ox_shape(y, rank, dims);
-    for (size_t i = 0; i < y->count; i++)
-        for (size_t k = 0; k < size; k++)
-            y->v[i] += x->v[i / inner * inner * size + i % inner + k * inner];
-}
-
 static inline void ox_concat(const ox_node *n, ox_tensor *const *x, ox_tensor *y) {
     const int64_t axis = ox_int(n, "axis");
     const size_t inner = ox_inner(x[0], axis);
@@ -577,8 +562,6 @@ static inline void ox_node_run(const ox_node *n, ox_tensor *const *x, int which,
         ox_transpose(n, x[0], y);
     else if (!strcmp(op, "Softmax"))
         ox_softmax(n, x[0], y);
-    else if (!strcmp(op, "ReduceSum"))
-        ox_reduce_sum(n, x[0], x[1], y);
     else if (!strcmp(op, "Concat"))
         ox_concat(n, x, y);
     else if (!strcmp(op, "Gather"))
