@@ -182,6 +182,8 @@ static void reading_goes_on_after_a_mistake(void) {
                 load("{\"images\":[{\"id\":\"a\",\"width\":\"b\"},{\"id\":None}]}", &opts, &set),
                 GFL_E_FORMAT, ":1:41: a value is expected, not None, as Python prints it");
     CHECK(found.n == 1);
+    CHECK_ERROR(context, load("{\"images\":[{\"id\":0,\"width\":\"x\",\"y\":None}]}", NULL, &set),
+                GFL_E_FORMAT, "not None");
 }
 
 static void what_nobody_reads_may_be_anything(void) {
