@@ -11,9 +11,10 @@
  *     cc -O3 app.c gfl_train.c -lm -pthread  trains, evaluates, reads image files and .pth too
  *
  * or compile the header itself: cc -O3 -x c -DGFL_IMPLEMENTATION -c gfl.h.  It needs -O2 at least:
- * without, it is twenty times slower.  C11 or C++17 for the implementation (gcc or clang, POSIX), C99
- * or C++11 for the declarations.  Including it defines no feature macro: with -std=c11 instead of
- * -std=gnu11, the default, the implementation needs -D_POSIX_C_SOURCE=200809L.
+ * without, it is twenty times slower.  C11 or C++17 for the implementation (gcc or clang; POSIX, or
+ * Windows by mingw-w64), C99 or C++11 for the declarations; little-endian machines.  Including it
+ * defines no feature macro: with -std=c11 instead of -std=gnu11, the default, the implementation
+ * needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's bytes, on Windows UTF-8.
  *
  *     gfl_context *context;
  *     gfl_model *model;
