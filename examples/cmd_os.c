@@ -21,24 +21,6 @@ bool os_may(const char *operation, const char *path) {
 }
 #endif
 
-typedef struct cleaning {
-    const char *folder;
-    bool (*wanted)(const char *name);
-} cleaning;
-
-static bool clean(void *user, const char *name) {
-    const cleaning *c = (const cleaning *)user;
-    char path[4400];
-    if (!c->wanted(name)) return true;
-    snprintf(path, sizeof path, "%.4090s/%.300s", c->folder, name);
-    return os_remove(path);
-}
-
-bool os_clean(const char *folder, bool (*wanted)(const char *name)) {
-    cleaning c = {folder, wanted};
-    return os_list(folder, clean, &c);
-}
-
 /* ---- reading and logs ------------------------------------------------------------------------ */
 
 static const char *read_all(FILE *f, size_t limit, char **bytes, size_t *size) {

@@ -40,8 +40,6 @@ bool os_keep(const char *from, const char *to);
 bool os_remove(const char *path);
 bool os_truncate(const char *path, long long size);
 void os_sync_folder(const char *path); /* where that is possible */
-/* Remove the files of a folder that `wanted` says yes to. */
-bool os_clean(const char *folder, bool (*wanted)(const char *name));
 /* The path from the root of the file system; false: it does not fit. */
 bool os_full_path(const char *path, char *out, size_t room);
 

@@ -30,9 +30,8 @@ static bool has(const run_folder *f, const char *pair, const char *ending) {
     return os_exists(in_pair(f, pair, ending));
 }
 
-static int failed(const char *path, const char *doing) {
-    talk("gfl: %s: %s: %s", path, doing, strerror(errno));
-    return CMD_FAILED;
+static int failed(const char *path, const char *what) {
+    return report_errno("%s: %s", path, what);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -56,9 +55,25 @@ static bool is_temporary(const char *name, const char *ours) {
     return n > m + 4 && !strncmp(name, ours, m) && name[m] == '.' && !strcmp(name + n - 4, ".tmp");
 }
 
-static bool is_left_over(const char *name) {
-    return !strcmp(name, "train.tmp") || !strcmp(name, "config.txt.tmp") ||
-           is_ours(name, is_temporary);
+typedef struct cleaning {
+    const run_folder *f;
+    int code;
+} cleaning;
+
+static bool remove_left_over(void *user, const char *name) {
+    cleaning *c = user;
+    if (strcmp(name, "train.tmp") && strcmp(name, "config.txt.tmp") && !is_ours(name, is_temporary))
+        return true;
+    const char *path = run_file(c->f, name);
+    if (!os_remove(path)) c->code = failed(path, "it is left over, and cannot be removed");
+    return c->code == CMD_OK;
+}
+
+static int clean(const run_folder *f) {
+    cleaning c = {f, CMD_OK};
+    if (!os_list(f->path, remove_left_over, &c) && c.code == CMD_OK)
+        return failed(f->path, "it cannot be listed");
+    return c.code;
 }
 
 /* Files are put in place by renaming, which would replace a link and not what it names. */
@@ -139,16 +154,11 @@ int run_open(run_folder *f, bool resume, bool overwrite) {
         return usage_error("--out wants the name of a folder, of up to 3900 bytes");
     if (resume && !os_exists(f->path))
         return usage_error("--resume: there is no folder %s", f->path);
-    if (!os_make_folder(f->path, part)) {
-        talk("gfl: --out %s: %s: %s", f->path, part, strerror(errno));
-        return CMD_FAILED;
-    }
+    if (!os_make_folder(f->path, part)) return report_errno("--out %s: %s", f->path, part);
     int code = check_files(f);
     if (code == CMD_OK) code = lock(f);
     if (code == CMD_OK) code = check_begin(f, resume, overwrite);
-    if (code == CMD_OK && !os_clean(f->path, is_left_over))
-        code = failed(f->path, "what an earlier process left cannot be removed");
-    return code;
+    return code == CMD_OK ? clean(f) : code;
 }
 
 int run_close(run_folder *f) {
@@ -430,6 +440,7 @@ static int write_settings(run_folder *f, const opt *options) {
     good = good && os_replace_locked(&f->lock, temporary, path);
     if (good) {
         f->lock.made = false; /* it stays */
+        os_sync_folder(f->path);
         return CMD_OK;
     }
     const int code = failed(path, "it cannot be written");
