@@ -68,8 +68,10 @@ for e in kill 28 5; do # SIGKILL, no space left, a defective disk
         else
             SEAM_AT=$i SEAM_ERROR=$e "$gfl" $run --out part >out 2>err
             got=$?
-            [ $got = 0 ] || [ $got = 1 ] || fail "$what: exit $got"
-            [ $got = 0 ] || grep -q '^gfl: ' err || fail "$what: not a word on it"
+            case $what in
+            *'sync folder'*) [ $got = 0 ] || fail "$what: exit $got" ;; # not every system can
+            *) [ $got = 1 ] && grep -q '^gfl: ' err || fail "$what: exit $got, or not a word" ;;
+            esac
         fi
         go_on "$what"
         rm -rf part
