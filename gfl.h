@@ -4551,6 +4551,7 @@ size_t gfli_utf8_length(const unsigned char *p, size_t n) {
 size_t gfl_text_valid(const char *text, size_t n) {
     const unsigned char *p = (const unsigned char *)text;
     size_t at = 0, length;
+    if (!text) return 0;
     while ((length = gfli_utf8_length(p + at, n - at)) > 0) at += length;
     return at;
 }
@@ -4585,7 +4586,7 @@ static size_t gfli_show_one(const unsigned char *p, size_t left, char out[12], s
 
 size_t gfl_text_show(const char *text, char *out, size_t size) {
     const unsigned char *p = (const unsigned char *)text;
-    size_t left = strlen(text), need = 0, at = 0, taken;
+    size_t left = text ? strlen(text) : 0, need = 0, at = 0, taken;
     for (; left > 0; p += taken, left -= taken) {
         char shown[12];
         const size_t length = gfli_show_one(p, left, shown, &taken);
@@ -5650,7 +5651,8 @@ void gfli_json_format_float(float value, char out[32]) {
 /* ---- texts ----------------------------------------------------------------------------------- */
 
 static void gfli_json_put(gfl_json_writer *j, const char *bytes, size_t n) {
-    if (n > 0 && j->status == GFL_OK) j->status = j->write(j->user, bytes, n);
+    if (n > 0 && j->status == GFL_OK)
+        j->status = j->write ? j->write(j->user, bytes, n) : GFL_E_ARG;
 }
 
 /* The bytes at p that stand in a JSON text for the n that begin there, of which *used are meant: an
@@ -5691,26 +5693,26 @@ static void gfli_json_misuse(gfl_json_writer *j) {
     if (j->status == GFL_OK) j->status = GFL_E_ARG;
 }
 
-/* What stands before a value: a comma, a new line, its key. */
-static void gfli_json_begin(gfl_json_writer *j, const char *key) {
+/* What stands before a value: a comma, a new line, its key.  false without a writer. */
+static bool gfli_json_begin(gfl_json_writer *j, const char *key) {
+    if (!j) return false;
     const uint64_t bit = j->depth ? (uint64_t)1 << (j->depth - 1) : 0;
     if ((key != NULL) != ((j->objects & bit) != 0)) gfli_json_misuse(j);
     if (j->filled & bit) gfli_json_put(j, ", ", j->spaced && !j->broken ? 2 : 1);
     if (j->broken) gfli_json_put(j, "\n", 1);
     j->filled |= bit;
     j->broken = 0;
-    if (!key) return;
-    gfli_json_quote(j, key);
-    gfli_json_put(j, ": ", j->spaced ? 2 : 1);
+    if (key) gfli_json_quote(j, key);
+    if (key) gfli_json_put(j, ": ", j->spaced ? 2 : 1);
+    return true;
 }
 
 static void gfli_json_scalar(gfl_json_writer *j, const char *key, const char *word) {
-    gfli_json_begin(j, key);
-    gfli_json_put(j, word, strlen(word));
+    if (gfli_json_begin(j, key)) gfli_json_put(j, word, strlen(word));
 }
 
 static void gfli_json_nest(gfl_json_writer *j, const char *key, bool object) {
-    gfli_json_begin(j, key);
+    if (!gfli_json_begin(j, key)) return;
     if (j->depth == 64) {
         gfli_json_misuse(j);
         return;
@@ -5730,6 +5732,7 @@ void gfl_json_array(gfl_json_writer *j, const char *key) {
 }
 
 void gfl_json_end(gfl_json_writer *j) {
+    if (!j) return;
     if (j->depth == 0) {
         gfli_json_misuse(j);
         return;
@@ -5741,6 +5744,7 @@ void gfl_json_end(gfl_json_writer *j) {
 }
 
 void gfl_json_line(gfl_json_writer *j) {
+    if (!j) return;
     if (j->depth == 0)
         gfli_json_put(j, "\n", 1);
     else
@@ -5748,7 +5752,7 @@ void gfl_json_line(gfl_json_writer *j) {
 }
 
 void gfl_json_text(gfl_json_writer *j, const char *key, const char *text) {
-    gfli_json_begin(j, key);
+    if (!gfli_json_begin(j, key)) return;
     if (text)
         gfli_json_quote(j, text);
     else

@@ -195,7 +195,7 @@ long_same_bits)
         echo "$line: $got"
         [ "$got" = "${want:=$got}" ] || fail "$line gives other bits than make"
     done <<'EOF'
-cc -std=c11 -O3 -g
+cc -std=c11 -D_POSIX_C_SOURCE=200809L -O3 -g
 cc -O3
 cc -O2 -std=gnu17
 clang -O3 -march=native

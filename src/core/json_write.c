@@ -95,7 +95,8 @@ void gfli_json_format_float(float value, char out[32]) {
 /* ---- texts ----------------------------------------------------------------------------------- */
 
 static void gfli_json_put(gfl_json_writer *j, const char *bytes, size_t n) {
-    if (n > 0 && j->status == GFL_OK) j->status = j->write(j->user, bytes, n);
+    if (n > 0 && j->status == GFL_OK)
+        j->status = j->write ? j->write(j->user, bytes, n) : GFL_E_ARG;
 }
 
 /* The bytes at p that stand in a JSON text for the n that begin there, of which *used are meant: an
@@ -136,26 +137,26 @@ static void gfli_json_misuse(gfl_json_writer *j) {
     if (j->status == GFL_OK) j->status = GFL_E_ARG;
 }
 
-/* What stands before a value: a comma, a new line, its key. */
-static void gfli_json_begin(gfl_json_writer *j, const char *key) {
+/* What stands before a value: a comma, a new line, its key.  false without a writer. */
+static bool gfli_json_begin(gfl_json_writer *j, const char *key) {
+    if (!j) return false;
     const uint64_t bit = j->depth ? (uint64_t)1 << (j->depth - 1) : 0;
     if ((key != NULL) != ((j->objects & bit) != 0)) gfli_json_misuse(j);
     if (j->filled & bit) gfli_json_put(j, ", ", j->spaced && !j->broken ? 2 : 1);
     if (j->broken) gfli_json_put(j, "\n", 1);
     j->filled |= bit;
     j->broken = 0;
-    if (!key) return;
-    gfli_json_quote(j, key);
-    gfli_json_put(j, ": ", j->spaced ? 2 : 1);
+    if (key) gfli_json_quote(j, key);
+    if (key) gfli_json_put(j, ": ", j->spaced ? 2 : 1);
+    return true;
 }
 
 static void gfli_json_scalar(gfl_json_writer *j, const char *key, const char *word) {
-    gfli_json_begin(j, key);
-    gfli_json_put(j, word, strlen(word));
+    if (gfli_json_begin(j, key)) gfli_json_put(j, word, strlen(word));
 }
 
 static void gfli_json_nest(gfl_json_writer *j, const char *key, bool object) {
-    gfli_json_begin(j, key);
+    if (!gfli_json_begin(j, key)) return;
     if (j->depth == 64) {
         gfli_json_misuse(j);
         return;
@@ -175,6 +176,7 @@ void gfl_json_array(gfl_json_writer *j, const char *key) {
 }
 
 void gfl_json_end(gfl_json_writer *j) {
+    if (!j) return;
     if (j->depth == 0) {
         gfli_json_misuse(j);
         return;
@@ -186,6 +188,7 @@ void gfl_json_end(gfl_json_writer *j) {
 }
 
 void gfl_json_line(gfl_json_writer *j) {
+    if (!j) return;
     if (j->depth == 0)
         gfli_json_put(j, "\n", 1);
     else
@@ -193,7 +196,7 @@ void gfl_json_line(gfl_json_writer *j) {
 }
 
 void gfl_json_text(gfl_json_writer *j, const char *key, const char *text) {
-    gfli_json_begin(j, key);
+    if (!gfli_json_begin(j, key)) return;
     if (text)
         gfli_json_quote(j, text);
     else

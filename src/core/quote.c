@@ -21,6 +21,7 @@ size_t gfli_utf8_length(const unsigned char *p, size_t n) {
 size_t gfl_text_valid(const char *text, size_t n) {
     const unsigned char *p = (const unsigned char *)text;
     size_t at = 0, length;
+    if (!text) return 0;
     while ((length = gfli_utf8_length(p + at, n - at)) > 0) at += length;
     return at;
 }
@@ -55,7 +56,7 @@ static size_t gfli_show_one(const unsigned char *p, size_t left, char out[12], s
 
 size_t gfl_text_show(const char *text, char *out, size_t size) {
     const unsigned char *p = (const unsigned char *)text;
-    size_t left = strlen(text), need = 0, at = 0, taken;
+    size_t left = text ? strlen(text) : 0, need = 0, at = 0, taken;
     for (; left > 0; p += taken, left -= taken) {
         char shown[12];
         const size_t length = gfli_show_one(p, left, shown, &taken);
