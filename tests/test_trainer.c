@@ -581,6 +581,30 @@ static void loaders_and_threads_change_nothing(void) {
     free(want);
 }
 
+/* A result could not say which of the two it means. */
+static void two_classes_of_one_name_are_refused_before_training(void) {
+    static const char json[] =
+        "{\"images\":[{\"id\":1,\"width\":90,\"height\":60}],\"categories\":["
+        "{\"id\":3,\"name\":\"RBC\"},{\"id\":7,\"name\":\"RBC\"}],\"annotations\":["
+        "{\"id\":1,\"image_id\":1,\"category_id\":3,\"bbox\":[5,5,30,30]},"
+        "{\"id\":2,\"image_id\":1,\"category_id\":7,\"bbox\":[9,9,30,30]}]}";
+    gfl_context *context = test_context(1);
+    gfl_dataset *dataset = NULL;
+    gfl_train_desc d = small_desc();
+    gfl_model_desc desc;
+    gfl_trainer *trainer;
+    CHECK_OK(context, gfl_dataset_load_coco_memory(context, json, sizeof json - 1, NULL, &dataset));
+    train_micro_desc(&desc, 18, 2);
+    desc.classes = gfl_dataset_classes(dataset);
+    gfl_model *model = train_model(context, &desc);
+    CHECK_ERROR(context, gfl_trainer_create(context, model, dataset, &d, &trainer), GFL_E_DATA,
+                "the categories 3 and 7 are both named \"RBC\"");
+    CHECK(trainer == NULL);
+    gfl_model_destroy(model);
+    gfl_dataset_destroy(dataset);
+    gfl_context_destroy(context);
+}
+
 static void wrong_arguments_are_refused(void) {
     gfl_context *context = test_context(1);
     gfl_dataset *dataset = train_dataset(context, 3, NULL, NULL);
@@ -639,6 +663,7 @@ int main(int argc, char **argv) {
         TEST(an_overflowing_step_leaves_a_good_state),
         TEST(a_failed_step_can_be_tried_again),
         TEST(loaders_and_threads_change_nothing),
+        TEST(two_classes_of_one_name_are_refused_before_training),
         TEST(wrong_arguments_are_refused),
         {0},
     };
