@@ -1,10 +1,55 @@
 /* cmd_draw.c - boxes and labels into pixels, pixels into files */
 #include "cmd_files.h"
 #include <ctype.h>
+#include <errno.h>
 #include <math.h>
+#include <setjmp.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* ---- memory of stb_image_write --------------------------------------------------------------- */
+
+/* It ends the program, or writes to where nothing is, when there is no memory: so its blocks are
+ * kept in a list, and the first that cannot be had leads back to who called it. */
+typedef union block {
+    struct {
+        union block *next, *before;
+    } link;
+    max_align_t align;
+} block;
+
+static block held;
+static jmp_buf without_memory;
+
+static void *hold(size_t n) {
+    block *b = malloc(sizeof *b + n);
+    if (!b) longjmp(without_memory, 1);
+    b->link.next = held.link.next;
+    b->link.before = &held;
+    if (b->link.next) b->link.next->link.before = b;
+    held.link.next = b;
+    return b + 1;
+}
+
+static void let_go(void *p) {
+    block *b = p ? (block *)p - 1 : NULL;
+    if (!b) return;
+    b->link.before->link.next = b->link.next;
+    if (b->link.next) b->link.next->link.before = b->link.before;
+    free(b);
+}
+
+static void *hold_more(void *p, size_t old, size_t n) {
+    void *more = hold(n);
+    if (p) memcpy(more, p, old);
+    let_go(p);
+    return more;
+}
+
+#define STBIW_MALLOC(n)                hold((size_t)(n))
+#define STBIW_REALLOC_SIZED(p, old, n) hold_more(p, (size_t)(old), (size_t)(n))
+#define STBIW_FREE(p)                  let_go(p)
 #define STB_IMAGE_WRITE_STATIC
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #if defined(__GNUC__)
@@ -15,6 +60,8 @@
 #if defined(__GNUC__)
 #    pragma GCC diagnostic pop
 #endif
+
+/* ---- boxes and labels ------------------------------------------------------------------------ */
 
 enum { GLYPH_W = 5, GLYPH_H = 7 };
 
@@ -134,6 +181,8 @@ void draw_detections(gfl_pixels *pixels, const gfl_detection *items, int n,
     }
 }
 
+/* ---- files ----------------------------------------------------------------------------------- */
+
 typedef struct sink {
     FILE *f;
     bool good;
@@ -157,16 +206,35 @@ static bool is_jpeg(const char *path) {
            ends_with(path, ".jfif");
 }
 
+/* Apart, so that longjmp leaves a function whose variables nobody needs. */
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+static void
+encode_pixels(sink *s, const gfl_pixels *p, bool jpeg) {
+    if (jpeg)
+        stbi_write_jpg_to_func(write_bytes, s, p->width, p->height, 3, p->rgb, 92);
+    else
+        stbi_write_png_to_func(write_bytes, s, p->width, p->height, 3, p->rgb, p->width * 3);
+}
+
+/* false: there is no memory. */
+static bool encode(sink *s, const gfl_pixels *p, bool jpeg) {
+    if (setjmp(without_memory)) {
+        while (held.link.next) let_go(held.link.next + 1);
+        return false;
+    }
+    encode_pixels(s, p, jpeg);
+    return true;
+}
+
 bool write_picture(const char *path, const gfl_pixels *p) {
     out_file out;
     if (!out_open(&out, path)) return false;
     sink s = {out.f, true};
-    const int made =
-        is_jpeg(path)
-            ? stbi_write_jpg_to_func(write_bytes, &s, p->width, p->height, 3, p->rgb, 92)
-            : stbi_write_png_to_func(write_bytes, &s, p->width, p->height, 3, p->rgb, p->width * 3);
-    if (made || !s.good) return out_commit(&out);
-    talk("gfl: %s: out of memory", path);
+    if (encode(&s, p, is_jpeg(path))) return out_commit(&out);
+    errno = ENOMEM;
+    report_errno("%s cannot be written", path);
     out_abandon(&out);
     return false;
 }

@@ -136,7 +136,10 @@ while [ $i -lt 2000 ]; do ln data/train/0001.png many/$((i += 1))x.png; done
 cp r.json before.json
 "$gfl" detect --weights $w $score --json --results r.json --threads 1 many >streamed 2>err &
 pid=$!
-while [ "$(grep -c '"file"' streamed)" -lt 2 ]; do kill -0 $pid 2>/dev/null || break; sleep 0.01; done
+until [ "$(grep -c '"file"' streamed 2>/dev/null)" -ge 2 ] 2>/dev/null; do
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.01
+done
 kill -INT $pid
 wait $pid
 [ $? = 130 ] || fail "SIGINT: exit code"
