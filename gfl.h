@@ -2015,6 +2015,9 @@ gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const ch
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
                      size_t size, const char *what);
 /* Make *pointer_to_pointer hold exactly `need` elements or more; contents are lost. */
+/* gfli_reserve in the device's memory. */
+gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                               size_t need, size_t size, const char *what);
 gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
                         size_t need, size_t size, const char *what);
 void gfli_free(gfl_context *context, void *pointer); /* NULL is allowed */
@@ -2098,6 +2101,12 @@ GFLI_HD static inline int gfli_whole_below(float v) {
 
 GFLI_HD static inline float gfli_sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
+}
+
+static inline bool gfli_all_finite(const float *x, size_t n) {
+    bool good = true;
+    for (size_t i = 0; i < n; i++) good = good && gfli_is_finite(x[i]);
+    return good;
 }
 
 /* A batch norm of running statistics as the scale and the bias of the convolution before it. */
@@ -2544,13 +2553,22 @@ extern const gfli_backend gfli_cpu;
 
 /* ---- training -------------------------------------------------------------------------------- */
 
-/* Ground truth of one image, boxes in the resized image's pixels. */
+/* Everything that an operation of training points to is memory of the device, except shapes, options
+ * and the structs that hold the pointers.  An operation returns nothing and may return before it is
+ * done; what it finds wrong with the numbers is told by check_update. */
+
+/* Ground truth of one image of a batch: its boxes among those of all. */
 typedef struct gfli_truth {
-    const float *boxes; /* [n][4] x1 y1 x2 y2 */
-    const int *labels;  /* [n] */
-    int n;
+    int first, n;
     int pad_h, pad_w; /* the image's own size, padded to a multiple of 32: the valid cells */
 } gfli_truth;
+
+typedef struct gfli_truths {
+    int n_images, most;       /* images; boxes of the image that has the most */
+    const gfli_truth *images; /* [n_images] */
+    const float *boxes;       /* [all][4] x1 y1 x2 y2 in the resized image's pixels */
+    const int32_t *labels;    /* [all] */
+} gfli_truths;
 
 /* Who is assigned what, in the order of the pyramid's positions (level, image, y, x). */
 typedef struct gfli_assignment {
@@ -2572,21 +2590,75 @@ typedef struct gfli_loss_opts {
     double quality_eps;    /* of the quality's union; GIoU has 1e-6 */
     double mean_eps;       /* added to what a mean divides by */
     double min_weight_sum; /* below it, weight_sum is replaced by it; 0 / 0 counts as 0 */
-    /* The two normalisers before their clamps (spec 5.4: N and A); negative: of this batch alone. */
-    double avg_pos, weight_sum;
 } gfli_loss_opts;
 
+/* Of a batch, on the device. */
 typedef struct gfli_losses {
+    double avg_pos, weight_sum; /* the normalisers before their clamps (spec 5.4: N and A) */
     double cls[GFL_LEVELS], bbox[GFL_LEVELS], dfl[GFL_LEVELS];
-    double weight_sum;
     int n_pos;
 } gfli_losses;
 
-/* How large numbers are. */
-typedef struct gfli_extent {
-    double squares; /* their sum, in double, in a fixed order */
-    float largest;  /* magnitude; NaN counts as more than infinity; 0 of none */
-} gfli_extent;
+/* The first of the losses that is not finite, or NULL. */
+GFLI_HD static inline const char *gfli_bad_loss_name(const gfli_losses *losses) {
+    for (int l = 0; l < GFL_LEVELS; l++) {
+        if (!gfli_is_finite(losses->cls[l])) return "loss_cls";
+        if (!gfli_is_finite(losses->bbox[l])) return "loss_bbox";
+        if (!gfli_is_finite(losses->dfl[l])) return "loss_dfl";
+    }
+    return NULL;
+}
+
+/* The gradients of a convolution's own weights, and of the batch norm that was folded into them
+ * (spec 1.3), from those of the folded weights. */
+typedef struct gfli_unfold {
+    const gfli_conv_shape *shape;
+    const float *weight, *scale; /* the own weights; what they were multiplied with */
+    const float *mean, *var;
+    float eps;
+    float *dweight;     /* of the folded weights, becomes that of the own ones */
+    const float *dbeta; /* that of the folded bias */
+    float *dgamma;      /* written */
+} gfli_unfold;
+
+/* Part of the block of parameters with factors of its own, multiplied with the update's. */
+typedef struct gfli_update_part {
+    size_t first, count; /* floats */
+    double lr, decay;
+} gfli_update_part;
+
+typedef struct gfli_update {
+    float *params, *momentum; /* [n], laid out alike, zeros between the parts */
+    const float *gradients;   /* [n], their sum over batches */
+    size_t n;
+    const gfli_update_part *parts; /* [n_parts], in the order of the block */
+    int n_parts;
+    const gfli_losses *losses; /* [n_losses] of the batches */
+    int n_losses;
+    double lr, decay, momentum_factor;
+    double share; /* gradients are multiplied with it: 1 / batches */
+    double clip;  /* largest norm of them then; not above 0: no limit */
+    bool first;   /* momentum is taken as zero, whatever it holds */
+} gfli_update;
+
+/* What stands against an update. */
+typedef enum gfli_fault {
+    GFLI_FAULT_NONE,
+    GFLI_FAULT_LOSS,      /* not finite, of batch `where` */
+    GFLI_FAULT_GRADIENT,  /* not finite, in part `where` */
+    GFLI_FAULT_PARAMETER, /* likewise */
+    GFLI_FAULT_MOMENTUM,
+    GFLI_FAULT_OVERFLOW /* part `where` would not stay finite */
+} gfli_fault;
+
+/* On the device.  The largest magnitudes are those of the part at fault, or of all parts. */
+typedef struct gfli_verdict {
+    double norm;  /* of the gradients, before clipping */
+    double share; /* what they are to be multiplied with, clipping included */
+    double parameter, momentum, gradient;
+    gfli_fault fault;
+    int where;
+} gfli_verdict;
 
 struct gfli_train_ops {
     int version;
@@ -2614,6 +2686,7 @@ struct gfli_train_ops {
                              const gfli_map *x, const gfli_map *offset, const gfli_map *dy,
                              bool accumulate, const gfli_map *dx, const gfli_map *doffset,
                              float *dweight, float *dbias, void *scratch);
+    void (*unfold)(gfl_context *context, const gfli_unfold *call);
     /* dy = y > 0 ? dy : 0, in place. */
     void (*relu_grad)(gfl_context *context, const gfli_map *y, const gfli_map *dy);
     /* dx (=/+=): the first maximum in row-major window order gets the gradient. */
@@ -2636,19 +2709,26 @@ struct gfli_train_ops {
     /* ATSS (spec 4).  shape: a map that gives n and the levels' sizes; data unused. */
     size_t (*assign_scratch)(const gfl_context *context, const gfli_map *shape, int max_boxes);
     void (*assign)(gfl_context *context, const gfli_map *shape, const gfli_assign_opts *opts,
-                   const gfli_truth *truths, const gfli_assignment *out, void *scratch);
-    /* QFL, GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
+                   const gfli_truths *truths, const gfli_assignment *out, void *scratch);
+    /* The losses in two halves, between which the normalisers of several ranks are averaged:
+     * loss_sums writes n_pos, avg_pos and weight_sum, losses reads them and writes the rest.  QFL,
+     * GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
     size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls,
                              const gfli_loss_opts *opts);
+    void (*loss_sums)(gfl_context *context, const gfli_map *cls, const gfli_assignment *assigned,
+                      const gfli_loss_opts *opts, gfli_losses *out, void *scratch);
     void (*losses)(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
-                   const gfli_truth *truths, const gfli_assignment *assigned,
+                   const gfli_truths *truths, const gfli_assignment *assigned,
                    const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
                    gfli_losses *out, void *scratch);
 
-    void (*measure)(gfl_context *context, const float *x, size_t n, gfli_extent *out);
-    /* g' = clip * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v */
-    void (*sgd)(gfl_context *context, float *p, float *v, const float *g, size_t n, double lr,
-                double momentum, double decay, double clip, bool first);
+    /* sum += x */
+    void (*accumulate)(gfl_context *context, float *sum, const float *x, size_t n);
+    /* May the update be done?  Every number is looked at before the first one moves. */
+    void (*check_update)(gfl_context *context, const gfli_update *update, gfli_verdict *out);
+    /* g' = share * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v, with the share of
+     * the verdict; nothing where it has found a fault. */
+    void (*update)(gfl_context *context, const gfli_update *update, const gfli_verdict *verdict);
 };
 
 extern const gfli_train_ops gfli_cpu_train;
@@ -4191,6 +4271,20 @@ gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *
     memcpy(pointer_to_pointer, &none, sizeof none);
     *capacity = 0;
     GFLI_TRY(gfli_alloc(context, need, size, what, pointer_to_pointer));
+    *capacity = need;
+    return GFL_OK;
+}
+
+gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                               size_t need, size_t size, const char *what) {
+    const gfli_device_ops *device = &context->backend->device;
+    void *old, *none = NULL;
+    memcpy(&old, pointer_to_pointer, sizeof old);
+    if (old && need <= *capacity) return GFL_OK;
+    device->free(context, old);
+    memcpy(pointer_to_pointer, &none, sizeof none);
+    *capacity = 0;
+    GFLI_TRY(device->alloc(context, need, size, what, pointer_to_pointer));
     *capacity = need;
     return GFL_OK;
 }
@@ -8298,7 +8392,6 @@ void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
     out->n_classes = arch->n_classes;
     out->n_bins = arch->reg_max + 1;
     for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
-    out->avg_pos = out->weight_sum = -1;
     out->pixel = d->pixel;
     out->outside_counts = d->outside_counts;
     out->add_eps = d->add_eps;

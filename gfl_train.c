@@ -414,20 +414,37 @@ typedef struct gfli_learner {
     const gfli_train_ops *ops;
     int frozen_stages;
     gfli_gradients layout;
-    float *gradients, *momentum; /* [layout.floats] */
-    float *total;                /* [layout.floats] sum over batches, or NULL while there was one */
-    int n_batches;               /* in total */
     int64_t updates;
+    int n_batches, n_summed; /* of this update; those of them that total has */
+
+    /* Memory of the device. */
+    float *gradients, *momentum; /* [layout.floats] */
+    float *total;                /* [layout.floats] sum over batches; NULL while there was one */
+    gfli_update_part *parts;     /* [n_parts] one for each trained parameter */
+    int n_parts;
+    gfli_losses *losses; /* [n_batches] */
+    gfli_verdict *verdict;
 
     gfli_train_plan plans[GFLI_TRAIN_PLANS];
     gfli_train_plan *current;
     uint64_t clock;
     float *workspace, *stats;
-    uint8_t *scratch, *packed;
+    uint8_t *scratch, *packed, *truths;
     int32_t *gt;
     int *n_pos;
     size_t workspace_size, stats_size, scratch_size, packed_size, gt_size, n_pos_size;
+    size_t truths_size, losses_size;
+
+    uint8_t *staging; /* of the host: what goes to truths */
+    size_t staging_size;
 } gfli_learner;
+
+/* What one image of a batch is to teach. */
+typedef struct gfli_target {
+    const float *boxes;  /* [n][4] x1 y1 x2 y2 in the resized image's pixels */
+    const int *labels;   /* [n] */
+    int n, pad_h, pad_w; /* as in gfli_truth */
+} gfli_target;
 
 gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int frozen_stages,
                                gfli_learner *out);
@@ -436,15 +453,20 @@ void gfli_learner_destroy(gfli_learner *learner);
 /* Make ready for a batch of this padded size; the caller fills *input. */
 gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width, gfli_map *input);
 
-/* Losses of the batch in the input map, and the gradients of all trained parameters.  Where a loss
- * is not finite, there are no gradients, and the status is GFL_E_NONFINITE. */
-gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths, gfli_losses *out);
-/* The gradient of parameter i as gfli_param.data is kept (OHWI); NULL: it is not trained. */
+/* Begin an update over so many batches, from 1. */
+gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches);
+
+/* Losses and gradients of the batch in the input map, the update's batch number `batch`.  Queued:
+ * what is not finite shows at the update. */
+gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_target *targets);
+/* Memory of the device, once everything asked for is done. */
+gfl_status gfli_learner_fetch(const gfli_learner *learner, const void *from, size_t bytes,
+                              void *out);
+/* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not trained. */
 const float *gfli_train_gradient(const gfli_learner *learner, int i);
 
 /* Add the gradients to those of the batches before, for an update over several. */
 gfl_status gfli_learner_accumulate(gfli_learner *learner);
-void gfli_learner_forget(gfli_learner *learner);
 
 /* How an update moves the parameters; clip <= 0: no clipping. */
 typedef struct gfli_sgd_opts {
@@ -452,9 +474,11 @@ typedef struct gfli_sgd_opts {
 } gfli_sgd_opts;
 
 /* One SGD step with the gradients (the mean over the accumulated batches).  *norm is theirs,
- * before clipping.  Where they are not finite, or where a parameter or its momentum would not stay
- * so, nothing changes, the status is GFL_E_NONFINITE, and the text names the parameter. */
-gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm);
+ * before clipping; losses [n_batches] are those of the batches.  Where a loss or a gradient is not
+ * finite, or where a parameter or its momentum would not stay so, nothing changes, the status is
+ * GFL_E_NONFINITE, and the text says what it is. */
+gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm,
+                             gfli_losses *losses);
 
 /* ---- schedule -------------------------------------------------------------------------------- */
 
@@ -482,14 +506,18 @@ struct gfl_trainer {
     bool positioned; /* the loader's next batch is that of the next step */
     int *images;     /* [batch * accumulate] of this step */
     int n_images;
-    gfli_truth *truths; /* [batch] */
+    int *first;           /* [accumulate + 1] the first of these of each batch */
+    gfli_target *targets; /* [batch] */
+    gfli_losses *losses;  /* [accumulate] */
+    uint8_t *pixels;      /* of an image, on the device */
+    size_t pixels_size;
 };
 
 /* What gfl_trainer_load_state does with an open file. */
 gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob);
 
 /* Fingerprints for state files: of all parameters, of everything the data set says. */
-uint64_t gfli_hash_model(const gfl_model *model);
+gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out);
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset);
 
 /* ===============================================================================================
@@ -702,6 +730,39 @@ gfl_status gfli_config_compare(const gfli_weights *w, const gfl_arch *arch, bool
 
 /* A weight file of any kind, told by its content; on error out needs no closing. */
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out);
+
+/* ===============================================================================================
+ * src/cpu/fold_grad.c - gradients of a batch norm that was folded into the convolution before it
+ * ============================================================================================ */
+
+enum { GFLI_UNFOLD_CHANNELS = 16 };
+
+/* The convolution ran with W' = a W and b' = beta - a mean, a = gamma r, r = 1 / sqrt(var + eps):
+ * dW = a dW', dgamma = r (sum of W dW' - mean db'), dbeta = db'. */
+static void gfli_unfold_channels(void *arg, int task, int slot) {
+    const gfli_unfold *t = (const gfli_unfold *)arg;
+    const int out_c = t->shape->out_c;
+    const size_t row = gfli_conv_weights(t->shape) / (size_t)out_c;
+    const int end = gfli_min((task + 1) * GFLI_UNFOLD_CHANNELS, out_c);
+    (void)slot;
+    for (int o = task * GFLI_UNFOLD_CHANNELS; o < end; o++) {
+        const float *w = t->weight + (size_t)o * row;
+        float *dw = t->dweight + (size_t)o * row;
+        double sum = 0, mean = (double)t->mean[o];
+        for (size_t i = 0; i < row; i++) {
+            sum += (double)w[i] * (double)dw[i];
+            dw[i] *= t->scale[o];
+        }
+        const double var = (double)t->var[o] + (double)t->eps;
+        t->dgamma[o] = (float)((sum - mean * (double)t->dbeta[o]) / (sqrt)(var));
+    }
+}
+
+static void gfli_unfold_cpu(gfl_context *context, const gfli_unfold *call) {
+    gfli_unfold t = *call;
+    gfli_parallel_for(context, gfli_ceil_div(t.shape->out_c, GFLI_UNFOLD_CHANNELS),
+                      gfli_unfold_channels, &t);
+}
 
 /* ===============================================================================================
  * src/cpu/conv_grad.c - gradients of convolution with respect to its input and its weights
@@ -2144,7 +2205,7 @@ typedef struct gfli_atss_box {
 typedef struct gfli_atss {
     const gfli_map *shape;
     const gfli_assign_opts *opts;
-    const gfli_truth *truths;
+    const gfli_truths *truths;
     const gfli_assignment *out;
     int max_boxes;
     float *best;          /* [points]: IoU of the box that has the position */
@@ -2242,12 +2303,12 @@ static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int l
 static void gfli_atss_do(void *arg, int task, int slot) {
     const gfli_atss *t = (const gfli_atss *)arg;
     const int image = task / t->max_boxes, index = task % t->max_boxes;
-    const gfli_truth *truth = &t->truths[image];
+    const gfli_truth *truth = &t->truths->images[image];
     gfli_atss_box *out = &t->boxes[task];
     (void)slot;
     out->n = 0;
     if (index >= truth->n) return;
-    const float *box = truth->boxes + 4 * index;
+    const float *box = t->truths->boxes + 4 * (truth->first + index);
     const float cx = (box[0] + box[2]) / 2, cy = (box[1] + box[3]) / 2;
     size_t point[GFLI_ATSS_MOST];
     float iou[GFLI_ATSS_MOST];
@@ -2278,7 +2339,7 @@ static void gfli_atss_do(void *arg, int task, int slot) {
 /* Background inside the valid area, nothing outside it, then the boxes in their order. */
 static void gfli_atss_image(void *arg, int image, int slot) {
     const gfli_atss *t = (const gfli_atss *)arg;
-    const gfli_truth *truth = &t->truths[image];
+    const gfli_truth *truth = &t->truths->images[image];
     int32_t *gt = t->out->gt;
     int positives = 0;
     (void)slot;
@@ -2311,15 +2372,14 @@ static size_t gfli_assign_scratch_cpu(const gfl_context *context, const gfli_map
 }
 
 static void gfli_assign_cpu(gfl_context *context, const gfli_map *shape,
-                            const gfli_assign_opts *opts, const gfli_truth *truths,
+                            const gfli_assign_opts *opts, const gfli_truths *truths,
                             const gfli_assignment *out, void *scratch) {
     gfli_atss t;
     t.shape = shape;
     t.opts = opts;
     t.truths = truths;
     t.out = out;
-    t.max_boxes = 0;
-    for (int i = 0; i < shape->n; i++) t.max_boxes = gfli_max(t.max_boxes, truths[i].n);
+    t.max_boxes = truths->most;
     t.boxes = (gfli_atss_box *)scratch;
     t.best = (float *)(t.boxes + (size_t)shape->n * (size_t)t.max_boxes);
     gfli_parallel_for(context, shape->n * t.max_boxes, gfli_atss_do, &t);
@@ -2346,7 +2406,7 @@ typedef struct gfli_loss_part {
 
 typedef struct gfli_loss {
     const gfli_map *cls, *reg, *dcls, *dreg;
-    const gfli_truth *truths;
+    const gfli_truths *truths;
     const int32_t *gt;
     const gfli_loss_opts *opts;
     gfli_loss_part *parts;
@@ -2601,12 +2661,12 @@ static void gfli_loss_do(void *arg, int task, int slot) {
             run = at + n_classes;
             continue;
         }
-        const gfli_truth *truth = &t->truths[(i - r.before) / area];
+        const int box = t->truths->images[(i - r.before) / area].first + t->gt[i];
         const size_t cell = (i - r.before) % area;
-        const size_t own = at + (size_t)truth->labels[t->gt[i]];
+        const size_t own = at + (size_t)t->truths->labels[box];
         const double weight = gfli_loss_weight(t->cls->data + at, (int)n_classes);
         const double quality = gfli_loss_box(
-            t, t->reg->data + i * n_reg, t->dreg->data + i * n_reg, truth->boxes + 4 * t->gt[i],
+            t, t->reg->data + i * n_reg, t->dreg->data + i * n_reg, t->truths->boxes + 4 * box,
             (int)(cell % w), (int)(cell / w), (double)t->opts->stride[r.level], weight, part);
         double dz;
         part->cls += gfli_qfl_run(t, run, own);
@@ -2637,45 +2697,54 @@ static size_t gfli_losses_scratch_cpu(const gfl_context *context, const gfli_map
     return (size_t)gfli_loss_cut(cls, &points, tasks) * sizeof(gfli_loss_part);
 }
 
-static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
-                            const gfli_truth *truths, const gfli_assignment *assigned,
-                            const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
-                            gfli_losses *out, void *scratch) {
+static int gfli_loss_begin(const gfli_map *cls, const gfli_assignment *assigned,
+                           const gfli_loss_opts *opts, void *scratch, gfli_loss *t) {
+    memset(t, 0, sizeof *t);
+    t->cls = cls;
+    t->gt = assigned->gt;
+    t->opts = opts;
+    t->parts = (gfli_loss_part *)scratch;
+    return gfli_loss_cut(cls, &t->points, t->tasks);
+}
+
+static void gfli_loss_sums_cpu(gfl_context *context, const gfli_map *cls,
+                               const gfli_assignment *assigned, const gfli_loss_opts *opts,
+                               gfli_losses *out, void *scratch) {
     gfli_loss t;
-    memset(&t, 0, sizeof t);
+    const int tasks = gfli_loss_begin(cls, assigned, opts, scratch, &t);
     memset(out, 0, sizeof *out);
-    t.cls = cls;
-    t.reg = reg;
-    t.dcls = dcls;
-    t.dreg = dreg;
-    t.truths = truths;
-    t.gt = assigned->gt;
-    t.opts = opts;
-    t.parts = (gfli_loss_part *)scratch;
-    t.avx2 = gfli_has_avx2(context);
-    const int tasks = gfli_loss_cut(cls, &t.points, t.tasks);
     gfli_parallel_for(context, tasks, gfli_loss_weigh, &t);
     for (int i = 0; i < tasks; i++) {
         out->weight_sum += t.parts[i].weight;
         out->n_pos += t.parts[i].n_pos;
     }
-    double avg_pos = opts->avg_pos, weight_sum = opts->weight_sum;
-    if (avg_pos < 0) {
-        avg_pos = 0;
-        for (int i = 0; i < cls->n; i++) avg_pos += gfli_max(assigned->n_pos[i], 1);
-    }
-    if (weight_sum < 0) weight_sum = out->weight_sum;
+    for (int i = 0; i < cls->n; i++) out->avg_pos += gfli_max(assigned->n_pos[i], 1);
+}
+
+static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                            const gfli_truths *truths, const gfli_assignment *assigned,
+                            const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
+                            gfli_losses *out, void *scratch) {
+    gfli_loss t;
+    const int tasks = gfli_loss_begin(cls, assigned, opts, scratch, &t);
+    t.reg = reg;
+    t.dcls = dcls;
+    t.dreg = dreg;
+    t.truths = truths;
+    t.avx2 = gfli_has_avx2(context);
+    double weight_sum = out->weight_sum;
     /* A NaN among the weights has to show in the losses, hence no fmax. */
     if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
     /* Without weights the losses are 0, not 0 / 0. */
-    const double weighted = weight_sum < (double)FLT_MIN ? 0 : 1;
-    if (weighted == 0) weight_sum = 1;
-    t.cls_scale = 1 / ((fmax)(avg_pos, 1) + opts->mean_eps);
-    t.bbox_scale = weighted * 2 / (1 + opts->mean_eps) / weight_sum;
-    t.dfl_scale = weighted * 0.25 / (4 + opts->mean_eps) / weight_sum;
+    if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
+    t.cls_scale = 1 / ((fmax)(out->avg_pos, 1) + opts->mean_eps);
+    t.bbox_scale = 2 / (1 + opts->mean_eps) / weight_sum;
+    t.dfl_scale = 0.25 / (4 + opts->mean_eps) / weight_sum;
+    for (int i = 0; i < tasks; i++) memset(&t.parts[i], 0, sizeof t.parts[i]);
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);
     const gfli_loss_part *part = t.parts;
     for (int l = 0; l < cls->levels; l++) {
+        out->cls[l] = out->bbox[l] = out->dfl[l] = 0;
         for (int i = 0; i < t.tasks[l]; i++, part++) {
             out->cls[l] += part->cls * t.cls_scale;
             out->bbox[l] += part->bbox * t.bbox_scale;
@@ -2685,13 +2754,19 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
 }
 
 /* ===============================================================================================
- * src/cpu/optim.c - the extent of gradients and parameters, and stochastic gradient descent
+ * src/cpu/optim.c - sums of gradients, what stands against an update, and stochastic gradient descent
  * ============================================================================================ */
 
 enum {
     GFLI_SGD_CHUNK = 16384,
     GFLI_MEASURE_PARTS = 256 /* at most; fixed by n alone, so that threads change nothing */
 };
+
+/* How large numbers are. */
+typedef struct gfli_extent {
+    double squares; /* their sum, in double, in a fixed order */
+    float largest;  /* magnitude; NaN counts as more than infinity; 0 of none */
+} gfli_extent;
 
 typedef struct gfli_measure {
     const float *x;
@@ -2732,7 +2807,8 @@ static void gfli_measure_part(void *arg, int part, int slot) {
     t->largest[part] = gfli_max(gfli_max(largest[0], largest[1]), gfli_max(largest[2], largest[3]));
 }
 
-static void gfli_measure_cpu(gfl_context *context, const float *x, size_t n, gfli_extent *out) {
+static gfli_extent gfli_measure_of(gfl_context *context, const float *x, size_t n) {
+    gfli_extent extent;
     gfli_measure t;
     int32_t largest = 0;
     const size_t parts = (n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK;
@@ -2740,13 +2816,92 @@ static void gfli_measure_cpu(gfl_context *context, const float *x, size_t n, gfl
     t.n = n;
     t.parts = parts < GFLI_MEASURE_PARTS ? (int)parts : (int)GFLI_MEASURE_PARTS;
     gfli_parallel_for(context, t.parts, gfli_measure_part, &t);
-    out->squares = 0;
+    extent.squares = 0;
     for (int p = 0; p < t.parts; p++) {
-        out->squares += t.sums[p];
+        extent.squares += t.sums[p];
         largest = gfli_max(largest, t.largest[p]);
     }
-    memcpy(&out->largest, &largest, sizeof largest);
+    memcpy(&extent.largest, &largest, sizeof largest);
+    return extent;
 }
+
+/* ---- may it be done? ------------------------------------------------------------------------- */
+
+/* The first batch whose losses are not finite, or -1. */
+static int gfli_bad_loss(const gfli_update *u) {
+    for (int i = 0; i < u->n_losses; i++)
+        if (gfli_bad_loss_name(&u->losses[i])) return i;
+    return -1;
+}
+
+static int gfli_bad_gradient(gfl_context *context, const gfli_update *u) {
+    for (int i = 0; i < u->n_parts; i++) {
+        const gfli_update_part *part = &u->parts[i];
+        const gfli_extent g = gfli_measure_of(context, u->gradients + part->first, part->count);
+        if (!gfli_is_finite(g.largest)) return i;
+    }
+    return -1;
+}
+
+/* No sum or product of an update is larger than the last of these, but for rounding, where p, v and
+ * g are the largest magnitudes of parameters, momentum and (scaled) gradients. */
+static bool gfli_update_fits(const gfli_update *u, const gfli_update_part *part, double p, double v,
+                             double g) {
+    const double most = (double)FLT_MAX * (1 - 1e-6);
+    const double lr = u->lr * part->lr, decay = u->decay * part->decay;
+    if (!gfli_is_finite(p) || !gfli_is_finite(v) || lr > most || decay > most) return false;
+    const double moved = u->momentum_factor * v + g + decay * p;
+    return moved <= most && p + lr * moved <= most;
+}
+
+/* Does part i stay finite?  largest: the largest gradient of all parts, which settles most cases. */
+static bool gfli_part_fits(gfl_context *context, const gfli_update *u, int i, double largest,
+                           gfli_verdict *out) {
+    const gfli_update_part *part = &u->parts[i];
+    const size_t old = u->first ? 0 : part->count;
+    const double p = (double)gfli_measure_of(context, u->params + part->first, part->count).largest;
+    const double v = (double)gfli_measure_of(context, u->momentum + part->first, old).largest;
+    double g = out->share * largest;
+    if (gfli_update_fits(u, part, p, v, g)) {
+        if (p > out->parameter) out->parameter = p;
+        if (v > out->momentum) out->momentum = v;
+        return true;
+    }
+    g = out->share *
+        (double)gfli_measure_of(context, u->gradients + part->first, part->count).largest;
+    if (gfli_update_fits(u, part, p, v, g)) return true;
+    out->parameter = p;
+    out->momentum = v;
+    out->gradient = g;
+    out->where = i;
+    out->fault = !gfli_is_finite(p)   ? GFLI_FAULT_PARAMETER
+                 : !gfli_is_finite(v) ? GFLI_FAULT_MOMENTUM
+                                      : GFLI_FAULT_OVERFLOW;
+    return false;
+}
+
+static void gfli_check_update_cpu(gfl_context *context, const gfli_update *u, gfli_verdict *out) {
+    const gfli_extent all = gfli_measure_of(context, u->gradients, u->n);
+    memset(out, 0, sizeof *out);
+    out->share = u->share;
+    out->norm = u->share * (sqrt)(all.squares);
+    out->where = gfli_bad_loss(u);
+    if (out->where >= 0) {
+        out->fault = GFLI_FAULT_LOSS;
+        return;
+    }
+    if (!gfli_is_finite(out->norm)) {
+        out->fault = GFLI_FAULT_GRADIENT;
+        out->where = gfli_bad_gradient(context, u);
+        return;
+    }
+    if (u->clip > 0 && out->norm > u->clip) out->share *= u->clip / (out->norm + 1e-6);
+    out->gradient = out->share * (double)all.largest;
+    for (int i = 0; i < u->n_parts; i++)
+        if (!gfli_part_fits(context, u, i, (double)all.largest, out)) return;
+}
+
+/* ---- the update ------------------------------------------------------------------------------ */
 
 typedef struct gfli_sgd {
     float *p, *v;
@@ -2771,13 +2926,40 @@ static void gfli_sgd_chunk(void *arg, int task, int slot) {
     }
 }
 
-static void gfli_sgd_cpu(gfl_context *context, float *p, float *v, const float *g, size_t n,
-                         double lr, double momentum, double decay, double clip, bool first) {
-    gfli_sgd t = {p, v, g, n, (float)lr, (float)momentum, (float)decay, (float)clip};
-    /* Whatever v holds before the first step must not count, not even a NaN. */
-    if (first && n) memset(v, 0, n * sizeof *v);
-    gfli_parallel_for(context, (int)((n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK), gfli_sgd_chunk,
-                      &t);
+static void gfli_update_cpu(gfl_context *context, const gfli_update *u,
+                            const gfli_verdict *verdict) {
+    if (verdict->fault != GFLI_FAULT_NONE) return;
+    /* Whatever momentum holds before the first step must not count, not even a NaN. */
+    if (u->first && u->n) memset(u->momentum, 0, u->n * sizeof *u->momentum);
+    for (int i = 0; i < u->n_parts; i++) {
+        const gfli_update_part *part = &u->parts[i];
+        gfli_sgd t = {u->params + part->first,         u->momentum + part->first,
+                      u->gradients + part->first,      part->count,
+                      (float)(u->lr * part->lr),       (float)u->momentum_factor,
+                      (float)(u->decay * part->decay), (float)verdict->share};
+        gfli_parallel_for(context, (int)((t.n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK),
+                          gfli_sgd_chunk, &t);
+    }
+}
+
+typedef struct gfli_accumulate_task {
+    float *sum;
+    const float *x;
+    size_t n;
+} gfli_accumulate_task;
+
+static void gfli_accumulate_chunk(void *arg, int task, int slot) {
+    const gfli_accumulate_task *t = (const gfli_accumulate_task *)arg;
+    const size_t first = (size_t)task * GFLI_SGD_CHUNK;
+    const size_t last = t->n - first < GFLI_SGD_CHUNK ? t->n : first + GFLI_SGD_CHUNK;
+    (void)slot;
+    for (size_t i = first; i < last; i++) t->sum[i] += t->x[i];
+}
+
+static void gfli_accumulate_cpu(gfl_context *context, float *sum, const float *x, size_t n) {
+    gfli_accumulate_task t = {sum, x, n};
+    gfli_parallel_for(context, (int)((n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK),
+                      gfli_accumulate_chunk, &t);
 }
 
 /* ===============================================================================================
@@ -2799,6 +2981,7 @@ const gfli_train_ops gfli_cpu_train = {
     gfli_deform_conv_grad_pack_cpu,
     gfli_deform_conv_grad_scratch_cpu,
     gfli_deform_conv_grad_cpu,
+    gfli_unfold_cpu,
     gfli_relu_grad_cpu,
     gfli_max_pool_grad_cpu,
     gfli_upsample_grad_cpu,
@@ -2808,9 +2991,11 @@ const gfli_train_ops gfli_cpu_train = {
     gfli_assign_scratch_cpu,
     gfli_assign_cpu,
     gfli_losses_scratch_cpu,
+    gfli_loss_sums_cpu,
     gfli_losses_cpu,
-    gfli_measure_cpu,
-    gfli_sgd_cpu,
+    gfli_accumulate_cpu,
+    gfli_check_update_cpu,
+    gfli_update_cpu,
 };
 
 /* ===============================================================================================
@@ -6451,46 +6636,18 @@ static float *gfli_gradient_of(const gfli_pass *pass, int param) {
     return param < 0 ? NULL : pass->gradients + pass->layout->offset[param];
 }
 
-typedef struct gfli_unfold_task {
-    const gfli_layer *layer;
-    const gfli_param *params;
-    size_t row; /* weights of one output channel */
-    float *dweight, *dgamma;
-    const float *dbeta;
-} gfli_unfold_task;
-
-enum { GFLI_UNFOLD_CHANNELS = 16 };
-
-/* The convolution ran with W' = a W and b' = beta - a mean, a = gamma r, r = 1 / sqrt(var + eps):
- * dW = a dW', dgamma = r (sum of W dW' - mean db'), dbeta = db'. */
-static void gfli_unfold_channels(void *arg, int task, int slot) {
-    const gfli_unfold_task *t = (const gfli_unfold_task *)arg;
-    const gfli_layer *layer = t->layer;
-    (void)slot;
-    int end = gfli_min((task + 1) * GFLI_UNFOLD_CHANNELS, layer->shape.out_c);
-    for (int o = task * GFLI_UNFOLD_CHANNELS; o < end; o++) {
-        const float *w = t->params[layer->weight].data + (size_t)o * t->row;
-        float *dw = t->dweight + (size_t)o * t->row;
-        double sum = 0, mean = (double)t->params[layer->bn_mean].data[o];
-        for (size_t i = 0; i < t->row; i++) {
-            sum += (double)w[i] * (double)dw[i];
-            dw[i] *= layer->folded_scale[o];
-        }
-        double var = (double)t->params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
-        t->dgamma[o] = (float)((sum - mean * (double)t->dbeta[o]) / (sqrt)(var));
-    }
-}
-
-static void gfli_unfold(const gfli_pass *pass, const gfli_layer *layer) {
-    gfli_unfold_task t;
-    t.layer = layer;
-    t.params = pass->model->params;
-    t.row = gfli_conv_weights(&layer->shape) / (size_t)layer->shape.out_c;
-    t.dweight = gfli_gradient_of(pass, layer->weight);
-    t.dgamma = gfli_gradient_of(pass, layer->bn_gamma);
-    t.dbeta = gfli_gradient_of(pass, layer->bn_beta);
-    gfli_parallel_for(pass->context, gfli_ceil_div(layer->shape.out_c, GFLI_UNFOLD_CHANNELS),
-                      gfli_unfold_channels, &t);
+static void gfli_backward_unfold(const gfli_pass *pass, const gfli_layer *layer) {
+    const gfli_param *params = pass->model->params;
+    const gfli_unfold call = {&layer->shape,
+                              params[layer->weight].data,
+                              layer->folded_scale,
+                              params[layer->bn_mean].data,
+                              params[layer->bn_var].data,
+                              GFLI_NORM_EPS,
+                              gfli_gradient_of(pass, layer->weight),
+                              gfli_gradient_of(pass, layer->bn_beta),
+                              gfli_gradient_of(pass, layer->bn_gamma)};
+    pass->ops->unfold(pass->context, &call);
 }
 
 static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
@@ -6503,7 +6660,7 @@ static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
     ops->conv_grad_weight(pass->context, &layer->shape, &pass->plan->maps[s->in].map, dy,
                           gfli_gradient_of(pass, layer->weight), gfli_gradient_of(pass, bias),
                           pass->scratch);
-    if (layer->bn_gamma >= 0) gfli_unfold(pass, layer);
+    if (layer->bn_gamma >= 0) gfli_backward_unfold(pass, layer);
     if (!b->dx) return;
     ops->conv_grad_pack(pass->context, &layer->shape, pass->model->params[layer->weight].data,
                         layer->folded_scale, pass->packed);
@@ -6525,7 +6682,7 @@ static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
                           &maps[s->offset].map, dy, b->add, b->dx ? &grads[s->in] : NULL,
                           &grads[s->offset], gfli_gradient_of(pass, layer->weight),
                           gfli_gradient_of(pass, layer->bn_beta), pass->scratch);
-    gfli_unfold(pass, layer);
+    gfli_backward_unfold(pass, layer);
 }
 
 static void gfli_backward_scale(const gfli_pass *pass, const gfli_step *s) {
@@ -6569,6 +6726,37 @@ void gfli_backward_run(const gfli_pass *pass) {
  * src/train/learner.c - gradients of one batch, and the update
  * ============================================================================================ */
 
+/* The factors of each trained parameter, on the device. */
+static gfl_status gfli_learner_parts(gfli_learner *l) {
+    const gfli_dialect *dialect = gfli_dialect_get(l->model->arch.dialect);
+    gfli_update_part *parts;
+    GFLI_TRY(gfli_alloc(l->context, (size_t)l->model->n_params, sizeof *parts, "update", &parts));
+    for (int i = 0; i < l->model->n_params; i++) {
+        const gfli_param *p = &l->model->params[i];
+        if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
+        const bool bias = gfli_is_plain_bias(p->name);
+        gfli_update_part *part = &parts[l->n_parts++];
+        part->first = l->layout.offset[i];
+        part->count = p->count;
+        part->lr = bias ? dialect->bias_lr : 1;
+        part->decay = bias ? dialect->bias_decay : 1;
+    }
+    const size_t bytes = (size_t)l->n_parts * sizeof *parts;
+    const gfl_status status =
+        l->model->backend->device.alloc(l->context, bytes, 1, "update", &l->parts);
+    if (status == GFL_OK) l->model->backend->device.upload(l->context, l->parts, parts, bytes);
+    gfli_free(l->context, parts);
+    return status;
+}
+
+/* Zeros: the gaps between parameters count in the norm. */
+static gfl_status gfli_learner_floats(const gfli_learner *l, const char *what, float **out) {
+    const gfli_device_ops *device = &l->model->backend->device;
+    GFLI_TRY(device->alloc(l->context, l->layout.floats, sizeof(float), what, out));
+    device->zero(l->context, *out, l->layout.floats * sizeof(float));
+    return GFL_OK;
+}
+
 gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int frozen_stages,
                                gfli_learner *out) {
     memset(out, 0, sizeof *out);
@@ -6580,11 +6768,13 @@ gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int froze
                           context->device_name);
     out->frozen_stages = frozen_stages;
     gfl_status status = gfli_gradients_create(context, model, frozen_stages, &out->layout);
-    size_t n = out->layout.floats;
-    if (status == GFL_OK) /* cleared: the gaps between parameters count in the norm */
-        status = gfli_calloc(context, n, sizeof(float), "gradients", &out->gradients);
+    if (status == GFL_OK) status = gfli_learner_floats(out, "gradients", &out->gradients);
+    if (status == GFL_OK) status = gfli_learner_floats(out, "momentum", &out->momentum);
+    if (status == GFL_OK) status = gfli_learner_parts(out);
     if (status == GFL_OK)
-        status = gfli_calloc(context, n, sizeof(float), "momentum", &out->momentum);
+        status =
+            model->backend->device.alloc(context, 1, sizeof *out->verdict, "update", &out->verdict);
+    if (status == GFL_OK) status = gfli_learner_begin(out, 1);
     if (status != GFL_OK) gfli_learner_destroy(out);
     return status;
 }
@@ -6598,17 +6788,15 @@ static void gfli_train_plan_free(gfli_learner *learner, gfli_train_plan *plan) {
 void gfli_learner_destroy(gfli_learner *learner) {
     gfl_context *context = learner->context;
     if (!context) return;
+    void *const device[] = {
+        learner->gradients, learner->momentum, learner->total,  learner->workspace, learner->stats,
+        learner->scratch,   learner->packed,   learner->gt,     learner->n_pos,     learner->truths,
+        learner->parts,     learner->losses,   learner->verdict};
     for (int i = 0; i < GFLI_TRAIN_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
+    for (size_t i = 0; i < GFLI_COUNT(device); i++)
+        learner->model->backend->device.free(context, device[i]);
     gfli_gradients_destroy(context, &learner->layout);
-    gfli_free(context, learner->gradients);
-    gfli_free(context, learner->momentum);
-    gfli_free(context, learner->total);
-    gfli_free(context, learner->workspace);
-    gfli_free(context, learner->stats);
-    gfli_free(context, learner->scratch);
-    gfli_free(context, learner->packed);
-    gfli_free(context, learner->gt);
-    gfli_free(context, learner->n_pos);
+    gfli_free(context, learner->staging);
     memset(learner, 0, sizeof *learner);
 }
 
@@ -6646,14 +6834,15 @@ static gfl_status gfli_learner_plan(gfli_learner *learner, int n, int height, in
 static gfl_status gfli_learner_reserve(gfli_learner *l) {
     gfl_context *context = l->context;
     const gfli_train_plan *p = l->current;
-    GFLI_TRY(gfli_reserve(context, &l->workspace, &l->workspace_size, p->plan.workspace_floats,
-                          sizeof(float), "maps of a training step"));
-    GFLI_TRY(gfli_reserve(context, &l->stats, &l->stats_size, p->plan.stats_floats, sizeof(float),
-                          "statistics"));
-    GFLI_TRY(gfli_reserve(context, &l->packed, &l->packed_size, p->backward.packed_bytes, 1,
-                          "packed weights"));
-    return gfli_reserve(context, &l->scratch, &l->scratch_size, p->backward.scratch_bytes, 1,
-                        "scratch of a training step");
+    GFLI_TRY(gfli_reserve_device(context, &l->workspace, &l->workspace_size,
+                                 p->plan.workspace_floats, sizeof(float),
+                                 "maps of a training step"));
+    GFLI_TRY(gfli_reserve_device(context, &l->stats, &l->stats_size, p->plan.stats_floats,
+                                 sizeof(float), "statistics"));
+    GFLI_TRY(gfli_reserve_device(context, &l->packed, &l->packed_size, p->backward.packed_bytes, 1,
+                                 "packed weights"));
+    return gfli_reserve_device(context, &l->scratch, &l->scratch_size, p->backward.scratch_bytes, 1,
+                               "scratch of a training step");
 }
 
 gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width,
@@ -6672,50 +6861,74 @@ gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int widt
     return GFL_OK;
 }
 
-static gfl_status gfli_check_losses(gfl_context *context, const gfli_losses *losses) {
-    for (int l = 0; l < GFL_LEVELS; l++) {
-        const double values[3] = {losses->cls[l], losses->bbox[l], losses->dfl[l]};
-        for (int k = 0; k < 3; k++)
-            if (!gfli_is_finite(values[k]))
-                return gfli_error(context, GFL_E_NONFINITE, "loss_%s is not finite",
-                                  k == 0 ? "cls" : (k == 1 ? "bbox" : "dfl"));
+/* Where the pieces of a batch's ground truth lie in one block, on the host and on the device. */
+static size_t gfli_truth_block(int n_images, int n_boxes, size_t *boxes, size_t *labels) {
+    *boxes = gfli_block_size((size_t)n_images * sizeof(gfli_truth));
+    *labels = *boxes + gfli_block_size((size_t)n_boxes * 4 * sizeof(float));
+    return *labels + gfli_block_size((size_t)n_boxes * sizeof(int32_t));
+}
+
+/* The targets of all images in one upload. */
+static gfl_status gfli_learner_truths(gfli_learner *l, const gfli_target *targets, int n,
+                                      gfli_truths *out) {
+    size_t boxes, labels;
+    int n_boxes = 0;
+    for (int i = 0; i < n; i++) n_boxes += targets[i].n;
+    const size_t bytes = gfli_truth_block(n, n_boxes, &boxes, &labels);
+    GFLI_TRY(gfli_reserve(l->context, &l->staging, &l->staging_size, bytes, 1, "targets"));
+    GFLI_TRY(gfli_reserve_device(l->context, &l->truths, &l->truths_size, bytes, 1, "targets"));
+    memset(out, 0, sizeof *out);
+    for (int i = 0, at = 0; i < n; at += targets[i++].n) {
+        const gfli_target *from = &targets[i];
+        const gfli_truth truth = {at, from->n, from->pad_h, from->pad_w};
+        memcpy(l->staging + (size_t)i * sizeof truth, &truth, sizeof truth);
+        if (from->n == 0) continue;
+        memcpy(l->staging + boxes + (size_t)at * 4 * sizeof(float), from->boxes,
+               (size_t)from->n * 4 * sizeof(float));
+        memcpy(l->staging + labels + (size_t)at * sizeof(int32_t), from->labels,
+               (size_t)from->n * sizeof(int32_t));
+        out->most = gfli_max(out->most, from->n);
     }
+    l->model->backend->device.upload(l->context, l->truths, l->staging, bytes);
+    out->n_images = n;
+    out->images = (const gfli_truth *)(const void *)l->truths;
+    out->boxes = (const float *)(const void *)(l->truths + boxes);
+    out->labels = (const int32_t *)(const void *)(l->truths + labels);
     return GFL_OK;
 }
 
 /* Targets and losses, with the gradients of the two outputs. */
-static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths, gfli_losses *out) {
+static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truths *truths,
+                                      gfli_losses *out) {
     const gfli_plan *plan = &l->current->plan;
     const gfli_map *cls = &plan->maps[plan->cls].map, *reg = &plan->maps[plan->reg].map;
     const gfli_map *grads = l->current->backward.grads;
     gfli_loss_opts opts;
     gfli_assign_opts assign_opts;
-    gfli_assignment assigned;
-    int most = 0;
     gfli_loss_opts_init(&l->model->arch, &opts);
     gfli_assign_opts_init(&l->model->arch, &assign_opts);
-    for (int i = 0; i < plan->batch; i++) most = gfli_max(most, truths[i].n);
     size_t scratch = l->ops->losses_scratch(l->context, cls, &opts);
-    size_t assign = l->ops->assign_scratch(l->context, cls, most);
+    const size_t assign = l->ops->assign_scratch(l->context, cls, truths->most);
     if (assign > scratch) scratch = assign;
-    GFLI_TRY(gfli_reserve(l->context, &l->scratch, &l->scratch_size, scratch, 1, "scratch"));
-    GFLI_TRY(gfli_reserve(l->context, &l->gt, &l->gt_size, gfli_points(cls), sizeof *l->gt,
-                          "assignment"));
-    GFLI_TRY(gfli_reserve(l->context, &l->n_pos, &l->n_pos_size, (size_t)plan->batch,
-                          sizeof *l->n_pos, "assignment"));
-    assigned.gt = l->gt;
-    assigned.n_pos = l->n_pos;
+    GFLI_TRY(gfli_reserve_device(l->context, &l->scratch, &l->scratch_size, scratch, 1, "scratch"));
+    GFLI_TRY(gfli_reserve_device(l->context, &l->gt, &l->gt_size, gfli_points(cls), sizeof *l->gt,
+                                 "assignment"));
+    GFLI_TRY(gfli_reserve_device(l->context, &l->n_pos, &l->n_pos_size, (size_t)plan->batch,
+                                 sizeof *l->n_pos, "assignment"));
+    const gfli_assignment assigned = {l->gt, l->n_pos};
     l->ops->assign(l->context, cls, &assign_opts, truths, &assigned, l->scratch);
+    l->ops->loss_sums(l->context, cls, &assigned, &opts, out, l->scratch);
     l->ops->losses(l->context, cls, reg, truths, &assigned, &opts, &grads[plan->cls],
                    &grads[plan->reg], out, l->scratch);
-    return gfli_check_losses(l->context, out);
+    return GFL_OK;
 }
 
-gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths, gfli_losses *out) {
+gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_target *targets) {
     gfli_train_plan *p = learner->current;
-    memset(out, 0, sizeof *out);
+    gfli_truths truths;
+    GFLI_TRY(gfli_learner_truths(learner, targets, p->plan.batch, &truths));
     gfli_plan_forward(learner->context, learner->model, &p->plan, learner->stats, learner->scratch);
-    GFLI_TRY(gfli_learner_losses(learner, truths, out));
+    GFLI_TRY(gfli_learner_losses(learner, &truths, learner->losses + batch));
     gfli_pass pass;
     pass.context = learner->context;
     pass.model = learner->model;
@@ -6731,6 +6944,13 @@ gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths,
     return GFL_OK;
 }
 
+gfl_status gfli_learner_fetch(const gfli_learner *learner, const void *from, size_t bytes,
+                              void *out) {
+    const gfli_device_ops *device = &learner->model->backend->device;
+    device->download(learner->context, out, from, bytes);
+    return device->finish(learner->context);
+}
+
 const float *gfli_train_gradient(const gfli_learner *learner, int i) {
     size_t offset = learner->layout.offset[i];
     return offset == GFLI_NO_GRADIENT ? NULL : learner->gradients + offset;
@@ -6738,107 +6958,86 @@ const float *gfli_train_gradient(const gfli_learner *learner, int i) {
 
 /* ---- the update ------------------------------------------------------------------------------ */
 
+gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches) {
+    learner->n_summed = 0;
+    learner->n_batches = n_batches;
+    return gfli_reserve_device(learner->context, &learner->losses, &learner->losses_size,
+                               (size_t)n_batches, sizeof *learner->losses, "losses");
+}
+
 gfl_status gfli_learner_accumulate(gfli_learner *learner) {
-    size_t n = learner->layout.floats;
+    float *first = learner->gradients;
     if (!learner->total)
-        GFLI_TRY(
-            gfli_alloc(learner->context, n, sizeof(float), "sum of gradients", &learner->total));
-    if (learner->n_batches == 0)
-        memcpy(learner->total, learner->gradients, n * sizeof(float));
-    else
-        for (size_t i = 0; i < n; i++) learner->total[i] += learner->gradients[i];
-    learner->n_batches++;
+        GFLI_TRY(gfli_learner_floats(learner, "sum of gradients", &learner->total));
+    if (learner->n_summed++ > 0) {
+        learner->ops->accumulate(learner->context, learner->total, first, learner->layout.floats);
+        return GFL_OK;
+    }
+    learner->gradients = learner->total; /* the next batch overwrites all of it */
+    learner->total = first;
     return GFL_OK;
 }
 
-void gfli_learner_forget(gfli_learner *learner) {
-    learner->n_batches = 0;
-}
-
-/* How the update moves parameter i. */
-static gfli_sgd_opts gfli_sgd_of(const gfli_learner *learner, int i, const gfli_sgd_opts *opts) {
-    const gfli_dialect *dialect = gfli_dialect_get(learner->model->arch.dialect);
-    gfli_sgd_opts own = *opts;
-    if (gfli_is_plain_bias(learner->model->params[i].name)) {
-        own.lr *= dialect->bias_lr;
-        own.decay *= dialect->bias_decay;
+/* The text of what the check has found; v->where counts trained parameters. */
+static gfl_status gfli_faulty_update(const gfli_learner *l, const gfli_sgd_opts *opts,
+                                     const gfli_verdict *v, const gfli_losses *losses) {
+    const char *name = "all parameters";
+    for (int i = 0, part = 0; i < l->model->n_params && v->where >= 0; i++) {
+        if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
+        if (part++ == v->where) name = l->model->params[i].name;
     }
-    return own;
-}
-
-/* No sum or product of an update is larger than the last of these, but for rounding, where p, v and
- * g are the largest magnitudes of parameters, momentum and (scaled) gradients. */
-static bool gfli_update_fits(const gfli_sgd_opts *opts, double p, double v, double g) {
-    const double most = (double)FLT_MAX * (1 - 1e-6);
-    if (!gfli_is_finite(p) || !gfli_is_finite(v) || opts->lr > most || opts->decay > most)
-        return false;
-    const double moved = opts->momentum * v + g + opts->decay * p;
-    return moved <= most && p + opts->lr * moved <= most;
-}
-
-static gfl_status gfli_would_overflow(gfl_context *context, const char *name,
-                                      const gfli_sgd_opts *opts, double p, double v, double g) {
-    if (!gfli_is_finite(p) || !gfli_is_finite(v))
-        return gfli_error(context, GFL_E_NONFINITE, "%s of %s is not finite",
-                          gfli_is_finite(p) ? "the momentum" : "a value", name);
-    return gfli_error(context, GFL_E_NONFINITE,
+    switch (v->fault) {
+    case GFLI_FAULT_NONE: return GFL_OK;
+    case GFLI_FAULT_LOSS:
+        return gfli_error(l->context, GFL_E_NONFINITE, "%s is not finite",
+                          gfli_bad_loss_name(&losses[v->where]));
+    case GFLI_FAULT_GRADIENT:
+        return gfli_error(l->context, GFL_E_NONFINITE, "the gradients of %s are not finite", name);
+    case GFLI_FAULT_PARAMETER:
+    case GFLI_FAULT_MOMENTUM:
+        return gfli_error(l->context, GFL_E_NONFINITE, "%s of %s is not finite",
+                          v->fault == GFLI_FAULT_PARAMETER ? "a value" : "the momentum", name);
+    case GFLI_FAULT_OVERFLOW: break;
+    }
+    return gfli_error(l->context, GFL_E_NONFINITE,
                       "the update of %s would overflow (values up to %g, momentum %g, gradients "
                       "%g, learning rate %g)",
-                      name, p, v, g, opts->lr);
+                      name, v->parameter, v->momentum, v->gradient, opts->lr);
 }
 
-/* Before the first parameter moves.  share: what gradients are multiplied with; largest: the
- * largest of them all. */
-static gfl_status gfli_check_update(const gfli_learner *l, const float *gradients,
-                                    const gfli_sgd_opts *opts, double share, double largest) {
-    for (int i = 0; i < l->model->n_params; i++) {
-        const gfli_param *param = &l->model->params[i];
-        const size_t offset = l->layout.offset[i];
-        gfli_extent p, v, g;
-        if (offset == GFLI_NO_GRADIENT) continue;
-        const gfli_sgd_opts own = gfli_sgd_of(l, i, opts);
-        l->ops->measure(l->context, param->data, param->count, &p);
-        l->ops->measure(l->context, l->momentum + offset, l->updates ? param->count : 0, &v);
-        if (gfli_update_fits(&own, p.largest, v.largest, share * largest)) continue;
-        l->ops->measure(l->context, gradients + offset, param->count, &g);
-        if (!gfli_update_fits(&own, p.largest, v.largest, share * g.largest))
-            return gfli_would_overflow(l->context, param->name, &own, p.largest, v.largest,
-                                       share * g.largest);
-    }
-    return GFL_OK;
+/* What the device has to say of the update: the one time in a step that the host waits. */
+static gfl_status gfli_learner_hear(gfli_learner *l, gfli_verdict *verdict, gfli_losses *losses) {
+    const gfli_device_ops *device = &l->model->backend->device;
+    device->download(l->context, losses, l->losses, (size_t)l->n_batches * sizeof *losses);
+    device->download(l->context, verdict, l->verdict, sizeof *verdict);
+    return device->finish(l->context);
 }
 
-static gfl_status gfli_bad_gradients(const gfli_learner *l, const float *gradients) {
-    for (int i = 0; i < l->model->n_params; i++) {
-        const size_t offset = l->layout.offset[i];
-        gfli_extent g;
-        if (offset == GFLI_NO_GRADIENT) continue;
-        l->ops->measure(l->context, gradients + offset, l->model->params[i].count, &g);
-        if (!gfli_is_finite(g.largest))
-            return gfli_error(l->context, GFL_E_NONFINITE, "the gradients of %s are not finite",
-                              l->model->params[i].name);
-    }
-    return gfli_error(l->context, GFL_E_NONFINITE, "the gradients are not finite");
-}
-
-gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm) {
-    const float *gradients = learner->n_batches > 0 ? learner->total : learner->gradients;
-    double share = learner->n_batches > 0 ? 1.0 / learner->n_batches : 1;
-    gfli_extent all;
-    learner->ops->measure(learner->context, gradients, learner->layout.floats, &all);
-    *norm = share * (sqrt)(all.squares);
-    learner->n_batches = 0;
-    if (!gfli_is_finite(*norm)) return gfli_bad_gradients(learner, gradients);
-    if (opts->clip > 0 && *norm > opts->clip) share *= opts->clip / (*norm + 1e-6);
-    GFLI_TRY(gfli_check_update(learner, gradients, opts, share, all.largest));
-    for (int i = 0; i < learner->model->n_params; i++) {
-        const gfli_param *p = &learner->model->params[i];
-        size_t offset = learner->layout.offset[i];
-        if (offset == GFLI_NO_GRADIENT) continue;
-        const gfli_sgd_opts own = gfli_sgd_of(learner, i, opts);
-        learner->ops->sgd(learner->context, p->data, learner->momentum + offset, gradients + offset,
-                          p->count, own.lr, own.momentum, own.decay, share, learner->updates == 0);
-    }
+gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm,
+                             gfli_losses *losses) {
+    gfli_verdict verdict;
+    gfli_update u;
+    memset(&u, 0, sizeof u);
+    u.params = learner->model->values + learner->layout.first;
+    u.momentum = learner->momentum;
+    u.gradients = learner->n_summed > 0 ? learner->total : learner->gradients;
+    u.n = learner->layout.floats;
+    u.parts = learner->parts;
+    u.n_parts = learner->n_parts;
+    u.losses = learner->losses;
+    u.n_losses = learner->n_batches;
+    u.lr = opts->lr;
+    u.decay = opts->decay;
+    u.momentum_factor = opts->momentum;
+    u.share = learner->n_summed > 0 ? 1.0 / learner->n_summed : 1;
+    u.clip = opts->clip;
+    u.first = learner->updates == 0;
+    learner->n_summed = 0;
+    learner->ops->check_update(learner->context, &u, learner->verdict);
+    learner->ops->update(learner->context, &u, learner->verdict);
+    GFLI_TRY(gfli_learner_hear(learner, &verdict, losses));
+    *norm = verdict.norm;
+    GFLI_TRY(gfli_faulty_update(learner, opts, &verdict, losses));
     learner->updates++;
     gfli_model_changed(learner->model, learner->frozen_stages + 1);
     return GFL_OK;
@@ -7065,8 +7264,11 @@ static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *
         gfl_dataset_n_images(trainer->dataset) - trainer->plan.n_images;
     GFLI_TRY(gfli_alloc(context, (size_t)d->batch * (size_t)d->accumulate, sizeof(int), "batch",
                         &trainer->images));
-    GFLI_TRY(
-        gfli_alloc(context, (size_t)d->batch, sizeof *trainer->truths, "batch", &trainer->truths));
+    GFLI_TRY(gfli_alloc(context, (size_t)d->batch, sizeof *trainer->targets, "batch",
+                        &trainer->targets));
+    GFLI_TRY(gfli_alloc(context, (size_t)d->accumulate + 1, sizeof(int), "batch", &trainer->first));
+    GFLI_TRY(gfli_alloc(context, (size_t)d->accumulate, sizeof *trainer->losses, "batch",
+                        &trainer->losses));
     GFLI_TRY(gfli_learner_create(context, trainer->model, d->frozen_stages, &trainer->learner));
     return gfli_measure_training(trainer);
 }
@@ -7103,7 +7305,10 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
     (void)gfli_model_pack(trainer->model);
     gfli_learner_destroy(&trainer->learner);
     gfli_free(context, trainer->images);
-    gfli_free(context, trainer->truths);
+    gfli_free(context, trainer->targets);
+    gfli_free(context, trainer->first);
+    gfli_free(context, trainer->losses);
+    context->backend->device.free(context, trainer->pixels);
     gfli_free(context, trainer);
 }
 
@@ -7122,18 +7327,19 @@ gfl_status gfl_trainer_sync(gfl_trainer *trainer) {
 
 /* ---- one step -------------------------------------------------------------------------------- */
 
-/* "a.jpg (id 3), b.jpg (id 7) and 14 more" of the step's images from `first` on. */
-static void gfli_name_images(const gfl_trainer *trainer, int first, char *out, size_t capacity) {
+/* "a.jpg (id 3), b.jpg (id 7) and 14 more" of the step's images first..end. */
+static void gfli_name_images(const gfl_trainer *trainer, int first, int end, char *out,
+                             size_t capacity) {
     size_t used = 0;
     out[0] = 0;
-    for (int i = first; i < trainer->n_images; i++) {
+    for (int i = first; i < end; i++) {
         char id[GFLI_ID_TEXT], one[400];
         gfl_image_info info;
         if (gfl_dataset_get_image(trainer->dataset, trainer->images[i], &info) != GFL_OK) continue;
         int n = snprintf(one, sizeof one, "%s%.200s (id %s)", i > first ? ", " : "", info.file_name,
                          gfli_id_text(info.id, id));
         if (n < 0 || used + (size_t)n + 32 > capacity) {
-            snprintf(out + used, capacity - used, " and %d more", trainer->n_images - i);
+            snprintf(out + used, capacity - used, " and %d more", end - i);
             return;
         }
         memcpy(out + used, one, (size_t)n + 1);
@@ -7141,55 +7347,58 @@ static void gfli_name_images(const gfl_trainer *trainer, int first, char *out, s
     }
 }
 
-/* The learner's text says what is not finite. */
-static gfl_status gfli_not_finite(gfl_trainer *trainer, int first) {
+/* The learner's text says what is not finite.  Where it is the loss of a batch, its images are
+ * named. */
+static gfl_status gfli_not_finite(gfl_trainer *trainer, int n_batches, const gfli_losses *losses) {
     char names[500], what[320];
+    int batch = 0;
+    while (batch < n_batches && !gfli_bad_loss_name(&losses[batch])) batch++;
+    const bool all = batch == n_batches;
     snprintf(what, sizeof what, "%.300s", trainer->context->error);
-    gfli_name_images(trainer, first, names, sizeof names);
+    gfli_name_images(trainer, all ? 0 : trainer->first[batch],
+                     all ? trainer->n_images : trainer->first[batch + 1], names, sizeof names);
     return gfli_error(trainer->context, GFL_E_NONFINITE,
                       "step %lld: %s; the model is as before the step.  Images: %s.  "
                       "Look at their boxes, or lower lr, lengthen the warm-up or set clip_norm",
                       (long long)trainer->learner.updates + 1, what, names);
 }
 
-static void gfli_normalise_batch(gfl_trainer *trainer, const gfli_batch *batch,
-                                 const gfli_map *input) {
+/* One piece of the device's memory serves all images: each is used up in order. */
+static gfl_status gfli_normalise_batch(gfl_trainer *trainer, const gfli_batch *batch,
+                                       const gfli_map *input) {
     const gfl_preprocess *p = &trainer->model->preprocess;
+    const gfli_backend *backend = trainer->model->backend;
     for (int i = 0; i < batch->n; i++) {
         const gfli_sample *s = &batch->samples[i];
-        trainer->model->backend->infer.normalise(trainer->context, s->pixels, s->width, s->height,
-                                                 p->mean, p->std, s->flip, input, i);
-        trainer->truths[i].boxes = s->boxes;
-        trainer->truths[i].labels = s->labels;
-        trainer->truths[i].n = s->n_boxes;
-        trainer->truths[i].pad_h = gfli_pad32(s->height);
-        trainer->truths[i].pad_w = gfli_pad32(s->width);
+        gfli_target *target = &trainer->targets[i];
+        const size_t bytes = (size_t)s->width * (size_t)s->height * 3;
+        GFLI_TRY(gfli_reserve_device(trainer->context, &trainer->pixels, &trainer->pixels_size,
+                                     bytes, 1, "pixels"));
+        backend->device.upload(trainer->context, trainer->pixels, s->pixels, bytes);
+        backend->infer.normalise(trainer->context, trainer->pixels, s->width, s->height, p->mean,
+                                 p->std, s->flip, input, i);
+        target->boxes = s->boxes;
+        target->labels = s->labels;
+        target->n = s->n_boxes;
+        target->pad_h = gfli_pad32(s->height);
+        target->pad_w = gfli_pad32(s->width);
         trainer->images[trainer->n_images++] = s->image;
     }
+    return GFL_OK;
 }
 
-/* The gradients of the loader's next batch; its losses are added to the report. */
-static gfl_status gfli_trainer_batch(gfl_trainer *trainer, gfl_step_report *out) {
+/* The gradients of the loader's next batch. */
+static gfl_status gfli_trainer_batch(gfl_trainer *trainer, int number, gfl_step_report *out) {
     const gfli_batch *batch;
     gfli_map input;
-    gfli_losses losses;
     double start = gfli_seconds();
-    int first = trainer->n_images;
     GFLI_TRY(gfli_loader_next(trainer->loader, &batch));
     out->data_seconds += gfli_seconds() - start;
     GFLI_TRY(gfli_learner_input(&trainer->learner, batch->n, batch->height, batch->width, &input));
-    gfli_normalise_batch(trainer, batch, &input);
-    gfl_status status = gfli_train_gradients(&trainer->learner, trainer->truths, &losses);
-    if (status == GFL_E_NONFINITE) return gfli_not_finite(trainer, first);
-    GFLI_TRY(status);
-    for (int l = 0; l < GFL_LEVELS; l++) {
-        out->loss_cls += losses.cls[l];
-        out->loss_bbox += losses.bbox[l];
-        out->loss_dfl += losses.dfl[l];
-    }
-    out->n_positives += losses.n_pos;
+    GFLI_TRY(gfli_normalise_batch(trainer, batch, &input));
+    trainer->first[number + 1] = trainer->n_images;
     out->n_images += batch->n;
-    return GFL_OK;
+    return gfli_train_gradients(&trainer->learner, number, trainer->targets);
 }
 
 /* Where the loader must stand for the next update, and how many batches belong to it: the last of
@@ -7209,8 +7418,19 @@ static gfl_status gfli_trainer_update(gfl_trainer *trainer, gfl_step_report *out
     opts.momentum = d->momentum < 0 ? 0 : d->momentum;
     opts.decay = d->weight_decay < 0 ? 0 : d->weight_decay;
     opts.clip = d->clip_norm;
-    gfl_status status = gfli_train_update(&trainer->learner, &opts, &out->grad_norm);
-    return status == GFL_E_NONFINITE ? gfli_not_finite(trainer, 0) : status;
+    const int n = trainer->learner.n_batches;
+    gfl_status status =
+        gfli_train_update(&trainer->learner, &opts, &out->grad_norm, trainer->losses);
+    if (status == GFL_E_NONFINITE) return gfli_not_finite(trainer, n, trainer->losses);
+    for (int i = 0; i < n; i++) {
+        for (int l = 0; l < GFL_LEVELS; l++) {
+            out->loss_cls += trainer->losses[i].cls[l];
+            out->loss_bbox += trainer->losses[i].bbox[l];
+            out->loss_dfl += trainer->losses[i].dfl[l];
+        }
+        out->n_positives += trainer->losses[i].n_pos;
+    }
+    return status;
 }
 
 static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
@@ -7218,9 +7438,10 @@ static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
     if (!trainer->positioned) GFLI_TRY(gfli_loader_start(trainer->loader, epoch, first));
     trainer->positioned = false; /* until the step has succeeded */
     trainer->n_images = 0;
-    gfli_learner_forget(&trainer->learner);
+    trainer->first[0] = 0;
+    GFLI_TRY(gfli_learner_begin(&trainer->learner, n));
     for (int i = 0; i < n; i++) {
-        GFLI_TRY(gfli_trainer_batch(trainer, out));
+        GFLI_TRY(gfli_trainer_batch(trainer, i, out));
         if (n > 1) GFLI_TRY(gfli_learner_accumulate(&trainer->learner));
     }
     out->epoch = epoch;
@@ -7283,18 +7504,28 @@ static uint64_t gfli_hash_id(uint64_t hash, gfl_id id) {
     return id.text ? hash : gfli_hash_word(hash, (uint64_t)id.number);
 }
 
-uint64_t gfli_hash_model(const gfl_model *model) {
-    uint64_t hash = 0;
-    for (int i = 0; i < model->n_params; i++) {
-        const gfli_param *p = &model->params[i];
-        hash = gfli_hash_text(hash, p->name);
-        for (size_t k = 0; k < p->count; k++) {
-            uint32_t bits;
-            memcpy(&bits, &p->data[k], sizeof bits);
-            hash = gfli_hash_word(hash, bits);
-        }
+static uint64_t gfli_hash_floats(uint64_t hash, const float *x, size_t n) {
+    for (size_t k = 0; k < n; k++) {
+        uint32_t bits;
+        memcpy(&bits, &x[k], sizeof bits);
+        hash = gfli_hash_word(hash, bits);
     }
     return hash;
+}
+
+gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out) {
+    gfl_status status = GFL_OK;
+    float *values;
+    *out = 0;
+    GFLI_TRY(
+        gfli_alloc(model->context, gfli_largest_param(model), sizeof *values, "tensor", &values));
+    for (int i = 0; i < model->n_params && status == GFL_OK; i++) {
+        status = gfli_param_fetch(model, i, values);
+        *out = gfli_hash_text(*out, model->params[i].name);
+        if (status == GFL_OK) *out = gfli_hash_floats(*out, values, model->params[i].count);
+    }
+    gfli_free(model->context, values);
+    return status;
 }
 
 /* Ids, names, sizes and boxes: what decides about batches and targets, but for the pixels. */
@@ -7403,6 +7634,7 @@ static gfl_status gfli_put_number(gfli_blob_writer *w, const char *key, int64_t 
 
 static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writer *w) {
     gfli_state_fields f;
+    uint64_t weights_hash;
     char hash[24];
     int epoch, batch;
     (void)gfli_trainer_position(trainer, &epoch, &batch);
@@ -7411,7 +7643,8 @@ static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writ
     GFLI_TRY(gfli_put_number(w, "step", trainer->learner.updates));
     GFLI_TRY(gfli_put_number(w, "epoch", epoch));
     GFLI_TRY(gfli_put_number(w, "batch_in_epoch", batch));
-    gfli_hash_format(gfli_hash_model(trainer->model), hash);
+    GFLI_TRY(gfli_hash_model(trainer->model, &weights_hash));
+    gfli_hash_format(weights_hash, hash);
     GFLI_TRY(gfli_blob_put_meta(w, "weights", hash));
     gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
     GFLI_TRY(gfli_blob_put_meta(w, "data", hash));
@@ -7425,6 +7658,7 @@ static void gfli_momentum_name(const gfli_param *param, char out[160]) {
     snprintf(out, 160, "momentum.%s", param->name);
 }
 
+/* buffer: room for twice the largest parameter. */
 static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer *w,
                                     float *buffer) {
     const gfli_learner *l = &trainer->learner;
@@ -7439,18 +7673,16 @@ static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
         if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
-        const float *data = l->momentum + l->layout.offset[i];
-        if (p->rank == 4) {
-            gfli_reorder_weight(p, data, buffer, true);
-            data = buffer;
-        }
-        GFLI_TRY(gfli_blob_write(w, data, p->count * sizeof(float)));
+        float *kept = p->rank == 4 ? buffer + p->count : buffer;
+        GFLI_TRY(gfli_fetch(model, l->momentum + l->layout.offset[i], p->count, kept));
+        if (p->rank == 4) gfli_reorder_weight(p, kept, buffer, true);
+        GFLI_TRY(gfli_blob_write(w, buffer, p->count * sizeof(float)));
     }
     return GFL_OK;
 }
 
 static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *context, float **out) {
-    return gfli_alloc(context, gfli_largest_param(model), sizeof(float), "tensor", out);
+    return gfli_alloc(context, 2 * gfli_largest_param(model), sizeof(float), "tensor", out);
 }
 
 gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
@@ -7534,6 +7766,7 @@ static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_b
 }
 
 static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli_blob *blob) {
+    uint64_t weights_hash;
     char hash[24], quoted[GFLI_QUOTED];
     const char *weights = gfli_blob_meta(blob, "weights"), *data = gfli_blob_meta(blob, "data");
     if (!weights || !data)
@@ -7545,7 +7778,8 @@ static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli
                           "%s: saved with another data set (fingerprint %s, here %s); images, "
                           "boxes and classes must be the same",
                           blob->path, gfli_quote(data, quoted, sizeof quoted), hash);
-    gfli_hash_format(gfli_hash_model(trainer->model), hash);
+    GFLI_TRY(gfli_hash_model(trainer->model, &weights_hash));
+    gfli_hash_format(weights_hash, hash);
     if (strcmp(weights, hash) != 0)
         return gfli_error(trainer->context, GFL_E_MISMATCH,
                           "%s: the model's weights are not those of this state (fingerprint %s, "
@@ -7623,15 +7857,13 @@ static gfl_status gfli_read_momentum(const gfl_trainer *trainer, gfli_blob *blob
     const gfli_learner *l = &trainer->learner;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        gfli_extent extent;
         char name[160];
         if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
         gfli_momentum_name(p, name);
         float *to = momentum + l->layout.offset[i];
         GFLI_TRY(gfli_blob_read_f32(blob, gfli_blob_find(blob, name), p->rank == 4 ? buffer : to));
         if (p->rank == 4) gfli_reorder_weight(p, buffer, to, false);
-        l->ops->measure(trainer->context, to, p->count, &extent);
-        if (!gfli_is_finite(extent.largest))
+        if (!gfli_all_finite(to, p->count))
             return gfli_error(trainer->context, GFL_E_FORMAT,
                               "%s: %s is not finite: the file is damaged, or was written after the "
                               "training had failed; go on from an earlier state",
@@ -7654,12 +7886,11 @@ gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob) {
     gfl_status status = gfli_alloc_largest(trainer->model, trainer->context, &buffer);
     if (status == GFL_OK) status = gfli_read_momentum(trainer, blob, momentum, buffer);
     gfli_free(trainer->context, buffer);
-    if (status != GFL_OK) {
-        gfli_free(trainer->context, momentum);
-        return status;
-    }
-    gfli_free(trainer->context, l->momentum);
-    l->momentum = momentum;
+    if (status == GFL_OK)
+        trainer->model->backend->device.upload(trainer->context, l->momentum, momentum,
+                                               l->layout.floats * sizeof *momentum);
+    gfli_free(trainer->context, momentum);
+    GFLI_TRY(status);
     l->updates = step;
     trainer->plan.desc.lr = lr;
     trainer->positioned = false;

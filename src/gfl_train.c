@@ -31,6 +31,7 @@ GFLI_EXACT_BEGIN
 #include "export/onnx.h"
 #include "ckpt/ckpt.h"
 
+#include "cpu/fold_grad.c"
 #include "cpu/conv_grad.c"
 #include "cpu/deform_grad.c"
 #include "cpu/norm_grad.c"

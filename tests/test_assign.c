@@ -1,5 +1,5 @@
 /* test_assign.c - ATSS against a search of all cells, with boxes of every odd kind */
-#include "test.h"
+#include "truth.h"
 
 typedef struct cell {
     float distance, iou;
@@ -53,7 +53,7 @@ static int ref_level(const float *box, int h, int w, int stride, cell *out) {
     return n;
 }
 
-static void ref_assign(const gfli_map *m, const int *stride, const gfli_truth *truths, int32_t *gt,
+static void ref_assign(const gfli_map *m, const int *stride, const test_truth *truths, int32_t *gt,
                        int *n_pos) {
     float *best = (float *)calloc(gfli_points(m) + 1, sizeof *best);
     cell *cells = (cell *)malloc((gfli_points(m) + 1) * sizeof *cells);
@@ -103,27 +103,24 @@ static const int strides[GFL_LEVELS] = {8, 16, 32, 64, 128};
 static const gfli_assign_opts mmdet = {{8, 16, 32, 64, 128}, 0};
 
 /* Does the operation, on 1 to 3 threads, agree with the search?  Returns the positives. */
-static int compare(const gfli_map *m, const gfli_truth *truths, const char *what) {
+static int compare(const gfli_map *m, const test_truth *truths, const char *what) {
     const size_t points = gfli_points(m);
     int32_t *want = (int32_t *)malloc((points + 1) * sizeof *want);
     int *n_want = (int *)malloc(((size_t)m->n + 1) * sizeof *n_want);
-    int most = 0, positives = 0;
+    int positives = 0;
     ref_assign(m, strides, truths, want, n_want);
-    for (int i = 0; i < m->n; i++) most = gfli_max(most, truths[i].n);
     for (int threads = 1; threads <= 3; threads++) {
         gfl_context *context = test_context(threads);
         gfli_assignment got;
         got.gt = (int32_t *)malloc((points + 1) * sizeof *got.gt);
         got.n_pos = (int *)malloc(((size_t)m->n + 1) * sizeof *got.n_pos);
         for (size_t i = 0; i < points; i++) got.gt[i] = 12345;
-        void *scratch = malloc(gfli_cpu_train.assign_scratch(context, m, most) + 1);
-        gfli_cpu_train.assign(context, m, &mmdet, truths, &got, scratch);
+        truth_assign(context, m, &mmdet, truths, &got);
         size_t wrong = 0;
         for (size_t i = 0; i < points; i++) wrong += got.gt[i] != want[i];
         for (int i = 0; i < m->n; i++) wrong += got.n_pos[i] != n_want[i];
         if (wrong) printf("%s, %d threads: %zu differ\n", what, threads, wrong);
         CHECK(wrong == 0);
-        free(scratch);
         free(got.gt);
         free(got.n_pos);
         gfl_context_destroy(context);
@@ -148,8 +145,8 @@ static gfli_map pyramid(int n, int height, int width) {
     return m;
 }
 
-static gfli_truth truth_of(const float *boxes, int n, int pad_h, int pad_w) {
-    gfli_truth t;
+static test_truth truth_of(const float *boxes, int n, int pad_h, int pad_w) {
+    test_truth t;
     t.boxes = boxes;
     t.labels = NULL;
     t.n = n;
@@ -187,7 +184,7 @@ static void random_images_agree_with_the_search(void) {
         for (int s = 0; s < 5; s++) {
             float boxes[2][BOXES][4];
             const gfli_map m = pyramid(2, sizes[s][0], sizes[s][1]);
-            gfli_truth truths[2];
+            test_truth truths[2];
             for (int i = 0; i < 2; i++)
                 random_boxes(&rng, boxes[i], round % 2, sizes[s][0], sizes[s][1]);
             truths[0] = truth_of(boxes[0][0], BOXES, sizes[s][2], sizes[s][3]);
@@ -209,7 +206,7 @@ static void ties_go_to_the_lowest_cell(void) {
             boxes[i][2] = x + 24;
             boxes[i][3] = y + 24;
         }
-        const gfli_truth truth = truth_of(boxes[0], 9, 256, 256);
+        const test_truth truth = truth_of(boxes[0], 9, 256, 256);
         compare(&m, &truth, "ties");
     }
 }
@@ -225,7 +222,7 @@ static void odd_boxes_agree_with_the_search(void) {
     for (int s = 0; s < 5; s++) {
         const gfli_map m = pyramid(1, sizes[s][0], sizes[s][1]);
         for (size_t i = 0; i < GFLI_COUNT(boxes); i++) {
-            const gfli_truth truth = truth_of(boxes[i], 1, sizes[s][0], sizes[s][1]);
+            const test_truth truth = truth_of(boxes[i], 1, sizes[s][0], sizes[s][1]);
             compare(&m, &truth, "odd box");
         }
     }
@@ -238,21 +235,19 @@ static void infinities_and_nans_are_survived(void) {
         {100, 90, 150, 170},  {-INFINITY, 0, 10, 256}, {0, 0, NAN, 10}};
     const gfli_map m = pyramid(1, 256, 256);
     gfl_context *context = test_context(1);
-    void *scratch = malloc(gfli_cpu_train.assign_scratch(context, &m, 6));
     int32_t *gt = (int32_t *)malloc(gfli_points(&m) * sizeof *gt);
     for (int n = 1; n <= 6; n++) {
-        const gfli_truth truth = truth_of(boxes[0], n, 256, 256);
+        const test_truth truth = truth_of(boxes[0], n, 256, 256);
         int n_pos = -1, positives = 0, others = 0;
         const gfli_assignment got = {gt, &n_pos};
         for (size_t k = 0; k < gfli_points(&m); k++) gt[k] = 12345;
-        gfli_cpu_train.assign(context, &m, &mmdet, &truth, &got, scratch);
+        truth_assign(context, &m, &mmdet, &truth, &got);
         for (size_t k = 0; k < gfli_points(&m); k++) {
             positives += gt[k] >= 0;
             others += gt[k] < -1 || gt[k] >= n;
         }
         CHECK(positives == n_pos && others == 0);
     }
-    free(scratch);
     free(gt);
     gfl_context_destroy(context);
 }
@@ -267,7 +262,7 @@ static void centres_are_inside_by_more_than_a_hundredth(void) {
         for (int i = 0; i < 4; i++) {
             float box[4] = {32, 32, 48, 48};
             box[side] += side < 2 ? -by[i] : by[i];
-            const gfli_truth truth = truth_of(box, 1, 256, 256);
+            const test_truth truth = truth_of(box, 1, 256, 256);
             n[i] = compare(&m, &truth, "a centre on the border");
         }
         CHECK(n[0] > 0 && n[1] == n[0] && n[2] > n[1] && n[3] == n[2]);
@@ -279,18 +274,18 @@ static void one_anchor_alone_is_never_positive(void) {
     static const float box[4] = {-40, -40, 40, 40};
     gfli_map m = pyramid(1, 8, 8);
     m.levels = 1;
-    const gfli_truth truth = truth_of(box, 1, 8, 8);
+    const test_truth truth = truth_of(box, 1, 8, 8);
     CHECK(compare(&m, &truth, "one anchor") == 0);
     gfli_map two = pyramid(1, 8, 16);
     two.levels = 1;
-    const gfli_truth same = truth_of(box, 1, 8, 16);
+    const test_truth same = truth_of(box, 1, 8, 16);
     CHECK(compare(&two, &same, "two anchors") == 2); /* equal IoU is the threshold itself */
 }
 
 static void no_boxes_and_no_valid_cells(void) {
     static const float box[4] = {10, 10, 200, 200};
     const gfli_map m = pyramid(2, 256, 256);
-    gfli_truth truths[2];
+    test_truth truths[2];
     truths[0] = truth_of(NULL, 0, 256, 256);
     truths[1] = truth_of(NULL, 0, 32, 64);
     CHECK(compare(&m, truths, "no boxes") == 0);

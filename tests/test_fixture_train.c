@@ -6,7 +6,7 @@ enum { MAX_BATCH = 4 };
 /* The ground truth of a batch of a case. */
 typedef struct truths {
     int n, height, width;
-    gfli_truth truth[MAX_BATCH];
+    gfli_target truth[MAX_BATCH];
     float *boxes[MAX_BATCH];
     int *labels[MAX_BATCH];
     char input[64];
@@ -52,7 +52,8 @@ static double fixture_losses(gfli_learner *learner, truths *t, gfli_losses *out)
     gfli_map input;
     CHECK_OK(learner->context, gfli_learner_input(learner, t->n, t->height, t->width, &input));
     fx_fill_input(t->input, &input);
-    CHECK_OK(learner->context, gfli_train_gradients(learner, t->truth, out));
+    CHECK_OK(learner->context, gfli_train_gradients(learner, 0, t->truth));
+    CHECK_OK(learner->context, gfli_learner_fetch(learner, learner->losses, sizeof *out, out));
     double sum = 0;
     for (int l = 0; l < GFL_LEVELS; l++) sum += out->cls[l] + out->bbox[l] + out->dfl[l];
     return sum;
@@ -224,6 +225,7 @@ static double run_trajectory(fx_case *one, gfl_context *context, gfl_model *mode
     fx_tensor want = fx_load(one, "loss"), rates = fx_load(one, "lr");
     fx_tensor floats = fx_load(one, "loss32");
     gfli_learner learner;
+    gfli_losses of_step;
     truths t[8];
     for (int i = 0; i < batches->n && i < 8; i++)
         load_truths(one, fx_at(batches, i), (int)fx_at(shape, 2)->number,
@@ -250,7 +252,7 @@ static double run_trajectory(fx_case *one, gfl_context *context, gfl_model *mode
         opts.momentum = fx_number(sgd, "momentum", 0);
         opts.decay = fx_number(sgd, "weight_decay", 0);
         opts.clip = 0;
-        CHECK_OK(context, gfli_train_update(&learner, &opts, &norm));
+        CHECK_OK(context, gfli_train_update(&learner, &opts, &norm, &of_step));
     }
     printf("  %d steps, losses off by at most %.2g of their sum\n", steps, worst);
     CHECK(steps > 0);

@@ -1,7 +1,31 @@
-/* test_optim.c - stochastic gradient descent against its formula, extents */
+/* test_optim.c - stochastic gradient descent against its formula, and what stands against it */
 #include "test.h"
 
 #include <float.h>
+
+/* An update of one part with the usual momentum. */
+static gfli_update update_of(float *p, float *v, const float *g, size_t n,
+                             const gfli_update_part *part) {
+    gfli_update u;
+    memset(&u, 0, sizeof u);
+    u.params = p;
+    u.momentum = v;
+    u.gradients = g;
+    u.n = n;
+    u.parts = part;
+    u.n_parts = 1;
+    u.momentum_factor = 0.9;
+    u.share = 1;
+    return u;
+}
+
+/* As the verdict of a check that found nothing. */
+static void update_with(gfl_context *context, const gfli_update *u, double share) {
+    gfli_verdict verdict;
+    memset(&verdict, 0, sizeof verdict);
+    verdict.share = share;
+    gfli_cpu_train.update(context, u, &verdict);
+}
 
 static void sgd_follows_its_formula(void) {
     const size_t n = 40001; /* three chunks */
@@ -15,7 +39,12 @@ static void sgd_follows_its_formula(void) {
         for (int step = 0; step < 4; step++) {
             const double lr = 0.02 / (step + 1), clip = step == 2 ? 0.25 : 1;
             float *g = test_uniform(n, -2, 2, 10 + (uint64_t)step);
-            gfli_cpu_train.sgd(context, p, v, g, n, lr, 0.9, 1e-2, clip, step == 0);
+            const gfli_update_part whole = {0, n, 2, 0.5}; /* factors */
+            gfli_update u = update_of(p, v, g, n, &whole);
+            u.lr = lr / 2;
+            u.decay = 2e-2;
+            u.first = step == 0;
+            update_with(context, &u, clip);
             for (size_t i = 0; i < n; i++) {
                 const double gradient = clip * (double)g[i] + 1e-2 * wp[i];
                 wv[i] = step ? 0.9 * wv[i] + gradient : gradient;
@@ -47,68 +76,109 @@ static void sgd_follows_its_formula(void) {
 static void sgd_of_one_parameter(void) {
     gfl_context *context = test_context(1);
     float p = 1, v = -77, g = 2;
-    gfli_cpu_train.sgd(context, &p, &v, &g, 1, 0.5, 0.5, 0.25, 1, true);
+    const gfli_update_part part = {0, 1, 1, 1};
+    gfli_update u = update_of(&p, &v, &g, 1, &part);
+    u.lr = u.momentum_factor = 0.5;
+    u.decay = 0.25;
+    u.first = true;
+    update_with(context, &u, 1);
     CHECK(v == 2.25f && p == -0.125f);
-    gfli_cpu_train.sgd(context, &p, &v, &g, 1, 0.25, 0.5, 0.25, 0.5, false);
+    u.lr = 0.25;
+    u.first = false;
+    update_with(context, &u, 0.5);
     CHECK(v == 2.09375f && p == -0.6484375f);
-    gfli_cpu_train.sgd(context, NULL, NULL, NULL, 0, 0.25, 0.5, 0.25, 0.5, true);
+    gfli_verdict fault;
+    memset(&fault, 0, sizeof fault);
+    fault.fault = GFLI_FAULT_LOSS;
+    gfli_cpu_train.update(context, &u, &fault);
+    CHECK(v == 2.09375f && p == -0.6484375f); /* nothing moves where something was found */
+    u.n = 0;
+    u.n_parts = 0;
+    update_with(context, &u, 1);
     gfl_context_destroy(context);
 }
 
-static gfli_extent measure(int threads, const float *x, size_t n) {
+/* What the check says of gradients alone, in two halves. */
+static gfli_verdict check(int threads, const float *g, size_t n) {
     gfl_context *context = test_context(threads);
-    gfli_extent extent = {-1, -1};
-    gfli_cpu_train.measure(context, x, n, &extent);
+    const gfli_update_part halves[2] = {{0, n / 2, 1, 1}, {n / 2, n - n / 2, 1, 1}};
+    float *zeros = (float *)calloc(n + 1, sizeof *zeros);
+    gfli_update u = update_of(zeros, zeros, g, n, halves);
+    gfli_verdict verdict;
+    u.n_parts = 2;
+    u.lr = 0.1;
+    gfli_cpu_train.check_update(context, &u, &verdict);
+    free(zeros);
     gfl_context_destroy(context);
-    return extent;
+    return verdict;
 }
 
-static void sums_of_squares_are_exact_enough_on_any_threads(void) {
+static void norms_are_exact_enough_on_any_threads(void) {
     static const size_t sizes[7] = {0, 1, 5, 16384, 16385, 100003, 4200001};
     for (int s = 0; s < 7; s++) {
         float *x = test_uniform(sizes[s], -3, 3, 1), largest = 0;
         long double want = 0;
         for (size_t i = 0; i < sizes[s]; i++) want += (long double)x[i] * (long double)x[i];
         for (size_t i = 0; i < sizes[s]; i++) largest = fmaxf(largest, fabsf(x[i]));
-        const gfli_extent got = measure(1, x, sizes[s]);
-        CHECK_NEAR(got.squares, (double)want, 1e-12 * (double)want);
-        CHECK(got.largest == largest);
+        const gfli_verdict got = check(1, x, sizes[s]);
+        CHECK_NEAR(got.norm * got.norm, (double)want, 1e-12 * (double)want);
+        CHECK(got.gradient == (double)largest && got.fault == GFLI_FAULT_NONE);
         for (int threads = 2; threads <= 3; threads++) {
-            const gfli_extent same = measure(threads, x, sizes[s]);
-            CHECK(same.squares == got.squares && same.largest == got.largest);
+            const gfli_verdict same = check(threads, x, sizes[s]);
+            CHECK(same.norm == got.norm && same.gradient == got.gradient);
         }
         free(x);
     }
 }
 
+static void clipping_lowers_the_share(void) {
+    static const float g[3] = {3, 0, -4};
+    const gfli_update_part part = {0, 3, 1, 1};
+    gfl_context *context = test_context(1);
+    float p[3] = {0}, v[3] = {0};
+    gfli_update u = update_of(p, v, g, 3, &part);
+    gfli_verdict verdict;
+    u.share = 0.5;
+    u.clip = 1;
+    gfli_cpu_train.check_update(context, &u, &verdict);
+    CHECK_NEAR(verdict.norm, 2.5, 1e-12);
+    CHECK_NEAR(verdict.share, 0.5 / 2.5, 1e-6);
+    u.clip = 3;
+    gfli_cpu_train.check_update(context, &u, &verdict);
+    CHECK(verdict.share == 0.5);
+    gfl_context_destroy(context);
+}
+
 /* Wherever it stands, and whatever its sign; NaN is never hidden by infinity. */
-static void the_largest_number_is_found_anywhere(void) {
+static void what_is_not_finite_is_found_anywhere(void) {
     static const size_t places[] = {0, 1, 2, 3, 4, 16383, 16384, 33333, 40005, 40006};
     const size_t n = 40007;
     float *x = test_uniform(n, -1, 1, 3);
     for (size_t i = 0; i < GFLI_COUNT(places); i++) {
         const float keep = x[places[i]];
+        const int half = places[i] >= n / 2;
         x[places[i]] = -FLT_MAX;
-        CHECK(measure(2, x, n).largest == FLT_MAX);
+        gfli_verdict got = check(2, x, n);
+        CHECK(got.fault == GFLI_FAULT_OVERFLOW && got.where == half);
+        CHECK(got.gradient == (double)FLT_MAX);
         x[places[i]] = -INFINITY;
-        CHECK(measure(2, x, n).largest == INFINITY);
+        got = check(2, x, n);
+        CHECK(got.fault == GFLI_FAULT_GRADIENT && got.where == half);
         x[places[i]] = i % 2 ? NAN : -NAN;
-        CHECK(isnan(measure(2, x, n).largest));
-        x[(places[i] + 5) % n] = INFINITY;
-        CHECK(isnan(measure(2, x, n).largest));
-        x[(places[i] + 5) % n] = 0;
+        got = check(2, x, n);
+        CHECK(got.fault == GFLI_FAULT_GRADIENT && got.where == half && isnan(got.norm));
         x[places[i]] = keep;
     }
-    CHECK(measure(1, x, n).largest < 1);
-    CHECK(measure(1, NULL, 0).largest == 0 && measure(1, NULL, 0).squares == 0);
+    CHECK(check(1, x, n).fault == GFLI_FAULT_NONE);
     free(x);
 }
 
 int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(sgd_follows_its_formula),
                                       TEST(sgd_of_one_parameter),
-                                      TEST(sums_of_squares_are_exact_enough_on_any_threads),
-                                      TEST(the_largest_number_is_found_anywhere),
+                                      TEST(norms_are_exact_enough_on_any_threads),
+                                      TEST(clipping_lowers_the_share),
+                                      TEST(what_is_not_finite_is_found_anywhere),
                                       {0}};
     return test_main(argc, argv, cases);
 }

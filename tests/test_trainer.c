@@ -132,12 +132,11 @@ static void reports_count_steps_and_epochs(void) {
 /* The gradients of the next batch of a trainer's loader, as a copy. */
 static float *next_gradients(gfli_learner *learner, gfl_trainer *trainer) {
     const gfli_batch *batch;
-    gfli_losses losses;
     gfli_map input;
     CHECK_OK(trainer->context, gfli_loader_next(trainer->loader, &batch));
     CHECK_OK(trainer->context,
              gfli_learner_input(learner, batch->n, batch->height, batch->width, &input));
-    gfli_truth truths[8];
+    gfli_target truths[8];
     for (int i = 0; i < batch->n; i++) {
         const gfli_sample *x = &batch->samples[i];
         const gfl_preprocess *p = &trainer->model->preprocess;
@@ -149,7 +148,7 @@ static float *next_gradients(gfli_learner *learner, gfl_trainer *trainer) {
         truths[i].pad_h = gfli_pad32(x->height);
         truths[i].pad_w = gfli_pad32(x->width);
     }
-    CHECK_OK(trainer->context, gfli_train_gradients(learner, truths, &losses));
+    CHECK_OK(trainer->context, gfli_train_gradients(learner, 0, truths));
     float *copy = (float *)malloc(learner->layout.floats * sizeof(float));
     memcpy(copy, learner->gradients, learner->layout.floats * sizeof(float));
     return copy;
@@ -361,6 +360,7 @@ static void gradients_are_checked_too(void) {
     open_setup(&s, 2, &d, 1, NULL, NULL);
     gfli_learner *l = &s.trainer->learner;
     gfli_sgd_opts opts = {0.1, 0.9, 0, 0};
+    gfli_losses losses;
     double norm;
     CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
     float *before = weights(s.model, &count);
@@ -368,7 +368,7 @@ static void gradients_are_checked_too(void) {
     memcpy(momentum, l->momentum, l->layout.floats * sizeof(float));
     for (int i = 0; i < 2; i++) {
         l->gradients[l->layout.floats / 2] = i ? NAN : INFINITY;
-        CHECK_ERROR(s.context, gfli_train_update(l, &opts, &norm), GFL_E_NONFINITE,
+        CHECK_ERROR(s.context, gfli_train_update(l, &opts, &norm, &losses), GFL_E_NONFINITE,
                     "the gradients of ");
         CHECK(same_weights(s.model, before));
         CHECK(memcmp(momentum, l->momentum, l->layout.floats * sizeof(float)) == 0);
@@ -410,6 +410,7 @@ static gfl_status update_of(setup *s, int param, float p, float v, float g,
                             const gfli_sgd_opts *opts) {
     gfli_learner *l = &s->trainer->learner;
     const size_t at = l->layout.offset[param];
+    gfli_losses losses;
     double norm;
     for (int i = 0; i < s->model->n_params; i++)
         memset(s->model->params[i].data, 0, s->model->params[i].count * sizeof(float));
@@ -419,7 +420,7 @@ static gfl_status update_of(setup *s, int param, float p, float v, float g,
     l->gradients[at + 1] = g;
     l->momentum[at + 1] = v;
     snapshot before = take_snapshot(s);
-    const gfl_status status = gfli_train_update(l, opts, &norm);
+    const gfl_status status = gfli_train_update(l, opts, &norm, &losses);
     if (status == GFL_OK) {
         free(before.weights);
         free(before.momentum);
@@ -482,7 +483,11 @@ static void updates_that_would_overflow_are_refused(void) {
     const gfli_sgd_opts fast = {0.9, 0.9, 0, 0}, decay = {0.1, 0.9, 1e9, 0};
     CHECK(update_of(&s, bias, 0, 0, 3e38f, &fast) == GFL_OK);
     CHECK(update_of(&s, bias, 1e30f, 0, 0, &decay) == GFL_E_NONFINITE);
+    gfli_learner *l = &s.trainer->learner;
+    const int frozen = l->frozen_stages;
+    gfli_learner_destroy(l);
     s.model->arch.dialect = GFL_DIALECT_GFOCAL;
+    CHECK_OK(s.context, gfli_learner_create(s.context, s.model, frozen, l));
     CHECK(update_of(&s, bias, 0, 0, 3e38f, &fast) == GFL_E_NONFINITE);
     CHECK(update_of(&s, weight, 0, 0, 3e38f, &fast) == GFL_OK);
     CHECK(update_of(&s, bias, 1e30f, 0, 0, &decay) == GFL_OK);

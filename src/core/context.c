@@ -98,6 +98,20 @@ gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *
     return GFL_OK;
 }
 
+gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                               size_t need, size_t size, const char *what) {
+    const gfli_device_ops *device = &context->backend->device;
+    void *old, *none = NULL;
+    memcpy(&old, pointer_to_pointer, sizeof old);
+    if (old && need <= *capacity) return GFL_OK;
+    device->free(context, old);
+    memcpy(pointer_to_pointer, &none, sizeof none);
+    *capacity = 0;
+    GFLI_TRY(device->alloc(context, need, size, what, pointer_to_pointer));
+    *capacity = need;
+    return GFL_OK;
+}
+
 gfl_status gfli_strdup(gfl_context *context, const char *text, char **out) {
     size_t size = strlen(text) + 1;
     GFLI_TRY(gfli_alloc(context, size, 1, "a text", out));

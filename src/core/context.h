@@ -43,6 +43,9 @@ gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const ch
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
                      size_t size, const char *what);
 /* Make *pointer_to_pointer hold exactly `need` elements or more; contents are lost. */
+/* gfli_reserve in the device's memory. */
+gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                               size_t need, size_t size, const char *what);
 gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
                         size_t need, size_t size, const char *what);
 void gfli_free(gfl_context *context, void *pointer); /* NULL is allowed */

@@ -66,6 +66,12 @@ GFLI_HD static inline float gfli_sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
+static inline bool gfli_all_finite(const float *x, size_t n) {
+    bool good = true;
+    for (size_t i = 0; i < n; i++) good = good && gfli_is_finite(x[i]);
+    return good;
+}
+
 /* A batch norm of running statistics as the scale and the bias of the convolution before it. */
 GFLI_HD static inline void gfli_fold_channel(float gamma, float beta, float mean, float var,
                                              float eps, float *scale, float *bias) {

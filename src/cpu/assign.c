@@ -20,7 +20,7 @@ typedef struct gfli_atss_box {
 typedef struct gfli_atss {
     const gfli_map *shape;
     const gfli_assign_opts *opts;
-    const gfli_truth *truths;
+    const gfli_truths *truths;
     const gfli_assignment *out;
     int max_boxes;
     float *best;          /* [points]: IoU of the box that has the position */
@@ -118,12 +118,12 @@ static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int l
 static void gfli_atss_do(void *arg, int task, int slot) {
     const gfli_atss *t = (const gfli_atss *)arg;
     const int image = task / t->max_boxes, index = task % t->max_boxes;
-    const gfli_truth *truth = &t->truths[image];
+    const gfli_truth *truth = &t->truths->images[image];
     gfli_atss_box *out = &t->boxes[task];
     (void)slot;
     out->n = 0;
     if (index >= truth->n) return;
-    const float *box = truth->boxes + 4 * index;
+    const float *box = t->truths->boxes + 4 * (truth->first + index);
     const float cx = (box[0] + box[2]) / 2, cy = (box[1] + box[3]) / 2;
     size_t point[GFLI_ATSS_MOST];
     float iou[GFLI_ATSS_MOST];
@@ -154,7 +154,7 @@ static void gfli_atss_do(void *arg, int task, int slot) {
 /* Background inside the valid area, nothing outside it, then the boxes in their order. */
 static void gfli_atss_image(void *arg, int image, int slot) {
     const gfli_atss *t = (const gfli_atss *)arg;
-    const gfli_truth *truth = &t->truths[image];
+    const gfli_truth *truth = &t->truths->images[image];
     int32_t *gt = t->out->gt;
     int positives = 0;
     (void)slot;
@@ -187,15 +187,14 @@ static size_t gfli_assign_scratch_cpu(const gfl_context *context, const gfli_map
 }
 
 static void gfli_assign_cpu(gfl_context *context, const gfli_map *shape,
-                            const gfli_assign_opts *opts, const gfli_truth *truths,
+                            const gfli_assign_opts *opts, const gfli_truths *truths,
                             const gfli_assignment *out, void *scratch) {
     gfli_atss t;
     t.shape = shape;
     t.opts = opts;
     t.truths = truths;
     t.out = out;
-    t.max_boxes = 0;
-    for (int i = 0; i < shape->n; i++) t.max_boxes = gfli_max(t.max_boxes, truths[i].n);
+    t.max_boxes = truths->most;
     t.boxes = (gfli_atss_box *)scratch;
     t.best = (float *)(t.boxes + (size_t)shape->n * (size_t)t.max_boxes);
     gfli_parallel_for(context, shape->n * t.max_boxes, gfli_atss_do, &t);

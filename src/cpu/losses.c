@@ -17,7 +17,7 @@ typedef struct gfli_loss_part {
 
 typedef struct gfli_loss {
     const gfli_map *cls, *reg, *dcls, *dreg;
-    const gfli_truth *truths;
+    const gfli_truths *truths;
     const int32_t *gt;
     const gfli_loss_opts *opts;
     gfli_loss_part *parts;
@@ -272,12 +272,12 @@ static void gfli_loss_do(void *arg, int task, int slot) {
             run = at + n_classes;
             continue;
         }
-        const gfli_truth *truth = &t->truths[(i - r.before) / area];
+        const int box = t->truths->images[(i - r.before) / area].first + t->gt[i];
         const size_t cell = (i - r.before) % area;
-        const size_t own = at + (size_t)truth->labels[t->gt[i]];
+        const size_t own = at + (size_t)t->truths->labels[box];
         const double weight = gfli_loss_weight(t->cls->data + at, (int)n_classes);
         const double quality = gfli_loss_box(
-            t, t->reg->data + i * n_reg, t->dreg->data + i * n_reg, truth->boxes + 4 * t->gt[i],
+            t, t->reg->data + i * n_reg, t->dreg->data + i * n_reg, t->truths->boxes + 4 * box,
             (int)(cell % w), (int)(cell / w), (double)t->opts->stride[r.level], weight, part);
         double dz;
         part->cls += gfli_qfl_run(t, run, own);
@@ -308,45 +308,54 @@ static size_t gfli_losses_scratch_cpu(const gfl_context *context, const gfli_map
     return (size_t)gfli_loss_cut(cls, &points, tasks) * sizeof(gfli_loss_part);
 }
 
-static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
-                            const gfli_truth *truths, const gfli_assignment *assigned,
-                            const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
-                            gfli_losses *out, void *scratch) {
+static int gfli_loss_begin(const gfli_map *cls, const gfli_assignment *assigned,
+                           const gfli_loss_opts *opts, void *scratch, gfli_loss *t) {
+    memset(t, 0, sizeof *t);
+    t->cls = cls;
+    t->gt = assigned->gt;
+    t->opts = opts;
+    t->parts = (gfli_loss_part *)scratch;
+    return gfli_loss_cut(cls, &t->points, t->tasks);
+}
+
+static void gfli_loss_sums_cpu(gfl_context *context, const gfli_map *cls,
+                               const gfli_assignment *assigned, const gfli_loss_opts *opts,
+                               gfli_losses *out, void *scratch) {
     gfli_loss t;
-    memset(&t, 0, sizeof t);
+    const int tasks = gfli_loss_begin(cls, assigned, opts, scratch, &t);
     memset(out, 0, sizeof *out);
-    t.cls = cls;
-    t.reg = reg;
-    t.dcls = dcls;
-    t.dreg = dreg;
-    t.truths = truths;
-    t.gt = assigned->gt;
-    t.opts = opts;
-    t.parts = (gfli_loss_part *)scratch;
-    t.avx2 = gfli_has_avx2(context);
-    const int tasks = gfli_loss_cut(cls, &t.points, t.tasks);
     gfli_parallel_for(context, tasks, gfli_loss_weigh, &t);
     for (int i = 0; i < tasks; i++) {
         out->weight_sum += t.parts[i].weight;
         out->n_pos += t.parts[i].n_pos;
     }
-    double avg_pos = opts->avg_pos, weight_sum = opts->weight_sum;
-    if (avg_pos < 0) {
-        avg_pos = 0;
-        for (int i = 0; i < cls->n; i++) avg_pos += gfli_max(assigned->n_pos[i], 1);
-    }
-    if (weight_sum < 0) weight_sum = out->weight_sum;
+    for (int i = 0; i < cls->n; i++) out->avg_pos += gfli_max(assigned->n_pos[i], 1);
+}
+
+static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
+                            const gfli_truths *truths, const gfli_assignment *assigned,
+                            const gfli_loss_opts *opts, const gfli_map *dcls, const gfli_map *dreg,
+                            gfli_losses *out, void *scratch) {
+    gfli_loss t;
+    const int tasks = gfli_loss_begin(cls, assigned, opts, scratch, &t);
+    t.reg = reg;
+    t.dcls = dcls;
+    t.dreg = dreg;
+    t.truths = truths;
+    t.avx2 = gfli_has_avx2(context);
+    double weight_sum = out->weight_sum;
     /* A NaN among the weights has to show in the losses, hence no fmax. */
     if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
     /* Without weights the losses are 0, not 0 / 0. */
-    const double weighted = weight_sum < (double)FLT_MIN ? 0 : 1;
-    if (weighted == 0) weight_sum = 1;
-    t.cls_scale = 1 / ((fmax)(avg_pos, 1) + opts->mean_eps);
-    t.bbox_scale = weighted * 2 / (1 + opts->mean_eps) / weight_sum;
-    t.dfl_scale = weighted * 0.25 / (4 + opts->mean_eps) / weight_sum;
+    if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
+    t.cls_scale = 1 / ((fmax)(out->avg_pos, 1) + opts->mean_eps);
+    t.bbox_scale = 2 / (1 + opts->mean_eps) / weight_sum;
+    t.dfl_scale = 0.25 / (4 + opts->mean_eps) / weight_sum;
+    for (int i = 0; i < tasks; i++) memset(&t.parts[i], 0, sizeof t.parts[i]);
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);
     const gfli_loss_part *part = t.parts;
     for (int l = 0; l < cls->levels; l++) {
+        out->cls[l] = out->bbox[l] = out->dfl[l] = 0;
         for (int i = 0; i < t.tasks[l]; i++, part++) {
             out->cls[l] += part->cls * t.cls_scale;
             out->bbox[l] += part->bbox * t.bbox_scale;

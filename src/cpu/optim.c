@@ -1,10 +1,16 @@
-/* optim.c - the extent of gradients and parameters, and stochastic gradient descent */
+/* optim.c - sums of gradients, what stands against an update, and stochastic gradient descent */
 #pragma once
 
 enum {
     GFLI_SGD_CHUNK = 16384,
     GFLI_MEASURE_PARTS = 256 /* at most; fixed by n alone, so that threads change nothing */
 };
+
+/* How large numbers are. */
+typedef struct gfli_extent {
+    double squares; /* their sum, in double, in a fixed order */
+    float largest;  /* magnitude; NaN counts as more than infinity; 0 of none */
+} gfli_extent;
 
 typedef struct gfli_measure {
     const float *x;
@@ -45,7 +51,8 @@ static void gfli_measure_part(void *arg, int part, int slot) {
     t->largest[part] = gfli_max(gfli_max(largest[0], largest[1]), gfli_max(largest[2], largest[3]));
 }
 
-static void gfli_measure_cpu(gfl_context *context, const float *x, size_t n, gfli_extent *out) {
+static gfli_extent gfli_measure_of(gfl_context *context, const float *x, size_t n) {
+    gfli_extent extent;
     gfli_measure t;
     int32_t largest = 0;
     const size_t parts = (n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK;
@@ -53,13 +60,92 @@ static void gfli_measure_cpu(gfl_context *context, const float *x, size_t n, gfl
     t.n = n;
     t.parts = parts < GFLI_MEASURE_PARTS ? (int)parts : (int)GFLI_MEASURE_PARTS;
     gfli_parallel_for(context, t.parts, gfli_measure_part, &t);
-    out->squares = 0;
+    extent.squares = 0;
     for (int p = 0; p < t.parts; p++) {
-        out->squares += t.sums[p];
+        extent.squares += t.sums[p];
         largest = gfli_max(largest, t.largest[p]);
     }
-    memcpy(&out->largest, &largest, sizeof largest);
+    memcpy(&extent.largest, &largest, sizeof largest);
+    return extent;
 }
+
+/* ---- may it be done? ------------------------------------------------------------------------- */
+
+/* The first batch whose losses are not finite, or -1. */
+static int gfli_bad_loss(const gfli_update *u) {
+    for (int i = 0; i < u->n_losses; i++)
+        if (gfli_bad_loss_name(&u->losses[i])) return i;
+    return -1;
+}
+
+static int gfli_bad_gradient(gfl_context *context, const gfli_update *u) {
+    for (int i = 0; i < u->n_parts; i++) {
+        const gfli_update_part *part = &u->parts[i];
+        const gfli_extent g = gfli_measure_of(context, u->gradients + part->first, part->count);
+        if (!gfli_is_finite(g.largest)) return i;
+    }
+    return -1;
+}
+
+/* No sum or product of an update is larger than the last of these, but for rounding, where p, v and
+ * g are the largest magnitudes of parameters, momentum and (scaled) gradients. */
+static bool gfli_update_fits(const gfli_update *u, const gfli_update_part *part, double p, double v,
+                             double g) {
+    const double most = (double)FLT_MAX * (1 - 1e-6);
+    const double lr = u->lr * part->lr, decay = u->decay * part->decay;
+    if (!gfli_is_finite(p) || !gfli_is_finite(v) || lr > most || decay > most) return false;
+    const double moved = u->momentum_factor * v + g + decay * p;
+    return moved <= most && p + lr * moved <= most;
+}
+
+/* Does part i stay finite?  largest: the largest gradient of all parts, which settles most cases. */
+static bool gfli_part_fits(gfl_context *context, const gfli_update *u, int i, double largest,
+                           gfli_verdict *out) {
+    const gfli_update_part *part = &u->parts[i];
+    const size_t old = u->first ? 0 : part->count;
+    const double p = (double)gfli_measure_of(context, u->params + part->first, part->count).largest;
+    const double v = (double)gfli_measure_of(context, u->momentum + part->first, old).largest;
+    double g = out->share * largest;
+    if (gfli_update_fits(u, part, p, v, g)) {
+        if (p > out->parameter) out->parameter = p;
+        if (v > out->momentum) out->momentum = v;
+        return true;
+    }
+    g = out->share *
+        (double)gfli_measure_of(context, u->gradients + part->first, part->count).largest;
+    if (gfli_update_fits(u, part, p, v, g)) return true;
+    out->parameter = p;
+    out->momentum = v;
+    out->gradient = g;
+    out->where = i;
+    out->fault = !gfli_is_finite(p)   ? GFLI_FAULT_PARAMETER
+                 : !gfli_is_finite(v) ? GFLI_FAULT_MOMENTUM
+                                      : GFLI_FAULT_OVERFLOW;
+    return false;
+}
+
+static void gfli_check_update_cpu(gfl_context *context, const gfli_update *u, gfli_verdict *out) {
+    const gfli_extent all = gfli_measure_of(context, u->gradients, u->n);
+    memset(out, 0, sizeof *out);
+    out->share = u->share;
+    out->norm = u->share * (sqrt)(all.squares);
+    out->where = gfli_bad_loss(u);
+    if (out->where >= 0) {
+        out->fault = GFLI_FAULT_LOSS;
+        return;
+    }
+    if (!gfli_is_finite(out->norm)) {
+        out->fault = GFLI_FAULT_GRADIENT;
+        out->where = gfli_bad_gradient(context, u);
+        return;
+    }
+    if (u->clip > 0 && out->norm > u->clip) out->share *= u->clip / (out->norm + 1e-6);
+    out->gradient = out->share * (double)all.largest;
+    for (int i = 0; i < u->n_parts; i++)
+        if (!gfli_part_fits(context, u, i, (double)all.largest, out)) return;
+}
+
+/* ---- the update ------------------------------------------------------------------------------ */
 
 typedef struct gfli_sgd {
     float *p, *v;
@@ -84,11 +170,38 @@ static void gfli_sgd_chunk(void *arg, int task, int slot) {
     }
 }
 
-static void gfli_sgd_cpu(gfl_context *context, float *p, float *v, const float *g, size_t n,
-                         double lr, double momentum, double decay, double clip, bool first) {
-    gfli_sgd t = {p, v, g, n, (float)lr, (float)momentum, (float)decay, (float)clip};
-    /* Whatever v holds before the first step must not count, not even a NaN. */
-    if (first && n) memset(v, 0, n * sizeof *v);
-    gfli_parallel_for(context, (int)((n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK), gfli_sgd_chunk,
-                      &t);
+static void gfli_update_cpu(gfl_context *context, const gfli_update *u,
+                            const gfli_verdict *verdict) {
+    if (verdict->fault != GFLI_FAULT_NONE) return;
+    /* Whatever momentum holds before the first step must not count, not even a NaN. */
+    if (u->first && u->n) memset(u->momentum, 0, u->n * sizeof *u->momentum);
+    for (int i = 0; i < u->n_parts; i++) {
+        const gfli_update_part *part = &u->parts[i];
+        gfli_sgd t = {u->params + part->first,         u->momentum + part->first,
+                      u->gradients + part->first,      part->count,
+                      (float)(u->lr * part->lr),       (float)u->momentum_factor,
+                      (float)(u->decay * part->decay), (float)verdict->share};
+        gfli_parallel_for(context, (int)((t.n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK),
+                          gfli_sgd_chunk, &t);
+    }
+}
+
+typedef struct gfli_accumulate_task {
+    float *sum;
+    const float *x;
+    size_t n;
+} gfli_accumulate_task;
+
+static void gfli_accumulate_chunk(void *arg, int task, int slot) {
+    const gfli_accumulate_task *t = (const gfli_accumulate_task *)arg;
+    const size_t first = (size_t)task * GFLI_SGD_CHUNK;
+    const size_t last = t->n - first < GFLI_SGD_CHUNK ? t->n : first + GFLI_SGD_CHUNK;
+    (void)slot;
+    for (size_t i = first; i < last; i++) t->sum[i] += t->x[i];
+}
+
+static void gfli_accumulate_cpu(gfl_context *context, float *sum, const float *x, size_t n) {
+    gfli_accumulate_task t = {sum, x, n};
+    gfli_parallel_for(context, (int)((n + GFLI_SGD_CHUNK - 1) / GFLI_SGD_CHUNK),
+                      gfli_accumulate_chunk, &t);
 }

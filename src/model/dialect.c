@@ -34,7 +34,6 @@ void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
     out->n_classes = arch->n_classes;
     out->n_bins = arch->reg_max + 1;
     for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
-    out->avg_pos = out->weight_sum = -1;
     out->pixel = d->pixel;
     out->outside_counts = d->outside_counts;
     out->add_eps = d->add_eps;

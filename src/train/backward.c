@@ -273,46 +273,18 @@ static float *gfli_gradient_of(const gfli_pass *pass, int param) {
     return param < 0 ? NULL : pass->gradients + pass->layout->offset[param];
 }
 
-typedef struct gfli_unfold_task {
-    const gfli_layer *layer;
-    const gfli_param *params;
-    size_t row; /* weights of one output channel */
-    float *dweight, *dgamma;
-    const float *dbeta;
-} gfli_unfold_task;
-
-enum { GFLI_UNFOLD_CHANNELS = 16 };
-
-/* The convolution ran with W' = a W and b' = beta - a mean, a = gamma r, r = 1 / sqrt(var + eps):
- * dW = a dW', dgamma = r (sum of W dW' - mean db'), dbeta = db'. */
-static void gfli_unfold_channels(void *arg, int task, int slot) {
-    const gfli_unfold_task *t = (const gfli_unfold_task *)arg;
-    const gfli_layer *layer = t->layer;
-    (void)slot;
-    int end = gfli_min((task + 1) * GFLI_UNFOLD_CHANNELS, layer->shape.out_c);
-    for (int o = task * GFLI_UNFOLD_CHANNELS; o < end; o++) {
-        const float *w = t->params[layer->weight].data + (size_t)o * t->row;
-        float *dw = t->dweight + (size_t)o * t->row;
-        double sum = 0, mean = (double)t->params[layer->bn_mean].data[o];
-        for (size_t i = 0; i < t->row; i++) {
-            sum += (double)w[i] * (double)dw[i];
-            dw[i] *= layer->folded_scale[o];
-        }
-        double var = (double)t->params[layer->bn_var].data[o] + (double)GFLI_NORM_EPS;
-        t->dgamma[o] = (float)((sum - mean * (double)t->dbeta[o]) / (sqrt)(var));
-    }
-}
-
-static void gfli_unfold(const gfli_pass *pass, const gfli_layer *layer) {
-    gfli_unfold_task t;
-    t.layer = layer;
-    t.params = pass->model->params;
-    t.row = gfli_conv_weights(&layer->shape) / (size_t)layer->shape.out_c;
-    t.dweight = gfli_gradient_of(pass, layer->weight);
-    t.dgamma = gfli_gradient_of(pass, layer->bn_gamma);
-    t.dbeta = gfli_gradient_of(pass, layer->bn_beta);
-    gfli_parallel_for(pass->context, gfli_ceil_div(layer->shape.out_c, GFLI_UNFOLD_CHANNELS),
-                      gfli_unfold_channels, &t);
+static void gfli_backward_unfold(const gfli_pass *pass, const gfli_layer *layer) {
+    const gfli_param *params = pass->model->params;
+    const gfli_unfold call = {&layer->shape,
+                              params[layer->weight].data,
+                              layer->folded_scale,
+                              params[layer->bn_mean].data,
+                              params[layer->bn_var].data,
+                              GFLI_NORM_EPS,
+                              gfli_gradient_of(pass, layer->weight),
+                              gfli_gradient_of(pass, layer->bn_beta),
+                              gfli_gradient_of(pass, layer->bn_gamma)};
+    pass->ops->unfold(pass->context, &call);
 }
 
 static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
@@ -325,7 +297,7 @@ static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
     ops->conv_grad_weight(pass->context, &layer->shape, &pass->plan->maps[s->in].map, dy,
                           gfli_gradient_of(pass, layer->weight), gfli_gradient_of(pass, bias),
                           pass->scratch);
-    if (layer->bn_gamma >= 0) gfli_unfold(pass, layer);
+    if (layer->bn_gamma >= 0) gfli_backward_unfold(pass, layer);
     if (!b->dx) return;
     ops->conv_grad_pack(pass->context, &layer->shape, pass->model->params[layer->weight].data,
                         layer->folded_scale, pass->packed);
@@ -347,7 +319,7 @@ static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
                           &maps[s->offset].map, dy, b->add, b->dx ? &grads[s->in] : NULL,
                           &grads[s->offset], gfli_gradient_of(pass, layer->weight),
                           gfli_gradient_of(pass, layer->bn_beta), pass->scratch);
-    gfli_unfold(pass, layer);
+    gfli_backward_unfold(pass, layer);
 }
 
 static void gfli_backward_scale(const gfli_pass *pass, const gfli_step *s) {

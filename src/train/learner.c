@@ -1,6 +1,37 @@
 /* learner.c - gradients of one batch, and the update */
 #pragma once
 
+/* The factors of each trained parameter, on the device. */
+static gfl_status gfli_learner_parts(gfli_learner *l) {
+    const gfli_dialect *dialect = gfli_dialect_get(l->model->arch.dialect);
+    gfli_update_part *parts;
+    GFLI_TRY(gfli_alloc(l->context, (size_t)l->model->n_params, sizeof *parts, "update", &parts));
+    for (int i = 0; i < l->model->n_params; i++) {
+        const gfli_param *p = &l->model->params[i];
+        if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
+        const bool bias = gfli_is_plain_bias(p->name);
+        gfli_update_part *part = &parts[l->n_parts++];
+        part->first = l->layout.offset[i];
+        part->count = p->count;
+        part->lr = bias ? dialect->bias_lr : 1;
+        part->decay = bias ? dialect->bias_decay : 1;
+    }
+    const size_t bytes = (size_t)l->n_parts * sizeof *parts;
+    const gfl_status status =
+        l->model->backend->device.alloc(l->context, bytes, 1, "update", &l->parts);
+    if (status == GFL_OK) l->model->backend->device.upload(l->context, l->parts, parts, bytes);
+    gfli_free(l->context, parts);
+    return status;
+}
+
+/* Zeros: the gaps between parameters count in the norm. */
+static gfl_status gfli_learner_floats(const gfli_learner *l, const char *what, float **out) {
+    const gfli_device_ops *device = &l->model->backend->device;
+    GFLI_TRY(device->alloc(l->context, l->layout.floats, sizeof(float), what, out));
+    device->zero(l->context, *out, l->layout.floats * sizeof(float));
+    return GFL_OK;
+}
+
 gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int frozen_stages,
                                gfli_learner *out) {
     memset(out, 0, sizeof *out);
@@ -12,11 +43,13 @@ gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int froze
                           context->device_name);
     out->frozen_stages = frozen_stages;
     gfl_status status = gfli_gradients_create(context, model, frozen_stages, &out->layout);
-    size_t n = out->layout.floats;
-    if (status == GFL_OK) /* cleared: the gaps between parameters count in the norm */
-        status = gfli_calloc(context, n, sizeof(float), "gradients", &out->gradients);
+    if (status == GFL_OK) status = gfli_learner_floats(out, "gradients", &out->gradients);
+    if (status == GFL_OK) status = gfli_learner_floats(out, "momentum", &out->momentum);
+    if (status == GFL_OK) status = gfli_learner_parts(out);
     if (status == GFL_OK)
-        status = gfli_calloc(context, n, sizeof(float), "momentum", &out->momentum);
+        status =
+            model->backend->device.alloc(context, 1, sizeof *out->verdict, "update", &out->verdict);
+    if (status == GFL_OK) status = gfli_learner_begin(out, 1);
     if (status != GFL_OK) gfli_learner_destroy(out);
     return status;
 }
@@ -30,17 +63,15 @@ static void gfli_train_plan_free(gfli_learner *learner, gfli_train_plan *plan) {
 void gfli_learner_destroy(gfli_learner *learner) {
     gfl_context *context = learner->context;
     if (!context) return;
+    void *const device[] = {
+        learner->gradients, learner->momentum, learner->total,  learner->workspace, learner->stats,
+        learner->scratch,   learner->packed,   learner->gt,     learner->n_pos,     learner->truths,
+        learner->parts,     learner->losses,   learner->verdict};
     for (int i = 0; i < GFLI_TRAIN_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
+    for (size_t i = 0; i < GFLI_COUNT(device); i++)
+        learner->model->backend->device.free(context, device[i]);
     gfli_gradients_destroy(context, &learner->layout);
-    gfli_free(context, learner->gradients);
-    gfli_free(context, learner->momentum);
-    gfli_free(context, learner->total);
-    gfli_free(context, learner->workspace);
-    gfli_free(context, learner->stats);
-    gfli_free(context, learner->scratch);
-    gfli_free(context, learner->packed);
-    gfli_free(context, learner->gt);
-    gfli_free(context, learner->n_pos);
+    gfli_free(context, learner->staging);
     memset(learner, 0, sizeof *learner);
 }
 
@@ -78,14 +109,15 @@ static gfl_status gfli_learner_plan(gfli_learner *learner, int n, int height, in
 static gfl_status gfli_learner_reserve(gfli_learner *l) {
     gfl_context *context = l->context;
     const gfli_train_plan *p = l->current;
-    GFLI_TRY(gfli_reserve(context, &l->workspace, &l->workspace_size, p->plan.workspace_floats,
-                          sizeof(float), "maps of a training step"));
-    GFLI_TRY(gfli_reserve(context, &l->stats, &l->stats_size, p->plan.stats_floats, sizeof(float),
-                          "statistics"));
-    GFLI_TRY(gfli_reserve(context, &l->packed, &l->packed_size, p->backward.packed_bytes, 1,
-                          "packed weights"));
-    return gfli_reserve(context, &l->scratch, &l->scratch_size, p->backward.scratch_bytes, 1,
-                        "scratch of a training step");
+    GFLI_TRY(gfli_reserve_device(context, &l->workspace, &l->workspace_size,
+                                 p->plan.workspace_floats, sizeof(float),
+                                 "maps of a training step"));
+    GFLI_TRY(gfli_reserve_device(context, &l->stats, &l->stats_size, p->plan.stats_floats,
+                                 sizeof(float), "statistics"));
+    GFLI_TRY(gfli_reserve_device(context, &l->packed, &l->packed_size, p->backward.packed_bytes, 1,
+                                 "packed weights"));
+    return gfli_reserve_device(context, &l->scratch, &l->scratch_size, p->backward.scratch_bytes, 1,
+                               "scratch of a training step");
 }
 
 gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width,
@@ -104,50 +136,74 @@ gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int widt
     return GFL_OK;
 }
 
-static gfl_status gfli_check_losses(gfl_context *context, const gfli_losses *losses) {
-    for (int l = 0; l < GFL_LEVELS; l++) {
-        const double values[3] = {losses->cls[l], losses->bbox[l], losses->dfl[l]};
-        for (int k = 0; k < 3; k++)
-            if (!gfli_is_finite(values[k]))
-                return gfli_error(context, GFL_E_NONFINITE, "loss_%s is not finite",
-                                  k == 0 ? "cls" : (k == 1 ? "bbox" : "dfl"));
+/* Where the pieces of a batch's ground truth lie in one block, on the host and on the device. */
+static size_t gfli_truth_block(int n_images, int n_boxes, size_t *boxes, size_t *labels) {
+    *boxes = gfli_block_size((size_t)n_images * sizeof(gfli_truth));
+    *labels = *boxes + gfli_block_size((size_t)n_boxes * 4 * sizeof(float));
+    return *labels + gfli_block_size((size_t)n_boxes * sizeof(int32_t));
+}
+
+/* The targets of all images in one upload. */
+static gfl_status gfli_learner_truths(gfli_learner *l, const gfli_target *targets, int n,
+                                      gfli_truths *out) {
+    size_t boxes, labels;
+    int n_boxes = 0;
+    for (int i = 0; i < n; i++) n_boxes += targets[i].n;
+    const size_t bytes = gfli_truth_block(n, n_boxes, &boxes, &labels);
+    GFLI_TRY(gfli_reserve(l->context, &l->staging, &l->staging_size, bytes, 1, "targets"));
+    GFLI_TRY(gfli_reserve_device(l->context, &l->truths, &l->truths_size, bytes, 1, "targets"));
+    memset(out, 0, sizeof *out);
+    for (int i = 0, at = 0; i < n; at += targets[i++].n) {
+        const gfli_target *from = &targets[i];
+        const gfli_truth truth = {at, from->n, from->pad_h, from->pad_w};
+        memcpy(l->staging + (size_t)i * sizeof truth, &truth, sizeof truth);
+        if (from->n == 0) continue;
+        memcpy(l->staging + boxes + (size_t)at * 4 * sizeof(float), from->boxes,
+               (size_t)from->n * 4 * sizeof(float));
+        memcpy(l->staging + labels + (size_t)at * sizeof(int32_t), from->labels,
+               (size_t)from->n * sizeof(int32_t));
+        out->most = gfli_max(out->most, from->n);
     }
+    l->model->backend->device.upload(l->context, l->truths, l->staging, bytes);
+    out->n_images = n;
+    out->images = (const gfli_truth *)(const void *)l->truths;
+    out->boxes = (const float *)(const void *)(l->truths + boxes);
+    out->labels = (const int32_t *)(const void *)(l->truths + labels);
     return GFL_OK;
 }
 
 /* Targets and losses, with the gradients of the two outputs. */
-static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truth *truths, gfli_losses *out) {
+static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truths *truths,
+                                      gfli_losses *out) {
     const gfli_plan *plan = &l->current->plan;
     const gfli_map *cls = &plan->maps[plan->cls].map, *reg = &plan->maps[plan->reg].map;
     const gfli_map *grads = l->current->backward.grads;
     gfli_loss_opts opts;
     gfli_assign_opts assign_opts;
-    gfli_assignment assigned;
-    int most = 0;
     gfli_loss_opts_init(&l->model->arch, &opts);
     gfli_assign_opts_init(&l->model->arch, &assign_opts);
-    for (int i = 0; i < plan->batch; i++) most = gfli_max(most, truths[i].n);
     size_t scratch = l->ops->losses_scratch(l->context, cls, &opts);
-    size_t assign = l->ops->assign_scratch(l->context, cls, most);
+    const size_t assign = l->ops->assign_scratch(l->context, cls, truths->most);
     if (assign > scratch) scratch = assign;
-    GFLI_TRY(gfli_reserve(l->context, &l->scratch, &l->scratch_size, scratch, 1, "scratch"));
-    GFLI_TRY(gfli_reserve(l->context, &l->gt, &l->gt_size, gfli_points(cls), sizeof *l->gt,
-                          "assignment"));
-    GFLI_TRY(gfli_reserve(l->context, &l->n_pos, &l->n_pos_size, (size_t)plan->batch,
-                          sizeof *l->n_pos, "assignment"));
-    assigned.gt = l->gt;
-    assigned.n_pos = l->n_pos;
+    GFLI_TRY(gfli_reserve_device(l->context, &l->scratch, &l->scratch_size, scratch, 1, "scratch"));
+    GFLI_TRY(gfli_reserve_device(l->context, &l->gt, &l->gt_size, gfli_points(cls), sizeof *l->gt,
+                                 "assignment"));
+    GFLI_TRY(gfli_reserve_device(l->context, &l->n_pos, &l->n_pos_size, (size_t)plan->batch,
+                                 sizeof *l->n_pos, "assignment"));
+    const gfli_assignment assigned = {l->gt, l->n_pos};
     l->ops->assign(l->context, cls, &assign_opts, truths, &assigned, l->scratch);
+    l->ops->loss_sums(l->context, cls, &assigned, &opts, out, l->scratch);
     l->ops->losses(l->context, cls, reg, truths, &assigned, &opts, &grads[plan->cls],
                    &grads[plan->reg], out, l->scratch);
-    return gfli_check_losses(l->context, out);
+    return GFL_OK;
 }
 
-gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths, gfli_losses *out) {
+gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_target *targets) {
     gfli_train_plan *p = learner->current;
-    memset(out, 0, sizeof *out);
+    gfli_truths truths;
+    GFLI_TRY(gfli_learner_truths(learner, targets, p->plan.batch, &truths));
     gfli_plan_forward(learner->context, learner->model, &p->plan, learner->stats, learner->scratch);
-    GFLI_TRY(gfli_learner_losses(learner, truths, out));
+    GFLI_TRY(gfli_learner_losses(learner, &truths, learner->losses + batch));
     gfli_pass pass;
     pass.context = learner->context;
     pass.model = learner->model;
@@ -163,6 +219,13 @@ gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths,
     return GFL_OK;
 }
 
+gfl_status gfli_learner_fetch(const gfli_learner *learner, const void *from, size_t bytes,
+                              void *out) {
+    const gfli_device_ops *device = &learner->model->backend->device;
+    device->download(learner->context, out, from, bytes);
+    return device->finish(learner->context);
+}
+
 const float *gfli_train_gradient(const gfli_learner *learner, int i) {
     size_t offset = learner->layout.offset[i];
     return offset == GFLI_NO_GRADIENT ? NULL : learner->gradients + offset;
@@ -170,107 +233,86 @@ const float *gfli_train_gradient(const gfli_learner *learner, int i) {
 
 /* ---- the update ------------------------------------------------------------------------------ */
 
+gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches) {
+    learner->n_summed = 0;
+    learner->n_batches = n_batches;
+    return gfli_reserve_device(learner->context, &learner->losses, &learner->losses_size,
+                               (size_t)n_batches, sizeof *learner->losses, "losses");
+}
+
 gfl_status gfli_learner_accumulate(gfli_learner *learner) {
-    size_t n = learner->layout.floats;
+    float *first = learner->gradients;
     if (!learner->total)
-        GFLI_TRY(
-            gfli_alloc(learner->context, n, sizeof(float), "sum of gradients", &learner->total));
-    if (learner->n_batches == 0)
-        memcpy(learner->total, learner->gradients, n * sizeof(float));
-    else
-        for (size_t i = 0; i < n; i++) learner->total[i] += learner->gradients[i];
-    learner->n_batches++;
+        GFLI_TRY(gfli_learner_floats(learner, "sum of gradients", &learner->total));
+    if (learner->n_summed++ > 0) {
+        learner->ops->accumulate(learner->context, learner->total, first, learner->layout.floats);
+        return GFL_OK;
+    }
+    learner->gradients = learner->total; /* the next batch overwrites all of it */
+    learner->total = first;
     return GFL_OK;
 }
 
-void gfli_learner_forget(gfli_learner *learner) {
-    learner->n_batches = 0;
-}
-
-/* How the update moves parameter i. */
-static gfli_sgd_opts gfli_sgd_of(const gfli_learner *learner, int i, const gfli_sgd_opts *opts) {
-    const gfli_dialect *dialect = gfli_dialect_get(learner->model->arch.dialect);
-    gfli_sgd_opts own = *opts;
-    if (gfli_is_plain_bias(learner->model->params[i].name)) {
-        own.lr *= dialect->bias_lr;
-        own.decay *= dialect->bias_decay;
+/* The text of what the check has found; v->where counts trained parameters. */
+static gfl_status gfli_faulty_update(const gfli_learner *l, const gfli_sgd_opts *opts,
+                                     const gfli_verdict *v, const gfli_losses *losses) {
+    const char *name = "all parameters";
+    for (int i = 0, part = 0; i < l->model->n_params && v->where >= 0; i++) {
+        if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
+        if (part++ == v->where) name = l->model->params[i].name;
     }
-    return own;
-}
-
-/* No sum or product of an update is larger than the last of these, but for rounding, where p, v and
- * g are the largest magnitudes of parameters, momentum and (scaled) gradients. */
-static bool gfli_update_fits(const gfli_sgd_opts *opts, double p, double v, double g) {
-    const double most = (double)FLT_MAX * (1 - 1e-6);
-    if (!gfli_is_finite(p) || !gfli_is_finite(v) || opts->lr > most || opts->decay > most)
-        return false;
-    const double moved = opts->momentum * v + g + opts->decay * p;
-    return moved <= most && p + opts->lr * moved <= most;
-}
-
-static gfl_status gfli_would_overflow(gfl_context *context, const char *name,
-                                      const gfli_sgd_opts *opts, double p, double v, double g) {
-    if (!gfli_is_finite(p) || !gfli_is_finite(v))
-        return gfli_error(context, GFL_E_NONFINITE, "%s of %s is not finite",
-                          gfli_is_finite(p) ? "the momentum" : "a value", name);
-    return gfli_error(context, GFL_E_NONFINITE,
+    switch (v->fault) {
+    case GFLI_FAULT_NONE: return GFL_OK;
+    case GFLI_FAULT_LOSS:
+        return gfli_error(l->context, GFL_E_NONFINITE, "%s is not finite",
+                          gfli_bad_loss_name(&losses[v->where]));
+    case GFLI_FAULT_GRADIENT:
+        return gfli_error(l->context, GFL_E_NONFINITE, "the gradients of %s are not finite", name);
+    case GFLI_FAULT_PARAMETER:
+    case GFLI_FAULT_MOMENTUM:
+        return gfli_error(l->context, GFL_E_NONFINITE, "%s of %s is not finite",
+                          v->fault == GFLI_FAULT_PARAMETER ? "a value" : "the momentum", name);
+    case GFLI_FAULT_OVERFLOW: break;
+    }
+    return gfli_error(l->context, GFL_E_NONFINITE,
                       "the update of %s would overflow (values up to %g, momentum %g, gradients "
                       "%g, learning rate %g)",
-                      name, p, v, g, opts->lr);
+                      name, v->parameter, v->momentum, v->gradient, opts->lr);
 }
 
-/* Before the first parameter moves.  share: what gradients are multiplied with; largest: the
- * largest of them all. */
-static gfl_status gfli_check_update(const gfli_learner *l, const float *gradients,
-                                    const gfli_sgd_opts *opts, double share, double largest) {
-    for (int i = 0; i < l->model->n_params; i++) {
-        const gfli_param *param = &l->model->params[i];
-        const size_t offset = l->layout.offset[i];
-        gfli_extent p, v, g;
-        if (offset == GFLI_NO_GRADIENT) continue;
-        const gfli_sgd_opts own = gfli_sgd_of(l, i, opts);
-        l->ops->measure(l->context, param->data, param->count, &p);
-        l->ops->measure(l->context, l->momentum + offset, l->updates ? param->count : 0, &v);
-        if (gfli_update_fits(&own, p.largest, v.largest, share * largest)) continue;
-        l->ops->measure(l->context, gradients + offset, param->count, &g);
-        if (!gfli_update_fits(&own, p.largest, v.largest, share * g.largest))
-            return gfli_would_overflow(l->context, param->name, &own, p.largest, v.largest,
-                                       share * g.largest);
-    }
-    return GFL_OK;
+/* What the device has to say of the update: the one time in a step that the host waits. */
+static gfl_status gfli_learner_hear(gfli_learner *l, gfli_verdict *verdict, gfli_losses *losses) {
+    const gfli_device_ops *device = &l->model->backend->device;
+    device->download(l->context, losses, l->losses, (size_t)l->n_batches * sizeof *losses);
+    device->download(l->context, verdict, l->verdict, sizeof *verdict);
+    return device->finish(l->context);
 }
 
-static gfl_status gfli_bad_gradients(const gfli_learner *l, const float *gradients) {
-    for (int i = 0; i < l->model->n_params; i++) {
-        const size_t offset = l->layout.offset[i];
-        gfli_extent g;
-        if (offset == GFLI_NO_GRADIENT) continue;
-        l->ops->measure(l->context, gradients + offset, l->model->params[i].count, &g);
-        if (!gfli_is_finite(g.largest))
-            return gfli_error(l->context, GFL_E_NONFINITE, "the gradients of %s are not finite",
-                              l->model->params[i].name);
-    }
-    return gfli_error(l->context, GFL_E_NONFINITE, "the gradients are not finite");
-}
-
-gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm) {
-    const float *gradients = learner->n_batches > 0 ? learner->total : learner->gradients;
-    double share = learner->n_batches > 0 ? 1.0 / learner->n_batches : 1;
-    gfli_extent all;
-    learner->ops->measure(learner->context, gradients, learner->layout.floats, &all);
-    *norm = share * (sqrt)(all.squares);
-    learner->n_batches = 0;
-    if (!gfli_is_finite(*norm)) return gfli_bad_gradients(learner, gradients);
-    if (opts->clip > 0 && *norm > opts->clip) share *= opts->clip / (*norm + 1e-6);
-    GFLI_TRY(gfli_check_update(learner, gradients, opts, share, all.largest));
-    for (int i = 0; i < learner->model->n_params; i++) {
-        const gfli_param *p = &learner->model->params[i];
-        size_t offset = learner->layout.offset[i];
-        if (offset == GFLI_NO_GRADIENT) continue;
-        const gfli_sgd_opts own = gfli_sgd_of(learner, i, opts);
-        learner->ops->sgd(learner->context, p->data, learner->momentum + offset, gradients + offset,
-                          p->count, own.lr, own.momentum, own.decay, share, learner->updates == 0);
-    }
+gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm,
+                             gfli_losses *losses) {
+    gfli_verdict verdict;
+    gfli_update u;
+    memset(&u, 0, sizeof u);
+    u.params = learner->model->values + learner->layout.first;
+    u.momentum = learner->momentum;
+    u.gradients = learner->n_summed > 0 ? learner->total : learner->gradients;
+    u.n = learner->layout.floats;
+    u.parts = learner->parts;
+    u.n_parts = learner->n_parts;
+    u.losses = learner->losses;
+    u.n_losses = learner->n_batches;
+    u.lr = opts->lr;
+    u.decay = opts->decay;
+    u.momentum_factor = opts->momentum;
+    u.share = learner->n_summed > 0 ? 1.0 / learner->n_summed : 1;
+    u.clip = opts->clip;
+    u.first = learner->updates == 0;
+    learner->n_summed = 0;
+    learner->ops->check_update(learner->context, &u, learner->verdict);
+    learner->ops->update(learner->context, &u, learner->verdict);
+    GFLI_TRY(gfli_learner_hear(learner, &verdict, losses));
+    *norm = verdict.norm;
+    GFLI_TRY(gfli_faulty_update(learner, opts, &verdict, losses));
     learner->updates++;
     gfli_model_changed(learner->model, learner->frozen_stages + 1);
     return GFL_OK;

@@ -24,18 +24,28 @@ static uint64_t gfli_hash_id(uint64_t hash, gfl_id id) {
     return id.text ? hash : gfli_hash_word(hash, (uint64_t)id.number);
 }
 
-uint64_t gfli_hash_model(const gfl_model *model) {
-    uint64_t hash = 0;
-    for (int i = 0; i < model->n_params; i++) {
-        const gfli_param *p = &model->params[i];
-        hash = gfli_hash_text(hash, p->name);
-        for (size_t k = 0; k < p->count; k++) {
-            uint32_t bits;
-            memcpy(&bits, &p->data[k], sizeof bits);
-            hash = gfli_hash_word(hash, bits);
-        }
+static uint64_t gfli_hash_floats(uint64_t hash, const float *x, size_t n) {
+    for (size_t k = 0; k < n; k++) {
+        uint32_t bits;
+        memcpy(&bits, &x[k], sizeof bits);
+        hash = gfli_hash_word(hash, bits);
     }
     return hash;
+}
+
+gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out) {
+    gfl_status status = GFL_OK;
+    float *values;
+    *out = 0;
+    GFLI_TRY(
+        gfli_alloc(model->context, gfli_largest_param(model), sizeof *values, "tensor", &values));
+    for (int i = 0; i < model->n_params && status == GFL_OK; i++) {
+        status = gfli_param_fetch(model, i, values);
+        *out = gfli_hash_text(*out, model->params[i].name);
+        if (status == GFL_OK) *out = gfli_hash_floats(*out, values, model->params[i].count);
+    }
+    gfli_free(model->context, values);
+    return status;
 }
 
 /* Ids, names, sizes and boxes: what decides about batches and targets, but for the pixels. */
@@ -144,6 +154,7 @@ static gfl_status gfli_put_number(gfli_blob_writer *w, const char *key, int64_t 
 
 static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writer *w) {
     gfli_state_fields f;
+    uint64_t weights_hash;
     char hash[24];
     int epoch, batch;
     (void)gfli_trainer_position(trainer, &epoch, &batch);
@@ -152,7 +163,8 @@ static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writ
     GFLI_TRY(gfli_put_number(w, "step", trainer->learner.updates));
     GFLI_TRY(gfli_put_number(w, "epoch", epoch));
     GFLI_TRY(gfli_put_number(w, "batch_in_epoch", batch));
-    gfli_hash_format(gfli_hash_model(trainer->model), hash);
+    GFLI_TRY(gfli_hash_model(trainer->model, &weights_hash));
+    gfli_hash_format(weights_hash, hash);
     GFLI_TRY(gfli_blob_put_meta(w, "weights", hash));
     gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
     GFLI_TRY(gfli_blob_put_meta(w, "data", hash));
@@ -166,6 +178,7 @@ static void gfli_momentum_name(const gfli_param *param, char out[160]) {
     snprintf(out, 160, "momentum.%s", param->name);
 }
 
+/* buffer: room for twice the largest parameter. */
 static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer *w,
                                     float *buffer) {
     const gfli_learner *l = &trainer->learner;
@@ -180,18 +193,16 @@ static gfl_status gfli_put_momentum(const gfl_trainer *trainer, gfli_blob_writer
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
         if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
-        const float *data = l->momentum + l->layout.offset[i];
-        if (p->rank == 4) {
-            gfli_reorder_weight(p, data, buffer, true);
-            data = buffer;
-        }
-        GFLI_TRY(gfli_blob_write(w, data, p->count * sizeof(float)));
+        float *kept = p->rank == 4 ? buffer + p->count : buffer;
+        GFLI_TRY(gfli_fetch(model, l->momentum + l->layout.offset[i], p->count, kept));
+        if (p->rank == 4) gfli_reorder_weight(p, kept, buffer, true);
+        GFLI_TRY(gfli_blob_write(w, buffer, p->count * sizeof(float)));
     }
     return GFL_OK;
 }
 
 static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *context, float **out) {
-    return gfli_alloc(context, gfli_largest_param(model), sizeof(float), "tensor", out);
+    return gfli_alloc(context, 2 * gfli_largest_param(model), sizeof(float), "tensor", out);
 }
 
 gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
@@ -275,6 +286,7 @@ static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_b
 }
 
 static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli_blob *blob) {
+    uint64_t weights_hash;
     char hash[24], quoted[GFLI_QUOTED];
     const char *weights = gfli_blob_meta(blob, "weights"), *data = gfli_blob_meta(blob, "data");
     if (!weights || !data)
@@ -286,7 +298,8 @@ static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli
                           "%s: saved with another data set (fingerprint %s, here %s); images, "
                           "boxes and classes must be the same",
                           blob->path, gfli_quote(data, quoted, sizeof quoted), hash);
-    gfli_hash_format(gfli_hash_model(trainer->model), hash);
+    GFLI_TRY(gfli_hash_model(trainer->model, &weights_hash));
+    gfli_hash_format(weights_hash, hash);
     if (strcmp(weights, hash) != 0)
         return gfli_error(trainer->context, GFL_E_MISMATCH,
                           "%s: the model's weights are not those of this state (fingerprint %s, "
@@ -364,15 +377,13 @@ static gfl_status gfli_read_momentum(const gfl_trainer *trainer, gfli_blob *blob
     const gfli_learner *l = &trainer->learner;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        gfli_extent extent;
         char name[160];
         if (l->layout.offset[i] == GFLI_NO_GRADIENT) continue;
         gfli_momentum_name(p, name);
         float *to = momentum + l->layout.offset[i];
         GFLI_TRY(gfli_blob_read_f32(blob, gfli_blob_find(blob, name), p->rank == 4 ? buffer : to));
         if (p->rank == 4) gfli_reorder_weight(p, buffer, to, false);
-        l->ops->measure(trainer->context, to, p->count, &extent);
-        if (!gfli_is_finite(extent.largest))
+        if (!gfli_all_finite(to, p->count))
             return gfli_error(trainer->context, GFL_E_FORMAT,
                               "%s: %s is not finite: the file is damaged, or was written after the "
                               "training had failed; go on from an earlier state",
@@ -395,12 +406,11 @@ gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob) {
     gfl_status status = gfli_alloc_largest(trainer->model, trainer->context, &buffer);
     if (status == GFL_OK) status = gfli_read_momentum(trainer, blob, momentum, buffer);
     gfli_free(trainer->context, buffer);
-    if (status != GFL_OK) {
-        gfli_free(trainer->context, momentum);
-        return status;
-    }
-    gfli_free(trainer->context, l->momentum);
-    l->momentum = momentum;
+    if (status == GFL_OK)
+        trainer->model->backend->device.upload(trainer->context, l->momentum, momentum,
+                                               l->layout.floats * sizeof *momentum);
+    gfli_free(trainer->context, momentum);
+    GFLI_TRY(status);
     l->updates = step;
     trainer->plan.desc.lr = lr;
     trainer->positioned = false;

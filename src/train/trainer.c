@@ -94,8 +94,11 @@ static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *
         gfl_dataset_n_images(trainer->dataset) - trainer->plan.n_images;
     GFLI_TRY(gfli_alloc(context, (size_t)d->batch * (size_t)d->accumulate, sizeof(int), "batch",
                         &trainer->images));
-    GFLI_TRY(
-        gfli_alloc(context, (size_t)d->batch, sizeof *trainer->truths, "batch", &trainer->truths));
+    GFLI_TRY(gfli_alloc(context, (size_t)d->batch, sizeof *trainer->targets, "batch",
+                        &trainer->targets));
+    GFLI_TRY(gfli_alloc(context, (size_t)d->accumulate + 1, sizeof(int), "batch", &trainer->first));
+    GFLI_TRY(gfli_alloc(context, (size_t)d->accumulate, sizeof *trainer->losses, "batch",
+                        &trainer->losses));
     GFLI_TRY(gfli_learner_create(context, trainer->model, d->frozen_stages, &trainer->learner));
     return gfli_measure_training(trainer);
 }
@@ -132,7 +135,10 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
     (void)gfli_model_pack(trainer->model);
     gfli_learner_destroy(&trainer->learner);
     gfli_free(context, trainer->images);
-    gfli_free(context, trainer->truths);
+    gfli_free(context, trainer->targets);
+    gfli_free(context, trainer->first);
+    gfli_free(context, trainer->losses);
+    context->backend->device.free(context, trainer->pixels);
     gfli_free(context, trainer);
 }
 
@@ -151,18 +157,19 @@ gfl_status gfl_trainer_sync(gfl_trainer *trainer) {
 
 /* ---- one step -------------------------------------------------------------------------------- */
 
-/* "a.jpg (id 3), b.jpg (id 7) and 14 more" of the step's images from `first` on. */
-static void gfli_name_images(const gfl_trainer *trainer, int first, char *out, size_t capacity) {
+/* "a.jpg (id 3), b.jpg (id 7) and 14 more" of the step's images first..end. */
+static void gfli_name_images(const gfl_trainer *trainer, int first, int end, char *out,
+                             size_t capacity) {
     size_t used = 0;
     out[0] = 0;
-    for (int i = first; i < trainer->n_images; i++) {
+    for (int i = first; i < end; i++) {
         char id[GFLI_ID_TEXT], one[400];
         gfl_image_info info;
         if (gfl_dataset_get_image(trainer->dataset, trainer->images[i], &info) != GFL_OK) continue;
         int n = snprintf(one, sizeof one, "%s%.200s (id %s)", i > first ? ", " : "", info.file_name,
                          gfli_id_text(info.id, id));
         if (n < 0 || used + (size_t)n + 32 > capacity) {
-            snprintf(out + used, capacity - used, " and %d more", trainer->n_images - i);
+            snprintf(out + used, capacity - used, " and %d more", end - i);
             return;
         }
         memcpy(out + used, one, (size_t)n + 1);
@@ -170,55 +177,58 @@ static void gfli_name_images(const gfl_trainer *trainer, int first, char *out, s
     }
 }
 
-/* The learner's text says what is not finite. */
-static gfl_status gfli_not_finite(gfl_trainer *trainer, int first) {
+/* The learner's text says what is not finite.  Where it is the loss of a batch, its images are
+ * named. */
+static gfl_status gfli_not_finite(gfl_trainer *trainer, int n_batches, const gfli_losses *losses) {
     char names[500], what[320];
+    int batch = 0;
+    while (batch < n_batches && !gfli_bad_loss_name(&losses[batch])) batch++;
+    const bool all = batch == n_batches;
     snprintf(what, sizeof what, "%.300s", trainer->context->error);
-    gfli_name_images(trainer, first, names, sizeof names);
+    gfli_name_images(trainer, all ? 0 : trainer->first[batch],
+                     all ? trainer->n_images : trainer->first[batch + 1], names, sizeof names);
     return gfli_error(trainer->context, GFL_E_NONFINITE,
                       "step %lld: %s; the model is as before the step.  Images: %s.  "
                       "Look at their boxes, or lower lr, lengthen the warm-up or set clip_norm",
                       (long long)trainer->learner.updates + 1, what, names);
 }
 
-static void gfli_normalise_batch(gfl_trainer *trainer, const gfli_batch *batch,
-                                 const gfli_map *input) {
+/* One piece of the device's memory serves all images: each is used up in order. */
+static gfl_status gfli_normalise_batch(gfl_trainer *trainer, const gfli_batch *batch,
+                                       const gfli_map *input) {
     const gfl_preprocess *p = &trainer->model->preprocess;
+    const gfli_backend *backend = trainer->model->backend;
     for (int i = 0; i < batch->n; i++) {
         const gfli_sample *s = &batch->samples[i];
-        trainer->model->backend->infer.normalise(trainer->context, s->pixels, s->width, s->height,
-                                                 p->mean, p->std, s->flip, input, i);
-        trainer->truths[i].boxes = s->boxes;
-        trainer->truths[i].labels = s->labels;
-        trainer->truths[i].n = s->n_boxes;
-        trainer->truths[i].pad_h = gfli_pad32(s->height);
-        trainer->truths[i].pad_w = gfli_pad32(s->width);
+        gfli_target *target = &trainer->targets[i];
+        const size_t bytes = (size_t)s->width * (size_t)s->height * 3;
+        GFLI_TRY(gfli_reserve_device(trainer->context, &trainer->pixels, &trainer->pixels_size,
+                                     bytes, 1, "pixels"));
+        backend->device.upload(trainer->context, trainer->pixels, s->pixels, bytes);
+        backend->infer.normalise(trainer->context, trainer->pixels, s->width, s->height, p->mean,
+                                 p->std, s->flip, input, i);
+        target->boxes = s->boxes;
+        target->labels = s->labels;
+        target->n = s->n_boxes;
+        target->pad_h = gfli_pad32(s->height);
+        target->pad_w = gfli_pad32(s->width);
         trainer->images[trainer->n_images++] = s->image;
     }
+    return GFL_OK;
 }
 
-/* The gradients of the loader's next batch; its losses are added to the report. */
-static gfl_status gfli_trainer_batch(gfl_trainer *trainer, gfl_step_report *out) {
+/* The gradients of the loader's next batch. */
+static gfl_status gfli_trainer_batch(gfl_trainer *trainer, int number, gfl_step_report *out) {
     const gfli_batch *batch;
     gfli_map input;
-    gfli_losses losses;
     double start = gfli_seconds();
-    int first = trainer->n_images;
     GFLI_TRY(gfli_loader_next(trainer->loader, &batch));
     out->data_seconds += gfli_seconds() - start;
     GFLI_TRY(gfli_learner_input(&trainer->learner, batch->n, batch->height, batch->width, &input));
-    gfli_normalise_batch(trainer, batch, &input);
-    gfl_status status = gfli_train_gradients(&trainer->learner, trainer->truths, &losses);
-    if (status == GFL_E_NONFINITE) return gfli_not_finite(trainer, first);
-    GFLI_TRY(status);
-    for (int l = 0; l < GFL_LEVELS; l++) {
-        out->loss_cls += losses.cls[l];
-        out->loss_bbox += losses.bbox[l];
-        out->loss_dfl += losses.dfl[l];
-    }
-    out->n_positives += losses.n_pos;
+    GFLI_TRY(gfli_normalise_batch(trainer, batch, &input));
+    trainer->first[number + 1] = trainer->n_images;
     out->n_images += batch->n;
-    return GFL_OK;
+    return gfli_train_gradients(&trainer->learner, number, trainer->targets);
 }
 
 /* Where the loader must stand for the next update, and how many batches belong to it: the last of
@@ -238,8 +248,19 @@ static gfl_status gfli_trainer_update(gfl_trainer *trainer, gfl_step_report *out
     opts.momentum = d->momentum < 0 ? 0 : d->momentum;
     opts.decay = d->weight_decay < 0 ? 0 : d->weight_decay;
     opts.clip = d->clip_norm;
-    gfl_status status = gfli_train_update(&trainer->learner, &opts, &out->grad_norm);
-    return status == GFL_E_NONFINITE ? gfli_not_finite(trainer, 0) : status;
+    const int n = trainer->learner.n_batches;
+    gfl_status status =
+        gfli_train_update(&trainer->learner, &opts, &out->grad_norm, trainer->losses);
+    if (status == GFL_E_NONFINITE) return gfli_not_finite(trainer, n, trainer->losses);
+    for (int i = 0; i < n; i++) {
+        for (int l = 0; l < GFL_LEVELS; l++) {
+            out->loss_cls += trainer->losses[i].cls[l];
+            out->loss_bbox += trainer->losses[i].bbox[l];
+            out->loss_dfl += trainer->losses[i].dfl[l];
+        }
+        out->n_positives += trainer->losses[i].n_pos;
+    }
+    return status;
 }
 
 static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
@@ -247,9 +268,10 @@ static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
     if (!trainer->positioned) GFLI_TRY(gfli_loader_start(trainer->loader, epoch, first));
     trainer->positioned = false; /* until the step has succeeded */
     trainer->n_images = 0;
-    gfli_learner_forget(&trainer->learner);
+    trainer->first[0] = 0;
+    GFLI_TRY(gfli_learner_begin(&trainer->learner, n));
     for (int i = 0; i < n; i++) {
-        GFLI_TRY(gfli_trainer_batch(trainer, out));
+        GFLI_TRY(gfli_trainer_batch(trainer, i, out));
         if (n > 1) GFLI_TRY(gfli_learner_accumulate(&trainer->learner));
     }
     out->epoch = epoch;

@@ -18,20 +18,37 @@ typedef struct gfli_learner {
     const gfli_train_ops *ops;
     int frozen_stages;
     gfli_gradients layout;
-    float *gradients, *momentum; /* [layout.floats] */
-    float *total;                /* [layout.floats] sum over batches, or NULL while there was one */
-    int n_batches;               /* in total */
     int64_t updates;
+    int n_batches, n_summed; /* of this update; those of them that total has */
+
+    /* Memory of the device. */
+    float *gradients, *momentum; /* [layout.floats] */
+    float *total;                /* [layout.floats] sum over batches; NULL while there was one */
+    gfli_update_part *parts;     /* [n_parts] one for each trained parameter */
+    int n_parts;
+    gfli_losses *losses; /* [n_batches] */
+    gfli_verdict *verdict;
 
     gfli_train_plan plans[GFLI_TRAIN_PLANS];
     gfli_train_plan *current;
     uint64_t clock;
     float *workspace, *stats;
-    uint8_t *scratch, *packed;
+    uint8_t *scratch, *packed, *truths;
     int32_t *gt;
     int *n_pos;
     size_t workspace_size, stats_size, scratch_size, packed_size, gt_size, n_pos_size;
+    size_t truths_size, losses_size;
+
+    uint8_t *staging; /* of the host: what goes to truths */
+    size_t staging_size;
 } gfli_learner;
+
+/* What one image of a batch is to teach. */
+typedef struct gfli_target {
+    const float *boxes;  /* [n][4] x1 y1 x2 y2 in the resized image's pixels */
+    const int *labels;   /* [n] */
+    int n, pad_h, pad_w; /* as in gfli_truth */
+} gfli_target;
 
 gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int frozen_stages,
                                gfli_learner *out);
@@ -40,15 +57,20 @@ void gfli_learner_destroy(gfli_learner *learner);
 /* Make ready for a batch of this padded size; the caller fills *input. */
 gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width, gfli_map *input);
 
-/* Losses of the batch in the input map, and the gradients of all trained parameters.  Where a loss
- * is not finite, there are no gradients, and the status is GFL_E_NONFINITE. */
-gfl_status gfli_train_gradients(gfli_learner *learner, const gfli_truth *truths, gfli_losses *out);
-/* The gradient of parameter i as gfli_param.data is kept (OHWI); NULL: it is not trained. */
+/* Begin an update over so many batches, from 1. */
+gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches);
+
+/* Losses and gradients of the batch in the input map, the update's batch number `batch`.  Queued:
+ * what is not finite shows at the update. */
+gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_target *targets);
+/* Memory of the device, once everything asked for is done. */
+gfl_status gfli_learner_fetch(const gfli_learner *learner, const void *from, size_t bytes,
+                              void *out);
+/* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not trained. */
 const float *gfli_train_gradient(const gfli_learner *learner, int i);
 
 /* Add the gradients to those of the batches before, for an update over several. */
 gfl_status gfli_learner_accumulate(gfli_learner *learner);
-void gfli_learner_forget(gfli_learner *learner);
 
 /* How an update moves the parameters; clip <= 0: no clipping. */
 typedef struct gfli_sgd_opts {
@@ -56,9 +78,11 @@ typedef struct gfli_sgd_opts {
 } gfli_sgd_opts;
 
 /* One SGD step with the gradients (the mean over the accumulated batches).  *norm is theirs,
- * before clipping.  Where they are not finite, or where a parameter or its momentum would not stay
- * so, nothing changes, the status is GFL_E_NONFINITE, and the text names the parameter. */
-gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm);
+ * before clipping; losses [n_batches] are those of the batches.  Where a loss or a gradient is not
+ * finite, or where a parameter or its momentum would not stay so, nothing changes, the status is
+ * GFL_E_NONFINITE, and the text says what it is. */
+gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm,
+                             gfli_losses *losses);
 
 /* ---- schedule -------------------------------------------------------------------------------- */
 
@@ -86,12 +110,16 @@ struct gfl_trainer {
     bool positioned; /* the loader's next batch is that of the next step */
     int *images;     /* [batch * accumulate] of this step */
     int n_images;
-    gfli_truth *truths; /* [batch] */
+    int *first;           /* [accumulate + 1] the first of these of each batch */
+    gfli_target *targets; /* [batch] */
+    gfli_losses *losses;  /* [accumulate] */
+    uint8_t *pixels;      /* of an image, on the device */
+    size_t pixels_size;
 };
 
 /* What gfl_trainer_load_state does with an open file. */
 gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob);
 
 /* Fingerprints for state files: of all parameters, of everything the data set says. */
-uint64_t gfli_hash_model(const gfl_model *model);
+gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out);
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset);
