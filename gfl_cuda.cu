@@ -24,6 +24,10 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility push(hidden)
+#endif
+
 /* ===============================================================================================
  * src/cuda/gpu.cuh - launches, shared memory and the instructions that CUDA C++ has no words for
  * ============================================================================================ */
@@ -486,9 +490,9 @@ enum {
 
 /* One deformable sample: where its four corners are, clamped into the map, and their weights,
  * times the mask; 0 outside. */
-typedef struct gfli_sample {
+typedef struct gfli_sample_weights {
     float weight[4];
-} gfli_sample;
+} gfli_sample_weights;
 
 /* The rows that a thread loads, and how far along the sum it is. */
 typedef struct gfli_conv_load {
@@ -497,7 +501,7 @@ typedef struct gfli_conv_load {
     int y[GFLI_MAX_ROWS_A_THREAD];  /* of the input under tap 0, far outside for rows that */
     int x0[GFLI_MAX_ROWS_A_THREAD]; /* are not there */
     int block, run, ky, kx;         /* next block of the sum */
-    const gfli_sample *samples;     /* [taps][rows] */
+    const gfli_sample_weights *samples; /* [taps][rows] */
     const int *corners;             /* [taps][rows] */
 } gfli_conv_load;
 
@@ -594,14 +598,14 @@ gfli_load_elements(const gfli_conv_load *s, const gfli_conv_job *job, const gfli
 /* The samples of every row and tap of the tile (spec 1.5), before the first block. */
 static __device__ __forceinline__ void gfli_sample_rows(const gfli_conv_job *job,
                                                         const gfli_conv_tile *t,
-                                                        gfli_sample *samples, int *corners,
+                                                        gfli_sample_weights *samples, int *corners,
                                                         int rows) {
     const gfli_tile_level *l = &job->level[t->level];
     const int taps = job->kernel * job->kernel;
     const size_t image = l->out + (size_t)t->image * (size_t)(l->out_h * l->out_w);
     for (int i = (int)threadIdx.x; i < rows * taps; i += (int)blockDim.x) {
         const int tap = i / rows, position = gfli_tile_position(job, t, i % rows);
-        gfli_sample s = {{0.0f, 0.0f, 0.0f, 0.0f}};
+        gfli_sample_weights s = {{0.0f, 0.0f, 0.0f, 0.0f}};
         int corner = 0;
         if (position >= 0) {
             const float *o =
@@ -645,7 +649,7 @@ gfli_load_deformed(const gfli_conv_load *s, const gfli_conv_job *job, const gfli
 #pragma unroll
     for (int i = 0; i < rows / 32; i++) {
         const int row = (int)(threadIdx.x / GFLI_ROW_CHUNKS) + 32 * i;
-        const gfli_sample sample = s->samples[tap * rows + row];
+        const gfli_sample_weights sample = s->samples[tap * rows + row];
         const int corner = s->corners[tap * rows + row];
         const int step[2] = {corner % 2 ? 1 : 0, corner / 2 % 2 ? job->level[t->level].in_w : 0};
         float sum[8], v[8];
@@ -755,7 +759,7 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
     gfli_load_begin(&s, job, &t, rows, element, begin);
     if (load == GFLI_LOAD_DEFORMED) {
         const int taps = job->kernel * job->kernel;
-        gfli_sample *samples = (gfli_sample *)(void *)(shared + GFLI_CONV_STAGES * stage_bytes);
+        gfli_sample_weights *samples = (gfli_sample_weights *)(void *)(shared + GFLI_CONV_STAGES * stage_bytes);
         int *corners = (int *)(void *)(samples + rows * taps);
         gfli_sample_rows(job, &t, samples, corners, rows);
         s.samples = samples;
@@ -1335,7 +1339,7 @@ static int gfli_conv_shared_bytes(const gfli_conv_variant *v, int taps) {
     if (v->load == GFLI_LOAD_ENGINE) return gfli_wgmma_shared_bytes(v->cols);
     int bytes = GFLI_CONV_STAGES * (v->rows + v->cols) * GFLI_ROW_BYTES;
     if (v->load == GFLI_LOAD_DEFORMED)
-        bytes += v->rows * taps * (int)(sizeof(gfli_sample) + sizeof(int));
+        bytes += v->rows * taps * (int)(sizeof(gfli_sample_weights) + sizeof(int));
     return bytes;
 }
 
@@ -3407,3 +3411,7 @@ static const gfli_backend gfli_cuda_table = {
 const gfl_backend *gfl_cuda(void) {
     return &gfli_cuda_table;
 }
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility pop
+#endif

@@ -15,6 +15,11 @@
 #include "gfl.h"
 
 #include "cuda/std.h"
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility push(hidden)
+#endif
+
 #include "cuda/gpu.cuh"
 #include "cuda/conv_tile.cuh"
 #include "cuda/conv_mma.cuh"
@@ -29,3 +34,7 @@
 #include "cuda/image.cuh"
 #include "cuda/decode.cuh"
 #include "cuda/backend.cuh"
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility pop
+#endif

@@ -80,6 +80,22 @@ foreach(kind ${kinds})
     endforeach()
 endforeach()
 
+# Names of the three shipped files do not meet: they compile as one unit.
+file(WRITE ${CMAKE_BINARY_DIR}/one_unit.cc "#ifndef __CUDACC__\n#include \"emu.h\"\n#endif\n\
+#define GFL_IMPLEMENTATION\n#include \"gfl.h\"\n#include \"gfl_train.c\"\n#include \"gfl_cuda.cu\"\n\
+int main() { return gfl_cuda() ? 0 : 1; }\n")
+set_source_files_properties(${CMAKE_BINARY_DIR}/one_unit.cc PROPERTIES
+    OBJECT_DEPENDS "${ROOT}/gfl.h;${ROOT}/gfl_train.c;${ROOT}/gfl_cuda.cu")
+if(GFL_GPU)
+    set_source_files_properties(${CMAKE_BINARY_DIR}/one_unit.cc PROPERTIES LANGUAGE CUDA)
+endif()
+add_executable(one_unit ${CMAKE_BINARY_DIR}/one_unit.cc)
+target_compile_options(one_unit PRIVATE ${FLAGS_${usual}} $<$<NOT:$<BOOL:${GFL_GPU}>>:-O0>)
+target_include_directories(one_unit PRIVATE ${EMU} ${ROOT})
+target_link_libraries(one_unit ${usual} m pthread)
+add_test(NAME shipped_files_are_one_unit COMMAND one_unit)
+gfl_test_properties(shipped_files_are_one_unit)
+
 add_library(gfl_cuda STATIC ${backend})
 gfl_gpu_target(gfl_cuda ${usual})
 foreach(name ${ON_EVERY_BACKEND})

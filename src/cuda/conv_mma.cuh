@@ -22,9 +22,9 @@ enum {
 
 /* One deformable sample: where its four corners are, clamped into the map, and their weights,
  * times the mask; 0 outside. */
-typedef struct gfli_sample {
+typedef struct gfli_sample_weights {
     float weight[4];
-} gfli_sample;
+} gfli_sample_weights;
 
 /* The rows that a thread loads, and how far along the sum it is. */
 typedef struct gfli_conv_load {
@@ -33,7 +33,7 @@ typedef struct gfli_conv_load {
     int y[GFLI_MAX_ROWS_A_THREAD];  /* of the input under tap 0, far outside for rows that */
     int x0[GFLI_MAX_ROWS_A_THREAD]; /* are not there */
     int block, run, ky, kx;         /* next block of the sum */
-    const gfli_sample *samples;     /* [taps][rows] */
+    const gfli_sample_weights *samples; /* [taps][rows] */
     const int *corners;             /* [taps][rows] */
 } gfli_conv_load;
 
@@ -130,14 +130,14 @@ gfli_load_elements(const gfli_conv_load *s, const gfli_conv_job *job, const gfli
 /* The samples of every row and tap of the tile (spec 1.5), before the first block. */
 static __device__ __forceinline__ void gfli_sample_rows(const gfli_conv_job *job,
                                                         const gfli_conv_tile *t,
-                                                        gfli_sample *samples, int *corners,
+                                                        gfli_sample_weights *samples, int *corners,
                                                         int rows) {
     const gfli_tile_level *l = &job->level[t->level];
     const int taps = job->kernel * job->kernel;
     const size_t image = l->out + (size_t)t->image * (size_t)(l->out_h * l->out_w);
     for (int i = (int)threadIdx.x; i < rows * taps; i += (int)blockDim.x) {
         const int tap = i / rows, position = gfli_tile_position(job, t, i % rows);
-        gfli_sample s = {{0.0f, 0.0f, 0.0f, 0.0f}};
+        gfli_sample_weights s = {{0.0f, 0.0f, 0.0f, 0.0f}};
         int corner = 0;
         if (position >= 0) {
             const float *o =
@@ -181,7 +181,7 @@ gfli_load_deformed(const gfli_conv_load *s, const gfli_conv_job *job, const gfli
 #pragma unroll
     for (int i = 0; i < rows / 32; i++) {
         const int row = (int)(threadIdx.x / GFLI_ROW_CHUNKS) + 32 * i;
-        const gfli_sample sample = s->samples[tap * rows + row];
+        const gfli_sample_weights sample = s->samples[tap * rows + row];
         const int corner = s->corners[tap * rows + row];
         const int step[2] = {corner % 2 ? 1 : 0, corner / 2 % 2 ? job->level[t->level].in_w : 0};
         float sum[8], v[8];
@@ -291,7 +291,7 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
     gfli_load_begin(&s, job, &t, rows, element, begin);
     if (load == GFLI_LOAD_DEFORMED) {
         const int taps = job->kernel * job->kernel;
-        gfli_sample *samples = (gfli_sample *)(void *)(shared + GFLI_CONV_STAGES * stage_bytes);
+        gfli_sample_weights *samples = (gfli_sample_weights *)(void *)(shared + GFLI_CONV_STAGES * stage_bytes);
         int *corners = (int *)(void *)(samples + rows * taps);
         gfli_sample_rows(job, &t, samples, corners, rows);
         s.samples = samples;

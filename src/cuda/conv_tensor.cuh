@@ -172,7 +172,7 @@ static int gfli_conv_shared_bytes(const gfli_conv_variant *v, int taps) {
     if (v->load == GFLI_LOAD_ENGINE) return gfli_wgmma_shared_bytes(v->cols);
     int bytes = GFLI_CONV_STAGES * (v->rows + v->cols) * GFLI_ROW_BYTES;
     if (v->load == GFLI_LOAD_DEFORMED)
-        bytes += v->rows * taps * (int)(sizeof(gfli_sample) + sizeof(int));
+        bytes += v->rows * taps * (int)(sizeof(gfli_sample_weights) + sizeof(int));
     return bytes;
 }
 
