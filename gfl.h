@@ -412,6 +412,9 @@ typedef struct gfl_context_desc {
     gfl_logger logger;       /* zero: silence */
     gfl_parallel parallel;   /* zero: the context's own pool of n_threads - 1 threads */
     int portable;            /* 1: plain C kernels even where AVX2 or NEON is there (for tests) */
+    /* The most bytes that decoding one image file may take: the file, what is needed on the way and
+     * the pixels.  A picture that declares more is GFL_E_UNSUPPORTED.  0: 4 GB. */
+    size_t image_memory;
 } gfl_context_desc;
 
 /* gfl_context_create_abi - gfl_context_create for callers that cannot include this header.
@@ -1027,18 +1030,23 @@ GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dat
  *
  * EXIF orientation is applied, grey replicated, alpha dropped without blending, and of 16-bit
  * samples the high byte taken.  Damaged and truncated files are refused, as are those larger than
- * GFL_MAX_SIDE, before any pixel is decoded.
+ * GFL_MAX_SIDE.  A JPEG's codes are followed to the last block before anything is decoded: frames of
+ * Motion JPEG use the standard's code tables, bytes behind the last block are passed over, and what
+ * is not understood is refused, never decoded to something else.
  *
  *   context  receives the error text, which names the file
  *   out      yours; zeroed on error
  *
  * Errors    GFL_E_IO           the file cannot be read
  *           GFL_E_FORMAT       it is not an image, or is damaged
- *           GFL_E_UNSUPPORTED  an image of a kind that is not read (CMYK, for one), or the
- *                              library was built with GFL_NO_STB_IMAGE
- *           GFL_E_MEMORY       the pixels do not fit
- * Memory    free the pixels with gfl_pixels_free.  While decoding, stb_image takes its memory
- *           from malloc, not from the context's allocator.
+ *           GFL_E_UNSUPPORTED  an image of a kind that is not read (CMYK, or a JPEG of more than
+ *                              128 scans), one that would take more memory than
+ *                              gfl_context_desc.image_memory, or a JPEG where the library was
+ *                              built with GFL_NO_STB_IMAGE
+ *           GFL_E_MEMORY       the allocator said no
+ * Memory    free the pixels with gfl_pixels_free.  On the way: the file, and up to 18 bytes for each
+ *           pixel that its header declares (most for a progressive JPEG; a PNG's rows as they are
+ *           stored), whatever its data says.  Work is in proportion to pixels and file, too.
  */
 GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);
 
@@ -1725,6 +1733,13 @@ extern "C" {
 #    define GFLI_EXACT_END
 #endif
 
+/* A variable of which every thread has its own. */
+#if defined(_MSC_VER)
+#    define GFLI_THREAD_LOCAL __declspec(thread)
+#else
+#    define GFLI_THREAD_LOCAL __thread
+#endif
+
 /* A function that kernels call too. */
 #if defined(__CUDACC__)
 #    define GFLI_HD __host__ __device__
@@ -1988,7 +2003,8 @@ struct gfl_context {
     void *device; /* the backend's own */
     int device_index;
     gfl_precision precision;
-    gfli_element element; /* of the maps between a detector's layers */
+    gfli_element element;  /* of the maps between a detector's layers */
+    uint64_t image_memory; /* 0: the readers' own limit */
     char device_name[192];
     bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];
@@ -4365,6 +4381,7 @@ static gfl_context gfli_context_boot(const gfl_context_desc *d) {
     }
     boot.logger = d->logger;
     boot.portable = d->portable != 0;
+    boot.image_memory = d->image_memory;
     boot.backend = d->backend ? d->backend : &gfli_cpu;
     boot.device_index = d->device_index;
     boot.precision = d->precision;

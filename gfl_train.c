@@ -13,15 +13,26 @@
  * ============================================================================================ */
 
 #ifndef GFL_NO_STB_IMAGE
+#    ifdef __cplusplus
+extern "C" {
+#    endif
+/* Memory for stb_image: data/image.c. */
+static void *gfli_stb_alloc(size_t size);
+static void *gfli_stb_realloc(void *p, size_t old_size, size_t size);
+static void gfli_stb_free(void *p);
+#    ifdef __cplusplus
+}
+#    endif
 #    define STB_IMAGE_STATIC
 #    define STB_IMAGE_IMPLEMENTATION
-#    define STBI_MAX_DIMENSIONS GFL_MAX_SIDE
-/* Cleared memory: what a damaged file leaves out must not become chance pixels. */
-#    define STBI_MALLOC(size)      calloc(1, size)
-#    define STBI_REALLOC(p, size)  realloc(p, size)
-#    define STBI_FREE(p)           free(p)
-#    define STBI_ASSERT(condition) ((void)0) /* a file never ends the process */
+#    define STBI_MAX_DIMENSIONS              GFL_MAX_SIDE
+#    define STBI_MALLOC(size)                gfli_stb_alloc(size)
+#    define STBI_REALLOC_SIZED(p, old, size) gfli_stb_realloc(p, old, size)
+#    define STBI_FREE(p)                     gfli_stb_free(p)
+#    define STBI_ASSERT(condition)           ((void)0) /* a file never ends the process */
 #    define STBI_NO_STDIO
+/* Only JPEG is given to it.  Its PNG stays, as it declares functions that it would not define. */
+#    define STBI_NO_BMP
 #    define STBI_NO_HDR
 #    define STBI_NO_LINEAR
 #    define STBI_NO_PIC
@@ -72,6 +83,48 @@ extern "C" {
 #endif
 
 GFLI_EXACT_BEGIN
+
+/* ===============================================================================================
+ * src/data/image.h - what the readers of image files share
+ * ============================================================================================ */
+
+/* A file no camera makes; it also keeps every size an int. */
+#define GFLI_IMAGE_FILE_LIMIT ((size_t)1 << 30)
+
+/* What decoding may take where the context does not say. */
+#define GFLI_IMAGE_MEMORY ((uint64_t)4 << 30)
+
+typedef struct gfli_image_file {
+    gfl_context *context;
+    const char *name;
+    const uint8_t *bytes;
+    size_t size;
+    int width, height; /* stored, before the orientation */
+    int orientation;   /* of EXIF; 0: the file does not give one */
+} gfli_image_file;
+
+/* Statuses with a text that names the file. */
+gfl_status gfli_image_damaged(const gfli_image_file *f, const char *why);
+gfl_status gfli_image_unsupported(const gfli_image_file *f, const char *what);
+
+/* Take the size that a header gives, if it is one. */
+gfl_status gfli_image_size(gfli_image_file *f, uint32_t width, uint32_t height);
+
+/* May decoding take so much memory, beside the file and the pixels that it ends in? */
+gfl_status gfli_image_allow(const gfli_image_file *f, uint64_t working);
+
+/* An image file's pixels, its size and its EXIF orientation.  Without out the file is checked only:
+ * what decoding would refuse is refused, and no pixels are made. */
+gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
+                           gfli_image_file *facts);
+
+static inline uint32_t gfli_big32(const uint8_t *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static inline uint32_t gfli_little32(const uint8_t *p) {
+    return (uint32_t)p[3] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[1] << 8 | p[0];
+}
 
 /* ===============================================================================================
  * src/data/dataset.h - gfl_dataset as the implementation sees it
@@ -129,10 +182,6 @@ bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *
 /* Is the annotation a box to train on?  Crowds are not: the official recipe trains their regions
  * as background. */
 bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a);
-
-/* An image file's pixels, and its EXIF orientation: 0 where the file does not give one. */
-gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
-                           int *orientation);
 
 /* ===============================================================================================
  * src/data/coco.h - an annotation file while it is read
@@ -3084,24 +3133,1257 @@ static void gfli_exif_apply(const uint8_t *in, int in_w, int in_h, int orientati
 }
 
 /* ===============================================================================================
- * src/data/image.c - image files through stb_image, with our own checks
+ * src/data/jpeg.c - JPEG: every code of a file is followed, and written anew for stb_image
  * ============================================================================================ */
 
-/* stb_image is lenient: it returns pixels for files that end too early, knows no checksum, and
- * takes CMYK for RGB.  So a file is first walked through here, from its first to its last byte,
- * and decoded only when it is whole and of a kind that stb_image gets right. */
+/* stb_image believes what it is given: it returns pixels for data that ends too early or does not
+ * fit its tables, does not know the standard's own tables, and stops at bytes between segments.  So
+ * a file is first followed here, code by code, to the last block of its last scan.  What decoding
+ * needs is written anew, without all that other programs have put between and behind it. */
 
-/* A file no camera makes; it also keeps every size an int. */
-#define GFLI_IMAGE_FILE_LIMIT ((size_t)1 << 30)
+enum {
+    GFLI_JPEG_MAX_SCANS = 128, /* encoders write about ten; each visits every block again */
+    GFLI_JPEG_EXTRA = 512      /* what the file anew may have more: the standard's tables, an end */
+};
 
-typedef struct gfli_image_file {
-    gfl_context *context;
-    const char *name;
-    const uint8_t *bytes;
-    size_t size;
-    int width, height; /* stored, before the orientation */
-    int orientation;
-} gfli_image_file;
+/* A table of Huffman codes. */
+typedef struct gfli_jpeg_codes {
+    bool there;
+    uint8_t symbols[256];
+    uint16_t fast[512];     /* by the next 9 bits: length << 8 | symbol; 0: the code is longer */
+    uint32_t limit[17];     /* of a length: what 16 bits are below that begin with such a code */
+    int32_t symbols_of[17]; /* of a length: to be added to a code for its place in symbols */
+} gfli_jpeg_codes;
+
+typedef struct gfli_jpeg_channel {
+    uint8_t id, h, v, quantiser;
+    int across, down; /* blocks, without those that only fill up */
+    bool scanned;
+    int dc, ac;        /* its tables in the scan at hand */
+    int32_t last;      /* brightness of the block before */
+    int8_t lowest[64]; /* progressive: the lowest bit that is known of a coefficient; -1: none */
+    uint64_t *present; /* progressive: of each block, which coefficients are not 0 */
+} gfli_jpeg_channel;
+
+typedef struct gfli_jpeg {
+    gfli_image_file *file;
+    uint8_t *out; /* the file anew, or NULL */
+    size_t n_out;
+    bool progressive, jfif;
+    int adobe; /* the colour transform that Adobe's segment gives, or -1 */
+    int n_channels, n_scans, interval, across, down; /* the last two: units of all channels */
+    gfli_jpeg_channel channels[3];
+    gfli_jpeg_codes codes[2][4]; /* of brightness (DC), of the other coefficients (AC) */
+    uint16_t quantisers[4][64];  /* as the file has them, in zigzag order */
+    unsigned quantisers_there;   /* bits */
+
+    gfli_jpeg_channel *scan[3]; /* the scan at hand */
+    int n_scan, first, final, high, low;
+    int run; /* blocks that are still to be ended */
+    const uint8_t *at, *end;
+    uint64_t bits; /* the next ones, from the top */
+    int n_bits;
+} gfli_jpeg;
+
+/* ---- codes ----------------------------------------------------------------------------------- */
+
+/* Annex K.3 of ITU T.81: counts by length, then symbols; AC symbols as the standard lists them. */
+static const uint8_t gfli_jpeg_dc_counts[2][16] = {
+    {0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0},
+    {0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0}};
+static const uint8_t gfli_jpeg_ac_counts[2][16] = {
+    {0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 125},
+    {0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 119}};
+/* The symbols of the long codes are all others that there are, in ascending order. */
+static const uint8_t gfli_jpeg_ac_short[2][43] = {
+    {0x01, 0x02, 0x03, 0x00, 0x04, 0x11, 0x05, 0x12, 0x21, 0x31, 0x41, 0x06, 0x13,
+     0x51, 0x61, 0x07, 0x22, 0x71, 0x14, 0x32, 0x81, 0x91, 0xa1, 0x08, 0x23, 0x42,
+     0xb1, 0xc1, 0x15, 0x52, 0xd1, 0xf0, 0x24, 0x33, 0x62, 0x72, 0x82},
+    {0x00, 0x01, 0x02, 0x03, 0x11, 0x04, 0x05, 0x21, 0x31, 0x06, 0x12, 0x41, 0x51, 0x07, 0x61,
+     0x71, 0x13, 0x22, 0x32, 0x81, 0x08, 0x14, 0x42, 0x91, 0xa1, 0xb1, 0xc1, 0x09, 0x23, 0x33,
+     0x52, 0xf0, 0x15, 0x62, 0x72, 0xd1, 0x0a, 0x16, 0x24, 0x34, 0xe1, 0x25, 0xf1}};
+enum { GFLI_JPEG_AC_SYMBOLS = 162 };
+
+static void gfli_jpeg_put(gfli_jpeg *j, const void *bytes, size_t n) {
+    if (!j->out) return;
+    memcpy(j->out + j->n_out, bytes, n);
+    j->n_out += n;
+}
+
+static void gfli_jpeg_put_marker(gfli_jpeg *j, int marker) {
+    const uint8_t bytes[2] = {0xFF, (uint8_t)marker};
+    gfli_jpeg_put(j, bytes, 2);
+}
+
+/* How many codes a table has, or -1: codes run out, or that of all ones is used, which is forbidden
+ * (and more than 256 codes would overrun stb_image 2.27). */
+static int gfli_jpeg_count_codes(const uint8_t counts[16]) {
+    unsigned n = 0, code = 0;
+    for (unsigned bits = 1; bits <= 16; bits++) {
+        n += counts[bits - 1];
+        code = 2 * code + counts[bits - 1];
+        if ((counts[bits - 1] > 0 && code >= 1u << bits) || code > 1u << 16) return -1;
+    }
+    return n > 255 ? -1 : (int)n;
+}
+
+static void gfli_jpeg_set_codes(gfli_jpeg_codes *c, const uint8_t counts[16],
+                                const uint8_t *symbols, int n) {
+    uint32_t code = 0;
+    memset(c, 0, sizeof *c);
+    memcpy(c->symbols, symbols, (size_t)n);
+    c->there = true;
+    for (int length = 1, k = 0; length <= 16; length++) {
+        code *= 2;
+        c->symbols_of[length] = k - (int32_t)code;
+        for (int i = 0; i < counts[length - 1]; i++, k++, code++)
+            for (uint32_t f = 0; length <= 9 && f < 1u << (9 - length); f++)
+                c->fast[(code << (9 - length)) + f] = (uint16_t)(length << 8 | symbols[k]);
+        c->limit[length] = code << (16 - length);
+    }
+}
+
+static gfl_status gfli_jpeg_tables(gfli_jpeg *j, const uint8_t *p, size_t length) {
+    for (size_t at = 2; at < length;) {
+        int n = length - at < 17 ? -1 : gfli_jpeg_count_codes(p + at + 1);
+        if (n < 0 || p[at] >> 4 > 1 || (p[at] & 15) > 3 || length - at < 17 + (size_t)n)
+            return gfli_image_damaged(j->file, "damaged JPEG: an impossible code table");
+        gfli_jpeg_set_codes(&j->codes[p[at] >> 4][p[at] & 15], p + at + 1, p + at + 17, n);
+        at += 17 + (size_t)n;
+    }
+    gfli_jpeg_put_marker(j, 0xC4);
+    gfli_jpeg_put(j, p, length);
+    return GFL_OK;
+}
+
+static int gfli_jpeg_standard_symbols(bool ac, int table, uint8_t out[GFLI_JPEG_AC_SYMBOLS]) {
+    bool taken[256] = {false};
+    int n_short = table ? 43 : 37, n = 0;
+    if (!ac) {
+        for (; n < 12; n++) out[n] = (uint8_t)n;
+        return n;
+    }
+    for (; n < n_short; n++) {
+        out[n] = gfli_jpeg_ac_short[table][n];
+        taken[out[n]] = true;
+    }
+    for (int run = 0; run < 16; run++)
+        for (int bits = 1; bits <= 10; bits++)
+            if (!taken[run << 4 | bits]) out[n++] = (uint8_t)(run << 4 | bits);
+    return n;
+}
+
+/* Cameras leave the standard's tables out of the frames of a film (Motion JPEG); they are meant
+ * where a table is missing. */
+static bool gfli_jpeg_standard_table(gfli_jpeg *j, bool ac, int table) {
+    uint8_t segment[2 + 17 + GFLI_JPEG_AC_SYMBOLS];
+    if (j->codes[ac][table].there) return true;
+    if (j->progressive || table > 1) return false;
+    memcpy(segment + 3, ac ? gfli_jpeg_ac_counts[table] : gfli_jpeg_dc_counts[table], 16);
+    int n = gfli_jpeg_standard_symbols(ac, table, segment + 19);
+    segment[0] = 0;
+    segment[1] = (uint8_t)(19 + n);
+    segment[2] = (uint8_t)((ac ? 16 : 0) + table);
+    return gfli_jpeg_tables(j, segment, 19 + (size_t)n) == GFL_OK;
+}
+
+/* ---- bits ------------------------------------------------------------------------------------ */
+
+/* As many bits as there is room for, up to the next marker. */
+static void gfli_jpeg_fill(gfli_jpeg *j) {
+    while (j->n_bits <= 56 && j->at < j->end) {
+        uint8_t byte = *j->at;
+        if (byte == 0xFF && (j->end - j->at < 2 || j->at[1] != 0)) return;
+        j->at += byte == 0xFF ? 2 : 1;
+        j->bits |= (uint64_t)byte << (56 - j->n_bits);
+        j->n_bits += 8;
+    }
+}
+
+static inline bool gfli_jpeg_skip(gfli_jpeg *j, int n) {
+    if (n > j->n_bits) gfli_jpeg_fill(j);
+    if (n > j->n_bits) return false;
+    j->bits <<= n;
+    j->n_bits -= n;
+    return true;
+}
+
+/* The next n bits, at most 16, as a number; -1 when they are not there. */
+static int gfli_jpeg_take(gfli_jpeg *j, int n) {
+    if (n > j->n_bits) gfli_jpeg_fill(j);
+    int value = n ? (int)(j->bits >> (64 - n)) : 0;
+    return gfli_jpeg_skip(j, n) ? value : -1;
+}
+
+/* The next symbol, or -1: no code of the table, or no more bits. */
+static int gfli_jpeg_symbol(gfli_jpeg *j, const gfli_jpeg_codes *c) {
+    if (j->n_bits < 32) gfli_jpeg_fill(j);
+    const uint32_t next = (uint32_t)(j->bits >> 48);
+    int length = c->fast[next >> 7] >> 8, symbol = c->fast[next >> 7] & 255;
+    if (!length) {
+        for (length = 10; length <= 16 && next >= c->limit[length];) length++;
+        if (length > 16) return -1;
+        symbol = c->symbols[(int32_t)(next >> (16 - length)) + c->symbols_of[length]];
+    }
+    return gfli_jpeg_skip(j, length) ? symbol : -1;
+}
+
+/* Back to the first byte that no bit has been taken of. */
+static void gfli_jpeg_align(gfli_jpeg *j) {
+    for (int unread = j->n_bits / 8; unread > 0; unread--)
+        j->at -= j->at[-1] == 0 && j->at[-2] == 0xFF ? 2 : 1;
+    j->bits = 0;
+    j->n_bits = 0;
+}
+
+/* ---- blocks: of every kind of scan, what its codes say, as far as later codes depend on it ------ */
+
+/* Is a coefficient of this magnitude one that a picture can have?  Beyond 1024 and half a step there
+ * is none; twice as much is allowed for, twice again as only the bits of most are known.  Decoders
+ * keep to 16 bits and differ in what becomes of more. */
+static inline bool gfli_jpeg_fits(const gfli_jpeg *j, const gfli_jpeg_channel *c, int k,
+                                  int magnitude) {
+    int64_t step = j->quantisers[c->quantiser][k];
+    return ((int64_t)magnitude << j->low) * step <= 4096 + 2 * step;
+}
+
+static bool gfli_jpeg_brightness(gfli_jpeg *j, gfli_jpeg_channel *c) {
+    if (j->high > 0) return gfli_jpeg_skip(j, 1);
+    int bits = gfli_jpeg_symbol(j, &j->codes[0][c->dc]);
+    if (bits < 0 || bits > 15) return false;
+    int value = gfli_jpeg_take(j, bits);
+    if (value < 0) return false;
+    if (bits > 0 && value < 1 << (bits - 1)) value -= (1 << bits) - 1;
+    c->last += value;
+    return gfli_jpeg_fits(j, c, 0, c->last < 0 ? -c->last : c->last);
+}
+
+static bool gfli_jpeg_block(gfli_jpeg *j, gfli_jpeg_channel *c) {
+    const gfli_jpeg_codes *codes = &j->codes[1][c->ac];
+    if (!gfli_jpeg_brightness(j, c)) return false;
+    for (int k = 1; k < 64; k++) {
+        int symbol = gfli_jpeg_symbol(j, codes), bits = symbol & 15;
+        if (symbol < 0) return false;
+        if (bits == 0 && symbol != 0xF0) return true;
+        k += symbol >> 4;
+        if (bits == 0) continue;
+        if (k > 63 || !gfli_jpeg_fits(j, c, k, (1 << bits) - 1) || !gfli_jpeg_skip(j, bits))
+            return false;
+    }
+    return true;
+}
+
+static bool gfli_jpeg_begin_run(gfli_jpeg *j, int symbol) {
+    int more = gfli_jpeg_take(j, symbol >> 4);
+    j->run = (1 << (symbol >> 4)) + more;
+    return more >= 0;
+}
+
+/* The first bits of some coefficients. */
+static bool gfli_jpeg_band(gfli_jpeg *j, gfli_jpeg_channel *c, uint64_t *present) {
+    for (int k = j->first; j->run == 0 && k <= j->final; k++) {
+        int symbol = gfli_jpeg_symbol(j, &j->codes[1][c->ac]), bits = symbol & 15;
+        if (symbol < 0) return false;
+        if (bits == 0 && symbol != 0xF0) {
+            if (!gfli_jpeg_begin_run(j, symbol)) return false;
+            break;
+        }
+        k += symbol >> 4;
+        if (bits == 0) continue;
+        if (k > j->final || !gfli_jpeg_fits(j, c, k, (1 << bits) - 1) || !gfli_jpeg_skip(j, bits))
+            return false;
+        *present |= (uint64_t)1 << k;
+    }
+    if (j->run > 0) j->run--;
+    return true;
+}
+
+/* A bit of each that is not 0 among the coefficients from k on, until `zeros` more of the others have
+ * been passed; the place behind, or -1. */
+static int gfli_jpeg_refine_to(gfli_jpeg *j, uint64_t present, int k, int zeros) {
+    for (; k <= j->final; k++) {
+        if (!(present >> k & 1)) {
+            if (zeros-- == 0) break;
+        } else if (!gfli_jpeg_skip(j, 1)) {
+            return -1;
+        }
+    }
+    return k;
+}
+
+/* One more bit of some coefficients. */
+static bool gfli_jpeg_refine(gfli_jpeg *j, gfli_jpeg_channel *c, uint64_t *present) {
+    uint64_t now = *present;
+    int k = j->first;
+    for (; j->run == 0 && k <= j->final; k++) {
+        int symbol = gfli_jpeg_symbol(j, &j->codes[1][c->ac]), bits = symbol & 15;
+        if (symbol < 0 || bits > 1) return false;
+        if (bits == 0 && symbol != 0xF0) {
+            if (!gfli_jpeg_begin_run(j, symbol)) return false;
+            break;
+        }
+        if (!gfli_jpeg_skip(j, bits)) return false; /* the sign */
+        k = gfli_jpeg_refine_to(j, *present, k, symbol >> 4);
+        if (k < 0 || (bits && k > j->final)) return false;
+        if (bits) now |= (uint64_t)1 << k;
+    }
+    if (j->run > 0) {
+        if (gfli_jpeg_refine_to(j, *present, k, 64) < 0) return false;
+        j->run--;
+    }
+    *present = now;
+    return true;
+}
+
+/* ---- a scan ---------------------------------------------------------------------------------- */
+
+static bool gfli_jpeg_unit(gfli_jpeg *j, size_t number) {
+    if (j->progressive && j->first > 0) {
+        gfli_jpeg_channel *c = j->scan[0];
+        return j->high ? gfli_jpeg_refine(j, c, &c->present[number])
+                       : gfli_jpeg_band(j, c, &c->present[number]);
+    }
+    for (int i = 0; i < j->n_scan; i++) {
+        gfli_jpeg_channel *c = j->scan[i];
+        for (int n = j->n_scan == 1 ? 1 : c->h * c->v; n > 0; n--)
+            if (!(j->progressive ? gfli_jpeg_brightness(j, c) : gfli_jpeg_block(j, c)))
+                return false;
+    }
+    return true;
+}
+
+static void gfli_jpeg_restart(gfli_jpeg *j) {
+    j->run = 0;
+    for (int i = 0; i < j->n_channels; i++) j->channels[i].last = 0;
+}
+
+/* What stands behind an interval but for its end: nothing, or bytes that only fill up. */
+static bool gfli_jpeg_expect_restart(gfli_jpeg *j, size_t number) {
+    while (j->at < j->end && *j->at == 0) j->at++;
+    while (j->end - j->at >= 2 && j->at[0] == 0xFF && j->at[1] == 0xFF) j->at++;
+    if (j->end - j->at < 2 || j->at[0] != 0xFF || j->at[1] != (0xD0 | (number & 7))) return false;
+    j->at += 2;
+    return true;
+}
+
+/* All units of the scan, whose data begins at p. */
+static gfl_status gfli_jpeg_data(gfli_jpeg *j, const uint8_t *p) {
+    const gfli_jpeg_channel *only = j->scan[0];
+    size_t across = (size_t)(j->n_scan == 1 ? only->across : j->across);
+    size_t units = across * (size_t)(j->n_scan == 1 ? only->down : j->down);
+    size_t left = j->interval ? (size_t)j->interval : units, n_restarts = 0;
+    const uint8_t *begin = p;
+    j->at = p;
+    j->bits = 0;
+    j->n_bits = 0;
+    gfli_jpeg_restart(j);
+    for (size_t i = 0; i < units; i++, left--) {
+        if (left == 0) {
+            gfli_jpeg_align(j);
+            gfli_jpeg_put(j, begin, (size_t)(j->at - begin));
+            if (!gfli_jpeg_expect_restart(j, n_restarts++))
+                return gfli_image_damaged(j->file, "damaged JPEG: a restart marker is missing");
+            gfli_jpeg_put(j, j->at - 2, 2);
+            begin = j->at;
+            left = (size_t)j->interval;
+            gfli_jpeg_restart(j);
+        }
+        if (!gfli_jpeg_unit(j, i))
+            return gfli_image_damaged(
+                j->file, j->n_bits < 16 ? "truncated or damaged JPEG: pixels end too early"
+                                        : "damaged JPEG: its pixels do not fit its code tables");
+    }
+    gfli_jpeg_align(j);
+    gfli_jpeg_put(j, begin, (size_t)(j->at - begin));
+    return GFL_OK;
+}
+
+/* May this scan come after those before?  Notes what is known then. */
+static bool gfli_jpeg_progress(gfli_jpeg *j, gfli_jpeg_channel *c) {
+    for (int k = j->first; k <= j->final; k++) {
+        if (c->lowest[k] != (j->high ? j->high : -1)) return false;
+        c->lowest[k] = (int8_t)j->low;
+    }
+    return j->first == 0 || c->lowest[0] >= 0;
+}
+
+/* Does the scan ask for what the kind of JPEG allows?  A sequential one has no choice, and what is
+ * in its header does not matter. */
+static bool gfli_jpeg_set_bands(gfli_jpeg *j, const uint8_t *p) {
+    j->first = j->progressive ? p[0] : 0;
+    j->final = j->progressive ? p[1] : 63;
+    j->high = j->progressive ? p[2] >> 4 : 0;
+    j->low = j->progressive ? p[2] & 15 : 0;
+    if (!j->progressive) return true;
+    return j->final <= 63 && j->first <= j->final && j->low <= 13 &&
+           (j->high == 0 || j->high == j->low + 1) && (j->first > 0 || j->final == 0) &&
+           (j->first == 0 || j->n_scan == 1);
+}
+
+static gfl_status gfli_jpeg_scan_channel(gfli_jpeg *j, const uint8_t *p, int i) {
+    int k = 0;
+    while (k < j->n_channels && j->channels[k].id != p[0]) k++;
+    if (k == j->n_channels || !(j->quantisers_there >> j->channels[k].quantiser & 1))
+        return gfli_image_damaged(j->file, "damaged JPEG: a scan lacks its channel or table");
+    gfli_jpeg_channel *c = j->scan[i] = &j->channels[k];
+    bool needs_dc = j->first == 0 && j->high == 0, needs_ac = !j->progressive || j->first > 0;
+    c->dc = needs_dc ? p[1] >> 4 : 0;
+    c->ac = needs_ac ? p[1] & 15 : 0;
+    if (c->dc > 3 || c->ac > 3 || (needs_dc && !gfli_jpeg_standard_table(j, false, c->dc)) ||
+        (needs_ac && !gfli_jpeg_standard_table(j, true, c->ac)))
+        return gfli_image_damaged(j->file, "damaged JPEG: a scan lacks its code table");
+    if (j->progressive ? !gfli_jpeg_progress(j, c) : c->scanned)
+        return gfli_image_damaged(j->file, "damaged JPEG: a scan gives again what others gave");
+    c->scanned = true;
+    return GFL_OK;
+}
+
+/* The scan's header anew; channels are numbered as gfli_jpeg_put_frame names them. */
+static void gfli_jpeg_put_scan(gfli_jpeg *j, bool rgb) {
+    uint8_t header[4 + 6 + 4] = {0xFF, 0xDA, 0, (uint8_t)(6 + 2 * j->n_scan), (uint8_t)j->n_scan};
+    uint8_t *p = header + 5;
+    for (int i = 0; i < j->n_scan; i++) {
+        int k = (int)(j->scan[i] - j->channels);
+        *p++ = (uint8_t)(rgb ? "RGB"[k] : k + 1);
+        *p++ = (uint8_t)(j->scan[i]->dc << 4 | j->scan[i]->ac);
+    }
+    *p++ = (uint8_t)j->first;
+    *p++ = (uint8_t)j->final;
+    *p++ = (uint8_t)(j->high << 4 | j->low);
+    gfli_jpeg_put(j, header, (size_t)(p - header));
+}
+
+/* The channels' meaning is decided here, by the rules of JFIF, then Adobe's, then their names, and
+ * written as names that stb_image takes so. */
+static bool gfli_jpeg_is_rgb(const gfli_jpeg *j) {
+    const gfli_jpeg_channel *c = j->channels;
+    if (j->n_channels != 3 || j->jfif) return false;
+    if (j->adobe >= 0) return j->adobe == 0;
+    return c[0].id == 'R' && c[1].id == 'G' && c[2].id == 'B';
+}
+
+static void gfli_jpeg_put_frame(gfli_jpeg *j, bool rgb) {
+    const int w = j->file->width, h = j->file->height;
+    uint8_t header[10 + 9] = {0xFF,       (uint8_t)(j->progressive ? 0xC2 : 0xC1),
+                              0,          (uint8_t)(8 + 3 * j->n_channels),
+                              8,          (uint8_t)(h >> 8),
+                              (uint8_t)h, (uint8_t)(w >> 8),
+                              (uint8_t)w, (uint8_t)j->n_channels};
+    for (int i = 0; i < j->n_channels; i++) {
+        const gfli_jpeg_channel *c = &j->channels[i];
+        header[10 + 3 * i] = (uint8_t)(rgb ? "RGB"[i] : i + 1);
+        header[11 + 3 * i] = (uint8_t)(c->h << 4 | c->v);
+        header[12 + 3 * i] = c->quantiser;
+    }
+    gfli_jpeg_put(j, header, 10 + 3 * (size_t)j->n_channels);
+}
+
+static gfl_status gfli_jpeg_scan(gfli_jpeg *j, const uint8_t *p, size_t length) {
+    gfli_image_file *f = j->file;
+    if (!f->width) return gfli_image_damaged(f, "damaged JPEG: pixels before their size");
+    if (length < 6 || length != 6 + 2 * (size_t)p[2] || p[2] < 1 || p[2] > j->n_channels)
+        return gfli_image_damaged(f, "damaged JPEG: a scan header has the wrong length");
+    if (j->n_scans == GFLI_JPEG_MAX_SCANS)
+        return gfli_image_unsupported(f, "a JPEG of more than 128 scans");
+    int blocks = 0;
+    j->n_scan = p[2];
+    if (!gfli_jpeg_set_bands(j, p + 3 + 2 * j->n_scan))
+        return gfli_image_damaged(f, "damaged JPEG: an impossible scan");
+    for (int i = 0; i < j->n_scan; i++) {
+        GFLI_TRY(gfli_jpeg_scan_channel(j, p + 3 + 2 * i, i));
+        for (int k = 0; k < i; k++)
+            if (j->scan[k] == j->scan[i])
+                return gfli_image_damaged(f, "damaged JPEG: a channel twice");
+        blocks += j->scan[i]->h * j->scan[i]->v;
+    }
+    if (j->n_scan > 1 && blocks > 10)
+        return gfli_image_damaged(f, "damaged JPEG: more than 10 blocks in a unit");
+    bool rgb = gfli_jpeg_is_rgb(j);
+    if (j->n_scans++ == 0) gfli_jpeg_put_frame(j, rgb);
+    gfli_jpeg_put_scan(j, rgb);
+    return gfli_jpeg_data(j, p + length);
+}
+
+/* ---- the segments ---------------------------------------------------------------------------- */
+
+/* Sizes in blocks; in proportion to the pixels, a bit for each coefficient of a progressive one. */
+static gfl_status gfli_jpeg_measure(gfli_jpeg *j) {
+    gfli_image_file *f = j->file;
+    int most_h = 1, most_v = 1;
+    uint64_t bytes = 0, n = 0;
+    for (int i = 0; i < j->n_channels; i++) {
+        most_h = gfli_max(most_h, j->channels[i].h);
+        most_v = gfli_max(most_v, j->channels[i].v);
+    }
+    j->across = gfli_ceil_div(f->width, 8 * most_h);
+    j->down = gfli_ceil_div(f->height, 8 * most_v);
+    for (int i = 0; i < j->n_channels; i++) {
+        gfli_jpeg_channel *c = &j->channels[i];
+        if (most_h % c->h || most_v % c->v)
+            return gfli_image_unsupported(f, "a JPEG whose channels differ by broken factors");
+        c->across = gfli_ceil_div(gfli_ceil_div(f->width * c->h, most_h), 8);
+        c->down = gfli_ceil_div(gfli_ceil_div(f->height * c->v, most_v), 8);
+        uint64_t blocks = (uint64_t)(j->across * c->h) * (uint64_t)(j->down * c->v);
+        bytes += blocks * (j->progressive ? 64 * 3 + 8 : 64);
+        n += (uint64_t)c->across * (uint64_t)c->down;
+    }
+    /* A block's brightness takes a bit at least: so few bytes cannot hold so large a picture. */
+    if (n / 8 > f->size) return gfli_image_damaged(f, "truncated JPEG: pixels are missing");
+    GFLI_TRY(gfli_image_allow(f, bytes + f->size));
+    for (int i = 0; j->progressive && i < j->n_channels; i++) {
+        gfli_jpeg_channel *c = &j->channels[i];
+        memset(c->lowest, -1, sizeof c->lowest);
+        GFLI_TRY(gfli_calloc(f->context, (size_t)c->across * (size_t)c->down, sizeof *c->present,
+                             "a progressive JPEG", &c->present));
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_jpeg_channels(gfli_jpeg *j, const uint8_t *p) {
+    for (int i = 0; i < j->n_channels; i++, p += 3) {
+        gfli_jpeg_channel *c = &j->channels[i];
+        c->id = p[0];
+        c->h = p[1] >> 4;
+        c->v = p[1] & 15;
+        c->quantiser = p[2];
+        for (int k = 0; k < i; k++)
+            if (j->channels[k].id == c->id)
+                return gfli_image_damaged(j->file, "damaged JPEG: two channels of one name");
+        if (c->h < 1 || c->h > 4 || c->v < 1 || c->v > 4 || c->quantiser > 3)
+            return gfli_image_damaged(j->file, "damaged JPEG: an impossible channel");
+    }
+    return gfli_jpeg_measure(j);
+}
+
+static gfl_status gfli_jpeg_frame(gfli_jpeg *j, int marker, const uint8_t *p, size_t length) {
+    gfli_image_file *f = j->file;
+    if (f->width) return gfli_image_unsupported(f, "a JPEG of several frames");
+    if (length < 8) return gfli_image_damaged(f, "damaged JPEG: its frame header is too short");
+    if (marker != 0xC0 && marker != 0xC1 && marker != 0xC2)
+        return gfli_image_unsupported(f, "a lossless, hierarchical or arithmetic-coded JPEG");
+    if (p[2] != 8) return gfli_image_unsupported(f, "a JPEG of more than 8 bits");
+    uint32_t height = (uint32_t)p[3] << 8 | p[4], width = (uint32_t)p[5] << 8 | p[6];
+    if (height == 0) return gfli_image_unsupported(f, "a JPEG that gives its height at the end");
+    if (p[7] == 4) return gfli_image_unsupported(f, "a CMYK or YCCK JPEG");
+    if (p[7] != 1 && p[7] != 3)
+        return gfli_image_unsupported(f, "a JPEG of neither 1 nor 3 channels");
+    if (length != 8 + 3 * (size_t)p[7])
+        return gfli_image_damaged(f, "damaged JPEG: its frame header has the wrong length");
+    GFLI_TRY(gfli_image_size(f, width, height));
+    j->progressive = marker == 0xC2;
+    j->n_channels = p[7];
+    return gfli_jpeg_channels(j, p + 8);
+}
+
+static gfl_status gfli_jpeg_quantisers(gfli_jpeg *j, const uint8_t *p, size_t length) {
+    for (size_t at = 2, size; at < length; at += size) {
+        const uint8_t *q = p + at + 1;
+        unsigned wide = p[at] >> 4, table = p[at] & 15;
+        size = wide ? 129 : 65;
+        if (size > length - at || wide > 1 || table > 3)
+            return gfli_image_damaged(j->file, "damaged JPEG: an impossible quantisation table");
+        for (int k = 0; k < 64; k++) {
+            unsigned value = wide ? (unsigned)(q[2 * k] << 8 | q[2 * k + 1]) : q[k];
+            if (j->n_scans > 0 && j->progressive && j->quantisers[table][k] != value)
+                return gfli_image_unsupported(j->file, "a JPEG whose tables change between scans");
+            j->quantisers[table][k] = (uint16_t)value;
+        }
+        j->quantisers_there |= 1u << table;
+    }
+    gfli_jpeg_put_marker(j, 0xDB);
+    gfli_jpeg_put(j, p, length);
+    return GFL_OK;
+}
+
+static gfl_status gfli_jpeg_interval(gfli_jpeg *j, const uint8_t *p, size_t length) {
+    if (length != 4)
+        return gfli_image_damaged(j->file, "damaged JPEG: an impossible restart interval");
+    j->interval = p[2] << 8 | p[3];
+    gfli_jpeg_put_marker(j, 0xDD);
+    gfli_jpeg_put(j, p, length);
+    return GFL_OK;
+}
+
+/* Segments of programs; only what decides how pixels are to be shown matters. */
+static void gfli_jpeg_program(gfli_jpeg *j, int marker, const uint8_t *p, size_t length) {
+    gfli_image_file *f = j->file;
+    if (marker == 0xE1 && length >= 8 && memcmp(p + 2, "Exif\0\0", 6) == 0 && !f->orientation)
+        f->orientation = gfli_exif_orientation(p + 8, length - 8);
+    if (marker == 0xE0 && length >= 16 && memcmp(p + 2, "JFIF", 5) == 0) j->jfif = true;
+    if (marker == 0xEE && length >= 14 && memcmp(p + 2, "Adobe", 5) == 0) j->adobe = p[13];
+}
+
+/* The segment behind its marker; *p is set to where the next may begin. */
+static gfl_status gfli_jpeg_segment(gfli_jpeg *j, int marker, const uint8_t **p) {
+    enum { SOS = 0xDA, DQT = 0xDB, DHT = 0xC4, DAC = 0xCC, DNL = 0xDC, DRI = 0xDD, COM = 0xFE };
+    const uint8_t *at = *p;
+    size_t left = (size_t)(j->end - at), length = left < 2 ? 0 : (size_t)at[0] << 8 | at[1];
+    if (length < 2 || length > left)
+        return gfli_image_damaged(j->file, "truncated JPEG: a segment is cut off");
+    *p = at + length;
+    if (marker == DQT) return gfli_jpeg_quantisers(j, at, length);
+    if (marker == DHT) return gfli_jpeg_tables(j, at, length);
+    if (marker == DRI) return gfli_jpeg_interval(j, at, length);
+    if (marker >= 0xC0 && marker <= 0xCF && marker != 0xC8 && marker != DAC)
+        return gfli_jpeg_frame(j, marker, at, length);
+    if (marker == SOS) {
+        GFLI_TRY(gfli_jpeg_scan(j, at, length));
+        *p = j->at;
+    } else if (marker >= 0xE0 && marker <= 0xEF) {
+        gfli_jpeg_program(j, marker, at, length);
+    } else if (marker != COM && marker != DNL && marker != DAC) {
+        return gfli_image_unsupported(j->file, "a JPEG with a segment of an unknown kind");
+    }
+    return GFL_OK;
+}
+
+/* Does the scan that has just been read complete the picture?  What stands behind it is then no
+ * part of it. */
+static bool gfli_jpeg_complete(const gfli_jpeg *j) {
+    return !j->progressive && j->n_scans == 1 && j->n_scan == j->n_channels;
+}
+
+/* Between scans there is nothing, or zeros and markers that stand alone; else a scan ended too early. */
+static bool gfli_jpeg_left_over(const uint8_t *p, const uint8_t *end) {
+    for (; p < end; p++) {
+        bool restart = p[0] >= 0xD0 && p[0] <= 0xD7 && p[-1] == 0xFF;
+        if (*p != 0 && *p != 0xFF && !restart) return true;
+    }
+    return false;
+}
+
+/* From marker to marker.  Bytes between segments are passed over, as are markers that stand alone:
+ * cameras fill up with both behind the pixels. */
+static gfl_status gfli_jpeg_follow(gfli_jpeg *j) {
+    enum { SOI = 0xD8, EOI = 0xD9 };
+    const uint8_t *p = j->file->bytes + 2, *behind = NULL; /* a scan */
+    gfli_jpeg_put_marker(j, SOI);
+    for (;;) {
+        p = p < j->end ? (const uint8_t *)memchr(p, 0xFF, (size_t)(j->end - p)) : NULL;
+        while (p && p < j->end && *p == 0xFF) p++;
+        if (!p || p >= j->end)
+            return gfli_image_damaged(j->file, "truncated JPEG: the end of the image is missing");
+        int marker = *p++;
+        if (marker == EOI) break;
+        if (gfli_jpeg_complete(j)) continue;
+        if (marker == SOI) return gfli_image_unsupported(j->file, "a JPEG inside a JPEG");
+        if (marker <= 1 || (marker >= 0xD0 && marker <= 0xD7)) continue;
+        if (behind && gfli_jpeg_left_over(behind, p - 1))
+            return gfli_image_damaged(j->file, "damaged JPEG: bytes are left over behind a scan");
+        GFLI_TRY(gfli_jpeg_segment(j, marker, &p));
+        behind = marker == 0xDA ? p : NULL;
+    }
+    gfli_jpeg_put_marker(j, EOI);
+    bool whole = j->n_channels > 0;
+    for (int i = 0; i < j->n_channels; i++) whole = whole && j->channels[i].scanned;
+    return whole ? GFL_OK
+                 : gfli_image_damaged(j->file, "damaged JPEG: pixels of some channel are missing");
+}
+
+/* Is the file whole and of a kind that is read?  *out, which the caller frees, is what stb_image is
+ * to decode; NULL to check only. */
+static gfl_status gfli_jpeg_check(gfli_image_file *f, uint8_t **out, size_t *n_out) {
+    gfli_jpeg *j;
+    GFLI_TRY(gfli_calloc(f->context, 1, sizeof *j, "a JPEG's tables", &j));
+    gfl_status status = GFL_OK;
+    j->file = f;
+    j->end = f->bytes + f->size;
+    j->adobe = -1;
+    if (out) status = gfli_alloc(f->context, f->size + GFLI_JPEG_EXTRA, 1, "a JPEG", &j->out);
+    if (status == GFL_OK) status = gfli_jpeg_follow(j);
+    if (status == GFL_OK && out) {
+        *out = j->out;
+        *n_out = j->n_out;
+        j->out = NULL;
+    }
+    for (int i = 0; i < 3; i++) gfli_free(f->context, j->channels[i].present);
+    gfli_free(f->context, j->out);
+    gfli_free(f->context, j);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/data/inflate.c - the compressed data of a PNG, to exactly as many bytes as its rows need
+ * ============================================================================================ */
+
+/* A table of codes as RFC 1951 has them: the first bit of a code is the lowest of what comes. */
+typedef struct gfli_inflate_codes {
+    uint16_t fast[512]; /* by the next 9 bits: length << 12 | symbol; 0: the code is longer */
+    uint16_t count[16]; /* of codes of a length */
+    uint16_t symbols[288];
+} gfli_inflate_codes;
+
+typedef struct gfli_inflate {
+    const uint8_t *at, *end; /* of the chunk at hand */
+    const uint8_t *file_end;
+    uint64_t bits;
+    int n_bits;
+    uint8_t *out;
+    size_t n_out, room;
+    const char *why; /* of the first failure */
+    gfli_inflate_codes literals, distances;
+} gfli_inflate;
+
+static bool gfli_inflate_fail(gfli_inflate *z, const char *why) {
+    if (!z->why) z->why = why;
+    return false;
+}
+
+/* On to the next chunk, if that is data too.  Their lengths have been checked. */
+static bool gfli_inflate_next_chunk(gfli_inflate *z) {
+    const uint8_t *p = z->end + 4; /* behind the checksum */
+    if (z->file_end - z->end < 16 || memcmp(p + 4, "IDAT", 4) != 0) return false;
+    z->at = p + 8;
+    z->end = z->at + gfli_big32(p);
+    return true;
+}
+
+static void gfli_inflate_fill(gfli_inflate *z) {
+    while (z->n_bits <= 56) {
+        while (z->at == z->end)
+            if (!gfli_inflate_next_chunk(z)) return;
+        z->bits |= (uint64_t)*z->at++ << z->n_bits;
+        z->n_bits += 8;
+    }
+}
+
+/* The next n bits, at most 16; 0 and a failure where the data ends. */
+static unsigned gfli_inflate_take(gfli_inflate *z, int n) {
+    if (z->n_bits < n) gfli_inflate_fill(z);
+    if (z->n_bits < n) {
+        gfli_inflate_fail(z, "truncated PNG: its data ends too early");
+        return 0;
+    }
+    unsigned value = (unsigned)(z->bits & ((1u << n) - 1));
+    z->bits >>= n;
+    z->n_bits -= n;
+    return value;
+}
+
+/* Refused as zlib does: more codes than bits allow, or fewer, but for a single one. */
+static bool gfli_inflate_set_codes(gfli_inflate_codes *c, const uint8_t *lengths, int n) {
+    uint16_t next[16] = {0};
+    uint32_t code[16] = {0};
+    int left = 1, most = 0;
+    memset(c, 0, sizeof *c);
+    for (int i = 0; i < n; i++) c->count[lengths[i]]++;
+    c->count[0] = 0;
+    for (int length = 1; length <= 15; length++) {
+        left = 2 * left - c->count[length];
+        if (left < 0) return false;
+        if (c->count[length]) most = length;
+        next[length] = (uint16_t)(next[length - 1] + c->count[length - 1]);
+        code[length] = (code[length - 1] + c->count[length - 1]) << 1;
+    }
+    if (left > 0 && most > 1) return false;
+    for (int i = 0; i < n; i++) {
+        int length = lengths[i];
+        uint32_t reversed = 0;
+        if (!length) continue;
+        c->symbols[next[length]++] = (uint16_t)i;
+        for (int bit = 0; bit < length; bit++)
+            reversed |= (code[length] >> bit & 1) << (length - 1 - bit);
+        code[length]++;
+        for (; length <= 9 && reversed < 512; reversed += 1u << length)
+            c->fast[reversed] = (uint16_t)(length << 12 | i);
+    }
+    return true;
+}
+
+/* A long code, bit by bit. */
+static int gfli_inflate_long_symbol(gfli_inflate *z, const gfli_inflate_codes *c) {
+    int code = 0, first = 0, index = 0;
+    for (int length = 1; length <= 15; length++) {
+        code |= (int)gfli_inflate_take(z, 1);
+        if (code - c->count[length] < first) return c->symbols[index + code - first];
+        index += c->count[length];
+        first = (first + c->count[length]) << 1;
+        code <<= 1;
+    }
+    gfli_inflate_fail(z, "damaged PNG: its data has an impossible code");
+    return -1;
+}
+
+/* The next symbol; -1 after a failure. */
+static int gfli_inflate_symbol(gfli_inflate *z, const gfli_inflate_codes *c) {
+    if (z->n_bits < 32) gfli_inflate_fill(z);
+    unsigned hit = c->fast[z->bits & 511];
+    int length = (int)(hit >> 12);
+    if (length == 0 || length > z->n_bits) {
+        int symbol = gfli_inflate_long_symbol(z, c);
+        return z->why ? -1 : symbol;
+    }
+    z->bits >>= length;
+    z->n_bits -= length;
+    return (int)(hit & 4095);
+}
+
+static bool gfli_inflate_copy(gfli_inflate *z, int symbol) {
+    static const uint8_t more_bits[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
+                                          2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
+    static const uint16_t bases[29] = {3,  4,  5,  6,   7,   8,   9,   10,  11, 13,
+                                       15, 17, 19, 23,  27,  31,  35,  43,  51, 59,
+                                       67, 83, 99, 115, 131, 163, 195, 227, 258};
+    if (symbol > 285) return gfli_inflate_fail(z, "damaged PNG: its data has an impossible code");
+    size_t length = bases[symbol - 257] + gfli_inflate_take(z, more_bits[symbol - 257]);
+    int distance = gfli_inflate_symbol(z, &z->distances);
+    if (distance < 0 || distance > 29)
+        return gfli_inflate_fail(z, "damaged PNG: its data has an impossible code");
+    int bits = distance < 4 ? 0 : distance / 2 - 1;
+    size_t back = (distance < 4 ? (size_t)distance : (size_t)(2 + distance % 2) << bits) + 1 +
+                  gfli_inflate_take(z, bits);
+    if (z->why) return false;
+    if (back > z->n_out) return gfli_inflate_fail(z, "damaged PNG: its data begins before itself");
+    if (length > z->room - z->n_out)
+        return gfli_inflate_fail(z, "damaged PNG: far more data than its size can need");
+    for (uint8_t *p = z->out + z->n_out; length > 0; length--, p++, z->n_out++)
+        *p = p[-(ptrdiff_t)back];
+    return true;
+}
+
+static bool gfli_inflate_compressed(gfli_inflate *z) {
+    for (;;) {
+        int symbol = gfli_inflate_symbol(z, &z->literals);
+        if (symbol < 0) return false;
+        if (symbol == 256) return true;
+        if (symbol > 256) {
+            if (!gfli_inflate_copy(z, symbol)) return false;
+        } else if (z->n_out == z->room) {
+            return gfli_inflate_fail(z, "damaged PNG: far more data than its size can need");
+        } else {
+            z->out[z->n_out++] = (uint8_t)symbol;
+        }
+    }
+}
+
+static bool gfli_inflate_stored(gfli_inflate *z) {
+    (void)gfli_inflate_take(z, z->n_bits & 7);
+    unsigned n = gfli_inflate_take(z, 16);
+    if ((gfli_inflate_take(z, 16) ^ n) != 0xFFFF)
+        return gfli_inflate_fail(z, "damaged PNG: its data contradicts itself");
+    if (n > z->room - z->n_out)
+        return gfli_inflate_fail(z, "damaged PNG: far more data than its size can need");
+    for (; n > 0 && !z->why; n--) z->out[z->n_out++] = (uint8_t)gfli_inflate_take(z, 8);
+    return !z->why;
+}
+
+static bool gfli_inflate_fixed_codes(gfli_inflate *z) {
+    uint8_t lengths[288], distances[32];
+    for (int i = 0; i < 288; i++) lengths[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
+    memset(distances, 5, sizeof distances);
+    (void)gfli_inflate_set_codes(&z->literals, lengths, 288);
+    (void)gfli_inflate_set_codes(&z->distances, distances, 32);
+    return true;
+}
+
+/* Lengths of n codes, themselves coded. */
+static bool gfli_inflate_lengths(gfli_inflate *z, uint8_t *lengths, int n) {
+    for (int i = 0; i < n;) {
+        int symbol = gfli_inflate_symbol(z, &z->literals), times = 1, value = symbol;
+        if (symbol < 0) return false;
+        if (symbol == 16) {
+            if (i == 0) return false;
+            value = lengths[i - 1];
+            times = 3 + (int)gfli_inflate_take(z, 2);
+        } else if (symbol > 16) {
+            value = 0;
+            times =
+                symbol == 17 ? 3 + (int)gfli_inflate_take(z, 3) : 11 + (int)gfli_inflate_take(z, 7);
+        }
+        if (times > n - i || z->why) return false;
+        for (; times > 0; times--) lengths[i++] = (uint8_t)value;
+    }
+    return true;
+}
+
+static bool gfli_inflate_own_codes(gfli_inflate *z) {
+    static const uint8_t order[19] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
+                                      11, 4,  12, 3, 13, 2, 14, 1, 15};
+    uint8_t lengths[320] = {0};
+    int n_literals = 257 + (int)gfli_inflate_take(z, 5);
+    int n_distances = 1 + (int)gfli_inflate_take(z, 5), n = 4 + (int)gfli_inflate_take(z, 4);
+    for (int i = 0; i < n; i++) lengths[order[i]] = (uint8_t)gfli_inflate_take(z, 3);
+    bool good = n_literals <= 286 && n_distances <= 30 &&
+                gfli_inflate_set_codes(&z->literals, lengths, 19) &&
+                gfli_inflate_lengths(z, lengths, n_literals + n_distances) && lengths[256] &&
+                gfli_inflate_set_codes(&z->literals, lengths, n_literals) &&
+                gfli_inflate_set_codes(&z->distances, lengths + n_literals, n_distances);
+    return good || gfli_inflate_fail(z, "damaged PNG: its data has impossible codes");
+}
+
+/* From the first byte of the first chunk to the end of the stream; why not, or NULL. */
+static const char *gfli_inflate_all(gfli_inflate *z) {
+    unsigned method = gfli_inflate_take(z, 8), flags = gfli_inflate_take(z, 8);
+    if ((method & 15) != 8 || method >> 4 > 7 || (method << 8 | flags) % 31 || flags & 32)
+        return z->why ? z->why : "damaged PNG: its data is not compressed as PNG says";
+    for (bool last = false, good = true; good && !last;) {
+        last = gfli_inflate_take(z, 1) != 0;
+        unsigned kind = gfli_inflate_take(z, 2);
+        if (z->why) break;
+        if (kind == 0)
+            good = gfli_inflate_stored(z);
+        else if (kind == 3)
+            good = gfli_inflate_fail(z, "damaged PNG: its data has an impossible code");
+        else
+            good = (kind == 1 ? gfli_inflate_fixed_codes(z) : gfli_inflate_own_codes(z)) &&
+                   gfli_inflate_compressed(z);
+    }
+    if (!z->why && z->n_out < z->room) return "truncated PNG: pixels are missing";
+    return z->why;
+}
+
+/* ===============================================================================================
+ * src/data/png.c - PNG
+ * ============================================================================================ */
+
+typedef struct gfli_png {
+    gfli_image_file *file;
+    int depth, type, channels; /* bits of a sample; colour type; samples of a pixel */
+    bool interlaced;
+    const uint8_t *palette, *data; /* bodies of the chunks; data: of the first */
+    int n_palette;                 /* colours */
+    bool data_ended;               /* another chunk stood behind the data */
+    size_t n_rows;                 /* bytes of all rows of all passes, with their filters */
+    uint8_t *rows;
+} gfli_png;
+
+/* A picture, or every so many pixels of it. */
+typedef struct gfli_png_pass {
+    int x, y, step_x, step_y, width, height;
+} gfli_png_pass;
+
+static gfli_png_pass gfli_png_get_pass(const gfli_png *png, int number) {
+    static const uint8_t passes[7][4] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
+                                         {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
+    static const uint8_t whole[4] = {0, 0, 1, 1};
+    const uint8_t *p = png->interlaced ? passes[number] : whole;
+    gfli_png_pass pass = {p[0], p[1], p[2], p[3], 0, 0};
+    pass.width = (png->file->width - pass.x + pass.step_x - 1) / pass.step_x;
+    pass.height = (png->file->height - pass.y + pass.step_y - 1) / pass.step_y;
+    return pass;
+}
+
+/* Bytes of a row without its filter. */
+static size_t gfli_png_row(const gfli_png *png, int width) {
+    return ((size_t)width * (size_t)(png->channels * png->depth) + 7) / 8;
+}
+
+/* ---- chunks ---------------------------------------------------------------------------------- */
+
+static gfl_status gfli_png_header(gfli_png *png, const uint8_t *p, uint32_t length) {
+    static const int channels[7] = {1, 0, 3, 1, 2, 0, 4};
+    /* Bit depths 1, 2, 4, 8, 16 of a colour type, as a sum of the depths. */
+    static const int depths[7] = {31, 0, 24, 15, 24, 0, 24};
+    gfli_image_file *f = png->file;
+    if (length != 13) return gfli_image_damaged(f, "damaged PNG: its header is not 13 bytes");
+    GFLI_TRY(gfli_image_size(f, gfli_big32(p), gfli_big32(p + 4)));
+    int depth = p[8], type = p[9];
+    if (type > 6 || depth < 1 || depth > 16 || (depth & (depth - 1)) || !(depths[type] & depth))
+        return gfli_image_damaged(f, "damaged PNG: an impossible colour type or bit depth");
+    if (p[10] != 0 || p[11] != 0 || p[12] > 1)
+        return gfli_image_damaged(f, "damaged PNG: an unknown compression, filter or interlace");
+    png->depth = depth;
+    png->type = type;
+    png->channels = channels[type];
+    png->interlaced = p[12] != 0;
+    for (int i = 0; i < (png->interlaced ? 7 : 1); i++) {
+        gfli_png_pass pass = gfli_png_get_pass(png, i);
+        if (pass.width > 0 && pass.height > 0)
+            png->n_rows += (gfli_png_row(png, pass.width) + 1) * (size_t)pass.height;
+    }
+    return gfli_image_allow(f, png->n_rows);
+}
+
+static gfl_status gfli_png_palette(gfli_png *png, const uint8_t *p, uint32_t length) {
+    if (length % 3 || length < 3 || length > 768 || png->palette)
+        return gfli_image_damaged(png->file, "damaged PNG: an impossible palette");
+    png->palette = p;
+    png->n_palette = (int)(length / 3);
+    return GFL_OK;
+}
+
+/* One chunk whose checksum is right.  Sets *end at the last. */
+static gfl_status gfli_png_chunk(gfli_png *png, const uint8_t *type, uint32_t length, bool *end) {
+    gfli_image_file *f = png->file;
+    const uint8_t *body = type + 4;
+    if (memcmp(type, "CgBI", 4) == 0) return gfli_image_unsupported(f, "Apple's private PNG");
+    bool header = memcmp(type, "IHDR", 4) == 0, data = memcmp(type, "IDAT", 4) == 0;
+    if (header && f->width) return gfli_image_damaged(f, "damaged PNG: two headers");
+    if (!header && !f->width)
+        return gfli_image_damaged(f, "damaged PNG: it does not begin with its header");
+    if (data && png->type == 3 && !png->palette)
+        return gfli_image_damaged(f, "damaged PNG: its palette is missing");
+    if (data && png->data_ended)
+        return gfli_image_damaged(f, "damaged PNG: its data is in several places");
+    if (!data && png->data) png->data_ended = true;
+    *end = memcmp(type, "IEND", 4) == 0;
+    if (header) return gfli_png_header(png, body, length);
+    if (memcmp(type, "PLTE", 4) == 0) return gfli_png_palette(png, body, length);
+    if (data && !png->data) png->data = body;
+    if (memcmp(type, "eXIf", 4) == 0 && !f->orientation)
+        f->orientation = gfli_exif_orientation(body, length);
+    if (!data && !*end && !(type[0] & 32)) /* one that must be understood */
+        return gfli_image_unsupported(f, "a PNG with a chunk of an unknown kind");
+    return GFL_OK;
+}
+
+static gfl_status gfli_png_chunks(gfli_png *png) {
+    gfli_image_file *f = png->file;
+    uint32_t tables[8][256];
+    bool end = false;
+    gfli_crc32_tables(tables);
+    for (size_t at = 8; !end;) {
+        if (f->size - at < 12) return gfli_image_damaged(f, "truncated PNG: its end is missing");
+        const uint8_t *p = f->bytes + at;
+        uint32_t length = gfli_big32(p);
+        if (length > f->size - at - 12)
+            return gfli_image_damaged(f, "truncated PNG: a chunk is cut off");
+        if (gfli_crc32(tables, 0, p + 4, (size_t)length + 4) != gfli_big32(p + 8 + length))
+            return gfli_image_damaged(f, "damaged PNG: a checksum is wrong");
+        GFLI_TRY(gfli_png_chunk(png, p + 4, length, &end));
+        at += 12 + (size_t)length;
+    }
+    return png->data ? GFL_OK : gfli_image_damaged(f, "damaged PNG: it holds no pixels");
+}
+
+/* ---- pixels ---------------------------------------------------------------------------------- */
+
+static int gfli_png_paeth(int left, int above, int corner) {
+    int a = above - corner, b = left - corner, c = a + b;
+    if (a < 0) a = -a;
+    if (b < 0) b = -b;
+    if (c < 0) c = -c;
+    return a <= b && a <= c ? left : b <= c ? above : corner;
+}
+
+/* Undo a row's filter in place; above is NULL for the first row of a pass. */
+static bool gfli_png_unfilter(int filter, uint8_t *row, const uint8_t *above, size_t n,
+                              size_t pixel) {
+    if (filter == 1)
+        for (size_t i = pixel; i < n; i++) row[i] = (uint8_t)(row[i] + row[i - pixel]);
+    if (filter == 2)
+        for (size_t i = 0; above && i < n; i++) row[i] = (uint8_t)(row[i] + above[i]);
+    for (size_t i = 0; filter > 2 && i < n; i++) {
+        int left = i >= pixel ? row[i - pixel] : 0, up = above ? above[i] : 0;
+        int corner = above && i >= pixel ? above[i - pixel] : 0;
+        int guess = filter == 3 ? (left + up) / 2 : gfli_png_paeth(left, up, corner);
+        row[i] = (uint8_t)(row[i] + guess);
+    }
+    return filter <= 4;
+}
+
+/* The sample's byte: the high one of 16 bits, fewer than 8 as they are. */
+static unsigned gfli_png_sample(const gfli_png *png, const uint8_t *row, size_t sample) {
+    if (png->depth >= 8) return row[sample * (size_t)(png->depth / 8)];
+    size_t bit = sample * (size_t)png->depth;
+    unsigned byte = row[bit / 8];
+    return byte >> (8 - png->depth - (int)(bit % 8)) & ((1u << png->depth) - 1);
+}
+
+/* Pixel x of a row as RGB; false: a colour that the palette does not have. */
+static bool gfli_png_pixel(const gfli_png *png, const uint8_t *row, size_t x, uint8_t *rgb) {
+    unsigned v = gfli_png_sample(png, row, x * (size_t)png->channels);
+    if (png->type == 3) {
+        if (v >= (unsigned)png->n_palette) return false;
+        memcpy(rgb, png->palette + 3 * v, 3);
+    } else if (png->type & 2) {
+        rgb[0] = (uint8_t)v;
+        for (size_t c = 1; c < 3; c++)
+            rgb[c] = (uint8_t)gfli_png_sample(png, row, x * (size_t)png->channels + c);
+    } else {
+        if (png->depth < 8) v = v * 255 / ((1u << png->depth) - 1);
+        rgb[0] = rgb[1] = rgb[2] = (uint8_t)v;
+    }
+    return true;
+}
+
+/* The rows of a pass, from p on.  Without out only what could be wrong with them is looked at. */
+static gfl_status gfli_png_pass_rows(const gfli_png *png, const gfli_png_pass *pass, uint8_t *p,
+                                     gfl_pixels *out) {
+    const size_t n = gfli_png_row(png, pass->width);
+    const size_t pixel = (size_t)gfli_max(1, png->channels * png->depth / 8);
+    for (int y = 0; y < pass->height; y++, p += n + 1) {
+        uint8_t aside[3];
+        if (!gfli_png_unfilter(p[0], p + 1, y ? p - n : NULL, n, pixel))
+            return gfli_image_damaged(png->file, "damaged PNG: an impossible filter");
+        for (int x = 0; x < pass->width && (out || png->type == 3); x++) {
+            size_t at = (size_t)(pass->y + y * pass->step_y) * (size_t)png->file->width +
+                        (size_t)(pass->x + x * pass->step_x);
+            if (!gfli_png_pixel(png, p + 1, (size_t)x, out ? out->rgb + 3 * at : aside))
+                return gfli_image_damaged(png->file,
+                                          "damaged PNG: a colour that its palette does not have");
+        }
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_png_decode(gfli_png *png, gfl_pixels *out) {
+    gfli_image_file *f = png->file;
+    gfli_inflate *z;
+    GFLI_TRY(gfli_alloc(f->context, png->n_rows, 1, "the rows of a PNG", &png->rows));
+    GFLI_TRY(gfli_calloc(f->context, 1, sizeof *z, "the codes of a PNG", &z));
+    z->at = png->data;
+    z->end = png->data + gfli_big32(png->data - 8);
+    z->file_end = f->bytes + f->size;
+    z->out = png->rows;
+    z->room = png->n_rows;
+    const char *why = gfli_inflate_all(z);
+    gfli_free(f->context, z);
+    if (why) return gfli_image_damaged(f, why);
+    if (out) GFLI_TRY(gfl_pixels_alloc(f->context, f->width, f->height, out));
+    uint8_t *p = png->rows;
+    for (int i = 0; i < (png->interlaced ? 7 : 1); i++) {
+        gfli_png_pass pass = gfli_png_get_pass(png, i);
+        if (pass.width < 1 || pass.height < 1) continue;
+        GFLI_TRY(gfli_png_pass_rows(png, &pass, p, out));
+        p += (gfli_png_row(png, pass.width) + 1) * (size_t)pass.height;
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_png_read(gfli_image_file *f, gfl_pixels *out) {
+    gfli_png png;
+    memset(&png, 0, sizeof png);
+    png.file = f;
+    GFLI_TRY(gfli_png_chunks(&png));
+    gfl_status status = gfli_png_decode(&png, out);
+    gfli_free(f->context, png.rows);
+    return status;
+}
+
+/* ===============================================================================================
+ * src/data/bmp.c - BMP, uncompressed
+ * ============================================================================================ */
+
+typedef struct gfli_bmp {
+    gfli_image_file *file;
+    bool top_down;
+    int bits;          /* of a pixel */
+    uint32_t masks[3]; /* red, green, blue, of 16 and 32 bits */
+    const uint8_t *palette, *pixels;
+    uint32_t n_palette;
+    size_t colour, row; /* bytes of a colour of the palette, of a row */
+} gfli_bmp;
+
+/* Do the mask's bits stand together? */
+static bool gfli_bmp_mask(uint32_t mask) {
+    uint32_t low = mask & (0u - mask);
+    return mask != 0 && (mask / low & (mask / low + 1)) == 0;
+}
+
+/* The bits of a mask as a byte: the eight highest, or fewer repeated. */
+static uint8_t gfli_bmp_channel(uint32_t pixel, uint32_t mask) {
+    int bits = 0, shift = 0;
+    while (!(mask >> shift & 1)) shift++;
+    while (shift + bits < 32 && mask >> (shift + bits) & 1) bits++;
+    uint32_t v = (pixel & mask) >> shift, byte = 0;
+    if (bits >= 8) return (uint8_t)(v >> (bits - 8));
+    v <<= 8 - bits;
+    for (int n = 0; n < 8; n += bits) byte |= v >> n;
+    return (uint8_t)byte;
+}
+
+/* A header of 40 bytes or more: sizes, masks, palette. */
+static gfl_status gfli_bmp_header(gfli_bmp *b, uint32_t header, uint32_t *width, uint32_t *height) {
+    gfli_image_file *f = b->file;
+    const uint8_t *p = f->bytes;
+    if (header < 40 || header > 124 || f->size < 14 + (size_t)header + (header < 52 ? 12 : 0))
+        return gfli_image_damaged(f, "truncated or damaged BMP: an impossible header");
+    *width = gfli_little32(p + 18);
+    *height = gfli_little32(p + 22);
+    b->top_down = *height > INT32_MAX;
+    if (b->top_down) *height = 0u - *height;
+    b->bits = p[28] | p[29] << 8;
+    uint32_t compression = gfli_little32(p + 30);
+    bool masked = compression == 3 && (b->bits == 16 || b->bits == 32);
+    if (compression != 0 && !masked) return gfli_image_unsupported(f, "a compressed BMP");
+    b->masks[0] = b->bits == 16 ? 0x7C00 : 0xFF0000;
+    b->masks[1] = b->bits == 16 ? 0x03E0 : 0x00FF00;
+    b->masks[2] = b->bits == 16 ? 0x001F : 0x0000FF;
+    for (int i = 0; masked && i < 3; i++) {
+        b->masks[i] = gfli_little32(p + 54 + 4 * i);
+        if (!gfli_bmp_mask(b->masks[i]))
+            return gfli_image_damaged(f, "damaged BMP: an impossible mask");
+    }
+    b->n_palette = gfli_little32(p + 46);
+    return GFL_OK;
+}
+
+/* Where palette and pixels are, and whether they are there. */
+static gfl_status gfli_bmp_place(gfli_bmp *b, uint32_t offset, uint32_t header) {
+    gfli_image_file *f = b->file;
+    if (b->bits != 1 && b->bits != 4 && b->bits != 8 && b->bits != 16 && b->bits != 24 &&
+        b->bits != 32)
+        return gfli_image_damaged(f, "damaged BMP: an impossible number of bits a pixel");
+    size_t used = ((size_t)f->width * (size_t)b->bits + 7) / 8;
+    b->row = (used + 3) / 4 * 4;
+    if (offset < 14 + header || offset > f->size ||
+        b->row * (size_t)(f->height - 1) + used > f->size - offset)
+        return gfli_image_damaged(f, "truncated BMP: pixels are missing");
+    b->pixels = f->bytes + offset;
+    b->palette = f->bytes + 14 + header;
+    if (b->bits > 8) return GFL_OK;
+    uint32_t there = (offset - 14 - header) / (uint32_t)b->colour, most = 1u << b->bits;
+    if (b->n_palette == 0 || b->n_palette > most) b->n_palette = most;
+    if (b->n_palette > there) b->n_palette = there;
+    return b->n_palette ? GFL_OK : gfli_image_damaged(f, "damaged BMP: its palette is missing");
+}
+
+static gfl_status gfli_bmp_open(gfli_bmp *b) {
+    gfli_image_file *f = b->file;
+    const uint8_t *p = f->bytes;
+    if (f->size < 26) return gfli_image_damaged(f, "truncated BMP: its header is cut off");
+    uint32_t offset = gfli_little32(p + 10), header = gfli_little32(p + 14);
+    uint32_t width = p[18] | (uint32_t)p[19] << 8, height = p[20] | (uint32_t)p[21] << 8;
+    b->colour = header == 12 ? 3 : 4;
+    b->bits = p[24] | p[25] << 8;
+    if (header != 12) GFLI_TRY(gfli_bmp_header(b, header, &width, &height));
+    if (header == 12 && (b->bits == 16 || b->bits == 32))
+        return gfli_image_unsupported(f, "a BMP of OS/2 with 16 or 32 bits a pixel");
+    GFLI_TRY(gfli_image_size(f, width, height));
+    GFLI_TRY(gfli_bmp_place(b, offset, header));
+    return gfli_image_allow(f, 0);
+}
+
+/* Pixel x of a row as RGB; false: a colour that the palette does not have. */
+static bool gfli_bmp_pixel(const gfli_bmp *b, const uint8_t *row, size_t x, uint8_t *rgb) {
+    const uint8_t *p = row + x * (size_t)(b->bits / 8);
+    if (b->bits == 16 || b->bits == 32) {
+        uint32_t v = b->bits == 16 ? p[0] | (uint32_t)p[1] << 8 : gfli_little32(p);
+        for (int c = 0; c < 3; c++) rgb[c] = gfli_bmp_channel(v, b->masks[c]);
+        return true;
+    }
+    if (b->bits < 24) {
+        size_t bit = x * (size_t)b->bits;
+        uint32_t byte = row[bit / 8];
+        uint32_t v = byte >> (8 - b->bits - (int)(bit % 8)) & ((1u << b->bits) - 1);
+        if (v >= b->n_palette) return false;
+        p = b->palette + v * b->colour;
+    }
+    for (int c = 0; c < 3; c++) rgb[c] = p[2 - c];
+    return true;
+}
+
+static gfl_status gfli_bmp_read(gfli_image_file *f, gfl_pixels *out) {
+    gfli_bmp b;
+    memset(&b, 0, sizeof b);
+    b.file = f;
+    GFLI_TRY(gfli_bmp_open(&b));
+    if (out) GFLI_TRY(gfl_pixels_alloc(f->context, f->width, f->height, out));
+    for (int y = 0; y < f->height && (out || b.bits <= 8); y++) {
+        const uint8_t *row = b.pixels + b.row * (size_t)(b.top_down ? y : f->height - 1 - y);
+        uint8_t *rgb = out ? out->rgb + 3 * (size_t)y * (size_t)f->width : NULL, aside[3];
+        for (int x = 0; x < f->width; x++)
+            if (!gfli_bmp_pixel(&b, row, (size_t)x, rgb ? rgb + 3 * x : aside))
+                return gfli_image_damaged(f,
+                                          "damaged BMP: a colour that its palette does not have");
+    }
+    return GFL_OK;
+}
+
+/* ===============================================================================================
+ * src/data/image.c - image files of every kind that is read, by their content
+ * ============================================================================================ */
 
 gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out) {
     GFLI_NOT_NULL(context, context);
@@ -3122,16 +4404,16 @@ void gfl_pixels_free(gfl_context *context, gfl_pixels *pixels) {
     memset(pixels, 0, sizeof *pixels);
 }
 
-static gfl_status gfli_image_damaged(const gfli_image_file *f, const char *why) {
+gfl_status gfli_image_damaged(const gfli_image_file *f, const char *why) {
     return gfli_error(f->context, GFL_E_FORMAT, "%s: %s", f->name, why);
 }
 
-static gfl_status gfli_image_unsupported(const gfli_image_file *f, const char *what) {
+gfl_status gfli_image_unsupported(const gfli_image_file *f, const char *what) {
     return gfli_error(f->context, GFL_E_UNSUPPORTED,
                       "%s: %s; convert it to an 8-bit RGB JPEG or PNG", f->name, what);
 }
 
-static gfl_status gfli_image_size(gfli_image_file *f, uint32_t width, uint32_t height) {
+gfl_status gfli_image_size(gfli_image_file *f, uint32_t width, uint32_t height) {
     if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE)
         return gfli_error(f->context, GFL_E_FORMAT, "%s: %lu x %lu pixels; sides are 1..%d",
                           f->name, (unsigned long)width, (unsigned long)height, GFL_MAX_SIDE);
@@ -3140,228 +4422,17 @@ static gfl_status gfli_image_size(gfli_image_file *f, uint32_t width, uint32_t h
     return GFL_OK;
 }
 
-static uint32_t gfli_big32(const uint8_t *p) {
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static uint32_t gfli_little32(const uint8_t *p) {
-    return (uint32_t)p[3] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[1] << 8 | p[0];
-}
-
-/* ---- JPEG ------------------------------------------------------------------------------------ */
-
-/* What the segments have said so far. */
-typedef struct gfli_jpeg {
-    int channels;
-    uint8_t id[3], quantiser[3]; /* of each channel */
-    unsigned quantisers;         /* bits of the tables that are there */
-    unsigned scanned;            /* bits of the channels that a scan has held */
-} gfli_jpeg;
-
-static gfl_status gfli_jpeg_frame(gfli_image_file *f, int marker, const uint8_t *p, size_t length,
-                                  gfli_jpeg *jpeg) {
-    if (f->width) return gfli_image_unsupported(f, "a JPEG of several frames");
-    if (length < 8) return gfli_image_damaged(f, "damaged JPEG: its frame header is too short");
-    if (marker != 0xC0 && marker != 0xC1 && marker != 0xC2)
-        return gfli_image_unsupported(f, "a lossless, hierarchical or arithmetic-coded JPEG");
-    if (p[2] != 8) return gfli_image_unsupported(f, "a JPEG of more than 8 bits");
-    uint32_t height = (uint32_t)p[3] << 8 | p[4], width = (uint32_t)p[5] << 8 | p[6];
-    if (height == 0) return gfli_image_unsupported(f, "a JPEG that gives its height at the end");
-    if (p[7] == 4) return gfli_image_unsupported(f, "a CMYK or YCCK JPEG");
-    if (p[7] != 1 && p[7] != 3)
-        return gfli_image_unsupported(f, "a JPEG of neither 1 nor 3 channels");
-    if (length != 8 + 3 * (size_t)p[7])
-        return gfli_image_damaged(f, "damaged JPEG: its frame header has the wrong length");
-    jpeg->channels = p[7];
-    for (int i = 0; i < jpeg->channels; i++) {
-        jpeg->id[i] = p[8 + 3 * i];
-        jpeg->quantiser[i] = p[10 + 3 * i] & 3;
-    }
-    return gfli_image_size(f, width, height);
-}
-
-static gfl_status gfli_jpeg_quantisers(gfli_image_file *f, const uint8_t *p, size_t length,
-                                       gfli_jpeg *jpeg) {
-    for (size_t at = 2, size; at < length; at += size) {
-        size = p[at] >> 4 ? 129 : 65;
-        if (size > length - at)
-            return gfli_image_damaged(f, "damaged JPEG: a quantisation table is cut off");
-        jpeg->quantisers |= 1u << (p[at] & 3);
-    }
-    return GFL_OK;
-}
-
-/* stb_image 2.27 believes the counts of a Huffman table: more than 256 codes overrun its memory.
- * No table needs even 255, and the code of all ones is forbidden. */
-static gfl_status gfli_jpeg_codes(gfli_image_file *f, const uint8_t *p, size_t length) {
-    for (size_t at = 2; at < length;) {
-        unsigned n = 0, code = 0;
-        if (length - at < 17) return gfli_image_damaged(f, "damaged JPEG: a code table is cut off");
-        for (unsigned bits = 1; bits <= 16; bits++) {
-            unsigned count = p[at + bits];
-            n += count;
-            code = 2 * code + count;
-            if ((count > 0 && code >= 1u << bits) || code > 1u << 16)
-                return gfli_image_damaged(f, "damaged JPEG: an impossible code table");
-        }
-        at += 17 + (size_t)n;
-        if (n > 255 || at > length)
-            return gfli_image_damaged(f, "damaged JPEG: an impossible code table");
-    }
-    return GFL_OK;
-}
-
-static gfl_status gfli_jpeg_scan(gfli_image_file *f, const uint8_t *p, size_t length,
-                                 gfli_jpeg *jpeg) {
-    if (!f->width) return gfli_image_damaged(f, "damaged JPEG: pixels before their size");
-    if (length < 3 || length != 6 + 2 * (size_t)p[2] || p[2] < 1 || p[2] > jpeg->channels)
-        return gfli_image_damaged(f, "damaged JPEG: a scan header has the wrong length");
-    for (int k = 0; k < p[2]; k++) {
-        int i = 0;
-        while (i < jpeg->channels && jpeg->id[i] != p[3 + 2 * k]) i++;
-        if (i == jpeg->channels || !(jpeg->quantisers >> jpeg->quantiser[i] & 1))
-            return gfli_image_damaged(f, "damaged JPEG: a scan lacks its channel or table");
-        jpeg->scanned |= 1u << i;
-    }
-    return GFL_OK;
-}
-
-static gfl_status gfli_jpeg_segment(gfli_image_file *f, int marker, const uint8_t *p, size_t length,
-                                    gfli_jpeg *jpeg) {
-    enum { APP1 = 0xE1, SOS = 0xDA, DQT = 0xDB, DHT = 0xC4, JPG = 0xC8, DAC = 0xCC };
-    if (marker == APP1 && length >= 8 && memcmp(p + 2, "Exif\0\0", 6) == 0 && !f->orientation)
-        f->orientation = gfli_exif_orientation(p + 8, length - 8);
-    if (marker == SOS) return gfli_jpeg_scan(f, p, length, jpeg);
-    if (marker == DQT) return gfli_jpeg_quantisers(f, p, length, jpeg);
-    if (marker == DHT) return gfli_jpeg_codes(f, p, length);
-    if (marker >= 0xC0 && marker <= 0xCF && marker != JPG && marker != DAC)
-        return gfli_jpeg_frame(f, marker, p, length, jpeg);
-    return GFL_OK;
-}
-
-/* From marker to marker; what is between a scan's header and the next marker is its data. */
-static gfl_status gfli_jpeg_check(gfli_image_file *f) {
-    enum { EOI = 0xD9 };
-    const uint8_t *end = f->bytes + f->size, *p = f->bytes + 2;
-    gfli_jpeg jpeg;
-    memset(&jpeg, 0, sizeof jpeg);
-    for (;;) {
-        p = p < end ? (const uint8_t *)memchr(p, 0xFF, (size_t)(end - p)) : NULL;
-        while (p && p < end && *p == 0xFF) p++;
-        if (!p || p >= end)
-            return gfli_image_damaged(f, "truncated JPEG: the end of the image is missing");
-        int marker = *p++;
-        if (marker == EOI) break;
-        if (marker <= 1 || (marker >= 0xD0 && marker <= 0xD8)) continue; /* no segment follows */
-        size_t left = (size_t)(end - p), length = left < 2 ? 0 : (size_t)p[0] << 8 | p[1];
-        if (length < 2 || length > left)
-            return gfli_image_damaged(f, "truncated JPEG: a segment is cut off");
-        GFLI_TRY(gfli_jpeg_segment(f, marker, p, length, &jpeg));
-        p += length;
-    }
-    if (!f->width || jpeg.scanned != (1u << jpeg.channels) - 1)
-        return gfli_image_damaged(f, "damaged JPEG: pixels of some channel are missing");
-    /* A block's brightness takes a bit at least: so few bytes cannot hold so large a picture. */
-    size_t blocks = (size_t)gfli_ceil_div(f->width, 8) * (size_t)gfli_ceil_div(f->height, 8);
-    if (blocks / 8 > f->size) return gfli_image_damaged(f, "truncated JPEG: pixels are missing");
-    return GFL_OK;
-}
-
-/* ---- PNG ------------------------------------------------------------------------------------- */
-
-typedef struct gfli_png {
-    bool palette;
-    uint64_t data, most; /* bytes of pixel data, and how many an image of this size can need */
-} gfli_png;
-
-static gfl_status gfli_png_header(gfli_image_file *f, const uint8_t *p, uint32_t length,
-                                  gfli_png *png) {
-    static const int channels[7] = {1, 0, 3, 1, 2, 0, 4};
-    /* Bit depths 1, 2, 4, 8, 16 of a colour type, as a sum of the depths. */
-    static const int depths[7] = {31, 0, 24, 15, 24, 0, 24};
-    if (length != 13) return gfli_image_damaged(f, "damaged PNG: its header is not 13 bytes");
-    GFLI_TRY(gfli_image_size(f, gfli_big32(p), gfli_big32(p + 4)));
-    int depth = p[8], type = p[9];
-    if (type > 6 || depth < 1 || depth > 16 || (depth & (depth - 1)) || !(depths[type] & depth))
-        return gfli_image_damaged(f, "damaged PNG: an impossible colour type or bit depth");
-    if (p[10] != 0 || p[11] != 0 || p[12] > 1)
-        return gfli_image_damaged(f, "damaged PNG: an unknown compression, filter or interlace");
-    uint64_t row = ((uint64_t)f->width * (uint64_t)(channels[type] * depth) + 7) / 8 + 1;
-    png->palette = type == 3;
-    png->most = 2 * row * (uint64_t)f->height + 65536;
-    return GFL_OK;
-}
-
-/* One chunk whose checksum is right.  Sets *end at the last. */
-static gfl_status gfli_png_chunk(gfli_image_file *f, const uint8_t *type, uint32_t length,
-                                 gfli_png *png, bool *end) {
-    const uint8_t *body = type + 4;
-    if (memcmp(type, "CgBI", 4) == 0) return gfli_image_unsupported(f, "Apple's private PNG");
-    if (memcmp(type, "IHDR", 4) == 0) {
-        if (f->width) return gfli_image_damaged(f, "damaged PNG: two headers");
-        return gfli_png_header(f, body, length, png);
-    }
-    if (!f->width) return gfli_image_damaged(f, "damaged PNG: it does not begin with its header");
-    if (memcmp(type, "PLTE", 4) == 0) png->palette = false;
-    if (memcmp(type, "eXIf", 4) == 0 && !f->orientation)
-        f->orientation = gfli_exif_orientation(body, length);
-    if (memcmp(type, "IDAT", 4) == 0) {
-        if (png->palette) return gfli_image_damaged(f, "damaged PNG: its palette is missing");
-        png->data += length;
-    }
-    *end = memcmp(type, "IEND", 4) == 0;
-    return GFL_OK;
-}
-
-static gfl_status gfli_png_check(gfli_image_file *f) {
-    uint32_t tables[8][256];
-    gfli_png png = {false, 0, 0};
-    bool end = false;
-    gfli_crc32_tables(tables);
-    for (size_t at = 8; !end;) {
-        if (f->size - at < 12) return gfli_image_damaged(f, "truncated PNG: its end is missing");
-        const uint8_t *p = f->bytes + at;
-        uint32_t length = gfli_big32(p);
-        if (length > f->size - at - 12)
-            return gfli_image_damaged(f, "truncated PNG: a chunk is cut off");
-        if (gfli_crc32(tables, 0, p + 4, (size_t)length + 4) != gfli_big32(p + 8 + length))
-            return gfli_image_damaged(f, "damaged PNG: a checksum is wrong");
-        GFLI_TRY(gfli_png_chunk(f, p + 4, length, &png, &end));
-        at += 12 + (size_t)length;
-    }
-    if (png.data == 0) return gfli_image_damaged(f, "damaged PNG: it holds no pixels");
-    /* What does not compress grows by a trifle; far more can only be meant to exhaust memory. */
-    if (png.data > png.most)
-        return gfli_image_damaged(f, "damaged PNG: far more data than its size can need");
-    return GFL_OK;
-}
-
-/* ---- BMP ------------------------------------------------------------------------------------- */
-
-static gfl_status gfli_bmp_check(gfli_image_file *f) {
-    const uint8_t *p = f->bytes;
-    if (f->size < 26) return gfli_image_damaged(f, "truncated BMP: its header is cut off");
-    uint32_t offset = gfli_little32(p + 10), header = gfli_little32(p + 14), compression = 0;
-    uint32_t width = p[18] | (uint32_t)p[19] << 8, height = p[20] | (uint32_t)p[21] << 8;
-    int bits = p[24] | p[25] << 8;
-    if (header != 12) {
-        if (f->size < 54 || header < 40)
-            return gfli_image_damaged(f, "truncated BMP: its header is cut off");
-        width = gfli_little32(p + 18);
-        height = gfli_little32(p + 22);
-        if (height > INT32_MAX) height = 0u - height; /* rows from the top */
-        bits = p[28] | p[29] << 8;
-        compression = gfli_little32(p + 30);
-    }
-    GFLI_TRY(gfli_image_size(f, width, height));
-    if (compression != 0 && !(compression == 3 && (bits == 16 || bits == 32)))
-        return gfli_image_unsupported(f, "a compressed BMP");
-    if (bits != 1 && bits != 4 && bits != 8 && bits != 16 && bits != 24 && bits != 32)
-        return gfli_image_damaged(f, "damaged BMP: an impossible number of bits a pixel");
-    uint64_t used = ((uint64_t)width * (uint64_t)bits + 7) / 8, row = (used + 3) / 4 * 4;
-    if (offset < 14 + header || offset > f->size || row * (height - 1) + used > f->size - offset)
-        return gfli_image_damaged(f, "truncated BMP: pixels are missing");
-    return GFL_OK;
+gfl_status gfli_image_allow(const gfli_image_file *f, uint64_t working) {
+    uint64_t limit = f->context->image_memory,
+             pixels = 3 * (uint64_t)f->width * (uint64_t)f->height;
+    uint64_t need = f->size + working + 2 * pixels; /* twice: turned upright */
+    if (limit == 0) limit = GFLI_IMAGE_MEMORY;
+    if (need <= limit) return GFL_OK;
+    return gfli_error(
+        f->context, GFL_E_UNSUPPORTED,
+        "%s: decoding its %d x %d pixels takes %.3g MB, more than the limit of %.3g MB "
+        "(image_memory); make it smaller, or raise the limit",
+        f->name, f->width, f->height, (double)need * 1e-6, (double)limit * 1e-6);
 }
 
 /* ---- PNM: easily read here, and stb_image swaps the bytes of 16-bit samples --- */
@@ -3403,6 +4474,8 @@ static gfl_status gfli_pnm_read(gfli_image_file *f, gfl_pixels *out) {
     size_t bytes = most > 255 ? 2 : 1, n = (size_t)width * height;
     if (at >= f->size || f->size - at - 1 < n * channels * bytes)
         return gfli_image_damaged(f, "truncated PNM: pixels are missing");
+    GFLI_TRY(gfli_image_allow(f, 0));
+    if (!out) return GFL_OK;
     GFLI_TRY(gfl_pixels_alloc(f->context, f->width, f->height, out));
     const uint8_t *p = f->bytes + at + 1;
     for (size_t i = 0; i < n * channels; i++, p += bytes) {
@@ -3414,57 +4487,104 @@ static gfl_status gfli_pnm_read(gfli_image_file *f, gfl_pixels *out) {
     return GFL_OK;
 }
 
-/* ---- all of them ----------------------------------------------------------------------------- */
+/* ---- stb_image, which reads JPEG ------------------------------------------------------------- */
 
 #ifndef GFL_NO_STB_IMAGE
 
-static uint8_t *gfli_stb_load(const gfli_image_file *f, int *width, int *height) {
-    int channels;
-    uint8_t *rgb = stbi_load_from_memory(f->bytes, (int)f->size, width, height, &channels, 3);
-    if (!rgb)
-        (void)gfli_error(f->context, GFL_E_FORMAT, "%s: damaged image: %s", f->name,
-                         stbi_failure_reason());
-    return rgb;
+/* Where stb_image's memory comes from while a thread decodes: the caller's context.  What it asks
+ * for is known from the size of the picture; more is refused. */
+typedef struct gfli_stb_memory {
+    gfl_context *context;
+    uint64_t left;
+    gfl_status status; /* why it got none */
+} gfli_stb_memory;
+
+static GFLI_THREAD_LOCAL gfli_stb_memory *gfli_stb_current;
+
+static void *gfli_stb_alloc(size_t size) {
+    gfli_stb_memory *m = gfli_stb_current;
+    void *p = NULL;
+    if (size > m->left) {
+        m->status = GFL_E_FORMAT;
+        return NULL;
+    }
+    m->left -= size;
+    /* Cleared: what a file leaves out must not become chance pixels. */
+    m->status = gfli_calloc(m->context, size, 1, "decoding a JPEG", &p);
+    return p;
 }
 
-static void gfli_stb_free(uint8_t *rgb) {
-    stbi_image_free(rgb);
+static void *gfli_stb_realloc(void *p, size_t old_size, size_t size) {
+    void *grown = gfli_stb_alloc(size);
+    if (grown && p) memcpy(grown, p, old_size < size ? old_size : size);
+    if (grown) gfli_free(gfli_stb_current->context, p);
+    return grown;
 }
 
-enum { GFLI_STB_FAILURE = GFL_E_FORMAT };
+static void gfli_stb_free(void *p) {
+    gfli_free(gfli_stb_current->context, p);
+}
+
+/* The file anew, to pixels from the context's allocator. */
+static gfl_status gfli_stb_load(const gfli_image_file *f, const uint8_t *bytes, size_t size,
+                                uint8_t **rgb) {
+    /* Three planes and their coefficients of whole units, four rows of each, pixels. */
+    uint64_t across = (uint64_t)f->width + 32, down = (uint64_t)f->height + 32;
+    gfli_stb_memory memory = {f->context, across * down * 12 + across * 24 + 65536, GFL_OK};
+    int width = 0, height = 0, channels = 0;
+    gfli_stb_current = &memory;
+    *rgb = stbi_load_from_memory(bytes, (int)size, &width, &height, &channels, 3);
+    if (*rgb && (width != f->width || height != f->height)) {
+        gfli_stb_free(*rgb);
+        *rgb = NULL;
+    }
+    gfli_stb_current = NULL;
+    if (*rgb) return GFL_OK;
+    if (memory.status == GFL_E_MEMORY) return memory.status;
+    return gfli_error(f->context, GFL_E_FORMAT, "%s: damaged JPEG: %s", f->name,
+                      memory.status == GFL_OK ? stbi_failure_reason()
+                                              : "it wants more memory than its size can need");
+}
 
 #else
 
-static uint8_t *gfli_stb_load(const gfli_image_file *f, int *width, int *height) {
-    *width = *height = 0;
-    (void)gfli_error(f->context, GFL_E_UNSUPPORTED,
-                     "%s: this library was built with GFL_NO_STB_IMAGE; give the data set a "
-                     "read_image",
-                     f->name);
-    return NULL;
+static gfl_status gfli_stb_load(const gfli_image_file *f, const uint8_t *bytes, size_t size,
+                                uint8_t **rgb) {
+    (void)bytes;
+    (void)size;
+    *rgb = NULL;
+    return gfli_error(f->context, GFL_E_UNSUPPORTED,
+                      "%s: a JPEG, and this library was built with GFL_NO_STB_IMAGE; give the data "
+                      "set a read_image",
+                      f->name);
 }
-
-static void gfli_stb_free(uint8_t *rgb) {
-    (void)rgb;
-}
-
-enum { GFLI_STB_FAILURE = GFL_E_UNSUPPORTED };
 
 #endif
 
-static gfl_status gfli_image_decode(gfli_image_file *f, gfl_pixels *out) {
-    int width, height;
-    uint8_t *rgb = gfli_stb_load(f, &width, &height);
-    if (!rgb) return (gfl_status)GFLI_STB_FAILURE;
-    gfl_status status = GFL_OK;
-    if (width != f->width || height != f->height)
-        status = gfli_image_damaged(f, "damaged image: it has two sizes");
+static gfl_status gfli_jpeg_read(gfli_image_file *f, gfl_pixels *out) {
+    uint8_t *anew = NULL;
+    size_t size = 0;
+    if (!out) return gfli_jpeg_check(f, NULL, NULL);
+    GFLI_TRY(gfli_jpeg_check(f, &anew, &size));
+    gfl_status status = gfli_stb_load(f, anew, size, &out->rgb);
+    gfli_free(f->context, anew);
+    if (status != GFL_OK) return status;
+    out->width = f->width;
+    out->height = f->height;
+    return GFL_OK;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------- */
+
+/* The picture turned upright. */
+static gfl_status gfli_image_turn(gfli_image_file *f, gfl_pixels *out) {
+    gfl_pixels stored = *out;
     bool swap = f->orientation >= 5;
+    gfl_status status = gfl_pixels_alloc(f->context, swap ? stored.height : stored.width,
+                                         swap ? stored.width : stored.height, out);
     if (status == GFL_OK)
-        status = gfl_pixels_alloc(f->context, swap ? height : width, swap ? width : height, out);
-    if (status == GFL_OK)
-        gfli_exif_apply(rgb, width, height, gfli_max(1, f->orientation), out->rgb);
-    gfli_stb_free(rgb);
+        gfli_exif_apply(stored.rgb, stored.width, stored.height, f->orientation, out->rgb);
+    gfl_pixels_free(f->context, &stored);
     return status;
 }
 
@@ -3527,61 +4647,62 @@ static gfl_status gfli_image_foreign(const gfli_image_file *f, const char *kind)
                       f->name, kind);
 }
 
+/* Without out the file is checked only. */
 static gfl_status gfli_image_read(gfli_image_file *f, gfl_pixels *out) {
     const uint8_t *p = f->bytes;
     if (f->size == 0) return gfli_image_damaged(f, "the file is empty");
     if (f->size > GFLI_IMAGE_FILE_LIMIT) return gfli_image_damaged(f, "the file is over 1 GB");
     const gfli_image_magic *m = gfli_image_find(p, f->size);
+    gfl_status status;
     switch (m ? m->reader : GFLI_IMAGE_FOREIGN) {
-    case GFLI_IMAGE_JPEG: GFLI_TRY(gfli_jpeg_check(f)); break;
-    case GFLI_IMAGE_PNG: GFLI_TRY(gfli_png_check(f)); break;
-    case GFLI_IMAGE_BMP: GFLI_TRY(gfli_bmp_check(f)); break;
-    case GFLI_IMAGE_PNM: return gfli_pnm_read(f, out);
+    case GFLI_IMAGE_JPEG: status = gfli_jpeg_read(f, out); break;
+    case GFLI_IMAGE_PNG: status = gfli_png_read(f, out); break;
+    case GFLI_IMAGE_BMP: status = gfli_bmp_read(f, out); break;
+    case GFLI_IMAGE_PNM: status = gfli_pnm_read(f, out); break;
     default: return gfli_image_foreign(f, m ? m->kind : NULL);
     }
-    return gfli_image_decode(f, out);
-}
-
-static gfl_status gfli_image_read_bytes(gfl_context *context, const void *bytes, size_t size,
-                                        const char *name, gfl_pixels *out, int *orientation) {
-    gfli_image_file f;
-    memset(&f, 0, sizeof f);
-    f.context = context;
-    f.name = name ? name : "an image in memory";
-    f.bytes = (const uint8_t *)bytes;
-    f.size = size;
-    gfl_status status = gfli_image_read(&f, out);
-    *orientation = f.orientation;
+    if (status == GFL_OK && out && f->orientation > 1) status = gfli_image_turn(f, out);
+    if (status != GFL_OK && out) gfl_pixels_free(f->context, out);
     return status;
 }
 
 gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                  const char *name, gfl_pixels *out) {
-    int orientation;
+    gfli_image_file f;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(context, bytes);
-    return gfli_image_read_bytes(context, bytes, size, name, out, &orientation);
+    memset(&f, 0, sizeof f);
+    f.context = context;
+    f.name = name ? name : "an image in memory";
+    f.bytes = (const uint8_t *)bytes;
+    f.size = size;
+    return gfli_image_read(&f, out);
 }
 
 gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
-                           int *orientation) {
+                           gfli_image_file *facts) {
     uint8_t *bytes;
-    size_t size;
-    GFLI_TRY(gfli_file_read(context, path, GFLI_IMAGE_FILE_LIMIT, &bytes, &size));
-    gfl_status status = gfli_image_read_bytes(context, bytes, size, path, out, orientation);
+    memset(facts, 0, sizeof *facts);
+    if (out) memset(out, 0, sizeof *out);
+    GFLI_TRY(gfli_file_read(context, path, GFLI_IMAGE_FILE_LIMIT, &bytes, &facts->size));
+    facts->context = context;
+    facts->name = path;
+    facts->bytes = bytes;
+    gfl_status status = gfli_image_read(facts, out);
     gfli_free(context, bytes);
+    facts->bytes = NULL;
     return status;
 }
 
 gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out) {
-    int orientation;
+    gfli_image_file facts;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(context, path);
-    return gfli_image_load(context, path, out, &orientation);
+    return gfli_image_load(context, path, out, &facts);
 }
 
 /* ===============================================================================================
@@ -4719,24 +5840,25 @@ static gfl_status gfli_dataset_fits(gfl_context *context, const gfl_dataset *dat
 }
 
 static gfl_status gfli_dataset_open(gfl_context *context, const gfl_dataset *dataset, int image,
-                                    gfl_pixels *out, int *orientation) {
+                                    gfl_pixels *out, gfli_image_file *facts) {
     const gfl_image_info *info = &dataset->images[image];
     char *path, id[GFLI_ID_TEXT];
     if (!info->file_name[0])
         return gfli_error(context, GFL_E_DATA, "%s: image %s has no file_name", dataset->name,
                           gfli_id_text(info->id, id));
     GFLI_TRY(gfli_dataset_path(context, dataset, info->file_name, &path));
-    gfl_status status = gfli_image_load(context, path, out, orientation);
+    gfl_status status = gfli_image_load(context, path, out, facts);
     gfli_free(context, path);
     return status;
 }
 
 gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
                             gfl_pixels *out) {
-    int orientation = 0;
+    gfli_image_file facts;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
+    memset(&facts, 0, sizeof facts);
     GFLI_NOT_NULL(context, dataset);
     if (image < 0 || image >= dataset->n_images)
         return gfli_error(context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
@@ -4744,9 +5866,9 @@ gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, in
     if (dataset->read_image)
         GFLI_TRY(gfli_dataset_call(context, dataset, image, out));
     else
-        GFLI_TRY(gfli_dataset_open(context, dataset, image, out, &orientation));
+        GFLI_TRY(gfli_dataset_open(context, dataset, image, out, &facts));
     gfl_status status =
-        gfli_dataset_fits(context, dataset, image, out->width, out->height, orientation);
+        gfli_dataset_fits(context, dataset, image, out->width, out->height, facts.orientation);
     if (status != GFL_OK) gfl_pixels_free(context, out);
     return status;
 }
@@ -6290,6 +7412,7 @@ static gfl_status gfli_loader_start_threads(gfli_loader *l) {
     desc.allocator = l->context->allocator;
     desc.logger = l->context->logger;
     desc.portable = l->context->portable;
+    desc.image_memory = (size_t)l->context->image_memory;
     GFLI_TRY(
         gfli_calloc(l->context, (size_t)n + 1, sizeof *l->workers, "loader threads", &l->workers));
     for (int i = 0; i <= n; i++) l->workers[i].loader = l;

@@ -21,6 +21,7 @@ extern "C" {
 
 GFLI_EXACT_BEGIN
 
+#include "data/image.h"
 #include "data/dataset.h"
 #include "data/coco.h"
 #include "eval/evaluator.h"
@@ -42,6 +43,10 @@ GFLI_EXACT_BEGIN
 #include "cpu/backend_grad.c"
 #include "data/crc.c"
 #include "data/exif.c"
+#include "data/jpeg.c"
+#include "data/inflate.c"
+#include "data/png.c"
+#include "data/bmp.c"
 #include "data/image.c"
 #include "data/ids.c"
 #include "data/coco.c"

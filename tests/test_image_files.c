@@ -41,7 +41,7 @@ static void check_table(const char *table, const char *folder, int least, int le
 }
 
 static void png_and_bmp_have_the_right_pixels(void) {
-    check_table(data_path("images/lossless.txt"), data_path("images"), 7, 0);
+    check_table(data_path("images/lossless.txt"), data_path("images"), 10, 0);
 }
 
 static void png_suite_has_the_right_pixels(void) {

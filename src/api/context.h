@@ -72,6 +72,9 @@ typedef struct gfl_context_desc {
     gfl_logger logger;       /* zero: silence */
     gfl_parallel parallel;   /* zero: the context's own pool of n_threads - 1 threads */
     int portable;            /* 1: plain C kernels even where AVX2 or NEON is there (for tests) */
+    /* The most bytes that decoding one image file may take: the file, what is needed on the way and
+     * the pixels.  A picture that declares more is GFL_E_UNSUPPORTED.  0: 4 GB. */
+    size_t image_memory;
 } gfl_context_desc;
 
 /* gfl_context_create_abi - gfl_context_create for callers that cannot include this header.

@@ -151,18 +151,23 @@ GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dat
  *
  * EXIF orientation is applied, grey replicated, alpha dropped without blending, and of 16-bit
  * samples the high byte taken.  Damaged and truncated files are refused, as are those larger than
- * GFL_MAX_SIDE, before any pixel is decoded.
+ * GFL_MAX_SIDE.  A JPEG's codes are followed to the last block before anything is decoded: frames of
+ * Motion JPEG use the standard's code tables, bytes behind the last block are passed over, and what
+ * is not understood is refused, never decoded to something else.
  *
  *   context  receives the error text, which names the file
  *   out      yours; zeroed on error
  *
  * Errors    GFL_E_IO           the file cannot be read
  *           GFL_E_FORMAT       it is not an image, or is damaged
- *           GFL_E_UNSUPPORTED  an image of a kind that is not read (CMYK, for one), or the
- *                              library was built with GFL_NO_STB_IMAGE
- *           GFL_E_MEMORY       the pixels do not fit
- * Memory    free the pixels with gfl_pixels_free.  While decoding, stb_image takes its memory
- *           from malloc, not from the context's allocator.
+ *           GFL_E_UNSUPPORTED  an image of a kind that is not read (CMYK, or a JPEG of more than
+ *                              128 scans), one that would take more memory than
+ *                              gfl_context_desc.image_memory, or a JPEG where the library was
+ *                              built with GFL_NO_STB_IMAGE
+ *           GFL_E_MEMORY       the allocator said no
+ * Memory    free the pixels with gfl_pixels_free.  On the way: the file, and up to 18 bytes for each
+ *           pixel that its header declares (most for a progressive JPEG; a PNG's rows as they are
+ *           stored), whatever its data says.  Work is in proportion to pixels and file, too.
  */
 GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);
 

@@ -42,6 +42,13 @@
 #    define GFLI_EXACT_END
 #endif
 
+/* A variable of which every thread has its own. */
+#if defined(_MSC_VER)
+#    define GFLI_THREAD_LOCAL __declspec(thread)
+#else
+#    define GFLI_THREAD_LOCAL __thread
+#endif
+
 /* A function that kernels call too. */
 #if defined(__CUDACC__)
 #    define GFLI_HD __host__ __device__

@@ -188,6 +188,7 @@ static gfl_context gfli_context_boot(const gfl_context_desc *d) {
     }
     boot.logger = d->logger;
     boot.portable = d->portable != 0;
+    boot.image_memory = d->image_memory;
     boot.backend = d->backend ? d->backend : &gfli_cpu;
     boot.device_index = d->device_index;
     boot.precision = d->precision;

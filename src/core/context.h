@@ -16,7 +16,8 @@ struct gfl_context {
     void *device; /* the backend's own */
     int device_index;
     gfl_precision precision;
-    gfli_element element; /* of the maps between a detector's layers */
+    gfli_element element;  /* of the maps between a detector's layers */
+    uint64_t image_memory; /* 0: the readers' own limit */
     char device_name[192];
     bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];

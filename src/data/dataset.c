@@ -112,24 +112,25 @@ static gfl_status gfli_dataset_fits(gfl_context *context, const gfl_dataset *dat
 }
 
 static gfl_status gfli_dataset_open(gfl_context *context, const gfl_dataset *dataset, int image,
-                                    gfl_pixels *out, int *orientation) {
+                                    gfl_pixels *out, gfli_image_file *facts) {
     const gfl_image_info *info = &dataset->images[image];
     char *path, id[GFLI_ID_TEXT];
     if (!info->file_name[0])
         return gfli_error(context, GFL_E_DATA, "%s: image %s has no file_name", dataset->name,
                           gfli_id_text(info->id, id));
     GFLI_TRY(gfli_dataset_path(context, dataset, info->file_name, &path));
-    gfl_status status = gfli_image_load(context, path, out, orientation);
+    gfl_status status = gfli_image_load(context, path, out, facts);
     gfli_free(context, path);
     return status;
 }
 
 gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
                             gfl_pixels *out) {
-    int orientation = 0;
+    gfli_image_file facts;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
+    memset(&facts, 0, sizeof facts);
     GFLI_NOT_NULL(context, dataset);
     if (image < 0 || image >= dataset->n_images)
         return gfli_error(context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
@@ -137,9 +138,9 @@ gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, in
     if (dataset->read_image)
         GFLI_TRY(gfli_dataset_call(context, dataset, image, out));
     else
-        GFLI_TRY(gfli_dataset_open(context, dataset, image, out, &orientation));
+        GFLI_TRY(gfli_dataset_open(context, dataset, image, out, &facts));
     gfl_status status =
-        gfli_dataset_fits(context, dataset, image, out->width, out->height, orientation);
+        gfli_dataset_fits(context, dataset, image, out->width, out->height, facts.orientation);
     if (status != GFL_OK) gfl_pixels_free(context, out);
     return status;
 }

@@ -53,7 +53,3 @@ bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *
 /* Is the annotation a box to train on?  Crowds are not: the official recipe trains their regions
  * as background. */
 bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a);
-
-/* An image file's pixels, and its EXIF orientation: 0 where the file does not give one. */
-gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
-                           int *orientation);

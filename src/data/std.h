@@ -1,15 +1,26 @@
 /* std.h - stb_image, private to this file: the system's, or the program's own */
 #pragma once
 #ifndef GFL_NO_STB_IMAGE
+#    ifdef __cplusplus
+extern "C" {
+#    endif
+/* Memory for stb_image: data/image.c. */
+static void *gfli_stb_alloc(size_t size);
+static void *gfli_stb_realloc(void *p, size_t old_size, size_t size);
+static void gfli_stb_free(void *p);
+#    ifdef __cplusplus
+}
+#    endif
 #    define STB_IMAGE_STATIC
 #    define STB_IMAGE_IMPLEMENTATION
-#    define STBI_MAX_DIMENSIONS GFL_MAX_SIDE
-/* Cleared memory: what a damaged file leaves out must not become chance pixels. */
-#    define STBI_MALLOC(size)      calloc(1, size)
-#    define STBI_REALLOC(p, size)  realloc(p, size)
-#    define STBI_FREE(p)           free(p)
-#    define STBI_ASSERT(condition) ((void)0) /* a file never ends the process */
+#    define STBI_MAX_DIMENSIONS              GFL_MAX_SIDE
+#    define STBI_MALLOC(size)                gfli_stb_alloc(size)
+#    define STBI_REALLOC_SIZED(p, old, size) gfli_stb_realloc(p, old, size)
+#    define STBI_FREE(p)                     gfli_stb_free(p)
+#    define STBI_ASSERT(condition)           ((void)0) /* a file never ends the process */
 #    define STBI_NO_STDIO
+/* Only JPEG is given to it.  Its PNG stays, as it declares functions that it would not define. */
+#    define STBI_NO_BMP
 #    define STBI_NO_HDR
 #    define STBI_NO_LINEAR
 #    define STBI_NO_PIC

@@ -339,6 +339,7 @@ static gfl_status gfli_loader_start_threads(gfli_loader *l) {
     desc.allocator = l->context->allocator;
     desc.logger = l->context->logger;
     desc.portable = l->context->portable;
+    desc.image_memory = (size_t)l->context->image_memory;
     GFLI_TRY(
         gfli_calloc(l->context, (size_t)n + 1, sizeof *l->workers, "loader threads", &l->workers));
     for (int i = 0; i <= n; i++) l->workers[i].loader = l;
