@@ -4259,7 +4259,7 @@ gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const ch
 }
 
 void gfli_free(gfl_context *context, void *pointer) {
-    if (pointer) context->allocator.free(context->allocator.user, ((void **)pointer)[-1]);
+    if (pointer) (context->allocator.free)(context->allocator.user, ((void **)pointer)[-1]);
 }
 
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
@@ -4361,7 +4361,7 @@ static gfl_status gfli_context_open(gfl_context *boot, const gfl_context_desc *d
     GFLI_TRY(gfli_calloc(boot, 1, sizeof *context, "the context", &context));
     *context = *boot;
     gfl_status status = gfli_context_start_threads(context, desc);
-    if (status == GFL_OK) status = context->backend->device.open(context, desc);
+    if (status == GFL_OK) status = (context->backend->device.open)(context, desc);
     if (status == GFL_OK) {
         *out = context;
         return GFL_OK;
@@ -4416,7 +4416,7 @@ gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *e
 
 void gfl_context_destroy(gfl_context *context) {
     if (!context) return;
-    context->backend->device.close(context);
+    (context->backend->device.close)(context);
     gfli_pool_destroy(context, context->pool);
     gfl_context copy = *context; /* the allocator must outlive the context's own memory */
     gfli_free(&copy, context);
@@ -10532,9 +10532,9 @@ void gfl_model_destroy(gfl_model *model) {
         gfli_free(context, (void *)(uintptr_t)model->classes[i].name);
     for (int i = 0; i < model->n_params; i++) gfli_free(context, model->params[i].name);
     for (int i = 0; i < model->n_layers; i++)
-        model->backend->device.free(context, model->layers[i].packed);
-    model->backend->device.free(context, model->values);
-    model->backend->device.free(context, model->folded);
+        (model->backend->device.free)(context, model->layers[i].packed);
+    (model->backend->device.free)(context, model->values);
+    (model->backend->device.free)(context, model->folded);
     gfli_clear_reports(model);
     gfli_free(context, model->classes);
     gfli_free(context, model->params);
@@ -10671,7 +10671,7 @@ gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
     GFLI_TRY(gfli_model_place(model));
     const gfl_status status = gfli_build_all(&b);
     gfli_free(model->context, b.host);
-    model->backend->device.free(model->context, b.staging);
+    (model->backend->device.free)(model->context, b.staging);
     return status;
 }
 
@@ -10922,7 +10922,7 @@ void gfl_detector_destroy(gfl_detector *detector) {
         gfli_forget_plan(detector, &detector->ready[i]);
         gfli_plan_destroy(context, &detector->ready[i].plan);
     }
-    context->backend->device.free(context, detector->arena);
+    (context->backend->device.free)(context, detector->arena);
     context->backend->device.host_free(context, detector->found);
     gfli_free(context, detector->images);
     gfli_free(context, detector->decoding);
@@ -11101,7 +11101,7 @@ static gfl_status gfli_reserve_parts(gfl_detector *d, const size_t need[GFLI_PAR
     }
     if (fits) return GFL_OK;
     for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_recording(d, &d->ready[i]);
-    ops->device.free(d->context, d->arena);
+    (ops->device.free)(d->context, d->arena);
     d->arena = NULL;
     memset(d->parts, 0, sizeof d->parts);
     GFLI_TRY(ops->device.alloc(d->context, bytes, 1, "detector's workspace", &d->arena));

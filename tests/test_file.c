@@ -1,4 +1,5 @@
 /* test_file.c - files are whole or absent, and a full disk is told */
+#define _XOPEN_SOURCE 700 /* setitimer */
 #include "test.h"
 #include <dirent.h>
 #include <errno.h>
@@ -6,6 +7,9 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *folder;
@@ -257,6 +261,55 @@ static void standard_input_may_be_a_pipe_where_bytes_are_taken_in_order(void) {
     gfl_context_destroy(context);
 }
 
+static void on_alarm(int number) {
+    (void)number;
+}
+
+/* Signals without SA_RESTART end read(2) with EINTR, as POSIX says; here one comes every 5 ms while
+ * another process takes its time to write. */
+static void interruptions_are_not_errors(void) {
+    gfl_context *context = test_context(1);
+    struct sigaction action, old;
+    struct itimerval often = {{0, 5000}, {0, 5000}}, never = {{0, 0}, {0, 0}};
+    int ends[2], before = dup(STDIN_FILENO), ended = 0;
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_alarm;
+    CHECK(sigaction(SIGALRM, &action, &old) == 0);
+    CHECK(pipe(ends) == 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        const struct timespec pause = {0, 60000000};
+        for (int i = 0; i < 3; i++) {
+            nanosleep(&pause, NULL);
+            if (write(ends[1], "abc", 3) != 3) _exit(1);
+        }
+        _exit(0);
+    }
+    CHECK(child > 0 && dup2(ends[0], STDIN_FILENO) == STDIN_FILENO);
+    close(ends[0]), close(ends[1]);
+    CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
+    CHECK_OK(context, gfli_file_read(context, "/dev/stdin", 100, &bytes, &size));
+    CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    CHECK(size == 9 && !memcmp(bytes, "abcabcabc", 9));
+    CHECK(waitpid(child, &ended, 0) == child && ended == 0);
+    gfli_free(context, bytes);
+    CHECK(sigaction(SIGALRM, &old, NULL) == 0);
+    CHECK(before < 0 || dup2(before, STDIN_FILENO) == STDIN_FILENO);
+    if (before >= 0) close(before);
+    gfl_context_destroy(context);
+}
+
+static void lack_of_memory_is_said_as_such(void) {
+    gfl_context *context = test_context(1);
+    CHECK_ERROR(context, gfli_os_error(context, "a.json", "cannot be read", ENOMEM), GFL_E_MEMORY,
+                "a.json cannot be read: ");
+    CHECK_ERROR(context, gfli_os_error(context, "a.json", "cannot be read", EIO), GFL_E_IO,
+                strerror(EIO));
+    gfl_context_destroy(context);
+}
+
 /* What exec would inherit: F_GETFD is POSIX's word for it. */
 static void descriptors_are_closed_on_exec(void) {
     gfl_context *context = test_context(1);
@@ -308,6 +361,8 @@ int main(int argc, char **argv) {
         TEST(a_file_is_read_up_to_its_limit),
         TEST(only_regular_files_are_opened_for_reading),
         TEST(standard_input_may_be_a_pipe_where_bytes_are_taken_in_order),
+        TEST(interruptions_are_not_errors),
+        TEST(lack_of_memory_is_said_as_such),
         TEST(descriptors_are_closed_on_exec),
         TEST(pieces_of_any_size_arrive_in_order),
         {0}};

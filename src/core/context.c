@@ -66,7 +66,7 @@ gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const ch
 }
 
 void gfli_free(gfl_context *context, void *pointer) {
-    if (pointer) context->allocator.free(context->allocator.user, ((void **)pointer)[-1]);
+    if (pointer) (context->allocator.free)(context->allocator.user, ((void **)pointer)[-1]);
 }
 
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
@@ -168,7 +168,7 @@ static gfl_status gfli_context_open(gfl_context *boot, const gfl_context_desc *d
     GFLI_TRY(gfli_calloc(boot, 1, sizeof *context, "the context", &context));
     *context = *boot;
     gfl_status status = gfli_context_start_threads(context, desc);
-    if (status == GFL_OK) status = context->backend->device.open(context, desc);
+    if (status == GFL_OK) status = (context->backend->device.open)(context, desc);
     if (status == GFL_OK) {
         *out = context;
         return GFL_OK;
@@ -223,7 +223,7 @@ gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *e
 
 void gfl_context_destroy(gfl_context *context) {
     if (!context) return;
-    context->backend->device.close(context);
+    (context->backend->device.close)(context);
     gfli_pool_destroy(context, context->pool);
     gfl_context copy = *context; /* the allocator must outlive the context's own memory */
     gfli_free(&copy, context);

@@ -433,9 +433,9 @@ static gfl_status gfli_coco_class_read(gfli_coco *c) {
 
 /* ---- the file -------------------------------------------------------------------------------- */
 
-/* One of the three lists; read reads one of its objects. */
+/* One of the three lists; `one` reads one of its objects. */
 static gfl_status gfli_coco_section(gfli_coco *c, const char *name, bool *seen,
-                                    gfl_status (*read)(gfli_coco *)) {
+                                    gfl_status (*one)(gfli_coco *)) {
     gfli_json_kind kind;
     char text[64], found[GFLI_QUOTED];
     if (*seen) return gfli_coco_refuse(c, "\"%s\" appears twice", name);
@@ -448,7 +448,7 @@ static gfl_status gfli_coco_section(gfli_coco *c, const char *name, bool *seen,
         c->faulty = false;
         gfli_json_place(c->json, &c->line, &c->column);
         if (kind == GFLI_JSON_OBJECT) {
-            GFLI_TRY(read(c));
+            GFLI_TRY(one(c));
             continue;
         }
         snprintf(text, sizeof text, "%s[%d]", name, c->index);

@@ -94,7 +94,7 @@ void gfl_detector_destroy(gfl_detector *detector) {
         gfli_forget_plan(detector, &detector->ready[i]);
         gfli_plan_destroy(context, &detector->ready[i].plan);
     }
-    context->backend->device.free(context, detector->arena);
+    (context->backend->device.free)(context, detector->arena);
     context->backend->device.host_free(context, detector->found);
     gfli_free(context, detector->images);
     gfli_free(context, detector->decoding);
@@ -273,7 +273,7 @@ static gfl_status gfli_reserve_parts(gfl_detector *d, const size_t need[GFLI_PAR
     }
     if (fits) return GFL_OK;
     for (int i = 0; i < GFLI_PLANS; i++) gfli_forget_recording(d, &d->ready[i]);
-    ops->device.free(d->context, d->arena);
+    (ops->device.free)(d->context, d->arena);
     d->arena = NULL;
     memset(d->parts, 0, sizeof d->parts);
     GFLI_TRY(ops->device.alloc(d->context, bytes, 1, "detector's workspace", &d->arena));

@@ -50,9 +50,9 @@ void gfl_model_destroy(gfl_model *model) {
         gfli_free(context, (void *)(uintptr_t)model->classes[i].name);
     for (int i = 0; i < model->n_params; i++) gfli_free(context, model->params[i].name);
     for (int i = 0; i < model->n_layers; i++)
-        model->backend->device.free(context, model->layers[i].packed);
-    model->backend->device.free(context, model->values);
-    model->backend->device.free(context, model->folded);
+        (model->backend->device.free)(context, model->layers[i].packed);
+    (model->backend->device.free)(context, model->values);
+    (model->backend->device.free)(context, model->folded);
     gfli_clear_reports(model);
     gfli_free(context, model->classes);
     gfli_free(context, model->params);
@@ -189,7 +189,7 @@ gfl_status gfli_model_build(gfl_model *model, gfli_fill fill, void *arg) {
     GFLI_TRY(gfli_model_place(model));
     const gfl_status status = gfli_build_all(&b);
     gfli_free(model->context, b.host);
-    model->backend->device.free(model->context, b.staging);
+    (model->backend->device.free)(model->context, b.staging);
     return status;
 }
 

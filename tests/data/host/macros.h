@@ -112,6 +112,9 @@
 #define LOG            ]LOG[
 #define INFO           ]INFO[
 #define WARN           ]WARN[
+/* finders of leaks: memory of the C library is theirs to follow */
+#define malloc(n)      malloc(n)
+#define free(p)        free(p)
 /* single letters: template parameters, and Arduino's F() */
 #define A              ]A[
 #define B              ]B[
