@@ -111,6 +111,18 @@ static void nms_keeps_the_better_of_two_and_other_classes(void) {
     CHECK(keep[0] == 1 && keep[1] == 2);
 }
 
+/* No IoU is above 1, so that a limit of 1 keeps even what is there twice. */
+static void nms_at_an_iou_of_one_keeps_everything(void) {
+    const gfli_decoded boxes[] = {box(2, 2, 10, 10, 0.5f, 0), box(2, 2, 10, 10, 0.7f, 0),
+                                  box(2, 2, 10, 10, 0.6f, 0)};
+    uint64_t ranks[3];
+    float scratch[3 * GFLI_NMS_FLOATS];
+    int keep[3];
+    CHECK(gfli_nms(boxes, 3, 1, 0, 3, keep, ranks, scratch) == 3);
+    CHECK(keep[0] == 1 && keep[1] == 2 && keep[2] == 0);
+    CHECK(gfli_nms(boxes, 3, 0.9999999f, 0, 3, keep, ranks, scratch) == 1);
+}
+
 /* Everything shifted in float32 and compared with everything; -ffp-contract is off for tests. */
 static int naive_nms(const gfli_decoded *boxes, int n, int *keep) {
     float largest = 0;
@@ -343,6 +355,7 @@ int main(int argc, char **argv) {
                                       TEST_CPU(integral_of_a_spike_is_its_bin),
                                       TEST_CPU(integral_is_the_mean_of_the_softmax),
                                       TEST_CPU(nms_keeps_the_better_of_two_and_other_classes),
+                                      TEST_CPU(nms_at_an_iou_of_one_keeps_everything),
                                       TEST_CPU(nms_is_what_comparing_all_with_all_gives),
                                       TEST_CPU(candidates_are_the_best_pairs_of_each_level),
                                       TEST(decode_wants_more_than_the_threshold),

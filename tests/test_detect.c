@@ -445,6 +445,42 @@ static void progress_can_stop_a_call(void) {
     gfl_detector_destroy(detector);
 }
 
+/* The largest limit there is, and more boxes with it than with a smaller one. */
+static void an_iou_of_one_suppresses_nothing(void) {
+    const gfl_image image = picture(1);
+    gfl_detect_opts opts;
+    memset(&opts, 0, sizeof opts);
+    opts.min_score = 0.01f;
+    opts.max_detections = 100000;
+    found some = detect_alone(context, &image, &opts);
+    opts.nms_iou = 1;
+    found all = detect_alone(context, &image, &opts);
+    CHECK(some.count > 0 && all.count > some.count);
+    drop(&some);
+    drop(&all);
+}
+
+/* Levels of 4x4, 2x2 and three times 1x1: nothing is padded, nothing is left out. */
+static void the_smallest_input_has_32_pixels(void) {
+    const gfl_image image = {&pictures[0][0][0][0], 32, 32, 3 * WIDTH, GFL_FORMAT_RGB};
+    gfl_model_cost cost;
+    gfl_detect_opts opts;
+    CHECK_OK(context, gfl_model_get_cost(model, 32, 32, 1, &cost));
+    CHECK(cost.points == 16 + 4 + 1 + 1 + 1);
+    CHECK_OK(context, gfl_model_get_cost(model, 33, 32, 1, &cost));
+    CHECK(cost.points == 8 * 4 + 4 * 2 + 2 + 1 + 1);
+    memset(&opts, 0, sizeof opts);
+    opts.scale_long = opts.scale_short = 32;
+    opts.min_score = 1e-6f;
+    opts.nms_iou = 1;
+    opts.max_detections = 1000;
+    found all = detect_alone(context, &image, &opts);
+    CHECK(all.count > 0 && all.count <= 23 * 3);
+    for (int i = 0; i < all.count; i++)
+        CHECK(all.items[i].x1 >= 0 && all.items[i].y2 <= 32 && all.items[i].x2 <= 32);
+    drop(&all);
+}
+
 static void refuse(gfl_detector *detector, gfl_image image, gfl_detect_opts opts,
                    const char *text) {
     gfl_detections out;
@@ -502,6 +538,8 @@ int main(int argc, char **argv) {
                                       TEST(more_sizes_than_are_remembered_do_no_harm),
                                       TEST(progress_can_stop_a_call),
                                       TEST(wrong_arguments_are_refused_by_name),
+                                      TEST(an_iou_of_one_suppresses_nothing),
+                                      TEST(the_smallest_input_has_32_pixels),
                                       {0}};
     const int absent = test_open(argc, argv);
     if (absent) return absent;
