@@ -939,10 +939,10 @@ typedef struct gfl_pixels {
 typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image, gfl_pixels *out);
 
 /* Called with a mistake of an annotation file, as an error text has it: file, line, column, which
- * annotation of which image, what was found and what is wanted.  The annotation, image or category
- * is left out, or only its field where the rest can be used.  Return 0 to go on; anything else makes
- * the mistake the error of the call that reads the file.  A file that is not JSON, or not of
- * COCO's form, is an error all the same. */
+ * annotation of which image, what was found and what is wanted; the text is gone after the call.
+ * The annotation, image or category is left out, or only its field where the rest can be used.
+ * Return 0 to go on; anything else makes the mistake the error of the call that reads the file.  A
+ * file that is not JSON, or not of COCO's form, is an error all the same. */
 typedef int (*gfl_found)(void *user, const char *text);
 
 typedef struct gfl_dataset_opts {
@@ -1151,9 +1151,9 @@ GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
 /* gfl_evaluator_load - add the results of a JSON file in COCO's format.
  *
  * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
- * stepped over.  The ids are those of the annotation file, numbers or texts; an image_id may also be
- * the file_name of an image, or what follows the last slash of it where no other image has the same,
- * and where the ids of all classes are words, a category_id may be the id of a gfl_class.  Results
+ * stepped over.  The ids are those of the annotation file, numbers or texts.  An image_id may also
+ * be the file_name of an image, or what follows the last slash of it where no other image has the
+ * same; where the ids of all classes are words, a category_id may be the id of a gfl_class.  Results
  * of unknown images or classes are left out, counted and logged; where that would be all of them,
  * the file is refused.  After an error none of the file is kept.
  *
@@ -2230,8 +2230,10 @@ typedef enum gfli_json_kind {
 
 enum { GFLI_JSON_DEPTH = 64 };
 
-/* Reads through a buffer from a file, or from caller's bytes.  The first error sticks: its text is
- * in the context with file name, line and column (in bytes, from 1), and every later call answers GFLI_JSON_END. */
+/* Reads through a buffer from a file, or from caller's bytes, in the memory of the longest text in
+ * it, of at most 16 MiB, and in time in proportion to its bytes.  The first error sticks: its text
+ * is in the context with file name, line and column (in bytes, from 1), and every later call answers
+ * GFLI_JSON_END. */
 typedef struct gfli_json gfli_json;
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out);
@@ -2242,7 +2244,8 @@ void gfli_json_close(gfli_json *j);
 /* The next value (in an object, after the key was taken with gfli_json_key).  OBJECT and ARRAY are
  * entered; END leaves the array that was being read. */
 gfli_json_kind gfli_json_next(gfli_json *j);
-/* Inside an object: the next key (valid until the next call), or NULL at its end, which leaves it. */
+/* Inside an object: the next key (valid until the next call), or NULL at its end, which leaves
+ * it. */
 const char *gfli_json_key(gfli_json *j);
 /* Step over the value that comes next (after a key, or in an array). */
 void gfli_json_skip(gfli_json *j);

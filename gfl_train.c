@@ -190,7 +190,8 @@ bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a
 typedef struct gfli_coco_annotation {
     gfl_annotation a;
     gfl_id image_id, class_id;
-    int index; /* in the file's list */
+    int index;         /* in the file's list */
+    long line, column; /* of its beginning */
     bool has_id, has_area, has_crowd, from_polygons;
 } gfli_coco_annotation;
 
@@ -4893,7 +4894,7 @@ static gfl_status gfli_coco_refuse(gfli_coco *c, const char *format, ...) {
     return gfli_json_error(c->json, GFL_E_DATA, "%s", text);
 }
 
-/* The first mistake of the object being read, at this place; told when the object's ids are known. */
+/* The first mistake of the object being read, at this place; told when its ids are known. */
 static void gfli_coco_fault_at(gfli_coco *c, long line, long column, const char *text) {
     if (c->faulty || gfli_json_status(c->json) != GFL_OK) return;
     c->faulty = true;
@@ -5168,6 +5169,8 @@ static gfl_status gfli_coco_annotation_read(gfli_coco *c) {
     memset(r, 0, sizeof *r);
     memset(&seen, 0, sizeof seen);
     r->index = c->index;
+    r->line = c->line;
+    r->column = c->column;
     while ((key = gfli_json_key(c->json)) != NULL) {
         GFLI_TRY(gfli_coco_annotation_field(c, r, &seen, key));
         gfli_json_leave_to(c->json, depth);
@@ -5475,10 +5478,10 @@ static gfl_status gfli_coco_stray(gfli_coco *c, const gfli_coco_annotation *r) {
         return GFL_OK;
     }
     gfli_coco_name("annotation", "annotations", r->has_id, r->a.id, r->index, name);
-    return gfli_coco_report(c, "%s: %s has %s %s, which is not among the %s", c->set->name, name,
-                            image ? "image_id" : "category_id",
-                            gfli_id_text(image ? r->image_id : r->class_id, id),
-                            image ? "images" : "categories");
+    return gfli_coco_report(
+        c, "%.400s:%ld:%ld: %s has %s %s, which is not among the %s", c->set->name, r->line,
+        r->column, name, image ? "image_id" : "category_id",
+        gfli_id_text(image ? r->image_id : r->class_id, id), image ? "images" : "categories");
 }
 
 /* To leave out some strays is one thing, to leave out everything another. */
@@ -5922,8 +5925,8 @@ static int gfli_eval_candidates(const gfli_eval_truth *truths, const gfli_eval_g
     return n;
 }
 
-/* The pairs of area and threshold, none of them found yet, at which a detection may have this ground
- * truth: those where it is free, and ignored or not as asked. */
+/* The pairs of area and threshold, none of them found yet, at which a detection may have this
+ * ground truth: those where it is free, and ignored or not as asked. */
 static uint64_t gfli_eval_offer(const gfli_eval_candidate *c, const gfli_eval_truth *t,
                                 bool ignored, uint64_t found) {
     const uint64_t row = c->reached, twice = row | row << GFLI_EVAL_T;
@@ -6735,8 +6738,8 @@ typedef struct gfli_eval_reader {
     char first_image[GFLI_ID_TEXT], first_class[GFLI_ID_TEXT]; /* the first unknown ones */
 } gfli_eval_reader;
 
-/* What one result says.  The text of an id is gone with the next key, so it is looked up at once, and
- * kept as a message shows it where it is unknown. */
+/* What one result says.  The text of an id is gone with the next key, so it is looked up at once,
+ * and kept as a message shows it where it is unknown. */
 typedef struct gfli_eval_entry {
     gfli_eval_box box;
     unsigned seen;

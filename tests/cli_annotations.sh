@@ -34,6 +34,11 @@ expect 3 check --data python.json; says 'not None, as Python prints it' out
 sed 's/"bbox": \[[^]]*\]/"segmentation": [[2,3,20,3,20,30]]/' data/val.json >polygons.json
 expect 3 check --data polygons.json --images data/val; says '(--boxes-from-polygons) makes boxes' out
 expect 0 check --data polygons.json --images data/val --boxes-from-polygons; says 'boxes are those of polygons' out
+expect 3 $train --data polygons.json --images data/val --out x; says 'makes boxes' err
+expect 0 $train --data polygons.json --images data/val --boxes-from-polygons --out polygons
+says 'boxes are those of polygons' err
+expect 3 eval --data polygons.json --weights polygons/last.safetensors --images data/val; says 'makes boxes' err
+expect 0 eval --data polygons.json --weights polygons/last.safetensors --images data/val --boxes-from-polygons
 
 # A name twice cannot be trained; a root category is not a class; empty ones are, unless dropped.
 categories() { sed "s/\"categories\": *\[/&$2,/" data/$1.json; }

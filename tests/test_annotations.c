@@ -151,13 +151,14 @@ static void reading_goes_on_after_a_mistake(void) {
         "{\"id\":3,\"image_id\":9,\"category_id\":1,\"bbox\":[0,0,9,9]},"
         "{\"id\":4,\"image_id\":2,\"category_id\":\"x\",\"bbox\":[0,0,9,9]},"
         "{\"id\":5,\"image_id\":2,\"category_id\":2,\"bbox\":[0,0,9,9]}]}";
-    static const char *const want[] = {"image 1: its width is \"wide\"",
-                                       "images[2]: it has no id",
-                                       "annotation 2 of image 1: its bbox holds an object",
-                                       "two images have the id 1",
-                                       "annotation 3 has image_id 9, which is not among the images",
-                                       "annotation 4 has category_id \"x\", which is not among",
-                                       "the categories 1 and 2 are both named \"cat\""};
+    static const char *const want[] = {
+        "image 1: its width is \"wide\"",
+        "images[2]: it has no id",
+        "annotation 2 of image 1: its bbox holds an object",
+        "two images have the id 1",
+        ":1:271: annotation 3 has image_id 9, which is not among the images",
+        "annotation 4 has category_id \"x\", which is not among",
+        "the categories 1 and 2 are both named \"cat\""};
     gfl_dataset_opts opts = collecting();
     gfl_dataset *set = loaded(json, &opts);
     CHECK(found.n == (int)GFLI_COUNT(want));

@@ -173,7 +173,7 @@ static void contradictions_are_refused_with_their_place(void) {
                 load_boxes("{\"id\":12,\"image_id\":8,\"category_id\":1,"
                            "\"bbox\":[1,1,1,1]}",
                            &set),
-                GFL_E_DATA, "annotation 12 has image_id 8");
+                GFL_E_DATA, ":3:16: annotation 12 has image_id 8");
     CHECK(set == NULL);
     CHECK_ERROR(context,
                 load_boxes("{\"id\":12,\"image_id\":1,\"category_id\":\"x\","

@@ -60,10 +60,10 @@ typedef struct gfl_pixels {
 typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image, gfl_pixels *out);
 
 /* Called with a mistake of an annotation file, as an error text has it: file, line, column, which
- * annotation of which image, what was found and what is wanted.  The annotation, image or category
- * is left out, or only its field where the rest can be used.  Return 0 to go on; anything else makes
- * the mistake the error of the call that reads the file.  A file that is not JSON, or not of
- * COCO's form, is an error all the same. */
+ * annotation of which image, what was found and what is wanted; the text is gone after the call.
+ * The annotation, image or category is left out, or only its field where the rest can be used.
+ * Return 0 to go on; anything else makes the mistake the error of the call that reads the file.  A
+ * file that is not JSON, or not of COCO's form, is an error all the same. */
 typedef int (*gfl_found)(void *user, const char *text);
 
 typedef struct gfl_dataset_opts {

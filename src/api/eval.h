@@ -69,9 +69,9 @@ GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
 /* gfl_evaluator_load - add the results of a JSON file in COCO's format.
  *
  * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
- * stepped over.  The ids are those of the annotation file, numbers or texts; an image_id may also be
- * the file_name of an image, or what follows the last slash of it where no other image has the same,
- * and where the ids of all classes are words, a category_id may be the id of a gfl_class.  Results
+ * stepped over.  The ids are those of the annotation file, numbers or texts.  An image_id may also
+ * be the file_name of an image, or what follows the last slash of it where no other image has the
+ * same; where the ids of all classes are words, a category_id may be the id of a gfl_class.  Results
  * of unknown images or classes are left out, counted and logged; where that would be all of them,
  * the file is refused.  After an error none of the file is kept.
  *

@@ -15,8 +15,10 @@ typedef enum gfli_json_kind {
 
 enum { GFLI_JSON_DEPTH = 64 };
 
-/* Reads through a buffer from a file, or from caller's bytes.  The first error sticks: its text is
- * in the context with file name, line and column (in bytes, from 1), and every later call answers GFLI_JSON_END. */
+/* Reads through a buffer from a file, or from caller's bytes, in the memory of the longest text in
+ * it, of at most 16 MiB, and in time in proportion to its bytes.  The first error sticks: its text
+ * is in the context with file name, line and column (in bytes, from 1), and every later call answers
+ * GFLI_JSON_END. */
 typedef struct gfli_json gfli_json;
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out);
@@ -27,7 +29,8 @@ void gfli_json_close(gfli_json *j);
 /* The next value (in an object, after the key was taken with gfli_json_key).  OBJECT and ARRAY are
  * entered; END leaves the array that was being read. */
 gfli_json_kind gfli_json_next(gfli_json *j);
-/* Inside an object: the next key (valid until the next call), or NULL at its end, which leaves it. */
+/* Inside an object: the next key (valid until the next call), or NULL at its end, which leaves
+ * it. */
 const char *gfli_json_key(gfli_json *j);
 /* Step over the value that comes next (after a key, or in an array). */
 void gfli_json_skip(gfli_json *j);

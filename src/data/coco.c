@@ -91,7 +91,7 @@ static gfl_status gfli_coco_refuse(gfli_coco *c, const char *format, ...) {
     return gfli_json_error(c->json, GFL_E_DATA, "%s", text);
 }
 
-/* The first mistake of the object being read, at this place; told when the object's ids are known. */
+/* The first mistake of the object being read, at this place; told when its ids are known. */
 static void gfli_coco_fault_at(gfli_coco *c, long line, long column, const char *text) {
     if (c->faulty || gfli_json_status(c->json) != GFL_OK) return;
     c->faulty = true;
@@ -366,6 +366,8 @@ static gfl_status gfli_coco_annotation_read(gfli_coco *c) {
     memset(r, 0, sizeof *r);
     memset(&seen, 0, sizeof seen);
     r->index = c->index;
+    r->line = c->line;
+    r->column = c->column;
     while ((key = gfli_json_key(c->json)) != NULL) {
         GFLI_TRY(gfli_coco_annotation_field(c, r, &seen, key));
         gfli_json_leave_to(c->json, depth);

@@ -4,7 +4,8 @@
 typedef struct gfli_coco_annotation {
     gfl_annotation a;
     gfl_id image_id, class_id;
-    int index; /* in the file's list */
+    int index;         /* in the file's list */
+    long line, column; /* of its beginning */
     bool has_id, has_area, has_crowd, from_polygons;
 } gfli_coco_annotation;
 

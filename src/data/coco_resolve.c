@@ -104,10 +104,10 @@ static gfl_status gfli_coco_stray(gfli_coco *c, const gfli_coco_annotation *r) {
         return GFL_OK;
     }
     gfli_coco_name("annotation", "annotations", r->has_id, r->a.id, r->index, name);
-    return gfli_coco_report(c, "%s: %s has %s %s, which is not among the %s", c->set->name, name,
-                            image ? "image_id" : "category_id",
-                            gfli_id_text(image ? r->image_id : r->class_id, id),
-                            image ? "images" : "categories");
+    return gfli_coco_report(
+        c, "%.400s:%ld:%ld: %s has %s %s, which is not among the %s", c->set->name, r->line,
+        r->column, name, image ? "image_id" : "category_id",
+        gfli_id_text(image ? r->image_id : r->class_id, id), image ? "images" : "categories");
 }
 
 /* To leave out some strays is one thing, to leave out everything another. */

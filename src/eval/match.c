@@ -46,8 +46,8 @@ static int gfli_eval_candidates(const gfli_eval_truth *truths, const gfli_eval_g
     return n;
 }
 
-/* The pairs of area and threshold, none of them found yet, at which a detection may have this ground
- * truth: those where it is free, and ignored or not as asked. */
+/* The pairs of area and threshold, none of them found yet, at which a detection may have this
+ * ground truth: those where it is free, and ignored or not as asked. */
 static uint64_t gfli_eval_offer(const gfli_eval_candidate *c, const gfli_eval_truth *t,
                                 bool ignored, uint64_t found) {
     const uint64_t row = c->reached, twice = row | row << GFLI_EVAL_T;

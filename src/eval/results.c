@@ -268,8 +268,8 @@ typedef struct gfli_eval_reader {
     char first_image[GFLI_ID_TEXT], first_class[GFLI_ID_TEXT]; /* the first unknown ones */
 } gfli_eval_reader;
 
-/* What one result says.  The text of an id is gone with the next key, so it is looked up at once, and
- * kept as a message shows it where it is unknown. */
+/* What one result says.  The text of an id is gone with the next key, so it is looked up at once,
+ * and kept as a message shows it where it is unknown. */
 typedef struct gfli_eval_entry {
     gfli_eval_box box;
     unsigned seen;
