@@ -259,18 +259,20 @@ static int read_option(opt *options, int argc, char **argv, int *i) {
     return set_option(o, argv[++*i], OPT_FROM_ARGUMENT, "command line");
 }
 
-/* --config FILE or --config=FILE among the arguments, "" when its value is missing. */
-static const char *config_argument(int argc, char **argv) {
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        if (!strncmp(argv[i], "--config=", 9)) return argv[i] + 9;
-        if (!strcmp(argv[i], "--config")) return i + 1 < argc ? argv[i + 1] : "";
+/* Every --config FILE or --config=FILE among the arguments, in their order. */
+static int read_configs(opt *options, int argc, char **argv) {
+    int code = CMD_OK;
+    for (int i = 1; code == CMD_OK && i < argc && strcmp(argv[i], "--") != 0; i++) {
+        const bool same = !strncmp(argv[i], "--config=", 9);
+        if (!same && strcmp(argv[i], "--config") != 0) continue;
+        const char *path = same ? argv[i] + 9 : i + 1 < argc ? argv[++i] : "";
+        code = *path ? read_config(options, path) : usage_error("--config wants a value (FILE)");
     }
-    return NULL;
+    return code;
 }
 
 int opt_parse(const char *usage, opt *options, int argc, char **argv, const char **rest,
               int *n_rest) {
-    const char *config = config_argument(argc, argv);
     int code = CMD_OK;
     *n_rest = 0;
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
@@ -278,8 +280,7 @@ int opt_parse(const char *usage, opt *options, int argc, char **argv, const char
         print_help(usage, options);
         return CMD_OK;
     }
-    if (config && !*config) return usage_error("--config wants a value (FILE)");
-    if (config) code = read_config(options, config);
+    code = read_configs(options, argc, argv);
     if (code == CMD_OK) code = read_environment(options);
     bool only_files = false;
     for (int i = 1; code == CMD_OK && i < argc; i++) {

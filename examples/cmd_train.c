@@ -261,7 +261,10 @@ static double seconds_left(const run *r, int64_t step) {
 static int stop(run *r, int code) {
     if (save_last(r) != CMD_OK || code != CMD_NONFINITE) return code;
     run_say_saved(&r->folder);
-    talk("lower --lr, or look at these images");
+    if (r->folder.saved >= 0)
+        talk("--resume keeps the learning rate: a new run with a lower --lr goes on from weights "
+             "with "
+             "--from");
     return code;
 }
 

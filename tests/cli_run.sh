@@ -189,6 +189,13 @@ expect 2 train --data data/train.json --config bom.cfg; says '--map' err
 sed '/^map/d' bom.cfg >bom2.cfg
 expect 0 train --data data/train.json --config bom2.cfg $tiny --eval-every 0
 says 'seed = 3' fromfile/config.txt
+printf 'seed = 5\n' >five.cfg
+expect 0 train --data data/train.json --config bom2.cfg --config five.cfg $tiny --eval-every 0 \
+    --seed 6 --overwrite
+says 'seed = 6' fromfile/config.txt
+expect 0 train --data data/train.json --config bom2.cfg --config five.cfg --overwrite --eval-every 0 \
+    $(echo $tiny | sed 's/--seed 3//')
+says 'seed = 5' fromfile/config.txt
 printf 'seed = 3\nout = a\0b\n' >nul.cfg
 expect 2 train --data data/train.json --config nul.cfg; says 'is 0' err
 mkfifo fifo.cfg
@@ -212,8 +219,12 @@ expect 1 $train --out dangling; says 'dangling' err
 expect 6 $train --epochs 2 --lr 1e30 --warmup 0 --out nan --eval-every 0
 for f in $(grep -o 'nan/[a-z]*.safetensors' err); do [ -s "$f" ] || fail "$f was not written"; done
 
+expect 6 $train --epochs 2 --lr 1e300 --out never; says 'nothing was saved' err
+[ ! -e never/last.safetensors ] || fail "weights of no step"
+grep -q 'never/last' err && fail "a file is named that was not written"
+
 # A run of version 0.1.0 goes on: what it has is kept, its best weights are mended from its last.
-mkdir old && cp -r "$here/data/version_0.1.0/run" old/run && cp -r data old/data && cd old || exit 1
+mkdir old && cp -r "$here/data/version_0.1.0/run" old/run && cp -r data old/data && cp "$here/data/version_0.1.0/data/train.json" old/data && cd old || exit 1
 cp run/results.csv before
 expect 0 train --resume --out run --epochs 4
 head -3 run/results.csv >a
