@@ -267,6 +267,7 @@ int cmd_check(int argc, char **argv) {
     if (code >= 0) return code;
     if (!job.data || n_rest) return usage_error("check needs --data FILE, and takes options only");
     code = check_folder("images", job.images);
+    if (code == CMD_OK) code = check_replaces("out", job.out, job.data);
     if (code != CMD_OK) return code;
     code = open_context(job.threads, &job.context);
     if (code != CMD_OK) return code;

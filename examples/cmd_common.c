@@ -43,6 +43,11 @@ int check_writable(const char *option, const char *path) {
     return CMD_OK;
 }
 
+int check_replaces(const char *option, const char *path, const char *input) {
+    if (!path || !input || !is_same_file(path, input)) return CMD_OK;
+    return usage_error("--%s %s would replace %s", option, path, input);
+}
+
 int check_thresholds(double *score, double *nms) {
     static const double least = 1e-30;
     if (!(*score >= 0.0 && *score < 1.0))

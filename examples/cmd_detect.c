@@ -228,12 +228,10 @@ static int with_results(detect_job *job) {
 /* Do the results replace what they are made of? */
 static int check_results(const detect_job *job) {
     if (!job->results) return CMD_OK;
-    for (int i = -1; i < job->pictures.n; i++) {
-        const char *path = i < 0 ? job->weights : job->pictures.items[i].path;
-        if (is_same_file(path, job->results))
-            return usage_error("--results %s would replace %s", job->results, path);
-    }
-    return check_names(&job->pictures);
+    int code = check_replaces("results", job->results, job->weights);
+    for (int i = 0; code == CMD_OK && i < job->pictures.n; i++)
+        code = check_replaces("results", job->results, job->pictures.items[i].path);
+    return code == CMD_OK ? check_names(&job->pictures) : code;
 }
 
 static int find_pictures(detect_job *job, char **arguments, int n) {

@@ -131,6 +131,9 @@ int cmd_eval(int argc, char **argv) {
     if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c)) return scale_error(job.scale);
     code = check_thresholds(&job.score, &job.nms);
     if (code == CMD_OK) code = check_folder("images", job.images);
+    const char *const inputs[] = {job.data, job.weights, job.detections};
+    for (int i = 0; i < 3 && code == CMD_OK; i++)
+        code = check_replaces("results", job.results, inputs[i]);
     if (code == CMD_OK) code = check_writable("results", job.results);
     if (code != CMD_OK) return code;
     return run(&job);

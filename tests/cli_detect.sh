@@ -121,6 +121,10 @@ expect 2 detect --weights $w --json --results - p/one
 expect 2 detect --weights $w --results r.json p/one p/two; says 'same name' err
 expect 2 detect --weights $w --results p/a.png p; says 'p/a.png would replace' err
 expect 2 detect --weights $w --results $w p/one
+cp data/train.json kept.json
+expect 2 eval --weights $w --data data/train.json --images data/train --results data/train.json
+expect 2 check --data data/train.json --images data/train --out data/train.json
+says 'data/train.json would replace data/train.json' err; same data/train.json kept.json
 [ "$(ls | grep -c tmp)" = 0 ] || fail "temporary files stay"
 
 # In the middle of the run something happens: --json stays JSON and tells it.
