@@ -139,6 +139,7 @@ struct gfl_dataset {
     gfl_read_image read_image;
     void *user;
     bool trust_boxes; /* whatever size the file says that its images have */
+    bool skip_unreadable;
     gfl_image_info *images;
     gfl_annotation *annotations; /* by image, in file order within one */
     gfl_class *classes;
@@ -3337,11 +3338,11 @@ static void gfli_jpeg_align(gfli_jpeg *j) {
     j->n_bits = 0;
 }
 
-/* ---- blocks: of every kind of scan, what its codes say, as far as later codes depend on it ------ */
+/* ---- blocks: what their codes say, as far as later codes depend on it ------------------------ */
 
-/* Is a coefficient of this magnitude one that a picture can have?  Beyond 1024 and half a step there
- * is none; twice as much is allowed for, twice again as only the bits of most are known.  Decoders
- * keep to 16 bits and differ in what becomes of more. */
+/* Is a coefficient of this magnitude one that a picture can have?  Beyond 1024 and half a step
+ * there is none; twice as much is allowed for, twice again as only the bits of most are known.
+ * Decoders keep to 16 bits and differ in what becomes of more. */
 static inline bool gfli_jpeg_fits(const gfli_jpeg *j, const gfli_jpeg_channel *c, int k,
                                   int magnitude) {
     int64_t step = j->quantisers[c->quantiser][k];
@@ -3399,8 +3400,8 @@ static bool gfli_jpeg_band(gfli_jpeg *j, gfli_jpeg_channel *c, uint64_t *present
     return true;
 }
 
-/* A bit of each that is not 0 among the coefficients from k on, until `zeros` more of the others have
- * been passed; the place behind, or -1. */
+/* A bit of each that is not 0 among the coefficients from k on, until `zeros` more of the others
+ * have been passed; the place behind, or -1. */
 static int gfli_jpeg_refine_to(gfli_jpeg *j, uint64_t present, int k, int zeros) {
     for (; k <= j->final; k++) {
         if (!(present >> k & 1)) {
@@ -3744,7 +3745,8 @@ static bool gfli_jpeg_complete(const gfli_jpeg *j) {
     return !j->progressive && j->n_scans == 1 && j->n_scan == j->n_channels;
 }
 
-/* Between scans there is nothing, or zeros and markers that stand alone; else a scan ended too early. */
+/* Between scans there is nothing, or zeros and markers that stand alone; otherwise a scan has
+ * ended too early. */
 static bool gfli_jpeg_left_over(const uint8_t *p, const uint8_t *end) {
     for (; p < end; p++) {
         bool restart = p[0] >= 0xD0 && p[0] <= 0xD7 && p[-1] == 0xFF;
@@ -5311,6 +5313,7 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
     if (!(opts && opts->image_dir)) set->image_dir[gfli_os_folder_length(set->image_dir)] = 0;
     if (opts) {
         set->trust_boxes = opts->trust_boxes != 0;
+        set->skip_unreadable = opts->skip_unreadable != 0;
         set->read_image = opts->read_image;
         set->user = opts->user;
     }
@@ -5842,6 +5845,55 @@ static gfl_status gfli_dataset_fits(gfl_context *context, const gfl_dataset *dat
                       why);
 }
 
+static int gfli_hex_digit(char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+/* The name in place: %20 and the like decoded, or \ made /. */
+static void gfli_name_decode(char *name) {
+    char *out = name;
+    for (const char *p = name; *p; out++) {
+        int high = p[0] == '%' ? gfli_hex_digit(p[1]) : -1;
+        int low = high >= 0 ? gfli_hex_digit(p[2]) : -1;
+        *out = low >= 0 && high + low > 0 ? (char)(16 * high + low) : *p;
+        p += low >= 0 && high + low > 0 ? 3 : 1;
+    }
+    *out = 0;
+}
+
+static void gfli_name_slashes(char *name) {
+    for (; *name; name++)
+        if (*name == '\\') *name = '/';
+}
+
+/* Windows and annotation servers write names that other systems do not find.  Nothing is guessed:
+ * the error gains the name under which there is a file. */
+static gfl_status gfli_dataset_hint(gfl_context *context, const gfl_dataset *dataset,
+                                    const char *file_name, gfl_status status) {
+    char *name, *path, shown[GFLI_QUOTED], text[sizeof context->error];
+    memcpy(text, context->error, sizeof text);
+    for (int kind = 0; kind < 4; kind++) {
+        GFLI_TRY(gfli_strdup(context, file_name, &name));
+        if (kind != 1) gfli_name_slashes(name);
+        if (kind != 0) gfli_name_decode(name);
+        const char *tried = kind == 3 && strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
+        gfl_status made = gfli_dataset_path(context, dataset, tried, &path);
+        bool there = made == GFL_OK && gfli_os_look(path).kind == GFLI_OS_FILE;
+        gfli_quote(tried, shown, sizeof shown);
+        gfli_free(context, name);
+        GFLI_TRY(made);
+        gfli_free(context, path);
+        if (there)
+            return gfli_error(context, status,
+                              "%.800s; but there is a file %s: name it so in the annotations", text,
+                              shown);
+    }
+    return status;
+}
+
 static gfl_status gfli_dataset_open(gfl_context *context, const gfl_dataset *dataset, int image,
                                     gfl_pixels *out, gfli_image_file *facts) {
     const gfl_image_info *info = &dataset->images[image];
@@ -5851,8 +5903,9 @@ static gfl_status gfli_dataset_open(gfl_context *context, const gfl_dataset *dat
                           gfli_id_text(info->id, id));
     GFLI_TRY(gfli_dataset_path(context, dataset, info->file_name, &path));
     gfl_status status = gfli_image_load(context, path, out, facts);
+    bool absent = status == GFL_E_IO && gfli_os_look(path).kind == GFLI_OS_NOTHING;
     gfli_free(context, path);
-    return status;
+    return absent ? gfli_dataset_hint(context, dataset, info->file_name, status) : status;
 }
 
 gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
@@ -5873,6 +5926,101 @@ gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, in
     gfl_status status =
         gfli_dataset_fits(context, dataset, image, out->width, out->height, facts.orientation);
     if (status != GFL_OK) gfl_pixels_free(context, out);
+    return status;
+}
+
+/* ---- a look at every file -------------------------------------------------------------------- */
+
+enum { GFLI_CHECK_CHUNK = 16 }; /* images for each thread, from one report to the next */
+
+typedef struct gfli_check_result {
+    gfl_status status;
+    char text[1024];
+} gfli_check_result;
+
+typedef struct gfli_check {
+    gfl_context *context;
+    gfl_dataset *dataset;
+    gfl_dataset_check_opts opts;
+    gfl_context **contexts; /* [n_threads] */
+    gfli_check_result *results;
+    int first, n_unreadable;
+    char text[1024]; /* of the first that cannot be read */
+} gfli_check;
+
+static gfl_status gfli_check_image(gfl_context *context, const gfl_dataset *dataset, int image) {
+    gfl_pixels pixels;
+    gfli_image_file facts;
+    if (dataset->read_image) {
+        GFLI_TRY(gfl_dataset_read(context, dataset, image, &pixels));
+        gfl_pixels_free(context, &pixels);
+        return GFL_OK;
+    }
+    GFLI_TRY(gfli_dataset_open(context, dataset, image, NULL, &facts));
+    bool swap = facts.orientation >= 5;
+    return gfli_dataset_fits(context, dataset, image, swap ? facts.height : facts.width,
+                             swap ? facts.width : facts.height, facts.orientation);
+}
+
+static void gfli_check_task(void *p, int task, int slot) {
+    gfli_check *c = (gfli_check *)p;
+    gfli_check_result *r = &c->results[task];
+    gfl_context *context = c->contexts[slot];
+    r->status = gfli_check_image(context, c->dataset, c->first + task);
+    if (r->status != GFL_OK) memcpy(r->text, context->error, sizeof r->text);
+}
+
+/* What the images of a chunk have come to, in their order. */
+static gfl_status gfli_check_report(gfli_check *c, int n) {
+    for (int i = 0; i < n; i++) {
+        const gfli_check_result *r = &c->results[i];
+        if (r->status == GFL_OK) continue;
+        if (r->status == GFL_E_MEMORY) return gfli_error(c->context, r->status, "%s", r->text);
+        if (c->n_unreadable++ == 0) memcpy(c->text, r->text, sizeof c->text);
+        if (c->dataset->skip_unreadable) c->dataset->images[c->first + i].unreadable = 1;
+        if (c->opts.found) c->opts.found(c->opts.user, c->first + i, r->status, r->text);
+    }
+    if (c->opts.progress && c->opts.progress(c->opts.user, c->first + n, c->dataset->n_images))
+        return gfli_error(c->context, GFL_E_STOPPED, "the check of the images was stopped");
+    return GFL_OK;
+}
+
+static gfl_status gfli_check_all(gfli_check *c) {
+    gfl_context *context = c->context;
+    int chunk = GFLI_CHECK_CHUNK * context->n_threads;
+    GFLI_TRY(gfli_calloc(context, (size_t)context->n_threads, sizeof *c->contexts, "threads",
+                         &c->contexts));
+    GFLI_TRY(
+        gfli_alloc(context, (size_t)chunk, sizeof *c->results, "a check's results", &c->results));
+    for (int i = 0; i < context->n_threads; i++)
+        GFLI_TRY(gfli_context_child(context, &c->contexts[i]));
+    for (c->first = 0; c->first < c->dataset->n_images; c->first += chunk) {
+        int n = gfli_min(chunk, c->dataset->n_images - c->first);
+        gfli_parallel_for(context, n, gfli_check_task, c);
+        GFLI_TRY(gfli_check_report(c, n));
+    }
+    if (c->n_unreadable == 0 || c->dataset->skip_unreadable) return GFL_OK;
+    return gfli_error(context, GFL_E_DATA,
+                      "%.200s: %d of %d images cannot be read; the first: %.700s", c->dataset->name,
+                      c->n_unreadable, c->dataset->n_images, c->text);
+}
+
+gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
+                             const gfl_dataset_check_opts *opts, int *n_unreadable) {
+    gfli_check *c;
+    if (n_unreadable) *n_unreadable = 0;
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, dataset);
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *c, "a check", &c));
+    c->context = context;
+    c->dataset = dataset;
+    if (opts) c->opts = *opts;
+    gfl_status status = gfli_check_all(c);
+    if (n_unreadable) *n_unreadable = c->n_unreadable;
+    for (int i = 0; c->contexts && i < context->n_threads; i++) gfl_context_destroy(c->contexts[i]);
+    gfli_free(context, c->contexts);
+    gfli_free(context, c->results);
+    gfli_free(context, c);
     return status;
 }
 
@@ -6482,7 +6630,7 @@ static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *o
     for (int i = 0; i < n; i++) {
         e->image_ids[i].id = e->dataset->images[i].id;
         e->image_ids[i].index = i;
-        e->image_rank[i] = opts->images ? -1 : 0;
+        e->image_rank[i] = opts->images || e->dataset->images[i].unreadable ? -1 : 0;
     }
     GFLI_TRY(gfli_id_sort(context, e->image_ids, n));
     for (int i = 0; opts->images && i < opts->n_images; i++) {
@@ -6586,6 +6734,23 @@ void gfl_evaluator_destroy(gfl_evaluator *evaluator) {
     gfli_free(context, evaluator->boxes);
     gfli_free(context, evaluator->sums);
     gfli_free(context, evaluator);
+}
+
+gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image) {
+    gfl_evaluator *e = evaluator;
+    if (!e) return GFL_E_ARG;
+    if (image < 0 || image >= e->dataset->n_images)
+        return gfli_error(e->context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
+                          e->dataset->n_images);
+    if (e->image_rank[image] < 0) return GFL_OK;
+    e->n_ranks--;
+    for (int r = e->image_rank[image]; r < e->n_ranks; r++) {
+        e->rank_image[r] = e->rank_image[r + 1];
+        e->image_rank[e->rank_image[r]] = r;
+    }
+    e->image_rank[image] = -1;
+    e->done = false;
+    return GFL_OK;
 }
 
 void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out) {
@@ -7112,6 +7277,8 @@ struct gfli_loader {
     bool *portrait;
     int *order, *order_scratch; /* of order_epoch: places in images */
     int n_images, n_batches, order_epoch;
+    char *told; /* [images of the data set]: it is known that it cannot be read */
+    int n_told;
 
     gfli_loader_slot ring[GFLI_LOADER_DEPTH];
     int depth;
@@ -7196,12 +7363,38 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     return GFL_OK;
 }
 
+/* Tell the first time that a picture cannot be read, with how many there are by now. */
+static void gfli_loader_tell(gfli_loader_worker *w, int image) {
+    gfli_loader *l = w->loader;
+    if (__atomic_exchange_n(&l->told[image], 1, __ATOMIC_RELAXED)) return;
+    int n = __atomic_add_fetch(&l->n_told, 1, __ATOMIC_RELAXED);
+    gfli_log(w->context, GFL_LOG_WARNING,
+             "%.700s; left out, the next picture of the data set is in its place (%d such so far)",
+             w->context->error, n);
+}
+
+/* The pixels of the sample's picture.  With skip_unreadable the next that can be read stands in for
+ * one that cannot, which does not depend on who reads it. */
+static gfl_status gfli_loader_read(gfli_loader_worker *w, gfli_sample *s, gfl_pixels *pixels) {
+    const gfli_loader *l = w->loader;
+    int at = 0;
+    gfl_status status = gfl_dataset_read(w->context, l->dataset, s->image, pixels);
+    if (status == GFL_OK || status == GFL_E_MEMORY || !l->dataset->skip_unreadable) return status;
+    while (l->images[at] != s->image) at++;
+    for (int i = 1; i < l->n_images && status != GFL_OK && status != GFL_E_MEMORY; i++) {
+        gfli_loader_tell(w, s->image);
+        s->image = l->images[(at + i) % l->n_images];
+        status = gfl_dataset_read(w->context, l->dataset, s->image, pixels);
+    }
+    return status;
+}
+
 static gfl_status gfli_loader_sample(gfli_loader_worker *w, gfli_loader_slot *slot, int i) {
     gfli_sample *s = &slot->batch.samples[i];
     gfl_image_info info;
     gfl_pixels pixels;
-    GFLI_TRY(gfl_dataset_get_image(w->loader->dataset, s->image, &info));
-    GFLI_TRY(gfl_dataset_read(w->context, w->loader->dataset, s->image, &pixels));
+    GFLI_TRY(gfli_loader_read(w, s, &pixels));
+    info = w->loader->dataset->images[s->image];
     gfl_status status = gfli_loader_fill(w, &info, &pixels, slot->batch.epoch, s, &slot->memory[i]);
     gfl_pixels_free(w->context, &pixels);
     return status;
@@ -7365,6 +7558,7 @@ static gfl_status gfli_loader_check_opts(gfl_context *context, const gfli_loader
 /* The official recipe leaves out what has no annotation at all, crowds counting as one, and small
  * pictures; an image whose annotations are all of no use stays, as background. */
 static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image) {
+    if (image->unreadable) return false;
     if (!l->opts.drop_empty) return true;
     bool is_small = image->width > 0 && image->height > 0 &&
                     gfli_min(image->width, image->height) < GFLI_LOADER_MIN_SIDE;
@@ -7378,6 +7572,7 @@ static gfl_status gfli_loader_choose(gfli_loader *l) {
     GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->order, "the images", &l->order));
     GFLI_TRY(
         gfli_alloc(l->context, scratch, sizeof *l->order_scratch, "the images", &l->order_scratch));
+    GFLI_TRY(gfli_calloc(l->context, size, 1, "the images", &l->told));
     if (!l->opts.no_grouping)
         GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->portrait, "the images", &l->portrait));
     for (int i = 0; i < n; i++) {
@@ -7388,7 +7583,8 @@ static gfl_status gfli_loader_choose(gfli_loader *l) {
     }
     if (l->n_images == 0)
         return gfli_error(l->context, GFL_E_DATA, "%s: no image to train on: %d images%s",
-                          l->dataset->name, n, n > 0 ? ", none with an annotation" : "");
+                          l->dataset->name, n,
+                          n > 0 ? ", none that has an annotation and can be read" : "");
     l->opts.batch = gfli_min(l->opts.batch, l->n_images);
     l->n_batches = gfli_ceil_div(l->n_images, l->opts.batch);
     l->order_epoch = -1;
@@ -7409,22 +7605,13 @@ static gfl_status gfli_loader_prepare_slots(gfli_loader *l) {
 
 static gfl_status gfli_loader_start_threads(gfli_loader *l) {
     int n = l->opts.n_threads;
-    gfl_context_desc desc;
-    memset(&desc, 0, sizeof desc);
-    desc.n_threads = 1;
-    desc.allocator = l->context->allocator;
-    desc.logger = l->context->logger;
-    desc.portable = l->context->portable;
-    desc.image_memory = (size_t)l->context->image_memory;
     GFLI_TRY(
         gfli_calloc(l->context, (size_t)n + 1, sizeof *l->workers, "loader threads", &l->workers));
     for (int i = 0; i <= n; i++) l->workers[i].loader = l;
     l->workers[0].context = l->context;
     for (int i = 1; i <= n; i++) {
         gfli_loader_worker *w = &l->workers[i];
-        gfl_status status = gfl_context_create(&desc, &w->context);
-        if (status != GFL_OK)
-            return gfli_error(l->context, status, "no memory for the context of a loader thread");
+        GFLI_TRY(gfli_context_child(l->context, &w->context));
         GFLI_TRY(gfli_thread_start(l->context, &w->thread, gfli_loader_thread, w));
     }
     return GFL_OK;
@@ -7481,6 +7668,7 @@ void gfli_loader_destroy(gfli_loader *l) {
     gfli_free(l->context, l->workers);
     gfli_free(l->context, l->images);
     gfli_free(l->context, l->portrait);
+    gfli_free(l->context, l->told);
     gfli_free(l->context, l->order);
     gfli_free(l->context, l->order_scratch);
     gfli_free(l->context, l);

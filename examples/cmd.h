@@ -189,8 +189,18 @@ void remark_on_dataset(FILE *f, const gfl_dataset_summary *s);
 int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map);
 
 /* Run the model over every image and add the detections; false after reporting (*code is set). */
+/* skip: pictures that cannot be read are left out, counted and named. */
 bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dataset *dataset,
-                     const gfl_detect_opts *opts, gfl_evaluator *evaluator, int *code);
+                     const gfl_detect_opts *opts, bool skip, gfl_evaluator *evaluator, int *code);
+
+/* Look at every picture before work begins that could end on one: CMD_OK, or an exit code after
+ * messages.  Where the data set skips unreadable ones, they are named and counted. */
+int check_pictures(gfl_context *context, const char *name, gfl_dataset *dataset, bool skip);
+#define SKIP_OPTION(flag)                                                                          \
+    {                                                                                              \
+        OPT_FLAG, "skip-unreadable", &(flag), NULL,                                                \
+            "leave out pictures that cannot be read, rather than stop", 0                          \
+    }
 
 /* The twelve numbers, on stdout or in a file; or as a JSON object with per_class. */
 void print_summary(FILE *f, const gfl_evaluator *evaluator);

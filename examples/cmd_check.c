@@ -167,14 +167,46 @@ static bool is_16_bit(const check_job *job, const char *name) {
     return whole && !memcmp(head + 1, "PNG", 3) && head[24] == 16;
 }
 
-static void check_image(check_job *job, int i) {
+/* Does the name lead out of the folder of the images? */
+static bool leaves_folder(const char *name) {
+    if (name[0] == '/' || name[0] == '\\' || (name[0] && name[1] == ':')) return true;
+    for (const char *p = name; (p = strstr(p, "..")) != NULL; p += 2) {
+        const bool begins = p == name || p[-1] == '/' || p[-1] == '\\';
+        if (begins && (!p[2] || p[2] == '/' || p[2] == '\\')) return true;
+    }
+    return false;
+}
+
+static void picture_finding(void *user, int image, gfl_status status, const char *text) {
+    (void)image;
+    (void)status;
+    finding(user, "%s", text);
+}
+
+static int picture_stop(void *user, int done, int total) {
+    (void)user;
+    (void)done;
+    (void)total;
+    return caught_signal() != 0;
+}
+
+/* An exit code of what can be read; the rest has become findings. */
+static int check_image(check_job *job, int i) {
     gfl_image_info info;
     gfl_pixels p;
-    if (gfl_dataset_get_image(job->dataset, i, &info) != GFL_OK) return;
+    if (gfl_dataset_get_image(job->dataset, i, &info) != GFL_OK) return CMD_OK;
     check_boxes(job, &info);
-    if (gfl_dataset_read(job->context, job->dataset, i, &p) != GFL_OK) {
+    if (leaves_folder(info.file_name))
+        finding(job,
+                "%s: the name leads out of the folder of the images; put the picture there, and "
+                "name it relative to it",
+                info.file_name);
+    if (info.unreadable) return CMD_OK;
+    const gfl_status status = gfl_dataset_read(job->context, job->dataset, i, &p);
+    if (status == GFL_E_MEMORY) return report(job->context, status, "reading a picture");
+    if (status != GFL_OK) {
         finding(job, "%s", gfl_context_error(job->context));
-        return;
+        return CMD_OK;
     }
     if (is_16_bit(job, info.file_name))
         finding(job,
@@ -185,6 +217,7 @@ static void check_image(check_job *job, int i) {
     job->hashes[job->n_hashes++].image = i;
     add_to_sheet(job, &p, &info);
     gfl_pixels_free(job->context, &p);
+    return CMD_OK;
 }
 
 static int compare_hashes(const void *a, const void *b) {
@@ -234,12 +267,18 @@ static int check_all(check_job *job) {
                 s.n_zero_ids);
     progress_begin(&bar, "checking", n);
     catch_signals();
-    for (int i = 0; i < n && !caught_signal(); i++) {
-        check_image(job, i);
+    const gfl_dataset_check_opts look = {picture_finding, picture_stop, job};
+    const gfl_status status = gfl_dataset_check(job->context, job->dataset, &look, NULL);
+    int code = CMD_OK;
+    if (status != GFL_OK && status != GFL_E_STOPPED)
+        code = report(job->context, status, "looking at pictures");
+    for (int i = 0; code == CMD_OK && i < n && !caught_signal(); i++) {
+        code = check_image(job, i);
         progress_step(&bar, i + 1, "%ld findings", job->findings);
     }
     progress_end(&bar);
     if (caught_signal()) return 128 + caught_signal();
+    if (code != CMD_OK) return code;
     check_duplicates(job);
     if (job->out && !write_picture(job->out, &job->sheet)) return CMD_FAILED;
     printf("%ld finding%s\n", job->findings, job->findings == 1 ? "" : "s");
@@ -273,6 +312,7 @@ int cmd_check(int argc, char **argv) {
     if (code != CMD_OK) return code;
     opts.image_dir = job.images;
     opts.boxes_from_polygons = polygons;
+    opts.skip_unreadable = 1; /* they are findings, and the others are looked at further */
     opts.found = take_mistake;
     opts.found_user = &job;
     gfl_status status = gfl_dataset_load_coco(job.context, job.data, &opts, &job.dataset);

@@ -246,27 +246,71 @@ gfl_image image_of(const gfl_pixels *pixels) {
     return image;
 }
 
-static gfl_status evaluate_one(gfl_context *context, gfl_detector *detector,
-                               const gfl_dataset *dataset, int image, const gfl_detect_opts *opts,
-                               const int *map, gfl_evaluator *evaluator) {
-    gfl_pixels pixels;
+static gfl_status evaluate_one(gfl_detector *detector, const gfl_pixels *pixels, int image,
+                               const gfl_detect_opts *opts, const int *map,
+                               gfl_evaluator *evaluator) {
     gfl_detections found;
-    gfl_status status = gfl_dataset_read(context, dataset, image, &pixels);
-    if (status != GFL_OK) return status;
-    const gfl_image view = image_of(&pixels);
-    status = gfl_detect(detector, &view, 1, opts, &found);
+    const gfl_image view = image_of(pixels);
+    gfl_status status = gfl_detect(detector, &view, 1, opts, &found);
     if (status == GFL_OK) {
         gfl_detection *own = take((size_t)found.count, sizeof *own);
         status = own ? gfl_evaluator_add(evaluator, image, own, translate(&found, map, own))
                      : GFL_E_MEMORY;
         free(own);
     }
-    gfl_pixels_free(context, &pixels);
     return status;
 }
 
+/* ---- a look at every picture ---- */
+
+enum { PICTURES_NAMED = 20 };
+
+typedef struct picture_check {
+    progress bar;
+    bool skip;
+    int found;
+} picture_check;
+
+static void picture_found(void *user, int image, gfl_status status, const char *text) {
+    picture_check *c = user;
+    (void)image;
+    (void)status;
+    if (c->found++ < PICTURES_NAMED) talk("%s%s", c->skip ? "warning: left out: " : "gfl: ", text);
+}
+
+static int picture_progress(void *user, int done, int total) {
+    picture_check *c = user;
+    (void)total;
+    progress_step(&c->bar, done, "%d cannot be read", c->found);
+    return caught_signal() != 0;
+}
+
+int check_pictures(gfl_context *context, const char *name, gfl_dataset *dataset, bool skip) {
+    picture_check c;
+    gfl_dataset_check_opts opts = {picture_found, picture_progress, &c};
+    int n = 0;
+    const int total = gfl_dataset_n_images(dataset);
+    memset(&c, 0, sizeof c);
+    c.skip = skip;
+    progress_begin(&c.bar, "looking at pictures", total);
+    const gfl_status status = gfl_dataset_check(context, dataset, &opts, &n);
+    progress_end(&c.bar);
+    if (status == GFL_E_STOPPED) return 128 + caught_signal();
+    if (n)
+        talk("%s%s: %d of %d pictures cannot be read", c.skip ? "warning: " : "gfl: ", name, n,
+             total);
+    if (status != GFL_OK && n) return CMD_DATA;
+    return status == GFL_OK ? CMD_OK : report(context, status, "looking at pictures");
+}
+
+/* With skip, one that cannot be read. */
+static gfl_status leave_out(gfl_context *context, gfl_evaluator *evaluator, int image) {
+    talk("warning: left out: %s", gfl_context_error(context));
+    return gfl_evaluator_leave_out(evaluator, image);
+}
+
 bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dataset *dataset,
-                     const gfl_detect_opts *opts, gfl_evaluator *evaluator, int *code) {
+                     const gfl_detect_opts *opts, bool skip, gfl_evaluator *evaluator, int *code) {
     const int n = gfl_dataset_n_images(dataset);
     int *map = NULL;
     gfl_detector *detector = NULL;
@@ -276,7 +320,16 @@ bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dat
     gfl_status status = gfl_detector_create(context, model, 0, &detector);
     progress_begin(&bar, "evaluating", n);
     for (int i = 0; status == GFL_OK && i < n && !caught_signal(); i++) {
-        status = evaluate_one(context, detector, dataset, i, opts, map, evaluator);
+        gfl_pixels pixels;
+        gfl_image_info info;
+        gfl_dataset_get_image(dataset, i, &info);
+        if (info.unreadable) continue; /* and known to the evaluator */
+        status = gfl_dataset_read(context, dataset, i, &pixels);
+        if (status == GFL_OK)
+            status = evaluate_one(detector, &pixels, i, opts, map, evaluator);
+        else if (skip && status != GFL_E_MEMORY)
+            status = leave_out(context, evaluator, i);
+        gfl_pixels_free(context, &pixels);
         progress_step(&bar, i + 1, "%s", "");
     }
     progress_end(&bar);

@@ -5,7 +5,7 @@
 typedef struct eval_job {
     const char *data, *images, *weights, *detections, *scale, *results;
     device_choice device;
-    bool json, compatible, trust_boxes, polygons;
+    bool skip, json, compatible, trust_boxes, polygons;
     int threads;
     double score, nms;
 } eval_job;
@@ -38,7 +38,7 @@ static int run_model(gfl_context *context, const eval_job *job, const gfl_datase
     if (status != GFL_OK) return report(context, status, "loading weights");
     warn_of_assumed(job->weights, model, job->scale != NULL);
     catch_signals();
-    evaluate_images(context, model, dataset, &opts, evaluator, &code);
+    evaluate_images(context, model, dataset, &opts, job->skip, evaluator, &code);
     gfl_model_destroy(model);
     return code;
 }
@@ -77,6 +77,7 @@ static int run(const eval_job *job) {
     memset(&opts, 0, sizeof opts);
     data_opts.image_dir = job->images;
     data_opts.trust_boxes = job->trust_boxes;
+    data_opts.skip_unreadable = job->skip;
     data_opts.boxes_from_polygons = job->polygons;
     opts.compatible = job->compatible;
     gfl_status status = gfl_dataset_load_coco(context, job->data, &data_opts, &dataset);
@@ -85,9 +86,10 @@ static int run(const eval_job *job) {
         if (status == GFL_E_FORMAT) code = CMD_DATA;
     } else {
         describe_dataset(job->data, dataset);
-        status = gfl_evaluator_create(context, dataset, &opts, &evaluator);
-        code = status == GFL_OK ? evaluate(context, job, dataset, evaluator)
-                                : report(context, status, "preparing the evaluation");
+        if (job->weights) code = check_pictures(context, job->data, dataset, job->skip);
+        if (code == CMD_OK) status = gfl_evaluator_create(context, dataset, &opts, &evaluator);
+        if (status != GFL_OK) code = report(context, status, "preparing the evaluation");
+        if (code == CMD_OK) code = evaluate(context, job, dataset, evaluator);
     }
     gfl_evaluator_destroy(evaluator);
     gfl_dataset_destroy(dataset);
@@ -113,6 +115,7 @@ int cmd_eval(int argc, char **argv) {
         {OPT_FLAG, "trust-boxes", &job.trust_boxes, NULL,
          "evaluate pictures of another size than annotated, too", 0},
         POLYGON_OPTION(job.polygons),
+        SKIP_OPTION(job.skip),
         {OPT_FLAG, "compatible", &job.compatible, NULL, "pycocotools' accidents too", 0},
         {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
         {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},

@@ -9,7 +9,7 @@ typedef struct train_options {
     model_start start;
     int epochs, batch, accumulate, warmup, frozen, threads, loaders, eval_every, save_every;
     double lr, momentum, decay, clip;
-    bool resume, overwrite, flip, drop_empty, drop_empty_classes, polygons, grouping;
+    bool skip, resume, overwrite, flip, drop_empty, drop_empty_classes, polygons, grouping;
 } train_options;
 
 typedef struct run {
@@ -37,6 +37,7 @@ static int load_data(run *r) {
     opts.image_dir = r->o.images;
     opts.boxes_from_polygons = r->o.polygons;
     opts.drop_empty_classes = r->o.drop_empty_classes;
+    opts.skip_unreadable = r->o.skip;
     gfl_status status = gfl_dataset_load_coco(r->context, r->o.data, &opts, &r->data);
     if (status == GFL_OK && r->o.val) {
         opts.image_dir = r->o.val_images;
@@ -136,8 +137,16 @@ static gfl_status probe_pair(void *user, const char *weights, const char *state)
     return status;
 }
 
+/* Before a trainer takes the data: pictures that it cannot use would end the run late. */
+static int check_data(run *r) {
+    const int code = check_pictures(r->context, r->o.data, r->data, r->o.skip);
+    if (code != CMD_OK || !r->val) return code;
+    return check_pictures(r->context, r->o.val, r->val, r->o.skip);
+}
+
 static int go_on(run *r, const gfl_train_desc *d) {
-    int code = run_settle(&r->folder, r->context, probe_pair, r);
+    int code = check_data(r);
+    if (code == CMD_OK) code = run_settle(&r->folder, r->context, probe_pair, r);
     if (code != CMD_OK) return code;
     gfl_status status = load_pair(r, d, run_file(&r->folder, "last.safetensors"),
                                   run_file(&r->folder, "last.state.safetensors"));
@@ -150,6 +159,7 @@ static int go_on(run *r, const gfl_train_desc *d) {
 static int begin(run *r, const gfl_train_desc *d) {
     if (r->o.resume) talk("%s: nothing was saved yet: the run begins again", r->o.out);
     int code = start_model(r->context, &r->o.start, r->data, &r->model);
+    if (code == CMD_OK) code = check_data(r);
     if (code != CMD_OK) return code;
     gfl_status status = gfl_trainer_create(r->context, r->model, r->data, d, &r->trainer);
     return status == GFL_OK ? CMD_OK : report(r->context, status, "preparing the training");
@@ -213,7 +223,7 @@ static int evaluate_epoch(run *r, int epoch, int64_t step) {
     gfl_status status = gfl_trainer_sync(r->trainer);
     if (status == GFL_OK) status = gfl_evaluator_create(r->context, r->val, NULL, &evaluator);
     if (status != GFL_OK) return report(r->context, status, "evaluating");
-    if (evaluate_images(r->context, r->model, r->val, &opts, evaluator, &code)) {
+    if (evaluate_images(r->context, r->model, r->val, &opts, r->o.skip, evaluator, &code)) {
         status = gfl_evaluator_run(evaluator, &result);
         if (status != GFL_OK) {
             code = report(r->context, status, "evaluating");
@@ -423,6 +433,7 @@ static void make_table(train_options *o, opt table[MOST_OPTIONS]) {
          "stem and N stages stay; 0: none; default 1 with --weights or --from, else 0", 0},
         {OPT_FLAG, "flip", &o->flip, NULL, "flip every other image (on)", 0},
         {OPT_FLAG, "grouping", &o->grouping, NULL, "landscape and portrait apart (on)", 0},
+        SKIP_OPTION(o->skip),
         {OPT_FLAG, "drop-empty", &o->drop_empty, NULL, "leave out images without boxes", 0},
         {OPT_FLAG, "drop-empty-classes", &o->drop_empty_classes, NULL,
          "leave out classes without boxes", 0},

@@ -21,4 +21,39 @@ expect 3 check --data small.json --images data/val; says 'another size' out
 expect 3 $train --val small.json --val-images data/val --out bad; says 'another size' err
 expect 0 $eval --data small.json --trust-boxes; says 'Average Precision' out
 
+# Pictures that cannot be read are found before the first step and before an evaluation.
+sed 's/0002.png/absent.png/' data/val.json >absent.json
+cp -r data/train damaged && head -c 300 data/train/0003.png >damaged/0003.png
+train_damaged="train --data data/train.json --images damaged $narrow --val data/val.json --val-images data/val"
+expect 3 $train_damaged --out late; says '0003.png: truncated PNG' err; says '1 of 8' err
+[ ! -f late/last.safetensors ] || fail "it trained first"
+expect 3 $train --val absent.json --val-images data/val --out late; says 'absent.png' err
+[ ! -f late/last.safetensors ] || fail "it trained first"
+expect 3 $eval --data absent.json; says 'absent.png' err; says '1 of 4 pictures' err
+expect 0 $eval --data absent.json --skip-unreadable; says 'left out: .*absent.png' err
+says 'Average Precision' out
+expect 0 $train_damaged --skip-unreadable --out skips; says '7 used' err; says '0003.png' err
+expect 3 check --data absent.json --images data/val; says 'absent.png' out; says '^1 finding$' out
+
+# What a name should have been, and names that lead elsewhere.
+sed 's#0002.png#..\\\\val\\\\0002.png#' data/val.json >windows.json
+expect 3 check --data windows.json --images data/val; says 'there is a file "../val/0002.png"' out
+says 'leads out of the folder' out
+sed 's#0002.png#../val/0002.png#' data/val.json >above.json
+expect 3 check --data above.json --images data/val; says '^1 finding$' out
+expect 0 $eval --data above.json
+
+# Lack of memory is not a finding.
+if (ulimit -v 500000) 2>/dev/null; then
+    printf 'P6 10000 10000 255 ' >huge.ppm # and nothing else: a file with a hole
+    dd if=/dev/zero of=huge.ppm bs=1 count=1 seek=300000020 conv=notrunc 2>dd.txt
+    printf '{"images": [{"id": 1, "file_name": "huge.ppm"}], "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+        "categories": [{"id": 1, "name": "a"}]}' >huge.json
+    (ulimit -v 500000; exec "$gfl" check --data huge.json --threads 1) >out 2>err
+    [ $? = 4 ] || fail "lack of memory is told as something else"
+    says 'out of memory' err; [ -z "$(grep huge.ppm out)" ] || fail "a finding for lack of memory"
+    rm huge.ppm
+fi
+
 [ $failures = 0 ] || exit 1

@@ -380,6 +380,55 @@ static void a_damaged_file_is_named_and_may_be_tried_again(void) {
     gfl_context_destroy(context);
 }
 
+/* Counts what the logger is told. */
+static void count_message(void *user, gfl_log_level level, const char *text) {
+    int *n = (int *)user;
+    if (level == GFL_LOG_WARNING && strstr(text, "picture-9.jpg: damaged"))
+        __atomic_add_fetch(n, 1, __ATOMIC_RELAXED);
+}
+
+static void the_next_picture_stands_in_for_one_that_cannot_be_read(void) {
+    uint64_t want[STEPS], got[STEPS];
+    world w = {9, -1, 0};
+    int told = 0, seen = 0;
+    gfl_context_desc desc;
+    gfl_context *context;
+    gfl_dataset *set;
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = 1;
+    desc.logger.log = count_message;
+    desc.logger.user = &told;
+    CHECK(gfl_context_create(&desc, &context) == GFL_OK);
+    CHECK_OK(context, make_set(context, &w, &set));
+    set->skip_unreadable = true;
+    run(context, set, 0, 0, want);
+    CHECK(told == 1);
+    for (int n_threads = 1; n_threads <= 3; n_threads++) {
+        told = 0;
+        run(context, set, n_threads, 0, got);
+        CHECK(memcmp(got, want, sizeof got) == 0 && told == 1);
+    }
+    gfli_loader *l;
+    const gfli_batch *b;
+    gfli_loader_opts o = options(0);
+    CHECK_OK(context, gfli_loader_create(context, set, &o, &l));
+    for (int i = 0; i < 5; i++) { /* no image comes twice in these */
+        CHECK_OK(context, gfli_loader_next(l, &b));
+        for (int k = 0; b && k < b->n; k++) {
+            CHECK(b->samples[k].image != 9);
+            seen += b->samples[k].image == 10;
+        }
+    }
+    CHECK(seen >= 1);
+    gfli_loader_destroy(l);
+    set->images[9].unreadable = 1; /* known beforehand: it is no part of the training */
+    CHECK_OK(context, gfli_loader_create(context, set, &o, &l));
+    CHECK(gfli_loader_images(l) == N_IMAGES - 1);
+    gfli_loader_destroy(l);
+    gfl_dataset_destroy(set);
+    gfl_context_destroy(context);
+}
+
 static void a_picture_of_another_size_than_annotated_is_refused(void) {
     gfl_context *context = test_context(1);
     world w = {-1, 5, 0};
@@ -434,6 +483,7 @@ int main(int argc, char **argv) {
                                       TEST(boxes_and_pixels_belong_together),
                                       TEST(batches_are_of_one_kind),
                                       TEST(images_without_annotations_are_dropped_on_request),
+                                      TEST(the_next_picture_stands_in_for_one_that_cannot_be_read),
                                       TEST(a_damaged_file_is_named_and_may_be_tried_again),
                                       TEST(a_picture_of_another_size_than_annotated_is_refused),
                                       TEST(no_allocation_may_fail_badly),

@@ -2,7 +2,7 @@
  * other decoder or an error, in bounded memory */
 #include "data.h"
 
-/* ---- a context that counts what it gives -------------------------------------------------------- */
+/* ---- a context that counts what it gives ----------------------------------------------------- */
 
 typedef struct meter {
     size_t live, most, limit;
@@ -39,7 +39,7 @@ static gfl_context *open_context(size_t image_memory) {
     return out;
 }
 
-/* ---- bytes ------------------------------------------------------------------------------------- */
+/* ---- bytes ----------------------------------------------------------------------------------- */
 
 typedef struct bytes {
     uint8_t *p;
@@ -107,7 +107,7 @@ static bool refused(bytes b, gfl_status want, const char *text) {
     return good;
 }
 
-/* ---- JPEG: segments that are missing or too many ---------------------------------------------- */
+/* ---- JPEG: segments that are missing or too many --------------------------------------------- */
 
 /* Where the n-th segment of a kind begins, and its length with the marker; 0: there is none. */
 static size_t segment(const bytes *b, int marker, int n, size_t *length) {
@@ -203,7 +203,7 @@ static void channels_mean_what_jfif_and_adobe_say(void) {
     free(b.p);
 }
 
-/* ---- JPEG: work ---------------------------------------------------------------------------------- */
+/* ---- JPEG: work ------------------------------------------------------------------------------ */
 
 /* A grey picture of a block, whose coefficients come one by one, and bit by bit from `low` on. */
 static bytes many_scans(int low) {
@@ -240,7 +240,7 @@ static void a_scan_that_comes_again_is_refused(void) {
     CHECK(refused(again, GFL_E_FORMAT, "gives again"));
 }
 
-/* ---- PNG ------------------------------------------------------------------------------------------ */
+/* ---- PNG ------------------------------------------------------------------------------------- */
 
 static uint32_t crc(const uint8_t *p, size_t n) {
     uint32_t c = 0xFFFFFFFFu;
@@ -356,7 +356,7 @@ static void a_filter_that_is_none_is_refused(void) {
     free(bad.p);
 }
 
-/* ---- memory ---------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static const char *const kinds[] = {
     "images/rgb.jpg",       "images/progressive.jpg", "images/grey.jpg", "images/rgba.png",

@@ -25,6 +25,7 @@ typedef struct gfl_image_info {
     int width, height;                 /* as in the file; 0 when it does not say */
     const gfl_annotation *annotations; /* [n_annotations], in file order */
     int n_annotations;
+    int unreadable; /* 1: gfl_dataset_check found that it cannot be read, with skip_unreadable */
 } gfl_image_info;
 
 /* What was found while reading; every count below the first line deserves a warning. */
@@ -78,6 +79,10 @@ typedef struct gfl_dataset_opts {
     gfl_found
         found; /* told each mistake, after which reading goes on; NULL: the first is an error */
     void *found_user;
+    /* 1: images that cannot be read are left out: those that gfl_dataset_check finds, of training
+     * and evaluation; where one turns up in the midst of training, the next image of the data
+     * set stands in for it, and the logger is told.  0: an error */
+    int skip_unreadable;
 } gfl_dataset_opts;
 
 /* gfl_dataset_load_coco - read an annotation file in COCO's format.
@@ -139,7 +144,8 @@ GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
  * An image whose size is not the one that the annotation file gives is refused: its boxes were made
  * for other pixels.  gfl_dataset_opts.trust_boxes allows it.
  *
- * Errors    those of gfl_image_read
+ * Errors    those of gfl_image_read; where there is no file of that name, the text says which there
+ *           is instead: with / for \\, without %20 and the like, or in the image folder itself
  *           GFL_E_DATA    the file gives no name, or another size than the image has; the text says
  *                         whether width and height are exchanged, and whether EXIF turned it
  * Memory    free the pixels with gfl_pixels_free.
@@ -147,13 +153,47 @@ GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
 GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
                                     gfl_pixels *out);
 
+typedef struct gfl_dataset_check_opts {
+    /* Told of each image that cannot be read, in the order of the data set. */
+    void (*found)(void *user, int image, gfl_status status, const char *text);
+    /* Told now and then how many images have been looked at; a non-zero return stops the check. */
+    int (*progress)(void *user, int done, int total);
+    void *user;
+} gfl_dataset_check_opts;
+
+/* gfl_dataset_check - look at every image file of a data set before hours depend on them.
+ *
+ * Each file is opened and looked through as gfl_dataset_read would do it, except that no pixels
+ * are made: every code of a JPEG is followed, a PNG's checksums are compared and its data is
+ * inflated, BMP and PNM have as many bytes as their size needs, and the size is the one that the
+ * annotations give.  So what reading would refuse is found, for about a third of the time.  With a
+ * read_image of the host, that is called instead.  Images that cannot be read are an error of the
+ * call, or, where the data set was loaded with skip_unreadable, marked as such
+ * (gfl_image_info.unreadable): trainers and evaluators that are created afterwards leave them out.
+ *
+ *   context       its threads do the work
+ *   dataset       no other thread may use it during the call
+ *   opts          NULL, or zeroed with the fields you care about set; its functions are called by
+ *                 the calling thread
+ *   n_unreadable  NULL, or yours: how many images cannot be read
+ *
+ * Errors    GFL_E_DATA     without skip_unreadable: how many cannot be read, and why the first
+ *                          cannot
+ *           GFL_E_MEMORY   the allocator said no, which says nothing about an image
+ *           GFL_E_STOPPED  progress asked for it
+ *           GFL_E_ARG      a NULL
+ * Memory    for each thread that of decoding one image, without its pixels.
+ */
+GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
+                                     const gfl_dataset_check_opts *opts, int *n_unreadable);
+
 /* gfl_image_read - decode a JPEG, PNG, BMP or binary PNM file to RGB.
  *
  * EXIF orientation is applied, grey replicated, alpha dropped without blending, and of 16-bit
  * samples the high byte taken.  Damaged and truncated files are refused, as are those larger than
- * GFL_MAX_SIDE.  A JPEG's codes are followed to the last block before anything is decoded: frames of
- * Motion JPEG use the standard's code tables, bytes behind the last block are passed over, and what
- * is not understood is refused, never decoded to something else.
+ * GFL_MAX_SIDE.  A JPEG's codes are followed to the last block before anything is decoded: frames
+ * of Motion JPEG use the standard's code tables, bytes behind the last block are passed over, and
+ * what is not understood is refused, never decoded to something else.
  *
  *   context  receives the error text, which names the file
  *   out      yours; zeroed on error
@@ -165,8 +205,8 @@ GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dat
  *                              gfl_context_desc.image_memory, or a JPEG where the library was
  *                              built with GFL_NO_STB_IMAGE
  *           GFL_E_MEMORY       the allocator said no
- * Memory    free the pixels with gfl_pixels_free.  On the way: the file, and up to 18 bytes for each
- *           pixel that its header declares (most for a progressive JPEG; a PNG's rows as they are
+ * Memory    free the pixels with gfl_pixels_free.  On the way: the file, and up to 18 bytes for
+ *           each pixel that its header declares (most for a progressive JPEG; a PNG's rows as they are
  *           stored), whatever its data says.  Work is in proportion to pixels and file, too.
  */
 GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);

@@ -66,6 +66,15 @@ GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
 GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
                                      const gfl_detection *detections, int n);
 
+/* gfl_evaluator_leave_out - do not evaluate an image, as if opts.images had not named it.
+ *
+ * For images whose pixels turn out not to be readable.  Those that gfl_dataset_check has marked are
+ * left out from the start, unless opts.images names them.
+ *
+ * Errors    GFL_E_ARG     a NULL, no such image
+ */
+GFL_API gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image);
+
 /* gfl_evaluator_load - add the results of a JSON file in COCO's format.
  *
  * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are

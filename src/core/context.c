@@ -221,6 +221,17 @@ gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *e
     return status;
 }
 
+gfl_status gfli_context_child(gfl_context *context, gfl_context **out) {
+    gfl_context_desc d;
+    memset(&d, 0, sizeof d);
+    d.n_threads = 1;
+    d.allocator = context->allocator;
+    d.logger = context->logger;
+    d.portable = context->portable;
+    d.image_memory = (size_t)context->image_memory;
+    return gfl_context_create_abi(GFL_ABI, &d, context->error, sizeof context->error, out);
+}
+
 void gfl_context_destroy(gfl_context *context) {
     if (!context) return;
     (context->backend->device.close)(context);

@@ -28,6 +28,9 @@ struct gfl_context {
 gfl_status gfli_error(gfl_context *context, gfl_status status, const char *format, ...)
     GFLI_PRINTF(3, 4);
 
+/* A context for another thread, of one thread: the same allocator, logger and limits. */
+gfl_status gfli_context_child(gfl_context *context, gfl_context **out);
+
 /* Put "where: " in front of the text of an error that is being passed on; returns status. */
 gfl_status gfli_error_in(gfl_context *context, gfl_status status, const char *where);
 

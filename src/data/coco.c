@@ -508,6 +508,7 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
     if (!(opts && opts->image_dir)) set->image_dir[gfli_os_folder_length(set->image_dir)] = 0;
     if (opts) {
         set->trust_boxes = opts->trust_boxes != 0;
+        set->skip_unreadable = opts->skip_unreadable != 0;
         set->read_image = opts->read_image;
         set->user = opts->user;
     }

@@ -111,6 +111,55 @@ static gfl_status gfli_dataset_fits(gfl_context *context, const gfl_dataset *dat
                       why);
 }
 
+static int gfli_hex_digit(char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+/* The name in place: %20 and the like decoded, or \ made /. */
+static void gfli_name_decode(char *name) {
+    char *out = name;
+    for (const char *p = name; *p; out++) {
+        int high = p[0] == '%' ? gfli_hex_digit(p[1]) : -1;
+        int low = high >= 0 ? gfli_hex_digit(p[2]) : -1;
+        *out = low >= 0 && high + low > 0 ? (char)(16 * high + low) : *p;
+        p += low >= 0 && high + low > 0 ? 3 : 1;
+    }
+    *out = 0;
+}
+
+static void gfli_name_slashes(char *name) {
+    for (; *name; name++)
+        if (*name == '\\') *name = '/';
+}
+
+/* Windows and annotation servers write names that other systems do not find.  Nothing is guessed:
+ * the error gains the name under which there is a file. */
+static gfl_status gfli_dataset_hint(gfl_context *context, const gfl_dataset *dataset,
+                                    const char *file_name, gfl_status status) {
+    char *name, *path, shown[GFLI_QUOTED], text[sizeof context->error];
+    memcpy(text, context->error, sizeof text);
+    for (int kind = 0; kind < 4; kind++) {
+        GFLI_TRY(gfli_strdup(context, file_name, &name));
+        if (kind != 1) gfli_name_slashes(name);
+        if (kind != 0) gfli_name_decode(name);
+        const char *tried = kind == 3 && strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
+        gfl_status made = gfli_dataset_path(context, dataset, tried, &path);
+        bool there = made == GFL_OK && gfli_os_look(path).kind == GFLI_OS_FILE;
+        gfli_quote(tried, shown, sizeof shown);
+        gfli_free(context, name);
+        GFLI_TRY(made);
+        gfli_free(context, path);
+        if (there)
+            return gfli_error(context, status,
+                              "%.800s; but there is a file %s: name it so in the annotations", text,
+                              shown);
+    }
+    return status;
+}
+
 static gfl_status gfli_dataset_open(gfl_context *context, const gfl_dataset *dataset, int image,
                                     gfl_pixels *out, gfli_image_file *facts) {
     const gfl_image_info *info = &dataset->images[image];
@@ -120,8 +169,9 @@ static gfl_status gfli_dataset_open(gfl_context *context, const gfl_dataset *dat
                           gfli_id_text(info->id, id));
     GFLI_TRY(gfli_dataset_path(context, dataset, info->file_name, &path));
     gfl_status status = gfli_image_load(context, path, out, facts);
+    bool absent = status == GFL_E_IO && gfli_os_look(path).kind == GFLI_OS_NOTHING;
     gfli_free(context, path);
-    return status;
+    return absent ? gfli_dataset_hint(context, dataset, info->file_name, status) : status;
 }
 
 gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
@@ -142,5 +192,100 @@ gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, in
     gfl_status status =
         gfli_dataset_fits(context, dataset, image, out->width, out->height, facts.orientation);
     if (status != GFL_OK) gfl_pixels_free(context, out);
+    return status;
+}
+
+/* ---- a look at every file -------------------------------------------------------------------- */
+
+enum { GFLI_CHECK_CHUNK = 16 }; /* images for each thread, from one report to the next */
+
+typedef struct gfli_check_result {
+    gfl_status status;
+    char text[1024];
+} gfli_check_result;
+
+typedef struct gfli_check {
+    gfl_context *context;
+    gfl_dataset *dataset;
+    gfl_dataset_check_opts opts;
+    gfl_context **contexts; /* [n_threads] */
+    gfli_check_result *results;
+    int first, n_unreadable;
+    char text[1024]; /* of the first that cannot be read */
+} gfli_check;
+
+static gfl_status gfli_check_image(gfl_context *context, const gfl_dataset *dataset, int image) {
+    gfl_pixels pixels;
+    gfli_image_file facts;
+    if (dataset->read_image) {
+        GFLI_TRY(gfl_dataset_read(context, dataset, image, &pixels));
+        gfl_pixels_free(context, &pixels);
+        return GFL_OK;
+    }
+    GFLI_TRY(gfli_dataset_open(context, dataset, image, NULL, &facts));
+    bool swap = facts.orientation >= 5;
+    return gfli_dataset_fits(context, dataset, image, swap ? facts.height : facts.width,
+                             swap ? facts.width : facts.height, facts.orientation);
+}
+
+static void gfli_check_task(void *p, int task, int slot) {
+    gfli_check *c = (gfli_check *)p;
+    gfli_check_result *r = &c->results[task];
+    gfl_context *context = c->contexts[slot];
+    r->status = gfli_check_image(context, c->dataset, c->first + task);
+    if (r->status != GFL_OK) memcpy(r->text, context->error, sizeof r->text);
+}
+
+/* What the images of a chunk have come to, in their order. */
+static gfl_status gfli_check_report(gfli_check *c, int n) {
+    for (int i = 0; i < n; i++) {
+        const gfli_check_result *r = &c->results[i];
+        if (r->status == GFL_OK) continue;
+        if (r->status == GFL_E_MEMORY) return gfli_error(c->context, r->status, "%s", r->text);
+        if (c->n_unreadable++ == 0) memcpy(c->text, r->text, sizeof c->text);
+        if (c->dataset->skip_unreadable) c->dataset->images[c->first + i].unreadable = 1;
+        if (c->opts.found) c->opts.found(c->opts.user, c->first + i, r->status, r->text);
+    }
+    if (c->opts.progress && c->opts.progress(c->opts.user, c->first + n, c->dataset->n_images))
+        return gfli_error(c->context, GFL_E_STOPPED, "the check of the images was stopped");
+    return GFL_OK;
+}
+
+static gfl_status gfli_check_all(gfli_check *c) {
+    gfl_context *context = c->context;
+    int chunk = GFLI_CHECK_CHUNK * context->n_threads;
+    GFLI_TRY(gfli_calloc(context, (size_t)context->n_threads, sizeof *c->contexts, "threads",
+                         &c->contexts));
+    GFLI_TRY(
+        gfli_alloc(context, (size_t)chunk, sizeof *c->results, "a check's results", &c->results));
+    for (int i = 0; i < context->n_threads; i++)
+        GFLI_TRY(gfli_context_child(context, &c->contexts[i]));
+    for (c->first = 0; c->first < c->dataset->n_images; c->first += chunk) {
+        int n = gfli_min(chunk, c->dataset->n_images - c->first);
+        gfli_parallel_for(context, n, gfli_check_task, c);
+        GFLI_TRY(gfli_check_report(c, n));
+    }
+    if (c->n_unreadable == 0 || c->dataset->skip_unreadable) return GFL_OK;
+    return gfli_error(context, GFL_E_DATA,
+                      "%.200s: %d of %d images cannot be read; the first: %.700s", c->dataset->name,
+                      c->n_unreadable, c->dataset->n_images, c->text);
+}
+
+gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
+                             const gfl_dataset_check_opts *opts, int *n_unreadable) {
+    gfli_check *c;
+    if (n_unreadable) *n_unreadable = 0;
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, dataset);
+    GFLI_TRY(gfli_calloc(context, 1, sizeof *c, "a check", &c));
+    c->context = context;
+    c->dataset = dataset;
+    if (opts) c->opts = *opts;
+    gfl_status status = gfli_check_all(c);
+    if (n_unreadable) *n_unreadable = c->n_unreadable;
+    for (int i = 0; c->contexts && i < context->n_threads; i++) gfl_context_destroy(c->contexts[i]);
+    gfli_free(context, c->contexts);
+    gfli_free(context, c->results);
+    gfli_free(context, c);
     return status;
 }

@@ -10,6 +10,7 @@ struct gfl_dataset {
     gfl_read_image read_image;
     void *user;
     bool trust_boxes; /* whatever size the file says that its images have */
+    bool skip_unreadable;
     gfl_image_info *images;
     gfl_annotation *annotations; /* by image, in file order within one */
     gfl_class *classes;

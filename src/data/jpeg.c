@@ -201,11 +201,11 @@ static void gfli_jpeg_align(gfli_jpeg *j) {
     j->n_bits = 0;
 }
 
-/* ---- blocks: of every kind of scan, what its codes say, as far as later codes depend on it ------ */
+/* ---- blocks: what their codes say, as far as later codes depend on it ------------------------ */
 
-/* Is a coefficient of this magnitude one that a picture can have?  Beyond 1024 and half a step there
- * is none; twice as much is allowed for, twice again as only the bits of most are known.  Decoders
- * keep to 16 bits and differ in what becomes of more. */
+/* Is a coefficient of this magnitude one that a picture can have?  Beyond 1024 and half a step
+ * there is none; twice as much is allowed for, twice again as only the bits of most are known.
+ * Decoders keep to 16 bits and differ in what becomes of more. */
 static inline bool gfli_jpeg_fits(const gfli_jpeg *j, const gfli_jpeg_channel *c, int k,
                                   int magnitude) {
     int64_t step = j->quantisers[c->quantiser][k];
@@ -263,8 +263,8 @@ static bool gfli_jpeg_band(gfli_jpeg *j, gfli_jpeg_channel *c, uint64_t *present
     return true;
 }
 
-/* A bit of each that is not 0 among the coefficients from k on, until `zeros` more of the others have
- * been passed; the place behind, or -1. */
+/* A bit of each that is not 0 among the coefficients from k on, until `zeros` more of the others
+ * have been passed; the place behind, or -1. */
 static int gfli_jpeg_refine_to(gfli_jpeg *j, uint64_t present, int k, int zeros) {
     for (; k <= j->final; k++) {
         if (!(present >> k & 1)) {
@@ -608,7 +608,8 @@ static bool gfli_jpeg_complete(const gfli_jpeg *j) {
     return !j->progressive && j->n_scans == 1 && j->n_scan == j->n_channels;
 }
 
-/* Between scans there is nothing, or zeros and markers that stand alone; else a scan ended too early. */
+/* Between scans there is nothing, or zeros and markers that stand alone; otherwise a scan has
+ * ended too early. */
 static bool gfli_jpeg_left_over(const uint8_t *p, const uint8_t *end) {
     for (; p < end; p++) {
         bool restart = p[0] >= 0xD0 && p[0] <= 0xD7 && p[-1] == 0xFF;

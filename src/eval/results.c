@@ -12,7 +12,7 @@ static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *o
     for (int i = 0; i < n; i++) {
         e->image_ids[i].id = e->dataset->images[i].id;
         e->image_ids[i].index = i;
-        e->image_rank[i] = opts->images ? -1 : 0;
+        e->image_rank[i] = opts->images || e->dataset->images[i].unreadable ? -1 : 0;
     }
     GFLI_TRY(gfli_id_sort(context, e->image_ids, n));
     for (int i = 0; opts->images && i < opts->n_images; i++) {
@@ -116,6 +116,23 @@ void gfl_evaluator_destroy(gfl_evaluator *evaluator) {
     gfli_free(context, evaluator->boxes);
     gfli_free(context, evaluator->sums);
     gfli_free(context, evaluator);
+}
+
+gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image) {
+    gfl_evaluator *e = evaluator;
+    if (!e) return GFL_E_ARG;
+    if (image < 0 || image >= e->dataset->n_images)
+        return gfli_error(e->context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
+                          e->dataset->n_images);
+    if (e->image_rank[image] < 0) return GFL_OK;
+    e->n_ranks--;
+    for (int r = e->image_rank[image]; r < e->n_ranks; r++) {
+        e->rank_image[r] = e->rank_image[r + 1];
+        e->image_rank[e->rank_image[r]] = r;
+    }
+    e->image_rank[image] = -1;
+    e->done = false;
+    return GFL_OK;
 }
 
 void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out) {

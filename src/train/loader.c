@@ -36,6 +36,8 @@ struct gfli_loader {
     bool *portrait;
     int *order, *order_scratch; /* of order_epoch: places in images */
     int n_images, n_batches, order_epoch;
+    char *told; /* [images of the data set]: it is known that it cannot be read */
+    int n_told;
 
     gfli_loader_slot ring[GFLI_LOADER_DEPTH];
     int depth;
@@ -120,12 +122,38 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     return GFL_OK;
 }
 
+/* Tell the first time that a picture cannot be read, with how many there are by now. */
+static void gfli_loader_tell(gfli_loader_worker *w, int image) {
+    gfli_loader *l = w->loader;
+    if (__atomic_exchange_n(&l->told[image], 1, __ATOMIC_RELAXED)) return;
+    int n = __atomic_add_fetch(&l->n_told, 1, __ATOMIC_RELAXED);
+    gfli_log(w->context, GFL_LOG_WARNING,
+             "%.700s; left out, the next picture of the data set is in its place (%d such so far)",
+             w->context->error, n);
+}
+
+/* The pixels of the sample's picture.  With skip_unreadable the next that can be read stands in for
+ * one that cannot, which does not depend on who reads it. */
+static gfl_status gfli_loader_read(gfli_loader_worker *w, gfli_sample *s, gfl_pixels *pixels) {
+    const gfli_loader *l = w->loader;
+    int at = 0;
+    gfl_status status = gfl_dataset_read(w->context, l->dataset, s->image, pixels);
+    if (status == GFL_OK || status == GFL_E_MEMORY || !l->dataset->skip_unreadable) return status;
+    while (l->images[at] != s->image) at++;
+    for (int i = 1; i < l->n_images && status != GFL_OK && status != GFL_E_MEMORY; i++) {
+        gfli_loader_tell(w, s->image);
+        s->image = l->images[(at + i) % l->n_images];
+        status = gfl_dataset_read(w->context, l->dataset, s->image, pixels);
+    }
+    return status;
+}
+
 static gfl_status gfli_loader_sample(gfli_loader_worker *w, gfli_loader_slot *slot, int i) {
     gfli_sample *s = &slot->batch.samples[i];
     gfl_image_info info;
     gfl_pixels pixels;
-    GFLI_TRY(gfl_dataset_get_image(w->loader->dataset, s->image, &info));
-    GFLI_TRY(gfl_dataset_read(w->context, w->loader->dataset, s->image, &pixels));
+    GFLI_TRY(gfli_loader_read(w, s, &pixels));
+    info = w->loader->dataset->images[s->image];
     gfl_status status = gfli_loader_fill(w, &info, &pixels, slot->batch.epoch, s, &slot->memory[i]);
     gfl_pixels_free(w->context, &pixels);
     return status;
@@ -289,6 +317,7 @@ static gfl_status gfli_loader_check_opts(gfl_context *context, const gfli_loader
 /* The official recipe leaves out what has no annotation at all, crowds counting as one, and small
  * pictures; an image whose annotations are all of no use stays, as background. */
 static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image) {
+    if (image->unreadable) return false;
     if (!l->opts.drop_empty) return true;
     bool is_small = image->width > 0 && image->height > 0 &&
                     gfli_min(image->width, image->height) < GFLI_LOADER_MIN_SIDE;
@@ -302,6 +331,7 @@ static gfl_status gfli_loader_choose(gfli_loader *l) {
     GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->order, "the images", &l->order));
     GFLI_TRY(
         gfli_alloc(l->context, scratch, sizeof *l->order_scratch, "the images", &l->order_scratch));
+    GFLI_TRY(gfli_calloc(l->context, size, 1, "the images", &l->told));
     if (!l->opts.no_grouping)
         GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->portrait, "the images", &l->portrait));
     for (int i = 0; i < n; i++) {
@@ -312,7 +342,8 @@ static gfl_status gfli_loader_choose(gfli_loader *l) {
     }
     if (l->n_images == 0)
         return gfli_error(l->context, GFL_E_DATA, "%s: no image to train on: %d images%s",
-                          l->dataset->name, n, n > 0 ? ", none with an annotation" : "");
+                          l->dataset->name, n,
+                          n > 0 ? ", none that has an annotation and can be read" : "");
     l->opts.batch = gfli_min(l->opts.batch, l->n_images);
     l->n_batches = gfli_ceil_div(l->n_images, l->opts.batch);
     l->order_epoch = -1;
@@ -333,22 +364,13 @@ static gfl_status gfli_loader_prepare_slots(gfli_loader *l) {
 
 static gfl_status gfli_loader_start_threads(gfli_loader *l) {
     int n = l->opts.n_threads;
-    gfl_context_desc desc;
-    memset(&desc, 0, sizeof desc);
-    desc.n_threads = 1;
-    desc.allocator = l->context->allocator;
-    desc.logger = l->context->logger;
-    desc.portable = l->context->portable;
-    desc.image_memory = (size_t)l->context->image_memory;
     GFLI_TRY(
         gfli_calloc(l->context, (size_t)n + 1, sizeof *l->workers, "loader threads", &l->workers));
     for (int i = 0; i <= n; i++) l->workers[i].loader = l;
     l->workers[0].context = l->context;
     for (int i = 1; i <= n; i++) {
         gfli_loader_worker *w = &l->workers[i];
-        gfl_status status = gfl_context_create(&desc, &w->context);
-        if (status != GFL_OK)
-            return gfli_error(l->context, status, "no memory for the context of a loader thread");
+        GFLI_TRY(gfli_context_child(l->context, &w->context));
         GFLI_TRY(gfli_thread_start(l->context, &w->thread, gfli_loader_thread, w));
     }
     return GFL_OK;
@@ -405,6 +427,7 @@ void gfli_loader_destroy(gfli_loader *l) {
     gfli_free(l->context, l->workers);
     gfli_free(l->context, l->images);
     gfli_free(l->context, l->portrait);
+    gfli_free(l->context, l->told);
     gfli_free(l->context, l->order);
     gfli_free(l->context, l->order_scratch);
     gfli_free(l->context, l);
