@@ -2106,17 +2106,24 @@ void gfli_pool_destroy(gfl_context *context, gfli_pool *pool); /* NULL is allowe
  * src/core/math.h - formulas of single values that the CPU and the GPU share
  * ============================================================================================ */
 
-/* From the bits: a host's -ffast-math makes isfinite and comparisons with NaN say anything. */
+/* By the bits of the exponent, and those read from memory: under a host's -ffast-math compilers take
+ * it that values they compute, and arguments, are never NaN or infinite, whatever is asked of them. */
 static inline bool gfli_is_finite(double x) {
+    const volatile double stored = x;
+    const double loaded = stored;
     uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
+    memcpy(&bits, &loaded, sizeof bits);
     return (bits >> 52 & 0x7FF) != 0x7FF;
 }
 
-static inline bool gfli_is_nan(double x) {
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return (bits & 0x7FFFFFFFFFFFFFFF) > (uint64_t)0x7FF << 52;
+static inline bool gfli_all_finite(const float *x, size_t n) {
+    bool good = true;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        good = good && (bits >> 23 & 0xFF) != 0xFF;
+    }
+    return good;
 }
 
 /* Weights of the resize are in units of 1 / GFLI_RESIZE_ONE. */
@@ -2169,12 +2176,6 @@ GFLI_HD static inline int gfli_whole_below(float v) {
 
 GFLI_HD static inline float gfli_sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
-}
-
-static inline bool gfli_all_finite(const float *x, size_t n) {
-    bool good = true;
-    for (size_t i = 0; i < n; i++) good = good && gfli_is_finite(x[i]);
-    return good;
 }
 
 /* A batch norm of running statistics as the scale and the bias of the convolution before it. */
@@ -10242,6 +10243,18 @@ bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor) {
     return true;
 }
 
+/* One of the values is no number: the first. */
+static gfl_status gfli_refuse_number(const gfli_weights *w, const gfli_tensor *tensor,
+                                     const float *raw) {
+    size_t i = 0;
+    uint32_t bits;
+    while (gfli_all_finite(&raw[i], 1)) i++;
+    memcpy(&bits, &raw[i], sizeof bits);
+    return gfli_error(w->context, GFL_E_FORMAT,
+                      "%s: %s: element %zu is %s; the file is damaged or its training diverged",
+                      w->blob.path, tensor->name, i, bits << 9 ? "NaN" : "infinite");
+}
+
 gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli_tensor *tensor,
                             float *out) {
     float *raw = out;
@@ -10251,19 +10264,13 @@ gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli
         raw = w->raw;
     }
     GFLI_TRY(gfli_blob_read_f32(&w->blob, tensor, raw));
+    if (!gfli_all_finite(raw, param->count)) return gfli_refuse_number(w, tensor, raw);
     bool variance = gfli_ends_with(param->name, ".running_var");
-    for (size_t i = 0; i < param->count; i++) {
-        if (!gfli_is_finite((double)raw[i]))
-            return gfli_error(w->context, GFL_E_FORMAT,
-                              "%s: %s: element %zu is %s; the file is damaged or its training "
-                              "diverged",
-                              w->blob.path, tensor->name, i,
-                              gfli_is_nan((double)raw[i]) ? "NaN" : "infinite");
-        if (variance && !(raw[i] + GFLI_NORM_EPS > 0))
+    for (size_t i = 0; i < param->count && variance; i++)
+        if (!(raw[i] + GFLI_NORM_EPS > 0))
             return gfli_error(w->context, GFL_E_FORMAT,
                               "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
                               tensor->name, i, (double)raw[i]);
-    }
     if (param->rank == 4) gfli_reorder_weight(param, raw, out, false);
     return GFL_OK;
 }

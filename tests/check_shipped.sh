@@ -119,6 +119,16 @@ changes_nothing)
     }
     refused '-std=gnu11, or -D_POSIX_C_SOURCE=200809L' -std=c11
     refused 'big-endian' -std=gnu11 -U__BYTE_ORDER__ -D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__ ;;
+guards_hold_under_fast_math)
+    for cc in gcc $(ls /usr/bin/clang-[0-9]* 2>/dev/null | sort -V | tail -1); do
+        command -v "$cc" >/dev/null 2>&1 || continue
+        tried=yes
+        "$cc" -std=gnu11 -O1 -ffast-math -w -I. tests/host_fast_math.c -o "$scratch/host" -lm \
+            -pthread || fail "$cc: host_fast_math.c"
+        (cd "$scratch" && ./host) || fail "$cc -ffast-math: a number that is none was taken"
+    done
+    [ "${tried-}" ] || { echo "skipped: neither gcc nor a versioned clang"; exit 77; }
+    ;;
 survives_macros)
     for cc in gcc clang; do
         command -v $cc >/dev/null 2>&1 || continue

@@ -66,6 +66,18 @@ bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor) {
     return true;
 }
 
+/* One of the values is no number: the first. */
+static gfl_status gfli_refuse_number(const gfli_weights *w, const gfli_tensor *tensor,
+                                     const float *raw) {
+    size_t i = 0;
+    uint32_t bits;
+    while (gfli_all_finite(&raw[i], 1)) i++;
+    memcpy(&bits, &raw[i], sizeof bits);
+    return gfli_error(w->context, GFL_E_FORMAT,
+                      "%s: %s: element %zu is %s; the file is damaged or its training diverged",
+                      w->blob.path, tensor->name, i, bits << 9 ? "NaN" : "infinite");
+}
+
 gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli_tensor *tensor,
                             float *out) {
     float *raw = out;
@@ -75,19 +87,13 @@ gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli
         raw = w->raw;
     }
     GFLI_TRY(gfli_blob_read_f32(&w->blob, tensor, raw));
+    if (!gfli_all_finite(raw, param->count)) return gfli_refuse_number(w, tensor, raw);
     bool variance = gfli_ends_with(param->name, ".running_var");
-    for (size_t i = 0; i < param->count; i++) {
-        if (!gfli_is_finite((double)raw[i]))
-            return gfli_error(w->context, GFL_E_FORMAT,
-                              "%s: %s: element %zu is %s; the file is damaged or its training "
-                              "diverged",
-                              w->blob.path, tensor->name, i,
-                              gfli_is_nan((double)raw[i]) ? "NaN" : "infinite");
-        if (variance && !(raw[i] + GFLI_NORM_EPS > 0))
+    for (size_t i = 0; i < param->count && variance; i++)
+        if (!(raw[i] + GFLI_NORM_EPS > 0))
             return gfli_error(w->context, GFL_E_FORMAT,
                               "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
                               tensor->name, i, (double)raw[i]);
-    }
     if (param->rank == 4) gfli_reorder_weight(param, raw, out, false);
     return GFL_OK;
 }
