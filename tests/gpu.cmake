@@ -74,9 +74,6 @@ foreach(kind ${kinds})
         if(kind STREQUAL gpu)
             set_tests_properties(${name}.gpu PROPERTIES TIMEOUT 120) # one that hangs costs GPU time
         endif()
-        if(kind STREQUAL check)
-            set_tests_properties(${name}.${kind} PROPERTIES LABELS long TIMEOUT 1800)
-        endif()
     endforeach()
 endforeach()
 
@@ -111,7 +108,6 @@ foreach(name ${ON_EVERY_BACKEND})
         set_tests_properties(${name}.cuda PROPERTIES TIMEOUT 120)
     endif()
 endforeach()
-set_property(TEST detect.cuda PROPERTY LABELS long)
 
 # The command with GPUs.
 file(GLOB command ${ROOT}/examples/cmd_*.c ${ROOT}/examples/gfl.c)
