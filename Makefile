@@ -112,7 +112,7 @@ FUZZ := clang -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-
         -Isrc -D_POSIX_C_SOURCE=200809L
 fuzz: | $(BUILD) ## libFuzzer targets, build/$(config)/fuzz_*, from src/ with clang
 	$(FUZZ) -DGFL_IMPLEMENTATION -x c -c src/gfl.h -o $(BUILD)/fuzzed.o
-	for f in tests/fuzz_[!m]*.c; do \
+	for f in $(filter-out %/fuzz_main.c,$(wildcard tests/fuzz_*.c)); do \
 	    $(FUZZ) $$f src/gfl_train.c $(BUILD)/fuzzed.o -o $(BUILD)/$$(basename $$f .c) $(LIBS) || exit 1; done
 
 amalgamate: | $(BUILD) ## write gfl.h, gfl_train.c and gfl_cuda.cu from src/

@@ -75,7 +75,7 @@ static const char *origin_name(gfl_origin origin) {
 }
 
 void write_backbone_json(gfl_json_writer *json, const gfl_arch *a) {
-    char name[4];
+    char name[16];
     gfl_json_integer(json, "depth", a->depth);
     gfl_json_integer(json, "groups", a->groups);
     gfl_json_integer(json, "base_width", a->base_width);

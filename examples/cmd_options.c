@@ -107,15 +107,15 @@ static int set_option(opt *o, const char *text, int source, const char *where) {
 }
 
 /* Texts of the configuration file, which options point to until the program ends. */
-typedef struct kept {
-    struct kept *next;
+typedef struct kept_text {
+    struct kept_text *next;
     char text[];
-} kept;
-static kept *kept_texts;
+} kept_text;
+static kept_text *kept_texts;
 
 static const char *keep(const char *text) {
     const size_t size = strlen(text) + 1;
-    kept *k = take(1, sizeof *k + size);
+    kept_text *k = take(1, sizeof *k + size);
     if (!k) return NULL;
     k->next = kept_texts;
     memcpy(k->text, text, size);

@@ -315,6 +315,10 @@ static double as_logged(double ap) {
     return strtod(text, NULL);
 }
 
+static bool is_epoch(double value) {
+    return value >= 1 && value <= 1e9;
+}
+
 /* Of results.csv: the last epoch that was evaluated, and the best. */
 static int read_results(run_folder *f, int64_t done) {
     const char *path = run_file(f, "results.csv");
@@ -322,14 +326,14 @@ static int read_results(run_folder *f, int64_t done) {
     memset(&r, 0, sizeof r);
     r.file = os_open(path);
     while (next_line(&r)) {
-        int epoch;
-        double step, ap;
-        if (sscanf(r.line, "%d,%lf,%*f,%*f,%*f,%*f,%*f,%lf", &epoch, &step, &ap) == 3) {
+        double epoch, step, ap;
+        if (sscanf(r.line, "%lf,%lf,%*f,%*f,%*f,%*f,%*f,%lf", &epoch, &step, &ap) == 3 &&
+            is_epoch(epoch)) {
             if (step > (double)done) break;
-            f->evaluated = epoch;
+            f->evaluated = (int)epoch;
             if (ap > f->best) {
                 f->best = ap;
-                f->best_epoch = epoch;
+                f->best_epoch = (int)epoch;
             }
         }
         r.keep = r.end;
@@ -350,7 +354,7 @@ static bool read_log_line(run_folder *f, const char *line, int64_t done, int64_t
     if (step < 0 || step > (double)done) return false;
     if (strstr(line, "\"eval\": ")) {
         if (epoch > f->evaluated) return step < (double)done;
-        if (!best) return true;
+        if (!best || !is_epoch(epoch)) return true;
         f->best = as_logged(field(line, "\"bbox_mAP\": "));
         f->best_epoch = (int)epoch;
         snprintf(f->best_file, 17, "%s", best + strlen("\"best\": \""));
