@@ -293,6 +293,24 @@ static void places_are_those_of_the_values(void) {
     gfl_context_destroy(context);
 }
 
+/* The buffer has moved on several times before the end of the value is known. */
+static void the_place_of_a_long_text_is_its_beginning(void) {
+    enum { N = 200000 };
+    gfl_context *context = test_context(1);
+    char *text = (char *)malloc(N + 20);
+    memset(text, 'x', N + 20);
+    memcpy(text, "[1,\n  \"", 7);
+    strcpy(text + N, "\",\n 2]");
+    gfli_json *j = open_text(context, text);
+    gfli_json_next(j);
+    gfli_json_next(j);
+    CHECK(gfli_json_next(j) == GFLI_JSON_STRING && is_at(j, 2, 3));
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && is_at(j, 3, 2));
+    gfli_json_close(j);
+    free(text);
+    gfl_context_destroy(context);
+}
+
 static void containers_can_be_left_from_anywhere(void) {
     static const char text[] = "[{\"a\":[1,[2,{\"b\":3,\"c\":[]}]],\"d\":4},5]";
     gfl_context *context = test_context(1);
@@ -813,6 +831,7 @@ int main(int argc, char **argv) {
                                       TEST(words_for_what_is_not_finite_are_values),
                                       TEST(what_is_not_json_is_named),
                                       TEST(places_are_those_of_the_values),
+                                      TEST(the_place_of_a_long_text_is_its_beginning),
                                       TEST(containers_can_be_left_from_anywhere),
                                       TEST(depth_is_limited),
                                       TEST(tokens_may_cross_the_buffer),

@@ -237,11 +237,12 @@ static gfl_status load_names(gfl_context *c) {
     if (status == GFL_OK) status = gfl_evaluator_create(c, set, NULL, &e);
     if (status == GFL_OK) {
         status = gfl_evaluator_load_memory(e, results, strlen(results));
-        /* After a failure the same evaluator can go on, with nothing of the file kept. */
+        /* After a failure nothing of the file is kept, and the same evaluator can go on. */
         if (status != GFL_OK)
-            CHECK(e->n_boxes == 0);
-        else
-            status = gfl_evaluator_run(e, &r);
+            CHECK(e->n_boxes == 0 &&
+                  gfl_evaluator_load_memory(e, results, strlen(results)) == GFL_OK);
+        CHECK(status != GFL_OK || e->n_boxes == 2);
+        if (status == GFL_OK) status = gfl_evaluator_run(e, &r);
     }
     gfl_evaluator_destroy(e);
     gfl_dataset_destroy(set);
