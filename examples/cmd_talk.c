@@ -21,9 +21,18 @@ static void show(FILE *f, const char *text, bool end) {
     free(all);
 }
 
+/* A bar that stands on the last line of the terminal; whatever is said takes its place. */
+static bool bar_drawn;
+
+static void clear_bar(void) {
+    if (bar_drawn) fputs("\r\033[K", stderr);
+    bar_drawn = false;
+}
+
 static void say_list(FILE *f, const char *format, va_list args, bool end) {
     char few[1024] = "", *all = NULL;
     va_list again;
+    clear_bar();
     va_copy(again, args);
     const int n = vsnprintf(few, sizeof few, format, args);
     if (n >= (int)sizeof few) all = malloc((size_t)n + 1);
@@ -47,17 +56,8 @@ void say_line(FILE *f, const char *format, ...) {
     va_end(args);
 }
 
-/* A bar that stands on the last line of the terminal. */
-static bool bar_drawn;
-
-static void clear_bar(void) {
-    if (bar_drawn) fputs("\r\033[K", stderr);
-    bar_drawn = false;
-}
-
 void talk(const char *format, ...) {
     va_list args;
-    clear_bar();
     va_start(args, format);
     say_list(stderr, format, args, true);
     va_end(args);
@@ -246,6 +246,7 @@ void progress_step(progress *p, long done, const char *format, ...) {
     for (int i = 0; i < 20; i++) bar[i] = i < filled ? '#' : '.';
     bar[20] = 0;
     fputc('\r', stderr);
+    bar_drawn = false; /* written over, which does not flicker */
     say(stderr, "%s [%s] %ld/%ld, %s left%s%s", p->what, bar, done, p->total, left,
         *text ? ", " : "", text);
     fputs("\033[K", stderr);

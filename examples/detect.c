@@ -23,8 +23,10 @@ int main(int argc, char **argv) {
     if (ok) gfl_model_get_info(model, &info);
     for (int i = 0; ok && i < found.count; i++) {
         const gfl_detection *d = &found.items[i];
-        printf("%-20s %.3f  %.1f %.1f %.1f %.1f\n", info.classes[d->label].name, (double)d->score,
-               (double)d->x1, (double)d->y1, (double)d->x2, (double)d->y2);
+        char name[80]; /* what a file says may hold what a terminal obeys */
+        gfl_text_show(info.classes[d->label].name, name, sizeof name);
+        printf("%-20s %.3f  %.1f %.1f %.1f %.1f\n", name, (double)d->score, (double)d->x1,
+               (double)d->y1, (double)d->x2, (double)d->y2);
     }
     if (!ok) fprintf(stderr, "detect: %s\n", gfl_context_error(context));
 
