@@ -3787,21 +3787,25 @@ static int gfli_affinity_cpus(void) {
 }
 
 /* CPUs' worth of time that the control group grants, rounded up; 0 when it sets no limit. */
-static int gfli_cgroup_cpus(void) {
+static int gfli_cgroup_cpus(const char *path) {
     char text[64];
     long quota = 0, period = 0;
-    gfli_kernel_text("/sys/fs/cgroup/cpu.max", text, sizeof text);
+    gfli_kernel_text(path, text, sizeof text);
     if (sscanf(text, "%ld %ld", &quota, &period) != 2 || quota <= 0 || period <= 0) return 0;
     return (int)((quota + period - 1) / period);
 }
 
-int gfli_os_cpus(void) {
-    long online = sysconf(_SC_NPROCESSORS_ONLN);
-    int n = online > 0 ? (int)online : 1, affinity = gfli_affinity_cpus();
-    int group = gfli_cgroup_cpus();
+/* The least of what limits there are; 0 is none. */
+static int gfli_least_cpus(long online, int affinity, int group) {
+    int n = online > 0 ? (int)online : 1;
     if (affinity > 0) n = gfli_min(n, affinity);
     if (group > 0) n = gfli_min(n, group);
     return n;
+}
+
+int gfli_os_cpus(void) {
+    return gfli_least_cpus(sysconf(_SC_NPROCESSORS_ONLN), gfli_affinity_cpus(),
+                           gfli_cgroup_cpus("/sys/fs/cgroup/cpu.max"));
 }
 
 /* ---- threads --------------------------------------------------------------------------------- */
