@@ -24,6 +24,9 @@ $cross $strict "$root"/examples/cmd_*.c "$root/examples/gfl.c" gfl.o gfl_train.o
 for f in detect evaluate train distributions; do
     $cross $strict "$root/examples/$f.c" gfl.o gfl_train.o -o $f.exe -lm || exit 1
 done
+# All of windows.h may have come first: far, near, small, min, max, interface, ERROR, IN, OUT.
+printf '#include <windows.h>\n#define GFL_IMPLEMENTATION\n#include "gfl.h"\n#include "gfl_train.c"\n' > one.c
+$cross -std=gnu11 -fsyntax-only one.c || exit 1
 $cross -fsyntax-only -std=gnu11 -D__USE_MINGW_ANSI_STDIO=0 "$root/gfl_train.c" 2>err && fail "the old printf is good enough"
 says 'D__USE_MINGW_ANSI_STDIO' err
 

@@ -37,7 +37,6 @@
 #else
 #    include <fcntl.h>
 #    include <pthread.h>
-#    include <sched.h>
 #    include <sys/stat.h>
 #    include <unistd.h>
 #    if !defined(CLOCK_MONOTONIC) || !defined(O_CLOEXEC)
