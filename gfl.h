@@ -1707,7 +1707,6 @@ GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format fo
 #else
 #    include <fcntl.h>
 #    include <pthread.h>
-#    include <sched.h>
 #    include <sys/stat.h>
 #    include <unistd.h>
 #    if !defined(CLOCK_MONOTONIC) || !defined(O_CLOEXEC)
@@ -2459,8 +2458,8 @@ static inline size_t gfli_conv_weights(const gfli_conv_shape *s) {
 /* y = relu?(conv(x) + bias + residual).  Every level of x gives the level of y. */
 typedef struct gfli_conv_call {
     const gfli_conv_shape *shape;
-    const void *packed; /* by conv_pack */
-    const float *bias;  /* [out_c] or NULL */
+    const void *packing; /* by conv_pack */
+    const float *bias;   /* [out_c] or NULL */
     const gfli_map *x, *y;
     const gfli_map *residual; /* shaped as y, or NULL; it may be y itself */
     /* Of a deformable 3x3 convolution (spec 1.5), or NULL: one map on the grid of y with 18
@@ -2497,7 +2496,7 @@ typedef struct gfli_decode_opts {
     int stride[GFL_LEVELS];
     int height, width;       /* resized, without padding: the clip */
     double scale_x, scale_y; /* resized / original */
-    int pixel;        /* 0 or 1: what a width is more than x2 - x1; position i of a stride s is at
+    int inclusive;    /* 0 or 1: what a width is more than x2 - x1; position i of a stride s is at
                          i * s + pixel * (s - 1) / 2, the last coordinate is width - pixel */
     bool by_location; /* max_per_level counts locations, by their best class; then all their pairs
                          above min_score are candidates.  false: it counts pairs */
@@ -2519,8 +2518,8 @@ typedef struct gfli_found {
 } gfli_found;
 
 /* Where position `cell` of a level stands, in pixels of the resized image. */
-GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
-    return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
+GFLI_HD static inline float gfli_position(int cell, int stride, int inclusive) {
+    return (float)(cell * stride) + 0.5f * (float)(inclusive * (stride - 1));
 }
 
 /* A backend is a device with operations.  Maps, weights, biases, norm parameters, scratch and what
@@ -2566,7 +2565,7 @@ typedef struct gfli_infer_ops {
     size_t (*conv_packed_size)(const gfl_context *context, const gfli_conv_shape *s);
     /* packed = the weights, each output channel o multiplied by scale[o] (NULL: by 1). */
     void (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                      const float *scale, void *packed);
+                      const float *scale, void *packing);
     void (*fold_norm)(gfl_context *context, const gfli_norm_fold *fold);
     /* One convolution, or n of one geometry that differ in output channels alone: how conv will
      * compute calls of these sizes (pointers to data may be NULL yet), and conv itself. */
@@ -2650,13 +2649,13 @@ typedef struct gfli_assignment {
 
 typedef struct gfli_assign_opts {
     int stride[GFL_LEVELS];
-    int pixel; /* as in gfli_decode_opts, here and in the losses */
+    int inclusive; /* as in gfli_decode_opts, here and in the losses */
 } gfli_assign_opts;
 
 typedef struct gfli_loss_opts {
     int n_classes, n_bins;
     int stride[GFL_LEVELS];
-    int pixel;             /* added to widths in units of the stride */
+    int inclusive;         /* added to widths in units of the stride */
     bool outside_counts;   /* -2 of the assignment is a negative; else it has no loss */
     bool add_eps;          /* unions and hulls + eps; else at least eps */
     double quality_eps;    /* of the quality's union; GIoU has 1e-6 */
@@ -2739,10 +2738,10 @@ struct gfli_train_ops {
      * conv_grad_pack from the (scaled) weights. */
     size_t (*conv_grad_packed_size)(const gfli_conv_shape *s);
     void (*conv_grad_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                           const float *scale, void *packed);
+                           const float *scale, void *packing);
     size_t (*conv_grad_scratch)(const gfl_context *context, const gfli_conv_shape *s,
                                 const gfli_map *x);
-    void (*conv_grad_input)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+    void (*conv_grad_input)(gfl_context *context, const gfli_conv_shape *s, const void *packing,
                             const gfli_map *dy, bool accumulate, const gfli_map *dx, void *scratch);
     /* dweight OHWI and dbias [out_c] (or NULL), overwritten; all levels and images summed. */
     void (*conv_grad_weight)(gfl_context *context, const gfli_conv_shape *s, const gfli_map *x,
@@ -2751,10 +2750,10 @@ struct gfli_train_ops {
      * (or NULL) overwritten.  packed is made by deform_conv_grad_pack. */
     size_t (*deform_conv_grad_packed_size)(const gfli_conv_shape *s);
     void (*deform_conv_grad_pack)(gfl_context *context, const gfli_conv_shape *s,
-                                  const float *weight, const float *scale, void *packed);
+                                  const float *weight, const float *scale, void *packing);
     size_t (*deform_conv_grad_scratch)(const gfl_context *context, const gfli_conv_shape *s,
                                        const gfli_map *offset);
-    void (*deform_conv_grad)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+    void (*deform_conv_grad)(gfl_context *context, const gfli_conv_shape *s, const void *packing,
                              const gfli_map *x, const gfli_map *offset, const gfli_map *dy,
                              bool accumulate, const gfli_map *dx, const gfli_map *doffset,
                              float *dweight, float *dbias, void *scratch);
@@ -2852,8 +2851,8 @@ typedef struct gfli_igemm {
     int seg_taps; /* neighbours along x that make one run: 1, or more when channels are few */
     int seg_y[GFLI_MAX_TAPS], seg_x[GFLI_MAX_TAPS];
     int in_step, out_step, out_y, out_x;
-    const float *packed; /* [groups][panels of group_out][n_segs * seg_len][GFLI_NR] */
-    const float *bias;   /* [y->c] or NULL */
+    const float *packing; /* [groups][panels of group_out][n_segs * seg_len][GFLI_NR] */
+    const float *bias;    /* [y->c] or NULL */
     const gfli_map *x, *y, *residual;
     bool relu;
 } gfli_igemm;
@@ -2966,7 +2965,7 @@ void gfli_sort_ranks(uint64_t *ranks, size_t n);
  * gets the indices of the survivors, best first, equal scores by index; returns how many.
  * ranks [n]; scratch has GFLI_NMS_FLOATS floats for each of keep's. */
 enum { GFLI_NMS_FLOATS = 6 };
-int gfli_nms(const gfli_decoded *boxes, int n, float iou, int pixel, int max_keep, int *keep,
+int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max_keep, int *keep,
              uint64_t *ranks, float *scratch);
 
 /* The candidates of one image before suppression: level after level (counts [levels]), best first
@@ -3030,7 +3029,7 @@ typedef struct gfli_layer {
     int bn_gamma, bn_beta, bn_mean, bn_var;
     int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */
     /* Memory of the device. */
-    void *packed;        /* of the folded weights */
+    void *packing;       /* of the folded weights */
     float *folded_bias;  /* [out_c] beta - a * mean; NULL without batch norm */
     float *folded_scale; /* [out_c] a = gamma / sqrt(var + eps); NULL without bn or training */
     int stage;
@@ -3219,7 +3218,7 @@ typedef struct gfli_dialect {
     /* 0: corners lie between pixels.  1: corners are pixels that belong to the box, so that a width
      * is x2 - x1 + 1, the last coordinate of an image its size - 1, and the position that stands
      * for a cell its middle pixel. */
-    int pixel;
+    int inclusive;
     /* Training boxes and detections follow the factor of the resize before sizes are rounded (else
      * the ratio of the sizes along each axis); detections by a division (else by a multiplication
      * with the inverse). */
@@ -4357,7 +4356,7 @@ gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, s
     void *old, *none = NULL;
     memcpy(&old, pointer_to_pointer, sizeof old);
     if (old && need <= *capacity) return GFL_OK;
-    device->free(context, old);
+    (device->free)(context, old);
     memcpy(pointer_to_pointer, &none, sizeof none);
     *capacity = 0;
     GFLI_TRY(device->alloc(context, need, size, what, pointer_to_pointer));
@@ -7002,7 +7001,7 @@ static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, in
         const int group = p / group_panels, in_group = p % group_panels;
         n = gfli_min(gfli_min(t->tile_panels, panel1 - p), group_panels - in_group);
         const int col = group * g->group_out + in_group * GFLI_NR;
-        tile.b = g->packed + (size_t)p * panel +
+        tile.b = g->packing + (size_t)p * panel +
                  ((size_t)k->seg * (size_t)g->seg_len + (size_t)k->first) * GFLI_NR;
         tile.n = gfli_min(n * GFLI_NR, g->group_out - in_group * GFLI_NR);
         tile.row_offset = group * g->group_in + k->first - origin;
@@ -7150,7 +7149,7 @@ typedef struct gfli_pack_task {
     const gfli_conv_shape *s;
     gfli_igemm g;
     const float *weight, *scale;
-    float *packed;
+    float *packing;
 } gfli_pack_task;
 
 static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
@@ -7163,29 +7162,29 @@ static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
     const int c = s->in_c / s->groups, taps = s->kernel * s->kernel;
     const int merged_c = t->g.group_in, out_per_group = s->out_c / s->groups;
     const size_t size = (size_t)taps * (size_t)merged_c * GFLI_NR;
-    float *packed = t->packed + (size_t)panel * size;
+    float *packing = t->packing + (size_t)panel * size;
     (void)slot;
-    if (width < GFLI_NR || merged_c != c) memset(packed, 0, size * sizeof(float));
+    if (width < GFLI_NR || merged_c != c) memset(packing, 0, size * sizeof(float));
     for (int k = 0; k < taps; k++) {
         for (int j = 0; j < width; j++) {
             const int o = first + j;
             const float scale = t->scale ? t->scale[o] : 1.0f;
             const int at = o / out_per_group * c % merged_c; /* of its channels in the merged */
             const float *w = t->weight + ((size_t)o * (size_t)taps + (size_t)k) * (size_t)c;
-            float *out = packed + ((size_t)k * (size_t)merged_c + (size_t)at) * GFLI_NR + j;
+            float *out = packing + ((size_t)k * (size_t)merged_c + (size_t)at) * GFLI_NR + j;
             for (int i = 0; i < c; i++) out[(size_t)i * GFLI_NR] = scale * w[i];
         }
     }
 }
 
 static void gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                               const float *scale, void *packed) {
+                               const float *scale, void *packing) {
     gfli_pack_task t;
     t.s = s;
     gfli_conv_igemm(s, &t.g);
     t.weight = weight;
     t.scale = scale;
-    t.packed = (float *)packed;
+    t.packing = (float *)packing;
     gfli_parallel_for(context, t.g.groups * gfli_ceil_div(t.g.group_out, GFLI_NR),
                       gfli_conv_pack_panel, &t);
 }
@@ -7199,7 +7198,7 @@ static size_t gfli_plain_conv_scratch(const gfl_context *context, const gfli_con
 static void gfli_plain_conv(gfl_context *context, const gfli_conv_call *call, void *scratch) {
     gfli_igemm g;
     gfli_conv_igemm(call->shape, &g);
-    g.packed = (const float *)call->packed;
+    g.packing = (const float *)call->packing;
     g.bias = call->bias;
     g.x = call->x;
     g.y = call->y;
@@ -7429,7 +7428,7 @@ static void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, v
     gfli_deform_task t;
     gfli_igemm g;
     gfli_deform_igemm(call->shape, &g);
-    g.packed = (const float *)call->packed;
+    g.packing = (const float *)call->packing;
     g.bias = call->bias;
     g.x = call->x;
     g.y = call->y;
@@ -7946,10 +7945,10 @@ static void gfli_normalise_row(void *arg, int row, int slot) {
     (void)slot;
     memset(out + (size_t)filled * c, 0, (width - (size_t)filled) * c * sizeof(float));
     for (int x = 0; x < filled; x++, out += c) {
-        const uint8_t *pixel = in + 3 * (t->flip ? filled - 1 - x : x);
-        out[0] = t->value[0][pixel[0]];
-        out[1] = t->value[1][pixel[1]];
-        out[2] = t->value[2][pixel[2]];
+        const uint8_t *rgb = in + 3 * (t->flip ? filled - 1 - x : x);
+        out[0] = t->value[0][rgb[0]];
+        out[1] = t->value[1][rgb[1]];
+        out[2] = t->value[2][rgb[2]];
         for (size_t k = 3; k < c; k++) out[k] = 0.0f;
     }
 }
@@ -8012,14 +8011,14 @@ typedef struct gfli_kept {
     float x1, y1, x2, y2, area, label;
 } gfli_kept;
 
-static gfli_kept gfli_shift_box(const gfl_detection *d, float step, float pixel) {
+static gfli_kept gfli_shift_box(const gfl_detection *d, float step, float inclusive) {
     gfli_kept k;
     const float offset = gfli_rounded((float)d->label * step);
     k.x1 = d->x1 + offset;
     k.y1 = d->y1 + offset;
     k.x2 = d->x2 + offset;
     k.y2 = d->y2 + offset;
-    k.area = gfli_rounded((k.x2 - k.x1 + pixel) * (k.y2 - k.y1 + pixel));
+    k.area = gfli_rounded((k.x2 - k.x1 + inclusive) * (k.y2 - k.y1 + inclusive));
     k.label = (float)d->label;
     return k;
 }
@@ -8027,7 +8026,7 @@ static gfli_kept gfli_shift_box(const gfl_detection *d, float step, float pixel)
 /* One more than the largest coordinate, and whether classes are apart for sure once shifted: not
  * when boxes start below 0, pixels make up for the 1 that is between them, or float32 is too coarse
  * to keep it. */
-static float gfli_class_step(const gfli_decoded *boxes, int n, int pixel, bool *apart) {
+static float gfli_class_step(const gfli_decoded *boxes, int n, int inclusive, bool *apart) {
     float largest = -FLT_MAX, smallest = FLT_MAX;
     int labels = 0;
     for (int i = 0; i < n; i++) {
@@ -8039,35 +8038,35 @@ static float gfli_class_step(const gfli_decoded *boxes, int n, int pixel, bool *
         }
         labels = gfli_max(labels, d->label + 1);
     }
-    *apart = pixel == 0 && smallest >= 0.0f && ((double)largest + 1.0) * labels < 8388608.0;
+    *apart = inclusive == 0 && smallest >= 0.0f && ((double)largest + 1.0) * labels < 8388608.0;
     return largest + 1.0f;
 }
 
-static bool gfli_overlaps(const gfli_kept *a, const gfli_kept *b, float iou, float pixel) {
+static bool gfli_overlaps(const gfli_kept *a, const gfli_kept *b, float iou, float inclusive) {
     const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
     const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
-    const float w = x2 - x1 + pixel, h = y2 - y1 + pixel;
+    const float w = x2 - x1 + inclusive, h = y2 - y1 + inclusive;
     /* No overlap suppresses nothing, not even two boxes without area: 0 / 0 is no IoU. */
     if (!(w > 0.0f && h > 0.0f)) return false;
     const float inter = gfli_rounded(w * h);
     return inter / (a->area + b->area - inter) > iou;
 }
 
-int gfli_nms(const gfli_decoded *boxes, int n, float iou, int pixel, int max_keep, int *keep,
+int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max_keep, int *keep,
              uint64_t *ranks, float *scratch) {
     gfli_kept *kept = (gfli_kept *)(void *)scratch;
     bool apart;
     int n_kept = 0;
-    const float step = gfli_class_step(boxes, n, pixel, &apart);
+    const float step = gfli_class_step(boxes, n, inclusive, &apart);
     for (int i = 0; i < n; i++) ranks[i] = gfli_rank(boxes[i].detection.score, (uint64_t)i);
     gfli_sort_ranks(ranks, (size_t)n);
     for (int i = 0; i < n && n_kept < max_keep; i++) {
         const int at = (int)gfli_rank_index(ranks[i]);
-        const gfli_kept box = gfli_shift_box(&boxes[at].detection, step, (float)pixel);
+        const gfli_kept box = gfli_shift_box(&boxes[at].detection, step, (float)inclusive);
         bool suppressed = false;
         for (int k = 0; k < n_kept && !suppressed; k++) {
             if (apart && kept[k].label != box.label) continue;
-            suppressed = gfli_overlaps(&kept[k], &box, iou, (float)pixel);
+            suppressed = gfli_overlaps(&kept[k], &box, iou, (float)inclusive);
         }
         if (suppressed) continue;
         kept[n_kept] = box;
@@ -8235,12 +8234,12 @@ static void gfli_decode_pair(const gfli_decode_task *t, int level, uint64_t rank
     out->level = level;
     out->y = (int)(cell / (uint64_t)t->cls->w[level]);
     out->x = (int)(cell % (uint64_t)t->cls->w[level]);
-    const float x = gfli_position(out->x, o->stride[level], o->pixel);
-    const float y = gfli_position(out->y, o->stride[level], o->pixel);
-    out->detection.x1 = gfli_clamp_side(x - d[0], o->width - o->pixel);
-    out->detection.y1 = gfli_clamp_side(y - d[1], o->height - o->pixel);
-    out->detection.x2 = gfli_clamp_side(x + d[2], o->width - o->pixel);
-    out->detection.y2 = gfli_clamp_side(y + d[3], o->height - o->pixel);
+    const float x = gfli_position(out->x, o->stride[level], o->inclusive);
+    const float y = gfli_position(out->y, o->stride[level], o->inclusive);
+    out->detection.x1 = gfli_clamp_side(x - d[0], o->width - o->inclusive);
+    out->detection.y1 = gfli_clamp_side(y - d[1], o->height - o->inclusive);
+    out->detection.x2 = gfli_clamp_side(x + d[2], o->width - o->inclusive);
+    out->detection.y2 = gfli_clamp_side(y + d[3], o->height - o->inclusive);
     out->detection.score = gfli_rank_score(rank);
     out->detection.label = (int)(index % (uint64_t)o->n_classes);
 }
@@ -8312,7 +8311,7 @@ static float gfli_rescaled(const gfli_decode_opts *opts, float v, double scale) 
 /* To the pixels of the original image; boxes without area go (of pixels, each has one).  Returns
  * how many stay. */
 static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes, int n) {
-    const float pixel = (float)opts->pixel;
+    const float inclusive = (float)opts->inclusive;
     int kept = 0;
     for (int i = 0; i < n; i++) {
         gfli_decoded b = boxes[i];
@@ -8321,7 +8320,7 @@ static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes,
         d->y1 = gfli_rescaled(opts, d->y1, opts->scale_y);
         d->x2 = gfli_rescaled(opts, d->x2, opts->scale_x);
         d->y2 = gfli_rescaled(opts, d->y2, opts->scale_y);
-        if (d->x2 - d->x1 + pixel > 0.0f && d->y2 - d->y1 + pixel > 0.0f) boxes[kept++] = b;
+        if (d->x2 - d->x1 + inclusive > 0.0f && d->y2 - d->y1 + inclusive > 0.0f) boxes[kept++] = b;
     }
     return kept;
 }
@@ -8338,7 +8337,7 @@ static int gfli_decode_image(gfl_context *context, const gfli_map *cls, const gf
     int counts[GFL_LEVELS];
     int n = gfli_candidates(context, cls, reg, index, opts, boxes, counts, ranks);
     n = gfli_rescale_boxes(opts, boxes, n);
-    n = gfli_nms(boxes, n, opts->nms_iou, opts->pixel, max_keep, keep, ranks, moved);
+    n = gfli_nms(boxes, n, opts->nms_iou, opts->inclusive, max_keep, keep, ranks, moved);
     for (int i = 0; i < n; i++) out[i] = boxes[keep[i]];
     return n;
 }
@@ -8463,7 +8462,7 @@ void gfli_decode_opts_init(const gfl_arch *arch, gfli_decode_opts *out) {
     out->n_classes = arch->n_classes;
     out->n_bins = arch->reg_max + 1;
     for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
-    out->pixel = d->pixel;
+    out->inclusive = d->inclusive;
     out->by_location = d->by_location;
     out->divide = d->one_scale;
 }
@@ -8471,7 +8470,7 @@ void gfli_decode_opts_init(const gfl_arch *arch, gfli_decode_opts *out) {
 void gfli_assign_opts_init(const gfl_arch *arch, gfli_assign_opts *out) {
     memset(out, 0, sizeof *out);
     for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
-    out->pixel = gfli_dialect_get(arch->dialect)->pixel;
+    out->inclusive = gfli_dialect_get(arch->dialect)->inclusive;
 }
 
 void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
@@ -8480,7 +8479,7 @@ void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
     out->n_classes = arch->n_classes;
     out->n_bins = arch->reg_max + 1;
     for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
-    out->pixel = d->pixel;
+    out->inclusive = d->inclusive;
     out->outside_counts = d->outside_counts;
     out->add_eps = d->add_eps;
     out->quality_eps = d->quality_eps;
@@ -9317,7 +9316,7 @@ static int gfli_step_calls(const gfl_model *model, const gfli_plan *plan, int st
         const int of = i ? s->twin.stats : s->stats;
         gfli_conv_call *c = &calls[i];
         c->shape = &layer->shape;
-        c->packed = layer->packed;
+        c->packing = layer->packing;
         c->bias = layer->bias >= 0 ? model->params[layer->bias].data : layer->folded_bias;
         c->x = &plan->maps[i ? s->twin.in : s->in].map;
         c->y = &plan->maps[i ? s->twin.out : s->out].map;
@@ -10609,7 +10608,7 @@ void gfl_model_destroy(gfl_model *model) {
         gfli_free(context, (void *)(uintptr_t)model->classes[i].name);
     for (int i = 0; i < model->n_params; i++) gfli_free(context, model->params[i].name);
     for (int i = 0; i < model->n_layers; i++)
-        (model->backend->device.free)(context, model->layers[i].packed);
+        (model->backend->device.free)(context, model->layers[i].packing);
     (model->backend->device.free)(context, model->values);
     (model->backend->device.free)(context, model->folded);
     gfli_clear_reports(model);
@@ -10624,10 +10623,10 @@ void gfl_model_destroy(gfl_model *model) {
 static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
     const gfli_infer_ops *ops = &model->backend->infer;
     const gfli_param *params = model->params;
-    if (!layer->packed)
+    if (!layer->packing)
         GFLI_TRY(model->backend->device.alloc(model->context,
                                               ops->conv_packed_size(model->context, &layer->shape),
-                                              1, "packed weights", &layer->packed));
+                                              1, "packed weights", &layer->packing));
     if (layer->bn_gamma >= 0) {
         const gfli_norm_fold fold = {params[layer->bn_gamma].data,
                                      params[layer->bn_beta].data,
@@ -10640,7 +10639,7 @@ static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
         ops->fold_norm(model->context, &fold);
     }
     ops->conv_pack(model->context, &layer->shape, params[layer->weight].data, layer->folded_scale,
-                   layer->packed);
+                   layer->packing);
     return GFL_OK;
 }
 
@@ -11326,8 +11325,10 @@ static void gfli_describe_sides(const gfli_decoded *from, const float *logits,
                                 const gfli_decode_opts *opts, gfl_distribution *out) {
     int l = from->level, bins = opts->n_bins;
     memset(out, 0, sizeof *out);
-    out->x = (float)((double)gfli_position(from->x, opts->stride[l], opts->pixel) / opts->scale_x);
-    out->y = (float)((double)gfli_position(from->y, opts->stride[l], opts->pixel) / opts->scale_y);
+    out->x =
+        (float)((double)gfli_position(from->x, opts->stride[l], opts->inclusive) / opts->scale_x);
+    out->y =
+        (float)((double)gfli_position(from->y, opts->stride[l], opts->inclusive) / opts->scale_y);
     for (int side = 0; side < 4; side++) {
         float *p = out->bins[side];
         double mean = (double)gfli_integral(logits + side * bins, bins, p), var = 0;
@@ -11353,8 +11354,8 @@ static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, si
         gfl_detection *item = &d->items[first + (size_t)i];
         *item = from->detection;
         /* a right or lower edge is where the last pixel of the box ends */
-        item->x2 += (float)o->pixel;
-        item->y2 += (float)o->pixel;
+        item->x2 += (float)o->inclusive;
+        item->y2 += (float)o->inclusive;
         if (!d->no_clip) {
             item->x1 = gfli_clip(item->x1, image->width);
             item->y1 = gfli_clip(item->y1, image->height);

@@ -658,8 +658,8 @@ gfli_load_deformed(const gfli_conv_load *s, const gfli_conv_job *job, const gfli
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             if (count <= 0 || sample.weight[k] == 0.0f) continue; /* also off the map */
-            const int pixel = corner / 4 + k % 2 * step[0] + k / 2 * step[1];
-            gfli_read_chunk(s->x, (size_t)pixel * (size_t)job->in_c + (size_t)c, count, vector,
+            const int cell = corner / 4 + k % 2 * step[0] + k / 2 * step[1];
+            gfli_read_chunk(s->x, (size_t)cell * (size_t)job->in_c + (size_t)c, count, vector,
                             element, v);
 #pragma unroll
             for (int j = 0; j < width; j++) sum[j] += sample.weight[k] * v[j];
@@ -1203,7 +1203,7 @@ static size_t gfli_conv_tensor_packed_size(const gfli_conv_shape *s, int element
 
 /* One thread an element; weight is OHWI in float. */
 static __global__ void gfli_conv_pack_kernel(const float *weight, const float *scale,
-                                             unsigned char *packed, gfli_conv_shape s,
+                                             unsigned char *packing, gfli_conv_shape s,
                                              gfli_conv_geometry g, int element, size_t n) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
@@ -1224,7 +1224,7 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
         if (scale) v *= scale[o];
     }
     const int at = in_run * size;
-    unsigned char *to = packed + (line - (size_t)row) * GFLI_ROW_BYTES +
+    unsigned char *to = packing + (line - (size_t)row) * GFLI_ROW_BYTES +
                         gfli_swizzle(row, at / GFLI_CHUNK_BYTES) + at % GFLI_CHUNK_BYTES;
     if (element == GFLI_MAP_F32)
         *(unsigned *)(void *)to = gfli_to_tf32(__float_as_uint(v));
@@ -1233,11 +1233,11 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
 }
 
 static cudaError_t gfli_conv_tensor_pack(cudaStream_t stream, const gfli_conv_shape *s, int element,
-                                         const float *weight, const float *scale, void *packed) {
+                                         const float *weight, const float *scale, void *packing) {
     const gfli_conv_geometry g = gfli_conv_geometry_of(s, element);
     const size_t n = gfli_conv_tensor_packed_size(s, element) / (element == GFLI_MAP_F32 ? 4 : 2);
     GFLI_LAUNCH((gfli_conv_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
-                (unsigned char *)packed, *s, g, element, n);
+                (unsigned char *)packing, *s, g, element, n);
     return cudaGetLastError();
 }
 
@@ -1512,7 +1512,7 @@ static __global__ void gfli_conv_stats_kernel(const GFLI_GRID_CONSTANT gfli_conv
 /* ---- launch ---------------------------------------------------------------------------------- */
 
 typedef struct gfli_conv_operands {
-    const void *x, *residual, *packed;
+    const void *x, *residual, *packing;
     const float *offset, *bias;
     void *y;
     float *stats; /* [levels][n][groups][2] or NULL */
@@ -1568,7 +1568,7 @@ static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_dev
         gfli_conv_side *side = &job.side[i];
         side->x = sides[i].x;
         side->residual = sides[i].residual;
-        side->weight = sides[i].packed;
+        side->weight = sides[i].packing;
         side->offset = sides[i].offset;
         side->bias = sides[i].bias;
         side->y = sides[i].y;
@@ -2132,7 +2132,7 @@ typedef struct gfli_fp32_job {
     gfli_conv_shape s;
     int groups, group_in, group_out; /* after merging */
     gfli_sizes x, y;
-    const float *in, *packed, *bias, *residual, *offset;
+    const float *in, *packing, *bias, *residual, *offset;
     int offset_c;
     float *out;
     bool relu;
@@ -2161,7 +2161,7 @@ static size_t gfli_fp32_packed_size(const gfli_conv_shape *s) {
 
 /* Channels are those of a whole group after merging; of other groups of the file comes zero.  One
  * thread per element. */
-static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *scale, float *packed,
+static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *scale, float *packing,
                                              const GFLI_GRID_CONSTANT gfli_fp32_job job, size_t n) {
     const size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= n) return;
@@ -2176,18 +2176,18 @@ static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *s
     if (i / in == o / out)
         v = (scale ? scale[row] : 1.0f) *
             weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
-    packed[at] = v;
+    packing[at] = v;
 }
 
 static cudaError_t gfli_fp32_pack(cudaStream_t stream, const gfli_conv_shape *s,
-                                  const float *weight, const float *scale, float *packed) {
+                                  const float *weight, const float *scale, float *packing) {
     gfli_fp32_job job;
     memset(&job, 0, sizeof job);
     job.s = *s;
     gfli_fp32_merge(&job);
-    const size_t n = gfli_fp32_packed_size(s) / sizeof *packed;
+    const size_t n = gfli_fp32_packed_size(s) / sizeof *packing;
     GFLI_LAUNCH((gfli_fp32_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
-                packed, job, n);
+                packing, job, n);
     return cudaGetLastError();
 }
 
@@ -2307,7 +2307,7 @@ static __global__ void __launch_bounds__(GFLI_THREADS)
     const size_t tile = (size_t)blockIdx.x * GFLI_FP32_TILE;
     const gfli_fp32_row r = gfli_fp32_row_of(&job, tile + (size_t)row);
     const int out = column * GFLI_FP32_TILE + row;
-    const float *weight = job.packed + (size_t)group * (size_t)terms * (size_t)job.group_out;
+    const float *weight = job.packing + (size_t)group * (size_t)terms * (size_t)job.group_out;
     const int sum_row = thread / 16 * GFLI_FP32_SIDE, sum_col = thread % 16 * GFLI_FP32_SIDE;
     float sum[GFLI_FP32_SIDE][GFLI_FP32_SIDE] = {};
     if (deformed) {
@@ -2348,7 +2348,7 @@ static void gfli_fp32_conv(gfl_context *context, const gfli_conv_call *call) {
     job.x = gfli_sizes_of(call->x);
     job.y = gfli_sizes_of(call->y);
     job.in = call->x->data;
-    job.packed = (const float *)call->packed;
+    job.packing = (const float *)call->packing;
     job.bias = call->bias;
     job.residual = call->residual ? call->residual->data : NULL;
     job.offset = call->offset ? call->offset->data : NULL;
@@ -2481,7 +2481,7 @@ static size_t gfli_tune_operands(const gfli_conv_request *r, bool residual, size
         gfli_conv_shape own = *r->shape;
         own.out_c = r->out_c[i];
         sides[i].x = gfli_cut(&c, gfli_map_bytes(r->x));
-        sides[i].packed = gfli_cut(&c, gfli_conv_tensor_packed_size(&own, r->element));
+        sides[i].packing = gfli_cut(&c, gfli_conv_tensor_packed_size(&own, r->element));
         sides[i].bias = (const float *)gfli_cut(&c, out_c * sizeof(float));
         sides[i].y = gfli_cut(&c, points * out_c * (r->wide ? 4 : size));
         if (residual) sides[i].residual = gfli_cut(&c, points * out_c * size);
@@ -2599,14 +2599,14 @@ static size_t gfli_conv_packed_size_cuda(const gfl_context *context, const gfli_
 }
 
 static void gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                                const float *scale, void *packed) {
+                                const float *scale, void *packing) {
     if (!gfli_cuda_ready(context)) return;
     const cudaStream_t stream = gfli_cuda_of(context)->stream;
     (void)gfli_cuda_note(
         context,
         gfli_cuda_on_tensor(context)
-            ? gfli_conv_tensor_pack(stream, s, (int)context->element, weight, scale, packed)
-            : gfli_fp32_pack(stream, s, weight, scale, (float *)packed),
+            ? gfli_conv_tensor_pack(stream, s, (int)context->element, weight, scale, packing)
+            : gfli_fp32_pack(stream, s, weight, scale, (float *)packing),
         "packing weights");
 }
 
@@ -2715,7 +2715,7 @@ static void gfli_tensor_conv(gfl_context *context, const gfli_conv_call *calls, 
     for (int i = 0; i < n; i++) {
         sides[i].x = calls[i].x->data;
         sides[i].residual = calls[i].residual ? calls[i].residual->data : NULL;
-        sides[i].packed = calls[i].packed;
+        sides[i].packing = calls[i].packing;
         sides[i].offset = calls[i].offset ? calls[i].offset->data : NULL;
         sides[i].bias = calls[i].bias;
         sides[i].y = calls[i].y->data;
@@ -2915,7 +2915,7 @@ typedef struct gfli_decode_job {
     gfli_decode_frame frame[GFLI_DECODE_IMAGES];
     size_t scratch;
     int images, levels, n_classes, cls_c, reg_c, n_bins;
-    int pixel; /* as in gfli_decode_opts, as are the next two */
+    int inclusive; /* as in gfli_decode_opts, as are the next two */
     bool by_location, divide;
     int most; /* candidates of all levels */
     int max_keep;
@@ -3068,8 +3068,8 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
     b.level = level;
     b.y = cell / l->w;
     b.x = cell % l->w;
-    const float x = gfli_position(b.x, l->stride, job->pixel);
-    const float y = gfli_position(b.y, l->stride, job->pixel);
+    const float x = gfli_position(b.x, l->stride, job->inclusive);
+    const float y = gfli_position(b.y, l->stride, job->inclusive);
     b.detection.x1 = gfli_clip_side(x - d[0], f->right, f->scale_x, job->divide);
     b.detection.y1 = gfli_clip_side(y - d[1], f->bottom, f->scale_y, job->divide);
     b.detection.x2 = gfli_clip_side(x + d[2], f->right, f->scale_x, job->divide);
@@ -3110,7 +3110,7 @@ static __global__ void gfli_boxes_kernel(const GFLI_GRID_CONSTANT gfli_decode_jo
     if (!gfli_candidate(&job, image, level, i - job.level[level].first, &rank)) return;
     const gfli_decoded b = gfli_box_of(&job, image, level, rank);
     const gfl_detection *d = &b.detection;
-    const float one = (float)job.pixel;
+    const float one = (float)job.inclusive;
     gfli_of_image(&job, job.boxes, image)[i] = b;
     if (d->x2 - d->x1 + one > 0.0f && d->y2 - d->y1 + one > 0.0f)
         gfli_of_image(&job, job.order,
@@ -3134,23 +3134,23 @@ static __device__ __forceinline__ float gfli_block_largest(float v, float *part)
 }
 
 static __device__ __forceinline__ gfli_moved gfli_move_box(const gfl_detection *d, float step,
-                                                           float pixel) {
+                                                           float inclusive) {
     gfli_moved m;
     const float offset = gfli_rounded((float)d->label * step);
     m.x1 = d->x1 + offset;
     m.y1 = d->y1 + offset;
     m.x2 = d->x2 + offset;
     m.y2 = d->y2 + offset;
-    m.area = gfli_rounded((m.x2 - m.x1 + pixel) * (m.y2 - m.y1 + pixel));
+    m.area = gfli_rounded((m.x2 - m.x1 + inclusive) * (m.y2 - m.y1 + inclusive));
     m.label = (float)d->label;
     return m;
 }
 
 static __device__ __forceinline__ bool gfli_boxes_overlap(const gfli_moved *a, const gfli_moved *b,
-                                                          float iou, float pixel) {
+                                                          float iou, float inclusive) {
     const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
     const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
-    const float w = x2 - x1 + pixel, h = y2 - y1 + pixel;
+    const float w = x2 - x1 + inclusive, h = y2 - y1 + inclusive;
     if (!(w > 0.0f && h > 0.0f)) return false;
     const float inter = gfli_rounded(w * h);
     return inter / (a->area + b->area - inter) > iou;
@@ -3192,7 +3192,7 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
     const gfli_decoded *boxes = gfli_of_image(&job, job.boxes, image);
     const gfli_moved *kept = gfli_of_image(&job, job.kept, image);
     uint64_t *order = gfli_of_image(&job, job.order, image);
-    const float pixel = (float)job.pixel;
+    const float inclusive = (float)job.inclusive;
     float largest = 0.0f;
     gfli_sort_block(order, n_candidates, keys);
     for (int i = thread; i < n_candidates; i += (int)blockDim.x) {
@@ -3210,18 +3210,18 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
         if (n_kept >= job.max_keep) break;
         if (thread < GFLI_NMS_WORDS) dead[thread] = 0;
         if (exists)
-            chunk[thread] = gfli_move_box(&boxes[gfli_rank_index(order[i])].detection, step, pixel);
+            chunk[thread] = gfli_move_box(&boxes[gfli_rank_index(order[i])].detection, step, inclusive);
         __syncthreads();
         bool suppressed = false;
         for (int k = 0; k < n_kept && exists && !suppressed; k++)
-            suppressed = gfli_boxes_overlap(&kept[k], &chunk[thread], job.nms_iou, pixel);
+            suppressed = gfli_boxes_overlap(&kept[k], &chunk[thread], job.nms_iou, inclusive);
         if (suppressed) atomicOr(&dead[thread / 32], 1u << (thread % 32));
         for (int word = 0; word < GFLI_NMS_WORDS && exists; word++) {
             unsigned bits = 0;
             for (int k = 0; k < 32; k++) {
                 const int other = word * 32 + k;
                 if (other > thread && other < n &&
-                    gfli_boxes_overlap(&chunk[thread], &chunk[other], job.nms_iou, pixel))
+                    gfli_boxes_overlap(&chunk[thread], &chunk[other], job.nms_iou, inclusive))
                     bits |= 1u << k;
             }
             hits[thread][word] = bits;
@@ -3322,8 +3322,8 @@ static void gfli_decode_launch(gfl_context *context, const gfli_decode_job *job)
 
 static gfli_decode_frame gfli_frame_of(const gfli_decode_opts *opts) {
     gfli_decode_frame f;
-    f.right = opts->width - opts->pixel;
-    f.bottom = opts->height - opts->pixel;
+    f.right = opts->width - opts->inclusive;
+    f.bottom = opts->height - opts->inclusive;
     f.scale_x = (float)(opts->divide ? opts->scale_x : 1.0 / opts->scale_x);
     f.scale_y = (float)(opts->divide ? opts->scale_y : 1.0 / opts->scale_y);
     return f;
@@ -3337,7 +3337,7 @@ static void gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gf
     job.n_bins = opts->n_bins;
     job.cls_c = cls->c;
     job.reg_c = reg->c;
-    job.pixel = opts->pixel;
+    job.inclusive = opts->inclusive;
     job.by_location = opts->by_location;
     job.divide = opts->divide;
     job.min_score = opts->min_score;

@@ -358,7 +358,7 @@ typedef struct gfli_loader_opts {
     int scale_long, scale_short;
     int scale_short_min; /* > 0: the short side is drawn from [min, scale_short] */
     bool bgr;
-    int pixel;      /* as in gfli_decode_opts */
+    int inclusive;  /* as in gfli_decode_opts */
     bool one_scale; /* as in gfli_dialect */
     bool no_flip;
     bool drop_empty;  /* leave out images without any annotation, or under 32 pixels */
@@ -438,7 +438,7 @@ typedef struct gfli_pass {
     const gfli_gradients *layout;
     float *gradients; /* [layout->floats], those of all trained parameters are overwritten */
     float *stats;     /* as the forward pass left them */
-    void *packed, *scratch;
+    void *packing, *scratch;
 } gfli_pass;
 
 /* Forward done, gradients of plan->cls and plan->reg in their maps. */
@@ -480,7 +480,7 @@ typedef struct gfli_learner {
     gfli_train_plan *current;
     uint64_t clock;
     float *workspace, *stats;
-    uint8_t *scratch, *packed, *truths;
+    uint8_t *scratch, *packing, *truths;
     int32_t *gt;
     int *n_pos;
     size_t workspace_size, stats_size, scratch_size, packed_size, gt_size, n_pos_size;
@@ -865,7 +865,7 @@ typedef struct gfli_grad_pack_task {
     gfli_igemm g;
     int tap[GFLI_MAX_TAPS];
     const float *weight, *scale;
-    float *packed;
+    float *packing;
 } gfli_grad_pack_task;
 
 enum { GFLI_PACK_ROWS = 32 };
@@ -886,7 +886,7 @@ static void gfli_grad_pack_rows(void *arg, int task, int slot) {
         const int o = group * g->group_in + k, own = o / out_per_group * c - group * g->group_out;
         const float scale = t->scale ? t->scale[o] : 1.0f;
         const float *w = t->weight + ((ptrdiff_t)o * s->kernel * s->kernel + t->tap[seg]) * c;
-        float *out = t->packed + (size_t)group * (size_t)panels * panel +
+        float *out = t->packing + (size_t)group * (size_t)panels * panel +
                      (size_t)(seg * g->seg_len + k) * GFLI_NR;
         for (int first = 0; first < g->group_out; first += GFLI_NR, out += panel) {
             const int lo = gfli_max(first, own), hi = gfli_min(first + GFLI_NR, own + c);
@@ -897,25 +897,25 @@ static void gfli_grad_pack_rows(void *arg, int task, int slot) {
 }
 
 static void gfli_conv_grad_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
-                                    const float *weight, const float *scale, void *packed) {
+                                    const float *weight, const float *scale, void *packing) {
     gfli_grad_pack_task t;
     t.s = s;
     t.weight = weight;
     t.scale = scale;
-    t.packed = (float *)packed;
+    t.packing = (float *)packing;
     for (int phase = 0; phase < s->stride * s->stride; phase++) {
         gfli_grad_phase(s, phase / s->stride, phase % s->stride, &t.g, t.tap);
         if (!t.g.n_segs) continue;
         const int parts = gfli_ceil_div(t.g.group_in, GFLI_PACK_ROWS);
         gfli_parallel_for(context, t.g.groups * t.g.n_segs * parts, gfli_grad_pack_rows, &t);
-        t.packed += gfli_igemm_packed_size(&t.g) / sizeof(float);
+        t.packing += gfli_igemm_packed_size(&t.g) / sizeof(float);
     }
 }
 
 static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape *s,
-                                     const void *packed, const gfli_map *dy, bool accumulate,
+                                     const void *packing, const gfli_map *dy, bool accumulate,
                                      const gfli_map *dx, void *scratch) {
-    const float *weights = (const float *)packed;
+    const float *weights = (const float *)packing;
     if (s->stride > s->kernel && !accumulate) { /* there are positions that no tap reaches */
         memset(dx->data, 0, gfli_map_count(dx) * sizeof(float));
     }
@@ -924,7 +924,7 @@ static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape
         int tap[GFLI_MAX_TAPS];
         gfli_grad_phase(s, phase / s->stride, phase % s->stride, &g, tap);
         if (!g.n_segs) continue;
-        g.packed = weights;
+        g.packing = weights;
         g.x = dy;
         g.y = dx;
         g.residual = accumulate ? dx : NULL;
@@ -1284,13 +1284,13 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
     o.len = part->n;
     o.stride = (size_t)k_size;
     o.first = part->row == (size_t)part->chunk * t->rows_per_chunk;
-    for (int p = part->strip0, packed = -1; p < part->strip1; p++) {
+    for (int p = part->strip0, packed_group = -1; p < part->strip1; p++) {
         const int group = p / group_strips, seg = p % g->n_segs;
         const int col = p % group_strips / g->n_segs * GFLI_STRIP;
         const int out = group * g->group_out + part->out0;
-        if (group != packed) {
+        if (group != packed_group) {
             gfli_grad_pack_dy(t->dy->data + out, offsets, part->n, part->out1 - part->out0, dy);
-            packed = group;
+            packed_group = group;
         }
         o.n = gfli_min(GFLI_STRIP, g->seg_len - col);
         o.width = gfli_ceil_div(o.n, GFLI_NR) * GFLI_NR;
@@ -1626,12 +1626,12 @@ static size_t gfli_deform_conv_grad_packed_size_cpu(const gfli_conv_shape *s) {
 }
 
 static void gfli_deform_conv_grad_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
-                                           const float *weight, const float *scale, void *packed) {
+                                           const float *weight, const float *scale, void *packing) {
     gfli_grad_pack_task t;
     t.s = s;
     t.weight = weight;
     t.scale = scale;
-    t.packed = (float *)packed;
+    t.packing = (float *)packing;
     gfli_deform_grad_igemm(s, &t.g);
     for (int k = 0; k < GFLI_DEFORM_TAPS; k++) t.tap[k] = k;
     const int parts = gfli_ceil_div(t.g.group_in, GFLI_PACK_ROWS);
@@ -1652,7 +1652,7 @@ typedef struct gfli_deform_grad_task {
     gfli_scatter_fn scatter;
     float *zeros, *sums; /* sums [parts][positions][offset->c] */
     gfli_point *points;
-    const float *packed;
+    const float *packing;
     char *room;
     size_t at_samples, at_rest, at_slots, pointers, slot, scratch; /* bytes */
 } gfli_deform_grad_task;
@@ -1715,7 +1715,7 @@ static void gfli_deform_grad_tile(const gfli_deform_grad_task *t, const gfli_def
             tile.len = gfli_min(GFLI_K_BLOCK, g->group_in - k);
             tile.first = k == 0;
             tile.row_offset = group * g->group_in + k;
-            tile.b = t->packed + (size_t)p * tile.panel +
+            tile.b = t->packing + (size_t)p * tile.panel +
                      ((size_t)tap * (size_t)g->seg_len + (size_t)k) * GFLI_NR;
             for (int r = 0; r < n; r += GFLI_MR) {
                 tile.rows = rows + r;
@@ -1823,17 +1823,17 @@ static size_t gfli_deform_conv_grad_scratch_cpu(const gfl_context *context,
 }
 
 static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shape *s,
-                                      const void *packed, const gfli_map *x, const gfli_map *offset,
-                                      const gfli_map *dy, bool accumulate, const gfli_map *dx,
-                                      const gfli_map *doffset, float *dweight, float *dbias,
-                                      void *scratch) {
+                                      const void *packing, const gfli_map *x,
+                                      const gfli_map *offset, const gfli_map *dy, bool accumulate,
+                                      const gfli_map *dx, const gfli_map *doffset, float *dweight,
+                                      float *dbias, void *scratch) {
     gfli_deform_grad_task t;
     gfli_deform_grad_plan(context, s, offset, &t);
     t.x = x;
     t.dy = dy;
     t.dx = dx;
     t.doffset = doffset;
-    t.packed = (const float *)packed;
+    t.packing = (const float *)packing;
     t.zeros = (float *)scratch;
     t.points = (gfli_point *)(void *)((char *)scratch + t.at_samples);
     t.sums = (float *)(void *)((char *)scratch + t.at_rest);
@@ -2312,8 +2312,8 @@ static float gfli_atss_area(float w, float h) {
 }
 
 /* IoU of the anchor (8 strides square) around (cx, cy) and a box, in float like the distances. */
-static float gfli_atss_iou(float cx, float cy, int stride, int pixel, const float *box) {
-    const float side = (float)(8 * stride), one = (float)pixel, half = 0.5f * (side - one);
+static float gfli_atss_iou(float cx, float cy, int stride, int inclusive, const float *box) {
+    const float side = (float)(8 * stride), one = (float)inclusive, half = 0.5f * (side - one);
     const float x1 = fmaxf(cx - half, box[0]), y1 = fmaxf(cy - half, box[1]);
     const float x2 = fminf(cx + half, box[2]), y2 = fminf(cy + half, box[3]);
     const float inter = gfli_atss_area(fmaxf(x2 - x1 + one, 0), fmaxf(y2 - y1 + one, 0));
@@ -2334,8 +2334,8 @@ static float gfli_atss_threshold(const float *iou, int n) {
 
 static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int level, float cx,
                               float cy, gfli_atss_list *out) {
-    const int stride = t->opts->stride[level], pixel = t->opts->pixel;
-    const float first = gfli_position(0, stride, pixel);
+    const int stride = t->opts->stride[level], inclusive = t->opts->inclusive;
+    const float first = gfli_position(0, stride, inclusive);
     const int h = gfli_min(gfli_ceil_div(truth->pad_h, stride), t->shape->h[level]);
     const int w = gfli_min(gfli_ceil_div(truth->pad_w, stride), t->shape->w[level]);
     int y0, y1, x0, x1;
@@ -2345,8 +2345,8 @@ static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int l
     for (int y = y0; y <= y1; y++)
         for (int x = x0; x <= x1; x++)
             gfli_atss_list_add(out,
-                               gfli_atss_distance(gfli_position(x, stride, pixel) - cx,
-                                                  gfli_position(y, stride, pixel) - cy),
+                               gfli_atss_distance(gfli_position(x, stride, inclusive) - cx,
+                                                  gfli_position(y, stride, inclusive) - cy),
                                y, x);
 }
 
@@ -2367,15 +2367,15 @@ static void gfli_atss_do(void *arg, int task, int slot) {
     int n = 0;
     for (int l = 0; l < t->shape->levels; l++) {
         gfli_atss_list near9;
-        const int stride = t->opts->stride[l], pixel = t->opts->pixel;
+        const int stride = t->opts->stride[l], inclusive = t->opts->inclusive;
         const int h = t->shape->h[l], w = t->shape->w[l];
         const size_t before = gfli_points_before(t->shape, l) + (size_t)image * (size_t)(h * w);
         gfli_atss_nearest(t, truth, l, cx, cy, &near9);
         for (int i = 0; i < near9.n; i++, n++) {
-            const float x = gfli_position(near9.x[i], stride, pixel);
-            const float y = gfli_position(near9.y[i], stride, pixel);
+            const float x = gfli_position(near9.x[i], stride, inclusive);
+            const float y = gfli_position(near9.y[i], stride, inclusive);
             point[n] = before + (size_t)near9.y[i] * (size_t)w + (size_t)near9.x[i];
-            iou[n] = gfli_atss_iou(x, y, stride, pixel, box);
+            iou[n] = gfli_atss_iou(x, y, stride, inclusive, box);
             inside[n] = fminf(fminf(x - box[0], y - box[1]), fminf(box[2] - x, box[3] - y)) > 0.01f;
         }
     }
@@ -2591,7 +2591,7 @@ static double gfli_guarded(double area, double eps, bool add, double *slope) {
 /* IoU of b with the target g, 1 - GIoU, and the derivative of that with respect to b. */
 static double gfli_giou(const gfli_loss_opts *opts, const double b[4], const double g[4],
                         double *loss, double db[4]) {
-    const double eps = 1e-6, one = opts->pixel;
+    const double eps = 1e-6, one = opts->inclusive;
     const double w = (fmin)(b[2], g[2]) - (fmax)(b[0], g[0]) + one;
     const double h = (fmin)(b[3], g[3]) - (fmax)(b[1], g[1]) + one;
     const double iw = w > 0 ? w : 0, ih = h > 0 ? h : 0, inter = iw * ih;
@@ -2633,7 +2633,7 @@ static double gfli_bins(const float *x, int n, double *p, double *lse) {
 static double gfli_loss_box(const gfli_loss *t, const float *reg, float *dreg, const float *truth,
                             int x, int y, double stride, double weight, gfli_loss_part *part) {
     const int n = t->opts->n_bins;
-    const double middle = t->opts->pixel * (stride - 1) / 2 / stride;
+    const double middle = t->opts->inclusive * (stride - 1) / 2 / stride;
     double p[4][GFL_MAX_BINS], d[4], lse[4], b[4], g[4], target[4], db[4], giou;
     for (int s = 0; s < 4; s++) d[s] = gfli_bins(reg + s * n, n, p[s], &lse[s]);
     for (int s = 0; s < 4; s++) g[s] = (double)truth[s] / stride;
@@ -4161,14 +4161,14 @@ static int gfli_png_paeth(int left, int above, int corner) {
 
 /* Undo a row's filter in place; above is NULL for the first row of a pass. */
 static bool gfli_png_unfilter(int filter, uint8_t *row, const uint8_t *above, size_t n,
-                              size_t pixel) {
+                              size_t back) {
     if (filter == 1)
-        for (size_t i = pixel; i < n; i++) row[i] = (uint8_t)(row[i] + row[i - pixel]);
+        for (size_t i = back; i < n; i++) row[i] = (uint8_t)(row[i] + row[i - back]);
     if (filter == 2)
         for (size_t i = 0; above && i < n; i++) row[i] = (uint8_t)(row[i] + above[i]);
     for (size_t i = 0; filter > 2 && i < n; i++) {
-        int left = i >= pixel ? row[i - pixel] : 0, up = above ? above[i] : 0;
-        int corner = above && i >= pixel ? above[i - pixel] : 0;
+        int left = i >= back ? row[i - back] : 0, up = above ? above[i] : 0;
+        int corner = above && i >= back ? above[i - back] : 0;
         int guess = filter == 3 ? (left + up) / 2 : gfli_png_paeth(left, up, corner);
         row[i] = (uint8_t)(row[i] + guess);
     }
@@ -4204,10 +4204,10 @@ static bool gfli_png_pixel(const gfli_png *png, const uint8_t *row, size_t x, ui
 static gfl_status gfli_png_pass_rows(const gfli_png *png, const gfli_png_pass *pass, uint8_t *p,
                                      gfl_pixels *out) {
     const size_t n = gfli_png_row(png, pass->width);
-    const size_t pixel = (size_t)gfli_max(1, png->channels * png->depth / 8);
+    const size_t back = (size_t)gfli_max(1, png->channels * png->depth / 8);
     for (int y = 0; y < pass->height; y++, p += n + 1) {
         uint8_t aside[3];
-        if (!gfli_png_unfilter(p[0], p + 1, y ? p - n : NULL, n, pixel))
+        if (!gfli_png_unfilter(p[0], p + 1, y ? p - n : NULL, n, back))
             return gfli_image_damaged(png->file, "damaged PNG: an impossible filter");
         for (int x = 0; x < pass->width && (out || png->type == 3); x++) {
             size_t at = (size_t)(pass->y + y * pass->step_y) * (size_t)png->file->width +
@@ -4275,11 +4275,11 @@ static bool gfli_bmp_mask(uint32_t mask) {
 }
 
 /* The bits of a mask as a byte: the eight highest, or fewer repeated. */
-static uint8_t gfli_bmp_channel(uint32_t pixel, uint32_t mask) {
+static uint8_t gfli_bmp_channel(uint32_t value, uint32_t mask) {
     int bits = 0, shift = 0;
     while (!(mask >> shift & 1)) shift++;
     while (shift + bits < 32 && mask >> (shift + bits) & 1) bits++;
-    uint32_t v = (pixel & mask) >> shift, byte = 0;
+    uint32_t v = (value & mask) >> shift, byte = 0;
     if (bits >= 8) return (uint8_t)(v >> (bits - 8));
     v <<= 8 - bits;
     for (int n = 0; n < 8; n += bits) byte |= v >> n;
@@ -7315,16 +7315,16 @@ static void gfli_loader_size(const gfli_loader *l, int epoch, const gfl_pixels *
 
 /* The boxes to train on, in pixels of the resized and perhaps mirrored image: corners are rounded
  * to float once, then scaled, clipped and mirrored in float (spec 7.2 to 7.5). */
-static void gfli_loader_boxes(const gfl_image_info *info, const double scale[2], int pixel,
+static void gfli_loader_boxes(const gfl_image_info *info, const double scale[2], int inclusive,
                               gfli_sample *s) {
     const float scale_x = (float)scale[0], scale_y = (float)scale[1];
-    const float w = (float)(s->width - pixel), h = (float)(s->height - pixel);
+    const float w = (float)(s->width - inclusive), h = (float)(s->height - inclusive);
     s->n_boxes = 0;
     for (int i = 0; i < info->n_annotations; i++) {
         const gfl_annotation *a = &info->annotations[i];
         if (!gfli_annotation_trains(info, a)) continue;
-        float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w - pixel) * scale_x;
-        float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h - pixel) * scale_y;
+        float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w - inclusive) * scale_x;
+        float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h - inclusive) * scale_y;
         x1 = fminf(fmaxf(x1, 0), w);
         x2 = fminf(fmaxf(x2, 0), w);
         float *b = s->boxes + 4 * (size_t)s->n_boxes;
@@ -7348,7 +7348,7 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     GFLI_TRY(gfli_reserve(context, &s->pixels, &m->pixels, 3 * n_pixels, 1, "a training image"));
     GFLI_TRY(gfli_reserve(context, &s->boxes, &m->boxes, 4 * n, sizeof *s->boxes, "boxes"));
     GFLI_TRY(gfli_reserve(context, &s->labels, &m->labels, n, sizeof *s->labels, "labels"));
-    gfli_loader_boxes(info, scale, l->opts.pixel, s);
+    gfli_loader_boxes(info, scale, l->opts.inclusive, s);
     size_t scratch =
         gfli_cpu.infer.resize_scratch(context, pixels->width, pixels->height, s->width, s->height);
     GFLI_TRY(gfli_reserve(context, &w->scratch, &w->scratch_size, scratch, 1, "resizing"));
@@ -7977,8 +7977,8 @@ static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
     if (layer->bn_gamma >= 0) gfli_backward_unfold(pass, layer);
     if (!b->dx) return;
     ops->conv_grad_pack(pass->context, &layer->shape, pass->model->params[layer->weight].data,
-                        layer->folded_scale, pass->packed);
-    ops->conv_grad_input(pass->context, &layer->shape, pass->packed, dy, b->add, &grads[s->in],
+                        layer->folded_scale, pass->packing);
+    ops->conv_grad_input(pass->context, &layer->shape, pass->packing, dy, b->add, &grads[s->in],
                          pass->scratch);
 }
 
@@ -7991,8 +7991,8 @@ static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
     if (s->relu) ops->relu_grad(pass->context, &maps[s->out].map, dy);
     ops->deform_conv_grad_pack(pass->context, &layer->shape,
                                pass->model->params[layer->weight].data, layer->folded_scale,
-                               pass->packed);
-    ops->deform_conv_grad(pass->context, &layer->shape, pass->packed, &maps[s->in].map,
+                               pass->packing);
+    ops->deform_conv_grad(pass->context, &layer->shape, pass->packing, &maps[s->in].map,
                           &maps[s->offset].map, dy, b->add, b->dx ? &grads[s->in] : NULL,
                           &grads[s->offset], gfli_gradient_of(pass, layer->weight),
                           gfli_gradient_of(pass, layer->bn_beta), pass->scratch);
@@ -8104,11 +8104,11 @@ void gfli_learner_destroy(gfli_learner *learner) {
     if (!context) return;
     void *const device[] = {
         learner->gradients, learner->momentum, learner->total,  learner->workspace, learner->stats,
-        learner->scratch,   learner->packed,   learner->gt,     learner->n_pos,     learner->truths,
+        learner->scratch,   learner->packing,  learner->gt,     learner->n_pos,     learner->truths,
         learner->parts,     learner->losses,   learner->verdict};
     for (int i = 0; i < GFLI_TRAIN_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
     for (size_t i = 0; i < GFLI_COUNT(device); i++)
-        learner->model->backend->device.free(context, device[i]);
+        (learner->model->backend->device.free)(context, device[i]);
     gfli_gradients_destroy(context, &learner->layout);
     gfli_free(context, learner->staging);
     memset(learner, 0, sizeof *learner);
@@ -8153,7 +8153,7 @@ static gfl_status gfli_learner_reserve(gfli_learner *l) {
                                  "maps of a training step"));
     GFLI_TRY(gfli_reserve_device(context, &l->stats, &l->stats_size, p->plan.stats_floats,
                                  sizeof(float), "statistics"));
-    GFLI_TRY(gfli_reserve_device(context, &l->packed, &l->packed_size, p->backward.packed_bytes, 1,
+    GFLI_TRY(gfli_reserve_device(context, &l->packing, &l->packed_size, p->backward.packed_bytes, 1,
                                  "packed weights"));
     return gfli_reserve_device(context, &l->scratch, &l->scratch_size, p->backward.scratch_bytes, 1,
                                "scratch of a training step");
@@ -8252,7 +8252,7 @@ gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_tar
     pass.layout = &learner->layout;
     pass.gradients = learner->gradients;
     pass.stats = learner->stats;
-    pass.packed = learner->packed;
+    pass.packing = learner->packing;
     pass.scratch = learner->scratch;
     gfli_backward_run(&pass);
     return GFL_OK;
@@ -8557,7 +8557,7 @@ static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
     opts.scale_short = d->scale_short;
     opts.scale_short_min = d->scale_short_min;
     opts.bgr = trainer->model->preprocess.bgr != 0;
-    opts.pixel = gfli_dialect_get(trainer->model->arch.dialect)->pixel;
+    opts.inclusive = gfli_dialect_get(trainer->model->arch.dialect)->inclusive;
     opts.one_scale = gfli_dialect_get(trainer->model->arch.dialect)->one_scale;
     opts.no_flip = d->no_flip != 0;
     opts.drop_empty = d->drop_empty != 0;
@@ -8622,7 +8622,7 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
     gfli_free(context, trainer->targets);
     gfli_free(context, trainer->first);
     gfli_free(context, trainer->losses);
-    context->backend->device.free(context, trainer->pixels);
+    (context->backend->device.free)(context, trainer->pixels);
     gfli_free(context, trainer);
 }
 
@@ -9323,15 +9323,15 @@ static gfl_status gfli_zip_entry(gfli_zip *zip, const uint8_t *entry, size_t lef
                        sizeof *zip->records, "a zip directory"));
     gfli_zip_record *r = &zip->records[zip->n_records];
     memset(r, 0, sizeof *r);
-    uint64_t packed = gfli_zip_number(entry + 20, 4);
+    uint64_t stored = gfli_zip_number(entry + 20, 4);
     r->crc = (uint32_t)gfli_zip_number(entry + 16, 4);
     r->size = gfli_zip_number(entry + 24, 4);
     r->offset = gfli_zip_number(entry + 42, 4);
-    uint64_t *const wide[3] = {&r->size, &packed, &r->offset};
+    uint64_t *const wide[3] = {&r->size, &stored, &r->offset};
     if (!gfli_zip_wide(entry + GFLI_ZIP_ENTRY + name, extra, wide))
         return gfli_zip_broken(zip, "the zip directory lacks the size of a record");
     /* method 0: stored; bit 0 of the flags: encrypted */
-    r->compressed = gfli_zip_number(entry + 10, 2) != 0 || (entry[8] & 1) != 0 || packed != r->size;
+    r->compressed = gfli_zip_number(entry + 10, 2) != 0 || (entry[8] & 1) != 0 || stored != r->size;
     GFLI_TRY(gfli_alloc(b->context, name + 1, 1, "a zip directory", &r->name));
     memcpy(r->name, entry + GFLI_ZIP_ENTRY, name);
     r->name[name] = 0;
@@ -12825,7 +12825,7 @@ static void gfli_onnx_logits(gfli_onnx *g, const char *name, int slot) {
 /* ---- behind: scores and boxes ---------------------------------------------------------------- */
 
 static float gfli_onnx_offset(const gfli_onnx *g, int stride) {
-    return gfli_position(0, stride, gfli_dialect_get(g->model->arch.dialect)->pixel);
+    return gfli_position(0, stride, gfli_dialect_get(g->model->arch.dialect)->inclusive);
 }
 
 /* "centres.l" f32 [4, points]: x y x y of every location, where the size is known. */

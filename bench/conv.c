@@ -78,7 +78,7 @@ typedef struct bench_run {
     const bench_case *c;
     gfli_map x, y, dx, offset, doffset;
     float *weight, *dweight, *bias;
-    void *packed, *grad_packed, *scratch;
+    void *packing, *grad_packed, *scratch;
 } bench_run;
 
 static float *bench_floats(gfl_context *context, size_t n) {
@@ -92,7 +92,7 @@ static gfli_conv_call bench_call(const bench_run *r) {
     gfli_conv_call call;
     memset(&call, 0, sizeof call);
     call.shape = &r->c->s;
-    call.packed = r->packed;
+    call.packing = r->packing;
     call.bias = r->bias;
     call.x = &r->x;
     call.y = &r->y;
@@ -134,7 +134,7 @@ static bench_run bench_open(gfl_context *context, const bench_case *c) {
     for (size_t i = 0; i < GFLI_COUNT(needs); i++)
         if (needs[i] > bytes) bytes = needs[i];
     r.scratch = bench_floats(context, bytes / sizeof(float) + 1);
-    r.packed =
+    r.packing =
         bench_floats(context, gfli_cpu.infer.conv_packed_size(context, &c->s) / sizeof(float));
     bytes = c->deform ? gfli_cpu_train.deform_conv_grad_packed_size(&c->s)
                       : gfli_cpu_train.conv_grad_packed_size(&c->s);
@@ -152,7 +152,7 @@ static void bench_close(bench_run *r) {
     gfli_free(r->context, r->dweight);
     gfli_free(r->context, r->bias);
     gfli_free(r->context, r->scratch);
-    gfli_free(r->context, r->packed);
+    gfli_free(r->context, r->packing);
     gfli_free(r->context, r->grad_packed);
 }
 
@@ -179,7 +179,7 @@ static void bench_deform_grad(bench_run *r) {
 }
 
 static void bench_pack(bench_run *r) {
-    gfli_cpu.infer.conv_pack(r->context, &r->c->s, r->weight, NULL, r->packed);
+    gfli_cpu.infer.conv_pack(r->context, &r->c->s, r->weight, NULL, r->packing);
     if (r->c->deform)
         gfli_cpu_train.deform_conv_grad_pack(r->context, &r->c->s, r->weight, NULL, r->grad_packed);
     else

@@ -42,21 +42,21 @@ static inline void *test_place(gfl_context *context, const void *from, size_t by
 static inline void test_convolve(gfl_context *context, gfli_conv_call call, const float *weight,
                                  const float *scale) {
     const gfli_backend *ops = context->backend;
-    void *packed = NULL, *scratch = NULL;
+    void *packing = NULL, *scratch = NULL;
     float *weight_there = (float *)test_place(context, weight, gfli_conv_weights(call.shape) * 4);
     float *scale_there = (float *)test_place(context, scale, (size_t)call.shape->out_c * 4);
     gfli_conv_means means;
     CHECK_OK(context, ops->device.alloc(context, ops->infer.conv_packed_size(context, call.shape),
-                                        1, "weights", &packed));
-    ops->infer.conv_pack(context, call.shape, weight_there, scale_there, packed);
-    call.packed = packed;
+                                        1, "weights", &packing));
+    ops->infer.conv_pack(context, call.shape, weight_there, scale_there, packing);
+    call.packing = packing;
     CHECK_OK(context, ops->infer.conv_prepare(context, &call, 1, &means));
     CHECK_OK(context, ops->device.alloc(context, means.scratch, 1, "scratch", &scratch));
     ops->infer.conv(context, &call, 1, &means, scratch);
     CHECK_OK(context, ops->device.finish(context));
     ops->device.free(context, weight_there);
     ops->device.free(context, scale_there);
-    ops->device.free(context, packed);
+    ops->device.free(context, packing);
     ops->device.free(context, scratch);
 }
 

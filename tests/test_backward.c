@@ -68,7 +68,7 @@ static float *gradients(bench *t) {
     pass.layout = &l->layout;
     pass.gradients = l->gradients;
     pass.stats = l->stats;
-    pass.packed = l->packed;
+    pass.packing = l->packing;
     pass.scratch = l->scratch;
     gfli_backward_run(&pass);
     float *copy = (float *)malloc((l->layout.floats + 1) * sizeof(float));

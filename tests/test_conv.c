@@ -216,12 +216,12 @@ static void portable_convolution_equals_the_plain_loop(void) {
 static void run_grad(gfl_context *context, const conv_data *d, const float *old, float **dx,
                      float **dweight, float **dbias) {
     const gfli_conv_shape *s = &d->c.s;
-    void *packed = NULL, *scratch = NULL;
+    void *packing = NULL, *scratch = NULL;
     CHECK_OK(context,
-             gfli_alloc(context, 1, gfli_cpu_train.conv_grad_packed_size(s), "w", &packed));
+             gfli_alloc(context, 1, gfli_cpu_train.conv_grad_packed_size(s), "w", &packing));
     CHECK_OK(context, gfli_alloc(context, 1, gfli_cpu_train.conv_grad_scratch(context, s, &d->x),
                                  "scratch", &scratch));
-    gfli_cpu_train.conv_grad_pack(context, s, d->weight, d->scale, packed);
+    gfli_cpu_train.conv_grad_pack(context, s, d->weight, d->scale, packing);
     gfli_map dy = d->y, mdx = d->x;
     dy.data = d->dy;
     *dx = copy_of(old ? old : d->px, d->nx);
@@ -231,9 +231,9 @@ static void run_grad(gfl_context *context, const conv_data *d, const float *old,
     memset(*dweight, 0xff, d->nw * sizeof(float));
     memset(*dbias, 0xff, (size_t)s->out_c * sizeof(float));
     mdx.data = *dx;
-    gfli_cpu_train.conv_grad_input(context, s, packed, &dy, old != NULL, &mdx, scratch);
+    gfli_cpu_train.conv_grad_input(context, s, packing, &dy, old != NULL, &mdx, scratch);
     gfli_cpu_train.conv_grad_weight(context, s, &d->x, &dy, *dweight, *dbias, scratch);
-    gfli_free(context, packed);
+    gfli_free(context, packing);
     gfli_free(context, scratch);
 }
 

@@ -236,23 +236,23 @@ static void run_forward(gfl_context *context, const deform_data *d, results *r) 
 static void run_backward(gfl_context *context, const deform_data *d, results *r) {
     const gfli_train_ops *ops = &gfli_cpu_train;
     const gfli_conv_shape *s = &d->c->s;
-    void *packed = scratch_of(context, ops->deform_conv_grad_packed_size(s));
+    void *packing = scratch_of(context, ops->deform_conv_grad_packed_size(s));
     void *scratch = scratch_of(context, ops->deform_conv_grad_scratch(context, s, &d->offset));
     gfli_map dx = d->x, doffset = d->offset;
-    ops->deform_conv_grad_pack(context, s, d->weight, d->scale, packed);
+    ops->deform_conv_grad_pack(context, s, d->weight, d->scale, packing);
     float *dweight = fresh(r, DWEIGHT, d->nw), *dbias = fresh(r, DBIAS, (size_t)s->out_c);
     doffset.data = fresh(r, ALONE_DOFFSET, d->n_offset);
-    ops->deform_conv_grad(context, s, packed, &d->x, &d->offset, &d->y, false, NULL, &doffset,
+    ops->deform_conv_grad(context, s, packing, &d->x, &d->offset, &d->y, false, NULL, &doffset,
                           dweight, NULL, scratch);
     doffset.data = fresh(r, DOFFSET, d->n_offset);
     dx.data = fresh(r, ADDED_DX, d->nx);
     memcpy(dx.data, d->old, d->nx * sizeof(float));
-    ops->deform_conv_grad(context, s, packed, &d->x, &d->offset, &d->y, true, &dx, &doffset,
+    ops->deform_conv_grad(context, s, packing, &d->x, &d->offset, &d->y, true, &dx, &doffset,
                           dweight, dbias, scratch);
     dx.data = fresh(r, DX, d->nx);
-    ops->deform_conv_grad(context, s, packed, &d->x, &d->offset, &d->y, false, &dx, &doffset,
+    ops->deform_conv_grad(context, s, packing, &d->x, &d->offset, &d->y, false, &dx, &doffset,
                           dweight, dbias, scratch);
-    gfli_free(context, packed);
+    gfli_free(context, packing);
     gfli_free(context, scratch);
 }
 

@@ -9,7 +9,7 @@ typedef struct layer {
     gfli_conv_shape s, offset_shape;
     gfli_map x, offset, y, dy, dx, doffset;
     float *weight, *dweight, *offset_weight, *offset_dweight, *offset_bias, *offset_dbias;
-    void *packed, *scratch;
+    void *packing, *scratch;
     bool whole, masked;
 } layer;
 
@@ -83,7 +83,7 @@ static layer open_layer(fx_case *one, int kernels, int threads) {
     l.offset_dweight = (float *)buffer(gfli_conv_weights(&l.offset_shape) * 4);
     l.offset_bias = (float *)buffer(27 * 4);
     l.offset_dbias = (float *)buffer(27 * 4);
-    l.packed = buffer(1 << 20);
+    l.packing = buffer(1 << 20);
     l.scratch = buffer(32 << 20);
     load_map(one, "x", &l.x, 0);
     load_map(one, "grad_out", &l.dy, 0);
@@ -100,7 +100,7 @@ static void close_layer(layer *l) {
     free(l->offset_dweight);
     free(l->offset_bias);
     free(l->offset_dbias);
-    free(l->packed);
+    free(l->packing);
     free(l->scratch);
     gfl_context_destroy(l->context);
 }
@@ -118,14 +118,14 @@ static void forward(layer *l) {
 static void backward(layer *l) {
     const gfli_train_ops *ops = &gfli_cpu_train;
     const gfli_conv_shape *os = &l->offset_shape;
-    ops->deform_conv_grad_pack(l->context, &l->s, l->weight, NULL, l->packed);
-    ops->deform_conv_grad(l->context, &l->s, l->packed, &l->x, &l->offset, &l->dy, false, &l->dx,
+    ops->deform_conv_grad_pack(l->context, &l->s, l->weight, NULL, l->packing);
+    ops->deform_conv_grad(l->context, &l->s, l->packing, &l->x, &l->offset, &l->dy, false, &l->dx,
                           &l->doffset, l->dweight, NULL, l->scratch);
     if (!l->whole) return;
     ops->conv_grad_weight(l->context, os, &l->x, &l->doffset, l->offset_dweight, l->offset_dbias,
                           l->scratch);
-    ops->conv_grad_pack(l->context, os, l->offset_weight, NULL, l->packed);
-    ops->conv_grad_input(l->context, os, l->packed, &l->doffset, true, &l->dx, l->scratch);
+    ops->conv_grad_pack(l->context, os, l->offset_weight, NULL, l->packing);
+    ops->conv_grad_input(l->context, os, l->packing, &l->doffset, true, &l->dx, l->scratch);
 }
 
 static void near(const char *name, double worst, double scale) {

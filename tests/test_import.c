@@ -620,7 +620,7 @@ static void classes_keep_their_rows_by_name(void) {
     CHECK(memcmp(&to->preprocess, &from->preprocess, sizeof to->preprocess) == 0);
     for (int i = 0; i < to->n_layers; i++) /* packed too */
         if (strcmp(to->params[to->layers[i].weight].name, "bbox_head.gfl_cls.weight") != 0)
-            CHECK(memcmp(to->layers[i].packed, from->layers[i].packed,
+            CHECK(memcmp(to->layers[i].packing, from->layers[i].packing,
                          to->backend->infer.conv_packed_size(to->context, &to->layers[i].shape)) ==
                   0);
     gfl_model_destroy(from);

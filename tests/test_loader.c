@@ -224,7 +224,7 @@ static void it_can_be_destroyed_at_any_moment(void) {
 /* Boxes and pixels computed once more, in the plain way. */
 static void check_sample(const gfl_dataset *set, const gfli_sample *s, const gfli_loader_opts *o) {
     const gfl_image_info *info = &set->images[s->image];
-    const int one = o->pixel;
+    const int one = o->inclusive;
     float rx = (float)((double)s->width / info->width), w = (float)(s->width - one);
     float ry = (float)((double)s->height / info->height), h = (float)(s->height - one);
     if (o->one_scale) { /* spec 0.2, column O: the factor before the size is rounded */
@@ -262,7 +262,7 @@ static void boxes_and_pixels_belong_together(void) {
         const gfli_batch *b;
         o.bgr = mode == 1;
         o.no_flip = mode == 1;
-        o.pixel = mode == 2;
+        o.inclusive = mode == 2;
         o.one_scale = mode == 2;
         if (mode == 2) o.scale_short_min = 0;
         CHECK_OK(context, gfli_loader_create(context, set, &o, &l));

@@ -46,7 +46,7 @@ static void batch_close(batch *b) {
 static void batch_assign(gfl_context *context, batch *b) {
     gfli_assign_opts opts;
     memcpy(opts.stride, b->opts.stride, sizeof opts.stride);
-    opts.pixel = b->opts.pixel;
+    opts.inclusive = b->opts.inclusive;
     truth_assign(context, &b->cls, &opts, b->truths, &b->assigned);
 }
 

@@ -271,8 +271,8 @@ static void a_model_that_only_detects_releases_its_sources(void) {
     }
     for (int i = 0; i < b->n_layers; i++) {
         size_t n = b->backend->infer.conv_packed_size(b->context, &b->layers[i].shape);
-        CHECK(memcmp(a->layers[i].packed, b->layers[i].packed, n) == 0);
-        CHECK(memcmp(a->layers[i].packed, c->layers[i].packed, n) == 0);
+        CHECK(memcmp(a->layers[i].packing, b->layers[i].packing, n) == 0);
+        CHECK(memcmp(a->layers[i].packing, c->layers[i].packing, n) == 0);
         CHECK(b->layers[i].folded_scale == NULL);
     }
     CHECK_ERROR(context, gfl_model_save(b, path), GFL_E_ARG, "trainable");
@@ -564,7 +564,7 @@ static void a_backbone_without_its_last_stage_is_completed(void) {
     edit_file(base, path, &e);
     CHECK_OK(context, gfl_model_load_backbone(got, path));
     check_backbone(from, got, fresh);
-    CHECK(memcmp(got->layers[0].packed, from->layers[0].packed,
+    CHECK(memcmp(got->layers[0].packing, from->layers[0].packing,
                  got->backend->infer.conv_packed_size(got->context, &got->layers[0].shape)) == 0);
     count_fates(got, counts);
     CHECK(counts[GFL_FATE_LOADED] == 75 && counts[GFL_FATE_INITIALISED] == 25);

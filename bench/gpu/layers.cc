@@ -173,15 +173,15 @@ static void measure_peak(bench *b) {
     float *weight = (float *)malloc(n * sizeof *weight);
     gfli_rng rng = gfli_rng_make(8, 0, 0, 0);
     for (size_t i = 0; i < n; i++) weight[i] = (float)gfli_rng_uniform(&rng) - 0.5f;
-    void *packed = device_alloc(b, context->backend->infer.conv_packed_size(context, &shape), "weights");
+    void *packing = device_alloc(b, context->backend->infer.conv_packed_size(context, &shape), "weights");
     float *there = (float *)device_alloc(b, n * sizeof *weight, "weights");
     context->backend->device.upload(context, there, weight, n * sizeof *weight);
-    context->backend->infer.conv_pack(context, &shape, there, NULL, packed);
+    context->backend->infer.conv_pack(context, &shape, there, NULL, packing);
     need(b, context->backend->device.finish(context) == GFL_OK, "weights");
     context->backend->device.free(context, there);
     free(weight);
     call.shape = &shape;
-    call.packed = packed;
+    call.packing = packing;
     call.x = &x;
     call.y = &y;
     const int last = gfli_cuda_on_tensor(context) ? GFLI_CONV_VARIANTS : 0;
@@ -194,7 +194,7 @@ static void measure_peak(bench *b) {
         snprintf(b->peak_from, sizeof b->peak_from, "our %s, %d x %d x %d", kernel, side, side,
                  side);
     }
-    device_free(b, packed);
+    device_free(b, packing);
     device_free(b, x.data);
     device_free(b, y.data);
 }

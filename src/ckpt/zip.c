@@ -99,15 +99,15 @@ static gfl_status gfli_zip_entry(gfli_zip *zip, const uint8_t *entry, size_t lef
                        sizeof *zip->records, "a zip directory"));
     gfli_zip_record *r = &zip->records[zip->n_records];
     memset(r, 0, sizeof *r);
-    uint64_t packed = gfli_zip_number(entry + 20, 4);
+    uint64_t stored = gfli_zip_number(entry + 20, 4);
     r->crc = (uint32_t)gfli_zip_number(entry + 16, 4);
     r->size = gfli_zip_number(entry + 24, 4);
     r->offset = gfli_zip_number(entry + 42, 4);
-    uint64_t *const wide[3] = {&r->size, &packed, &r->offset};
+    uint64_t *const wide[3] = {&r->size, &stored, &r->offset};
     if (!gfli_zip_wide(entry + GFLI_ZIP_ENTRY + name, extra, wide))
         return gfli_zip_broken(zip, "the zip directory lacks the size of a record");
     /* method 0: stored; bit 0 of the flags: encrypted */
-    r->compressed = gfli_zip_number(entry + 10, 2) != 0 || (entry[8] & 1) != 0 || packed != r->size;
+    r->compressed = gfli_zip_number(entry + 10, 2) != 0 || (entry[8] & 1) != 0 || stored != r->size;
     GFLI_TRY(gfli_alloc(b->context, name + 1, 1, "a zip directory", &r->name));
     memcpy(r->name, entry + GFLI_ZIP_ENTRY, name);
     r->name[name] = 0;

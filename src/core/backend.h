@@ -30,8 +30,8 @@ static inline size_t gfli_conv_weights(const gfli_conv_shape *s) {
 /* y = relu?(conv(x) + bias + residual).  Every level of x gives the level of y. */
 typedef struct gfli_conv_call {
     const gfli_conv_shape *shape;
-    const void *packed; /* by conv_pack */
-    const float *bias;  /* [out_c] or NULL */
+    const void *packing; /* by conv_pack */
+    const float *bias;   /* [out_c] or NULL */
     const gfli_map *x, *y;
     const gfli_map *residual; /* shaped as y, or NULL; it may be y itself */
     /* Of a deformable 3x3 convolution (spec 1.5), or NULL: one map on the grid of y with 18
@@ -68,7 +68,7 @@ typedef struct gfli_decode_opts {
     int stride[GFL_LEVELS];
     int height, width;       /* resized, without padding: the clip */
     double scale_x, scale_y; /* resized / original */
-    int pixel;        /* 0 or 1: what a width is more than x2 - x1; position i of a stride s is at
+    int inclusive;    /* 0 or 1: what a width is more than x2 - x1; position i of a stride s is at
                          i * s + pixel * (s - 1) / 2, the last coordinate is width - pixel */
     bool by_location; /* max_per_level counts locations, by their best class; then all their pairs
                          above min_score are candidates.  false: it counts pairs */
@@ -90,8 +90,8 @@ typedef struct gfli_found {
 } gfli_found;
 
 /* Where position `cell` of a level stands, in pixels of the resized image. */
-GFLI_HD static inline float gfli_position(int cell, int stride, int pixel) {
-    return (float)(cell * stride) + 0.5f * (float)(pixel * (stride - 1));
+GFLI_HD static inline float gfli_position(int cell, int stride, int inclusive) {
+    return (float)(cell * stride) + 0.5f * (float)(inclusive * (stride - 1));
 }
 
 /* A backend is a device with operations.  Maps, weights, biases, norm parameters, scratch and what
@@ -137,7 +137,7 @@ typedef struct gfli_infer_ops {
     size_t (*conv_packed_size)(const gfl_context *context, const gfli_conv_shape *s);
     /* packed = the weights, each output channel o multiplied by scale[o] (NULL: by 1). */
     void (*conv_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                      const float *scale, void *packed);
+                      const float *scale, void *packing);
     void (*fold_norm)(gfl_context *context, const gfli_norm_fold *fold);
     /* One convolution, or n of one geometry that differ in output channels alone: how conv will
      * compute calls of these sizes (pointers to data may be NULL yet), and conv itself. */
@@ -221,13 +221,13 @@ typedef struct gfli_assignment {
 
 typedef struct gfli_assign_opts {
     int stride[GFL_LEVELS];
-    int pixel; /* as in gfli_decode_opts, here and in the losses */
+    int inclusive; /* as in gfli_decode_opts, here and in the losses */
 } gfli_assign_opts;
 
 typedef struct gfli_loss_opts {
     int n_classes, n_bins;
     int stride[GFL_LEVELS];
-    int pixel;             /* added to widths in units of the stride */
+    int inclusive;         /* added to widths in units of the stride */
     bool outside_counts;   /* -2 of the assignment is a negative; else it has no loss */
     bool add_eps;          /* unions and hulls + eps; else at least eps */
     double quality_eps;    /* of the quality's union; GIoU has 1e-6 */
@@ -310,10 +310,10 @@ struct gfli_train_ops {
      * conv_grad_pack from the (scaled) weights. */
     size_t (*conv_grad_packed_size)(const gfli_conv_shape *s);
     void (*conv_grad_pack)(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                           const float *scale, void *packed);
+                           const float *scale, void *packing);
     size_t (*conv_grad_scratch)(const gfl_context *context, const gfli_conv_shape *s,
                                 const gfli_map *x);
-    void (*conv_grad_input)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+    void (*conv_grad_input)(gfl_context *context, const gfli_conv_shape *s, const void *packing,
                             const gfli_map *dy, bool accumulate, const gfli_map *dx, void *scratch);
     /* dweight OHWI and dbias [out_c] (or NULL), overwritten; all levels and images summed. */
     void (*conv_grad_weight)(gfl_context *context, const gfli_conv_shape *s, const gfli_map *x,
@@ -322,10 +322,10 @@ struct gfli_train_ops {
      * (or NULL) overwritten.  packed is made by deform_conv_grad_pack. */
     size_t (*deform_conv_grad_packed_size)(const gfli_conv_shape *s);
     void (*deform_conv_grad_pack)(gfl_context *context, const gfli_conv_shape *s,
-                                  const float *weight, const float *scale, void *packed);
+                                  const float *weight, const float *scale, void *packing);
     size_t (*deform_conv_grad_scratch)(const gfl_context *context, const gfli_conv_shape *s,
                                        const gfli_map *offset);
-    void (*deform_conv_grad)(gfl_context *context, const gfli_conv_shape *s, const void *packed,
+    void (*deform_conv_grad)(gfl_context *context, const gfli_conv_shape *s, const void *packing,
                              const gfli_map *x, const gfli_map *offset, const gfli_map *dy,
                              bool accumulate, const gfli_map *dx, const gfli_map *doffset,
                              float *dweight, float *dbias, void *scratch);

@@ -104,7 +104,7 @@ gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, s
     void *old, *none = NULL;
     memcpy(&old, pointer_to_pointer, sizeof old);
     if (old && need <= *capacity) return GFL_OK;
-    device->free(context, old);
+    (device->free)(context, old);
     memcpy(pointer_to_pointer, &none, sizeof none);
     *capacity = 0;
     GFLI_TRY(device->alloc(context, need, size, what, pointer_to_pointer));

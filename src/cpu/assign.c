@@ -76,8 +76,8 @@ static float gfli_atss_area(float w, float h) {
 }
 
 /* IoU of the anchor (8 strides square) around (cx, cy) and a box, in float like the distances. */
-static float gfli_atss_iou(float cx, float cy, int stride, int pixel, const float *box) {
-    const float side = (float)(8 * stride), one = (float)pixel, half = 0.5f * (side - one);
+static float gfli_atss_iou(float cx, float cy, int stride, int inclusive, const float *box) {
+    const float side = (float)(8 * stride), one = (float)inclusive, half = 0.5f * (side - one);
     const float x1 = fmaxf(cx - half, box[0]), y1 = fmaxf(cy - half, box[1]);
     const float x2 = fminf(cx + half, box[2]), y2 = fminf(cy + half, box[3]);
     const float inter = gfli_atss_area(fmaxf(x2 - x1 + one, 0), fmaxf(y2 - y1 + one, 0));
@@ -98,8 +98,8 @@ static float gfli_atss_threshold(const float *iou, int n) {
 
 static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int level, float cx,
                               float cy, gfli_atss_list *out) {
-    const int stride = t->opts->stride[level], pixel = t->opts->pixel;
-    const float first = gfli_position(0, stride, pixel);
+    const int stride = t->opts->stride[level], inclusive = t->opts->inclusive;
+    const float first = gfli_position(0, stride, inclusive);
     const int h = gfli_min(gfli_ceil_div(truth->pad_h, stride), t->shape->h[level]);
     const int w = gfli_min(gfli_ceil_div(truth->pad_w, stride), t->shape->w[level]);
     int y0, y1, x0, x1;
@@ -109,8 +109,8 @@ static void gfli_atss_nearest(const gfli_atss *t, const gfli_truth *truth, int l
     for (int y = y0; y <= y1; y++)
         for (int x = x0; x <= x1; x++)
             gfli_atss_list_add(out,
-                               gfli_atss_distance(gfli_position(x, stride, pixel) - cx,
-                                                  gfli_position(y, stride, pixel) - cy),
+                               gfli_atss_distance(gfli_position(x, stride, inclusive) - cx,
+                                                  gfli_position(y, stride, inclusive) - cy),
                                y, x);
 }
 
@@ -131,15 +131,15 @@ static void gfli_atss_do(void *arg, int task, int slot) {
     int n = 0;
     for (int l = 0; l < t->shape->levels; l++) {
         gfli_atss_list near9;
-        const int stride = t->opts->stride[l], pixel = t->opts->pixel;
+        const int stride = t->opts->stride[l], inclusive = t->opts->inclusive;
         const int h = t->shape->h[l], w = t->shape->w[l];
         const size_t before = gfli_points_before(t->shape, l) + (size_t)image * (size_t)(h * w);
         gfli_atss_nearest(t, truth, l, cx, cy, &near9);
         for (int i = 0; i < near9.n; i++, n++) {
-            const float x = gfli_position(near9.x[i], stride, pixel);
-            const float y = gfli_position(near9.y[i], stride, pixel);
+            const float x = gfli_position(near9.x[i], stride, inclusive);
+            const float y = gfli_position(near9.y[i], stride, inclusive);
             point[n] = before + (size_t)near9.y[i] * (size_t)w + (size_t)near9.x[i];
-            iou[n] = gfli_atss_iou(x, y, stride, pixel, box);
+            iou[n] = gfli_atss_iou(x, y, stride, inclusive, box);
             inside[n] = fminf(fminf(x - box[0], y - box[1]), fminf(box[2] - x, box[3] - y)) > 0.01f;
         }
     }

@@ -34,7 +34,7 @@ typedef struct gfli_pack_task {
     const gfli_conv_shape *s;
     gfli_igemm g;
     const float *weight, *scale;
-    float *packed;
+    float *packing;
 } gfli_pack_task;
 
 static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
@@ -47,29 +47,29 @@ static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
     const int c = s->in_c / s->groups, taps = s->kernel * s->kernel;
     const int merged_c = t->g.group_in, out_per_group = s->out_c / s->groups;
     const size_t size = (size_t)taps * (size_t)merged_c * GFLI_NR;
-    float *packed = t->packed + (size_t)panel * size;
+    float *packing = t->packing + (size_t)panel * size;
     (void)slot;
-    if (width < GFLI_NR || merged_c != c) memset(packed, 0, size * sizeof(float));
+    if (width < GFLI_NR || merged_c != c) memset(packing, 0, size * sizeof(float));
     for (int k = 0; k < taps; k++) {
         for (int j = 0; j < width; j++) {
             const int o = first + j;
             const float scale = t->scale ? t->scale[o] : 1.0f;
             const int at = o / out_per_group * c % merged_c; /* of its channels in the merged */
             const float *w = t->weight + ((size_t)o * (size_t)taps + (size_t)k) * (size_t)c;
-            float *out = packed + ((size_t)k * (size_t)merged_c + (size_t)at) * GFLI_NR + j;
+            float *out = packing + ((size_t)k * (size_t)merged_c + (size_t)at) * GFLI_NR + j;
             for (int i = 0; i < c; i++) out[(size_t)i * GFLI_NR] = scale * w[i];
         }
     }
 }
 
 static void gfli_conv_pack_cpu(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                               const float *scale, void *packed) {
+                               const float *scale, void *packing) {
     gfli_pack_task t;
     t.s = s;
     gfli_conv_igemm(s, &t.g);
     t.weight = weight;
     t.scale = scale;
-    t.packed = (float *)packed;
+    t.packing = (float *)packing;
     gfli_parallel_for(context, t.g.groups * gfli_ceil_div(t.g.group_out, GFLI_NR),
                       gfli_conv_pack_panel, &t);
 }
@@ -83,7 +83,7 @@ static size_t gfli_plain_conv_scratch(const gfl_context *context, const gfli_con
 static void gfli_plain_conv(gfl_context *context, const gfli_conv_call *call, void *scratch) {
     gfli_igemm g;
     gfli_conv_igemm(call->shape, &g);
-    g.packed = (const float *)call->packed;
+    g.packing = (const float *)call->packing;
     g.bias = call->bias;
     g.x = call->x;
     g.y = call->y;

@@ -47,7 +47,7 @@ typedef struct gfli_grad_pack_task {
     gfli_igemm g;
     int tap[GFLI_MAX_TAPS];
     const float *weight, *scale;
-    float *packed;
+    float *packing;
 } gfli_grad_pack_task;
 
 enum { GFLI_PACK_ROWS = 32 };
@@ -68,7 +68,7 @@ static void gfli_grad_pack_rows(void *arg, int task, int slot) {
         const int o = group * g->group_in + k, own = o / out_per_group * c - group * g->group_out;
         const float scale = t->scale ? t->scale[o] : 1.0f;
         const float *w = t->weight + ((ptrdiff_t)o * s->kernel * s->kernel + t->tap[seg]) * c;
-        float *out = t->packed + (size_t)group * (size_t)panels * panel +
+        float *out = t->packing + (size_t)group * (size_t)panels * panel +
                      (size_t)(seg * g->seg_len + k) * GFLI_NR;
         for (int first = 0; first < g->group_out; first += GFLI_NR, out += panel) {
             const int lo = gfli_max(first, own), hi = gfli_min(first + GFLI_NR, own + c);
@@ -79,25 +79,25 @@ static void gfli_grad_pack_rows(void *arg, int task, int slot) {
 }
 
 static void gfli_conv_grad_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
-                                    const float *weight, const float *scale, void *packed) {
+                                    const float *weight, const float *scale, void *packing) {
     gfli_grad_pack_task t;
     t.s = s;
     t.weight = weight;
     t.scale = scale;
-    t.packed = (float *)packed;
+    t.packing = (float *)packing;
     for (int phase = 0; phase < s->stride * s->stride; phase++) {
         gfli_grad_phase(s, phase / s->stride, phase % s->stride, &t.g, t.tap);
         if (!t.g.n_segs) continue;
         const int parts = gfli_ceil_div(t.g.group_in, GFLI_PACK_ROWS);
         gfli_parallel_for(context, t.g.groups * t.g.n_segs * parts, gfli_grad_pack_rows, &t);
-        t.packed += gfli_igemm_packed_size(&t.g) / sizeof(float);
+        t.packing += gfli_igemm_packed_size(&t.g) / sizeof(float);
     }
 }
 
 static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape *s,
-                                     const void *packed, const gfli_map *dy, bool accumulate,
+                                     const void *packing, const gfli_map *dy, bool accumulate,
                                      const gfli_map *dx, void *scratch) {
-    const float *weights = (const float *)packed;
+    const float *weights = (const float *)packing;
     if (s->stride > s->kernel && !accumulate) { /* there are positions that no tap reaches */
         memset(dx->data, 0, gfli_map_count(dx) * sizeof(float));
     }
@@ -106,7 +106,7 @@ static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape
         int tap[GFLI_MAX_TAPS];
         gfli_grad_phase(s, phase / s->stride, phase % s->stride, &g, tap);
         if (!g.n_segs) continue;
-        g.packed = weights;
+        g.packing = weights;
         g.x = dy;
         g.y = dx;
         g.residual = accumulate ? dx : NULL;
@@ -466,13 +466,13 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
     o.len = part->n;
     o.stride = (size_t)k_size;
     o.first = part->row == (size_t)part->chunk * t->rows_per_chunk;
-    for (int p = part->strip0, packed = -1; p < part->strip1; p++) {
+    for (int p = part->strip0, packed_group = -1; p < part->strip1; p++) {
         const int group = p / group_strips, seg = p % g->n_segs;
         const int col = p % group_strips / g->n_segs * GFLI_STRIP;
         const int out = group * g->group_out + part->out0;
-        if (group != packed) {
+        if (group != packed_group) {
             gfli_grad_pack_dy(t->dy->data + out, offsets, part->n, part->out1 - part->out0, dy);
-            packed = group;
+            packed_group = group;
         }
         o.n = gfli_min(GFLI_STRIP, g->seg_len - col);
         o.width = gfli_ceil_div(o.n, GFLI_NR) * GFLI_NR;

@@ -155,12 +155,12 @@ static void gfli_decode_pair(const gfli_decode_task *t, int level, uint64_t rank
     out->level = level;
     out->y = (int)(cell / (uint64_t)t->cls->w[level]);
     out->x = (int)(cell % (uint64_t)t->cls->w[level]);
-    const float x = gfli_position(out->x, o->stride[level], o->pixel);
-    const float y = gfli_position(out->y, o->stride[level], o->pixel);
-    out->detection.x1 = gfli_clamp_side(x - d[0], o->width - o->pixel);
-    out->detection.y1 = gfli_clamp_side(y - d[1], o->height - o->pixel);
-    out->detection.x2 = gfli_clamp_side(x + d[2], o->width - o->pixel);
-    out->detection.y2 = gfli_clamp_side(y + d[3], o->height - o->pixel);
+    const float x = gfli_position(out->x, o->stride[level], o->inclusive);
+    const float y = gfli_position(out->y, o->stride[level], o->inclusive);
+    out->detection.x1 = gfli_clamp_side(x - d[0], o->width - o->inclusive);
+    out->detection.y1 = gfli_clamp_side(y - d[1], o->height - o->inclusive);
+    out->detection.x2 = gfli_clamp_side(x + d[2], o->width - o->inclusive);
+    out->detection.y2 = gfli_clamp_side(y + d[3], o->height - o->inclusive);
     out->detection.score = gfli_rank_score(rank);
     out->detection.label = (int)(index % (uint64_t)o->n_classes);
 }
@@ -232,7 +232,7 @@ static float gfli_rescaled(const gfli_decode_opts *opts, float v, double scale) 
 /* To the pixels of the original image; boxes without area go (of pixels, each has one).  Returns
  * how many stay. */
 static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes, int n) {
-    const float pixel = (float)opts->pixel;
+    const float inclusive = (float)opts->inclusive;
     int kept = 0;
     for (int i = 0; i < n; i++) {
         gfli_decoded b = boxes[i];
@@ -241,7 +241,7 @@ static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes,
         d->y1 = gfli_rescaled(opts, d->y1, opts->scale_y);
         d->x2 = gfli_rescaled(opts, d->x2, opts->scale_x);
         d->y2 = gfli_rescaled(opts, d->y2, opts->scale_y);
-        if (d->x2 - d->x1 + pixel > 0.0f && d->y2 - d->y1 + pixel > 0.0f) boxes[kept++] = b;
+        if (d->x2 - d->x1 + inclusive > 0.0f && d->y2 - d->y1 + inclusive > 0.0f) boxes[kept++] = b;
     }
     return kept;
 }
@@ -258,7 +258,7 @@ static int gfli_decode_image(gfl_context *context, const gfli_map *cls, const gf
     int counts[GFL_LEVELS];
     int n = gfli_candidates(context, cls, reg, index, opts, boxes, counts, ranks);
     n = gfli_rescale_boxes(opts, boxes, n);
-    n = gfli_nms(boxes, n, opts->nms_iou, opts->pixel, max_keep, keep, ranks, moved);
+    n = gfli_nms(boxes, n, opts->nms_iou, opts->inclusive, max_keep, keep, ranks, moved);
     for (int i = 0; i < n; i++) out[i] = boxes[keep[i]];
     return n;
 }

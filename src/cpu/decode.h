@@ -35,7 +35,7 @@ void gfli_sort_ranks(uint64_t *ranks, size_t n);
  * gets the indices of the survivors, best first, equal scores by index; returns how many.
  * ranks [n]; scratch has GFLI_NMS_FLOATS floats for each of keep's. */
 enum { GFLI_NMS_FLOATS = 6 };
-int gfli_nms(const gfli_decoded *boxes, int n, float iou, int pixel, int max_keep, int *keep,
+int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max_keep, int *keep,
              uint64_t *ranks, float *scratch);
 
 /* The candidates of one image before suppression: level after level (counts [levels]), best first

@@ -218,7 +218,7 @@ static void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, v
     gfli_deform_task t;
     gfli_igemm g;
     gfli_deform_igemm(call->shape, &g);
-    g.packed = (const float *)call->packed;
+    g.packing = (const float *)call->packing;
     g.bias = call->bias;
     g.x = call->x;
     g.y = call->y;

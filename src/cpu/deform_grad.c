@@ -182,12 +182,12 @@ static size_t gfli_deform_conv_grad_packed_size_cpu(const gfli_conv_shape *s) {
 }
 
 static void gfli_deform_conv_grad_pack_cpu(gfl_context *context, const gfli_conv_shape *s,
-                                           const float *weight, const float *scale, void *packed) {
+                                           const float *weight, const float *scale, void *packing) {
     gfli_grad_pack_task t;
     t.s = s;
     t.weight = weight;
     t.scale = scale;
-    t.packed = (float *)packed;
+    t.packing = (float *)packing;
     gfli_deform_grad_igemm(s, &t.g);
     for (int k = 0; k < GFLI_DEFORM_TAPS; k++) t.tap[k] = k;
     const int parts = gfli_ceil_div(t.g.group_in, GFLI_PACK_ROWS);
@@ -208,7 +208,7 @@ typedef struct gfli_deform_grad_task {
     gfli_scatter_fn scatter;
     float *zeros, *sums; /* sums [parts][positions][offset->c] */
     gfli_point *points;
-    const float *packed;
+    const float *packing;
     char *room;
     size_t at_samples, at_rest, at_slots, pointers, slot, scratch; /* bytes */
 } gfli_deform_grad_task;
@@ -271,7 +271,7 @@ static void gfli_deform_grad_tile(const gfli_deform_grad_task *t, const gfli_def
             tile.len = gfli_min(GFLI_K_BLOCK, g->group_in - k);
             tile.first = k == 0;
             tile.row_offset = group * g->group_in + k;
-            tile.b = t->packed + (size_t)p * tile.panel +
+            tile.b = t->packing + (size_t)p * tile.panel +
                      ((size_t)tap * (size_t)g->seg_len + (size_t)k) * GFLI_NR;
             for (int r = 0; r < n; r += GFLI_MR) {
                 tile.rows = rows + r;
@@ -379,17 +379,17 @@ static size_t gfli_deform_conv_grad_scratch_cpu(const gfl_context *context,
 }
 
 static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shape *s,
-                                      const void *packed, const gfli_map *x, const gfli_map *offset,
-                                      const gfli_map *dy, bool accumulate, const gfli_map *dx,
-                                      const gfli_map *doffset, float *dweight, float *dbias,
-                                      void *scratch) {
+                                      const void *packing, const gfli_map *x,
+                                      const gfli_map *offset, const gfli_map *dy, bool accumulate,
+                                      const gfli_map *dx, const gfli_map *doffset, float *dweight,
+                                      float *dbias, void *scratch) {
     gfli_deform_grad_task t;
     gfli_deform_grad_plan(context, s, offset, &t);
     t.x = x;
     t.dy = dy;
     t.dx = dx;
     t.doffset = doffset;
-    t.packed = (const float *)packed;
+    t.packing = (const float *)packing;
     t.zeros = (float *)scratch;
     t.points = (gfli_point *)(void *)((char *)scratch + t.at_samples);
     t.sums = (float *)(void *)((char *)scratch + t.at_rest);

@@ -467,7 +467,7 @@ static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, in
         const int group = p / group_panels, in_group = p % group_panels;
         n = gfli_min(gfli_min(t->tile_panels, panel1 - p), group_panels - in_group);
         const int col = group * g->group_out + in_group * GFLI_NR;
-        tile.b = g->packed + (size_t)p * panel +
+        tile.b = g->packing + (size_t)p * panel +
                  ((size_t)k->seg * (size_t)g->seg_len + (size_t)k->first) * GFLI_NR;
         tile.n = gfli_min(n * GFLI_NR, g->group_out - in_group * GFLI_NR);
         tile.row_offset = group * g->group_in + k->first - origin;

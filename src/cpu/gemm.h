@@ -42,8 +42,8 @@ typedef struct gfli_igemm {
     int seg_taps; /* neighbours along x that make one run: 1, or more when channels are few */
     int seg_y[GFLI_MAX_TAPS], seg_x[GFLI_MAX_TAPS];
     int in_step, out_step, out_y, out_x;
-    const float *packed; /* [groups][panels of group_out][n_segs * seg_len][GFLI_NR] */
-    const float *bias;   /* [y->c] or NULL */
+    const float *packing; /* [groups][panels of group_out][n_segs * seg_len][GFLI_NR] */
+    const float *bias;    /* [y->c] or NULL */
     const gfli_map *x, *y, *residual;
     bool relu;
 } gfli_igemm;

@@ -142,10 +142,10 @@ static void gfli_normalise_row(void *arg, int row, int slot) {
     (void)slot;
     memset(out + (size_t)filled * c, 0, (width - (size_t)filled) * c * sizeof(float));
     for (int x = 0; x < filled; x++, out += c) {
-        const uint8_t *pixel = in + 3 * (t->flip ? filled - 1 - x : x);
-        out[0] = t->value[0][pixel[0]];
-        out[1] = t->value[1][pixel[1]];
-        out[2] = t->value[2][pixel[2]];
+        const uint8_t *rgb = in + 3 * (t->flip ? filled - 1 - x : x);
+        out[0] = t->value[0][rgb[0]];
+        out[1] = t->value[1][rgb[1]];
+        out[2] = t->value[2][rgb[2]];
         for (size_t k = 3; k < c; k++) out[k] = 0.0f;
     }
 }

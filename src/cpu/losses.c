@@ -151,7 +151,7 @@ static double gfli_guarded(double area, double eps, bool add, double *slope) {
 /* IoU of b with the target g, 1 - GIoU, and the derivative of that with respect to b. */
 static double gfli_giou(const gfli_loss_opts *opts, const double b[4], const double g[4],
                         double *loss, double db[4]) {
-    const double eps = 1e-6, one = opts->pixel;
+    const double eps = 1e-6, one = opts->inclusive;
     const double w = (fmin)(b[2], g[2]) - (fmax)(b[0], g[0]) + one;
     const double h = (fmin)(b[3], g[3]) - (fmax)(b[1], g[1]) + one;
     const double iw = w > 0 ? w : 0, ih = h > 0 ? h : 0, inter = iw * ih;
@@ -193,7 +193,7 @@ static double gfli_bins(const float *x, int n, double *p, double *lse) {
 static double gfli_loss_box(const gfli_loss *t, const float *reg, float *dreg, const float *truth,
                             int x, int y, double stride, double weight, gfli_loss_part *part) {
     const int n = t->opts->n_bins;
-    const double middle = t->opts->pixel * (stride - 1) / 2 / stride;
+    const double middle = t->opts->inclusive * (stride - 1) / 2 / stride;
     double p[4][GFL_MAX_BINS], d[4], lse[4], b[4], g[4], target[4], db[4], giou;
     for (int s = 0; s < 4; s++) d[s] = gfli_bins(reg + s * n, n, p[s], &lse[s]);
     for (int s = 0; s < 4; s++) g[s] = (double)truth[s] / stride;

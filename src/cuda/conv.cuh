@@ -13,14 +13,14 @@ static size_t gfli_conv_packed_size_cuda(const gfl_context *context, const gfli_
 }
 
 static void gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s, const float *weight,
-                                const float *scale, void *packed) {
+                                const float *scale, void *packing) {
     if (!gfli_cuda_ready(context)) return;
     const cudaStream_t stream = gfli_cuda_of(context)->stream;
     (void)gfli_cuda_note(
         context,
         gfli_cuda_on_tensor(context)
-            ? gfli_conv_tensor_pack(stream, s, (int)context->element, weight, scale, packed)
-            : gfli_fp32_pack(stream, s, weight, scale, (float *)packed),
+            ? gfli_conv_tensor_pack(stream, s, (int)context->element, weight, scale, packing)
+            : gfli_fp32_pack(stream, s, weight, scale, (float *)packing),
         "packing weights");
 }
 
@@ -129,7 +129,7 @@ static void gfli_tensor_conv(gfl_context *context, const gfli_conv_call *calls, 
     for (int i = 0; i < n; i++) {
         sides[i].x = calls[i].x->data;
         sides[i].residual = calls[i].residual ? calls[i].residual->data : NULL;
-        sides[i].packed = calls[i].packed;
+        sides[i].packing = calls[i].packing;
         sides[i].offset = calls[i].offset ? calls[i].offset->data : NULL;
         sides[i].bias = calls[i].bias;
         sides[i].y = calls[i].y->data;

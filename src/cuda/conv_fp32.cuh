@@ -16,7 +16,7 @@ typedef struct gfli_fp32_job {
     gfli_conv_shape s;
     int groups, group_in, group_out; /* after merging */
     gfli_sizes x, y;
-    const float *in, *packed, *bias, *residual, *offset;
+    const float *in, *packing, *bias, *residual, *offset;
     int offset_c;
     float *out;
     bool relu;
@@ -45,7 +45,7 @@ static size_t gfli_fp32_packed_size(const gfli_conv_shape *s) {
 
 /* Channels are those of a whole group after merging; of other groups of the file comes zero.  One
  * thread per element. */
-static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *scale, float *packed,
+static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *scale, float *packing,
                                              const GFLI_GRID_CONSTANT gfli_fp32_job job, size_t n) {
     const size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= n) return;
@@ -60,18 +60,18 @@ static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *s
     if (i / in == o / out)
         v = (scale ? scale[row] : 1.0f) *
             weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
-    packed[at] = v;
+    packing[at] = v;
 }
 
 static cudaError_t gfli_fp32_pack(cudaStream_t stream, const gfli_conv_shape *s,
-                                  const float *weight, const float *scale, float *packed) {
+                                  const float *weight, const float *scale, float *packing) {
     gfli_fp32_job job;
     memset(&job, 0, sizeof job);
     job.s = *s;
     gfli_fp32_merge(&job);
-    const size_t n = gfli_fp32_packed_size(s) / sizeof *packed;
+    const size_t n = gfli_fp32_packed_size(s) / sizeof *packing;
     GFLI_LAUNCH((gfli_fp32_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
-                packed, job, n);
+                packing, job, n);
     return cudaGetLastError();
 }
 
@@ -191,7 +191,7 @@ static __global__ void __launch_bounds__(GFLI_THREADS)
     const size_t tile = (size_t)blockIdx.x * GFLI_FP32_TILE;
     const gfli_fp32_row r = gfli_fp32_row_of(&job, tile + (size_t)row);
     const int out = column * GFLI_FP32_TILE + row;
-    const float *weight = job.packed + (size_t)group * (size_t)terms * (size_t)job.group_out;
+    const float *weight = job.packing + (size_t)group * (size_t)terms * (size_t)job.group_out;
     const int sum_row = thread / 16 * GFLI_FP32_SIDE, sum_col = thread % 16 * GFLI_FP32_SIDE;
     float sum[GFLI_FP32_SIDE][GFLI_FP32_SIDE] = {};
     if (deformed) {
@@ -232,7 +232,7 @@ static void gfli_fp32_conv(gfl_context *context, const gfli_conv_call *call) {
     job.x = gfli_sizes_of(call->x);
     job.y = gfli_sizes_of(call->y);
     job.in = call->x->data;
-    job.packed = (const float *)call->packed;
+    job.packing = (const float *)call->packing;
     job.bias = call->bias;
     job.residual = call->residual ? call->residual->data : NULL;
     job.offset = call->offset ? call->offset->data : NULL;

@@ -190,8 +190,8 @@ gfli_load_deformed(const gfli_conv_load *s, const gfli_conv_job *job, const gfli
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             if (count <= 0 || sample.weight[k] == 0.0f) continue; /* also off the map */
-            const int pixel = corner / 4 + k % 2 * step[0] + k / 2 * step[1];
-            gfli_read_chunk(s->x, (size_t)pixel * (size_t)job->in_c + (size_t)c, count, vector,
+            const int cell = corner / 4 + k % 2 * step[0] + k / 2 * step[1];
+            gfli_read_chunk(s->x, (size_t)cell * (size_t)job->in_c + (size_t)c, count, vector,
                             element, v);
 #pragma unroll
             for (int j = 0; j < width; j++) sum[j] += sample.weight[k] * v[j];

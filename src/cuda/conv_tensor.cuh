@@ -36,7 +36,7 @@ static size_t gfli_conv_tensor_packed_size(const gfli_conv_shape *s, int element
 
 /* One thread an element; weight is OHWI in float. */
 static __global__ void gfli_conv_pack_kernel(const float *weight, const float *scale,
-                                             unsigned char *packed, gfli_conv_shape s,
+                                             unsigned char *packing, gfli_conv_shape s,
                                              gfli_conv_geometry g, int element, size_t n) {
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
@@ -57,7 +57,7 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
         if (scale) v *= scale[o];
     }
     const int at = in_run * size;
-    unsigned char *to = packed + (line - (size_t)row) * GFLI_ROW_BYTES +
+    unsigned char *to = packing + (line - (size_t)row) * GFLI_ROW_BYTES +
                         gfli_swizzle(row, at / GFLI_CHUNK_BYTES) + at % GFLI_CHUNK_BYTES;
     if (element == GFLI_MAP_F32)
         *(unsigned *)(void *)to = gfli_to_tf32(__float_as_uint(v));
@@ -66,11 +66,11 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
 }
 
 static cudaError_t gfli_conv_tensor_pack(cudaStream_t stream, const gfli_conv_shape *s, int element,
-                                         const float *weight, const float *scale, void *packed) {
+                                         const float *weight, const float *scale, void *packing) {
     const gfli_conv_geometry g = gfli_conv_geometry_of(s, element);
     const size_t n = gfli_conv_tensor_packed_size(s, element) / (element == GFLI_MAP_F32 ? 4 : 2);
     GFLI_LAUNCH((gfli_conv_pack_kernel), (unsigned)((n + 255) / 256), 256, 0, stream, weight, scale,
-                (unsigned char *)packed, *s, g, element, n);
+                (unsigned char *)packing, *s, g, element, n);
     return cudaGetLastError();
 }
 
@@ -345,7 +345,7 @@ static __global__ void gfli_conv_stats_kernel(const GFLI_GRID_CONSTANT gfli_conv
 /* ---- launch ---------------------------------------------------------------------------------- */
 
 typedef struct gfli_conv_operands {
-    const void *x, *residual, *packed;
+    const void *x, *residual, *packing;
     const float *offset, *bias;
     void *y;
     float *stats; /* [levels][n][groups][2] or NULL */
@@ -401,7 +401,7 @@ static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_dev
         gfli_conv_side *side = &job.side[i];
         side->x = sides[i].x;
         side->residual = sides[i].residual;
-        side->weight = sides[i].packed;
+        side->weight = sides[i].packing;
         side->offset = sides[i].offset;
         side->bias = sides[i].bias;
         side->y = sides[i].y;

@@ -40,7 +40,7 @@ typedef struct gfli_decode_job {
     gfli_decode_frame frame[GFLI_DECODE_IMAGES];
     size_t scratch;
     int images, levels, n_classes, cls_c, reg_c, n_bins;
-    int pixel; /* as in gfli_decode_opts, as are the next two */
+    int inclusive; /* as in gfli_decode_opts, as are the next two */
     bool by_location, divide;
     int most; /* candidates of all levels */
     int max_keep;
@@ -193,8 +193,8 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
     b.level = level;
     b.y = cell / l->w;
     b.x = cell % l->w;
-    const float x = gfli_position(b.x, l->stride, job->pixel);
-    const float y = gfli_position(b.y, l->stride, job->pixel);
+    const float x = gfli_position(b.x, l->stride, job->inclusive);
+    const float y = gfli_position(b.y, l->stride, job->inclusive);
     b.detection.x1 = gfli_clip_side(x - d[0], f->right, f->scale_x, job->divide);
     b.detection.y1 = gfli_clip_side(y - d[1], f->bottom, f->scale_y, job->divide);
     b.detection.x2 = gfli_clip_side(x + d[2], f->right, f->scale_x, job->divide);
@@ -235,7 +235,7 @@ static __global__ void gfli_boxes_kernel(const GFLI_GRID_CONSTANT gfli_decode_jo
     if (!gfli_candidate(&job, image, level, i - job.level[level].first, &rank)) return;
     const gfli_decoded b = gfli_box_of(&job, image, level, rank);
     const gfl_detection *d = &b.detection;
-    const float one = (float)job.pixel;
+    const float one = (float)job.inclusive;
     gfli_of_image(&job, job.boxes, image)[i] = b;
     if (d->x2 - d->x1 + one > 0.0f && d->y2 - d->y1 + one > 0.0f)
         gfli_of_image(&job, job.order,
@@ -259,23 +259,23 @@ static __device__ __forceinline__ float gfli_block_largest(float v, float *part)
 }
 
 static __device__ __forceinline__ gfli_moved gfli_move_box(const gfl_detection *d, float step,
-                                                           float pixel) {
+                                                           float inclusive) {
     gfli_moved m;
     const float offset = gfli_rounded((float)d->label * step);
     m.x1 = d->x1 + offset;
     m.y1 = d->y1 + offset;
     m.x2 = d->x2 + offset;
     m.y2 = d->y2 + offset;
-    m.area = gfli_rounded((m.x2 - m.x1 + pixel) * (m.y2 - m.y1 + pixel));
+    m.area = gfli_rounded((m.x2 - m.x1 + inclusive) * (m.y2 - m.y1 + inclusive));
     m.label = (float)d->label;
     return m;
 }
 
 static __device__ __forceinline__ bool gfli_boxes_overlap(const gfli_moved *a, const gfli_moved *b,
-                                                          float iou, float pixel) {
+                                                          float iou, float inclusive) {
     const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
     const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
-    const float w = x2 - x1 + pixel, h = y2 - y1 + pixel;
+    const float w = x2 - x1 + inclusive, h = y2 - y1 + inclusive;
     if (!(w > 0.0f && h > 0.0f)) return false;
     const float inter = gfli_rounded(w * h);
     return inter / (a->area + b->area - inter) > iou;
@@ -317,7 +317,7 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
     const gfli_decoded *boxes = gfli_of_image(&job, job.boxes, image);
     const gfli_moved *kept = gfli_of_image(&job, job.kept, image);
     uint64_t *order = gfli_of_image(&job, job.order, image);
-    const float pixel = (float)job.pixel;
+    const float inclusive = (float)job.inclusive;
     float largest = 0.0f;
     gfli_sort_block(order, n_candidates, keys);
     for (int i = thread; i < n_candidates; i += (int)blockDim.x) {
@@ -335,18 +335,18 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
         if (n_kept >= job.max_keep) break;
         if (thread < GFLI_NMS_WORDS) dead[thread] = 0;
         if (exists)
-            chunk[thread] = gfli_move_box(&boxes[gfli_rank_index(order[i])].detection, step, pixel);
+            chunk[thread] = gfli_move_box(&boxes[gfli_rank_index(order[i])].detection, step, inclusive);
         __syncthreads();
         bool suppressed = false;
         for (int k = 0; k < n_kept && exists && !suppressed; k++)
-            suppressed = gfli_boxes_overlap(&kept[k], &chunk[thread], job.nms_iou, pixel);
+            suppressed = gfli_boxes_overlap(&kept[k], &chunk[thread], job.nms_iou, inclusive);
         if (suppressed) atomicOr(&dead[thread / 32], 1u << (thread % 32));
         for (int word = 0; word < GFLI_NMS_WORDS && exists; word++) {
             unsigned bits = 0;
             for (int k = 0; k < 32; k++) {
                 const int other = word * 32 + k;
                 if (other > thread && other < n &&
-                    gfli_boxes_overlap(&chunk[thread], &chunk[other], job.nms_iou, pixel))
+                    gfli_boxes_overlap(&chunk[thread], &chunk[other], job.nms_iou, inclusive))
                     bits |= 1u << k;
             }
             hits[thread][word] = bits;
@@ -447,8 +447,8 @@ static void gfli_decode_launch(gfl_context *context, const gfli_decode_job *job)
 
 static gfli_decode_frame gfli_frame_of(const gfli_decode_opts *opts) {
     gfli_decode_frame f;
-    f.right = opts->width - opts->pixel;
-    f.bottom = opts->height - opts->pixel;
+    f.right = opts->width - opts->inclusive;
+    f.bottom = opts->height - opts->inclusive;
     f.scale_x = (float)(opts->divide ? opts->scale_x : 1.0 / opts->scale_x);
     f.scale_y = (float)(opts->divide ? opts->scale_y : 1.0 / opts->scale_y);
     return f;
@@ -462,7 +462,7 @@ static void gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gf
     job.n_bins = opts->n_bins;
     job.cls_c = cls->c;
     job.reg_c = reg->c;
-    job.pixel = opts->pixel;
+    job.inclusive = opts->inclusive;
     job.by_location = opts->by_location;
     job.divide = opts->divide;
     job.min_score = opts->min_score;

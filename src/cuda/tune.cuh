@@ -65,7 +65,7 @@ static size_t gfli_tune_operands(const gfli_conv_request *r, bool residual, size
         gfli_conv_shape own = *r->shape;
         own.out_c = r->out_c[i];
         sides[i].x = gfli_cut(&c, gfli_map_bytes(r->x));
-        sides[i].packed = gfli_cut(&c, gfli_conv_tensor_packed_size(&own, r->element));
+        sides[i].packing = gfli_cut(&c, gfli_conv_tensor_packed_size(&own, r->element));
         sides[i].bias = (const float *)gfli_cut(&c, out_c * sizeof(float));
         sides[i].y = gfli_cut(&c, points * out_c * (r->wide ? 4 : size));
         if (residual) sides[i].residual = gfli_cut(&c, points * out_c * size);

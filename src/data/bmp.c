@@ -18,11 +18,11 @@ static bool gfli_bmp_mask(uint32_t mask) {
 }
 
 /* The bits of a mask as a byte: the eight highest, or fewer repeated. */
-static uint8_t gfli_bmp_channel(uint32_t pixel, uint32_t mask) {
+static uint8_t gfli_bmp_channel(uint32_t value, uint32_t mask) {
     int bits = 0, shift = 0;
     while (!(mask >> shift & 1)) shift++;
     while (shift + bits < 32 && mask >> (shift + bits) & 1) bits++;
-    uint32_t v = (pixel & mask) >> shift, byte = 0;
+    uint32_t v = (value & mask) >> shift, byte = 0;
     if (bits >= 8) return (uint8_t)(v >> (bits - 8));
     v <<= 8 - bits;
     for (int n = 0; n < 8; n += bits) byte |= v >> n;

@@ -123,14 +123,14 @@ static int gfli_png_paeth(int left, int above, int corner) {
 
 /* Undo a row's filter in place; above is NULL for the first row of a pass. */
 static bool gfli_png_unfilter(int filter, uint8_t *row, const uint8_t *above, size_t n,
-                              size_t pixel) {
+                              size_t back) {
     if (filter == 1)
-        for (size_t i = pixel; i < n; i++) row[i] = (uint8_t)(row[i] + row[i - pixel]);
+        for (size_t i = back; i < n; i++) row[i] = (uint8_t)(row[i] + row[i - back]);
     if (filter == 2)
         for (size_t i = 0; above && i < n; i++) row[i] = (uint8_t)(row[i] + above[i]);
     for (size_t i = 0; filter > 2 && i < n; i++) {
-        int left = i >= pixel ? row[i - pixel] : 0, up = above ? above[i] : 0;
-        int corner = above && i >= pixel ? above[i - pixel] : 0;
+        int left = i >= back ? row[i - back] : 0, up = above ? above[i] : 0;
+        int corner = above && i >= back ? above[i - back] : 0;
         int guess = filter == 3 ? (left + up) / 2 : gfli_png_paeth(left, up, corner);
         row[i] = (uint8_t)(row[i] + guess);
     }
@@ -166,10 +166,10 @@ static bool gfli_png_pixel(const gfli_png *png, const uint8_t *row, size_t x, ui
 static gfl_status gfli_png_pass_rows(const gfli_png *png, const gfli_png_pass *pass, uint8_t *p,
                                      gfl_pixels *out) {
     const size_t n = gfli_png_row(png, pass->width);
-    const size_t pixel = (size_t)gfli_max(1, png->channels * png->depth / 8);
+    const size_t back = (size_t)gfli_max(1, png->channels * png->depth / 8);
     for (int y = 0; y < pass->height; y++, p += n + 1) {
         uint8_t aside[3];
-        if (!gfli_png_unfilter(p[0], p + 1, y ? p - n : NULL, n, pixel))
+        if (!gfli_png_unfilter(p[0], p + 1, y ? p - n : NULL, n, back))
             return gfli_image_damaged(png->file, "damaged PNG: an impossible filter");
         for (int x = 0; x < pass->width && (out || png->type == 3); x++) {
             size_t at = (size_t)(pass->y + y * pass->step_y) * (size_t)png->file->width +

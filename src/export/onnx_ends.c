@@ -95,7 +95,7 @@ static void gfli_onnx_logits(gfli_onnx *g, const char *name, int slot) {
 /* ---- behind: scores and boxes ---------------------------------------------------------------- */
 
 static float gfli_onnx_offset(const gfli_onnx *g, int stride) {
-    return gfli_position(0, stride, gfli_dialect_get(g->model->arch.dialect)->pixel);
+    return gfli_position(0, stride, gfli_dialect_get(g->model->arch.dialect)->inclusive);
 }
 
 /* "centres.l" f32 [4, points]: x y x y of every location, where the size is known. */

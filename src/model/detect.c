@@ -421,8 +421,10 @@ static void gfli_describe_sides(const gfli_decoded *from, const float *logits,
                                 const gfli_decode_opts *opts, gfl_distribution *out) {
     int l = from->level, bins = opts->n_bins;
     memset(out, 0, sizeof *out);
-    out->x = (float)((double)gfli_position(from->x, opts->stride[l], opts->pixel) / opts->scale_x);
-    out->y = (float)((double)gfli_position(from->y, opts->stride[l], opts->pixel) / opts->scale_y);
+    out->x =
+        (float)((double)gfli_position(from->x, opts->stride[l], opts->inclusive) / opts->scale_x);
+    out->y =
+        (float)((double)gfli_position(from->y, opts->stride[l], opts->inclusive) / opts->scale_y);
     for (int side = 0; side < 4; side++) {
         float *p = out->bins[side];
         double mean = (double)gfli_integral(logits + side * bins, bins, p), var = 0;
@@ -448,8 +450,8 @@ static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, si
         gfl_detection *item = &d->items[first + (size_t)i];
         *item = from->detection;
         /* a right or lower edge is where the last pixel of the box ends */
-        item->x2 += (float)o->pixel;
-        item->y2 += (float)o->pixel;
+        item->x2 += (float)o->inclusive;
+        item->y2 += (float)o->inclusive;
         if (!d->no_clip) {
             item->x1 = gfli_clip(item->x1, image->width);
             item->y1 = gfli_clip(item->y1, image->height);

@@ -17,7 +17,7 @@ void gfli_decode_opts_init(const gfl_arch *arch, gfli_decode_opts *out) {
     out->n_classes = arch->n_classes;
     out->n_bins = arch->reg_max + 1;
     for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
-    out->pixel = d->pixel;
+    out->inclusive = d->inclusive;
     out->by_location = d->by_location;
     out->divide = d->one_scale;
 }
@@ -25,7 +25,7 @@ void gfli_decode_opts_init(const gfl_arch *arch, gfli_decode_opts *out) {
 void gfli_assign_opts_init(const gfl_arch *arch, gfli_assign_opts *out) {
     memset(out, 0, sizeof *out);
     for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
-    out->pixel = gfli_dialect_get(arch->dialect)->pixel;
+    out->inclusive = gfli_dialect_get(arch->dialect)->inclusive;
 }
 
 void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
@@ -34,7 +34,7 @@ void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
     out->n_classes = arch->n_classes;
     out->n_bins = arch->reg_max + 1;
     for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
-    out->pixel = d->pixel;
+    out->inclusive = d->inclusive;
     out->outside_counts = d->outside_counts;
     out->add_eps = d->add_eps;
     out->quality_eps = d->quality_eps;

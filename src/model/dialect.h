@@ -9,7 +9,7 @@ typedef struct gfli_dialect {
     /* 0: corners lie between pixels.  1: corners are pixels that belong to the box, so that a width
      * is x2 - x1 + 1, the last coordinate of an image its size - 1, and the position that stands
      * for a cell its middle pixel. */
-    int pixel;
+    int inclusive;
     /* Training boxes and detections follow the factor of the resize before sizes are rounded (else
      * the ratio of the sizes along each axis); detections by a division (else by a multiplication
      * with the inverse). */

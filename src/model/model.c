@@ -50,7 +50,7 @@ void gfl_model_destroy(gfl_model *model) {
         gfli_free(context, (void *)(uintptr_t)model->classes[i].name);
     for (int i = 0; i < model->n_params; i++) gfli_free(context, model->params[i].name);
     for (int i = 0; i < model->n_layers; i++)
-        (model->backend->device.free)(context, model->layers[i].packed);
+        (model->backend->device.free)(context, model->layers[i].packing);
     (model->backend->device.free)(context, model->values);
     (model->backend->device.free)(context, model->folded);
     gfli_clear_reports(model);
@@ -65,10 +65,10 @@ void gfl_model_destroy(gfl_model *model) {
 static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
     const gfli_infer_ops *ops = &model->backend->infer;
     const gfli_param *params = model->params;
-    if (!layer->packed)
+    if (!layer->packing)
         GFLI_TRY(model->backend->device.alloc(model->context,
                                               ops->conv_packed_size(model->context, &layer->shape),
-                                              1, "packed weights", &layer->packed));
+                                              1, "packed weights", &layer->packing));
     if (layer->bn_gamma >= 0) {
         const gfli_norm_fold fold = {params[layer->bn_gamma].data,
                                      params[layer->bn_beta].data,
@@ -81,7 +81,7 @@ static gfl_status gfli_pack_layer(gfl_model *model, gfli_layer *layer) {
         ops->fold_norm(model->context, &fold);
     }
     ops->conv_pack(model->context, &layer->shape, params[layer->weight].data, layer->folded_scale,
-                   layer->packed);
+                   layer->packing);
     return GFL_OK;
 }
 

@@ -287,7 +287,7 @@ static int gfli_step_calls(const gfl_model *model, const gfli_plan *plan, int st
         const int of = i ? s->twin.stats : s->stats;
         gfli_conv_call *c = &calls[i];
         c->shape = &layer->shape;
-        c->packed = layer->packed;
+        c->packing = layer->packing;
         c->bias = layer->bias >= 0 ? model->params[layer->bias].data : layer->folded_bias;
         c->x = &plan->maps[i ? s->twin.in : s->in].map;
         c->y = &plan->maps[i ? s->twin.out : s->out].map;

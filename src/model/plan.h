@@ -48,7 +48,7 @@ typedef struct gfli_layer {
     int bn_gamma, bn_beta, bn_mean, bn_var;
     int gn_gamma, gn_beta; /* of the group norm that follows; a step of its own */
     /* Memory of the device. */
-    void *packed;        /* of the folded weights */
+    void *packing;       /* of the folded weights */
     float *folded_bias;  /* [out_c] beta - a * mean; NULL without batch norm */
     float *folded_scale; /* [out_c] a = gamma / sqrt(var + eps); NULL without bn or training */
     int stage;

@@ -300,8 +300,8 @@ static void gfli_backward_conv(const gfli_pass *pass, const gfli_step *s,
     if (layer->bn_gamma >= 0) gfli_backward_unfold(pass, layer);
     if (!b->dx) return;
     ops->conv_grad_pack(pass->context, &layer->shape, pass->model->params[layer->weight].data,
-                        layer->folded_scale, pass->packed);
-    ops->conv_grad_input(pass->context, &layer->shape, pass->packed, dy, b->add, &grads[s->in],
+                        layer->folded_scale, pass->packing);
+    ops->conv_grad_input(pass->context, &layer->shape, pass->packing, dy, b->add, &grads[s->in],
                          pass->scratch);
 }
 
@@ -314,8 +314,8 @@ static void gfli_backward_deform(const gfli_pass *pass, const gfli_step *s,
     if (s->relu) ops->relu_grad(pass->context, &maps[s->out].map, dy);
     ops->deform_conv_grad_pack(pass->context, &layer->shape,
                                pass->model->params[layer->weight].data, layer->folded_scale,
-                               pass->packed);
-    ops->deform_conv_grad(pass->context, &layer->shape, pass->packed, &maps[s->in].map,
+                               pass->packing);
+    ops->deform_conv_grad(pass->context, &layer->shape, pass->packing, &maps[s->in].map,
                           &maps[s->offset].map, dy, b->add, b->dx ? &grads[s->in] : NULL,
                           &grads[s->offset], gfli_gradient_of(pass, layer->weight),
                           gfli_gradient_of(pass, layer->bn_beta), pass->scratch);

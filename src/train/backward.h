@@ -50,7 +50,7 @@ typedef struct gfli_pass {
     const gfli_gradients *layout;
     float *gradients; /* [layout->floats], those of all trained parameters are overwritten */
     float *stats;     /* as the forward pass left them */
-    void *packed, *scratch;
+    void *packing, *scratch;
 } gfli_pass;
 
 /* Forward done, gradients of plan->cls and plan->reg in their maps. */

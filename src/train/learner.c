@@ -65,11 +65,11 @@ void gfli_learner_destroy(gfli_learner *learner) {
     if (!context) return;
     void *const device[] = {
         learner->gradients, learner->momentum, learner->total,  learner->workspace, learner->stats,
-        learner->scratch,   learner->packed,   learner->gt,     learner->n_pos,     learner->truths,
+        learner->scratch,   learner->packing,  learner->gt,     learner->n_pos,     learner->truths,
         learner->parts,     learner->losses,   learner->verdict};
     for (int i = 0; i < GFLI_TRAIN_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
     for (size_t i = 0; i < GFLI_COUNT(device); i++)
-        learner->model->backend->device.free(context, device[i]);
+        (learner->model->backend->device.free)(context, device[i]);
     gfli_gradients_destroy(context, &learner->layout);
     gfli_free(context, learner->staging);
     memset(learner, 0, sizeof *learner);
@@ -114,7 +114,7 @@ static gfl_status gfli_learner_reserve(gfli_learner *l) {
                                  "maps of a training step"));
     GFLI_TRY(gfli_reserve_device(context, &l->stats, &l->stats_size, p->plan.stats_floats,
                                  sizeof(float), "statistics"));
-    GFLI_TRY(gfli_reserve_device(context, &l->packed, &l->packed_size, p->backward.packed_bytes, 1,
+    GFLI_TRY(gfli_reserve_device(context, &l->packing, &l->packed_size, p->backward.packed_bytes, 1,
                                  "packed weights"));
     return gfli_reserve_device(context, &l->scratch, &l->scratch_size, p->backward.scratch_bytes, 1,
                                "scratch of a training step");
@@ -213,7 +213,7 @@ gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_tar
     pass.layout = &learner->layout;
     pass.gradients = learner->gradients;
     pass.stats = learner->stats;
-    pass.packed = learner->packed;
+    pass.packing = learner->packing;
     pass.scratch = learner->scratch;
     gfli_backward_run(&pass);
     return GFL_OK;

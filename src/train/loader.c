@@ -74,16 +74,16 @@ static void gfli_loader_size(const gfli_loader *l, int epoch, const gfl_pixels *
 
 /* The boxes to train on, in pixels of the resized and perhaps mirrored image: corners are rounded
  * to float once, then scaled, clipped and mirrored in float (spec 7.2 to 7.5). */
-static void gfli_loader_boxes(const gfl_image_info *info, const double scale[2], int pixel,
+static void gfli_loader_boxes(const gfl_image_info *info, const double scale[2], int inclusive,
                               gfli_sample *s) {
     const float scale_x = (float)scale[0], scale_y = (float)scale[1];
-    const float w = (float)(s->width - pixel), h = (float)(s->height - pixel);
+    const float w = (float)(s->width - inclusive), h = (float)(s->height - inclusive);
     s->n_boxes = 0;
     for (int i = 0; i < info->n_annotations; i++) {
         const gfl_annotation *a = &info->annotations[i];
         if (!gfli_annotation_trains(info, a)) continue;
-        float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w - pixel) * scale_x;
-        float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h - pixel) * scale_y;
+        float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w - inclusive) * scale_x;
+        float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h - inclusive) * scale_y;
         x1 = fminf(fmaxf(x1, 0), w);
         x2 = fminf(fmaxf(x2, 0), w);
         float *b = s->boxes + 4 * (size_t)s->n_boxes;
@@ -107,7 +107,7 @@ static gfl_status gfli_loader_fill(gfli_loader_worker *w, const gfl_image_info *
     GFLI_TRY(gfli_reserve(context, &s->pixels, &m->pixels, 3 * n_pixels, 1, "a training image"));
     GFLI_TRY(gfli_reserve(context, &s->boxes, &m->boxes, 4 * n, sizeof *s->boxes, "boxes"));
     GFLI_TRY(gfli_reserve(context, &s->labels, &m->labels, n, sizeof *s->labels, "labels"));
-    gfli_loader_boxes(info, scale, l->opts.pixel, s);
+    gfli_loader_boxes(info, scale, l->opts.inclusive, s);
     size_t scratch =
         gfli_cpu.infer.resize_scratch(context, pixels->width, pixels->height, s->width, s->height);
     GFLI_TRY(gfli_reserve(context, &w->scratch, &w->scratch_size, scratch, 1, "resizing"));

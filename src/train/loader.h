@@ -26,7 +26,7 @@ typedef struct gfli_loader_opts {
     int scale_long, scale_short;
     int scale_short_min; /* > 0: the short side is drawn from [min, scale_short] */
     bool bgr;
-    int pixel;      /* as in gfli_decode_opts */
+    int inclusive;  /* as in gfli_decode_opts */
     bool one_scale; /* as in gfli_dialect */
     bool no_flip;
     bool drop_empty;  /* leave out images without any annotation, or under 32 pixels */

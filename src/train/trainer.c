@@ -73,7 +73,7 @@ static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
     opts.scale_short = d->scale_short;
     opts.scale_short_min = d->scale_short_min;
     opts.bgr = trainer->model->preprocess.bgr != 0;
-    opts.pixel = gfli_dialect_get(trainer->model->arch.dialect)->pixel;
+    opts.inclusive = gfli_dialect_get(trainer->model->arch.dialect)->inclusive;
     opts.one_scale = gfli_dialect_get(trainer->model->arch.dialect)->one_scale;
     opts.no_flip = d->no_flip != 0;
     opts.drop_empty = d->drop_empty != 0;
@@ -138,7 +138,7 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
     gfli_free(context, trainer->targets);
     gfli_free(context, trainer->first);
     gfli_free(context, trainer->losses);
-    context->backend->device.free(context, trainer->pixels);
+    (context->backend->device.free)(context, trainer->pixels);
     gfli_free(context, trainer);
 }
 

@@ -33,7 +33,7 @@ typedef struct gfli_learner {
     gfli_train_plan *current;
     uint64_t clock;
     float *workspace, *stats;
-    uint8_t *scratch, *packed, *truths;
+    uint8_t *scratch, *packing, *truths;
     int32_t *gt;
     int *n_pos;
     size_t workspace_size, stats_size, scratch_size, packed_size, gt_size, n_pos_size;

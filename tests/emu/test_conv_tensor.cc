@@ -86,7 +86,7 @@ typedef struct example {
     gfli_map x, y;
     size_t nx, ny, nw;
     float *xs, *ws, *bias, *residual, *want, *size;
-    void *dx, *dresidual, *dy, *packed;
+    void *dx, *dresidual, *dy, *packing;
     float *dbias;
 } example;
 
@@ -130,9 +130,9 @@ static void make_example(example *e, const conv_case *c, int element, bool resid
     e->dx = upload(e->xs, e->nx, element);
     if (residual) e->dresidual = upload(e->residual, e->ny, element);
     e->dbias = (float *)upload(e->bias, (size_t)c->s.out_c, GFLI_MAP_F32);
-    e->packed = device_bytes(gfli_conv_tensor_packed_size(&c->s, element), 0xff);
+    e->packing = device_bytes(gfli_conv_tensor_packed_size(&c->s, element), 0xff);
     float *weight = (float *)upload(e->ws, e->nw, GFLI_MAP_F32);
-    CHECK(gfli_conv_tensor_pack(0, &c->s, element, weight, NULL, e->packed) == cudaSuccess);
+    CHECK(gfli_conv_tensor_pack(0, &c->s, element, weight, NULL, e->packing) == cudaSuccess);
     cudaFree(weight);
     e->dy = device_bytes(e->ny * 4, 0xff);
 }
@@ -147,7 +147,7 @@ static void free_example(example *e) {
     cudaFree(e->dx);
     cudaFree(e->dresidual);
     cudaFree(e->dy);
-    cudaFree(e->packed);
+    cudaFree(e->packing);
     cudaFree(e->dbias);
 }
 
@@ -222,7 +222,7 @@ static void every_kernel_matches_the_cpu(void) {
                 memset(&op, 0, sizeof op);
                 op.x = e.dx;
                 op.residual = e.dresidual;
-                op.packed = e.packed;
+                op.packing = e.packing;
                 op.bias = e.dbias;
                 op.y = e.dy;
                 CHECK(cudaMemset(e.dy, 0xff, e.ny * 4) == cudaSuccess);
@@ -281,7 +281,7 @@ static void statistics_are_those_of_the_output(void) {
             gfli_conv_operands op;
             memset(&op, 0, sizeof op);
             op.x = e.dx;
-            op.packed = e.packed;
+            op.packing = e.packing;
             op.bias = e.dbias;
             op.y = e.dy;
             op.stats = stats;
@@ -306,7 +306,7 @@ static void two_convolutions_share_a_launch(void) {
         for (int i = 0; i < 2; i++) {
             make_example(&e[i], &pair[i], GFLI_MAP_BF16, false, false);
             op[i].x = e[i].dx;
-            op[i].packed = e[i].packed;
+            op[i].packing = e[i].packing;
             op[i].bias = e[i].dbias;
             op[i].y = e[i].dy;
         }
@@ -337,7 +337,7 @@ static void the_same_twice_is_the_same_bits(void) {
     gfli_conv_operands op;
     memset(&op, 0, sizeof op);
     op.x = e.dx;
-    op.packed = e.packed;
+    op.packing = e.packing;
     op.y = e.dy;
     const gfli_conv_choice choice = {3, 4};
     CHECK(gfli_conv_applies(&r, choice.variant, &device));
@@ -440,14 +440,14 @@ static void deformable_kernels_sample_as_the_spec_says(void) {
             for (size_t k = 0; k < n; k += 7) offsets[k] = (float)((int)(k % 5) - 2); /* on cells */
             float *doffsets = (float *)upload(offsets, n, GFLI_MAP_F32);
             float *weight = (float *)upload(e.ws, e.nw, GFLI_MAP_F32);
-            void *packed = device_bytes(gfli_conv_tensor_packed_size(&e.c->s, element), 0xff);
-            CHECK(gfli_conv_tensor_pack(0, &e.c->s, element, weight, NULL, packed) == cudaSuccess);
+            void *packing = device_bytes(gfli_conv_tensor_packed_size(&e.c->s, element), 0xff);
+            CHECK(gfli_conv_tensor_pack(0, &e.c->s, element, weight, NULL, packing) == cudaSuccess);
             gfli_conv_request r = request_of(&e, false, true);
             r.offset_c = offset_c;
             gfli_conv_operands op;
             memset(&op, 0, sizeof op);
             op.x = e.dx;
-            op.packed = packed;
+            op.packing = packing;
             op.offset = doffsets;
             op.bias = e.dbias;
             op.y = e.dy;
@@ -465,7 +465,7 @@ static void deformable_kernels_sample_as_the_spec_says(void) {
             free(offsets);
             cudaFree(doffsets);
             cudaFree(weight);
-            cudaFree(packed);
+            cudaFree(packing);
             free_example(&e);
         }
     }

@@ -53,6 +53,7 @@
 #define B0             ]B0[
 #define ECHO           ]ECHO[
 #define vector         ]vector[
+#define pixel          ]pixel[
 #define DOMAIN         ]DOMAIN[
 #define OVERFLOW       ]OVERFLOW[
 /* what loggers and utilities are called */
@@ -78,6 +79,7 @@
 #define likely(a)      ]likely[
 #define unlikely(a)    ]unlikely[
 #define unused         ]unused[
+#define packed         ]packed[
 #define OK             ]OK[
 #define FAIL           ]FAIL[
 #define TRUE           ]TRUE[
