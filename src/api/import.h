@@ -55,10 +55,10 @@ typedef struct gfl_transfer {
  *
  * Errors    as gfl_model_load; GFL_E_MISMATCH also where opts demands what the file contradicts,
  *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
- *           for another network,
- *           GFL_E_FORMAT for a damaged or hostile .pth, GFL_E_UNSUPPORTED for one that is
- *           compressed, encrypted or big-endian
- * Memory    tensors are read one by one.
+ *           for another network or the .pth is compressed, encrypted or big-endian, GFL_E_FORMAT
+ *           for a damaged or hostile .pth
+ * Memory    tensors are read one by one.  Whatever a file says, reading it takes at most 80 times its
+ *           bytes and some megabytes, the model included, and time in proportion to its bytes.
  * Threads   as gfl_model_create.
  * Example
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
