@@ -2107,7 +2107,7 @@ void gfli_pool_destroy(gfl_context *context, gfli_pool *pool); /* NULL is allowe
 
 /* By the bits of the exponent, and those read from memory: under a host's -ffast-math compilers take
  * it that values they compute, and arguments, are never NaN or infinite, whatever is asked of them. */
-static inline bool gfli_is_finite(double x) {
+GFLI_HD static inline bool gfli_is_finite(double x) {
     const volatile double stored = x;
     const double loaded = stored;
     uint64_t bits;

@@ -3,7 +3,7 @@
 
 /* By the bits of the exponent, and those read from memory: under a host's -ffast-math compilers take
  * it that values they compute, and arguments, are never NaN or infinite, whatever is asked of them. */
-static inline bool gfli_is_finite(double x) {
+GFLI_HD static inline bool gfli_is_finite(double x) {
     const volatile double stored = x;
     const double loaded = stored;
     uint64_t bits;
