@@ -5653,11 +5653,11 @@ void gfli_json_skip(gfli_json *j) {
 }
 
 const char *gfli_json_found(const gfli_json *j, gfli_json_kind kind, char out[GFLI_QUOTED]) {
-    static const char *const names[] = {"the end", "an object", "a list", "",   "",
+    static const char *const names[] = {"the end", "an object", "a list", "a text", "a number",
                                         "true",    "false",     "null",   "NaN"};
     if (kind == GFLI_JSON_STRING) return gfli_quote(j->text, out, GFLI_QUOTED);
     if (kind != GFLI_JSON_NUMBER && kind != GFLI_JSON_NONFINITE) return names[kind];
-    if (!j->token || j->token > j->at) return names[GFLI_JSON_NONFINITE];
+    if (!j->token) return names[kind];
     const int n = (int)(j->at - j->token), most = 40;
     snprintf(out, GFLI_QUOTED, "%.*s%s", n < most ? n : most, (const char *)j->token,
              n < most ? "" : "...");

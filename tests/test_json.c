@@ -163,8 +163,7 @@ static void malformed_text_is_refused(void) {
                                       "/**/1",
                                       "\xFF\xFE[\0]",
                                       "\\u0031",
-                                      "[\x0C"
-                                      "1]",
+                                      "[\f1]",
                                       "[1\xC2\xA0]"};
     gfl_context *context = test_context(1);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
