@@ -386,30 +386,38 @@ static int read_log(run_folder *f, const gfl_train_plan *plan) {
 
 /* ---- the best weights of a run that goes on -------------------------------------------------- */
 
-/* Write the best weights again from those of their epoch; NULL: the model has them. */
-static int mend_best(run_folder *f, gfl_context *context, const gfl_model *model) {
-    const char *from = model ? "last" : "previous", *best = run_file(f, best_name);
-    gfl_model *loaded = NULL;
-    gfl_status status = GFL_OK;
-    if (!model) {
-        gfl_model_opts opts;
-        memset(&opts, 0, sizeof opts);
-        opts.trainable = 1;
-        status = gfl_model_load(context, in_pair(f, from, weights_name), &opts, &loaded);
+static bool copy_file(const char *from, const char *to) {
+    char bytes[16384];
+    os_output out;
+    FILE *f = fopen(from, "rb");
+    bool good = f && os_create(&out, to);
+    if (!good) {
+        if (f) fclose(f);
+        return false;
     }
-    if (status == GFL_OK) status = gfl_model_save(model ? model : loaded, best);
-    gfl_model_destroy(loaded);
-    if (status != GFL_OK) return report(context, status, "--resume");
+    for (size_t n; good && (n = fread(bytes, 1, sizeof bytes, f)) > 0;)
+        good = fwrite(bytes, 1, n, out.stream) == n;
+    good = good && !ferror(f);
+    fclose(f);
+    if (good) return os_commit(&out);
+    os_abandon(&out);
+    return false;
+}
+
+/* Write the best weights again from the pair that has those of their epoch. */
+static int mend_best(const run_folder *f, const char *pair) {
+    const char *best = run_file(f, best_name);
+    if (!copy_file(in_pair(f, pair, weights_name), best))
+        return failed(best, "it is not what results.csv calls the best, and cannot be written");
     talk("warning: %s was not what results.csv calls the best, epoch %d: it is written again from "
          "%s%s",
-         best, f->best_epoch, from, weights_name);
+         best, f->best_epoch, pair, weights_name);
     return CMD_OK;
 }
 
 /* What results.csv calls the best must be there.  An evaluation that was interrupted between its
  * weights and its lines is made up, and comes to the same. */
-static int check_best(run_folder *f, gfl_context *context, const gfl_model *model,
-                      const gfl_train_plan *plan) {
+static int check_best(run_folder *f, const gfl_train_plan *plan) {
     char found[20], last[20], previous[20];
     const int64_t done = plan->n_done, each = plan->steps_per_epoch;
     const char *best = run_file(f, best_name);
@@ -420,10 +428,10 @@ static int check_best(run_folder *f, gfl_context *context, const gfl_model *mode
     if (!f->best_epoch || f->owed || (there && known && !strcmp(found, f->best_file)))
         return CMD_OK;
     if (f->best_epoch * each == done)
-        return there && !strcmp(found, last) ? CMD_OK : mend_best(f, context, model);
+        return there && !strcmp(found, last) ? CMD_OK : mend_best(f, "last");
     if (there && !known) return CMD_OK;
     fingerprint(in_pair(f, "previous", weights_name), previous);
-    if (known && !strcmp(previous, f->best_file)) return mend_best(f, context, NULL);
+    if (known && !strcmp(previous, f->best_file)) return mend_best(f, "previous");
     talk("warning: %s %s epoch %d, which is the best in results.csv; from now on it will hold the "
          "best of what follows",
          best, there ? "does not hold the weights of" : "is missing: it held the weights of",
@@ -475,12 +483,11 @@ static int begin(run_folder *f, const run_facts *facts) {
     return code;
 }
 
-static int go_on(run_folder *f, gfl_context *context, const gfl_model *model,
-                 const gfl_train_plan *plan) {
+static int go_on(run_folder *f, const gfl_train_plan *plan) {
     f->saved = plan->n_done;
     int code = read_results(f, plan->n_done);
     if (code == CMD_OK) code = read_log(f, plan);
-    if (code == CMD_OK) code = check_best(f, context, model, plan);
+    if (code == CMD_OK) code = check_best(f, plan);
     return code;
 }
 
@@ -522,8 +529,8 @@ static int open_logs(run_folder *f, const run_facts *facts) {
     return os_flush(f->csv, csv) ? CMD_OK : failed(csv, "it cannot be written");
 }
 
-int run_begin(run_folder *f, gfl_context *context, const gfl_model *model, const run_facts *facts) {
-    int code = f->fresh ? begin(f, facts) : go_on(f, context, model, facts->plan);
+int run_begin(run_folder *f, const run_facts *facts) {
+    int code = f->fresh ? begin(f, facts) : go_on(f, facts->plan);
     if (code == CMD_OK) code = write_settings(f, facts->options);
     if (code == CMD_OK) code = open_logs(f, facts);
     return code;

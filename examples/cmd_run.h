@@ -56,8 +56,8 @@ int run_open(run_folder *f, bool resume, bool overwrite);
 /* Of a run that goes on: let the newest whole pair be last.*.  An exit code. */
 int run_settle(run_folder *f, gfl_context *context, run_probe probe, void *user);
 /* Write the settings and open the logs, whose lines after the step plan.n_done are cut; before
- * that, nothing of an earlier run is touched.  The model has the weights of last.*. */
-int run_begin(run_folder *f, gfl_context *context, const gfl_model *model, const run_facts *facts);
+ * that, nothing of an earlier run is touched.  An exit code. */
+int run_begin(run_folder *f, const run_facts *facts);
 /* Give it back; what was never begun leaves nothing. */
 int run_close(run_folder *f);
 

@@ -338,7 +338,7 @@ static int begin_run(run *r) {
     r->rate_given = r->o.lr > 0;
     r->o.lr = r->plan.desc.lr;
     r->o.resume = false;
-    return run_begin(&r->folder, r->context, r->model, &facts);
+    return run_begin(&r->folder, &facts);
 }
 
 static int prepare(run *r) {

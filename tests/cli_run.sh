@@ -150,13 +150,19 @@ same_run stale three
 
 # Best weights that are not what results.csv says are written again, or it is said.
 best=best_bbox_mAP.safetensors
-cp -r two mended && rm mended/$best
-expect 0 train --out mended --resume
-[ -e mended/$best ] || expect 0 false
+mend() { # mend RUN WHERE: the best weights, those of epoch 1, come back from WHERE
+    expect 0 train --out "$1" --resume; says "written again from $2" err
+    same "$1/$best" three/$best
+}
+expect 0 $train --epochs 1 --out one
+same one/$best three/$best
+cp -r one mended && rm mended/$best && mend mended last
+cp -r two mended2 && cp two/last.safetensors mended2/$best && mend mended2 previous
 cp -r three lost && rm lost/$best
-expect 0 train --out lost --resume --epochs 4
-grep -q 'written again' err || grep -q 'is missing' err || fail "best weights are lost in silence"
-[ -e lost/$best ] || fail "and stay lost"
+expect 0 train --out lost --resume --epochs 4; says 'missing: it held the weights of epoch 1' err
+same lost/$best lost/last.safetensors
+expect 0 train --out lost --resume --epochs 5
+grep -q 'warning' err && fail "the best weights are called lost twice"
 
 # Before the first save there is nothing to go on from but the settings.
 mkdir begun && cp two/config.txt begun && sed -i "s,^out = .*,out = begun," begun/config.txt
