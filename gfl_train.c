@@ -5948,7 +5948,7 @@ typedef struct gfli_check {
     char text[1024]; /* of the first that cannot be read */
 } gfli_check;
 
-static gfl_status gfli_check_image(gfl_context *context, const gfl_dataset *dataset, int image) {
+static gfl_status gfli_check_picture(gfl_context *context, const gfl_dataset *dataset, int image) {
     gfl_pixels pixels;
     gfli_image_file facts;
     if (dataset->read_image) {
@@ -5966,7 +5966,7 @@ static void gfli_check_task(void *p, int task, int slot) {
     gfli_check *c = (gfli_check *)p;
     gfli_check_result *r = &c->results[task];
     gfl_context *context = c->contexts[slot];
-    r->status = gfli_check_image(context, c->dataset, c->first + task);
+    r->status = gfli_check_picture(context, c->dataset, c->first + task);
     if (r->status != GFL_OK) memcpy(r->text, context->error, sizeof r->text);
 }
 

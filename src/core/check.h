@@ -49,9 +49,11 @@
 #    define GFLI_THREAD_LOCAL __thread
 #endif
 
-/* A function that kernels call too. */
+/* A function that kernels call too; not every file that has it needs it. */
 #if defined(__CUDACC__)
 #    define GFLI_HD __host__ __device__
+#elif defined(__GNUC__)
+#    define GFLI_HD __attribute__((unused))
 #else
 #    define GFLI_HD
 #endif
