@@ -11,7 +11,7 @@ GFLI_HD static inline bool gfli_is_finite(double x) {
     return (bits >> 52 & 0x7FF) != 0x7FF;
 }
 
-static inline bool gfli_all_finite(const float *x, size_t n) {
+GFLI_HD static inline bool gfli_all_finite(const float *x, size_t n) {
     bool good = true;
     for (size_t i = 0; i < n; i++) {
         uint32_t bits;
