@@ -267,7 +267,10 @@ static int check_all(check_job *job) {
                 s.n_zero_ids);
     progress_begin(&bar, "checking", n);
     catch_signals();
-    const gfl_dataset_check_opts look = {picture_finding, picture_stop, job};
+    gfl_dataset_check_opts look = {0};
+    look.found = picture_finding;
+    look.progress = picture_stop;
+    look.user = job;
     const gfl_status status = gfl_dataset_check(job->context, job->dataset, &look, NULL);
     int code = CMD_OK;
     if (status != GFL_OK && status != GFL_E_STOPPED)

@@ -287,11 +287,14 @@ static int picture_progress(void *user, int done, int total) {
 
 int check_pictures(gfl_context *context, const char *name, gfl_dataset *dataset, bool skip) {
     picture_check c;
-    gfl_dataset_check_opts opts = {picture_found, picture_progress, &c};
+    gfl_dataset_check_opts opts = {0};
     int n = 0;
     const int total = gfl_dataset_n_images(dataset);
     memset(&c, 0, sizeof c);
     c.skip = skip;
+    opts.found = picture_found;
+    opts.progress = picture_progress;
+    opts.user = &c;
     progress_begin(&c.bar, "looking at pictures", total);
     const gfl_status status = gfl_dataset_check(context, dataset, &opts, &n);
     progress_end(&c.bar);

@@ -36,8 +36,6 @@ static void read_scale(const job *j, gfl_preprocess *p) {
 
 /* Style and input follow from the backbone where its file says them. */
 static int choose_model(job *j, gfl_model_desc *desc) {
-    static const gfl_preprocess imagenet = {
-        {123.675f, 116.28f, 103.53f}, {58.395f, 57.12f, 57.375f}, 0, 1333, 800};
     gfl_backbone_info backbone;
     gfl_origins from;
     memset(desc, 0, sizeof *desc);
@@ -52,7 +50,6 @@ static int choose_model(job *j, gfl_model_desc *desc) {
     desc->arch.n_classes = gfl_dataset_n_classes(j->data);
     desc->classes = gfl_dataset_classes(j->data);
     desc->seed = (uint64_t)j->s->seed;
-    desc->preprocess = imagenet;
     if (j->s->weights) {
         gfl_status status = gfl_backbone_describe(j->context, j->s->weights, NULL, &backbone);
         if (status != GFL_OK) return report(j->context, status, "loading weights");
@@ -62,8 +59,8 @@ static int choose_model(job *j, gfl_model_desc *desc) {
         warn_of_input(j->s->weights, &from, &backbone.arch, &backbone.preprocess);
         desc->arch.caffe_style = backbone.arch.caffe_style;
         desc->preprocess = backbone.preprocess;
-        desc->preprocess.scale_long = imagenet.scale_long; /* not the backbone's business */
-        desc->preprocess.scale_short = imagenet.scale_short;
+        desc->preprocess.scale_long = 0; /* not the backbone's business */
+        desc->preprocess.scale_short = 0;
     }
     read_scale(j, &desc->preprocess);
     return CMD_OK;

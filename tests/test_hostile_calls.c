@@ -278,6 +278,20 @@ static gfl_status call_dataset_read(void) {
     return status;
 }
 
+static int look(void *user, int done, int total) {
+    CHECK(user == &rng && done <= total);
+    return chance(4);
+}
+
+static gfl_status call_dataset_check(void) {
+    gfl_dataset_check_opts opts;
+    int unreadable;
+    memset(&opts, 0, sizeof opts);
+    opts.progress = OR_NULL(look);
+    opts.user = &rng;
+    return gfl_dataset_check(OWNER(context), OR_NULL(data), OR_NULL(&opts), OR_NULL(&unreadable));
+}
+
 static gfl_status call_image_read(void) {
     static const char text[] = "P6 2 2 255 ............";
     gfl_pixels pixels;
@@ -339,6 +353,7 @@ static gfl_status call_evaluator_create(void) {
     opts.n_labels = chance(4) ? -1 : gfli_rng_below(&rng, 3);
     gfl_status status =
         gfl_evaluator_create(OWNER(context), OR_NULL(data), OR_NULL(&opts), OR_NULL(&made));
+    if (status == GFL_OK && chance(2)) status = gfl_evaluator_leave_out(OWNER(made), an_int());
     if (status == GFL_OK) status = gfl_evaluator_run(made, &result);
     gfl_evaluator_destroy(made);
     return status;
@@ -574,11 +589,12 @@ static const struct row {
     {call_dataset_getters, "gfl_dataset_get_summary gfl_dataset_n_images gfl_dataset_n_classes "
                            "gfl_dataset_classes gfl_dataset_get_image"},
     {call_dataset_read, "gfl_dataset_read gfl_pixels_free"},
+    {call_dataset_check, "gfl_dataset_check"},
     {call_image_read, "gfl_image_read gfl_image_read_memory gfl_image_kind"},
     {call_pixels_alloc, "gfl_pixels_alloc"},
     {call_detector_create, "gfl_detector_create gfl_detector_destroy"},
     {call_detect, "gfl_detect gfl_detect_start gfl_detect_finish"},
-    {call_evaluator_create, "gfl_evaluator_create gfl_evaluator_destroy"},
+    {call_evaluator_create, "gfl_evaluator_create gfl_evaluator_leave_out gfl_evaluator_destroy"},
     {call_evaluator_add, "gfl_evaluator_add gfl_evaluator_load gfl_evaluator_load_memory"},
     {call_evaluator_run, "gfl_evaluator_run gfl_evaluator_class gfl_evaluator_save "
                          "gfl_evaluator_get_notes gfl_evaluator_summary"},
