@@ -315,7 +315,6 @@ expect 1 $train --epochs 1 --out data/train.json/run
 cp whole/last.safetensors before.safetensors
 (
     ulimit -f 8
-    trap '' XFSZ
     "$gfl" $train --epochs 3 --out whole --overwrite --eval-every 0 --save-every 1 >out 2>err
     echo $? >code
 )
