@@ -1792,7 +1792,7 @@ extern "C" {
 #if defined(__CUDACC__)
 #    define GFLI_HD __host__ __device__
 #elif defined(__GNUC__)
-#    define GFLI_HD __attribute__((unused))
+#    define GFLI_HD __attribute__((__unused__))
 #else
 #    define GFLI_HD
 #endif
