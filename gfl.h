@@ -3490,7 +3490,8 @@ void gfli_os_close(gfli_handle file) {
 
 gfli_os_info gfli_os_look(const char *path) {
     gfli_os_info info;
-    if (gfli_sys_look(path, &info) != 0) memset(&info, 0, sizeof info);
+    memset(&info, 0, sizeof info);
+    if (gfli_sys_look(path, &info) != 0) info.kind = GFLI_OS_NOTHING;
     return info;
 }
 
