@@ -63,7 +63,7 @@ compiles_newest_clang)
         "$newest" -std=c11 $posix $warn -I. -fsyntax-only "$f" || fail "$f"
     done
     "$newest" -x c++ -std=c++11 $warn -I. -fsyntax-only examples/embed.cc || fail "embed.cc"
-    for f in tests/*.c; do
+    for f in tests/test_*.c tests/fuzz_*.c; do
         "$newest" -std=c11 -D_POSIX_C_SOURCE=200809L -DGFL_INTERNAL $warn -Isrc -Itests \
             -fsyntax-only "$f" || fail "$f"
     done ;;

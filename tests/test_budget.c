@@ -59,8 +59,8 @@ static void spend(const char *what, const void *data, size_t n) {
     const clock_t start = clock();
     const gfl_status status = gfl_model_import(context, scratch(), NULL, &model);
     const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
-    const double share = ((double)m.peak - ANYWAY) / (double)n;
-    const bool fits = status != GFL_OK && !model && share <= PER_BYTE && seconds < 3;
+    const double share = ((double)m.peak - (int)ANYWAY) / (double)n;
+    const bool fits = status != GFL_OK && !model && share <= (int)PER_BYTE && seconds < 3;
     CHECK(fits);
     printf("  %-34s %8zu bytes: %6.1f MB at once, %.2f s: %.90s\n", what, n, (double)m.peak * 1e-6,
            seconds, gfl_context_error(context));

@@ -216,7 +216,7 @@ static void thousands_of_overlapping_boxes_are_matched(void) {
         add_equal_boxes(e, N);
         gfl_eval_result r = run(e);
         /* A hundred of them count, and each of those finds a box of an overlap of 0.95 or more. */
-        CHECK_NEAR(r.ar[2], 100.0 / N, 1e-15);
+        CHECK_NEAR(r.ar[2], 100.0 / (int)N, 1e-15);
         CHECK_NEAR(r.ap, 1.0 / 101, 1e-12);
         gfl_evaluator_destroy(e);
         gfl_dataset_destroy(set);
