@@ -2472,6 +2472,8 @@ typedef struct gfli_conv_call {
     float eps, *stats; /* as group_norm's */
 } gfli_conv_call;
 
+#define GFLI_NORM_EPS 1e-5f /* of batch norm and group norm alike */
+
 /* A batch norm as what it does to the convolution before it (spec 1.3):
  * scale = gamma / sqrt(var + eps), bias = beta - scale * mean, computed in double. */
 typedef struct gfli_norm_fold {
@@ -2809,6 +2811,56 @@ extern const gfli_train_ops gfli_cpu_train;
 const gfli_train_ops *gfli_train_ops_of(const gfl_context *context);
 
 /* ===============================================================================================
+ * src/core/decode.h - what decoding shares wherever it computes: rounding, the order of candidates
+ * ============================================================================================ */
+
+/* The value as rounded to float32: compilers may fuse a product into the sum that takes it, and
+ * whether two boxes overlap by just 0.6 must not depend on that. */
+GFLI_HD static inline float gfli_rounded(float value) {
+    volatile float stored = value;
+    return stored;
+}
+
+/* Sorts ascending: higher scores (0..1) first, then lower indices (below 2^34). */
+GFLI_HD static inline uint64_t gfli_rank(float score, uint64_t index) {
+    uint32_t bits;
+    memcpy(&bits, &score, sizeof bits);
+    return (uint64_t)(0x3f800000u - bits) << 34 | index;
+}
+
+GFLI_HD static inline uint64_t gfli_rank_index(uint64_t rank) {
+    return rank & (((uint64_t)1 << 34) - 1);
+}
+
+GFLI_HD static inline float gfli_rank_score(uint64_t rank) {
+    const uint32_t bits = 0x3f800000u - (uint32_t)(rank >> 34);
+    float score;
+    memcpy(&score, &bits, sizeof score);
+    return score;
+}
+
+/* Candidates of one image that a level can give, and all levels together. */
+static inline size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts,
+                                         int level) {
+    const size_t points = (size_t)cls->h[level] * (size_t)cls->w[level];
+    const size_t most = (size_t)opts->max_per_level, classes = (size_t)opts->n_classes;
+    if (opts->by_location) return (points < most ? points : most) * classes;
+    return points * classes < most ? points * classes : most;
+}
+
+static inline size_t gfli_all_candidates(const gfli_map *cls, const gfli_decode_opts *opts) {
+    size_t n = 0;
+    for (int l = 0; l < cls->levels; l++) n += gfli_max_candidates(cls, opts, l);
+    return n;
+}
+
+/* More detections than that an image cannot have. */
+static inline int gfli_most_detections(const gfli_map *cls, const gfli_decode_opts *opts) {
+    const size_t n = gfli_all_candidates(cls, opts), most = (size_t)opts->max_detections;
+    return (int)(n < most ? n : most);
+}
+
+/* ===============================================================================================
  * src/cpu/gemm.h - register-blocked matrix kernels, shared by convolution and its gradients
  * ============================================================================================ */
 
@@ -2930,33 +2982,8 @@ void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_ma
 void gfli_deform_igemm(const gfli_conv_shape *s, gfli_igemm *g);
 
 /* ===============================================================================================
- * src/cpu/decode.h - what decoding and suppression share: candidates and their order
+ * src/cpu/decode.h - candidates of decoding and suppression on the CPU
  * ============================================================================================ */
-
-/* The value as rounded to float32: compilers may fuse a product into the sum that takes it, and
- * whether two boxes overlap by just 0.6 must not depend on that. */
-GFLI_HD static inline float gfli_rounded(float value) {
-    volatile float stored = value;
-    return stored;
-}
-
-/* Sorts ascending: higher scores (0..1) first, then lower indices (below 2^34). */
-GFLI_HD static inline uint64_t gfli_rank(float score, uint64_t index) {
-    uint32_t bits;
-    memcpy(&bits, &score, sizeof bits);
-    return (uint64_t)(0x3f800000u - bits) << 34 | index;
-}
-
-GFLI_HD static inline uint64_t gfli_rank_index(uint64_t rank) {
-    return rank & (((uint64_t)1 << 34) - 1);
-}
-
-GFLI_HD static inline float gfli_rank_score(uint64_t rank) {
-    const uint32_t bits = 0x3f800000u - (uint32_t)(rank >> 34);
-    float score;
-    memcpy(&score, &bits, sizeof score);
-    return score;
-}
 
 /* Heaps with the largest rank at the root; sorting takes any order. */
 void gfli_heap_make(uint64_t *ranks, size_t n);
@@ -2974,9 +3001,6 @@ int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max
  * (by_location: location by location, best first where a level is cut, else in their order),
  * decoded and clipped, in pixels of the resized image.  Returns how many.  out and ranks have room
  * for gfli_max_candidates. */
-size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts, int level);
-/* More detections than that an image cannot have. */
-int gfli_most_detections(const gfli_map *cls, const gfli_decode_opts *opts);
 int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
                     const gfli_decode_opts *opts, gfli_decoded *out, int *counts, uint64_t *ranks);
 
@@ -2984,7 +3008,6 @@ int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *r
  * src/model/plan.h - a network compiled for an input size: a flat list of steps over maps
  * ============================================================================================ */
 
-#define GFLI_NORM_EPS 1e-5f /* of batch norm and group norm alike */
 enum { GFLI_GN_GROUPS = 32, GFLI_STAGE_HEAD = 5 };
 
 /* What a step does; one operation of the backend table each. */
@@ -6544,7 +6567,7 @@ enum {
 };
 
 /* y (+)= sum for a part of a row: the slow way, for edges and for plain C. */
-static void gfli_tile_store(const gfli_tile *t, int row, int col, const float *sum, int n) {
+static void gfli_gemm_store(const gfli_tile *t, int row, int col, const float *sum, int n) {
     float *y = t->y + t->out[row] + col;
     const float *residual = t->residual ? t->residual + t->out[row] + col : NULL;
     for (int j = 0; j < n; j++) {
@@ -6579,7 +6602,7 @@ static void gfli_tile_portable(const gfli_tile *t) {
             }
         }
         for (int r = 0; r < t->m; r++) {
-            gfli_tile_store(t, r, col, sum[r], gfli_min(8, t->n - col));
+            gfli_gemm_store(t, r, col, sum[r], gfli_min(8, t->n - col));
         }
     }
 }
@@ -6592,7 +6615,7 @@ GFLI_AVX2 static inline void gfli_store_avx2(const gfli_tile *t, int row, __m256
         float sum[GFLI_NR];
         _mm256_storeu_ps(sum, v0);
         _mm256_storeu_ps(sum + 8, v1);
-        gfli_tile_store(t, row, 0, sum, t->n);
+        gfli_gemm_store(t, row, 0, sum, t->n);
         return;
     }
     float *y = t->y + t->out[row];
@@ -6739,7 +6762,7 @@ static inline void gfli_store_neon(const gfli_tile *t, int row, int col, float32
     if (row >= t->m) return;
     vst1q_f32(sum, v0);
     vst1q_f32(sum + 4, v1);
-    gfli_tile_store(t, row, col, sum, gfli_min(8, t->n - col));
+    gfli_gemm_store(t, row, col, sum, gfli_min(8, t->n - col));
 }
 
 static inline void gfli_tile_half_neon(const gfli_tile *t, int col) {
@@ -8258,13 +8281,6 @@ static void gfli_decode_part(void *arg, int task, int slot) {
     }
 }
 
-size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts, int level) {
-    const size_t points = gfli_decode_points(cls, level), most = (size_t)opts->max_per_level;
-    const size_t classes = (size_t)opts->n_classes;
-    if (opts->by_location) return (points < most ? points : most) * classes;
-    return points * classes < most ? points * classes : most;
-}
-
 int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
                     const gfli_decode_opts *opts, gfli_decoded *out, int *counts, uint64_t *ranks) {
     gfli_decode_task t;
@@ -8289,17 +8305,6 @@ int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *r
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
-
-static size_t gfli_all_candidates(const gfli_map *cls, const gfli_decode_opts *opts) {
-    size_t n = 0;
-    for (int l = 0; l < cls->levels; l++) n += gfli_max_candidates(cls, opts, l);
-    return n;
-}
-
-int gfli_most_detections(const gfli_map *cls, const gfli_decode_opts *opts) {
-    const size_t n = gfli_all_candidates(cls, opts), most = (size_t)opts->max_detections;
-    return (int)(n < most ? n : most);
-}
 
 static size_t gfli_decode_scratch_cpu(const gfli_map *cls, const gfli_decode_opts *opts) {
     return gfli_all_candidates(cls, opts) * (sizeof(uint64_t) + sizeof(gfli_decoded)) +

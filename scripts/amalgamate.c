@@ -7,17 +7,37 @@
  *     #include "layer/module.ext"
  *
  * becomes that module under a banner; every other line is copied.  Modules include nothing
- * themselves: the root's order is the order of dependency, and since a name must be declared before
- * it is used, a compiler finds what is out of order.  System headers belong in the layers' std
+ * themselves: the root's order is the order of dependency.  System headers belong in the layers' std
  * modules only.  Nothing in the output depends on the date, the commit or the machine, so merging
  * two branches and regenerating gives what merging the generated files gives.
+ *
+ * Two walls are checked.  A layer names only what its row of the table below allows: since a name
+ * has to be declared before it is used, the first module of all roots that names something is the
+ * one it belongs to.  And a function that is local to one module has its name in no other module.
  */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LINE = 4096, MAX_MODULES = 256, MAX_NAME = 128, WIDTH = 98 };
+enum { MAX_LINE = 4096, MAX_MODULES = 256, MAX_NAME = 128, MAX_IDENTIFIERS = 16384, WIDTH = 98 };
+
+/* What a layer may use, beside itself. */
+static const char *const layers[][2] = {
+    {"api", ""},
+    {"core", "api"},
+    {"cpu", "api core"},
+    {"cuda", "api core"},
+    {"model", "api core"},
+    {"data", "api core"},
+    {"eval", "api core data"},
+    {"ckpt", "api core data model"},
+    {"export", "api core data model"},
+    {"train", "api core model data"},
+};
+
+/* Other files' modules come before, or in a program beside: their names are taken too. */
+static const char *const roots[] = {"src/gfl.h", "src/gfl_train.c", "src/gfl_cuda.cu"};
 
 static char seen[MAX_MODULES][MAX_NAME];
 static int n_seen;
@@ -52,6 +72,108 @@ static void see(const char *root, int line, const char *name) {
 static bool quoted_include(const char *s, char name[MAX_NAME]) {
     return sscanf(s, "#include \"%127[^\"]\"", name) == 1;
 }
+
+/* ---- walls ----------------------------------------------------------------------------------- */
+
+/* Names that begin with gfli_ or GFLI_, in a table by hash. */
+static struct identifier {
+    char name[MAX_NAME], owner[MAX_NAME], local[MAX_NAME];
+} identifiers[MAX_IDENTIFIERS];
+
+static struct identifier *find_identifier(const char *name) {
+    unsigned at = 0;
+    for (const char *p = name; *p; p++) at = at * 31 + (unsigned char)*p;
+    for (int i = 0; i < MAX_IDENTIFIERS; i++) {
+        struct identifier *id = &identifiers[(at + (unsigned)i) % MAX_IDENTIFIERS];
+        if (!id->name[0]) snprintf(id->name, MAX_NAME, "%s", name);
+        if (!strcmp(id->name, name)) return id;
+    }
+    fail("scripts/amalgamate.c", 0, "too many names; raise MAX_IDENTIFIERS at ", name);
+    return NULL;
+}
+
+static size_t layer_length(const char *module) {
+    return strcspn(module, "/");
+}
+
+static bool may_use(const char *module, const char *owner) {
+    const size_t n = layer_length(module), m = layer_length(owner);
+    if (n == m && !strncmp(module, owner, n)) return true;
+    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
+        if (strlen(layers[i][0]) != n || strncmp(layers[i][0], module, n) != 0) continue;
+        for (const char *p = layers[i][1]; *p; p += strspn(p, " ")) {
+            if (strcspn(p, " ") == m && !strncmp(p, owner, m)) return true;
+            p += strcspn(p, " ");
+        }
+        return false;
+    }
+    fail(module, 1, "no row of scripts/amalgamate.c has its layer", "");
+    return false;
+}
+
+/* What a module names at p, of this many letters; definition: the line defines a local function. */
+static void take_name(const char *module, int line, const char *p, size_t n, bool definition) {
+    char name[MAX_NAME], detail[3 * MAX_NAME];
+    snprintf(name, sizeof name, "%.*s", (int)n, p);
+    struct identifier *id = find_identifier(name);
+    if (!id->owner[0]) snprintf(id->owner, MAX_NAME, "%s", module);
+    if (!may_use(module, id->owner)) {
+        snprintf(detail, sizeof detail, "%s of %s", name, id->owner);
+        fail(module, line, "this layer may not use ", detail);
+    }
+    if (!definition || p[n] != '(') return;
+    if (id->local[0] && strcmp(id->local, module) != 0) {
+        snprintf(detail, sizeof detail, "%s in %s too", name, id->local);
+        fail(module, line, "a local function has the name of another: ", detail);
+    }
+    snprintf(id->local, MAX_NAME, "%s", module);
+}
+
+/* All names of a line that are neither in a comment nor in a string. */
+static void take_line(const char *module, int line, const char *s, bool *comment) {
+    const bool definition = strstr(s, "static ") && s[0] != ' ' && !strstr(s, ");\n");
+    char quote = 0;
+    for (const char *p = s; *p; p++) {
+        if (*comment) {
+            if (p[0] == '*' && p[1] == '/') *comment = false, p++;
+        } else if (quote) {
+            if (*p == '\\' && p[1])
+                p++;
+            else if (*p == quote)
+                quote = 0;
+        } else if (p[0] == '/' && p[1] == '*') {
+            *comment = true, p++;
+        } else if (*p == '"' || *p == '\'') {
+            quote = *p;
+        } else if (!strncmp(p, "gfli_", 5) || !strncmp(p, "GFLI_", 5)) {
+            const size_t n = strspn(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                       "0123456789_");
+            take_name(module, line, p, n, definition);
+            p += n - 1;
+        }
+    }
+}
+
+static void take_module(const char *module) {
+    char path[MAX_NAME + 8], s[MAX_LINE];
+    bool comment = false;
+    snprintf(path, sizeof path, "src/%s", module);
+    FILE *f = open_or_fail(path);
+    for (int line = 1; fgets(s, sizeof s, f); line++) take_line(module, line, s, &comment);
+    fclose(f);
+}
+
+static void check_walls(void) {
+    char s[MAX_LINE], name[MAX_NAME];
+    for (size_t i = 0; i < sizeof roots / sizeof *roots; i++) {
+        FILE *f = open_or_fail(roots[i]);
+        while (fgets(s, sizeof s, f))
+            if (quoted_include(s, name) && strchr(name, '/')) take_module(name);
+        fclose(f);
+    }
+}
+
+/* ---- output ---------------------------------------------------------------------------------- */
 
 static void rule(const char *left, const char *right) {
     fputs(left, stdout);
@@ -92,6 +214,7 @@ static void emit_module(const char *module) {
 int main(int argc, char **argv) {
     char s[MAX_LINE], name[MAX_NAME];
     if (argc != 2) return fputs("usage: amalgamate src/ROOT\n", stderr), 2;
+    check_walls();
     FILE *f = open_or_fail(argv[1]);
     printf("/* Generated from %s by \"make amalgamate\".  Edit src/, not this file. */\n", argv[1]);
     for (int line = 1; fgets(s, sizeof s, f); line++) {

@@ -237,6 +237,7 @@ GFLI_EXACT_BEGIN
 #include "core/json.h"
 #include "core/blob.h"
 #include "core/backend.h"
+#include "core/decode.h"
 #include "cpu/gemm.h"
 #include "cpu/deform.h"
 #include "cpu/decode.h"

@@ -167,6 +167,21 @@ stands_alone)
         cc detect.c gfl.o gfl_train.o -o detect_c -lm -pthread || fail "a C program"
     need c++
     c++ -std=c++11 embed.cc gfl.o gfl_train.o -o embed -lm -pthread || fail "a C++ program" ;;
+walls_hold)
+    # Whoever breaks a wall is told: a layer that names another's, a local name that is not its own.
+    cc -std=c11 -O1 $warn scripts/amalgamate.c -o "$scratch/amalgamate" && cp -r src "$scratch" ||
+        exit 1
+    cd "$scratch" && ./amalgamate src/gfl.h > gfl.h || fail "the tree as it is"
+    told() {
+        ./amalgamate src/gfl.h > gfl.h 2> said && fail "$1: nothing is said"
+        grep -q "$2" said || { cat said; fail "$1: something else is said"; }
+    }
+    echo 'static int gfli_planted(const gfl_model *m) { return gfli_model_find(m, ""); }' \
+        >> src/cpu/pool.c
+    told "the CPU names a network" 'cpu/pool.c:.*may not use gfli_model_find of model/'
+    cp "$root/src/cpu/pool.c" src/cpu/pool.c
+    echo 'static void gfli_max_pool_cpu(void) {' >> src/cpu/nms.c
+    told "two functions of one name" 'cpu/nms.c:.*gfli_max_pool_cpu in cpu/pool.c too' ;;
 citations_resolve)
     # "spec 5.4" in a comment is a heading of docs/spec.md.
     grep -rhoE 'spec [0-9]+(\.[0-9]+)?' src tests/*.[ch] tests/emu examples bench | sort -u |

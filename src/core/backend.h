@@ -42,6 +42,8 @@ typedef struct gfli_conv_call {
     float eps, *stats; /* as group_norm's */
 } gfli_conv_call;
 
+#define GFLI_NORM_EPS 1e-5f /* of batch norm and group norm alike */
+
 /* A batch norm as what it does to the convolution before it (spec 1.3):
  * scale = gamma / sqrt(var + eps), bias = beta - scale * mean, computed in double. */
 typedef struct gfli_norm_fold {

@@ -176,13 +176,6 @@ static void gfli_decode_part(void *arg, int task, int slot) {
     }
 }
 
-size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts, int level) {
-    const size_t points = gfli_decode_points(cls, level), most = (size_t)opts->max_per_level;
-    const size_t classes = (size_t)opts->n_classes;
-    if (opts->by_location) return (points < most ? points : most) * classes;
-    return points * classes < most ? points * classes : most;
-}
-
 int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *reg, int index,
                     const gfli_decode_opts *opts, gfli_decoded *out, int *counts, uint64_t *ranks) {
     gfli_decode_task t;
@@ -207,17 +200,6 @@ int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *r
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
-
-static size_t gfli_all_candidates(const gfli_map *cls, const gfli_decode_opts *opts) {
-    size_t n = 0;
-    for (int l = 0; l < cls->levels; l++) n += gfli_max_candidates(cls, opts, l);
-    return n;
-}
-
-int gfli_most_detections(const gfli_map *cls, const gfli_decode_opts *opts) {
-    const size_t n = gfli_all_candidates(cls, opts), most = (size_t)opts->max_detections;
-    return (int)(n < most ? n : most);
-}
 
 static size_t gfli_decode_scratch_cpu(const gfli_map *cls, const gfli_decode_opts *opts) {
     return gfli_all_candidates(cls, opts) * (sizeof(uint64_t) + sizeof(gfli_decoded)) +

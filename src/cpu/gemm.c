@@ -7,7 +7,7 @@ enum {
 };
 
 /* y (+)= sum for a part of a row: the slow way, for edges and for plain C. */
-static void gfli_tile_store(const gfli_tile *t, int row, int col, const float *sum, int n) {
+static void gfli_gemm_store(const gfli_tile *t, int row, int col, const float *sum, int n) {
     float *y = t->y + t->out[row] + col;
     const float *residual = t->residual ? t->residual + t->out[row] + col : NULL;
     for (int j = 0; j < n; j++) {
@@ -42,7 +42,7 @@ static void gfli_tile_portable(const gfli_tile *t) {
             }
         }
         for (int r = 0; r < t->m; r++) {
-            gfli_tile_store(t, r, col, sum[r], gfli_min(8, t->n - col));
+            gfli_gemm_store(t, r, col, sum[r], gfli_min(8, t->n - col));
         }
     }
 }
@@ -55,7 +55,7 @@ GFLI_AVX2 static inline void gfli_store_avx2(const gfli_tile *t, int row, __m256
         float sum[GFLI_NR];
         _mm256_storeu_ps(sum, v0);
         _mm256_storeu_ps(sum + 8, v1);
-        gfli_tile_store(t, row, 0, sum, t->n);
+        gfli_gemm_store(t, row, 0, sum, t->n);
         return;
     }
     float *y = t->y + t->out[row];
@@ -202,7 +202,7 @@ static inline void gfli_store_neon(const gfli_tile *t, int row, int col, float32
     if (row >= t->m) return;
     vst1q_f32(sum, v0);
     vst1q_f32(sum + 4, v1);
-    gfli_tile_store(t, row, col, sum, gfli_min(8, t->n - col));
+    gfli_gemm_store(t, row, col, sum, gfli_min(8, t->n - col));
 }
 
 static inline void gfli_tile_half_neon(const gfli_tile *t, int col) {

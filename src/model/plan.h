@@ -1,7 +1,6 @@
 /* plan.h - a network compiled for an input size: a flat list of steps over maps */
 #pragma once
 
-#define GFLI_NORM_EPS 1e-5f /* of batch norm and group norm alike */
 enum { GFLI_GN_GROUPS = 32, GFLI_STAGE_HEAD = 5 };
 
 /* What a step does; one operation of the backend table each. */

@@ -1,0 +1,48 @@
+/* decode.h - what decoding shares wherever it computes: rounding, the order of candidates */
+#pragma once
+
+/* The value as rounded to float32: compilers may fuse a product into the sum that takes it, and
+ * whether two boxes overlap by just 0.6 must not depend on that. */
+GFLI_HD static inline float gfli_rounded(float value) {
+    volatile float stored = value;
+    return stored;
+}
+
+/* Sorts ascending: higher scores (0..1) first, then lower indices (below 2^34). */
+GFLI_HD static inline uint64_t gfli_rank(float score, uint64_t index) {
+    uint32_t bits;
+    memcpy(&bits, &score, sizeof bits);
+    return (uint64_t)(0x3f800000u - bits) << 34 | index;
+}
+
+GFLI_HD static inline uint64_t gfli_rank_index(uint64_t rank) {
+    return rank & (((uint64_t)1 << 34) - 1);
+}
+
+GFLI_HD static inline float gfli_rank_score(uint64_t rank) {
+    const uint32_t bits = 0x3f800000u - (uint32_t)(rank >> 34);
+    float score;
+    memcpy(&score, &bits, sizeof score);
+    return score;
+}
+
+/* Candidates of one image that a level can give, and all levels together. */
+static inline size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts,
+                                         int level) {
+    const size_t points = (size_t)cls->h[level] * (size_t)cls->w[level];
+    const size_t most = (size_t)opts->max_per_level, classes = (size_t)opts->n_classes;
+    if (opts->by_location) return (points < most ? points : most) * classes;
+    return points * classes < most ? points * classes : most;
+}
+
+static inline size_t gfli_all_candidates(const gfli_map *cls, const gfli_decode_opts *opts) {
+    size_t n = 0;
+    for (int l = 0; l < cls->levels; l++) n += gfli_max_candidates(cls, opts, l);
+    return n;
+}
+
+/* More detections than that an image cannot have. */
+static inline int gfli_most_detections(const gfli_map *cls, const gfli_decode_opts *opts) {
+    const size_t n = gfli_all_candidates(cls, opts), most = (size_t)opts->max_detections;
+    return (int)(n < most ? n : most);
+}
