@@ -46,8 +46,12 @@ typedef struct bytes {
     size_t n;
 } bytes;
 
+/* Room is a power of two: bytes that come one by one do not move each time. */
 static void put(bytes *b, const void *p, size_t n) {
-    b->p = (uint8_t *)realloc(b->p, b->n + n + 1);
+    size_t room = 64, had;
+    while (room < b->n) room *= 2;
+    for (had = room; room < b->n + n;) room *= 2;
+    if (!b->p || room > had) b->p = (uint8_t *)realloc(b->p, room);
     memcpy(b->p + b->n, p, n);
     b->n += n;
 }
