@@ -122,7 +122,8 @@ static gfl_status load_mixed(gfl_context *c, int skip, gfl_dataset **out) {
         "{\"id\":6,\"file_name\":\"pngsuite.txt\"},"
         "{\"id\":7,\"file_name\":\"images/rgb.bmp\"}],"
         "\"categories\":[{\"id\":1,\"name\":\"a\"}],\"annotations\":["
-        "{\"id\":1,\"image_id\":1,\"category_id\":1,\"bbox\":[1,1,9,9]}]}";
+        "{\"id\":1,\"image_id\":1,\"category_id\":1,\"bbox\":[1,1,9,9]},"
+        "{\"id\":2,\"image_id\":2,\"category_id\":1,\"bbox\":[1,1,9,9]}]}";
     gfl_dataset_opts opts;
     memset(&opts, 0, sizeof opts);
     opts.image_dir = data_path("");
@@ -224,7 +225,9 @@ static void a_check_can_be_stopped(void) {
 static gfl_status load_and_check(gfl_context *c) {
     gfl_dataset *set;
     GFLI_TRY(load_mixed(c, 1, &set));
-    gfl_status status = gfl_dataset_check(c, set, NULL, NULL);
+    int n = 0;
+    gfl_status status = gfl_dataset_check(c, set, NULL, &n);
+    CHECK(status != GFL_OK || n == 4);
     gfl_dataset_destroy(set);
     return status;
 }
