@@ -27,6 +27,7 @@ if(GFL_GPU)
     enable_language(CUDA)
     set(arch 90a CACHE STRING "the GPU's, as in sm_90a")
     set(FLAGS_gpu -std=c++17 -O3 -lineinfo -Werror all-warnings -diag-suppress 177
+        -Xcompiler -fvisibility=hidden
         -gencode arch=compute_${arch},code=sm_${arch})
     set_source_files_properties(${sources} ${backend} ${layers} PROPERTIES LANGUAGE CUDA)
 else()
@@ -34,8 +35,9 @@ else()
     if(GFL_CONFIG STREQUAL sanitize)
         set(kinds emu) # one instrumentation at a time
     endif()
-    set(FLAGS_emu -O2 -std=c++17 -Wno-unknown-pragmas -Wno-unused-function -Wno-conversion
-        -Wno-sign-conversion -Wno-pedantic -Wno-shadow -Wno-psabi)
+    # As the library's own names are: g++ warns of visible types that are made of hidden ones.
+    set(FLAGS_emu -O2 -std=c++17 -fvisibility=hidden -Wno-unknown-pragmas
+        -Wno-unused-function -Wno-conversion -Wno-sign-conversion -Wno-pedantic -Wno-shadow -Wno-psabi)
     set(FLAGS_check ${FLAGS_emu} -fsanitize=thread -O1) # its callbacks are the emulator's own
 endif()
 list(GET kinds 0 usual)
