@@ -123,7 +123,7 @@ typedef struct device_choice {
          0},                                                                                       \
     {                                                                                              \
         OPT_FLAG, "tune", &(choice).tune, NULL,                                                    \
-            "on a GPU: time the kernels first and take the fastest", 0                             \
+            "on a GPU: time the kernels first and take the fastest (not in fp32)", 0               \
     }
 int open_context_on(const device_choice *device, int threads, gfl_context **out);
 /* GPUs, or NULL: without gfl_cuda.cu in it a program has none. */

@@ -269,7 +269,7 @@ int cmd_detect(int argc, char **argv) {
          "write COCO results; image_id is the file; - for stdout", 0},
         {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
         {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},
-        {OPT_INT, "max", &job.max, "N", "most detections a picture", 0},
+        {OPT_INT, "max", &job.max, "N", "most detections per picture", 0},
         {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side; default: as trained", 0},
         {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
         {OPT_FLAG, "distributions", &job.distributions, NULL, "with --json: how sure each side is",

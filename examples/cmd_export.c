@@ -45,7 +45,7 @@ int cmd_export(int argc, char **argv) {
         {OPT_FLAG, "pixels", &pixels, NULL, "onnx: takes bytes, RGB, and normalises them", 0},
         {OPT_INT, "batch", &opts.batch, "N", "onnx: images; 0: any number", 0},
         {OPT_TEXT, "size", &size, "WxH",
-         "onnx: width and height of the input, as OpenCV needs; default: any", 0},
+         "onnx: of the input, as OpenCV needs; multiples of 32 without --pixels; default: any", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     int code = opt_parse("export IN OUT --to FORMAT [options]", options, argc, argv,

@@ -295,7 +295,7 @@ int cmd_bench(int argc, char **argv) {
         {OPT_TEXT, "weights", &c.weights, "FILE", "the model, safetensors or .pth", 0},
         {OPT_TEXT, "model", &c.name, "NAME", "a preset instead", 0},
         {OPT_TEXT, "scale", &c.scale, "LxS", "size of the images; default: as trained", 0},
-        {OPT_INT, "batch", &batch, "N", "images a call", 0},
+        {OPT_INT, "batch", &batch, "N", "images per call", 0},
         {OPT_INT, "repeats", &repeats, "N", "calls", 0},
         DEVICE_OPTIONS(c.device),
         {OPT_INT, "threads", &c.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},

@@ -230,7 +230,8 @@ static void print_help(const char *usage, const opt *options) {
     }
     puts("  --config FILE              lines \"name = value\" with the names above\n"
          "  --help                     this text\n\n"
-         "Flags have a --no- form.  Order: defaults, --config, GFL_NAME variables, options.");
+         "Flags have a --no- form; in a file or a variable they are true or false.\n"
+         "Later ones win: defaults, --config, variables (GFL_LOADERS for --loaders), options.");
 }
 
 /* One argument that begins with "--"; *i moves when the value is the next argument. */
