@@ -958,9 +958,10 @@ typedef struct gfl_dataset_opts {
     gfl_found
         found; /* told each mistake, after which reading goes on; NULL: the first is an error */
     void *found_user;
-    /* 1: images that cannot be read are left out: those that gfl_dataset_check finds, of training
-     * and evaluation; where one turns up in the midst of training, the next image of the data
-     * set stands in for it, and the logger is told.  0: an error */
+    /* 1: images that cannot be read end nothing.  An evaluation leaves out those that
+     * gfl_dataset_check finds.  In training the next image of the data set stands in for one, also
+     * where it turns up in the midst of a run, which the logger is told; so the order of an
+     * epoch, and a resumed run, do not depend on which images can be read.  0: an error */
     int skip_unreadable;
 } gfl_dataset_opts;
 
@@ -1048,7 +1049,8 @@ typedef struct gfl_dataset_check_opts {
  * annotations give.  So what reading would refuse is found, for about a third of the time.  With a
  * read_image of the host, that is called instead.  Images that cannot be read are an error of the
  * call, or, where the data set was loaded with skip_unreadable, marked as such
- * (gfl_image_info.unreadable): trainers and evaluators that are created afterwards leave them out.
+ * (gfl_image_info.unreadable), and no longer marked where they can be read again: evaluators that
+ * are created afterwards leave them out, in training the next image stands in for each.
  *
  *   context       its threads do the work
  *   dataset       no other thread may use it during the call

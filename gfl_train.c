@@ -172,6 +172,9 @@ bool gfli_id_other(gfl_id id, char text[24], gfl_id *out);
 /* Where an id stands, or where it is not there its other type; *other: it was the latter. */
 int gfli_id_place_of_either(const gfli_id_entry *entries, int n, gfl_id id, bool *other);
 
+/* Whether a reading's failure is the image's own: not memory, the host's wish or a wrong call. */
+bool gfli_is_unreadable(gfl_status status);
+
 /* GFL_E_DATA with a text where two classes have one name: nothing could tell them apart. */
 gfl_status gfli_dataset_check_names(gfl_context *context, const gfl_dataset *dataset);
 
@@ -3686,6 +3689,7 @@ static gfl_status gfli_jpeg_quantisers(gfli_jpeg *j, const uint8_t *p, size_t le
             return gfli_image_damaged(j->file, "damaged JPEG: an impossible quantisation table");
         for (int k = 0; k < 64; k++) {
             unsigned value = wide ? (unsigned)(q[2 * k] << 8 | q[2 * k + 1]) : q[k];
+            if (value == 0) return gfli_image_damaged(j->file, "damaged JPEG: a quantiser of zero");
             if (j->n_scans > 0 && j->progressive && j->quantisers[table][k] != value)
                 return gfli_image_unsupported(j->file, "a JPEG whose tables change between scans");
             j->quantisers[table][k] = (uint16_t)value;
@@ -4636,7 +4640,7 @@ static const gfli_image_magic *gfli_image_find(const uint8_t *p, size_t size) {
 const char *gfl_image_kind(const void *bytes, size_t size, int *readable) {
     const gfli_image_magic *m = gfli_image_find((const uint8_t *)bytes, bytes ? size : 0);
 #ifdef GFL_NO_STB_IMAGE
-    if (readable) *readable = m && m->reader == GFLI_IMAGE_PNM;
+    if (readable) *readable = m && m->reader != GFLI_IMAGE_FOREIGN && m->reader != GFLI_IMAGE_JPEG;
 #else
     if (readable) *readable = m && m->reader != GFLI_IMAGE_FOREIGN;
 #endif
@@ -5962,6 +5966,11 @@ static gfl_status gfli_check_picture(gfl_context *context, const gfl_dataset *da
                              swap ? facts.width : facts.height, facts.orientation);
 }
 
+bool gfli_is_unreadable(gfl_status status) {
+    return status == GFL_E_IO || status == GFL_E_FORMAT || status == GFL_E_DATA ||
+           status == GFL_E_UNSUPPORTED;
+}
+
 static void gfli_check_task(void *p, int task, int slot) {
     gfli_check *c = (gfli_check *)p;
     gfli_check_result *r = &c->results[task];
@@ -5974,10 +5983,11 @@ static void gfli_check_task(void *p, int task, int slot) {
 static gfl_status gfli_check_report(gfli_check *c, int n) {
     for (int i = 0; i < n; i++) {
         const gfli_check_result *r = &c->results[i];
+        const bool bad = gfli_is_unreadable(r->status);
+        c->dataset->images[c->first + i].unreadable = c->dataset->skip_unreadable && bad;
         if (r->status == GFL_OK) continue;
-        if (r->status == GFL_E_MEMORY) return gfli_error(c->context, r->status, "%s", r->text);
+        if (!bad) return gfli_error(c->context, r->status, "%s", r->text);
         if (c->n_unreadable++ == 0) memcpy(c->text, r->text, sizeof c->text);
-        if (c->dataset->skip_unreadable) c->dataset->images[c->first + i].unreadable = 1;
         if (c->opts.found) c->opts.found(c->opts.user, c->first + i, r->status, r->text);
     }
     if (c->opts.progress && c->opts.progress(c->opts.user, c->first + n, c->dataset->n_images))
@@ -7369,22 +7379,35 @@ static void gfli_loader_tell(gfli_loader_worker *w, int image) {
     if (__atomic_exchange_n(&l->told[image], 1, __ATOMIC_RELAXED)) return;
     int n = __atomic_add_fetch(&l->n_told, 1, __ATOMIC_RELAXED);
     gfli_log(w->context, GFL_LOG_WARNING,
-             "%.700s; left out, the next picture of the data set is in its place (%d such so far)",
+             "%.700s; the next picture of the data set stands in for it (%d such so far)",
              w->context->error, n);
 }
 
+/* What a check has found is not tried again. */
+static gfl_status gfli_loader_try(gfli_loader_worker *w, int image, gfl_pixels *pixels) {
+    const gfl_image_info *info = &w->loader->dataset->images[image];
+    char name[GFLI_QUOTED];
+    if (info->unreadable)
+        return gfli_error(w->context, GFL_E_DATA, "%s cannot be read",
+                          gfli_quote(info->file_name, name, sizeof name));
+    const gfl_status status = gfl_dataset_read(w->context, w->loader->dataset, image, pixels);
+    if (w->loader->dataset->skip_unreadable && gfli_is_unreadable(status))
+        gfli_loader_tell(w, image);
+    return status;
+}
+
 /* The pixels of the sample's picture.  With skip_unreadable the next that can be read stands in for
- * one that cannot, which does not depend on who reads it. */
+ * one that cannot, which does not depend on who reads it.  The order of an epoch does not depend on
+ * which can be read, so that a run goes on as it began when one has gone bad since. */
 static gfl_status gfli_loader_read(gfli_loader_worker *w, gfli_sample *s, gfl_pixels *pixels) {
     const gfli_loader *l = w->loader;
     int at = 0;
-    gfl_status status = gfl_dataset_read(w->context, l->dataset, s->image, pixels);
-    if (status == GFL_OK || status == GFL_E_MEMORY || !l->dataset->skip_unreadable) return status;
+    gfl_status status = gfli_loader_try(w, s->image, pixels);
+    if (!gfli_is_unreadable(status) || !l->dataset->skip_unreadable) return status;
     while (l->images[at] != s->image) at++;
-    for (int i = 1; i < l->n_images && status != GFL_OK && status != GFL_E_MEMORY; i++) {
-        gfli_loader_tell(w, s->image);
+    for (int i = 1; i < l->n_images && gfli_is_unreadable(status); i++) {
         s->image = l->images[(at + i) % l->n_images];
-        status = gfl_dataset_read(w->context, l->dataset, s->image, pixels);
+        status = gfli_loader_try(w, s->image, pixels);
     }
     return status;
 }
@@ -7558,7 +7581,6 @@ static gfl_status gfli_loader_check_opts(gfl_context *context, const gfli_loader
 /* The official recipe leaves out what has no annotation at all, crowds counting as one, and small
  * pictures; an image whose annotations are all of no use stays, as background. */
 static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image) {
-    if (image->unreadable) return false;
     if (!l->opts.drop_empty) return true;
     bool is_small = image->width > 0 && image->height > 0 &&
                     gfli_min(image->width, image->height) < GFLI_LOADER_MIN_SIDE;

@@ -275,7 +275,7 @@ static void picture_found(void *user, int image, gfl_status status, const char *
     picture_check *c = user;
     (void)image;
     (void)status;
-    if (c->found++ < PICTURES_NAMED) talk("%s%s", c->skip ? "warning: left out: " : "gfl: ", text);
+    if (c->found++ < PICTURES_NAMED) talk("%s%s", c->skip ? "warning: not used: " : "gfl: ", text);
 }
 
 static int picture_progress(void *user, int done, int total) {
@@ -330,7 +330,8 @@ bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dat
         status = gfl_dataset_read(context, dataset, i, &pixels);
         if (status == GFL_OK)
             status = evaluate_one(detector, &pixels, i, opts, map, evaluator);
-        else if (skip && status != GFL_E_MEMORY)
+        else if (skip && (status == GFL_E_IO || status == GFL_E_FORMAT || status == GFL_E_DATA ||
+                          status == GFL_E_UNSUPPORTED))
             status = leave_out(context, evaluator, i);
         gfl_pixels_free(context, &pixels);
         progress_step(&bar, i + 1, "%s", "");

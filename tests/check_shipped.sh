@@ -166,7 +166,20 @@ stands_alone)
     cc -c -x c -DGFL_IMPLEMENTATION gfl.h -o gfl.o && cc -c gfl_train.c &&
         cc detect.c gfl.o gfl_train.o -o detect_c -lm -pthread || fail "a C program"
     need c++
-    c++ -std=c++11 embed.cc gfl.o gfl_train.o -o embed -lm -pthread || fail "a C++ program" ;;
+    c++ -std=c++11 embed.cc gfl.o gfl_train.o -o embed -lm -pthread || fail "a C++ program"
+    # Without stb_image all but JPEG is read, and gfl_image_kind says so.
+    cat > kinds.c <<'EOF'
+#include "gfl.h"
+int main(void) {
+    int png = 0, jpeg = 1;
+    gfl_image_kind("\x89PNG\r\n\x1a\n", 8, &png);
+    gfl_image_kind("\xff\xd8\xff\xe0", 4, &jpeg);
+    return !(png == 1 && jpeg == 0);
+}
+EOF
+    cc -c -DGFL_NO_STB_IMAGE gfl_train.c -o without.o &&
+        cc kinds.c gfl.o without.o -o kinds -lm -pthread && ./kinds ||
+        fail "what is read without stb_image" ;;
 walls_hold)
     # Whoever breaks a wall is told: a layer that names another's, a local name that is not its own.
     cc -std=c11 -O1 $warn scripts/amalgamate.c -o "$scratch/amalgamate" && cp -r src "$scratch" ||

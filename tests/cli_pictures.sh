@@ -30,9 +30,14 @@ expect 3 $train_damaged --out late; says '0003.png: truncated PNG' err; says '1 
 expect 3 $train --val absent.json --val-images data/val --out late; says 'absent.png' err
 [ ! -f late/last.safetensors ] || fail "it trained first"
 expect 3 $eval --data absent.json; says 'absent.png' err; says '1 of 4 pictures' err
-expect 0 $eval --data absent.json --skip-unreadable; says 'left out: .*absent.png' err
+expect 0 $eval --data absent.json --skip-unreadable; says 'not used: .*absent.png' err
 says 'Average Precision' out
-expect 0 $train_damaged --skip-unreadable --out skips; says '7 used' err; says '0003.png' err
+expect 0 $train_damaged --skip-unreadable --out skips; says '8 used' err; says '0003.png' err
+# One that goes bad between two epochs: the run goes on as it began.
+cp -r data/train fading
+fading="train --data data/train.json --images fading $narrow --skip-unreadable"
+expect 0 $fading --out fades; head -c 300 data/train/0005.png >fading/0005.png
+expect 0 train --resume --out fades --epochs 2; says '0005.png' err
 expect 3 check --data absent.json --images data/val; says 'absent.png' out; says '^1 finding$' out
 
 # What a name should have been, and names that lead elsewhere.

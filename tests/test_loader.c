@@ -421,10 +421,11 @@ static void the_next_picture_stands_in_for_one_that_cannot_be_read(void) {
     }
     CHECK(seen >= 1);
     gfli_loader_destroy(l);
-    set->images[9].unreadable = 1; /* known beforehand: it is no part of the training */
-    CHECK_OK(context, gfli_loader_create(context, set, &o, &l));
-    CHECK(gfli_loader_images(l) == N_IMAGES - 1);
-    gfli_loader_destroy(l);
+    /* known beforehand: nothing else changes, so a run that met it in its midst can be resumed */
+    set->images[9].unreadable = 1;
+    told = 0;
+    run(context, set, 1, 0, got);
+    CHECK(memcmp(got, want, sizeof got) == 0 && told == 0);
     gfl_dataset_destroy(set);
     gfl_context_destroy(context);
 }

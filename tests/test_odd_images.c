@@ -169,6 +169,15 @@ static void bytes_between_segments_are_passed_over_but_not_between_scans(void) {
     free(b.p);
 }
 
+/* The standard begins at 1.  What such a table makes of the largest codes does not fit a number. */
+static void a_quantiser_of_zero_is_refused(void) {
+    bytes b = read_file("images/rgb.jpg");
+    size_t length, at = segment(&b, 0xDB, 0, &length);
+    CHECK(at > 0 &&
+          refused(changed(&b, at + 5 + 17, "\0", 1, 1), GFL_E_FORMAT, "quantiser of zero"));
+    free(b.p);
+}
+
 static void a_restart_marker_in_the_midst_of_pixels_is_refused(void) {
     bytes b = read_file("images/rgb.jpg");
     size_t length, at = segment(&b, 0xDA, 0, &length);
@@ -415,6 +424,7 @@ int main(int argc, char **argv) {
         TEST(frames_of_films_use_the_tables_of_the_standard),
         TEST(what_is_behind_the_last_block_is_passed_over),
         TEST(bytes_between_segments_are_passed_over_but_not_between_scans),
+        TEST(a_quantiser_of_zero_is_refused),
         TEST(a_restart_marker_in_the_midst_of_pixels_is_refused),
         TEST(pixels_that_end_too_early_are_refused_at_every_byte),
         TEST(channels_mean_what_jfif_and_adobe_say),

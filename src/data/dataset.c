@@ -228,6 +228,11 @@ static gfl_status gfli_check_picture(gfl_context *context, const gfl_dataset *da
                              swap ? facts.width : facts.height, facts.orientation);
 }
 
+bool gfli_is_unreadable(gfl_status status) {
+    return status == GFL_E_IO || status == GFL_E_FORMAT || status == GFL_E_DATA ||
+           status == GFL_E_UNSUPPORTED;
+}
+
 static void gfli_check_task(void *p, int task, int slot) {
     gfli_check *c = (gfli_check *)p;
     gfli_check_result *r = &c->results[task];
@@ -240,10 +245,11 @@ static void gfli_check_task(void *p, int task, int slot) {
 static gfl_status gfli_check_report(gfli_check *c, int n) {
     for (int i = 0; i < n; i++) {
         const gfli_check_result *r = &c->results[i];
+        const bool bad = gfli_is_unreadable(r->status);
+        c->dataset->images[c->first + i].unreadable = c->dataset->skip_unreadable && bad;
         if (r->status == GFL_OK) continue;
-        if (r->status == GFL_E_MEMORY) return gfli_error(c->context, r->status, "%s", r->text);
+        if (!bad) return gfli_error(c->context, r->status, "%s", r->text);
         if (c->n_unreadable++ == 0) memcpy(c->text, r->text, sizeof c->text);
-        if (c->dataset->skip_unreadable) c->dataset->images[c->first + i].unreadable = 1;
         if (c->opts.found) c->opts.found(c->opts.user, c->first + i, r->status, r->text);
     }
     if (c->opts.progress && c->opts.progress(c->opts.user, c->first + n, c->dataset->n_images))

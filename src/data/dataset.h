@@ -43,6 +43,9 @@ bool gfli_id_other(gfl_id id, char text[24], gfl_id *out);
 /* Where an id stands, or where it is not there its other type; *other: it was the latter. */
 int gfli_id_place_of_either(const gfli_id_entry *entries, int n, gfl_id id, bool *other);
 
+/* Whether a reading's failure is the image's own: not memory, the host's wish or a wrong call. */
+bool gfli_is_unreadable(gfl_status status);
+
 /* GFL_E_DATA with a text where two classes have one name: nothing could tell them apart. */
 gfl_status gfli_dataset_check_names(gfl_context *context, const gfl_dataset *dataset);
 

@@ -549,6 +549,7 @@ static gfl_status gfli_jpeg_quantisers(gfli_jpeg *j, const uint8_t *p, size_t le
             return gfli_image_damaged(j->file, "damaged JPEG: an impossible quantisation table");
         for (int k = 0; k < 64; k++) {
             unsigned value = wide ? (unsigned)(q[2 * k] << 8 | q[2 * k + 1]) : q[k];
+            if (value == 0) return gfli_image_damaged(j->file, "damaged JPEG: a quantiser of zero");
             if (j->n_scans > 0 && j->progressive && j->quantisers[table][k] != value)
                 return gfli_image_unsupported(j->file, "a JPEG whose tables change between scans");
             j->quantisers[table][k] = (uint16_t)value;

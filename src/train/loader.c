@@ -128,22 +128,35 @@ static void gfli_loader_tell(gfli_loader_worker *w, int image) {
     if (__atomic_exchange_n(&l->told[image], 1, __ATOMIC_RELAXED)) return;
     int n = __atomic_add_fetch(&l->n_told, 1, __ATOMIC_RELAXED);
     gfli_log(w->context, GFL_LOG_WARNING,
-             "%.700s; left out, the next picture of the data set is in its place (%d such so far)",
+             "%.700s; the next picture of the data set stands in for it (%d such so far)",
              w->context->error, n);
 }
 
+/* What a check has found is not tried again. */
+static gfl_status gfli_loader_try(gfli_loader_worker *w, int image, gfl_pixels *pixels) {
+    const gfl_image_info *info = &w->loader->dataset->images[image];
+    char name[GFLI_QUOTED];
+    if (info->unreadable)
+        return gfli_error(w->context, GFL_E_DATA, "%s cannot be read",
+                          gfli_quote(info->file_name, name, sizeof name));
+    const gfl_status status = gfl_dataset_read(w->context, w->loader->dataset, image, pixels);
+    if (w->loader->dataset->skip_unreadable && gfli_is_unreadable(status))
+        gfli_loader_tell(w, image);
+    return status;
+}
+
 /* The pixels of the sample's picture.  With skip_unreadable the next that can be read stands in for
- * one that cannot, which does not depend on who reads it. */
+ * one that cannot, which does not depend on who reads it.  The order of an epoch does not depend on
+ * which can be read, so that a run goes on as it began when one has gone bad since. */
 static gfl_status gfli_loader_read(gfli_loader_worker *w, gfli_sample *s, gfl_pixels *pixels) {
     const gfli_loader *l = w->loader;
     int at = 0;
-    gfl_status status = gfl_dataset_read(w->context, l->dataset, s->image, pixels);
-    if (status == GFL_OK || status == GFL_E_MEMORY || !l->dataset->skip_unreadable) return status;
+    gfl_status status = gfli_loader_try(w, s->image, pixels);
+    if (!gfli_is_unreadable(status) || !l->dataset->skip_unreadable) return status;
     while (l->images[at] != s->image) at++;
-    for (int i = 1; i < l->n_images && status != GFL_OK && status != GFL_E_MEMORY; i++) {
-        gfli_loader_tell(w, s->image);
+    for (int i = 1; i < l->n_images && gfli_is_unreadable(status); i++) {
         s->image = l->images[(at + i) % l->n_images];
-        status = gfl_dataset_read(w->context, l->dataset, s->image, pixels);
+        status = gfli_loader_try(w, s->image, pixels);
     }
     return status;
 }
@@ -317,7 +330,6 @@ static gfl_status gfli_loader_check_opts(gfl_context *context, const gfli_loader
 /* The official recipe leaves out what has no annotation at all, crowds counting as one, and small
  * pictures; an image whose annotations are all of no use stays, as background. */
 static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image) {
-    if (image->unreadable) return false;
     if (!l->opts.drop_empty) return true;
     bool is_small = image->width > 0 && image->height > 0 &&
                     gfli_min(image->width, image->height) < GFLI_LOADER_MIN_SIDE;
