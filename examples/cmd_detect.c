@@ -70,7 +70,7 @@ static void write_four(gfl_json_writer *json, const char *key, const float v[4])
 static void write_failure_json(gfl_json_writer *json, const picture *one, const char *why) {
     gfl_json_line(json);
     gfl_json_object(json, NULL);
-    write_name(json, "file", one->path);
+    write_name(json, "file", one->shown);
     gfl_json_text(json, "error", why);
     gfl_json_end(json);
 }
@@ -80,7 +80,7 @@ static void write_picture_json(detect_job *job, const picture *one, const gfl_pi
     gfl_json_writer *json = &job->stdout_json;
     gfl_json_line(json);
     gfl_json_object(json, NULL);
-    write_name(json, "file", one->path);
+    write_name(json, "file", one->shown);
     gfl_json_integer(json, "width", pixels->width);
     gfl_json_integer(json, "height", pixels->height);
     gfl_json_array(json, "detections");
@@ -106,7 +106,7 @@ static void write_picture_json(detect_job *job, const picture *one, const gfl_pi
 static void print_lines(const detect_job *job, const picture *one, const gfl_detections *found) {
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
-        say(stdout, "%s", one->path);
+        say(stdout, "%s", one->shown);
         putchar('\t');
         say(stdout, "%s", job->info.classes[d->label].name);
         printf("\t%.4f\t%.1f\t%.1f\t%.1f\t%.1f\n", (double)d->score, (double)d->x1, (double)d->y1,
@@ -284,6 +284,7 @@ int cmd_detect(int argc, char **argv) {
     if (!job.weights) return usage_error("detect needs --weights FILE");
     if (!n_rest) return usage_error("detect needs a picture or a folder");
     if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c)) return scale_error(job.scale);
+    if (job.distributions && !job.json) return usage_error("--distributions goes with --json");
     if (job.max < 1) return usage_error("--max counts from 1");
     if (job.json && job.results && !strcmp(job.results, "-"))
         return usage_error("--json and --results - both want standard output");

@@ -56,7 +56,15 @@ static void *hold_more(void *p, size_t old, size_t n) {
 #    pragma GCC diagnostic push
 #    pragma GCC diagnostic ignored "-Wunused-function"
 #endif
-#include <stb/stb_image_write.h>
+#if !defined(__has_include)
+#    include <stb/stb_image_write.h>
+#elif __has_include(<stb/stb_image_write.h>)
+#    include <stb/stb_image_write.h>
+#elif __has_include("stb_image_write.h")
+#    include "stb_image_write.h"
+#else
+#    error "gfl: stb_image_write.h: install libstb-dev, or put it beside cmd_draw.c"
+#endif
 #if defined(__GNUC__)
 #    pragma GCC diagnostic pop
 #endif

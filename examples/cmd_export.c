@@ -68,6 +68,10 @@ int cmd_export(int argc, char **argv) {
         return usage_error("--decode, --pixels, --batch and --size are of --to onnx");
     if (size && !parse_size(size, &opts))
         return usage_error("--size wants WIDTHxHEIGHT, not \"%s\"", size);
+    if (size && !pixels && (opts.width % 32 || opts.height % 32))
+        return usage_error("--size %s: without --pixels both sides must be multiples of 32; leave "
+                           "--size out for any",
+                           size);
     opts.decode = decode;
     opts.pixels = pixels;
     return export_model(argv[0], argv[1], (gfl_export_format)format, &opts);

@@ -27,9 +27,10 @@ char *join_path(const char *folder, const char *name);
 /* ---- pictures to read (cmd_pictures.c) ------------------------------------------------------- */
 
 typedef struct picture {
-    char *path;       /* to open */
-    const char *name; /* within its folder; points into path */
-    char *drawing;    /* the name of its drawing within --out; NULL without */
+    char *path;        /* to open */
+    const char *shown; /* in lists: the path, or "-" for standard input */
+    const char *name;  /* within its folder; points into path */
+    char *drawing;     /* the name of its drawing within --out; NULL without */
     os_file file;
 } picture;
 

@@ -52,6 +52,7 @@ static bool add_picture(picture_list *list, char *path, size_t skip, const os_fi
     list->items = items;
     picture *one = &items[list->n++];
     one->path = path;
+    one->shown = path;
     one->name = path + skip;
     one->drawing = NULL;
     one->file = *file;
@@ -305,12 +306,15 @@ static int add_folder(picture_list *list, const char *path, const os_file *file,
 int add_pictures(picture_list *list, char *argument, const char *except) {
     static char input[] = "/dev/stdin";
     os_file file;
-    if (!strcmp(argument, "-")) argument = input;
+    const bool is_input = !strcmp(argument, "-");
+    if (is_input) argument = input;
     for (size_t n = strlen(argument); n > 1 && argument[n - 1] == '/'; n--) argument[n - 1] = 0;
     if (!os_find(argument, &file)) memset(&file, 0, sizeof file); /* reading it says why */
     if (file.kind == OS_FOLDER) return add_folder(list, argument, &file, except);
     const size_t skip = os_folder_length(argument);
-    return add_picture(list, copy_text(argument), skip, &file) ? CMD_OK : CMD_MEMORY;
+    if (!add_picture(list, copy_text(argument), skip, &file)) return CMD_MEMORY;
+    if (is_input) list->items[list->n - 1].shown = "-";
+    return CMD_OK;
 }
 
 /* ---- names in results ------------------------------------------------------------------------ */

@@ -111,6 +111,9 @@ expect 1 detect --weights $w --out $w p/a.png; says 'last.safetensors' err
 cat p/a.png | "$gfl" detect --weights $w $score - >piped 2>err || fail "a picture from a pipe"
 expect 0 detect --weights $w $score p/a.png
 cut -f2- piped >a; cut -f2- out >b; same a b
+[ "$(cut -f1 piped | uniq)" = - ] || fail "a picture from a pipe is called $(cut -f1 piped | uniq)"
+"$gfl" detect --weights $w $score --json - <p/a.png >out 2>err || fail "a picture from a pipe"
+says '{"file": "-", "width"' out
 
 # Results: early errors, stdout, equal names.
 expect 1 detect --weights missing --results nowhere/r.json p/a.png; says 'nowhere/r.json' err
