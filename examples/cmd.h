@@ -63,6 +63,8 @@ void opt_write_json(const opt *options, gfl_json_writer *json, const char *key);
 
 /* The option of this name, which is there. */
 const opt *opt_find(const opt *options, const char *name);
+/* How the value is given, as "--lr 0.02" or "--no-flip"; "": it is not. */
+void opt_as_given(const opt *o, char *out, size_t size);
 /* Have both the same value? */
 bool opt_is_same(const opt *a, const opt *b);
 

@@ -43,21 +43,47 @@ const char *opt_nearest(const char *word, const char *const *names, int n) {
     return best;
 }
 
+static const char command_line[] = "command line"; /* where an option stands, else a file's line */
+
 static opt *find_option(opt *options, const char *name, size_t length) {
     for (opt *o = options; o->kind != OPT_END; o++)
         if (strlen(o->name) == length && !strncmp(o->name, name, length)) return o;
     return NULL;
 }
 
-static int unknown_option(const opt *options, const char *name, const char *where) {
-    const char *names[80];
+/* The flag that "no-NAME" negates, or NULL. */
+static opt *find_negated(opt *options, const char *name, size_t length) {
+    if (length <= 3 || strncmp(name, "no-", 3) != 0) return NULL;
+    opt *o = find_option(options, name + 3, length - 3);
+    return o && o->kind == OPT_FLAG ? o : NULL;
+}
+
+enum { MOST_NAMES = 80 };
+
+static int list_names(const opt *options, const char *names[MOST_NAMES]) {
     int n = 0;
-    for (const opt *o = options; o->kind != OPT_END && n < 78; o++) names[n++] = o->name;
+    for (const opt *o = options; o->kind != OPT_END && n < MOST_NAMES - 2; o++)
+        names[n++] = o->name;
+    return n;
+}
+
+/* What follows "usage: gfl" of the command whose options are read. */
+static const char *usage_text = "";
+
+static int unknown_option(opt *options, const char *name, const char *where) {
+    const char *names[MOST_NAMES];
+    const opt *flag = find_negated(options, name, strlen(name));
+    if (flag && strcmp(where, command_line) != 0)
+        return usage_error("%s: no option \"%s\"; a flag is written %s = false in a file", where,
+                           name, flag->name);
+    if (flag) return usage_error("--%s takes no value; --%s=false is the same", name, flag->name);
+    int n = list_names(options, names);
     names[n++] = "help";
     names[n++] = "config";
     const char *near = opt_nearest(name, names, n);
     if (near) return usage_error("%s: no option \"%s\"; did you mean \"%s\"?", where, name, near);
-    return usage_error("%s: no option \"%s\"; --help lists them", where, name);
+    return usage_error("%s: no option \"%s\"; gfl %.*s --help lists them", where, name,
+                       (int)strcspn(usage_text, " "), usage_text);
 }
 
 static bool parse_bool(const char *text, bool *out) {
@@ -197,18 +223,52 @@ int opt_read(opt *options, const char *path) {
     return code;
 }
 
+/* "weight-decay" as GFL_WEIGHT_DECAY. */
+static void variable_name(const char *option, char name[MOST_NAMES]) {
+    size_t n = 4;
+    memcpy(name, "GFL_", 4);
+    for (const char *p = option; *p && n < MOST_NAMES - 1; p++)
+        name[n++] = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
+    name[n] = 0;
+}
+
+/* A variable that was meant for an option and names none; others are somebody else's. */
+static void check_variable(opt *options, const char *variable) {
+    const char *names[MOST_NAMES];
+    char word[64], right[MOST_NAMES];
+    const size_t length = strcspn(variable, "=");
+    if (strncmp(variable, "GFL_", 4) != 0 || length - 4 >= sizeof word) return;
+    for (size_t i = 4; i < length; i++)
+        word[i - 4] = variable[i] == '_' ? '-' : (char)tolower((unsigned char)variable[i]);
+    word[length - 4] = 0;
+    if (find_option(options, word, length - 4)) return;
+    const opt *flag = find_negated(options, word, length - 4);
+    const char *near = flag ? flag->name : opt_nearest(word, names, list_names(options, names));
+    if (!near || (!flag && edit_distance(word, near) > 1)) return;
+    variable_name(near, right);
+    if (flag)
+        talk("warning: %.*s names no option: write %s=false", (int)length, variable, right);
+    else
+        talk("warning: %.*s names no option; did you mean %s?", (int)length, variable, right);
+}
+
+/* Once, however often options are read. */
+static void check_environment(opt *options) {
+    static bool done;
+    for (int i = 0; !done && os_variable(i); i++) check_variable(options, os_variable(i));
+    done = true;
+}
+
 static int read_environment(opt *options) {
     for (opt *o = options; o->kind != OPT_END; o++) {
-        char name[80] = "GFL_";
-        size_t n = 4;
-        for (const char *p = o->name; *p && n < sizeof name - 1; p++)
-            name[n++] = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
-        name[n] = 0;
+        char name[MOST_NAMES];
+        variable_name(o->name, name);
         const char *value = getenv(name);
         if (!value) continue;
         int code = set_option(o, value, OPT_FROM_ENVIRONMENT, name);
         if (code != CMD_OK) return code;
     }
+    check_environment(options);
     return CMD_OK;
 }
 
@@ -243,21 +303,17 @@ static int read_option(opt *options, int argc, char **argv, int *i) {
         return CMD_OK; /* read before */
     }
     opt *o = find_option(options, name, length);
-    if (!o && length > 3 && !strncmp(name, "no-", 3) && !equals) {
-        o = find_option(options, name + 3, length - 3);
-        if (o && o->kind == OPT_FLAG)
-            return set_option(o, "false", OPT_FROM_ARGUMENT, "command line");
-        o = NULL;
-    }
+    opt *negated = o || equals ? NULL : find_negated(options, name, length);
+    if (negated) return set_option(negated, "false", OPT_FROM_ARGUMENT, command_line);
     if (!o) {
         char word[64];
         snprintf(word, sizeof word, "%.*s", length < 63 ? (int)length : 63, name);
-        return unknown_option(options, word, "command line");
+        return unknown_option(options, word, command_line);
     }
-    if (equals) return set_option(o, equals + 1, OPT_FROM_ARGUMENT, "command line");
-    if (o->kind == OPT_FLAG) return set_option(o, "true", OPT_FROM_ARGUMENT, "command line");
+    if (equals) return set_option(o, equals + 1, OPT_FROM_ARGUMENT, command_line);
+    if (o->kind == OPT_FLAG) return set_option(o, "true", OPT_FROM_ARGUMENT, command_line);
     if (*i + 1 >= argc) return usage_error("--%s wants a value (%s)", o->name, o->argument);
-    return set_option(o, argv[++*i], OPT_FROM_ARGUMENT, "command line");
+    return set_option(o, argv[++*i], OPT_FROM_ARGUMENT, command_line);
 }
 
 /* Every --config FILE or --config=FILE among the arguments, in their order. */
@@ -276,6 +332,7 @@ int opt_parse(const char *usage, opt *options, int argc, char **argv, const char
               int *n_rest) {
     int code = CMD_OK;
     *n_rest = 0;
+    usage_text = usage;
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         if (strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0) continue;
         print_help(usage, options);
@@ -333,6 +390,32 @@ bool opt_is_same(const opt *a, const opt *b) {
     bool same = x->n == y->n;
     for (int i = 0; same && i < x->n; i++) same = !strcmp(x->items[i], y->items[i]);
     return same;
+}
+
+/* The shortest text that reads back as the number. */
+static const char *real_text(double value, char out[32]) {
+    double read = value - 1;
+    for (int digits = 6; digits <= 17 && (read < value || read > value); digits++) {
+        snprintf(out, 32, "%.*g", digits, value);
+        read = strtod(out, NULL);
+    }
+    return out;
+}
+
+void opt_as_given(const opt *o, char *out, size_t size) {
+    char number[32];
+    const char *text = text_of(o);
+    const opt_list *list = o->kind == OPT_LIST ? (const opt_list *)o->value : NULL;
+    size_t n = 0;
+    *out = 0;
+    if (o->kind == OPT_FLAG) snprintf(out, size, "--%s%s", *(bool *)o->value ? "" : "no-", o->name);
+    if (o->kind == OPT_INT) snprintf(out, size, "--%s %d", o->name, *(int *)o->value);
+    if (o->kind == OPT_REAL)
+        snprintf(out, size, "--%s %s", o->name, real_text(*(double *)o->value, number));
+    if (text) snprintf(out, size, "--%s %s", o->name, text);
+    for (int i = 0; list && i < list->n && n < size; i++)
+        n +=
+            (size_t)snprintf(out + n, size - n, "%s--%s %s", i ? " " : "", o->name, list->items[i]);
 }
 
 /* Would the line be read as another value? */

@@ -43,6 +43,9 @@ void os_sync_folder(const char *path); /* where that is possible */
 /* The path from the root of the file system; false: it does not fit. */
 bool os_full_path(const char *path, char *out, size_t room);
 
+/* The i-th variable of the environment, as NAME=VALUE; NULL: there are no more. */
+const char *os_variable(int i);
+
 /* Length of the folder part of a path, with its last separator; 0: it has none. */
 size_t os_folder_length(const char *path);
 bool os_is_absolute(const char *path);

@@ -283,6 +283,12 @@ void os_prepare(int *argc, char ***argv) {
     signal(SIGXFSZ, SIG_IGN);
 }
 
+extern char **environ; /* POSIX has it in no header */
+
+const char *os_variable(int i) {
+    return environ ? environ[i] : NULL;
+}
+
 long os_peak_megabytes(void) {
     struct rusage usage;
     return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss / 1024 : 0;

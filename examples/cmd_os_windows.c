@@ -350,6 +350,10 @@ void os_prepare(int *argc, char ***argv) {
     for (int fd = 0; fd <= 2; fd++) (void)_setmode(fd, _O_BINARY);
 }
 
+const char *os_variable(int i) {
+    return _environ ? _environ[i] : NULL;
+}
+
 long os_peak_megabytes(void) {
     PROCESS_MEMORY_COUNTERS counters;
     memset(&counters, 0, sizeof counters);

@@ -21,9 +21,13 @@ typedef struct run {
     gfl_trainer *trainer;
     gfl_train_plan plan;
     run_folder folder;
-    bool rate_given;
+    bool rate_given, warmup_given;
     double started;
 } run;
+
+static const char *plural(int64_t n) {
+    return n == 1 ? "" : "s";
+}
 
 static const char may_change[] =
     "what may change is --epochs, --steps, where the data are (--data, --images, --val, "
@@ -63,20 +67,24 @@ static int load_data(run *r) {
     return CMD_OK;
 }
 
-/* "6,7" into the description. */
+/* "6,7" into the description; "0" and "" are none. */
 static int parse_steps(const char *text, gfl_train_desc *desc) {
     char *end;
+    long before = 0;
+    if (text && (!*text || !strcmp(text, "0"))) {
+        desc->n_milestones = -1;
+        return CMD_OK;
+    }
     for (const char *p = text; p && *p; p = *end ? end + 1 : end) {
         long epoch = strtol(p, &end, 10);
         if (end == p || (*end && *end != ',') || epoch < 0 || epoch > 1000000 ||
             desc->n_milestones == GFL_MAX_MILESTONES)
             return usage_error("--steps wants up to %d epochs as in 8,11, not \"%s\"",
                                GFL_MAX_MILESTONES, text);
+        if (epoch <= before)
+            return usage_error("--steps must ascend from 1 on, as in 8,11, not \"%s\"", text);
+        before = epoch;
         desc->milestones[desc->n_milestones++] = (int)epoch;
-    }
-    if (text && (!*text || !strcmp(text, "0"))) {
-        desc->milestones[0] = 0;
-        desc->n_milestones = -1;
     }
     return CMD_OK;
 }
@@ -174,6 +182,27 @@ static int make_trainer(run *r) {
     return CMD_OK;
 }
 
+static void describe_schedule(const run *r) {
+    const gfl_train_desc *d = &r->plan.desc;
+    const int images = d->batch * d->accumulate, warmup = d->warmup > 0 ? d->warmup : 0;
+    talk("schedule: %d epoch%s of %d step%s of %d image%s; learning rate %g%s, warm-up %d step%s",
+         d->epochs, plural(d->epochs), r->plan.steps_per_epoch, plural(r->plan.steps_per_epoch),
+         images, plural(images), d->lr, r->rate_given ? "" : " (0.01 x images / 16)", warmup,
+         plural(warmup));
+    if (d->batch < r->o.batch)
+        talk("  a batch is all %d image%s: there are fewer than --batch %d asks for", d->batch,
+             plural(d->batch), r->o.batch);
+    else if (d->accumulate < r->o.accumulate)
+        talk("  a step is the %d batch%s of an epoch: fewer than --accumulate %d asks for",
+             d->accumulate, d->accumulate == 1 ? "" : "es", r->o.accumulate);
+    if (warmup >= r->plan.n_steps && r->folder.fresh)
+        talk("%sthe warm-up lasts %s the training, whose rate stays below %g; lower --warmup",
+             r->warmup_given ? "warning: " : "  ",
+             warmup > r->plan.n_steps ? "longer than" : "as long as", d->lr);
+    for (int i = 0; i < d->n_milestones && d->milestones[i] < d->epochs; i++)
+        talk("  divided by 10 after epoch %d", d->milestones[i]);
+}
+
 static void describe_plan(const run *r) {
     const gfl_train_desc *d = &r->plan.desc;
     gfl_model_info info;
@@ -190,21 +219,9 @@ static void describe_plan(const run *r) {
          r->plan.n_dropped_images, d->drop_empty ? " (--drop-empty)" : ", empty ones kept");
     talk("memory: at most %.0f MB for maps, gradients and momentum, beside %.0f MB of weights",
          (double)r->plan.workspace_bytes * 1e-6, (double)info.n_parameters * 8e-6);
-    talk("schedule: %d epochs of %d steps of %d images; learning rate %g%s, warm-up %d steps",
-         d->epochs, r->plan.steps_per_epoch, d->batch * d->accumulate, d->lr,
-         r->rate_given ? "" : " (0.01 x images / 16)", d->warmup > 0 ? d->warmup : 0);
-    if (d->batch < r->o.batch)
-        talk("  a batch is all %d images: there are fewer than --batch %d asks for", d->batch,
-             r->o.batch);
-    else if (d->accumulate < r->o.accumulate)
-        talk("  a step is the %d batches of an epoch: fewer than --accumulate %d asks for",
-             d->accumulate, r->o.accumulate);
-    if (d->warmup >= r->plan.n_steps)
-        talk("warning: the warm-up lasts longer than the training, whose rate never gets to %g; "
-             "lower --warmup",
-             d->lr);
-    for (int i = 0; i < d->n_milestones; i++)
-        talk("  divided by 10 after epoch %d", d->milestones[i]);
+    describe_schedule(r);
+    if (!r->val)
+        talk("no --val: nothing is evaluated, and there will be no best_bbox_mAP.safetensors");
     if (d->frozen_stages < 0)
         talk("frozen: nothing but batch norm's statistics");
     else
@@ -310,6 +327,10 @@ static int train_steps(run *r) {
 }
 
 static int train(run *r) {
+    const int epochs = r->plan.desc.epochs;
+    if (r->plan.n_done >= r->plan.n_steps)
+        talk("%s %d epoch%s done; --epochs N trains longer", epochs == 1 ? "the" : "all", epochs,
+             epochs == 1 ? " is" : "s are");
     int code = make_up_evaluation(r);
     if (code == CMD_OK) code = train_steps(r);
     if (code != CMD_OK && code < 128) return code;
@@ -334,6 +355,7 @@ static int begin_run(run *r) {
     facts.threads = gfl_context_threads(r->context);
     facts.plan = &r->plan;
     /* config.txt holds what was chosen, and does not ask to resume. */
+    r->warmup_given = r->o.warmup >= 0;
     r->o.warmup = r->plan.desc.warmup > 0 ? r->plan.desc.warmup : 0;
     r->rate_given = r->o.lr > 0;
     r->o.lr = r->plan.desc.lr;
@@ -454,16 +476,34 @@ static void make_table(train_options *o, opt table[MOST_OPTIONS]) {
     memcpy(table, options, sizeof options);
 }
 
-/* Of a run that goes on, config.txt stands for the options that are not given again.  What would
- * not be looked at any more may not be given otherwise. */
+/* May it be another when a run goes on?  The dialect may not, but is demanded of the weights. */
+static bool is_free(const char *name) {
+    static const char *const names[] = {"data",      "images",          "val",        "val-images",
+                                        "epochs",    "steps",           "eval-every", "save-every",
+                                        "threads",   "loaders",         "out",        "resume",
+                                        "overwrite", "skip-unreadable", "dialect"};
+    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
+        if (!strcmp(names[i], name)) return true;
+    return false;
+}
+
+/* Of a run that goes on, config.txt stands for the options that are not given again.  What is
+ * decided when a run begins may not be given otherwise. */
 static int check_changes(const opt *begun, const opt *now) {
-    static const char *const stay[] = {"model",         "weights",       "from",
-                                       "map",           "base-channels", "fpn-channels",
-                                       "head-channels", "stacked-convs"};
-    for (int i = 0; i < (int)(sizeof stay / sizeof *stay); i++)
-        if (!opt_is_same(opt_find(begun, stay[i]), opt_find(now, stay[i])))
-            return usage_error("--resume: --%s is decided when a run begins; %s", stay[i],
-                               may_change);
+    char was[256], is[256];
+    for (const opt *o = begun; o->kind != OPT_END; o++) {
+        const opt *given = opt_find(now, o->name);
+        if (is_free(o->name) || opt_is_same(o, given)) continue;
+        opt_as_given(o, was, sizeof was);
+        opt_as_given(given, is, sizeof is);
+        if (!*was)
+            return usage_error("--resume: the run was trained without --%s: leave it out, or begin "
+                               "another run; %s",
+                               o->name, may_change);
+        return usage_error("--resume: the run was trained with %s, not %s: leave that out, or "
+                           "begin another run; %s",
+                           was, is, may_change);
+    }
     return CMD_OK;
 }
 
@@ -504,6 +544,11 @@ static int check_numbers(const train_options *o, bool rate_given) {
         return usage_error("--momentum %g must be from 0 to below 1", o->momentum);
     if (o->decay < 0) return usage_error("--weight-decay %g must not be negative", o->decay);
     if (o->clip < 0) return usage_error("--clip %g must not be negative", o->clip);
+    if (o->batch > 65536 || o->accumulate > 65536 || o->loaders > 256)
+        return usage_error("--batch and --accumulate go up to 65536, --loaders up to 256");
+    if (o->frozen < -1 || o->frozen > 4)
+        return usage_error("--frozen-stages wants 0 to 4, not %d", o->frozen);
+    if (o->warmup < -1) return usage_error("--warmup %d must not be negative", o->warmup);
     if (o->loaders < 0 || o->eval_every < 0 || o->save_every < 0)
         return usage_error("--loaders, --eval-every and --save-every must not be negative");
     return CMD_OK;
@@ -517,7 +562,11 @@ int cmd_train(int argc, char **argv) {
     train_options *o = &r.o;
     int code = parse_options(o, table, argc, argv);
     if (code >= 0) return code;
+    if (!o->data && o->resume)
+        return usage_error("--resume: %s holds no run: there is no %s/config.txt", o->out, o->out);
     if (!o->data) return usage_error("train needs --data FILE");
+    if (!o->val && opt_find(table, "val-images")->source != OPT_FROM_DEFAULT)
+        return usage_error("--val-images goes with --val FILE");
     code = check_start(&o->start);
     if (code == CMD_OK) code = check_numbers(o, opt_find(table, "lr")->source > OPT_FROM_FILE);
     if (code != CMD_OK) return code;

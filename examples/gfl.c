@@ -38,12 +38,27 @@ static int finish(int code) {
     return code == CMD_OK ? CMD_FAILED : code;
 }
 
-int main(int argc, char **argv) {
+static int run_command(int argc, char **argv) {
     const char *names[N_COMMANDS];
+    for (int i = 0; i < N_COMMANDS; i++) {
+        names[i] = commands[i].name;
+        if (!strcmp(argv[0], names[i])) return finish(commands[i].run(argc, argv));
+    }
+    const char *near = opt_nearest(argv[0], names, N_COMMANDS);
+    if (near) return usage_error("no command \"%s\"; did you mean \"%s\"?", argv[0], near);
+    return usage_error("no command \"%s\"; gfl --help lists them", argv[0]);
+}
+
+int main(int argc, char **argv) {
+    static char help[] = "--help";
     os_prepare(&argc, &argv);
     if (argc < 2) {
         print_usage(stderr);
         return CMD_USAGE;
+    }
+    if (!strcmp(argv[1], "help") && argc > 2) { /* of a command: the same as its --help */
+        char *of[] = {argv[2], help};
+        return run_command(2, of);
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
         print_usage(stdout);
@@ -53,11 +68,5 @@ int main(int argc, char **argv) {
         puts("gfl " GFL_VERSION_TEXT);
         return finish(CMD_OK);
     }
-    for (int i = 0; i < N_COMMANDS; i++) {
-        names[i] = commands[i].name;
-        if (!strcmp(argv[1], names[i])) return finish(commands[i].run(argc - 1, argv + 1));
-    }
-    const char *near = opt_nearest(argv[1], names, N_COMMANDS);
-    if (near) return usage_error("no command \"%s\"; did you mean \"%s\"?", argv[1], near);
-    return usage_error("no command \"%s\"; gfl --help lists them", argv[1]);
+    return run_command(argc - 1, argv + 1);
 }

@@ -31,16 +31,43 @@ for c in train eval detect check info convert export bench; do
     expect 0 $c --help; says 'usage: gfl' out; [ ! -s err ] || fail "$c --help talks to stderr"
 done
 expect 0 --version; says 'gfl [0-9]' out
+expect 0 detect --help; cp out help.txt
+expect 0 help detect; same help.txt out; expect 0 help; says 'COMMAND' out
+expect 2 help detetc; says 'did you mean "detect"' err
+expect 2 train --bogusoption 3; says 'gfl train --help lists them' err
+expect 2 eval --bogusoption 3; says 'gfl eval --help lists them' err
+
+# A flag is negated in one way in each place; a variable that is nearly an option is told of.
+printf 'no-flip = true\n' >negated.cfg
+expect 2 train --config negated.cfg; says 'negated.cfg:1: .*a flag is written flip = false in a file' err
+expect 2 train --no-flip=true; says '--no-flip takes no value; --flip=false is the same' err
+GFL_NO_FLIP=1 GFL_EPOCH=3 GFL_EPOCHS=3 GFL_DATAS=x GFL_ROOT=y GFL_NO_EPOCHS=2 expect 2 train
+says 'GFL_NO_FLIP names no option: write GFL_FLIP=false$' err
+says 'GFL_EPOCH names no option; did you mean GFL_EPOCHS?$' err
+says 'GFL_DATAS names no option; did you mean GFL_DATA?$' err
+[ "$(grep -c warning err)" = 3 ] || fail "a variable of others is warned of"
 
 # What could only fail later is said at once.
 expect 2 detect --weights x --score 1 data/val; says 'score' err
 expect 2 detect --weights x --nms 2 data/val; says 'nms' err
 expect 2 detect --weights x --max 0 data/val; says 'max' err
+expect 2 detect --weights x --distributions data/val; says '--distributions goes with --json' err
+for o in '--kernel best' --tune; do
+    expect 2 detect --weights x $o data/val; says '--kernel and --tune are for GPUs' err
+done
 expect 1 check --data data/val.json --images nowhere; says 'nowhere' err
 [ -s out ] && fail "a line for each picture of a folder that is not there"
 expect 1 eval --weights x --data data/val.json --results nowhere/r.json; says 'nowhere' err
 expect 2 train --data data/train.json --lr -1; says 'lr' err
 expect 2 train --data data/train.json --steps x; says 'steps' err
+for s in 2,1 3,3 0,3; do
+    expect 2 train --data data/train.json --steps $s; says '--steps must ascend' err
+done
+for n in 9 -2; do
+    expect 2 train --data data/train.json --frozen-stages $n
+    says "--frozen-stages wants 0 to 4, not $n\$" err
+done
+expect 2 train --data data/train.json --val-images data/val; says '--val-images goes with --val FILE' err
 
 # Broken input.
 expect 1 train --data missing.json --out x; says 'missing.json' err
@@ -71,6 +98,8 @@ for key in epoch iter lr loss loss_cls loss_bbox loss_dfl grad_norm time data_ti
     [ "$(grep loss_dfl whole/train.jsonl | grep -c "\"$key\": [0-9]")" = 6 ] || fail "no $key in train.jsonl"
 done
 [ "$(wc -l <whole/results.csv)" = 3 ] || fail "results.csv has a line an epoch"
+grep -q 'no --val' err && fail "it is evaluated"
+says 'after epoch 1$' err; grep -q 'after epoch 2$' err && fail "a rate of no epoch is announced"
 grep -q "$(printf '\033')" err && fail "escape codes where there is no terminal"
 
 # The configuration reads back as it is; options win over the environment, that over the file.
@@ -84,7 +113,7 @@ says 'epochs = 1' env/config.txt; says 'seed = 3' env/config.txt
 # Fewer pictures than the batch: what is there counts, for the rate too.
 expect 0 train $data --model r18 --base-channels 8 --fpn-channels 32 --head-channels 32 \
     --scale 96x96 --batch 24 --accumulate 2 --epochs 1 --eval-every 0 --out few
-says 'steps of 12 images; learning rate 0.0075 (0.01 x images / 16)' err
+says 'schedule: 1 epoch of 1 step of 12 images; learning rate 0.0075 (0.01 x images / 16)' err
 says 'a batch is all 12 images: there are fewer than --batch 24' err
 says '"batch": 12' few/train.jsonl
 
@@ -92,7 +121,11 @@ says '"batch": 12' few/train.jsonl
 expect 0 $train --epochs 2 --out single --threads 1 --loaders 0 --eval-every 0
 same single/last.safetensors whole/last.safetensors
 expect 0 $train --epochs 1 --out parts --eval-every 0 --steps 1
-expect 7 train --out parts --lr 0.5 --resume; says 'lr = "0.01"' err
+expect 2 train --out parts --lr 0.5 --resume
+says 'the run was trained with --lr 0.01, not --lr 0.5: leave that out' err
+expect 2 train --out parts --no-flip --resume; says 'trained with --flip, not --no-flip' err
+expect 2 train --out parts --scale 96x95 --resume; says 'with --scale 96x96, not --scale 96x95' err
+expect 2 train --out parts --from x --resume; says 'trained without --from' err
 expect 0 train --out parts --epochs 2 --resume
 expect 0 $train --epochs 2 --out longer --eval-every 0 --steps 1
 same parts/last.safetensors longer/last.safetensors
@@ -109,7 +142,13 @@ expect 0 train --out died --epochs 3 --resume
 expect 0 train --data data/train.json --images data/train --base-channels 8 --fpn-channels 32 \
     --head-channels 32 --stacked-convs 1 --model r18 --scale 96x96 --batch 4 --epochs 1 --out warm
 says 'warm-up 3 steps' err; says 'warmup = 3' warm/config.txt
-expect 0 $train --epochs 1 --warmup 9 --out warm --overwrite; says 'longer than the training' err
+says '^  the warm-up lasts as long as the training' err; says 'no --val: nothing is evaluated' err
+grep -q 'after epoch' err && fail "one epoch has no other after it"
+expect 0 $train --epochs 1 --warmup 3 --out warm --overwrite
+says 'warning: the warm-up lasts as long as the training' err
+expect 0 $train --epochs 1 --warmup 9 --out warm --overwrite
+says 'warning: the warm-up lasts longer than the training' err
+expect 0 train --out warm --resume; says 'the 1 epoch is done; --epochs N trains longer' err
 "$gfl" $train --epochs 200 --out stopped --eval-every 0 >out 2>err &
 pid=$!
 while [ "$(cat stopped/train.jsonl 2>/dev/null | wc -l)" -lt 5 ]; do
@@ -197,7 +236,8 @@ expect 0 info --list; says 'r50' out
 expect 0 info --devices; says '^CPU, ' out; says '^cuda:0' out
 expect 0 info --devices --json; says '"device": "cuda:0"' out
 expect 0 info whole/last.safetensors; says 'circle' out
-expect 0 check --data data/train.json --images data/train
+expect 0 check --data data/train.json --images data/train --out sheet.JPG
+[ "$(head -c 2 sheet.JPG | od -An -tx1)" = ' ff d8' ] || fail "the sheet's name says JPEG"
 sed 's/0001.png/none.png/' data/train.json >holes.json
 expect 3 check --data holes.json --images data/train
 grep -q 'none.png' out err || fail "check names the missing file"
@@ -274,7 +314,7 @@ expect 2 export whole/last.safetensors x.out; says '--to' err
 expect 2 export whole/last.safetensors x.out --to onx; says 'did you mean onnx' err
 expect 2 export whole/last.safetensors x.out --to pth --decode; says '--decode' err
 expect 2 export whole/last.safetensors x.out --to onnx --size big; says 'WIDTHxHEIGHT' err
-expect 2 export whole/last.safetensors x.out --to onnx --size 95x64; says 'multiples of 32' err
+expect 2 export whole/last.safetensors x.out --to onnx --size 95x64; says '--size 95x64: without --pixels both sides must be multiples of 32; leave --size out' err
 expect 1 export missing.safetensors x.out --to pth; says 'missing.safetensors' err
 expect 1 export whole/last.safetensors no/such/folder/x.pth --to pth; says 'no/such/folder' err
 [ ! -e x.out ] || fail "nothing is left of an export that failed"

@@ -52,7 +52,7 @@ expect 2 $train --weight-decay -1 --out x; says 'decay' err
 expect 2 $train --out ''; says 'name of a folder' err
 expect 2 $train --out three; says '--overwrite' err
 expect 2 $train --out three --resume --overwrite; says 'choose one' err
-expect 2 train --out nowhere --resume; says '--data' err
+expect 2 train --out nowhere --resume; says '--resume: nowhere holds no run' err
 expect 2 $train --out nowhere --resume; says 'no folder nowhere' err
 [ ! -e nowhere ] || fail "a folder for a run that is not there"
 mkdir empty
@@ -61,13 +61,15 @@ expect 2 $train --out empty --resume; says 'there is no empty/last' err
 OMP_NUM_THREADS=1000 expect 0 info --devices
 
 # Only what has a say may be given anew; the same again is no change.
-expect 2 train --out two --resume --model r50; says '--model is decided' err; says '--epochs' err
+expect 2 train --out two --resume --model r50; says '--model r18, not --model r50' err
+says 'what may change is --epochs' err
 expect 2 train --out two --resume --from two/last.safetensors
-expect 2 train --out two --resume --head-channels 64; says '--head-channels is decided' err
-expect 7 train --out two --resume --batch 2; says 'what may change' err
+expect 2 train --out two --resume --head-channels 64; says 'not --head-channels 64' err
+expect 2 train --out two --resume --batch 2; says 'with --batch 3, not --batch 2' err
 cp -r two longer
 expect 0 $train --out longer --resume --epochs 3 --eval-every 1 --threads 2
 same_run longer three
+expect 0 train --out longer --resume; says 'all 3 epochs are done; --epochs N trains longer' err
 
 # One process at a time, which is named.
 begin $train --epochs 5000 --eval-every 0 --out long
