@@ -1,5 +1,5 @@
 /* Generated from src/gfl.h by "make amalgamate".  Edit src/, not this file. */
-/* gfl.h - Generalized Focal Loss object detection: the API, and the CPU detector behind it.
+/* gfl.h - Generalized Focal Loss object detection: the API, and the detector on the CPU behind it.
  *
  * SPDX-License-Identifier: MIT
  *
@@ -12,9 +12,9 @@
  *     cc -O3 app.c gfl_train.c -lm -pthread  trains, evaluates, reads image files and .pth too
  *
  * or compile the header itself: cc -O3 -x c -DGFL_IMPLEMENTATION -c gfl.h.  It needs -O2 at least:
- * without, it is twenty times slower.  C11 or C++17 for the implementation (gcc or clang; POSIX, or
- * Windows by mingw-w64), C99 or C++11 for the declarations; little-endian machines.  Including it
- * defines no feature macro: with -std=c11 instead of -std=gnu11, the default, the implementation
+ * without it, it is twenty times slower.  C11 or C++17 for the implementation (gcc or clang; POSIX,
+ * or Windows by mingw-w64), C99 or C++11 for the declarations; little-endian machines.  Including
+ * it defines no feature macro: with -std=c11 instead of -std=gnu11, the default, the implementation
  * needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's bytes, on Windows UTF-8.
  *
  *     gfl_context *context;
@@ -33,21 +33,22 @@
  *
  * SWITCHES, to be defined before the header or on the compiler's command line
  *
- *     GFL_IMPLEMENTATION   this file brings the implementation
+ *     GFL_IMPLEMENTATION   this file holds the implementation
  *     GFL_API              what stands before public functions.  It is default visibility, so that
  *                          your shared object exports them; __attribute__((visibility("hidden")))
  *                          keeps them inside.  With static, gfl.h and gfl_train.c included in one
  *                          file are private to it; static __attribute__((unused)) is the same
- *                          without a warning about what you do not call.  All else is hidden anyway
- *     GFL_NO_STB_IMAGE     gfl_train.c without stb_image: gfl_image_read answers
- *                          GFL_E_UNSUPPORTED, data sets take their pixels from a callback
+ *                          without a warning about what you do not call.  Everything else is hidden
+ *                          in any case
+ *     GFL_NO_STB_IMAGE     gfl_train.c without stb_image: PNG, BMP and PNM are read as ever, a JPEG
+ *                          is GFL_E_UNSUPPORTED; data sets may take their pixels from a callback
  *
  * OBJECTS
  *
  *     gfl_context    memory, threads, logger, error text; outlives everything made with it
- *     gfl_model      architecture and weights; immutable once loaded, any number of detectors in
- *                    any number of threads use it at once
- *     gfl_detector   the workspace that runs a model: one a thread
+ *     gfl_model      architecture and weights; immutable once loaded, so that any number of
+ *                    detectors in any number of threads may use it at once
+ *     gfl_detector   the workspace that runs a model: one per thread
  *     gfl_dataset    COCO annotations and where their pixels come from; immutable once loaded
  *     gfl_trainer    changes a trainable model step by step
  *     gfl_evaluator  collects detections and computes COCO's numbers
@@ -79,15 +80,15 @@
  * was given.  GFL_E_ARG has such a text too, except where neither was given and in
  * gfl_dataset_get_image.
  * The text of gfl_context_create goes to gfl_context_desc.error.  After an error the
- * object is as it was before the call unless the function says otherwise.  The library never
+ * object is as it was before the call, unless the function says otherwise.  The library never
  * exits, aborts, prints, installs signal handlers, or reads environment variables.
  *
  * MEMORY
  *
- * All of it comes from the context's allocator (image files are decoded by stb_image with malloc
- * and then copied).  gfl_model_get_cost tells what a model and one input size will take,
- * gfl_arch_get_cost before there is a model, gfl_model_get_plan step by step.  A detector's
- * workspace grows to the largest input seen and is then reused: no allocation a call.
+ * All of it comes from the context's allocator, that of stb_image included.  gfl_model_get_cost
+ * tells what a model and one input size will take, gfl_arch_get_cost does so before there is a
+ * model, and gfl_model_get_plan step by step.  A detector's workspace grows to the largest input
+ * seen and is then reused: calls up to that size allocate nothing.
  *
  * THREADS
  *
@@ -99,16 +100,17 @@
  * UNITS AND LAYOUTS
  *
  * Boxes are corners x1 y1 x2 y2 in pixels, continuous coordinates with the origin at the top left
- * corner of the top left pixel, no +1 anywhere.  Labels count from 0 in ascending category id.
- * In comments: N images, H W rows and columns, C channels, K classes.
+ * corner of the top left pixel; a width is x2 - x1, without a + 1.  Labels count from 0 in
+ * ascending category id.  In comments: N images, H W rows and columns, C channels, K classes.
  *
  * DETERMINISM
  *
  * The same input, weights and seed give the same bits, whatever the number of threads and loaders,
- * in training and in detection, on CPUs of the same instruction set (gfl_context_device names it: it
- * chooses the kernels) with the same C library (expf and log are its).  That holds for gcc and for
- * clang, any -std, -O1 to -O3, with or without -march, C or C++, since the header switches contraction
- * to fused multiply-adds off for its own functions; -ffast-math and parts of it change the bits.
+ * in training and in detection, on CPUs of the same instruction set (which chooses the kernels;
+ * gfl_context_device names it) with the same C library (which computes expf and log).  That holds
+ * for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++, since the header
+ * switches off contraction to fused multiply-adds for its own functions; -ffast-math and parts of
+ * it change the bits.
  * Training stopped after any step and resumed gives the same weights to the bit.
  *
  * GPUS
@@ -120,16 +122,16 @@
  *     desc.device_index = 0;
  *
  * Models and detectors made with that context live on the GPU; everything else stays as it is.
- * Images are uploaded as they are; resizing, the network, decoding and suppression happen there.
- * Float32 without TF32, or what desc.precision says.  A program with gfl_cuda.cu in it starts where
- * there is no driver, and gfl_context_create says why it refuses; open a context on the CPU then.
- * Training: CPU only.
+ * Images are uploaded as they are; resizing, the network, decoding and suppression happen there, in
+ * float32 without TF32 or in what desc.precision says.  A program with gfl_cuda.cu in it starts
+ * where there is no driver, and gfl_context_create says why it refuses; open a context on the CPU
+ * then.  Training needs a context on the CPU.
  *
  * Pixels may lie on the GPU already (gfl_detect_opts.on_device); work is queued in a stream of the
  * context's own, or in yours (gfl_context_desc.stream).  gfl_detect_start does not wait for it, and
- * an event of yours (gfl_detect_opts.event) tells when it is done.  Calls leave the context's GPU
- * the calling thread's current device.  From its second batch of a size on a detector replays the
- * network as a CUDA graph, but for the calls with a progress callback.
+ * an event of yours (gfl_detect_opts.event) tells when it is done.  After a call, the context's GPU
+ * is the current device of the calling thread.  From the second batch of the same size on, a
+ * detector replays the network as a CUDA graph, except in calls with a progress callback.
  *
  * WEIGHTS
  *
@@ -139,8 +141,8 @@
  * implus/GFocal.  gfl_backbone_describe and gfl_model_load_backbone do the same for backbones
  * trained on ImageNet: torchvision, timm, OpenMMLab, MSRA.  The architecture always follows from
  * the tensors, and a tensor that contradicts the others is an error; the dialect is never guessed.
- * gfl_model_create_from fine-tunes: another class list, all other weights kept.  gfl_model_export
- * writes a model for mmdetection, PyTorch or ONNX.
+ * gfl_model_create_from is for fine-tuning: another class list, with all other weights kept.
+ * gfl_model_export writes a model for mmdetection, PyTorch or ONNX.
  *
  * DIALECTS
  *
@@ -168,16 +170,17 @@
  *         arXiv:1811.11168
  *     Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494
  *     Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630
- * Numbers follow MMDetection 3.3's GFL to the constant, or implus/GFocal's in its dialect.
+ *
+ * All constants are those of MMDetection 3.3's GFL or, in its dialect, of implus/GFocal.
  *
  * NOT HERE
  *
- * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read,
- * gfl_image_kind, gfl_pixels and those that import and export (gfl_model_import to
- * gfl_model_create_from, gfl_model_export) are defined in gfl_train.c: a program that only detects
- * does not link it.
+ * Other detectors are not here.  The functions of gfl_dataset, gfl_trainer and gfl_evaluator,
+ * gfl_image_read and gfl_image_read_memory, gfl_image_kind, gfl_pixels_alloc, gfl_pixels_free, and
+ * those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export) are
+ * defined in gfl_train.c: a program that only detects does not link it.
  *
- * What is not declared before the line "GFL_H" ends is not API.
+ * Only what is declared above the line "#endif" of GFL_H is API.
  */
 #ifndef GFL_H
 #define GFL_H
@@ -216,7 +219,7 @@ extern "C" {
 #    endif
 #endif
 
-/* What stands before functions whose body is in the header. */
+/* Stands before functions whose body is in the header. */
 #if defined(__GNUC__)
 #    define GFL_INLINE static inline __attribute__((__unused__))
 #else
@@ -232,11 +235,12 @@ extern "C" {
 /* Most classes of a model. */
 #define GFL_MAX_CLASSES 65536
 
-/* gfl_version - the version the library was compiled as; compare with GFL_VERSION of your header. */
+/* gfl_version - the version the library was compiled as; compare with GFL_VERSION of your
+ * header. */
 GFL_API int gfl_version(void);
 
 /* ===============================================================================================
- * src/api/status.h - what a call can answer
+ * src/api/status.h - what a call can return
  * ============================================================================================ */
 
 typedef enum gfl_status {
@@ -263,7 +267,8 @@ GFL_API const char *gfl_status_name(gfl_status status);
 /* A writer.  Zero it, set the first three fields, and write one value after the other: commas,
  * quotes, escapes and brackets are the writer's.  It needs no context and takes no memory. */
 typedef struct gfl_json_writer {
-    /* Takes the next bytes of the text, which do not end with a 0; GFL_OK, or what went wrong. */
+    /* Takes the next bytes of the text, which do not end with a 0; returns GFL_OK, or what went
+     * wrong. */
     gfl_status (*write)(void *user, const char *bytes, size_t size);
     void *user;
     int spaced; /* 1: a space follows each comma and colon */
@@ -278,7 +283,7 @@ typedef struct gfl_json_writer {
 
 /* gfl_json_object, _array, _end, _text, _integer, _number, _float, _bool - write the next value.
  *
- *   key    the name of the value in an object; NULL in an array and at the outside
+ *   key    the name of the value in an object; NULL in an array and outside of both
  *   text   0-terminated; NULL is written as null.  What is not UTF-8 becomes U+FFFD, one for each
  *          byte, since JSON consists of UTF-8: two texts that are not UTF-8 may then be equal.
  *          Control characters, quotes and backslashes are escaped
@@ -302,8 +307,8 @@ GFL_API void gfl_json_number(gfl_json_writer *writer, const char *key, double va
 GFL_API void gfl_json_float(gfl_json_writer *writer, const char *key, float value);
 GFL_API void gfl_json_bool(gfl_json_writer *writer, const char *key, int value);
 
-/* gfl_json_line - begin a new line: before the next value or the end of the object or array that is
- * open; at once where none is open. */
+/* gfl_json_line - begin a new line, before the next value or the end of the object or array that is
+ * open, or at once where none is open. */
 GFL_API void gfl_json_line(gfl_json_writer *writer);
 
 /* ===============================================================================================
@@ -317,8 +322,8 @@ GFL_API void gfl_json_line(gfl_json_writer *writer);
  * backslashes too.  So it is for people: a program that wants the text back reads JSON.
  *
  *   text  0-terminated
- *   out   [size] yours; as much as fits, never half a character, and a 0 behind it; NULL where size
- *         is 0
+ *   out   [size] yours; gets as much as fits, never half a character, and a 0 behind it; NULL where
+ *         size is 0
  *
  * Returns the length that all of it needs, without the 0.
  *
@@ -343,7 +348,7 @@ GFL_API size_t gfl_text_valid(const char *text, size_t n);
 
 typedef struct gfl_context gfl_context;
 
-/* All memory of the objects made with a context comes from here.  Both functions or neither. */
+/* All memory of the objects made with a context comes from here.  Set both functions or neither. */
 typedef struct gfl_allocator {
     /* size > 0; at least 16-byte aligned, or NULL, which becomes GFL_E_MEMORY; any thread */
     void *(*alloc)(void *user, size_t size);
@@ -359,7 +364,7 @@ typedef enum gfl_log_level {
     GFL_LOG_ERROR = 3
 } gfl_log_level;
 
-/* Where messages go; without a logger there are none.  May be called from loader threads. */
+/* Where messages go; without a logger there are none.  It may be called from loader threads. */
 typedef struct gfl_logger {
     void (*log)(void *user, gfl_log_level level, const char *message); /* one line, no newline */
     void *user;
@@ -385,10 +390,11 @@ extern const gfl_backend *gfl_cuda(void); /* in a file of its own, so GFL_API is
 
 /* What maps and products are computed in; sums, norms and decoding are float32 always. */
 typedef enum gfl_precision {
-    GFL_PRECISION_FP32 = 0, /* no TF32 in it; the only one of the CPU */
+    GFL_PRECISION_FP32 = 0, /* without TF32; the only one that the CPU has */
     GFL_PRECISION_TF32 = 1, /* maps are float32; products have 10 bits of mantissa */
     GFL_PRECISION_BF16 = 2, /* maps and weights are bfloat16 */
-    GFL_PRECISION_FP16 = 3  /* and half floats: more exact, but nothing above 65504 */
+    /* Maps and weights are half floats: more exact than bfloat16, but nothing above 65504. */
+    GFL_PRECISION_FP16 = 3
 } gfl_precision;
 
 /* Zero means the default everywhere. */
@@ -398,14 +404,15 @@ typedef struct gfl_context_desc {
     gfl_precision precision;
     const char *kernel; /* on a GPU: this convolution kernel wherever it can be used, one of those
                          * that gfl_plan_step.kernel names; "mma": none of Hopper's own (wgmma);
-                         * NULL: what should be the fastest */
-    int tune; /* 1: on a GPU and but in fp32, time the kernels that can be used when a plan first has
-               * a convolution (once a context; it takes a second or two), rather than estimate;
-               * two contexts may then differ in rounding */
-    void
-        *stream; /* on a GPU: the cudaStream_t that all work is queued in, yours and of longer life;
-                   * NULL: one of its own */
-    char *error; /* where a failing call leaves its text, as there is no context then; or NULL */
+                         * NULL: the one that should be the fastest */
+    int tune; /* 1: on a GPU, in every precision except fp32, time the kernels that can be used when
+               * a plan first has a convolution (once per context; a second or two) instead of
+               * estimating; two contexts may then differ in rounding */
+    /* On a GPU: the cudaStream_t that all work is queued in; it is yours and must outlive the
+     * context.  NULL: a stream of the context's own. */
+    void *stream;
+    char *error; /* where a failing gfl_context_create leaves its text, as there is no context then;
+                  * or NULL */
     size_t error_size;
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */
     gfl_allocator allocator; /* zero: malloc and free */
@@ -426,7 +433,7 @@ typedef struct gfl_context_desc {
  *   out                yours; the context, or NULL on error
  *
  * Errors    GFL_E_UNSUPPORTED  the library has another GFL_ABI
- *           else those of gfl_context_create */
+ *           otherwise those of gfl_context_create */
 GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *error,
                                           size_t error_size, gfl_context **out);
 
@@ -442,7 +449,7 @@ GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc,
  *           GFL_E_UNSUPPORTED  a precision that the backend does not have; a library or a backend
  *                         of another GFL_ABI than the program's
  *           The text goes to desc->error, or, where that is NULL, to the logger.
- * Memory    destroy with gfl_context_destroy, after every object made with it.
+ * Memory    destroy it with gfl_context_destroy, after every object made with it.
  * Threads   contexts are independent of each other.  One context, and the objects made with it,
  *           serve one thread at a time; where an object allows more, its comment says so.
  */
@@ -456,11 +463,11 @@ GFL_API void gfl_context_destroy(gfl_context *context);
 
 /* gfl_context_error - the text of the last error: what, where, and what to do.
  *
- * Never NULL; "" before the first error.  Valid until the next call with this context.  For NULL it
- * is a text that says that there is no context, for the calls that were given no object either. */
+ * It is never NULL, "" before the first error, and valid until the next call with this context.
+ * For NULL it says that there is no context, which suits calls that were given no object either. */
 GFL_API const char *gfl_context_error(const gfl_context *context);
 
-/* gfl_context_device - what computes: "CPU, 8 threads", "cuda:0, NVIDIA H100, ...".
+/* gfl_context_device - what computes: "CPU, AVX-512, 8 threads", "cuda:0, NVIDIA H100, ...".
  *
  * Valid as long as the context; "" for NULL. */
 GFL_API const char *gfl_context_device(const gfl_context *context);
@@ -473,7 +480,7 @@ GFL_API int gfl_context_threads(const gfl_context *context);
  * ============================================================================================ */
 
 typedef enum gfl_format {
-    GFL_FORMAT_RGB = 0, /* 3 bytes a pixel */
+    GFL_FORMAT_RGB = 0, /* 3 bytes per pixel */
     GFL_FORMAT_BGR = 1,
     GFL_FORMAT_RGBA = 2, /* 4 bytes; alpha is ignored, not blended */
     GFL_FORMAT_BGRA = 3,
@@ -515,7 +522,7 @@ enum { GFL_C2 = 1, GFL_C3 = 2, GFL_C4 = 4, GFL_C5 = 8 };
 typedef struct gfl_arch {
     int depth;         /* 18, 34, 50 or 101; 0 means 50 */
     int groups;        /* of the 3x3 convolutions of bottlenecks; 0 means 1; 32 in ResNeXt */
-    int base_width;    /* channels a group in the first stage; 0 means 4, and stays 0 ungrouped */
+    int base_width;    /* channels per group in the first stage; 0 means 4; 0 without groups */
     int base_channels; /* of the stem; 0 means 64 */
     int fpn_channels;  /* 0 means 256 */
     int head_channels; /* a multiple of 32 (GroupNorm has 32 groups); 0 means 256 */
@@ -523,9 +530,9 @@ typedef struct gfl_arch {
     int n_classes;     /* 1..GFL_MAX_CLASSES; 0 means 80 */
     int reg_max;       /* last bin of a side's distribution, 1..GFL_MAX_BINS-1; 0 means 16 */
     gfl_dialect dialect;
-    int deform;        /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 offsets
-                          alone (v1), 2 offsets and a mask (v2) */
-    int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 where deform is */
+    int deform;        /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 with
+                          offsets alone (v1), 2 with offsets and a mask (v2) */
+    int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 if deform is set */
     int caffe_style;   /* 1: a bottleneck's stride is in its first 1x1 (MSRA), 0: in its 3x3 */
 } gfl_arch;
 
@@ -551,9 +558,9 @@ typedef struct gfl_model_desc {
 
 typedef struct gfl_model_opts {
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
-    /* The dialect that the weights must be of: a file that says another is refused, one that says
-     * none (no metadata, no buffer whose name tells it) is taken to be of this one.
-     * GFL_DIALECT_DEFAULT: what the file says; refused where it says nothing. */
+    /* The dialect that the weights must be of: a file that says another one is refused, a file that
+     * says none (without metadata or a buffer whose name tells it) is taken to be of this one.
+     * GFL_DIALECT_DEFAULT: what the file says; a file that says nothing is refused. */
     gfl_dialect dialect;
 } gfl_model_opts;
 
@@ -620,8 +627,8 @@ GFL_API gfl_status gfl_arch_preset(gfl_context *context, const char *name, gfl_a
 typedef struct gfl_preset {
     const char *name;
     gfl_arch arch;
-    double ap;             /* COCO val2017 by whoever trained it, not by this library; 0: nobody */
-    const char *published; /* who, and the schedule; "" */
+    double ap; /* COCO val2017, by whoever trained it and not by this library; 0: nobody */
+    const char *published; /* by whom, and the schedule; "": by nobody */
 } gfl_preset;
 
 /* gfl_preset_at - the i-th preset, every field of its architecture filled; 0 when there is none.
@@ -647,7 +654,7 @@ GFL_API int gfl_preset_at(int i, gfl_preset *out);
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, class ids that do not ascend
  *           GFL_E_MEMORY  the weights do not fit
- * Memory    the context's; destroy with gfl_model_destroy before the context.
+ * Memory    the context's; destroy it with gfl_model_destroy, before the context.
  * Threads   as the context's.  The model, once made, is immutable unless a trainer or
  *           gfl_model_load_backbone changes it: any number of detectors in any number of threads
  *           may run it at once. */
@@ -656,17 +663,19 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
 
 /* gfl_model_load - a model from a safetensors file with mmdetection's names.
  *
- * The architecture follows from the shapes of the tensors; classes, preprocessing, dialect and style
- * from the file's metadata (gfl_model_save writes it), where absent: "class 0" and so on, RGB with
- * ImageNet's mean and std, 1333x800.  gfl_model_report tells what became of each tensor.
+ * The architecture follows from the shapes of the tensors; classes, preprocessing, dialect and
+ * style from the file's metadata (gfl_model_save writes it); where it is absent they are "class 0"
+ * and so on, RGB with ImageNet's mean and std, 1333x800.  gfl_model_report tells what became of
+ * each tensor.
  *
- *   path  UTF-8
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   opts  NULL or zeroed for a model that only detects; borrowed
  *   out   yours; the model, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO      the file cannot be read
- *           GFL_E_FORMAT  not safetensors, truncated, weights that are not finite, broken metadata
+ *           GFL_E_FORMAT  the file is not safetensors or is truncated, weights are not finite, or
+ *                         the metadata is broken
  *           GFL_E_MISMATCH  a tensor is missing, has the wrong shape or no place in the network;
  *                           metadata contradicts the tensors; nothing says which dialect
  *           GFL_E_UNSUPPORTED  a network or dialect that this version cannot run
@@ -687,8 +696,9 @@ GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes
 /* gfl_model_save - write weights and metadata as safetensors that gfl_model_load reads back
  * bit for bit, and Python opens as it is.
  *
- *   model  trainable: others have released the weights
- *   path   replaced whole or not at all
+ *   model  made with opts.trainable: others have released the parameters
+ *   path   the system's bytes, on Windows UTF-8; borrowed until the call returns;
+ *          the file is replaced whole or not at all
  *
  * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
  *           GFL_E_IO      the file cannot be written
@@ -711,17 +721,17 @@ GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
  *   batch          images at once
  *
  * Errors    GFL_E_ARG     a NULL, or sizes out of range
- *           GFL_E_MEMORY  so large that its size does not fit a number
+ *           GFL_E_MEMORY  it would be so large that its size does not fit a number
  * Threads   as the model's context. */
 GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                                       gfl_model_cost *out);
 
-/* gfl_arch_get_cost - the same of a network that nobody has made: no weights, a moment's work.
+/* gfl_arch_get_cost - the same of a network that nobody has made: without weights, at once.
  *
  *   arch                  what is 0 means its default; borrowed until the call returns
  *   width, height, batch  as for gfl_model_get_cost
  *
- * Errors    as gfl_model_get_cost; GFL_E_ARG also for an architecture that cannot be
+ * Errors    as gfl_model_get_cost; GFL_E_ARG also for an architecture that is not possible
  * Threads   as the context. */
 GFL_API gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int width,
                                      int height, int batch, gfl_model_cost *out);
@@ -744,7 +754,7 @@ typedef struct gfl_plan_step {
 /* gfl_model_get_plan - the steps of a forward pass, in order.
  *
  *   width, height, batch  as for gfl_model_get_cost
- *   visit                 called once a step; what it is given lasts as long as the call
+ *   visit                 called once per step; what it is given lasts as long as the call
  *   user                  handed to visit
  *
  * Errors    as gfl_model_get_cost; GFL_E_ARG also without visit
@@ -789,10 +799,10 @@ typedef struct gfl_detect_opts {
                            gfocal, locations that are kept with all their classes */
     int max_detections; /* per image; 0 means 100 */
     int scale_long;     /* the resized image's long side is at most this; 0: as trained */
-    int scale_short;    /* the same for its short side; both or none */
+    int scale_short;    /* the same for its short side; set both or none */
     int no_clip;        /* 1: boxes may pass the image's border by rounding, as in COCO results */
     /* Called before every step of the network, on the caller's thread, with the steps done and all
-     * steps; what is not 0 stops the call with GFL_E_STOPPED.  NULL: not called. */
+     * steps; a return other than 0 stops the call with GFL_E_STOPPED.  NULL: not called. */
     int (*progress)(void *user, int done, int total);
     void *user;
     int on_device; /* 1: the images' pixels lie in the memory of the context's GPU */
@@ -817,7 +827,7 @@ typedef struct gfl_detector gfl_detector;
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_MEMORY  the allocator said no
- * Memory    grows to the largest input seen; freed with the detector.
+ * Memory    grows to what the largest input seen needs; it is freed with the detector.
  * Threads   one call at a time per detector; several detectors, each with its own context, may
  *           run one model at once. */
 GFL_API gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
@@ -828,21 +838,21 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
 
 /* gfl_detect - find the objects in a batch of images.
  *
- * Resizes and normalises each image as the model was trained, pads all to the largest, runs the
+ * It resizes and normalises each image as the model was trained, pads all to the largest, runs the
  * network once, turns the distributions of each location into boxes and suppresses overlaps class
- * by class.  The number of threads does not change the result, nor does the company an image has
- * in its batch, as long as all are padded to the same size.
+ * by class.  The number of threads does not change the result, nor do the other images of the
+ * batch, as long as all are padded to the same size.
  *
  *   images   [n], borrowed until the call returns; they may differ in size
  *   n        positive
  *   opts     NULL, or zeroed with the fields you care about set; borrowed
- *   out      [n], yours; what it points to is the detector's, until its next call; counts are 0
- *            on error
+ *   out      [n], yours; what it points to is the detector's, until its next call; counts are
+ *            0 on error
  *
  * Errors    GFL_E_ARG     a NULL, an image or option out of range, pixels that are not where
  *                         on_device says, a model that training has changed since its weights
  *                         were packed (call gfl_trainer_sync); the text says which
- *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
+ *           GFL_E_MEMORY  the feature maps do not fit; those of a smaller batch or scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
  *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more
  * Memory    grows the detector's workspace to the largest batch seen.  A batch allocates nothing
@@ -935,33 +945,34 @@ typedef struct gfl_pixels {
     int width, height;
 } gfl_pixels;
 
-/* A caller's own source of pixels: fill out with memory from gfl_pixels_alloc.  Called from
- * loader threads, several at once, each with a context of its own. */
+/* A caller's own source of pixels: fill *out, whose memory comes from gfl_pixels_alloc.  It is
+ * called from several loader threads at once, each with a context of its own. */
 typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image, gfl_pixels *out);
 
-/* Called with a mistake of an annotation file, as an error text has it: file, line, column, which
- * annotation of which image, what was found and what is wanted; the text is gone after the call.
- * The annotation, image or category is left out, or only its field where the rest can be used.
- * Return 0 to go on; anything else makes the mistake the error of the call that reads the file.  A
- * file that is not JSON, or not of COCO's form, is an error all the same. */
+/* Called with a mistake in an annotation file, told as an error text tells it: file, line, column,
+ * which annotation of which image, what was found and what is wanted; the text is gone after the
+ * call.  The annotation, image or category is left out, or only its field where the rest can be
+ * used.  Return 0 to go on; anything else makes the mistake the error of the call that reads the
+ * file.  A file that is not JSON, or not of COCO's form, is an error all the same. */
 typedef int (*gfl_found)(void *user, const char *text);
 
 typedef struct gfl_dataset_opts {
-    const char *image_dir;     /* where file_name is looked up; NULL: the folder of the JSON file */
+    const char *image_dir;     /* where file_name is looked up, a path as json_path is; NULL: in the
+                                * folder of the JSON file */
     gfl_read_image read_image; /* instead of files */
     void *user;
-    int skip_strays; /* 1: leave out annotations of unlisted images or classes; 0: an error */
-    int trust_boxes; /* 1: read images of another size than the file says too; 0: an error, since
-                      * their boxes are most likely wrong */
+    int skip_strays; /* 1: annotations of unlisted images or classes are left out; 0: an error */
+    int trust_boxes; /* 1: images of another size than the file says are read too; 0: they are an
+                      * error, since their boxes are most likely wrong */
     int boxes_from_polygons; /* 1: an annotation without a bbox gets the one around its polygons */
     int drop_empty_classes;  /* 1: leave out classes that no annotation has */
     gfl_found
         found; /* told each mistake, after which reading goes on; NULL: the first is an error */
     void *found_user;
-    /* 1: images that cannot be read end nothing.  An evaluation leaves out those that
-     * gfl_dataset_check finds.  In training the next image of the data set stands in for one, also
-     * where it turns up in the midst of a run, which the logger is told; so the order of an
-     * epoch, and a resumed run, do not depend on which images can be read.  0: an error */
+    /* 1: images that cannot be read do not end a call.  An evaluation leaves out those that
+     * gfl_dataset_check finds.  In training, the next image of the data set stands in for each, also
+     * where one turns up in the midst of a run, which the logger is told; so the order of an epoch,
+     * and a resumed run, do not depend on which images can be read.  0: they are an error. */
     int skip_unreadable;
 } gfl_dataset_opts;
 
@@ -975,7 +986,7 @@ typedef struct gfl_dataset_opts {
  * are is logged.  The images themselves are not opened.
  *
  *   context    the data set is made with it
- *   json_path  borrowed until the call returns
+ *   json_path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   opts       NULL, or zeroed with the fields you care about set; copied
  *   out        yours; the data set, or NULL on error
  *
@@ -986,8 +997,9 @@ typedef struct gfl_dataset_opts {
  *                         box; with skip_strays also where no annotation at all fits
  *           GFL_E_MEMORY  memory grows with the number of images, annotations and classes; it is at
  *                         most 32 bytes per byte of the file, and 256 kB
- * Memory    destroy with gfl_dataset_destroy, before the context.
- * Threads   read-only once loaded: any number of threads, each with a context of its own.
+ * Memory    destroy it with gfl_dataset_destroy, before the context.
+ * Threads   it is read-only once loaded: any number of threads may use it, each with a context of
+ *           its own.
  */
 GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
                                          const gfl_dataset_opts *opts, gfl_dataset **out);
@@ -1014,7 +1026,8 @@ GFL_API const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset);
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
  * by the data set.
  *
- * Errors    GFL_E_ARG     a NULL, or no such image; without a text, so that threads may share
+ * Errors    GFL_E_ARG     a NULL, or no such image; there is no error text, so that threads may
+ *                         share the data set
  */
 GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
                                          gfl_image_info *out);
@@ -1024,8 +1037,9 @@ GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
  * An image whose size is not the one that the annotation file gives is refused: its boxes were made
  * for other pixels.  gfl_dataset_opts.trust_boxes allows it.
  *
- * Errors    those of gfl_image_read; where there is no file of that name, the text says which there
- *           is instead: with / for \\, without %20 and the like, or in the image folder itself
+ * Errors    those of gfl_image_read; where there is no file of that name, the text says which
+ *           similar one there is: with / for \\, without %20 and the like, or in the image folder
+ *           itself
  *           GFL_E_DATA    the file gives no name, or another size than the image has; the text says
  *                         whether width and height are exchanged, and whether EXIF turned it
  * Memory    free the pixels with gfl_pixels_free.
@@ -1047,10 +1061,10 @@ typedef struct gfl_dataset_check_opts {
  * are made: every code of a JPEG is followed, a PNG's checksums are compared and its data is
  * inflated, BMP and PNM have as many bytes as their size needs, and the size is the one that the
  * annotations give.  So what reading would refuse is found, for about a third of the time.  With a
- * read_image of the host, that is called instead.  Images that cannot be read are an error of the
- * call, or, where the data set was loaded with skip_unreadable, marked as such
- * (gfl_image_info.unreadable), and no longer marked where they can be read again: evaluators that
- * are created afterwards leave them out, in training the next image stands in for each.
+ * read_image of the host, that one is called instead.  Images that cannot be read are an error of
+ * the call.  Where the data set was loaded with skip_unreadable, they are marked as such instead
+ * (gfl_image_info.unreadable), until they can be read again: evaluators that are created afterwards
+ * leave them out, and in training the next image stands in for each.
  *
  *   context       its threads do the work
  *   dataset       no other thread may use it during the call
@@ -1070,13 +1084,14 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
 
 /* gfl_image_read - decode a JPEG, PNG, BMP or binary PNM file to RGB.
  *
- * EXIF orientation is applied, grey replicated, alpha dropped without blending, and of 16-bit
- * samples the high byte taken.  Damaged and truncated files are refused, as are those larger than
- * GFL_MAX_SIDE.  A JPEG's codes are followed to the last block before anything is decoded: frames
- * of Motion JPEG use the standard's code tables, bytes behind the last block are passed over, and
- * what is not understood is refused, never decoded to something else.
+ * EXIF orientation is applied, grey is replicated, alpha is dropped without blending, and of 16-bit
+ * samples the high byte is taken.  Damaged and truncated files are refused, as are those larger
+ * than GFL_MAX_SIDE.  A JPEG's codes are followed to the last block before anything is decoded:
+ * frames of Motion JPEG use the standard's code tables, bytes behind the last block are passed
+ * over, and what is not understood is refused, never decoded to something else.
  *
  *   context  receives the error text, which names the file
+ *   path     the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   out      yours; zeroed on error
  *
  * Errors    GFL_E_IO           the file cannot be read
@@ -1087,8 +1102,9 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  *                              built with GFL_NO_STB_IMAGE
  *           GFL_E_MEMORY       the allocator said no
  * Memory    free the pixels with gfl_pixels_free.  On the way: the file, and up to 18 bytes for
- *           each pixel that its header declares (most for a progressive JPEG; a PNG's rows as they are
- *           stored), whatever its data says.  Work is in proportion to pixels and file, too.
+ *           each pixel that its header declares (most for a progressive JPEG; a PNG's rows as they
+ *           are stored), whatever its data says.  The time, too, is in proportion to pixels and
+ *           file.
  */
 GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);
 
@@ -1118,7 +1134,7 @@ GFL_API const char *gfl_image_kind(const void *bytes, size_t size, int *readable
  */
 GFL_API gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out);
 
-/* gfl_pixels_free - give the pixels back and zero the struct; twice is allowed. */
+/* gfl_pixels_free - give the pixels back and zero the struct; a second call does no harm. */
 GFL_API void gfl_pixels_free(gfl_context *context, gfl_pixels *pixels);
 
 /* ===============================================================================================
@@ -1130,10 +1146,10 @@ typedef struct gfl_evaluator gfl_evaluator;
 typedef struct gfl_eval_opts {
     int max_dets[3];    /* ascending, from 1; all 0 means 1, 10, 100 */
     int ignore_classes; /* 1: one class for all (useCats = 0) */
-    /* 1: pycocotools' accidents too.  The match of an annotation with id 0 counts as false; of
-     * annotations with one id the last counts for all; a result of an unknown image refuses its
-     * file; AP is -1 where max_dets lacks 100.  0: ids do not matter, such results are left out
-     * and counted, and AP is then read at the last of max_dets. */
+    /* 1: do as pycocotools does where it goes wrong.  The match of an annotation with id 0 counts
+     * as false; of annotations with one id the last counts for all; a file with a result of an
+     * unknown image is refused; AP is -1 where max_dets lacks 100.  0: ids do not matter, such
+     * results are left out and counted, and AP is then read at the last of max_dets. */
     int compatible;
     const int *images; /* [n_images] indices of the images to evaluate, or NULL for all; copied */
     int n_images;
@@ -1141,8 +1157,8 @@ typedef struct gfl_eval_opts {
     int n_labels;
 } gfl_eval_opts;
 
-/* COCO's twelve numbers, 0..1; -1 where there is nothing to average.  AP over all areas is read at
- * 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
+/* COCO's twelve numbers, 0..1, or -1 where there is nothing to average.  AP over all areas is read
+ * at 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
  */
 typedef struct gfl_eval_result {
     double ap, ap50, ap75, ap_small, ap_medium, ap_large;
@@ -1165,7 +1181,7 @@ typedef struct gfl_eval_notes {
  *
  * Errors    GFL_E_ARG     a NULL, max_dets not ascending, an image or label out of range
  *           GFL_E_MEMORY  the allocator said no
- * Memory    destroy with gfl_evaluator_destroy.
+ * Memory    destroy it with gfl_evaluator_destroy.
  * Threads   one call at a time per evaluator; several may share a data set.
  * Source    pycocotools 2.0.11, COCOeval with iouType bbox.
  */
@@ -1177,23 +1193,23 @@ GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
 
 /* gfl_evaluator_add - take the detections of one image.
  *
- * Of equal scores those added first win.  More than 100 per image are taken; max_dets chooses
- * when the evaluation runs.
+ * Of equal scores, those that were added first win.  More than 100 per image are taken; max_dets
+ * chooses when the evaluation runs.
  *
  *   image       index of an image of the data set
  *   detections  [n], borrowed until the call returns; boxes in pixels of the image, labels those
  *               of the data set (others are left out, counted and logged)
  *
  * Errors    GFL_E_ARG     a NULL, no such image, a box or score that is not finite
- *           GFL_E_MEMORY  48 bytes per detection are kept
+ *           GFL_E_MEMORY  there is no room for the 48 bytes that each detection takes
  */
 GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
                                      const gfl_detection *detections, int n);
 
 /* gfl_evaluator_leave_out - do not evaluate an image, as if opts.images had not named it.
  *
- * For images whose pixels turn out not to be readable.  Those that gfl_dataset_check has marked are
- * left out from the start, unless opts.images names them.
+ * This is for images whose pixels turn out not to be readable.  Those that gfl_dataset_check has
+ * marked are left out from the start, unless opts.images names them.
  *
  * Errors    GFL_E_ARG     a NULL, no such image
  */
@@ -1204,15 +1220,17 @@ GFL_API gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image);
  * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
  * stepped over.  The ids are those of the annotation file, numbers or texts.  An image_id may also
  * be the file_name of an image, or what follows the last slash of it where no other image has the
- * same; where the ids of all classes are words, a category_id may be the id of a gfl_class.  Results
- * of unknown images or classes are left out, counted and logged; where that would be all of them,
- * the file is refused.  After an error none of the file is kept.
+ * same; where the ids of all classes are words, a category_id may be the id of a gfl_class.
+ * Results of unknown images or classes are left out, counted and logged; where that would be all of
+ * them, the file is refused.  After an error none of the file is kept.
+ *
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  it is not such a file; the text says at which line and column
  *           GFL_E_DATA    none of the results fits the data set, and the text shows ids of both;
- *                         or compatible, and a result names an image that the data set lacks
- *           GFL_E_MEMORY  168 bytes per result are wanted at most
+ *                         or, with compatible, a result names an image that the data set lacks
+ *           GFL_E_MEMORY  there is no room for the results, at most 168 bytes for each
  */
 GFL_API gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path);
 
@@ -1222,8 +1240,11 @@ GFL_API gfl_status gfl_evaluator_load_memory(gfl_evaluator *evaluator, const cha
 
 /* gfl_evaluator_save - write all results in the same format, for COCO's tools and servers.
  *
- * By image in the order of the data set, best score first.  The file evaluates to the same
- * numbers as the evaluator.  It appears under its name when it is whole.
+ * They are in the order of the data set's images, for each image with the best score first.  The
+ * file evaluates to the same numbers as the evaluator.  It appears under its name only when it is
+ * whole.
+ *
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    GFL_E_IO      the file cannot be written; one of that name is as it was
  *           GFL_E_MEMORY  the allocator said no
@@ -1232,7 +1253,7 @@ GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char
 
 /* gfl_evaluator_run - compare all results so far with the annotations.
  *
- * May be called again after more were added.  Without any result the numbers are 0, or -1 where
+ * It may be called again after more were added.  Without any result the numbers are 0, or -1 where
  * there is nothing to find.
  *
  *   out  yours; zeroed on error
@@ -1269,35 +1290,37 @@ typedef struct gfl_trainer gfl_trainer;
 
 enum { GFL_MAX_MILESTONES = 8 };
 
-/* How to train.  Zero means the default, which is the paper's recipe, except that it keeps images
- * without annotations (the recipe has drop_empty = 1) and trains the first stage of the backbone (the
- * recipe has frozen_stages = 1). */
+/* How to train.  Zero means the default, which is the paper's recipe except for two things: images
+ * without annotations are kept (the recipe has drop_empty = 1), and the first stage of the backbone
+ * is trained (the recipe has frozen_stages = 1). */
 typedef struct gfl_train_desc {
-    int batch;      /* images whose losses are normalised together, also the last of an epoch: it is
-                  filled up from the epoch's first; 0 means 16; no more than there are */
-    int accumulate; /* batches whose gradients are averaged into one update; 0 means 1; no more
-                  than an epoch has */
-    int epochs;     /* 0 means 12 */
+    /* Images whose losses are normalised together; 0 means 16; no more than there are.  The last
+     * batch of an epoch has as many: it is filled up from the epoch's first images. */
+    int batch;
+    /* Batches whose gradients are averaged into one update; 0 means 1; no more than an epoch
+     * has. */
+    int accumulate;
+    int epochs; /* 0 means 12 */
     /* Ascending: after so many epochs the learning rate is divided by 10.  All zero: after 8/12 and
-     * 11/12 of the epochs, rounded down, but not before the first. */
+     * 11/12 of the epochs, rounded down, but at the earliest after the first. */
     int milestones[GFL_MAX_MILESTONES];
     int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
     double lr;           /* learning rate; 0 means 0.01 * batch * accumulate / 16, where both are
                             what the data allow */
     double momentum;     /* 0 means 0.9; negative: none */
-    double weight_decay; /* of all trained parameters, in dialect gfocal but for biases, which have
-                            twice the rate; 0 means 0.0001; negative: none */
+    double weight_decay; /* of all trained parameters, in dialect gfocal except for biases, which
+                            have twice the rate; 0 means 0.0001; negative: none */
     int warmup; /* updates in which the rate grows from lr / 1000, in dialect gfocal from lr / 3; 0
                    means 500, or an epoch where that is shorter; negative: none */
     double clip_norm;  /* largest L2 norm of all gradients together; 0: no clipping */
-    int frozen_stages; /* 0..4: stem and so many stages stay as they are; -1: none, stem neither */
+    int frozen_stages; /* 0..4: the stem and so many stages stay as they are; -1: all are trained */
     int scale_long;    /* images are resized to fit into this ... */
     int scale_short;   /* ... by this, aspect ratio kept; both 0: as the model's preprocess */
     int scale_short_min; /* the short bound is drawn from [this, scale_short]; 0: it is fixed */
     int no_flip;         /* 1: no horizontal flips; 0: half of the images, by chance */
     int drop_empty;      /* 1: leave out images without annotations, as the official recipe does */
     int no_grouping;     /* 1: batches may mix landscape and portrait */
-    int loaders;         /* threads that decode ahead; 0 means 2; -1: none, decode in the step */
+    int loaders;         /* threads that decode ahead; 0 means 2; -1: none, the step decodes */
     uint64_t seed;       /* of the order, the flips and the scales */
 } gfl_train_desc;
 
@@ -1339,15 +1362,17 @@ typedef struct gfl_train_plan {
  *
  *   context  the trainer's memory and threads; receives the error text
  *   model    made with opts.trainable; borrowed, and changed by every step
- *   dataset  borrowed; its classes are the model's, by name, unless the model was made without
+ *   dataset  borrowed; its classes must be the model's, by name, unless the model was made without
+ *            classes
  *   desc     NULL or zeroed for the defaults; copied
  *   out      yours; the trainer, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, a model that is not trainable
- *           GFL_E_MISMATCH  other classes than the model's
- *           GFL_E_DATA    no image to train on
- *           GFL_E_MEMORY  the gradients do not fit, or no batch of this size could
+ *           GFL_E_MISMATCH  the data set has other classes than the model
+ *           GFL_E_DATA    there is no image to train on
+ *           GFL_E_MEMORY  the gradients do not fit, or no batch of this size could fit
  *           GFL_E_DEVICE  a loader thread could not be started
+ *           GFL_E_UNSUPPORTED  the context is a GPU's: training needs one on the CPU
  * Memory    gradients and momentum at once, maps as the batches need them: at most the plan's
  *           workspace_bytes, and the images of up to three batches.  Destroy with
  *           gfl_trainer_destroy, before the model, the data set and the context.
@@ -1383,7 +1408,8 @@ GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *ou
  *           GFL_E_ARG     a NULL, or all steps are done
  *           GFL_E_NONFINITE  a loss or a gradient is NaN or infinite, or the update would make a
  *                         weight so; the text says which, and names the images
- *           GFL_E_IO, GFL_E_FORMAT, GFL_E_UNSUPPORTED, GFL_E_DATA  an image; the text names it
+ *           GFL_E_IO, GFL_E_FORMAT, GFL_E_UNSUPPORTED, GFL_E_DATA  an image cannot be
+ *                         used; the text names it
  *           GFL_E_MEMORY  the maps of this batch do not fit
  * Threads   as gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
@@ -1395,7 +1421,7 @@ GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
  * the model.  gfl_model_save does not need it.
  *
  * Errors    GFL_E_ARG     a NULL
- *           GFL_E_MEMORY  no room for a packed layer */
+ *           GFL_E_MEMORY  there is no room for a packed layer */
 GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
 
 /* gfl_trainer_save_state - write what going on later needs beside the weights.
@@ -1404,22 +1430,25 @@ GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
  * description, and fingerprints of data and weights.  Save the weights with gfl_model_save at the
  * same step.
  *
- *   path  replaced whole or not at all
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns;
+ *         the file is replaced whole or not at all
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO      the file cannot be written
- *           GFL_E_MEMORY  no room for one tensor */
+ *           GFL_E_MEMORY  there is no room for one tensor */
 GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path);
 
 /* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
  *
  * The model must have the weights that were saved with the state, the trainer the same description
- * (but for loaders, epochs and milestones) and data; the images' pixels are not compared.  The next
- * step then gives the bits it would have given; with other epochs or milestones, as if they had been
- * so from the beginning on but for the steps that are done.
+ * (except for loaders, epochs and milestones) and data; the images' pixels are not compared.  The
+ * next step then gives the bits it would have given.  Other epochs or milestones hold as if they
+ * had been given from the beginning, except for the steps that are done.
  *
- * A file of version 0.1.0 is read as any other.  That version did not count: where its batch was
- * larger than the data set, the training goes on with the learning rate that it began with.
+ * A state that was written before batches were limited to the size of the data set goes on with the
+ * learning rate that it began with.
+ *
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    The trainer is as before.
  *           GFL_E_ARG     a NULL
@@ -1429,7 +1458,7 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  *           GFL_E_MISMATCH  another description, data set or network, or weights of another step;
  *                         the text says what differs
  *           GFL_E_UNSUPPORTED  written by a newer version
- *           GFL_E_MEMORY  no room for the momentum twice
+ *           GFL_E_MEMORY  there is no room for the momentum twice
  * Memory    until it returns: the momentum a second time, one tensor, and what the file's header
  *           takes, at most 40 times its bytes. */
 GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);
@@ -1440,7 +1469,7 @@ GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path
 
 typedef struct gfl_import_opts {
     gfl_model_opts model; /* trainable; the dialect that the weights must be of */
-    gfl_style style;      /* demanded: a file that says another is refused */
+    gfl_style style;      /* demanded: a file that says another one is refused */
     /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
      * 0, each side of the scale unless it is 0.  Borrowed; NULL: the file's. */
     const gfl_preprocess *preprocess;
@@ -1466,18 +1495,18 @@ typedef struct gfl_transfer {
     const gfl_class *classes; /* [n_classes] of the new model, copied */
     int n_classes;
     const int *map; /* [n_classes] label of the source that a class starts from, -1: afresh;
-                       NULL: matched by name */
+                       NULL: they are matched by name */
     const gfl_preprocess *preprocess; /* NULL: the source's */
     uint64_t seed;                    /* of what starts afresh */
 } gfl_transfer;
 
 /* gfl_model_import - a model from a checkpoint of PyTorch, or from anyone's safetensors.
  *
- * Reads what gfl_model_load reads, and besides .pth files of both containers, told by their content.
- * Names may be those of implus/GFocal or of mmdetection 1 to 3, with a wrapper's "module." or
- * "model." in front.  The architecture, deformable stages included, follows from the tensors; the
- * dialect from the file, or it has to be demanded.  Where a file has 80 classes and names none, or
- * COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
+ * Reads what gfl_model_load reads, and besides .pth files of both containers, told by their
+ * content.  Names may be those of implus/GFocal or of mmdetection 1 to 3, with a wrapper's
+ * "module." or "model." in front.  The architecture, deformable stages included, follows from the tensors;
+ * the dialect from the file, or it has to be demanded.  Where a file has 80 classes and names none,
+ * or COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
  * origins what was said and what assumed, gfl_model_report what became of each tensor.
  *
  * The text of mmdetection's configuration, which its checkpoints hold, is read too, and never
@@ -1486,7 +1515,7 @@ typedef struct gfl_transfer {
  * differ from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save
  * writes down that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
  *
- *   path  UTF-8
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   opts  NULL or zeroed to take all from the file; borrowed
  *   out   yours; the model, or NULL on error
  *
@@ -1494,8 +1523,8 @@ typedef struct gfl_transfer {
  *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
  *           for another network or the .pth is compressed, encrypted or big-endian, GFL_E_FORMAT
  *           for a damaged or hostile .pth
- * Memory    tensors are read one by one.  Whatever a file says, reading it takes at most 80 times its
- *           bytes and some megabytes, the model included, and time in proportion to its bytes.
+ * Memory    tensors are read one by one.  Whatever a file says, reading it takes at most 80 times
+ *           its bytes and some megabytes, the model included, and time in proportion to its bytes.
  * Threads   as gfl_model_create.
  * Example
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
@@ -1508,12 +1537,13 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
  * of a detector; safetensors or .pth.  A model made of it takes the file with
  * gfl_model_load_backbone.
  *
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   opts  NULL, or style and preprocess of a file that does not say them; borrowed
  *   out   yours; zeroed on error
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
- *           GFL_E_MISMATCH  no ResNet with these names; opts contradicts the file
+ *           GFL_E_MISMATCH  it is not a ResNet with these names, or opts contradicts the file
  *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have
  * Example
  *     gfl_backbone_describe(context, path, NULL, &backbone);
@@ -1526,13 +1556,14 @@ GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
 
 /* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
  *
- * Takes what fits, by the names that gfl_backbone_describe knows; the rest of the backbone is
- * initialised afresh, neck and head stay.  Files may end before the last stage, and may lack the
- * offset convolutions of deformable stages, which then start at 0: ask gfl_model_report what was
- * loaded, initialised and left over.
+ * It takes what fits, by the names that gfl_backbone_describe knows; the rest of the backbone is
+ * initialised afresh, while neck and head stay as they are.  Files may end before the last stage,
+ * and may lack the offset convolutions of deformable stages, which then start at 0: ask
+ * gfl_model_report what was loaded, initialised and left over.
  *
  *   model  created or loaded with opts.trainable
- *   path   safetensors or .pth
+ *   path   safetensors or .pth; the system's bytes, on Windows UTF-8; borrowed until the call
+ *          returns
  *
  * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
@@ -1550,11 +1581,12 @@ GFL_API gfl_status gfl_model_load_backbone(gfl_model *model, const char *path);
  *
  *   model   trainable
  *   stages  1..4
- *   path    replaced whole or not at all
+ *   path    the system's bytes, on Windows UTF-8; borrowed until the call returns;
+ *           the file is replaced whole or not at all
  *
  * Errors    GFL_E_ARG     a NULL, a model that is not trainable, stages out of range
  *           GFL_E_IO      the file cannot be written
- *           GFL_E_MEMORY  no room for one tensor */
+ *           GFL_E_MEMORY  there is no room for one tensor */
 GFL_API gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const char *path);
 
 /* gfl_match_classes - which class of one list is which of another, by name.
@@ -1575,7 +1607,7 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *
  * The rows of the classifier that the map names are copied bit for bit, the others start as in a
  * new model; everything else is kept: architecture, dialect, all other weights.  gfl_model_report
- * says it of each tensor.  The new model is trainable and on its own.
+ * says so of each tensor.  The new model is trainable and independent of the source.
  *
  *   source  trainable; borrowed during the call
  *   how     borrowed; its texts are copied
@@ -1606,12 +1638,12 @@ typedef enum gfl_export_format {
     GFL_EXPORT_ONNX = 3   /* the network with its weights, for ONNX Runtime and others */
 } gfl_export_format;
 
-/* Of GFL_EXPORT_ONNX; the other formats want none. */
+/* Options of GFL_EXPORT_ONNX; the other formats take none. */
 typedef struct gfl_export_opts {
     int decode; /* 1: scores and boxes, 0: logits of each level */
     int pixels; /* 1: the graph takes bytes and normalises them, 0: it takes normalised floats */
     int batch;  /* images; 0: any number */
-    int width, height; /* 0: any; else both, and without pixels multiples of 32 */
+    int width, height; /* 0: any; otherwise both, and without pixels multiples of 32 */
 } gfl_export_opts;
 
 /* gfl_model_export - write a model in the form of another program.
@@ -1638,8 +1670,9 @@ typedef struct gfl_export_opts {
  *                  box: add 1.  Threshold and non-maximum suppression are not in the graph.
  *     metadata     classes, class_ids, mean, std, channel_order, scale, dialect
  *
- *   model   trainable: others have released the weights
- *   path    replaced whole or not at all
+ *   model   made with opts.trainable: others have released the parameters
+ *   path    the system's bytes, on Windows UTF-8; borrowed until the call returns;
+ *           the file is replaced whole or not at all
  *   opts    NULL or zeroed for normalised floats of any size in, logits out; borrowed
  *
  * Errors    GFL_E_ARG          a NULL, an unknown format, a size out of range, a model that is not
@@ -1648,7 +1681,7 @@ typedef struct gfl_export_opts {
  *           GFL_E_UNSUPPORTED  a model of dialect gfocal for mmdetection, which would find other
  *                              boxes; more than 4 GB as .pth or 2 GB as ONNX
  *           GFL_E_IO           the file cannot be written
- *           GFL_E_MEMORY       no room for one tensor
+ *           GFL_E_MEMORY       there is no room for one tensor
  * Memory    one tensor at a time.
  * Threads   as the model's context.
  * Example

@@ -1,4 +1,4 @@
-/* gfl.h - Generalized Focal Loss object detection: the API, and the CPU detector behind it.
+/* gfl.h - Generalized Focal Loss object detection: the API, and the detector on the CPU behind it.
  *
  * SPDX-License-Identifier: MIT
  *
@@ -11,9 +11,9 @@
  *     cc -O3 app.c gfl_train.c -lm -pthread  trains, evaluates, reads image files and .pth too
  *
  * or compile the header itself: cc -O3 -x c -DGFL_IMPLEMENTATION -c gfl.h.  It needs -O2 at least:
- * without, it is twenty times slower.  C11 or C++17 for the implementation (gcc or clang; POSIX, or
- * Windows by mingw-w64), C99 or C++11 for the declarations; little-endian machines.  Including it
- * defines no feature macro: with -std=c11 instead of -std=gnu11, the default, the implementation
+ * without it, it is twenty times slower.  C11 or C++17 for the implementation (gcc or clang; POSIX,
+ * or Windows by mingw-w64), C99 or C++11 for the declarations; little-endian machines.  Including
+ * it defines no feature macro: with -std=c11 instead of -std=gnu11, the default, the implementation
  * needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's bytes, on Windows UTF-8.
  *
  *     gfl_context *context;
@@ -32,21 +32,22 @@
  *
  * SWITCHES, to be defined before the header or on the compiler's command line
  *
- *     GFL_IMPLEMENTATION   this file brings the implementation
+ *     GFL_IMPLEMENTATION   this file holds the implementation
  *     GFL_API              what stands before public functions.  It is default visibility, so that
  *                          your shared object exports them; __attribute__((visibility("hidden")))
  *                          keeps them inside.  With static, gfl.h and gfl_train.c included in one
  *                          file are private to it; static __attribute__((unused)) is the same
- *                          without a warning about what you do not call.  All else is hidden anyway
- *     GFL_NO_STB_IMAGE     gfl_train.c without stb_image: gfl_image_read answers
- *                          GFL_E_UNSUPPORTED, data sets take their pixels from a callback
+ *                          without a warning about what you do not call.  Everything else is hidden
+ *                          in any case
+ *     GFL_NO_STB_IMAGE     gfl_train.c without stb_image: PNG, BMP and PNM are read as ever, a JPEG
+ *                          is GFL_E_UNSUPPORTED; data sets may take their pixels from a callback
  *
  * OBJECTS
  *
  *     gfl_context    memory, threads, logger, error text; outlives everything made with it
- *     gfl_model      architecture and weights; immutable once loaded, any number of detectors in
- *                    any number of threads use it at once
- *     gfl_detector   the workspace that runs a model: one a thread
+ *     gfl_model      architecture and weights; immutable once loaded, so that any number of
+ *                    detectors in any number of threads may use it at once
+ *     gfl_detector   the workspace that runs a model: one per thread
  *     gfl_dataset    COCO annotations and where their pixels come from; immutable once loaded
  *     gfl_trainer    changes a trainable model step by step
  *     gfl_evaluator  collects detections and computes COCO's numbers
@@ -78,15 +79,15 @@
  * was given.  GFL_E_ARG has such a text too, except where neither was given and in
  * gfl_dataset_get_image.
  * The text of gfl_context_create goes to gfl_context_desc.error.  After an error the
- * object is as it was before the call unless the function says otherwise.  The library never
+ * object is as it was before the call, unless the function says otherwise.  The library never
  * exits, aborts, prints, installs signal handlers, or reads environment variables.
  *
  * MEMORY
  *
- * All of it comes from the context's allocator (image files are decoded by stb_image with malloc
- * and then copied).  gfl_model_get_cost tells what a model and one input size will take,
- * gfl_arch_get_cost before there is a model, gfl_model_get_plan step by step.  A detector's
- * workspace grows to the largest input seen and is then reused: no allocation a call.
+ * All of it comes from the context's allocator, that of stb_image included.  gfl_model_get_cost
+ * tells what a model and one input size will take, gfl_arch_get_cost does so before there is a
+ * model, and gfl_model_get_plan step by step.  A detector's workspace grows to the largest input
+ * seen and is then reused: calls up to that size allocate nothing.
  *
  * THREADS
  *
@@ -98,16 +99,17 @@
  * UNITS AND LAYOUTS
  *
  * Boxes are corners x1 y1 x2 y2 in pixels, continuous coordinates with the origin at the top left
- * corner of the top left pixel, no +1 anywhere.  Labels count from 0 in ascending category id.
- * In comments: N images, H W rows and columns, C channels, K classes.
+ * corner of the top left pixel; a width is x2 - x1, without a + 1.  Labels count from 0 in
+ * ascending category id.  In comments: N images, H W rows and columns, C channels, K classes.
  *
  * DETERMINISM
  *
  * The same input, weights and seed give the same bits, whatever the number of threads and loaders,
- * in training and in detection, on CPUs of the same instruction set (gfl_context_device names it: it
- * chooses the kernels) with the same C library (expf and log are its).  That holds for gcc and for
- * clang, any -std, -O1 to -O3, with or without -march, C or C++, since the header switches contraction
- * to fused multiply-adds off for its own functions; -ffast-math and parts of it change the bits.
+ * in training and in detection, on CPUs of the same instruction set (which chooses the kernels;
+ * gfl_context_device names it) with the same C library (which computes expf and log).  That holds
+ * for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++, since the header
+ * switches off contraction to fused multiply-adds for its own functions; -ffast-math and parts of
+ * it change the bits.
  * Training stopped after any step and resumed gives the same weights to the bit.
  *
  * GPUS
@@ -119,16 +121,16 @@
  *     desc.device_index = 0;
  *
  * Models and detectors made with that context live on the GPU; everything else stays as it is.
- * Images are uploaded as they are; resizing, the network, decoding and suppression happen there.
- * Float32 without TF32, or what desc.precision says.  A program with gfl_cuda.cu in it starts where
- * there is no driver, and gfl_context_create says why it refuses; open a context on the CPU then.
- * Training: CPU only.
+ * Images are uploaded as they are; resizing, the network, decoding and suppression happen there, in
+ * float32 without TF32 or in what desc.precision says.  A program with gfl_cuda.cu in it starts
+ * where there is no driver, and gfl_context_create says why it refuses; open a context on the CPU
+ * then.  Training needs a context on the CPU.
  *
  * Pixels may lie on the GPU already (gfl_detect_opts.on_device); work is queued in a stream of the
  * context's own, or in yours (gfl_context_desc.stream).  gfl_detect_start does not wait for it, and
- * an event of yours (gfl_detect_opts.event) tells when it is done.  Calls leave the context's GPU
- * the calling thread's current device.  From its second batch of a size on a detector replays the
- * network as a CUDA graph, but for the calls with a progress callback.
+ * an event of yours (gfl_detect_opts.event) tells when it is done.  After a call, the context's GPU
+ * is the current device of the calling thread.  From the second batch of the same size on, a
+ * detector replays the network as a CUDA graph, except in calls with a progress callback.
  *
  * WEIGHTS
  *
@@ -138,8 +140,8 @@
  * implus/GFocal.  gfl_backbone_describe and gfl_model_load_backbone do the same for backbones
  * trained on ImageNet: torchvision, timm, OpenMMLab, MSRA.  The architecture always follows from
  * the tensors, and a tensor that contradicts the others is an error; the dialect is never guessed.
- * gfl_model_create_from fine-tunes: another class list, all other weights kept.  gfl_model_export
- * writes a model for mmdetection, PyTorch or ONNX.
+ * gfl_model_create_from is for fine-tuning: another class list, with all other weights kept.
+ * gfl_model_export writes a model for mmdetection, PyTorch or ONNX.
  *
  * DIALECTS
  *
@@ -167,16 +169,17 @@
  *         arXiv:1811.11168
  *     Wu and He, "Group Normalization", ECCV 2018, arXiv:1803.08494
  *     Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630
- * Numbers follow MMDetection 3.3's GFL to the constant, or implus/GFocal's in its dialect.
+ *
+ * All constants are those of MMDetection 3.3's GFL or, in its dialect, of implus/GFocal.
  *
  * NOT HERE
  *
- * Other detectors.  Functions of gfl_dataset, gfl_trainer, gfl_evaluator, gfl_image_read,
- * gfl_image_kind, gfl_pixels and those that import and export (gfl_model_import to
- * gfl_model_create_from, gfl_model_export) are defined in gfl_train.c: a program that only detects
- * does not link it.
+ * Other detectors are not here.  The functions of gfl_dataset, gfl_trainer and gfl_evaluator,
+ * gfl_image_read and gfl_image_read_memory, gfl_image_kind, gfl_pixels_alloc, gfl_pixels_free, and
+ * those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export) are
+ * defined in gfl_train.c: a program that only detects does not link it.
  *
- * What is not declared before the line "GFL_H" ends is not API.
+ * Only what is declared above the line "#endif" of GFL_H is API.
  */
 #ifndef GFL_H
 #define GFL_H

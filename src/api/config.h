@@ -20,7 +20,7 @@
 #    endif
 #endif
 
-/* What stands before functions whose body is in the header. */
+/* Stands before functions whose body is in the header. */
 #if defined(__GNUC__)
 #    define GFL_INLINE static inline __attribute__((__unused__))
 #else
@@ -36,5 +36,6 @@
 /* Most classes of a model. */
 #define GFL_MAX_CLASSES 65536
 
-/* gfl_version - the version the library was compiled as; compare with GFL_VERSION of your header. */
+/* gfl_version - the version the library was compiled as; compare with GFL_VERSION of your
+ * header. */
 GFL_API int gfl_version(void);

@@ -3,7 +3,7 @@
 
 typedef struct gfl_context gfl_context;
 
-/* All memory of the objects made with a context comes from here.  Both functions or neither. */
+/* All memory of the objects made with a context comes from here.  Set both functions or neither. */
 typedef struct gfl_allocator {
     /* size > 0; at least 16-byte aligned, or NULL, which becomes GFL_E_MEMORY; any thread */
     void *(*alloc)(void *user, size_t size);
@@ -19,7 +19,7 @@ typedef enum gfl_log_level {
     GFL_LOG_ERROR = 3
 } gfl_log_level;
 
-/* Where messages go; without a logger there are none.  May be called from loader threads. */
+/* Where messages go; without a logger there are none.  It may be called from loader threads. */
 typedef struct gfl_logger {
     void (*log)(void *user, gfl_log_level level, const char *message); /* one line, no newline */
     void *user;
@@ -45,10 +45,11 @@ extern const gfl_backend *gfl_cuda(void); /* in a file of its own, so GFL_API is
 
 /* What maps and products are computed in; sums, norms and decoding are float32 always. */
 typedef enum gfl_precision {
-    GFL_PRECISION_FP32 = 0, /* no TF32 in it; the only one of the CPU */
+    GFL_PRECISION_FP32 = 0, /* without TF32; the only one that the CPU has */
     GFL_PRECISION_TF32 = 1, /* maps are float32; products have 10 bits of mantissa */
     GFL_PRECISION_BF16 = 2, /* maps and weights are bfloat16 */
-    GFL_PRECISION_FP16 = 3  /* and half floats: more exact, but nothing above 65504 */
+    /* Maps and weights are half floats: more exact than bfloat16, but nothing above 65504. */
+    GFL_PRECISION_FP16 = 3
 } gfl_precision;
 
 /* Zero means the default everywhere. */
@@ -58,14 +59,15 @@ typedef struct gfl_context_desc {
     gfl_precision precision;
     const char *kernel; /* on a GPU: this convolution kernel wherever it can be used, one of those
                          * that gfl_plan_step.kernel names; "mma": none of Hopper's own (wgmma);
-                         * NULL: what should be the fastest */
-    int tune; /* 1: on a GPU and but in fp32, time the kernels that can be used when a plan first has
-               * a convolution (once a context; it takes a second or two), rather than estimate;
-               * two contexts may then differ in rounding */
-    void
-        *stream; /* on a GPU: the cudaStream_t that all work is queued in, yours and of longer life;
-                   * NULL: one of its own */
-    char *error; /* where a failing call leaves its text, as there is no context then; or NULL */
+                         * NULL: the one that should be the fastest */
+    int tune; /* 1: on a GPU, in every precision except fp32, time the kernels that can be used when
+               * a plan first has a convolution (once per context; a second or two) instead of
+               * estimating; two contexts may then differ in rounding */
+    /* On a GPU: the cudaStream_t that all work is queued in; it is yours and must outlive the
+     * context.  NULL: a stream of the context's own. */
+    void *stream;
+    char *error; /* where a failing gfl_context_create leaves its text, as there is no context then;
+                  * or NULL */
     size_t error_size;
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */
     gfl_allocator allocator; /* zero: malloc and free */
@@ -86,7 +88,7 @@ typedef struct gfl_context_desc {
  *   out                yours; the context, or NULL on error
  *
  * Errors    GFL_E_UNSUPPORTED  the library has another GFL_ABI
- *           else those of gfl_context_create */
+ *           otherwise those of gfl_context_create */
 GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *error,
                                           size_t error_size, gfl_context **out);
 
@@ -102,7 +104,7 @@ GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc,
  *           GFL_E_UNSUPPORTED  a precision that the backend does not have; a library or a backend
  *                         of another GFL_ABI than the program's
  *           The text goes to desc->error, or, where that is NULL, to the logger.
- * Memory    destroy with gfl_context_destroy, after every object made with it.
+ * Memory    destroy it with gfl_context_destroy, after every object made with it.
  * Threads   contexts are independent of each other.  One context, and the objects made with it,
  *           serve one thread at a time; where an object allows more, its comment says so.
  */
@@ -116,11 +118,11 @@ GFL_API void gfl_context_destroy(gfl_context *context);
 
 /* gfl_context_error - the text of the last error: what, where, and what to do.
  *
- * Never NULL; "" before the first error.  Valid until the next call with this context.  For NULL it
- * is a text that says that there is no context, for the calls that were given no object either. */
+ * It is never NULL, "" before the first error, and valid until the next call with this context.
+ * For NULL it says that there is no context, which suits calls that were given no object either. */
 GFL_API const char *gfl_context_error(const gfl_context *context);
 
-/* gfl_context_device - what computes: "CPU, 8 threads", "cuda:0, NVIDIA H100, ...".
+/* gfl_context_device - what computes: "CPU, AVX-512, 8 threads", "cuda:0, NVIDIA H100, ...".
  *
  * Valid as long as the context; "" for NULL. */
 GFL_API const char *gfl_context_device(const gfl_context *context);

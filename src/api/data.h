@@ -56,33 +56,34 @@ typedef struct gfl_pixels {
     int width, height;
 } gfl_pixels;
 
-/* A caller's own source of pixels: fill out with memory from gfl_pixels_alloc.  Called from
- * loader threads, several at once, each with a context of its own. */
+/* A caller's own source of pixels: fill *out, whose memory comes from gfl_pixels_alloc.  It is
+ * called from several loader threads at once, each with a context of its own. */
 typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image, gfl_pixels *out);
 
-/* Called with a mistake of an annotation file, as an error text has it: file, line, column, which
- * annotation of which image, what was found and what is wanted; the text is gone after the call.
- * The annotation, image or category is left out, or only its field where the rest can be used.
- * Return 0 to go on; anything else makes the mistake the error of the call that reads the file.  A
- * file that is not JSON, or not of COCO's form, is an error all the same. */
+/* Called with a mistake in an annotation file, told as an error text tells it: file, line, column,
+ * which annotation of which image, what was found and what is wanted; the text is gone after the
+ * call.  The annotation, image or category is left out, or only its field where the rest can be
+ * used.  Return 0 to go on; anything else makes the mistake the error of the call that reads the
+ * file.  A file that is not JSON, or not of COCO's form, is an error all the same. */
 typedef int (*gfl_found)(void *user, const char *text);
 
 typedef struct gfl_dataset_opts {
-    const char *image_dir;     /* where file_name is looked up; NULL: the folder of the JSON file */
+    const char *image_dir;     /* where file_name is looked up, a path as json_path is; NULL: in the
+                                * folder of the JSON file */
     gfl_read_image read_image; /* instead of files */
     void *user;
-    int skip_strays; /* 1: leave out annotations of unlisted images or classes; 0: an error */
-    int trust_boxes; /* 1: read images of another size than the file says too; 0: an error, since
-                      * their boxes are most likely wrong */
+    int skip_strays; /* 1: annotations of unlisted images or classes are left out; 0: an error */
+    int trust_boxes; /* 1: images of another size than the file says are read too; 0: they are an
+                      * error, since their boxes are most likely wrong */
     int boxes_from_polygons; /* 1: an annotation without a bbox gets the one around its polygons */
     int drop_empty_classes;  /* 1: leave out classes that no annotation has */
     gfl_found
         found; /* told each mistake, after which reading goes on; NULL: the first is an error */
     void *found_user;
-    /* 1: images that cannot be read end nothing.  An evaluation leaves out those that
-     * gfl_dataset_check finds.  In training the next image of the data set stands in for one, also
-     * where it turns up in the midst of a run, which the logger is told; so the order of an
-     * epoch, and a resumed run, do not depend on which images can be read.  0: an error */
+    /* 1: images that cannot be read do not end a call.  An evaluation leaves out those that
+     * gfl_dataset_check finds.  In training, the next image of the data set stands in for each, also
+     * where one turns up in the midst of a run, which the logger is told; so the order of an epoch,
+     * and a resumed run, do not depend on which images can be read.  0: they are an error. */
     int skip_unreadable;
 } gfl_dataset_opts;
 
@@ -96,7 +97,7 @@ typedef struct gfl_dataset_opts {
  * are is logged.  The images themselves are not opened.
  *
  *   context    the data set is made with it
- *   json_path  borrowed until the call returns
+ *   json_path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   opts       NULL, or zeroed with the fields you care about set; copied
  *   out        yours; the data set, or NULL on error
  *
@@ -107,8 +108,9 @@ typedef struct gfl_dataset_opts {
  *                         box; with skip_strays also where no annotation at all fits
  *           GFL_E_MEMORY  memory grows with the number of images, annotations and classes; it is at
  *                         most 32 bytes per byte of the file, and 256 kB
- * Memory    destroy with gfl_dataset_destroy, before the context.
- * Threads   read-only once loaded: any number of threads, each with a context of its own.
+ * Memory    destroy it with gfl_dataset_destroy, before the context.
+ * Threads   it is read-only once loaded: any number of threads may use it, each with a context of
+ *           its own.
  */
 GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
                                          const gfl_dataset_opts *opts, gfl_dataset **out);
@@ -135,7 +137,8 @@ GFL_API const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset);
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
  * by the data set.
  *
- * Errors    GFL_E_ARG     a NULL, or no such image; without a text, so that threads may share
+ * Errors    GFL_E_ARG     a NULL, or no such image; there is no error text, so that threads may
+ *                         share the data set
  */
 GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
                                          gfl_image_info *out);
@@ -145,8 +148,9 @@ GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
  * An image whose size is not the one that the annotation file gives is refused: its boxes were made
  * for other pixels.  gfl_dataset_opts.trust_boxes allows it.
  *
- * Errors    those of gfl_image_read; where there is no file of that name, the text says which there
- *           is instead: with / for \\, without %20 and the like, or in the image folder itself
+ * Errors    those of gfl_image_read; where there is no file of that name, the text says which
+ *           similar one there is: with / for \\, without %20 and the like, or in the image folder
+ *           itself
  *           GFL_E_DATA    the file gives no name, or another size than the image has; the text says
  *                         whether width and height are exchanged, and whether EXIF turned it
  * Memory    free the pixels with gfl_pixels_free.
@@ -168,10 +172,10 @@ typedef struct gfl_dataset_check_opts {
  * are made: every code of a JPEG is followed, a PNG's checksums are compared and its data is
  * inflated, BMP and PNM have as many bytes as their size needs, and the size is the one that the
  * annotations give.  So what reading would refuse is found, for about a third of the time.  With a
- * read_image of the host, that is called instead.  Images that cannot be read are an error of the
- * call, or, where the data set was loaded with skip_unreadable, marked as such
- * (gfl_image_info.unreadable), and no longer marked where they can be read again: evaluators that
- * are created afterwards leave them out, in training the next image stands in for each.
+ * read_image of the host, that one is called instead.  Images that cannot be read are an error of
+ * the call.  Where the data set was loaded with skip_unreadable, they are marked as such instead
+ * (gfl_image_info.unreadable), until they can be read again: evaluators that are created afterwards
+ * leave them out, and in training the next image stands in for each.
  *
  *   context       its threads do the work
  *   dataset       no other thread may use it during the call
@@ -191,13 +195,14 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
 
 /* gfl_image_read - decode a JPEG, PNG, BMP or binary PNM file to RGB.
  *
- * EXIF orientation is applied, grey replicated, alpha dropped without blending, and of 16-bit
- * samples the high byte taken.  Damaged and truncated files are refused, as are those larger than
- * GFL_MAX_SIDE.  A JPEG's codes are followed to the last block before anything is decoded: frames
- * of Motion JPEG use the standard's code tables, bytes behind the last block are passed over, and
- * what is not understood is refused, never decoded to something else.
+ * EXIF orientation is applied, grey is replicated, alpha is dropped without blending, and of 16-bit
+ * samples the high byte is taken.  Damaged and truncated files are refused, as are those larger
+ * than GFL_MAX_SIDE.  A JPEG's codes are followed to the last block before anything is decoded:
+ * frames of Motion JPEG use the standard's code tables, bytes behind the last block are passed
+ * over, and what is not understood is refused, never decoded to something else.
  *
  *   context  receives the error text, which names the file
+ *   path     the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   out      yours; zeroed on error
  *
  * Errors    GFL_E_IO           the file cannot be read
@@ -208,8 +213,9 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  *                              built with GFL_NO_STB_IMAGE
  *           GFL_E_MEMORY       the allocator said no
  * Memory    free the pixels with gfl_pixels_free.  On the way: the file, and up to 18 bytes for
- *           each pixel that its header declares (most for a progressive JPEG; a PNG's rows as they are
- *           stored), whatever its data says.  Work is in proportion to pixels and file, too.
+ *           each pixel that its header declares (most for a progressive JPEG; a PNG's rows as they
+ *           are stored), whatever its data says.  The time, too, is in proportion to pixels and
+ *           file.
  */
 GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);
 
@@ -239,5 +245,5 @@ GFL_API const char *gfl_image_kind(const void *bytes, size_t size, int *readable
  */
 GFL_API gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out);
 
-/* gfl_pixels_free - give the pixels back and zero the struct; twice is allowed. */
+/* gfl_pixels_free - give the pixels back and zero the struct; a second call does no harm. */
 GFL_API void gfl_pixels_free(gfl_context *context, gfl_pixels *pixels);

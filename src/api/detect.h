@@ -23,10 +23,10 @@ typedef struct gfl_detect_opts {
                            gfocal, locations that are kept with all their classes */
     int max_detections; /* per image; 0 means 100 */
     int scale_long;     /* the resized image's long side is at most this; 0: as trained */
-    int scale_short;    /* the same for its short side; both or none */
+    int scale_short;    /* the same for its short side; set both or none */
     int no_clip;        /* 1: boxes may pass the image's border by rounding, as in COCO results */
     /* Called before every step of the network, on the caller's thread, with the steps done and all
-     * steps; what is not 0 stops the call with GFL_E_STOPPED.  NULL: not called. */
+     * steps; a return other than 0 stops the call with GFL_E_STOPPED.  NULL: not called. */
     int (*progress)(void *user, int done, int total);
     void *user;
     int on_device; /* 1: the images' pixels lie in the memory of the context's GPU */
@@ -51,7 +51,7 @@ typedef struct gfl_detector gfl_detector;
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_MEMORY  the allocator said no
- * Memory    grows to the largest input seen; freed with the detector.
+ * Memory    grows to what the largest input seen needs; it is freed with the detector.
  * Threads   one call at a time per detector; several detectors, each with its own context, may
  *           run one model at once. */
 GFL_API gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
@@ -62,21 +62,21 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
 
 /* gfl_detect - find the objects in a batch of images.
  *
- * Resizes and normalises each image as the model was trained, pads all to the largest, runs the
+ * It resizes and normalises each image as the model was trained, pads all to the largest, runs the
  * network once, turns the distributions of each location into boxes and suppresses overlaps class
- * by class.  The number of threads does not change the result, nor does the company an image has
- * in its batch, as long as all are padded to the same size.
+ * by class.  The number of threads does not change the result, nor do the other images of the
+ * batch, as long as all are padded to the same size.
  *
  *   images   [n], borrowed until the call returns; they may differ in size
  *   n        positive
  *   opts     NULL, or zeroed with the fields you care about set; borrowed
- *   out      [n], yours; what it points to is the detector's, until its next call; counts are 0
- *            on error
+ *   out      [n], yours; what it points to is the detector's, until its next call; counts are
+ *            0 on error
  *
  * Errors    GFL_E_ARG     a NULL, an image or option out of range, pixels that are not where
  *                         on_device says, a model that training has changed since its weights
  *                         were packed (call gfl_trainer_sync); the text says which
- *           GFL_E_MEMORY  the feature maps do not fit; a smaller batch or scale may
+ *           GFL_E_MEMORY  the feature maps do not fit; those of a smaller batch or scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
  *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more
  * Memory    grows the detector's workspace to the largest batch seen.  A batch allocates nothing

@@ -6,10 +6,10 @@ typedef struct gfl_evaluator gfl_evaluator;
 typedef struct gfl_eval_opts {
     int max_dets[3];    /* ascending, from 1; all 0 means 1, 10, 100 */
     int ignore_classes; /* 1: one class for all (useCats = 0) */
-    /* 1: pycocotools' accidents too.  The match of an annotation with id 0 counts as false; of
-     * annotations with one id the last counts for all; a result of an unknown image refuses its
-     * file; AP is -1 where max_dets lacks 100.  0: ids do not matter, such results are left out
-     * and counted, and AP is then read at the last of max_dets. */
+    /* 1: do as pycocotools does where it goes wrong.  The match of an annotation with id 0 counts
+     * as false; of annotations with one id the last counts for all; a file with a result of an
+     * unknown image is refused; AP is -1 where max_dets lacks 100.  0: ids do not matter, such
+     * results are left out and counted, and AP is then read at the last of max_dets. */
     int compatible;
     const int *images; /* [n_images] indices of the images to evaluate, or NULL for all; copied */
     int n_images;
@@ -17,8 +17,8 @@ typedef struct gfl_eval_opts {
     int n_labels;
 } gfl_eval_opts;
 
-/* COCO's twelve numbers, 0..1; -1 where there is nothing to average.  AP over all areas is read at
- * 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
+/* COCO's twelve numbers, 0..1, or -1 where there is nothing to average.  AP over all areas is read
+ * at 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
  */
 typedef struct gfl_eval_result {
     double ap, ap50, ap75, ap_small, ap_medium, ap_large;
@@ -41,7 +41,7 @@ typedef struct gfl_eval_notes {
  *
  * Errors    GFL_E_ARG     a NULL, max_dets not ascending, an image or label out of range
  *           GFL_E_MEMORY  the allocator said no
- * Memory    destroy with gfl_evaluator_destroy.
+ * Memory    destroy it with gfl_evaluator_destroy.
  * Threads   one call at a time per evaluator; several may share a data set.
  * Source    pycocotools 2.0.11, COCOeval with iouType bbox.
  */
@@ -53,23 +53,23 @@ GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
 
 /* gfl_evaluator_add - take the detections of one image.
  *
- * Of equal scores those added first win.  More than 100 per image are taken; max_dets chooses
- * when the evaluation runs.
+ * Of equal scores, those that were added first win.  More than 100 per image are taken; max_dets
+ * chooses when the evaluation runs.
  *
  *   image       index of an image of the data set
  *   detections  [n], borrowed until the call returns; boxes in pixels of the image, labels those
  *               of the data set (others are left out, counted and logged)
  *
  * Errors    GFL_E_ARG     a NULL, no such image, a box or score that is not finite
- *           GFL_E_MEMORY  48 bytes per detection are kept
+ *           GFL_E_MEMORY  there is no room for the 48 bytes that each detection takes
  */
 GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
                                      const gfl_detection *detections, int n);
 
 /* gfl_evaluator_leave_out - do not evaluate an image, as if opts.images had not named it.
  *
- * For images whose pixels turn out not to be readable.  Those that gfl_dataset_check has marked are
- * left out from the start, unless opts.images names them.
+ * This is for images whose pixels turn out not to be readable.  Those that gfl_dataset_check has
+ * marked are left out from the start, unless opts.images names them.
  *
  * Errors    GFL_E_ARG     a NULL, no such image
  */
@@ -80,15 +80,17 @@ GFL_API gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image);
  * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
  * stepped over.  The ids are those of the annotation file, numbers or texts.  An image_id may also
  * be the file_name of an image, or what follows the last slash of it where no other image has the
- * same; where the ids of all classes are words, a category_id may be the id of a gfl_class.  Results
- * of unknown images or classes are left out, counted and logged; where that would be all of them,
- * the file is refused.  After an error none of the file is kept.
+ * same; where the ids of all classes are words, a category_id may be the id of a gfl_class.
+ * Results of unknown images or classes are left out, counted and logged; where that would be all of
+ * them, the file is refused.  After an error none of the file is kept.
+ *
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  it is not such a file; the text says at which line and column
  *           GFL_E_DATA    none of the results fits the data set, and the text shows ids of both;
- *                         or compatible, and a result names an image that the data set lacks
- *           GFL_E_MEMORY  168 bytes per result are wanted at most
+ *                         or, with compatible, a result names an image that the data set lacks
+ *           GFL_E_MEMORY  there is no room for the results, at most 168 bytes for each
  */
 GFL_API gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path);
 
@@ -98,8 +100,11 @@ GFL_API gfl_status gfl_evaluator_load_memory(gfl_evaluator *evaluator, const cha
 
 /* gfl_evaluator_save - write all results in the same format, for COCO's tools and servers.
  *
- * By image in the order of the data set, best score first.  The file evaluates to the same
- * numbers as the evaluator.  It appears under its name when it is whole.
+ * They are in the order of the data set's images, for each image with the best score first.  The
+ * file evaluates to the same numbers as the evaluator.  It appears under its name only when it is
+ * whole.
+ *
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    GFL_E_IO      the file cannot be written; one of that name is as it was
  *           GFL_E_MEMORY  the allocator said no
@@ -108,7 +113,7 @@ GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char
 
 /* gfl_evaluator_run - compare all results so far with the annotations.
  *
- * May be called again after more were added.  Without any result the numbers are 0, or -1 where
+ * It may be called again after more were added.  Without any result the numbers are 0, or -1 where
  * there is nothing to find.
  *
  *   out  yours; zeroed on error

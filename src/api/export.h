@@ -7,12 +7,12 @@ typedef enum gfl_export_format {
     GFL_EXPORT_ONNX = 3   /* the network with its weights, for ONNX Runtime and others */
 } gfl_export_format;
 
-/* Of GFL_EXPORT_ONNX; the other formats want none. */
+/* Options of GFL_EXPORT_ONNX; the other formats take none. */
 typedef struct gfl_export_opts {
     int decode; /* 1: scores and boxes, 0: logits of each level */
     int pixels; /* 1: the graph takes bytes and normalises them, 0: it takes normalised floats */
     int batch;  /* images; 0: any number */
-    int width, height; /* 0: any; else both, and without pixels multiples of 32 */
+    int width, height; /* 0: any; otherwise both, and without pixels multiples of 32 */
 } gfl_export_opts;
 
 /* gfl_model_export - write a model in the form of another program.
@@ -39,8 +39,9 @@ typedef struct gfl_export_opts {
  *                  box: add 1.  Threshold and non-maximum suppression are not in the graph.
  *     metadata     classes, class_ids, mean, std, channel_order, scale, dialect
  *
- *   model   trainable: others have released the weights
- *   path    replaced whole or not at all
+ *   model   made with opts.trainable: others have released the parameters
+ *   path    the system's bytes, on Windows UTF-8; borrowed until the call returns;
+ *           the file is replaced whole or not at all
  *   opts    NULL or zeroed for normalised floats of any size in, logits out; borrowed
  *
  * Errors    GFL_E_ARG          a NULL, an unknown format, a size out of range, a model that is not
@@ -49,7 +50,7 @@ typedef struct gfl_export_opts {
  *           GFL_E_UNSUPPORTED  a model of dialect gfocal for mmdetection, which would find other
  *                              boxes; more than 4 GB as .pth or 2 GB as ONNX
  *           GFL_E_IO           the file cannot be written
- *           GFL_E_MEMORY       no room for one tensor
+ *           GFL_E_MEMORY       there is no room for one tensor
  * Memory    one tensor at a time.
  * Threads   as the model's context.
  * Example

@@ -2,7 +2,7 @@
 #pragma once
 
 typedef enum gfl_format {
-    GFL_FORMAT_RGB = 0, /* 3 bytes a pixel */
+    GFL_FORMAT_RGB = 0, /* 3 bytes per pixel */
     GFL_FORMAT_BGR = 1,
     GFL_FORMAT_RGBA = 2, /* 4 bytes; alpha is ignored, not blended */
     GFL_FORMAT_BGRA = 3,

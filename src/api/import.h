@@ -3,7 +3,7 @@
 
 typedef struct gfl_import_opts {
     gfl_model_opts model; /* trainable; the dialect that the weights must be of */
-    gfl_style style;      /* demanded: a file that says another is refused */
+    gfl_style style;      /* demanded: a file that says another one is refused */
     /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
      * 0, each side of the scale unless it is 0.  Borrowed; NULL: the file's. */
     const gfl_preprocess *preprocess;
@@ -29,18 +29,18 @@ typedef struct gfl_transfer {
     const gfl_class *classes; /* [n_classes] of the new model, copied */
     int n_classes;
     const int *map; /* [n_classes] label of the source that a class starts from, -1: afresh;
-                       NULL: matched by name */
+                       NULL: they are matched by name */
     const gfl_preprocess *preprocess; /* NULL: the source's */
     uint64_t seed;                    /* of what starts afresh */
 } gfl_transfer;
 
 /* gfl_model_import - a model from a checkpoint of PyTorch, or from anyone's safetensors.
  *
- * Reads what gfl_model_load reads, and besides .pth files of both containers, told by their content.
- * Names may be those of implus/GFocal or of mmdetection 1 to 3, with a wrapper's "module." or
- * "model." in front.  The architecture, deformable stages included, follows from the tensors; the
- * dialect from the file, or it has to be demanded.  Where a file has 80 classes and names none, or
- * COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
+ * Reads what gfl_model_load reads, and besides .pth files of both containers, told by their
+ * content.  Names may be those of implus/GFocal or of mmdetection 1 to 3, with a wrapper's
+ * "module." or "model." in front.  The architecture, deformable stages included, follows from the tensors;
+ * the dialect from the file, or it has to be demanded.  Where a file has 80 classes and names none,
+ * or COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
  * origins what was said and what assumed, gfl_model_report what became of each tensor.
  *
  * The text of mmdetection's configuration, which its checkpoints hold, is read too, and never
@@ -49,7 +49,7 @@ typedef struct gfl_transfer {
  * differ from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save
  * writes down that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
  *
- *   path  UTF-8
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   opts  NULL or zeroed to take all from the file; borrowed
  *   out   yours; the model, or NULL on error
  *
@@ -57,8 +57,8 @@ typedef struct gfl_transfer {
  *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
  *           for another network or the .pth is compressed, encrypted or big-endian, GFL_E_FORMAT
  *           for a damaged or hostile .pth
- * Memory    tensors are read one by one.  Whatever a file says, reading it takes at most 80 times its
- *           bytes and some megabytes, the model included, and time in proportion to its bytes.
+ * Memory    tensors are read one by one.  Whatever a file says, reading it takes at most 80 times
+ *           its bytes and some megabytes, the model included, and time in proportion to its bytes.
  * Threads   as gfl_model_create.
  * Example
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
@@ -71,12 +71,13 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
  * of a detector; safetensors or .pth.  A model made of it takes the file with
  * gfl_model_load_backbone.
  *
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   opts  NULL, or style and preprocess of a file that does not say them; borrowed
  *   out   yours; zeroed on error
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
- *           GFL_E_MISMATCH  no ResNet with these names; opts contradicts the file
+ *           GFL_E_MISMATCH  it is not a ResNet with these names, or opts contradicts the file
  *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have
  * Example
  *     gfl_backbone_describe(context, path, NULL, &backbone);
@@ -89,13 +90,14 @@ GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
 
 /* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
  *
- * Takes what fits, by the names that gfl_backbone_describe knows; the rest of the backbone is
- * initialised afresh, neck and head stay.  Files may end before the last stage, and may lack the
- * offset convolutions of deformable stages, which then start at 0: ask gfl_model_report what was
- * loaded, initialised and left over.
+ * It takes what fits, by the names that gfl_backbone_describe knows; the rest of the backbone is
+ * initialised afresh, while neck and head stay as they are.  Files may end before the last stage,
+ * and may lack the offset convolutions of deformable stages, which then start at 0: ask
+ * gfl_model_report what was loaded, initialised and left over.
  *
  *   model  created or loaded with opts.trainable
- *   path   safetensors or .pth
+ *   path   safetensors or .pth; the system's bytes, on Windows UTF-8; borrowed until the call
+ *          returns
  *
  * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
@@ -113,11 +115,12 @@ GFL_API gfl_status gfl_model_load_backbone(gfl_model *model, const char *path);
  *
  *   model   trainable
  *   stages  1..4
- *   path    replaced whole or not at all
+ *   path    the system's bytes, on Windows UTF-8; borrowed until the call returns;
+ *           the file is replaced whole or not at all
  *
  * Errors    GFL_E_ARG     a NULL, a model that is not trainable, stages out of range
  *           GFL_E_IO      the file cannot be written
- *           GFL_E_MEMORY  no room for one tensor */
+ *           GFL_E_MEMORY  there is no room for one tensor */
 GFL_API gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const char *path);
 
 /* gfl_match_classes - which class of one list is which of another, by name.
@@ -138,7 +141,7 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *
  * The rows of the classifier that the map names are copied bit for bit, the others start as in a
  * new model; everything else is kept: architecture, dialect, all other weights.  gfl_model_report
- * says it of each tensor.  The new model is trainable and on its own.
+ * says so of each tensor.  The new model is trainable and independent of the source.
  *
  *   source  trainable; borrowed during the call
  *   how     borrowed; its texts are copied

@@ -4,7 +4,8 @@
 /* A writer.  Zero it, set the first three fields, and write one value after the other: commas,
  * quotes, escapes and brackets are the writer's.  It needs no context and takes no memory. */
 typedef struct gfl_json_writer {
-    /* Takes the next bytes of the text, which do not end with a 0; GFL_OK, or what went wrong. */
+    /* Takes the next bytes of the text, which do not end with a 0; returns GFL_OK, or what went
+     * wrong. */
     gfl_status (*write)(void *user, const char *bytes, size_t size);
     void *user;
     int spaced; /* 1: a space follows each comma and colon */
@@ -19,7 +20,7 @@ typedef struct gfl_json_writer {
 
 /* gfl_json_object, _array, _end, _text, _integer, _number, _float, _bool - write the next value.
  *
- *   key    the name of the value in an object; NULL in an array and at the outside
+ *   key    the name of the value in an object; NULL in an array and outside of both
  *   text   0-terminated; NULL is written as null.  What is not UTF-8 becomes U+FFFD, one for each
  *          byte, since JSON consists of UTF-8: two texts that are not UTF-8 may then be equal.
  *          Control characters, quotes and backslashes are escaped
@@ -43,6 +44,6 @@ GFL_API void gfl_json_number(gfl_json_writer *writer, const char *key, double va
 GFL_API void gfl_json_float(gfl_json_writer *writer, const char *key, float value);
 GFL_API void gfl_json_bool(gfl_json_writer *writer, const char *key, int value);
 
-/* gfl_json_line - begin a new line: before the next value or the end of the object or array that is
- * open; at once where none is open. */
+/* gfl_json_line - begin a new line, before the next value or the end of the object or array that is
+ * open, or at once where none is open. */
 GFL_API void gfl_json_line(gfl_json_writer *writer);

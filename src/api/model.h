@@ -25,7 +25,7 @@ enum { GFL_C2 = 1, GFL_C3 = 2, GFL_C4 = 4, GFL_C5 = 8 };
 typedef struct gfl_arch {
     int depth;         /* 18, 34, 50 or 101; 0 means 50 */
     int groups;        /* of the 3x3 convolutions of bottlenecks; 0 means 1; 32 in ResNeXt */
-    int base_width;    /* channels a group in the first stage; 0 means 4, and stays 0 ungrouped */
+    int base_width;    /* channels per group in the first stage; 0 means 4; 0 without groups */
     int base_channels; /* of the stem; 0 means 64 */
     int fpn_channels;  /* 0 means 256 */
     int head_channels; /* a multiple of 32 (GroupNorm has 32 groups); 0 means 256 */
@@ -33,9 +33,9 @@ typedef struct gfl_arch {
     int n_classes;     /* 1..GFL_MAX_CLASSES; 0 means 80 */
     int reg_max;       /* last bin of a side's distribution, 1..GFL_MAX_BINS-1; 0 means 16 */
     gfl_dialect dialect;
-    int deform;        /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 offsets
-                          alone (v1), 2 offsets and a mask (v2) */
-    int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 where deform is */
+    int deform;        /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 with
+                          offsets alone (v1), 2 with offsets and a mask (v2) */
+    int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 if deform is set */
     int caffe_style;   /* 1: a bottleneck's stride is in its first 1x1 (MSRA), 0: in its 3x3 */
 } gfl_arch;
 
@@ -61,9 +61,9 @@ typedef struct gfl_model_desc {
 
 typedef struct gfl_model_opts {
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
-    /* The dialect that the weights must be of: a file that says another is refused, one that says
-     * none (no metadata, no buffer whose name tells it) is taken to be of this one.
-     * GFL_DIALECT_DEFAULT: what the file says; refused where it says nothing. */
+    /* The dialect that the weights must be of: a file that says another one is refused, a file that
+     * says none (without metadata or a buffer whose name tells it) is taken to be of this one.
+     * GFL_DIALECT_DEFAULT: what the file says; a file that says nothing is refused. */
     gfl_dialect dialect;
 } gfl_model_opts;
 
@@ -130,8 +130,8 @@ GFL_API gfl_status gfl_arch_preset(gfl_context *context, const char *name, gfl_a
 typedef struct gfl_preset {
     const char *name;
     gfl_arch arch;
-    double ap;             /* COCO val2017 by whoever trained it, not by this library; 0: nobody */
-    const char *published; /* who, and the schedule; "" */
+    double ap; /* COCO val2017, by whoever trained it and not by this library; 0: nobody */
+    const char *published; /* by whom, and the schedule; "": by nobody */
 } gfl_preset;
 
 /* gfl_preset_at - the i-th preset, every field of its architecture filled; 0 when there is none.
@@ -157,7 +157,7 @@ GFL_API int gfl_preset_at(int i, gfl_preset *out);
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, class ids that do not ascend
  *           GFL_E_MEMORY  the weights do not fit
- * Memory    the context's; destroy with gfl_model_destroy before the context.
+ * Memory    the context's; destroy it with gfl_model_destroy, before the context.
  * Threads   as the context's.  The model, once made, is immutable unless a trainer or
  *           gfl_model_load_backbone changes it: any number of detectors in any number of threads
  *           may run it at once. */
@@ -166,17 +166,19 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
 
 /* gfl_model_load - a model from a safetensors file with mmdetection's names.
  *
- * The architecture follows from the shapes of the tensors; classes, preprocessing, dialect and style
- * from the file's metadata (gfl_model_save writes it), where absent: "class 0" and so on, RGB with
- * ImageNet's mean and std, 1333x800.  gfl_model_report tells what became of each tensor.
+ * The architecture follows from the shapes of the tensors; classes, preprocessing, dialect and
+ * style from the file's metadata (gfl_model_save writes it); where it is absent they are "class 0"
+ * and so on, RGB with ImageNet's mean and std, 1333x800.  gfl_model_report tells what became of
+ * each tensor.
  *
- *   path  UTF-8
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   opts  NULL or zeroed for a model that only detects; borrowed
  *   out   yours; the model, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO      the file cannot be read
- *           GFL_E_FORMAT  not safetensors, truncated, weights that are not finite, broken metadata
+ *           GFL_E_FORMAT  the file is not safetensors or is truncated, weights are not finite, or
+ *                         the metadata is broken
  *           GFL_E_MISMATCH  a tensor is missing, has the wrong shape or no place in the network;
  *                           metadata contradicts the tensors; nothing says which dialect
  *           GFL_E_UNSUPPORTED  a network or dialect that this version cannot run
@@ -197,8 +199,9 @@ GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes
 /* gfl_model_save - write weights and metadata as safetensors that gfl_model_load reads back
  * bit for bit, and Python opens as it is.
  *
- *   model  trainable: others have released the weights
- *   path   replaced whole or not at all
+ *   model  made with opts.trainable: others have released the parameters
+ *   path   the system's bytes, on Windows UTF-8; borrowed until the call returns;
+ *          the file is replaced whole or not at all
  *
  * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
  *           GFL_E_IO      the file cannot be written
@@ -221,17 +224,17 @@ GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
  *   batch          images at once
  *
  * Errors    GFL_E_ARG     a NULL, or sizes out of range
- *           GFL_E_MEMORY  so large that its size does not fit a number
+ *           GFL_E_MEMORY  it would be so large that its size does not fit a number
  * Threads   as the model's context. */
 GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                                       gfl_model_cost *out);
 
-/* gfl_arch_get_cost - the same of a network that nobody has made: no weights, a moment's work.
+/* gfl_arch_get_cost - the same of a network that nobody has made: without weights, at once.
  *
  *   arch                  what is 0 means its default; borrowed until the call returns
  *   width, height, batch  as for gfl_model_get_cost
  *
- * Errors    as gfl_model_get_cost; GFL_E_ARG also for an architecture that cannot be
+ * Errors    as gfl_model_get_cost; GFL_E_ARG also for an architecture that is not possible
  * Threads   as the context. */
 GFL_API gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int width,
                                      int height, int batch, gfl_model_cost *out);
@@ -254,7 +257,7 @@ typedef struct gfl_plan_step {
 /* gfl_model_get_plan - the steps of a forward pass, in order.
  *
  *   width, height, batch  as for gfl_model_get_cost
- *   visit                 called once a step; what it is given lasts as long as the call
+ *   visit                 called once per step; what it is given lasts as long as the call
  *   user                  handed to visit
  *
  * Errors    as gfl_model_get_cost; GFL_E_ARG also without visit

@@ -1,4 +1,4 @@
-/* status.h - what a call can answer */
+/* status.h - what a call can return */
 #pragma once
 
 typedef enum gfl_status {

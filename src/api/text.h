@@ -8,8 +8,8 @@
  * backslashes too.  So it is for people: a program that wants the text back reads JSON.
  *
  *   text  0-terminated
- *   out   [size] yours; as much as fits, never half a character, and a 0 behind it; NULL where size
- *         is 0
+ *   out   [size] yours; gets as much as fits, never half a character, and a 0 behind it; NULL where
+ *         size is 0
  *
  * Returns the length that all of it needs, without the 0.
  *

@@ -5,35 +5,37 @@ typedef struct gfl_trainer gfl_trainer;
 
 enum { GFL_MAX_MILESTONES = 8 };
 
-/* How to train.  Zero means the default, which is the paper's recipe, except that it keeps images
- * without annotations (the recipe has drop_empty = 1) and trains the first stage of the backbone (the
- * recipe has frozen_stages = 1). */
+/* How to train.  Zero means the default, which is the paper's recipe except for two things: images
+ * without annotations are kept (the recipe has drop_empty = 1), and the first stage of the backbone
+ * is trained (the recipe has frozen_stages = 1). */
 typedef struct gfl_train_desc {
-    int batch;      /* images whose losses are normalised together, also the last of an epoch: it is
-                  filled up from the epoch's first; 0 means 16; no more than there are */
-    int accumulate; /* batches whose gradients are averaged into one update; 0 means 1; no more
-                  than an epoch has */
-    int epochs;     /* 0 means 12 */
+    /* Images whose losses are normalised together; 0 means 16; no more than there are.  The last
+     * batch of an epoch has as many: it is filled up from the epoch's first images. */
+    int batch;
+    /* Batches whose gradients are averaged into one update; 0 means 1; no more than an epoch
+     * has. */
+    int accumulate;
+    int epochs; /* 0 means 12 */
     /* Ascending: after so many epochs the learning rate is divided by 10.  All zero: after 8/12 and
-     * 11/12 of the epochs, rounded down, but not before the first. */
+     * 11/12 of the epochs, rounded down, but at the earliest after the first. */
     int milestones[GFL_MAX_MILESTONES];
     int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
     double lr;           /* learning rate; 0 means 0.01 * batch * accumulate / 16, where both are
                             what the data allow */
     double momentum;     /* 0 means 0.9; negative: none */
-    double weight_decay; /* of all trained parameters, in dialect gfocal but for biases, which have
-                            twice the rate; 0 means 0.0001; negative: none */
+    double weight_decay; /* of all trained parameters, in dialect gfocal except for biases, which
+                            have twice the rate; 0 means 0.0001; negative: none */
     int warmup; /* updates in which the rate grows from lr / 1000, in dialect gfocal from lr / 3; 0
                    means 500, or an epoch where that is shorter; negative: none */
     double clip_norm;  /* largest L2 norm of all gradients together; 0: no clipping */
-    int frozen_stages; /* 0..4: stem and so many stages stay as they are; -1: none, stem neither */
+    int frozen_stages; /* 0..4: the stem and so many stages stay as they are; -1: all are trained */
     int scale_long;    /* images are resized to fit into this ... */
     int scale_short;   /* ... by this, aspect ratio kept; both 0: as the model's preprocess */
     int scale_short_min; /* the short bound is drawn from [this, scale_short]; 0: it is fixed */
     int no_flip;         /* 1: no horizontal flips; 0: half of the images, by chance */
     int drop_empty;      /* 1: leave out images without annotations, as the official recipe does */
     int no_grouping;     /* 1: batches may mix landscape and portrait */
-    int loaders;         /* threads that decode ahead; 0 means 2; -1: none, decode in the step */
+    int loaders;         /* threads that decode ahead; 0 means 2; -1: none, the step decodes */
     uint64_t seed;       /* of the order, the flips and the scales */
 } gfl_train_desc;
 
@@ -75,15 +77,17 @@ typedef struct gfl_train_plan {
  *
  *   context  the trainer's memory and threads; receives the error text
  *   model    made with opts.trainable; borrowed, and changed by every step
- *   dataset  borrowed; its classes are the model's, by name, unless the model was made without
+ *   dataset  borrowed; its classes must be the model's, by name, unless the model was made without
+ *            classes
  *   desc     NULL or zeroed for the defaults; copied
  *   out      yours; the trainer, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, a model that is not trainable
- *           GFL_E_MISMATCH  other classes than the model's
- *           GFL_E_DATA    no image to train on
- *           GFL_E_MEMORY  the gradients do not fit, or no batch of this size could
+ *           GFL_E_MISMATCH  the data set has other classes than the model
+ *           GFL_E_DATA    there is no image to train on
+ *           GFL_E_MEMORY  the gradients do not fit, or no batch of this size could fit
  *           GFL_E_DEVICE  a loader thread could not be started
+ *           GFL_E_UNSUPPORTED  the context is a GPU's: training needs one on the CPU
  * Memory    gradients and momentum at once, maps as the batches need them: at most the plan's
  *           workspace_bytes, and the images of up to three batches.  Destroy with
  *           gfl_trainer_destroy, before the model, the data set and the context.
@@ -119,7 +123,8 @@ GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *ou
  *           GFL_E_ARG     a NULL, or all steps are done
  *           GFL_E_NONFINITE  a loss or a gradient is NaN or infinite, or the update would make a
  *                         weight so; the text says which, and names the images
- *           GFL_E_IO, GFL_E_FORMAT, GFL_E_UNSUPPORTED, GFL_E_DATA  an image; the text names it
+ *           GFL_E_IO, GFL_E_FORMAT, GFL_E_UNSUPPORTED, GFL_E_DATA  an image cannot be
+ *                         used; the text names it
  *           GFL_E_MEMORY  the maps of this batch do not fit
  * Threads   as gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
@@ -131,7 +136,7 @@ GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
  * the model.  gfl_model_save does not need it.
  *
  * Errors    GFL_E_ARG     a NULL
- *           GFL_E_MEMORY  no room for a packed layer */
+ *           GFL_E_MEMORY  there is no room for a packed layer */
 GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
 
 /* gfl_trainer_save_state - write what going on later needs beside the weights.
@@ -140,22 +145,25 @@ GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
  * description, and fingerprints of data and weights.  Save the weights with gfl_model_save at the
  * same step.
  *
- *   path  replaced whole or not at all
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns;
+ *         the file is replaced whole or not at all
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO      the file cannot be written
- *           GFL_E_MEMORY  no room for one tensor */
+ *           GFL_E_MEMORY  there is no room for one tensor */
 GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path);
 
 /* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
  *
  * The model must have the weights that were saved with the state, the trainer the same description
- * (but for loaders, epochs and milestones) and data; the images' pixels are not compared.  The next
- * step then gives the bits it would have given; with other epochs or milestones, as if they had been
- * so from the beginning on but for the steps that are done.
+ * (except for loaders, epochs and milestones) and data; the images' pixels are not compared.  The
+ * next step then gives the bits it would have given.  Other epochs or milestones hold as if they
+ * had been given from the beginning, except for the steps that are done.
  *
- * A file of version 0.1.0 is read as any other.  That version did not count: where its batch was
- * larger than the data set, the training goes on with the learning rate that it began with.
+ * A state that was written before batches were limited to the size of the data set goes on with the
+ * learning rate that it began with.
+ *
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    The trainer is as before.
  *           GFL_E_ARG     a NULL
@@ -165,7 +173,7 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  *           GFL_E_MISMATCH  another description, data set or network, or weights of another step;
  *                         the text says what differs
  *           GFL_E_UNSUPPORTED  written by a newer version
- *           GFL_E_MEMORY  no room for the momentum twice
+ *           GFL_E_MEMORY  there is no room for the momentum twice
  * Memory    until it returns: the momentum a second time, one tensor, and what the file's header
  *           takes, at most 40 times its bytes. */
 GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);
