@@ -917,7 +917,7 @@ typedef struct gfl_image_info {
     int unreadable; /* 1: gfl_dataset_check found that it cannot be read, with skip_unreadable */
 } gfl_image_info;
 
-/* What was found while reading; every count below the first line deserves a warning. */
+/* What was found while reading; every count below those of the first line deserves a warning. */
 typedef struct gfl_dataset_summary {
     int n_images, n_classes, n_annotations, n_crowd;
     int n_empty_images;                    /* without any annotation */
@@ -966,13 +966,13 @@ typedef struct gfl_dataset_opts {
                       * error, since their boxes are most likely wrong */
     int boxes_from_polygons; /* 1: an annotation without a bbox gets the one around its polygons */
     int drop_empty_classes;  /* 1: leave out classes that no annotation has */
-    gfl_found
-        found; /* told each mistake, after which reading goes on; NULL: the first is an error */
+    /* Told each mistake, after which reading goes on.  NULL: the first one is an error. */
+    gfl_found found;
     void *found_user;
     /* 1: images that cannot be read do not end a call.  An evaluation leaves out those that
-     * gfl_dataset_check finds.  In training, the next image of the data set stands in for each, also
-     * where one turns up in the midst of a run, which the logger is told; so the order of an epoch,
-     * and a resumed run, do not depend on which images can be read.  0: they are an error. */
+     * gfl_dataset_check finds.  In training, the next image of the data set stands in for each,
+     * also where one turns up in the midst of a run, which the logger is told; so the order of an
+     * epoch, and a resumed run, do not depend on which images can be read.  0: an error. */
     int skip_unreadable;
 } gfl_dataset_opts;
 
@@ -1048,7 +1048,7 @@ GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dat
                                     gfl_pixels *out);
 
 typedef struct gfl_dataset_check_opts {
-    /* Told of each image that cannot be read, in the order of the data set. */
+    /* Told each image that cannot be read, in the order of the data set. */
     void (*found)(void *user, int image, gfl_status status, const char *text);
     /* Told now and then how many images have been looked at; a non-zero return stops the check. */
     int (*progress)(void *user, int done, int total);
@@ -1502,18 +1502,19 @@ typedef struct gfl_transfer {
 
 /* gfl_model_import - a model from a checkpoint of PyTorch, or from anyone's safetensors.
  *
- * Reads what gfl_model_load reads, and besides .pth files of both containers, told by their
- * content.  Names may be those of implus/GFocal or of mmdetection 1 to 3, with a wrapper's
- * "module." or "model." in front.  The architecture, deformable stages included, follows from the tensors;
- * the dialect from the file, or it has to be demanded.  Where a file has 80 classes and names none,
- * or COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
- * origins what was said and what assumed, gfl_model_report what became of each tensor.
+ * It reads what gfl_model_load reads and, in addition, .pth files of both containers, which it
+ * knows by their content.  Names may be those of implus/GFocal or of mmdetection 1 to 3, with a
+ * wrapper's "module." or "model." in front.  The architecture, deformable stages included, follows
+ * from the tensors; the dialect follows from the file, or it has to be demanded.  Where a file has
+ * 80 classes and does not name them, or has COCO's names without ids, they become COCO's names and
+ * category ids.  gfl_model_get_info tells in origins what was said and what was assumed,
+ * gfl_model_report what became of each tensor.
  *
  * The text of mmdetection's configuration, which its checkpoints hold, is read too, and never
- * executed: mean, std, channel order, style, scale and class names come from it.  What it asks for
- * and gfl does not have, or what contradicts the tensors, is an error; settings of a test that
- * differ from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save
- * writes down that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
+ * executed: mean, std, channel order, style, scale and class names come from it.  It is an error
+ * where it asks for what gfl does not have, or contradicts the tensors; test settings that differ
+ * from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save writes down
+ * that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   opts  NULL or zeroed to take all from the file; borrowed

@@ -28,7 +28,7 @@ typedef struct gfl_image_info {
     int unreadable; /* 1: gfl_dataset_check found that it cannot be read, with skip_unreadable */
 } gfl_image_info;
 
-/* What was found while reading; every count below the first line deserves a warning. */
+/* What was found while reading; every count below those of the first line deserves a warning. */
 typedef struct gfl_dataset_summary {
     int n_images, n_classes, n_annotations, n_crowd;
     int n_empty_images;                    /* without any annotation */
@@ -77,13 +77,13 @@ typedef struct gfl_dataset_opts {
                       * error, since their boxes are most likely wrong */
     int boxes_from_polygons; /* 1: an annotation without a bbox gets the one around its polygons */
     int drop_empty_classes;  /* 1: leave out classes that no annotation has */
-    gfl_found
-        found; /* told each mistake, after which reading goes on; NULL: the first is an error */
+    /* Told each mistake, after which reading goes on.  NULL: the first one is an error. */
+    gfl_found found;
     void *found_user;
     /* 1: images that cannot be read do not end a call.  An evaluation leaves out those that
-     * gfl_dataset_check finds.  In training, the next image of the data set stands in for each, also
-     * where one turns up in the midst of a run, which the logger is told; so the order of an epoch,
-     * and a resumed run, do not depend on which images can be read.  0: they are an error. */
+     * gfl_dataset_check finds.  In training, the next image of the data set stands in for each,
+     * also where one turns up in the midst of a run, which the logger is told; so the order of an
+     * epoch, and a resumed run, do not depend on which images can be read.  0: an error. */
     int skip_unreadable;
 } gfl_dataset_opts;
 
@@ -159,7 +159,7 @@ GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dat
                                     gfl_pixels *out);
 
 typedef struct gfl_dataset_check_opts {
-    /* Told of each image that cannot be read, in the order of the data set. */
+    /* Told each image that cannot be read, in the order of the data set. */
     void (*found)(void *user, int image, gfl_status status, const char *text);
     /* Told now and then how many images have been looked at; a non-zero return stops the check. */
     int (*progress)(void *user, int done, int total);

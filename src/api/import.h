@@ -36,18 +36,19 @@ typedef struct gfl_transfer {
 
 /* gfl_model_import - a model from a checkpoint of PyTorch, or from anyone's safetensors.
  *
- * Reads what gfl_model_load reads, and besides .pth files of both containers, told by their
- * content.  Names may be those of implus/GFocal or of mmdetection 1 to 3, with a wrapper's
- * "module." or "model." in front.  The architecture, deformable stages included, follows from the tensors;
- * the dialect from the file, or it has to be demanded.  Where a file has 80 classes and names none,
- * or COCO's without ids, they become COCO's names and category ids.  gfl_model_get_info tells in
- * origins what was said and what assumed, gfl_model_report what became of each tensor.
+ * It reads what gfl_model_load reads and, in addition, .pth files of both containers, which it
+ * knows by their content.  Names may be those of implus/GFocal or of mmdetection 1 to 3, with a
+ * wrapper's "module." or "model." in front.  The architecture, deformable stages included, follows
+ * from the tensors; the dialect follows from the file, or it has to be demanded.  Where a file has
+ * 80 classes and does not name them, or has COCO's names without ids, they become COCO's names and
+ * category ids.  gfl_model_get_info tells in origins what was said and what was assumed,
+ * gfl_model_report what became of each tensor.
  *
  * The text of mmdetection's configuration, which its checkpoints hold, is read too, and never
- * executed: mean, std, channel order, style, scale and class names come from it.  What it asks for
- * and gfl does not have, or what contradicts the tensors, is an error; settings of a test that
- * differ from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save
- * writes down that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
+ * executed: mean, std, channel order, style, scale and class names come from it.  It is an error
+ * where it asks for what gfl does not have, or contradicts the tensors; test settings that differ
+ * from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save writes down
+ * that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   opts  NULL or zeroed to take all from the file; borrowed
