@@ -21,6 +21,9 @@ $cross $strict -c "$root/gfl_train.c" -o gfl_train.o || exit 1
 wait $! || exit 1
 $cross $strict "$root"/examples/cmd_*.c "$root/examples/gfl.c" gfl.o gfl_train.o -o gfl.exe \
     -lm -lpsapi -lshell32 || exit 1
+mkdir flat && ln -s /usr/include/stb/*.h flat # as files that lie beside the program's own
+x86_64-w64-mingw32-gcc $warn -isystem flat -I"$root" $strict -fsyntax-only "$root/gfl_train.c" \
+    "$root/examples/cmd_draw.c" || exit 1
 for f in detect evaluate train distributions; do
     $cross $strict "$root/examples/$f.c" gfl.o gfl_train.o -o $f.exe -lm || exit 1
 done
