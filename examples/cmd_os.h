@@ -12,7 +12,7 @@
  *
  * With GFLI_OS_SEAM defined, everything here that changes the file system first asks the same
  * gfli_os_seam(operation, path) as the library does (src/core/os.h), which the test program
- * defines: "folder", "create", "write", "sync", "rename", "keep", "remove", "cut", "sync folder". */
+ * defines: "folder", "create", "lock", "write", "sync", "rename", "keep", "remove", "cut", "sync folder". */
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
@@ -74,8 +74,8 @@ void os_abandon(os_output *out); /* nothing where it was committed or never crea
 /* A file that at most one process holds, until it ends.  While it is held, no other function may
  * open that file: closing it would give the lock back. */
 typedef struct os_lock {
-    int fd;
-    bool made; /* the file was not there before */
+    int fd;    /* -1: it is not held */
+    bool made; /* the file was not there before; another process may hold it even so */
 } os_lock;
 typedef enum os_locked { OS_LOCKED, OS_HELD_BY_OTHER, OS_CANNOT_LOCK, OS_LOCK_FAILED } os_locked;
 os_locked os_lock_file(os_lock *lock, const char *path, long *holder);

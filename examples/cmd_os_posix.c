@@ -198,12 +198,12 @@ long os_sys_process(void) {
 /* ---- one process at a time ------------------------------------------------------------------- */
 
 /* Locks by fcntl leave nothing behind, and tell who has them. */
-static os_locked set_lock(int fd, long *holder) {
+static os_locked set_lock(int fd, const char *path, long *holder) {
     struct flock lock;
     memset(&lock, 0, sizeof lock);
     lock.l_type = F_WRLCK;
     lock.l_whence = SEEK_SET;
-    if (fcntl(fd, F_SETLK, &lock) == 0) return OS_LOCKED;
+    if (os_may("lock", path) && fcntl(fd, F_SETLK, &lock) == 0) return OS_LOCKED;
     if (errno != EACCES && errno != EAGAIN)
         return errno == ENOLCK || errno == ENOSYS || errno == EINVAL || errno == EOPNOTSUPP
                    ? OS_CANNOT_LOCK
@@ -227,7 +227,7 @@ os_locked os_lock_file(os_lock *lock, const char *path, long *holder) {
         struct stat held, named;
         lock->fd = open_to_lock(lock, path);
         if (lock->fd < 0) return OS_LOCK_FAILED;
-        const os_locked result = set_lock(lock->fd, holder);
+        const os_locked result = set_lock(lock->fd, path, holder);
         if (result != OS_LOCKED) {
             const int e = errno;
             os_unlock(lock);
@@ -246,7 +246,7 @@ bool os_replace_locked(os_lock *lock, const char *from, const char *path) {
     long holder;
     const int fd = open(from, O_RDWR | O_CLOEXEC);
     if (fd < 0) return false;
-    if (lock->fd >= 0 && set_lock(fd, &holder) != OS_LOCKED) {
+    if (lock->fd >= 0 && set_lock(fd, from, &holder) != OS_LOCKED) {
         close(fd);
         return false;
     }

@@ -285,8 +285,9 @@ long os_sys_process(void) {
 /* ---- one process at a time ------------------------------------------------------------------- */
 
 /* A byte far behind the end is locked, since here nobody else could read what is. */
-static os_locked set_lock(HANDLE h) {
+static os_locked set_lock(HANDLE h, const char *path) {
     OVERLAPPED at;
+    if (!os_may("lock", path)) return errno == EAGAIN ? OS_HELD_BY_OTHER : OS_LOCK_FAILED;
     memset(&at, 0, sizeof at);
     at.OffsetHigh = 0x7FFFFFFF;
     if (LockFileEx(h, LOCKFILE_EXCLUSIVE_LOCK | LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &at))
@@ -302,11 +303,11 @@ os_locked os_lock_file(os_lock *lock, const char *path, long *holder) {
     const DWORD access = GENERIC_READ | GENERIC_WRITE;
     *holder = 0; /* Windows does not say */
     lock->fd = -1;
-    lock->made = !os_exists(path);
-    if (lock->made && !os_may("create", path)) return OS_LOCK_FAILED;
+    if (!os_exists(path) && !os_may("create", path)) return OS_LOCK_FAILED;
     HANDLE h = open_handle(path, access, OPEN_ALWAYS);
     if (h == INVALID_HANDLE_VALUE) return OS_LOCK_FAILED;
-    const os_locked result = set_lock(h);
+    lock->made = GetLastError() != ERROR_ALREADY_EXISTS;
+    const os_locked result = set_lock(h, path);
     if (result == OS_LOCKED) lock->fd = _open_osfhandle((intptr_t)h, _O_BINARY | _O_NOINHERIT);
     if (lock->fd < 0) CloseHandle(h);
     return result == OS_LOCKED && lock->fd < 0 ? OS_LOCK_FAILED : result;

@@ -137,7 +137,7 @@ static bool has_results(const run_folder *f) {
 static int check_begin(run_folder *f, bool resume, bool overwrite) {
     const bool holds = holds_run(f);
     f->fresh = !resume || overwrite || !holds;
-    if (resume && !holds && (f->lock.made || has_results(f)))
+    if (resume && !overwrite && !holds && (f->lock.made || has_results(f)))
         return usage_error("--resume: there is no %s", in_pair(f, "last", state_name));
     if (resume || overwrite || !holds) return CMD_OK;
     return usage_error("--out %s holds a run: --resume to go on with it, another folder, or "
@@ -165,7 +165,7 @@ int run_close(run_folder *f) {
     int code = CMD_OK;
     if (f->log && fclose(f->log) != 0) code = failed(f->path, "closing train.jsonl");
     if (f->csv && fclose(f->csv) != 0) code = failed(f->path, "closing results.csv");
-    if (f->lock.made) os_remove(run_file(f, "config.txt"));
+    if (f->lock.made && f->lock.fd >= 0) os_remove(run_file(f, "config.txt"));
     os_unlock(&f->lock);
     return code;
 }
@@ -460,6 +460,10 @@ static int write_settings(run_folder *f, const opt *options) {
     return code;
 }
 
+static bool remove_one(const run_folder *f, const char *name) {
+    return !os_exists(run_file(f, name)) || os_remove(run_file(f, name));
+}
+
 /* Put what an earlier run left out of the way; its weights stay until the second save. */
 static bool clear(const run_folder *f) {
     const bool both = has(f, "last", weights_name) && has(f, "last", state_name);
@@ -469,14 +473,15 @@ static bool clear(const run_folder *f) {
         if (good && has(f, "last", ending))
             good = os_rename(in_pair(f, "last", ending), in_pair(f, "previous", ending));
     }
-    return good && (!os_exists(run_file(f, best_name)) || os_remove(run_file(f, best_name)));
+    return good && remove_one(f, best_name) && remove_one(f, "results.csv") &&
+           remove_one(f, "train.jsonl");
 }
 
 /* While an earlier run is put away, config.txt says overwrite = true: should the process be killed
  * meanwhile, --resume goes on with that. */
 static int begin(run_folder *f, const run_facts *facts) {
     int code = CMD_OK;
-    *facts->overwrite = holds_run(f);
+    *facts->overwrite = holds_run(f) || has_results(f);
     if (*facts->overwrite) code = write_settings(f, facts->options);
     if (code == CMD_OK && !clear(f)) code = failed(f->path, "an earlier run cannot be put away");
     *facts->overwrite = false;
