@@ -12,10 +12,10 @@
  *     cc -O3 app.c gfl_train.c -lm -pthread  trains, evaluates, reads image files and .pth too
  *
  * or compile the header itself: cc -O3 -x c -DGFL_IMPLEMENTATION -c gfl.h.  It needs -O2 at least:
- * without it, it is twenty times slower.  C11 or C++17 for the implementation (gcc or clang; POSIX,
- * or Windows by mingw-w64), C99 or C++11 for the declarations; little-endian machines.  Including
- * it defines no feature macro: with -std=c11 instead of -std=gnu11, the default, the implementation
- * needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's bytes, on Windows UTF-8.
+ * without it, it is twenty times slower.  The implementation is C11 or C++17 for gcc or clang on
+ * little-endian machines with POSIX or, by mingw-w64, Windows; the declarations are C99 or C++11.
+ * Including the header defines no feature macro: with -std=c11 instead of -std=gnu11, the default,
+ * the implementation needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's bytes, on Windows UTF-8.
  *
  *     gfl_context *context;
  *     gfl_model *model;
@@ -78,10 +78,9 @@
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
  * to do - is in gfl_context_error() of the context the object was made with, or of the one the call
  * was given.  GFL_E_ARG has such a text too, except where neither was given and in
- * gfl_dataset_get_image.
- * The text of gfl_context_create goes to gfl_context_desc.error.  After an error the
- * object is as it was before the call, unless the function says otherwise.  The library never
- * exits, aborts, prints, installs signal handlers, or reads environment variables.
+ * gfl_dataset_get_image.  The text of gfl_context_create goes to gfl_context_desc.error.  After an
+ * error the object is as it was before the call, unless the function says otherwise.  The library
+ * never exits, aborts, prints, installs signal handlers, or reads environment variables.
  *
  * MEMORY
  *
@@ -110,8 +109,8 @@
  * gfl_context_device names it) with the same C library (which computes expf and log).  That holds
  * for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++, since the header
  * switches off contraction to fused multiply-adds for its own functions; -ffast-math and parts of
- * it change the bits.
- * Training stopped after any step and resumed gives the same weights to the bit.
+ * it change the bits.  Training that is stopped after any step and resumed gives
+ * the same weights to the bit.
  *
  * GPUS
  *
@@ -469,7 +468,7 @@ GFL_API const char *gfl_context_error(const gfl_context *context);
 
 /* gfl_context_device - what computes: "CPU, AVX-512, 8 threads", "cuda:0, NVIDIA H100, ...".
  *
- * Valid as long as the context; "" for NULL. */
+ * The text is valid as long as the context; it is "" for NULL. */
 GFL_API const char *gfl_context_device(const gfl_context *context);
 
 /* gfl_context_threads - how many threads the context computes with. */
@@ -583,7 +582,7 @@ typedef struct gfl_tensor_report {
 typedef enum gfl_origin {
     GFL_ORIGIN_GIVEN = 0,  /* the caller */
     GFL_ORIGIN_FILE = 1,   /* the weight file */
-    GFL_ORIGIN_DEFAULT = 2 /* neither; the usual was assumed */
+    GFL_ORIGIN_DEFAULT = 2 /* neither; the usual value was assumed */
 } gfl_origin;
 
 typedef struct gfl_origins {
@@ -614,10 +613,10 @@ typedef struct gfl_model_cost {
 /* gfl_arch_preset - the architecture of a name.
  *
  *   context  receives the error text; or NULL
- *   name  "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
- *         "x101-32x4d-dcnv1" (C4 and C5, as mmdetection), "x101-32x4d-dcnv2" or
- *         "x101-32x8d-dcnv2" (C3 to C5, as the original)
- *   out   yours; every field filled, 80 classes
+ *   name     "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
+ *            "x101-32x4d-dcnv1" (C4 and C5, as mmdetection), "x101-32x4d-dcnv2" or
+ *            "x101-32x8d-dcnv2" (C3 to C5, as the original)
+ *   out      yours; every field is filled, with 80 classes
  *
  * Errors    GFL_E_ARG     a NULL, or no such name
  * Threads   any. */
@@ -644,9 +643,9 @@ GFL_API int gfl_preset_at(int i, gfl_preset *out);
 
 /* gfl_model_create - a model with fresh weights.
  *
- * Convolutions of the backbone: Kaiming normal, and the last batch norm of every block starts at 0;
- * the neck: Xavier uniform; the head: normal with deviation 0.01, class scores starting at 0.01.
- * The same seed gives the same weights on every machine.
+ * The convolutions of the backbone are Kaiming normal, and the last batch norm of every block
+ * starts at 0; the neck is Xavier uniform; the head is normal with deviation 0.01, and class scores
+ * start at 0.01.  The same seed gives the same weights on every machine.
  *
  *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800); borrowed
  *   opts  NULL or zeroed for a model that only detects; borrowed
@@ -1342,7 +1341,7 @@ typedef struct gfl_step_report {
     int training_done;   /* 1 after the last step of all */
 } gfl_step_report;
 
-/* What a description comes to with a model and a data set. */
+/* What a description means for a model and a data set. */
 typedef struct gfl_train_plan {
     gfl_train_desc desc; /* every default filled in, batch and accumulate no larger than the data
                             set; negative fields still mean none */
@@ -1356,9 +1355,9 @@ typedef struct gfl_train_plan {
 
 /* gfl_trainer_create - train a model on a data set.
  *
- * Stochastic gradient descent with momentum; the batch norms' statistics stay as they are.  Every
- * epoch has its own random order; its last batch is filled up from its first images.  Nothing is
- * read or computed before the first step.
+ * It does stochastic gradient descent with momentum; the batch norms' statistics stay as they are.
+ * Every epoch has its own random order; its last batch is filled up from its first images.  Nothing
+ * is read or computed before the first step.
  *
  *   context  the trainer's memory and threads; receives the error text
  *   model    made with opts.trainable; borrowed, and changed by every step
@@ -1391,7 +1390,7 @@ GFL_API gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model,
 /* gfl_trainer_destroy - free a trainer, after a gfl_trainer_sync; NULL is allowed. */
 GFL_API void gfl_trainer_destroy(gfl_trainer *trainer);
 
-/* gfl_trainer_get_plan - the description with its defaults, and what it comes to; zeros for NULL.
+/* gfl_trainer_get_plan - the description with its defaults, and what it means; zeros for NULL.
  *
  * Threads   any, between steps. */
 GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out);
@@ -1683,7 +1682,7 @@ typedef struct gfl_export_opts {
  *                              boxes; more than 4 GB as .pth or 2 GB as ONNX
  *           GFL_E_IO           the file cannot be written
  *           GFL_E_MEMORY       there is no room for one tensor
- * Memory    one tensor at a time.
+ * Memory    for one tensor at a time.
  * Threads   as the model's context.
  * Example
  *     gfl_export_opts opts = {0};

@@ -11,10 +11,10 @@
  *     cc -O3 app.c gfl_train.c -lm -pthread  trains, evaluates, reads image files and .pth too
  *
  * or compile the header itself: cc -O3 -x c -DGFL_IMPLEMENTATION -c gfl.h.  It needs -O2 at least:
- * without it, it is twenty times slower.  C11 or C++17 for the implementation (gcc or clang; POSIX,
- * or Windows by mingw-w64), C99 or C++11 for the declarations; little-endian machines.  Including
- * it defines no feature macro: with -std=c11 instead of -std=gnu11, the default, the implementation
- * needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's bytes, on Windows UTF-8.
+ * without it, it is twenty times slower.  The implementation is C11 or C++17 for gcc or clang on
+ * little-endian machines with POSIX or, by mingw-w64, Windows; the declarations are C99 or C++11.
+ * Including the header defines no feature macro: with -std=c11 instead of -std=gnu11, the default,
+ * the implementation needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's bytes, on Windows UTF-8.
  *
  *     gfl_context *context;
  *     gfl_model *model;
@@ -77,10 +77,9 @@
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
  * to do - is in gfl_context_error() of the context the object was made with, or of the one the call
  * was given.  GFL_E_ARG has such a text too, except where neither was given and in
- * gfl_dataset_get_image.
- * The text of gfl_context_create goes to gfl_context_desc.error.  After an error the
- * object is as it was before the call, unless the function says otherwise.  The library never
- * exits, aborts, prints, installs signal handlers, or reads environment variables.
+ * gfl_dataset_get_image.  The text of gfl_context_create goes to gfl_context_desc.error.  After an
+ * error the object is as it was before the call, unless the function says otherwise.  The library
+ * never exits, aborts, prints, installs signal handlers, or reads environment variables.
  *
  * MEMORY
  *
@@ -109,8 +108,8 @@
  * gfl_context_device names it) with the same C library (which computes expf and log).  That holds
  * for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++, since the header
  * switches off contraction to fused multiply-adds for its own functions; -ffast-math and parts of
- * it change the bits.
- * Training stopped after any step and resumed gives the same weights to the bit.
+ * it change the bits.  Training that is stopped after any step and resumed gives
+ * the same weights to the bit.
  *
  * GPUS
  *

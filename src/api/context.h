@@ -124,7 +124,7 @@ GFL_API const char *gfl_context_error(const gfl_context *context);
 
 /* gfl_context_device - what computes: "CPU, AVX-512, 8 threads", "cuda:0, NVIDIA H100, ...".
  *
- * Valid as long as the context; "" for NULL. */
+ * The text is valid as long as the context; it is "" for NULL. */
 GFL_API const char *gfl_context_device(const gfl_context *context);
 
 /* gfl_context_threads - how many threads the context computes with. */

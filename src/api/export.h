@@ -51,7 +51,7 @@ typedef struct gfl_export_opts {
  *                              boxes; more than 4 GB as .pth or 2 GB as ONNX
  *           GFL_E_IO           the file cannot be written
  *           GFL_E_MEMORY       there is no room for one tensor
- * Memory    one tensor at a time.
+ * Memory    for one tensor at a time.
  * Threads   as the model's context.
  * Example
  *     gfl_export_opts opts = {0};

@@ -86,7 +86,7 @@ typedef struct gfl_tensor_report {
 typedef enum gfl_origin {
     GFL_ORIGIN_GIVEN = 0,  /* the caller */
     GFL_ORIGIN_FILE = 1,   /* the weight file */
-    GFL_ORIGIN_DEFAULT = 2 /* neither; the usual was assumed */
+    GFL_ORIGIN_DEFAULT = 2 /* neither; the usual value was assumed */
 } gfl_origin;
 
 typedef struct gfl_origins {
@@ -117,10 +117,10 @@ typedef struct gfl_model_cost {
 /* gfl_arch_preset - the architecture of a name.
  *
  *   context  receives the error text; or NULL
- *   name  "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
- *         "x101-32x4d-dcnv1" (C4 and C5, as mmdetection), "x101-32x4d-dcnv2" or
- *         "x101-32x8d-dcnv2" (C3 to C5, as the original)
- *   out   yours; every field filled, 80 classes
+ *   name     "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
+ *            "x101-32x4d-dcnv1" (C4 and C5, as mmdetection), "x101-32x4d-dcnv2" or
+ *            "x101-32x8d-dcnv2" (C3 to C5, as the original)
+ *   out      yours; every field is filled, with 80 classes
  *
  * Errors    GFL_E_ARG     a NULL, or no such name
  * Threads   any. */
@@ -147,9 +147,9 @@ GFL_API int gfl_preset_at(int i, gfl_preset *out);
 
 /* gfl_model_create - a model with fresh weights.
  *
- * Convolutions of the backbone: Kaiming normal, and the last batch norm of every block starts at 0;
- * the neck: Xavier uniform; the head: normal with deviation 0.01, class scores starting at 0.01.
- * The same seed gives the same weights on every machine.
+ * The convolutions of the backbone are Kaiming normal, and the last batch norm of every block
+ * starts at 0; the neck is Xavier uniform; the head is normal with deviation 0.01, and class scores
+ * start at 0.01.  The same seed gives the same weights on every machine.
  *
  *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800); borrowed
  *   opts  NULL or zeroed for a model that only detects; borrowed

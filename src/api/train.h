@@ -57,7 +57,7 @@ typedef struct gfl_step_report {
     int training_done;   /* 1 after the last step of all */
 } gfl_step_report;
 
-/* What a description comes to with a model and a data set. */
+/* What a description means for a model and a data set. */
 typedef struct gfl_train_plan {
     gfl_train_desc desc; /* every default filled in, batch and accumulate no larger than the data
                             set; negative fields still mean none */
@@ -71,9 +71,9 @@ typedef struct gfl_train_plan {
 
 /* gfl_trainer_create - train a model on a data set.
  *
- * Stochastic gradient descent with momentum; the batch norms' statistics stay as they are.  Every
- * epoch has its own random order; its last batch is filled up from its first images.  Nothing is
- * read or computed before the first step.
+ * It does stochastic gradient descent with momentum; the batch norms' statistics stay as they are.
+ * Every epoch has its own random order; its last batch is filled up from its first images.  Nothing
+ * is read or computed before the first step.
  *
  *   context  the trainer's memory and threads; receives the error text
  *   model    made with opts.trainable; borrowed, and changed by every step
@@ -106,7 +106,7 @@ GFL_API gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model,
 /* gfl_trainer_destroy - free a trainer, after a gfl_trainer_sync; NULL is allowed. */
 GFL_API void gfl_trainer_destroy(gfl_trainer *trainer);
 
-/* gfl_trainer_get_plan - the description with its defaults, and what it comes to; zeros for NULL.
+/* gfl_trainer_get_plan - the description with its defaults, and what it means; zeros for NULL.
  *
  * Threads   any, between steps. */
 GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out);
