@@ -31,7 +31,7 @@ static const char *plural(int64_t n) {
 
 static const char may_change[] =
     "what may change is --epochs, --steps, where the data are (--data, --images, --val, "
-    "--val-images), --eval-every, --save-every, --threads and --loaders";
+    "--val-images), --skip-unreadable, --eval-every, --save-every, --threads and --loaders";
 
 /* ---- preparation ----------------------------------------------------------------------------- */
 
