@@ -14,7 +14,8 @@
  * without it, it is twenty times slower.  The implementation is C11 or C++17 for gcc or clang on
  * little-endian machines with POSIX or, by mingw-w64, Windows; the declarations are C99 or C++11.
  * Including the header defines no feature macro: with -std=c11 instead of -std=gnu11, the default,
- * the implementation needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's bytes, on Windows UTF-8.
+ * the implementation needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's bytes, on Windows
+ * UTF-8.
  *
  *     gfl_context *context;
  *     gfl_model *model;
