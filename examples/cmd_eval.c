@@ -37,7 +37,6 @@ static int run_model(gfl_context *context, const eval_job *job, const gfl_datase
     gfl_status status = gfl_model_import(context, job->weights, NULL, &model);
     if (status != GFL_OK) return report(context, status, "loading weights");
     warn_of_assumed(job->weights, model, job->scale != NULL);
-    catch_signals();
     evaluate_images(context, model, dataset, &opts, job->skip, evaluator, &code);
     gfl_model_destroy(model);
     return code;
@@ -86,7 +85,10 @@ static int run(const eval_job *job) {
         if (status == GFL_E_FORMAT) code = CMD_DATA;
     } else {
         describe_dataset(job->data, dataset);
-        if (job->weights) code = check_pictures(context, job->data, dataset, job->skip);
+        if (job->weights) {
+            catch_signals();
+            code = check_pictures(context, job->data, dataset, job->skip);
+        }
         if (code == CMD_OK) status = gfl_evaluator_create(context, dataset, &opts, &evaluator);
         if (status != GFL_OK) code = report(context, status, "preparing the evaluation");
         if (code == CMD_OK) code = evaluate(context, job, dataset, evaluator);

@@ -95,6 +95,31 @@ static FILE *open_temporary(const char *path, char **name) {
     return NULL;
 }
 
+/* Also where a process that was killed has left the temporary name. */
+static bool link_over(const char *from, const char *temporary, const char *to) {
+    if (!os_may("keep", temporary)) return false;
+    if (os_exists(temporary) && !os_remove(temporary)) return false;
+    if (!os_sys_link(from, temporary)) return os_rename(from, to);
+    if (os_rename(temporary, to)) return true;
+    const int e = errno;
+    (void)os_remove(temporary);
+    errno = e;
+    return false;
+}
+
+bool os_keep(const char *from, const char *to) {
+    if (is_same_file(from, to)) return true; /* renaming one of them would leave both */
+    const size_t room = strlen(to) + 8;
+    char *temporary = malloc(room);
+    if (!temporary) return false;
+    snprintf(temporary, room, "%s.tmp", to);
+    const bool good = link_over(from, temporary, to);
+    const int e = good ? 0 : errno;
+    free(temporary);
+    errno = e;
+    return good;
+}
+
 bool os_create(os_output *out, const char *path) {
     os_file file;
     memset(out, 0, sizeof *out);

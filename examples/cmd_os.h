@@ -20,11 +20,11 @@ typedef enum os_kind { OS_NOTHING, OS_FILE, OS_FOLDER, OS_LINK, OS_OTHER } os_ki
 
 os_kind os_look(const char *path); /* of a link: OS_LINK */
 bool os_exists(const char *path);  /* follows links */
-/* What a path leads to, links followed, and who that is: the numbers are 0 where the system has
- * none.  False: it leads nowhere. */
+/* What a path leads to, links followed, how many bytes a regular file has, and who that is: the
+ * numbers are 0 where the system has none.  False: it leads nowhere. */
 typedef struct os_file {
     os_kind kind;
-    uint64_t device, number;
+    uint64_t size, device, number;
 } os_file;
 bool os_find(const char *path, os_file *out);
 /* The path without links, which free() frees; NULL where it leads nowhere. */
@@ -35,7 +35,8 @@ bool os_list(const char *folder, bool (*each)(void *user, const char *name), voi
 /* Make a folder and those above it; where that fails, failed[4096] is the one that could not be. */
 bool os_make_folder(const char *path, char *failed);
 bool os_rename(const char *from, const char *to); /* replaces */
-/* Give a file a second name in place of what has it; where that cannot be, rename it. */
+/* Give a file a second name in place of what has it, which stays until then; where a file cannot
+ * have two, rename it. */
 bool os_keep(const char *from, const char *to);
 bool os_remove(const char *path);
 bool os_truncate(const char *path, long long size);

@@ -34,6 +34,7 @@ bool os_find(const char *path, os_file *out) {
     struct stat info;
     if (stat(path, &info) != 0) return false;
     out->kind = S_ISREG(info.st_mode) ? OS_FILE : S_ISDIR(info.st_mode) ? OS_FOLDER : OS_OTHER;
+    out->size = out->kind == OS_FILE ? (uint64_t)info.st_size : 0;
     out->device = (uint64_t)info.st_dev;
     out->number = (uint64_t)info.st_ino;
     return true;
@@ -84,9 +85,8 @@ bool os_rename(const char *from, const char *to) {
     return os_may("rename", to) && rename(from, to) == 0;
 }
 
-bool os_keep(const char *from, const char *to) {
-    if (!os_may("keep", to) || (unlink(to) != 0 && errno != ENOENT)) return false;
-    return link(from, to) == 0 || rename(from, to) == 0;
+bool os_sys_link(const char *from, const char *to) {
+    return link(from, to) == 0;
 }
 
 bool os_remove(const char *path) {

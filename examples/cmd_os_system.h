@@ -15,6 +15,7 @@ bool os_sys_sync(FILE *f);
 bool os_sys_copy_mode(FILE *f, const char *from);
 /* Where a chain of links ends, also where nothing is there yet; free() frees it. */
 char *os_sys_follow(const char *path);
+bool os_sys_link(const char *from, const char *to); /* a second name; nothing may have it */
 long os_sys_process(void);
 
 #endif

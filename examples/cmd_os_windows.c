@@ -98,6 +98,7 @@ bool os_find(const char *path, os_file *out) {
     HANDLE h = open_handle(path, 0, OPEN_EXISTING);
     if (h == INVALID_HANDLE_VALUE) return false;
     out->kind = kind_of_handle(h, &info);
+    out->size = (uint64_t)info.nFileSizeHigh << 32 | info.nFileSizeLow;
     out->device = info.dwVolumeSerialNumber;
     out->number = (uint64_t)info.nFileIndexHigh << 32 | info.nFileIndexLow;
     CloseHandle(h);
@@ -128,6 +129,7 @@ bool os_list(const char *folder, bool (*each)(void *user, const char *name), voi
         good = name && each(user, name);
         free(name);
     } while (good && FindNextFileW(h, &found));
+    if (good) good = GetLastError() == ERROR_NO_MORE_FILES || failed();
     const int e = good ? 0 : errno;
     FindClose(h);
     errno = e;
@@ -182,11 +184,9 @@ bool os_rename(const char *from, const char *to) {
     return MoveFileExW(a, b, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) || failed();
 }
 
-bool os_keep(const char *from, const char *to) {
+bool os_sys_link(const char *from, const char *to) {
     wchar_t a[WIDE], b[WIDE];
-    if (!os_may("keep", to) || !to_wide(from, a) || !to_wide(to, b)) return false;
-    if (!DeleteFileW(b) && GetLastError() != ERROR_FILE_NOT_FOUND) return failed();
-    return CreateHardLinkW(b, a, NULL) || MoveFileExW(a, b, MOVEFILE_WRITE_THROUGH) || failed();
+    return to_wide(from, a) && to_wide(to, b) && (CreateHardLinkW(b, a, NULL) || failed());
 }
 
 bool os_remove(const char *path) {

@@ -52,7 +52,7 @@ static bool is_ours(const char *name, bool (*fits)(const char *name, const char 
  * version 0.1.0's. */
 static bool is_temporary(const char *name, const char *ours) {
     const size_t n = strlen(name), m = strlen(ours);
-    return n > m + 4 && !strncmp(name, ours, m) && name[m] == '.' && !strcmp(name + n - 4, ".tmp");
+    return n >= m + 4 && !strncmp(name, ours, m) && name[m] == '.' && !strcmp(name + n - 4, ".tmp");
 }
 
 typedef struct cleaning {
@@ -62,8 +62,7 @@ typedef struct cleaning {
 
 static bool remove_left_over(void *user, const char *name) {
     cleaning *c = user;
-    if (strcmp(name, "train.tmp") && strcmp(name, "config.txt.tmp") && !is_ours(name, is_temporary))
-        return true;
+    if (strcmp(name, "train.tmp") && !is_ours(name, is_temporary)) return true;
     const char *path = run_file(c->f, name);
     if (!os_remove(path)) c->code = failed(path, "it is left over, and cannot be removed");
     return c->code == CMD_OK;
@@ -389,7 +388,7 @@ static int read_log(run_folder *f, const gfl_train_plan *plan) {
 static bool copy_file(const char *from, const char *to) {
     char bytes[16384];
     os_output out;
-    FILE *f = fopen(from, "rb");
+    FILE *f = os_open(from);
     bool good = f && os_create(&out, to);
     if (!good) {
         if (f) fclose(f);

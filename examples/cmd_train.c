@@ -326,6 +326,10 @@ static int train_steps(run *r) {
     return code;
 }
 
+static int or_stopped(int code) {
+    return code == CMD_OK && caught_signal() ? 128 + caught_signal() : code;
+}
+
 static int train(run *r) {
     const int epochs = r->plan.desc.epochs;
     if (r->plan.n_done >= r->plan.n_steps)
@@ -336,9 +340,10 @@ static int train(run *r) {
     if (code != CMD_OK && code < 128) return code;
     const int saved = save_last(r);
     if (saved != CMD_OK) return saved;
-    if (caught_signal()) {
+    code = or_stopped(CMD_OK);
+    if (code != CMD_OK) {
         talk("stopped by signal %d; --resume goes on from here", caught_signal());
-        return 128 + caught_signal();
+        return code;
     }
     talk("weights: %s%s%s", run_file(&r->folder, "last.safetensors"),
          r->folder.best > -1 ? ", best: " : "",
@@ -366,8 +371,8 @@ static int begin_run(run *r) {
 static int prepare(run *r) {
     r->folder.path = r->o.out;
     int code = run_open(&r->folder, r->o.resume, r->o.overwrite);
-    if (code == CMD_OK) code = load_data(r);
-    if (code == CMD_OK) code = make_trainer(r);
+    if (code == CMD_OK) code = or_stopped(load_data(r));
+    if (code == CMD_OK) code = or_stopped(make_trainer(r));
     if (code == CMD_OK && r->val) { /* classes that do not fit are better known before the epoch */
         int *map = NULL;
         code = match_classes(r->model, r->val, &map);
@@ -380,10 +385,11 @@ static int prepare(run *r) {
 static int run_training(run *r) {
     int code = open_context(r->o.threads, &r->context);
     if (code != CMD_OK) return code;
+    catch_signals(); /* from here on, whatever ends it leaves the folder as it is to be found */
     code = prepare(r);
+    if (code >= 128) talk("stopped by signal %d before the first step", caught_signal());
     if (code == CMD_OK) {
         describe_plan(r);
-        catch_signals();
         code = train(r);
     }
     const int closed = run_close(&r->folder);
@@ -512,6 +518,7 @@ static int parse_options(train_options *o, opt table[MOST_OPTIONS], int argc, ch
         "train --data TRAIN.json --images DIR --val VAL.json --val-images DIR [options]";
     train_options before;
     opt begun[MOST_OPTIONS];
+    os_file file;
     char config[4200];
     int n_rest = 0;
     make_table(o, table);
@@ -521,7 +528,8 @@ static int parse_options(train_options *o, opt table[MOST_OPTIONS], int argc, ch
     if (o->resume && o->overwrite && opt_find(table, "overwrite")->source > OPT_FROM_FILE)
         return usage_error("--resume goes on with a run, --overwrite begins anew: choose one");
     snprintf(config, sizeof config, "%.4000s/config.txt", o->out);
-    if (!o->resume || !os_exists(config)) return -1;
+    if (!o->resume || !os_find(config, &file)) return -1;
+    if (file.kind == OS_FILE && !file.size) return -1; /* of a process that ended before it began */
     const char *out = o->out;
     make_table(&before, begun);
     code = opt_read(begun, config);

@@ -173,6 +173,36 @@ same_run begun three
 cp -r two taken && rm taken/last.* taken/previous.* taken/$best
 expect 2 train --out taken --resume; says 'there is no taken/last' err
 
+# What is stopped before the first step leaves the folder as it was, or a run that can begin.
+mkdir hollow && : >hollow/config.txt
+expect 0 $train --epochs 3 --out hollow --resume; says 'begins again' err
+same_run hollow three
+awk 'BEGIN {
+    n = 20000
+    printf "{\"categories\": [{\"id\": 1, \"name\": \"circle\"}], \"images\": ["
+    for (i = 1; i <= n; i++)
+        printf "{\"id\": %d, \"file_name\": \"0001.png\", \"width\": 160, \"height\": 128}%s", i,
+            (i < n ? "," : "], \"annotations\": [")
+    for (i = 1; i <= n; i++)
+        printf "{\"id\": %d, \"image_id\": %d, \"category_id\": 1, \"bbox\": [9, 9, 9, 9]}%s", i, i,
+            (i < n ? "," : "]}\n")
+}' >many.json
+many="--data many.json --images data/train --threads 1"
+for signal in 15 2; do
+    "$gfl" train $many --model r18 --out early >out 2>err &
+    pid=$!
+    while [ ! -e early/config.txt ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+    kill -$signal $pid
+    end $((128 + signal)) "stopped by $signal while it prepares"; says 'before the first step' err
+    [ -z "$(ls early)" ] || fail "something is left of a run that never began: $(ls early)"
+done
+"$gfl" eval $many --weights two/last.safetensors >out 2>err &
+pid=$!
+while ! grep -q "20000 images" err && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+sleep 0.1
+kill -2 $pid
+end 130 'eval, stopped while it looks at pictures'; says 'again to stop now' err
+
 # A run goes on from another folder, and whatever is in the names.
 odd=$(printf ' a #"b\\"\n= data \t')
 cp data/train.json "$odd"

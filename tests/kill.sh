@@ -100,6 +100,8 @@ while [ $i -le $n ]; do
     cp -r half part
     SEAM_AT=$i "$gfl" train --out part --resume >out 2>err
     [ $? = 137 ] || fail "$what: it was not killed"
+    [ -e part/previous.safetensors ] && [ -e part/previous.state.safetensors ] ||
+        fail "$what: the earlier pair is gone"
     go_on "$what"
     rm -rf part
     i=$((i + stride))
