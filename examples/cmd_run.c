@@ -112,9 +112,10 @@ static int lock(run_folder *f) {
     case OS_LOCK_FAILED: return failed(config, "it cannot be opened");
     default: break;
     }
-    talk("gfl: --out %s: process %ld is training in this folder; wait for its end, or choose "
-         "another folder",
-         f->path, holder);
+    char who[48] = "another process"; /* not every system tells, or it has just ended */
+    if (holder) snprintf(who, sizeof who, "process %ld", holder);
+    talk("gfl: --out %s: %s is training in this folder; wait for its end, or choose another folder",
+         f->path, who);
     return CMD_FAILED;
 }
 

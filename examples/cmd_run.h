@@ -7,7 +7,8 @@
 
 /* What stands in the folder, and what a process that ends at any moment leaves to the next:
  *
- *   config.txt                    every option; held by the process that trains
+ *   config.txt                    every option; held by the process that trains, and empty where it
+ *                                 ended before it began
  *   last.safetensors              weights, and
  *   last.state.safetensors          what going on with them needs
  *   previous.safetensors          the pair that was saved before that one

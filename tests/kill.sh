@@ -62,7 +62,7 @@ rm -rf part
 # Who loses the race for a folder takes nothing away from who trains there.
 i=$(grep -n ' lock part/config.txt$' seam | head -1 | cut -d: -f1)
 SEAM_AT=$i SEAM_ERROR=11 "$gfl" $run --out lost >out 2>err # EAGAIN: another process holds it
-[ $? = 1 ] && grep -q 'is training in this folder' err || fail "the lock was to be another's"
+[ $? = 1 ] && grep -q 'another process is training' err || fail "the lock was to be another's"
 [ -e lost/config.txt ] || fail "who has no lock removed the file that another process holds"
 
 for e in kill 28 5; do # SIGKILL, no space left, a defective disk
