@@ -387,7 +387,9 @@ static int run_training(run *r) {
     if (code != CMD_OK) return code;
     catch_signals(); /* from here on, whatever ends it leaves the folder as it is to be found */
     code = prepare(r);
-    if (code >= 128) talk("stopped by signal %d before the first step", caught_signal());
+    if (code >= 128)
+        talk("stopped by signal %d before the first step; the same command starts it again",
+             caught_signal());
     if (code == CMD_OK) {
         describe_plan(r);
         code = train(r);
