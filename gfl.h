@@ -1803,8 +1803,8 @@ extern "C" {
 #endif
 
 /* Between these two no compiler makes one rounding of a product and a sum, though most would in
- * their default mode where the CPU can, so that builds of other compilers, modes and levels give the
- * same bits.  What stands behind them is the host's again. */
+ * their default mode where the CPU can, so that builds of other compilers, modes and levels give
+ * the same bits.  What stands behind them is the host's again. */
 #if defined(__clang__)
 #    define GFLI_EXACT_BEGIN _Pragma("STDC FP_CONTRACT OFF")
 #    define GFLI_EXACT_END   _Pragma("STDC FP_CONTRACT DEFAULT")
@@ -1895,7 +1895,8 @@ typedef struct gfli_os_info {
  * of its own, may allow "/dev/stdin" to be anything else too. */
 typedef enum gfli_os_source { GFLI_OS_REGULAR, GFLI_OS_REGULAR_OR_STDIN } gfli_os_source;
 
-/* Errors name the path and the reason: GFL_E_MEMORY where the system lacks memory, else GFL_E_IO. */
+/* Errors name the path and the reason: GFL_E_MEMORY where the system lacks memory, else
+ * GFL_E_IO. */
 gfl_status gfli_os_open(gfl_context *context, const char *path, gfli_os_source source,
                         gfli_handle *out, gfli_os_info *info);
 /* Up to size bytes from where the last read ended; *got is less at the end only. */
@@ -2143,8 +2144,9 @@ void gfli_pool_destroy(gfl_context *context, gfli_pool *pool); /* NULL is allowe
  * src/core/math.h - formulas of single values that the CPU and the GPU share
  * ============================================================================================ */
 
-/* By the bits of the exponent, and those read from memory: under a host's -ffast-math compilers take
- * it that values they compute, and arguments, are never NaN or infinite, whatever is asked of them. */
+/* By the bits of the exponent, and those read from memory: under a host's -ffast-math compilers
+ * take it that values they compute, and arguments, are never NaN or infinite, whatever is asked of
+ * them. */
 GFLI_HD static inline bool gfli_is_finite(double x) {
     const volatile double stored = x;
     const double loaded = stored;
@@ -2251,7 +2253,8 @@ GFLI_HD static inline int gfli_nearest(int at, int in, int out) {
  * src/core/rng.h - random numbers by counter: the same draw whatever the order and the threads
  * ============================================================================================ */
 
-/* A stream is (seed, epoch or 0, item, purpose); the i-th draw of a stream depends on nothing else. */
+/* A stream is (seed, epoch or 0, item, purpose); the i-th draw of a stream depends on nothing
+ * else. */
 typedef struct gfli_rng {
     uint64_t key, counter;
 } gfli_rng;
@@ -2281,7 +2284,8 @@ gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size);
 gfl_status gfli_file_commit(gfli_file *file); /* on failure the temporary file is gone */
 void gfli_file_abandon(gfli_file *file);
 
-/* The whole of a regular file, or of /dev/stdin; refuses more than limit bytes.  Free with gfli_free. */
+/* The whole of a regular file, or of /dev/stdin; refuses more than limit bytes.  Free with
+ * gfli_free. */
 gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, uint8_t **out,
                           size_t *size);
 
@@ -2322,8 +2326,8 @@ enum { GFLI_JSON_DEPTH = 64 };
 
 /* Reads through a buffer from a file, or from caller's bytes, in the memory of the longest text in
  * it, of at most 16 MiB, and in time in proportion to its bytes.  The first error sticks: its text
- * is in the context with file name, line and column (in bytes, from 1), and every later call answers
- * GFLI_JSON_END. */
+ * is in the context with file name, line and column (in bytes, from 1), and every later call
+ * answers GFLI_JSON_END. */
 typedef struct gfli_json gfli_json;
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out);
@@ -2358,7 +2362,7 @@ gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, 
 /* The value of a text that is a number by JSON's grammar: correctly rounded, in any locale. */
 double gfli_decimal_parse(const char *number);
 
-/* ---- writing (core/json_write.c): gfl_json_text and its like, and where they write to ---------- */
+/* ---- writing (core/json_write.c): gfl_json_text and its like, and where they write to ------- */
 
 /* Text that reads back as the same double, or as a double that rounds to the same float; short, and
  * the same in any locale.  "null" for what is not finite. */
@@ -2664,9 +2668,9 @@ extern const gfli_backend gfli_cpu;
 
 /* ---- training -------------------------------------------------------------------------------- */
 
-/* Everything that an operation of training points to is memory of the device, except shapes, options
- * and the structs that hold the pointers.  An operation returns nothing and may return before it is
- * done; what it finds wrong with the numbers is told by check_update. */
+/* Everything that an operation of training points to is memory of the device, except shapes,
+ * options and the structs that hold the pointers.  An operation returns nothing and may return
+ * before it is done; what it finds wrong with the numbers is told by check_update. */
 
 /* Ground truth of one image of a batch: its boxes among those of all. */
 typedef struct gfli_truth {
@@ -2812,8 +2816,8 @@ struct gfli_train_ops {
     void (*group_norm_grad)(gfl_context *context, const gfli_map *x, const gfli_map *y, int groups,
                             const float *gamma, const float *stats, const gfli_map *dy,
                             const gfli_map *dx, float *dgamma, float *dbeta, void *scratch);
-    /* dx = scale * dy (dx may be dy), dscale = sum of dy * x (x: the unscaled map), both of level l at
-     * l * GFLI_BLOCK_STEP. */
+    /* dx = scale * dy (dx may be dy), dscale = sum of dy * x (x: the unscaled map), both of level
+     * l at l * GFLI_BLOCK_STEP. */
     void (*level_scale_grad)(gfl_context *context, const gfli_map *x, const float *scale,
                              const gfli_map *dy, const gfli_map *dx, float *dscale);
 
@@ -2837,8 +2841,8 @@ struct gfli_train_ops {
     void (*accumulate)(gfl_context *context, float *sum, const float *x, size_t n);
     /* May the update be done?  Every number is looked at before the first one moves. */
     void (*check_update)(gfl_context *context, const gfli_update *update, gfli_verdict *out);
-    /* g' = share * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v, with the share of
-     * the verdict; nothing where it has found a fault. */
+    /* g' = share * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v, with the share
+     * of the verdict; nothing where it has found a fault. */
     void (*update)(gfl_context *context, const gfli_update *update, const gfli_verdict *verdict);
 };
 
@@ -3175,8 +3179,9 @@ struct gfl_model {
 /* Build the plan of an input size (height and width multiples of 32).  Allocates from context. */
 gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
                             int width, bool training, gfli_plan *out);
-/* The same in the memory of another plan, which is zeroed or made: of one model's plans of inference
- * all need equally much, and gfli_plan_reserve gives a plan the memory that another one has. */
+/* The same in the memory of another plan, which is zeroed or made: of one model's plans of
+ * inference all need equally much, and gfli_plan_reserve gives a plan the memory that another one
+ * has. */
 gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int batch, int height,
                               int width, bool training, gfli_plan *out);
 gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan);
@@ -3223,7 +3228,8 @@ gfl_status gfli_model_place(gfl_model *model);
 /* The values of one parameter, as the model keeps them, between its place and the host. */
 gfl_status gfli_param_fetch(const gfl_model *model, int index, float *out);
 void gfli_param_store(const gfl_model *model, int index, const float *values);
-/* The weights of a convolution from the order of the model, OHWI, to that of files, OIHW, or back. */
+/* The weights of a convolution from the order of the model, OHWI, to that of files, OIHW, or
+ * back. */
 void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file);
 /* n floats of the device. */
 gfl_status gfli_fetch(const gfl_model *model, const float *from, size_t n, float *out);
@@ -11258,7 +11264,8 @@ static gfl_status gfli_reserve_lists(gfl_detector *d, size_t most) {
 
 /* ---- one batch ------------------------------------------------------------------------------- */
 
-/* The plan of a batch of an input size, made anew in place of the one that was not used for longest. */
+/* The plan of a batch of an input size, made anew in place of the one that was not used for
+ * longest. */
 static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int width,
                                  gfli_ready **out) {
     gfli_ready *oldest = &d->ready[0];

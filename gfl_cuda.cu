@@ -2418,7 +2418,8 @@ static void gfli_level_scale_cuda(gfl_context *context, const gfli_map *x, const
  * ============================================================================================ */
 
 /* A convolution is timed once a context, when a plan first has it, on zeros in memory of its own.
- * What is measured twice may differ: results are the same bits within a context, not between two. */
+ * What is measured twice may differ: results are the same bits within a context, not between
+ * two. */
 
 enum { GFLI_TUNE_WARM = 2, GFLI_TUNE_RUNS = 5 };
 
@@ -2744,7 +2745,8 @@ static void gfli_conv_cuda(gfl_context *context, const gfli_conv_call *calls, in
  * src/cuda/image.cuh - the CPU's resize, bit for bit, and normalisation
  * ============================================================================================ */
 
-/* As kernels see an image: `size` bytes a pixel, `pitch` from a row to the next, may be negative. */
+/* As kernels see an image: `size` bytes a pixel, `pitch` from a row to the next, may be
+ * negative. */
 typedef struct gfli_source {
     const uint8_t *pixels;
     ptrdiff_t pitch;

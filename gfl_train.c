@@ -516,7 +516,8 @@ gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_tar
 /* Memory of the device, once everything asked for is done. */
 gfl_status gfli_learner_fetch(const gfli_learner *learner, const void *from, size_t bytes,
                               void *out);
-/* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not trained. */
+/* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not
+ * trained. */
 const float *gfli_train_gradient(const gfli_learner *learner, int i);
 
 /* Add the gradients to those of the batches before, for an update over several. */
@@ -636,7 +637,7 @@ typedef struct gfli_onnx {
  * src/ckpt/ckpt.h - checkpoints of PyTorch: the archive, the pickle inside, the tensors it tells of
  * ============================================================================================ */
 
-/* ---- zip: what torch.save writes since 1.6 ---------------------------------------------------- */
+/* ---- zip: what torch.save writes since 1.6 -------------------------------------------------- */
 
 typedef struct gfli_zip_record {
     char *name;
@@ -718,7 +719,7 @@ uint32_t gfli_pickle_get(const gfli_pickle *p, uint32_t dict, const char *key);
 /* Item i of a list, or 0. */
 uint32_t gfli_pickle_item(const gfli_pickle *p, uint32_t list, int i);
 
-/* ---- Python literals: the text of a configuration ---------------------------------------------- */
+/* ---- Python literals: the text of a configuration ------------------------------------------- */
 
 typedef enum gfli_py_kind {
     GFLI_PY_UNKNOWN, /* no literal, or an unknown name's value; node 0 too */
@@ -767,9 +768,10 @@ const char *gfli_py_shown_as(const gfli_py *py, uint32_t node, char *out, size_t
 /* ---- checkpoints ----------------------------------------------------------------------------- */
 
 /* Fill a bare blob with the tensors of the checkpoint that its bytes are, named as the file names
- * them: those of "state_dict", or of another dictionary known to hold a model's, or of the outermost.
- * Metadata "classes" (a JSON array), "cfg" (the text of mmdetection's configuration), "epoch" and
- * "iter" are there where the file has them, and what gfl_model_export said of the model. */
+ * them: those of "state_dict", or of another dictionary known to hold a model's, or of the
+ * outermost. Metadata "classes" (a JSON array), "cfg" (the text of mmdetection's configuration),
+ * "epoch" and "iter" are there where the file has them, and what gfl_model_export said of the
+ * model. */
 gfl_status gfli_pth_read(gfli_blob *blob);
 
 /* ---- configurations (config.c) --------------------------------------------------------------- */
@@ -2908,7 +2910,8 @@ static bool gfli_update_fits(const gfli_update *u, const gfli_update_part *part,
     return moved <= most && p + lr * moved <= most;
 }
 
-/* Does part i stay finite?  largest: the largest gradient of all parts, which settles most cases. */
+/* Does part i stay finite?  largest: the largest gradient of all parts, which settles most
+ * cases. */
 static bool gfli_part_fits(gfl_context *context, const gfli_update *u, int i, double largest,
                            gfli_verdict *out) {
     const gfli_update_part *part = &u->parts[i];
@@ -7218,8 +7221,8 @@ static void gfli_sampler_shuffle(uint64_t seed, int epoch, int *order, int n) {
 }
 
 /* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last of which the
- * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is a
- * batch, and what is left in the two at the end is cut into batches together, portraits first.
+ * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
+ * a batch, and what is left in the two at the end is cut into batches together, portraits first.
  * (Source: MMDetection 3, AspectRatioBatchSampler.)
  *
  *   portrait  [n], or NULL: no buckets

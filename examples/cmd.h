@@ -48,8 +48,8 @@ typedef struct opt {
 } opt;
 
 /* Fill the values from --config FILE, GFL_* and the arguments (later ones win), collect what is not
- * an option in rest[*n_rest], which may be argv itself.  Returns -1 to go on, else the exit code: --help was printed, or an
- * error with its hint.  `usage` are the lines after "usage: gfl". */
+ * an option in rest[*n_rest], which may be argv itself.  Returns -1 to go on, else the exit code:
+ * --help was printed, or an error with its hint.  `usage` are the lines after "usage: gfl". */
 int opt_parse(const char *usage, opt *options, int argc, char **argv, const char **rest,
               int *n_rest);
 
@@ -102,7 +102,8 @@ int report_errno(const char *format, ...) CMD_PRINTF(1, 2);
 void *take(size_t n, size_t size);
 void *take_more(void *p, size_t n, size_t size);
 bool was_short_of_memory(void); /* it was said then */
-/* A context with so many threads (0: OMP_NUM_THREADS, else all) whose warnings go to stderr; NULL after a message. */
+/* A context with so many threads (0: OMP_NUM_THREADS, else all) whose warnings go to stderr; NULL
+ * after a message. */
 int open_context(int threads, gfl_context **out); /* an exit code; NULL but for CMD_OK */
 /* Where and how to compute; NULL: on the CPU, in fp32, with the best kernels. */
 typedef struct device_choice {

@@ -40,10 +40,10 @@ typedef struct picture_list {
     int unreadable; /* files and folders that cannot be opened, said already */
 } picture_list;
 
-/* Add a file, whatever it is ("-" is standard input), or the pictures of a folder and of the folders
- * in it, in the order of their names.  Each folder is looked at once, however many links lead to
- * it, and the one called `except` not at all.  What is left out is counted and named.  An exit
- * code. */
+/* Add a file, whatever it is ("-" is standard input), or the pictures of a folder and of the
+ * folders in it, in the order of their names.  Each folder is looked at once, however many links
+ * lead to it, and the one called `except` not at all.  What is left out is counted and named.  An
+ * exit code. */
 int add_pictures(picture_list *list, char *argument, const char *except);
 /* CMD_OK where no two have one name in results. */
 int check_names(const picture_list *list);

@@ -12,7 +12,8 @@
  *
  * With GFLI_OS_SEAM defined, everything here that changes the file system first asks the same
  * gfli_os_seam(operation, path) as the library does (src/core/os.h), which the test program
- * defines: "folder", "create", "lock", "write", "sync", "rename", "keep", "remove", "cut", "sync folder". */
+ * defines: "folder", "create", "lock", "write", "sync", "rename", "keep", "remove", "cut", "sync
+ * folder". */
 
 /* ---- files ----------------------------------------------------------------------------------- */
 

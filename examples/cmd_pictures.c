@@ -7,7 +7,8 @@
 
 /* ---- lists that grow ------------------------------------------------------------------------- */
 
-/* The items with room for one more behind n; NULL after a message, and then they are as they were. */
+/* The items with room for one more behind n; NULL after a message, and then they are as they
+ * were. */
 static void *room_for_one(void *items, int n, size_t size) {
     if (n & (n - 1)) return items; /* room is a power of two */
     return take_more(items, n ? 2 * (size_t)n : 1, size);

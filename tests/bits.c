@@ -1,7 +1,7 @@
 /* bits.c - a few steps of training and a detection, as a hash of everything that comes out
  *
- * check_bits.sh compiles it with the library in one unit, as users do, in several ways.  It prints a
- * line for each kind of kernels: all must be equal. */
+ * check_bits.sh compiles it with the library in one unit, as users do, in several ways.  It prints
+ * a line for each kind of kernels: all must be equal. */
 #define GFL_IMPLEMENTATION
 #include "gfl.h"
 

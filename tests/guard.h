@@ -1,7 +1,8 @@
 /* guard.h - the CPU's operations on memory that the rest of the program cannot touch
  *
  * A backend whose device memory is inaccessible except while one of its operations or copies runs:
- * whoever takes it for the host's ends with a signal.  What is downloaded arrives at finish alone. */
+ * whoever takes it for the host's ends with a signal.  What is downloaded arrives at finish
+ * alone. */
 #ifndef GUARD_H
 #define GUARD_H
 

@@ -1,5 +1,6 @@
-/* host_fast_math.c - a host program in one unit, compiled with -ffast-math: the compiler may take it
- * that no number is NaN or infinite, and what has to refuse such numbers refuses them all the same */
+/* host_fast_math.c - a host program in one unit, compiled with -ffast-math: the compiler may take
+ * it that no number is NaN or infinite, and what has to refuse such numbers refuses them all the
+ * same */
 #define _POSIX_C_SOURCE 200809L
 #define GFL_IMPLEMENTATION
 #define GFL_INTERNAL

@@ -236,8 +236,8 @@ static void passes_do_not_disturb_each_other(void) {
 
 /* Bytes of a step's maps of ResNet-50 at 800 x 1344: the workspace against every map and every
  * gradient in a place of its own. */
-/* Maps and gradients of an image of 800 x 1344.  `alive` is the sum over those that are needed at the
- * moment when most are, whatever their places: no arrangement can do with less, and
+/* Maps and gradients of an image of 800 x 1344.  `alive` is the sum over those that are needed at
+ * the moment when most are, whatever their places: no arrangement can do with less, and
  * placing the largest first needs no more. */
 static void memory_is_what_lives_at_once(void) {
     static const struct {

@@ -129,7 +129,8 @@ static void expect_facts(const char *text, const facts *want) {
     gfli_blob_close(&blob);
 }
 
-/* Two texts that mmengine's Config.pretty_text printed, and one that mmcv's Config.text would be. */
+/* Two texts that mmengine's Config.pretty_text printed, and one that mmcv's Config.text would
+ * be. */
 static void the_forms_of_mmcv_and_of_mmengine_tell_the_input(void) {
     const facts mmengine = {"[103.53, 116.28, 123.675]", "[1, 1, 1]", "BGR", "640x480",
                             "[\"red cell\",\"\\\"white\\\" cell\",\"pl\303\244ttchen\"]"};

@@ -1,5 +1,5 @@
-/* test_fixture_import.c - checkpoints of PyTorch, all the way into a model: what fits has the values
- * of the formula, what does not is refused and named */
+/* test_fixture_import.c - checkpoints of PyTorch, all the way into a model: what fits has the
+ * values of the formula, what does not is refused and named */
 #include "fixture.h"
 
 /* To the nearest half, ties to even; the fixtures hold no value that a half cannot be near. */

@@ -1,9 +1,10 @@
 /* test_hostile_calls.c - every public function with what no caller should give it
  *
- * NULL, zero, the largest and smallest numbers, NaN, enumerators that there are not, texts that name
- * nothing, in combinations drawn by chance.  Nothing may crash (run it under ASan and UBSan too), a
- * status is one that the header knows, and an error leaves a text of its own.  What only the caller
- * can know (that memory is as long as he says, that a pointer is one) is not lied about. */
+ * NULL, zero, the largest and smallest numbers, NaN, enumerators that there are not, texts that
+ * name nothing, in combinations drawn by chance.  Nothing may crash (run it under ASan and UBSan
+ * too), a status is one that the header knows, and an error leaves a text of its own.  What only
+ * the caller can know (that memory is as long as he says, that a pointer is one) is not lied
+ * about. */
 #include "train.h"
 
 enum { CALLS = 60, BYTES = 48 << 20 };

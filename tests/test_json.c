@@ -691,7 +691,7 @@ static void formatted_numbers_are_short_and_exact(void) {
     gfl_context_destroy(context);
 }
 
-/* ---- texts and nesting ------------------------------------------------------------------------- */
+/* ---- texts and nesting ---------------------------------------------------------------------- */
 
 /* What a text is in JSON; the same when its bytes come as a key. */
 static const char *quoted(const char *text) {

@@ -170,7 +170,8 @@ static void grouped_bottlenecks_are_torchvisions(void) {
     check_stages(desc, want);
 }
 
-/* torchvision's ResNet-50 with the stride of each stage moved from its first 3x3 to its first 1x1. */
+/* torchvision's ResNet-50 with the stride of each stage moved from its first 3x3 to its first
+ * 1x1. */
 static void caffe_bottlenecks_stride_in_their_first_convolution(void) {
     static const double want[4][6] = {{232670.14357, 21.913244, 0, 0, 2.2266772, 1.336964},
                                       {165560.74317, 39.07713, 0.24538139, 6.5328695, 0, 1.4167625},

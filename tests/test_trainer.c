@@ -258,7 +258,8 @@ static gfl_status detect_grey(gfl_detector *detector, gfl_detections *found) {
 }
 
 /* A detector never runs on weights from before a step, whoever made them, and says what to do; nor
- * does the export, which folds batch norms into the weights.  Other files need no packed weights. */
+ * does the export, which folds batch norms into the weights.  Other files need no packed
+ * weights. */
 static void stale_weights_are_refused(void) {
     const char *path = "test_trainer.stale";
     gfl_train_desc d = small_desc();

@@ -57,7 +57,8 @@ static inline void truth_assign(gfl_context *context, const gfli_map *shape,
     truth_close(&table);
 }
 
-/* avg_pos and weight_sum of `given`, where they are not 0, stand in the place of the batch's own. */
+/* avg_pos and weight_sum of `given`, where they are not 0, stand in the place of the batch's
+ * own. */
 static inline void truth_losses(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
                                 const test_truth *truths, const gfli_assignment *assigned,
                                 const gfli_loss_opts *opts, const gfli_losses *given,

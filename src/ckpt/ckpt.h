@@ -1,7 +1,7 @@
 /* ckpt.h - checkpoints of PyTorch: the archive, the pickle inside, the tensors it tells of */
 #pragma once
 
-/* ---- zip: what torch.save writes since 1.6 ---------------------------------------------------- */
+/* ---- zip: what torch.save writes since 1.6 -------------------------------------------------- */
 
 typedef struct gfli_zip_record {
     char *name;
@@ -83,7 +83,7 @@ uint32_t gfli_pickle_get(const gfli_pickle *p, uint32_t dict, const char *key);
 /* Item i of a list, or 0. */
 uint32_t gfli_pickle_item(const gfli_pickle *p, uint32_t list, int i);
 
-/* ---- Python literals: the text of a configuration ---------------------------------------------- */
+/* ---- Python literals: the text of a configuration ------------------------------------------- */
 
 typedef enum gfli_py_kind {
     GFLI_PY_UNKNOWN, /* no literal, or an unknown name's value; node 0 too */
@@ -132,9 +132,10 @@ const char *gfli_py_shown_as(const gfli_py *py, uint32_t node, char *out, size_t
 /* ---- checkpoints ----------------------------------------------------------------------------- */
 
 /* Fill a bare blob with the tensors of the checkpoint that its bytes are, named as the file names
- * them: those of "state_dict", or of another dictionary known to hold a model's, or of the outermost.
- * Metadata "classes" (a JSON array), "cfg" (the text of mmdetection's configuration), "epoch" and
- * "iter" are there where the file has them, and what gfl_model_export said of the model. */
+ * them: those of "state_dict", or of another dictionary known to hold a model's, or of the
+ * outermost. Metadata "classes" (a JSON array), "cfg" (the text of mmdetection's configuration),
+ * "epoch" and "iter" are there where the file has them, and what gfl_model_export said of the
+ * model. */
 gfl_status gfli_pth_read(gfli_blob *blob);
 
 /* ---- configurations (config.c) --------------------------------------------------------------- */

@@ -198,9 +198,9 @@ extern const gfli_backend gfli_cpu;
 
 /* ---- training -------------------------------------------------------------------------------- */
 
-/* Everything that an operation of training points to is memory of the device, except shapes, options
- * and the structs that hold the pointers.  An operation returns nothing and may return before it is
- * done; what it finds wrong with the numbers is told by check_update. */
+/* Everything that an operation of training points to is memory of the device, except shapes,
+ * options and the structs that hold the pointers.  An operation returns nothing and may return
+ * before it is done; what it finds wrong with the numbers is told by check_update. */
 
 /* Ground truth of one image of a batch: its boxes among those of all. */
 typedef struct gfli_truth {
@@ -346,8 +346,8 @@ struct gfli_train_ops {
     void (*group_norm_grad)(gfl_context *context, const gfli_map *x, const gfli_map *y, int groups,
                             const float *gamma, const float *stats, const gfli_map *dy,
                             const gfli_map *dx, float *dgamma, float *dbeta, void *scratch);
-    /* dx = scale * dy (dx may be dy), dscale = sum of dy * x (x: the unscaled map), both of level l at
-     * l * GFLI_BLOCK_STEP. */
+    /* dx = scale * dy (dx may be dy), dscale = sum of dy * x (x: the unscaled map), both of level
+     * l at l * GFLI_BLOCK_STEP. */
     void (*level_scale_grad)(gfl_context *context, const gfli_map *x, const float *scale,
                              const gfli_map *dy, const gfli_map *dx, float *dscale);
 
@@ -371,8 +371,8 @@ struct gfli_train_ops {
     void (*accumulate)(gfl_context *context, float *sum, const float *x, size_t n);
     /* May the update be done?  Every number is looked at before the first one moves. */
     void (*check_update)(gfl_context *context, const gfli_update *update, gfli_verdict *out);
-    /* g' = share * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v, with the share of
-     * the verdict; nothing where it has found a fault. */
+    /* g' = share * g + decay * p; v = first ? g' : momentum * v + g'; p -= lr * v, with the share
+     * of the verdict; nothing where it has found a fault. */
     void (*update)(gfl_context *context, const gfli_update *update, const gfli_verdict *verdict);
 };
 

@@ -28,8 +28,8 @@
 #endif
 
 /* Between these two no compiler makes one rounding of a product and a sum, though most would in
- * their default mode where the CPU can, so that builds of other compilers, modes and levels give the
- * same bits.  What stands behind them is the host's again. */
+ * their default mode where the CPU can, so that builds of other compilers, modes and levels give
+ * the same bits.  What stands behind them is the host's again. */
 #if defined(__clang__)
 #    define GFLI_EXACT_BEGIN _Pragma("STDC FP_CONTRACT OFF")
 #    define GFLI_EXACT_END   _Pragma("STDC FP_CONTRACT DEFAULT")

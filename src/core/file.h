@@ -16,6 +16,7 @@ gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size);
 gfl_status gfli_file_commit(gfli_file *file); /* on failure the temporary file is gone */
 void gfli_file_abandon(gfli_file *file);
 
-/* The whole of a regular file, or of /dev/stdin; refuses more than limit bytes.  Free with gfli_free. */
+/* The whole of a regular file, or of /dev/stdin; refuses more than limit bytes.  Free with
+ * gfli_free. */
 gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, uint8_t **out,
                           size_t *size);

@@ -17,8 +17,8 @@ enum { GFLI_JSON_DEPTH = 64 };
 
 /* Reads through a buffer from a file, or from caller's bytes, in the memory of the longest text in
  * it, of at most 16 MiB, and in time in proportion to its bytes.  The first error sticks: its text
- * is in the context with file name, line and column (in bytes, from 1), and every later call answers
- * GFLI_JSON_END. */
+ * is in the context with file name, line and column (in bytes, from 1), and every later call
+ * answers GFLI_JSON_END. */
 typedef struct gfli_json gfli_json;
 
 gfl_status gfli_json_open(gfl_context *context, const char *path, gfli_json **out);
@@ -53,7 +53,7 @@ gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, 
 /* The value of a text that is a number by JSON's grammar: correctly rounded, in any locale. */
 double gfli_decimal_parse(const char *number);
 
-/* ---- writing (core/json_write.c): gfl_json_text and its like, and where they write to ---------- */
+/* ---- writing (core/json_write.c): gfl_json_text and its like, and where they write to ------- */
 
 /* Text that reads back as the same double, or as a double that rounds to the same float; short, and
  * the same in any locale.  "null" for what is not finite. */

@@ -1,8 +1,9 @@
 /* math.h - formulas of single values that the CPU and the GPU share */
 #pragma once
 
-/* By the bits of the exponent, and those read from memory: under a host's -ffast-math compilers take
- * it that values they compute, and arguments, are never NaN or infinite, whatever is asked of them. */
+/* By the bits of the exponent, and those read from memory: under a host's -ffast-math compilers
+ * take it that values they compute, and arguments, are never NaN or infinite, whatever is asked of
+ * them. */
 GFLI_HD static inline bool gfli_is_finite(double x) {
     const volatile double stored = x;
     const double loaded = stored;

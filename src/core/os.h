@@ -37,7 +37,8 @@ typedef struct gfli_os_info {
  * of its own, may allow "/dev/stdin" to be anything else too. */
 typedef enum gfli_os_source { GFLI_OS_REGULAR, GFLI_OS_REGULAR_OR_STDIN } gfli_os_source;
 
-/* Errors name the path and the reason: GFL_E_MEMORY where the system lacks memory, else GFL_E_IO. */
+/* Errors name the path and the reason: GFL_E_MEMORY where the system lacks memory, else
+ * GFL_E_IO. */
 gfl_status gfli_os_open(gfl_context *context, const char *path, gfli_os_source source,
                         gfli_handle *out, gfli_os_info *info);
 /* Up to size bytes from where the last read ended; *got is less at the end only. */

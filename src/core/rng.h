@@ -1,7 +1,8 @@
 /* rng.h - random numbers by counter: the same draw whatever the order and the threads */
 #pragma once
 
-/* A stream is (seed, epoch or 0, item, purpose); the i-th draw of a stream depends on nothing else. */
+/* A stream is (seed, epoch or 0, item, purpose); the i-th draw of a stream depends on nothing
+ * else. */
 typedef struct gfli_rng {
     uint64_t key, counter;
 } gfli_rng;

@@ -98,7 +98,8 @@ static bool gfli_update_fits(const gfli_update *u, const gfli_update_part *part,
     return moved <= most && p + lr * moved <= most;
 }
 
-/* Does part i stay finite?  largest: the largest gradient of all parts, which settles most cases. */
+/* Does part i stay finite?  largest: the largest gradient of all parts, which settles most
+ * cases. */
 static bool gfli_part_fits(gfl_context *context, const gfli_update *u, int i, double largest,
                            gfli_verdict *out) {
     const gfli_update_part *part = &u->parts[i];

@@ -1,7 +1,8 @@
 /* image.cuh - the CPU's resize, bit for bit, and normalisation */
 #pragma once
 
-/* As kernels see an image: `size` bytes a pixel, `pitch` from a row to the next, may be negative. */
+/* As kernels see an image: `size` bytes a pixel, `pitch` from a row to the next, may be
+ * negative. */
 typedef struct gfli_source {
     const uint8_t *pixels;
     ptrdiff_t pitch;

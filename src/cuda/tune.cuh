@@ -2,7 +2,8 @@
 #pragma once
 
 /* A convolution is timed once a context, when a plan first has it, on zeros in memory of its own.
- * What is measured twice may differ: results are the same bits within a context, not between two. */
+ * What is measured twice may differ: results are the same bits within a context, not between
+ * two. */
 
 enum { GFLI_TUNE_WARM = 2, GFLI_TUNE_RUNS = 5 };
 

@@ -310,7 +310,8 @@ static gfl_status gfli_reserve_lists(gfl_detector *d, size_t most) {
 
 /* ---- one batch ------------------------------------------------------------------------------- */
 
-/* The plan of a batch of an input size, made anew in place of the one that was not used for longest. */
+/* The plan of a batch of an input size, made anew in place of the one that was not used for
+ * longest. */
 static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int width,
                                  gfli_ready **out) {
     gfli_ready *oldest = &d->ready[0];

@@ -28,8 +28,9 @@ struct gfl_model {
 /* Build the plan of an input size (height and width multiples of 32).  Allocates from context. */
 gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
                             int width, bool training, gfli_plan *out);
-/* The same in the memory of another plan, which is zeroed or made: of one model's plans of inference
- * all need equally much, and gfli_plan_reserve gives a plan the memory that another one has. */
+/* The same in the memory of another plan, which is zeroed or made: of one model's plans of
+ * inference all need equally much, and gfli_plan_reserve gives a plan the memory that another one
+ * has. */
 gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int batch, int height,
                               int width, bool training, gfli_plan *out);
 gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan);
@@ -76,7 +77,8 @@ gfl_status gfli_model_place(gfl_model *model);
 /* The values of one parameter, as the model keeps them, between its place and the host. */
 gfl_status gfli_param_fetch(const gfl_model *model, int index, float *out);
 void gfli_param_store(const gfl_model *model, int index, const float *values);
-/* The weights of a convolution from the order of the model, OHWI, to that of files, OIHW, or back. */
+/* The weights of a convolution from the order of the model, OHWI, to that of files, OIHW, or
+ * back. */
 void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file);
 /* n floats of the device. */
 gfl_status gfli_fetch(const gfl_model *model, const float *from, size_t n, float *out);

@@ -16,8 +16,8 @@ static void gfli_sampler_shuffle(uint64_t seed, int epoch, int *order, int n) {
 }
 
 /* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last of which the
- * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is a
- * batch, and what is left in the two at the end is cut into batches together, portraits first.
+ * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
+ * a batch, and what is left in the two at the end is cut into batches together, portraits first.
  * (Source: MMDetection 3, AspectRatioBatchSampler.)
  *
  *   portrait  [n], or NULL: no buckets

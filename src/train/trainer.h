@@ -66,7 +66,8 @@ gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_tar
 /* Memory of the device, once everything asked for is done. */
 gfl_status gfli_learner_fetch(const gfli_learner *learner, const void *from, size_t bytes,
                               void *out);
-/* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not trained. */
+/* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not
+ * trained. */
 const float *gfli_train_gradient(const gfli_learner *learner, int i);
 
 /* Add the gradients to those of the batches before, for an update over several. */

@@ -1,7 +1,7 @@
 /* main.c - what a project of other people does: on the GPU where there is one, else on the CPU
  *
- * check_package.sh compiles it as C and as C++, with copies of the files and with what is installed.
- * It prints what it ran on. */
+ * check_package.sh compiles it as C and as C++, with copies of the files and with what is
+ * installed. It prints what it ran on. */
 #include "gfl.h"
 
 #include <stdio.h>
