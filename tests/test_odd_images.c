@@ -115,6 +115,7 @@ static bool refused(bytes b, gfl_status want, const char *text) {
 
 /* Where the n-th segment of a kind begins, and its length with the marker; 0: there is none. */
 static size_t segment(const bytes *b, int marker, int n, size_t *length) {
+    *length = 0;
     for (size_t at = 2; at + 4 < b->n; at += *length) {
         *length = 2 + (size_t)(b->p[at + 2] << 8 | b->p[at + 3]);
         if (b->p[at + 1] == marker && n-- == 0) return at;
@@ -190,7 +191,8 @@ static void pixels_that_end_too_early_are_refused_at_every_byte(void) {
     static const char *const names[] = {"images/rgb.jpg", "images/grey.jpg"};
     for (size_t i = 0; i < GFLI_COUNT(names); i++) {
         bytes b = read_file(names[i]);
-        size_t length, at = segment(&b, 0xDA, 0, &length) + length;
+        size_t length, at = segment(&b, 0xDA, 0, &length);
+        at += length;
         for (size_t n = at; n + 3 < b.n; n++)
             CHECK(refused(changed(&b, n, "", 0, b.n - 2 - n), GFL_E_FORMAT, "odd: "));
         free(b.p);
