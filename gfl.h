@@ -2121,11 +2121,17 @@ gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const ch
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
                      size_t size, const char *what);
 /* Make *pointer_to_pointer hold exactly `need` elements or more; contents are lost. */
-/* gfli_reserve in the device's memory. */
-gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
-                               size_t need, size_t size, const char *what);
 gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
                         size_t need, size_t size, const char *what);
+/* The same in the device's memory, and in memory of any kind. */
+gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                               size_t need, size_t size, const char *what);
+typedef gfl_status (*gfli_take_memory)(gfl_context *context, size_t count, size_t size,
+                                       const char *what, void *out_pointer);
+typedef void (*gfli_give_memory)(gfl_context *context, void *pointer);
+gfl_status gfli_reserve_by(gfl_context *context, gfli_take_memory take, gfli_give_memory give,
+                           void *pointer_to_pointer, size_t *capacity, size_t need, size_t size,
+                           const char *what);
 void gfli_free(gfl_context *context, void *pointer); /* NULL is allowed */
 gfl_status gfli_strdup(gfl_context *context, const char *text, char **out);
 
@@ -4404,32 +4410,32 @@ gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *cap
     return GFL_OK;
 }
 
-gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
-                        size_t need, size_t size, const char *what) {
+gfl_status gfli_reserve_by(gfl_context *context, gfli_take_memory take, gfli_give_memory give,
+                           void *pointer_to_pointer, size_t *capacity, size_t need, size_t size,
+                           const char *what) {
     void *old, *none = NULL;
     memcpy(&old, pointer_to_pointer, sizeof old);
     if (old && need <= *capacity) return GFL_OK;
-    /* Freed before the larger one is asked for: the two never exist side by side. */
-    gfli_free(context, old);
+    /* Given back before the larger one is asked for: the two never exist side by side. */
+    give(context, old);
     memcpy(pointer_to_pointer, &none, sizeof none);
     *capacity = 0;
-    GFLI_TRY(gfli_alloc(context, need, size, what, pointer_to_pointer));
+    GFLI_TRY(take(context, need, size, what, pointer_to_pointer));
     *capacity = need;
     return GFL_OK;
+}
+
+gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                        size_t need, size_t size, const char *what) {
+    return gfli_reserve_by(context, gfli_alloc, gfli_free, pointer_to_pointer, capacity, need, size,
+                           what);
 }
 
 gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
                                size_t need, size_t size, const char *what) {
     const gfli_device_ops *device = &context->backend->device;
-    void *old, *none = NULL;
-    memcpy(&old, pointer_to_pointer, sizeof old);
-    if (old && need <= *capacity) return GFL_OK;
-    (device->free)(context, old);
-    memcpy(pointer_to_pointer, &none, sizeof none);
-    *capacity = 0;
-    GFLI_TRY(device->alloc(context, need, size, what, pointer_to_pointer));
-    *capacity = need;
-    return GFL_OK;
+    return gfli_reserve_by(context, device->alloc, device->free, pointer_to_pointer, capacity, need,
+                           size, what);
 }
 
 gfl_status gfli_strdup(gfl_context *context, const char *text, char **out) {
@@ -6049,20 +6055,20 @@ static gfl_status gfli_json_write_file(void *file, const char *bytes, size_t n) 
     return gfli_file_write((gfli_file *)file, bytes, n);
 }
 
-gfl_json_writer gfli_json_to_text(gfli_text *text) {
+static gfl_json_writer gfli_json_to(gfl_status (*write)(void *, const char *, size_t), void *user) {
     gfl_json_writer j;
     memset(&j, 0, sizeof j);
-    j.write = gfli_json_write_text;
-    j.user = text;
+    j.write = write;
+    j.user = user;
     return j;
 }
 
+gfl_json_writer gfli_json_to_text(gfli_text *text) {
+    return gfli_json_to(gfli_json_write_text, text);
+}
+
 gfl_json_writer gfli_json_to_file(gfli_file *file) {
-    gfl_json_writer j;
-    memset(&j, 0, sizeof j);
-    j.write = gfli_json_write_file;
-    j.user = file;
-    return j;
+    return gfli_json_to(gfli_json_write_file, file);
 }
 
 /* ===============================================================================================
@@ -11243,14 +11249,9 @@ static size_t gfli_found_of(const gfl_detector *d, const gfli_plan *plan, void *
 }
 
 static gfl_status gfli_reserve_found(gfl_detector *d, size_t bytes) {
-    const gfli_backend *ops = d->context->backend;
-    if (bytes <= d->found_capacity) return GFL_OK;
-    ops->device.host_free(d->context, d->found);
-    d->found = NULL;
-    d->found_capacity = 0;
-    GFLI_TRY(ops->device.host_alloc(d->context, bytes, 1, "detections", &d->found));
-    d->found_capacity = bytes;
-    return GFL_OK;
+    const gfli_device_ops *device = &d->context->backend->device;
+    return gfli_reserve_by(d->context, device->host_alloc, device->host_free, &d->found,
+                           &d->found_capacity, bytes, 1, "detections");
 }
 
 /* What the caller gets: room for as many detections as there can be. */

@@ -513,9 +513,6 @@ gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches);
 /* Losses and gradients of the batch in the input map, the update's batch number `batch`.  Queued:
  * what is not finite shows at the update. */
 gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_target *targets);
-/* Memory of the device, once everything asked for is done. */
-gfl_status gfli_learner_fetch(const gfli_learner *learner, const void *from, size_t bytes,
-                              void *out);
 /* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not
  * trained. */
 const float *gfli_train_gradient(const gfli_learner *learner, int i);
@@ -8281,13 +8278,6 @@ gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_tar
     pass.scratch = learner->scratch;
     gfli_backward_run(&pass);
     return GFL_OK;
-}
-
-gfl_status gfli_learner_fetch(const gfli_learner *learner, const void *from, size_t bytes,
-                              void *out) {
-    const gfli_device_ops *device = &learner->model->backend->device;
-    device->download(learner->context, out, from, bytes);
-    return device->finish(learner->context);
 }
 
 const float *gfli_train_gradient(const gfli_learner *learner, int i) {

@@ -84,32 +84,32 @@ gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *cap
     return GFL_OK;
 }
 
-gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
-                        size_t need, size_t size, const char *what) {
+gfl_status gfli_reserve_by(gfl_context *context, gfli_take_memory take, gfli_give_memory give,
+                           void *pointer_to_pointer, size_t *capacity, size_t need, size_t size,
+                           const char *what) {
     void *old, *none = NULL;
     memcpy(&old, pointer_to_pointer, sizeof old);
     if (old && need <= *capacity) return GFL_OK;
-    /* Freed before the larger one is asked for: the two never exist side by side. */
-    gfli_free(context, old);
+    /* Given back before the larger one is asked for: the two never exist side by side. */
+    give(context, old);
     memcpy(pointer_to_pointer, &none, sizeof none);
     *capacity = 0;
-    GFLI_TRY(gfli_alloc(context, need, size, what, pointer_to_pointer));
+    GFLI_TRY(take(context, need, size, what, pointer_to_pointer));
     *capacity = need;
     return GFL_OK;
+}
+
+gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                        size_t need, size_t size, const char *what) {
+    return gfli_reserve_by(context, gfli_alloc, gfli_free, pointer_to_pointer, capacity, need, size,
+                           what);
 }
 
 gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
                                size_t need, size_t size, const char *what) {
     const gfli_device_ops *device = &context->backend->device;
-    void *old, *none = NULL;
-    memcpy(&old, pointer_to_pointer, sizeof old);
-    if (old && need <= *capacity) return GFL_OK;
-    (device->free)(context, old);
-    memcpy(pointer_to_pointer, &none, sizeof none);
-    *capacity = 0;
-    GFLI_TRY(device->alloc(context, need, size, what, pointer_to_pointer));
-    *capacity = need;
-    return GFL_OK;
+    return gfli_reserve_by(context, device->alloc, device->free, pointer_to_pointer, capacity, need,
+                           size, what);
 }
 
 gfl_status gfli_strdup(gfl_context *context, const char *text, char **out) {

@@ -47,11 +47,17 @@ gfl_status gfli_calloc(gfl_context *context, size_t count, size_t size, const ch
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
                      size_t size, const char *what);
 /* Make *pointer_to_pointer hold exactly `need` elements or more; contents are lost. */
-/* gfli_reserve in the device's memory. */
-gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
-                               size_t need, size_t size, const char *what);
 gfl_status gfli_reserve(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
                         size_t need, size_t size, const char *what);
+/* The same in the device's memory, and in memory of any kind. */
+gfl_status gfli_reserve_device(gfl_context *context, void *pointer_to_pointer, size_t *capacity,
+                               size_t need, size_t size, const char *what);
+typedef gfl_status (*gfli_take_memory)(gfl_context *context, size_t count, size_t size,
+                                       const char *what, void *out_pointer);
+typedef void (*gfli_give_memory)(gfl_context *context, void *pointer);
+gfl_status gfli_reserve_by(gfl_context *context, gfli_take_memory take, gfli_give_memory give,
+                           void *pointer_to_pointer, size_t *capacity, size_t need, size_t size,
+                           const char *what);
 void gfli_free(gfl_context *context, void *pointer); /* NULL is allowed */
 gfl_status gfli_strdup(gfl_context *context, const char *text, char **out);
 

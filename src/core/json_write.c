@@ -244,18 +244,18 @@ static gfl_status gfli_json_write_file(void *file, const char *bytes, size_t n) 
     return gfli_file_write((gfli_file *)file, bytes, n);
 }
 
-gfl_json_writer gfli_json_to_text(gfli_text *text) {
+static gfl_json_writer gfli_json_to(gfl_status (*write)(void *, const char *, size_t), void *user) {
     gfl_json_writer j;
     memset(&j, 0, sizeof j);
-    j.write = gfli_json_write_text;
-    j.user = text;
+    j.write = write;
+    j.user = user;
     return j;
 }
 
+gfl_json_writer gfli_json_to_text(gfli_text *text) {
+    return gfli_json_to(gfli_json_write_text, text);
+}
+
 gfl_json_writer gfli_json_to_file(gfli_file *file) {
-    gfl_json_writer j;
-    memset(&j, 0, sizeof j);
-    j.write = gfli_json_write_file;
-    j.user = file;
-    return j;
+    return gfli_json_to(gfli_json_write_file, file);
 }

@@ -289,14 +289,9 @@ static size_t gfli_found_of(const gfl_detector *d, const gfli_plan *plan, void *
 }
 
 static gfl_status gfli_reserve_found(gfl_detector *d, size_t bytes) {
-    const gfli_backend *ops = d->context->backend;
-    if (bytes <= d->found_capacity) return GFL_OK;
-    ops->device.host_free(d->context, d->found);
-    d->found = NULL;
-    d->found_capacity = 0;
-    GFLI_TRY(ops->device.host_alloc(d->context, bytes, 1, "detections", &d->found));
-    d->found_capacity = bytes;
-    return GFL_OK;
+    const gfli_device_ops *device = &d->context->backend->device;
+    return gfli_reserve_by(d->context, device->host_alloc, device->host_free, &d->found,
+                           &d->found_capacity, bytes, 1, "detections");
 }
 
 /* What the caller gets: room for as many detections as there can be. */

@@ -219,13 +219,6 @@ gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_tar
     return GFL_OK;
 }
 
-gfl_status gfli_learner_fetch(const gfli_learner *learner, const void *from, size_t bytes,
-                              void *out) {
-    const gfli_device_ops *device = &learner->model->backend->device;
-    device->download(learner->context, out, from, bytes);
-    return device->finish(learner->context);
-}
-
 const float *gfli_train_gradient(const gfli_learner *learner, int i) {
     size_t offset = learner->layout.offset[i];
     return offset == GFLI_NO_GRADIENT ? NULL : learner->gradients + offset;

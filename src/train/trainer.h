@@ -63,9 +63,6 @@ gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches);
 /* Losses and gradients of the batch in the input map, the update's batch number `batch`.  Queued:
  * what is not finite shows at the update. */
 gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_target *targets);
-/* Memory of the device, once everything asked for is done. */
-gfl_status gfli_learner_fetch(const gfli_learner *learner, const void *from, size_t bytes,
-                              void *out);
 /* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not
  * trained. */
 const float *gfli_train_gradient(const gfli_learner *learner, int i);
