@@ -1,29 +1,10 @@
 /* fuzz_import.c - a whole checkpoint: any bytes become a model, or an error with a text, within the
  * budget that test_budget.c states */
 #include "fuzz_ckpt.h"
+#include "meter.h"
 #include <unistd.h>
 
 enum { PER_BYTE = 80, ANYWAY = 12 << 20 }; /* a network of no weights has its tables too */
-
-typedef struct meter {
-    size_t held, peak;
-} meter;
-
-static void *meter_alloc(void *user, size_t size) {
-    meter *m = (meter *)user;
-    size_t *p = (size_t *)malloc(size + 16);
-    if (!p) return NULL;
-    p[0] = size;
-    m->held += size;
-    if (m->held > m->peak) m->peak = m->held;
-    return p + 2;
-}
-
-static void meter_free(void *user, void *p) {
-    size_t *at = (size_t *)p - 2;
-    ((meter *)user)->held -= at[0];
-    free(at);
-}
 
 static void expect_text(gfl_context *context, gfl_status status) {
     if (status != GFL_OK && !gfl_context_error(context)[0]) abort();
@@ -50,7 +31,7 @@ static void use(gfl_context *context, const char *path) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    meter m = {0, 0};
+    meter m = {0, 0, SIZE_MAX};
     char path[64];
     gfl_context_desc desc;
     gfl_context *context;

@@ -1,6 +1,7 @@
 /* test_budget.c - what bytes can make the readers of weights allocate and compute: in proportion to
  * their number, whatever they say */
 #include "data.h"
+#include "meter.h"
 #include "pickled.h"
 
 #include "../src/ckpt/ckpt.h"
@@ -11,26 +12,6 @@
 enum { PER_BYTE = 80, ANYWAY = 1 << 20 };
 
 /* ---- counting -------------------------------------------------------------------------------- */
-
-typedef struct meter {
-    size_t held, peak;
-} meter;
-
-static void *meter_alloc(void *user, size_t size) {
-    meter *m = (meter *)user;
-    size_t *p = (size_t *)malloc(size + 16);
-    if (!p) return NULL;
-    p[0] = size;
-    m->held += size;
-    if (m->held > m->peak) m->peak = m->held;
-    return p + 2;
-}
-
-static void meter_free(void *user, void *p) {
-    size_t *at = (size_t *)p - 2;
-    ((meter *)user)->held -= at[0];
-    free(at);
-}
 
 static const char *scratch(void) {
     static char path[64];
@@ -45,7 +26,7 @@ static void write_scratch(const void *data, size_t n) {
 
 /* Import what was put together; it must fail, with a text, within the budget. */
 static void spend(const char *what, const void *data, size_t n) {
-    meter m = {0, 0};
+    meter m = {0, 0, SIZE_MAX};
     gfl_context_desc desc;
     gfl_context *context;
     gfl_model *model = NULL;

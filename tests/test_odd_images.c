@@ -1,27 +1,9 @@
 /* test_odd_images.c - files that cameras fill up and that attackers blow up: the pixels of every
  * other decoder or an error, in bounded memory */
 #include "data.h"
+#include "meter.h"
 
 /* ---- a context that counts what it gives ----------------------------------------------------- */
-
-typedef struct meter {
-    size_t live, most, limit;
-} meter;
-
-static void *meter_alloc(void *user, size_t size) {
-    meter *m = (meter *)user;
-    size_t *p = m->live + size <= m->limit ? (size_t *)malloc(size + 16) : NULL;
-    if (!p) return NULL;
-    *p = size;
-    m->live += size;
-    if (m->live > m->most) m->most = m->live;
-    return p + 2;
-}
-
-static void meter_free(void *user, void *p) {
-    ((meter *)user)->live -= ((size_t *)p)[-2];
-    free((size_t *)p - 2);
-}
 
 static meter counted;
 static gfl_context *context;
@@ -328,11 +310,11 @@ static void a_png_inflates_to_no_more_than_its_rows_need(void) {
     CHECK_OK(context, read_bytes(&good, &p));
     CHECK(p.width == 11094 && p.height == 1 && p.rgb[0] == 0);
     gfl_pixels_free(context, &p);
-    counted.most = counted.live;
-    size_t before = counted.live;
+    counted.peak = counted.held;
+    size_t before = counted.held;
     CHECK(refused(png(11094, 1, 8, 0, 0, NULL, 0, &far), GFL_E_FORMAT, "far more data"));
-    printf("%zu bytes for %zu of file\n", counted.most - before, far.n);
-    CHECK(counted.most - before < 100000);
+    printf("%zu bytes for %zu of file\n", counted.peak - before, far.n);
+    CHECK(counted.peak - before < 100000);
     CHECK(refused(png(11095, 1, 8, 0, 0, NULL, 0, &data), GFL_E_FORMAT, "pixels are missing"));
     free(good.p);
     free(data.p);
@@ -383,12 +365,12 @@ static void memory_is_in_proportion_to_pixels_and_file(void) {
     for (size_t i = 0; i < GFLI_COUNT(kinds); i++) {
         bytes b = read_file(kinds[i]);
         gfl_pixels p;
-        size_t before = counted.most = counted.live;
+        size_t before = counted.peak = counted.held;
         CHECK_OK(context, read_bytes(&b, &p));
         size_t across = (size_t)p.width + 32, down = (size_t)p.height + 32;
-        CHECK(counted.most - before <= 3 * b.n + 18 * across * down + 64000);
+        CHECK(counted.peak - before <= 3 * b.n + 18 * across * down + 64000);
         gfl_pixels_free(context, &p);
-        CHECK(counted.live == before);
+        CHECK(counted.held == before);
         free(b.p);
     }
 }
@@ -401,7 +383,7 @@ static void a_hosts_limit_is_told_from_damage_and_from_lack_of_memory(void) {
     gfl_context_destroy(context);
     context = usual;
     for (size_t i = 0; i < GFLI_COUNT(kinds); i++) {
-        counted.limit = counted.live + 3000;
+        counted.limit = counted.held + 3000;
         CHECK(refused(read_file(kinds[i]), GFL_E_MEMORY, "out of memory"));
         counted.limit = SIZE_MAX;
     }
