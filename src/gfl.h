@@ -231,12 +231,14 @@ extern "C" {
 GFLI_EXACT_BEGIN
 
 #include "core/os.h"
-#include "core/tensor.h"
+#include "core/map.h"
+#include "core/arrange.h"
 #include "core/context.h"
 #include "core/math.h"
 #include "core/rng.h"
 #include "core/file.h"
 #include "core/quote.h"
+#include "core/decimal.h"
 #include "core/json.h"
 #include "core/blob.h"
 #include "core/backend.h"
@@ -288,6 +290,7 @@ GFLI_EXACT_BEGIN
 #include "core/rng.c"
 #include "core/file.c"
 #include "core/quote.c"
+#include "core/decimal.c"
 #include "core/json.c"
 #include "core/json_write.c"
 #include "core/blob.c"
@@ -312,6 +315,7 @@ GFLI_EXACT_BEGIN
 #include "model/load.c"
 #include "model/save.c"
 #include "model/model.c"
+#include "model/describe.c"
 #include "model/detect.c"
 
 GFLI_EXACT_END

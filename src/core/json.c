@@ -1,20 +1,10 @@
 /* json.c - a pull parser for JSON of any size */
 #pragma once
 
-enum { GFLI_JSON_BUFFER = 1 << 16, GFLI_JSON_TEXT = 1 << 24, GFLI_JSON_DIGITS = 768 };
+enum { GFLI_JSON_BUFFER = 1 << 16, GFLI_JSON_TEXT = 1 << 24 };
 
 /* Bytes that are read from a pipe at most; a file ends by itself. */
 #define GFLI_JSON_STREAM UINT64_C(4294967296)
-
-/* A number as the text has it: mantissa * 10^exponent.  Where its digits do not fit the mantissa,
- * as many as can decide a rounding are kept as text. */
-typedef struct gfli_decimal {
-    bool negative, exact; /* exact: the mantissa has all digits */
-    uint64_t mantissa;
-    int exponent;
-    int n_digits, digits_exponent;
-    char digits[GFLI_JSON_DIGITS + 1];
-} gfli_decimal;
 
 struct gfli_json {
     gfl_context *context;
@@ -274,293 +264,13 @@ static void gfli_json_read_string(gfli_json *j, bool keep) {
     if (keep && j->status == GFL_OK && gfli_json_append(j, "", 1)) j->length--;
 }
 
-/* ---- numbers: from text to binary ------------------------------------------------------------ */
-
-/* significand * 2^exponent, the significand's highest bit set, rounded to the nearest double, ties
- * to even; sticky: there is more behind the significand.  Integers only, so that neither the
- * locale nor the rounding mode matters. */
-static double gfli_make_double(uint64_t significand, int exponent, bool sticky) {
-    int drop = 11, biased = exponent + 63 + 1023;
-    if (biased >= 2047) return INFINITY;
-    if (biased < 1) { /* subnormal: fewer bits */
-        drop += 1 - biased;
-        biased = 0;
-    }
-    if (drop > 64) return 0;
-    uint64_t bits = drop == 64 ? 0 : significand >> drop;
-    uint64_t rest = drop == 64 ? significand : significand << (64 - drop);
-    uint64_t half = (uint64_t)1 << 63;
-    if (rest > half || (rest == half && (sticky || (bits & 1)))) bits++;
-    /* The hidden bit adds one to the exponent, and so does a carry. */
-    bits += (uint64_t)(biased ? biased - 1 : 0) << 52;
-    double out;
-    memcpy(&out, &bits, sizeof out);
-    return out;
-}
-
-static int gfli_leading_zeros(uint64_t x) {
-    int n = 0;
-    for (int step = 32; step > 0; step /= 2)
-        if (!(x >> (64 - step))) {
-            x <<= step;
-            n += step;
-        }
-    return n;
-}
-
-/* Natural numbers of up to 4096 bits, lowest limb first. */
-enum { GFLI_BIG_LIMBS = 128 };
-
-typedef struct gfli_big {
-    uint32_t limbs[GFLI_BIG_LIMBS];
-    int n;
-} gfli_big;
-
-static void gfli_big_multiply_add(gfli_big *b, uint32_t factor, uint32_t addend) {
-    uint64_t carry = addend;
-    for (int i = 0; i < b->n; i++) {
-        carry += (uint64_t)b->limbs[i] * factor;
-        b->limbs[i] = (uint32_t)carry;
-        carry >>= 32;
-    }
-    if (carry && b->n < GFLI_BIG_LIMBS) b->limbs[b->n++] = (uint32_t)carry;
-}
-
-static void gfli_big_multiply_five(gfli_big *b, int power) {
-    for (; power >= 13; power -= 13) gfli_big_multiply_add(b, 1220703125u, 0); /* 5^13 */
-    for (; power > 0; power--) gfli_big_multiply_add(b, 5, 0);
-}
-
-static int gfli_big_bits(const gfli_big *b) {
-    return b->n == 0 ? 0 : 32 * b->n - (gfli_leading_zeros(b->limbs[b->n - 1]) - 32);
-}
-
-static void gfli_big_shift(gfli_big *b, int bits) {
-    for (; bits >= 31; bits -= 31) gfli_big_multiply_add(b, (uint32_t)1 << 31, 0);
-    if (bits > 0) gfli_big_multiply_add(b, (uint32_t)1 << bits, 0);
-}
-
-static bool gfli_big_less(const gfli_big *a, const gfli_big *b) {
-    if (a->n != b->n) return a->n < b->n;
-    for (int i = a->n - 1; i >= 0; i--)
-        if (a->limbs[i] != b->limbs[i]) return a->limbs[i] < b->limbs[i];
-    return false;
-}
-
-static void gfli_big_subtract(gfli_big *a, const gfli_big *b) {
-    int64_t borrow = 0;
-    for (int i = 0; i < a->n; i++) {
-        borrow += (int64_t)a->limbs[i] - (i < b->n ? (int64_t)b->limbs[i] : 0);
-        a->limbs[i] = (uint32_t)borrow;
-        borrow >>= 32;
-    }
-    while (a->n > 0 && a->limbs[a->n - 1] == 0) a->n--;
-}
-
-/* digits * 10^exponent by long division, 64 bits of it and whether anything is left. */
-static double gfli_decimal_slow(const char *digits, int n, int exponent) {
-    if (n == 0 || n + exponent < -330) return 0;
-    if (n + exponent > 310) return INFINITY;
-    gfli_big top, bottom;
-    memset(&top, 0, sizeof top);
-    memset(&bottom, 0, sizeof bottom);
-    for (int i = 0; i < n; i++) {
-        uint32_t digit = (uint32_t)(digits[i] - '0');
-        if (top.n == 0 && digit)
-            top.limbs[top.n++] = digit;
-        else
-            gfli_big_multiply_add(&top, 10, digit);
-    }
-    if (top.n == 0) return 0;
-    bottom.limbs[bottom.n++] = 1;
-    gfli_big_multiply_five(exponent > 0 ? &top : &bottom, exponent > 0 ? exponent : -exponent);
-    int shift = gfli_big_bits(&bottom) - gfli_big_bits(&top);
-    gfli_big_shift(shift > 0 ? &top : &bottom, shift > 0 ? shift : -shift);
-    if (gfli_big_less(&top, &bottom)) {
-        gfli_big_multiply_add(&top, 2, 0);
-        shift++;
-    }
-    uint64_t quotient = 0;
-    for (int i = 0; i < 64; i++) {
-        quotient <<= 1;
-        if (!gfli_big_less(&top, &bottom)) {
-            gfli_big_subtract(&top, &bottom);
-            quotient |= 1;
-        }
-        if (i < 63) gfli_big_multiply_add(&top, 2, 0);
-    }
-    return gfli_make_double(quotient, exponent - shift - 63, top.n > 0);
-}
-
-#if defined(__SIZEOF_INT128__)
-__extension__ typedef unsigned __int128 gfli_u128;
-
-/* mantissa * 10^exponent for powers of five of one word: exact in two, then rounded once. */
-static double gfli_decimal_wide(uint64_t mantissa, int exponent) {
-    uint64_t five = 1;
-    for (int i = exponent < 0 ? -exponent : exponent; i > 0; i--) five *= 5;
-    int zeros = gfli_leading_zeros(mantissa);
-    if (exponent >= 0) {
-        gfli_u128 product = (gfli_u128)mantissa * five;
-        uint64_t high = (uint64_t)(product >> 64), low = (uint64_t)product;
-        if (high == 0)
-            return gfli_make_double(low << gfli_leading_zeros(low),
-                                    exponent - gfli_leading_zeros(low), false);
-        zeros = gfli_leading_zeros(high);
-        product <<= zeros;
-        return gfli_make_double((uint64_t)(product >> 64), exponent + 64 - zeros,
-                                (uint64_t)product != 0);
-    }
-    /* The divisor gets its highest bit, the dividend stays below it: one word of quotient. */
-    int five_zeros = gfli_leading_zeros(five);
-    five <<= five_zeros;
-    uint64_t high = (mantissa << zeros) >> 1;
-    gfli_u128 dividend = (gfli_u128)high << 64;
-    if ((mantissa << zeros) & 1) dividend |= (gfli_u128)1 << 63;
-    uint64_t quotient = (uint64_t)(dividend / five);
-    bool sticky = (gfli_u128)quotient * five != dividend;
-    int up = gfli_leading_zeros(quotient);
-    /* mantissa = dividend * 2^(-63 - zeros), 5^-exponent = five * 2^-five_zeros */
-    int binary = -63 - zeros + five_zeros + exponent;
-    if (up > 0) { /* at most one bit is missing; take it from the remainder */
-        uint64_t remainder = (uint64_t)(dividend - (gfli_u128)quotient * five);
-        gfli_u128 twice = (gfli_u128)remainder << 1;
-        quotient = quotient << 1 | (twice >= five);
-        sticky = twice != 0 && twice != five;
-        binary--;
-    }
-    return gfli_make_double(quotient, binary, sticky);
-}
-#endif
-
-/* Does double arithmetic round to nearest at this moment?  The caller may have set another mode. */
-static bool gfli_rounds_to_nearest(void) {
-    volatile double one = 1.0, tiny = DBL_EPSILON / 8;
-    return FLT_EVAL_METHOD == 0 && one + tiny == one && one - tiny == one && -one - tiny == -one;
-}
-
-static double gfli_decimal_value(const gfli_decimal *d) {
-    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                    1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-    double value;
-    if (!d->exact) {
-        value = gfli_decimal_slow(d->digits, d->n_digits, d->digits_exponent);
-    } else if (d->mantissa == 0) {
-        value = 0;
-    } else if (d->mantissa >> 53 == 0 && d->exponent >= -22 && d->exponent <= 22 &&
-               gfli_rounds_to_nearest()) {
-        double m = (double)d->mantissa; /* both are exact, so one rounding decides */
-        value = d->exponent < 0 ? m / powers[-d->exponent] : m * powers[d->exponent];
-#if defined(__SIZEOF_INT128__)
-    } else if (d->exponent >= -27 && d->exponent <= 27) {
-        value = gfli_decimal_wide(d->mantissa, d->exponent);
-#endif
-    } else {
-        char digits[24];
-        int n = snprintf(digits, sizeof digits, "%llu", (unsigned long long)d->mantissa);
-        value = gfli_decimal_slow(digits, n, d->exponent);
-    }
-    return d->negative ? -value : value;
-}
-
-/* ---- numbers: reading ------------------------------------------------------------------------ */
-
-/* Where the parts of a number end. */
-typedef struct gfli_number_span {
-    const unsigned char *start, *whole_end, *fraction, *fraction_end, *exponent, *end;
-} gfli_number_span;
-
-static const unsigned char *gfli_skip_digits(const unsigned char *p) {
-    while ((unsigned)*p - '0' <= 9) p++;
-    return p;
-}
-
-/* The grammar of a number in a text that ends with a byte that cannot belong to one. */
-static bool gfli_scan_number(const unsigned char *p, gfli_number_span *s) {
-    if (*p == '-') p++;
-    s->start = p;
-    s->whole_end = p = gfli_skip_digits(p);
-    bool good = p > s->start && (*s->start != '0' || p == s->start + 1);
-    s->fraction = s->fraction_end = p;
-    if (*p == '.') {
-        s->fraction = p + 1;
-        s->fraction_end = p = gfli_skip_digits(p + 1);
-        good = good && p > s->fraction;
-    }
-    s->exponent = NULL;
-    if (*p == 'e' || *p == 'E') {
-        s->exponent = ++p;
-        if (*p == '+' || *p == '-') p++;
-        const unsigned char *digits = p;
-        p = gfli_skip_digits(p);
-        good = good && p > digits;
-    }
-    s->end = p;
-    return good;
-}
-
-/* Digits beyond those kept can only say whether there is more, which a final 1 says as well. */
-static void gfli_decimal_digits(gfli_decimal *d, const gfli_number_span *s, int exponent) {
-    int n = 0;
-    bool more = false;
-    for (const unsigned char *p = s->start; p < s->fraction_end; p++) {
-        if (p == s->whole_end) continue; /* the point */
-        if (n == 0 && *p == '0') continue;
-        if (n < GFLI_JSON_DIGITS) {
-            d->digits[n++] = (char)*p;
-        } else {
-            exponent++;
-            more = more || *p != '0';
-        }
-    }
-    if (more) {
-        d->digits[n++] = '1';
-        exponent--;
-    }
-    d->n_digits = n;
-    d->digits_exponent = exponent;
-}
-
-static void gfli_decimal_read(gfli_decimal *d, const gfli_number_span *s, bool negative) {
-    const uint64_t most = (UINT64_MAX - 9) / 10;
-    uint64_t mantissa = 0;
-    int exponent = 0, written = 0;
-    const unsigned char *p = s->start;
-    for (; p < s->whole_end && mantissa <= most; p++) mantissa = mantissa * 10 + (*p - '0');
-    d->exact = p == s->whole_end;
-    if (d->exact)
-        for (p = s->fraction; p < s->fraction_end && mantissa <= most; p++)
-            mantissa = mantissa * 10 + (*p - '0');
-    bool all = d->exact && (p == s->fraction_end || s->fraction == s->fraction_end);
-    if (s->exponent) {
-        p = s->exponent + (*s->exponent == '-' || *s->exponent == '+');
-        for (; p < s->end; p++)
-            if (written < 1000000) written = written * 10 + (*p - '0');
-        exponent = *s->exponent == '-' ? -written : written;
-    }
-    exponent -= (int)(s->fraction_end - s->fraction);
-    d->negative = negative;
-    d->exact = all;
-    d->mantissa = mantissa;
-    d->exponent = exponent;
-    if (!all) gfli_decimal_digits(d, s, exponent);
-}
-
-double gfli_decimal_parse(const char *number) {
-    const unsigned char *text = (const unsigned char *)number;
-    gfli_number_span span;
-    gfli_decimal decimal;
-    gfli_scan_number(text, &span);
-    gfli_decimal_read(&decimal, &span, *text == '-');
-    return gfli_decimal_value(&decimal);
-}
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 static void gfli_json_read_number(gfli_json *j, bool keep) {
-    gfli_number_span s;
-    bool good = gfli_scan_number(j->at, &s);
+    gfli_decimal_span s;
+    bool good = gfli_decimal_scan(j->at, &s);
     /* What ends with the buffer may go on behind it. */
-    while (s.end == j->end && gfli_json_more(j)) good = gfli_scan_number(j->at, &s);
+    while (s.end == j->end && gfli_json_more(j)) good = gfli_decimal_scan(j->at, &s);
     if (s.end == j->end && !j->exhausted) {
         gfli_json_bad(j, "a number is longer than 64 KiB");
         return;
@@ -570,7 +280,7 @@ static void gfli_json_read_number(gfli_json *j, bool keep) {
         gfli_json_bad(j, "not a number as JSON writes it");
         return;
     }
-    if (keep) gfli_decimal_read(&j->number, &s, *j->at == '-');
+    if (keep) gfli_decimal_read(&s, *j->at == '-', &j->number);
     j->at += s.end - j->at;
 }
 
@@ -578,21 +288,9 @@ double gfli_json_number(gfli_json *j) {
     return j->status == GFL_OK ? gfli_decimal_value(&j->number) : 0.0;
 }
 
-/* 7.0 and 7e0 are whole too. */
 bool gfli_json_integer(gfli_json *j, int64_t *out) {
-    const gfli_decimal *d = &j->number;
-    uint64_t value = d->mantissa;
     *out = 0;
-    if (j->status != GFL_OK || !d->exact) return false;
-    uint64_t limit = (uint64_t)INT64_MAX + d->negative;
-    if (value == 0) return true;
-    for (int e = d->exponent; e < 0; e++, value /= 10)
-        if (value % 10) return false;
-    for (int e = d->exponent; e > 0; e--, value *= 10)
-        if (value > limit / 10) return false;
-    if (value > limit) return false;
-    *out = d->negative ? -(int64_t)(value - 1) - 1 : (int64_t)value;
-    return true;
+    return j->status == GFL_OK && gfli_decimal_integer(&j->number, out);
 }
 
 const char *gfli_json_string(gfli_json *j, size_t *length) {
@@ -805,11 +503,11 @@ const char *gfli_json_key(gfli_json *j) {
  * buffer surely holds whole; what is unusual is left to the ordinary way. */
 static void gfli_json_skip_numbers(gfli_json *j) {
     unsigned char *p = j->at;
-    gfli_number_span s;
+    gfli_decimal_span s;
     while (*p == ',') {
         unsigned char *q = p + 1;
         while (*q == ' ' || *q == '\n' || *q == '\r' || *q == '\t') q++;
-        if ((*q != '-' && (unsigned)*q - '0' > 9) || !gfli_scan_number(q, &s)) break;
+        if ((*q != '-' && (unsigned)*q - '0' > 9) || !gfli_decimal_scan(q, &s)) break;
         if (*s.end != ',' && *s.end != ']' && *s.end != ' ' && *s.end != '\n') break;
         p = q + (s.end - q);
     }

@@ -50,13 +50,9 @@ void gfli_json_place(gfli_json *j, long *line, long *column);
 gfl_status gfli_json_error(gfli_json *j, gfl_status status, const char *format, ...)
     GFLI_PRINTF(3, 4);
 
-/* The value of a text that is a number by JSON's grammar: correctly rounded, in any locale. */
-double gfli_decimal_parse(const char *number);
-
 /* ---- writing (core/json_write.c): gfl_json_text and its like, and where they write to ------- */
 
-/* Text that reads back as the same double, or as a double that rounds to the same float; short, and
- * the same in any locale.  "null" for what is not finite. */
+/* gfli_decimal_format, and "null" for what is not finite. */
 void gfli_json_format(double value, char out[32]);
 void gfli_json_format_float(float value, char out[32]);
 

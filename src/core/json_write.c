@@ -1,87 +1,11 @@
 /* json_write.c - the one place where JSON is written */
 #pragma once
 
-/* ---- numbers --------------------------------------------------------------------------------- */
-
-/* printf's number, with a point in any locale. */
-static void gfli_format_digits(double value, int digits, char out[32]) {
-    char text[40];
-    size_t n = 0;
-    bool point = false;
-    snprintf(text, sizeof text, "%.*g", digits, value);
-    for (const char *p = text; *p && n < 31; p++) {
-        bool usual = strchr("0123456789+-e", *p) != NULL;
-        if (usual || !point) out[n++] = usual ? *p : '.';
-        point = point || !usual;
-    }
-    out[n] = 0;
-}
-
-/* round(m * 5^d / 2^shift): m below 2^53, 5^d below 2^52, the result below 2^64. */
-static uint64_t gfli_scale_mantissa(uint64_t m, int d, int shift) {
-    uint64_t five = 1;
-    for (int i = 0; i < d; i++) five *= 5;
-    const uint64_t mask = 0xFFFFFFFFu, m0 = m & mask, m1 = m >> 32;
-    const uint64_t f0 = five & mask, f1 = five >> 32;
-    const uint64_t cross = m1 * f0 + (m0 * f0 >> 32) + (m0 * f1 & mask);
-    const uint64_t low = (cross << 32) | (m0 * f0 & mask);
-    const uint64_t high = m1 * f1 + (m0 * f1 >> 32) + (cross >> 32);
-    if (shift >= 64) return (high + (1ull << (shift - 64) >> 1)) >> (shift - 64);
-    const uint64_t sum = low + (1ull << (shift - 1));
-    return (high + (sum < low)) << (64 - shift) | sum >> shift;
-}
-
-/* The value times 10^d as an integer: with the smallest d that gives the value back, where such an
- * integer is below 2^53 (both are exact then, so their quotient is what a reader makes of the
- * text); or with the d of seventeen digits, which name any double. */
-static bool gfli_find_decimals(double size, bool is_float, uint64_t *n, int *d) {
-    double scale = 1;
-    for (*d = 0; *d <= 22; ++*d, scale *= 10) {
-        const double rounded = (floor)(size * scale + 0.5), back = rounded / scale;
-        if (rounded >= 9007199254740992.0) break;
-        *n = (uint64_t)rounded;
-        if (is_float ? (float)back == (float)size : back == size) return true;
-    }
-    int e;
-    const uint64_t m = (uint64_t)(ldexp)((frexp)(size, &e), 53);
-    if (*d < 22 && size * scale < 1e16) ++*d;
-    const int shift = 53 - e - *d;
-    if (*d > 21 || shift < 1 || shift > 127) return false;
-    *n = gfli_scale_mantissa(m, *d, shift);
-    return true;
-}
-
-static bool gfli_format_fixed(double value, bool is_float, char out[32]) {
-    const double size = (fabs)(value);
-    uint64_t n = 0;
-    int decimals = 0, n_digits = 0, at = 0;
-    char digits[24];
-    if (!(size < 1e15) || (size < 1e-4 && size != 0)) return false;
-    if (!gfli_find_decimals(size, is_float, &n, &decimals)) return false;
-    for (; n > 0 || n_digits <= decimals; n /= 10) digits[n_digits++] = (char)('0' + n % 10);
-    if ((copysign)(1.0, value) < 0) out[at++] = '-';
-    while (n_digits > 0) {
-        if (n_digits == decimals) out[at++] = '.';
-        out[at++] = digits[--n_digits];
-    }
-    out[at] = 0;
-    return true;
-}
-
-/* Fifteen digits always survive a double, and printf drops their final zeros; seventeen always
- * name one. */
-static void gfli_format_scientific(double value, char out[32]) {
-    for (int digits = 15; digits <= 18; digits++) {
-        gfli_format_digits(value, digits, out);
-        if (gfli_decimal_parse(out) == value) return;
-    }
-}
-
 static void gfli_json_format_number(double value, bool is_float, char out[32]) {
-    if (!gfli_is_finite(value)) /* JSON has neither NaN nor infinity */
+    if (gfli_is_finite(value))
+        gfli_decimal_format(value, is_float, out);
+    else /* JSON has neither NaN nor infinity */
         snprintf(out, 32, "null");
-    else if (!gfli_format_fixed(value, is_float, out))
-        gfli_format_scientific(value, out);
 }
 
 void gfli_json_format(double value, char out[32]) {

@@ -1,4 +1,4 @@
-/* tensor.h - a map is a pyramid: up to five levels in one allocation */
+/* map.h - a map is a pyramid: up to five levels in one allocation */
 #pragma once
 
 /* What a map holds; anything but floats on GPUs alone. */
@@ -61,20 +61,4 @@ static inline gfli_map gfli_map_level(const gfli_map *m, int level) {
     one.h[0] = m->h[level];
     one.w[0] = m->w[level];
     return one;
-}
-
-/* Cuts memory into pieces for every purpose; with base NULL it only measures. */
-typedef struct gfli_cutter {
-    unsigned char *base;
-    size_t used;
-} gfli_cutter;
-
-static inline size_t gfli_padded(size_t bytes) {
-    return (bytes + 255) / 256 * 256;
-}
-
-static inline void *gfli_cut(gfli_cutter *c, size_t bytes) {
-    void *p = c->base ? c->base + c->used : NULL;
-    c->used += gfli_padded(bytes);
-    return p;
 }
