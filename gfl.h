@@ -2489,6 +2489,7 @@ gfl_status gfli_blob_add_meta(gfli_blob *blob, const char *key, const char *valu
 gfl_status gfli_blob_sort(gfli_blob *blob);
 bool gfli_tensor_name_is_long(const char *name); /* looks at no more of it than may be */
 int gfli_dtype_bytes(gfli_dtype dtype);
+const char *gfli_dtype_name(gfli_dtype dtype); /* as files have it */
 const gfli_tensor *gfli_blob_find(const gfli_blob *blob, const char *name);
 const char *gfli_blob_meta(const gfli_blob *blob, const char *key); /* NULL: absent */
 /* All elements as f32 (from any of the float types), or raw bytes. */
@@ -6105,7 +6106,7 @@ gfl_json_writer gfli_json_to_file(gfli_file *file) {
 }
 
 /* ===============================================================================================
- * src/core/blob.c - safetensors: reading and writing
+ * src/core/blob.c - safetensors, read
  * ============================================================================================ */
 
 enum { GFLI_BLOB_HEADER_MAX = 100 << 20, GFLI_BLOB_TENSORS_MAX = 1 << 20 };
@@ -6138,6 +6139,10 @@ float gfli_f16_to_f32(uint16_t h) {
 
 int gfli_dtype_bytes(gfli_dtype dtype) {
     return gfli_dtypes[dtype].bytes;
+}
+
+const char *gfli_dtype_name(gfli_dtype dtype) {
+    return gfli_dtypes[dtype].name;
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -6536,7 +6541,9 @@ gfl_status gfli_blob_read_f32(gfli_blob *b, const gfli_tensor *t, float *out) {
     return GFL_OK;
 }
 
-/* ---- writing --------------------------------------------------------------------------------- */
+/* ===============================================================================================
+ * src/core/blob_write.c - safetensors, written as they come
+ * ============================================================================================ */
 
 struct gfli_blob_writer {
     gfl_context *context;
@@ -6581,10 +6588,10 @@ static void gfli_blob_close_meta(gfli_blob_writer *w) {
 gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank,
                              const int64_t *shape) {
     gfl_json_writer *j = &w->json;
-    uint64_t bytes = (uint64_t)gfli_dtypes[dtype].bytes;
+    uint64_t bytes = (uint64_t)gfli_dtype_bytes(dtype);
     gfli_blob_close_meta(w);
     gfl_json_object(j, name);
-    gfl_json_text(j, "dtype", gfli_dtypes[dtype].name);
+    gfl_json_text(j, "dtype", gfli_dtype_name(dtype));
     gfl_json_array(j, "shape");
     for (int i = 0; i < rank; i++) {
         bytes *= (uint64_t)shape[i];

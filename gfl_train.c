@@ -150,6 +150,9 @@ struct gfl_dataset {
     gfli_text_block *texts; /* names and textual ids */
 };
 
+/* A copy that lives as long as the data set. */
+gfl_status gfli_dataset_text(gfl_dataset *set, const char *text, size_t length, const char **out);
+
 /* Ascending: numbers before texts, texts by their bytes. */
 int gfli_id_compare(gfl_id a, gfl_id b);
 
@@ -571,6 +574,7 @@ gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob);
 /* Fingerprints for state files: of all parameters, of everything the data set says. */
 gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out);
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset);
+void gfli_hash_format(uint64_t hash, char out[24]);
 
 /* ===============================================================================================
  * src/export/export.h - what the writers of other programs' files share
@@ -4810,57 +4814,6 @@ int gfli_id_place_of_either(const gfli_id_entry *entries, int n, gfl_id id, bool
  * src/data/coco.c - COCO annotations by a streaming reader
  * ============================================================================================ */
 
-/* ---- texts: many small strings that live as long as the data set ----------------------------- */
-
-struct gfli_text_block {
-    gfli_text_block *next;
-    size_t used, size;
-    char *bytes;
-};
-
-static gfl_status gfli_dataset_text(gfl_dataset *set, const char *text, size_t length,
-                                    const char **out) {
-    gfli_text_block *block = set->texts;
-    *out = NULL;
-    if (!block || block->size - block->used <= length) {
-        size_t size = length < 32768 ? 65536 : length + 1;
-        GFLI_TRY(gfli_alloc(set->context, 1, sizeof *block, "names", &block));
-        gfl_status status = gfli_alloc(set->context, size, 1, "names", &block->bytes);
-        if (status != GFL_OK) {
-            gfli_free(set->context, block);
-            return status;
-        }
-        block->used = 0;
-        block->size = size;
-        block->next = set->texts;
-        set->texts = block;
-    }
-    char *copy = block->bytes + block->used;
-    memcpy(copy, text, length);
-    copy[length] = 0;
-    block->used += length + 1;
-    *out = copy;
-    return GFL_OK;
-}
-
-void gfl_dataset_destroy(gfl_dataset *dataset) {
-    if (!dataset) return;
-    gfl_context *context = dataset->context;
-    while (dataset->texts) {
-        gfli_text_block *block = dataset->texts;
-        dataset->texts = block->next;
-        gfli_free(context, block->bytes);
-        gfli_free(context, block);
-    }
-    gfli_free(context, dataset->name);
-    gfli_free(context, dataset->image_dir);
-    gfli_free(context, dataset->images);
-    gfli_free(context, dataset->annotations);
-    gfli_free(context, dataset->classes);
-    gfli_free(context, dataset->class_ids);
-    gfli_free(context, dataset);
-}
-
 /* ---- mistakes -------------------------------------------------------------------------------- */
 
 /* Sizes and corners beyond this are slips of the pen; it also keeps sums of them exact enough. */
@@ -5736,8 +5689,61 @@ gfl_status gfli_coco_resolve(gfli_coco *c) {
 }
 
 /* ===============================================================================================
- * src/data/dataset.c - gfl_dataset: access, summary
+ * src/data/dataset.c - gfl_dataset: life, access, summary
  * ============================================================================================ */
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+/* Many small texts that live as long as the data set. */
+struct gfli_text_block {
+    gfli_text_block *next;
+    size_t used, size;
+    char *bytes;
+};
+
+gfl_status gfli_dataset_text(gfl_dataset *set, const char *text, size_t length, const char **out) {
+    gfli_text_block *block = set->texts;
+    *out = NULL;
+    if (!block || block->size - block->used <= length) {
+        size_t size = length < 32768 ? 65536 : length + 1;
+        GFLI_TRY(gfli_alloc(set->context, 1, sizeof *block, "names", &block));
+        gfl_status status = gfli_alloc(set->context, size, 1, "names", &block->bytes);
+        if (status != GFL_OK) {
+            gfli_free(set->context, block);
+            return status;
+        }
+        block->used = 0;
+        block->size = size;
+        block->next = set->texts;
+        set->texts = block;
+    }
+    char *copy = block->bytes + block->used;
+    memcpy(copy, text, length);
+    copy[length] = 0;
+    block->used += length + 1;
+    *out = copy;
+    return GFL_OK;
+}
+
+void gfl_dataset_destroy(gfl_dataset *dataset) {
+    if (!dataset) return;
+    gfl_context *context = dataset->context;
+    while (dataset->texts) {
+        gfli_text_block *block = dataset->texts;
+        dataset->texts = block->next;
+        gfli_free(context, block->bytes);
+        gfli_free(context, block);
+    }
+    gfli_free(context, dataset->name);
+    gfli_free(context, dataset->image_dir);
+    gfli_free(context, dataset->images);
+    gfli_free(context, dataset->annotations);
+    gfli_free(context, dataset->classes);
+    gfli_free(context, dataset->class_ids);
+    gfli_free(context, dataset);
+}
+
+/* ---- access ---------------------------------------------------------------------------------- */
 
 bool gfli_annotation_degenerate(const gfl_annotation *a) {
     return !(a->area > 0) || a->w < 1 || a->h < 1;
@@ -6626,7 +6632,7 @@ size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t c
 }
 
 /* ===============================================================================================
- * src/eval/results.c - an evaluator's life, and COCO result JSON in and out
+ * src/eval/evaluator.c - gfl_evaluator: what it evaluates, and the detections that it is given
  * ============================================================================================ */
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -6824,6 +6830,10 @@ gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_dete
             (long long)unknown, n, image);
     return GFL_OK;
 }
+
+/* ===============================================================================================
+ * src/eval/results.c - COCO result JSON in and out
+ * ============================================================================================ */
 
 /* ---- what a file names ----------------------------------------------------------------------- */
 
@@ -8807,10 +8817,8 @@ gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out) {
 }
 
 /* ===============================================================================================
- * src/train/state.c - training state: what resuming needs beside the weights
+ * src/train/fingerprint.c - one number for all weights of a model, one for all that a data set says
  * ============================================================================================ */
-
-/* ---- fingerprints ---------------------------------------------------------------------------- */
 
 static uint64_t gfli_hash_word(uint64_t hash, uint64_t word) {
     hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
@@ -8880,6 +8888,14 @@ uint64_t gfli_hash_dataset(const gfl_dataset *dataset) {
     return hash;
 }
 
+void gfli_hash_format(uint64_t hash, char out[24]) {
+    snprintf(out, 24, "%016llx", (unsigned long long)hash);
+}
+
+/* ===============================================================================================
+ * src/train/state.c - training state: what resuming needs beside the weights
+ * ============================================================================================ */
+
 /* ---- the description as text ----------------------------------------------------------------- */
 
 enum { GFLI_STATE_FIELDS = 19, GFLI_STATE_TEXT = 128 };
@@ -8947,10 +8963,6 @@ static void gfli_describe_training(const gfl_trainer *trainer, const gfl_train_d
     gfli_put_integer(f, "drop_empty", d->drop_empty != 0);
     gfli_put_integer(f, "no_grouping", d->no_grouping != 0);
     gfli_put_integer(f, "seed", (int64_t)d->seed);
-}
-
-static void gfli_hash_format(uint64_t hash, char out[24]) {
-    snprintf(out, 24, "%016llx", (unsigned long long)hash);
 }
 
 /* ---- saving ---------------------------------------------------------------------------------- */

@@ -294,6 +294,7 @@ GFLI_EXACT_BEGIN
 #include "core/json.c"
 #include "core/json_write.c"
 #include "core/blob.c"
+#include "core/blob_write.c"
 #include "cpu/gemm.c"
 #include "cpu/fold.c"
 #include "cpu/conv.c"

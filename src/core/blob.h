@@ -61,6 +61,7 @@ gfl_status gfli_blob_add_meta(gfli_blob *blob, const char *key, const char *valu
 gfl_status gfli_blob_sort(gfli_blob *blob);
 bool gfli_tensor_name_is_long(const char *name); /* looks at no more of it than may be */
 int gfli_dtype_bytes(gfli_dtype dtype);
+const char *gfli_dtype_name(gfli_dtype dtype); /* as files have it */
 const gfli_tensor *gfli_blob_find(const gfli_blob *blob, const char *name);
 const char *gfli_blob_meta(const gfli_blob *blob, const char *key); /* NULL: absent */
 /* All elements as f32 (from any of the float types), or raw bytes. */

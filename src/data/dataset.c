@@ -1,5 +1,58 @@
-/* dataset.c - gfl_dataset: access, summary */
+/* dataset.c - gfl_dataset: life, access, summary */
 #pragma once
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+/* Many small texts that live as long as the data set. */
+struct gfli_text_block {
+    gfli_text_block *next;
+    size_t used, size;
+    char *bytes;
+};
+
+gfl_status gfli_dataset_text(gfl_dataset *set, const char *text, size_t length, const char **out) {
+    gfli_text_block *block = set->texts;
+    *out = NULL;
+    if (!block || block->size - block->used <= length) {
+        size_t size = length < 32768 ? 65536 : length + 1;
+        GFLI_TRY(gfli_alloc(set->context, 1, sizeof *block, "names", &block));
+        gfl_status status = gfli_alloc(set->context, size, 1, "names", &block->bytes);
+        if (status != GFL_OK) {
+            gfli_free(set->context, block);
+            return status;
+        }
+        block->used = 0;
+        block->size = size;
+        block->next = set->texts;
+        set->texts = block;
+    }
+    char *copy = block->bytes + block->used;
+    memcpy(copy, text, length);
+    copy[length] = 0;
+    block->used += length + 1;
+    *out = copy;
+    return GFL_OK;
+}
+
+void gfl_dataset_destroy(gfl_dataset *dataset) {
+    if (!dataset) return;
+    gfl_context *context = dataset->context;
+    while (dataset->texts) {
+        gfli_text_block *block = dataset->texts;
+        dataset->texts = block->next;
+        gfli_free(context, block->bytes);
+        gfli_free(context, block);
+    }
+    gfli_free(context, dataset->name);
+    gfli_free(context, dataset->image_dir);
+    gfli_free(context, dataset->images);
+    gfli_free(context, dataset->annotations);
+    gfli_free(context, dataset->classes);
+    gfli_free(context, dataset->class_ids);
+    gfli_free(context, dataset);
+}
+
+/* ---- access ---------------------------------------------------------------------------------- */
 
 bool gfli_annotation_degenerate(const gfl_annotation *a) {
     return !(a->area > 0) || a->w < 1 || a->h < 1;

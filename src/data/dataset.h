@@ -21,6 +21,9 @@ struct gfl_dataset {
     gfli_text_block *texts; /* names and textual ids */
 };
 
+/* A copy that lives as long as the data set. */
+gfl_status gfli_dataset_text(gfl_dataset *set, const char *text, size_t length, const char **out);
+
 /* Ascending: numbers before texts, texts by their bytes. */
 int gfli_id_compare(gfl_id a, gfl_id b);
 

@@ -121,3 +121,4 @@ gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob);
 /* Fingerprints for state files: of all parameters, of everything the data set says. */
 gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out);
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset);
+void gfli_hash_format(uint64_t hash, char out[24]);
