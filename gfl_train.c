@@ -9490,6 +9490,78 @@ enum {
     GFLI_PICKLE_SPARE = 4096        /* bytes of texts, and values, that any pickle may have */
 };
 
+/* The operations of protocols 0 to 5, by the names of Python's pickletools. */
+enum {
+    GFLI_OPCODE_MARK = '(',
+    GFLI_OPCODE_STOP = '.',
+    GFLI_OPCODE_POP = '0',
+    GFLI_OPCODE_POP_MARK = '1',
+    GFLI_OPCODE_DUP = '2',
+    GFLI_OPCODE_FLOAT = 'F',
+    GFLI_OPCODE_INT = 'I',
+    GFLI_OPCODE_LONG = 'L',
+    GFLI_OPCODE_NONE = 'N',
+    GFLI_OPCODE_PERSID = 'P',
+    GFLI_OPCODE_BINPERSID = 'Q',
+    GFLI_OPCODE_REDUCE = 'R',
+    GFLI_OPCODE_STRING = 'S',
+    GFLI_OPCODE_UNICODE = 'V',
+    GFLI_OPCODE_APPEND = 'a',
+    GFLI_OPCODE_BUILD = 'b',
+    GFLI_OPCODE_GLOBAL = 'c',
+    GFLI_OPCODE_DICT = 'd',
+    GFLI_OPCODE_APPENDS = 'e',
+    GFLI_OPCODE_GET = 'g',
+    GFLI_OPCODE_BINGET = 'h',
+    GFLI_OPCODE_INST = 'i',
+    GFLI_OPCODE_LONG_BINGET = 'j',
+    GFLI_OPCODE_LIST = 'l',
+    GFLI_OPCODE_OBJ = 'o',
+    GFLI_OPCODE_PUT = 'p',
+    GFLI_OPCODE_BINPUT = 'q',
+    GFLI_OPCODE_LONG_BINPUT = 'r',
+    GFLI_OPCODE_SETITEM = 's',
+    GFLI_OPCODE_TUPLE = 't',
+    GFLI_OPCODE_SETITEMS = 'u',
+    GFLI_OPCODE_BINFLOAT = 'G',
+    GFLI_OPCODE_BININT = 'J',
+    GFLI_OPCODE_BININT1 = 'K',
+    GFLI_OPCODE_BININT2 = 'M',
+    GFLI_OPCODE_BINSTRING = 'T',
+    GFLI_OPCODE_SHORT_BINSTRING = 'U',
+    GFLI_OPCODE_BINUNICODE = 'X',
+    GFLI_OPCODE_BINBYTES = 'B',
+    GFLI_OPCODE_SHORT_BINBYTES = 'C',
+    GFLI_OPCODE_EMPTY_TUPLE = ')',
+    GFLI_OPCODE_EMPTY_LIST = ']',
+    GFLI_OPCODE_EMPTY_DICT = '}',
+    GFLI_OPCODE_PROTO = 0x80,
+    GFLI_OPCODE_NEWOBJ = 0x81,
+    GFLI_OPCODE_EXT1 = 0x82,
+    GFLI_OPCODE_EXT2 = 0x83,
+    GFLI_OPCODE_EXT4 = 0x84,
+    GFLI_OPCODE_TUPLE1 = 0x85,
+    GFLI_OPCODE_TUPLE2 = 0x86,
+    GFLI_OPCODE_TUPLE3 = 0x87,
+    GFLI_OPCODE_NEWTRUE = 0x88,
+    GFLI_OPCODE_NEWFALSE = 0x89,
+    GFLI_OPCODE_LONG1 = 0x8a,
+    GFLI_OPCODE_LONG4 = 0x8b,
+    GFLI_OPCODE_SHORT_BINUNICODE = 0x8c,
+    GFLI_OPCODE_BINUNICODE8 = 0x8d,
+    GFLI_OPCODE_BINBYTES8 = 0x8e,
+    GFLI_OPCODE_EMPTY_SET = 0x8f,
+    GFLI_OPCODE_ADDITEMS = 0x90,
+    GFLI_OPCODE_FROZENSET = 0x91,
+    GFLI_OPCODE_NEWOBJ_EX = 0x92,
+    GFLI_OPCODE_STACK_GLOBAL = 0x93,
+    GFLI_OPCODE_MEMOIZE = 0x94,
+    GFLI_OPCODE_FRAME = 0x95,
+    GFLI_OPCODE_BYTEARRAY8 = 0x96,
+    GFLI_OPCODE_NEXT_BUFFER = 0x97,
+    GFLI_OPCODE_READONLY_BUFFER = 0x98
+};
+
 void gfli_pickle_init(gfli_blob *blob, gfli_pickle *out) {
     memset(out, 0, sizeof *out);
     out->context = blob->context;
@@ -9960,45 +10032,45 @@ static gfl_status gfli_pickle_structure(gfli_pickle *p, int op, bool *known) {
     size_t first = 0;
     uint32_t value = 0, list = 0;
     switch (op) {
-    case '(': return gfli_pickle_mark(p);
-    case '0':
+    case GFLI_OPCODE_MARK: return gfli_pickle_mark(p);
+    case GFLI_OPCODE_POP:
         if (!p->n_marks || p->marks[p->n_marks - 1] < p->n_stack) return gfli_pickle_pop(p, &value);
         p->n_marks--; /* it stands for the mark */
         return GFL_OK;
-    case '1':
+    case GFLI_OPCODE_POP_MARK:
         GFLI_TRY(gfli_pickle_unmark(p, &first));
         p->n_stack = first;
         return GFL_OK;
-    case '2':
+    case GFLI_OPCODE_DUP:
         GFLI_TRY(gfli_pickle_pop(p, &value));
         GFLI_TRY(gfli_pickle_push(p, value));
         return gfli_pickle_push(p, value);
-    case '}': return gfli_pickle_push_new(p, GFLI_PICKLE_DICT, 0);
-    case ']':
-    case ')':
-    case 0x8f: return gfli_pickle_push_new(p, GFLI_PICKLE_LIST, 0);
-    case 't':
-    case 'l':
-    case 0x91:
+    case GFLI_OPCODE_EMPTY_DICT: return gfli_pickle_push_new(p, GFLI_PICKLE_DICT, 0);
+    case GFLI_OPCODE_EMPTY_LIST:
+    case GFLI_OPCODE_EMPTY_TUPLE:
+    case GFLI_OPCODE_EMPTY_SET: return gfli_pickle_push_new(p, GFLI_PICKLE_LIST, 0);
+    case GFLI_OPCODE_TUPLE:
+    case GFLI_OPCODE_LIST:
+    case GFLI_OPCODE_FROZENSET:
         GFLI_TRY(gfli_pickle_unmark(p, &first));
         return gfli_pickle_collect(p, GFLI_PICKLE_LIST, first);
-    case 'd':
+    case GFLI_OPCODE_DICT:
         GFLI_TRY(gfli_pickle_unmark(p, &first));
         return gfli_pickle_collect(p, GFLI_PICKLE_DICT, first);
-    case 0x85:
-    case 0x86:
-    case 0x87: return gfli_pickle_tuple(p, op - 0x84);
-    case 'a':
+    case GFLI_OPCODE_TUPLE1:
+    case GFLI_OPCODE_TUPLE2:
+    case GFLI_OPCODE_TUPLE3: return gfli_pickle_tuple(p, op - GFLI_OPCODE_TUPLE1 + 1);
+    case GFLI_OPCODE_APPEND:
         GFLI_TRY(gfli_pickle_pop(p, &value));
         GFLI_TRY(gfli_pickle_pop(p, &list));
         GFLI_TRY(gfli_pickle_append(p, list, value));
         return gfli_pickle_push(p, list);
-    case 'e':
-    case 'u':
-    case 0x90:
+    case GFLI_OPCODE_APPENDS:
+    case GFLI_OPCODE_SETITEMS:
+    case GFLI_OPCODE_ADDITEMS:
         GFLI_TRY(gfli_pickle_unmark(p, &first));
-        return gfli_pickle_extend(p, op == 'u', first);
-    case 's': return gfli_pickle_set_item(p);
+        return gfli_pickle_extend(p, op == GFLI_OPCODE_SETITEMS, first);
+    case GFLI_OPCODE_SETITEM: return gfli_pickle_set_item(p);
     default: *known = false; return GFL_OK;
     }
 }
@@ -10008,35 +10080,36 @@ static gfl_status gfli_pickle_scalar(gfli_pickle *p, int op, bool *known) {
     char line[64];
     uint64_t n;
     switch (op) {
-    case 'N': return gfli_pickle_push(p, 0);
-    case 0x88:
-    case 0x89: return gfli_pickle_push_new(p, GFLI_PICKLE_BOOL, op == 0x88);
-    case 'J': return gfli_pickle_push_number(p, 4);
-    case 'K': return gfli_pickle_push_number(p, 1);
-    case 'M': return gfli_pickle_push_number(p, 2);
-    case 'I':
-    case 'L': return gfli_pickle_decimal(p);
-    case 0x8a: GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_long(p, n);
-    case 0x8b: GFLI_TRY(gfli_pickle_number(p, 4, &n)); return gfli_pickle_long(p, n);
-    case 'G':
+    case GFLI_OPCODE_NONE: return gfli_pickle_push(p, 0);
+    case GFLI_OPCODE_NEWTRUE:
+    case GFLI_OPCODE_NEWFALSE:
+        return gfli_pickle_push_new(p, GFLI_PICKLE_BOOL, op == GFLI_OPCODE_NEWTRUE);
+    case GFLI_OPCODE_BININT: return gfli_pickle_push_number(p, 4);
+    case GFLI_OPCODE_BININT1: return gfli_pickle_push_number(p, 1);
+    case GFLI_OPCODE_BININT2: return gfli_pickle_push_number(p, 2);
+    case GFLI_OPCODE_INT:
+    case GFLI_OPCODE_LONG: return gfli_pickle_decimal(p);
+    case GFLI_OPCODE_LONG1: GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_long(p, n);
+    case GFLI_OPCODE_LONG4: GFLI_TRY(gfli_pickle_number(p, 4, &n)); return gfli_pickle_long(p, n);
+    case GFLI_OPCODE_BINFLOAT:
         GFLI_TRY(gfli_pickle_skip(p, 8));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
-    case 'F':
+    case GFLI_OPCODE_FLOAT:
         GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
-    case 'S':
-    case 'V': return gfli_pickle_quoted(p);
-    case 'U':
-    case 'C':
-    case 0x8c: return gfli_pickle_sized_text(p, 1);
-    case 'T':
-    case 'B':
-    case 'X': return gfli_pickle_sized_text(p, 4);
-    case 0x8d:
-    case 0x8e:
-    case 0x96: return gfli_pickle_sized_text(p, 8);
-    case 0x97: return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
-    case 0x98: return GFL_OK;
+    case GFLI_OPCODE_STRING:
+    case GFLI_OPCODE_UNICODE: return gfli_pickle_quoted(p);
+    case GFLI_OPCODE_SHORT_BINSTRING:
+    case GFLI_OPCODE_SHORT_BINBYTES:
+    case GFLI_OPCODE_SHORT_BINUNICODE: return gfli_pickle_sized_text(p, 1);
+    case GFLI_OPCODE_BINSTRING:
+    case GFLI_OPCODE_BINBYTES:
+    case GFLI_OPCODE_BINUNICODE: return gfli_pickle_sized_text(p, 4);
+    case GFLI_OPCODE_BINUNICODE8:
+    case GFLI_OPCODE_BINBYTES8:
+    case GFLI_OPCODE_BYTEARRAY8: return gfli_pickle_sized_text(p, 8);
+    case GFLI_OPCODE_NEXT_BUFFER: return gfli_pickle_push_new(p, GFLI_PICKLE_OTHER, 0);
+    case GFLI_OPCODE_READONLY_BUFFER: return GFL_OK;
     default: *known = false; return GFL_OK;
     }
 }
@@ -10047,33 +10120,41 @@ static gfl_status gfli_pickle_naming(gfli_pickle *p, int op, bool *known) {
     uint32_t state;
     uint64_t n;
     switch (op) {
-    case 'c': return gfli_pickle_global(p);
-    case 0x93: return gfli_pickle_stack_global(p);
-    case 'R':
-    case 0x81: return gfli_pickle_reduce(p, 1);
-    case 0x92: return gfli_pickle_reduce(p, 2);
-    case 'o': return gfli_pickle_object(p, false);
-    case 'i': return gfli_pickle_object(p, true);
-    case 'b': return gfli_pickle_pop(p, &state); /* attributes of an object: nobody asks for any */
-    case 'Q': return gfli_pickle_persistent(p);
-    case 'P':
+    case GFLI_OPCODE_GLOBAL: return gfli_pickle_global(p);
+    case GFLI_OPCODE_STACK_GLOBAL: return gfli_pickle_stack_global(p);
+    case GFLI_OPCODE_REDUCE:
+    case GFLI_OPCODE_NEWOBJ: return gfli_pickle_reduce(p, 1);
+    case GFLI_OPCODE_NEWOBJ_EX: return gfli_pickle_reduce(p, 2);
+    case GFLI_OPCODE_OBJ: return gfli_pickle_object(p, false);
+    case GFLI_OPCODE_INST: return gfli_pickle_object(p, true);
+    case GFLI_OPCODE_BUILD:
+        return gfli_pickle_pop(p, &state); /* attributes of an object: nobody asks for any */
+    case GFLI_OPCODE_BINPERSID: return gfli_pickle_persistent(p);
+    case GFLI_OPCODE_PERSID:
         GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
         return gfli_pickle_push_new(p, GFLI_PICKLE_OPAQUE, -1);
-    case 0x82: return gfli_pickle_opaque_extension(p, 1);
-    case 0x83: return gfli_pickle_opaque_extension(p, 2);
-    case 0x84: return gfli_pickle_opaque_extension(p, 4);
-    case 'q': GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_put(p, n);
-    case 'r': GFLI_TRY(gfli_pickle_number(p, 4, &n)); return gfli_pickle_put(p, n);
-    case 0x94: return gfli_pickle_put(p, p->n_memo);
-    case 'h': GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_recall(p, n);
-    case 'j': GFLI_TRY(gfli_pickle_number(p, 4, &n)); return gfli_pickle_recall(p, n);
-    case 'p':
-    case 'g':
+    case GFLI_OPCODE_EXT1: return gfli_pickle_opaque_extension(p, 1);
+    case GFLI_OPCODE_EXT2: return gfli_pickle_opaque_extension(p, 2);
+    case GFLI_OPCODE_EXT4: return gfli_pickle_opaque_extension(p, 4);
+    case GFLI_OPCODE_BINPUT: GFLI_TRY(gfli_pickle_number(p, 1, &n)); return gfli_pickle_put(p, n);
+    case GFLI_OPCODE_LONG_BINPUT:
+        GFLI_TRY(gfli_pickle_number(p, 4, &n));
+        return gfli_pickle_put(p, n);
+    case GFLI_OPCODE_MEMOIZE: return gfli_pickle_put(p, p->n_memo);
+    case GFLI_OPCODE_BINGET:
+        GFLI_TRY(gfli_pickle_number(p, 1, &n));
+        return gfli_pickle_recall(p, n);
+    case GFLI_OPCODE_LONG_BINGET:
+        GFLI_TRY(gfli_pickle_number(p, 4, &n));
+        return gfli_pickle_recall(p, n);
+    case GFLI_OPCODE_PUT:
+    case GFLI_OPCODE_GET:
         GFLI_TRY(gfli_pickle_line(p, line, sizeof line));
         n = strtoul(line, NULL, 10);
-        return op == 'p' ? gfli_pickle_put(p, n) : gfli_pickle_recall(p, n);
-    case 0x80: return gfli_pickle_number(p, 1, &n); /* the protocol: all are read alike */
-    case 0x95: return gfli_pickle_skip(p, 8);       /* a frame, which changes nothing */
+        return op == GFLI_OPCODE_PUT ? gfli_pickle_put(p, n) : gfli_pickle_recall(p, n);
+    case GFLI_OPCODE_PROTO:
+        return gfli_pickle_number(p, 1, &n);               /* the protocol: all are read alike */
+    case GFLI_OPCODE_FRAME: return gfli_pickle_skip(p, 8); /* a frame, which changes nothing */
     default: *known = false; return GFL_OK;
     }
 }
@@ -10101,7 +10182,7 @@ gfl_status gfli_pickle_read(gfli_pickle *p, const char *where, uint64_t at, uint
     for (;;) {
         uint8_t op;
         GFLI_TRY(gfli_pickle_bytes(p, &op, 1));
-        if (op == '.') break;
+        if (op == GFLI_OPCODE_STOP) break;
         GFLI_TRY(gfli_pickle_step(p, op));
     }
     p->earlier += p->at - p->start;
