@@ -77,8 +77,8 @@
  * ERRORS
  *
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
- * to do - is in gfl_context_error() of the context the object was made with, or of the one the call
- * was given.  GFL_E_ARG has such a text too, except where neither was given and in
+ * to do - is in gfl_context_get_error() of the context the object was made with, or of the one the
+ * call was given.  GFL_E_ARG has such a text too, except where neither was given and in
  * gfl_dataset_get_image.  The text of gfl_context_create goes to gfl_context_desc.error.  After an
  * error the object is as it was before the call, unless the function says otherwise.  The library
  * never exits, aborts, prints, installs signal handlers, or reads environment variables.
@@ -107,11 +107,11 @@
  *
  * The same input, weights and seed give the same bits, whatever the number of threads and loaders,
  * in training and in detection, on CPUs of the same instruction set (which chooses the kernels;
- * gfl_context_device names it) with the same C library (which computes expf and log).  That holds
- * for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++, since the header
- * switches off contraction to fused multiply-adds for its own functions; -ffast-math and parts of
- * it change the bits.  Training that is stopped after any step and resumed gives
- * the same weights to the bit.
+ * gfl_context_get_device names it) with the same C library (which computes expf and log).  That
+ * holds for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++, since the
+ * header switches off contraction to fused multiply-adds for its own functions; -ffast-math and
+ * parts of it change the bits.  Training that is stopped after any step and resumed gives the same
+ * weights to the bit.
  *
  * GPUS
  *
@@ -176,8 +176,8 @@
  * NOT HERE
  *
  * Other detectors are not here.  The functions of gfl_dataset, gfl_trainer and gfl_evaluator,
- * gfl_image_read and gfl_image_read_memory, gfl_image_kind, gfl_pixels_alloc, gfl_pixels_free, and
- * those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export) are
+ * gfl_image_read and gfl_image_read_memory, gfl_image_get_kind, gfl_pixels_alloc, gfl_pixels_free,
+ * and those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export) are
  * defined in gfl_train.c: a program that only detects does not link it.
  *
  * Only what is declared above the line "#endif" of GFL_H is API.
@@ -235,9 +235,9 @@ extern "C" {
 /* Most classes of a model. */
 #define GFL_MAX_CLASSES 65536
 
-/* gfl_version - the version the library was compiled as; compare with GFL_VERSION of your
+/* gfl_get_version - the version the library was compiled as; compare with GFL_VERSION of your
  * header. */
-GFL_API int gfl_version(void);
+GFL_API int gfl_get_version(void);
 
 /* ===============================================================================================
  * src/api/status.h - what a call can return
@@ -257,8 +257,8 @@ typedef enum gfl_status {
     GFL_E_UNSUPPORTED = -10 /* understood, but not something this build can do */
 } gfl_status;
 
-/* gfl_status_name - "GFL_E_ARG" and so on; never NULL. */
-GFL_API const char *gfl_status_name(gfl_status status);
+/* gfl_status_get_name - "GFL_E_ARG" and so on; never NULL. */
+GFL_API const char *gfl_status_get_name(gfl_status status);
 
 /* ===============================================================================================
  * src/api/json.h - writing JSON: the library's own writer, for programs that print results of it
@@ -461,19 +461,19 @@ GFL_INLINE gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_conte
 /* gfl_context_destroy - close a context; NULL is allowed. */
 GFL_API void gfl_context_destroy(gfl_context *context);
 
-/* gfl_context_error - the text of the last error: what, where, and what to do.
+/* gfl_context_get_error - the text of the last error: what, where, and what to do.
  *
  * It is never NULL, "" before the first error, and valid until the next call with this context.
  * For NULL it says that there is no context, which suits calls that were given no object either. */
-GFL_API const char *gfl_context_error(const gfl_context *context);
+GFL_API const char *gfl_context_get_error(const gfl_context *context);
 
-/* gfl_context_device - what computes: "CPU, AVX-512, 8 threads", "cuda:0, NVIDIA H100, ...".
+/* gfl_context_get_device - what computes: "CPU, AVX-512, 8 threads", "cuda:0, NVIDIA H100, ...".
  *
  * The text is valid as long as the context; it is "" for NULL. */
-GFL_API const char *gfl_context_device(const gfl_context *context);
+GFL_API const char *gfl_context_get_device(const gfl_context *context);
 
-/* gfl_context_threads - how many threads the context computes with. */
-GFL_API int gfl_context_threads(const gfl_context *context);
+/* gfl_context_count_threads - how many threads the context computes with. */
+GFL_API int gfl_context_count_threads(const gfl_context *context);
 
 /* ===============================================================================================
  * src/api/image.h - gfl_image: pixels that belong to the caller
@@ -611,7 +611,7 @@ typedef struct gfl_model_cost {
     int64_t n_parameters;   /* as in gfl_model_info */
 } gfl_model_cost;
 
-/* gfl_arch_preset - the architecture of a name.
+/* gfl_arch_find_preset - the architecture of a name.
  *
  *   context  receives the error text; or NULL
  *   name     "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
@@ -621,7 +621,7 @@ typedef struct gfl_model_cost {
  *
  * Errors    GFL_E_ARG     a NULL, or no such name
  * Threads   any. */
-GFL_API gfl_status gfl_arch_preset(gfl_context *context, const char *name, gfl_arch *out);
+GFL_API gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch *out);
 
 /* A preset, and what was published of it. */
 typedef struct gfl_preset {
@@ -631,7 +631,8 @@ typedef struct gfl_preset {
     const char *published; /* by whom, and the schedule; "": by nobody */
 } gfl_preset;
 
-/* gfl_preset_at - the i-th preset, every field of its architecture filled; 0 when there is none.
+/* gfl_arch_get_preset - the i-th preset, every field of its architecture filled; 0 when there is
+ * none.
  *
  *   out  yours; its texts last for ever
  *
@@ -639,8 +640,8 @@ typedef struct gfl_preset {
  * Source    Li et al. 2020 and the tables of implus/GFocal, mmdetection and LD (Zheng et al. 2022).
  * Example
  *     gfl_preset p;
- *     for (int i = 0; gfl_preset_at(i, &p); i++) puts(p.name); */
-GFL_API int gfl_preset_at(int i, gfl_preset *out);
+ *     for (int i = 0; gfl_arch_get_preset(i, &p); i++) puts(p.name); */
+GFL_API int gfl_arch_get_preset(int i, gfl_preset *out);
 
 /* gfl_model_create - a model with fresh weights.
  *
@@ -665,7 +666,7 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  *
  * The architecture follows from the shapes of the tensors; classes, preprocessing, dialect and
  * style from the file's metadata (gfl_model_save writes it); where it is absent they are "class 0"
- * and so on, RGB with ImageNet's mean and std, 1333x800.  gfl_model_report tells what became of
+ * and so on, RGB with ImageNet's mean and std, 1333x800.  gfl_model_get_report tells what became of
  * each tensor.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
@@ -763,15 +764,15 @@ GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, i
                                       void (*visit)(void *user, const gfl_plan_step *step),
                                       void *user);
 
-/* gfl_model_report - what became of tensor i at the last load; 0 when there is no i-th.
+/* gfl_model_get_report - what became of tensor i at the last load; 0 when there is no i-th.
  *
  *   out  yours; its texts belong to the model, until the next load
  *
  * Example
  *     gfl_tensor_report r;
- *     for (int i = 0; gfl_model_report(model, i, &r); i++)
+ *     for (int i = 0; gfl_model_get_report(model, i, &r); i++)
  *         if (r.fate != GFL_FATE_LOADED) printf("%s: %s\n", r.name, r.why); */
-GFL_API int gfl_model_report(const gfl_model *model, int i, gfl_tensor_report *out);
+GFL_API int gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out);
 
 /* ===============================================================================================
  * src/api/detect.h - gfl_detector: pixels in, boxes out
@@ -928,7 +929,7 @@ typedef struct gfl_dataset_summary {
     int n_duplicate_ids;   /* annotations whose id an earlier one has */
     int n_zero_ids;        /* annotations with id 0 (pycocotools mis-scores them) */
     int n_strays;          /* annotations left out by skip_strays */
-    int n_mistakes;        /* told to opts.found: what is wrong was left out */
+    int n_mistakes;        /* told to desc.found: what is wrong was left out */
     int n_unnumbered;      /* annotations without an id: numbered after the others */
     int n_mixed_ids;       /* annotations that write an id as another type than its image or class
                            * does: "1" and 1 are one id */
@@ -947,7 +948,8 @@ typedef struct gfl_pixels {
 
 /* A caller's own source of pixels: fill *out, whose memory comes from gfl_pixels_alloc.  It is
  * called from several loader threads at once, each with a context of its own. */
-typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image, gfl_pixels *out);
+typedef gfl_status (*gfl_pixel_source)(void *user, gfl_context *context, int image,
+                                       gfl_pixels *out);
 
 /* Called with a mistake in an annotation file, told as an error text tells it: file, line, column,
  * which annotation of which image, what was found and what is wanted; the text is gone after the
@@ -956,10 +958,10 @@ typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image
  * file.  A file that is not JSON, or not of COCO's form, is an error all the same. */
 typedef int (*gfl_found)(void *user, const char *text);
 
-typedef struct gfl_dataset_opts {
-    const char *image_dir;     /* where file_name is looked up, a path as json_path is; NULL: in the
+typedef struct gfl_dataset_desc {
+    const char *image_dir; /* where file_name is looked up, a path as json_path is; NULL: in the
                                 * folder of the JSON file */
-    gfl_read_image read_image; /* instead of files */
+    gfl_pixel_source read_image; /* instead of files */
     void *user;
     int skip_strays; /* 1: annotations of unlisted images or classes are left out; 0: an error */
     int trust_boxes; /* 1: images of another size than the file says are read too; 0: they are an
@@ -974,7 +976,7 @@ typedef struct gfl_dataset_opts {
      * also where one turns up in the midst of a run, which the logger is told; so the order of an
      * epoch, and a resumed run, do not depend on which images can be read.  0: an error. */
     int skip_unreadable;
-} gfl_dataset_opts;
+} gfl_dataset_desc;
 
 /* gfl_dataset_load_coco - read an annotation file in COCO's format.
  *
@@ -987,7 +989,7 @@ typedef struct gfl_dataset_opts {
  *
  *   context    the data set is made with it
  *   json_path  the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   opts       NULL, or zeroed with the fields you care about set; copied
+ *   desc       NULL, or zeroed with the fields you care about set; copied
  *   out        yours; the data set, or NULL on error
  *
  * Errors    GFL_E_IO      the file cannot be read
@@ -1002,12 +1004,12 @@ typedef struct gfl_dataset_opts {
  *           its own.
  */
 GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
-                                         const gfl_dataset_opts *opts, gfl_dataset **out);
+                                         const gfl_dataset_desc *desc, gfl_dataset **out);
 
 /* gfl_dataset_load_coco_memory - the same from the file's bytes, borrowed until the call returns.
  * Without image_dir file names are relative to the working directory. */
 GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
-                                                const gfl_dataset_opts *opts, gfl_dataset **out);
+                                                const gfl_dataset_desc *desc, gfl_dataset **out);
 
 /* gfl_dataset_destroy - free a data set; NULL is allowed. */
 GFL_API void gfl_dataset_destroy(gfl_dataset *dataset);
@@ -1015,13 +1017,13 @@ GFL_API void gfl_dataset_destroy(gfl_dataset *dataset);
 /* gfl_dataset_get_summary - counts of what is in the file, and of what looks wrong. */
 GFL_API void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *out);
 
-/* gfl_dataset_n_images, gfl_dataset_n_classes - sizes; images are in file order. */
-GFL_API int gfl_dataset_n_images(const gfl_dataset *dataset);
-GFL_API int gfl_dataset_n_classes(const gfl_dataset *dataset);
+/* gfl_dataset_count_images, gfl_dataset_count_classes - sizes; images are in file order. */
+GFL_API int gfl_dataset_count_images(const gfl_dataset *dataset);
+GFL_API int gfl_dataset_count_classes(const gfl_dataset *dataset);
 
-/* gfl_dataset_classes - [n_classes], owned by the data set.  Where a category id of the
+/* gfl_dataset_get_classes - [n_classes], owned by the data set.  Where a category id of the
  * file is a text that is not a number, the id of every class is its label plus 1. */
-GFL_API const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset);
+GFL_API const gfl_class *gfl_dataset_get_classes(const gfl_dataset *dataset);
 
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
  * by the data set.
@@ -1035,7 +1037,7 @@ GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
 /* gfl_dataset_read - decode an image of the set, from its file or through read_image.
  *
  * An image whose size is not the one that the annotation file gives is refused: its boxes were made
- * for other pixels.  gfl_dataset_opts.trust_boxes allows it.
+ * for other pixels.  gfl_dataset_desc.trust_boxes allows it.
  *
  * Errors    those of gfl_image_read; where there is no file of that name, the text says which
  *           similar one there is: with / for \\, without %20 and the like, or in the image folder
@@ -1112,7 +1114,8 @@ GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pi
 GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                          const char *name, gfl_pixels *out);
 
-/* gfl_image_kind - what kind of picture a file is, by its first bytes; its name is not looked at.
+/* gfl_image_get_kind - what kind of picture a file is, by its first bytes; its name is not looked
+ * at.
  *
  *   bytes     [size] the beginning of the file; 16 bytes suffice
  *   readable  set to 1 where gfl_image_read of this build reads pictures of this kind, else to
@@ -1125,7 +1128,7 @@ GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes
  * Memory    none.
  * Threads   any.
  */
-GFL_API const char *gfl_image_kind(const void *bytes, size_t size, int *readable);
+GFL_API const char *gfl_image_get_kind(const void *bytes, size_t size, int *readable);
 
 /* gfl_pixels_alloc - memory for an image of this size, from the context's allocator.
  *
@@ -1143,7 +1146,7 @@ GFL_API void gfl_pixels_free(gfl_context *context, gfl_pixels *pixels);
 
 typedef struct gfl_evaluator gfl_evaluator;
 
-typedef struct gfl_eval_opts {
+typedef struct gfl_evaluator_desc {
     int max_dets[3];    /* ascending, from 1; all 0 means 1, 10, 100 */
     int ignore_classes; /* 1: one class for all (useCats = 0) */
     /* 1: do as pycocotools does where it goes wrong.  The match of an annotation with id 0 counts
@@ -1155,7 +1158,7 @@ typedef struct gfl_eval_opts {
     int n_images;
     const int *labels; /* [n_labels] labels to evaluate, or NULL for all; copied */
     int n_labels;
-} gfl_eval_opts;
+} gfl_evaluator_desc;
 
 /* COCO's twelve numbers, 0..1, or -1 where there is nothing to average.  AP over all areas is read
  * at 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
@@ -1176,7 +1179,7 @@ typedef struct gfl_eval_notes {
  *
  *   context  pays for memory and threads; may differ from the data set's
  *   dataset  borrowed: destroy the evaluator first
- *   opts     NULL, or zeroed with the fields you care about set; copied
+ *   desc     NULL, or zeroed with the fields you care about set; copied
  *   out      yours; the evaluator, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, max_dets not ascending, an image or label out of range
@@ -1186,12 +1189,12 @@ typedef struct gfl_eval_notes {
  * Source    pycocotools 2.0.11, COCOeval with iouType bbox.
  */
 GFL_API gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
-                                        const gfl_eval_opts *opts, gfl_evaluator **out);
+                                        const gfl_evaluator_desc *desc, gfl_evaluator **out);
 
 /* gfl_evaluator_destroy - free an evaluator; NULL is allowed. */
 GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
 
-/* gfl_evaluator_add - take the detections of one image.
+/* gfl_evaluator_add_detections - take the detections of one image.
  *
  * Of equal scores, those that were added first win.  More than 100 per image are taken; max_dets
  * chooses when the evaluation runs.
@@ -1203,19 +1206,19 @@ GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
  * Errors    GFL_E_ARG     a NULL, no such image, a box or score that is not finite
  *           GFL_E_MEMORY  there is no room for the 48 bytes that each detection takes
  */
-GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
-                                     const gfl_detection *detections, int n);
+GFL_API gfl_status gfl_evaluator_add_detections(gfl_evaluator *evaluator, int image,
+                                                const gfl_detection *detections, int n);
 
-/* gfl_evaluator_leave_out - do not evaluate an image, as if opts.images had not named it.
+/* gfl_evaluator_leave_out - do not evaluate an image, as if desc.images had not named it.
  *
  * This is for images whose pixels turn out not to be readable.  Those that gfl_dataset_check has
- * marked are left out from the start, unless opts.images names them.
+ * marked are left out from the start, unless desc.images names them.
  *
  * Errors    GFL_E_ARG     a NULL, no such image
  */
 GFL_API gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image);
 
-/* gfl_evaluator_load - add the results of a JSON file in COCO's format.
+/* gfl_evaluator_add_results - add the results of a JSON file in COCO's format.
  *
  * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
  * stepped over.  The ids are those of the annotation file, numbers or texts.  An image_id may also
@@ -1232,11 +1235,12 @@ GFL_API gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image);
  *                         or, with compatible, a result names an image that the data set lacks
  *           GFL_E_MEMORY  there is no room for the results, at most 168 bytes for each
  */
-GFL_API gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path);
+GFL_API gfl_status gfl_evaluator_add_results(gfl_evaluator *evaluator, const char *path);
 
-/* gfl_evaluator_load_memory - the same from the file's bytes, borrowed until the call returns. */
-GFL_API gfl_status gfl_evaluator_load_memory(gfl_evaluator *evaluator, const char *json,
-                                             size_t size);
+/* gfl_evaluator_add_results_memory - the same from the file's bytes, borrowed until the call
+ * returns. */
+GFL_API gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, const char *json,
+                                                    size_t size);
 
 /* gfl_evaluator_save - write all results in the same format, for COCO's tools and servers.
  *
@@ -1263,24 +1267,26 @@ GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char
  */
 GFL_API gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out);
 
-/* gfl_evaluator_class - the twelve numbers of one class, of the last gfl_evaluator_run.
+/* gfl_evaluator_get_class_result - the twelve numbers of one class, of the last gfl_evaluator_run.
  *
  * Errors    GFL_E_ARG     a NULL, nothing has been run since the last results were added, the
  *                         class is not evaluated, or classes are ignored
  */
-GFL_API gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label,
-                                       gfl_eval_result *out);
+GFL_API gfl_status gfl_evaluator_get_class_result(const gfl_evaluator *evaluator, int label,
+                                                  gfl_eval_result *out);
 
 /* gfl_evaluator_get_notes - how many results there were, and how many were left out. */
 GFL_API void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out);
 
-/* gfl_evaluator_summary - the twelve lines that pycocotools prints, of the last gfl_evaluator_run.
+/* gfl_evaluator_get_summary - the twelve lines that pycocotools prints, of the last
+ * gfl_evaluator_run.
  *
  *   out       [capacity], yours; 0-terminated, cut where it does not fit; may be NULL with 0
  *
  * Returns the length of the whole text without the 0; 0 before a run.
  */
-GFL_API size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t capacity);
+GFL_API size_t gfl_evaluator_get_summary(const gfl_evaluator *evaluator, char *out,
+                                         size_t capacity);
 
 /* ===============================================================================================
  * src/api/train.h - gfl_trainer: one step after another
@@ -1293,7 +1299,7 @@ enum { GFL_MAX_MILESTONES = 8 };
 /* How to train.  Zero means the default, which is the paper's recipe except for two things: images
  * without annotations are kept (the recipe has drop_empty = 1), and the first stage of the backbone
  * is trained (the recipe has frozen_stages = 1). */
-typedef struct gfl_train_desc {
+typedef struct gfl_trainer_desc {
     /* Images whose losses are normalised together; 0 means 16; no more than there are.  The last
      * batch of an epoch has as many: it is filled up from the epoch's first images. */
     int batch;
@@ -1322,7 +1328,7 @@ typedef struct gfl_train_desc {
     int no_grouping;     /* 1: batches may mix landscape and portrait */
     int loaders;         /* threads that decode ahead; 0 means 2; -1: none, the step decodes */
     uint64_t seed;       /* of the order, the flips and the scales */
-} gfl_train_desc;
+} gfl_trainer_desc;
 
 /* What a step did.  Losses are means over the accumulated batches. */
 typedef struct gfl_step_report {
@@ -1343,16 +1349,16 @@ typedef struct gfl_step_report {
 } gfl_step_report;
 
 /* What a description means for a model and a data set. */
-typedef struct gfl_train_plan {
-    gfl_train_desc desc; /* every default filled in, batch and accumulate no larger than the data
+typedef struct gfl_trainer_info {
+    gfl_trainer_desc desc; /* every default filled in, batch and accumulate no larger than the data
                             set; negative fields still mean none */
-    int n_images;        /* that are trained on */
+    int n_images;          /* that are trained on */
     int n_dropped_images;
     int steps_per_epoch;
     int64_t n_steps;        /* of all epochs */
     int64_t n_done;         /* updates so far, those before load_state included */
     size_t workspace_bytes; /* at most: maps, gradients and momentum at the largest batch shape */
-} gfl_train_plan;
+} gfl_trainer_info;
 
 /* gfl_trainer_create - train a model on a data set.
  *
@@ -1385,16 +1391,16 @@ typedef struct gfl_train_plan {
  *     do status = gfl_trainer_step(trainer, &r);
  *     while (status == GFL_OK && !r.training_done); */
 GFL_API gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model,
-                                      const gfl_dataset *dataset, const gfl_train_desc *desc,
+                                      const gfl_dataset *dataset, const gfl_trainer_desc *desc,
                                       gfl_trainer **out);
 
 /* gfl_trainer_destroy - free a trainer, after a gfl_trainer_sync; NULL is allowed. */
 GFL_API void gfl_trainer_destroy(gfl_trainer *trainer);
 
-/* gfl_trainer_get_plan - the description with its defaults, and what it means; zeros for NULL.
+/* gfl_trainer_get_info - the description with its defaults, and what it means; zeros for NULL.
  *
  * Threads   any, between steps. */
-GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out);
+GFL_API void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *out);
 
 /* gfl_trainer_step - one update: read the next batches, compute losses and gradients, move the
  * weights.
@@ -1467,7 +1473,7 @@ GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path
  * src/api/import.h - other people's checkpoints and backbones, and models made from models
  * ============================================================================================ */
 
-typedef struct gfl_import_opts {
+typedef struct gfl_import_desc {
     gfl_model_opts model; /* trainable; the dialect that the weights must be of */
     gfl_style style;      /* demanded: a file that says another one is refused */
     /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
@@ -1475,7 +1481,7 @@ typedef struct gfl_import_opts {
     const gfl_preprocess *preprocess;
     const gfl_class *classes; /* [n_classes] instead of the file's; borrowed; NULL: the file's */
     int n_classes;            /* must be what the tensors have */
-} gfl_import_opts;
+} gfl_import_desc;
 
 /* What a backbone file is. */
 typedef struct gfl_backbone_info {
@@ -1491,14 +1497,14 @@ typedef struct gfl_rename {
 } gfl_rename;
 
 /* How a model becomes one of other classes. */
-typedef struct gfl_transfer {
+typedef struct gfl_transfer_desc {
     const gfl_class *classes; /* [n_classes] of the new model, copied */
     int n_classes;
     const int *map; /* [n_classes] label of the source that a class starts from, -1: afresh;
                        NULL: they are matched by name */
     const gfl_preprocess *preprocess; /* NULL: the source's */
     uint64_t seed;                    /* of what starts afresh */
-} gfl_transfer;
+} gfl_transfer_desc;
 
 /* gfl_model_import - a model from a checkpoint of PyTorch, or from anyone's safetensors.
  *
@@ -1508,7 +1514,7 @@ typedef struct gfl_transfer {
  * from the tensors; the dialect follows from the file, or it has to be demanded.  Where a file has
  * 80 classes and does not name them, or has COCO's names without ids, they become COCO's names and
  * category ids.  gfl_model_get_info tells in origins what was said and what was assumed,
- * gfl_model_report what became of each tensor.
+ * gfl_model_get_report what became of each tensor.
  *
  * The text of mmdetection's configuration, which its checkpoints hold, is read too, and never
  * executed: mean, std, channel order, style, scale and class names come from it.  It is an error
@@ -1530,7 +1536,7 @@ typedef struct gfl_transfer {
  * Example
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
 GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
-                                    const gfl_import_opts *opts, gfl_model **out);
+                                    const gfl_import_desc *opts, gfl_model **out);
 
 /* gfl_backbone_describe - which model a backbone file asks for, without loading it.
  *
@@ -1553,14 +1559,14 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
  *     gfl_model_create(context, &desc, &trainable, &model);
  *     gfl_model_load_backbone(model, path); */
 GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
-                                         const gfl_import_opts *opts, gfl_backbone_info *out);
+                                         const gfl_import_desc *opts, gfl_backbone_info *out);
 
 /* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
  *
  * It takes what fits, by the names that gfl_backbone_describe knows; the rest of the backbone is
  * initialised afresh, while neck and head stay as they are.  Files may end before the last stage,
  * and may lack the offset convolutions of deformable stages, which then start at 0: ask
- * gfl_model_report what was loaded, initialised and left over.
+ * gfl_model_get_report what was loaded, initialised and left over.
  *
  *   model  created or loaded with opts.trainable
  *   path   safetensors or .pth; the system's bytes, on Windows UTF-8; borrowed until the call
@@ -1607,8 +1613,8 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
 /* gfl_model_create_from - a model with another's weights and another class list.
  *
  * The rows of the classifier that the map names are copied bit for bit, the others start as in a
- * new model; everything else is kept: architecture, dialect, all other weights.  gfl_model_report
- * says so of each tensor.  The new model is trainable and independent of the source.
+ * new model; everything else is kept: architecture, dialect, all other weights.
+ * gfl_model_get_report says so of each tensor.  The new model is trainable and independent of the source.
  *
  *   source  trainable; borrowed during the call
  *   how     borrowed; its texts are copied
@@ -1618,16 +1624,16 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *           GFL_E_MEMORY  the weights do not fit
  * Memory, Threads   as gfl_model_create.
  * Example
- *     gfl_import_opts opts = {0};
- *     gfl_transfer how = {0};
+ *     gfl_import_desc opts = {0};
+ *     gfl_transfer_desc how = {0};
  *     opts.model.trainable = 1;
- *     how.classes = gfl_dataset_classes(data);
- *     how.n_classes = gfl_dataset_n_classes(data);
+ *     how.classes = gfl_dataset_get_classes(data);
+ *     how.n_classes = gfl_dataset_count_classes(data);
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", &opts, &published);
  *     gfl_model_create_from(context, published, &how, &model);
  *     gfl_model_destroy(published); */
 GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
-                                         const gfl_transfer *how, gfl_model **out);
+                                         const gfl_transfer_desc *how, gfl_model **out);
 
 /* ===============================================================================================
  * src/api/export.h - weights and networks for other programs
@@ -3490,7 +3496,7 @@ GFLI_EXACT_BEGIN
  * src/core/status.c - names of the status codes, and the version
  * ============================================================================================ */
 
-const char *gfl_status_name(gfl_status status) {
+const char *gfl_status_get_name(gfl_status status) {
     switch (status) {
     case GFL_OK: return "GFL_OK";
     case GFL_E_ARG: return "GFL_E_ARG";
@@ -3507,7 +3513,7 @@ const char *gfl_status_name(gfl_status status) {
     return "unknown status";
 }
 
-int gfl_version(void) {
+int gfl_get_version(void) {
     return GFL_VERSION;
 }
 
@@ -4604,17 +4610,17 @@ void gfl_context_destroy(gfl_context *context) {
     gfli_free(&copy, context);
 }
 
-const char *gfl_context_error(const gfl_context *context) {
+const char *gfl_context_get_error(const gfl_context *context) {
     return context ? context->error
                    : "the context, or the object of the call, is NULL; why "
                      "gfl_context_create failed is in gfl_context_desc.error";
 }
 
-const char *gfl_context_device(const gfl_context *context) {
+const char *gfl_context_get_device(const gfl_context *context) {
     return context ? context->device_name : "";
 }
 
-int gfl_context_threads(const gfl_context *context) {
+int gfl_context_count_threads(const gfl_context *context) {
     return context ? context->n_threads : 0;
 }
 
@@ -8654,7 +8660,7 @@ static const struct {
     {"x101-32x8d-dcnv2", 101, 32, 8, 2, GFLI_C3_C5, 0, ""},
 };
 
-int gfl_preset_at(int i, gfl_preset *out) {
+int gfl_arch_get_preset(int i, gfl_preset *out) {
     gfl_arch arch;
     if (out) memset(out, 0, sizeof *out);
     if (!out || i < 0 || i >= (int)GFLI_COUNT(gfli_presets)) return 0;
@@ -8670,19 +8676,19 @@ int gfl_preset_at(int i, gfl_preset *out) {
     return gfli_arch_resolve(NULL, &arch, &out->arch) == GFL_OK;
 }
 
-gfl_status gfl_arch_preset(gfl_context *context, const char *name, gfl_arch *out) {
+gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch *out) {
     gfl_preset preset;
     if (out) memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(context, name);
     GFLI_NOT_NULL(context, out);
-    for (int i = 0; gfl_preset_at(i, &preset); i++) {
+    for (int i = 0; gfl_arch_get_preset(i, &preset); i++) {
         if (strcmp(name, preset.name) != 0) continue;
         *out = preset.arch;
         return GFL_OK;
     }
     return gfli_error(
         context, GFL_E_ARG,
-        "there is no architecture \"%.40s\"; gfl_preset_at lists those that there are", name);
+        "there is no architecture \"%.40s\"; gfl_arch_get_preset lists those that there are", name);
 }
 
 void gfli_arch_name(const gfl_arch *arch, char out[32]) {
@@ -10325,7 +10331,7 @@ gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int ra
     return GFL_OK;
 }
 
-int gfl_model_report(const gfl_model *model, int i, gfl_tensor_report *out) {
+int gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out) {
     if (!model || !out || i < 0 || i >= model->n_reports) return 0;
     *out = model->reports[i];
     return 1;

@@ -136,7 +136,7 @@ struct gfl_dataset {
     gfl_context *context;
     char *name;      /* of the JSON file, for messages */
     char *image_dir; /* "" means the working directory */
-    gfl_read_image read_image;
+    gfl_pixel_source read_image;
     void *user;
     bool trust_boxes; /* whatever size the file says that its images have */
     bool skip_unreadable;
@@ -211,7 +211,7 @@ typedef struct gfli_coco {
     gfl_context *context;
     gfl_dataset *set;
     gfli_json *json;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc desc;
     bool has_images, has_annotations, has_classes; /* sections seen */
     gfli_coco_annotation *annotations;
     gfli_coco_class *classes;
@@ -227,7 +227,7 @@ typedef struct gfli_coco {
     char fault[400];
 } gfli_coco;
 
-/* A mistake with a whole text: an error, or told to opts.found, after which reading goes on. */
+/* A mistake with a whole text: an error, or told to desc.found, after which reading goes on. */
 gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) GFLI_PRINTF(2, 3);
 
 /* "annotation 7", or "annotations[6]" where it has no id. */
@@ -539,14 +539,14 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
 
 /* Check every field, and replace zeros by defaults where these do not depend on the data. */
 gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
-                              const gfl_train_desc *in, gfl_train_desc *out);
+                              const gfl_trainer_desc *in, gfl_trainer_desc *out);
 /* What the resolved plan->desc comes to with so many images, at least one: a batch has no more
  * images, and an update no more batches, than there are. */
-void gfli_train_fit(gfl_train_plan *plan, int n_images);
+void gfli_train_fit(gfl_trainer_info *plan, int n_images);
 double gfli_default_rate(int batch, int accumulate);
 /* The learning rate of update `step` (from 0) of a fitted description. */
-double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, int steps_per_epoch,
-                       int64_t step);
+double gfli_train_rate(const gfl_trainer_desc *desc, const gfli_dialect *dialect,
+                       int steps_per_epoch, int64_t step);
 
 /* ---- trainer --------------------------------------------------------------------------------- */
 
@@ -554,8 +554,8 @@ struct gfl_trainer {
     gfl_context *context;
     gfl_model *model;
     const gfl_dataset *dataset;
-    gfl_train_desc asked; /* resolved, before it was fitted to the data */
-    gfl_train_plan plan;
+    gfl_trainer_desc asked; /* resolved, before it was fitted to the data */
+    gfl_trainer_info plan;
     gfli_learner learner;
     gfli_loader *loader;
     bool positioned; /* the loader's next batch is that of the next step */
@@ -4641,7 +4641,7 @@ static const gfli_image_magic *gfli_image_find(const uint8_t *p, size_t size) {
     return NULL;
 }
 
-const char *gfl_image_kind(const void *bytes, size_t size, int *readable) {
+const char *gfl_image_get_kind(const void *bytes, size_t size, int *readable) {
     const gfli_image_magic *m = gfli_image_find((const uint8_t *)bytes, bytes ? size : 0);
 #ifdef GFL_NO_STB_IMAGE
     if (readable) *readable = m && m->reader != GFLI_IMAGE_FOREIGN && m->reader != GFLI_IMAGE_JPEG;
@@ -4826,7 +4826,7 @@ gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) {
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     c->set->summary.n_mistakes++;
-    if (c->opts.found && c->opts.found(c->opts.found_user, text) == 0) return GFL_OK;
+    if (c->desc.found && c->desc.found(c->desc.found_user, text) == 0) return GFL_OK;
     return gfli_error(c->context, GFL_E_DATA, "%s", text);
 }
 
@@ -5049,7 +5049,7 @@ static void gfli_coco_segmentation(gfli_coco *c, gfli_coco_seen *seen) {
     if (kind != GFLI_JSON_ARRAY) return;
     kind = gfli_json_next(c->json);
     seen->polygons = kind == GFLI_JSON_ARRAY;
-    if (!c->opts.boxes_from_polygons) return;
+    if (!c->desc.boxes_from_polygons) return;
     for (; kind == GFLI_JSON_ARRAY && !seen->bad_polygons; kind = gfli_json_next(c->json))
         seen->bad_polygons = !gfli_coco_polygon(c, seen);
     seen->bad_polygons = seen->bad_polygons || kind != GFLI_JSON_END;
@@ -5086,7 +5086,7 @@ static gfl_status gfli_coco_annotation_field(gfli_coco *c, gfli_coco_annotation 
 }
 
 static void gfli_coco_lacks_bbox(gfli_coco *c, const gfli_coco_seen *seen) {
-    const bool asked = c->opts.boxes_from_polygons != 0;
+    const bool asked = c->desc.boxes_from_polygons != 0;
     char text[sizeof c->fault];
     const char *more =
         seen->polygons && !asked
@@ -5104,7 +5104,7 @@ static void gfli_coco_lacks_bbox(gfli_coco *c, const gfli_coco_seen *seen) {
 }
 
 static void gfli_coco_complete(gfli_coco *c, gfli_coco_annotation *r, gfli_coco_seen *seen) {
-    if (!seen->bbox && c->opts.boxes_from_polygons && seen->polygons && !seen->bad_polygons) {
+    if (!seen->bbox && c->desc.boxes_from_polygons && seen->polygons && !seen->bad_polygons) {
         r->a.x = seen->low[0];
         r->a.y = seen->low[1];
         r->a.w = seen->high[0] - seen->low[0];
@@ -5252,14 +5252,14 @@ static gfl_status gfli_coco_read(gfli_coco *c) {
 /* ---- loading --------------------------------------------------------------------------------- */
 
 static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bool file,
-                                      const gfl_dataset_opts *opts, gfl_dataset **out) {
+                                      const gfl_dataset_desc *desc, gfl_dataset **out) {
     gfl_dataset *set;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *set, "a data set", &set));
     set->context = context;
     gfl_status status = gfli_strdup(context, path, &set->name);
     if (status == GFL_OK)
         status = gfli_strdup(context,
-                             opts && opts->image_dir ? opts->image_dir
+                             desc && desc->image_dir ? desc->image_dir
                              : file                  ? path
                                                      : "",
                              &set->image_dir);
@@ -5267,12 +5267,12 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
         gfl_dataset_destroy(set);
         return status;
     }
-    if (!(opts && opts->image_dir)) set->image_dir[gfli_os_folder_length(set->image_dir)] = 0;
-    if (opts) {
-        set->trust_boxes = opts->trust_boxes != 0;
-        set->skip_unreadable = opts->skip_unreadable != 0;
-        set->read_image = opts->read_image;
-        set->user = opts->user;
+    if (!(desc && desc->image_dir)) set->image_dir[gfli_os_folder_length(set->image_dir)] = 0;
+    if (desc) {
+        set->trust_boxes = desc->trust_boxes != 0;
+        set->skip_unreadable = desc->skip_unreadable != 0;
+        set->read_image = desc->read_image;
+        set->user = desc->user;
     }
     *out = set;
     return GFL_OK;
@@ -5280,14 +5280,14 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
 
 /* Takes the set and the reader, which may be NULL when opening failed with status. */
 static gfl_status gfli_coco_load(gfl_context *context, gfl_dataset *set, gfli_json *json,
-                                 gfl_status status, const gfl_dataset_opts *opts,
+                                 gfl_status status, const gfl_dataset_desc *desc,
                                  gfl_dataset **out) {
     gfli_coco c;
     memset(&c, 0, sizeof c);
     c.context = context;
     c.set = set;
     c.json = json;
-    if (opts) c.opts = *opts;
+    if (desc) c.desc = *desc;
     if (status == GFL_OK) {
         status = gfli_coco_read(&c);
         if (status == GFL_OK) status = gfli_coco_resolve(&c);
@@ -5306,29 +5306,29 @@ static gfl_status gfli_coco_load(gfl_context *context, gfl_dataset *set, gfli_js
 }
 
 gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
-                                 const gfl_dataset_opts *opts, gfl_dataset **out) {
+                                 const gfl_dataset_desc *desc, gfl_dataset **out) {
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, json_path);
     GFLI_NOT_NULL(context, out);
     gfl_dataset *set;
     gfli_json *json = NULL;
-    GFLI_TRY(gfli_dataset_create(context, json_path, true, opts, &set));
+    GFLI_TRY(gfli_dataset_create(context, json_path, true, desc, &set));
     gfl_status status = gfli_json_open(context, json_path, &json);
-    return gfli_coco_load(context, set, json, status, opts, out);
+    return gfli_coco_load(context, set, json, status, desc, out);
 }
 
 gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
-                                        const gfl_dataset_opts *opts, gfl_dataset **out) {
+                                        const gfl_dataset_desc *desc, gfl_dataset **out) {
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, json);
     GFLI_NOT_NULL(context, out);
     gfl_dataset *set;
     gfli_json *reader = NULL;
-    GFLI_TRY(gfli_dataset_create(context, "annotations in memory", false, opts, &set));
+    GFLI_TRY(gfli_dataset_create(context, "annotations in memory", false, desc, &set));
     gfl_status status = gfli_json_open_memory(context, json, size, set->name, &reader);
-    return gfli_coco_load(context, set, reader, status, opts, out);
+    return gfli_coco_load(context, set, reader, status, desc, out);
 }
 
 /* ===============================================================================================
@@ -5433,7 +5433,7 @@ static gfl_status gfli_coco_resolve_classes(gfli_coco *c) {
 static gfl_status gfli_coco_stray(gfli_coco *c, const gfli_coco_annotation *r) {
     char name[GFLI_ID_TEXT + 32], id[GFLI_ID_TEXT];
     const bool image = r->a.image < 0;
-    if (c->opts.skip_strays) {
+    if (c->desc.skip_strays) {
         c->set->summary.n_strays++;
         return GFL_OK;
     }
@@ -5477,7 +5477,7 @@ static gfl_status gfli_coco_resolve_references(gfli_coco *c) {
         GFLI_TRY(gfli_coco_stray(c, r));
         r->a.image = -1;
     }
-    if (c->opts.skip_strays && c->n_annotations > 0 && set->n_annotations == 0)
+    if (c->desc.skip_strays && c->n_annotations > 0 && set->n_annotations == 0)
         return gfli_coco_all_strays(c);
     return GFL_OK;
 }
@@ -5508,7 +5508,7 @@ static int gfli_coco_keep_classes(gfli_coco *c, bool *keep) {
     for (int k = 0; k < set->n_classes; k++) {
         s->n_parents += !keep[k] && c->parents[k];
         s->n_empty_classes += !keep[k] && !c->parents[k];
-        keep[k] = keep[k] || (!c->parents[k] && !c->opts.drop_empty_classes);
+        keep[k] = keep[k] || (!c->parents[k] && !c->desc.drop_empty_classes);
         n += keep[k];
     }
     return n;
@@ -5556,7 +5556,7 @@ static gfl_status gfli_coco_drop_from(gfli_coco *c, bool *keep, int *label) {
     gfli_coco_list_dropped(set, keep, names);
     gfli_log(c->context, GFL_LOG_WARNING,
              "%.400s: classes left out, since no annotation has them%s: %s", set->name,
-             c->opts.drop_empty_classes ? "" : " and they are only the supercategory of others",
+             c->desc.drop_empty_classes ? "" : " and they are only the supercategory of others",
              names);
     gfli_coco_relabel(c, keep, label);
     return GFL_OK;
@@ -5624,7 +5624,7 @@ static gfl_status gfli_coco_compare_names(gfli_coco *c, const gfli_id_entry *nam
         set->twins[0] = names[i - 1].index;
         set->twins[1] = names[i].index;
         set->summary.n_duplicate_names++;
-        if (!c->opts.found) continue;
+        if (!c->desc.found) continue;
         gfli_dataset_check_names(c->context, set);
         GFLI_TRY(gfli_coco_report(c, "%s", c->context->error));
     }
@@ -5767,15 +5767,15 @@ void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *ou
     if (dataset) *out = dataset->summary;
 }
 
-int gfl_dataset_n_images(const gfl_dataset *dataset) {
+int gfl_dataset_count_images(const gfl_dataset *dataset) {
     return dataset ? dataset->n_images : 0;
 }
 
-int gfl_dataset_n_classes(const gfl_dataset *dataset) {
+int gfl_dataset_count_classes(const gfl_dataset *dataset) {
     return dataset ? dataset->n_classes : 0;
 }
 
-const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset) {
+const gfl_class *gfl_dataset_get_classes(const gfl_dataset *dataset) {
     return dataset ? dataset->classes : NULL;
 }
 
@@ -6578,13 +6578,15 @@ gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out) {
     return GFL_OK;
 }
 
-gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label, gfl_eval_result *out) {
+gfl_status gfl_evaluator_get_class_result(const gfl_evaluator *evaluator, int label,
+                                          gfl_eval_result *out) {
     GFLI_NOT_NULL(NULL, evaluator);
     GFLI_NOT_NULL(evaluator->context, out);
     memset(out, 0, sizeof *out);
     gfl_context *context = evaluator->context;
     if (!evaluator->done)
-        return gfli_error(context, GFL_E_ARG, "gfl_evaluator_class: call gfl_evaluator_run first");
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_evaluator_get_class_result: call gfl_evaluator_run first");
     if (evaluator->ignore_classes)
         return gfli_error(context, GFL_E_ARG,
                           "the evaluation ignores classes: there is no class %d", label);
@@ -6607,7 +6609,7 @@ static void gfli_eval_line(char out[128], bool precision, const char *ious, cons
              precision ? "Precision  (AP)" : "Recall     (AR)", ious, area, max_dets, number);
 }
 
-size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t capacity) {
+size_t gfl_evaluator_get_summary(const gfl_evaluator *evaluator, char *out, size_t capacity) {
     static const char *const areas[GFLI_EVAL_A] = {"all", "small", "medium", "large"};
     if (out && capacity) out[0] = 0;
     if (!evaluator || !evaluator->done) return 0;
@@ -6637,7 +6639,7 @@ size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t c
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *opts) {
+static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_evaluator_desc *desc) {
     const int n = e->dataset->n_images;
     gfl_context *context = e->context;
     GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *e->image_ids, "images", &e->image_ids));
@@ -6646,11 +6648,11 @@ static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *o
     for (int i = 0; i < n; i++) {
         e->image_ids[i].id = e->dataset->images[i].id;
         e->image_ids[i].index = i;
-        e->image_rank[i] = opts->images || e->dataset->images[i].unreadable ? -1 : 0;
+        e->image_rank[i] = desc->images || e->dataset->images[i].unreadable ? -1 : 0;
     }
     GFLI_TRY(gfli_id_sort(context, e->image_ids, n));
-    for (int i = 0; opts->images && i < opts->n_images; i++) {
-        int image = opts->images[i];
+    for (int i = 0; desc->images && i < desc->n_images; i++) {
+        int image = desc->images[i];
         if (image < 0 || image >= n)
             return gfli_error(context, GFL_E_ARG, "image %d to evaluate: the data set has %d",
                               image, n);
@@ -6666,7 +6668,7 @@ static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *o
 }
 
 /* With classes ignored, the order of the labels as given decides ties inside an image. */
-static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_eval_opts *opts) {
+static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_evaluator_desc *desc) {
     const int n = e->dataset->n_classes;
     gfl_context *context = e->context;
     GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *e->class_ids, "classes", &e->class_ids));
@@ -6674,9 +6676,9 @@ static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_eval_opts *
     for (int i = 0; i < n; i++) {
         e->class_ids[i].id = e->dataset->class_ids[i];
         e->class_ids[i].index = i;
-        e->class_slot[i] = opts->labels ? -1 : i;
+        e->class_slot[i] = desc->labels ? -1 : i;
     }
-    e->n_slots = opts->labels ? 0 : n;
+    e->n_slots = desc->labels ? 0 : n;
     GFLI_TRY(gfli_id_sort(context, e->class_ids, n));
     e->labelled = true;
     for (int i = 0; i < n; i++) {
@@ -6684,8 +6686,8 @@ static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_eval_opts *
         const gfl_id id = e->class_ids[i].id;
         if (!id.text || gfli_id_other(id, NULL, &number)) e->labelled = false;
     }
-    for (int i = 0; opts->labels && i < opts->n_labels; i++) {
-        int label = opts->labels[i];
+    for (int i = 0; desc->labels && i < desc->n_labels; i++) {
+        int label = desc->labels[i];
         if (label < 0 || label >= n)
             return gfli_error(context, GFL_E_ARG, "label %d to evaluate: the data set has %d",
                               label, n);
@@ -6697,38 +6699,38 @@ static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_eval_opts *
     return GFL_OK;
 }
 
-static gfl_status gfli_eval_fill(gfl_evaluator *e, const gfl_eval_opts *opts) {
+static gfl_status gfli_eval_fill(gfl_evaluator *e, const gfl_evaluator_desc *desc) {
     static const int usual[GFLI_EVAL_M] = {1, 10, 100};
-    const int *m = opts->max_dets;
+    const int *m = desc->max_dets;
     bool given = m[0] != 0 || m[1] != 0 || m[2] != 0;
     if (given && (m[0] < 1 || m[1] < m[0] || m[2] < m[1]))
         return gfli_error(e->context, GFL_E_ARG,
                           "max_dets %d, %d, %d: three ascending numbers from 1 are wanted", m[0],
                           m[1], m[2]);
-    if (opts->n_images < 0 || opts->n_labels < 0)
+    if (desc->n_images < 0 || desc->n_labels < 0)
         return gfli_error(e->context, GFL_E_ARG, "%d images and %d labels to evaluate",
-                          opts->n_images, opts->n_labels);
+                          desc->n_images, desc->n_labels);
     memcpy(e->max_dets, given ? m : usual, sizeof e->max_dets);
-    e->ignore_classes = opts->ignore_classes != 0;
-    e->compatible = opts->compatible != 0;
-    GFLI_TRY(gfli_eval_take_images(e, opts));
-    GFLI_TRY(gfli_eval_take_classes(e, opts));
+    e->ignore_classes = desc->ignore_classes != 0;
+    e->compatible = desc->compatible != 0;
+    GFLI_TRY(gfli_eval_take_images(e, desc));
+    GFLI_TRY(gfli_eval_take_classes(e, desc));
     return gfli_calloc(e->context, (size_t)gfli_eval_k(e), sizeof *e->sums, "classes", &e->sums);
 }
 
 gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
-                                const gfl_eval_opts *opts, gfl_evaluator **out) {
+                                const gfl_evaluator_desc *desc, gfl_evaluator **out) {
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, dataset);
     GFLI_NOT_NULL(context, out);
-    gfl_eval_opts none;
+    gfl_evaluator_desc none;
     memset(&none, 0, sizeof none);
     gfl_evaluator *e;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *e, "an evaluator", &e));
     e->context = context;
     e->dataset = dataset;
-    gfl_status status = gfli_eval_fill(e, opts ? opts : &none);
+    gfl_status status = gfli_eval_fill(e, desc ? desc : &none);
     if (status != GFL_OK) {
         gfl_evaluator_destroy(e);
         return status;
@@ -6786,12 +6788,13 @@ static gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box) {
     return GFL_OK;
 }
 
-gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_detection *detections,
-                             int n) {
+gfl_status gfl_evaluator_add_detections(gfl_evaluator *evaluator, int image,
+                                        const gfl_detection *detections, int n) {
     GFLI_NOT_NULL(NULL, evaluator);
     gfl_evaluator *e = evaluator;
     GFLI_DEMAND(e->context, n >= 0 && (n == 0 || detections),
-                "gfl_evaluator_add: %d detections at %s", n, detections ? "an address" : "NULL");
+                "gfl_evaluator_add_detections: %d detections at %s", n,
+                detections ? "an address" : "NULL");
     if (image < 0 || image >= e->dataset->n_images)
         return gfli_error(e->context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
                           e->dataset->n_images);
@@ -7120,7 +7123,7 @@ static gfl_status gfli_eval_load(gfl_evaluator *e, gfli_json *json, const char *
     return GFL_OK;
 }
 
-gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
+gfl_status gfl_evaluator_add_results(gfl_evaluator *evaluator, const char *path) {
     GFLI_NOT_NULL(NULL, evaluator);
     GFLI_NOT_NULL(evaluator->context, path);
     gfli_json *json;
@@ -7128,7 +7131,8 @@ gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
     return gfli_eval_load(evaluator, json, path);
 }
 
-gfl_status gfl_evaluator_load_memory(gfl_evaluator *evaluator, const char *json, size_t size) {
+gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, const char *json,
+                                            size_t size) {
     static const char name[] = "results in memory";
     GFLI_NOT_NULL(NULL, evaluator);
     if (size) GFLI_NOT_NULL(evaluator->context, json);
@@ -7598,7 +7602,7 @@ static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image)
 }
 
 static gfl_status gfli_loader_choose(gfli_loader *l) {
-    int n = gfl_dataset_n_images(l->dataset);
+    int n = gfl_dataset_count_images(l->dataset);
     size_t size = (size_t)n, scratch = size + 2 * (size_t)l->opts.batch;
     GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->images, "the images", &l->images));
     GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->order, "the images", &l->order));
@@ -8387,8 +8391,8 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
  * ============================================================================================ */
 
 /* Spec 8.2: a linear warm-up from a part of the rate, a tenth of it from a milestone on. */
-double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, int steps_per_epoch,
-                       int64_t step) {
+double gfli_train_rate(const gfl_trainer_desc *desc, const gfli_dialect *dialect,
+                       int steps_per_epoch, int64_t step) {
     double rate = desc->lr;
     int64_t epoch = step / steps_per_epoch;
     const int warmup = desc->warmup - dialect->warmup_end;
@@ -8400,7 +8404,7 @@ double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, 
 }
 
 /* The recipe drops the rate after 8 and 11 of 12 epochs; of very few epochs never before one. */
-static void gfli_default_milestones(gfl_train_desc *d) {
+static void gfli_default_milestones(gfl_trainer_desc *d) {
     int first = gfli_max(1, (int)((int64_t)d->epochs * 8 / 12));
     int second = gfli_max(1, (int)((int64_t)d->epochs * 11 / 12));
     d->milestones[0] = first;
@@ -8408,7 +8412,7 @@ static void gfli_default_milestones(gfl_train_desc *d) {
     if (second > first) d->milestones[d->n_milestones++] = second;
 }
 
-static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_train_desc *d) {
+static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_trainer_desc *d) {
     if (d->n_milestones < -1 || d->n_milestones > GFL_MAX_MILESTONES)
         return gfli_error(context, GFL_E_ARG, "n_milestones is %d; 1..%d, 0 for the default, -1",
                           d->n_milestones, GFL_MAX_MILESTONES);
@@ -8428,7 +8432,7 @@ static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_train_desc *
 }
 
 static gfl_status gfli_resolve_scale(gfl_context *context, const gfl_model *model,
-                                     gfl_train_desc *d) {
+                                     gfl_trainer_desc *d) {
     if ((d->scale_long == 0) != (d->scale_short == 0))
         return gfli_error(context, GFL_E_ARG,
                           "scale_long is %d and scale_short %d; set both or none", d->scale_long,
@@ -8451,7 +8455,7 @@ static double gfli_resolve_real(double value, double otherwise) {
     return value == 0 ? otherwise : value < 0 ? -1 : value;
 }
 
-static gfl_status gfli_resolve_rates(gfl_context *context, gfl_train_desc *d) {
+static gfl_status gfli_resolve_rates(gfl_context *context, gfl_trainer_desc *d) {
     if (!gfli_is_finite(d->lr) || !gfli_is_finite(d->momentum) ||
         !gfli_is_finite(d->weight_decay) || !gfli_is_finite(d->clip_norm))
         return gfli_error(context, GFL_E_ARG,
@@ -8467,8 +8471,8 @@ static gfl_status gfli_resolve_rates(gfl_context *context, gfl_train_desc *d) {
 }
 
 gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
-                              const gfl_train_desc *in, gfl_train_desc *out) {
-    gfl_train_desc *d = out;
+                              const gfl_trainer_desc *in, gfl_trainer_desc *out) {
+    gfl_trainer_desc *d = out;
     *d = *in;
     if (d->batch == 0) d->batch = 16;
     if (d->accumulate == 0) d->accumulate = 1;
@@ -8494,8 +8498,8 @@ double gfli_default_rate(int batch, int accumulate) {
     return 0.01 * batch * accumulate / 16;
 }
 
-void gfli_train_fit(gfl_train_plan *plan, int n_images) {
-    gfl_train_desc *d = &plan->desc;
+void gfli_train_fit(gfl_trainer_info *plan, int n_images) {
+    gfl_trainer_desc *d = &plan->desc;
     d->batch = gfli_min(d->batch, n_images);
     const int n_batches = gfli_ceil_div(n_images, d->batch);
     d->accumulate = gfli_min(d->accumulate, n_batches);
@@ -8516,14 +8520,14 @@ void gfli_train_fit(gfl_train_plan *plan, int n_images) {
 static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *model,
                                      const gfl_dataset *dataset) {
     char mine[GFLI_QUOTED], theirs[GFLI_QUOTED];
-    int n = gfl_dataset_n_classes(dataset);
-    const gfl_class *classes = gfl_dataset_classes(dataset);
+    int n = gfl_dataset_count_classes(dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(dataset);
     bool named = false;
     GFLI_TRY(gfli_dataset_check_names(context, dataset));
     if (n != model->arch.n_classes)
         return gfli_error(context, GFL_E_MISMATCH,
                           "the model has %d classes, the data set %d; create the model with "
-                          "gfl_dataset_classes",
+                          "gfl_dataset_get_classes",
                           model->arch.n_classes, n);
     for (int i = 0; i < n && !named; i++) {
         char fallback[32];
@@ -8534,7 +8538,7 @@ static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *mode
         if (strcmp(model->classes[i].name, classes[i].name) != 0)
             return gfli_error(context, GFL_E_MISMATCH,
                               "class %d is %s in the model and %s in the data set; create "
-                              "the model with gfl_dataset_classes",
+                              "the model with gfl_dataset_get_classes",
                               i, gfli_quote(model->classes[i].name, mine, sizeof mine),
                               gfli_quote(classes[i].name, theirs, sizeof theirs));
     return GFL_OK;
@@ -8543,9 +8547,9 @@ static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *mode
 /* The padded size that holds every image of the set.  A batch of what is left at an epoch's end
  * may have both portraits and landscapes. */
 static void gfli_largest_size(const gfl_trainer *trainer, int *height, int *width) {
-    const gfl_train_desc *d = &trainer->plan.desc;
+    const gfl_trainer_desc *d = &trainer->plan.desc;
     *height = *width = 32;
-    for (int i = 0; i < gfl_dataset_n_images(trainer->dataset); i++) {
+    for (int i = 0; i < gfl_dataset_count_images(trainer->dataset); i++) {
         gfl_image_info info;
         int w = d->scale_long, h = d->scale_long;
         if (gfl_dataset_get_image(trainer->dataset, i, &info) != GFL_OK) continue;
@@ -8557,7 +8561,7 @@ static void gfli_largest_size(const gfl_trainer *trainer, int *height, int *widt
 }
 
 static gfl_status gfli_measure_training(gfl_trainer *trainer) {
-    gfl_train_plan *plan = &trainer->plan;
+    gfl_trainer_info *plan = &trainer->plan;
     gfli_train_plan largest;
     int height, width;
     memset(&largest, 0, sizeof largest);
@@ -8573,7 +8577,7 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
 }
 
 static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
-    const gfl_train_desc *d = &trainer->asked;
+    const gfl_trainer_desc *d = &trainer->asked;
     gfli_loader_opts opts;
     memset(&opts, 0, sizeof opts);
     opts.batch = d->batch;
@@ -8591,16 +8595,16 @@ static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
     return gfli_loader_create(trainer->context, trainer->dataset, &opts, &trainer->loader);
 }
 
-static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *desc) {
+static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_trainer_desc *desc) {
     gfl_context *context = trainer->context;
-    const gfl_train_desc *d = &trainer->plan.desc;
+    const gfl_trainer_desc *d = &trainer->plan.desc;
     GFLI_TRY(gfli_train_resolve(context, trainer->model, desc, &trainer->asked));
     GFLI_TRY(gfli_check_classes(context, trainer->model, trainer->dataset));
     GFLI_TRY(gfli_trainer_start_loader(trainer));
     trainer->plan.desc = trainer->asked;
     gfli_train_fit(&trainer->plan, gfli_loader_images(trainer->loader));
     trainer->plan.n_dropped_images =
-        gfl_dataset_n_images(trainer->dataset) - trainer->plan.n_images;
+        gfl_dataset_count_images(trainer->dataset) - trainer->plan.n_images;
     GFLI_TRY(gfli_alloc(context, (size_t)d->batch * (size_t)d->accumulate, sizeof(int), "batch",
                         &trainer->images));
     GFLI_TRY(gfli_alloc(context, (size_t)d->batch, sizeof *trainer->targets, "batch",
@@ -8613,9 +8617,9 @@ static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *
 }
 
 gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model, const gfl_dataset *dataset,
-                              const gfl_train_desc *desc, gfl_trainer **out) {
+                              const gfl_trainer_desc *desc, gfl_trainer **out) {
     gfl_trainer *trainer;
-    gfl_train_desc d;
+    gfl_trainer_desc d;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
     if (out) *out = NULL;
@@ -8651,7 +8655,7 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
     gfli_free(context, trainer);
 }
 
-void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out) {
+void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *out) {
     if (!out) return;
     memset(out, 0, sizeof *out);
     if (!trainer) return;
@@ -8743,7 +8747,7 @@ static gfl_status gfli_trainer_batch(gfl_trainer *trainer, int number, gfl_step_
 /* Where the loader must stand for the next update, and how many batches belong to it: the last of
  * an epoch may have fewer. */
 static int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first) {
-    const gfl_train_plan *plan = &trainer->plan;
+    const gfl_trainer_info *plan = &trainer->plan;
     int64_t step = trainer->learner.updates;
     *epoch = (int)(step / plan->steps_per_epoch);
     *first = (int)(step % plan->steps_per_epoch) * plan->desc.accumulate;
@@ -8751,7 +8755,7 @@ static int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *fi
 }
 
 static gfl_status gfli_trainer_update(gfl_trainer *trainer, gfl_step_report *out) {
-    const gfl_train_desc *d = &trainer->plan.desc;
+    const gfl_trainer_desc *d = &trainer->plan.desc;
     gfli_sgd_opts opts;
     opts.lr = out->lr;
     opts.momentum = d->momentum < 0 ? 0 : d->momentum;
@@ -8868,8 +8872,9 @@ gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out) {
 /* Ids, names, sizes and boxes: what decides about batches and targets, but for the pixels. */
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset) {
     uint64_t hash = 0;
-    int n_images = gfl_dataset_n_images(dataset), n_classes = gfl_dataset_n_classes(dataset);
-    const gfl_class *classes = gfl_dataset_classes(dataset);
+    int n_images = gfl_dataset_count_images(dataset),
+        n_classes = gfl_dataset_count_classes(dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(dataset);
     for (int i = 0; i < n_classes; i++) hash = gfli_hash_text(hash, classes[i].name);
     for (int i = 0; i < n_images; i++) {
         gfl_image_info info;
@@ -8929,7 +8934,7 @@ static void gfli_put_text(gfli_state_fields *f, const char *key, const char *val
     snprintf(field->value, sizeof field->value, "%s", value);
 }
 
-static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
+static void gfli_put_milestones(gfli_state_fields *f, const gfl_trainer_desc *d) {
     gfli_state_field *field = &f->fields[f->n++];
     size_t used = 0;
     field->key = "milestones";
@@ -8942,7 +8947,7 @@ static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
 }
 
 /* Not the number of loaders: it changes nothing. */
-static void gfli_describe_training(const gfl_trainer *trainer, const gfl_train_desc *d,
+static void gfli_describe_training(const gfl_trainer *trainer, const gfl_trainer_desc *d,
                                    gfli_state_fields *f) {
     f->n = 0;
     gfli_put_text(f, "dialect", gfli_dialect_get(trainer->model->arch.dialect)->name);
@@ -9073,7 +9078,7 @@ static bool gfli_may_change(const char *key) {
 /* Version 0.1.0 did not count: a batch larger than the data set was called as large as it had been
  * asked for, and its default rate was that of so many images. */
 static void gfli_describe_uncounted(const gfl_trainer *trainer, gfli_state_fields *f) {
-    gfl_train_desc d = trainer->plan.desc;
+    gfl_trainer_desc d = trainer->plan.desc;
     d.batch = trainer->asked.batch;
     d.accumulate = trainer->asked.accumulate;
     if (trainer->asked.lr == 0) d.lr = gfli_default_rate(d.batch, d.accumulate);
@@ -9146,7 +9151,7 @@ static gfl_status gfli_state_number(const gfli_blob *blob, const char *key, int6
 
 static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob *blob,
                                      int64_t *out) {
-    const gfl_train_plan *plan = &trainer->plan;
+    const gfl_trainer_info *plan = &trainer->plan;
     const int64_t spe = plan->steps_per_epoch;
     int64_t step, epoch, batch;
     GFLI_TRY(gfli_state_number(blob, "step", &step));
@@ -11629,7 +11634,7 @@ static gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gf
     return gfli_preprocess_resolve(w->context, p, p);
 }
 
-static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_model **out) {
+static gfl_status gfli_import(gfli_weights *w, const gfl_import_desc *opts, gfl_model **out) {
     gfl_model_desc desc;
     gfl_origins origins;
     gfl_class coco[GFLI_COCO_CLASSES];
@@ -11655,10 +11660,10 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_
     return gfli_load_weights(w, &desc, &origins, opts->model.trainable != 0, out);
 }
 
-gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_import_opts *opts,
+gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_import_desc *opts,
                             gfl_model **out) {
     gfli_weights w;
-    gfl_import_opts o;
+    gfl_import_desc o;
     memset(&w, 0, sizeof w);
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;
@@ -11677,16 +11682,16 @@ gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_im
  * src/ckpt/backbone.c - backbones trained on ImageNet: what they are, into a model, out of a model
  * ============================================================================================ */
 
-/* What the file asks of a model; opts fill in what it does not say. */
-static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_opts *opts,
+/* What the file asks of a model; desc fill in what it does not say. */
+static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_desc *desc,
                                          gfl_backbone_info *out) {
     GFLI_TRY(gfli_config_refuse(w, false, false));
     GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
     GFLI_TRY(gfli_config_compare(w, &out->arch, false));
-    GFLI_TRY(gfli_read_style(w, opts->style, &out->arch.caffe_style, &out->style));
+    GFLI_TRY(gfli_read_style(w, desc->style, &out->arch.caffe_style, &out->style));
     GFLI_TRY(gfli_check_labels(w, out->arch.depth));
     GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
-    return gfli_override(w, opts->preprocess, &out->preprocess, &out->input);
+    return gfli_override(w, desc->preprocess, &out->preprocess, &out->input);
 }
 
 static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfli_weights *w) {
@@ -11706,11 +11711,11 @@ static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfl
 }
 
 gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
-                                 const gfl_import_opts *opts, gfl_backbone_info *out) {
+                                 const gfl_import_desc *desc, gfl_backbone_info *out) {
     gfli_weights w;
-    gfl_import_opts o;
+    gfl_import_desc o;
     memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
+    if (desc) o = *desc;
     if (out) memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, path);
@@ -11769,7 +11774,7 @@ static gfl_status gfli_check_stages(gfli_weights *w, const gfl_model *model) {
 static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
     const gfl_arch *m = &model->arch;
     gfl_backbone_info b;
-    gfl_import_opts none;
+    gfl_import_desc none;
     memset(&none, 0, sizeof none);
     memset(&b, 0, sizeof b);
     GFLI_TRY(gfli_describe_backbone(w, &none, &b));
@@ -11988,7 +11993,7 @@ static gfl_status gfli_report_transfer(gfl_model *model, const int *map) {
 }
 
 static gfl_status gfli_create_from(gfl_context *context, const gfl_model *source,
-                                   const gfl_transfer *how, const int *map, gfl_model **out) {
+                                   const gfl_transfer_desc *how, const int *map, gfl_model **out) {
     gfli_transfer t = {source, map};
     gfl_arch arch = source->arch;
     arch.n_classes = how->n_classes;
@@ -12006,7 +12011,7 @@ static gfl_status gfli_create_from(gfl_context *context, const gfl_model *source
 }
 
 gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
-                                 const gfl_transfer *how, gfl_model **out) {
+                                 const gfl_transfer_desc *how, gfl_model **out) {
     int *map = NULL;
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);

@@ -11,13 +11,13 @@
 #include "gfl.h"
 
 static int fail(gfl_context *context, const char *what) {
-    fprintf(stderr, "%s: %s\n", what, gfl_context_error(context));
+    fprintf(stderr, "%s: %s\n", what, gfl_context_get_error(context));
     return 1;
 }
 
 static void make_desc(const char *name, int width, int height, gfl_model_desc *desc) {
     memset(desc, 0, sizeof *desc);
-    gfl_arch_preset(NULL, name, &desc->arch);
+    gfl_arch_find_preset(NULL, name, &desc->arch);
     desc->preprocess.scale_long = width > height ? width : height;
     desc->preprocess.scale_short = width > height ? height : width;
     desc->preprocess.mean[0] = desc->preprocess.mean[1] = desc->preprocess.mean[2] = 117;
@@ -89,9 +89,9 @@ static char *make_annotations(int batch) {
 
 static int time_training(gfl_context *context, const gfl_model_desc *desc, int batch, int repeats) {
     char *json = make_annotations(batch);
-    gfl_dataset_opts data_opts;
+    gfl_dataset_desc data_opts;
     gfl_model_opts model_opts;
-    gfl_train_desc train;
+    gfl_trainer_desc train;
     memset(&data_opts, 0, sizeof data_opts);
     memset(&model_opts, 0, sizeof model_opts);
     memset(&train, 0, sizeof train);

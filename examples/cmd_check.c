@@ -59,9 +59,9 @@ static int compare_areas(const void *a, const void *b) {
 }
 
 static void print_histograms(const check_job *job) {
-    const gfl_class *classes = gfl_dataset_classes(job->dataset);
-    const int n_classes = gfl_dataset_n_classes(job->dataset);
-    const int n_images = gfl_dataset_n_images(job->dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(job->dataset);
+    const int n_classes = gfl_dataset_count_classes(job->dataset);
+    const int n_images = gfl_dataset_count_images(job->dataset);
     gfl_dataset_summary s;
     gfl_dataset_get_summary(job->dataset, &s);
     long *count = take((size_t)n_classes, sizeof *count), sizes[3] = {0, 0, 0};
@@ -128,7 +128,7 @@ static uint64_t hash_pixels(const gfl_pixels *p) {
 
 /* A quick look at the sheet: the picture made small by picking pixels, its boxes drawn. */
 static void add_to_sheet(check_job *job, const gfl_pixels *p, const gfl_image_info *info) {
-    const gfl_class *classes = gfl_dataset_classes(job->dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(job->dataset);
     if (!job->sheet.rgb || job->n_shown >= SHEET_COLUMNS * SHEET_ROWS) return;
     const int left = job->n_shown % SHEET_COLUMNS * CELL_W;
     const int top = job->n_shown / SHEET_COLUMNS * CELL_H;
@@ -205,7 +205,7 @@ static int check_image(check_job *job, int i) {
     const gfl_status status = gfl_dataset_read(job->context, job->dataset, i, &p);
     if (status == GFL_E_MEMORY) return report(job->context, status, "reading a picture");
     if (status != GFL_OK) {
-        finding(job, "%s", gfl_context_error(job->context));
+        finding(job, "%s", gfl_context_get_error(job->context));
         return CMD_OK;
     }
     if (is_16_bit(job, info.file_name))
@@ -239,7 +239,7 @@ static void check_duplicates(check_job *job) {
 }
 
 static int check_all(check_job *job) {
-    const int n = gfl_dataset_n_images(job->dataset);
+    const int n = gfl_dataset_count_images(job->dataset);
     gfl_dataset_summary s;
     progress bar;
     gfl_dataset_get_summary(job->dataset, &s);
@@ -290,7 +290,7 @@ static int check_all(check_job *job) {
 
 int cmd_check(int argc, char **argv) {
     check_job job;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     bool polygons = false;
     int n_rest = 0;
     memset(&job, 0, sizeof job);
@@ -324,7 +324,7 @@ int cmd_check(int argc, char **argv) {
                  job.findings);
         code = CMD_DATA;
     } else if (status == GFL_E_FORMAT || status == GFL_E_DATA) {
-        finding(&job, "%s", gfl_context_error(job.context));
+        finding(&job, "%s", gfl_context_get_error(job.context));
         code = CMD_DATA;
     } else {
         code =

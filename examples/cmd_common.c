@@ -118,7 +118,7 @@ void remark_on_dataset(FILE *f, const gfl_dataset_summary *s) {
 
 void describe_dataset(const char *name, const gfl_dataset *dataset) {
     gfl_dataset_summary s;
-    const gfl_class *classes = gfl_dataset_classes(dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(dataset);
     gfl_dataset_get_summary(dataset, &s);
     talk("%s: %d images (%d without annotations), %d boxes, %d classes", name, s.n_images,
          s.n_empty_images, s.n_annotations, s.n_classes);
@@ -147,10 +147,10 @@ static bool is_unnamed(const gfl_class *c, int label) {
 
 /* Which classes have boxes; NULL after a message. */
 static bool *find_used_classes(const gfl_dataset *dataset) {
-    bool *used = take((size_t)gfl_dataset_n_classes(dataset), sizeof *used);
+    bool *used = take((size_t)gfl_dataset_count_classes(dataset), sizeof *used);
     gfl_image_info info;
-    for (int k = 0; used && k < gfl_dataset_n_classes(dataset); k++) used[k] = false;
-    for (int i = 0; used && i < gfl_dataset_n_images(dataset); i++)
+    for (int k = 0; used && k < gfl_dataset_count_classes(dataset); k++) used[k] = false;
+    for (int i = 0; used && i < gfl_dataset_count_images(dataset); i++)
         if (gfl_dataset_get_image(dataset, i, &info) == GFL_OK)
             for (int k = 0; k < info.n_annotations; k++) used[info.annotations[k].label] = true;
     return used;
@@ -159,8 +159,8 @@ static bool *find_used_classes(const gfl_dataset *dataset) {
 /* Classes of the data set that the model does not know: an exit code after a message, unless no box
  * has them. */
 static int check_unknown(const gfl_model_info *info, const gfl_dataset *dataset, const int *map) {
-    const gfl_class *classes = gfl_dataset_classes(dataset);
-    const int n = gfl_dataset_n_classes(dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(dataset);
+    const int n = gfl_dataset_count_classes(dataset);
     int n_unknown = 0, n_common = 0, first = -1;
     bool *used = find_used_classes(dataset);
     if (!used) return CMD_MEMORY;
@@ -184,7 +184,7 @@ static int check_unknown(const gfl_model_info *info, const gfl_dataset *dataset,
 }
 
 static int check_class_names(const gfl_dataset *dataset) {
-    const gfl_class *classes = gfl_dataset_classes(dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(dataset);
     gfl_dataset_summary s;
     gfl_dataset_get_summary(dataset, &s);
     for (int j = 1; s.n_duplicate_names && j < s.n_classes; j++)
@@ -202,8 +202,8 @@ static int check_class_names(const gfl_dataset *dataset) {
 int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map) {
     gfl_model_info info;
     gfl_model_get_info(model, &info);
-    const gfl_class *theirs = gfl_dataset_classes(dataset);
-    const int n = gfl_dataset_n_classes(dataset), n_model = info.arch.n_classes;
+    const gfl_class *theirs = gfl_dataset_get_classes(dataset);
+    const int n = gfl_dataset_count_classes(dataset), n_model = info.arch.n_classes;
     bool named = false;
     *map = NULL;
     int code = check_class_names(dataset);
@@ -254,8 +254,9 @@ static gfl_status evaluate_one(gfl_detector *detector, const gfl_pixels *pixels,
     gfl_status status = gfl_detect(detector, &view, 1, opts, &found);
     if (status == GFL_OK) {
         gfl_detection *own = take((size_t)found.count, sizeof *own);
-        status = own ? gfl_evaluator_add(evaluator, image, own, translate(&found, map, own))
-                     : GFL_E_MEMORY;
+        status =
+            own ? gfl_evaluator_add_detections(evaluator, image, own, translate(&found, map, own))
+                : GFL_E_MEMORY;
         free(own);
     }
     return status;
@@ -289,7 +290,7 @@ int check_pictures(gfl_context *context, const char *name, gfl_dataset *dataset,
     picture_check c;
     gfl_dataset_check_opts opts = {0};
     int n = 0;
-    const int total = gfl_dataset_n_images(dataset);
+    const int total = gfl_dataset_count_images(dataset);
     memset(&c, 0, sizeof c);
     c.skip = skip;
     opts.found = picture_found;
@@ -308,13 +309,13 @@ int check_pictures(gfl_context *context, const char *name, gfl_dataset *dataset,
 
 /* With skip, one that cannot be read. */
 static gfl_status leave_out(gfl_context *context, gfl_evaluator *evaluator, int image) {
-    talk("warning: left out: %s", gfl_context_error(context));
+    talk("warning: left out: %s", gfl_context_get_error(context));
     return gfl_evaluator_leave_out(evaluator, image);
 }
 
 bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dataset *dataset,
                      const gfl_detect_opts *opts, bool skip, gfl_evaluator *evaluator, int *code) {
-    const int n = gfl_dataset_n_images(dataset);
+    const int n = gfl_dataset_count_images(dataset);
     int *map = NULL;
     gfl_detector *detector = NULL;
     progress bar;
@@ -348,17 +349,17 @@ bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dat
 
 void print_summary(FILE *f, const gfl_evaluator *evaluator) {
     char text[2048];
-    gfl_evaluator_summary(evaluator, text, sizeof text);
+    gfl_evaluator_get_summary(evaluator, text, sizeof text);
     fputs(text, f);
 }
 
 void print_class_table(FILE *f, const gfl_evaluator *evaluator, const gfl_dataset *dataset) {
-    const gfl_class *classes = gfl_dataset_classes(dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(dataset);
     gfl_eval_result r;
     fprintf(f, "\n%-24s %7s %7s %7s %7s %7s %7s\n", "class", "mAP", "mAP_50", "mAP_75", "mAP_s",
             "mAP_m", "mAP_l");
-    for (int k = 0; k < gfl_dataset_n_classes(dataset); k++) {
-        if (gfl_evaluator_class(evaluator, k, &r) != GFL_OK) continue;
+    for (int k = 0; k < gfl_dataset_count_classes(dataset); k++) {
+        if (gfl_evaluator_get_class_result(evaluator, k, &r) != GFL_OK) continue;
         say_line(f, "%-24s %7.3f %7.3f %7.3f %7.3f %7.3f %7.3f", classes[k].name, r.ap, r.ap50,
                  r.ap75, r.ap_small, r.ap_medium, r.ap_large);
     }
@@ -379,13 +380,13 @@ static void write_numbers(gfl_json_writer *json, const gfl_eval_result *r) {
 
 void write_json_result(gfl_json_writer *json, const char *key, const gfl_evaluator *evaluator,
                        const gfl_eval_result *result, const gfl_dataset *dataset) {
-    const gfl_class *classes = gfl_dataset_classes(dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(dataset);
     gfl_eval_result r;
     gfl_json_object(json, key);
     write_numbers(json, result);
     gfl_json_array(json, "per_class");
-    for (int k = 0; k < gfl_dataset_n_classes(dataset); k++) {
-        if (gfl_evaluator_class(evaluator, k, &r) != GFL_OK) continue;
+    for (int k = 0; k < gfl_dataset_count_classes(dataset); k++) {
+        if (gfl_evaluator_get_class_result(evaluator, k, &r) != GFL_OK) continue;
         gfl_json_object(json, NULL);
         gfl_json_integer(json, "id", classes[k].id);
         gfl_json_text(json, "name", classes[k].name);

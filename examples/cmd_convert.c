@@ -10,7 +10,7 @@ typedef struct convert_job {
     gfl_json_writer stdout_json;
     gfl_context *context;
     gfl_model *model;
-    gfl_import_opts opts;
+    gfl_import_desc opts;
     gfl_preprocess input; /* that opts points to */
 } convert_job;
 
@@ -111,7 +111,7 @@ static bool is_promised(const gfl_tensor_report *t, int stages) {
 
 static int check_whole(const convert_job *job, int stages) {
     gfl_tensor_report t;
-    for (int i = 0; gfl_model_report(job->model, i, &t); i++) {
+    for (int i = 0; gfl_model_get_report(job->model, i, &t); i++) {
         if (t.fate != GFL_FATE_INITIALISED || !is_promised(&t, stages)) continue;
         talk("gfl: converting: %s: %s: %s; the file is incomplete", job->in, t.name, t.why);
         return CMD_MISMATCH;

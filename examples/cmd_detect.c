@@ -117,7 +117,7 @@ static void print_lines(const detect_job *job, const picture *one, const gfl_det
 /* ---- the work -------------------------------------------------------------------------------- */
 
 static int skip_picture(detect_job *job, const picture *one, gfl_status status) {
-    const char *why = gfl_context_error(job->context);
+    const char *why = gfl_context_get_error(job->context);
     talk("gfl: %s", why);
     if (job->json) write_failure_json(&job->stdout_json, one, why);
     job->short_of_memory = job->short_of_memory || status == GFL_E_MEMORY;

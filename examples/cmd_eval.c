@@ -12,7 +12,7 @@ typedef struct eval_job {
 
 static int load_detections(gfl_context *context, const eval_job *job, gfl_evaluator *evaluator) {
     gfl_eval_notes notes;
-    gfl_status status = gfl_evaluator_load(evaluator, job->detections);
+    gfl_status status = gfl_evaluator_add_results(evaluator, job->detections);
     if (status != GFL_OK) {
         const int code = report(context, status, "reading detections");
         return status == GFL_E_FORMAT ? CMD_DATA : code;
@@ -68,8 +68,8 @@ static int run(const eval_job *job) {
     gfl_context *context;
     gfl_dataset *dataset = NULL;
     gfl_evaluator *evaluator = NULL;
-    gfl_dataset_opts data_opts;
-    gfl_eval_opts opts;
+    gfl_dataset_desc data_opts;
+    gfl_evaluator_desc opts;
     int code = open_context_on(&job->device, job->threads, &context);
     if (code != CMD_OK) return code;
     memset(&data_opts, 0, sizeof data_opts);

@@ -17,7 +17,7 @@ static bool parse_size(const char *text, gfl_export_opts *opts) {
 static int export_model(const char *in, const char *out, gfl_export_format format,
                         const gfl_export_opts *opts) {
     gfl_model *model = NULL;
-    gfl_import_opts how;
+    gfl_import_desc how;
     gfl_context *context;
     int code = open_context(1, &context);
     if (code != CMD_OK) return code;

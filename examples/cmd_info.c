@@ -9,7 +9,7 @@ static gfl_status make_preset(gfl_context *context, const char *name, gfl_model 
     gfl_model_desc desc;
     memset(&desc, 0, sizeof desc);
     *out = NULL;
-    gfl_status status = gfl_arch_preset(context, name, &desc.arch);
+    gfl_status status = gfl_arch_find_preset(context, name, &desc.arch);
     return status == GFL_OK ? gfl_model_create(context, &desc, NULL, out) : status;
 }
 
@@ -39,7 +39,7 @@ static int list_presets(gfl_context *context, bool json) {
         gfl_json_array(&out, NULL);
     else
         puts("model              parameters   GMAC at 1333x800   published COCO AP");
-    for (int i = 0; gfl_preset_at(i, &p); i++) {
+    for (int i = 0; gfl_arch_get_preset(i, &p); i++) {
         gfl_model_cost cost;
         gfl_status status = gfl_arch_get_cost(context, &p.arch, 1333, 800, 1, &cost);
         if (status != GFL_OK) return report(context, status, p.name);
@@ -89,7 +89,7 @@ static int list_devices(bool json) {
         const bool past = !usable && i > 0 && !strncmp(text, "there is no GPU", 15);
         if (!past)
             print_device(json ? &out : NULL, name, usable,
-                         usable ? gfl_context_device(context) : text);
+                         usable ? gfl_context_get_device(context) : text);
         gfl_context_destroy(context);
         if (past || (!usable && (!desc.backend || !strncmp(text, "no NVIDIA", 9)))) break;
     }
@@ -276,7 +276,7 @@ static int bench(gfl_context *context, const model_choice *c, const gfl_model *m
     int code = status == GFL_OK ? CMD_OK : report(context, status, "timing");
     if (code == CMD_OK) {
         qsort(times, (size_t)repeats, sizeof *times, compare_doubles);
-        print_times(times[repeats / 2], times[0], batch, gfl_context_threads(context), json);
+        print_times(times[repeats / 2], times[0], batch, gfl_context_count_threads(context), json);
     }
     gfl_detector_destroy(detector);
     free(noise);

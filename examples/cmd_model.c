@@ -143,12 +143,12 @@ static const char *const fates[] = {"loaded", "re-initialised", "left over"};
 void count_fates(const gfl_model *model, int counts[3]) {
     gfl_tensor_report t;
     memset(counts, 0, 3 * sizeof *counts);
-    for (int i = 0; gfl_model_report(model, i, &t); i++) counts[t.fate]++;
+    for (int i = 0; gfl_model_get_report(model, i, &t); i++) counts[t.fate]++;
 }
 
 void print_tensors(FILE *f, const gfl_model *model, unsigned wanted) {
     gfl_tensor_report t;
-    for (int i = 0; gfl_model_report(model, i, &t); i++) {
+    for (int i = 0; gfl_model_get_report(model, i, &t); i++) {
         if (!(wanted >> t.fate & 1)) continue;
         say(f, "%-14s %s [", fates[t.fate], t.name);
         for (int k = 0; k < t.rank; k++) fprintf(f, "%s%lld", k ? ", " : "", (long long)t.shape[k]);
@@ -159,7 +159,7 @@ void print_tensors(FILE *f, const gfl_model *model, unsigned wanted) {
 void write_tensors_json(gfl_json_writer *json, const gfl_model *model, unsigned wanted) {
     gfl_tensor_report t;
     gfl_json_array(json, "tensors");
-    for (int i = 0; gfl_model_report(model, i, &t); i++) {
+    for (int i = 0; gfl_model_get_report(model, i, &t); i++) {
         if (!(wanted >> t.fate & 1)) continue;
         gfl_json_line(json);
         gfl_json_object(json, NULL);
@@ -257,8 +257,8 @@ static int read_categories(gfl_context *context, const char *path, class_list *l
     int code = CMD_OK;
     gfl_status status = gfl_dataset_load_coco(context, path, NULL, &dataset);
     if (status != GFL_OK) return report(context, status, "--classes");
-    const gfl_class *classes = gfl_dataset_classes(dataset);
-    for (int k = 0; k < gfl_dataset_n_classes(dataset) && code == CMD_OK; k++)
+    const gfl_class *classes = gfl_dataset_get_classes(dataset);
+    for (int k = 0; k < gfl_dataset_count_classes(dataset) && code == CMD_OK; k++)
         code = add_class(list, classes[k].name, strlen(classes[k].name), classes[k].id);
     gfl_dataset_destroy(dataset);
     return code;

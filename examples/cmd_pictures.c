@@ -93,7 +93,7 @@ static const char *kind_of(const char *path, int *readable) {
     FILE *f = os_open(path);
     const size_t n = f ? fread(head, 1, sizeof head, f) : 0;
     if (f) fclose(f);
-    return gfl_image_kind(head, n, readable);
+    return gfl_image_get_kind(head, n, readable);
 }
 
 /* ---- folders --------------------------------------------------------------------------------- */

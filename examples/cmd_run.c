@@ -205,7 +205,7 @@ static int sync_logs(const run_folder *f) {
 
 int run_save(run_folder *f, gfl_context *context, const gfl_model *model,
              const gfl_trainer *trainer) {
-    gfl_train_plan plan;
+    gfl_trainer_info plan;
     if (!f->unsaved) return CMD_OK;
     const int code = sync_logs(f);
     if (code != CMD_OK) return code;
@@ -217,7 +217,7 @@ int run_save(run_folder *f, gfl_context *context, const gfl_model *model,
     }
     if (!take_over(f))
         return failed(in_pair(f, "next", weights_name), "it was written, but cannot be renamed");
-    gfl_trainer_get_plan(trainer, &plan);
+    gfl_trainer_get_info(trainer, &plan);
     f->saved = plan.n_done;
     f->unsaved = false;
     return CMD_OK;
@@ -370,7 +370,7 @@ static bool read_log_line(run_folder *f, const char *line, int64_t done, int64_t
 }
 
 /* Of train.jsonl: the losses of the epoch that goes on, or of one that has yet to be evaluated. */
-static int read_log(run_folder *f, const gfl_train_plan *plan) {
+static int read_log(run_folder *f, const gfl_trainer_info *plan) {
     const int64_t done = plan->n_done, each = plan->steps_per_epoch;
     const int64_t epoch_start = done > 0 ? (done - 1) / each * each : 0;
     const char *path = run_file(f, "train.jsonl");
@@ -417,7 +417,7 @@ static int mend_best(const run_folder *f, const char *pair) {
 
 /* What results.csv calls the best must be there.  An evaluation that was interrupted between its
  * weights and its lines is made up, and comes to the same. */
-static int check_best(run_folder *f, const gfl_train_plan *plan) {
+static int check_best(run_folder *f, const gfl_trainer_info *plan) {
     char found[20], last[20], previous[20];
     const int64_t done = plan->n_done, each = plan->steps_per_epoch;
     const char *best = run_file(f, best_name);
@@ -488,7 +488,7 @@ static int begin(run_folder *f, const run_facts *facts) {
     return code;
 }
 
-static int go_on(run_folder *f, const gfl_train_plan *plan) {
+static int go_on(run_folder *f, const gfl_trainer_info *plan) {
     f->saved = plan->n_done;
     int code = read_results(f, plan->n_done);
     if (code == CMD_OK) code = read_log(f, plan);
@@ -498,7 +498,7 @@ static int go_on(run_folder *f, const gfl_train_plan *plan) {
 
 /* The first line of train.jsonl, and one at each --resume. */
 static void log_run(const run_folder *f, const run_facts *facts) {
-    const gfl_train_plan *plan = facts->plan;
+    const gfl_trainer_info *plan = facts->plan;
     gfl_json_writer json = json_to(f->log);
     char hash[20];
     fingerprint(facts->data, hash);

@@ -43,7 +43,7 @@ typedef struct run_facts {
     bool *overwrite; /* among them */
     const char *data;
     int seed, threads;
-    const gfl_train_plan *plan;
+    const gfl_trainer_info *plan;
 } run_facts;
 
 /* Do these weights and this state go together, and with the data and the options? */

@@ -39,7 +39,7 @@ static int choose_model(job *j, gfl_model_desc *desc) {
     gfl_backbone_info backbone;
     gfl_origins from;
     memset(desc, 0, sizeof *desc);
-    if (gfl_arch_preset(j->context, j->s->model, &desc->arch) != GFL_OK)
+    if (gfl_arch_find_preset(j->context, j->s->model, &desc->arch) != GFL_OK)
         return usage_error("--model %s: there is no such model; gfl info --list names them",
                            j->s->model);
     if (j->s->base_channels) desc->arch.base_channels = j->s->base_channels;
@@ -47,8 +47,8 @@ static int choose_model(job *j, gfl_model_desc *desc) {
     if (j->s->head_channels) desc->arch.head_channels = j->s->head_channels;
     if (j->s->stacked_convs) desc->arch.stacked_convs = j->s->stacked_convs;
     desc->arch.dialect = (gfl_dialect)opt_choice("dialect", j->s->dialect, "mmdet", "gfocal");
-    desc->arch.n_classes = gfl_dataset_n_classes(j->data);
-    desc->classes = gfl_dataset_classes(j->data);
+    desc->arch.n_classes = gfl_dataset_count_classes(j->data);
+    desc->classes = gfl_dataset_get_classes(j->data);
     desc->seed = (uint64_t)j->s->seed;
     if (j->s->weights) {
         gfl_status status = gfl_backbone_describe(j->context, j->s->weights, NULL, &backbone);
@@ -74,7 +74,7 @@ static void describe_loading(const job *j) {
          counts[GFL_FATE_LOADED], counts[GFL_FATE_INITIALISED], counts[GFL_FATE_LEFT_OVER]);
     for (int fate = GFL_FATE_INITIALISED; fate <= GFL_FATE_LEFT_OVER; fate++) {
         int shown = 0;
-        for (int i = 0; gfl_model_report(j->model, i, &t) && shown < 6; i++) {
+        for (int i = 0; gfl_model_get_report(j->model, i, &t) && shown < 6; i++) {
             if ((int)t.fate != fate) continue;
             talk("  %s: %s (%s)%s", fate == GFL_FATE_INITIALISED ? "re-initialised" : "left over",
                  t.name, t.why, ++shown == 6 && counts[fate] > 6 ? ", and more" : "");
@@ -123,7 +123,7 @@ static int read_renames(const opt_list *map, gfl_rename *renames, char **text) {
 
 /* Labels of the checkpoint for the labels of the data set; *map is malloc'ed. */
 static int map_classes(const job *j, const gfl_model_info *old, int **map) {
-    const int n = gfl_dataset_n_classes(j->data);
+    const int n = gfl_dataset_count_classes(j->data);
     gfl_rename *renames = take(OPT_LIST_MAX, sizeof *renames);
     char *text = NULL;
     *map = take((size_t)n, sizeof **map);
@@ -136,7 +136,7 @@ static int map_classes(const job *j, const gfl_model_info *old, int **map) {
     } else if (code == CMD_OK) {
         gfl_status status =
             gfl_match_classes(j->context, old->classes, old->arch.n_classes,
-                              gfl_dataset_classes(j->data), n, renames, j->s->map.n, *map);
+                              gfl_dataset_get_classes(j->data), n, renames, j->s->map.n, *map);
         if (status != GFL_OK) code = report(j->context, status, "--map");
     }
     free(text);
@@ -158,13 +158,14 @@ static void list_classes(const char *what, const gfl_class *classes, const int *
 }
 
 static void describe_transfer(const job *j, const gfl_model_info *old, const int *map) {
-    const int n = gfl_dataset_n_classes(j->data), n_old = old->arch.n_classes;
+    const int n = gfl_dataset_count_classes(j->data), n_old = old->arch.n_classes;
     int *taken = take((size_t)n_old, sizeof *taken), counts[3];
     count_fates(j->model, counts);
     talk("%s: %d of %d tensors taken over", j->s->from, counts[GFL_FATE_LOADED],
          counts[GFL_FATE_LOADED] + counts[GFL_FATE_INITIALISED]);
-    list_classes("  classes taken over: ", gfl_dataset_classes(j->data), map, n, old->classes);
-    list_classes("  new classes, initialised afresh: ", gfl_dataset_classes(j->data), map, n, NULL);
+    list_classes("  classes taken over: ", gfl_dataset_get_classes(j->data), map, n, old->classes);
+    list_classes("  new classes, initialised afresh: ", gfl_dataset_get_classes(j->data), map, n,
+                 NULL);
     for (int k = 0; taken && k < n_old; k++) taken[k] = -1;
     for (int k = 0; taken && k < n; k++)
         if (map[k] >= 0) taken[map[k]] = k;
@@ -181,9 +182,9 @@ static int transfer(job *j, const gfl_model *source) {
     read_scale(j, &input);
     int code = map_classes(j, &old, &map);
     if (code == CMD_OK) {
-        gfl_transfer how = {0};
-        how.classes = gfl_dataset_classes(j->data);
-        how.n_classes = gfl_dataset_n_classes(j->data);
+        gfl_transfer_desc how = {0};
+        how.classes = gfl_dataset_get_classes(j->data);
+        how.n_classes = gfl_dataset_count_classes(j->data);
         how.map = map;
         how.preprocess = &input;
         how.seed = (uint64_t)j->s->seed;
@@ -198,7 +199,7 @@ static int transfer(job *j, const gfl_model *source) {
 }
 
 static int make_model_from(job *j) {
-    gfl_import_opts opts;
+    gfl_import_desc opts;
     gfl_model *source = NULL;
     memset(&opts, 0, sizeof opts);
     opts.model.trainable = 1;

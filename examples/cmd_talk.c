@@ -111,9 +111,9 @@ static int exit_code(gfl_status status) {
 }
 
 int report(gfl_context *context, gfl_status status, const char *doing) {
-    const char *text = gfl_context_error(context);
+    const char *text = gfl_context_get_error(context);
     if (status == GFL_E_MEMORY && memory_is_short) return CMD_MEMORY; /* said by take() */
-    talk("gfl: %s: %s", doing, *text ? text : gfl_status_name(status));
+    talk("gfl: %s: %s", doing, *text ? text : gfl_status_get_name(status));
     return exit_code(status);
 }
 
@@ -200,7 +200,7 @@ int open_context_on(const device_choice *choice, int threads, gfl_context **out)
     else if (status != GFL_OK)
         talk("gfl: --threads %d: %s", threads,
              status == GFL_E_ARG ? "it must be 0 or a number of threads that a machine can have"
-                                 : gfl_status_name(status));
+                                 : gfl_status_get_name(status));
     return status == GFL_E_UNSUPPORTED ? CMD_USAGE : exit_code(status);
 }
 

@@ -19,7 +19,7 @@ typedef struct run {
     gfl_dataset *data, *val;
     gfl_model *model;
     gfl_trainer *trainer;
-    gfl_train_plan plan;
+    gfl_trainer_info plan;
     run_folder folder;
     bool rate_given, warmup_given;
     double started;
@@ -36,7 +36,7 @@ static const char may_change[] =
 /* ---- preparation ----------------------------------------------------------------------------- */
 
 static int load_data(run *r) {
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.image_dir = r->o.images;
     opts.boxes_from_polygons = r->o.polygons;
@@ -68,7 +68,7 @@ static int load_data(run *r) {
 }
 
 /* "6,7" into the description; "0" and "" are none. */
-static int parse_steps(const char *text, gfl_train_desc *desc) {
+static int parse_steps(const char *text, gfl_trainer_desc *desc) {
     char *end;
     long before = 0;
     if (text && (!*text || !strcmp(text, "0"))) {
@@ -89,7 +89,7 @@ static int parse_steps(const char *text, gfl_train_desc *desc) {
     return CMD_OK;
 }
 
-static int describe_training(const run *r, gfl_train_desc *d) {
+static int describe_training(const run *r, gfl_trainer_desc *d) {
     const train_options *o = &r->o;
     memset(d, 0, sizeof *d);
     const int code = parse_steps(o->steps, d);
@@ -114,7 +114,7 @@ static int describe_training(const run *r, gfl_train_desc *d) {
 }
 
 /* Model and trainer of a run that goes on. */
-static gfl_status load_pair(run *r, const gfl_train_desc *d, const char *weights,
+static gfl_status load_pair(run *r, const gfl_trainer_desc *d, const char *weights,
                             const char *state) {
     gfl_model_opts opts;
     memset(&opts, 0, sizeof opts);
@@ -137,7 +137,7 @@ static void drop_pair(run *r) {
 /* The number of epochs has no say in whether two files belong together. */
 static gfl_status probe_pair(void *user, const char *weights, const char *state) {
     run *r = user;
-    gfl_train_desc d;
+    gfl_trainer_desc d;
     if (describe_training(r, &d) != CMD_OK) return GFL_E_ARG;
     d.epochs = 1000000;
     const gfl_status status = load_pair(r, &d, weights, state);
@@ -152,7 +152,7 @@ static int check_data(run *r) {
     return check_pictures(r->context, r->o.val, r->val, r->o.skip);
 }
 
-static int go_on(run *r, const gfl_train_desc *d) {
+static int go_on(run *r, const gfl_trainer_desc *d) {
     int code = check_data(r);
     if (code == CMD_OK) code = run_settle(&r->folder, r->context, probe_pair, r);
     if (code != CMD_OK) return code;
@@ -164,7 +164,7 @@ static int go_on(run *r, const gfl_train_desc *d) {
     return code;
 }
 
-static int begin(run *r, const gfl_train_desc *d) {
+static int begin(run *r, const gfl_trainer_desc *d) {
     if (r->o.resume) talk("%s: nothing was saved yet: the run begins again", r->o.out);
     int code = start_model(r->context, &r->o.start, r->data, &r->model);
     if (code == CMD_OK) code = check_data(r);
@@ -174,16 +174,16 @@ static int begin(run *r, const gfl_train_desc *d) {
 }
 
 static int make_trainer(run *r) {
-    gfl_train_desc d;
+    gfl_trainer_desc d;
     int code = describe_training(r, &d);
     if (code == CMD_OK) code = r->folder.fresh ? begin(r, &d) : go_on(r, &d);
     if (code != CMD_OK) return code;
-    gfl_trainer_get_plan(r->trainer, &r->plan);
+    gfl_trainer_get_info(r->trainer, &r->plan);
     return CMD_OK;
 }
 
 static void describe_schedule(const run *r) {
-    const gfl_train_desc *d = &r->plan.desc;
+    const gfl_trainer_desc *d = &r->plan.desc;
     const int images = d->batch * d->accumulate, warmup = d->warmup > 0 ? d->warmup : 0;
     talk("schedule: %d epoch%s of %d step%s of %d image%s; learning rate %g%s, warm-up %d step%s",
          d->epochs, plural(d->epochs), r->plan.steps_per_epoch, plural(r->plan.steps_per_epoch),
@@ -204,7 +204,7 @@ static void describe_schedule(const run *r) {
 }
 
 static void describe_plan(const run *r) {
-    const gfl_train_desc *d = &r->plan.desc;
+    const gfl_trainer_desc *d = &r->plan.desc;
     gfl_model_info info;
     gfl_model_get_info(r->model, &info);
     fputs("model: ", stderr);
@@ -357,7 +357,7 @@ static int begin_run(run *r) {
     facts.overwrite = &r->o.overwrite;
     facts.data = r->o.data;
     facts.seed = r->o.start.seed;
-    facts.threads = gfl_context_threads(r->context);
+    facts.threads = gfl_context_count_threads(r->context);
     facts.plan = &r->plan;
     /* config.txt holds what was chosen, and does not ask to resume. */
     r->warmup_given = r->o.warmup >= 0;
@@ -566,7 +566,7 @@ static int check_numbers(const train_options *o, bool rate_given) {
 
 int cmd_train(int argc, char **argv) {
     opt table[MOST_OPTIONS];
-    gfl_train_desc steps;
+    gfl_trainer_desc steps;
     run r;
     memset(&r, 0, sizeof r);
     train_options *o = &r.o;

@@ -28,7 +28,7 @@ int main(int argc, char **argv) {
         printf("%-20s %.3f  %.1f %.1f %.1f %.1f\n", name, (double)d->score, (double)d->x1,
                (double)d->y1, (double)d->x2, (double)d->y2);
     }
-    if (!ok) fprintf(stderr, "detect: %s\n", gfl_context_error(context));
+    if (!ok) fprintf(stderr, "detect: %s\n", gfl_context_get_error(context));
 
     gfl_pixels_free(context, &pixels);
     gfl_detector_destroy(detector);

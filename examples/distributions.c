@@ -35,7 +35,7 @@ int main(int argc, char **argv) {
     ok = ok && gfl_detect(detector, &image, 1, &opts, &found) == GFL_OK;
     for (int i = 0; ok && i < found.count; i++)
         print_sides(&found.items[i], &found.distributions[i]);
-    if (!ok) fprintf(stderr, "distributions: %s\n", gfl_context_error(context));
+    if (!ok) fprintf(stderr, "distributions: %s\n", gfl_context_get_error(context));
 
     gfl_pixels_free(context, &pixels);
     gfl_detector_destroy(detector);

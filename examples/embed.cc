@@ -39,7 +39,7 @@ int main() {
     gfl_detections found;
     if (status == GFL_OK) status = gfl_detect(detector, &image, 1, nullptr, &found);
     if (status != GFL_OK) {
-        std::fprintf(stderr, "embed: %s\n", gfl_context_error(context));
+        std::fprintf(stderr, "embed: %s\n", gfl_context_get_error(context));
         return 1;
     }
     std::printf("%d detections\n", found.count);

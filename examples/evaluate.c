@@ -5,10 +5,10 @@
 
 /* Labels are places in a list of classes: those of the model must be those of the data. */
 static int same_classes(const gfl_model *model, const gfl_dataset *data) {
-    const gfl_class *classes = gfl_dataset_classes(data);
+    const gfl_class *classes = gfl_dataset_get_classes(data);
     gfl_model_info info;
     gfl_model_get_info(model, &info);
-    int same = info.arch.n_classes == gfl_dataset_n_classes(data);
+    int same = info.arch.n_classes == gfl_dataset_count_classes(data);
     for (int k = 0; same && k < info.arch.n_classes; k++)
         same = !strcmp(info.classes[k].name, classes[k].name);
     if (!same) fputs("evaluate: the model has other classes than the data\n", stderr);
@@ -28,7 +28,8 @@ static gfl_status add_image(gfl_context *context, gfl_detector *detector, const 
     image.width = pixels.width;
     image.height = pixels.height;
     status = gfl_detect(detector, &image, 1, &opts, &found);
-    if (status == GFL_OK) status = gfl_evaluator_add(evaluator, i, found.items, found.count);
+    if (status == GFL_OK)
+        status = gfl_evaluator_add_detections(evaluator, i, found.items, found.count);
     gfl_pixels_free(context, &pixels);
     return status;
 }
@@ -39,7 +40,7 @@ int main(int argc, char **argv) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
     gfl_evaluator *evaluator = NULL;
-    gfl_dataset_opts where = {0};
+    gfl_dataset_desc where = {0};
     gfl_eval_result result;
     char text[2048];
     if (argc != 4) return fputs("usage: evaluate WEIGHTS DATA.json PICTURES\n", stderr), 2;
@@ -51,14 +52,14 @@ int main(int argc, char **argv) {
              gfl_detector_create(context, model, 0, &detector) == GFL_OK &&
              gfl_evaluator_create(context, data, NULL, &evaluator) == GFL_OK;
     const int same = ok && same_classes(model, data);
-    for (int i = 0; ok && same && i < gfl_dataset_n_images(data); i++)
+    for (int i = 0; ok && same && i < gfl_dataset_count_images(data); i++)
         ok = add_image(context, detector, data, i, evaluator) == GFL_OK;
     ok = ok && (!same || gfl_evaluator_run(evaluator, &result) == GFL_OK);
     if (ok && same) {
-        gfl_evaluator_summary(evaluator, text, sizeof text);
+        gfl_evaluator_get_summary(evaluator, text, sizeof text);
         fputs(text, stdout);
     } else if (!ok) {
-        fprintf(stderr, "evaluate: %s\n", gfl_context_error(context));
+        fprintf(stderr, "evaluate: %s\n", gfl_context_get_error(context));
     }
 
     gfl_evaluator_destroy(evaluator);

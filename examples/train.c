@@ -5,12 +5,12 @@
 static gfl_status make_model(gfl_context *context, const gfl_dataset *data, gfl_model **out) {
     gfl_model_desc desc = {0};
     gfl_model_opts opts = {0};
-    gfl_arch_preset(context, "r18", &desc.arch);
+    gfl_arch_find_preset(context, "r18", &desc.arch);
     desc.arch.base_channels = 16; /* a quarter of the published width */
     desc.arch.fpn_channels = desc.arch.head_channels = 64;
     desc.arch.stacked_convs = 2;
-    desc.arch.n_classes = gfl_dataset_n_classes(data);
-    desc.classes = gfl_dataset_classes(data);
+    desc.arch.n_classes = gfl_dataset_count_classes(data);
+    desc.classes = gfl_dataset_get_classes(data);
     opts.trainable = 1;
     return gfl_model_create(context, &desc, &opts, out);
 }
@@ -20,8 +20,8 @@ int main(int argc, char **argv) {
     gfl_dataset *data = NULL;
     gfl_model *model = NULL;
     gfl_trainer *trainer = NULL;
-    gfl_dataset_opts where = {0};
-    gfl_train_desc recipe = {0};
+    gfl_dataset_desc where = {0};
+    gfl_trainer_desc recipe = {0};
     gfl_step_report step = {0};
     if (argc != 4) return fputs("usage: train DATA.json PICTURES OUT.safetensors\n", stderr), 2;
 
@@ -39,7 +39,7 @@ int main(int argc, char **argv) {
         if (ok && step.epoch_done) printf("epoch %d: loss %.3f\n", step.epoch + 1, step.loss);
     }
     ok = ok && gfl_model_save(model, argv[3]) == GFL_OK;
-    if (!ok) fprintf(stderr, "train: %s\n", gfl_context_error(context));
+    if (!ok) fprintf(stderr, "train: %s\n", gfl_context_get_error(context));
 
     gfl_trainer_destroy(trainer);
     gfl_model_destroy(model);

@@ -76,8 +76,8 @@
  * ERRORS
  *
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
- * to do - is in gfl_context_error() of the context the object was made with, or of the one the call
- * was given.  GFL_E_ARG has such a text too, except where neither was given and in
+ * to do - is in gfl_context_get_error() of the context the object was made with, or of the one the
+ * call was given.  GFL_E_ARG has such a text too, except where neither was given and in
  * gfl_dataset_get_image.  The text of gfl_context_create goes to gfl_context_desc.error.  After an
  * error the object is as it was before the call, unless the function says otherwise.  The library
  * never exits, aborts, prints, installs signal handlers, or reads environment variables.
@@ -106,11 +106,11 @@
  *
  * The same input, weights and seed give the same bits, whatever the number of threads and loaders,
  * in training and in detection, on CPUs of the same instruction set (which chooses the kernels;
- * gfl_context_device names it) with the same C library (which computes expf and log).  That holds
- * for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++, since the header
- * switches off contraction to fused multiply-adds for its own functions; -ffast-math and parts of
- * it change the bits.  Training that is stopped after any step and resumed gives
- * the same weights to the bit.
+ * gfl_context_get_device names it) with the same C library (which computes expf and log).  That
+ * holds for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++, since the
+ * header switches off contraction to fused multiply-adds for its own functions; -ffast-math and
+ * parts of it change the bits.  Training that is stopped after any step and resumed gives the same
+ * weights to the bit.
  *
  * GPUS
  *
@@ -175,8 +175,8 @@
  * NOT HERE
  *
  * Other detectors are not here.  The functions of gfl_dataset, gfl_trainer and gfl_evaluator,
- * gfl_image_read and gfl_image_read_memory, gfl_image_kind, gfl_pixels_alloc, gfl_pixels_free, and
- * those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export) are
+ * gfl_image_read and gfl_image_read_memory, gfl_image_get_kind, gfl_pixels_alloc, gfl_pixels_free,
+ * and those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export) are
  * defined in gfl_train.c: a program that only detects does not link it.
  *
  * Only what is declared above the line "#endif" of GFL_H is API.

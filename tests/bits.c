@@ -65,7 +65,7 @@ static const char *annotations(void) {
 }
 
 static int fail(gfl_context *context, const char *what) {
-    fprintf(stderr, "%s: %s\n", what, gfl_context_error(context));
+    fprintf(stderr, "%s: %s\n", what, gfl_context_get_error(context));
     return 1;
 }
 
@@ -95,7 +95,7 @@ static int run(gfl_context *context, const gfl_dataset *data, int depth, unsigne
     gfl_model *model = NULL;
     gfl_trainer *trainer = NULL;
     gfl_detector *detector = NULL;
-    gfl_train_desc recipe;
+    gfl_trainer_desc recipe;
     gfl_detect_opts opts;
     gfl_step_report step;
     gfl_pixels pixels;
@@ -141,7 +141,7 @@ static int run(gfl_context *context, const gfl_dataset *data, int depth, unsigne
 
 int main(void) {
     const char *json = annotations();
-    gfl_dataset_opts where;
+    gfl_dataset_desc where;
     memset(&where, 0, sizeof where);
     where.read_image = read_picture;
     for (int portable = 0; portable < 2; portable++) {

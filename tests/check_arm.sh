@@ -28,9 +28,9 @@ cat > device.c <<'EOF'
 int main(void) {
     gfl_context *context = NULL;
     gfl_context_create(NULL, &context);
-    puts(gfl_context_device(context));
+    puts(gfl_context_get_device(context));
     return 0;
 }
 EOF
 $cc $flags device.c gfl.o -static -o device -lm -pthread && "$qemu" ./device | tee out
-grep -q '^CPU, NEON, ' out || { echo "gfl_context_device does not name NEON"; exit 1; }
+grep -q '^CPU, NEON, ' out || { echo "gfl_context_get_device does not name NEON"; exit 1; }

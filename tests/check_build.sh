@@ -160,13 +160,13 @@ copies_do_not_mix)
 #include <stdio.h>
 typedef gfl_status (*preset)(gfl_context *, const char *, gfl_arch *);
 int main(int argc, char **argv) {
-    preset of[3] = {gfl_arch_preset, 0, 0};
+    preset of[3] = {gfl_arch_find_preset, 0, 0};
     gfl_arch arch;
     int wrong = argc != 3;
     for (int i = 1; i < argc; i++) {
         void *copy = dlopen(argv[i], RTLD_NOW | RTLD_GLOBAL);
         if (!copy) return puts(dlerror()), 1;
-        of[i] = (preset)dlsym(copy, "gfl_arch_preset");
+        of[i] = (preset)dlsym(copy, "gfl_arch_find_preset");
     }
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < 3; k++) {

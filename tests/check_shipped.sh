@@ -21,7 +21,7 @@ need() {
 # compiles CC CXX: declarations as C99 and C++11, everything as C11 and C++17, all in one unit.
 compiles() {
     need "$1" && need "$2"
-    printf '#include "gfl.h"\nint main(void) { return gfl_version() == 0; }\n' > "$scratch/api.c"
+    printf '#include "gfl.h"\nint main(void) { return gfl_get_version() == 0; }\n' > "$scratch/api.c"
     printf '#define GFL_IMPLEMENTATION\n#include "gfl.h"\n#include "gfl_train.c"\n' \
         > "$scratch/one.c"
     "$1" -std=c99 $warn -I. -c "$scratch/api.c" -o "$scratch/a.o" || fail "$1: C99"
@@ -167,13 +167,13 @@ stands_alone)
         cc detect.c gfl.o gfl_train.o -o detect_c -lm -pthread || fail "a C program"
     need c++
     c++ -std=c++11 embed.cc gfl.o gfl_train.o -o embed -lm -pthread || fail "a C++ program"
-    # Without stb_image all but JPEG is read, and gfl_image_kind says so.
+    # Without stb_image all but JPEG is read, and gfl_image_get_kind says so.
     cat > kinds.c <<'EOF'
 #include "gfl.h"
 int main(void) {
     int png = 0, jpeg = 1;
-    gfl_image_kind("\x89PNG\r\n\x1a\n", 8, &png);
-    gfl_image_kind("\xff\xd8\xff\xe0", 4, &jpeg);
+    gfl_image_get_kind("\x89PNG\r\n\x1a\n", 8, &png);
+    gfl_image_get_kind("\xff\xd8\xff\xe0", 4, &jpeg);
     return !(png == 1 && jpeg == 0);
 }
 EOF

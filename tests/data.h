@@ -88,7 +88,7 @@ static inline void data_sweep(gfl_status (*work)(gfl_context *)) {
         if (status == GFL_OK) status = work(context);
         failed = c.calls > n;
         CHECK(status == GFL_OK || (status == GFL_E_MEMORY && failed));
-        CHECK(status == GFL_OK || !context || strstr(gfl_context_error(context), "memory"));
+        CHECK(status == GFL_OK || !context || strstr(gfl_context_get_error(context), "memory"));
         gfl_context_destroy(context);
         CHECK(c.live == 0);
     }

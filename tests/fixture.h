@@ -76,9 +76,9 @@ static inline fx_json fx_read_json(const char *path) {
     gfli_json *j = NULL;
     fx_json root;
     memset(&root, 0, sizeof root);
-    if (gfli_json_open(context, path, &j) != GFL_OK) fx_die(path, gfl_context_error(context));
+    if (gfli_json_open(context, path, &j) != GFL_OK) fx_die(path, gfl_context_get_error(context));
     fx_read_value(j, gfli_json_next(j), &root);
-    if (gfli_json_status(j) != GFL_OK) fx_die(path, gfl_context_error(context));
+    if (gfli_json_status(j) != GFL_OK) fx_die(path, gfl_context_get_error(context));
     gfli_json_close(j);
     gfl_context_destroy(context);
     return root;
@@ -178,7 +178,7 @@ static inline bool fx_next(fx_list *list, fx_case *out) {
     if (f) {
         fclose(f);
         if (gfli_blob_open(out->context, path, &out->blob) != GFL_OK)
-            fx_die(path, gfl_context_error(out->context));
+            fx_die(path, gfl_context_get_error(out->context));
         out->has_blob = true;
     }
     printf("case %s\n", out->name);
@@ -239,7 +239,7 @@ static inline fx_tensor fx_load_optional(fx_case *one, const char *name) {
     if (!found) return t;
     uint8_t *raw = (uint8_t *)malloc((size_t)found->bytes + 1);
     if (gfli_blob_read_raw(&one->blob, found, raw) != GFL_OK)
-        fx_die(name, gfl_context_error(one->context));
+        fx_die(name, gfl_context_get_error(one->context));
     t.count = found->count;
     t.rank = found->rank;
     memcpy(t.shape, found->shape, sizeof t.shape);
@@ -350,7 +350,7 @@ static inline void fx_fill_model(gfl_model *model) {
     for (int p = 0; p < model->n_params; p++)
         (void)fx_fill_param(NULL, model, p, model->params[p].data);
     gfli_model_changed(model, 0);
-    if (gfli_model_pack(model) != GFL_OK) fx_die("pack", gfl_context_error(model->context));
+    if (gfli_model_pack(model) != GFL_OK) fx_die("pack", gfl_context_get_error(model->context));
 }
 
 /* A filled model on any device; not trainable.  preprocess may be NULL: the usual. */
@@ -362,7 +362,7 @@ static inline gfl_model *fx_model(gfl_context *context, const gfl_arch *arch,
     if (!preprocess) preprocess = &usual;
     if (gfli_model_new(context, arch, preprocess, NULL, false, &model) != GFL_OK ||
         gfli_model_build(model, fx_fill_param, NULL) != GFL_OK)
-        fx_die("model", gfl_context_error(context));
+        fx_die("model", gfl_context_get_error(context));
     return model;
 }
 

@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* Reads whatever was accepted; an error must have a text. */
 static inline void fuzz_use(gfl_context *context, gfli_blob *blob, gfl_status status) {
     if (status != GFL_OK) {
-        if (!gfl_context_error(context)[0]) abort();
+        if (!gfl_context_get_error(context)[0]) abort();
         return;
     }
     for (int i = 0; i < blob->n_tensors; i++) {

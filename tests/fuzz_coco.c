@@ -18,18 +18,19 @@ static int take_mistake(void *user, const char *text) {
 
 static void check_set(const gfl_dataset *set, size_t size) {
     size_t length = 0;
-    for (int i = 0; i < gfl_dataset_n_images(set); i++) {
+    for (int i = 0; i < gfl_dataset_count_images(set); i++) {
         gfl_image_info image;
         if (gfl_dataset_get_image(set, i, &image) != GFL_OK) abort();
         length += strlen(image.file_name) + (image.id.text ? strlen(image.id.text) : 0);
         for (int k = 0; k < image.n_annotations; k++) {
             const gfl_annotation *a = &image.annotations[k];
-            if (a->image != i || a->label < 0 || a->label >= gfl_dataset_n_classes(set)) abort();
+            if (a->image != i || a->label < 0 || a->label >= gfl_dataset_count_classes(set))
+                abort();
             if (!isfinite(a->x + a->w) || !isfinite(a->y + a->h) || !isfinite(a->area)) abort();
         }
     }
-    for (int i = 0; i < gfl_dataset_n_classes(set); i++)
-        length += strlen(gfl_dataset_classes(set)[i].name);
+    for (int i = 0; i < gfl_dataset_count_classes(set); i++)
+        length += strlen(gfl_dataset_get_classes(set)[i].name);
     if (length > 100 * size + 100) abort();
 }
 
@@ -38,7 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     gfl_context *context = test_context(1);
     for (int way = 0; way < 4; way++) {
         gfl_dataset *set;
-        gfl_dataset_opts opts;
+        gfl_dataset_desc opts;
         int n = 0;
         memset(&opts, 0, sizeof opts);
         opts.skip_strays = way & 1;
@@ -49,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         gfl_status status =
             gfl_dataset_load_coco_memory(context, (const char *)data, size, &opts, &set);
         if (status != GFL_OK && set) abort();
-        if (status != GFL_OK) check_text(gfl_context_error(context));
+        if (status != GFL_OK) check_text(gfl_context_get_error(context));
         if (status == GFL_OK) check_set(set, size);
         gfl_dataset_destroy(set);
     }

@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         unsigned sum = 0;
         for (size_t i = 0; i < n; i++) sum += pixels.rgb[i];
         if (sum == 0xFFFFFFFFu || pixels.width > GFL_MAX_SIDE) abort();
-    } else if (pixels.rgb || !gfl_context_error(context)[0]) {
+    } else if (pixels.rgb || !gfl_context_get_error(context)[0]) {
         abort();
     }
     gfl_pixels_free(context, &pixels);

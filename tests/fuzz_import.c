@@ -7,14 +7,14 @@
 enum { PER_BYTE = 80, ANYWAY = 12 << 20 }; /* a network of no weights has its tables too */
 
 static void expect_text(gfl_context *context, gfl_status status) {
-    if (status != GFL_OK && !gfl_context_error(context)[0]) abort();
+    if (status != GFL_OK && !gfl_context_get_error(context)[0]) abort();
 }
 
 static void use(gfl_context *context, const char *path) {
     gfl_model *model = NULL;
     gfl_model_info info;
     gfl_backbone_info backbone;
-    gfl_import_opts opts;
+    gfl_import_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.model.dialect = GFL_DIALECT_MMDET;
     gfl_status status = gfl_model_import(context, path, &opts, &model);

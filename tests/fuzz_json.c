@@ -36,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             walk(j, gfli_json_next(j), 0);
         status[skip] = gfli_json_status(j);
         if (gfli_json_next(j) != GFLI_JSON_END || gfli_json_key(j)) abort();
-        if (status[skip] != GFL_OK && !strstr(gfl_context_error(context), "input:")) abort();
+        if (status[skip] != GFL_OK && !strstr(gfl_context_get_error(context), "input:")) abort();
         gfli_json_close(j);
     }
     if (status[0] != status[1]) abort();

@@ -65,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     list_tensors(context, &w.blob);
     say(&w.blob, data, size);
     const gfl_status status = read_all(&w);
-    if (status != GFL_OK && !gfl_context_error(context)[0]) abort();
+    if (status != GFL_OK && !gfl_context_get_error(context)[0]) abort();
     gfli_weights_end(&w);
     gfl_context_destroy(context);
     return 0;

@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     gfli_pickle_init(&blob, &p);
     if (gfli_pickle_read(&p, "the pickle", 0, size, &root) == GFL_OK)
         walk(&p, root);
-    else if (!gfl_context_error(context)[0])
+    else if (!gfl_context_get_error(context)[0])
         abort();
     gfli_pickle_free(&p);
     gfli_blob_close(&blob);

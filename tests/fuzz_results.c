@@ -29,20 +29,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         abort();
     for (int compatible = 0; compatible < 2; compatible++) {
         gfl_evaluator *e;
-        gfl_eval_opts opts;
+        gfl_evaluator_desc opts;
         gfl_eval_notes notes;
         gfl_eval_result r;
         memset(&opts, 0, sizeof opts);
         opts.compatible = compatible;
         if (gfl_evaluator_create(context, set, &opts, &e) != GFL_OK) abort();
-        gfl_status status = gfl_evaluator_load_memory(e, (const char *)data, size);
+        gfl_status status = gfl_evaluator_add_results_memory(e, (const char *)data, size);
         gfl_evaluator_get_notes(e, &notes);
         const int64_t unknown = notes.n_unknown_images + notes.n_unknown_classes;
         if (status == GFL_OK) {
             if (unknown > notes.n_results || notes.n_named_images > notes.n_results - unknown)
                 abort();
             if (notes.n_results && unknown == notes.n_results && !compatible) abort();
-        } else if (notes.n_results || !strstr(gfl_context_error(context), "results in memory")) {
+        } else if (notes.n_results ||
+                   !strstr(gfl_context_get_error(context), "results in memory")) {
             abort();
         }
         if (gfl_evaluator_run(e, &r) != GFL_OK) abort();

@@ -62,7 +62,7 @@ static void settings(const uint8_t *data, size_t size) {
 }
 
 static long read_once(bool results, run_folder *f) {
-    gfl_train_plan plan;
+    gfl_trainer_info plan;
     memset(&plan, 0, sizeof plan);
     plan.n_done = 4;
     plan.steps_per_epoch = 2;

@@ -34,7 +34,7 @@ static size_t numbers; /* bytes of a state's tensors */
 static void set_up(void) {
     gfl_context_desc cd;
     gfl_model_desc md;
-    gfl_train_desc td;
+    gfl_trainer_desc td;
     memset(&cd, 0, sizeof cd);
     cd.n_threads = 1;
     cd.allocator.alloc = count_alloc;
@@ -79,7 +79,7 @@ static void check(gfl_status status, const uint8_t *bytes, size_t size) {
         return;
     }
     if (status != GFL_E_FORMAT && status != GFL_E_MISMATCH && status != GFL_E_UNSUPPORTED) abort();
-    if (l->updates != 3 || !gfl_context_error(context)[0]) abort();
+    if (l->updates != 3 || !gfl_context_get_error(context)[0]) abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -17,7 +17,7 @@ static const char path[] = "host_fast_math.safetensors";
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
         if (!(condition)) {                                                                        \
-            printf("%d: failed: %s (%s)\n", __LINE__, #condition, gfl_context_error(context));     \
+            printf("%d: failed: %s (%s)\n", __LINE__, #condition, gfl_context_get_error(context)); \
             failures++;                                                                            \
         }                                                                                          \
     } while (0)
@@ -78,9 +78,10 @@ int main(void) {
     static const uint32_t nan = 0x7FC00000, other_nan = 0xFF800001, infinite = 0x7F800000,
                           minus_infinite = 0xFF800000, half = 0x3F000000;
     if (gfl_context_create(NULL, &context) != GFL_OK) return 1;
-    CHECK(load_with(nan) == GFL_E_FORMAT && strstr(gfl_context_error(context), "NaN"));
-    CHECK(load_with(other_nan) == GFL_E_FORMAT && strstr(gfl_context_error(context), "NaN"));
-    CHECK(load_with(infinite) == GFL_E_FORMAT && strstr(gfl_context_error(context), "infinite"));
+    CHECK(load_with(nan) == GFL_E_FORMAT && strstr(gfl_context_get_error(context), "NaN"));
+    CHECK(load_with(other_nan) == GFL_E_FORMAT && strstr(gfl_context_get_error(context), "NaN"));
+    CHECK(load_with(infinite) == GFL_E_FORMAT &&
+          strstr(gfl_context_get_error(context), "infinite"));
     CHECK(load_with(minus_infinite) == GFL_E_FORMAT);
     CHECK(load_with(half) == GFL_OK);
     detect_with(number_of(nan), 0, GFL_E_ARG);

@@ -56,7 +56,7 @@ static inline void test_fail(const char *file, int line, const char *what) {
         gfl_status test_status_ = (call);                                                          \
         test_checks++;                                                                             \
         if (test_status_ != GFL_OK) {                                                              \
-            printf("%s: %s\n", gfl_status_name(test_status_), gfl_context_error(context));         \
+            printf("%s: %s\n", gfl_status_get_name(test_status_), gfl_context_get_error(context)); \
             test_fail(__FILE__, __LINE__, "failed: " #call);                                       \
         }                                                                                          \
     } while (0)
@@ -66,8 +66,8 @@ static inline void test_fail(const char *file, int line, const char *what) {
     do {                                                                                           \
         gfl_status test_status_ = (call);                                                          \
         test_checks++;                                                                             \
-        if (test_status_ != (status) || !strstr(gfl_context_error(context), text)) {               \
-            printf("%s: %s\n", gfl_status_name(test_status_), gfl_context_error(context));         \
+        if (test_status_ != (status) || !strstr(gfl_context_get_error(context), text)) {           \
+            printf("%s: %s\n", gfl_status_get_name(test_status_), gfl_context_get_error(context)); \
             test_fail(__FILE__, __LINE__, "not " #status " with " #text ": " #call);               \
         }                                                                                          \
     } while (0)

@@ -6,11 +6,11 @@
 
 static gfl_context *context;
 
-static gfl_status load(const char *json, const gfl_dataset_opts *opts, gfl_dataset **out) {
+static gfl_status load(const char *json, const gfl_dataset_desc *opts, gfl_dataset **out) {
     return gfl_dataset_load_coco_memory(context, json, strlen(json), opts, out);
 }
 
-static gfl_dataset *loaded(const char *json, const gfl_dataset_opts *opts) {
+static gfl_dataset *loaded(const char *json, const gfl_dataset_desc *opts) {
     gfl_dataset *set = NULL;
     CHECK_OK(context, load(json, opts, &set));
     return set;
@@ -48,8 +48,8 @@ static int take_mistake(void *user, const char *text) {
 
 static mistakes found;
 
-static gfl_dataset_opts collecting(void) {
-    gfl_dataset_opts opts;
+static gfl_dataset_desc collecting(void) {
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     memset(&found, 0, sizeof found);
     opts.found = take_mistake;
@@ -105,7 +105,7 @@ static void mistakes_are_told_with_place_annotation_image_and_value(void) {
         CHECK_ERROR(context, load(json, NULL, &set), GFL_E_DATA, cases[i].want);
         CHECK(set == NULL);
         /* The same text when reading goes on, and nothing else to tell. */
-        gfl_dataset_opts opts = collecting();
+        gfl_dataset_desc opts = collecting();
         set = loaded(json, &opts);
         CHECK(found.n == 1 && strstr(found.texts[0], cases[i].want) != NULL);
         CHECK(summary_of(set).n_mistakes == 1 && summary_of(set).n_annotations == 0);
@@ -135,7 +135,7 @@ static void mistakes_of_images_and_categories_are_told_too(void) {
     for (size_t i = 0; i < GFLI_COUNT(cases); i++) {
         gfl_dataset *set = NULL;
         CHECK_ERROR(context, load(cases[i].json, NULL, &set), GFL_E_DATA, cases[i].want);
-        gfl_dataset_opts opts = collecting();
+        gfl_dataset_desc opts = collecting();
         set = loaded(cases[i].json, &opts);
         CHECK(found.n == 1 && strstr(found.texts[0], cases[i].want) != NULL);
         gfl_dataset_destroy(set);
@@ -159,7 +159,7 @@ static void reading_goes_on_after_a_mistake(void) {
         ":1:271: annotation 3 has image_id 9, which is not among the images",
         "annotation 4 has category_id \"x\", which is not among",
         "the categories 1 and 2 are both named \"cat\""};
-    gfl_dataset_opts opts = collecting();
+    gfl_dataset_desc opts = collecting();
     gfl_dataset *set = loaded(json, &opts);
     CHECK(found.n == (int)GFLI_COUNT(want));
     for (int i = 0; i < (int)GFLI_COUNT(want) && i < found.n; i++) {
@@ -194,7 +194,7 @@ static void what_nobody_reads_may_be_anything(void) {
         "{\"id\":1,\"image_id\":1,\"category_id\":1,\"bbox\":[0,0,9,9],\"visibility\":NaN,"
         "\"segmentation\":[[NaN]]}],\"licenses\":[Infinity]}",
         NULL);
-    CHECK(gfl_dataset_n_images(set) == 1 && summary_of(set).n_annotations == 1);
+    CHECK(gfl_dataset_count_images(set) == 1 && summary_of(set).n_annotations == 1);
     gfl_dataset_destroy(set);
 }
 
@@ -280,13 +280,13 @@ static void text_ids_that_are_numbers_give_classes_their_number(void) {
     gfl_dataset *set = loaded("{\"images\":[],\"categories\":[{\"id\":\"10\",\"name\":\"a\"},"
                               "{\"id\":\"2\",\"name\":\"b\"}]}",
                               NULL);
-    CHECK(gfl_dataset_classes(set)[0].id == 10 && gfl_dataset_classes(set)[1].id == 2);
+    CHECK(gfl_dataset_get_classes(set)[0].id == 10 && gfl_dataset_get_classes(set)[1].id == 2);
     gfl_dataset_destroy(set);
 }
 
 static void strays_are_left_out_unless_nothing_remains(void) {
     gfl_dataset *set;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.skip_strays = 1;
     CHECK_ERROR(
@@ -308,7 +308,7 @@ static void strays_are_left_out_unless_nothing_remains(void) {
 
 static void polygons_give_boxes_on_request(void) {
     gfl_dataset *set;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     const char *two = POLYGONS("[[5,40,5.5,20,30.25,21],[12,19.5,13,60,14,30]]");
     CHECK_ERROR(context, load(file_of(two), NULL, &set), GFL_E_DATA,
@@ -350,7 +350,7 @@ static void what_is_no_polygon_gives_no_box(void) {
                                            "[[[1,2]]]",
                                            "\"polygon\"",
                                            "[[1,2],{}]"};
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.boxes_from_polygons = 1;
     for (size_t i = 0; i < GFLI_COUNT(polygons); i++) {
@@ -390,10 +390,10 @@ static const char *classes_of(const gfl_dataset *set) {
     static char text[400];
     size_t at = 0;
     text[0] = 0;
-    for (int k = 0; k < gfl_dataset_n_classes(set); k++)
+    for (int k = 0; k < gfl_dataset_count_classes(set); k++)
         at += (size_t)snprintf(text + at, sizeof text - at, "%s%s %lld", k ? ", " : "",
-                               gfl_dataset_classes(set)[k].name,
-                               (long long)gfl_dataset_classes(set)[k].id);
+                               gfl_dataset_get_classes(set)[k].name,
+                               (long long)gfl_dataset_get_classes(set)[k].id);
     return text;
 }
 
@@ -421,7 +421,7 @@ static void a_root_category_without_boxes_is_left_out(void) {
     snprintf(text, sizeof text, json, 0);
     warnings = 0;
     CHECK_OK(loud, gfl_dataset_load_coco_memory(loud, text, strlen(text), NULL, &set));
-    CHECK(gfl_dataset_n_classes(set) == 4 && summary_of(set).n_parents == 0 && warnings == 0);
+    CHECK(gfl_dataset_count_classes(set) == 4 && summary_of(set).n_parents == 0 && warnings == 0);
     gfl_dataset_destroy(set);
     gfl_context_destroy(loud);
 }
@@ -433,7 +433,7 @@ static void empty_classes_are_counted_and_left_out_on_request(void) {
         "\"four\"}],"
         "\"annotations\":[{\"id\":1,\"image_id\":0,\"category_id\":\"z\",\"bbox\":[0,0,9,9]},"
         "{\"id\":2,\"image_id\":0,\"category_id\":\"x\",\"bbox\":[0,0,9,9]}]}";
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     gfl_dataset *set = loaded(json, &opts);
     CHECK(!strcmp(classes_of(set), "one 1, two 2, three 3, four 4"));
@@ -456,7 +456,7 @@ static void two_classes_of_one_name_are_told_and_counted(void) {
         "{\"images\":[{\"id\":1}],\"categories\":[{\"id\":0,\"name\":\"RBC\"},"
         "{\"id\":2,\"name\":\"WBC\"},{\"id\":1,\"name\":\"RBC\"}],\"annotations\":["
         "{\"id\":1,\"image_id\":1,\"category_id\":1,\"bbox\":[0,0,9,9]}]}";
-    gfl_dataset_opts opts = collecting();
+    gfl_dataset_desc opts = collecting();
     gfl_dataset *set = loaded(json, NULL); /* can be evaluated: results go by id */
     CHECK(summary_of(set).n_duplicate_names == 1 && summary_of(set).n_mistakes == 0);
     CHECK_ERROR(context, gfli_dataset_check_names(context, set), GFL_E_DATA,
@@ -509,10 +509,10 @@ static gfl_status load_all_ways(gfl_context *c) {
         "\"bbox\":[1,2,3,4]},{\"image_id\":1,\"category_id\":3,\"bbox\":[1,2,3,4]},"
         "{\"image_id\":9,\"category_id\":3,\"bbox\":[1,2,3,4]}]}";
     gfl_dataset *set = NULL;
-    gfl_dataset_opts opts = collecting();
+    gfl_dataset_desc opts = collecting();
     opts.boxes_from_polygons = opts.drop_empty_classes = 1;
     gfl_status status = gfl_dataset_load_coco_memory(c, json, sizeof json - 1, &opts, &set);
-    if (status == GFL_OK) CHECK(found.n == 3 && gfl_dataset_n_classes(set) == 3);
+    if (status == GFL_OK) CHECK(found.n == 3 && gfl_dataset_count_classes(set) == 3);
     gfl_dataset_destroy(set);
     return status;
 }

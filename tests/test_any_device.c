@@ -37,7 +37,7 @@ static gfl_context *open_device(const gfl_backend *backend) {
 /* A trainer of the network, or of the weights and the state that another run has saved. */
 static void open_run(run *r, const gfl_backend *backend, const gfl_model_desc *network,
                      const char *weights, const char *state) {
-    gfl_train_desc d;
+    gfl_trainer_desc d;
     gfl_model_opts opts;
     memset(r, 0, sizeof *r);
     memset(&d, 0, sizeof d);
@@ -161,7 +161,7 @@ static void models_leave_and_enter_the_device(void) {
     const char *const to[] = {"any.pth", "any.onnx"};
     gfl_model *models[2][2] = {{NULL, NULL}, {NULL, NULL}};
     gfl_context *contexts[2];
-    gfl_transfer how;
+    gfl_transfer_desc how;
     char names[2][2][40];
     memset(&how, 0, sizeof how);
     how.classes = classes;

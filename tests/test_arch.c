@@ -30,7 +30,7 @@ static void counts_are_those_of_the_papers(void) {
     for (size_t i = 0; i < GFLI_COUNT(table); i++) {
         gfl_arch arch;
         gfl_model_info info;
-        CHECK(gfl_arch_preset(NULL, table[i].name, &arch) == GFL_OK);
+        CHECK(gfl_arch_find_preset(NULL, table[i].name, &arch) == GFL_OK);
         gfl_model *model = describe(&arch);
         if (!model) return;
         int parameter_tensors = 0, norms = 0;
@@ -62,21 +62,21 @@ static void presets_say_what_was_published(void) {
     gfl_preset p;
     gfl_arch arch;
     int n = 0;
-    for (; gfl_preset_at(n, &p); n++) {
-        CHECK(gfl_arch_preset(NULL, p.name, &arch) == GFL_OK);
+    for (; gfl_arch_get_preset(n, &p); n++) {
+        CHECK(gfl_arch_find_preset(NULL, p.name, &arch) == GFL_OK);
         CHECK(memcmp(&arch, &p.arch, sizeof arch) == 0);
         CHECK((p.ap > 0) == (p.published[0] != 0));
         CHECK((p.ap > 0) == (strstr(p.name, "32x8d") == NULL));
         if (p.ap > 0) CHECK(p.ap > 35 && p.ap < 49);
     }
     CHECK(n == 11);
-    CHECK(!gfl_preset_at(-1, &p) && !gfl_preset_at(0, NULL));
-    CHECK(!gfl_preset_at(n, &p) && p.name == NULL);
+    CHECK(!gfl_arch_get_preset(-1, &p) && !gfl_arch_get_preset(0, NULL));
+    CHECK(!gfl_arch_get_preset(n, &p) && p.name == NULL);
 }
 
 static void names_and_shapes_are_mmdetections(void) {
     gfl_arch arch;
-    CHECK(gfl_arch_preset(NULL, "x101-32x4d", &arch) == GFL_OK);
+    CHECK(gfl_arch_find_preset(NULL, "x101-32x4d", &arch) == GFL_OK);
     gfl_model *model = describe(&arch);
     if (!model) return;
     check_shape(model, "backbone.conv1.weight", 4, 64, 3, 7);
@@ -104,7 +104,7 @@ static void names_and_shapes_are_mmdetections(void) {
 
 static void a_basic_first_stage_has_no_projection(void) {
     gfl_arch arch;
-    CHECK(gfl_arch_preset(NULL, "r34", &arch) == GFL_OK);
+    CHECK(gfl_arch_find_preset(NULL, "r34", &arch) == GFL_OK);
     arch.base_channels = 24;
     gfl_model *model = describe(&arch);
     if (!model) return;
@@ -148,9 +148,9 @@ static void fields_out_of_range_are_refused_by_name(void) {
     arch = ok, arch.reg_max = GFL_MAX_BINS, refuse(arch, "reg_max is 64");
     arch = ok, arch.base_channels = -64, refuse(arch, "base_channels is -64");
     arch = ok, arch.dialect = (gfl_dialect)7, refuse(arch, "dialect is 7");
-    CHECK(gfl_arch_preset(NULL, "r51", &arch) == GFL_E_ARG);
-    CHECK(gfl_arch_preset(NULL, NULL, &arch) == GFL_E_ARG);
-    CHECK(gfl_arch_preset(NULL, "r50", NULL) == GFL_E_ARG);
+    CHECK(gfl_arch_find_preset(NULL, "r51", &arch) == GFL_E_ARG);
+    CHECK(gfl_arch_find_preset(NULL, NULL, &arch) == GFL_E_ARG);
+    CHECK(gfl_arch_find_preset(NULL, "r50", NULL) == GFL_E_ARG);
 }
 
 static void preprocessing_has_defaults_and_limits(void) {

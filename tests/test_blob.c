@@ -156,7 +156,7 @@ static void broken_headers_are_refused(void) {
         const bytes b = file_of(cases[i].header, data, sizeof data);
         CHECK_ERROR(context, gfli_blob_open_memory(context, b.data, b.n, "a.safetensors", &blob),
                     GFL_E_FORMAT, cases[i].why);
-        CHECK(strstr(gfl_context_error(context), "a.safetensors") != NULL);
+        CHECK(strstr(gfl_context_get_error(context), "a.safetensors") != NULL);
     }
 }
 

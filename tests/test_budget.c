@@ -44,8 +44,8 @@ static void spend(const char *what, const void *data, size_t n) {
     const bool fits = status != GFL_OK && !model && share <= (int)PER_BYTE && seconds < 3;
     CHECK(fits);
     printf("  %-34s %8zu bytes: %6.1f MB at once, %.2f s: %.90s\n", what, n, (double)m.peak * 1e-6,
-           seconds, gfl_context_error(context));
-    CHECK(gfl_context_error(context)[0] != 0);
+           seconds, gfl_context_get_error(context));
+    CHECK(gfl_context_get_error(context)[0] != 0);
     gfl_context_destroy(context);
     CHECK(m.held == 0);
     remove(scratch());
@@ -181,7 +181,7 @@ static void a_large_network_of_one_value(void) {
     gfl_context *context = test_context(1);
     gfl_arch arch;
     gfl_model table;
-    CHECK_OK(context, gfl_arch_preset(context, "r101", &arch));
+    CHECK_OK(context, gfl_arch_find_preset(context, "r101", &arch));
     memset(&table, 0, sizeof table);
     table.context = context;
     table.arch = arch;

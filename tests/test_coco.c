@@ -40,8 +40,8 @@ static void a_file_is_read_as_it_stands(void) {
                   "{\"id\":4,\"image_id\":3,\"category_id\":2,\"bbox\":[0,0,5,6],"
                   "\"area\":30,\"ignore\":1,\"iscrowd\":false}]}",
                   &set));
-    CHECK(gfl_dataset_n_images(set) == 2 && gfl_dataset_n_classes(set) == 2);
-    const gfl_class *classes = gfl_dataset_classes(set);
+    CHECK(gfl_dataset_count_images(set) == 2 && gfl_dataset_count_classes(set) == 2);
+    const gfl_class *classes = gfl_dataset_get_classes(set);
     CHECK(classes[0].id == 2 && !strcmp(classes[0].name, "a"));
     CHECK(classes[1].id == 9 && !strcmp(classes[1].name, "z"));
     CHECK_OK(context, gfl_dataset_get_image(set, 0, &image));
@@ -93,7 +93,7 @@ static void ids_may_be_large_or_texts(void) {
                            "\"bbox\":[0,0,2,2]},{\"id\":2,\"image_id\":9223372036854775806,"
                            "\"category_id\":10,\"bbox\":[0,0,2,2]}]}",
                            &set));
-    const gfl_class *classes = gfl_dataset_classes(set);
+    const gfl_class *classes = gfl_dataset_get_classes(set);
     /* Numbers, then texts by their bytes; with a text among them ids are places. */
     CHECK(!strcmp(classes[0].name, "10") && !strcmp(classes[1].name, "c"));
     CHECK(!strcmp(classes[2].name, "\"dog\"") || !strcmp(classes[2].name, "dog"));
@@ -206,10 +206,10 @@ static void what_is_no_box_is_refused_with_its_line(void) {
     for (size_t i = 0; i < GFLI_COUNT(boxes); i++) {
         snprintf(text, sizeof text, BOX("1", "%s"), boxes[i]);
         gfl_status status = load_boxes(text, &set);
-        if (!strstr(gfl_context_error(context), ":3:"))
-            printf("%s: %s\n", boxes[i], gfl_context_error(context));
+        if (!strstr(gfl_context_get_error(context), ":3:"))
+            printf("%s: %s\n", boxes[i], gfl_context_get_error(context));
         CHECK(status == GFL_E_DATA);
-        CHECK(strstr(gfl_context_error(context), ":3:") != NULL && set == NULL);
+        CHECK(strstr(gfl_context_get_error(context), ":3:") != NULL && set == NULL);
     }
     CHECK_ERROR(context, load_boxes(BOX("1", "[1,2,-inf,4]"), &set), GFL_E_FORMAT,
                 ":3:65: a value is expected, not \"-inf\"");
@@ -222,7 +222,7 @@ static void strays_are_left_out_on_request(void) {
         "{\"id\":2,\"image_id\":2,\"category_id\":1,\"bbox\":[1,1,1,1]},"
         "{\"id\":3,\"image_id\":1,\"category_id\":2,\"bbox\":[1,1,1,1]}]}";
     gfl_dataset *set;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     gfl_dataset_summary s;
     memset(&opts, 0, sizeof opts);
     opts.skip_strays = 1;
@@ -240,7 +240,7 @@ static void a_cut_file_is_an_error_at_every_length(void) {
     for (size_t n = 0; n + 1 < sizeof json; n++) {
         gfl_dataset *set;
         CHECK(gfl_dataset_load_coco_memory(context, json, n, NULL, &set) == GFL_E_FORMAT);
-        CHECK(set == NULL && gfl_context_error(context)[0]);
+        CHECK(set == NULL && gfl_context_get_error(context)[0]);
     }
 }
 
@@ -269,7 +269,7 @@ static gfl_status paint(void *user, gfl_context *c, int image, gfl_pixels *out) 
 
 static void pixels_come_from_files_or_the_caller(void) {
     gfl_dataset *set;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     gfl_pixels p;
     int mode = 0;
     memset(&opts, 0, sizeof opts);
@@ -303,7 +303,7 @@ static gfl_status load_and_read(gfl_context *c) {
         "{\"id\":1}],\"annotations\":[{\"id\":1,\"image_id\":\"a\",\"category_id\":1,"
         "\"bbox\":[0,0,3,3]}]}";
     gfl_dataset *set;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     gfl_pixels p;
     memset(&opts, 0, sizeof opts);
     opts.image_dir = data_path("images");

@@ -294,7 +294,7 @@ static void write_checkpoint(const char *path, const char *key, const char *conf
 
 static gfl_model_info import_info(const char *path, gfl_model **model) {
     gfl_model_info info;
-    gfl_import_opts opts;
+    gfl_import_desc opts;
     memset(&info, 0, sizeof info);
     memset(&opts, 0, sizeof opts);
     opts.model.trainable = 1;

@@ -40,7 +40,7 @@ static bool refused(const gfl_context_desc *desc, gfl_status status, const char 
     gfl_context *context = (gfl_context *)&context;
     const gfl_status got = gfl_context_create(desc, &context);
     if (got == status && !context && strstr(desc->error, text)) return true;
-    printf("%s: %s\n", gfl_status_name(got), desc->error);
+    printf("%s: %s\n", gfl_status_get_name(got), desc->error);
     return false;
 }
 
@@ -87,7 +87,7 @@ static void without_a_place_for_the_text_the_logger_gets_it(void) {
     desc.logger.log = keep_log;
     desc.logger.user = &logged;
     CHECK(gfl_context_create(&desc, &context) == GFL_E_ARG && logged && !strcmp(logged, "right"));
-    CHECK(strstr(gfl_context_error(NULL), "is NULL"));
+    CHECK(strstr(gfl_context_get_error(NULL), "is NULL"));
 }
 
 static void another_abi_is_refused_without_reading_its_structs(void) {
@@ -170,9 +170,9 @@ static void draws_depend_on_their_keys_alone(void) {
 
 static void every_status_has_a_name(void) {
     for (int s = 0; s >= (int)GFL_E_UNSUPPORTED; s--)
-        CHECK(!strncmp(gfl_status_name((gfl_status)s), "GFL_", 4));
-    CHECK(!strcmp(gfl_status_name((gfl_status)1), "unknown status"));
-    CHECK(gfl_version() == GFL_VERSION);
+        CHECK(!strncmp(gfl_status_get_name((gfl_status)s), "GFL_", 4));
+    CHECK(!strcmp(gfl_status_get_name((gfl_status)1), "unknown status"));
+    CHECK(gfl_get_version() == GFL_VERSION);
     char text[32];
     snprintf(text, sizeof text, "%d.%d.%d", GFL_VERSION_MAJOR, GFL_VERSION_MINOR,
              GFL_VERSION_PATCH);

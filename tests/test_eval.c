@@ -10,7 +10,7 @@ static gfl_dataset *load_truth(const char *json) {
     return set;
 }
 
-static gfl_evaluator *make(const gfl_dataset *set, const gfl_eval_opts *opts) {
+static gfl_evaluator *make(const gfl_dataset *set, const gfl_evaluator_desc *opts) {
     gfl_evaluator *e = NULL;
     CHECK_OK(context, gfl_evaluator_create(context, set, opts, &e));
     return e;
@@ -28,7 +28,7 @@ static gfl_status load_results(gfl_evaluator *e, const char *json) {
     CHECK(f != NULL);
     fputs(json, f);
     fclose(f);
-    gfl_status status = gfl_evaluator_load(e, path);
+    gfl_status status = gfl_evaluator_add_results(e, path);
     remove(path);
     return status;
 }
@@ -103,7 +103,7 @@ static void evaluation_gives_the_golden_numbers(void) {
     double got[12];
     result_numbers(&r, got);
     for (int i = 0; i < 12; i++) CHECK_NEAR(got[i], want[i], 1e-10);
-    CHECK(gfl_evaluator_summary(e, NULL, 0) == gfl_evaluator_summary(e, text, sizeof text));
+    CHECK(gfl_evaluator_get_summary(e, NULL, 0) == gfl_evaluator_get_summary(e, text, sizeof text));
     CHECK(!strncmp(
         text,
         " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.459\n"
@@ -119,7 +119,7 @@ static void evaluation_gives_the_golden_numbers(void) {
     gfl_eval_result again;
     CHECK_OK(many, gfl_evaluator_create(many, set, NULL, &other));
     CHECK_OK(context, gfl_evaluator_save(e, test_scratch("eval_golden")));
-    CHECK_OK(many, gfl_evaluator_load(other, test_scratch("eval_golden")));
+    CHECK_OK(many, gfl_evaluator_add_results(other, test_scratch("eval_golden")));
     CHECK_OK(many, gfl_evaluator_run(other, &again));
     CHECK(memcmp(&r, &again, sizeof r) == 0);
     remove(test_scratch("eval_golden"));
@@ -160,10 +160,10 @@ static void one_match_and_one_mistake_count(void) {
     gfl_evaluator *e = make(set, NULL);
     /* Class a: a mistake first, then one of three boxes; an IoU of 0.6 reaches 0.5, 0.55, 0.6. */
     gfl_detection found[2] = {box(300, 300, 40, 40, 0.9f, 0), box(0, 0, 40, 24, 0.8f, 0)};
-    CHECK_OK(context, gfl_evaluator_add(e, 0, found, 2));
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 0, found, 2));
     gfl_eval_result r = run(e), a, b;
-    CHECK_OK(context, gfl_evaluator_class(e, 0, &a));
-    CHECK_OK(context, gfl_evaluator_class(e, 1, &b));
+    CHECK_OK(context, gfl_evaluator_get_class_result(e, 0, &a));
+    CHECK_OK(context, gfl_evaluator_get_class_result(e, 1, &b));
     /* Precision 1/2 up to recall 1/3: 34 of 101 points. */
     CHECK_NEAR(a.ap50, 0.5 * 34 / 101, 1e-12);
     CHECK_NEAR(a.ap, 0.3 * 0.5 * 34 / 101, 1e-12);
@@ -178,11 +178,11 @@ static void one_match_and_one_mistake_count(void) {
     /* More results: everything found. */
     gfl_detection rest[3] = {box(0, 0, 40, 40, 0.95f, 0), box(100, 0, 40, 40, 0.95f, 0),
                              box(0, 0, 200, 200, 0.5f, 1)};
-    CHECK_OK(context, gfl_evaluator_add(e, 0, rest, 2));
-    CHECK_ERROR(context, gfl_evaluator_class(e, 0, &a), GFL_E_ARG, "gfl_evaluator_run");
-    CHECK(gfl_evaluator_summary(e, NULL, 0) == 0);
-    CHECK_OK(context, gfl_evaluator_add(e, 1, rest, 1));
-    CHECK_OK(context, gfl_evaluator_add(e, 1, rest + 2, 1));
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 0, rest, 2));
+    CHECK_ERROR(context, gfl_evaluator_get_class_result(e, 0, &a), GFL_E_ARG, "gfl_evaluator_run");
+    CHECK(gfl_evaluator_get_summary(e, NULL, 0) == 0);
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 1, rest, 1));
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 1, rest + 2, 1));
     r = run(e);
     CHECK_NEAR(r.ap, 1, 1e-15);
     CHECK_NEAR(r.ar[2], 1, 0);
@@ -199,7 +199,7 @@ static void nothing_found_is_zero_and_nothing_to_find_is_minus_one(void) {
         CHECK(r.ap == 0 && r.ap50 == 0 && r.ap75 == 0 && r.ap_medium == 0 && r.ap_large == 0);
         CHECK(r.ap_small == -1 && r.ar_small == -1 && r.ar[0] == 0 && r.ar[2] == 0);
         CHECK_OK(context, load_results(e, " [ ] "));
-        CHECK_OK(context, gfl_evaluator_add(e, 0, NULL, 0));
+        CHECK_OK(context, gfl_evaluator_add_detections(e, 0, NULL, 0));
     }
     gfl_evaluator_destroy(e);
     gfl_dataset_destroy(set);
@@ -226,12 +226,12 @@ static void accidents_happen_only_in_compatible_mode(void) {
                      "\"bbox\":[100,0,40,40]}]}",
                      ids[which][0], ids[which][1]);
             gfl_dataset *set = load_truth(json);
-            gfl_eval_opts opts;
+            gfl_evaluator_desc opts;
             memset(&opts, 0, sizeof opts);
             opts.compatible = compatible;
             gfl_evaluator *e = make(set, &opts);
             gfl_detection found[2] = {box(0, 0, 40, 40, 0.9f, 0), box(100, 0, 40, 40, 0.8f, 0)};
-            CHECK_OK(context, gfl_evaluator_add(e, 0, found, 2));
+            CHECK_OK(context, gfl_evaluator_add_detections(e, 0, found, 2));
             gfl_eval_result r = run(e);
             /* A mistake, then half of the boxes: precision 1/2 at 51 of 101 points. */
             CHECK_NEAR(r.ap, compatible ? 0.5 * 51 / 101 : 1, 1e-12);
@@ -242,23 +242,23 @@ static void accidents_happen_only_in_compatible_mode(void) {
 
 static void ap_is_read_at_the_last_limit_without_100(void) {
     gfl_dataset *set = load_truth(small_set);
-    gfl_eval_opts opts;
+    gfl_evaluator_desc opts;
     memset(&opts, 0, sizeof opts);
     for (int i = 0; i < 3; i++) opts.max_dets[i] = i + 1;
     gfl_detection found = box(0, 0, 200, 200, 0.5f, 1);
     for (int compatible = 0; compatible < 2; compatible++) {
         opts.compatible = compatible;
         gfl_evaluator *e = make(set, &opts);
-        CHECK_OK(context, gfl_evaluator_add(e, 1, &found, 1));
+        CHECK_OK(context, gfl_evaluator_add_detections(e, 1, &found, 1));
         gfl_eval_result r = run(e);
         CHECK_NEAR(r.ap, compatible ? -1 : 0.5, 1e-15);
         CHECK_NEAR(r.ap50, 0.5, 1e-15);
         char text[2000];
-        gfl_evaluator_summary(e, text, sizeof text);
+        gfl_evaluator_get_summary(e, text, sizeof text);
         CHECK(strstr(text, compatible ? "maxDets=100 ] = -1.000\n" : "maxDets=  3 ] = 0.500\n") !=
               NULL);
         char small[20];
-        CHECK(gfl_evaluator_summary(e, small, sizeof small) == strlen(text));
+        CHECK(gfl_evaluator_get_summary(e, small, sizeof small) == strlen(text));
         CHECK(!strcmp(small, " Average Precision "));
         gfl_evaluator_destroy(e);
     }
@@ -268,7 +268,7 @@ static void ap_is_read_at_the_last_limit_without_100(void) {
 static void a_subset_can_be_evaluated(void) {
     gfl_dataset *set = load_truth(small_set);
     static const int second[3] = {1, 1, 1}, labels[2] = {1, 0};
-    gfl_eval_opts opts;
+    gfl_evaluator_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.images = second;
     opts.n_images = 3;
@@ -276,23 +276,23 @@ static void a_subset_can_be_evaluated(void) {
     opts.n_labels = 1;
     gfl_detection found = box(0, 0, 200, 200, 0.5f, 1);
     gfl_evaluator *e = make(set, &opts);
-    CHECK_OK(context, gfl_evaluator_add(e, 1, &found, 1));
-    CHECK_OK(context, gfl_evaluator_add(e, 0, &found, 1)); /* not counted */
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 1, &found, 1));
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 0, &found, 1)); /* not counted */
     gfl_eval_result r = run(e);
     CHECK_NEAR(r.ap, 1, 1e-15);
-    CHECK_ERROR(context, gfl_evaluator_class(e, 0, &r), GFL_E_ARG, "not evaluated");
-    CHECK_ERROR(context, gfl_evaluator_class(e, 2, &r), GFL_E_ARG, "not evaluated");
-    CHECK_OK(context, gfl_evaluator_class(e, 1, &r));
+    CHECK_ERROR(context, gfl_evaluator_get_class_result(e, 0, &r), GFL_E_ARG, "not evaluated");
+    CHECK_ERROR(context, gfl_evaluator_get_class_result(e, 2, &r), GFL_E_ARG, "not evaluated");
+    CHECK_OK(context, gfl_evaluator_get_class_result(e, 1, &r));
     CHECK_NEAR(r.ap, 1, 1e-15);
     gfl_evaluator_destroy(e);
     opts.ignore_classes = 1;
     opts.n_labels = 2;
     e = make(set, &opts);
     found.label = 0; /* the wrong class does not matter then */
-    CHECK_OK(context, gfl_evaluator_add(e, 1, &found, 1));
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 1, &found, 1));
     r = run(e);
     CHECK_NEAR(r.ar[2], 0.5, 1e-15);
-    CHECK_ERROR(context, gfl_evaluator_class(e, 0, &r), GFL_E_ARG, "ignores classes");
+    CHECK_ERROR(context, gfl_evaluator_get_class_result(e, 0, &r), GFL_E_ARG, "ignores classes");
     gfl_evaluator_destroy(e);
     gfl_dataset_destroy(set);
 }
@@ -332,11 +332,11 @@ static void unknown_images_and_classes_are_counted(void) {
     CHECK(notes.n_results == 4 && notes.n_unknown_images == 2 && notes.n_unknown_classes == 1);
     CHECK(warnings == 2);
     gfl_detection odd[2] = {box(0, 0, 1, 1, 0.5f, 2), box(0, 0, 1, 1, 0.5f, -1)};
-    CHECK_OK(loud, gfl_evaluator_add(e, 0, odd, 2));
+    CHECK_OK(loud, gfl_evaluator_add_detections(e, 0, odd, 2));
     gfl_evaluator_get_notes(e, &notes);
     CHECK(notes.n_results == 6 && notes.n_unknown_classes == 3 && warnings == 3);
     gfl_evaluator_destroy(e);
-    gfl_eval_opts opts;
+    gfl_evaluator_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.compatible = 1;
     CHECK_OK(loud, gfl_evaluator_create(loud, set, &opts, &e));
@@ -387,9 +387,10 @@ static void bad_results_are_refused(void) {
     gfl_eval_notes notes;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK_ERROR(context, load_results(e, bad[i].json), GFL_E_FORMAT, bad[i].text);
-        CHECK(strstr(gfl_context_error(context), test_scratch("eval_results")) != NULL);
+        CHECK(strstr(gfl_context_get_error(context), test_scratch("eval_results")) != NULL);
     }
-    CHECK_ERROR(context, gfl_evaluator_load(e, "/nonexistent.json"), GFL_E_IO, "nonexistent");
+    CHECK_ERROR(context, gfl_evaluator_add_results(e, "/nonexistent.json"), GFL_E_IO,
+                "nonexistent");
     gfl_evaluator_get_notes(e, &notes);
     CHECK(notes.n_results == 0);
     /* Other keys and any order are fine. */
@@ -405,25 +406,26 @@ static void bad_arguments_are_refused(void) {
     gfl_dataset *set = load_truth(small_set);
     gfl_evaluator *e = make(set, NULL), *none = NULL;
     gfl_eval_result r;
-    gfl_eval_opts opts;
+    gfl_evaluator_desc opts;
     static const int far[1] = {2};
     gfl_detection good = box(0, 0, 40, 40, 0.5f, 0), bad = good;
-    CHECK_ERROR(context, gfl_evaluator_add(e, 2, &good, 1), GFL_E_ARG, "no image 2");
-    CHECK_ERROR(context, gfl_evaluator_add(e, -1, &good, 1), GFL_E_ARG, "no image -1");
-    CHECK(gfl_evaluator_add(NULL, 0, &good, 1) == GFL_E_ARG);
-    CHECK(gfl_evaluator_add(e, 0, NULL, 1) == GFL_E_ARG);
-    CHECK(gfl_evaluator_add(e, 0, &good, -1) == GFL_E_ARG);
+    CHECK_ERROR(context, gfl_evaluator_add_detections(e, 2, &good, 1), GFL_E_ARG, "no image 2");
+    CHECK_ERROR(context, gfl_evaluator_add_detections(e, -1, &good, 1), GFL_E_ARG, "no image -1");
+    CHECK(gfl_evaluator_add_detections(NULL, 0, &good, 1) == GFL_E_ARG);
+    CHECK(gfl_evaluator_add_detections(e, 0, NULL, 1) == GFL_E_ARG);
+    CHECK(gfl_evaluator_add_detections(e, 0, &good, -1) == GFL_E_ARG);
     for (int i = 0; i < 3; i++) {
         gfl_detection two[2] = {good, bad};
         if (i == 0) two[1].score = NAN;
         if (i == 1) two[1].x2 = INFINITY;
         if (i == 2) two[1].y1 = NAN;
-        CHECK_ERROR(context, gfl_evaluator_add(e, 0, two, 2), GFL_E_ARG,
+        CHECK_ERROR(context, gfl_evaluator_add_detections(e, 0, two, 2), GFL_E_ARG,
                     "detection 1 of image 0 is not finite");
     }
     CHECK(run(e).ar[2] == 0); /* nothing of a refused call stays */
     CHECK(gfl_evaluator_run(e, NULL) == GFL_E_ARG && gfl_evaluator_run(NULL, &r) == GFL_E_ARG);
-    CHECK(gfl_evaluator_load(e, NULL) == GFL_E_ARG && gfl_evaluator_save(e, NULL) == GFL_E_ARG);
+    CHECK(gfl_evaluator_add_results(e, NULL) == GFL_E_ARG &&
+          gfl_evaluator_save(e, NULL) == GFL_E_ARG);
     CHECK(gfl_evaluator_create(context, NULL, NULL, &none) == GFL_E_ARG && !none);
     CHECK(gfl_evaluator_create(context, set, NULL, NULL) == GFL_E_ARG);
     memset(&opts, 0, sizeof opts);
@@ -454,8 +456,8 @@ static void saved_results_are_what_coco_reads(void) {
     gfl_detection second = box(1, 2, 3, 4, 1, 0),
                   first[3] = {box(0.1f, 0, 10, 20, 0.25f, 1), box(5, 5, 1, 1, 0.75f, 0),
                               box(6, 6, 1, 1, 0.25f, 0)};
-    CHECK_OK(context, gfl_evaluator_add(e, 1, &second, 1));
-    CHECK_OK(context, gfl_evaluator_add(e, 0, first, 3));
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 1, &second, 1));
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 0, first, 3));
     const char *path = test_scratch("eval_saved");
     CHECK_OK(context, gfl_evaluator_save(e, path));
     uint8_t *bytes = NULL;
@@ -476,7 +478,7 @@ static void saved_results_are_what_coco_reads(void) {
     CHECK_ERROR(context, gfl_evaluator_save(e, "/nonexistent/x.json"), GFL_E_IO, "nonexistent");
     gfl_evaluator *other = make(set, NULL);
     gfl_eval_notes notes;
-    CHECK_OK(context, gfl_evaluator_load(other, path));
+    CHECK_OK(context, gfl_evaluator_add_results(other, path));
     gfl_evaluator_get_notes(other, &notes);
     CHECK(notes.n_results == 4 && notes.n_unknown_images == 0 && notes.n_unknown_classes == 0);
     remove(path);
@@ -494,13 +496,13 @@ static void saved_floats_are_exact(void) {
     for (int i = 0; i < N; i++) {
         gfl_detection d = box(640 * x[i], 480 * x[i + N], 200 * x[i + 2 * N], 90 * x[i + 3 * N],
                               x[i + 4 * N], i % 2);
-        CHECK_OK(context, gfl_evaluator_add(a, i / 2 % 2, &d, 1));
+        CHECK_OK(context, gfl_evaluator_add_detections(a, i / 2 % 2, &d, 1));
     }
     const char *path = test_scratch("eval_floats");
     char second[600];
     snprintf(second, sizeof second, "%s.2", path);
     CHECK_OK(context, gfl_evaluator_save(a, path));
-    CHECK_OK(context, gfl_evaluator_load(b, path));
+    CHECK_OK(context, gfl_evaluator_add_results(b, path));
     CHECK_OK(context, gfl_evaluator_save(b, second));
     uint8_t *one = NULL, *two = NULL;
     size_t n_one, n_two;
@@ -645,14 +647,14 @@ static void evaluation_matches_the_plain_loops(void) {
         d->score = (double)(float)((i * 7919 % DT + 0.5) / (int)DT); /* no ties */
         gfl_detection one =
             box((float)d->x, (float)d->y, (float)d->w, (float)d->h, (float)d->score, d->label);
-        CHECK_OK(context, gfl_evaluator_add(e, d->image, &one, 1));
+        CHECK_OK(context, gfl_evaluator_add_detections(e, d->image, &one, 1));
     }
     qsort(dt, DT, sizeof *dt, by_score);
     run(e);
     static const double ranges[4][2] = {{0, 1e10}, {0, 1024}, {1024, 9216}, {9216, 1e10}};
     for (int label = 0; label < CLASSES; label++) {
         gfl_eval_result r;
-        CHECK_OK(context, gfl_evaluator_class(e, label, &r));
+        CHECK_OK(context, gfl_evaluator_get_class_result(e, label, &r));
         const double got[4] = {r.ap, r.ap_small, r.ap_medium, r.ap_large};
         for (int a = 0; a < 4; a++) {
             double sum = 0;
@@ -690,13 +692,13 @@ static void counting_free(void *user, void *p) {
 static gfl_status work(gfl_context *c, const gfl_dataset *set, const char *path) {
     gfl_evaluator *e = NULL;
     gfl_eval_result r;
-    gfl_eval_opts opts;
+    gfl_evaluator_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.compatible = 1;
     gfl_detection found = box(0, 0, 40, 40, 0.5f, 0);
     gfl_status status = gfl_evaluator_create(c, set, &opts, &e);
-    if (status == GFL_OK) status = gfl_evaluator_load(e, path);
-    if (status == GFL_OK) status = gfl_evaluator_add(e, 0, &found, 1);
+    if (status == GFL_OK) status = gfl_evaluator_add_results(e, path);
+    if (status == GFL_OK) status = gfl_evaluator_add_detections(e, 0, &found, 1);
     if (status == GFL_OK) status = gfl_evaluator_run(e, &r);
     if (status == GFL_OK) status = gfl_evaluator_save(e, path);
     gfl_evaluator_destroy(e);

@@ -249,7 +249,7 @@ static void every_allocation_may_fail(void) {
 static void a_checkpoint_comes_back(void) {
     const gfl_arch arch = narrow(50, 2);
     gfl_model *model = make(&arch, 1), *back = NULL;
-    gfl_import_opts opts;
+    gfl_import_desc opts;
     gfl_model_info info;
     memset(&opts, 0, sizeof opts);
     opts.model.trainable = 1;

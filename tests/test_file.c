@@ -115,8 +115,8 @@ static void a_full_disk_leaves_the_old_file(void) {
         else
             gfli_file_abandon(&file);
         CHECK(status == GFL_E_IO);
-        CHECK(strstr(gfl_context_error(context), path) != NULL);
-        CHECK(strstr(gfl_context_error(context), strerror(EFBIG)) != NULL);
+        CHECK(strstr(gfl_context_get_error(context), path) != NULL);
+        CHECK(strstr(gfl_context_get_error(context), strerror(EFBIG)) != NULL);
         CHECK(files_in_folder() == 1);
     }
     CHECK(setrlimit(RLIMIT_FSIZE, &before) == 0);
@@ -222,7 +222,7 @@ static void only_regular_files_are_opened_for_reading(void) {
         CHECK_ERROR(context, gfl_image_read(context, path, &pixels), GFL_E_IO, says);
         CHECK_ERROR(context, gfl_model_load(context, path, NULL, &model), GFL_E_IO, says);
         CHECK_ERROR(context, gfl_model_import(context, path, NULL, &model), GFL_E_IO, says);
-        CHECK(strstr(gfl_context_error(context), path) != NULL);
+        CHECK(strstr(gfl_context_get_error(context), path) != NULL);
     }
     gfl_context_destroy(context);
     leave_folder();

@@ -95,7 +95,7 @@ static void accepted(const char *path, const fx_json *file, const fx_json *model
     gfli_blob blob;
     const fx_json *net = net_of(models, fx_string(file, "net"));
     gfl_status status = gfli_ckpt_open(context, path, &blob);
-    if (status != GFL_OK) printf("%s\n", gfl_context_error(context));
+    if (status != GFL_OK) printf("%s\n", gfl_context_get_error(context));
     CHECK(status == GFL_OK && net);
     if (status != GFL_OK || !net) return;
     check_tensors(&blob, file, net);
@@ -105,7 +105,7 @@ static void accepted(const char *path, const fx_json *file, const fx_json *model
 
 /* Refused by name, by the reader or, where the file is sound, by what makes a model of it. */
 static void refused(const char *path, const fx_json *file) {
-    gfl_import_opts opts;
+    gfl_import_desc opts;
     gfl_model *model = NULL;
     memset(&opts, 0, sizeof opts);
     opts.model.dialect = GFL_DIALECT_MMDET;
@@ -117,7 +117,7 @@ static void refused(const char *path, const fx_json *file) {
         gfl_model_destroy(model);
         return;
     }
-    const char *why = gfl_context_error(context);
+    const char *why = gfl_context_get_error(context);
     printf("  %s\n", why);
     CHECK(status == GFL_E_FORMAT || status == GFL_E_MISMATCH);
     CHECK(strstr(why, path) && strstr(why, fx_string(file, "names")));

@@ -21,7 +21,7 @@ static gfl_dataset *load_truth(fx_case *one) {
         snprintf(path, sizeof path, "%s/../../%s", one->folder, gt);
     else
         snprintf(path, sizeof path, "%s/%s", one->folder, gt);
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.skip_strays = 1;
     gfl_dataset *set = NULL;
@@ -34,7 +34,7 @@ static int *image_indices(const gfl_dataset *set, const fx_json *ids) {
     int *out = (int *)malloc(((size_t)ids->n + 1) * sizeof *out);
     for (int i = 0; i < ids->n; i++) {
         out[i] = -1;
-        for (int k = 0; k < gfl_dataset_n_images(set); k++) {
+        for (int k = 0; k < gfl_dataset_count_images(set); k++) {
             gfl_image_info info;
             gfl_dataset_get_image(set, k, &info);
             if ((double)info.id.number == ids->items[i].number) out[i] = k;
@@ -48,8 +48,8 @@ static int *label_indices(const gfl_dataset *set, const fx_json *ids) {
     int *out = (int *)malloc(((size_t)ids->n + 1) * sizeof *out);
     for (int i = 0; i < ids->n; i++) {
         out[i] = -1;
-        for (int k = 0; k < gfl_dataset_n_classes(set); k++)
-            if ((double)gfl_dataset_classes(set)[k].id == ids->items[i].number) out[i] = k;
+        for (int k = 0; k < gfl_dataset_count_classes(set); k++)
+            if ((double)gfl_dataset_get_classes(set)[k].id == ids->items[i].number) out[i] = k;
         CHECK(out[i] >= 0);
     }
     return out;
@@ -57,7 +57,7 @@ static int *label_indices(const gfl_dataset *set, const fx_json *ids) {
 
 static gfl_evaluator *make_evaluator(fx_case *one, const gfl_dataset *set, const fx_json *params,
                                      int compatible) {
-    gfl_eval_opts opts;
+    gfl_evaluator_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.compatible = compatible;
     opts.ignore_classes = fx_int(params, "useCats", 1) == 0;
@@ -137,9 +137,9 @@ static void check_classes(fx_case *one, const fx_json *run, const gfl_dataset *s
         const fx_json *want = &list->items[i];
         gfl_eval_result got;
         memset(&got, 0, sizeof got);
-        for (int label = 0; label < gfl_dataset_n_classes(set); label++)
-            if ((double)gfl_dataset_classes(set)[label].id == fx_number(want, "id", -1))
-                CHECK_OK(one->context, gfl_evaluator_class(e, label, &got));
+        for (int label = 0; label < gfl_dataset_count_classes(set); label++)
+            if ((double)gfl_dataset_get_classes(set)[label].id == fx_number(want, "id", -1))
+                CHECK_OK(one->context, gfl_evaluator_get_class_result(e, label, &got));
         if (!dets) CHECK_NEAR(got.ap, fx_number(want, "AP", NAN), 1e-12);
         CHECK_NEAR(got.ap50, fx_number(want, "AP50", NAN), 1e-12);
         CHECK_NEAR(got.ap75, fx_number(want, "AP75", NAN), 1e-12);
@@ -156,11 +156,11 @@ static void check_run(fx_case *one, const gfl_dataset *set, const fx_json *run, 
     gfl_eval_result result;
     double got[12];
     if (refused) {
-        CHECK_ERROR(one->context, gfl_evaluator_load(e, path), GFL_E_DATA, "has no image");
+        CHECK_ERROR(one->context, gfl_evaluator_add_results(e, path), GFL_E_DATA, "has no image");
         gfl_evaluator_destroy(e);
         return;
     }
-    CHECK_OK(one->context, gfl_evaluator_load(e, path));
+    CHECK_OK(one->context, gfl_evaluator_add_results(e, path));
     CHECK_OK(one->context, gfl_evaluator_run(e, &result));
     result_numbers(&result, got);
     const fx_json *natural = fx_get(fx_get(run, "faster_coco_eval"), "stats");
@@ -208,11 +208,12 @@ static void saved_results_evaluate_alike(void) {
         /* pycocotools makes 0 of results that name no class of the data set, we a refusal. */
         const bool fits = strcmp(one.name, "edge_no_detections") != 0;
         if (fits)
-            CHECK_OK(one.context, gfl_evaluator_load(first, path));
+            CHECK_OK(one.context, gfl_evaluator_add_results(first, path));
         else
-            CHECK_ERROR(one.context, gfl_evaluator_load(first, path), GFL_E_DATA, "not one of");
+            CHECK_ERROR(one.context, gfl_evaluator_add_results(first, path), GFL_E_DATA,
+                        "not one of");
         CHECK_OK(one.context, gfl_evaluator_save(first, scratch));
-        CHECK_OK(many, gfl_evaluator_load(second, scratch));
+        CHECK_OK(many, gfl_evaluator_add_results(second, scratch));
         gfl_eval_result a, b;
         CHECK_OK(one.context, gfl_evaluator_run(first, &a));
         CHECK_OK(many, gfl_evaluator_run(second, &b));

@@ -60,7 +60,7 @@ static void check_arch(const gfl_arch *got, const fx_json *net) {
 static void check_detector(gfl_context *context, const char *path, const fx_json *file,
                            const fx_json *net) {
     const fx_json *classes = fx_get(file, "classes");
-    gfl_import_opts opts;
+    gfl_import_desc opts;
     gfl_model *model = NULL;
     gfl_tensor_report r;
     size_t n = 0;
@@ -74,7 +74,7 @@ static void check_detector(gfl_context *context, const char *path, const fx_json
     CHECK(count_wrong(model, false, half, &n) == 0);
     for (int k = 0; classes && k < classes->n; k++)
         CHECK(strcmp(model->classes[k].name, classes->items[k].string) == 0);
-    for (int i = 0; gfl_model_report(model, i, &r); i++) CHECK(r.fate == GFL_FATE_LOADED);
+    for (int i = 0; gfl_model_get_report(model, i, &r); i++) CHECK(r.fate == GFL_FATE_LOADED);
     gfl_model_destroy(model);
 }
 
@@ -93,7 +93,7 @@ static void check_backbone(gfl_context *context, const char *path, const fx_json
     if (!model) return;
     CHECK_OK(context, gfl_model_load_backbone(model, path));
     CHECK(count_wrong(model, true, false, &n) == 0);
-    for (int i = 0; gfl_model_report(model, i, &r); i++)
+    for (int i = 0; gfl_model_get_report(model, i, &r); i++)
         CHECK(r.fate == (strncmp(r.name, "fc.", 3) ? GFL_FATE_LOADED : GFL_FATE_LEFT_OVER));
     gfl_model_destroy(model);
 }
@@ -103,8 +103,8 @@ static void check_refusal(gfl_context *context, const char *path, const fx_json 
     gfl_status status = gfl_model_import(context, path, NULL, &model);
     CHECK(status == GFL_E_FORMAT || status == GFL_E_MISMATCH || status == GFL_E_UNSUPPORTED);
     CHECK(model == NULL);
-    printf("%s: %s\n", gfl_status_name(status), gfl_context_error(context));
-    CHECK(strstr(gfl_context_error(context), fx_string(file, "names")) != NULL);
+    printf("%s: %s\n", gfl_status_get_name(status), gfl_context_get_error(context));
+    CHECK(strstr(gfl_context_get_error(context), fx_string(file, "names")) != NULL);
 }
 
 static void checkpoints_become_models_or_are_refused(void) {

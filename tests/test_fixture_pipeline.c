@@ -140,7 +140,7 @@ static gfl_status blank(void *user, gfl_context *context, int image, gfl_pixels 
 static gfl_dataset *make_set(fx_case *one, int shape[2]) {
     static char json[65536];
     char *p = json;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     gfl_dataset *set = NULL;
     fx_tensor boxes = fx_load(one, "coco_xywh");
     memset(&opts, 0, sizeof opts);

@@ -76,7 +76,7 @@ static void detections_are_the_official_ones(void) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
     gfl_dataset *data = NULL;
-    gfl_dataset_opts data_opts;
+    gfl_dataset_desc data_opts;
     gfl_model_info info;
     fx_json all = fx_read_json(results);
     memset(&data_opts, 0, sizeof data_opts);
@@ -93,7 +93,7 @@ static void detections_are_the_official_ones(void) {
     opts.scale_long = 320, opts.scale_short = 240;
     opts.no_clip = 1;
     int sure = 0, matched = 0, expected_sure = 0, missed = 0;
-    for (int i = 0; i < IMAGES && i < gfl_dataset_n_images(data); i++) {
+    for (int i = 0; i < IMAGES && i < gfl_dataset_count_images(data); i++) {
         gfl_image_info about;
         gfl_pixels pixels;
         gfl_detections found;
@@ -148,7 +148,7 @@ static void load_caffe(gfl_context *context, const char *path) {
     desc.preprocess = b.preprocess;
     CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
     CHECK_OK(context, gfl_model_load_backbone(model, path));
-    for (int i = 0; gfl_model_report(model, i, &r); i++)
+    for (int i = 0; gfl_model_get_report(model, i, &r); i++)
         CHECK(r.fate == (strstr(r.name, "layer4.") ? GFL_FATE_INITIALISED : GFL_FATE_LOADED));
     CHECK_OK(context, gfli_blob_open(context, path, &file));
     float bias[256];
@@ -180,7 +180,7 @@ static void imagenet_backbones_load_or_say_why_not(void) {
     CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
     CHECK_ERROR(context, gfl_model_load_backbone(model, caffe), GFL_E_MISMATCH, "R50");
     CHECK_OK(context, gfl_model_load_backbone(model, good));
-    for (int i = 0; gfl_model_report(model, i, &r); i++) {
+    for (int i = 0; gfl_model_get_report(model, i, &r); i++) {
         fates[r.fate]++;
         bool last_stage = strstr(r.name, "layer4.") != NULL;
         CHECK(r.fate == (last_stage ? GFL_FATE_INITIALISED : GFL_FATE_LOADED));

@@ -218,7 +218,7 @@ static double run_trajectory(fx_case *one, gfl_context *context, gfl_model *mode
     const fx_json *sgd = fx_get(&one->json, "sgd"), *batches = fx_get(&one->json, "batches");
     const fx_json *shape = fx_get(&one->json, "batch_shape");
     int steps = fx_int(&one->json, "steps", 0);
-    gfl_train_desc desc;
+    gfl_trainer_desc desc;
     memset(&desc, 0, sizeof desc);
     desc.lr = fx_number(sgd, "lr", 0);
     desc.warmup = fx_int(fx_get(sgd, "warmup"), "iters", 0);

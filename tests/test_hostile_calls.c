@@ -150,9 +150,9 @@ static gfl_model_opts model_opts(void) {
     return opts;
 }
 
-static gfl_import_opts import_opts(void) {
+static gfl_import_desc import_opts(void) {
     static gfl_preprocess preprocess;
-    gfl_import_opts opts;
+    gfl_import_desc opts;
     memset(&opts, 0, sizeof opts);
     preprocess = a_preprocess();
     opts.model = model_opts();
@@ -198,11 +198,11 @@ static int a_batch(void) {
 /* ---- the calls: each gives a status, GFL_OK where there is none ------------------------------ */
 
 static gfl_status call_version(void) {
-    return gfl_version() > 0 ? GFL_OK : (gfl_status)1;
+    return gfl_get_version() > 0 ? GFL_OK : (gfl_status)1;
 }
 
 static gfl_status call_status_name(void) {
-    return gfl_status_name((gfl_status)an_int())[0] ? GFL_OK : (gfl_status)1;
+    return gfl_status_get_name((gfl_status)an_int())[0] ? GFL_OK : (gfl_status)1;
 }
 
 /* The text goes where the description says. */
@@ -230,18 +230,19 @@ static gfl_status call_context_create(void) {
 }
 
 static gfl_status call_context_getters(void) {
-    CHECK(gfl_context_error(NULL)[0] && !gfl_context_device(NULL)[0] && !gfl_context_threads(NULL));
+    CHECK(gfl_context_get_error(NULL)[0] && !gfl_context_get_device(NULL)[0] &&
+          !gfl_context_count_threads(NULL));
     gfl_context_destroy(NULL);
     return GFL_OK;
 }
 
 static gfl_status call_dataset_load(void) {
     static const char text[] = "{\"images\": [], \"annotations\": [], \"categories\": []}";
-    static const field fields[] = {ONE(gfl_dataset_opts, skip_strays, 'i'),
-                                   ONE(gfl_dataset_opts, trust_boxes, 'i'),
-                                   ONE(gfl_dataset_opts, boxes_from_polygons, 'i'),
-                                   ONE(gfl_dataset_opts, drop_empty_classes, 'i')};
-    gfl_dataset_opts opts;
+    static const field fields[] = {ONE(gfl_dataset_desc, skip_strays, 'i'),
+                                   ONE(gfl_dataset_desc, trust_boxes, 'i'),
+                                   ONE(gfl_dataset_desc, boxes_from_polygons, 'i'),
+                                   ONE(gfl_dataset_desc, drop_empty_classes, 'i')};
+    gfl_dataset_desc opts;
     gfl_dataset *made = NULL;
     memset(&opts, 0, sizeof opts);
     SPOIL(&opts, fields);
@@ -259,9 +260,9 @@ static gfl_status call_dataset_getters(void) {
     gfl_dataset_summary summary;
     gfl_image_info info;
     gfl_dataset_get_summary(OWNER(data), OR_NULL(&summary));
-    (void)gfl_dataset_n_images(NULL);
-    (void)gfl_dataset_n_classes(NULL);
-    (void)gfl_dataset_classes(NULL);
+    (void)gfl_dataset_count_images(NULL);
+    (void)gfl_dataset_count_classes(NULL);
+    (void)gfl_dataset_get_classes(NULL);
     /* The one function whose error has no text. */
     const gfl_status status = gfl_dataset_get_image(OWNER(data), an_int(), OR_NULL(&info));
     CHECK(status == GFL_OK || status == GFL_E_ARG);
@@ -298,8 +299,8 @@ static gfl_status call_image_read(void) {
     gfl_pixels pixels;
     int readable;
     memset(&pixels, 0, sizeof pixels);
-    (void)gfl_image_kind(text, (size_t)gfli_rng_below(&rng, 20), OR_NULL(&readable));
-    (void)gfl_image_kind(NULL, 0, NULL);
+    (void)gfl_image_get_kind(text, (size_t)gfli_rng_below(&rng, 20), OR_NULL(&readable));
+    (void)gfl_image_get_kind(NULL, 0, NULL);
     const gfl_status status = chance(2) ? gfl_image_read(OWNER(context), a_path(), OR_NULL(&pixels))
                                         : gfl_image_read_memory(OWNER(context), OR_NULL(text),
                                                                 (size_t)gfli_rng_below(&rng, 23),
@@ -340,10 +341,10 @@ static gfl_status call_detect(void) {
 static gfl_status call_evaluator_create(void) {
     int some[2] = {an_int(), an_int()};
     static const field fields[] = {
-        ONE(gfl_eval_opts, max_dets[0], 'i'), ONE(gfl_eval_opts, max_dets[1], 'i'),
-        ONE(gfl_eval_opts, max_dets[2], 'i'), ONE(gfl_eval_opts, ignore_classes, 'i'),
-        ONE(gfl_eval_opts, compatible, 'i')};
-    gfl_eval_opts opts;
+        ONE(gfl_evaluator_desc, max_dets[0], 'i'), ONE(gfl_evaluator_desc, max_dets[1], 'i'),
+        ONE(gfl_evaluator_desc, max_dets[2], 'i'), ONE(gfl_evaluator_desc, ignore_classes, 'i'),
+        ONE(gfl_evaluator_desc, compatible, 'i')};
+    gfl_evaluator_desc opts;
     gfl_evaluator *made = NULL;
     gfl_eval_result result;
     memset(&opts, 0, sizeof opts);
@@ -368,12 +369,12 @@ static gfl_status call_evaluator_add(void) {
     some[0].x1 = (float)fmin(fmax(a_real(), -1e38), 1e38);
     some[0].x2 = chance(3) ? NAN : 1;
     some[1].label = an_int();
-    if (chance(3)) return gfl_evaluator_load(OWNER(evaluator), a_path());
+    if (chance(3)) return gfl_evaluator_add_results(OWNER(evaluator), a_path());
     if (chance(3))
-        return gfl_evaluator_load_memory(OWNER(evaluator), OR_NULL(json),
-                                         (size_t)gfli_rng_below(&rng, (int)sizeof json));
-    return gfl_evaluator_add(OWNER(evaluator), chance(2) ? 0 : an_int(), OR_NULL(some),
-                             chance(3) ? INT_MIN : gfli_rng_below(&rng, 3));
+        return gfl_evaluator_add_results_memory(OWNER(evaluator), OR_NULL(json),
+                                                (size_t)gfli_rng_below(&rng, (int)sizeof json));
+    return gfl_evaluator_add_detections(OWNER(evaluator), chance(2) ? 0 : an_int(), OR_NULL(some),
+                                        chance(3) ? INT_MIN : gfli_rng_below(&rng, 3));
 }
 
 static gfl_status call_evaluator_run(void) {
@@ -381,10 +382,11 @@ static gfl_status call_evaluator_run(void) {
     gfl_eval_notes notes;
     char text[2000];
     gfl_evaluator_get_notes(OWNER(evaluator), OR_NULL(&notes));
-    (void)gfl_evaluator_summary(OWNER(evaluator), OR_NULL(text),
-                                (size_t)gfli_rng_below(&rng, (int)sizeof text));
+    (void)gfl_evaluator_get_summary(OWNER(evaluator), OR_NULL(text),
+                                    (size_t)gfli_rng_below(&rng, (int)sizeof text));
     if (chance(3)) return gfl_evaluator_save(OWNER(evaluator), a_path());
-    if (chance(2)) return gfl_evaluator_class(OWNER(evaluator), an_int(), OR_NULL(&result));
+    if (chance(2))
+        return gfl_evaluator_get_class_result(OWNER(evaluator), an_int(), OR_NULL(&result));
     return gfl_evaluator_run(OWNER(evaluator), OR_NULL(&result));
 }
 
@@ -402,7 +404,7 @@ static gfl_status call_model_export(void) {
 }
 
 static gfl_status call_import(void) {
-    const gfl_import_opts opts = import_opts();
+    const gfl_import_desc opts = import_opts();
     gfl_model *made = NULL;
     gfl_backbone_info info;
     if (chance(2))
@@ -421,7 +423,7 @@ static gfl_status call_backbone(void) {
 static gfl_status call_classes(void) {
     const gfl_rename rename = {OR_NULL("light"), OR_NULL("dark")};
     gfl_preprocess preprocess = a_preprocess();
-    gfl_transfer how;
+    gfl_transfer_desc how;
     gfl_model *made = NULL;
     int map[2] = {an_int(), an_int()};
     if (chance(2))
@@ -482,8 +484,8 @@ static gfl_status call_presets(void) {
     static const char *const names[] = {NULL, "", "r50", "r51", "\xFF"};
     gfl_arch arch;
     gfl_preset preset;
-    (void)gfl_preset_at(an_int(), OR_NULL(&preset));
-    return gfl_arch_preset(OWNER(context), names[gfli_rng_below(&rng, 5)], OR_NULL(&arch));
+    (void)gfl_arch_get_preset(an_int(), OR_NULL(&preset));
+    return gfl_arch_find_preset(OWNER(context), names[gfli_rng_below(&rng, 5)], OR_NULL(&arch));
 }
 
 static gfl_status call_model_create(void) {
@@ -527,7 +529,7 @@ static gfl_status call_model_getters(void) {
     gfl_tensor_report report;
     const gfl_arch arch = an_arch();
     gfl_model_get_info(a_model(), OR_NULL(&info));
-    (void)gfl_model_report(a_model(), an_int(), OR_NULL(&report));
+    (void)gfl_model_get_report(a_model(), an_int(), OR_NULL(&report));
     gfl_model_destroy(NULL);
     if (chance(3))
         return gfl_model_get_cost(a_model(), an_int(), an_int(), an_int(), OR_NULL(&cost));
@@ -538,23 +540,23 @@ static gfl_status call_model_getters(void) {
 }
 
 static gfl_status call_trainer_create(void) {
-    static const field fields[] = {ONE(gfl_train_desc, batch, 'i'),
-                                   ONE(gfl_train_desc, accumulate, 'i'),
-                                   ONE(gfl_train_desc, epochs, 'i'),
-                                   ONE(gfl_train_desc, milestones[0], 'i'),
-                                   ONE(gfl_train_desc, milestones[7], 'i'),
-                                   ONE(gfl_train_desc, n_milestones, 'i'),
-                                   ONE(gfl_train_desc, lr, 'd'),
-                                   ONE(gfl_train_desc, momentum, 'd'),
-                                   ONE(gfl_train_desc, weight_decay, 'd'),
-                                   ONE(gfl_train_desc, warmup, 'i'),
-                                   ONE(gfl_train_desc, clip_norm, 'd'),
-                                   ONE(gfl_train_desc, frozen_stages, 'i'),
-                                   ONE(gfl_train_desc, scale_long, 'i'),
-                                   ONE(gfl_train_desc, scale_short, 'i'),
-                                   ONE(gfl_train_desc, scale_short_min, 'i'),
-                                   ONE(gfl_train_desc, loaders, 'i')};
-    gfl_train_desc desc;
+    static const field fields[] = {ONE(gfl_trainer_desc, batch, 'i'),
+                                   ONE(gfl_trainer_desc, accumulate, 'i'),
+                                   ONE(gfl_trainer_desc, epochs, 'i'),
+                                   ONE(gfl_trainer_desc, milestones[0], 'i'),
+                                   ONE(gfl_trainer_desc, milestones[7], 'i'),
+                                   ONE(gfl_trainer_desc, n_milestones, 'i'),
+                                   ONE(gfl_trainer_desc, lr, 'd'),
+                                   ONE(gfl_trainer_desc, momentum, 'd'),
+                                   ONE(gfl_trainer_desc, weight_decay, 'd'),
+                                   ONE(gfl_trainer_desc, warmup, 'i'),
+                                   ONE(gfl_trainer_desc, clip_norm, 'd'),
+                                   ONE(gfl_trainer_desc, frozen_stages, 'i'),
+                                   ONE(gfl_trainer_desc, scale_long, 'i'),
+                                   ONE(gfl_trainer_desc, scale_short, 'i'),
+                                   ONE(gfl_trainer_desc, scale_short_min, 'i'),
+                                   ONE(gfl_trainer_desc, loaders, 'i')};
+    gfl_trainer_desc desc;
     gfl_trainer *made = NULL;
     memset(&desc, 0, sizeof desc);
     desc.batch = 1;
@@ -567,8 +569,8 @@ static gfl_status call_trainer_create(void) {
 
 static gfl_status call_trainer(void) {
     gfl_step_report report;
-    gfl_train_plan plan;
-    gfl_trainer_get_plan(OWNER(trainer), OR_NULL(&plan));
+    gfl_trainer_info plan;
+    gfl_trainer_get_info(OWNER(trainer), OR_NULL(&plan));
     switch (gfli_rng_below(&rng, 5)) {
     case 0: return gfl_trainer_step(OWNER(trainer), OR_NULL(&report));
     case 1: return gfl_trainer_save_state(OWNER(trainer), a_path());
@@ -582,23 +584,26 @@ static const struct row {
     gfl_status (*call)(void);
     const char *functions;
 } rows[] = {
-    {call_version, "gfl_version"},
-    {call_status_name, "gfl_status_name"},
+    {call_version, "gfl_get_version"},
+    {call_status_name, "gfl_status_get_name"},
     {call_context_create, "gfl_context_create gfl_context_create_abi gfl_context_destroy"},
-    {call_context_getters, "gfl_context_error gfl_context_device gfl_context_threads"},
+    {call_context_getters,
+     "gfl_context_get_error gfl_context_get_device gfl_context_count_threads"},
     {call_dataset_load, "gfl_dataset_load_coco gfl_dataset_load_coco_memory gfl_dataset_destroy"},
-    {call_dataset_getters, "gfl_dataset_get_summary gfl_dataset_n_images gfl_dataset_n_classes "
-                           "gfl_dataset_classes gfl_dataset_get_image"},
+    {call_dataset_getters,
+     "gfl_dataset_get_summary gfl_dataset_count_images gfl_dataset_count_classes "
+     "gfl_dataset_get_classes gfl_dataset_get_image"},
     {call_dataset_read, "gfl_dataset_read gfl_pixels_free"},
     {call_dataset_check, "gfl_dataset_check"},
-    {call_image_read, "gfl_image_read gfl_image_read_memory gfl_image_kind"},
+    {call_image_read, "gfl_image_read gfl_image_read_memory gfl_image_get_kind"},
     {call_pixels_alloc, "gfl_pixels_alloc"},
     {call_detector_create, "gfl_detector_create gfl_detector_destroy"},
     {call_detect, "gfl_detect gfl_detect_start gfl_detect_finish"},
     {call_evaluator_create, "gfl_evaluator_create gfl_evaluator_leave_out gfl_evaluator_destroy"},
-    {call_evaluator_add, "gfl_evaluator_add gfl_evaluator_load gfl_evaluator_load_memory"},
-    {call_evaluator_run, "gfl_evaluator_run gfl_evaluator_class gfl_evaluator_save "
-                         "gfl_evaluator_get_notes gfl_evaluator_summary"},
+    {call_evaluator_add,
+     "gfl_evaluator_add_detections gfl_evaluator_add_results gfl_evaluator_add_results_memory"},
+    {call_evaluator_run, "gfl_evaluator_run gfl_evaluator_get_class_result gfl_evaluator_save "
+                         "gfl_evaluator_get_notes gfl_evaluator_get_summary"},
     {call_model_export, "gfl_model_export"},
     {call_import, "gfl_model_import gfl_backbone_describe"},
     {call_backbone, "gfl_model_load_backbone gfl_model_save_backbone"},
@@ -606,14 +611,14 @@ static const struct row {
     {call_json, "gfl_json_object gfl_json_array gfl_json_end gfl_json_text gfl_json_integer "
                 "gfl_json_number gfl_json_float gfl_json_bool gfl_json_line"},
     {call_text, "gfl_text_show gfl_text_valid"},
-    {call_presets, "gfl_arch_preset gfl_preset_at"},
+    {call_presets, "gfl_arch_find_preset gfl_arch_get_preset"},
     {call_model_create, "gfl_model_create"},
     {call_model_load, "gfl_model_load gfl_model_load_memory gfl_model_destroy"},
     {call_model_save, "gfl_model_save"},
     {call_model_getters, "gfl_model_get_info gfl_model_get_cost gfl_model_get_plan "
-                         "gfl_arch_get_cost gfl_model_report"},
+                         "gfl_arch_get_cost gfl_model_get_report"},
     {call_trainer_create, "gfl_trainer_create gfl_trainer_destroy"},
-    {call_trainer, "gfl_trainer_step gfl_trainer_sync gfl_trainer_get_plan "
+    {call_trainer, "gfl_trainer_step gfl_trainer_sync gfl_trainer_get_info "
                    "gfl_trainer_save_state gfl_trainer_load_state"},
 };
 
@@ -622,7 +627,7 @@ static const struct row {
 static void open_all(void) {
     gfl_context_desc desc;
     gfl_model_desc model;
-    gfl_train_desc recipe;
+    gfl_trainer_desc recipe;
     memset(&desc, 0, sizeof desc);
     memset(&recipe, 0, sizeof recipe);
     desc.n_threads = 2;
@@ -664,7 +669,7 @@ static void no_call_crashes_or_fails_without_a_text(void) {
             context->error[0] = 0;
             homeless = false;
             const gfl_status status = rows[i].call();
-            const bool known = strncmp(gfl_status_name(status), "GFL_", 4) == 0;
+            const bool known = strncmp(gfl_status_get_name(status), "GFL_", 4) == 0;
             const bool bare = status != GFL_OK && !context->error[0];
             refused += status != GFL_OK;
             silent += bare;

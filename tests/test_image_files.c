@@ -25,12 +25,12 @@ static void check_table(const char *table, const char *folder, int least, int le
         gfl_status status = gfl_image_read(context, path, &p);
         if (fields == 4) {
             n++;
-            if (status != GFL_OK) printf("%s\n", gfl_context_error(context));
+            if (status != GFL_OK) printf("%s\n", gfl_context_get_error(context));
             if (status == GFL_OK && !same(&p, w, h, hash)) printf("%s: other pixels\n", name);
             CHECK(status == GFL_OK && same(&p, w, h, hash));
         } else {
             n_refused++;
-            CHECK(status == GFL_E_FORMAT && strstr(gfl_context_error(context), name));
+            CHECK(status == GFL_E_FORMAT && strstr(gfl_context_get_error(context), name));
             CHECK(p.rgb == NULL);
         }
         gfl_pixels_free(context, &p);
@@ -212,7 +212,7 @@ static void cut_files_are_refused_at_every_length(void) {
             uint8_t *cut = (uint8_t *)malloc(n ? n : 1); /* its end is seen by a sanitizer */
             memcpy(cut, bytes, n);
             accepted += gfl_image_read_memory(context, cut, n, names[i], &p) == GFL_OK;
-            CHECK(strstr(gfl_context_error(context), names[i]) != NULL);
+            CHECK(strstr(gfl_context_get_error(context), names[i]) != NULL);
             free(cut);
         }
         /* The last row of a BMP may lack its padding. */
@@ -300,12 +300,12 @@ static void a_file_is_known_by_its_first_bytes(void) {
     gfl_pixels pixels;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int readable = 7;
-        const char *kind = gfl_image_kind(cases[i].bytes, cases[i].n, &readable);
+        const char *kind = gfl_image_get_kind(cases[i].bytes, cases[i].n, &readable);
         const bool same = kind ? cases[i].kind && !strcmp(kind, cases[i].kind) : !cases[i].kind;
         if (!same) printf("case %zu: %s\n", i, kind ? kind : "nothing");
         CHECK(same && readable == cases[i].readable);
     }
-    CHECK(gfl_image_kind(NULL, 0, NULL) == NULL);
+    CHECK(gfl_image_get_kind(NULL, 0, NULL) == NULL);
     CHECK_ERROR(context, gfl_image_read_memory(context, cases[8].bytes, 16, "a.jpg", &pixels),
                 GFL_E_FORMAT, "a.jpg: not a JPEG, PNG, BMP or PNM file but WebP");
 }

@@ -17,7 +17,7 @@ static const char *scratch(const char *name) {
 
 static gfl_arch preset(const char *name) {
     gfl_arch arch;
-    CHECK(gfl_arch_preset(NULL, name, &arch) == GFL_OK);
+    CHECK(gfl_arch_find_preset(NULL, name, &arch) == GFL_OK);
     return arch;
 }
 
@@ -234,8 +234,8 @@ static void contradictions_name_the_tensors(void) {
         else
             listed(&l, c->tensor)->shape[c->axis] = c->size;
         CHECK_ERROR(context, deduce(&l, &got), c->status, c->says[0]);
-        if (!strstr(gfl_context_error(context), c->says[1]))
-            test_fail(__FILE__, __LINE__, gfl_context_error(context));
+        if (!strstr(gfl_context_get_error(context), c->says[1]))
+            test_fail(__FILE__, __LINE__, gfl_context_get_error(context));
         gfli_weights_end(&l.w);
     }
 }
@@ -338,7 +338,7 @@ static void what_is_saved_is_imported_bit_for_bit(void) {
     const char *path = scratch("own"), *foreign = scratch("foreign");
     const char *const says[][2] = {{"dialect", "mmdet"}, {"style", "caffe"}};
     gfl_model *a = make(&narrow, NULL, 1), *b = NULL;
-    gfl_import_opts opts;
+    gfl_import_desc opts;
     gfl_model_info info;
     memset(&opts, 0, sizeof opts);
     opts.model.trainable = 1;
@@ -369,7 +369,7 @@ static void demands_are_met_or_refused(void) {
     const char *own = scratch("own"), *path = scratch("bare");
     const char *const says[][2] = {{"scale", "1000x700"}, {"classes", "of,another,data,set"}};
     gfl_model *a = make(&narrow, NULL, 1), *b = NULL;
-    gfl_import_opts opts, none;
+    gfl_import_desc opts, none;
     gfl_model_info info;
     memset(&none, 0, sizeof none);
     opts = none;
@@ -511,7 +511,7 @@ static void refuse_backbone(const char *path, gfl_model_desc desc, const char *s
 static void a_backbone_for_another_model_is_refused(void) {
     const char *path = scratch("backbone");
     gfl_model_desc desc, other;
-    gfl_import_opts opts;
+    gfl_import_desc opts;
     gfl_backbone_info b;
     memset(&desc, 0, sizeof desc);
     memset(&opts, 0, sizeof opts);
@@ -597,7 +597,7 @@ static void classes_keep_their_rows_by_name(void) {
     gfl_model *from = make(&arch, old_classes, 1), *to = NULL;
     arch.n_classes = 5;
     gfl_model *fresh = make(&arch, new_classes, 77);
-    gfl_transfer how = {new_classes, 5, map, NULL, 77};
+    gfl_transfer_desc how = {new_classes, 5, map, NULL, 77};
     fx_fill_model(from);
     CHECK_OK(context, gfl_match_classes(context, old_classes, 4, new_classes, 5, renames, 1, map));
     CHECK(memcmp(map, expected, sizeof map) == 0);
@@ -606,7 +606,7 @@ static void classes_keep_their_rows_by_name(void) {
     check_rows(from, to, fresh, "bbox_head.gfl_cls.bias", map);
     gfl_tensor_report r;
     int afresh = 0;
-    for (int i = 0; gfl_model_report(to, i, &r); i++) {
+    for (int i = 0; gfl_model_get_report(to, i, &r); i++) {
         const gfli_param *p = &to->params[i];
         if (strstr(p->name, "gfl_cls")) {
             afresh += r.fate == GFL_FATE_INITIALISED && strstr(r.why, "1 of 5");
@@ -632,7 +632,7 @@ static void the_same_classes_are_the_same_model(void) {
     gfl_arch arch = narrow;
     arch.n_classes = 4;
     gfl_model *from = make(&arch, old_classes, 1), *to = NULL;
-    gfl_transfer how = {old_classes, 4, NULL, NULL, 5};
+    gfl_transfer_desc how = {old_classes, 4, NULL, NULL, 5};
     CHECK_OK(context, gfl_model_create_from(context, from, &how, &to));
     CHECK(to && same_weights(from, to));
     gfl_model_destroy(from);
@@ -646,7 +646,7 @@ static void wrong_transfers_are_refused(void) {
     gfl_arch arch = narrow;
     arch.n_classes = 4;
     gfl_model *from = make(&arch, old_classes, 1), *to = NULL;
-    gfl_transfer how = {new_classes, 5, map, NULL, 0};
+    gfl_transfer_desc how = {new_classes, 5, map, NULL, 0};
     CHECK_ERROR(context, gfl_model_create_from(context, from, &how, &to), GFL_E_ARG, "map[1] is 4");
     how.map = NULL, how.n_classes = 0;
     CHECK_ERROR(context, gfl_model_create_from(context, from, &how, &to), GFL_E_ARG, "0 classes");

@@ -175,7 +175,7 @@ static void malformed_text_is_refused(void) {
                 consume(j, gfli_json_next(j));
             if (gfli_json_status(j) != GFL_E_FORMAT) printf("accepted: %s\n", bad[i]);
             CHECK(gfli_json_status(j) == GFL_E_FORMAT);
-            CHECK(!strncmp(gfl_context_error(context), "text:", 5));
+            CHECK(!strncmp(gfl_context_get_error(context), "text:", 5));
             CHECK(gfli_json_next(j) == GFLI_JSON_END && gfli_json_key(j) == NULL);
             CHECK(!strcmp(gfli_json_string(j, NULL), "") && gfli_json_number(j) == 0);
             gfli_json_close(j);
@@ -349,7 +349,7 @@ static void errors_name_file_line_and_column(void) {
     CHECK(consume(j, gfli_json_next(j)) == GFL_E_FORMAT);
     char wanted[600];
     snprintf(wanted, sizeof wanted, "%s:50002:10: ", path);
-    CHECK(!strncmp(gfl_context_error(context), wanted, strlen(wanted)));
+    CHECK(!strncmp(gfl_context_get_error(context), wanted, strlen(wanted)));
     gfli_json_close(j);
     j = open_text(context, "[1,\n2,\n3]");
     gfli_json_next(j);

@@ -123,7 +123,7 @@ static void annotations_take_memory_in_proportion_to_the_file(void) {
         gfl_context *context = counted_context(&t, 1);
         const size_t before = t.live;
         gfl_dataset *set = NULL;
-        gfl_dataset_opts opts;
+        gfl_dataset_desc opts;
         memset(&opts, 0, sizeof opts);
         opts.boxes_from_polygons = 1;
         if (i % 2) opts.found = go_on;
@@ -134,9 +134,10 @@ static void annotations_take_memory_in_proportion_to_the_file(void) {
         CHECK(each <= 32);
         if (i % 2 == 0) {
             if (status != inputs[i / 2].status)
-                printf("%.99s: %s\n", text, gfl_context_error(context));
+                printf("%.99s: %s\n", text, gfl_context_get_error(context));
             CHECK(status == inputs[i / 2].status);
-            n_limits += strstr(gfl_context_error(context), "more than 65536 categories") != NULL;
+            n_limits +=
+                strstr(gfl_context_get_error(context), "more than 65536 categories") != NULL;
         }
         gfl_dataset_destroy(set);
         CHECK(t.live == before);
@@ -171,12 +172,12 @@ static void results_take_memory_in_proportion_to_the_files(void) {
         gfl_dataset *set = NULL;
         gfl_evaluator *e = NULL;
         gfl_eval_result r;
-        gfl_eval_opts opts;
+        gfl_evaluator_desc opts;
         memset(&opts, 0, sizeof opts);
         opts.compatible = i / 2 % 2; /* which knows no names: a refusal of the second pair */
         CHECK_OK(context, gfl_dataset_load_coco_memory(context, truth, strlen(truth), NULL, &set));
         CHECK_OK(context, gfl_evaluator_create(context, set, &opts, &e));
-        gfl_status status = gfl_evaluator_load_memory(e, results, strlen(results));
+        gfl_status status = gfl_evaluator_add_results_memory(e, results, strlen(results));
         CHECK(status == (opts.compatible && i / 4 == 1 ? GFL_E_DATA : GFL_OK));
         CHECK_OK(context, gfl_evaluator_run(e, &r));
         const double each = ((double)(t.peak - before) - 262144) / (double)size;
@@ -208,7 +209,8 @@ static void too_little_memory_is_called_that(void) {
             status = gfl_dataset_load_coco_memory(context, text, strlen(text), NULL, &set);
             gfl_dataset_destroy(set);
             n_refused += status == GFL_E_MEMORY;
-            CHECK(status != GFL_E_MEMORY || strstr(gfl_context_error(context), "out of memory"));
+            CHECK(status != GFL_E_MEMORY ||
+                  strstr(gfl_context_get_error(context), "out of memory"));
         }
         CHECK(status == inputs[i].status || (inputs[i].status == GFL_OK && status == GFL_E_DATA));
         gfl_context_destroy(context);

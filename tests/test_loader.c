@@ -48,7 +48,7 @@ static gfl_status paint(void *user, gfl_context *context, int image, gfl_pixels 
 static gfl_status make_set(gfl_context *context, world *w, gfl_dataset **out) {
     static char json[32768];
     char *p = json;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.read_image = paint;
     opts.user = w;
@@ -367,7 +367,7 @@ static void a_damaged_file_is_named_and_may_be_tried_again(void) {
         CHECK_OK(context, gfli_loader_create(context, set, &o, &l));
         while (good < 6 && (status = gfli_loader_next(l, &b)) == GFL_OK) good++;
         CHECK(status == GFL_E_FORMAT && b == NULL);
-        CHECK(strstr(gfl_context_error(context), "picture-9.jpg: damaged") != NULL);
+        CHECK(strstr(gfl_context_get_error(context), "picture-9.jpg: damaged") != NULL);
         CHECK_ERROR(context, gfli_loader_next(l, &b), GFL_E_FORMAT, "picture-9.jpg");
         __atomic_store_n(&w.fails, -1, __ATOMIC_RELAXED);
         /* A thread may have tried just before; then the error is still reported once. */
@@ -441,8 +441,8 @@ static void a_picture_of_another_size_than_annotated_is_refused(void) {
     CHECK_OK(context, make_set(context, &w, &set));
     CHECK_OK(context, gfli_loader_create(context, set, &o, &l));
     for (int i = 0; i < 6 && status == GFL_OK; i++) status = gfli_loader_next(l, &b);
-    CHECK(status == GFL_E_DATA && strstr(gfl_context_error(context), "picture-5.jpg") &&
-          strstr(gfl_context_error(context), "41 x 85"));
+    CHECK(status == GFL_E_DATA && strstr(gfl_context_get_error(context), "picture-5.jpg") &&
+          strstr(gfl_context_get_error(context), "41 x 85"));
     gfli_loader_destroy(l);
     gfl_dataset_destroy(set);
     gfl_context_destroy(context);

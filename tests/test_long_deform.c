@@ -14,7 +14,7 @@ static const char *folder(void) {
 
 static gfl_dataset *load(gfl_context *context, const char *part) {
     char json[1200], images[1200];
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     gfl_dataset *data = NULL;
     memset(&opts, 0, sizeof opts);
     snprintf(json, sizeof json, "%s/annotations/instances_%s.json", folder(), part);
@@ -33,7 +33,7 @@ static double measure(gfl_context *context, const gfl_model *model, const gfl_da
     opts.no_clip = 1;
     CHECK_OK(context, gfl_detector_create(context, model, 0, &detector));
     CHECK_OK(context, gfl_evaluator_create(context, data, NULL, &evaluator));
-    for (int i = 0; i < gfl_dataset_n_images(data); i++) {
+    for (int i = 0; i < gfl_dataset_count_images(data); i++) {
         gfl_pixels pixels;
         gfl_detections found;
         gfl_image image;
@@ -44,7 +44,7 @@ static double measure(gfl_context *context, const gfl_model *model, const gfl_da
         image.height = pixels.height;
         image.format = GFL_FORMAT_RGB;
         CHECK_OK(context, gfl_detect(detector, &image, 1, &opts, &found));
-        CHECK_OK(context, gfl_evaluator_add(evaluator, i, found.items, found.count));
+        CHECK_OK(context, gfl_evaluator_add_detections(evaluator, i, found.items, found.count));
         gfl_pixels_free(context, &pixels);
     }
     CHECK_OK(context, gfl_evaluator_run(evaluator, &result));
@@ -53,8 +53,8 @@ static double measure(gfl_context *context, const gfl_model *model, const gfl_da
     return result.ap;
 }
 
-static gfl_train_desc recipe(void) {
-    gfl_train_desc d;
+static gfl_trainer_desc recipe(void) {
+    gfl_trainer_desc d;
     memset(&d, 0, sizeof d);
     d.batch = BATCH;
     d.epochs = EPOCHS;
@@ -69,7 +69,7 @@ static gfl_train_desc recipe(void) {
 
 /* Resumed from the files of step RESUME_AT, the run makes the same steps to the bit. */
 static void check_resume(const gfl_dataset *data, const gfl_step_report *want) {
-    const gfl_train_desc d = recipe();
+    const gfl_trainer_desc d = recipe();
     gfl_context *context = test_context(1);
     gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
     gfl_model *model = NULL;
@@ -96,7 +96,7 @@ static void a_deformable_model_learns(void) {
         test_skips++;
         return;
     }
-    const gfl_train_desc d = recipe();
+    const gfl_trainer_desc d = recipe();
     const double start = gfli_seconds();
     gfl_context *context = test_context(2);
     gfl_dataset *train = load(context, "train"), *val = load(context, "val");
@@ -109,8 +109,8 @@ static void a_deformable_model_learns(void) {
     desc.arch.fpn_channels = desc.arch.head_channels = 64;
     desc.arch.stacked_convs = 2;
     desc.arch.deform = 2;
-    desc.arch.n_classes = gfl_dataset_n_classes(train);
-    desc.classes = gfl_dataset_classes(train);
+    desc.arch.n_classes = gfl_dataset_count_classes(train);
+    desc.classes = gfl_dataset_get_classes(train);
     desc.preprocess.scale_long = 320;
     desc.preprocess.scale_short = 240;
     desc.seed = 1;

@@ -43,13 +43,13 @@ static void a_few_pictures_are_learnt_by_heart(void) {
     gfl_context *context = test_context(2);
     gfl_dataset *dataset = train_dataset(context, IMAGES, NULL, NULL);
     gfl_model_desc desc;
-    gfl_train_desc train;
+    gfl_trainer_desc train;
     gfl_trainer *trainer;
     gfl_step_report r;
     train_micro_desc(&desc, 18, 2);
     desc.arch.base_channels = 16;
     desc.arch.fpn_channels = desc.arch.head_channels = 64;
-    desc.classes = gfl_dataset_classes(dataset);
+    desc.classes = gfl_dataset_get_classes(dataset);
     desc.seed = 5;
     gfl_model *model = train_model(context, &desc);
     memset(&train, 0, sizeof train);

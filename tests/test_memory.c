@@ -35,10 +35,10 @@ static void sweep(const char *what, gfl_status (*work)(gfl_context *)) {
         if (status == GFL_OK) status = work(context);
         if (status != GFL_OK && context) {
             CHECK(status == GFL_E_MEMORY);
-            CHECK(strstr(gfl_context_error(context), "memory") != NULL);
+            CHECK(strstr(gfl_context_get_error(context), "memory") != NULL);
             if (status != GFL_E_MEMORY)
-                printf("%s, allocation %ld: %s %s\n", what, n, gfl_status_name(status),
-                       gfl_context_error(context));
+                printf("%s, allocation %ld: %s %s\n", what, n, gfl_status_get_name(status),
+                       gfl_context_get_error(context));
         }
         gfl_context_destroy(context);
         CHECK(c.live == 0);
@@ -105,8 +105,8 @@ static void saving_and_loading(void) {
 
 static gfl_status import_once(gfl_context *context) {
     static const gfl_class classes[2] = {{"class 1", 1}, {"new", 2}};
-    const gfl_transfer how = {classes, 2, NULL, NULL, 0};
-    gfl_import_opts opts;
+    const gfl_transfer_desc how = {classes, 2, NULL, NULL, 0};
+    gfl_import_desc opts;
     gfl_backbone_info info;
     gfl_model *model = NULL, *tuned = NULL;
     memset(&opts, 0, sizeof opts);
@@ -150,10 +150,10 @@ static gfl_status read_picture(void *user, gfl_context *context, int image, gfl_
 }
 
 static gfl_status train_once(gfl_context *context) {
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.read_image = read_picture;
-    gfl_train_desc desc;
+    gfl_trainer_desc desc;
     memset(&desc, 0, sizeof desc);
     desc.batch = 2;
     desc.epochs = 1;
@@ -182,7 +182,7 @@ static void training(void) {
 }
 
 static gfl_status evaluate_once(gfl_context *context) {
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.read_image = read_picture;
     gfl_dataset *data = NULL;
@@ -192,7 +192,7 @@ static gfl_status evaluate_once(gfl_context *context) {
     gfl_status status =
         gfl_dataset_load_coco_memory(context, annotations, sizeof annotations - 1, &opts, &data);
     if (status == GFL_OK) status = gfl_evaluator_create(context, data, NULL, &evaluator);
-    if (status == GFL_OK) status = gfl_evaluator_add(evaluator, 0, &box, 1);
+    if (status == GFL_OK) status = gfl_evaluator_add_detections(evaluator, 0, &box, 1);
     if (status == GFL_OK) status = gfl_evaluator_run(evaluator, &result);
     if (status == GFL_OK) CHECK_NEAR(result.ap, 1, 1e-12);
     gfl_evaluator_destroy(evaluator);

@@ -203,8 +203,8 @@ static void saved_weights_come_back_bit_for_bit(void) {
           info.classes[1].id == 70);
     gfl_tensor_report r;
     int n = 0;
-    for (; gfl_model_report(b, n, &r); n++) CHECK(r.fate == GFL_FATE_LOADED && r.why[0] == 0);
-    CHECK(n == b->n_params && !gfl_model_report(b, -1, &r) && !gfl_model_report(a, 0, &r));
+    for (; gfl_model_get_report(b, n, &r); n++) CHECK(r.fate == GFL_FATE_LOADED && r.why[0] == 0);
+    CHECK(n == b->n_params && !gfl_model_get_report(b, -1, &r) && !gfl_model_get_report(a, 0, &r));
     gfl_model_destroy(a);
     gfl_model_destroy(b);
     remove(path);
@@ -357,7 +357,7 @@ static void refuse(const char *base, edit e, gfl_status status, const char *text
     edit_file(base, path, &e);
     CHECK_ERROR(context, gfl_model_load(context, path, NULL, &model), status, text);
     CHECK(model == NULL);
-    CHECK(strstr(gfl_context_error(context), path) != NULL);
+    CHECK(strstr(gfl_context_get_error(context), path) != NULL);
     remove(path);
 }
 
@@ -476,13 +476,13 @@ static void older_files_and_strangers_are_accepted(void) {
     m = load_edited(base, e, 0);
     gfl_tensor_report r;
     int left = 0;
-    for (int i = 0; gfl_model_report(m, i, &r); i++)
+    for (int i = 0; gfl_model_get_report(m, i, &r); i++)
         if (r.fate == GFL_FATE_LEFT_OVER) left += !strcmp(r.name, "ema.decay") && r.why[0];
     CHECK(left == 1);
     gfl_model_destroy(m);
     e = none, e.add = "backbone.bn1.num_batches_tracked";
     m = load_edited(base, e, 0);
-    for (int i = 0; gfl_model_report(m, i, &r); i++) CHECK(r.fate == GFL_FATE_LOADED);
+    for (int i = 0; gfl_model_get_report(m, i, &r); i++) CHECK(r.fate == GFL_FATE_LOADED);
     gfl_model_destroy(m);
     remove(base);
 }
@@ -545,7 +545,7 @@ static void check_backbone(const gfl_model *from, const gfl_model *got, const gf
 static void count_fates(const gfl_model *m, int counts[3]) {
     gfl_tensor_report r;
     counts[0] = counts[1] = counts[2] = 0;
-    for (int i = 0; gfl_model_report(m, i, &r); i++) {
+    for (int i = 0; gfl_model_get_report(m, i, &r); i++) {
         counts[r.fate]++;
         CHECK((r.fate == GFL_FATE_LOADED) == (r.why[0] == 0));
         if (r.fate == GFL_FATE_INITIALISED) CHECK(strstr(r.name, "backbone.layer4.") != NULL);

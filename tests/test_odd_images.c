@@ -73,7 +73,7 @@ static gfl_status read_bytes(const bytes *b, gfl_pixels *out) {
 static bool same_as(bytes b, const char *name) {
     gfl_pixels got, want;
     gfl_status status = read_bytes(&b, &got);
-    if (status != GFL_OK) printf("%s\n", gfl_context_error(context));
+    if (status != GFL_OK) printf("%s\n", gfl_context_get_error(context));
     CHECK_OK(context, gfl_image_read(context, data_path(name), &want));
     bool same = status == GFL_OK && got.width == want.width && got.height == want.height &&
                 !memcmp(got.rgb, want.rgb, 3 * (size_t)got.width * (size_t)got.height);
@@ -86,8 +86,8 @@ static bool same_as(bytes b, const char *name) {
 static bool refused(bytes b, gfl_status want, const char *text) {
     gfl_pixels p;
     gfl_status status = read_bytes(&b, &p);
-    bool good = status == want && !p.rgb && strstr(gfl_context_error(context), text);
-    if (!good) printf("%s: %s\n", gfl_status_name(status), gfl_context_error(context));
+    bool good = status == want && !p.rgb && strstr(gfl_context_get_error(context), text);
+    if (!good) printf("%s: %s\n", gfl_status_get_name(status), gfl_context_get_error(context));
     gfl_pixels_free(context, &p);
     free(b.p);
     return good;

@@ -94,7 +94,7 @@ static void the_smallest_limit_counts(void) {
     CHECK(gfli_least_cpus(8, 4, 3) == 3 && gfli_least_cpus(8, 2, 3) == 2);
     CHECK(gfli_least_cpus(2, 64, 64) == 2 && gfli_least_cpus(-1, 0, 0) == 1);
     gfl_context *context = test_context(0);
-    CHECK(gfl_context_threads(context) <= sysconf(_SC_NPROCESSORS_ONLN));
+    CHECK(gfl_context_count_threads(context) <= sysconf(_SC_NPROCESSORS_ONLN));
     gfl_context_destroy(context);
 }
 

@@ -7,7 +7,7 @@ static gfl_context *context;
 static gfl_status load(const char *file_name, int width, int height, int trust_boxes,
                        gfl_dataset **out) {
     char json[512];
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.image_dir = data_path("");
     opts.trust_boxes = trust_boxes;
@@ -31,8 +31,8 @@ static gfl_status read_as(const char *file_name, int width, int height, int trus
 }
 
 static bool says(const char *text) {
-    if (strstr(gfl_context_error(context), text)) return true;
-    printf("\"%s\" is not in: %s\n", text, gfl_context_error(context));
+    if (strstr(gfl_context_get_error(context), text)) return true;
+    printf("\"%s\" is not in: %s\n", text, gfl_context_get_error(context));
     return false;
 }
 
@@ -47,12 +47,13 @@ static void a_picture_of_the_annotated_size_or_of_an_unknown_one_is_read(void) {
 static void another_size_is_an_error_that_says_both(void) {
     CHECK(read_as("images/rgb.jpg", 20, 14, 0) == GFL_E_DATA);
     CHECK(says("image 5, images/rgb.jpg") && says("40 x 28") && says("20 x 14"));
-    CHECK(says("copy of another size") && !strstr(gfl_context_error(context), "EXIF"));
+    CHECK(says("copy of another size") && !strstr(gfl_context_get_error(context), "EXIF"));
 }
 
 static void exchanged_width_and_height_are_called_so_and_exif_only_where_it_is(void) {
     CHECK(read_as("images/rgb.jpg", 28, 40, 0) == GFL_E_DATA);
-    CHECK(says("width and height are exchanged") && !strstr(gfl_context_error(context), "EXIF"));
+    CHECK(says("width and height are exchanged") &&
+          !strstr(gfl_context_get_error(context), "EXIF"));
     CHECK(read_as("fuzz_image/exif6.jpg", 40, 28, 0) == GFL_E_DATA);
     CHECK(says("28 x 40 pixels when shown upright") && says("without its EXIF rotation"));
 }
@@ -73,7 +74,7 @@ static void a_hosts_own_pixels_are_checked_too(void) {
         "{\"images\":[{\"id\":1,\"file_name\":\"x\",\"width\":5,"
         "\"height\":7}],\"categories\":[{\"id\":1,\"name\":\"a\"}],\"annotations\":[]}";
     gfl_dataset *set;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     gfl_pixels p;
     memset(&opts, 0, sizeof opts);
     opts.read_image = paint;
@@ -89,10 +90,10 @@ static void asking_for_an_image_leaves_the_contexts_text_alone(void) {
     char before[1024];
     CHECK(read_as("images/rgb.jpg", 20, 14, 0) == GFL_E_DATA);
     CHECK_OK(context, load("images/rgb.jpg", 40, 28, 0, &set));
-    snprintf(before, sizeof before, "%s", gfl_context_error(context));
+    snprintf(before, sizeof before, "%s", gfl_context_get_error(context));
     CHECK(gfl_dataset_get_image(set, 1, &info) == GFL_E_ARG);
     CHECK(gfl_dataset_get_image(set, -1, &info) == GFL_E_ARG);
-    CHECK(strcmp(before, gfl_context_error(context)) == 0);
+    CHECK(strcmp(before, gfl_context_get_error(context)) == 0);
     gfl_dataset_destroy(set);
 }
 
@@ -106,7 +107,7 @@ static void an_absent_file_is_named_as_it_exists(void) {
     CHECK(read_as("C:\\\\data\\\\pngsuite%2Etxt", 40, 28, 0) == GFL_E_IO);
     CHECK(says("there is a file \"pngsuite.txt\""));
     CHECK(read_as("images/absent.jpg", 40, 28, 0) == GFL_E_IO);
-    CHECK(!strstr(gfl_context_error(context), "there is a file"));
+    CHECK(!strstr(gfl_context_get_error(context), "there is a file"));
 }
 
 /* ---- a look at every file -------------------------------------------------------------------- */
@@ -124,7 +125,7 @@ static gfl_status load_mixed(gfl_context *c, int skip, gfl_dataset **out) {
         "\"categories\":[{\"id\":1,\"name\":\"a\"}],\"annotations\":["
         "{\"id\":1,\"image_id\":1,\"category_id\":1,\"bbox\":[1,1,9,9]},"
         "{\"id\":2,\"image_id\":2,\"category_id\":1,\"bbox\":[1,1,9,9]}]}";
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.image_dir = data_path("");
     opts.skip_unreadable = skip;
@@ -168,7 +169,7 @@ static void a_check_finds_what_reading_would_refuse(void) {
         memset(&l, 0, sizeof l);
         CHECK_OK(c, load_mixed(c, 0, &set));
         CHECK_ERROR(c, gfl_dataset_check(c, set, &opts, &n), GFL_E_DATA, "4 of 7 images");
-        CHECK(strstr(gfl_context_error(c), "absent.jpg") && n == 4 && l.n == 4 && l.done == 7);
+        CHECK(strstr(gfl_context_get_error(c), "absent.jpg") && n == 4 && l.n == 4 && l.done == 7);
         CHECK(l.statuses[0] == GFL_E_IO && l.statuses[1] == GFL_E_DATA);
         CHECK(l.statuses[2] == GFL_E_UNSUPPORTED && l.statuses[3] == GFL_E_FORMAT);
         for (int i = 0; i < 4; i++) CHECK(l.images[i] == bad[i]);
@@ -202,8 +203,8 @@ static void marked_images_are_left_out_of_evaluation(void) {
     d.x1 = d.y1 = 1;
     d.x2 = d.y2 = 10;
     d.score = 0.5f;
-    CHECK_OK(context, gfl_evaluator_add(e, 0, &d, 1));
-    CHECK_OK(context, gfl_evaluator_add(e, 6, &d, 1));
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 0, &d, 1));
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 6, &d, 1));
     CHECK_OK(context, gfl_evaluator_run(e, &r));
     CHECK(r.ap > 0.99);
     CHECK_OK(context, gfl_evaluator_leave_out(e, 0)); /* the only one with something to find */

@@ -8,7 +8,7 @@ static gfl_model *describe(const char *preset) {
     gfl_preprocess preprocess;
     gfl_model *model = NULL;
     memset(&preprocess, 0, sizeof preprocess);
-    CHECK(gfl_arch_preset(NULL, preset, &arch) == GFL_OK);
+    CHECK(gfl_arch_find_preset(NULL, preset, &arch) == GFL_OK);
     CHECK_OK(context, gfli_model_new(context, &arch, &preprocess, NULL, false, &model));
     return model;
 }
@@ -271,7 +271,7 @@ static void networks_are_priced_without_making_them(void) {
     desc.allocator.free = watched_free;
     desc.allocator.user = &largest;
     memset(&d, 0, sizeof d);
-    CHECK(gfl_arch_preset(NULL, "r18", &d.arch) == GFL_OK);
+    CHECK(gfl_arch_find_preset(NULL, "r18", &d.arch) == GFL_OK);
     CHECK(gfl_context_create(&desc, &watched) == GFL_OK);
     CHECK_OK(watched, gfl_arch_get_cost(watched, &d.arch, 1333, 800, 1, &described));
     CHECK(largest > 0 && largest < 200000); /* the smallest 3x3 of 256 channels has 2 MB */

@@ -15,7 +15,7 @@ static gfl_dataset *load_truth(const char *json) {
 
 static gfl_evaluator *make(const gfl_dataset *set, int compatible) {
     gfl_evaluator *e = NULL;
-    gfl_eval_opts opts;
+    gfl_evaluator_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.compatible = compatible;
     CHECK_OK(context, gfl_evaluator_create(context, set, &opts, &e));
@@ -23,7 +23,7 @@ static gfl_evaluator *make(const gfl_dataset *set, int compatible) {
 }
 
 static gfl_status load(gfl_evaluator *e, const char *json) {
-    return gfl_evaluator_load_memory(e, json, strlen(json));
+    return gfl_evaluator_add_results_memory(e, json, strlen(json));
 }
 
 static gfl_eval_notes notes_of(const gfl_evaluator *e) {
@@ -112,7 +112,8 @@ static void classes_that_are_words_go_by_the_ids_that_a_model_has(void) {
                                                    "[1,2,3,4]") "," RESULT("1", "0",
                                                                            "[1,2,3,4]") "]"));
     CHECK(notes_of(e).n_unknown_classes == 2 && e->n_boxes == 3);
-    CHECK(gfl_dataset_classes(set)[0].id == 1 && !strcmp(gfl_dataset_classes(set)[0].name, "cat"));
+    CHECK(gfl_dataset_get_classes(set)[0].id == 1 &&
+          !strcmp(gfl_dataset_get_classes(set)[0].name, "cat"));
     CHECK(e->boxes[0].label == 0 && e->boxes[1].label == 1 && e->boxes[2].label == 1);
     gfl_evaluator_destroy(e);
     gfl_dataset_destroy(set);
@@ -194,7 +195,7 @@ static void add_equal_boxes(gfl_evaluator *e, int n) {
         found[i].x2 = found[i].y2 = 1000;
         found[i].score = 0.5f;
     }
-    CHECK_OK(context, gfl_evaluator_add(e, 0, found, n));
+    CHECK_OK(context, gfl_evaluator_add_detections(e, 0, found, n));
     free(found);
 }
 
@@ -236,11 +237,11 @@ static gfl_status load_names(gfl_context *c) {
         gfl_dataset_load_coco_memory(c, named_set, sizeof named_set - 1, NULL, &set);
     if (status == GFL_OK) status = gfl_evaluator_create(c, set, NULL, &e);
     if (status == GFL_OK) {
-        status = gfl_evaluator_load_memory(e, results, strlen(results));
+        status = gfl_evaluator_add_results_memory(e, results, strlen(results));
         /* After a failure nothing of the file is kept, and the same evaluator can go on. */
         if (status != GFL_OK)
             CHECK(e->n_boxes == 0 &&
-                  gfl_evaluator_load_memory(e, results, strlen(results)) == GFL_OK);
+                  gfl_evaluator_add_results_memory(e, results, strlen(results)) == GFL_OK);
         CHECK(status != GFL_OK || e->n_boxes == 2);
         if (status == GFL_OK) status = gfl_evaluator_run(e, &r);
     }

@@ -19,8 +19,8 @@ typedef struct run {
     gfl_trainer *trainer;
 } run;
 
-static gfl_train_desc base_desc(void) {
-    gfl_train_desc d;
+static gfl_trainer_desc base_desc(void) {
+    gfl_trainer_desc d;
     memset(&d, 0, sizeof d);
     d.batch = 2;
     d.epochs = 2;
@@ -38,7 +38,7 @@ static gfl_train_desc base_desc(void) {
 static int deform; /* of fresh models: 0 for a ResNet-18, or a deformable ResNet-50 */
 
 /* path NULL: a fresh model. */
-static void open_run(run *r, const char *path, const gfl_train_desc *desc, int n_images,
+static void open_run(run *r, const char *path, const gfl_trainer_desc *desc, int n_images,
                      int n_threads) {
     gfl_model_opts opts;
     memset(&opts, 0, sizeof opts);
@@ -53,7 +53,7 @@ static void open_run(run *r, const char *path, const gfl_train_desc *desc, int n
         gfl_model_desc model;
         train_micro_desc(&model, deform ? 50 : 18, 2);
         model.arch.deform = deform;
-        model.classes = gfl_dataset_classes(r->dataset);
+        model.classes = gfl_dataset_get_classes(r->dataset);
         r->model = train_model(r->context, &model);
     }
     CHECK_OK(r->context, gfl_trainer_create(r->context, r->model, r->dataset, desc, &r->trainer));
@@ -83,7 +83,7 @@ static bool same_report(const gfl_step_report *a, const gfl_step_report *b) {
 }
 
 /* Stop after `stop` steps of each kind of run, go on with another number of loaders and threads. */
-static void check_resume(gfl_train_desc *d, int n_steps) {
+static void check_resume(gfl_trainer_desc *d, int n_steps) {
     gfl_step_report want[STEPS], got;
     run whole, part;
     int mode = 0;
@@ -116,12 +116,12 @@ static void check_resume(gfl_train_desc *d, int n_steps) {
 }
 
 static void any_step_is_a_good_one_to_stop_at(void) {
-    gfl_train_desc d = base_desc();
+    gfl_trainer_desc d = base_desc();
     check_resume(&d, STEPS);
 }
 
 static void accumulated_steps_resume_too(void) {
-    gfl_train_desc d = base_desc();
+    gfl_trainer_desc d = base_desc();
     d.accumulate = 3;
     d.frozen_stages = 1;
     d.no_grouping = 1;
@@ -129,7 +129,7 @@ static void accumulated_steps_resume_too(void) {
 }
 
 static void deformable_models_resume_too(void) {
-    gfl_train_desc d = base_desc();
+    gfl_trainer_desc d = base_desc();
     deform = 2;
     check_resume(&d, STEPS);
     deform = 0;
@@ -137,7 +137,7 @@ static void deformable_models_resume_too(void) {
 
 /* A state goes with the weights of its step only; a refusal leaves the trainer able to go on. */
 static void a_state_does_not_fit_other_weights(void) {
-    gfl_train_desc d = base_desc();
+    gfl_trainer_desc d = base_desc();
     gfl_step_report want[3], got;
     run r, again;
     open_run(&r, NULL, &d, IMAGES, 2);
@@ -159,7 +159,7 @@ static void a_state_does_not_fit_other_weights(void) {
 }
 
 static void another_description_is_refused(void) {
-    gfl_train_desc d = base_desc();
+    gfl_trainer_desc d = base_desc();
     gfl_step_report got;
     run r;
     open_run(&r, NULL, &d, IMAGES, 1);
@@ -168,7 +168,7 @@ static void another_description_is_refused(void) {
     close_run(&r);
 #define REFUSED(text, change)                                                                      \
     do {                                                                                           \
-        gfl_train_desc c = base_desc();                                                            \
+        gfl_trainer_desc c = base_desc();                                                          \
         change;                                                                                    \
         open_run(&r, weight_path, &c, IMAGES, 1);                                                  \
         CHECK_ERROR(r.context, gfl_trainer_load_state(r.trainer, state_path), GFL_E_MISMATCH,      \
@@ -203,7 +203,7 @@ static void another_description_is_refused(void) {
 }
 
 static void other_data_and_weights_are_refused(void) {
-    gfl_train_desc d = base_desc();
+    gfl_trainer_desc d = base_desc();
     gfl_step_report got;
     run r;
     open_run(&r, NULL, &d, IMAGES, 1);
@@ -276,9 +276,9 @@ static void rewrite_header(const run *r, const char *from, const char *to) {
 /* Version 0.1.0 called two pictures a batch of 16 and gave them its rate: such a run goes on as it
  * began, bit for bit, where the description leaves the rate open or asks for that one. */
 static void a_state_that_did_not_count_goes_on(void) {
-    gfl_train_desc d = base_desc();
+    gfl_trainer_desc d = base_desc();
     gfl_step_report want, got;
-    gfl_train_plan plan;
+    gfl_trainer_info plan;
     run old, r;
     d.lr = 0.01;
     d.batch = 2;
@@ -292,7 +292,7 @@ static void a_state_that_did_not_count_goes_on(void) {
         d.lr = i ? 0.01 : 0;
         open_run(&r, weight_path, &d, 2, 1);
         CHECK_OK(r.context, gfl_trainer_load_state(r.trainer, state_path));
-        gfl_trainer_get_plan(r.trainer, &plan);
+        gfl_trainer_get_info(r.trainer, &plan);
         CHECK(plan.desc.lr == 0.01 && plan.desc.batch == 2);
         steps(&r, 1, &got);
         CHECK(same_report(&got, &want));
@@ -332,7 +332,7 @@ static void damaged_states_are_refused(void) {
          GFL_E_MISMATCH, "the state of this model has"},
         {"\"shape\":[4],", "\"shape\":[1,4],", GFL_E_MISMATCH, "another shape"},
     };
-    gfl_train_desc d = base_desc();
+    gfl_trainer_desc d = base_desc();
     gfl_step_report got;
     run r;
     d.frozen_stages = -1;
@@ -363,7 +363,7 @@ static void damaged_states_are_refused(void) {
 
 /* Cut files, weight files and absent files change nothing; any bit of a weight is noticed. */
 static void broken_files_are_refused(void) {
-    gfl_train_desc d = base_desc();
+    gfl_trainer_desc d = base_desc();
     gfl_step_report got;
     run r;
     open_run(&r, NULL, &d, IMAGES, 1);
@@ -430,7 +430,7 @@ static void version_0_1_0_goes_on_with_the_same_bits(void) {
     };
     const char *weights = data_path("version_0.1.0/library/weights.safetensors");
     const char *state = data_path("version_0.1.0/library/state.safetensors");
-    gfl_train_desc d;
+    gfl_trainer_desc d;
     gfl_step_report r;
     run old;
     memset(&d, 0, sizeof d);
@@ -457,7 +457,7 @@ static void version_0_1_0_goes_on_with_the_same_bits(void) {
 
 /* Python tools see momentum beside the weights, in the weights' shapes. */
 static void a_state_is_plain_safetensors(void) {
-    gfl_train_desc d = base_desc();
+    gfl_trainer_desc d = base_desc();
     gfl_step_report got;
     gfli_blob blob;
     run r;

@@ -3,14 +3,14 @@
 
 static gfl_model_desc micro;
 
-static gfl_train_desc zero(void) {
-    gfl_train_desc d;
+static gfl_trainer_desc zero(void) {
+    gfl_trainer_desc d;
     memset(&d, 0, sizeof d);
     return d;
 }
 
 /* Resolve a description, or say what is wrong with it. */
-static gfl_status resolve(gfl_context *context, const gfl_train_desc *in, gfl_train_desc *out) {
+static gfl_status resolve(gfl_context *context, const gfl_trainer_desc *in, gfl_trainer_desc *out) {
     gfl_model *model = train_model(context, &micro);
     gfl_status status = gfli_train_resolve(context, model, in, out);
     gfl_model_destroy(model);
@@ -18,9 +18,9 @@ static gfl_status resolve(gfl_context *context, const gfl_train_desc *in, gfl_tr
 }
 
 /* ... and fitted to so many images. */
-static gfl_train_plan fitted(const gfl_train_desc *in, int n_images) {
+static gfl_trainer_info fitted(const gfl_trainer_desc *in, int n_images) {
     gfl_context *context = test_context(1);
-    gfl_train_plan plan;
+    gfl_trainer_info plan;
     memset(&plan, 0, sizeof plan);
     CHECK_OK(context, resolve(context, in, &plan.desc));
     gfli_train_fit(&plan, n_images);
@@ -28,16 +28,16 @@ static gfl_train_plan fitted(const gfl_train_desc *in, int n_images) {
     return plan;
 }
 
-static gfl_train_desc resolved(const gfl_train_desc *in) {
+static gfl_trainer_desc resolved(const gfl_trainer_desc *in) {
     return fitted(in, 100000).desc;
 }
 
-static double rate(const gfl_train_desc *d, int steps_per_epoch, int64_t step) {
+static double rate(const gfl_trainer_desc *d, int steps_per_epoch, int64_t step) {
     return gfli_train_rate(d, gfli_dialect_get(GFL_DIALECT_MMDET), steps_per_epoch, step);
 }
 
 static void warm_up_ends_at_the_full_rate(void) {
-    gfl_train_desc in = zero(), d;
+    gfl_trainer_desc in = zero(), d;
     in.lr = 0.02;
     d = resolved(&in);
     CHECK(d.warmup == 500);
@@ -62,7 +62,7 @@ static void warm_up_ends_at_the_full_rate(void) {
 /* Spec 8.2, column O: a third of the rate, then 500 equal steps to the whole. */
 static void the_originals_warm_up_begins_at_a_third(void) {
     const gfli_dialect *original = gfli_dialect_get(GFL_DIALECT_GFOCAL);
-    gfl_train_desc in = zero(), d;
+    gfl_trainer_desc in = zero(), d;
     in.lr = 0.01;
     d = resolved(&in);
     for (int t = 0; t < 500; t += 100) {
@@ -95,7 +95,7 @@ static void the_originals_biases_are_those_of_its_table(void) {
 }
 
 static void milestones_divide_by_ten(void) {
-    gfl_train_desc in = zero(), d;
+    gfl_trainer_desc in = zero(), d;
     in.lr = 1;
     in.warmup = -1;
     d = resolved(&in);
@@ -119,7 +119,7 @@ static void milestones_divide_by_ten(void) {
 
 /* The warm-up goes on below a milestone that comes early. */
 static void both_factors_multiply(void) {
-    gfl_train_desc in = zero(), d;
+    gfl_trainer_desc in = zero(), d;
     in.lr = 1;
     in.warmup = 101;
     in.milestones[0] = 1;
@@ -132,7 +132,7 @@ static void default_milestones_follow_the_epochs(void) {
                                    {1, 1, 0}, {2, 1, 0},   {3, 2, 0},    {4, 2, 3},
                                    {6, 4, 5}, {12, 8, 11}, {24, 16, 22}, {36, 24, 33}};
     for (size_t i = 0; i < GFLI_COUNT(table); i++) {
-        gfl_train_desc in = zero(), d;
+        gfl_trainer_desc in = zero(), d;
         in.epochs = table[i][0];
         d = resolved(&in);
         CHECK(d.n_milestones == (table[i][2] ? 2 : 1));
@@ -142,7 +142,7 @@ static void default_milestones_follow_the_epochs(void) {
 }
 
 /* Field by field: what lies between the fields is nobody's. */
-static bool same_desc(const gfl_train_desc *a, const gfl_train_desc *b) {
+static bool same_desc(const gfl_trainer_desc *a, const gfl_trainer_desc *b) {
     return a->batch == b->batch && a->accumulate == b->accumulate && a->epochs == b->epochs &&
            !memcmp(a->milestones, b->milestones, sizeof a->milestones) &&
            a->n_milestones == b->n_milestones && a->lr == b->lr && a->momentum == b->momentum &&
@@ -155,7 +155,7 @@ static bool same_desc(const gfl_train_desc *a, const gfl_train_desc *b) {
 }
 
 static void zero_is_the_recipe(void) {
-    gfl_train_desc in = zero(), d = resolved(&in), again;
+    gfl_trainer_desc in = zero(), d = resolved(&in), again;
     CHECK(d.batch == 16 && d.accumulate == 1 && d.epochs == 12 && d.warmup == 500);
     CHECK_NEAR(d.lr, 0.01, 1e-15);
     CHECK_NEAR(d.momentum, 0.9, 0);
@@ -184,10 +184,10 @@ static void what_is_there_counts(void) {
                  {16, 16, 1, 16, 1, 1}, {17, 16, 1, 16, 1, 2}, {2, 16, 4, 2, 1, 1},
                  {5, 2, 4, 2, 3, 1},    {8, 2, 4, 2, 4, 1},    {9, 2, 4, 2, 4, 2}};
     for (size_t i = 0; i < GFLI_COUNT(table); i++) {
-        gfl_train_desc in = zero();
+        gfl_trainer_desc in = zero();
         in.batch = table[i].batch;
         in.accumulate = table[i].accumulate;
-        gfl_train_plan p = fitted(&in, table[i].n_images);
+        gfl_trainer_info p = fitted(&in, table[i].n_images);
         CHECK(p.n_images == table[i].n_images && p.steps_per_epoch == table[i].steps);
         CHECK(p.n_steps == 12 * table[i].steps && p.desc.warmup == table[i].steps);
         CHECK(p.desc.batch == table[i].fit_batch && p.desc.accumulate == table[i].fit_accumulate);
@@ -201,10 +201,10 @@ static void what_is_there_counts(void) {
 
 static void nonsense_is_refused(void) {
     gfl_context *context = test_context(1);
-    gfl_train_desc out;
+    gfl_trainer_desc out;
 #define REFUSED(text, change)                                                                      \
     do {                                                                                           \
-        gfl_train_desc d = zero();                                                                 \
+        gfl_trainer_desc d = zero();                                                               \
         change;                                                                                    \
         CHECK_ERROR(context, resolve(context, &d, &out), GFL_E_ARG, text);                         \
     } while (0)

@@ -47,7 +47,7 @@ static void run_all(worker *workers, void (*work)(worker *), const gfl_dataset *
 
 static bool fine(worker *w, gfl_context *context, gfl_status status) {
     if (status == GFL_OK) return true;
-    if (!w->failed) snprintf(w->error, sizeof w->error, "%.250s", gfl_context_error(context));
+    if (!w->failed) snprintf(w->error, sizeof w->error, "%.250s", gfl_context_get_error(context));
     w->failed = true;
     return false;
 }
@@ -120,7 +120,7 @@ static void ask_dataset(worker *w) {
         gfl_image_info info;
         gfl_dataset_get_summary(w->dataset, &summary);
         see(w, &summary, sizeof summary);
-        for (int i = 0; i < gfl_dataset_n_images(w->dataset); i++) {
+        for (int i = 0; i < gfl_dataset_count_images(w->dataset); i++) {
             gfl_pixels pixels;
             fine(w, context, gfl_dataset_get_image(w->dataset, i, &info));
             see(w, info.annotations, (size_t)info.n_annotations * sizeof *info.annotations);
@@ -132,8 +132,8 @@ static void ask_dataset(worker *w) {
         /* errors write no more than answers do */
         if (gfl_dataset_get_image(w->dataset, IMAGES, &info) != GFL_E_ARG) w->failed = true;
         if (gfl_dataset_get_image(w->dataset, -1, &info) != GFL_E_ARG) w->failed = true;
-        for (int i = 0; i < gfl_dataset_n_classes(w->dataset); i++)
-            see(w, gfl_dataset_classes(w->dataset)[i].name, 4);
+        for (int i = 0; i < gfl_dataset_count_classes(w->dataset); i++)
+            see(w, gfl_dataset_get_classes(w->dataset)[i].name, 4);
     }
     gfl_context_destroy(context);
 }
@@ -195,7 +195,7 @@ static void a_model_is_used_by_many_threads(void) {
     gfl_context *context = test_context(3);
     gfl_dataset *dataset = train_dataset(context, IMAGES, NULL, NULL);
     train_micro_desc(&desc, 18, 2);
-    desc.classes = gfl_dataset_classes(dataset);
+    desc.classes = gfl_dataset_get_classes(dataset);
     gfl_model *model = train_model(context, &desc);
     run_all(workers, detect, dataset, model);
     CHECK_OK(context, gfl_model_save(model, "test_threads.safetensors"));
@@ -225,7 +225,7 @@ static void evaluate(worker *w) {
             d.y2 = (float)(a->y + a->h);
             d.score = 0.5f;
             d.label = a->label;
-            fine(w, context, gfl_evaluator_add(evaluator, i, &d, 1));
+            fine(w, context, gfl_evaluator_add_detections(evaluator, i, &d, 1));
         }
     }
     if (fine(w, context, gfl_evaluator_run(evaluator, &result))) see(w, &result, sizeof result);
@@ -249,11 +249,11 @@ static void train(worker *w) {
     gfl_context *context = own_context(w, 1 + w->index);
     gfl_model_desc desc;
     gfl_model_opts opts;
-    gfl_train_desc d;
+    gfl_trainer_desc d;
     gfl_model *model = NULL;
     gfl_trainer *trainer = NULL;
     train_micro_desc(&desc, 18, 2);
-    desc.classes = gfl_dataset_classes(w->dataset);
+    desc.classes = gfl_dataset_get_classes(w->dataset);
     memset(&opts, 0, sizeof opts);
     opts.trainable = 1;
     memset(&d, 0, sizeof d);

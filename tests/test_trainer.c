@@ -8,8 +8,8 @@ typedef struct setup {
     gfl_trainer *trainer;
 } setup;
 
-static gfl_train_desc small_desc(void) {
-    gfl_train_desc d;
+static gfl_trainer_desc small_desc(void) {
+    gfl_trainer_desc d;
     memset(&d, 0, sizeof d);
     d.batch = 2;
     d.epochs = 2;
@@ -20,14 +20,14 @@ static gfl_train_desc small_desc(void) {
     return d;
 }
 
-static void open_setup(setup *s, int n_images, const gfl_train_desc *desc, int n_threads,
-                       gfl_read_image read, void *user) {
+static void open_setup(setup *s, int n_images, const gfl_trainer_desc *desc, int n_threads,
+                       gfl_pixel_source read, void *user) {
     gfl_model_desc model;
     train_micro_desc(&model, 18, 2);
     memset(s, 0, sizeof *s);
     s->context = test_context(n_threads);
     s->dataset = train_dataset(s->context, n_images, read, user);
-    model.classes = gfl_dataset_classes(s->dataset);
+    model.classes = gfl_dataset_get_classes(s->dataset);
     s->model = train_model(s->context, &model);
     CHECK_OK(s->context, gfl_trainer_create(s->context, s->model, s->dataset, desc, &s->trainer));
 }
@@ -62,13 +62,13 @@ static bool same_weights(const gfl_model *a, const float *b) {
 }
 
 static void a_plan_says_what_will_happen(void) {
-    gfl_train_desc d = small_desc();
-    gfl_train_plan plan;
+    gfl_trainer_desc d = small_desc();
+    gfl_trainer_info plan;
     setup s;
     d.accumulate = 2;
     d.drop_empty = 1;
     open_setup(&s, 10, &d, 1, NULL, NULL);
-    gfl_trainer_get_plan(s.trainer, &plan);
+    gfl_trainer_get_info(s.trainer, &plan);
     CHECK(plan.n_images == 8 && plan.n_dropped_images == 2);
     CHECK(plan.steps_per_epoch == 2 && plan.n_steps == 4);
     CHECK(plan.desc.scale_long == 96 && plan.desc.momentum == 0.9);
@@ -87,8 +87,8 @@ static void a_plan_says_what_will_happen(void) {
 /* Images that are left out are not there: of five pictures one is empty. */
 static void a_small_set_is_one_small_batch(void) {
     for (int drop = 0; drop < 2; drop++) {
-        gfl_train_desc d = small_desc();
-        gfl_train_plan plan;
+        gfl_trainer_desc d = small_desc();
+        gfl_trainer_info plan;
         gfl_step_report r;
         setup s;
         d.batch = 16;
@@ -96,7 +96,7 @@ static void a_small_set_is_one_small_batch(void) {
         d.lr = 0;
         d.drop_empty = drop;
         open_setup(&s, 5, &d, 1, NULL, NULL);
-        gfl_trainer_get_plan(s.trainer, &plan);
+        gfl_trainer_get_info(s.trainer, &plan);
         CHECK(plan.desc.batch == 5 - drop && plan.desc.accumulate == 1);
         CHECK(plan.n_images == 5 - drop && plan.steps_per_epoch == 1 && plan.n_steps == 2);
         CHECK_NEAR(plan.desc.lr, 0.01 * (5 - drop) / 16, 1e-15);
@@ -107,7 +107,7 @@ static void a_small_set_is_one_small_batch(void) {
 }
 
 static void reports_count_steps_and_epochs(void) {
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     gfl_step_report r;
     setup s;
     d.warmup = 3;
@@ -155,7 +155,7 @@ static float *next_gradients(gfli_learner *learner, gfl_trainer *trainer) {
 }
 
 /* One update over n batches against the formula. */
-static void check_update(const gfl_train_desc *d, int n_images, int n_batches) {
+static void check_update(const gfl_trainer_desc *d, int n_images, int n_batches) {
     gfli_learner learner;
     gfl_step_report r;
     setup s;
@@ -198,7 +198,7 @@ static void check_update(const gfl_train_desc *d, int n_images, int n_batches) {
 }
 
 static void an_update_is_the_formula(void) {
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     check_update(&d, 4, 1);
     d.weight_decay = -1;
     d.lr = 1;
@@ -210,7 +210,7 @@ static void an_update_is_the_formula(void) {
 }
 
 static void accumulated_batches_are_averaged(void) {
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     d.accumulate = 2;
     check_update(&d, 4, 2);
     d.accumulate = 4; /* more than the three batches of the epoch */
@@ -221,7 +221,7 @@ static void accumulated_batches_are_averaged(void) {
 
 static void frozen_parameters_and_statistics_stay(void) {
     for (int frozen = -1; frozen <= 4; frozen++) {
-        gfl_train_desc d = small_desc();
+        gfl_trainer_desc d = small_desc();
         gfl_step_report r;
         setup s;
         size_t count, at = 0;
@@ -262,7 +262,7 @@ static gfl_status detect_grey(gfl_detector *detector, gfl_detections *found) {
  * weights. */
 static void stale_weights_are_refused(void) {
     const char *path = "test_trainer.stale";
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     gfl_trainer *second;
     gfl_detector *detector;
     gfl_detections found;
@@ -294,7 +294,7 @@ static void stale_weights_are_refused(void) {
 /* After a sync a detector sees the weights that would be saved. */
 static void synced_weights_detect_as_saved_ones(void) {
     const char *path = "test_trainer.safetensors";
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     gfl_step_report r;
     setup s;
     gfl_detections found[3];
@@ -333,7 +333,7 @@ static void synced_weights_detect_as_saved_ones(void) {
 /* ---- failures -------------------------------------------------------------------------------- */
 
 static void diverging_steps_leave_the_model_alone(void) {
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     gfl_step_report r;
     setup s;
     size_t count;
@@ -343,8 +343,8 @@ static void diverging_steps_leave_the_model_alone(void) {
     float *before = weights(s.model, &count);
     for (int i = 0; i < 2; i++) {
         CHECK_ERROR(s.context, gfl_trainer_step(s.trainer, &r), GFL_E_NONFINITE, "step 2: loss_");
-        CHECK(strstr(gfl_context_error(s.context), "p0.png (id 1)") != NULL);
-        CHECK(strstr(gfl_context_error(s.context), "p1.png (id 2)") != NULL);
+        CHECK(strstr(gfl_context_get_error(s.context), "p0.png (id 1)") != NULL);
+        CHECK(strstr(gfl_context_get_error(s.context), "p1.png (id 2)") != NULL);
         CHECK(same_weights(s.model, before));
         CHECK(s.trainer->learner.updates == 1);
     }
@@ -354,7 +354,7 @@ static void diverging_steps_leave_the_model_alone(void) {
 
 /* A huge weight that the losses survive and the gradients do not: the check before the update. */
 static void gradients_are_checked_too(void) {
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     gfl_step_report r;
     setup s;
     size_t count;
@@ -459,7 +459,7 @@ static void updates_that_would_overflow_are_refused(void) {
         {0, 0, 0, {INFINITY, 0.9, 0, 0}, false}, /* infinity x 0 */
         {0, 0, 0, {0.1, 0.9, 1e39, 0}, false},
     };
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     setup s;
     open_setup(&s, 2, &d, 1, NULL, NULL);
     const int weight = gfli_model_find(s.model, "neck.fpn_convs.0.conv.weight");
@@ -472,7 +472,7 @@ static void updates_that_would_overflow_are_refused(void) {
             CHECK(0);
         }
         if (status != GFL_OK && table[i].opts.lr < 1e38 && table[i].opts.decay < 1e38)
-            CHECK(strstr(gfl_context_error(s.context), " of neck.fpn_convs.0.conv.weight ") !=
+            CHECK(strstr(gfl_context_get_error(s.context), " of neck.fpn_convs.0.conv.weight ") !=
                   NULL);
     }
     /* before the first update the buffer means nothing, not even a NaN */
@@ -497,15 +497,15 @@ static void updates_that_would_overflow_are_refused(void) {
 
 /* A step whose update would make infinite weights: the state that it leaves is good. */
 static void an_overflowing_step_leaves_a_good_state(void) {
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     setup s;
     d.lr = 3e38;
     d.weight_decay = 10;
     open_setup(&s, 2, &d, 1, NULL, NULL);
     snapshot before = take_snapshot(&s);
     CHECK_ERROR(s.context, gfl_trainer_step(s.trainer, NULL), GFL_E_NONFINITE, "would overflow");
-    CHECK(strstr(gfl_context_error(s.context), "step 1: the update of backbone.") != NULL);
-    CHECK(strstr(gfl_context_error(s.context), "p0.png (id 1)") != NULL);
+    CHECK(strstr(gfl_context_get_error(s.context), "step 1: the update of backbone.") != NULL);
+    CHECK(strstr(gfl_context_get_error(s.context), "p0.png (id 1)") != NULL);
     check_unchanged(&s, &before);
     close_setup(&s);
 }
@@ -525,7 +525,7 @@ static gfl_status read_flaky(void *user, gfl_context *context, int image, gfl_pi
 
 /* After a failure in the middle of an accumulated step, trying again gives the same bits. */
 static void a_failed_step_can_be_tried_again(void) {
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     gfl_step_report r, want[4];
     setup plain, s;
     d.accumulate = 2;
@@ -547,7 +547,7 @@ static void a_failed_step_can_be_tried_again(void) {
             } else {
                 char name[32];
                 snprintf(name, sizeof name, "p%d.png", image);
-                CHECK(status == GFL_E_IO && strstr(gfl_context_error(s.context), name));
+                CHECK(status == GFL_E_IO && strstr(gfl_context_get_error(s.context), name));
                 CHECK(r.step == 0 && same_weights(s.model, before));
                 failed++;
             }
@@ -565,7 +565,7 @@ static void loaders_and_threads_change_nothing(void) {
     float *want = NULL;
     double loss = 0;
     for (int i = 0; i < 6; i++) {
-        gfl_train_desc d = small_desc();
+        gfl_trainer_desc d = small_desc();
         gfl_step_report r;
         setup s;
         size_t count;
@@ -596,12 +596,12 @@ static void two_classes_of_one_name_are_refused_before_training(void) {
         "{\"id\":2,\"image_id\":1,\"category_id\":7,\"bbox\":[9,9,30,30]}]}";
     gfl_context *context = test_context(1);
     gfl_dataset *dataset = NULL;
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     gfl_model_desc desc;
     gfl_trainer *trainer;
     CHECK_OK(context, gfl_dataset_load_coco_memory(context, json, sizeof json - 1, NULL, &dataset));
     train_micro_desc(&desc, 18, 2);
-    desc.classes = gfl_dataset_classes(dataset);
+    desc.classes = gfl_dataset_get_classes(dataset);
     gfl_model *model = train_model(context, &desc);
     CHECK_ERROR(context, gfl_trainer_create(context, model, dataset, &d, &trainer), GFL_E_DATA,
                 "the categories 3 and 7 are both named \"RBC\"");
@@ -614,7 +614,7 @@ static void two_classes_of_one_name_are_refused_before_training(void) {
 static void wrong_arguments_are_refused(void) {
     gfl_context *context = test_context(1);
     gfl_dataset *dataset = train_dataset(context, 3, NULL, NULL);
-    gfl_train_desc d = small_desc();
+    gfl_trainer_desc d = small_desc();
     gfl_model_desc desc;
     gfl_trainer *trainer;
     gfl_class classes[2] = {{"light", 1}, {"murky", 2}};

@@ -93,12 +93,12 @@ static inline gfl_status train_read_picture(void *user, gfl_context *context, in
 }
 
 /* n pictures; read NULL: the ones above. */
-static inline gfl_dataset *train_dataset(gfl_context *context, int n, gfl_read_image read,
+static inline gfl_dataset *train_dataset(gfl_context *context, int n, gfl_pixel_source read,
                                          void *user) {
     size_t capacity = 256 + (size_t)n * 600, used = 0;
     char *json = (char *)malloc(capacity);
     const char *sep = "";
-    gfl_dataset_opts opts;
+    gfl_dataset_desc opts;
     gfl_dataset *dataset = NULL;
     memset(&opts, 0, sizeof opts);
     opts.read_image = read ? read : train_read_picture;

@@ -54,7 +54,7 @@ typedef struct bench {
 
 static void need(const bench *b, bool good, const char *what) {
     if (good) return;
-    fprintf(stderr, "layers: %s: %s\n", what, b->context ? gfl_context_error(b->context) : "");
+    fprintf(stderr, "layers: %s: %s\n", what, b->context ? gfl_context_get_error(b->context) : "");
     exit(1);
 }
 
@@ -562,7 +562,7 @@ static void open_model(bench *b) {
         need(b, gfl_model_load(b->context, b->o.weights, NULL, &b->model) == GFL_OK, "the weights");
         return;
     }
-    need(b, gfl_arch_preset(NULL, b->o.model, &desc.arch) == GFL_OK, "there is no such model");
+    need(b, gfl_arch_find_preset(NULL, b->o.model, &desc.arch) == GFL_OK, "there is no such model");
     if (b->o.narrow) {
         desc.arch.base_channels = 8;
         desc.arch.fpn_channels = desc.arch.head_channels = 32;
@@ -586,7 +586,7 @@ int main(int argc, char **argv) {
         serve(&b);
     } else {
         printf("%s, %s, %d x %dx%d, %s, medians of %d. ", b.o.weights ? b.o.weights : b.o.model,
-               b.o.precision, b.o.batch, b.o.width, b.o.height, gfl_context_device(b.context),
+               b.o.precision, b.o.batch, b.o.width, b.o.height, gfl_context_get_device(b.context),
                b.o.runs);
         measure_ceilings(&b);
         print_table(&b);

@@ -36,6 +36,6 @@
 /* Most classes of a model. */
 #define GFL_MAX_CLASSES 65536
 
-/* gfl_version - the version the library was compiled as; compare with GFL_VERSION of your
+/* gfl_get_version - the version the library was compiled as; compare with GFL_VERSION of your
  * header. */
-GFL_API int gfl_version(void);
+GFL_API int gfl_get_version(void);

@@ -116,16 +116,16 @@ GFL_INLINE gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_conte
 /* gfl_context_destroy - close a context; NULL is allowed. */
 GFL_API void gfl_context_destroy(gfl_context *context);
 
-/* gfl_context_error - the text of the last error: what, where, and what to do.
+/* gfl_context_get_error - the text of the last error: what, where, and what to do.
  *
  * It is never NULL, "" before the first error, and valid until the next call with this context.
  * For NULL it says that there is no context, which suits calls that were given no object either. */
-GFL_API const char *gfl_context_error(const gfl_context *context);
+GFL_API const char *gfl_context_get_error(const gfl_context *context);
 
-/* gfl_context_device - what computes: "CPU, AVX-512, 8 threads", "cuda:0, NVIDIA H100, ...".
+/* gfl_context_get_device - what computes: "CPU, AVX-512, 8 threads", "cuda:0, NVIDIA H100, ...".
  *
  * The text is valid as long as the context; it is "" for NULL. */
-GFL_API const char *gfl_context_device(const gfl_context *context);
+GFL_API const char *gfl_context_get_device(const gfl_context *context);
 
-/* gfl_context_threads - how many threads the context computes with. */
-GFL_API int gfl_context_threads(const gfl_context *context);
+/* gfl_context_count_threads - how many threads the context computes with. */
+GFL_API int gfl_context_count_threads(const gfl_context *context);

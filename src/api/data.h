@@ -39,7 +39,7 @@ typedef struct gfl_dataset_summary {
     int n_duplicate_ids;   /* annotations whose id an earlier one has */
     int n_zero_ids;        /* annotations with id 0 (pycocotools mis-scores them) */
     int n_strays;          /* annotations left out by skip_strays */
-    int n_mistakes;        /* told to opts.found: what is wrong was left out */
+    int n_mistakes;        /* told to desc.found: what is wrong was left out */
     int n_unnumbered;      /* annotations without an id: numbered after the others */
     int n_mixed_ids;       /* annotations that write an id as another type than its image or class
                            * does: "1" and 1 are one id */
@@ -58,7 +58,8 @@ typedef struct gfl_pixels {
 
 /* A caller's own source of pixels: fill *out, whose memory comes from gfl_pixels_alloc.  It is
  * called from several loader threads at once, each with a context of its own. */
-typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image, gfl_pixels *out);
+typedef gfl_status (*gfl_pixel_source)(void *user, gfl_context *context, int image,
+                                       gfl_pixels *out);
 
 /* Called with a mistake in an annotation file, told as an error text tells it: file, line, column,
  * which annotation of which image, what was found and what is wanted; the text is gone after the
@@ -67,10 +68,10 @@ typedef gfl_status (*gfl_read_image)(void *user, gfl_context *context, int image
  * file.  A file that is not JSON, or not of COCO's form, is an error all the same. */
 typedef int (*gfl_found)(void *user, const char *text);
 
-typedef struct gfl_dataset_opts {
-    const char *image_dir;     /* where file_name is looked up, a path as json_path is; NULL: in the
+typedef struct gfl_dataset_desc {
+    const char *image_dir; /* where file_name is looked up, a path as json_path is; NULL: in the
                                 * folder of the JSON file */
-    gfl_read_image read_image; /* instead of files */
+    gfl_pixel_source read_image; /* instead of files */
     void *user;
     int skip_strays; /* 1: annotations of unlisted images or classes are left out; 0: an error */
     int trust_boxes; /* 1: images of another size than the file says are read too; 0: they are an
@@ -85,7 +86,7 @@ typedef struct gfl_dataset_opts {
      * also where one turns up in the midst of a run, which the logger is told; so the order of an
      * epoch, and a resumed run, do not depend on which images can be read.  0: an error. */
     int skip_unreadable;
-} gfl_dataset_opts;
+} gfl_dataset_desc;
 
 /* gfl_dataset_load_coco - read an annotation file in COCO's format.
  *
@@ -98,7 +99,7 @@ typedef struct gfl_dataset_opts {
  *
  *   context    the data set is made with it
  *   json_path  the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   opts       NULL, or zeroed with the fields you care about set; copied
+ *   desc       NULL, or zeroed with the fields you care about set; copied
  *   out        yours; the data set, or NULL on error
  *
  * Errors    GFL_E_IO      the file cannot be read
@@ -113,12 +114,12 @@ typedef struct gfl_dataset_opts {
  *           its own.
  */
 GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
-                                         const gfl_dataset_opts *opts, gfl_dataset **out);
+                                         const gfl_dataset_desc *desc, gfl_dataset **out);
 
 /* gfl_dataset_load_coco_memory - the same from the file's bytes, borrowed until the call returns.
  * Without image_dir file names are relative to the working directory. */
 GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
-                                                const gfl_dataset_opts *opts, gfl_dataset **out);
+                                                const gfl_dataset_desc *desc, gfl_dataset **out);
 
 /* gfl_dataset_destroy - free a data set; NULL is allowed. */
 GFL_API void gfl_dataset_destroy(gfl_dataset *dataset);
@@ -126,13 +127,13 @@ GFL_API void gfl_dataset_destroy(gfl_dataset *dataset);
 /* gfl_dataset_get_summary - counts of what is in the file, and of what looks wrong. */
 GFL_API void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *out);
 
-/* gfl_dataset_n_images, gfl_dataset_n_classes - sizes; images are in file order. */
-GFL_API int gfl_dataset_n_images(const gfl_dataset *dataset);
-GFL_API int gfl_dataset_n_classes(const gfl_dataset *dataset);
+/* gfl_dataset_count_images, gfl_dataset_count_classes - sizes; images are in file order. */
+GFL_API int gfl_dataset_count_images(const gfl_dataset *dataset);
+GFL_API int gfl_dataset_count_classes(const gfl_dataset *dataset);
 
-/* gfl_dataset_classes - [n_classes], owned by the data set.  Where a category id of the
+/* gfl_dataset_get_classes - [n_classes], owned by the data set.  Where a category id of the
  * file is a text that is not a number, the id of every class is its label plus 1. */
-GFL_API const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset);
+GFL_API const gfl_class *gfl_dataset_get_classes(const gfl_dataset *dataset);
 
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
  * by the data set.
@@ -146,7 +147,7 @@ GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
 /* gfl_dataset_read - decode an image of the set, from its file or through read_image.
  *
  * An image whose size is not the one that the annotation file gives is refused: its boxes were made
- * for other pixels.  gfl_dataset_opts.trust_boxes allows it.
+ * for other pixels.  gfl_dataset_desc.trust_boxes allows it.
  *
  * Errors    those of gfl_image_read; where there is no file of that name, the text says which
  *           similar one there is: with / for \\, without %20 and the like, or in the image folder
@@ -223,7 +224,8 @@ GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pi
 GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                          const char *name, gfl_pixels *out);
 
-/* gfl_image_kind - what kind of picture a file is, by its first bytes; its name is not looked at.
+/* gfl_image_get_kind - what kind of picture a file is, by its first bytes; its name is not looked
+ * at.
  *
  *   bytes     [size] the beginning of the file; 16 bytes suffice
  *   readable  set to 1 where gfl_image_read of this build reads pictures of this kind, else to
@@ -236,7 +238,7 @@ GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes
  * Memory    none.
  * Threads   any.
  */
-GFL_API const char *gfl_image_kind(const void *bytes, size_t size, int *readable);
+GFL_API const char *gfl_image_get_kind(const void *bytes, size_t size, int *readable);
 
 /* gfl_pixels_alloc - memory for an image of this size, from the context's allocator.
  *

@@ -3,7 +3,7 @@
 
 typedef struct gfl_evaluator gfl_evaluator;
 
-typedef struct gfl_eval_opts {
+typedef struct gfl_evaluator_desc {
     int max_dets[3];    /* ascending, from 1; all 0 means 1, 10, 100 */
     int ignore_classes; /* 1: one class for all (useCats = 0) */
     /* 1: do as pycocotools does where it goes wrong.  The match of an annotation with id 0 counts
@@ -15,7 +15,7 @@ typedef struct gfl_eval_opts {
     int n_images;
     const int *labels; /* [n_labels] labels to evaluate, or NULL for all; copied */
     int n_labels;
-} gfl_eval_opts;
+} gfl_evaluator_desc;
 
 /* COCO's twelve numbers, 0..1, or -1 where there is nothing to average.  AP over all areas is read
  * at 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
@@ -36,7 +36,7 @@ typedef struct gfl_eval_notes {
  *
  *   context  pays for memory and threads; may differ from the data set's
  *   dataset  borrowed: destroy the evaluator first
- *   opts     NULL, or zeroed with the fields you care about set; copied
+ *   desc     NULL, or zeroed with the fields you care about set; copied
  *   out      yours; the evaluator, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, max_dets not ascending, an image or label out of range
@@ -46,12 +46,12 @@ typedef struct gfl_eval_notes {
  * Source    pycocotools 2.0.11, COCOeval with iouType bbox.
  */
 GFL_API gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
-                                        const gfl_eval_opts *opts, gfl_evaluator **out);
+                                        const gfl_evaluator_desc *desc, gfl_evaluator **out);
 
 /* gfl_evaluator_destroy - free an evaluator; NULL is allowed. */
 GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
 
-/* gfl_evaluator_add - take the detections of one image.
+/* gfl_evaluator_add_detections - take the detections of one image.
  *
  * Of equal scores, those that were added first win.  More than 100 per image are taken; max_dets
  * chooses when the evaluation runs.
@@ -63,19 +63,19 @@ GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
  * Errors    GFL_E_ARG     a NULL, no such image, a box or score that is not finite
  *           GFL_E_MEMORY  there is no room for the 48 bytes that each detection takes
  */
-GFL_API gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image,
-                                     const gfl_detection *detections, int n);
+GFL_API gfl_status gfl_evaluator_add_detections(gfl_evaluator *evaluator, int image,
+                                                const gfl_detection *detections, int n);
 
-/* gfl_evaluator_leave_out - do not evaluate an image, as if opts.images had not named it.
+/* gfl_evaluator_leave_out - do not evaluate an image, as if desc.images had not named it.
  *
  * This is for images whose pixels turn out not to be readable.  Those that gfl_dataset_check has
- * marked are left out from the start, unless opts.images names them.
+ * marked are left out from the start, unless desc.images names them.
  *
  * Errors    GFL_E_ARG     a NULL, no such image
  */
 GFL_API gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image);
 
-/* gfl_evaluator_load - add the results of a JSON file in COCO's format.
+/* gfl_evaluator_add_results - add the results of a JSON file in COCO's format.
  *
  * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
  * stepped over.  The ids are those of the annotation file, numbers or texts.  An image_id may also
@@ -92,11 +92,12 @@ GFL_API gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image);
  *                         or, with compatible, a result names an image that the data set lacks
  *           GFL_E_MEMORY  there is no room for the results, at most 168 bytes for each
  */
-GFL_API gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path);
+GFL_API gfl_status gfl_evaluator_add_results(gfl_evaluator *evaluator, const char *path);
 
-/* gfl_evaluator_load_memory - the same from the file's bytes, borrowed until the call returns. */
-GFL_API gfl_status gfl_evaluator_load_memory(gfl_evaluator *evaluator, const char *json,
-                                             size_t size);
+/* gfl_evaluator_add_results_memory - the same from the file's bytes, borrowed until the call
+ * returns. */
+GFL_API gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, const char *json,
+                                                    size_t size);
 
 /* gfl_evaluator_save - write all results in the same format, for COCO's tools and servers.
  *
@@ -123,21 +124,23 @@ GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char
  */
 GFL_API gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out);
 
-/* gfl_evaluator_class - the twelve numbers of one class, of the last gfl_evaluator_run.
+/* gfl_evaluator_get_class_result - the twelve numbers of one class, of the last gfl_evaluator_run.
  *
  * Errors    GFL_E_ARG     a NULL, nothing has been run since the last results were added, the
  *                         class is not evaluated, or classes are ignored
  */
-GFL_API gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label,
-                                       gfl_eval_result *out);
+GFL_API gfl_status gfl_evaluator_get_class_result(const gfl_evaluator *evaluator, int label,
+                                                  gfl_eval_result *out);
 
 /* gfl_evaluator_get_notes - how many results there were, and how many were left out. */
 GFL_API void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out);
 
-/* gfl_evaluator_summary - the twelve lines that pycocotools prints, of the last gfl_evaluator_run.
+/* gfl_evaluator_get_summary - the twelve lines that pycocotools prints, of the last
+ * gfl_evaluator_run.
  *
  *   out       [capacity], yours; 0-terminated, cut where it does not fit; may be NULL with 0
  *
  * Returns the length of the whole text without the 0; 0 before a run.
  */
-GFL_API size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t capacity);
+GFL_API size_t gfl_evaluator_get_summary(const gfl_evaluator *evaluator, char *out,
+                                         size_t capacity);

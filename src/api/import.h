@@ -1,7 +1,7 @@
 /* import.h - other people's checkpoints and backbones, and models made from models */
 #pragma once
 
-typedef struct gfl_import_opts {
+typedef struct gfl_import_desc {
     gfl_model_opts model; /* trainable; the dialect that the weights must be of */
     gfl_style style;      /* demanded: a file that says another one is refused */
     /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
@@ -9,7 +9,7 @@ typedef struct gfl_import_opts {
     const gfl_preprocess *preprocess;
     const gfl_class *classes; /* [n_classes] instead of the file's; borrowed; NULL: the file's */
     int n_classes;            /* must be what the tensors have */
-} gfl_import_opts;
+} gfl_import_desc;
 
 /* What a backbone file is. */
 typedef struct gfl_backbone_info {
@@ -25,14 +25,14 @@ typedef struct gfl_rename {
 } gfl_rename;
 
 /* How a model becomes one of other classes. */
-typedef struct gfl_transfer {
+typedef struct gfl_transfer_desc {
     const gfl_class *classes; /* [n_classes] of the new model, copied */
     int n_classes;
     const int *map; /* [n_classes] label of the source that a class starts from, -1: afresh;
                        NULL: they are matched by name */
     const gfl_preprocess *preprocess; /* NULL: the source's */
     uint64_t seed;                    /* of what starts afresh */
-} gfl_transfer;
+} gfl_transfer_desc;
 
 /* gfl_model_import - a model from a checkpoint of PyTorch, or from anyone's safetensors.
  *
@@ -42,7 +42,7 @@ typedef struct gfl_transfer {
  * from the tensors; the dialect follows from the file, or it has to be demanded.  Where a file has
  * 80 classes and does not name them, or has COCO's names without ids, they become COCO's names and
  * category ids.  gfl_model_get_info tells in origins what was said and what was assumed,
- * gfl_model_report what became of each tensor.
+ * gfl_model_get_report what became of each tensor.
  *
  * The text of mmdetection's configuration, which its checkpoints hold, is read too, and never
  * executed: mean, std, channel order, style, scale and class names come from it.  It is an error
@@ -64,7 +64,7 @@ typedef struct gfl_transfer {
  * Example
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
 GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
-                                    const gfl_import_opts *opts, gfl_model **out);
+                                    const gfl_import_desc *opts, gfl_model **out);
 
 /* gfl_backbone_describe - which model a backbone file asks for, without loading it.
  *
@@ -87,14 +87,14 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
  *     gfl_model_create(context, &desc, &trainable, &model);
  *     gfl_model_load_backbone(model, path); */
 GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
-                                         const gfl_import_opts *opts, gfl_backbone_info *out);
+                                         const gfl_import_desc *opts, gfl_backbone_info *out);
 
 /* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
  *
  * It takes what fits, by the names that gfl_backbone_describe knows; the rest of the backbone is
  * initialised afresh, while neck and head stay as they are.  Files may end before the last stage,
  * and may lack the offset convolutions of deformable stages, which then start at 0: ask
- * gfl_model_report what was loaded, initialised and left over.
+ * gfl_model_get_report what was loaded, initialised and left over.
  *
  *   model  created or loaded with opts.trainable
  *   path   safetensors or .pth; the system's bytes, on Windows UTF-8; borrowed until the call
@@ -141,8 +141,8 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
 /* gfl_model_create_from - a model with another's weights and another class list.
  *
  * The rows of the classifier that the map names are copied bit for bit, the others start as in a
- * new model; everything else is kept: architecture, dialect, all other weights.  gfl_model_report
- * says so of each tensor.  The new model is trainable and independent of the source.
+ * new model; everything else is kept: architecture, dialect, all other weights.
+ * gfl_model_get_report says so of each tensor.  The new model is trainable and independent of the source.
  *
  *   source  trainable; borrowed during the call
  *   how     borrowed; its texts are copied
@@ -152,13 +152,13 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *           GFL_E_MEMORY  the weights do not fit
  * Memory, Threads   as gfl_model_create.
  * Example
- *     gfl_import_opts opts = {0};
- *     gfl_transfer how = {0};
+ *     gfl_import_desc opts = {0};
+ *     gfl_transfer_desc how = {0};
  *     opts.model.trainable = 1;
- *     how.classes = gfl_dataset_classes(data);
- *     how.n_classes = gfl_dataset_n_classes(data);
+ *     how.classes = gfl_dataset_get_classes(data);
+ *     how.n_classes = gfl_dataset_count_classes(data);
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", &opts, &published);
  *     gfl_model_create_from(context, published, &how, &model);
  *     gfl_model_destroy(published); */
 GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
-                                         const gfl_transfer *how, gfl_model **out);
+                                         const gfl_transfer_desc *how, gfl_model **out);

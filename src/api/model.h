@@ -114,7 +114,7 @@ typedef struct gfl_model_cost {
     int64_t n_parameters;   /* as in gfl_model_info */
 } gfl_model_cost;
 
-/* gfl_arch_preset - the architecture of a name.
+/* gfl_arch_find_preset - the architecture of a name.
  *
  *   context  receives the error text; or NULL
  *   name     "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
@@ -124,7 +124,7 @@ typedef struct gfl_model_cost {
  *
  * Errors    GFL_E_ARG     a NULL, or no such name
  * Threads   any. */
-GFL_API gfl_status gfl_arch_preset(gfl_context *context, const char *name, gfl_arch *out);
+GFL_API gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch *out);
 
 /* A preset, and what was published of it. */
 typedef struct gfl_preset {
@@ -134,7 +134,8 @@ typedef struct gfl_preset {
     const char *published; /* by whom, and the schedule; "": by nobody */
 } gfl_preset;
 
-/* gfl_preset_at - the i-th preset, every field of its architecture filled; 0 when there is none.
+/* gfl_arch_get_preset - the i-th preset, every field of its architecture filled; 0 when there is
+ * none.
  *
  *   out  yours; its texts last for ever
  *
@@ -142,8 +143,8 @@ typedef struct gfl_preset {
  * Source    Li et al. 2020 and the tables of implus/GFocal, mmdetection and LD (Zheng et al. 2022).
  * Example
  *     gfl_preset p;
- *     for (int i = 0; gfl_preset_at(i, &p); i++) puts(p.name); */
-GFL_API int gfl_preset_at(int i, gfl_preset *out);
+ *     for (int i = 0; gfl_arch_get_preset(i, &p); i++) puts(p.name); */
+GFL_API int gfl_arch_get_preset(int i, gfl_preset *out);
 
 /* gfl_model_create - a model with fresh weights.
  *
@@ -168,7 +169,7 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  *
  * The architecture follows from the shapes of the tensors; classes, preprocessing, dialect and
  * style from the file's metadata (gfl_model_save writes it); where it is absent they are "class 0"
- * and so on, RGB with ImageNet's mean and std, 1333x800.  gfl_model_report tells what became of
+ * and so on, RGB with ImageNet's mean and std, 1333x800.  gfl_model_get_report tells what became of
  * each tensor.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
@@ -266,12 +267,12 @@ GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, i
                                       void (*visit)(void *user, const gfl_plan_step *step),
                                       void *user);
 
-/* gfl_model_report - what became of tensor i at the last load; 0 when there is no i-th.
+/* gfl_model_get_report - what became of tensor i at the last load; 0 when there is no i-th.
  *
  *   out  yours; its texts belong to the model, until the next load
  *
  * Example
  *     gfl_tensor_report r;
- *     for (int i = 0; gfl_model_report(model, i, &r); i++)
+ *     for (int i = 0; gfl_model_get_report(model, i, &r); i++)
  *         if (r.fate != GFL_FATE_LOADED) printf("%s: %s\n", r.name, r.why); */
-GFL_API int gfl_model_report(const gfl_model *model, int i, gfl_tensor_report *out);
+GFL_API int gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out);

@@ -15,5 +15,5 @@ typedef enum gfl_status {
     GFL_E_UNSUPPORTED = -10 /* understood, but not something this build can do */
 } gfl_status;
 
-/* gfl_status_name - "GFL_E_ARG" and so on; never NULL. */
-GFL_API const char *gfl_status_name(gfl_status status);
+/* gfl_status_get_name - "GFL_E_ARG" and so on; never NULL. */
+GFL_API const char *gfl_status_get_name(gfl_status status);

@@ -8,7 +8,7 @@ enum { GFL_MAX_MILESTONES = 8 };
 /* How to train.  Zero means the default, which is the paper's recipe except for two things: images
  * without annotations are kept (the recipe has drop_empty = 1), and the first stage of the backbone
  * is trained (the recipe has frozen_stages = 1). */
-typedef struct gfl_train_desc {
+typedef struct gfl_trainer_desc {
     /* Images whose losses are normalised together; 0 means 16; no more than there are.  The last
      * batch of an epoch has as many: it is filled up from the epoch's first images. */
     int batch;
@@ -37,7 +37,7 @@ typedef struct gfl_train_desc {
     int no_grouping;     /* 1: batches may mix landscape and portrait */
     int loaders;         /* threads that decode ahead; 0 means 2; -1: none, the step decodes */
     uint64_t seed;       /* of the order, the flips and the scales */
-} gfl_train_desc;
+} gfl_trainer_desc;
 
 /* What a step did.  Losses are means over the accumulated batches. */
 typedef struct gfl_step_report {
@@ -58,16 +58,16 @@ typedef struct gfl_step_report {
 } gfl_step_report;
 
 /* What a description means for a model and a data set. */
-typedef struct gfl_train_plan {
-    gfl_train_desc desc; /* every default filled in, batch and accumulate no larger than the data
+typedef struct gfl_trainer_info {
+    gfl_trainer_desc desc; /* every default filled in, batch and accumulate no larger than the data
                             set; negative fields still mean none */
-    int n_images;        /* that are trained on */
+    int n_images;          /* that are trained on */
     int n_dropped_images;
     int steps_per_epoch;
     int64_t n_steps;        /* of all epochs */
     int64_t n_done;         /* updates so far, those before load_state included */
     size_t workspace_bytes; /* at most: maps, gradients and momentum at the largest batch shape */
-} gfl_train_plan;
+} gfl_trainer_info;
 
 /* gfl_trainer_create - train a model on a data set.
  *
@@ -100,16 +100,16 @@ typedef struct gfl_train_plan {
  *     do status = gfl_trainer_step(trainer, &r);
  *     while (status == GFL_OK && !r.training_done); */
 GFL_API gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model,
-                                      const gfl_dataset *dataset, const gfl_train_desc *desc,
+                                      const gfl_dataset *dataset, const gfl_trainer_desc *desc,
                                       gfl_trainer **out);
 
 /* gfl_trainer_destroy - free a trainer, after a gfl_trainer_sync; NULL is allowed. */
 GFL_API void gfl_trainer_destroy(gfl_trainer *trainer);
 
-/* gfl_trainer_get_plan - the description with its defaults, and what it means; zeros for NULL.
+/* gfl_trainer_get_info - the description with its defaults, and what it means; zeros for NULL.
  *
  * Threads   any, between steps. */
-GFL_API void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out);
+GFL_API void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *out);
 
 /* gfl_trainer_step - one update: read the next batches, compute losses and gradients, move the
  * weights.

@@ -1,16 +1,16 @@
 /* backbone.c - backbones trained on ImageNet: what they are, into a model, out of a model */
 #pragma once
 
-/* What the file asks of a model; opts fill in what it does not say. */
-static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_opts *opts,
+/* What the file asks of a model; desc fill in what it does not say. */
+static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_desc *desc,
                                          gfl_backbone_info *out) {
     GFLI_TRY(gfli_config_refuse(w, false, false));
     GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
     GFLI_TRY(gfli_config_compare(w, &out->arch, false));
-    GFLI_TRY(gfli_read_style(w, opts->style, &out->arch.caffe_style, &out->style));
+    GFLI_TRY(gfli_read_style(w, desc->style, &out->arch.caffe_style, &out->style));
     GFLI_TRY(gfli_check_labels(w, out->arch.depth));
     GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
-    return gfli_override(w, opts->preprocess, &out->preprocess, &out->input);
+    return gfli_override(w, desc->preprocess, &out->preprocess, &out->input);
 }
 
 static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfli_weights *w) {
@@ -30,11 +30,11 @@ static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfl
 }
 
 gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
-                                 const gfl_import_opts *opts, gfl_backbone_info *out) {
+                                 const gfl_import_desc *desc, gfl_backbone_info *out) {
     gfli_weights w;
-    gfl_import_opts o;
+    gfl_import_desc o;
     memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
+    if (desc) o = *desc;
     if (out) memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, path);
@@ -93,7 +93,7 @@ static gfl_status gfli_check_stages(gfli_weights *w, const gfl_model *model) {
 static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
     const gfl_arch *m = &model->arch;
     gfl_backbone_info b;
-    gfl_import_opts none;
+    gfl_import_desc none;
     memset(&none, 0, sizeof none);
     memset(&b, 0, sizeof b);
     GFLI_TRY(gfli_describe_backbone(w, &none, &b));

@@ -71,7 +71,7 @@ static gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gf
     return gfli_preprocess_resolve(w->context, p, p);
 }
 
-static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_model **out) {
+static gfl_status gfli_import(gfli_weights *w, const gfl_import_desc *opts, gfl_model **out) {
     gfl_model_desc desc;
     gfl_origins origins;
     gfl_class coco[GFLI_COCO_CLASSES];
@@ -97,10 +97,10 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_opts *opts, gfl_
     return gfli_load_weights(w, &desc, &origins, opts->model.trainable != 0, out);
 }
 
-gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_import_opts *opts,
+gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_import_desc *opts,
                             gfl_model **out) {
     gfli_weights w;
-    gfl_import_opts o;
+    gfl_import_desc o;
     memset(&w, 0, sizeof w);
     memset(&o, 0, sizeof o);
     if (opts) o = *opts;

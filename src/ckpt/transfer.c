@@ -97,7 +97,7 @@ static gfl_status gfli_report_transfer(gfl_model *model, const int *map) {
 }
 
 static gfl_status gfli_create_from(gfl_context *context, const gfl_model *source,
-                                   const gfl_transfer *how, const int *map, gfl_model **out) {
+                                   const gfl_transfer_desc *how, const int *map, gfl_model **out) {
     gfli_transfer t = {source, map};
     gfl_arch arch = source->arch;
     arch.n_classes = how->n_classes;
@@ -115,7 +115,7 @@ static gfl_status gfli_create_from(gfl_context *context, const gfl_model *source
 }
 
 gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
-                                 const gfl_transfer *how, gfl_model **out) {
+                                 const gfl_transfer_desc *how, gfl_model **out) {
     int *map = NULL;
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);

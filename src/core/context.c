@@ -240,16 +240,16 @@ void gfl_context_destroy(gfl_context *context) {
     gfli_free(&copy, context);
 }
 
-const char *gfl_context_error(const gfl_context *context) {
+const char *gfl_context_get_error(const gfl_context *context) {
     return context ? context->error
                    : "the context, or the object of the call, is NULL; why "
                      "gfl_context_create failed is in gfl_context_desc.error";
 }
 
-const char *gfl_context_device(const gfl_context *context) {
+const char *gfl_context_get_device(const gfl_context *context) {
     return context ? context->device_name : "";
 }
 
-int gfl_context_threads(const gfl_context *context) {
+int gfl_context_count_threads(const gfl_context *context) {
     return context ? context->n_threads : 0;
 }

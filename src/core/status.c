@@ -1,7 +1,7 @@
 /* status.c - names of the status codes, and the version */
 #pragma once
 
-const char *gfl_status_name(gfl_status status) {
+const char *gfl_status_get_name(gfl_status status) {
     switch (status) {
     case GFL_OK: return "GFL_OK";
     case GFL_E_ARG: return "GFL_E_ARG";
@@ -18,6 +18,6 @@ const char *gfl_status_name(gfl_status status) {
     return "unknown status";
 }
 
-int gfl_version(void) {
+int gfl_get_version(void) {
     return GFL_VERSION;
 }

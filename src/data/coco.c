@@ -13,7 +13,7 @@ gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) {
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     c->set->summary.n_mistakes++;
-    if (c->opts.found && c->opts.found(c->opts.found_user, text) == 0) return GFL_OK;
+    if (c->desc.found && c->desc.found(c->desc.found_user, text) == 0) return GFL_OK;
     return gfli_error(c->context, GFL_E_DATA, "%s", text);
 }
 
@@ -236,7 +236,7 @@ static void gfli_coco_segmentation(gfli_coco *c, gfli_coco_seen *seen) {
     if (kind != GFLI_JSON_ARRAY) return;
     kind = gfli_json_next(c->json);
     seen->polygons = kind == GFLI_JSON_ARRAY;
-    if (!c->opts.boxes_from_polygons) return;
+    if (!c->desc.boxes_from_polygons) return;
     for (; kind == GFLI_JSON_ARRAY && !seen->bad_polygons; kind = gfli_json_next(c->json))
         seen->bad_polygons = !gfli_coco_polygon(c, seen);
     seen->bad_polygons = seen->bad_polygons || kind != GFLI_JSON_END;
@@ -273,7 +273,7 @@ static gfl_status gfli_coco_annotation_field(gfli_coco *c, gfli_coco_annotation 
 }
 
 static void gfli_coco_lacks_bbox(gfli_coco *c, const gfli_coco_seen *seen) {
-    const bool asked = c->opts.boxes_from_polygons != 0;
+    const bool asked = c->desc.boxes_from_polygons != 0;
     char text[sizeof c->fault];
     const char *more =
         seen->polygons && !asked
@@ -291,7 +291,7 @@ static void gfli_coco_lacks_bbox(gfli_coco *c, const gfli_coco_seen *seen) {
 }
 
 static void gfli_coco_complete(gfli_coco *c, gfli_coco_annotation *r, gfli_coco_seen *seen) {
-    if (!seen->bbox && c->opts.boxes_from_polygons && seen->polygons && !seen->bad_polygons) {
+    if (!seen->bbox && c->desc.boxes_from_polygons && seen->polygons && !seen->bad_polygons) {
         r->a.x = seen->low[0];
         r->a.y = seen->low[1];
         r->a.w = seen->high[0] - seen->low[0];
@@ -439,14 +439,14 @@ static gfl_status gfli_coco_read(gfli_coco *c) {
 /* ---- loading --------------------------------------------------------------------------------- */
 
 static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bool file,
-                                      const gfl_dataset_opts *opts, gfl_dataset **out) {
+                                      const gfl_dataset_desc *desc, gfl_dataset **out) {
     gfl_dataset *set;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *set, "a data set", &set));
     set->context = context;
     gfl_status status = gfli_strdup(context, path, &set->name);
     if (status == GFL_OK)
         status = gfli_strdup(context,
-                             opts && opts->image_dir ? opts->image_dir
+                             desc && desc->image_dir ? desc->image_dir
                              : file                  ? path
                                                      : "",
                              &set->image_dir);
@@ -454,12 +454,12 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
         gfl_dataset_destroy(set);
         return status;
     }
-    if (!(opts && opts->image_dir)) set->image_dir[gfli_os_folder_length(set->image_dir)] = 0;
-    if (opts) {
-        set->trust_boxes = opts->trust_boxes != 0;
-        set->skip_unreadable = opts->skip_unreadable != 0;
-        set->read_image = opts->read_image;
-        set->user = opts->user;
+    if (!(desc && desc->image_dir)) set->image_dir[gfli_os_folder_length(set->image_dir)] = 0;
+    if (desc) {
+        set->trust_boxes = desc->trust_boxes != 0;
+        set->skip_unreadable = desc->skip_unreadable != 0;
+        set->read_image = desc->read_image;
+        set->user = desc->user;
     }
     *out = set;
     return GFL_OK;
@@ -467,14 +467,14 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
 
 /* Takes the set and the reader, which may be NULL when opening failed with status. */
 static gfl_status gfli_coco_load(gfl_context *context, gfl_dataset *set, gfli_json *json,
-                                 gfl_status status, const gfl_dataset_opts *opts,
+                                 gfl_status status, const gfl_dataset_desc *desc,
                                  gfl_dataset **out) {
     gfli_coco c;
     memset(&c, 0, sizeof c);
     c.context = context;
     c.set = set;
     c.json = json;
-    if (opts) c.opts = *opts;
+    if (desc) c.desc = *desc;
     if (status == GFL_OK) {
         status = gfli_coco_read(&c);
         if (status == GFL_OK) status = gfli_coco_resolve(&c);
@@ -493,27 +493,27 @@ static gfl_status gfli_coco_load(gfl_context *context, gfl_dataset *set, gfli_js
 }
 
 gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
-                                 const gfl_dataset_opts *opts, gfl_dataset **out) {
+                                 const gfl_dataset_desc *desc, gfl_dataset **out) {
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, json_path);
     GFLI_NOT_NULL(context, out);
     gfl_dataset *set;
     gfli_json *json = NULL;
-    GFLI_TRY(gfli_dataset_create(context, json_path, true, opts, &set));
+    GFLI_TRY(gfli_dataset_create(context, json_path, true, desc, &set));
     gfl_status status = gfli_json_open(context, json_path, &json);
-    return gfli_coco_load(context, set, json, status, opts, out);
+    return gfli_coco_load(context, set, json, status, desc, out);
 }
 
 gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
-                                        const gfl_dataset_opts *opts, gfl_dataset **out) {
+                                        const gfl_dataset_desc *desc, gfl_dataset **out) {
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, json);
     GFLI_NOT_NULL(context, out);
     gfl_dataset *set;
     gfli_json *reader = NULL;
-    GFLI_TRY(gfli_dataset_create(context, "annotations in memory", false, opts, &set));
+    GFLI_TRY(gfli_dataset_create(context, "annotations in memory", false, desc, &set));
     gfl_status status = gfli_json_open_memory(context, json, size, set->name, &reader);
-    return gfli_coco_load(context, set, reader, status, opts, out);
+    return gfli_coco_load(context, set, reader, status, desc, out);
 }

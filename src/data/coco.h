@@ -18,7 +18,7 @@ typedef struct gfli_coco {
     gfl_context *context;
     gfl_dataset *set;
     gfli_json *json;
-    gfl_dataset_opts opts;
+    gfl_dataset_desc desc;
     bool has_images, has_annotations, has_classes; /* sections seen */
     gfli_coco_annotation *annotations;
     gfli_coco_class *classes;
@@ -34,7 +34,7 @@ typedef struct gfli_coco {
     char fault[400];
 } gfli_coco;
 
-/* A mistake with a whole text: an error, or told to opts.found, after which reading goes on. */
+/* A mistake with a whole text: an error, or told to desc.found, after which reading goes on. */
 gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) GFLI_PRINTF(2, 3);
 
 /* "annotation 7", or "annotations[6]" where it has no id. */

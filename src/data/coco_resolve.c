@@ -99,7 +99,7 @@ static gfl_status gfli_coco_resolve_classes(gfli_coco *c) {
 static gfl_status gfli_coco_stray(gfli_coco *c, const gfli_coco_annotation *r) {
     char name[GFLI_ID_TEXT + 32], id[GFLI_ID_TEXT];
     const bool image = r->a.image < 0;
-    if (c->opts.skip_strays) {
+    if (c->desc.skip_strays) {
         c->set->summary.n_strays++;
         return GFL_OK;
     }
@@ -143,7 +143,7 @@ static gfl_status gfli_coco_resolve_references(gfli_coco *c) {
         GFLI_TRY(gfli_coco_stray(c, r));
         r->a.image = -1;
     }
-    if (c->opts.skip_strays && c->n_annotations > 0 && set->n_annotations == 0)
+    if (c->desc.skip_strays && c->n_annotations > 0 && set->n_annotations == 0)
         return gfli_coco_all_strays(c);
     return GFL_OK;
 }
@@ -174,7 +174,7 @@ static int gfli_coco_keep_classes(gfli_coco *c, bool *keep) {
     for (int k = 0; k < set->n_classes; k++) {
         s->n_parents += !keep[k] && c->parents[k];
         s->n_empty_classes += !keep[k] && !c->parents[k];
-        keep[k] = keep[k] || (!c->parents[k] && !c->opts.drop_empty_classes);
+        keep[k] = keep[k] || (!c->parents[k] && !c->desc.drop_empty_classes);
         n += keep[k];
     }
     return n;
@@ -222,7 +222,7 @@ static gfl_status gfli_coco_drop_from(gfli_coco *c, bool *keep, int *label) {
     gfli_coco_list_dropped(set, keep, names);
     gfli_log(c->context, GFL_LOG_WARNING,
              "%.400s: classes left out, since no annotation has them%s: %s", set->name,
-             c->opts.drop_empty_classes ? "" : " and they are only the supercategory of others",
+             c->desc.drop_empty_classes ? "" : " and they are only the supercategory of others",
              names);
     gfli_coco_relabel(c, keep, label);
     return GFL_OK;
@@ -290,7 +290,7 @@ static gfl_status gfli_coco_compare_names(gfli_coco *c, const gfli_id_entry *nam
         set->twins[0] = names[i - 1].index;
         set->twins[1] = names[i].index;
         set->summary.n_duplicate_names++;
-        if (!c->opts.found) continue;
+        if (!c->desc.found) continue;
         gfli_dataset_check_names(c->context, set);
         GFLI_TRY(gfli_coco_report(c, "%s", c->context->error));
     }

@@ -76,15 +76,15 @@ void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *ou
     if (dataset) *out = dataset->summary;
 }
 
-int gfl_dataset_n_images(const gfl_dataset *dataset) {
+int gfl_dataset_count_images(const gfl_dataset *dataset) {
     return dataset ? dataset->n_images : 0;
 }
 
-int gfl_dataset_n_classes(const gfl_dataset *dataset) {
+int gfl_dataset_count_classes(const gfl_dataset *dataset) {
     return dataset ? dataset->n_classes : 0;
 }
 
-const gfl_class *gfl_dataset_classes(const gfl_dataset *dataset) {
+const gfl_class *gfl_dataset_get_classes(const gfl_dataset *dataset) {
     return dataset ? dataset->classes : NULL;
 }
 

@@ -7,7 +7,7 @@ struct gfl_dataset {
     gfl_context *context;
     char *name;      /* of the JSON file, for messages */
     char *image_dir; /* "" means the working directory */
-    gfl_read_image read_image;
+    gfl_pixel_source read_image;
     void *user;
     bool trust_boxes; /* whatever size the file says that its images have */
     bool skip_unreadable;

@@ -246,7 +246,7 @@ static const gfli_image_magic *gfli_image_find(const uint8_t *p, size_t size) {
     return NULL;
 }
 
-const char *gfl_image_kind(const void *bytes, size_t size, int *readable) {
+const char *gfl_image_get_kind(const void *bytes, size_t size, int *readable) {
     const gfli_image_magic *m = gfli_image_find((const uint8_t *)bytes, bytes ? size : 0);
 #ifdef GFL_NO_STB_IMAGE
     if (readable) *readable = m && m->reader != GFLI_IMAGE_FOREIGN && m->reader != GFLI_IMAGE_JPEG;

@@ -439,13 +439,15 @@ gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out) {
     return GFL_OK;
 }
 
-gfl_status gfl_evaluator_class(const gfl_evaluator *evaluator, int label, gfl_eval_result *out) {
+gfl_status gfl_evaluator_get_class_result(const gfl_evaluator *evaluator, int label,
+                                          gfl_eval_result *out) {
     GFLI_NOT_NULL(NULL, evaluator);
     GFLI_NOT_NULL(evaluator->context, out);
     memset(out, 0, sizeof *out);
     gfl_context *context = evaluator->context;
     if (!evaluator->done)
-        return gfli_error(context, GFL_E_ARG, "gfl_evaluator_class: call gfl_evaluator_run first");
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_evaluator_get_class_result: call gfl_evaluator_run first");
     if (evaluator->ignore_classes)
         return gfli_error(context, GFL_E_ARG,
                           "the evaluation ignores classes: there is no class %d", label);
@@ -468,7 +470,7 @@ static void gfli_eval_line(char out[128], bool precision, const char *ious, cons
              precision ? "Precision  (AP)" : "Recall     (AR)", ious, area, max_dets, number);
 }
 
-size_t gfl_evaluator_summary(const gfl_evaluator *evaluator, char *out, size_t capacity) {
+size_t gfl_evaluator_get_summary(const gfl_evaluator *evaluator, char *out, size_t capacity) {
     static const char *const areas[GFLI_EVAL_A] = {"all", "small", "medium", "large"};
     if (out && capacity) out[0] = 0;
     if (!evaluator || !evaluator->done) return 0;

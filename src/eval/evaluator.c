@@ -3,7 +3,7 @@
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *opts) {
+static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_evaluator_desc *desc) {
     const int n = e->dataset->n_images;
     gfl_context *context = e->context;
     GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *e->image_ids, "images", &e->image_ids));
@@ -12,11 +12,11 @@ static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *o
     for (int i = 0; i < n; i++) {
         e->image_ids[i].id = e->dataset->images[i].id;
         e->image_ids[i].index = i;
-        e->image_rank[i] = opts->images || e->dataset->images[i].unreadable ? -1 : 0;
+        e->image_rank[i] = desc->images || e->dataset->images[i].unreadable ? -1 : 0;
     }
     GFLI_TRY(gfli_id_sort(context, e->image_ids, n));
-    for (int i = 0; opts->images && i < opts->n_images; i++) {
-        int image = opts->images[i];
+    for (int i = 0; desc->images && i < desc->n_images; i++) {
+        int image = desc->images[i];
         if (image < 0 || image >= n)
             return gfli_error(context, GFL_E_ARG, "image %d to evaluate: the data set has %d",
                               image, n);
@@ -32,7 +32,7 @@ static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_eval_opts *o
 }
 
 /* With classes ignored, the order of the labels as given decides ties inside an image. */
-static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_eval_opts *opts) {
+static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_evaluator_desc *desc) {
     const int n = e->dataset->n_classes;
     gfl_context *context = e->context;
     GFLI_TRY(gfli_alloc(context, (size_t)n, sizeof *e->class_ids, "classes", &e->class_ids));
@@ -40,9 +40,9 @@ static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_eval_opts *
     for (int i = 0; i < n; i++) {
         e->class_ids[i].id = e->dataset->class_ids[i];
         e->class_ids[i].index = i;
-        e->class_slot[i] = opts->labels ? -1 : i;
+        e->class_slot[i] = desc->labels ? -1 : i;
     }
-    e->n_slots = opts->labels ? 0 : n;
+    e->n_slots = desc->labels ? 0 : n;
     GFLI_TRY(gfli_id_sort(context, e->class_ids, n));
     e->labelled = true;
     for (int i = 0; i < n; i++) {
@@ -50,8 +50,8 @@ static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_eval_opts *
         const gfl_id id = e->class_ids[i].id;
         if (!id.text || gfli_id_other(id, NULL, &number)) e->labelled = false;
     }
-    for (int i = 0; opts->labels && i < opts->n_labels; i++) {
-        int label = opts->labels[i];
+    for (int i = 0; desc->labels && i < desc->n_labels; i++) {
+        int label = desc->labels[i];
         if (label < 0 || label >= n)
             return gfli_error(context, GFL_E_ARG, "label %d to evaluate: the data set has %d",
                               label, n);
@@ -63,38 +63,38 @@ static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_eval_opts *
     return GFL_OK;
 }
 
-static gfl_status gfli_eval_fill(gfl_evaluator *e, const gfl_eval_opts *opts) {
+static gfl_status gfli_eval_fill(gfl_evaluator *e, const gfl_evaluator_desc *desc) {
     static const int usual[GFLI_EVAL_M] = {1, 10, 100};
-    const int *m = opts->max_dets;
+    const int *m = desc->max_dets;
     bool given = m[0] != 0 || m[1] != 0 || m[2] != 0;
     if (given && (m[0] < 1 || m[1] < m[0] || m[2] < m[1]))
         return gfli_error(e->context, GFL_E_ARG,
                           "max_dets %d, %d, %d: three ascending numbers from 1 are wanted", m[0],
                           m[1], m[2]);
-    if (opts->n_images < 0 || opts->n_labels < 0)
+    if (desc->n_images < 0 || desc->n_labels < 0)
         return gfli_error(e->context, GFL_E_ARG, "%d images and %d labels to evaluate",
-                          opts->n_images, opts->n_labels);
+                          desc->n_images, desc->n_labels);
     memcpy(e->max_dets, given ? m : usual, sizeof e->max_dets);
-    e->ignore_classes = opts->ignore_classes != 0;
-    e->compatible = opts->compatible != 0;
-    GFLI_TRY(gfli_eval_take_images(e, opts));
-    GFLI_TRY(gfli_eval_take_classes(e, opts));
+    e->ignore_classes = desc->ignore_classes != 0;
+    e->compatible = desc->compatible != 0;
+    GFLI_TRY(gfli_eval_take_images(e, desc));
+    GFLI_TRY(gfli_eval_take_classes(e, desc));
     return gfli_calloc(e->context, (size_t)gfli_eval_k(e), sizeof *e->sums, "classes", &e->sums);
 }
 
 gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
-                                const gfl_eval_opts *opts, gfl_evaluator **out) {
+                                const gfl_evaluator_desc *desc, gfl_evaluator **out) {
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, dataset);
     GFLI_NOT_NULL(context, out);
-    gfl_eval_opts none;
+    gfl_evaluator_desc none;
     memset(&none, 0, sizeof none);
     gfl_evaluator *e;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *e, "an evaluator", &e));
     e->context = context;
     e->dataset = dataset;
-    gfl_status status = gfli_eval_fill(e, opts ? opts : &none);
+    gfl_status status = gfli_eval_fill(e, desc ? desc : &none);
     if (status != GFL_OK) {
         gfl_evaluator_destroy(e);
         return status;
@@ -152,12 +152,13 @@ static gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box) {
     return GFL_OK;
 }
 
-gfl_status gfl_evaluator_add(gfl_evaluator *evaluator, int image, const gfl_detection *detections,
-                             int n) {
+gfl_status gfl_evaluator_add_detections(gfl_evaluator *evaluator, int image,
+                                        const gfl_detection *detections, int n) {
     GFLI_NOT_NULL(NULL, evaluator);
     gfl_evaluator *e = evaluator;
     GFLI_DEMAND(e->context, n >= 0 && (n == 0 || detections),
-                "gfl_evaluator_add: %d detections at %s", n, detections ? "an address" : "NULL");
+                "gfl_evaluator_add_detections: %d detections at %s", n,
+                detections ? "an address" : "NULL");
     if (image < 0 || image >= e->dataset->n_images)
         return gfli_error(e->context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
                           e->dataset->n_images);

@@ -286,7 +286,7 @@ static gfl_status gfli_eval_load(gfl_evaluator *e, gfli_json *json, const char *
     return GFL_OK;
 }
 
-gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
+gfl_status gfl_evaluator_add_results(gfl_evaluator *evaluator, const char *path) {
     GFLI_NOT_NULL(NULL, evaluator);
     GFLI_NOT_NULL(evaluator->context, path);
     gfli_json *json;
@@ -294,7 +294,8 @@ gfl_status gfl_evaluator_load(gfl_evaluator *evaluator, const char *path) {
     return gfli_eval_load(evaluator, json, path);
 }
 
-gfl_status gfl_evaluator_load_memory(gfl_evaluator *evaluator, const char *json, size_t size) {
+gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, const char *json,
+                                            size_t size) {
     static const char name[] = "results in memory";
     GFLI_NOT_NULL(NULL, evaluator);
     if (size) GFLI_NOT_NULL(evaluator->context, json);

@@ -48,7 +48,7 @@ static const struct {
     {"x101-32x8d-dcnv2", 101, 32, 8, 2, GFLI_C3_C5, 0, ""},
 };
 
-int gfl_preset_at(int i, gfl_preset *out) {
+int gfl_arch_get_preset(int i, gfl_preset *out) {
     gfl_arch arch;
     if (out) memset(out, 0, sizeof *out);
     if (!out || i < 0 || i >= (int)GFLI_COUNT(gfli_presets)) return 0;
@@ -64,19 +64,19 @@ int gfl_preset_at(int i, gfl_preset *out) {
     return gfli_arch_resolve(NULL, &arch, &out->arch) == GFL_OK;
 }
 
-gfl_status gfl_arch_preset(gfl_context *context, const char *name, gfl_arch *out) {
+gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch *out) {
     gfl_preset preset;
     if (out) memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(context, name);
     GFLI_NOT_NULL(context, out);
-    for (int i = 0; gfl_preset_at(i, &preset); i++) {
+    for (int i = 0; gfl_arch_get_preset(i, &preset); i++) {
         if (strcmp(name, preset.name) != 0) continue;
         *out = preset.arch;
         return GFL_OK;
     }
     return gfli_error(
         context, GFL_E_ARG,
-        "there is no architecture \"%.40s\"; gfl_preset_at lists those that there are", name);
+        "there is no architecture \"%.40s\"; gfl_arch_get_preset lists those that there are", name);
 }
 
 void gfli_arch_name(const gfl_arch *arch, char out[32]) {

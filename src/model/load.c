@@ -49,7 +49,7 @@ gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int ra
     return GFL_OK;
 }
 
-int gfl_model_report(const gfl_model *model, int i, gfl_tensor_report *out) {
+int gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out) {
     if (!model || !out || i < 0 || i >= model->n_reports) return 0;
     *out = model->reports[i];
     return 1;

@@ -49,8 +49,9 @@ gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out) {
 /* Ids, names, sizes and boxes: what decides about batches and targets, but for the pixels. */
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset) {
     uint64_t hash = 0;
-    int n_images = gfl_dataset_n_images(dataset), n_classes = gfl_dataset_n_classes(dataset);
-    const gfl_class *classes = gfl_dataset_classes(dataset);
+    int n_images = gfl_dataset_count_images(dataset),
+        n_classes = gfl_dataset_count_classes(dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(dataset);
     for (int i = 0; i < n_classes; i++) hash = gfli_hash_text(hash, classes[i].name);
     for (int i = 0; i < n_images; i++) {
         gfl_image_info info;

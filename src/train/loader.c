@@ -337,7 +337,7 @@ static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image)
 }
 
 static gfl_status gfli_loader_choose(gfli_loader *l) {
-    int n = gfl_dataset_n_images(l->dataset);
+    int n = gfl_dataset_count_images(l->dataset);
     size_t size = (size_t)n, scratch = size + 2 * (size_t)l->opts.batch;
     GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->images, "the images", &l->images));
     GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->order, "the images", &l->order));

@@ -2,8 +2,8 @@
 #pragma once
 
 /* Spec 8.2: a linear warm-up from a part of the rate, a tenth of it from a milestone on. */
-double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, int steps_per_epoch,
-                       int64_t step) {
+double gfli_train_rate(const gfl_trainer_desc *desc, const gfli_dialect *dialect,
+                       int steps_per_epoch, int64_t step) {
     double rate = desc->lr;
     int64_t epoch = step / steps_per_epoch;
     const int warmup = desc->warmup - dialect->warmup_end;
@@ -15,7 +15,7 @@ double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, 
 }
 
 /* The recipe drops the rate after 8 and 11 of 12 epochs; of very few epochs never before one. */
-static void gfli_default_milestones(gfl_train_desc *d) {
+static void gfli_default_milestones(gfl_trainer_desc *d) {
     int first = gfli_max(1, (int)((int64_t)d->epochs * 8 / 12));
     int second = gfli_max(1, (int)((int64_t)d->epochs * 11 / 12));
     d->milestones[0] = first;
@@ -23,7 +23,7 @@ static void gfli_default_milestones(gfl_train_desc *d) {
     if (second > first) d->milestones[d->n_milestones++] = second;
 }
 
-static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_train_desc *d) {
+static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_trainer_desc *d) {
     if (d->n_milestones < -1 || d->n_milestones > GFL_MAX_MILESTONES)
         return gfli_error(context, GFL_E_ARG, "n_milestones is %d; 1..%d, 0 for the default, -1",
                           d->n_milestones, GFL_MAX_MILESTONES);
@@ -43,7 +43,7 @@ static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_train_desc *
 }
 
 static gfl_status gfli_resolve_scale(gfl_context *context, const gfl_model *model,
-                                     gfl_train_desc *d) {
+                                     gfl_trainer_desc *d) {
     if ((d->scale_long == 0) != (d->scale_short == 0))
         return gfli_error(context, GFL_E_ARG,
                           "scale_long is %d and scale_short %d; set both or none", d->scale_long,
@@ -66,7 +66,7 @@ static double gfli_resolve_real(double value, double otherwise) {
     return value == 0 ? otherwise : value < 0 ? -1 : value;
 }
 
-static gfl_status gfli_resolve_rates(gfl_context *context, gfl_train_desc *d) {
+static gfl_status gfli_resolve_rates(gfl_context *context, gfl_trainer_desc *d) {
     if (!gfli_is_finite(d->lr) || !gfli_is_finite(d->momentum) ||
         !gfli_is_finite(d->weight_decay) || !gfli_is_finite(d->clip_norm))
         return gfli_error(context, GFL_E_ARG,
@@ -82,8 +82,8 @@ static gfl_status gfli_resolve_rates(gfl_context *context, gfl_train_desc *d) {
 }
 
 gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
-                              const gfl_train_desc *in, gfl_train_desc *out) {
-    gfl_train_desc *d = out;
+                              const gfl_trainer_desc *in, gfl_trainer_desc *out) {
+    gfl_trainer_desc *d = out;
     *d = *in;
     if (d->batch == 0) d->batch = 16;
     if (d->accumulate == 0) d->accumulate = 1;
@@ -109,8 +109,8 @@ double gfli_default_rate(int batch, int accumulate) {
     return 0.01 * batch * accumulate / 16;
 }
 
-void gfli_train_fit(gfl_train_plan *plan, int n_images) {
-    gfl_train_desc *d = &plan->desc;
+void gfli_train_fit(gfl_trainer_info *plan, int n_images) {
+    gfl_trainer_desc *d = &plan->desc;
     d->batch = gfli_min(d->batch, n_images);
     const int n_batches = gfli_ceil_div(n_images, d->batch);
     d->accumulate = gfli_min(d->accumulate, n_batches);

@@ -34,7 +34,7 @@ static void gfli_put_text(gfli_state_fields *f, const char *key, const char *val
     snprintf(field->value, sizeof field->value, "%s", value);
 }
 
-static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
+static void gfli_put_milestones(gfli_state_fields *f, const gfl_trainer_desc *d) {
     gfli_state_field *field = &f->fields[f->n++];
     size_t used = 0;
     field->key = "milestones";
@@ -47,7 +47,7 @@ static void gfli_put_milestones(gfli_state_fields *f, const gfl_train_desc *d) {
 }
 
 /* Not the number of loaders: it changes nothing. */
-static void gfli_describe_training(const gfl_trainer *trainer, const gfl_train_desc *d,
+static void gfli_describe_training(const gfl_trainer *trainer, const gfl_trainer_desc *d,
                                    gfli_state_fields *f) {
     f->n = 0;
     gfli_put_text(f, "dialect", gfli_dialect_get(trainer->model->arch.dialect)->name);
@@ -178,7 +178,7 @@ static bool gfli_may_change(const char *key) {
 /* Version 0.1.0 did not count: a batch larger than the data set was called as large as it had been
  * asked for, and its default rate was that of so many images. */
 static void gfli_describe_uncounted(const gfl_trainer *trainer, gfli_state_fields *f) {
-    gfl_train_desc d = trainer->plan.desc;
+    gfl_trainer_desc d = trainer->plan.desc;
     d.batch = trainer->asked.batch;
     d.accumulate = trainer->asked.accumulate;
     if (trainer->asked.lr == 0) d.lr = gfli_default_rate(d.batch, d.accumulate);
@@ -251,7 +251,7 @@ static gfl_status gfli_state_number(const gfli_blob *blob, const char *key, int6
 
 static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob *blob,
                                      int64_t *out) {
-    const gfl_train_plan *plan = &trainer->plan;
+    const gfl_trainer_info *plan = &trainer->plan;
     const int64_t spe = plan->steps_per_epoch;
     int64_t step, epoch, batch;
     GFLI_TRY(gfli_state_number(blob, "step", &step));

@@ -7,14 +7,14 @@
 static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *model,
                                      const gfl_dataset *dataset) {
     char mine[GFLI_QUOTED], theirs[GFLI_QUOTED];
-    int n = gfl_dataset_n_classes(dataset);
-    const gfl_class *classes = gfl_dataset_classes(dataset);
+    int n = gfl_dataset_count_classes(dataset);
+    const gfl_class *classes = gfl_dataset_get_classes(dataset);
     bool named = false;
     GFLI_TRY(gfli_dataset_check_names(context, dataset));
     if (n != model->arch.n_classes)
         return gfli_error(context, GFL_E_MISMATCH,
                           "the model has %d classes, the data set %d; create the model with "
-                          "gfl_dataset_classes",
+                          "gfl_dataset_get_classes",
                           model->arch.n_classes, n);
     for (int i = 0; i < n && !named; i++) {
         char fallback[32];
@@ -25,7 +25,7 @@ static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *mode
         if (strcmp(model->classes[i].name, classes[i].name) != 0)
             return gfli_error(context, GFL_E_MISMATCH,
                               "class %d is %s in the model and %s in the data set; create "
-                              "the model with gfl_dataset_classes",
+                              "the model with gfl_dataset_get_classes",
                               i, gfli_quote(model->classes[i].name, mine, sizeof mine),
                               gfli_quote(classes[i].name, theirs, sizeof theirs));
     return GFL_OK;
@@ -34,9 +34,9 @@ static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *mode
 /* The padded size that holds every image of the set.  A batch of what is left at an epoch's end
  * may have both portraits and landscapes. */
 static void gfli_largest_size(const gfl_trainer *trainer, int *height, int *width) {
-    const gfl_train_desc *d = &trainer->plan.desc;
+    const gfl_trainer_desc *d = &trainer->plan.desc;
     *height = *width = 32;
-    for (int i = 0; i < gfl_dataset_n_images(trainer->dataset); i++) {
+    for (int i = 0; i < gfl_dataset_count_images(trainer->dataset); i++) {
         gfl_image_info info;
         int w = d->scale_long, h = d->scale_long;
         if (gfl_dataset_get_image(trainer->dataset, i, &info) != GFL_OK) continue;
@@ -48,7 +48,7 @@ static void gfli_largest_size(const gfl_trainer *trainer, int *height, int *widt
 }
 
 static gfl_status gfli_measure_training(gfl_trainer *trainer) {
-    gfl_train_plan *plan = &trainer->plan;
+    gfl_trainer_info *plan = &trainer->plan;
     gfli_train_plan largest;
     int height, width;
     memset(&largest, 0, sizeof largest);
@@ -64,7 +64,7 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
 }
 
 static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
-    const gfl_train_desc *d = &trainer->asked;
+    const gfl_trainer_desc *d = &trainer->asked;
     gfli_loader_opts opts;
     memset(&opts, 0, sizeof opts);
     opts.batch = d->batch;
@@ -82,16 +82,16 @@ static gfl_status gfli_trainer_start_loader(gfl_trainer *trainer) {
     return gfli_loader_create(trainer->context, trainer->dataset, &opts, &trainer->loader);
 }
 
-static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *desc) {
+static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_trainer_desc *desc) {
     gfl_context *context = trainer->context;
-    const gfl_train_desc *d = &trainer->plan.desc;
+    const gfl_trainer_desc *d = &trainer->plan.desc;
     GFLI_TRY(gfli_train_resolve(context, trainer->model, desc, &trainer->asked));
     GFLI_TRY(gfli_check_classes(context, trainer->model, trainer->dataset));
     GFLI_TRY(gfli_trainer_start_loader(trainer));
     trainer->plan.desc = trainer->asked;
     gfli_train_fit(&trainer->plan, gfli_loader_images(trainer->loader));
     trainer->plan.n_dropped_images =
-        gfl_dataset_n_images(trainer->dataset) - trainer->plan.n_images;
+        gfl_dataset_count_images(trainer->dataset) - trainer->plan.n_images;
     GFLI_TRY(gfli_alloc(context, (size_t)d->batch * (size_t)d->accumulate, sizeof(int), "batch",
                         &trainer->images));
     GFLI_TRY(gfli_alloc(context, (size_t)d->batch, sizeof *trainer->targets, "batch",
@@ -104,9 +104,9 @@ static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_train_desc *
 }
 
 gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model, const gfl_dataset *dataset,
-                              const gfl_train_desc *desc, gfl_trainer **out) {
+                              const gfl_trainer_desc *desc, gfl_trainer **out) {
     gfl_trainer *trainer;
-    gfl_train_desc d;
+    gfl_trainer_desc d;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
     if (out) *out = NULL;
@@ -142,7 +142,7 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
     gfli_free(context, trainer);
 }
 
-void gfl_trainer_get_plan(const gfl_trainer *trainer, gfl_train_plan *out) {
+void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *out) {
     if (!out) return;
     memset(out, 0, sizeof *out);
     if (!trainer) return;
@@ -234,7 +234,7 @@ static gfl_status gfli_trainer_batch(gfl_trainer *trainer, int number, gfl_step_
 /* Where the loader must stand for the next update, and how many batches belong to it: the last of
  * an epoch may have fewer. */
 static int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first) {
-    const gfl_train_plan *plan = &trainer->plan;
+    const gfl_trainer_info *plan = &trainer->plan;
     int64_t step = trainer->learner.updates;
     *epoch = (int)(step / plan->steps_per_epoch);
     *first = (int)(step % plan->steps_per_epoch) * plan->desc.accumulate;
@@ -242,7 +242,7 @@ static int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *fi
 }
 
 static gfl_status gfli_trainer_update(gfl_trainer *trainer, gfl_step_report *out) {
-    const gfl_train_desc *d = &trainer->plan.desc;
+    const gfl_trainer_desc *d = &trainer->plan.desc;
     gfli_sgd_opts opts;
     opts.lr = out->lr;
     opts.momentum = d->momentum < 0 ? 0 : d->momentum;

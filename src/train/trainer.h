@@ -86,14 +86,14 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
 
 /* Check every field, and replace zeros by defaults where these do not depend on the data. */
 gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
-                              const gfl_train_desc *in, gfl_train_desc *out);
+                              const gfl_trainer_desc *in, gfl_trainer_desc *out);
 /* What the resolved plan->desc comes to with so many images, at least one: a batch has no more
  * images, and an update no more batches, than there are. */
-void gfli_train_fit(gfl_train_plan *plan, int n_images);
+void gfli_train_fit(gfl_trainer_info *plan, int n_images);
 double gfli_default_rate(int batch, int accumulate);
 /* The learning rate of update `step` (from 0) of a fitted description. */
-double gfli_train_rate(const gfl_train_desc *desc, const gfli_dialect *dialect, int steps_per_epoch,
-                       int64_t step);
+double gfli_train_rate(const gfl_trainer_desc *desc, const gfli_dialect *dialect,
+                       int steps_per_epoch, int64_t step);
 
 /* ---- trainer --------------------------------------------------------------------------------- */
 
@@ -101,8 +101,8 @@ struct gfl_trainer {
     gfl_context *context;
     gfl_model *model;
     const gfl_dataset *dataset;
-    gfl_train_desc asked; /* resolved, before it was fitted to the data */
-    gfl_train_plan plan;
+    gfl_trainer_desc asked; /* resolved, before it was fitted to the data */
+    gfl_trainer_info plan;
     gfli_learner learner;
     gfli_loader *loader;
     bool positioned; /* the loader's next batch is that of the next step */

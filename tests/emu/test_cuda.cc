@@ -307,7 +307,7 @@ static void a_detector_finds_what_the_cpus_finds(void) {
     gfl_detections out[2][2];
     gfl_detector *detectors[2] = {NULL, NULL};
     gfl_model *models[2] = {NULL, NULL};
-    CHECK(strstr(gfl_context_device(contexts[1]), "cuda:0") != NULL);
+    CHECK(strstr(gfl_context_get_device(contexts[1]), "cuda:0") != NULL);
     for (int i = 0; i < 2; i++)
         CHECK_OK(contexts[i], detect_on(contexts[i], out[i], &detectors[i], &models[i]));
     for (int image = 0; image < 2; image++) {
@@ -504,7 +504,7 @@ static void out_of_memory_is_survived(void) {
         emu::fail(NULL, 0, cudaSuccess);
         CHECK(status == GFL_OK || status == GFL_E_MEMORY);
         CHECK(status == GFL_OK ||
-              (strstr(gfl_context_error(gpu), "wanted") && strstr(gfl_context_error(gpu), "free")));
+              (strstr(gfl_context_get_error(gpu), "wanted") && strstr(gfl_context_get_error(gpu), "free")));
         gfl_detector_destroy(detector);
         gfl_model_destroy(model);
         gfl_context_destroy(gpu);

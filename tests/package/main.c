@@ -36,7 +36,7 @@ static int detects(gfl_context *context) {
     good = gfl_model_create(context, &desc, NULL, &model) == GFL_OK &&
            gfl_detector_create(context, model, 0, &detector) == GFL_OK &&
            gfl_detect(detector, &image, 1, &opts, &found) == GFL_OK && found.count > 0;
-    if (!good) fprintf(stderr, "nothing detected: %s\n", gfl_context_error(context));
+    if (!good) fprintf(stderr, "nothing detected: %s\n", gfl_context_get_error(context));
     gfl_detector_destroy(detector);
     gfl_model_destroy(model);
     return good;
@@ -57,7 +57,7 @@ int main(void) {
         if (gfl_context_create(&desc, &context) != GFL_OK) return 1;
     }
     if (!context) return 1;
-    printf("on %s\n", gfl_context_device(context));
+    printf("on %s\n", gfl_context_get_device(context));
     good = detects(context);
     gfl_context_destroy(context);
     return good ? 0 : 1;
