@@ -120,6 +120,9 @@ amalgamate: | $(BUILD) ## write gfl.h, gfl_train.c and gfl_cuda.cu from src/
 	for f in gfl.h gfl_train.c gfl_cuda.cu; do \
 	    $(BUILD)/amalgamate src/$$f > $(BUILD)/$$f && mv $(BUILD)/$$f $$f || exit 1; done
 
+man: $(BUILD)/gfl ## after a change of the options or of examples/gfl.1.in: write the manual page
+	sh scripts/manual.sh $(BUILD)/gfl > $(BUILD)/gfl.1 && mv $(BUILD)/gfl.1 examples/gfl.1
+
 abi: | $(BUILD) ## after a change of public declarations: write the list that a test compares
 	sh tests/abi.sh $(CURDIR) $(BUILD)/abi > $(BUILD)/abi.txt && mv $(BUILD)/abi.txt tests/data/abi.txt
 
@@ -158,4 +161,4 @@ clean: ## remove build/ and demo/
 	rm -rf build demo
 
 FORCE:
-.PHONY: FORCE all help cuda gpu-check demo test bench examples fuzz amalgamate abi format format-check install uninstall dist clean
+.PHONY: FORCE all help cuda gpu-check demo test bench examples fuzz amalgamate man abi format format-check install uninstall dist clean

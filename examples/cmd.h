@@ -43,8 +43,8 @@ typedef struct opt {
     const char *name;     /* "weight-decay": --weight-decay, GFL_WEIGHT_DECAY, weight-decay = */
     void *value;          /* of the kind's type: holds the default before parsing */
     const char *argument; /* what the help calls the value, e.g. "FILE" */
-    const char *help;
-    int source; /* set by parsing: OPT_FROM_... */
+    const char *help;     /* sentences; a default that `value` holds is added when printed */
+    int source;           /* set by parsing: OPT_FROM_... */
 } opt;
 
 /* Fill the values from --config FILE, GFL_* and the arguments (later ones win), collect what is not
@@ -111,22 +111,33 @@ typedef struct device_choice {
     bool tune;
 } device_choice;
 #define DEVICE_OPTIONS(choice)                                                                     \
-    {OPT_TEXT, "device", &(choice).name, "NAME", "cpu (default), cuda or cuda:N", 0},              \
+    {OPT_TEXT,                                                                                     \
+     "device",                                                                                     \
+     &(choice).name,                                                                               \
+     "NAME",                                                                                       \
+     "cpu, cuda, or cuda:N, the N-th NVIDIA GPU counted from 0. GPUs need a gfl that was built "   \
+     "with nvcc. Default: cpu.",                                                                   \
+     0},                                                                                           \
         {OPT_TEXT,                                                                                 \
          "precision",                                                                              \
          &(choice).precision,                                                                      \
          "NAME",                                                                                   \
-         "fp32 (default); on a GPU also tf32, bf16, fp16",                                         \
+         "Number format of feature maps and products: fp32, or on a GPU also tf32, bf16 or fp16. " \
+         "Default: fp32.",                                                                         \
          0},                                                                                       \
         {OPT_TEXT,                                                                                 \
          "kernel",                                                                                 \
          &(choice).kernel,                                                                         \
          "NAME",                                                                                   \
-         "on a GPU: prefer this convolution kernel (info --plan names them)",                      \
+         "On a GPU: use this convolution kernel wherever it applies. gfl info --plan names those " \
+         "in use; mma means none of those that only Hopper GPUs have.",                            \
          0},                                                                                       \
     {                                                                                              \
         OPT_FLAG, "tune", &(choice).tune, NULL,                                                    \
-            "on a GPU: time the kernels first and take the fastest (not in fp32)", 0               \
+            "On a GPU, except in fp32: time the kernels that apply, once, and use the fastest, "   \
+            "instead "                                                                             \
+            "of estimating.",                                                                      \
+            0                                                                                      \
     }
 int open_context_on(const device_choice *device, int threads, gfl_context **out);
 /* GPUs, or NULL: without gfl_cuda.cu in it a program has none. */
@@ -178,11 +189,47 @@ void describe_dataset(const char *name, const gfl_dataset *dataset);
 /* A line for each thing that was taken to be meant, and for classes without boxes. */
 void remark_on_dataset(FILE *f, const gfl_dataset_summary *s);
 
-/* Options of every command that reads annotations, and what the library is told of them. */
+/* Options that several commands have. */
+#define THREADS_OPTION(n)                                                                          \
+    {                                                                                              \
+        OPT_INT, "threads", &(n), "N",                                                             \
+            "Threads to compute with; results do not depend on their number. Default: "            \
+            "OMP_NUM_THREADS, else as many as there are processors to use.",                       \
+            0                                                                                      \
+    }
+#define JSON_OPTION(flag)                                                                          \
+    { OPT_FLAG, "json", &(flag), NULL, "Print one JSON object on standard output.", 0 }
+#define IMAGES_OPTION(kind, path)                                                                  \
+    {                                                                                              \
+        kind, "images", &(path), "DIR",                                                            \
+            "Folder of their pictures. Default: the folder of the annotations.", 0                 \
+    }
+#define WEIGHTS_OPTION(path)                                                                       \
+    { OPT_TEXT, "weights", &(path), "FILE", "The model: safetensors or .pth.", 0 }
+#define SCALE_OPTION(text)                                                                         \
+    {                                                                                              \
+        OPT_TEXT, "scale", &(text), "LxS",                                                         \
+            "Pictures are resized to fit into this long and short side. Default: as trained.", 0   \
+    }
+#define SCORE_OPTION(x)                                                                            \
+    { OPT_REAL, "score", &(x), "X", "Leave out detections with a lower score.", 0 }
+#define NMS_OPTION(x)                                                                              \
+    {                                                                                              \
+        OPT_REAL, "nms", &(x), "X",                                                                \
+            "Of two boxes of a class whose IoU is above X, keep the one with the higher score.", 0 \
+    }
 #define POLYGON_OPTION(flag)                                                                       \
     {                                                                                              \
         OPT_FLAG, "boxes-from-polygons", &(flag), NULL,                                            \
-            "annotations without a bbox get that of their polygons", 0                             \
+            "Give annotations without a bbox the box around their polygons.", 0                    \
+    }
+#define SKIP_OPTION(flag)                                                                          \
+    {                                                                                              \
+        OPT_FLAG, "skip-unreadable", &(flag), NULL,                                                \
+            "Leave out pictures that cannot be read, or whose size is not the annotated one, "     \
+            "instead of stopping. They are named and counted. In training, the next picture of "   \
+            "the data set stands in for each.",                                                    \
+            0                                                                                      \
     }
 
 /* map[label of the model] = label of the data set, by class name; -1 where the data set has no
@@ -199,12 +246,6 @@ bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dat
 /* Look at every picture before work begins that could end on one: CMD_OK, or an exit code after
  * messages.  Where the data set skips unreadable ones, they are named and counted. */
 int check_pictures(gfl_context *context, const char *name, gfl_dataset *dataset, bool skip);
-#define SKIP_OPTION(flag)                                                                          \
-    {                                                                                              \
-        OPT_FLAG, "skip-unreadable", &(flag), NULL,                                                \
-            "leave out pictures that cannot be read, rather than stop", 0                          \
-    }
-
 /* The twelve numbers, on stdout or in a file; or as a JSON object with per_class. */
 void print_summary(FILE *f, const gfl_evaluator *evaluator);
 void print_class_table(FILE *f, const gfl_evaluator *evaluator, const gfl_dataset *dataset);

@@ -296,16 +296,16 @@ int cmd_check(int argc, char **argv) {
     memset(&job, 0, sizeof job);
     memset(&opts, 0, sizeof opts);
     opt options[] = {
-        {OPT_TEXT, "data", &job.data, "FILE", "COCO annotations", 0},
-        {OPT_TEXT, "images", &job.images, "DIR", "their images; default: the annotations' folder",
-         0},
+        {OPT_TEXT, "data", &job.data, "FILE", "COCO annotations to check.", 0},
+        IMAGES_OPTION(OPT_TEXT, job.images),
         POLYGON_OPTION(polygons),
-        {OPT_TEXT, "out", &job.out, "FILE", "contact sheet of the first pictures with boxes", 0},
-        {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
+        {OPT_TEXT, "out", &job.out, "FILE",
+         "Write a contact sheet: the first pictures with their boxes, as PNG.", 0},
+        THREADS_OPTION(job.threads),
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
-    int code = opt_parse("check --data X.json --images DIR [--out SHEET.png]", options, argc, argv,
-                         (const char **)argv, &n_rest);
+    int code = opt_parse("check --data X.json --images DIR [--out SHEET.png] [options]", options,
+                         argc, argv, (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (!job.data || n_rest) return usage_error("check needs --data FILE, and takes options only");
     code = check_folder("images", job.images);

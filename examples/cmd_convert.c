@@ -155,18 +155,29 @@ int cmd_convert(int argc, char **argv) {
     int n_rest = 0;
     memset(&job, 0, sizeof job);
     opt options[] = {
-        {OPT_TEXT, "dialect", &job.dialect, "NAME", "demand mmdet or gfocal weights", 0},
-        {OPT_TEXT, "classes", &job.classes, "LIST",
-         "names a,b,c, or a file: one name per line, or COCO .json", 0},
-        {OPT_TEXT, "style", &job.style, "NAME", "pytorch or caffe, where the file does not say", 0},
-        {OPT_TEXT, "mean", &job.mean, "A,B,C", "of the input's channels, instead of the file's", 0},
-        {OPT_TEXT, "std", &job.std, "A,B,C", "with --mean", 0},
-        {OPT_FLAG, "bgr", &job.bgr, NULL, "with --mean: blue is the first channel", 0},
-        {OPT_TEXT, "scale", &job.scale, "LxS",
-         "long and short side of the input, instead of the file's", 0},
-        {OPT_FLAG, "backbone", &job.backbone, NULL, "only the backbone, for gfl train --weights",
+        {OPT_TEXT, "dialect", &job.dialect, "NAME",
+         "Refuse weights that are not of this dialect, mmdet or gfocal; where the file does not "
+         "say, it is taken to be of it.",
          0},
-        {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
+        {OPT_TEXT, "classes", &job.classes, "LIST",
+         "Names of the classes: a,b,c, or a file with one name per line or with COCO annotations.",
+         0},
+        {OPT_TEXT, "style", &job.style, "NAME",
+         "pytorch or caffe: which convolution of a block has the stride, where the file does not "
+         "say.",
+         0},
+        {OPT_TEXT, "mean", &job.mean, "A,B,C",
+         "Mean of each input channel, instead of what the file says.", 0},
+        {OPT_TEXT, "std", &job.std, "A,B,C",
+         "With --mean: standard deviation of each input channel.", 0},
+        {OPT_FLAG, "bgr", &job.bgr, NULL, "With --mean: the first channel is blue, not red.", 0},
+        {OPT_TEXT, "scale", &job.scale, "LxS",
+         "Pictures are resized to fit into this long and short side, instead of what the file "
+         "says.",
+         0},
+        {OPT_FLAG, "backbone", &job.backbone, NULL,
+         "Convert only a backbone, for gfl train --weights.", 0},
+        JSON_OPTION(job.json),
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     int code = opt_parse("convert IN.pth|IN.safetensors OUT.safetensors [options]", options, argc,

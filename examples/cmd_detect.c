@@ -263,23 +263,31 @@ int cmd_detect(int argc, char **argv) {
     job.nms = 0.6;
     job.max = 100;
     opt options[] = {
-        {OPT_TEXT, "weights", &job.weights, "FILE", "the model, safetensors or .pth", 0},
-        {OPT_TEXT, "out", &job.out, "DIR", "draw the detections into pictures here", 0},
-        {OPT_TEXT, "results", &job.results, "FILE",
-         "write COCO results; image_id is the file; - for stdout", 0},
-        {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
-        {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},
-        {OPT_INT, "max", &job.max, "N", "most detections per picture", 0},
-        {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side; default: as trained", 0},
-        {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
-        {OPT_FLAG, "distributions", &job.distributions, NULL, "with --json: how sure each side is",
+        WEIGHTS_OPTION(job.weights),
+        {OPT_TEXT, "out", &job.out, "DIR",
+         "Draw the detections into copies of the pictures, in this folder and under the same "
+         "names. A copy of what is not JPEG or PNG is PNG and has .png behind its name; where two "
+         "drawings would have the same name, the later one gets a number (x-2.jpg). A picture is "
+         "never replaced.",
          0},
+        {OPT_TEXT, "results", &job.results, "FILE",
+         "Write COCO results, whose image_id is the name of the picture within the folder that was "
+         "given; - is standard output. The file is replaced only when every picture has been "
+         "looked at: what an interrupted run found is in FILE.partial.",
+         0},
+        SCORE_OPTION(job.score),
+        NMS_OPTION(job.nms),
+        {OPT_INT, "max", &job.max, "N", "Keep at most N detections per picture.", 0},
+        SCALE_OPTION(job.scale),
+        JSON_OPTION(job.json),
+        {OPT_FLAG, "distributions", &job.distributions, NULL,
+         "With --json: the distance of each side of a box and its standard deviation.", 0},
         DEVICE_OPTIONS(job.device),
-        {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
+        THREADS_OPTION(job.threads),
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
-    int code = opt_parse("detect --weights W [--out DIR] [--results FILE] PICTURE|FOLDER ...",
-                         options, argc, argv, (const char **)argv, &n_rest);
+    int code = opt_parse("detect --weights W [options] PICTURE|FOLDER ...", options, argc, argv,
+                         (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (!job.weights) return usage_error("detect needs --weights FILE");
     if (!n_rest) return usage_error("detect needs a picture or a folder");

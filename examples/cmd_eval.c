@@ -106,24 +106,32 @@ int cmd_eval(int argc, char **argv) {
     job.score = 0.05;
     job.nms = 0.6;
     opt options[] = {
-        {OPT_TEXT, "data", &job.data, "FILE", "COCO annotations", 0},
-        {OPT_TEXT, "images", &job.images, "DIR", "their images; default: the annotations' folder",
+        {OPT_TEXT, "data", &job.data, "FILE", "COCO annotations to compare with.", 0},
+        IMAGES_OPTION(OPT_TEXT, job.images),
+        WEIGHTS_OPTION(job.weights),
+        {OPT_TEXT, "detections", &job.detections, "FILE",
+         "COCO results to evaluate instead of a model. An image_id may also be the file name of a "
+         "picture, as gfl detect writes it.",
          0},
-        {OPT_TEXT, "weights", &job.weights, "FILE", "the model, safetensors or .pth", 0},
-        {OPT_TEXT, "detections", &job.detections, "FILE", "COCO results instead of a model", 0},
-        {OPT_TEXT, "scale", &job.scale, "LxS", "long and short side; default: as trained", 0},
-        {OPT_TEXT, "results", &job.results, "FILE", "write COCO results, e.g. OUT.bbox.json", 0},
-        {OPT_FLAG, "json", &job.json, NULL, "one JSON object on stdout", 0},
+        SCALE_OPTION(job.scale),
+        {OPT_TEXT, "results", &job.results, "FILE",
+         "Write the detections of the model as COCO results, for example OUT.bbox.json.", 0},
+        JSON_OPTION(job.json),
         {OPT_FLAG, "trust-boxes", &job.trust_boxes, NULL,
-         "evaluate pictures of another size than annotated, too", 0},
+         "Evaluate pictures, too, whose size is not the annotated one. Without this option they "
+         "are an error.",
+         0},
         POLYGON_OPTION(job.polygons),
         SKIP_OPTION(job.skip),
         {OPT_FLAG, "compatible", &job.compatible, NULL,
-         "do as pycocotools does where it goes wrong", 0},
-        {OPT_REAL, "score", &job.score, "X", "lowest score", 0},
-        {OPT_REAL, "nms", &job.nms, "X", "IoU above which a weaker box goes", 0},
+         "Do as pycocotools does even where it is wrong: a match with annotation id 0 counts as "
+         "false, the last of several annotations with one id stands for all, and results of "
+         "unknown images are refused.",
+         0},
+        SCORE_OPTION(job.score),
+        NMS_OPTION(job.nms),
         DEVICE_OPTIONS(job.device),
-        {OPT_INT, "threads", &job.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
+        THREADS_OPTION(job.threads),
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     int code = opt_parse("eval --weights W --data X.json --images DIR [options]\n"

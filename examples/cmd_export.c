@@ -40,15 +40,21 @@ int cmd_export(int argc, char **argv) {
     gfl_export_opts opts;
     memset(&opts, 0, sizeof opts);
     opt options[] = {
-        {OPT_TEXT, "to", &to, "FORMAT", "mmdet (safetensors), pth (PyTorch) or onnx", 0},
-        {OPT_FLAG, "decode", &decode, NULL, "onnx: scores and boxes instead of logits", 0},
-        {OPT_FLAG, "pixels", &pixels, NULL, "onnx: takes bytes, RGB, and normalises them", 0},
-        {OPT_INT, "batch", &opts.batch, "N", "onnx: images; 0: any number", 0},
+        {OPT_TEXT, "to", &to, "FORMAT",
+         "mmdet (safetensors for mmdetection), pth (PyTorch) or onnx.", 0},
+        {OPT_FLAG, "decode", &decode, NULL,
+         "ONNX: the outputs are scores and boxes instead of logits.", 0},
+        {OPT_FLAG, "pixels", &pixels, NULL,
+         "ONNX: the input is bytes, RGB, which the graph normalises.", 0},
+        {OPT_INT, "batch", &opts.batch, "N",
+         "ONNX: number of pictures in the input; 0 means any. Default: 0.", 0},
         {OPT_TEXT, "size", &size, "WxH",
-         "onnx: of the input, as OpenCV needs; multiples of 32 without --pixels; default: any", 0},
+         "ONNX: width and height of the input, which OpenCV needs. Without --pixels both must be "
+         "multiples of 32. Default: any.",
+         0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
-    int code = opt_parse("export IN OUT --to FORMAT [options]", options, argc, argv,
+    int code = opt_parse("export IN OUT --to mmdet|pth|onnx [options]", options, argc, argv,
                          (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (n_rest != 2) return usage_error("export needs a weight file and a file to write");

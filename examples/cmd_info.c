@@ -164,18 +164,26 @@ int cmd_info(int argc, char **argv) {
     gfl_model_cost cost;
     memset(&c, 0, sizeof c);
     opt options[] = {
-        {OPT_TEXT, "model", &c.name, "NAME", "a preset instead of a file", 0},
-        {OPT_FLAG, "list", &list, NULL, "all presets with their size and published AP", 0},
-        {OPT_FLAG, "devices", &devices, NULL, "what can compute here, and why a GPU cannot", 0},
-        {OPT_FLAG, "tensors", &tensors, NULL, "what became of each tensor of the file", 0},
-        {OPT_FLAG, "plan", &plan, NULL, "every step with its shapes, multiply-adds and memory", 0},
-        {OPT_TEXT, "scale", &c.scale, "LxS", "size to state the cost for; default: as trained", 0},
+        {OPT_TEXT, "model", &c.name, "NAME", "A preset instead of a file.", 0},
+        {OPT_FLAG, "list", &list, NULL,
+         "List the presets with their size, the published AP and who published it.", 0},
+        {OPT_FLAG, "devices", &devices, NULL,
+         "List what can compute here: the CPU, and each GPU with its compute capability and "
+         "memory, or why no GPU can be used.",
+         0},
+        {OPT_FLAG, "tensors", &tensors, NULL, "Say what became of each tensor of the file.", 0},
+        {OPT_FLAG, "plan", &plan, NULL,
+         "List the steps of a forward pass with their shapes, multiply-adds, memory and weights.",
+         0},
+        {OPT_TEXT, "scale", &c.scale, "LxS",
+         "State the cost for pictures that fit into this long and short side. Default: as trained.",
+         0},
         DEVICE_OPTIONS(c.device),
-        {OPT_FLAG, "json", &json, NULL, "JSON on stdout", 0},
+        JSON_OPTION(json),
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
-    int code = opt_parse("info WEIGHTS | --model NAME | --list | --devices", options, argc, argv,
-                         (const char **)argv, &n_rest);
+    int code = opt_parse("info WEIGHTS | --model NAME | --list | --devices [options]", options,
+                         argc, argv, (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (n_rest) c.weights = argv[0];
     if (json && plan) return usage_error("--plan prints a table, not JSON");
@@ -292,14 +300,14 @@ int cmd_bench(int argc, char **argv) {
     gfl_model *model = NULL;
     memset(&c, 0, sizeof c);
     opt options[] = {
-        {OPT_TEXT, "weights", &c.weights, "FILE", "the model, safetensors or .pth", 0},
-        {OPT_TEXT, "model", &c.name, "NAME", "a preset instead", 0},
-        {OPT_TEXT, "scale", &c.scale, "LxS", "size of the images; default: as trained", 0},
-        {OPT_INT, "batch", &batch, "N", "images per call", 0},
-        {OPT_INT, "repeats", &repeats, "N", "calls", 0},
+        WEIGHTS_OPTION(c.weights),
+        {OPT_TEXT, "model", &c.name, "NAME", "A preset instead of a file.", 0},
+        SCALE_OPTION(c.scale),
+        {OPT_INT, "batch", &batch, "N", "Pictures per call.", 0},
+        {OPT_INT, "repeats", &repeats, "N", "Number of calls.", 0},
         DEVICE_OPTIONS(c.device),
-        {OPT_INT, "threads", &c.threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
-        {OPT_FLAG, "json", &json, NULL, "JSON on stdout", 0},
+        THREADS_OPTION(c.threads),
+        JSON_OPTION(json),
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     int code = opt_parse("bench --weights W | --model NAME [options]", options, argc, argv,

@@ -276,22 +276,50 @@ static const char *text_of(const opt *o) {
     return o->kind == OPT_TEXT || o->kind == OPT_PATH ? *(const char **)o->value : NULL;
 }
 
-static void print_help(const char *usage, const opt *options) {
-    printf("usage: gfl %s\n\n", usage);
-    for (const opt *o = options; o->kind != OPT_END; o++) {
-        char left[64];
-        snprintf(left, sizeof left, "--%s%s%s", o->name, o->argument ? " " : "",
-                 o->argument ? o->argument : "");
-        printf("  %-26s %s", left, o->help);
-        if (o->kind == OPT_INT && *(int *)o->value > 0) printf(" [%d]", *(int *)o->value);
-        if (o->kind == OPT_REAL && *(double *)o->value > 0.0) printf(" [%g]", *(double *)o->value);
-        if (text_of(o)) printf(" [%s]", text_of(o));
-        puts("");
+enum { HELP_LEFT = 25, HELP_WIDTH = 80 };
+
+/* The words of the text on lines that begin at HELP_LEFT; the column after them. */
+static int print_words(const char *text, int column) {
+    while (*text) {
+        const int n = (int)strcspn(text, " ");
+        if (column > HELP_LEFT && column + 1 + n > HELP_WIDTH) column = 0;
+        column += printf("%s%*s%.*s", column ? "" : "\n",
+                         column > HELP_LEFT ? 1 : HELP_LEFT - column, "", n, text);
+        text += n + (text[n] == ' ');
     }
-    puts("  --config FILE              lines \"name = value\" with the names above\n"
-         "  --help                     this text\n\n"
-         "Flags have a --no- form; in a file or a variable they are true or false.\n"
-         "Later ones win: defaults, --config, variables (GFL_LOADERS for --loaders), options.");
+    return column;
+}
+
+static void print_option(const opt *o) {
+    char more[64] = "";
+    const int column =
+        printf("  --%s%s%s", o->name, o->argument ? " " : "", o->argument ? o->argument : "");
+    if (o->kind == OPT_FLAG && *(bool *)o->value)
+        snprintf(more, sizeof more, "Default: on; --no-%s turns it off.", o->name);
+    if (o->kind == OPT_INT && *(int *)o->value > 0)
+        snprintf(more, sizeof more, "Default: %d.", *(int *)o->value);
+    if (o->kind == OPT_REAL && *(double *)o->value > 0.0)
+        snprintf(more, sizeof more, "Default: %g.", *(double *)o->value);
+    if (text_of(o)) snprintf(more, sizeof more, "Default: %.40s.", text_of(o));
+    print_words(more, print_words(o->help, column));
+    puts("");
+}
+
+/* scripts/manual.sh reads this: the usage, the options and what all commands have, a line empty
+ * between each. */
+static void print_help(const char *usage, const opt *options) {
+    static const char file[] = "Read options from FILE, whose lines are \"name = value\" with the "
+                               "names above.";
+    static opt common[] = {{OPT_LIST, "config", NULL, "FILE", file, 0},
+                           {OPT_LIST, "help", NULL, NULL, "Print this text.", 0}};
+    printf("usage: gfl %s\n\n", usage);
+    for (const opt *o = options; o->kind != OPT_END; o++) print_option(o);
+    puts("");
+    print_option(common);
+    print_option(common + 1);
+    puts("\nA flag --x has the form --no-x too; in a file or a variable it is true or false.\n"
+         "Later ones win: defaults, --config, variables (GFL_LOADERS for --loaders), the\n"
+         "command line.");
 }
 
 /* One argument that begins with "--"; *i moves when the value is the next argument. */

@@ -426,58 +426,89 @@ static void set_defaults(train_options *o) {
 static void make_table(train_options *o, opt table[MOST_OPTIONS]) {
     set_defaults(o);
     const opt options[] = {
-        {OPT_PATH, "data", &o->data, "FILE", "COCO annotations to train on", 0},
-        {OPT_PATH, "images", &o->images, "DIR", "their images; default: the annotations' folder",
+        {OPT_PATH, "data", &o->data, "FILE", "COCO annotations to train on.", 0},
+        IMAGES_OPTION(OPT_PATH, o->images),
+        {OPT_PATH, "val", &o->val, "FILE", "COCO annotations to evaluate on.", 0},
+        {OPT_PATH, "val-images", &o->val_images, "DIR",
+         "Folder of the pictures of --val. Default: the folder of those annotations.", 0},
+        {OPT_TEXT, "model", &o->start.model, "NAME",
+         "The preset to train; gfl info --list names them. Default: r50.", 0},
+        {OPT_PATH, "weights", &o->start.weights, "FILE",
+         "Start from this ImageNet backbone: safetensors or .pth.", 0},
+        {OPT_PATH, "from", &o->start.from, "FILE",
+         "Fine-tune this detector: safetensors or .pth. What its classifier knows goes over by "
+         "class name.",
          0},
-        {OPT_PATH, "val", &o->val, "FILE", "COCO annotations to evaluate on", 0},
-        {OPT_PATH, "val-images", &o->val_images, "DIR", "their images", 0},
-        {OPT_TEXT, "model", &o->start.model, "NAME", "gfl info --list names them; default r50", 0},
-        {OPT_PATH, "weights", &o->start.weights, "FILE", "ImageNet backbone, safetensors or .pth",
-         0},
-        {OPT_PATH, "from", &o->start.from, "FILE", "fine-tune this detector, safetensors or .pth",
-         0},
-        {OPT_LIST, "map", &o->start.map, "OLD=NEW", "with --from: a class renamed; may be repeated",
-         0},
+        {OPT_LIST, "map", &o->start.map, "OLD=NEW",
+         "With --from: what the file calls OLD is called NEW in the data. May be repeated.", 0},
         {OPT_TEXT, "dialect", &o->start.dialect, "NAME",
-         "mmdet (default) or gfocal, the original's; demanded of the file with --from, --resume",
+         "mmdet: boxes, assignment and losses as in mmdetection 2.18 and later. gfocal: as in the "
+         "original, implus/GFocal. With --from or --resume the file must be of this dialect. "
+         "Default: mmdet.",
          0},
-        {OPT_INT, "base-channels", &o->start.base_channels, "N", "of the stem; a narrow model: 16",
-         0},
-        {OPT_INT, "fpn-channels", &o->start.fpn_channels, "N", "of the pyramid", 0},
-        {OPT_INT, "head-channels", &o->start.head_channels, "N", "of the head, a multiple of 32",
-         0},
-        {OPT_INT, "stacked-convs", &o->start.stacked_convs, "N", "convolutions per head tower", 0},
+        {OPT_INT, "base-channels", &o->start.base_channels, "N",
+         "Channels of the stem; a small number, such as 16, makes a narrow model. Default: 64.", 0},
+        {OPT_INT, "fpn-channels", &o->start.fpn_channels, "N",
+         "Channels of the pyramid. Default: 256.", 0},
+        {OPT_INT, "head-channels", &o->start.head_channels, "N",
+         "Channels of the head, a multiple of 32. Default: 256.", 0},
+        {OPT_INT, "stacked-convs", &o->start.stacked_convs, "N",
+         "Convolutions in each tower of the head. Default: 4.", 0},
         {OPT_TEXT, "scale", &o->start.scale, "LxS[:MIN]",
-         "long and short side; short varies from MIN", 0},
-        {OPT_INT, "epochs", &o->epochs, "N", "passes over the data", 0},
-        {OPT_TEXT, "steps", &o->steps, "A,B", "divide lr by 10 after these epochs; 0: never", 0},
-        {OPT_INT, "batch", &o->batch, "N", "images per batch", 0},
-        {OPT_INT, "accumulate", &o->accumulate, "N", "batches per step (one update)", 0},
-        {OPT_REAL, "lr", &o->lr, "X", "learning rate; default 0.01 x images of a step / 16", 0},
-        {OPT_REAL, "momentum", &o->momentum, "X", "0: none", 0},
-        {OPT_REAL, "weight-decay", &o->decay, "X", "0: none", 0},
-        {OPT_INT, "warmup", &o->warmup, "N",
-         "steps of rising lr; 0: none; default 500, at most an epoch", 0},
-        {OPT_REAL, "clip", &o->clip, "X", "largest norm of the gradients; 0: no limit", 0},
-        {OPT_INT, "frozen-stages", &o->frozen, "N",
-         "stem and N stages stay; 0: none; default 1 with --weights or --from, else 0", 0},
-        {OPT_FLAG, "flip", &o->flip, NULL, "mirror half of the images, by chance (on)", 0},
-        {OPT_FLAG, "grouping", &o->grouping, NULL, "keep landscape and portrait images apart (on)",
+         "Pictures are resized to fit into this long and short side. With MIN, the short side "
+         "varies at random from MIN to S. Default: 1333x800, or that of --from.",
          0},
+        {OPT_INT, "epochs", &o->epochs, "N", "Passes over the data.", 0},
+        {OPT_TEXT, "steps", &o->steps, "A,B",
+         "Divide the learning rate by 10 after these epochs; 0 means never. Default: after 8/12 "
+         "and 11/12 of the epochs, rounded down.",
+         0},
+        {OPT_INT, "batch", &o->batch, "N", "Pictures per batch.", 0},
+        {OPT_INT, "accumulate", &o->accumulate, "N",
+         "Batches per step, that is, per update of the weights.", 0},
+        {OPT_REAL, "lr", &o->lr, "X", "Learning rate. Default: 0.01 x pictures per step / 16.", 0},
+        {OPT_REAL, "momentum", &o->momentum, "X", "Momentum of the updates; 0 means none.", 0},
+        {OPT_REAL, "weight-decay", &o->decay, "X", "Weight decay; 0 means none.", 0},
+        {OPT_INT, "warmup", &o->warmup, "N",
+         "Steps in which the learning rate rises; 0 means none. Default: 500, or one epoch where "
+         "that is shorter.",
+         0},
+        {OPT_REAL, "clip", &o->clip, "X",
+         "Scale gradients down to this norm where theirs is larger; 0 means never. Default: 0.", 0},
+        {OPT_INT, "frozen-stages", &o->frozen, "N",
+         "The stem and the first N stages stay as they are; with 0 everything is trained. Default: "
+         "1 with --weights or --from, otherwise 0.",
+         0},
+        {OPT_FLAG, "flip", &o->flip, NULL, "Mirror half of the pictures, chosen at random.", 0},
+        {OPT_FLAG, "grouping", &o->grouping, NULL,
+         "Keep landscape and portrait pictures in separate batches.", 0},
         SKIP_OPTION(o->skip),
-        {OPT_FLAG, "drop-empty", &o->drop_empty, NULL, "leave out images without boxes", 0},
+        {OPT_FLAG, "drop-empty", &o->drop_empty, NULL, "Leave out pictures without boxes.", 0},
         {OPT_FLAG, "drop-empty-classes", &o->drop_empty_classes, NULL,
-         "leave out classes without boxes", 0},
+         "Leave out classes without boxes. A category without boxes that is the supercategory of "
+         "others is always left out.",
+         0},
         POLYGON_OPTION(o->polygons),
-        {OPT_INT, "seed", &o->start.seed, "N", "of weights, order, flips and scales", 0},
-        {OPT_INT, "threads", &o->threads, "N", "0: OMP_NUM_THREADS, else all that may be used", 0},
-        {OPT_INT, "loaders", &o->loaders, "N", "threads that decode ahead", 0},
-        {OPT_INT, "eval-every", &o->eval_every, "N", "epochs between evaluations; 0: never", 0},
+        {OPT_INT, "seed", &o->start.seed, "N",
+         "Seed of initial weights, order, flips and scales. Default: 0.", 0},
+        THREADS_OPTION(o->threads),
+        {OPT_INT, "loaders", &o->loaders, "N",
+         "Threads that read and decode pictures ahead of the training.", 0},
+        {OPT_INT, "eval-every", &o->eval_every, "N", "Epochs between evaluations; 0 means never.",
+         0},
         {OPT_INT, "save-every", &o->save_every, "N",
-         "steps between savings, besides each epoch's end", 0},
-        {OPT_PATH, "out", &o->out, "DIR", "folder of the run", 0},
-        {OPT_FLAG, "resume", &o->resume, NULL, "go on where the run in --out stopped", 0},
-        {OPT_FLAG, "overwrite", &o->overwrite, NULL, "begin anew where --out holds a run", 0},
+         "Steps between saves, besides the one at the end of each epoch; 0 means only that one. "
+         "Default: 0.",
+         0},
+        {OPT_PATH, "out", &o->out, "DIR", "Folder of the run.", 0},
+        {OPT_FLAG, "resume", &o->resume, NULL,
+         "Go on, to the bit, where the run in --out stopped, with the settings of its config.txt "
+         "except those that are given again. Only --epochs, --steps, --data, --images, --val, "
+         "--val-images, --skip-unreadable, --eval-every, --save-every, --threads and --loaders may "
+         "change. A run that was stopped before its first save begins again.",
+         0},
+        {OPT_FLAG, "overwrite", &o->overwrite, NULL,
+         "Begin anew in a folder that holds a run. Without this option that is refused.", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     _Static_assert(sizeof options <= MOST_OPTIONS * sizeof *options, "too many options");
@@ -516,8 +547,8 @@ static int check_changes(const opt *begun, const opt *now) {
 }
 
 static int parse_options(train_options *o, opt table[MOST_OPTIONS], int argc, char **argv) {
-    static const char usage[] =
-        "train --data TRAIN.json --images DIR --val VAL.json --val-images DIR [options]";
+    static const char usage[] = "train --data TRAIN.json --images DIR [--val VAL.json] [options]\n"
+                                "       gfl train --out DIR --resume [options]";
     train_options before;
     opt begun[MOST_OPTIONS];
     os_file file;

@@ -9,14 +9,14 @@ static const struct {
     const char *name, *what;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"train", "train a detector on COCO-format data", cmd_train},
-    {"eval", "COCO's twelve numbers of a model or of a result file", cmd_eval},
-    {"detect", "find objects in pictures, draw them, write results", cmd_detect},
-    {"check", "is a data set sane?", cmd_check},
-    {"info", "what a model or a weight file is", cmd_info},
-    {"convert", "anyone's checkpoint or backbone as a weight file", cmd_convert},
-    {"export", "a weight file for mmdetection, PyTorch or ONNX", cmd_export},
-    {"bench", "time detection", cmd_bench},
+    {"train", "Train a detector on data in COCO format.", cmd_train},
+    {"eval", "Compute COCO's twelve numbers of a model or of a file of results.", cmd_eval},
+    {"detect", "Find objects in pictures, draw them, write results.", cmd_detect},
+    {"check", "Find what is wrong with a data set.", cmd_check},
+    {"info", "Describe a model, a weight file, or what can compute here.", cmd_info},
+    {"convert", "Turn another program's checkpoint or backbone into a weight file.", cmd_convert},
+    {"export", "Write a model for mmdetection, PyTorch or ONNX.", cmd_export},
+    {"bench", "Time detection.", cmd_bench},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -24,7 +24,9 @@ static void print_usage(FILE *f) {
     fputs("usage: gfl COMMAND [options]\n\n", f);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].what);
-    fputs("\n  gfl COMMAND --help lists its options; gfl --version\n", f);
+    fputs("\ngfl COMMAND --help lists the options of a command.\n"
+          "gfl --version prints the version.\n",
+          f);
 }
 
 /* Whoever reads standard output must not take half of it for all.  Lack of memory has a code of its
