@@ -2157,7 +2157,7 @@ void gfli_pool_run(void *user, int n, gfl_task task, void *arg);
 void gfli_pool_destroy(gfl_context *context, gfli_pool *pool); /* NULL is allowed */
 
 /* ===============================================================================================
- * src/core/math.h - formulas of single values that the CPU and the GPU share
+ * src/core/math.h - formulas of numbers that the CPU and the GPU share
  * ============================================================================================ */
 
 /* By the bits of the exponent, and those read from memory: under a host's -ffast-math compilers
@@ -2180,6 +2180,76 @@ GFLI_HD static inline bool gfli_all_finite(const float *x, size_t n) {
     }
     return good;
 }
+
+/* The largest whole number that is not above v; v is within the range of ints. */
+GFLI_HD static inline int gfli_whole_below(float v) {
+    const int whole = (int)v;
+    return (float)whole > v ? whole - 1 : whole;
+}
+
+/* The value as rounded to float32: compilers may fuse a product into the sum that takes it, and
+ * whether two boxes overlap by just 0.6 must not depend on that. */
+GFLI_HD static inline float gfli_rounded(float value) {
+    volatile float stored = value;
+    return stored;
+}
+
+GFLI_HD static inline float gfli_sigmoid(float x) {
+    return 1.0f / (1.0f + expf(-x));
+}
+
+/* A batch norm of running statistics as the scale and the bias of the convolution before it. */
+GFLI_HD static inline void gfli_fold_channel(float gamma, float beta, float mean, float var,
+                                             float eps, float *scale, float *bias) {
+    const double a = (double)gamma / (sqrt)((double)var + (double)eps);
+    *scale = (float)a;
+    *bias = (float)((double)beta - a * (double)mean);
+}
+
+/* The sum of k * p[k], p = softmax of the logits.  p [n_bins] is written, or NULL. */
+GFLI_HD static inline float gfli_integral(const float *logits, int n_bins, float *p) {
+    float largest = logits[0], sum = 0.0f, mean = 0.0f;
+    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
+    for (int k = 0; k < n_bins; k++) {
+        const float e = expf(logits[k] - largest);
+        if (p) p[k] = e;
+        sum += e;
+    }
+    for (int k = 0; k < n_bins; k++) {
+        const float share = (p ? p[k] : expf(logits[k] - largest)) / sum;
+        if (p) p[k] = share;
+        mean += (float)k * share;
+    }
+    return mean;
+}
+
+/* ===============================================================================================
+ * src/core/sample.h - which values of a picture or a map one of another size, or off its grid, is made of
+ * ============================================================================================ */
+
+/* ---- pictures -------------------------------------------------------------------------------- */
+
+enum { GFLI_FORMATS = 5 };
+
+static inline int gfli_pixel_bytes(gfl_format format) {
+    static const int bytes[GFLI_FORMATS] = {3, 3, 4, 4, 1};
+    return bytes[(int)format];
+}
+
+/* Bytes from a row of a picture to the next. */
+static inline ptrdiff_t gfli_pixel_pitch(const gfl_image *image) {
+    return image->stride ? image->stride
+                         : (ptrdiff_t)image->width * gfli_pixel_bytes(image->format);
+}
+
+/* Where red, green and blue, or blue, green and red, are in a pixel. */
+static inline void gfli_pixel_channels(gfl_format format, bool bgr, int channel[3]) {
+    const bool stored_bgr = format == GFL_FORMAT_BGR || format == GFL_FORMAT_BGRA;
+    for (int k = 0; k < 3; k++)
+        channel[k] = format == GFL_FORMAT_GREY ? 0 : (stored_bgr == bgr ? k : 2 - k);
+}
+
+/* ---- resizing (spec 7.2) --------------------------------------------------------------------- */
 
 /* Weights of the resize are in units of 1 / GFLI_RESIZE_ONE. */
 enum { GFLI_RESIZE_ONE = 2048 };
@@ -2223,46 +2293,58 @@ GFLI_HD static inline int gfli_tap_weight(float fraction) {
     return below + (rest > 0.5f || (rest == 0.5f && (below & 1)));
 }
 
-/* The largest whole number that is not above v; v is within the range of ints. */
-GFLI_HD static inline int gfli_whole_below(float v) {
-    const int whole = (int)v;
-    return (float)whole > v ? whole - 1 : whole;
-}
-
-GFLI_HD static inline float gfli_sigmoid(float x) {
-    return 1.0f / (1.0f + expf(-x));
-}
-
-/* A batch norm of running statistics as the scale and the bias of the convolution before it. */
-GFLI_HD static inline void gfli_fold_channel(float gamma, float beta, float mean, float var,
-                                             float eps, float *scale, float *bias) {
-    const double a = (double)gamma / (sqrt)((double)var + (double)eps);
-    *scale = (float)a;
-    *bias = (float)((double)beta - a * (double)mean);
-}
-
-/* The sum of k * p[k], p = softmax of the logits.  p [n_bins] is written, or NULL. */
-GFLI_HD static inline float gfli_integral(const float *logits, int n_bins, float *p) {
-    float largest = logits[0], sum = 0.0f, mean = 0.0f;
-    for (int k = 1; k < n_bins; k++) largest = logits[k] > largest ? logits[k] : largest;
-    for (int k = 0; k < n_bins; k++) {
-        const float e = expf(logits[k] - largest);
-        if (p) p[k] = e;
-        sum += e;
-    }
-    for (int k = 0; k < n_bins; k++) {
-        const float share = (p ? p[k] : expf(logits[k] - largest)) / sum;
-        if (p) p[k] = share;
-        mean += (float)k * share;
-    }
-    return mean;
-}
+/* ---- upsampling (spec 2) ----------------------------------------------------------------------- */
 
 /* The source of a destination in upsampling; float32 as in PyTorch, whose choice it repeats. */
 GFLI_HD static inline int gfli_nearest(int at, int in, int out) {
     const float scale = (float)in / (float)out;
     const int from = (int)((float)at * scale);
     return from < in - 1 ? from : in - 1;
+}
+
+/* ---- deformable convolution (spec 1.5) ------------------------------------------------------- */
+
+/* A point between four positions of a map: top left, top right, bottom left, bottom right. */
+typedef struct gfli_between {
+    int top, left;     /* of the first one; it may be off the map */
+    int corners;       /* bit k: corner k is on the map; 0: the point counts as 0 */
+    float down, right; /* of the point from the first corner, 0 to 1 */
+} gfli_between;
+
+/* It counts when -1 < coordinate < size on both axes, which no NaN is. */
+GFLI_HD static inline gfli_between gfli_between_at(int h, int w, float y, float x) {
+    gfli_between p = {0, 0, 0, 0.0f, 0.0f};
+    if (!(y > -1.0f && x > -1.0f && y < (float)h && x < (float)w)) return p;
+    p.top = gfli_whole_below(y);
+    p.left = gfli_whole_below(x);
+    const int above = p.top >= 0 ? 3 : 0, below = p.top + 1 < h ? 12 : 0;
+    const int before = p.left >= 0 ? 5 : 0, after = p.left + 1 < w ? 10 : 0;
+    p.corners = (above | below) & (before | after);
+    p.down = y - (float)p.top;
+    p.right = x - (float)p.left;
+    return p;
+}
+
+/* What the corners count for, those off the map too. */
+GFLI_HD static inline void gfli_corner_weights(float down, float right, float weight[4]) {
+    weight[0] = (1.0f - down) * (1.0f - right);
+    weight[1] = (1.0f - down) * right;
+    weight[2] = down * (1.0f - right);
+    weight[3] = down * right;
+}
+
+/* The value of a point whose corners have these. */
+GFLI_HD static inline float gfli_corner_sum(const float weight[4], float a, float b, float c,
+                                            float d) {
+    return weight[0] * a + weight[1] * b + weight[2] * c + weight[3] * d;
+}
+
+/* Its derivatives downwards and to the right; at a position itself, the right-sided ones. */
+GFLI_HD static inline void gfli_corner_slopes(float down, float right, const float corner[4],
+                                              float *downwards, float *rightwards) {
+    const float up = 1.0f - down, left = 1.0f - right;
+    *downwards = left * (corner[2] - corner[0]) + right * (corner[3] - corner[1]);
+    *rightwards = up * (corner[1] - corner[0]) + down * (corner[3] - corner[2]);
 }
 
 /* ===============================================================================================
@@ -2547,6 +2629,34 @@ static inline size_t gfli_conv_weights(const gfli_conv_shape *s) {
     return (size_t)s->out_c * (size_t)(s->kernel * s->kernel) * (size_t)(s->in_c / s->groups);
 }
 
+/* Where the weight of an output channel, a tap and an input channel of its group is, in OHWI and
+ * in OIHW, which is the order of files. */
+GFLI_HD static inline size_t gfli_weight_at(int taps, int in, int o, int tap, int i) {
+    return ((size_t)o * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)i;
+}
+
+GFLI_HD static inline size_t gfli_file_weight_at(int taps, int in, int o, int tap, int i) {
+    return gfli_weight_at(in, taps, o, i, tap);
+}
+
+/* Groups side by side as one, with zeros beside the diagonal: a block-diagonal matrix wastes less
+ * than a thin one, up to so many channels of either side. */
+typedef struct gfli_groups {
+    int n, in, out; /* groups, and the channels of each */
+} gfli_groups;
+
+static inline gfli_groups gfli_merge_groups(const gfli_conv_shape *s, int most) {
+    const int in = s->in_c / s->groups, out = s->out_c / s->groups;
+    int merged = 1;
+    for (int m = 2; m <= s->groups && m * in <= most && m * out <= most; m++)
+        if (s->groups % m == 0) merged = m;
+    gfli_groups g;
+    g.n = s->groups / merged;
+    g.in = in * merged;
+    g.out = out * merged;
+    return g;
+}
+
 /* y = relu?(conv(x) + bias + residual).  Every level of x gives the level of y. */
 typedef struct gfli_conv_call {
     const gfli_conv_shape *shape;
@@ -2610,11 +2720,6 @@ typedef struct gfli_found {
     gfli_decoded *items; /* [n][most] */
     float *logits;       /* [n][most][4 * n_bins] of each one's location, or NULL */
 } gfli_found;
-
-/* Where position `cell` of a level stands, in pixels of the resized image. */
-GFLI_HD static inline float gfli_position(int cell, int stride, int inclusive) {
-    return (float)(cell * stride) + 0.5f * (float)(inclusive * (stride - 1));
-}
 
 /* A backend is a device with operations.  Maps, weights, biases, norm parameters, scratch and what
  * decode finds are memory of the device; all other pointers are the host's.  An operation may
@@ -2901,15 +3006,106 @@ extern const gfli_train_ops gfli_cpu_train;
 const gfli_train_ops *gfli_train_ops_of(const gfl_context *context);
 
 /* ===============================================================================================
- * src/core/decode.h - what decoding shares wherever it computes: rounding, the order of candidates
+ * src/core/box.h - boxes of detections: from a cell's distributions to what overlaps what (spec 6)
  * ============================================================================================ */
 
-/* The value as rounded to float32: compilers may fuse a product into the sum that takes it, and
- * whether two boxes overlap by just 0.6 must not depend on that. */
-GFLI_HD static inline float gfli_rounded(float value) {
-    volatile float stored = value;
-    return stored;
+/* Pixels from a position of a level to the next (spec 2). */
+static inline int gfli_level_stride(int level) {
+    return 8 << level;
 }
+
+/* Where position `cell` of a level stands, in pixels of the resized image. */
+GFLI_HD static inline float gfli_position(int cell, int stride, int inclusive) {
+    return (float)(cell * stride) + 0.5f * (float)(inclusive * (stride - 1));
+}
+
+/* A value that is no number stays so, and is dropped with the boxes that have no area. */
+GFLI_HD static inline float gfli_clamp_side(float v, int limit) {
+    if (v < 0.0f) return 0.0f;
+    return v > (float)limit ? (float)limit : v;
+}
+
+GFLI_HD static inline void gfli_clip_box(gfl_detection *box, int right, int bottom) {
+    box->x1 = gfli_clamp_side(box->x1, right);
+    box->y1 = gfli_clamp_side(box->y1, bottom);
+    box->x2 = gfli_clamp_side(box->x2, right);
+    box->y2 = gfli_clamp_side(box->y2, bottom);
+}
+
+/* The box around a cell whose sides' distributions have these logits [4][n_bins], clipped to
+ * 0..right and 0..bottom.  p [n_bins] is overwritten, or NULL, which takes longer. */
+GFLI_HD static inline void gfli_box_around(int cell_x, int cell_y, const float *logits, int n_bins,
+                                           float *p, int stride, int inclusive, int right,
+                                           int bottom, gfl_detection *box) {
+    const float x = gfli_position(cell_x, stride, inclusive);
+    const float y = gfli_position(cell_y, stride, inclusive);
+    float d[4];
+    for (int side = 0; side < 4; side++)
+        d[side] = gfli_rounded(gfli_integral(logits + side * n_bins, n_bins, p) * (float)stride);
+    box->x1 = x - d[0];
+    box->y1 = y - d[1];
+    box->x2 = x + d[2];
+    box->y2 = y + d[3];
+    gfli_clip_box(box, right, bottom);
+}
+
+/* What coordinates are divided by, or multiplied with, to become those of the original image. */
+static inline float gfli_rescale_factor(bool divide, double scale) {
+    return (float)(divide ? scale : 1.0 / scale);
+}
+
+GFLI_HD static inline float gfli_rescaled(float v, float factor, bool divide) {
+    return gfli_rounded(divide ? v / factor : v * factor);
+}
+
+GFLI_HD static inline void gfli_rescale_box(gfl_detection *box, float factor_x, float factor_y,
+                                            bool divide) {
+    box->x1 = gfli_rescaled(box->x1, factor_x, divide);
+    box->y1 = gfli_rescaled(box->y1, factor_y, divide);
+    box->x2 = gfli_rescaled(box->x2, factor_x, divide);
+    box->y2 = gfli_rescaled(box->y2, factor_y, divide);
+}
+
+GFLI_HD static inline bool gfli_has_area(const gfl_detection *box, float inclusive) {
+    return box->x2 - box->x1 + inclusive > 0.0f && box->y2 - box->y1 + inclusive > 0.0f;
+}
+
+/* ---- suppression ----------------------------------------------------------------------------- */
+
+/* A box, moved to where only boxes of its class are. */
+typedef struct gfli_apart {
+    float x1, y1, x2, y2, area, label;
+} gfli_apart;
+
+/* step: one more than the largest coordinate of all boxes. */
+GFLI_HD static inline gfli_apart gfli_move_apart(const gfl_detection *box, float step,
+                                                 float inclusive) {
+    gfli_apart a;
+    const float offset = gfli_rounded((float)box->label * step);
+    a.x1 = box->x1 + offset;
+    a.y1 = box->y1 + offset;
+    a.x2 = box->x2 + offset;
+    a.y2 = box->y2 + offset;
+    a.area = gfli_rounded((a.x2 - a.x1 + inclusive) * (a.y2 - a.y1 + inclusive));
+    a.label = (float)box->label;
+    return a;
+}
+
+/* Whether their IoU is above `iou`.  No overlap suppresses nothing, not even two boxes without
+ * area: 0 / 0 is no IoU. */
+GFLI_HD static inline bool gfli_overlaps(const gfli_apart *a, const gfli_apart *b, float iou,
+                                         float inclusive) {
+    const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
+    const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
+    const float w = x2 - x1 + inclusive, h = y2 - y1 + inclusive;
+    if (!(w > 0.0f && h > 0.0f)) return false;
+    const float inter = gfli_rounded(w * h);
+    return inter / (a->area + b->area - inter) > iou;
+}
+
+/* ===============================================================================================
+ * src/core/decode.h - the order of candidates, and how many there can be
+ * ============================================================================================ */
 
 /* Sorts ascending: higher scores (0..1) first, then lower indices (below 2^34). */
 GFLI_HD static inline uint64_t gfli_rank(float score, uint64_t index) {
@@ -3016,9 +3212,6 @@ void gfli_igemm_gather(const gfli_igemm *g, size_t first, int n, const float *ze
 
 /* A convolution as such a product, without its data. */
 void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g);
-
-/* Groups are merged until a panel is full: a block-diagonal matrix wastes less than a thin one. */
-int gfli_merge_groups(int groups, int group_in, int group_out);
 
 /* ===============================================================================================
  * src/cpu/deform.h - where a deformable convolution looks, and how it loads from there
@@ -6900,14 +7093,6 @@ static void gfli_tile_neon(const gfli_tile *t) {
 
 /* ---- the implicit product -------------------------------------------------------------------- */
 
-int gfli_merge_groups(int groups, int group_in, int group_out) {
-    int merged = 1;
-    for (int q = 2; q <= groups; q++) {
-        if (groups % q == 0 && q * group_in <= GFLI_NR && q * group_out <= GFLI_NR) merged = q;
-    }
-    return merged;
-}
-
 size_t gfli_igemm_packed_size(const gfli_igemm *g) {
     return (size_t)g->groups * (size_t)gfli_ceil_div(g->group_out, GFLI_NR) * GFLI_NR *
            (size_t)g->n_segs * (size_t)g->seg_len * sizeof(float);
@@ -7240,12 +7425,11 @@ static void gfli_fold_norm_cpu(gfl_context *context, const gfli_norm_fold *f) {
 enum { GFLI_SHORT_RUN = 16 };
 
 void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
-    const int group_in = s->in_c / s->groups, group_out = s->out_c / s->groups;
-    const int merged = gfli_merge_groups(s->groups, group_in, group_out);
+    const gfli_groups merged = gfli_merge_groups(s, GFLI_NR);
     memset(g, 0, sizeof *g);
-    g->groups = s->groups / merged;
-    g->group_in = group_in * merged;
-    g->group_out = group_out * merged;
+    g->groups = merged.n;
+    g->group_in = merged.in;
+    g->group_out = merged.out;
     g->in_step = s->stride;
     g->out_step = 1;
     g->seg_taps = s->groups == 1 && s->in_c < GFLI_SHORT_RUN ? s->kernel : 1;
@@ -7290,7 +7474,7 @@ static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
             const int o = first + j;
             const float scale = t->scale ? t->scale[o] : 1.0f;
             const int at = o / out_per_group * c % merged_c; /* of its channels in the merged */
-            const float *w = t->weight + ((size_t)o * (size_t)taps + (size_t)k) * (size_t)c;
+            const float *w = t->weight + gfli_weight_at(taps, c, o, k, 0);
             float *out = packing + ((size_t)k * (size_t)merged_c + (size_t)at) * GFLI_NR + j;
             for (int i = 0; i < c; i++) out[(size_t)i * GFLI_NR] = scale * w[i];
         }
@@ -8026,16 +8210,13 @@ static size_t gfli_resize_scratch_cpu(const gfl_context *context, int in_w, int 
 
 static void gfli_resize_cpu(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
                             int out_w, int out_h, uint8_t *out, void *scratch) {
-    static const int bytes[] = {3, 3, 4, 4, 1};
-    const int format = (int)image->format, size = bytes[format];
-    const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
     gfli_column *columns = (gfli_column *)scratch;
     gfli_resize_task t;
     (void)on_device;
-    gfli_fill_columns(columns, image->width, out_w, size);
+    gfli_fill_columns(columns, image->width, out_w, gfli_pixel_bytes(image->format));
     t.image = image;
-    t.stride = image->stride ? image->stride : (ptrdiff_t)image->width * size;
-    for (int k = 0; k < 3; k++) t.channel[k] = size == 1 ? 0 : (stored_bgr == bgr ? k : 2 - k);
+    t.stride = gfli_pixel_pitch(image);
+    gfli_pixel_channels(image->format, bgr, t.channel);
     t.out_w = out_w;
     t.out_h = out_h;
     t.out = out;
@@ -8126,23 +8307,6 @@ void gfli_sort_ranks(uint64_t *ranks, size_t n) {
 
 /* ---- suppression ----------------------------------------------------------------------------- */
 
-/* A survivor, moved to where only boxes of its class are. */
-typedef struct gfli_kept {
-    float x1, y1, x2, y2, area, label;
-} gfli_kept;
-
-static gfli_kept gfli_shift_box(const gfl_detection *d, float step, float inclusive) {
-    gfli_kept k;
-    const float offset = gfli_rounded((float)d->label * step);
-    k.x1 = d->x1 + offset;
-    k.y1 = d->y1 + offset;
-    k.x2 = d->x2 + offset;
-    k.y2 = d->y2 + offset;
-    k.area = gfli_rounded((k.x2 - k.x1 + inclusive) * (k.y2 - k.y1 + inclusive));
-    k.label = (float)d->label;
-    return k;
-}
-
 /* One more than the largest coordinate, and whether classes are apart for sure once shifted: not
  * when boxes start below 0, pixels make up for the 1 that is between them, or float32 is too coarse
  * to keep it. */
@@ -8162,19 +8326,9 @@ static float gfli_class_step(const gfli_decoded *boxes, int n, int inclusive, bo
     return largest + 1.0f;
 }
 
-static bool gfli_overlaps(const gfli_kept *a, const gfli_kept *b, float iou, float inclusive) {
-    const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
-    const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
-    const float w = x2 - x1 + inclusive, h = y2 - y1 + inclusive;
-    /* No overlap suppresses nothing, not even two boxes without area: 0 / 0 is no IoU. */
-    if (!(w > 0.0f && h > 0.0f)) return false;
-    const float inter = gfli_rounded(w * h);
-    return inter / (a->area + b->area - inter) > iou;
-}
-
 int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max_keep, int *keep,
              uint64_t *ranks, float *scratch) {
-    gfli_kept *kept = (gfli_kept *)(void *)scratch;
+    gfli_apart *kept = (gfli_apart *)(void *)scratch;
     bool apart;
     int n_kept = 0;
     const float step = gfli_class_step(boxes, n, inclusive, &apart);
@@ -8182,7 +8336,7 @@ int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max
     gfli_sort_ranks(ranks, (size_t)n);
     for (int i = 0; i < n && n_kept < max_keep; i++) {
         const int at = (int)gfli_rank_index(ranks[i]);
-        const gfli_kept box = gfli_shift_box(&boxes[at].detection, step, (float)inclusive);
+        const gfli_apart box = gfli_move_apart(&boxes[at].detection, step, (float)inclusive);
         bool suppressed = false;
         for (int k = 0; k < n_kept && !suppressed; k++) {
             if (apart && kept[k].label != box.label) continue;
@@ -8334,32 +8488,18 @@ static void gfli_select_level(void *arg, int level, int slot) {
 
 enum { GFLI_DECODE_BOXES = 32 };
 
-/* A value that is no number stays so and is dropped with the boxes that have no area. */
-static float gfli_clamp_side(float v, int limit) {
-    if (v < 0.0f) return 0.0f;
-    return v > (float)limit ? (float)limit : v;
-}
-
 static void gfli_decode_pair(const gfli_decode_task *t, int level, uint64_t rank,
                              gfli_decoded *out) {
     const gfli_decode_opts *o = t->opts;
     const uint64_t index = gfli_rank_index(rank), cell = index / (uint64_t)o->n_classes;
     const float *logits =
         gfli_decode_plane(t->reg, level, t->index) + (size_t)cell * (size_t)t->reg->c;
-    float p[GFL_MAX_BINS], d[4];
-    for (int side = 0; side < 4; side++) {
-        const float mean = gfli_integral(logits + side * o->n_bins, o->n_bins, p);
-        d[side] = gfli_rounded(mean * (float)o->stride[level]);
-    }
+    float p[GFL_MAX_BINS];
     out->level = level;
     out->y = (int)(cell / (uint64_t)t->cls->w[level]);
     out->x = (int)(cell % (uint64_t)t->cls->w[level]);
-    const float x = gfli_position(out->x, o->stride[level], o->inclusive);
-    const float y = gfli_position(out->y, o->stride[level], o->inclusive);
-    out->detection.x1 = gfli_clamp_side(x - d[0], o->width - o->inclusive);
-    out->detection.y1 = gfli_clamp_side(y - d[1], o->height - o->inclusive);
-    out->detection.x2 = gfli_clamp_side(x + d[2], o->width - o->inclusive);
-    out->detection.y2 = gfli_clamp_side(y + d[3], o->height - o->inclusive);
+    gfli_box_around(out->x, out->y, logits, o->n_bins, p, o->stride[level], o->inclusive,
+                    o->width - o->inclusive, o->height - o->inclusive, &out->detection);
     out->detection.score = gfli_rank_score(rank);
     out->detection.label = (int)(index % (uint64_t)o->n_classes);
 }
@@ -8406,23 +8546,16 @@ static size_t gfli_decode_scratch_cpu(const gfli_map *cls, const gfli_decode_opt
                (sizeof(int) + GFLI_NMS_FLOATS * sizeof(float));
 }
 
-static float gfli_rescaled(const gfli_decode_opts *opts, float v, double scale) {
-    return gfli_rounded(opts->divide ? v / (float)scale : v * (float)(1.0 / scale));
-}
-
 /* To the pixels of the original image; boxes without area go (of pixels, each has one).  Returns
  * how many stay. */
 static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes, int n) {
-    const float inclusive = (float)opts->inclusive;
+    const float x = gfli_rescale_factor(opts->divide, opts->scale_x);
+    const float y = gfli_rescale_factor(opts->divide, opts->scale_y);
     int kept = 0;
     for (int i = 0; i < n; i++) {
         gfli_decoded b = boxes[i];
-        gfl_detection *d = &b.detection;
-        d->x1 = gfli_rescaled(opts, d->x1, opts->scale_x);
-        d->y1 = gfli_rescaled(opts, d->y1, opts->scale_y);
-        d->x2 = gfli_rescaled(opts, d->x2, opts->scale_x);
-        d->y2 = gfli_rescaled(opts, d->y2, opts->scale_y);
-        if (d->x2 - d->x1 + inclusive > 0.0f && d->y2 - d->y1 + inclusive > 0.0f) boxes[kept++] = b;
+        gfli_rescale_box(&b.detection, x, y, opts->divide);
+        if (gfli_has_area(&b.detection, (float)opts->inclusive)) boxes[kept++] = b;
     }
     return kept;
 }
@@ -8563,7 +8696,7 @@ void gfli_decode_opts_init(const gfl_arch *arch, gfli_decode_opts *out) {
     memset(out, 0, sizeof *out);
     out->n_classes = arch->n_classes;
     out->n_bins = arch->reg_max + 1;
-    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
+    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = gfli_level_stride(l);
     out->inclusive = d->inclusive;
     out->by_location = d->by_location;
     out->divide = d->one_scale;
@@ -8571,7 +8704,7 @@ void gfli_decode_opts_init(const gfl_arch *arch, gfli_decode_opts *out) {
 
 void gfli_assign_opts_init(const gfl_arch *arch, gfli_assign_opts *out) {
     memset(out, 0, sizeof *out);
-    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
+    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = gfli_level_stride(l);
     out->inclusive = gfli_dialect_get(arch->dialect)->inclusive;
 }
 
@@ -8580,7 +8713,7 @@ void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
     memset(out, 0, sizeof *out);
     out->n_classes = arch->n_classes;
     out->n_bins = arch->reg_max + 1;
-    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
+    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = gfli_level_stride(l);
     out->inclusive = d->inclusive;
     out->outside_counts = d->outside_counts;
     out->add_eps = d->add_eps;
@@ -9111,12 +9244,13 @@ void gfli_param_store(const gfl_model *model, int index, const float *values) {
 }
 
 void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file) {
-    const size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
-    const size_t area = (size_t)(p->shape[2] * p->shape[3]);
-    for (size_t o = 0; o < o_n; o++)
-        for (size_t i = 0; i < i_n; i++)
-            for (size_t k = 0; k < area; k++) {
-                const size_t file = (o * i_n + i) * area + k, kept = (o * area + k) * i_n + i;
+    const int out = (int)p->shape[0], in = (int)p->shape[1];
+    const int taps = (int)(p->shape[2] * p->shape[3]);
+    for (int o = 0; o < out; o++)
+        for (int i = 0; i < in; i++)
+            for (int k = 0; k < taps; k++) {
+                const size_t file = gfli_file_weight_at(taps, in, o, k, i);
+                const size_t kept = gfli_weight_at(taps, in, o, k, i);
                 to[to_file ? file : kept] = from[to_file ? kept : file];
             }
 }
@@ -11115,7 +11249,6 @@ void gfl_detector_destroy(gfl_detector *detector) {
 
 static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image, bool on_device,
                                    int index, gfl_image *out) {
-    static const int bytes[] = {3, 3, 4, 4, 1};
     const gfli_backend *ops = context->backend;
     int format = (int)image->format;
     if (!image->pixels) return gfli_error(context, GFL_E_ARG, "image %d: pixels is NULL", index);
@@ -11123,10 +11256,10 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
         image->height > GFL_MAX_SIDE)
         return gfli_error(context, GFL_E_ARG, "image %d is %d x %d; sides must be 1..%d", index,
                           image->width, image->height, GFL_MAX_SIDE);
-    if (format < 0 || format >= (int)GFLI_COUNT(bytes))
+    if (format < 0 || format >= GFLI_FORMATS)
         return gfli_error(context, GFL_E_ARG, "image %d: format %d is no gfl_format", index,
                           format);
-    ptrdiff_t row = (ptrdiff_t)image->width * bytes[format];
+    ptrdiff_t row = (ptrdiff_t)image->width * gfli_pixel_bytes(image->format);
     if (image->stride != 0 && image->stride < row && image->stride > -row)
         return gfli_error(context, GFL_E_ARG,
                           "image %d: stride %td is less than a row of %d pixels, %td bytes", index,
@@ -11141,7 +11274,7 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
                           "image %d: pixels is memory of %s; set on_device to say so", index,
                           context->device_name);
     *out = *image;
-    if (out->stride == 0) out->stride = row;
+    out->stride = gfli_pixel_pitch(image);
     return GFL_OK;
 }
 
@@ -11440,10 +11573,6 @@ static void gfli_describe_sides(const gfli_decoded *from, const float *logits,
     }
 }
 
-static float gfli_clip(float v, int high) {
-    return v < 0 ? 0 : (v > (float)high ? (float)high : v);
-}
-
 /* The detections of image `index`, `first` in the detector's lists. */
 static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, size_t first) {
     const gfli_decode_opts *o = &d->decoding[index];
@@ -11456,12 +11585,7 @@ static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, si
         /* a right or lower edge is where the last pixel of the box ends */
         item->x2 += (float)o->inclusive;
         item->y2 += (float)o->inclusive;
-        if (!d->no_clip) {
-            item->x1 = gfli_clip(item->x1, image->width);
-            item->y1 = gfli_clip(item->y1, image->height);
-            item->x2 = gfli_clip(item->x2, image->width);
-            item->y2 = gfli_clip(item->y2, image->height);
-        }
+        if (!d->no_clip) gfli_clip_box(item, image->width, image->height);
         if (d->with_distributions)
             gfli_describe_sides(from, found->logits + (at + (size_t)i) * logits, o,
                                 &d->distributions[first + (size_t)i]);

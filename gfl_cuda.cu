@@ -1178,14 +1178,12 @@ typedef struct gfli_conv_geometry {
 
 static gfli_conv_geometry gfli_conv_geometry_of(const gfli_conv_shape *s, int element) {
     const int size = element == GFLI_MAP_F32 ? 4 : 2, run = GFLI_ROW_BYTES / size;
-    const int in = s->in_c / s->groups, out = s->out_c / s->groups, taps = s->kernel * s->kernel;
-    int merged = 1;
-    for (int m = 2; m <= s->groups && m * in <= 64 && m * out <= 64; m++)
-        if (s->groups % m == 0) merged = m;
+    const int taps = s->kernel * s->kernel;
+    const gfli_groups merged = gfli_merge_groups(s, 64);
     gfli_conv_geometry g;
-    g.groups = s->groups / merged;
-    g.group_in = in * merged;
-    g.group_out = out * merged;
+    g.groups = merged.n;
+    g.group_in = merged.in;
+    g.group_out = merged.out;
     g.group_rows = g.group_out <= 64 ? 64 : (g.group_out + 127) / 128 * 128;
     g.chunks = g.group_in * size % GFLI_CHUNK_BYTES == 0;
     g.k_blocks =
@@ -1220,7 +1218,7 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
     const int o = group * g.group_out + row, channel = group * g.group_in + c;
     float v = 0.0f;
     if (row < g.group_out && c < g.group_in && tap < taps && channel / in == o / out) {
-        v = weight[((size_t)o * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(channel % in)];
+        v = weight[gfli_weight_at(taps, in, o, tap, channel % in)];
         if (scale) v *= scale[o];
     }
     const int at = in_run * size;
@@ -1684,12 +1682,6 @@ static __global__ void gfli_max_pool_kernel(const void *x, const GFLI_GRID_CONST
 
 /* ---- upsample -------------------------------------------------------------------------------- */
 
-/* As the CPU's: float32, PyTorch's choice. */
-static __device__ __forceinline__ int gfli_nearest_source(int at, int in, int out) {
-    const int from = (int)((float)at * ((float)in / (float)out));
-    return from < in - 1 ? from : in - 1;
-}
-
 static __global__ void gfli_upsample_add_kernel(const void *x,
                                                 const GFLI_GRID_CONSTANT gfli_sizes in, void *y,
                                                 const GFLI_GRID_CONSTANT gfli_sizes out,
@@ -1698,8 +1690,8 @@ static __global__ void gfli_upsample_add_kernel(const void *x,
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (!gfli_place_of(&out, index, element, &p)) return;
     const int h = in.h[p.level], w = in.w[p.level];
-    const int yy = gfli_nearest_source(p.y, h, out.h[p.level]);
-    const int xx = gfli_nearest_source(p.x, w, out.w[p.level]);
+    const int yy = gfli_nearest(p.y, h, out.h[p.level]);
+    const int xx = gfli_nearest(p.x, w, out.w[p.level]);
     const size_t at =
         in.before[p.level] + ((size_t)p.image * (size_t)h + (size_t)yy) * (size_t)w + (size_t)xx;
     float a[8], b[8];
@@ -2141,14 +2133,10 @@ typedef struct gfli_fp32_job {
 /* ---- weights: [groups][taps][group_in][group_out] -------------------------------------------- */
 
 static void gfli_fp32_merge(gfli_fp32_job *job) {
-    const int in = job->s.in_c / job->s.groups, out = job->s.out_c / job->s.groups;
-    int merged = 1;
-    for (int m = 2; m <= job->s.groups && m * in <= GFLI_FP32_TILE && m * out <= GFLI_FP32_TILE;
-         m++)
-        if (job->s.groups % m == 0) merged = m;
-    job->groups = job->s.groups / merged;
-    job->group_in = in * merged;
-    job->group_out = out * merged;
+    const gfli_groups merged = gfli_merge_groups(&job->s, GFLI_FP32_TILE);
+    job->groups = merged.n;
+    job->group_in = merged.in;
+    job->group_out = merged.out;
 }
 
 static size_t gfli_fp32_packed_size(const gfli_conv_shape *s) {
@@ -2175,7 +2163,7 @@ static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *s
     float v = 0.0f;
     if (i / in == o / out)
         v = (scale ? scale[row] : 1.0f) *
-            weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
+            weight[gfli_weight_at(taps, in, row, tap, i % in)];
     packing[at] = v;
 }
 
@@ -2791,10 +2779,11 @@ static __global__ void gfli_resize_kernel(const GFLI_GRID_CONSTANT gfli_source s
 
 /* The rows as they lie in memory, without what is between them; not of an image that is there. */
 static void gfli_upload_image(gfl_context *context, const gfl_image *image, bool on_device,
-                              int size, gfli_source *s, void *to) {
+                              gfli_source *s, void *to) {
     gfli_cuda *d = gfli_cuda_of(context);
+    const int size = gfli_pixel_bytes(image->format);
     const size_t row = (size_t)image->width * (size_t)size;
-    const ptrdiff_t stride = image->stride ? image->stride : (ptrdiff_t)row;
+    const ptrdiff_t stride = gfli_pixel_pitch(image);
     const ptrdiff_t last = (ptrdiff_t)(image->height - 1);
     const uint8_t *first = image->pixels;
     s->pixels = image->pixels;
@@ -2815,13 +2804,10 @@ static void gfli_upload_image(gfl_context *context, const gfl_image *image, bool
 
 static void gfli_resize_cuda(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
                              int out_w, int out_h, uint8_t *out, void *scratch) {
-    static const int bytes[] = {3, 3, 4, 4, 1};
-    const int size = bytes[(int)image->format];
-    const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
     gfli_source s;
     if (!gfli_cuda_ready(context)) return;
-    gfli_upload_image(context, image, on_device, size, &s, scratch);
-    for (int k = 0; k < 3; k++) s.channel[k] = size == 1 ? 0 : (stored_bgr == bgr ? k : 2 - k);
+    gfli_upload_image(context, image, on_device, &s, scratch);
+    gfli_pixel_channels(image->format, bgr, s.channel);
     GFLI_LAUNCH((gfli_resize_kernel), gfli_blocks((size_t)out_w * (size_t)out_h), GFLI_THREADS, 0,
                 gfli_cuda_of(context)->stream, s, out_w, out_h, out);
     gfli_cuda_launched(context, "resizing");
@@ -2900,11 +2886,6 @@ typedef struct gfli_decode_level {
     int first, most; /* of the candidates: the number of the first, and at most how many */
 } gfli_decode_level;
 
-/* A kept box, moved to where only boxes of its class are. */
-typedef struct gfli_moved {
-    float x1, y1, x2, y2, area, label;
-} gfli_moved;
-
 typedef struct gfli_decode_frame {
     int right, bottom;      /* the last coordinates */
     float scale_x, scale_y; /* what boxes are multiplied with, or divided by */
@@ -2925,7 +2906,7 @@ typedef struct gfli_decode_job {
     int *found;          /* [images][GFL_LEVELS + 1] ranks above the score; last the candidates */
     uint64_t *order;     /* [most rounded up to a power of two] */
     gfli_decoded *boxes; /* [most] */
-    gfli_moved *kept;    /* [max_keep] */
+    gfli_apart *kept;    /* [max_keep] */
     gfli_found out;      /* of the first image */
 } gfli_decode_job;
 
@@ -3048,13 +3029,6 @@ static __global__ void gfli_top_kernel(const GFLI_GRID_CONSTANT gfli_decode_job 
 
 /* ---- boxes ----------------------------------------------------------------------------------- */
 
-/* A value that is no number stays so, and its box has no area. */
-static __device__ __forceinline__ float gfli_clip_side(float v, int limit, float scale,
-                                                       bool divide) {
-    v = v < 0.0f ? 0.0f : (v > (float)limit ? (float)limit : v);
-    return divide ? v / scale : gfli_rounded(v * scale);
-}
-
 static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job *job, int image,
                                                            int level, uint64_t rank) {
     const gfli_decode_level *l = &job->level[level];
@@ -3062,20 +3036,13 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
     const uint64_t index = gfli_rank_index(rank);
     const int cell = (int)(index / (uint64_t)job->n_classes);
     const float *logits = gfli_logits_at(l->reg, l->cells, job->reg_c, image, (size_t)cell);
-    float d[4];
-    for (int side = 0; side < 4; side++)
-        d[side] = gfli_rounded(gfli_integral(logits + side * job->n_bins, job->n_bins, NULL) *
-                               (float)l->stride);
     gfli_decoded b;
     b.level = level;
     b.y = cell / l->w;
     b.x = cell % l->w;
-    const float x = gfli_position(b.x, l->stride, job->inclusive);
-    const float y = gfli_position(b.y, l->stride, job->inclusive);
-    b.detection.x1 = gfli_clip_side(x - d[0], f->right, f->scale_x, job->divide);
-    b.detection.y1 = gfli_clip_side(y - d[1], f->bottom, f->scale_y, job->divide);
-    b.detection.x2 = gfli_clip_side(x + d[2], f->right, f->scale_x, job->divide);
-    b.detection.y2 = gfli_clip_side(y + d[3], f->bottom, f->scale_y, job->divide);
+    gfli_box_around(b.x, b.y, logits, job->n_bins, NULL, l->stride, job->inclusive, f->right,
+                    f->bottom, &b.detection);
+    gfli_rescale_box(&b.detection, f->scale_x, f->scale_y, job->divide);
     b.detection.score = gfli_rank_score(rank);
     b.detection.label = (int)(index % (uint64_t)job->n_classes);
     return b;
@@ -3111,13 +3078,11 @@ static __global__ void gfli_boxes_kernel(const GFLI_GRID_CONSTANT gfli_decode_jo
     uint64_t rank;
     if (!gfli_candidate(&job, image, level, i - job.level[level].first, &rank)) return;
     const gfli_decoded b = gfli_box_of(&job, image, level, rank);
-    const gfl_detection *d = &b.detection;
-    const float one = (float)job.inclusive;
     gfli_of_image(&job, job.boxes, image)[i] = b;
-    if (d->x2 - d->x1 + one > 0.0f && d->y2 - d->y1 + one > 0.0f)
+    if (gfli_has_area(&b.detection, (float)job.inclusive))
         gfli_of_image(&job, job.order,
                       image)[atomicAdd(gfli_found_by(&job, image, GFL_LEVELS), 1)] =
-            gfli_rank(d->score, (uint64_t)i);
+            gfli_rank(b.detection.score, (uint64_t)i);
 }
 
 /* ---- suppression ----------------------------------------------------------------------------- */
@@ -3135,37 +3100,14 @@ static __device__ __forceinline__ float gfli_block_largest(float v, float *part)
     return v;
 }
 
-static __device__ __forceinline__ gfli_moved gfli_move_box(const gfl_detection *d, float step,
-                                                           float inclusive) {
-    gfli_moved m;
-    const float offset = gfli_rounded((float)d->label * step);
-    m.x1 = d->x1 + offset;
-    m.y1 = d->y1 + offset;
-    m.x2 = d->x2 + offset;
-    m.y2 = d->y2 + offset;
-    m.area = gfli_rounded((m.x2 - m.x1 + inclusive) * (m.y2 - m.y1 + inclusive));
-    m.label = (float)d->label;
-    return m;
-}
-
-static __device__ __forceinline__ bool gfli_boxes_overlap(const gfli_moved *a, const gfli_moved *b,
-                                                          float iou, float inclusive) {
-    const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
-    const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
-    const float w = x2 - x1 + inclusive, h = y2 - y1 + inclusive;
-    if (!(w > 0.0f && h > 0.0f)) return false;
-    const float inter = gfli_rounded(w * h);
-    return inter / (a->area + b->area - inter) > iou;
-}
-
 /* What the first warp decides about a chunk: dead [words] are those that a kept box suppresses. */
 static __device__ void gfli_settle_chunk(const gfli_decode_job *job, int first, int n, int n_kept,
-                                         const gfli_moved *chunk, const unsigned *dead,
+                                         const gfli_apart *chunk, const unsigned *dead,
                                          const unsigned (*hits)[GFLI_NMS_WORDS], int *total) {
     const int lane = (int)threadIdx.x, image = (int)blockIdx.x;
     const uint64_t *order = gfli_of_image(job, job->order, image);
     const gfli_decoded *boxes = gfli_of_image(job, job->boxes, image);
-    gfli_moved *kept = gfli_of_image(job, job->kept, image);
+    gfli_apart *kept = gfli_of_image(job, job->kept, image);
     gfli_decoded *out = job->out.items + (size_t)image * (size_t)job->out.most;
     unsigned word = lane < GFLI_NMS_WORDS ? dead[lane] : 0;
     for (int i = 0; i < n && n_kept < job->max_keep; i++) {
@@ -3184,7 +3126,7 @@ static __device__ void gfli_settle_chunk(const gfli_decode_job *job, int first, 
 /* A block an image: all candidates by rank, then who suppresses whom. */
 static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     GFLI_SHARED(uint64_t, keys, [GFLI_SORT_SHARED]);
-    GFLI_SHARED(gfli_moved, chunk, [GFLI_NMS_CHUNK]);
+    GFLI_SHARED(gfli_apart, chunk, [GFLI_NMS_CHUNK]);
     GFLI_SHARED(unsigned, hits, [GFLI_NMS_CHUNK][GFLI_NMS_WORDS]);
     GFLI_SHARED(unsigned, dead, [GFLI_NMS_WORDS]);
     GFLI_SHARED(float, part, [GFLI_NMS_CHUNK / 32]);
@@ -3192,7 +3134,7 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
     const int thread = (int)threadIdx.x, image = (int)blockIdx.x;
     const int n_candidates = *gfli_found_by(&job, image, GFL_LEVELS);
     const gfli_decoded *boxes = gfli_of_image(&job, job.boxes, image);
-    const gfli_moved *kept = gfli_of_image(&job, job.kept, image);
+    const gfli_apart *kept = gfli_of_image(&job, job.kept, image);
     uint64_t *order = gfli_of_image(&job, job.order, image);
     const float inclusive = (float)job.inclusive;
     float largest = 0.0f;
@@ -3212,18 +3154,18 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
         if (n_kept >= job.max_keep) break;
         if (thread < GFLI_NMS_WORDS) dead[thread] = 0;
         if (exists)
-            chunk[thread] = gfli_move_box(&boxes[gfli_rank_index(order[i])].detection, step, inclusive);
+            chunk[thread] = gfli_move_apart(&boxes[gfli_rank_index(order[i])].detection, step, inclusive);
         __syncthreads();
         bool suppressed = false;
         for (int k = 0; k < n_kept && exists && !suppressed; k++)
-            suppressed = gfli_boxes_overlap(&kept[k], &chunk[thread], job.nms_iou, inclusive);
+            suppressed = gfli_overlaps(&kept[k], &chunk[thread], job.nms_iou, inclusive);
         if (suppressed) atomicOr(&dead[thread / 32], 1u << (thread % 32));
         for (int word = 0; word < GFLI_NMS_WORDS && exists; word++) {
             unsigned bits = 0;
             for (int k = 0; k < 32; k++) {
                 const int other = word * 32 + k;
                 if (other > thread && other < n &&
-                    gfli_boxes_overlap(&chunk[thread], &chunk[other], job.nms_iou, inclusive))
+                    gfli_overlaps(&chunk[thread], &chunk[other], job.nms_iou, inclusive))
                     bits |= 1u << k;
             }
             hits[thread][word] = bits;
@@ -3281,7 +3223,7 @@ static size_t gfli_decode_lay_out(const gfli_map *cls, const gfli_decode_opts *o
     job->max_keep = gfli_most_detections(cls, opts);
     job->order = (uint64_t *)gfli_cut(&c, gfli_power_above((size_t)job->most) * sizeof(uint64_t));
     job->boxes = (gfli_decoded *)gfli_cut(&c, (size_t)job->most * sizeof(gfli_decoded));
-    job->kept = (gfli_moved *)gfli_cut(&c, (size_t)job->max_keep * sizeof(gfli_moved));
+    job->kept = (gfli_apart *)gfli_cut(&c, (size_t)job->max_keep * sizeof(gfli_apart));
     job->scratch = c.used - before;
     return before + (size_t)job->images * job->scratch;
 }
@@ -3326,8 +3268,8 @@ static gfli_decode_frame gfli_frame_of(const gfli_decode_opts *opts) {
     gfli_decode_frame f;
     f.right = opts->width - opts->inclusive;
     f.bottom = opts->height - opts->inclusive;
-    f.scale_x = (float)(opts->divide ? opts->scale_x : 1.0 / opts->scale_x);
-    f.scale_y = (float)(opts->divide ? opts->scale_y : 1.0 / opts->scale_y);
+    f.scale_x = gfli_rescale_factor(opts->divide, opts->scale_x);
+    f.scale_y = gfli_rescale_factor(opts->divide, opts->scale_y);
     return f;
 }
 

@@ -832,12 +832,11 @@ static void gfli_unfold_cpu(gfl_context *context, const gfli_unfold *call) {
  * tap's index in the kernel. */
 static void gfli_grad_phase(const gfli_conv_shape *s, int py, int px, gfli_igemm *g,
                             int tap[GFLI_MAX_TAPS]) {
-    const int c = s->in_c / s->groups, o = s->out_c / s->groups;
-    const int merged = gfli_merge_groups(s->groups, c, o);
+    const gfli_groups merged = gfli_merge_groups(s, GFLI_NR);
     memset(g, 0, sizeof *g);
-    g->groups = s->groups / merged;
-    g->group_in = o * merged;
-    g->group_out = c * merged;
+    g->groups = merged.n;
+    g->group_in = merged.out;
+    g->group_out = merged.in;
     g->seg_taps = 1;
     g->seg_len = g->group_in;
     g->in_step = 1;
@@ -891,7 +890,7 @@ static void gfli_grad_pack_rows(void *arg, int task, int slot) {
     for (int k = part * GFLI_PACK_ROWS; k < last_k; k++) {
         const int o = group * g->group_in + k, own = o / out_per_group * c - group * g->group_out;
         const float scale = t->scale ? t->scale[o] : 1.0f;
-        const float *w = t->weight + ((ptrdiff_t)o * s->kernel * s->kernel + t->tap[seg]) * c;
+        const float *w = t->weight + gfli_weight_at(s->kernel * s->kernel, c, o, t->tap[seg], 0);
         float *out = t->packing + (size_t)group * (size_t)panels * panel +
                      (size_t)(seg * g->seg_len + k) * GFLI_NR;
         for (int first = 0; first < g->group_out; first += GFLI_NR, out += panel) {
@@ -1341,12 +1340,11 @@ static void gfli_grad_sum(void *arg, int o, int slot) {
     const int c = s->in_c / s->groups, taps = s->kernel * s->kernel;
     const int at = o / (s->out_c / s->groups) * c % t->g.group_in;
     const size_t row = t->n_weights / (size_t)s->out_c, run = row / (size_t)taps;
-    float *out = t->dweight + (size_t)o * (size_t)taps * (size_t)c;
     (void)slot;
     for (int chunk = 0; chunk < t->chunks; chunk++) {
         const float *sum = t->sums + (size_t)chunk * t->n_weights + (size_t)o * row + at;
         for (int k = 0; k < taps; k++, sum += run) {
-            float *w = out + (ptrdiff_t)k * c;
+            float *w = t->dweight + gfli_weight_at(taps, c, o, k, 0);
             for (int i = 0; i < c; i++) w[i] = chunk ? w[i] + sum[i] : sum[i];
         }
     }
@@ -1614,12 +1612,11 @@ static gfli_scatter_fn gfli_scatter_of(const gfl_context *context) {
 /* dy's channels of a group are the inner dimension, x's are the columns; packed
  * [groups][panels of group_out][taps][group_in][GFLI_NR]. */
 static void gfli_deform_grad_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
-    const int c = s->in_c / s->groups, o = s->out_c / s->groups;
-    const int merged = gfli_merge_groups(s->groups, c, o);
+    const gfli_groups merged = gfli_merge_groups(s, GFLI_NR);
     memset(g, 0, sizeof *g);
-    g->groups = s->groups / merged;
-    g->group_in = o * merged;
-    g->group_out = c * merged;
+    g->groups = merged.n;
+    g->group_in = merged.out;
+    g->group_out = merged.in;
     g->n_segs = GFLI_DEFORM_TAPS;
     g->seg_taps = 1;
     g->seg_len = g->group_in;
@@ -2203,12 +2200,6 @@ typedef struct gfli_upsample_grad {
     bool accumulate;
 } gfli_upsample_grad;
 
-/* Which of `in` does place `at` of `out` come from?  In float, as the forward does. */
-static int gfli_upsample_source(int at, int in, int out) {
-    const float scale = (float)in / (float)out;
-    return gfli_min((int)((float)at * scale), in - 1);
-}
-
 /* One row of dx, from the rows of dy that were copied from it. */
 static void gfli_upsample_grad_row(void *arg, int task, int slot) {
     const gfli_upsample_grad *t = (const gfli_upsample_grad *)arg;
@@ -2218,11 +2209,11 @@ static void gfli_upsample_grad_row(void *arg, int task, int slot) {
     (void)slot;
     if (!t->accumulate) memset(dx, 0, (size_t)in_w * (size_t)c * sizeof *dx);
     for (int y = 0; y < out_h; y++) {
-        if (gfli_upsample_source(y, in_h, out_h) != row) continue;
+        if (gfli_nearest(y, in_h, out_h) != row) continue;
         const float *dy =
             t->dy.data + ((size_t)image * (size_t)out_h + (size_t)y) * (size_t)out_w * (size_t)c;
         for (int x = 0; x < out_w; x++, dy += c) {
-            float *d = dx + (size_t)gfli_upsample_source(x, in_w, out_w) * (size_t)c;
+            float *d = dx + (size_t)gfli_nearest(x, in_w, out_w) * (size_t)c;
             for (int k = 0; k < c; k++) d[k] += dy[k];
         }
     }
@@ -12944,7 +12935,7 @@ static float gfli_onnx_offset(const gfli_onnx *g, int stride) {
 /* "centres.l" f32 [4, points]: x y x y of every location, where the size is known. */
 static void gfli_onnx_fixed_centres(gfli_onnx *g, int level) {
     const gfli_map *map = &g->plan.maps[g->plan.cls].map;
-    const int w = map->w[level], stride = 8 << level;
+    const int w = map->w[level], stride = gfli_level_stride(level);
     const int64_t points = (int64_t)map->h[level] * w, shape[2] = {4, points};
     const float offset = gfli_onnx_offset(g, stride);
     float *centres =
@@ -12977,9 +12968,10 @@ static void gfli_onnx_coordinate(gfli_onnx *g, int level, bool vertical, const c
 static void gfli_onnx_free_centres(gfli_onnx *g, int level) {
     const gfli_onnx_name shape = gfli_onnx_at("centres.shape", level);
     const gfli_onnx_name x = gfli_onnx_at("centres.x", level), y = gfli_onnx_at("centres.y", level);
-    gfli_onnx_number(g, gfli_onnx_at("centres.stride", level).text, (float)(8 << level));
+    gfli_onnx_number(g, gfli_onnx_at("centres.stride", level).text,
+                     (float)gfli_level_stride(level));
     gfli_onnx_number(g, gfli_onnx_at("centres.offset", level).text,
-                     gfli_onnx_offset(g, 8 << level));
+                     gfli_onnx_offset(g, gfli_level_stride(level)));
     gfli_onnx_node(g, "Shape", shape.text, gfli_onnx_at("cls_score", level).text, NULL, NULL);
     gfli_onnx_node(g, "Gather", gfli_onnx_at("centres.grid", level).text, shape.text,
                    "two_and_three", NULL);
@@ -13031,7 +13023,8 @@ static void gfli_onnx_scores(gfli_onnx *g, int level) {
  * is a convolution of each side, as OpenCV has no sum with its axes as an input. */
 static void gfli_onnx_boxes(gfli_onnx *g, int level) {
     static const int64_t shape[2] = {4, 1}, order[3] = {0, 2, 1};
-    const float stride = (float)(8 << level), outwards[4] = {-stride, -stride, stride, stride};
+    const float stride = (float)gfli_level_stride(level),
+                outwards[4] = {-stride, -stride, stride, stride};
     const gfli_onnx_name bins = gfli_onnx_at("bins.logits", level);
     const gfli_onnx_name share = gfli_onnx_at("bins.shares", level);
     const gfli_onnx_name part = gfli_onnx_at("bins.parts", level);

@@ -27,6 +27,34 @@ static inline size_t gfli_conv_weights(const gfli_conv_shape *s) {
     return (size_t)s->out_c * (size_t)(s->kernel * s->kernel) * (size_t)(s->in_c / s->groups);
 }
 
+/* Where the weight of an output channel, a tap and an input channel of its group is, in OHWI and
+ * in OIHW, which is the order of files. */
+GFLI_HD static inline size_t gfli_weight_at(int taps, int in, int o, int tap, int i) {
+    return ((size_t)o * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)i;
+}
+
+GFLI_HD static inline size_t gfli_file_weight_at(int taps, int in, int o, int tap, int i) {
+    return gfli_weight_at(in, taps, o, i, tap);
+}
+
+/* Groups side by side as one, with zeros beside the diagonal: a block-diagonal matrix wastes less
+ * than a thin one, up to so many channels of either side. */
+typedef struct gfli_groups {
+    int n, in, out; /* groups, and the channels of each */
+} gfli_groups;
+
+static inline gfli_groups gfli_merge_groups(const gfli_conv_shape *s, int most) {
+    const int in = s->in_c / s->groups, out = s->out_c / s->groups;
+    int merged = 1;
+    for (int m = 2; m <= s->groups && m * in <= most && m * out <= most; m++)
+        if (s->groups % m == 0) merged = m;
+    gfli_groups g;
+    g.n = s->groups / merged;
+    g.in = in * merged;
+    g.out = out * merged;
+    return g;
+}
+
 /* y = relu?(conv(x) + bias + residual).  Every level of x gives the level of y. */
 typedef struct gfli_conv_call {
     const gfli_conv_shape *shape;
@@ -90,11 +118,6 @@ typedef struct gfli_found {
     gfli_decoded *items; /* [n][most] */
     float *logits;       /* [n][most][4 * n_bins] of each one's location, or NULL */
 } gfli_found;
-
-/* Where position `cell` of a level stands, in pixels of the resized image. */
-GFLI_HD static inline float gfli_position(int cell, int stride, int inclusive) {
-    return (float)(cell * stride) + 0.5f * (float)(inclusive * (stride - 1));
-}
 
 /* A backend is a device with operations.  Maps, weights, biases, norm parameters, scratch and what
  * decode finds are memory of the device; all other pointers are the host's.  An operation may

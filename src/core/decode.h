@@ -1,12 +1,5 @@
-/* decode.h - what decoding shares wherever it computes: rounding, the order of candidates */
+/* decode.h - the order of candidates, and how many there can be */
 #pragma once
-
-/* The value as rounded to float32: compilers may fuse a product into the sum that takes it, and
- * whether two boxes overlap by just 0.6 must not depend on that. */
-GFLI_HD static inline float gfli_rounded(float value) {
-    volatile float stored = value;
-    return stored;
-}
 
 /* Sorts ascending: higher scores (0..1) first, then lower indices (below 2^34). */
 GFLI_HD static inline uint64_t gfli_rank(float score, uint64_t index) {

@@ -5,12 +5,11 @@
 enum { GFLI_SHORT_RUN = 16 };
 
 void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
-    const int group_in = s->in_c / s->groups, group_out = s->out_c / s->groups;
-    const int merged = gfli_merge_groups(s->groups, group_in, group_out);
+    const gfli_groups merged = gfli_merge_groups(s, GFLI_NR);
     memset(g, 0, sizeof *g);
-    g->groups = s->groups / merged;
-    g->group_in = group_in * merged;
-    g->group_out = group_out * merged;
+    g->groups = merged.n;
+    g->group_in = merged.in;
+    g->group_out = merged.out;
     g->in_step = s->stride;
     g->out_step = 1;
     g->seg_taps = s->groups == 1 && s->in_c < GFLI_SHORT_RUN ? s->kernel : 1;
@@ -55,7 +54,7 @@ static void gfli_conv_pack_panel(void *arg, int panel, int slot) {
             const int o = first + j;
             const float scale = t->scale ? t->scale[o] : 1.0f;
             const int at = o / out_per_group * c % merged_c; /* of its channels in the merged */
-            const float *w = t->weight + ((size_t)o * (size_t)taps + (size_t)k) * (size_t)c;
+            const float *w = t->weight + gfli_weight_at(taps, c, o, k, 0);
             float *out = packing + ((size_t)k * (size_t)merged_c + (size_t)at) * GFLI_NR + j;
             for (int i = 0; i < c; i++) out[(size_t)i * GFLI_NR] = scale * w[i];
         }

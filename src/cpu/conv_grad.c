@@ -8,12 +8,11 @@
  * tap's index in the kernel. */
 static void gfli_grad_phase(const gfli_conv_shape *s, int py, int px, gfli_igemm *g,
                             int tap[GFLI_MAX_TAPS]) {
-    const int c = s->in_c / s->groups, o = s->out_c / s->groups;
-    const int merged = gfli_merge_groups(s->groups, c, o);
+    const gfli_groups merged = gfli_merge_groups(s, GFLI_NR);
     memset(g, 0, sizeof *g);
-    g->groups = s->groups / merged;
-    g->group_in = o * merged;
-    g->group_out = c * merged;
+    g->groups = merged.n;
+    g->group_in = merged.out;
+    g->group_out = merged.in;
     g->seg_taps = 1;
     g->seg_len = g->group_in;
     g->in_step = 1;
@@ -67,7 +66,7 @@ static void gfli_grad_pack_rows(void *arg, int task, int slot) {
     for (int k = part * GFLI_PACK_ROWS; k < last_k; k++) {
         const int o = group * g->group_in + k, own = o / out_per_group * c - group * g->group_out;
         const float scale = t->scale ? t->scale[o] : 1.0f;
-        const float *w = t->weight + ((ptrdiff_t)o * s->kernel * s->kernel + t->tap[seg]) * c;
+        const float *w = t->weight + gfli_weight_at(s->kernel * s->kernel, c, o, t->tap[seg], 0);
         float *out = t->packing + (size_t)group * (size_t)panels * panel +
                      (size_t)(seg * g->seg_len + k) * GFLI_NR;
         for (int first = 0; first < g->group_out; first += GFLI_NR, out += panel) {
@@ -517,12 +516,11 @@ static void gfli_grad_sum(void *arg, int o, int slot) {
     const int c = s->in_c / s->groups, taps = s->kernel * s->kernel;
     const int at = o / (s->out_c / s->groups) * c % t->g.group_in;
     const size_t row = t->n_weights / (size_t)s->out_c, run = row / (size_t)taps;
-    float *out = t->dweight + (size_t)o * (size_t)taps * (size_t)c;
     (void)slot;
     for (int chunk = 0; chunk < t->chunks; chunk++) {
         const float *sum = t->sums + (size_t)chunk * t->n_weights + (size_t)o * row + at;
         for (int k = 0; k < taps; k++, sum += run) {
-            float *w = out + (ptrdiff_t)k * c;
+            float *w = t->dweight + gfli_weight_at(taps, c, o, k, 0);
             for (int i = 0; i < c; i++) w[i] = chunk ? w[i] + sum[i] : sum[i];
         }
     }

@@ -135,32 +135,18 @@ static void gfli_select_level(void *arg, int level, int slot) {
 
 enum { GFLI_DECODE_BOXES = 32 };
 
-/* A value that is no number stays so and is dropped with the boxes that have no area. */
-static float gfli_clamp_side(float v, int limit) {
-    if (v < 0.0f) return 0.0f;
-    return v > (float)limit ? (float)limit : v;
-}
-
 static void gfli_decode_pair(const gfli_decode_task *t, int level, uint64_t rank,
                              gfli_decoded *out) {
     const gfli_decode_opts *o = t->opts;
     const uint64_t index = gfli_rank_index(rank), cell = index / (uint64_t)o->n_classes;
     const float *logits =
         gfli_decode_plane(t->reg, level, t->index) + (size_t)cell * (size_t)t->reg->c;
-    float p[GFL_MAX_BINS], d[4];
-    for (int side = 0; side < 4; side++) {
-        const float mean = gfli_integral(logits + side * o->n_bins, o->n_bins, p);
-        d[side] = gfli_rounded(mean * (float)o->stride[level]);
-    }
+    float p[GFL_MAX_BINS];
     out->level = level;
     out->y = (int)(cell / (uint64_t)t->cls->w[level]);
     out->x = (int)(cell % (uint64_t)t->cls->w[level]);
-    const float x = gfli_position(out->x, o->stride[level], o->inclusive);
-    const float y = gfli_position(out->y, o->stride[level], o->inclusive);
-    out->detection.x1 = gfli_clamp_side(x - d[0], o->width - o->inclusive);
-    out->detection.y1 = gfli_clamp_side(y - d[1], o->height - o->inclusive);
-    out->detection.x2 = gfli_clamp_side(x + d[2], o->width - o->inclusive);
-    out->detection.y2 = gfli_clamp_side(y + d[3], o->height - o->inclusive);
+    gfli_box_around(out->x, out->y, logits, o->n_bins, p, o->stride[level], o->inclusive,
+                    o->width - o->inclusive, o->height - o->inclusive, &out->detection);
     out->detection.score = gfli_rank_score(rank);
     out->detection.label = (int)(index % (uint64_t)o->n_classes);
 }
@@ -207,23 +193,16 @@ static size_t gfli_decode_scratch_cpu(const gfli_map *cls, const gfli_decode_opt
                (sizeof(int) + GFLI_NMS_FLOATS * sizeof(float));
 }
 
-static float gfli_rescaled(const gfli_decode_opts *opts, float v, double scale) {
-    return gfli_rounded(opts->divide ? v / (float)scale : v * (float)(1.0 / scale));
-}
-
 /* To the pixels of the original image; boxes without area go (of pixels, each has one).  Returns
  * how many stay. */
 static int gfli_rescale_boxes(const gfli_decode_opts *opts, gfli_decoded *boxes, int n) {
-    const float inclusive = (float)opts->inclusive;
+    const float x = gfli_rescale_factor(opts->divide, opts->scale_x);
+    const float y = gfli_rescale_factor(opts->divide, opts->scale_y);
     int kept = 0;
     for (int i = 0; i < n; i++) {
         gfli_decoded b = boxes[i];
-        gfl_detection *d = &b.detection;
-        d->x1 = gfli_rescaled(opts, d->x1, opts->scale_x);
-        d->y1 = gfli_rescaled(opts, d->y1, opts->scale_y);
-        d->x2 = gfli_rescaled(opts, d->x2, opts->scale_x);
-        d->y2 = gfli_rescaled(opts, d->y2, opts->scale_y);
-        if (d->x2 - d->x1 + inclusive > 0.0f && d->y2 - d->y1 + inclusive > 0.0f) boxes[kept++] = b;
+        gfli_rescale_box(&b.detection, x, y, opts->divide);
+        if (gfli_has_area(&b.detection, (float)opts->inclusive)) boxes[kept++] = b;
     }
     return kept;
 }

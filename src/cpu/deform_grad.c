@@ -164,12 +164,11 @@ static gfli_scatter_fn gfli_scatter_of(const gfl_context *context) {
 /* dy's channels of a group are the inner dimension, x's are the columns; packed
  * [groups][panels of group_out][taps][group_in][GFLI_NR]. */
 static void gfli_deform_grad_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
-    const int c = s->in_c / s->groups, o = s->out_c / s->groups;
-    const int merged = gfli_merge_groups(s->groups, c, o);
+    const gfli_groups merged = gfli_merge_groups(s, GFLI_NR);
     memset(g, 0, sizeof *g);
-    g->groups = s->groups / merged;
-    g->group_in = o * merged;
-    g->group_out = c * merged;
+    g->groups = merged.n;
+    g->group_in = merged.out;
+    g->group_out = merged.in;
     g->n_segs = GFLI_DEFORM_TAPS;
     g->seg_taps = 1;
     g->seg_len = g->group_in;

@@ -246,14 +246,6 @@ static void gfli_tile_neon(const gfli_tile *t) {
 
 /* ---- the implicit product -------------------------------------------------------------------- */
 
-int gfli_merge_groups(int groups, int group_in, int group_out) {
-    int merged = 1;
-    for (int q = 2; q <= groups; q++) {
-        if (groups % q == 0 && q * group_in <= GFLI_NR && q * group_out <= GFLI_NR) merged = q;
-    }
-    return merged;
-}
-
 size_t gfli_igemm_packed_size(const gfli_igemm *g) {
     return (size_t)g->groups * (size_t)gfli_ceil_div(g->group_out, GFLI_NR) * GFLI_NR *
            (size_t)g->n_segs * (size_t)g->seg_len * sizeof(float);

@@ -63,6 +63,3 @@ void gfli_igemm_gather(const gfli_igemm *g, size_t first, int n, const float *ze
 
 /* A convolution as such a product, without its data. */
 void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g);
-
-/* Groups are merged until a panel is full: a block-diagonal matrix wastes less than a thin one. */
-int gfli_merge_groups(int groups, int group_in, int group_out);

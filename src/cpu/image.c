@@ -103,16 +103,13 @@ static size_t gfli_resize_scratch_cpu(const gfl_context *context, int in_w, int 
 
 static void gfli_resize_cpu(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
                             int out_w, int out_h, uint8_t *out, void *scratch) {
-    static const int bytes[] = {3, 3, 4, 4, 1};
-    const int format = (int)image->format, size = bytes[format];
-    const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
     gfli_column *columns = (gfli_column *)scratch;
     gfli_resize_task t;
     (void)on_device;
-    gfli_fill_columns(columns, image->width, out_w, size);
+    gfli_fill_columns(columns, image->width, out_w, gfli_pixel_bytes(image->format));
     t.image = image;
-    t.stride = image->stride ? image->stride : (ptrdiff_t)image->width * size;
-    for (int k = 0; k < 3; k++) t.channel[k] = size == 1 ? 0 : (stored_bgr == bgr ? k : 2 - k);
+    t.stride = gfli_pixel_pitch(image);
+    gfli_pixel_channels(image->format, bgr, t.channel);
     t.out_w = out_w;
     t.out_h = out_h;
     t.out = out;

@@ -34,23 +34,6 @@ void gfli_sort_ranks(uint64_t *ranks, size_t n) {
 
 /* ---- suppression ----------------------------------------------------------------------------- */
 
-/* A survivor, moved to where only boxes of its class are. */
-typedef struct gfli_kept {
-    float x1, y1, x2, y2, area, label;
-} gfli_kept;
-
-static gfli_kept gfli_shift_box(const gfl_detection *d, float step, float inclusive) {
-    gfli_kept k;
-    const float offset = gfli_rounded((float)d->label * step);
-    k.x1 = d->x1 + offset;
-    k.y1 = d->y1 + offset;
-    k.x2 = d->x2 + offset;
-    k.y2 = d->y2 + offset;
-    k.area = gfli_rounded((k.x2 - k.x1 + inclusive) * (k.y2 - k.y1 + inclusive));
-    k.label = (float)d->label;
-    return k;
-}
-
 /* One more than the largest coordinate, and whether classes are apart for sure once shifted: not
  * when boxes start below 0, pixels make up for the 1 that is between them, or float32 is too coarse
  * to keep it. */
@@ -70,19 +53,9 @@ static float gfli_class_step(const gfli_decoded *boxes, int n, int inclusive, bo
     return largest + 1.0f;
 }
 
-static bool gfli_overlaps(const gfli_kept *a, const gfli_kept *b, float iou, float inclusive) {
-    const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
-    const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
-    const float w = x2 - x1 + inclusive, h = y2 - y1 + inclusive;
-    /* No overlap suppresses nothing, not even two boxes without area: 0 / 0 is no IoU. */
-    if (!(w > 0.0f && h > 0.0f)) return false;
-    const float inter = gfli_rounded(w * h);
-    return inter / (a->area + b->area - inter) > iou;
-}
-
 int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max_keep, int *keep,
              uint64_t *ranks, float *scratch) {
-    gfli_kept *kept = (gfli_kept *)(void *)scratch;
+    gfli_apart *kept = (gfli_apart *)(void *)scratch;
     bool apart;
     int n_kept = 0;
     const float step = gfli_class_step(boxes, n, inclusive, &apart);
@@ -90,7 +63,7 @@ int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max
     gfli_sort_ranks(ranks, (size_t)n);
     for (int i = 0; i < n && n_kept < max_keep; i++) {
         const int at = (int)gfli_rank_index(ranks[i]);
-        const gfli_kept box = gfli_shift_box(&boxes[at].detection, step, (float)inclusive);
+        const gfli_apart box = gfli_move_apart(&boxes[at].detection, step, (float)inclusive);
         bool suppressed = false;
         for (int k = 0; k < n_kept && !suppressed; k++) {
             if (apart && kept[k].label != box.label) continue;

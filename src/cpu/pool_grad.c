@@ -112,12 +112,6 @@ typedef struct gfli_upsample_grad {
     bool accumulate;
 } gfli_upsample_grad;
 
-/* Which of `in` does place `at` of `out` come from?  In float, as the forward does. */
-static int gfli_upsample_source(int at, int in, int out) {
-    const float scale = (float)in / (float)out;
-    return gfli_min((int)((float)at * scale), in - 1);
-}
-
 /* One row of dx, from the rows of dy that were copied from it. */
 static void gfli_upsample_grad_row(void *arg, int task, int slot) {
     const gfli_upsample_grad *t = (const gfli_upsample_grad *)arg;
@@ -127,11 +121,11 @@ static void gfli_upsample_grad_row(void *arg, int task, int slot) {
     (void)slot;
     if (!t->accumulate) memset(dx, 0, (size_t)in_w * (size_t)c * sizeof *dx);
     for (int y = 0; y < out_h; y++) {
-        if (gfli_upsample_source(y, in_h, out_h) != row) continue;
+        if (gfli_nearest(y, in_h, out_h) != row) continue;
         const float *dy =
             t->dy.data + ((size_t)image * (size_t)out_h + (size_t)y) * (size_t)out_w * (size_t)c;
         for (int x = 0; x < out_w; x++, dy += c) {
-            float *d = dx + (size_t)gfli_upsample_source(x, in_w, out_w) * (size_t)c;
+            float *d = dx + (size_t)gfli_nearest(x, in_w, out_w) * (size_t)c;
             for (int k = 0; k < c; k++) d[k] += dy[k];
         }
     }

@@ -25,14 +25,10 @@ typedef struct gfli_fp32_job {
 /* ---- weights: [groups][taps][group_in][group_out] -------------------------------------------- */
 
 static void gfli_fp32_merge(gfli_fp32_job *job) {
-    const int in = job->s.in_c / job->s.groups, out = job->s.out_c / job->s.groups;
-    int merged = 1;
-    for (int m = 2; m <= job->s.groups && m * in <= GFLI_FP32_TILE && m * out <= GFLI_FP32_TILE;
-         m++)
-        if (job->s.groups % m == 0) merged = m;
-    job->groups = job->s.groups / merged;
-    job->group_in = in * merged;
-    job->group_out = out * merged;
+    const gfli_groups merged = gfli_merge_groups(&job->s, GFLI_FP32_TILE);
+    job->groups = merged.n;
+    job->group_in = merged.in;
+    job->group_out = merged.out;
 }
 
 static size_t gfli_fp32_packed_size(const gfli_conv_shape *s) {
@@ -59,7 +55,7 @@ static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *s
     float v = 0.0f;
     if (i / in == o / out)
         v = (scale ? scale[row] : 1.0f) *
-            weight[((size_t)row * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(i % in)];
+            weight[gfli_weight_at(taps, in, row, tap, i % in)];
     packing[at] = v;
 }
 

@@ -11,14 +11,12 @@ typedef struct gfli_conv_geometry {
 
 static gfli_conv_geometry gfli_conv_geometry_of(const gfli_conv_shape *s, int element) {
     const int size = element == GFLI_MAP_F32 ? 4 : 2, run = GFLI_ROW_BYTES / size;
-    const int in = s->in_c / s->groups, out = s->out_c / s->groups, taps = s->kernel * s->kernel;
-    int merged = 1;
-    for (int m = 2; m <= s->groups && m * in <= 64 && m * out <= 64; m++)
-        if (s->groups % m == 0) merged = m;
+    const int taps = s->kernel * s->kernel;
+    const gfli_groups merged = gfli_merge_groups(s, 64);
     gfli_conv_geometry g;
-    g.groups = s->groups / merged;
-    g.group_in = in * merged;
-    g.group_out = out * merged;
+    g.groups = merged.n;
+    g.group_in = merged.in;
+    g.group_out = merged.out;
     g.group_rows = g.group_out <= 64 ? 64 : (g.group_out + 127) / 128 * 128;
     g.chunks = g.group_in * size % GFLI_CHUNK_BYTES == 0;
     g.k_blocks =
@@ -53,7 +51,7 @@ static __global__ void gfli_conv_pack_kernel(const float *weight, const float *s
     const int o = group * g.group_out + row, channel = group * g.group_in + c;
     float v = 0.0f;
     if (row < g.group_out && c < g.group_in && tap < taps && channel / in == o / out) {
-        v = weight[((size_t)o * (size_t)taps + (size_t)tap) * (size_t)in + (size_t)(channel % in)];
+        v = weight[gfli_weight_at(taps, in, o, tap, channel % in)];
         if (scale) v *= scale[o];
     }
     const int at = in_run * size;

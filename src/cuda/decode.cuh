@@ -23,11 +23,6 @@ typedef struct gfli_decode_level {
     int first, most; /* of the candidates: the number of the first, and at most how many */
 } gfli_decode_level;
 
-/* A kept box, moved to where only boxes of its class are. */
-typedef struct gfli_moved {
-    float x1, y1, x2, y2, area, label;
-} gfli_moved;
-
 typedef struct gfli_decode_frame {
     int right, bottom;      /* the last coordinates */
     float scale_x, scale_y; /* what boxes are multiplied with, or divided by */
@@ -48,7 +43,7 @@ typedef struct gfli_decode_job {
     int *found;          /* [images][GFL_LEVELS + 1] ranks above the score; last the candidates */
     uint64_t *order;     /* [most rounded up to a power of two] */
     gfli_decoded *boxes; /* [most] */
-    gfli_moved *kept;    /* [max_keep] */
+    gfli_apart *kept;    /* [max_keep] */
     gfli_found out;      /* of the first image */
 } gfli_decode_job;
 
@@ -171,13 +166,6 @@ static __global__ void gfli_top_kernel(const GFLI_GRID_CONSTANT gfli_decode_job 
 
 /* ---- boxes ----------------------------------------------------------------------------------- */
 
-/* A value that is no number stays so, and its box has no area. */
-static __device__ __forceinline__ float gfli_clip_side(float v, int limit, float scale,
-                                                       bool divide) {
-    v = v < 0.0f ? 0.0f : (v > (float)limit ? (float)limit : v);
-    return divide ? v / scale : gfli_rounded(v * scale);
-}
-
 static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job *job, int image,
                                                            int level, uint64_t rank) {
     const gfli_decode_level *l = &job->level[level];
@@ -185,20 +173,13 @@ static __device__ __forceinline__ gfli_decoded gfli_box_of(const gfli_decode_job
     const uint64_t index = gfli_rank_index(rank);
     const int cell = (int)(index / (uint64_t)job->n_classes);
     const float *logits = gfli_logits_at(l->reg, l->cells, job->reg_c, image, (size_t)cell);
-    float d[4];
-    for (int side = 0; side < 4; side++)
-        d[side] = gfli_rounded(gfli_integral(logits + side * job->n_bins, job->n_bins, NULL) *
-                               (float)l->stride);
     gfli_decoded b;
     b.level = level;
     b.y = cell / l->w;
     b.x = cell % l->w;
-    const float x = gfli_position(b.x, l->stride, job->inclusive);
-    const float y = gfli_position(b.y, l->stride, job->inclusive);
-    b.detection.x1 = gfli_clip_side(x - d[0], f->right, f->scale_x, job->divide);
-    b.detection.y1 = gfli_clip_side(y - d[1], f->bottom, f->scale_y, job->divide);
-    b.detection.x2 = gfli_clip_side(x + d[2], f->right, f->scale_x, job->divide);
-    b.detection.y2 = gfli_clip_side(y + d[3], f->bottom, f->scale_y, job->divide);
+    gfli_box_around(b.x, b.y, logits, job->n_bins, NULL, l->stride, job->inclusive, f->right,
+                    f->bottom, &b.detection);
+    gfli_rescale_box(&b.detection, f->scale_x, f->scale_y, job->divide);
     b.detection.score = gfli_rank_score(rank);
     b.detection.label = (int)(index % (uint64_t)job->n_classes);
     return b;
@@ -234,13 +215,11 @@ static __global__ void gfli_boxes_kernel(const GFLI_GRID_CONSTANT gfli_decode_jo
     uint64_t rank;
     if (!gfli_candidate(&job, image, level, i - job.level[level].first, &rank)) return;
     const gfli_decoded b = gfli_box_of(&job, image, level, rank);
-    const gfl_detection *d = &b.detection;
-    const float one = (float)job.inclusive;
     gfli_of_image(&job, job.boxes, image)[i] = b;
-    if (d->x2 - d->x1 + one > 0.0f && d->y2 - d->y1 + one > 0.0f)
+    if (gfli_has_area(&b.detection, (float)job.inclusive))
         gfli_of_image(&job, job.order,
                       image)[atomicAdd(gfli_found_by(&job, image, GFL_LEVELS), 1)] =
-            gfli_rank(d->score, (uint64_t)i);
+            gfli_rank(b.detection.score, (uint64_t)i);
 }
 
 /* ---- suppression ----------------------------------------------------------------------------- */
@@ -258,37 +237,14 @@ static __device__ __forceinline__ float gfli_block_largest(float v, float *part)
     return v;
 }
 
-static __device__ __forceinline__ gfli_moved gfli_move_box(const gfl_detection *d, float step,
-                                                           float inclusive) {
-    gfli_moved m;
-    const float offset = gfli_rounded((float)d->label * step);
-    m.x1 = d->x1 + offset;
-    m.y1 = d->y1 + offset;
-    m.x2 = d->x2 + offset;
-    m.y2 = d->y2 + offset;
-    m.area = gfli_rounded((m.x2 - m.x1 + inclusive) * (m.y2 - m.y1 + inclusive));
-    m.label = (float)d->label;
-    return m;
-}
-
-static __device__ __forceinline__ bool gfli_boxes_overlap(const gfli_moved *a, const gfli_moved *b,
-                                                          float iou, float inclusive) {
-    const float x1 = a->x1 > b->x1 ? a->x1 : b->x1, x2 = a->x2 < b->x2 ? a->x2 : b->x2;
-    const float y1 = a->y1 > b->y1 ? a->y1 : b->y1, y2 = a->y2 < b->y2 ? a->y2 : b->y2;
-    const float w = x2 - x1 + inclusive, h = y2 - y1 + inclusive;
-    if (!(w > 0.0f && h > 0.0f)) return false;
-    const float inter = gfli_rounded(w * h);
-    return inter / (a->area + b->area - inter) > iou;
-}
-
 /* What the first warp decides about a chunk: dead [words] are those that a kept box suppresses. */
 static __device__ void gfli_settle_chunk(const gfli_decode_job *job, int first, int n, int n_kept,
-                                         const gfli_moved *chunk, const unsigned *dead,
+                                         const gfli_apart *chunk, const unsigned *dead,
                                          const unsigned (*hits)[GFLI_NMS_WORDS], int *total) {
     const int lane = (int)threadIdx.x, image = (int)blockIdx.x;
     const uint64_t *order = gfli_of_image(job, job->order, image);
     const gfli_decoded *boxes = gfli_of_image(job, job->boxes, image);
-    gfli_moved *kept = gfli_of_image(job, job->kept, image);
+    gfli_apart *kept = gfli_of_image(job, job->kept, image);
     gfli_decoded *out = job->out.items + (size_t)image * (size_t)job->out.most;
     unsigned word = lane < GFLI_NMS_WORDS ? dead[lane] : 0;
     for (int i = 0; i < n && n_kept < job->max_keep; i++) {
@@ -307,7 +263,7 @@ static __device__ void gfli_settle_chunk(const gfli_decode_job *job, int first, 
 /* A block an image: all candidates by rank, then who suppresses whom. */
 static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode_job job) {
     GFLI_SHARED(uint64_t, keys, [GFLI_SORT_SHARED]);
-    GFLI_SHARED(gfli_moved, chunk, [GFLI_NMS_CHUNK]);
+    GFLI_SHARED(gfli_apart, chunk, [GFLI_NMS_CHUNK]);
     GFLI_SHARED(unsigned, hits, [GFLI_NMS_CHUNK][GFLI_NMS_WORDS]);
     GFLI_SHARED(unsigned, dead, [GFLI_NMS_WORDS]);
     GFLI_SHARED(float, part, [GFLI_NMS_CHUNK / 32]);
@@ -315,7 +271,7 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
     const int thread = (int)threadIdx.x, image = (int)blockIdx.x;
     const int n_candidates = *gfli_found_by(&job, image, GFL_LEVELS);
     const gfli_decoded *boxes = gfli_of_image(&job, job.boxes, image);
-    const gfli_moved *kept = gfli_of_image(&job, job.kept, image);
+    const gfli_apart *kept = gfli_of_image(&job, job.kept, image);
     uint64_t *order = gfli_of_image(&job, job.order, image);
     const float inclusive = (float)job.inclusive;
     float largest = 0.0f;
@@ -335,18 +291,18 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
         if (n_kept >= job.max_keep) break;
         if (thread < GFLI_NMS_WORDS) dead[thread] = 0;
         if (exists)
-            chunk[thread] = gfli_move_box(&boxes[gfli_rank_index(order[i])].detection, step, inclusive);
+            chunk[thread] = gfli_move_apart(&boxes[gfli_rank_index(order[i])].detection, step, inclusive);
         __syncthreads();
         bool suppressed = false;
         for (int k = 0; k < n_kept && exists && !suppressed; k++)
-            suppressed = gfli_boxes_overlap(&kept[k], &chunk[thread], job.nms_iou, inclusive);
+            suppressed = gfli_overlaps(&kept[k], &chunk[thread], job.nms_iou, inclusive);
         if (suppressed) atomicOr(&dead[thread / 32], 1u << (thread % 32));
         for (int word = 0; word < GFLI_NMS_WORDS && exists; word++) {
             unsigned bits = 0;
             for (int k = 0; k < 32; k++) {
                 const int other = word * 32 + k;
                 if (other > thread && other < n &&
-                    gfli_boxes_overlap(&chunk[thread], &chunk[other], job.nms_iou, inclusive))
+                    gfli_overlaps(&chunk[thread], &chunk[other], job.nms_iou, inclusive))
                     bits |= 1u << k;
             }
             hits[thread][word] = bits;
@@ -404,7 +360,7 @@ static size_t gfli_decode_lay_out(const gfli_map *cls, const gfli_decode_opts *o
     job->max_keep = gfli_most_detections(cls, opts);
     job->order = (uint64_t *)gfli_cut(&c, gfli_power_above((size_t)job->most) * sizeof(uint64_t));
     job->boxes = (gfli_decoded *)gfli_cut(&c, (size_t)job->most * sizeof(gfli_decoded));
-    job->kept = (gfli_moved *)gfli_cut(&c, (size_t)job->max_keep * sizeof(gfli_moved));
+    job->kept = (gfli_apart *)gfli_cut(&c, (size_t)job->max_keep * sizeof(gfli_apart));
     job->scratch = c.used - before;
     return before + (size_t)job->images * job->scratch;
 }
@@ -449,8 +405,8 @@ static gfli_decode_frame gfli_frame_of(const gfli_decode_opts *opts) {
     gfli_decode_frame f;
     f.right = opts->width - opts->inclusive;
     f.bottom = opts->height - opts->inclusive;
-    f.scale_x = (float)(opts->divide ? opts->scale_x : 1.0 / opts->scale_x);
-    f.scale_y = (float)(opts->divide ? opts->scale_y : 1.0 / opts->scale_y);
+    f.scale_x = gfli_rescale_factor(opts->divide, opts->scale_x);
+    f.scale_y = gfli_rescale_factor(opts->divide, opts->scale_y);
     return f;
 }
 

@@ -47,10 +47,11 @@ static __global__ void gfli_resize_kernel(const GFLI_GRID_CONSTANT gfli_source s
 
 /* The rows as they lie in memory, without what is between them; not of an image that is there. */
 static void gfli_upload_image(gfl_context *context, const gfl_image *image, bool on_device,
-                              int size, gfli_source *s, void *to) {
+                              gfli_source *s, void *to) {
     gfli_cuda *d = gfli_cuda_of(context);
+    const int size = gfli_pixel_bytes(image->format);
     const size_t row = (size_t)image->width * (size_t)size;
-    const ptrdiff_t stride = image->stride ? image->stride : (ptrdiff_t)row;
+    const ptrdiff_t stride = gfli_pixel_pitch(image);
     const ptrdiff_t last = (ptrdiff_t)(image->height - 1);
     const uint8_t *first = image->pixels;
     s->pixels = image->pixels;
@@ -71,13 +72,10 @@ static void gfli_upload_image(gfl_context *context, const gfl_image *image, bool
 
 static void gfli_resize_cuda(gfl_context *context, const gfl_image *image, bool on_device, bool bgr,
                              int out_w, int out_h, uint8_t *out, void *scratch) {
-    static const int bytes[] = {3, 3, 4, 4, 1};
-    const int size = bytes[(int)image->format];
-    const bool stored_bgr = image->format == GFL_FORMAT_BGR || image->format == GFL_FORMAT_BGRA;
     gfli_source s;
     if (!gfli_cuda_ready(context)) return;
-    gfli_upload_image(context, image, on_device, size, &s, scratch);
-    for (int k = 0; k < 3; k++) s.channel[k] = size == 1 ? 0 : (stored_bgr == bgr ? k : 2 - k);
+    gfli_upload_image(context, image, on_device, &s, scratch);
+    gfli_pixel_channels(image->format, bgr, s.channel);
     GFLI_LAUNCH((gfli_resize_kernel), gfli_blocks((size_t)out_w * (size_t)out_h), GFLI_THREADS, 0,
                 gfli_cuda_of(context)->stream, s, out_w, out_h, out);
     gfli_cuda_launched(context, "resizing");

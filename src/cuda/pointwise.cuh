@@ -95,12 +95,6 @@ static __global__ void gfli_max_pool_kernel(const void *x, const GFLI_GRID_CONST
 
 /* ---- upsample -------------------------------------------------------------------------------- */
 
-/* As the CPU's: float32, PyTorch's choice. */
-static __device__ __forceinline__ int gfli_nearest_source(int at, int in, int out) {
-    const int from = (int)((float)at * ((float)in / (float)out));
-    return from < in - 1 ? from : in - 1;
-}
-
 static __global__ void gfli_upsample_add_kernel(const void *x,
                                                 const GFLI_GRID_CONSTANT gfli_sizes in, void *y,
                                                 const GFLI_GRID_CONSTANT gfli_sizes out,
@@ -109,8 +103,8 @@ static __global__ void gfli_upsample_add_kernel(const void *x,
     const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (!gfli_place_of(&out, index, element, &p)) return;
     const int h = in.h[p.level], w = in.w[p.level];
-    const int yy = gfli_nearest_source(p.y, h, out.h[p.level]);
-    const int xx = gfli_nearest_source(p.x, w, out.w[p.level]);
+    const int yy = gfli_nearest(p.y, h, out.h[p.level]);
+    const int xx = gfli_nearest(p.x, w, out.w[p.level]);
     const size_t at =
         in.before[p.level] + ((size_t)p.image * (size_t)h + (size_t)yy) * (size_t)w + (size_t)xx;
     float a[8], b[8];

@@ -101,7 +101,7 @@ static float gfli_onnx_offset(const gfli_onnx *g, int stride) {
 /* "centres.l" f32 [4, points]: x y x y of every location, where the size is known. */
 static void gfli_onnx_fixed_centres(gfli_onnx *g, int level) {
     const gfli_map *map = &g->plan.maps[g->plan.cls].map;
-    const int w = map->w[level], stride = 8 << level;
+    const int w = map->w[level], stride = gfli_level_stride(level);
     const int64_t points = (int64_t)map->h[level] * w, shape[2] = {4, points};
     const float offset = gfli_onnx_offset(g, stride);
     float *centres =
@@ -134,9 +134,10 @@ static void gfli_onnx_coordinate(gfli_onnx *g, int level, bool vertical, const c
 static void gfli_onnx_free_centres(gfli_onnx *g, int level) {
     const gfli_onnx_name shape = gfli_onnx_at("centres.shape", level);
     const gfli_onnx_name x = gfli_onnx_at("centres.x", level), y = gfli_onnx_at("centres.y", level);
-    gfli_onnx_number(g, gfli_onnx_at("centres.stride", level).text, (float)(8 << level));
+    gfli_onnx_number(g, gfli_onnx_at("centres.stride", level).text,
+                     (float)gfli_level_stride(level));
     gfli_onnx_number(g, gfli_onnx_at("centres.offset", level).text,
-                     gfli_onnx_offset(g, 8 << level));
+                     gfli_onnx_offset(g, gfli_level_stride(level)));
     gfli_onnx_node(g, "Shape", shape.text, gfli_onnx_at("cls_score", level).text, NULL, NULL);
     gfli_onnx_node(g, "Gather", gfli_onnx_at("centres.grid", level).text, shape.text,
                    "two_and_three", NULL);
@@ -188,7 +189,8 @@ static void gfli_onnx_scores(gfli_onnx *g, int level) {
  * is a convolution of each side, as OpenCV has no sum with its axes as an input. */
 static void gfli_onnx_boxes(gfli_onnx *g, int level) {
     static const int64_t shape[2] = {4, 1}, order[3] = {0, 2, 1};
-    const float stride = (float)(8 << level), outwards[4] = {-stride, -stride, stride, stride};
+    const float stride = (float)gfli_level_stride(level),
+                outwards[4] = {-stride, -stride, stride, stride};
     const gfli_onnx_name bins = gfli_onnx_at("bins.logits", level);
     const gfli_onnx_name share = gfli_onnx_at("bins.shares", level);
     const gfli_onnx_name part = gfli_onnx_at("bins.parts", level);

@@ -107,7 +107,6 @@ void gfl_detector_destroy(gfl_detector *detector) {
 
 static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image, bool on_device,
                                    int index, gfl_image *out) {
-    static const int bytes[] = {3, 3, 4, 4, 1};
     const gfli_backend *ops = context->backend;
     int format = (int)image->format;
     if (!image->pixels) return gfli_error(context, GFL_E_ARG, "image %d: pixels is NULL", index);
@@ -115,10 +114,10 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
         image->height > GFL_MAX_SIDE)
         return gfli_error(context, GFL_E_ARG, "image %d is %d x %d; sides must be 1..%d", index,
                           image->width, image->height, GFL_MAX_SIDE);
-    if (format < 0 || format >= (int)GFLI_COUNT(bytes))
+    if (format < 0 || format >= GFLI_FORMATS)
         return gfli_error(context, GFL_E_ARG, "image %d: format %d is no gfl_format", index,
                           format);
-    ptrdiff_t row = (ptrdiff_t)image->width * bytes[format];
+    ptrdiff_t row = (ptrdiff_t)image->width * gfli_pixel_bytes(image->format);
     if (image->stride != 0 && image->stride < row && image->stride > -row)
         return gfli_error(context, GFL_E_ARG,
                           "image %d: stride %td is less than a row of %d pixels, %td bytes", index,
@@ -133,7 +132,7 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
                           "image %d: pixels is memory of %s; set on_device to say so", index,
                           context->device_name);
     *out = *image;
-    if (out->stride == 0) out->stride = row;
+    out->stride = gfli_pixel_pitch(image);
     return GFL_OK;
 }
 
@@ -432,10 +431,6 @@ static void gfli_describe_sides(const gfli_decoded *from, const float *logits,
     }
 }
 
-static float gfli_clip(float v, int high) {
-    return v < 0 ? 0 : (v > (float)high ? (float)high : v);
-}
-
 /* The detections of image `index`, `first` in the detector's lists. */
 static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, size_t first) {
     const gfli_decode_opts *o = &d->decoding[index];
@@ -448,12 +443,7 @@ static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, si
         /* a right or lower edge is where the last pixel of the box ends */
         item->x2 += (float)o->inclusive;
         item->y2 += (float)o->inclusive;
-        if (!d->no_clip) {
-            item->x1 = gfli_clip(item->x1, image->width);
-            item->y1 = gfli_clip(item->y1, image->height);
-            item->x2 = gfli_clip(item->x2, image->width);
-            item->y2 = gfli_clip(item->y2, image->height);
-        }
+        if (!d->no_clip) gfli_clip_box(item, image->width, image->height);
         if (d->with_distributions)
             gfli_describe_sides(from, found->logits + (at + (size_t)i) * logits, o,
                                 &d->distributions[first + (size_t)i]);

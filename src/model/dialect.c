@@ -16,7 +16,7 @@ void gfli_decode_opts_init(const gfl_arch *arch, gfli_decode_opts *out) {
     memset(out, 0, sizeof *out);
     out->n_classes = arch->n_classes;
     out->n_bins = arch->reg_max + 1;
-    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
+    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = gfli_level_stride(l);
     out->inclusive = d->inclusive;
     out->by_location = d->by_location;
     out->divide = d->one_scale;
@@ -24,7 +24,7 @@ void gfli_decode_opts_init(const gfl_arch *arch, gfli_decode_opts *out) {
 
 void gfli_assign_opts_init(const gfl_arch *arch, gfli_assign_opts *out) {
     memset(out, 0, sizeof *out);
-    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
+    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = gfli_level_stride(l);
     out->inclusive = gfli_dialect_get(arch->dialect)->inclusive;
 }
 
@@ -33,7 +33,7 @@ void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
     memset(out, 0, sizeof *out);
     out->n_classes = arch->n_classes;
     out->n_bins = arch->reg_max + 1;
-    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = 8 << l;
+    for (int l = 0; l < GFL_LEVELS; l++) out->stride[l] = gfli_level_stride(l);
     out->inclusive = d->inclusive;
     out->outside_counts = d->outside_counts;
     out->add_eps = d->add_eps;

@@ -76,12 +76,13 @@ void gfli_param_store(const gfl_model *model, int index, const float *values) {
 }
 
 void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file) {
-    const size_t o_n = (size_t)p->shape[0], i_n = (size_t)p->shape[1];
-    const size_t area = (size_t)(p->shape[2] * p->shape[3]);
-    for (size_t o = 0; o < o_n; o++)
-        for (size_t i = 0; i < i_n; i++)
-            for (size_t k = 0; k < area; k++) {
-                const size_t file = (o * i_n + i) * area + k, kept = (o * area + k) * i_n + i;
+    const int out = (int)p->shape[0], in = (int)p->shape[1];
+    const int taps = (int)(p->shape[2] * p->shape[3]);
+    for (int o = 0; o < out; o++)
+        for (int i = 0; i < in; i++)
+            for (int k = 0; k < taps; k++) {
+                const size_t file = gfli_file_weight_at(taps, in, o, k, i);
+                const size_t kept = gfli_weight_at(taps, in, o, k, i);
                 to[to_file ? file : kept] = from[to_file ? kept : file];
             }
 }
