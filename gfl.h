@@ -1841,15 +1841,19 @@ extern "C" {
 
 #define GFLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-static inline int gfli_min(int a, int b) {
+GFLI_HD static inline int gfli_min(int a, int b) {
     return a < b ? a : b;
 }
 
-static inline int gfli_max(int a, int b) {
+GFLI_HD static inline int gfli_max(int a, int b) {
     return a > b ? a : b;
 }
 
-static inline int gfli_ceil_div(int a, int b) {
+GFLI_HD static inline int gfli_clamp(int v, int low, int high) {
+    return gfli_min(gfli_max(v, low), high);
+}
+
+GFLI_HD static inline int gfli_ceil_div(int a, int b) {
     return (a + b - 1) / b;
 }
 
@@ -2204,6 +2208,26 @@ GFLI_HD static inline void gfli_fold_channel(float gamma, float beta, float mean
     const double a = (double)gamma / (sqrt)((double)var + (double)eps);
     *scale = (float)a;
     *bias = (float)((double)beta - a * (double)mean);
+}
+
+/* How many values there are so far, their mean and the sum of squares around it. */
+typedef struct gfli_moments {
+    double n, mean, squares;
+} gfli_moments;
+
+/* Those of more values; n is not 0. */
+GFLI_HD static inline void gfli_merge_moments(gfli_moments *a, double n, double mean,
+                                              double squares) {
+    const double total = a->n + n, d = mean - a->mean;
+    a->mean += d * n / total;
+    a->squares += squares + d * d * a->n * n / total;
+    a->n = total;
+}
+
+/* A group's statistics: mean and 1 / deviation. */
+GFLI_HD static inline void gfli_finish_moments(const gfli_moments *m, float eps, float stats[2]) {
+    stats[0] = (float)m->mean;
+    stats[1] = (float)(1.0 / (sqrt)(m->squares / m->n + (double)eps));
 }
 
 /* The sum of k * p[k], p = softmax of the logits.  p [n_bins] is written, or NULL. */
@@ -3144,6 +3168,268 @@ static inline size_t gfli_all_candidates(const gfli_map *cls, const gfli_decode_
 static inline int gfli_most_detections(const gfli_map *cls, const gfli_decode_opts *opts) {
     const size_t n = gfli_all_candidates(cls, opts), most = (size_t)opts->max_detections;
     return (int)(n < most ? n : most);
+}
+
+/* ===============================================================================================
+ * src/core/assign.h - what ATSS asks of a box and a cell (spec 4)
+ * ============================================================================================ */
+
+/* Zhang et al., "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive
+ * Training Sample Selection", CVPR 2020, arXiv:1912.02424, Algorithm 1 */
+
+enum {
+    GFLI_ATSS_NEAREST = 9,
+    GFLI_ATSS_MOST = GFLI_ATSS_NEAREST * GFL_LEVELS,
+    GFLI_ATSS_FAR = 8192 /* pixels outside the map beyond which rounding makes distances equal */
+};
+
+/* The nearest cells of a level so far, nearest first, equals by their number. */
+typedef struct gfli_atss_list {
+    float distance[GFLI_ATSS_NEAREST];
+    int y[GFLI_ATSS_NEAREST], x[GFLI_ATSS_NEAREST];
+    int n;
+} gfli_atss_list;
+
+GFLI_HD static inline void gfli_atss_list_add(gfli_atss_list *list, float distance, int y, int x) {
+    int at = list->n;
+    if (at == GFLI_ATSS_NEAREST && !(distance < list->distance[at - 1])) return;
+    if (at == GFLI_ATSS_NEAREST)
+        at--;
+    else
+        list->n++;
+    for (; at > 0 && distance < list->distance[at - 1]; at--) {
+        list->distance[at] = list->distance[at - 1];
+        list->y[at] = list->y[at - 1];
+        list->x[at] = list->x[at - 1];
+    }
+    list->distance[at] = distance;
+    list->y[at] = y;
+    list->x[at] = x;
+}
+
+/* Cells that can be among the nearest nine along one axis: any cell outside has nine nearer ones
+ * between itself and the centre, unless the centre is so far that rounding makes them equal. */
+GFLI_HD static inline void gfli_atss_window(float centre, int stride, int cells, int *first,
+                                            int *last) {
+    const double at = (double)centre / stride, far_cells = (double)GFLI_ATSS_FAR / stride;
+    *first = 0;
+    *last = cells - 1;
+    if (!(at > -far_cells && at < (double)cells + far_cells)) return;
+    const int middle = gfli_clamp((int)(floor)(at + 0.5), 0, cells - 1);
+    *first = gfli_max(middle - GFLI_ATSS_NEAREST, 0);
+    *last = gfli_min(middle + GFLI_ATSS_NEAREST, cells - 1);
+}
+
+/* Distances are rounded step by step as float arithmetic would (products in double are exact), so
+ * that no compiler may fuse them and turn a tie into a difference. */
+GFLI_HD static inline float gfli_atss_distance(float dx, float dy) {
+    const float xx = (float)((double)dx * (double)dx), yy = (float)((double)dy * (double)dy);
+    const float sum = (float)((double)xx + (double)yy);
+    return (float)(sqrt)((double)sum);
+}
+
+GFLI_HD static inline float gfli_atss_area(float w, float h) {
+    return (float)((double)w * (double)h);
+}
+
+/* IoU of the anchor (8 strides square) around (cx, cy) and a box, in float like the distances. */
+GFLI_HD static inline float gfli_atss_iou(float cx, float cy, int stride, int inclusive,
+                                          const float *box) {
+    const float side = (float)(8 * stride), one = (float)inclusive, half = 0.5f * (side - one);
+    const float x1 = fmaxf(cx - half, box[0]), y1 = fmaxf(cy - half, box[1]);
+    const float x2 = fminf(cx + half, box[2]), y2 = fminf(cy + half, box[3]);
+    const float inter = gfli_atss_area(fmaxf(x2 - x1 + one, 0), fmaxf(y2 - y1 + one, 0));
+    const float area = gfli_atss_area(box[2] - box[0] + one, box[3] - box[1] + one);
+    const float both = (float)((double)gfli_atss_area(side, side) + (double)area);
+    return inter / fmaxf((float)((double)both - (double)inter), 1e-6f);
+}
+
+/* Mean plus unbiased standard deviation, or what nothing reaches of fewer than two. */
+GFLI_HD static inline float gfli_atss_threshold(const float *iou, int n) {
+    double mean = 0, square = 0;
+    if (n < 2) return FLT_MAX;
+    for (int i = 0; i < n; i++) mean += (double)iou[i];
+    mean /= n;
+    for (int i = 0; i < n; i++) {
+        const double d = (double)iou[i] - mean;
+        volatile double squared = d * d; /* rounded, as in gfli_rounded */
+        square += squared;
+    }
+    return (float)mean + (float)(sqrt)(square / (n - 1));
+}
+
+/* Whether a centre lies far enough inside the box to be positive. */
+GFLI_HD static inline bool gfli_atss_inside(float x, float y, const float *box) {
+    return fminf(fminf(x - box[0], y - box[1]), fminf(box[2] - x, box[3] - y)) > 0.01f;
+}
+
+/* ===============================================================================================
+ * src/core/loss.h - the losses of single logits and boxes, and their gradients (spec 5)
+ * ============================================================================================ */
+
+/* Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, sections 3.1 to 3.3.
+ * Positives are few, so that double is cheap; a NaN among the logits shows in every result. */
+
+/* What sums of losses are multiplied with, and the terms of their gradients. */
+typedef struct gfli_loss_scales {
+    double cls, bbox, dfl;
+} gfli_loss_scales;
+
+/* The normalisers of a batch with their clamps (spec 5.4). */
+GFLI_HD static inline gfli_loss_scales gfli_loss_scales_of(const gfli_losses *sums,
+                                                           const gfli_loss_opts *opts) {
+    gfli_loss_scales s;
+    double weight_sum = sums->weight_sum;
+    /* A NaN among the weights has to show in the losses, hence no fmax. */
+    if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
+    /* Without weights the losses are 0, not 0 / 0. */
+    if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
+    s.cls = 1 / ((fmax)(sums->avg_pos, 1.0) + opts->mean_eps);
+    s.bbox = 2 / (1 + opts->mean_eps) / weight_sum;
+    s.dfl = 0.25 / (4 + opts->mean_eps) / weight_sum;
+    return s;
+}
+
+/* ---- quality focal loss (spec 5.2) ----------------------------------------------------------- */
+
+GFLI_HD static inline double gfli_exact_sigmoid(double z) {
+    return z < 0 ? (exp)(z) / (1 + (exp)(z)) : 1 / (1 + (exp)(-z));
+}
+
+/* The logit of a positive's own class, target y. */
+GFLI_HD static inline double gfli_qfl_positive(double z, double y, double *dz) {
+    const double s = gfli_exact_sigmoid(z), d = s - y;
+    const double bce = (z > 0 ? z : 0) - z * y + (log1p)((exp)(-(fabs)(z)));
+    *dz = (fabs)(d) * (fabs)(d)*d + 2 * d * s * (1 - s) * bce;
+    return d * d * bce;
+}
+
+/* Weight of a positive's box losses: its best class score. */
+GFLI_HD static inline double gfli_loss_weight(const float *z, int n_classes) {
+    float best = z[0];
+    for (int k = 1; k < n_classes; k++)
+        if (!(z[k] <= best)) best = z[k];
+    return gfli_exact_sigmoid((double)best);
+}
+
+/* ---- GIoU loss (spec 5.3) -------------------------------------------------------------------- */
+
+/* Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630 */
+
+/* Half of a tie goes to each argument of a minimum or maximum (as PyTorch does). */
+GFLI_HD static inline double gfli_share(double mine, double other) {
+    return mine > other ? 1 : mine < other ? 0 : 0.5;
+}
+
+/* An area that is divided by, and its derivative with respect to that area. */
+GFLI_HD static inline double gfli_guarded(double area, double eps, bool add, double *slope) {
+    *slope = add ? 1 : gfli_share(area, eps);
+    return add ? area + eps : (fmax)(area, eps);
+}
+
+/* IoU of b with the target g, 1 - GIoU, and the derivative of that with respect to b. */
+GFLI_HD static inline double gfli_giou(const gfli_loss_opts *opts, const double b[4],
+                                       const double g[4], double *loss, double db[4]) {
+    const double eps = 1e-6, one = opts->inclusive;
+    const double w = (fmin)(b[2], g[2]) - (fmax)(b[0], g[0]) + one;
+    const double h = (fmin)(b[3], g[3]) - (fmax)(b[1], g[1]) + one;
+    const double iw = w > 0 ? w : 0, ih = h > 0 ? h : 0, inter = iw * ih;
+    const double bw = b[2] - b[0] + one, bh = b[3] - b[1] + one;
+    const double raw_u = bw * bh + (g[2] - g[0] + one) * (g[3] - g[1] + one) - inter;
+    const double outer_w = (fmax)(b[2], g[2]) - (fmin)(b[0], g[0]) + one;
+    const double outer_h = (fmax)(b[3], g[3]) - (fmin)(b[1], g[1]) + one;
+    const double ew = outer_w > 0 ? outer_w : 0, eh = outer_h > 0 ? outer_h : 0;
+    double u_share, e_share, ignored;
+    const double u = gfli_guarded(raw_u, eps, opts->add_eps, &u_share);
+    const double e = gfli_guarded(ew * eh, eps, opts->add_eps, &e_share);
+    const double iw_on = w >= 0 ? ih : 0, ih_on = h >= 0 ? iw : 0;
+    const double ew_on = outer_w >= 0 ? eh : 0, eh_on = outer_h >= 0 ? ew : 0;
+    const double di[4] = {-gfli_share(b[0], g[0]) * iw_on, -gfli_share(b[1], g[1]) * ih_on,
+                          gfli_share(g[2], b[2]) * iw_on, gfli_share(g[3], b[3]) * ih_on};
+    const double da[4] = {-bh, -bw, bh, bw};
+    const double de[4] = {-gfli_share(g[0], b[0]) * ew_on, -gfli_share(g[1], b[1]) * eh_on,
+                          gfli_share(b[2], g[2]) * ew_on, gfli_share(b[3], g[3]) * eh_on};
+    for (int k = 0; k < 4; k++)
+        db[k] = -di[k] / u + (inter / (u * u) - 1 / e) * u_share * (da[k] - di[k]) +
+                u / (e * e) * e_share * de[k];
+    *loss = 2 - inter / u - u / e;
+    return inter / gfli_guarded(raw_u, opts->quality_eps, opts->add_eps, &ignored);
+}
+
+/* ---- distributions (spec 5.3) ---------------------------------------------------------------- */
+
+/* p = softmax(x); returns the expected bin, and log(sum(exp(x))) in *lse. */
+GFLI_HD static inline double gfli_bins(const float *x, int n, double *p, double *lse) {
+    double top = (double)x[0], sum = 0, mean = 0;
+    for (int k = 1; k < n; k++)
+        if (!((double)x[k] <= top)) top = (double)x[k];
+    for (int k = 0; k < n; k++) sum += p[k] = (exp)((double)x[k] - top);
+    for (int k = 0; k < n; k++) mean += k * (p[k] /= sum);
+    *lse = top + (log)(sum);
+    return mean;
+}
+
+/* The distance to a side in units of the stride, as a target of a distribution. */
+GFLI_HD static inline double gfli_dfl_target(double distance, int n_bins) {
+    return (fmin)((fmax)(distance, 0.0), n_bins - 1 - 0.1);
+}
+
+/* lse: log(sum(exp(x))). */
+GFLI_HD static inline double gfli_dfl(const float *x, double lse, double target) {
+    const int low = (int)target;
+    const double high_part = target - low, low_part = 1 - high_part;
+    return low_part * (lse - (double)x[low]) + high_part * (lse - (double)x[low + 1]);
+}
+
+/* What the target asks of bin k; softmax minus that is the loss's derivative. */
+GFLI_HD static inline double gfli_dfl_share(double target, int k) {
+    const int low = (int)target;
+    const double high_part = target - low;
+    return k == low ? 1 - high_part : k == low + 1 ? high_part : 0;
+}
+
+/* ---- a positive ------------------------------------------------------------------------------ */
+
+/* A cell of a level, what the network says of its box, and the box that it is assigned. */
+typedef struct gfli_positive {
+    int x, y, stride;
+    const float *reg;   /* [4][n_bins] logits */
+    const float *truth; /* x1 y1 x2 y2 in pixels */
+    double weight;
+} gfli_positive;
+
+/* Adds its losses, not yet scaled, to the sums, and writes their gradient dreg [4][n_bins].
+ * Returns the quality: the predicted box's IoU with the target.
+ *
+ *     distances d   the mean bins of the sides' distributions        (units of the stride)
+ *     box b         cell - d, cell + d;  g: the truth                 -> GIoU, dloss/db
+ *     dloss/dd      -dloss/db of the left and upper side, else dloss/db
+ *     dloss/dreg    dloss/dd p_k (k - d), of the mean bin; plus what DFL says */
+GFLI_HD static inline double gfli_box_losses(const gfli_loss_opts *opts,
+                                             const gfli_loss_scales *scales,
+                                             const gfli_positive *at, double *bbox, double *dfl,
+                                             float *dreg) {
+    const int n = opts->n_bins;
+    const double stride = at->stride, middle = opts->inclusive * (stride - 1) / 2 / stride;
+    double p[4][GFL_MAX_BINS], d[4], lse[4], b[4], g[4], target[4], db[4], giou;
+    for (int s = 0; s < 4; s++) {
+        const double cell = (s % 2 ? at->y : at->x) + middle;
+        d[s] = gfli_bins(at->reg + s * n, n, p[s], &lse[s]);
+        g[s] = (double)at->truth[s] / stride;
+        b[s] = s < 2 ? cell - d[s] : cell + d[s];
+        target[s] = gfli_dfl_target(s < 2 ? cell - g[s] : g[s] - cell, n);
+    }
+    const double quality = gfli_giou(opts, b, g, &giou, db);
+    *bbox += at->weight * giou;
+    for (int s = 0; s < 4; s++) {
+        const double dd = at->weight * scales->bbox * (s < 2 ? -db[s] : db[s]);
+        const double df = at->weight * scales->dfl;
+        *dfl += at->weight * gfli_dfl(at->reg + s * n, lse[s], target[s]);
+        for (int k = 0; k < n; k++)
+            dreg[s * n + k] =
+                (float)(dd * p[s][k] * (k - d[s]) + df * (p[s][k] - gfli_dfl_share(target[s], k)));
+    }
+    return quality;
 }
 
 /* ===============================================================================================
@@ -7521,21 +7807,6 @@ enum {
 
 /* ---- sampling -------------------------------------------------------------------------------- */
 
-/* Spec 1.5: a sample counts when -1 < coordinate < size on both axes, which no NaN is. */
-static void gfli_find_point(int h, int w, ptrdiff_t image, float y, float x, gfli_point *p) {
-    p->at = p->width = p->corners = 0;
-    p->down = p->right = 0.0f;
-    if (!(y > -1.0f && x > -1.0f && y < (float)h && x < (float)w)) return;
-    const int top = gfli_whole_below(y), left = gfli_whole_below(x);
-    const int above = top >= 0 ? 3 : 0, below = top + 1 < h ? 12 : 0;
-    const int before = left >= 0 ? 5 : 0, after = left + 1 < w ? 10 : 0;
-    p->at = (int32_t)(image + (ptrdiff_t)top * w + left);
-    p->width = w;
-    p->corners = (above | below) & (before | after);
-    p->down = y - (float)top;
-    p->right = x - (float)left;
-}
-
 void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_map *offset,
                       size_t first, int n, gfli_point *points) {
     const bool masked = offset->c > 2 * GFLI_DEFORM_TAPS;
@@ -7552,7 +7823,12 @@ void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_ma
         for (int k = 0; k < GFLI_DEFORM_TAPS; k++, points++) {
             const float y = (float)(r.i * s->stride - s->pad + k / 3) + at[2 * k];
             const float xx = (float)(r.j * s->stride - s->pad + k % 3) + at[2 * k + 1];
-            gfli_find_point(h, w, image, y, xx, points);
+            const gfli_between p = gfli_between_at(h, w, y, xx);
+            points->at = (int32_t)(image + (ptrdiff_t)p.top * w + p.left);
+            points->width = w;
+            points->corners = p.corners;
+            points->down = p.down;
+            points->right = p.right;
             points->mask = masked ? gfli_sigmoid(at[2 * GFLI_DEFORM_TAPS + k]) : 1.0f;
         }
         if (i + 1 < n) gfli_row_skip(&grid, &r, 1);
@@ -7790,18 +8066,6 @@ enum {
     GFLI_NORM_GROUPS = 64
 };
 
-/* How many values a group has so far, their mean and the sum of squares around it. */
-typedef struct gfli_moments {
-    double n, mean, squares;
-} gfli_moments;
-
-static void gfli_merge_moments(gfli_moments *a, double n, double mean, double squares) {
-    const double total = a->n + n, d = mean - a->mean;
-    a->mean += d * n / total;
-    a->squares += squares + d * d * a->n * n / total;
-    a->n = total;
-}
-
 static void gfli_sum_channels(const float *GFLI_RESTRICT x, size_t c, int points, int width,
                               float *GFLI_RESTRICT sum) {
     for (int j = 0; j < width; j++) sum[j] = 0.0f;
@@ -7925,15 +8189,14 @@ static void gfli_norm_apply(void *arg, int part, int slot) {
 }
 
 /* t->m is filled; stats gets each group's mean and 1 / deviation. */
-static void gfli_norm_finish(gfli_norm_task *t, double eps, float *stats) {
+static void gfli_norm_finish(gfli_norm_task *t, float eps, float *stats) {
     for (int g = 0; g * t->per_group < t->width; g++) {
         gfli_moments *all = &t->m[0][g];
         for (int part = 1; part < t->parts; part++) {
             const gfli_moments *m = &t->m[part][g];
             gfli_merge_moments(all, m->n, m->mean, m->squares);
         }
-        stats[2 * g] = (float)all->mean;
-        stats[2 * g + 1] = (float)(1.0 / (sqrt)(all->squares / all->n + eps));
+        gfli_finish_moments(all, eps, &stats[2 * g]);
     }
     t->stats = stats;
 }
@@ -7960,7 +8223,7 @@ static void gfli_group_norm_cpu(gfl_context *context, const gfli_map *x, int gro
             t.beta = beta + from;
             t.width = n * t.per_group;
             gfli_parallel_for(context, t.parts, gfli_norm_gather, &t);
-            gfli_norm_finish(&t, (double)eps, stats);
+            gfli_norm_finish(&t, eps, stats);
             gfli_parallel_for(context, t.parts, gfli_norm_apply, &t);
         }
     }
@@ -8055,13 +8318,13 @@ static void gfli_max_pool_row(void *arg, int task, int slot) {
     const int bottom = t->x->h[level] - 1, right = t->x->w[level] - 1;
     const float *rows[3];
     for (int k = 0; k < 3; k++) {
-        const int y = gfli_min(gfli_max(2 * row + k - 1, 0), bottom);
+        const int y = gfli_clamp(2 * row + k - 1, 0, bottom);
         rows[k] = gfli_pool_source(t->x, level, image, y);
     }
     float *out = t->y->data + (gfli_pool_source(t->y, level, image, row) - t->y->data);
     for (int x = 0; x < t->y->w[level]; x++, out += c) {
         size_t at[3];
-        for (int k = 0; k < 3; k++) at[k] = (size_t)gfli_min(gfli_max(2 * x + k - 1, 0), right) * c;
+        for (int k = 0; k < 3; k++) at[k] = (size_t)gfli_clamp(2 * x + k - 1, 0, right) * c;
         gfli_max_of_nine(rows, at, c, out);
     }
 }
@@ -8172,8 +8435,8 @@ static void gfli_resize_rows(void *arg, int task, int slot) {
     int upper_is = -1, lower_is = -1;
     for (int y = first; y < end; y++) {
         const gfli_tap tap = gfli_tap_of(y, t->image->height, t->out_h);
-        const int y0 = gfli_min(gfli_max(tap.at, 0), last);
-        const int y1 = gfli_min(gfli_max(tap.at + 1, 0), last);
+        const int y0 = gfli_clamp(tap.at, 0, last);
+        const int y1 = gfli_clamp(tap.at + 1, 0, last);
         if (upper_is != y0 && lower_is == y0) {
             uint16_t *swapped = upper;
             upper = lower;

@@ -613,22 +613,17 @@ static __device__ __forceinline__ void gfli_sample_rows(const gfli_conv_job *job
             const int oy = position / l->out_w * job->stride - job->pad + tap / job->kernel;
             const int ox = position % l->out_w * job->stride - job->pad + tap % job->kernel;
             const float y = (float)oy + o[2 * tap], x = (float)ox + o[2 * tap + 1];
-            if (y > -1.0f && x > -1.0f && y < (float)l->in_h && x < (float)l->in_w) {
+            const gfli_between p = gfli_between_at(l->in_h, l->in_w, y, x);
+            if (p.corners) {
                 const float mask =
-                    job->offset_c > 2 * taps ? 1.0f / (1.0f + expf(-o[2 * taps + tap])) : 1.0f;
-                const int top = (int)floorf(y), left = (int)floorf(x);
-                const float dy = y - (float)top, dx = x - (float)left;
-                const float up = top >= 0 ? (1.0f - dy) * mask : 0.0f;
-                const float down = top + 1 < l->in_h ? dy * mask : 0.0f;
-                const float west = left >= 0 ? 1.0f - dx : 0.0f;
-                const float east = left + 1 < l->in_w ? dx : 0.0f;
-                s.weight[0] = up * west;
-                s.weight[1] = up * east;
-                s.weight[2] = down * west;
-                s.weight[3] = down * east;
-                const int cy = top >= 0 ? top : 0, cx = left >= 0 ? left : 0;
-                const int below = top >= 0 && top + 1 < l->in_h;
-                const int beside = left >= 0 && left + 1 < l->in_w;
+                    job->offset_c > 2 * taps ? gfli_sigmoid(o[2 * taps + tap]) : 1.0f;
+                gfli_corner_weights(p.down, p.right, s.weight);
+#pragma unroll
+                for (int k = 0; k < 4; k++)
+                    s.weight[k] = p.corners >> k & 1 ? s.weight[k] * mask : 0.0f;
+                const int cy = gfli_max(p.top, 0), cx = gfli_max(p.left, 0);
+                const int below = p.top >= 0 && p.top + 1 < l->in_h;
+                const int beside = p.left >= 0 && p.left + 1 < l->in_w;
                 corner = (cy * l->in_w + cx) * 4 + below * 2 + beside;
             }
         }
@@ -1471,15 +1466,6 @@ static bool gfli_conv_choose(const gfli_conv_request *r, const gfli_conv_device 
 /* From the tiles' moments to mean and 1 / deviation: a warp for each image of a level and group,
  * lane by lane and then lanes in pairs, so the order is fixed.
  * stats [levels][n][groups][2], as group_norm's. */
-static __device__ __forceinline__ void gfli_merge_pair(float *n, float *mean, float *squares,
-                                                       float n2, float mean2, float squares2) {
-    const float total = *n + n2, d = mean2 - *mean;
-    if (n2 == 0.0f) return;
-    *mean += d * (n2 / total);
-    *squares += squares2 + d * d * (*n * (n2 / total));
-    *n = total;
-}
-
 static __global__ void gfli_conv_stats_kernel(const GFLI_GRID_CONSTANT gfli_conv_job job, int side,
                                               int rows, float eps, float *stats) {
     const int n_groups = job.side[side].out_c / job.norm_width, lane = (int)(threadIdx.x % 32);
@@ -1488,23 +1474,22 @@ static __global__ void gfli_conv_stats_kernel(const GFLI_GRID_CONSTANT gfli_conv
     const gfli_tile_level *l = &job.level[item / n_groups / job.n];
     const int image = item / n_groups % job.n, group = item % n_groups;
     const int area = l->out_h * l->out_w;
-    float n = 0.0f, mean = 0.0f, squares = 0.0f;
+    gfli_moments all = {0, 0, 0};
     for (int i = lane; i < l->per_image; i += 32) {
         const float *m =
             job.side[side].moments +
             ((size_t)(l->first + image * l->per_image + i) * (size_t)n_groups + (size_t)group) * 2;
         const int left = area - i * rows, n_rows = left < rows ? left : rows;
-        gfli_merge_pair(&n, &mean, &squares, (float)(n_rows * job.norm_width), m[0], m[1]);
+        gfli_merge_moments(&all, (double)(n_rows * job.norm_width), (double)m[0], (double)m[1]);
     }
     for (int step = 16; step > 0; step /= 2) {
-        const float n2 = __shfl_down_sync(0xffffffffu, n, (unsigned)step);
-        const float mean2 = __shfl_down_sync(0xffffffffu, mean, (unsigned)step);
-        const float squares2 = __shfl_down_sync(0xffffffffu, squares, (unsigned)step);
-        if (lane < step) gfli_merge_pair(&n, &mean, &squares, n2, mean2, squares2);
+        const double n = __shfl_down_sync(0xffffffffu, all.n, (unsigned)step);
+        const double mean = __shfl_down_sync(0xffffffffu, all.mean, (unsigned)step);
+        const double squares = __shfl_down_sync(0xffffffffu, all.squares, (unsigned)step);
+        if (lane < step && n > 0) gfli_merge_moments(&all, n, mean, squares);
     }
     if (lane > 0) return;
-    stats[2 * item] = mean;
-    stats[2 * item + 1] = 1.0f / sqrtf(squares / n + eps);
+    gfli_finish_moments(&all, eps, &stats[2 * item]);
 }
 
 /* ---- launch ---------------------------------------------------------------------------------- */
@@ -2219,17 +2204,11 @@ static __device__ __forceinline__ gfli_fp32_point gfli_fp32_point_of(const gfli_
     gfli_fp32_point p;
     const float y = (float)(r->top + tap / 3) + offset[2 * tap];
     const float x = (float)(r->left + tap % 3) + offset[2 * tap + 1];
-    p.at = 0;
-    for (int i = 0; i < 4; i++) p.weight[i] = 0.0f;
-    if (!(y > -1.0f && x > -1.0f && y < (float)r->h && x < (float)r->w)) return p;
-    const int top = gfli_whole_below(y), left = gfli_whole_below(x);
-    const float down = y - (float)top, right = x - (float)left;
-    const float mask = masked ? gfli_sigmoid(offset[2 * GFLI_FP32_TAPS + tap]) : 1.0f;
-    p.at = top * r->w + left;
-    if (top >= 0 && left >= 0) p.weight[0] = (1.0f - down) * (1.0f - right) * mask;
-    if (top >= 0 && left + 1 < r->w) p.weight[1] = (1.0f - down) * right * mask;
-    if (top + 1 < r->h && left >= 0) p.weight[2] = down * (1.0f - right) * mask;
-    if (top + 1 < r->h && left + 1 < r->w) p.weight[3] = down * right * mask;
+    const gfli_between b = gfli_between_at(r->h, r->w, y, x);
+    const float mask = masked && b.corners ? gfli_sigmoid(offset[2 * GFLI_FP32_TAPS + tap]) : 1.0f;
+    p.at = b.top * r->w + b.left;
+    gfli_corner_weights(b.down, b.right, p.weight);
+    for (int i = 0; i < 4; i++) p.weight[i] = b.corners >> i & 1 ? p.weight[i] * mask : 0.0f;
     return p;
 }
 
@@ -2764,11 +2743,10 @@ static __global__ void gfli_resize_kernel(const GFLI_GRID_CONSTANT gfli_source s
     if (i >= (size_t)out_w * (size_t)out_h) return;
     const int x = (int)(i % (size_t)out_w), y = (int)(i / (size_t)out_w);
     const gfli_tap across = gfli_column_tap(x, s.w, out_w), down = gfli_tap_of(y, s.h, out_h);
-    const int next = across.at + 1 < s.w ? across.at + 1 : s.w - 1;
+    const int next = gfli_min(across.at + 1, s.w - 1);
     const int a = gfli_tap_weight(1.0f - across.fraction), b = gfli_tap_weight(across.fraction);
     const int wa = gfli_tap_weight(1.0f - down.fraction), wb = gfli_tap_weight(down.fraction);
-    const int y0 = down.at < 0 ? 0 : (down.at < s.h ? down.at : s.h - 1);
-    const int y1 = down.at + 1 < 0 ? 0 : (down.at + 1 < s.h ? down.at + 1 : s.h - 1);
+    const int y0 = gfli_clamp(down.at, 0, s.h - 1), y1 = gfli_clamp(down.at + 1, 0, s.h - 1);
     for (int k = 0; k < 3; k++) {
         const int upper = gfli_resize_across_one(&s, y0, across.at, next, a, b, s.channel[k]);
         const int lower = gfli_resize_across_one(&s, y1, across.at, next, a, b, s.channel[k]);

@@ -245,6 +245,8 @@ GFLI_EXACT_BEGIN
 #include "core/backend.h"
 #include "core/box.h"
 #include "core/decode.h"
+#include "core/assign.h"
+#include "core/loss.h"
 #include "cpu/gemm.h"
 #include "cpu/deform.h"
 #include "cpu/decode.h"

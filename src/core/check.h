@@ -60,15 +60,19 @@
 
 #define GFLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-static inline int gfli_min(int a, int b) {
+GFLI_HD static inline int gfli_min(int a, int b) {
     return a < b ? a : b;
 }
 
-static inline int gfli_max(int a, int b) {
+GFLI_HD static inline int gfli_max(int a, int b) {
     return a > b ? a : b;
 }
 
-static inline int gfli_ceil_div(int a, int b) {
+GFLI_HD static inline int gfli_clamp(int v, int low, int high) {
+    return gfli_min(gfli_max(v, low), high);
+}
+
+GFLI_HD static inline int gfli_ceil_div(int a, int b) {
     return (a + b - 1) / b;
 }
 

@@ -47,6 +47,26 @@ GFLI_HD static inline void gfli_fold_channel(float gamma, float beta, float mean
     *bias = (float)((double)beta - a * (double)mean);
 }
 
+/* How many values there are so far, their mean and the sum of squares around it. */
+typedef struct gfli_moments {
+    double n, mean, squares;
+} gfli_moments;
+
+/* Those of more values; n is not 0. */
+GFLI_HD static inline void gfli_merge_moments(gfli_moments *a, double n, double mean,
+                                              double squares) {
+    const double total = a->n + n, d = mean - a->mean;
+    a->mean += d * n / total;
+    a->squares += squares + d * d * a->n * n / total;
+    a->n = total;
+}
+
+/* A group's statistics: mean and 1 / deviation. */
+GFLI_HD static inline void gfli_finish_moments(const gfli_moments *m, float eps, float stats[2]) {
+    stats[0] = (float)m->mean;
+    stats[1] = (float)(1.0 / (sqrt)(m->squares / m->n + (double)eps));
+}
+
 /* The sum of k * p[k], p = softmax of the logits.  p [n_bins] is written, or NULL. */
 GFLI_HD static inline float gfli_integral(const float *logits, int n_bins, float *p) {
     float largest = logits[0], sum = 0.0f, mean = 0.0f;

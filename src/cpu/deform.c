@@ -7,21 +7,6 @@ enum {
 
 /* ---- sampling -------------------------------------------------------------------------------- */
 
-/* Spec 1.5: a sample counts when -1 < coordinate < size on both axes, which no NaN is. */
-static void gfli_find_point(int h, int w, ptrdiff_t image, float y, float x, gfli_point *p) {
-    p->at = p->width = p->corners = 0;
-    p->down = p->right = 0.0f;
-    if (!(y > -1.0f && x > -1.0f && y < (float)h && x < (float)w)) return;
-    const int top = gfli_whole_below(y), left = gfli_whole_below(x);
-    const int above = top >= 0 ? 3 : 0, below = top + 1 < h ? 12 : 0;
-    const int before = left >= 0 ? 5 : 0, after = left + 1 < w ? 10 : 0;
-    p->at = (int32_t)(image + (ptrdiff_t)top * w + left);
-    p->width = w;
-    p->corners = (above | below) & (before | after);
-    p->down = y - (float)top;
-    p->right = x - (float)left;
-}
-
 void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_map *offset,
                       size_t first, int n, gfli_point *points) {
     const bool masked = offset->c > 2 * GFLI_DEFORM_TAPS;
@@ -38,7 +23,12 @@ void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_ma
         for (int k = 0; k < GFLI_DEFORM_TAPS; k++, points++) {
             const float y = (float)(r.i * s->stride - s->pad + k / 3) + at[2 * k];
             const float xx = (float)(r.j * s->stride - s->pad + k % 3) + at[2 * k + 1];
-            gfli_find_point(h, w, image, y, xx, points);
+            const gfli_between p = gfli_between_at(h, w, y, xx);
+            points->at = (int32_t)(image + (ptrdiff_t)p.top * w + p.left);
+            points->width = w;
+            points->corners = p.corners;
+            points->down = p.down;
+            points->right = p.right;
             points->mask = masked ? gfli_sigmoid(at[2 * GFLI_DEFORM_TAPS + k]) : 1.0f;
         }
         if (i + 1 < n) gfli_row_skip(&grid, &r, 1);

@@ -65,8 +65,8 @@ static void gfli_resize_rows(void *arg, int task, int slot) {
     int upper_is = -1, lower_is = -1;
     for (int y = first; y < end; y++) {
         const gfli_tap tap = gfli_tap_of(y, t->image->height, t->out_h);
-        const int y0 = gfli_min(gfli_max(tap.at, 0), last);
-        const int y1 = gfli_min(gfli_max(tap.at + 1, 0), last);
+        const int y0 = gfli_clamp(tap.at, 0, last);
+        const int y1 = gfli_clamp(tap.at + 1, 0, last);
         if (upper_is != y0 && lower_is == y0) {
             uint16_t *swapped = upper;
             upper = lower;

@@ -1,9 +1,6 @@
 /* losses.c - quality focal loss, GIoU and distribution focal loss with their gradients */
 #pragma once
 
-/* Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, sections 3.1 to 3.3
- * Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv:1902.09630 */
-
 enum {
     GFLI_LOSS_ENTRIES = 16384, /* logits a task looks at, roughly */
     GFLI_LOSS_RUN = 256        /* logits whose losses are summed together */
@@ -22,7 +19,7 @@ typedef struct gfli_loss {
     const gfli_loss_opts *opts;
     gfli_loss_part *parts;
     int points, tasks[GFL_LEVELS]; /* points a task has; tasks of a level */
-    double cls_scale, bbox_scale, dfl_scale;
+    gfli_loss_scales scales;
     bool avx2;
 } gfli_loss;
 
@@ -90,7 +87,7 @@ gfli_qfl_negative_avx2(const float *z, int n, float scale, float *loss, float *d
 #endif
 
 static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
-    const float scale = (float)t->cls_scale;
+    const float scale = (float)t->scales.cls;
     double sum = 0;
     float loss[GFLI_LOSS_RUN];
     while (first < last) {
@@ -113,110 +110,6 @@ static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
         first += (size_t)n;
     }
     return sum;
-}
-
-/* ---- positives ------------------------------------------------------------------------------- */
-
-static double gfli_loss_sigmoid(double z) {
-    return z < 0 ? (exp)(z) / (1 + (exp)(z)) : 1 / (1 + (exp)(-z));
-}
-
-/* The logit of a positive's own class, target y. */
-static double gfli_qfl_positive(double z, double y, double *dz) {
-    const double s = gfli_loss_sigmoid(z), d = s - y;
-    const double bce = (z > 0 ? z : 0) - z * y + (log1p)((exp)(-(fabs)(z)));
-    *dz = (fabs)(d) * (fabs)(d)*d + 2 * d * s * (1 - s) * bce;
-    return d * d * bce;
-}
-
-/* Weight of a positive's box losses: its best class score. */
-static double gfli_loss_weight(const float *z, int n_classes) {
-    float best = z[0];
-    for (int k = 1; k < n_classes; k++)
-        if (!(z[k] <= best)) best = z[k];
-    return gfli_loss_sigmoid((double)best);
-}
-
-/* Half of a tie goes to each argument of a minimum or maximum (as PyTorch does). */
-static double gfli_share(double mine, double other) {
-    return mine > other ? 1 : mine < other ? 0 : 0.5;
-}
-
-/* An area that is divided by, and its derivative with respect to that area. */
-static double gfli_guarded(double area, double eps, bool add, double *slope) {
-    *slope = add ? 1 : gfli_share(area, eps);
-    return add ? area + eps : (fmax)(area, eps);
-}
-
-/* IoU of b with the target g, 1 - GIoU, and the derivative of that with respect to b. */
-static double gfli_giou(const gfli_loss_opts *opts, const double b[4], const double g[4],
-                        double *loss, double db[4]) {
-    const double eps = 1e-6, one = opts->inclusive;
-    const double w = (fmin)(b[2], g[2]) - (fmax)(b[0], g[0]) + one;
-    const double h = (fmin)(b[3], g[3]) - (fmax)(b[1], g[1]) + one;
-    const double iw = w > 0 ? w : 0, ih = h > 0 ? h : 0, inter = iw * ih;
-    const double bw = b[2] - b[0] + one, bh = b[3] - b[1] + one;
-    const double raw_u = bw * bh + (g[2] - g[0] + one) * (g[3] - g[1] + one) - inter;
-    const double outer_w = (fmax)(b[2], g[2]) - (fmin)(b[0], g[0]) + one;
-    const double outer_h = (fmax)(b[3], g[3]) - (fmin)(b[1], g[1]) + one;
-    const double ew = outer_w > 0 ? outer_w : 0, eh = outer_h > 0 ? outer_h : 0;
-    double u_share, e_share, ignored;
-    const double u = gfli_guarded(raw_u, eps, opts->add_eps, &u_share);
-    const double e = gfli_guarded(ew * eh, eps, opts->add_eps, &e_share);
-    const double iw_on = w >= 0 ? ih : 0, ih_on = h >= 0 ? iw : 0;
-    const double ew_on = outer_w >= 0 ? eh : 0, eh_on = outer_h >= 0 ? ew : 0;
-    const double di[4] = {-gfli_share(b[0], g[0]) * iw_on, -gfli_share(b[1], g[1]) * ih_on,
-                          gfli_share(g[2], b[2]) * iw_on, gfli_share(g[3], b[3]) * ih_on};
-    const double da[4] = {-bh, -bw, bh, bw};
-    const double de[4] = {-gfli_share(g[0], b[0]) * ew_on, -gfli_share(g[1], b[1]) * eh_on,
-                          gfli_share(b[2], g[2]) * ew_on, gfli_share(b[3], g[3]) * eh_on};
-    for (int k = 0; k < 4; k++)
-        db[k] = -di[k] / u + (inter / (u * u) - 1 / e) * u_share * (da[k] - di[k]) +
-                u / (e * e) * e_share * de[k];
-    *loss = 2 - inter / u - u / e;
-    return inter / gfli_guarded(raw_u, opts->quality_eps, opts->add_eps, &ignored);
-}
-
-/* p = softmax(x); returns the expected bin, and log(sum(exp(x))) in *lse. */
-static double gfli_bins(const float *x, int n, double *p, double *lse) {
-    double top = (double)x[0], sum = 0, mean = 0;
-    for (int k = 1; k < n; k++)
-        if (!((double)x[k] <= top)) top = (double)x[k];
-    for (int k = 0; k < n; k++) sum += p[k] = (exp)((double)x[k] - top);
-    for (int k = 0; k < n; k++) mean += k * (p[k] /= sum);
-    *lse = top + (log)(sum);
-    return mean;
-}
-
-/* Box losses of a positive at cell (x, y) of a level with this stride; dreg gets their gradient.
- * Returns the quality: the predicted box's IoU with the target. */
-static double gfli_loss_box(const gfli_loss *t, const float *reg, float *dreg, const float *truth,
-                            int x, int y, double stride, double weight, gfli_loss_part *part) {
-    const int n = t->opts->n_bins;
-    const double middle = t->opts->inclusive * (stride - 1) / 2 / stride;
-    double p[4][GFL_MAX_BINS], d[4], lse[4], b[4], g[4], target[4], db[4], giou;
-    for (int s = 0; s < 4; s++) d[s] = gfli_bins(reg + s * n, n, p[s], &lse[s]);
-    for (int s = 0; s < 4; s++) g[s] = (double)truth[s] / stride;
-    for (int s = 0; s < 4; s++) {
-        const double at = (s % 2 ? y : x) + middle;
-        b[s] = s < 2 ? at - d[s] : at + d[s];
-        target[s] = (fmin)((fmax)(s < 2 ? at - g[s] : g[s] - at, 0), n - 1 - 0.1);
-    }
-    const double quality = gfli_giou(t->opts, b, g, &giou, db);
-    part->bbox += weight * giou;
-    for (int s = 0; s < 4; s++) {
-        const int low = (int)target[s];
-        const double high_part = target[s] - low, low_part = 1 - high_part;
-        const double dd = weight * t->bbox_scale * (s < 2 ? -db[s] : db[s]);
-        const double df = weight * t->dfl_scale;
-        part->dfl += weight * (low_part * (lse[s] - (double)reg[s * n + low]) +
-                               high_part * (lse[s] - (double)reg[s * n + low + 1]));
-        for (int k = 0; k < n; k++) {
-            const double hit = k == low ? low_part : k == low + 1 ? high_part : 0;
-            dreg[s * n + k] = (float)(dd * p[s][k] * (k - d[s]) + df * (p[s][k] - hit));
-        }
-    }
-    return quality;
 }
 
 /* ---- tasks ----------------------------------------------------------------------------------- */
@@ -275,14 +168,19 @@ static void gfli_loss_do(void *arg, int task, int slot) {
         const int box = t->truths->images[(i - r.before) / area].first + t->gt[i];
         const size_t cell = (i - r.before) % area;
         const size_t own = at + (size_t)t->truths->labels[box];
-        const double weight = gfli_loss_weight(t->cls->data + at, (int)n_classes);
-        const double quality = gfli_loss_box(
-            t, t->reg->data + i * n_reg, t->dreg->data + i * n_reg, t->truths->boxes + 4 * box,
-            (int)(cell % w), (int)(cell / w), (double)t->opts->stride[r.level], weight, part);
+        gfli_positive p;
         double dz;
+        p.x = (int)(cell % w);
+        p.y = (int)(cell / w);
+        p.stride = t->opts->stride[r.level];
+        p.reg = t->reg->data + i * n_reg;
+        p.truth = t->truths->boxes + 4 * box;
+        p.weight = gfli_loss_weight(t->cls->data + at, (int)n_classes);
+        const double quality = gfli_box_losses(t->opts, &t->scales, &p, &part->bbox, &part->dfl,
+                                               t->dreg->data + i * n_reg);
         part->cls += gfli_qfl_run(t, run, own);
         part->cls += gfli_qfl_positive((double)t->cls->data[own], quality, &dz);
-        t->dcls->data[own] = (float)(t->cls_scale * dz);
+        t->dcls->data[own] = (float)(t->scales.cls * dz);
         run = own + 1;
     }
     part->cls += gfli_qfl_run(t, run, r.last * n_classes);
@@ -343,23 +241,16 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
     t.dreg = dreg;
     t.truths = truths;
     t.avx2 = gfli_has_avx2(context);
-    double weight_sum = out->weight_sum;
-    /* A NaN among the weights has to show in the losses, hence no fmax. */
-    if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
-    /* Without weights the losses are 0, not 0 / 0. */
-    if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
-    t.cls_scale = 1 / ((fmax)(out->avg_pos, 1) + opts->mean_eps);
-    t.bbox_scale = 2 / (1 + opts->mean_eps) / weight_sum;
-    t.dfl_scale = 0.25 / (4 + opts->mean_eps) / weight_sum;
+    t.scales = gfli_loss_scales_of(out, opts);
     for (int i = 0; i < tasks; i++) memset(&t.parts[i], 0, sizeof t.parts[i]);
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);
     const gfli_loss_part *part = t.parts;
     for (int l = 0; l < cls->levels; l++) {
         out->cls[l] = out->bbox[l] = out->dfl[l] = 0;
         for (int i = 0; i < t.tasks[l]; i++, part++) {
-            out->cls[l] += part->cls * t.cls_scale;
-            out->bbox[l] += part->bbox * t.bbox_scale;
-            out->dfl[l] += part->dfl * t.dfl_scale;
+            out->cls[l] += part->cls * t.scales.cls;
+            out->bbox[l] += part->bbox * t.scales.bbox;
+            out->dfl[l] += part->dfl * t.scales.dfl;
         }
     }
 }

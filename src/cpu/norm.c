@@ -11,18 +11,6 @@ enum {
     GFLI_NORM_GROUPS = 64
 };
 
-/* How many values a group has so far, their mean and the sum of squares around it. */
-typedef struct gfli_moments {
-    double n, mean, squares;
-} gfli_moments;
-
-static void gfli_merge_moments(gfli_moments *a, double n, double mean, double squares) {
-    const double total = a->n + n, d = mean - a->mean;
-    a->mean += d * n / total;
-    a->squares += squares + d * d * a->n * n / total;
-    a->n = total;
-}
-
 static void gfli_sum_channels(const float *GFLI_RESTRICT x, size_t c, int points, int width,
                               float *GFLI_RESTRICT sum) {
     for (int j = 0; j < width; j++) sum[j] = 0.0f;
@@ -146,15 +134,14 @@ static void gfli_norm_apply(void *arg, int part, int slot) {
 }
 
 /* t->m is filled; stats gets each group's mean and 1 / deviation. */
-static void gfli_norm_finish(gfli_norm_task *t, double eps, float *stats) {
+static void gfli_norm_finish(gfli_norm_task *t, float eps, float *stats) {
     for (int g = 0; g * t->per_group < t->width; g++) {
         gfli_moments *all = &t->m[0][g];
         for (int part = 1; part < t->parts; part++) {
             const gfli_moments *m = &t->m[part][g];
             gfli_merge_moments(all, m->n, m->mean, m->squares);
         }
-        stats[2 * g] = (float)all->mean;
-        stats[2 * g + 1] = (float)(1.0 / (sqrt)(all->squares / all->n + eps));
+        gfli_finish_moments(all, eps, &stats[2 * g]);
     }
     t->stats = stats;
 }
@@ -181,7 +168,7 @@ static void gfli_group_norm_cpu(gfl_context *context, const gfli_map *x, int gro
             t.beta = beta + from;
             t.width = n * t.per_group;
             gfli_parallel_for(context, t.parts, gfli_norm_gather, &t);
-            gfli_norm_finish(&t, (double)eps, stats);
+            gfli_norm_finish(&t, eps, stats);
             gfli_parallel_for(context, t.parts, gfli_norm_apply, &t);
         }
     }

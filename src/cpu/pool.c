@@ -47,13 +47,13 @@ static void gfli_max_pool_row(void *arg, int task, int slot) {
     const int bottom = t->x->h[level] - 1, right = t->x->w[level] - 1;
     const float *rows[3];
     for (int k = 0; k < 3; k++) {
-        const int y = gfli_min(gfli_max(2 * row + k - 1, 0), bottom);
+        const int y = gfli_clamp(2 * row + k - 1, 0, bottom);
         rows[k] = gfli_pool_source(t->x, level, image, y);
     }
     float *out = t->y->data + (gfli_pool_source(t->y, level, image, row) - t->y->data);
     for (int x = 0; x < t->y->w[level]; x++, out += c) {
         size_t at[3];
-        for (int k = 0; k < 3; k++) at[k] = (size_t)gfli_min(gfli_max(2 * x + k - 1, 0), right) * c;
+        for (int k = 0; k < 3; k++) at[k] = (size_t)gfli_clamp(2 * x + k - 1, 0, right) * c;
         gfli_max_of_nine(rows, at, c, out);
     }
 }

@@ -111,17 +111,11 @@ static __device__ __forceinline__ gfli_fp32_point gfli_fp32_point_of(const gfli_
     gfli_fp32_point p;
     const float y = (float)(r->top + tap / 3) + offset[2 * tap];
     const float x = (float)(r->left + tap % 3) + offset[2 * tap + 1];
-    p.at = 0;
-    for (int i = 0; i < 4; i++) p.weight[i] = 0.0f;
-    if (!(y > -1.0f && x > -1.0f && y < (float)r->h && x < (float)r->w)) return p;
-    const int top = gfli_whole_below(y), left = gfli_whole_below(x);
-    const float down = y - (float)top, right = x - (float)left;
-    const float mask = masked ? gfli_sigmoid(offset[2 * GFLI_FP32_TAPS + tap]) : 1.0f;
-    p.at = top * r->w + left;
-    if (top >= 0 && left >= 0) p.weight[0] = (1.0f - down) * (1.0f - right) * mask;
-    if (top >= 0 && left + 1 < r->w) p.weight[1] = (1.0f - down) * right * mask;
-    if (top + 1 < r->h && left >= 0) p.weight[2] = down * (1.0f - right) * mask;
-    if (top + 1 < r->h && left + 1 < r->w) p.weight[3] = down * right * mask;
+    const gfli_between b = gfli_between_at(r->h, r->w, y, x);
+    const float mask = masked && b.corners ? gfli_sigmoid(offset[2 * GFLI_FP32_TAPS + tap]) : 1.0f;
+    p.at = b.top * r->w + b.left;
+    gfli_corner_weights(b.down, b.right, p.weight);
+    for (int i = 0; i < 4; i++) p.weight[i] = b.corners >> i & 1 ? p.weight[i] * mask : 0.0f;
     return p;
 }
 

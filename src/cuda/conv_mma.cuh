@@ -145,22 +145,17 @@ static __device__ __forceinline__ void gfli_sample_rows(const gfli_conv_job *job
             const int oy = position / l->out_w * job->stride - job->pad + tap / job->kernel;
             const int ox = position % l->out_w * job->stride - job->pad + tap % job->kernel;
             const float y = (float)oy + o[2 * tap], x = (float)ox + o[2 * tap + 1];
-            if (y > -1.0f && x > -1.0f && y < (float)l->in_h && x < (float)l->in_w) {
+            const gfli_between p = gfli_between_at(l->in_h, l->in_w, y, x);
+            if (p.corners) {
                 const float mask =
-                    job->offset_c > 2 * taps ? 1.0f / (1.0f + expf(-o[2 * taps + tap])) : 1.0f;
-                const int top = (int)floorf(y), left = (int)floorf(x);
-                const float dy = y - (float)top, dx = x - (float)left;
-                const float up = top >= 0 ? (1.0f - dy) * mask : 0.0f;
-                const float down = top + 1 < l->in_h ? dy * mask : 0.0f;
-                const float west = left >= 0 ? 1.0f - dx : 0.0f;
-                const float east = left + 1 < l->in_w ? dx : 0.0f;
-                s.weight[0] = up * west;
-                s.weight[1] = up * east;
-                s.weight[2] = down * west;
-                s.weight[3] = down * east;
-                const int cy = top >= 0 ? top : 0, cx = left >= 0 ? left : 0;
-                const int below = top >= 0 && top + 1 < l->in_h;
-                const int beside = left >= 0 && left + 1 < l->in_w;
+                    job->offset_c > 2 * taps ? gfli_sigmoid(o[2 * taps + tap]) : 1.0f;
+                gfli_corner_weights(p.down, p.right, s.weight);
+#pragma unroll
+                for (int k = 0; k < 4; k++)
+                    s.weight[k] = p.corners >> k & 1 ? s.weight[k] * mask : 0.0f;
+                const int cy = gfli_max(p.top, 0), cx = gfli_max(p.left, 0);
+                const int below = p.top >= 0 && p.top + 1 < l->in_h;
+                const int beside = p.left >= 0 && p.left + 1 < l->in_w;
                 corner = (cy * l->in_w + cx) * 4 + below * 2 + beside;
             }
         }

@@ -304,15 +304,6 @@ static bool gfli_conv_choose(const gfli_conv_request *r, const gfli_conv_device 
 /* From the tiles' moments to mean and 1 / deviation: a warp for each image of a level and group,
  * lane by lane and then lanes in pairs, so the order is fixed.
  * stats [levels][n][groups][2], as group_norm's. */
-static __device__ __forceinline__ void gfli_merge_pair(float *n, float *mean, float *squares,
-                                                       float n2, float mean2, float squares2) {
-    const float total = *n + n2, d = mean2 - *mean;
-    if (n2 == 0.0f) return;
-    *mean += d * (n2 / total);
-    *squares += squares2 + d * d * (*n * (n2 / total));
-    *n = total;
-}
-
 static __global__ void gfli_conv_stats_kernel(const GFLI_GRID_CONSTANT gfli_conv_job job, int side,
                                               int rows, float eps, float *stats) {
     const int n_groups = job.side[side].out_c / job.norm_width, lane = (int)(threadIdx.x % 32);
@@ -321,23 +312,22 @@ static __global__ void gfli_conv_stats_kernel(const GFLI_GRID_CONSTANT gfli_conv
     const gfli_tile_level *l = &job.level[item / n_groups / job.n];
     const int image = item / n_groups % job.n, group = item % n_groups;
     const int area = l->out_h * l->out_w;
-    float n = 0.0f, mean = 0.0f, squares = 0.0f;
+    gfli_moments all = {0, 0, 0};
     for (int i = lane; i < l->per_image; i += 32) {
         const float *m =
             job.side[side].moments +
             ((size_t)(l->first + image * l->per_image + i) * (size_t)n_groups + (size_t)group) * 2;
         const int left = area - i * rows, n_rows = left < rows ? left : rows;
-        gfli_merge_pair(&n, &mean, &squares, (float)(n_rows * job.norm_width), m[0], m[1]);
+        gfli_merge_moments(&all, (double)(n_rows * job.norm_width), (double)m[0], (double)m[1]);
     }
     for (int step = 16; step > 0; step /= 2) {
-        const float n2 = __shfl_down_sync(0xffffffffu, n, (unsigned)step);
-        const float mean2 = __shfl_down_sync(0xffffffffu, mean, (unsigned)step);
-        const float squares2 = __shfl_down_sync(0xffffffffu, squares, (unsigned)step);
-        if (lane < step) gfli_merge_pair(&n, &mean, &squares, n2, mean2, squares2);
+        const double n = __shfl_down_sync(0xffffffffu, all.n, (unsigned)step);
+        const double mean = __shfl_down_sync(0xffffffffu, all.mean, (unsigned)step);
+        const double squares = __shfl_down_sync(0xffffffffu, all.squares, (unsigned)step);
+        if (lane < step && n > 0) gfli_merge_moments(&all, n, mean, squares);
     }
     if (lane > 0) return;
-    stats[2 * item] = mean;
-    stats[2 * item + 1] = 1.0f / sqrtf(squares / n + eps);
+    gfli_finish_moments(&all, eps, &stats[2 * item]);
 }
 
 /* ---- launch ---------------------------------------------------------------------------------- */

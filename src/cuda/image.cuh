@@ -32,11 +32,10 @@ static __global__ void gfli_resize_kernel(const GFLI_GRID_CONSTANT gfli_source s
     if (i >= (size_t)out_w * (size_t)out_h) return;
     const int x = (int)(i % (size_t)out_w), y = (int)(i / (size_t)out_w);
     const gfli_tap across = gfli_column_tap(x, s.w, out_w), down = gfli_tap_of(y, s.h, out_h);
-    const int next = across.at + 1 < s.w ? across.at + 1 : s.w - 1;
+    const int next = gfli_min(across.at + 1, s.w - 1);
     const int a = gfli_tap_weight(1.0f - across.fraction), b = gfli_tap_weight(across.fraction);
     const int wa = gfli_tap_weight(1.0f - down.fraction), wb = gfli_tap_weight(down.fraction);
-    const int y0 = down.at < 0 ? 0 : (down.at < s.h ? down.at : s.h - 1);
-    const int y1 = down.at + 1 < 0 ? 0 : (down.at + 1 < s.h ? down.at + 1 : s.h - 1);
+    const int y0 = gfli_clamp(down.at, 0, s.h - 1), y1 = gfli_clamp(down.at + 1, 0, s.h - 1);
     for (int k = 0; k < 3; k++) {
         const int upper = gfli_resize_across_one(&s, y0, across.at, next, a, b, s.channel[k]);
         const int lower = gfli_resize_across_one(&s, y1, across.at, next, a, b, s.channel[k]);
