@@ -177,8 +177,8 @@
  *
  * Other detectors are not here.  The functions of gfl_dataset, gfl_trainer and gfl_evaluator,
  * gfl_image_read and gfl_image_read_memory, gfl_image_get_kind, gfl_pixels_alloc, gfl_pixels_free,
- * and those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export) are
- * defined in gfl_train.c: a program that only detects does not link it.
+ * and those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export)
+ * are defined in gfl_train.c: a program that only detects does not link it.
  *
  * Only what is declared above the line "#endif" of GFL_H is API.
  */
@@ -1614,7 +1614,8 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *
  * The rows of the classifier that the map names are copied bit for bit, the others start as in a
  * new model; everything else is kept: architecture, dialect, all other weights.
- * gfl_model_get_report says so of each tensor.  The new model is trainable and independent of the source.
+ * gfl_model_get_report says so of each tensor.  The new model is trainable and independent of the
+ * source.
  *
  *   source  trainable; borrowed during the call
  *   how     borrowed; its texts are copied
@@ -1752,8 +1753,7 @@ GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format fo
 #    include <sys/stat.h>
 #    include <unistd.h>
 #    if !defined(CLOCK_MONOTONIC) || !defined(O_CLOEXEC)
-#        error                                                                                     \
-            "gfl: this needs POSIX: compile with -std=gnu11, or -D_POSIX_C_SOURCE=200809L before the first #include"
+#        error "gfl: this needs POSIX: -std=gnu11, or -D_POSIX_C_SOURCE=200809L before any #include"
 #    endif
 #endif
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -2317,7 +2317,7 @@ GFLI_HD static inline int gfli_tap_weight(float fraction) {
     return below + (rest > 0.5f || (rest == 0.5f && (below & 1)));
 }
 
-/* ---- upsampling (spec 2) ----------------------------------------------------------------------- */
+/* ---- upsampling (spec 2) --------------------------------------------------------------------- */
 
 /* The source of a destination in upsampling; float32 as in PyTorch, whose choice it repeats. */
 GFLI_HD static inline int gfli_nearest(int at, int in, int out) {
@@ -2432,7 +2432,8 @@ const char *gfli_quote(const char *text, char *out, size_t size);
  * src/core/decimal.h - numbers between text and binary
  * ============================================================================================ */
 
-/* Digits that can decide how a number is rounded; what follows them only says that there is more. */
+/* Digits that can decide how a number is rounded; what follows them says only that there is
+ * more. */
 enum { GFLI_DECIMAL_DIGITS = 768 };
 
 /* A number as the text has it: mantissa * 10^exponent.  Where its digits do not fit the mantissa,
@@ -2450,8 +2451,8 @@ typedef struct gfli_decimal_span {
     const unsigned char *start, *whole_end, *fraction, *fraction_end, *exponent, *end;
 } gfli_decimal_span;
 
-/* JSON's grammar of a number, in a text that ends with a byte that cannot belong to one; false where
- * the text breaks it. */
+/* JSON's grammar of a number, in a text that ends with a byte that cannot belong to one; false
+ * where the text breaks it. */
 bool gfli_decimal_scan(const unsigned char *text, gfli_decimal_span *out);
 void gfli_decimal_read(const gfli_decimal_span *span, bool negative, gfli_decimal *out);
 /* Correctly rounded, whatever the locale and the rounding mode are. */
@@ -2461,8 +2462,8 @@ bool gfli_decimal_integer(const gfli_decimal *decimal, int64_t *out);
 /* The value of a text that is such a number. */
 double gfli_decimal_parse(const char *number);
 
-/* Text of a finite number that reads back as the same double, or as a double that rounds to the same
- * float; short, and the same in any locale. */
+/* Text of a finite number that reads back as the same double, or as a double that rounds to the
+ * same float; short, and the same in any locale. */
 void gfli_decimal_format(double value, bool is_float, char out[32]);
 
 /* ===============================================================================================

@@ -62,7 +62,7 @@ static void gfli_stb_free(void *p);
 #        include "stb_image.h"
 #    else
 #        error                                                                                     \
-            "gfl: stb_image.h: install libstb-dev, put it beside gfl_train.c, or define GFL_NO_STB_IMAGE"
+            "gfl: stb_image.h: install libstb-dev, put it beside this, or define GFL_NO_STB_IMAGE"
 #    endif
 #    pragma pop_macro("abs")
 #    pragma pop_macro("L")

@@ -3,8 +3,9 @@
  *     network detect MODEL WIDTH HEIGHT BATCH THREADS REPEATS [avx2]
  *     network train  MODEL WIDTH HEIGHT BATCH THREADS REPEATS [avx2]
  *
- * Prints one line a repeat: seconds.  avx2: without AVX-512, where it is there.  The network alone is timed for "detect" (no resizing, no
- * decoding), the full step with losses and update for "train". */
+ * Prints one line a repeat: seconds.  avx2: without AVX-512, where it is there.  The network alone
+ * is timed for "detect" (no resizing, no decoding), the full step with losses and update for
+ * "train". */
 #ifndef GFL_INTERNAL
 #    define GFL_INTERNAL
 #endif

@@ -155,65 +155,76 @@ static int open_model(gfl_context *context, model_choice *c, gfl_model **model) 
     return CMD_OK;
 }
 
-int cmd_info(int argc, char **argv) {
-    model_choice c;
-    bool list = false, devices = false, json = false, tensors = false, plan = false;
-    int n_rest = 0, n_steps = 0;
-    gfl_model *model = NULL;
+typedef struct info_options {
+    model_choice model;
+    bool list, devices, json, tensors, plan;
+} info_options;
+
+static int show_model(gfl_context *context, info_options *o, gfl_model *model) {
+    const int w = o->model.scale_long, h = o->model.scale_short;
+    int n_steps = 0;
     gfl_model_info info;
     gfl_model_cost cost;
-    memset(&c, 0, sizeof c);
+    gfl_status status = gfl_model_get_cost(model, w, h, 1, &cost);
+    if (status != GFL_OK) return report(context, status, "planning");
+    gfl_model_get_info(model, &info);
+    if (o->json) {
+        print_info_json(&info, &cost);
+    } else {
+        print_model(stdout, &info);
+        print_cost(&cost, w, h);
+    }
+    if (o->plan) status = gfl_model_get_plan(model, w, h, 1, print_step, &n_steps);
+    if (o->tensors) print_tensors(stdout, model, ~0u);
+    return status == GFL_OK ? CMD_OK : report(context, status, "planning");
+}
+
+static int parse_info(info_options *o, int argc, char **argv) {
+    int n_rest = 0;
     opt options[] = {
-        {OPT_TEXT, "model", &c.name, "NAME", "A preset instead of a file.", 0},
-        {OPT_FLAG, "list", &list, NULL,
+        {OPT_TEXT, "model", &o->model.name, "NAME", "A preset instead of a file.", 0},
+        {OPT_FLAG, "list", &o->list, NULL,
          "List the presets with their size, the published AP and who published it.", 0},
-        {OPT_FLAG, "devices", &devices, NULL,
+        {OPT_FLAG, "devices", &o->devices, NULL,
          "List what can compute here: the CPU, and each GPU with its compute capability and "
          "memory, or why no GPU can be used.",
          0},
-        {OPT_FLAG, "tensors", &tensors, NULL, "Say what became of each tensor of the file.", 0},
-        {OPT_FLAG, "plan", &plan, NULL,
+        {OPT_FLAG, "tensors", &o->tensors, NULL, "Say what became of each tensor of the file.", 0},
+        {OPT_FLAG, "plan", &o->plan, NULL,
          "List the steps of a forward pass with their shapes, multiply-adds, memory and weights.",
          0},
-        {OPT_TEXT, "scale", &c.scale, "LxS",
+        {OPT_TEXT, "scale", &o->model.scale, "LxS",
          "State the cost for pictures that fit into this long and short side. Default: as trained.",
          0},
-        DEVICE_OPTIONS(c.device),
-        JSON_OPTION(json),
+        DEVICE_OPTIONS(o->model.device),
+        JSON_OPTION(o->json),
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
     int code = opt_parse("info WEIGHTS | --model NAME | --list | --devices [options]", options,
                          argc, argv, (const char **)argv, &n_rest);
     if (code >= 0) return code;
-    if (n_rest) c.weights = argv[0];
-    if (json && plan) return usage_error("--plan prints a table, not JSON");
-    if ((n_rest == 1) + (c.name != NULL) + list + devices != 1)
+    if (n_rest) o->model.weights = argv[0];
+    if (o->json && o->plan) return usage_error("--plan prints a table, not JSON");
+    if ((n_rest == 1) + (o->model.name != NULL) + o->list + o->devices != 1)
         return usage_error("info needs one of a weight file, --model NAME, --list, and --devices");
-    if (devices) return list_devices(json);
+    return -1;
+}
+
+int cmd_info(int argc, char **argv) {
+    info_options o;
     gfl_context *context;
-    code = open_context_on(&c.device, 1, &context);
+    gfl_model *model = NULL;
+    memset(&o, 0, sizeof o);
+    int code = parse_info(&o, argc, argv);
+    if (code >= 0) return code;
+    if (o.devices) return list_devices(o.json);
+    code = open_context_on(&o.model.device, 1, &context);
     if (code != CMD_OK) return code;
-    if (list) {
-        code = list_presets(context, json);
+    if (o.list) {
+        code = list_presets(context, o.json);
     } else {
-        code = open_model(context, &c, &model);
-        gfl_status status = GFL_OK;
-        if (code == CMD_OK)
-            status = gfl_model_get_cost(model, c.scale_long, c.scale_short, 1, &cost);
-        if (status != GFL_OK) code = report(context, status, "planning");
-        if (code == CMD_OK) {
-            gfl_model_get_info(model, &info);
-            if (json)
-                print_info_json(&info, &cost);
-            else
-                print_model(stdout, &info);
-            if (!json) print_cost(&cost, c.scale_long, c.scale_short);
-            if (plan)
-                status =
-                    gfl_model_get_plan(model, c.scale_long, c.scale_short, 1, print_step, &n_steps);
-            if (status != GFL_OK) code = report(context, status, "planning");
-            if (tensors) print_tensors(stdout, model, ~0u);
-        }
+        code = open_model(context, &o.model, &model);
+        if (code == CMD_OK) code = show_model(context, &o, model);
     }
     gfl_model_destroy(model);
     gfl_context_destroy(context);

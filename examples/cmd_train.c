@@ -1,4 +1,4 @@
-/* cmd_train.c - gfl train: say what will be done, do it, evaluate every epoch, keep last and best */
+/* cmd_train.c - gfl train: say what will be done, do it, evaluate epochs, keep last and best */
 #include "cmd_os.h"
 #include "cmd_run.h"
 #include <stdlib.h>
@@ -423,8 +423,13 @@ static void set_defaults(train_options *o) {
     o->flip = o->grouping = true;
 }
 
-static void make_table(train_options *o, opt table[MOST_OPTIONS]) {
-    set_defaults(o);
+/* A third of the table; how many it has. */
+#define PUT_OPTIONS(table, options)                                                                \
+    _Static_assert(sizeof(options) <= MOST_OPTIONS / 3 * sizeof(opt), "too many options");         \
+    memcpy(table, options, sizeof(options));                                                       \
+    return (int)(sizeof(options) / sizeof(opt))
+
+static int put_start_options(train_options *o, opt *table) {
     const opt options[] = {
         {OPT_PATH, "data", &o->data, "FILE", "COCO annotations to train on.", 0},
         IMAGES_OPTION(OPT_PATH, o->images),
@@ -454,6 +459,12 @@ static void make_table(train_options *o, opt table[MOST_OPTIONS]) {
          "Channels of the head, a multiple of 32. Default: 256.", 0},
         {OPT_INT, "stacked-convs", &o->start.stacked_convs, "N",
          "Convolutions in each tower of the head. Default: 4.", 0},
+    };
+    PUT_OPTIONS(table, options);
+}
+
+static int put_recipe_options(train_options *o, opt *table) {
+    const opt options[] = {
         {OPT_TEXT, "scale", &o->start.scale, "LxS[:MIN]",
          "Pictures are resized to fit into this long and short side. With MIN, the short side "
          "varies at random from MIN to S. Default: 1333x800, or that of --from.",
@@ -482,6 +493,12 @@ static void make_table(train_options *o, opt table[MOST_OPTIONS]) {
         {OPT_FLAG, "flip", &o->flip, NULL, "Mirror half of the pictures, chosen at random.", 0},
         {OPT_FLAG, "grouping", &o->grouping, NULL,
          "Keep landscape and portrait pictures in separate batches.", 0},
+    };
+    PUT_OPTIONS(table, options);
+}
+
+static int put_run_options(train_options *o, opt *table) {
+    const opt options[] = {
         SKIP_OPTION(o->skip),
         {OPT_FLAG, "drop-empty", &o->drop_empty, NULL, "Leave out pictures without boxes.", 0},
         {OPT_FLAG, "drop-empty-classes", &o->drop_empty_classes, NULL,
@@ -511,8 +528,14 @@ static void make_table(train_options *o, opt table[MOST_OPTIONS]) {
          "Begin anew in a folder that holds a run. Without this option that is refused.", 0},
         {OPT_END, NULL, NULL, NULL, NULL, 0},
     };
-    _Static_assert(sizeof options <= MOST_OPTIONS * sizeof *options, "too many options");
-    memcpy(table, options, sizeof options);
+    PUT_OPTIONS(table, options);
+}
+
+static void make_table(train_options *o, opt table[MOST_OPTIONS]) {
+    set_defaults(o);
+    table += put_start_options(o, table);
+    table += put_recipe_options(o, table);
+    put_run_options(o, table);
 }
 
 /* May it be another when a run goes on?  The dialect may not, but is demanded of the weights. */

@@ -7,9 +7,9 @@
  *     #include "layer/module.ext"
  *
  * becomes that module under a banner; every other line is copied.  Modules include nothing
- * themselves: the root's order is the order of dependency.  System headers belong in the layers' std
- * modules only.  Nothing in the output depends on the date, the commit or the machine, so merging
- * two branches and regenerating gives what merging the generated files gives.
+ * themselves: the root's order is the order of dependency.  System headers belong in the layers'
+ * std modules only.  Nothing in the output depends on the date, the commit or the machine, so
+ * merging two branches and regenerating gives what merging the generated files gives.
  *
  * Two walls are checked.  A layer names only what its row of the table below allows: since a name
  * has to be declared before it is used, the first module of all roots that names something is the

@@ -176,8 +176,8 @@
  *
  * Other detectors are not here.  The functions of gfl_dataset, gfl_trainer and gfl_evaluator,
  * gfl_image_read and gfl_image_read_memory, gfl_image_get_kind, gfl_pixels_alloc, gfl_pixels_free,
- * and those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export) are
- * defined in gfl_train.c: a program that only detects does not link it.
+ * and those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export)
+ * are defined in gfl_train.c: a program that only detects does not link it.
  *
  * Only what is declared above the line "#endif" of GFL_H is API.
  */

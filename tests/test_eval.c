@@ -609,25 +609,25 @@ static int by_score(const void *a, const void *b) {
     return p->score < q->score ? 1 : p->score > q->score ? -1 : 0;
 }
 
-static void evaluation_matches_the_plain_loops(void) {
-    enum { IMAGES = 12, CLASSES = 3, GT = 150, DT = 600 };
-    static plain_box gt[GT], dt[DT];
-    gfli_rng rng = gfli_rng_make(31, 0, 0, 0);
+enum { PLAIN_IMAGES = 12, PLAIN_CLASSES = 3, PLAIN_GT = 150, PLAIN_DT = 600 };
+
+/* Random boxes, and the annotation file that has them. */
+static gfl_dataset *random_truth(gfli_rng *rng, plain_box gt[PLAIN_GT]) {
     char *json = (char *)malloc(60000), *p = json;
     p += sprintf(p, "{\"images\":[");
-    for (int i = 0; i < IMAGES; i++) p += sprintf(p, "%s{\"id\":%d}", i ? "," : "", i + 1);
+    for (int i = 0; i < PLAIN_IMAGES; i++) p += sprintf(p, "%s{\"id\":%d}", i ? "," : "", i + 1);
     p += sprintf(p, "],\"categories\":[{\"id\":1,\"name\":\"a\"},{\"id\":2,\"name\":\"b\"},"
                     "{\"id\":3,\"name\":\"c\"}],\"annotations\":[");
-    for (int i = 0; i < GT; i++) {
+    for (int i = 0; i < PLAIN_GT; i++) {
         plain_box *g = &gt[i];
-        g->x = floor(80 * gfli_rng_uniform(&rng));
-        g->y = floor(80 * gfli_rng_uniform(&rng));
-        g->w = 5 + floor(130 * gfli_rng_uniform(&rng));
-        g->h = 5 + floor(130 * gfli_rng_uniform(&rng));
-        g->area = floor(g->w * g->h * (0.5 + gfli_rng_uniform(&rng) / 2));
-        g->image = i * IMAGES / GT; /* the data set keeps images together */
-        g->label = (int)((int)CLASSES * gfli_rng_uniform(&rng));
-        g->crowd = gfli_rng_uniform(&rng) < 0.15;
+        g->x = floor(80 * gfli_rng_uniform(rng));
+        g->y = floor(80 * gfli_rng_uniform(rng));
+        g->w = 5 + floor(130 * gfli_rng_uniform(rng));
+        g->h = 5 + floor(130 * gfli_rng_uniform(rng));
+        g->area = floor(g->w * g->h * (0.5 + gfli_rng_uniform(rng) / 2));
+        g->image = i * PLAIN_IMAGES / PLAIN_GT; /* the data set keeps images together */
+        g->label = (int)((int)PLAIN_CLASSES * gfli_rng_uniform(rng));
+        g->crowd = gfli_rng_uniform(rng) < 0.15;
         p += sprintf(p,
                      "%s{\"id\":%d,\"image_id\":%d,\"category_id\":%d,\"bbox\":[%g,%g,%g,%g],"
                      "\"area\":%g,\"iscrowd\":%d}",
@@ -636,39 +636,46 @@ static void evaluation_matches_the_plain_loops(void) {
     }
     sprintf(p, "]}");
     gfl_dataset *set = load_truth(json);
+    free(json);
+    return set;
+}
+
+static void evaluation_matches_the_plain_loops(void) {
+    static plain_box gt[PLAIN_GT], dt[PLAIN_DT];
+    gfli_rng rng = gfli_rng_make(31, 0, 0, 0);
+    gfl_dataset *set = random_truth(&rng, gt);
     gfl_evaluator *e = make(set, NULL);
-    for (int i = 0; i < DT; i++) {
+    for (int i = 0; i < PLAIN_DT; i++) {
         plain_box *d = &dt[i];
-        const plain_box *g = &gt[i % GT];
+        const plain_box *g = &gt[i % PLAIN_GT];
         *d = *g;
         d->x += floor(7 * gfli_rng_uniform(&rng)) - 3;
         d->w += floor(7 * gfli_rng_uniform(&rng)) - 3;
-        if (gfli_rng_uniform(&rng) < 0.2) d->label = (d->label + 1) % CLASSES;
-        d->score = (double)(float)((i * 7919 % DT + 0.5) / (int)DT); /* no ties */
+        if (gfli_rng_uniform(&rng) < 0.2) d->label = (d->label + 1) % PLAIN_CLASSES;
+        d->score = (double)(float)((i * 7919 % PLAIN_DT + 0.5) / (int)PLAIN_DT); /* no ties */
         gfl_detection one =
             box((float)d->x, (float)d->y, (float)d->w, (float)d->h, (float)d->score, d->label);
         CHECK_OK(context, gfl_evaluator_add_detections(e, d->image, &one, 1));
     }
-    qsort(dt, DT, sizeof *dt, by_score);
+    qsort(dt, PLAIN_DT, sizeof *dt, by_score);
     run(e);
     static const double ranges[4][2] = {{0, 1e10}, {0, 1024}, {1024, 9216}, {9216, 1e10}};
-    for (int label = 0; label < CLASSES; label++) {
+    for (int label = 0; label < PLAIN_CLASSES; label++) {
         gfl_eval_result r;
         CHECK_OK(context, gfl_evaluator_get_class_result(e, label, &r));
         const double got[4] = {r.ap, r.ap_small, r.ap_medium, r.ap_large};
         for (int a = 0; a < 4; a++) {
             double sum = 0;
             for (int t = 0; t < 10; t++)
-                sum += plain_ap(dt, DT, gt, GT, label, t, ranges[a][0], ranges[a][1]);
+                sum += plain_ap(dt, PLAIN_DT, gt, PLAIN_GT, label, t, ranges[a][0], ranges[a][1]);
             CHECK_NEAR(got[a], sum / 10, 1e-12);
             CHECK(got[a] > 0.01);
         }
-        CHECK_NEAR(r.ap50, plain_ap(dt, DT, gt, GT, label, 0, 0, 1e10), 1e-12);
-        CHECK_NEAR(r.ap75, plain_ap(dt, DT, gt, GT, label, 5, 0, 1e10), 1e-12);
+        CHECK_NEAR(r.ap50, plain_ap(dt, PLAIN_DT, gt, PLAIN_GT, label, 0, 0, 1e10), 1e-12);
+        CHECK_NEAR(r.ap75, plain_ap(dt, PLAIN_DT, gt, PLAIN_GT, label, 5, 0, 1e10), 1e-12);
     }
     gfl_evaluator_destroy(e);
     gfl_dataset_destroy(set);
-    free(json);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */

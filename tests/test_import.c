@@ -1,4 +1,4 @@
-/* test_import.c - other people's names, the architecture in the shapes, classes that change hands */
+/* test_import.c - other people's names, architectures in shapes, classes that change hands */
 #include "fixture.h"
 #include <unistd.h>
 
@@ -176,53 +176,49 @@ typedef struct change {
     const char *says[2];
 } change;
 
-static void contradictions_name_the_tensors(void) {
 #define OFFSET(stage, block) "backbone.layer" #stage "." #block ".conv2.conv_offset.weight"
-    static const change changes[] = {
-        {OFFSET(3, 1), 0, 18, NULL, GFL_E_MISMATCH, {OFFSET(3, 0), OFFSET(3, 1)}},
-        {OFFSET(4, 0), 0, 18, NULL, GFL_E_MISMATCH, {"v2", OFFSET(4, 0)}},
-        {OFFSET(2, 0), 0, 54, NULL, GFL_E_UNSUPPORTED, {OFFSET(2, 0), "(54, "}},
-        {OFFSET(3, 4), -1, 0, "gone", GFL_E_MISMATCH, {OFFSET(3, 5), OFFSET(3, 4)}},
-        {"backbone.layer1.0.conv2.weight", 1, 5, NULL, GFL_E_MISMATCH, {"128 filters of 5", ""}},
-        {"backbone.layer1.0.conv2.weight",
-         1,
-         128,
-         NULL,
-         GFL_E_UNSUPPORTED,
-         {"backbone.layer1.0.conv2.weight", "backbone.conv1.weight"}},
-        {"backbone.layer3.5.conv1.weight", -1, 0, "gone", GFL_E_UNSUPPORTED, {"3, 4, 5 and 3", ""}},
-        {"backbone.layer4.0.conv1.weight",
-         -1,
-         0,
-         "gone",
-         GFL_E_MISMATCH,
-         {"backbone.layer4.0.conv1.weight", "missing"}},
-        {"bbox_head.gfl_reg.weight",
-         0,
-         67,
-         NULL,
-         GFL_E_MISMATCH,
-         {"bbox_head.gfl_reg.weight", "67"}},
-        {"bbox_head.gfl_cls.weight",
-         -1,
-         0,
-         "gone",
-         GFL_E_MISMATCH,
-         {"bbox_head.gfl_cls.weight", "missing"}},
-        {"bbox_head.cls_convs.0.conv.weight", 0, 48, NULL, GFL_E_MISMATCH, {"head_channels", "48"}},
-        {"bbox_head.gfl_cls.bias",
-         -1,
-         0,
-         "bbox_head.reg_conf.0.weight",
-         GFL_E_UNSUPPORTED,
-         {"bbox_head.reg_conf.0.weight", "GFLv2"}},
-        {"neck.fpn_convs.3.conv.bias",
-         -1,
-         0,
-         "module.model.backbone.conv1.weight",
-         GFL_E_MISMATCH,
-         {"module.model.backbone.conv1.weight", "more than one model"}},
-    };
+static const change changes[] = {
+    {OFFSET(3, 1), 0, 18, NULL, GFL_E_MISMATCH, {OFFSET(3, 0), OFFSET(3, 1)}},
+    {OFFSET(4, 0), 0, 18, NULL, GFL_E_MISMATCH, {"v2", OFFSET(4, 0)}},
+    {OFFSET(2, 0), 0, 54, NULL, GFL_E_UNSUPPORTED, {OFFSET(2, 0), "(54, "}},
+    {OFFSET(3, 4), -1, 0, "gone", GFL_E_MISMATCH, {OFFSET(3, 5), OFFSET(3, 4)}},
+    {"backbone.layer1.0.conv2.weight", 1, 5, NULL, GFL_E_MISMATCH, {"128 filters of 5", ""}},
+    {"backbone.layer1.0.conv2.weight",
+     1,
+     128,
+     NULL,
+     GFL_E_UNSUPPORTED,
+     {"backbone.layer1.0.conv2.weight", "backbone.conv1.weight"}},
+    {"backbone.layer3.5.conv1.weight", -1, 0, "gone", GFL_E_UNSUPPORTED, {"3, 4, 5 and 3", ""}},
+    {"backbone.layer4.0.conv1.weight",
+     -1,
+     0,
+     "gone",
+     GFL_E_MISMATCH,
+     {"backbone.layer4.0.conv1.weight", "missing"}},
+    {"bbox_head.gfl_reg.weight", 0, 67, NULL, GFL_E_MISMATCH, {"bbox_head.gfl_reg.weight", "67"}},
+    {"bbox_head.gfl_cls.weight",
+     -1,
+     0,
+     "gone",
+     GFL_E_MISMATCH,
+     {"bbox_head.gfl_cls.weight", "missing"}},
+    {"bbox_head.cls_convs.0.conv.weight", 0, 48, NULL, GFL_E_MISMATCH, {"head_channels", "48"}},
+    {"bbox_head.gfl_cls.bias",
+     -1,
+     0,
+     "bbox_head.reg_conf.0.weight",
+     GFL_E_UNSUPPORTED,
+     {"bbox_head.reg_conf.0.weight", "GFLv2"}},
+    {"neck.fpn_convs.3.conv.bias",
+     -1,
+     0,
+     "module.model.backbone.conv1.weight",
+     GFL_E_MISMATCH,
+     {"module.model.backbone.conv1.weight", "more than one model"}},
+};
+
+static void contradictions_name_the_tensors(void) {
     gfl_arch arch = preset("x101-32x4d-dcnv2"), got;
     arch.depth = 50;
     got = arch;

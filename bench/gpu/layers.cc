@@ -138,7 +138,8 @@ static double time_product(bench *b, const gfli_conv_call *call, int variant, co
     gfli_conv_means means;
     gfl_context *context = b->context;
     gfli_cuda_of(context)->preferred = variant;
-    need(b, context->backend->infer.conv_prepare(context, call, 1, &means) == GFL_OK, "the product");
+    need(b, context->backend->infer.conv_prepare(context, call, 1, &means) == GFL_OK,
+         "the product");
     gfli_cuda_of(context)->preferred = -1;
     *kernel = means.kernel;
     if (variant >= 0 && means.variant != variant) return -1.0;
@@ -173,7 +174,8 @@ static void measure_peak(bench *b) {
     float *weight = (float *)malloc(n * sizeof *weight);
     gfli_rng rng = gfli_rng_make(8, 0, 0, 0);
     for (size_t i = 0; i < n; i++) weight[i] = (float)gfli_rng_uniform(&rng) - 0.5f;
-    void *packing = device_alloc(b, context->backend->infer.conv_packed_size(context, &shape), "weights");
+    void *packing =
+        device_alloc(b, context->backend->infer.conv_packed_size(context, &shape), "weights");
     float *there = (float *)device_alloc(b, n * sizeof *weight, "weights");
     context->backend->device.upload(context, there, weight, n * sizeof *weight);
     context->backend->infer.conv_pack(context, &shape, there, NULL, packing);

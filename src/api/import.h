@@ -142,7 +142,8 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *
  * The rows of the classifier that the map names are copied bit for bit, the others start as in a
  * new model; everything else is kept: architecture, dialect, all other weights.
- * gfl_model_get_report says so of each tensor.  The new model is trainable and independent of the source.
+ * gfl_model_get_report says so of each tensor.  The new model is trainable and independent of the
+ * source.
  *
  *   source  trainable; borrowed during the call
  *   how     borrowed; its texts are copied

@@ -67,7 +67,7 @@ GFLI_HD static inline int gfli_tap_weight(float fraction) {
     return below + (rest > 0.5f || (rest == 0.5f && (below & 1)));
 }
 
-/* ---- upsampling (spec 2) ----------------------------------------------------------------------- */
+/* ---- upsampling (spec 2) --------------------------------------------------------------------- */
 
 /* The source of a destination in upsampling; float32 as in PyTorch, whose choice it repeats. */
 GFLI_HD static inline int gfli_nearest(int at, int in, int out) {

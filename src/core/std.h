@@ -40,8 +40,7 @@
 #    include <sys/stat.h>
 #    include <unistd.h>
 #    if !defined(CLOCK_MONOTONIC) || !defined(O_CLOEXEC)
-#        error                                                                                     \
-            "gfl: this needs POSIX: compile with -std=gnu11, or -D_POSIX_C_SOURCE=200809L before the first #include"
+#        error "gfl: this needs POSIX: -std=gnu11, or -D_POSIX_C_SOURCE=200809L before any #include"
 #    endif
 #endif
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__

@@ -547,6 +547,53 @@ static void init_worker() {
     W->main_.sz = sz;
     W->ready.reserve(2048);
 }
+// Dynamic shared memory of every block of a grid.
+static void make_dynamic(size_t smem) {
+    if (W->dyn) {
+        free(W->dyn);
+        W->dyn = nullptr;
+    }
+    W->dyn_n = smem;
+    if (smem) {
+        void *p = nullptr;
+        if (posix_memalign(&p, 128, smem)) abort();
+        W->dyn = (char *)p;
+    }
+}
+// The order of a grid's blocks: as it comes, backwards or at random.
+static std::vector<unsigned> block_order(unsigned nb) {
+    std::vector<unsigned> order(nb);
+    for (unsigned i = 0; i < nb; i++) order[i] = g_order == 1 ? nb - 1 - i : i;
+    for (unsigned i = nb; g_order == 2 && i > 1; i--) std::swap(order[i - 1], order[rnd() % i]);
+    return order;
+}
+static void run_block(unsigned i, dim3 g, dim3 b) {
+    int n = W->n;
+    blockIdx = uint3{i % g.x, i / g.x % g.y, i / g.x / g.y};
+    W->serial++;
+    if (W->dyn_n) memset(W->dyn, 0xFF, W->dyn_n);
+    W->live = n;
+    W->arrived = W->predsum = 0;
+    W->bphase = 0;
+    W->ready.clear();
+    W->head = 0;
+    for (int q = 0; q < (n + 31) / 32; q++) {
+        W->w[q].live = n - q * 32 >= 32 ? ~0u : (1u << (n - q * 32)) - 1;
+        W->w[q].phase = 0;
+        W->w[q].p.clear();
+    }
+    for (int t = 0; t < n; t++) {
+        Fiber &f = W->f[t];
+        f.tid = uint3{(unsigned)t % b.x, (unsigned)t / b.x % b.y, (unsigned)t / b.x / b.y};
+        f.pend.clear();
+        f.groups.clear();
+        if (f.state != DONE || !f.sp) arm(f);
+        push_ready(t);
+    }
+    mix_ready();
+    W->cur = &W->main_;
+    jump(&W->main_, pick());
+}
 void run_grid(const char *name, dim3 g, dim3 b, size_t smem, void (*thunk)(void *), void *ctx,
               size_t ctx_n) {
     std::lock_guard<std::recursive_mutex> lk(g_mu);
@@ -564,50 +611,12 @@ void run_grid(const char *name, dim3 g, dim3 b, size_t smem, void (*thunk)(void 
     g_stats.launches++;
     g_stats.blocks += nb;
     g_stats.threads += (unsigned long long)nb * (unsigned)n;
-    if (W->dyn) {
-        free(W->dyn);
-        W->dyn = nullptr;
-    }
-    W->dyn_n = smem;
-    if (smem) {
-        void *p = nullptr;
-        if (posix_memalign(&p, 128, smem)) abort();
-        W->dyn = (char *)p;
-    }
+    make_dynamic(smem);
     g_seq++;
     g_brec.assign(nb <= (1u << 22) ? nb : 0, {0, 0});
-    std::vector<unsigned> perm;
-    if (g_order == 2) {
-        perm.resize(nb);
-        for (unsigned i = 0; i < nb; i++) perm[i] = i;
-        for (unsigned i = nb; i > 1; i--) std::swap(perm[i - 1], perm[rnd() % i]);
-    }
-    for (unsigned k = 0; k < nb && !W->failed; k++) {
-        unsigned i = g_order == 2 ? perm[k] : g_order == 1 ? nb - 1 - k : k;
-        blockIdx = uint3{i % g.x, i / g.x % g.y, i / g.x / g.y};
-        W->serial++;
-        if (smem) memset(W->dyn, 0xFF, smem);
-        W->live = n;
-        W->arrived = W->predsum = 0;
-        W->bphase = 0;
-        W->ready.clear();
-        W->head = 0;
-        for (int q = 0; q < (n + 31) / 32; q++) {
-            W->w[q].live = n - q * 32 >= 32 ? ~0u : (1u << (n - q * 32)) - 1;
-            W->w[q].phase = 0;
-            W->w[q].p.clear();
-        }
-        for (int t = 0; t < n; t++) {
-            Fiber &f = W->f[t];
-            f.tid = uint3{(unsigned)t % b.x, (unsigned)t / b.x % b.y, (unsigned)t / b.x / b.y};
-            f.pend.clear();
-            f.groups.clear();
-            if (f.state != DONE || !f.sp) arm(f);
-            push_ready(t);
-        }
-        mix_ready();
-        W->cur = &W->main_;
-        jump(&W->main_, pick());
+    for (unsigned i : block_order(nb)) {
+        run_block(i, g, b);
+        if (W->failed) break;
     }
     if (W->failed) g_last = cudaErrorLaunchFailure;
 }

@@ -65,14 +65,25 @@ static bool find_region(uintptr_t a, uintptr_t &lo, uintptr_t &hi) {
         return true; // __device__/__constant__/plain __shared__ variables
     return in(W->ctx, W->ctx_n);
 }
-static void race(const char *kind, const Acc &o, uintptr_t a, void *pc) {
-    if (!g_seen.insert({pc, 2}).second) return;
+// A mistake, told once for each place in the code.
+static void tell(const char *what, int kind, void *pc, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+static void tell(const char *what, int kind, void *pc, const char *format, ...) {
+    if (!g_seen.insert({pc, kind}).second) return;
     int u = user_code;
     user_code = 0;
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
     std::string s = where(pc);
-    report("race", "kernel %s: %s, address %p, other thread: block %u thread %u; at %s", W->kname,
-           kind, (void *)a, o.thr / 1024, o.thr % 1024, s.c_str());
+    report(what, "kernel %s: %s; at %s", W->kname, text, s.c_str());
     user_code = u;
+}
+static void race(const char *kind, const Acc &o, uintptr_t a, void *pc) {
+    tell("race", 2, pc, "%s, address %p, other thread: block %u thread %u", kind, (void *)a,
+         o.thr / 1024, o.thr % 1024);
 }
 static inline bool ordered(const Acc &o, unsigned thr, unsigned ph) {
     if (o.thr == thr || o.seq < g_launch_seq) return true;
@@ -82,6 +93,42 @@ static inline bool ordered(const Acc &o, unsigned thr, unsigned ph) {
                ((o.thr & 1023) >> 5 == (thr & 1023) >> 5 && (o.ph & 65535) < (ph & 65535));
     return g_local ||
            (ob < g_brec.size() && g_brec[ob].fence > o.seq && g_brec[ob].fence <= g_brec[b].acq);
+}
+// Shared memory: are these bytes of the word set by this block?
+static void check_set(Cell *c, unsigned thr, bool wr, uint8_t m, void *pc) {
+    unsigned blk = thr / 1024;
+    if (c->iblk != blk || c->iseq < g_launch_seq) c->init = 0;
+    c->iblk = blk;
+    c->iseq = g_seq;
+    if (wr)
+        c->init |= m;
+    else if ((c->init & m) != m)
+        tell("uninitialised", 4, pc,
+             "shared memory read before this block wrote it, or while a cp.async is pending");
+}
+// Does an access to these bytes of a word meet another that is not ordered before it?
+static void check_order(Cell *c, uintptr_t q, unsigned thr, unsigned ph, bool wr, bool atom,
+                        uint8_t m, void *pc) {
+    if (c->w.mask & m && !ordered(c->w, thr, ph) && !(atom && c->w.atom))
+        race(wr ? "write/write" : "read after unordered write", c->w, q, pc);
+    if (wr && c->r.mask & m && !(atom && c->r.atom)) {
+        Acc o = c->r;
+        if (o.multi && o.thr == thr) o.thr ^= 1;
+        if (!ordered(o, thr, ph)) race("write after unordered read", o, q, pc);
+    }
+}
+static void record_access(Cell *c, unsigned thr, unsigned ph, bool wr, bool atom, uint8_t m) {
+    Acc me{g_seq, thr, ph, m, (uint8_t)atom, 0};
+    if (wr) {
+        c->w = me;
+        if (ordered(c->r, thr, ph)) c->r.mask = 0;
+    } else {
+        bool same = c->r.mask && c->r.seq >= g_launch_seq && c->r.ph == ph &&
+                    c->r.thr / 1024 == thr / 1024;
+        me.multi = same && (c->r.multi || c->r.thr != thr);
+        if (same) me.mask |= c->r.mask;
+        c->r = me;
+    }
 }
 void check_access(const void *p, size_t n, bool wr, bool atom, void *pc) {
     if (!W || !W->cur || W->cur == &W->main_ || !n) return;
@@ -94,19 +141,12 @@ void check_access(const void *p, size_t n, bool wr, bool atom, void *pc) {
         if (!find_region(a, g_lo, g_hi) || a + n > g_hi) {
             g_lo = 1;
             g_hi = 0;
-            if (g_seen.insert({pc, 1}).second) {
-                int u = user_code;
-                user_code = 0;
-                std::string s = where(pc);
-                report("illegal address",
-                       "kernel %s: %s of %zu bytes at %p, outside every device allocation; at %s",
-                       W->kname, wr ? "write" : "read", n, p, s.c_str());
-                user_code = u;
-            }
+            tell("illegal address", 1, pc, "%s of %zu bytes at %p, outside every device allocation",
+                 wr ? "write" : "read", n, p);
             return;
         }
-    if ((a & (n - 1)) && (n == 2 || n == 4 || n == 8 || n == 16) && g_seen.insert({pc, 3}).second)
-        report("alignment", "kernel %s: misaligned access of %zu bytes at %p", W->kname, n, p);
+    if ((a & (n - 1)) && (n == 2 || n == 4 || n == 8 || n == 16))
+        tell("alignment", 3, pc, "misaligned access of %zu bytes at %p", n, p);
     static unsigned long long last_launch = ~0ull;
     if (last_launch != g_stats.launches) {
         last_launch = g_stats.launches;
@@ -119,43 +159,9 @@ void check_access(const void *p, size_t n, bool wr, bool atom, void *pc) {
         uint8_t m = 0;
         for (unsigned k = 0; k < 4; k++)
             if (q + k >= a && q + k < a + n) m |= 1u << k;
-        if (c->w.mask & m && !ordered(c->w, thr, ph) && !(atom && c->w.atom))
-            race(wr ? "write/write" : "read after unordered write", c->w, q, pc);
-        if (wr && c->r.mask & m && !(atom && c->r.atom)) {
-            Acc o = c->r;
-            if (o.multi && o.thr == thr) o.thr ^= 1;
-            if (!ordered(o, thr, ph)) race("write after unordered read", o, q, pc);
-        }
-        if (g_local == 2) {
-            unsigned blk = thr / 1024;
-            if (c->iblk != blk || c->iseq < g_launch_seq) c->init = 0;
-            c->iblk = blk;
-            c->iseq = g_seq;
-            if (wr)
-                c->init |= m;
-            else if ((c->init & m) != m && g_seen.insert({pc, 4}).second) {
-                int u = user_code;
-                user_code = 0;
-                std::string s = where(pc);
-                report("uninitialised",
-                       "kernel %s: shared memory read before this block wrote it, or while a "
-                       "cp.async is pending; at %s",
-                       W->kname, s.c_str());
-                user_code = u;
-            }
-        }
-        Acc me_a{g_seq, thr, ph, m, (uint8_t)atom, 0};
-        if (wr) {
-            if (c->w.mask && ordered(c->w, thr, ph)) me_a.mask = m;
-            c->w = me_a;
-            if (ordered(c->r, thr, ph)) c->r.mask = 0;
-        } else {
-            bool same = c->r.mask && c->r.seq >= g_launch_seq && c->r.ph == ph &&
-                        c->r.thr / 1024 == thr / 1024;
-            me_a.multi = same && (c->r.multi || c->r.thr != thr);
-            if (same) me_a.mask |= c->r.mask;
-            c->r = me_a;
-        }
+        check_order(c, q, thr, ph, wr, atom, m, pc);
+        if (g_local == 2) check_set(c, thr, wr, m, pc);
+        record_access(c, thr, ph, wr, atom, m);
     }
 }
 void check_pending(const void *p,

@@ -199,7 +199,7 @@ static void check_example(const example *e, const float *got, bool wide, const c
     }
 }
 
-/* Which half of the kernels a case runs; the other half meets the next element, or the next case. */
+/* Which half of the kernels a case runs; the other half meets the next element or the next case. */
 static bool has_turn(size_t i, int element, int nth, int n_applicable) {
     return n_applicable < 2 || (i + (size_t)element + (size_t)nth) % 2 == 0;
 }

@@ -1,4 +1,4 @@
-/* test_cuda_detect.cc - a detector on a GPU: recordings, halves, the caller's memory, stream, event */
+/* test_cuda_detect.cc - a detector on a GPU: recordings, halves, the caller's memory and stream */
 #include "test.h"
 
 #include "device.h"
@@ -99,7 +99,7 @@ static unsigned long long replays(void) {
 #endif
 }
 
-/* The first call runs plainly, the second records, others replay, also after the arena has moved. */
+/* The first call runs plainly, the second records, others replay; also when the arena has moved. */
 static void recordings_give_the_same_bits(void) {
     scene s = open_scene(NULL, GFL_PRECISION_FP32);
     kept plain[2];
