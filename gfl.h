@@ -28,7 +28,7 @@
  *     image.height = height;
  *     gfl_context_create(NULL, &context);
  *     gfl_model_load(context, "weights.safetensors", NULL, &model);
- *     gfl_detector_create(context, model, 0, &detector);
+ *     gfl_detector_create(context, model, NULL, &detector);
  *     gfl_detect(detector, &image, 1, NULL, &found);
  *     ... found.items[0..found.count) ...
  *
@@ -554,15 +554,16 @@ typedef struct gfl_model_desc {
     gfl_preprocess preprocess; /* all zero: RGB, ImageNet mean and std, 1333x800 */
     const gfl_class *classes;  /* [arch.n_classes], copied; NULL: "class 0", ids 1.. */
     uint64_t seed;             /* of the initial weights */
+    int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
 } gfl_model_desc;
 
-typedef struct gfl_model_opts {
+typedef struct gfl_load_desc {
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
     /* The dialect that the weights must be of: a file that says another one is refused, a file that
      * says none (without metadata or a buffer whose name tells it) is taken to be of this one.
      * GFL_DIALECT_DEFAULT: what the file says; a file that says nothing is refused. */
     gfl_dialect dialect;
-} gfl_model_opts;
+} gfl_load_desc;
 
 typedef enum gfl_fate {
     GFL_FATE_LOADED = 0,
@@ -649,8 +650,8 @@ GFL_API int gfl_arch_get_preset(int i, gfl_preset *out);
  * starts at 0; the neck is Xavier uniform; the head is normal with deviation 0.01, and class scores
  * start at 0.01.  The same seed gives the same weights on every machine.
  *
- *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800); borrowed
- *   opts  NULL or zeroed for a model that only detects; borrowed
+ *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800), and for a model that
+ *         only detects; borrowed
  *   out   yours; the model, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, class ids that do not ascend
@@ -660,7 +661,7 @@ GFL_API int gfl_arch_get_preset(int i, gfl_preset *out);
  *           gfl_model_load_backbone changes it: any number of detectors in any number of threads
  *           may run it at once. */
 GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
-                                    const gfl_model_opts *opts, gfl_model **out);
+                                    gfl_model **out);
 
 /* gfl_model_load - a model from a safetensors file with mmdetection's names.
  *
@@ -670,7 +671,7 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  * each tensor.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   opts  NULL or zeroed for a model that only detects; borrowed
+ *   desc  NULL or zeroed for a model that only detects; borrowed
  *   out   yours; the model, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL
@@ -681,10 +682,10 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  *                           metadata contradicts the tensors; nothing says which dialect
  *           GFL_E_UNSUPPORTED  a network or dialect that this version cannot run
  *           GFL_E_MEMORY  the weights do not fit
- * Memory    tensors are read one by one; without opts->trainable each is released once packed.
+ * Memory    tensors are read one by one; without desc->trainable each is released once packed.
  * Threads   as gfl_model_create. */
-GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path,
-                                  const gfl_model_opts *opts, gfl_model **out);
+GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_load_desc *desc,
+                                  gfl_model **out);
 
 /* gfl_model_load_memory - gfl_model_load from the bytes of such a file.
  *
@@ -692,12 +693,12 @@ GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path,
  *
  * Errors, Memory, Threads   as gfl_model_load. */
 GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
-                                         const gfl_model_opts *opts, gfl_model **out);
+                                         const gfl_load_desc *desc, gfl_model **out);
 
 /* gfl_model_save - write weights and metadata as safetensors that gfl_model_load reads back
  * bit for bit, and Python opens as it is.
  *
- *   model  made with opts.trainable: others have released the parameters
+ *   model  made with desc.trainable: others have released the parameters
  *   path   the system's bytes, on Windows UTF-8; borrowed until the call returns;
  *          the file is replaced whole or not at all
  *
@@ -819,12 +820,16 @@ typedef struct gfl_detections {
 
 typedef struct gfl_detector gfl_detector;
 
+typedef struct gfl_detector_desc {
+    int distributions; /* 1: detections come with the distributions of their sides */
+} gfl_detector_desc;
+
 /* gfl_detector_create - a workspace that runs a model.
  *
- *   context        pays for the memory and the threads; may differ from the model's
- *   model          borrowed: destroy the detector first
- *   distributions  1: detections come with the distributions of their sides
- *   out            yours; the detector, or NULL on error
+ *   context  pays for the memory and the threads; may differ from the model's
+ *   model    borrowed: destroy the detector first
+ *   desc     NULL or zeroed for the defaults; copied
+ *   out      yours; the detector, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_MEMORY  the allocator said no
@@ -832,7 +837,7 @@ typedef struct gfl_detector gfl_detector;
  * Threads   one call at a time per detector; several detectors, each with its own context, may
  *           run one model at once. */
 GFL_API gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
-                                       int distributions, gfl_detector **out);
+                                       const gfl_detector_desc *desc, gfl_detector **out);
 
 /* gfl_detector_destroy - give the detector's memory back; NULL is allowed. */
 GFL_API void gfl_detector_destroy(gfl_detector *detector);
@@ -1367,7 +1372,7 @@ typedef struct gfl_trainer_info {
  * is read or computed before the first step.
  *
  *   context  the trainer's memory and threads; receives the error text
- *   model    made with opts.trainable; borrowed, and changed by every step
+ *   model    made with desc.trainable; borrowed, and changed by every step
  *   dataset  borrowed; its classes must be the model's, by name, unless the model was made without
  *            classes
  *   desc     NULL or zeroed for the defaults; copied
@@ -1474,8 +1479,9 @@ GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path
  * ============================================================================================ */
 
 typedef struct gfl_import_desc {
-    gfl_model_opts model; /* trainable; the dialect that the weights must be of */
-    gfl_style style;      /* demanded: a file that says another one is refused */
+    int trainable;       /* as in gfl_load_desc */
+    gfl_dialect dialect; /* as in gfl_load_desc */
+    gfl_style style;     /* demanded: a file that says another one is refused */
     /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
      * 0, each side of the scale unless it is 0.  Borrowed; NULL: the file's. */
     const gfl_preprocess *preprocess;
@@ -1523,10 +1529,10 @@ typedef struct gfl_transfer_desc {
  * that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   opts  NULL or zeroed to take all from the file; borrowed
+ *   desc  NULL or zeroed to take all from the file; borrowed
  *   out   yours; the model, or NULL on error
  *
- * Errors    as gfl_model_load; GFL_E_MISMATCH also where opts demands what the file contradicts,
+ * Errors    as gfl_model_load; GFL_E_MISMATCH also where desc demands what the file contradicts,
  *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
  *           for another network or the .pth is compressed, encrypted or big-endian, GFL_E_FORMAT
  *           for a damaged or hostile .pth
@@ -1536,7 +1542,7 @@ typedef struct gfl_transfer_desc {
  * Example
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
 GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
-                                    const gfl_import_desc *opts, gfl_model **out);
+                                    const gfl_import_desc *desc, gfl_model **out);
 
 /* gfl_backbone_describe - which model a backbone file asks for, without loading it.
  *
@@ -1545,21 +1551,22 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
  * gfl_model_load_backbone.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   opts  NULL, or style and preprocess of a file that does not say them; borrowed
+ *   desc  NULL, or style and preprocess of a file that does not say them; borrowed
  *   out   yours; zeroed on error
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
- *           GFL_E_MISMATCH  it is not a ResNet with these names, or opts contradicts the file
+ *           GFL_E_MISMATCH  it is not a ResNet with these names, or desc contradicts the file
  *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have
  * Example
  *     gfl_backbone_describe(context, path, NULL, &backbone);
  *     desc.arch = backbone.arch;
  *     desc.preprocess = backbone.preprocess;
- *     gfl_model_create(context, &desc, &trainable, &model);
+ *     desc.trainable = 1;
+ *     gfl_model_create(context, &desc, &model);
  *     gfl_model_load_backbone(model, path); */
 GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
-                                         const gfl_import_desc *opts, gfl_backbone_info *out);
+                                         const gfl_import_desc *desc, gfl_backbone_info *out);
 
 /* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
  *
@@ -1568,7 +1575,7 @@ GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
  * and may lack the offset convolutions of deformable stages, which then start at 0: ask
  * gfl_model_get_report what was loaded, initialised and left over.
  *
- *   model  created or loaded with opts.trainable
+ *   model  created or loaded with desc.trainable
  *   path   safetensors or .pth; the system's bytes, on Windows UTF-8; borrowed until the call
  *          returns
  *
@@ -1618,23 +1625,23 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  * source.
  *
  *   source  trainable; borrowed during the call
- *   how     borrowed; its texts are copied
+ *   desc    borrowed; its texts are copied
  *   out     yours; the model, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a source that is not trainable, classes or a map out of range
  *           GFL_E_MEMORY  the weights do not fit
  * Memory, Threads   as gfl_model_create.
  * Example
- *     gfl_import_desc opts = {0};
- *     gfl_transfer_desc how = {0};
- *     opts.model.trainable = 1;
- *     how.classes = gfl_dataset_get_classes(data);
- *     how.n_classes = gfl_dataset_count_classes(data);
- *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", &opts, &published);
- *     gfl_model_create_from(context, published, &how, &model);
+ *     gfl_import_desc from = {0};
+ *     gfl_transfer_desc to = {0};
+ *     from.trainable = 1;
+ *     to.classes = gfl_dataset_get_classes(data);
+ *     to.n_classes = gfl_dataset_count_classes(data);
+ *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", &from, &published);
+ *     gfl_model_create_from(context, published, &to, &model);
  *     gfl_model_destroy(published); */
 GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
-                                         const gfl_transfer_desc *how, gfl_model **out);
+                                         const gfl_transfer_desc *desc, gfl_model **out);
 
 /* ===============================================================================================
  * src/api/export.h - weights and networks for other programs
@@ -1678,7 +1685,7 @@ typedef struct gfl_export_opts {
  *                  box: add 1.  Threshold and non-maximum suppression are not in the graph.
  *     metadata     classes, class_ids, mean, std, channel_order, scale, dialect
  *
- *   model   made with opts.trainable: others have released the parameters
+ *   model   made with desc.trainable: others have released the parameters
  *   path    the system's bytes, on Windows UTF-8; borrowed until the call returns;
  *           the file is replaced whole or not at all
  *   opts    NULL or zeroed for normalised floats of any size in, logits out; borrowed
@@ -3799,8 +3806,8 @@ static inline int gfli_pad32(int size) {
 /* What a public function demands that reads or changes a model's parameters. */
 #define GFLI_TRAINABLE(context, model)                                                             \
     GFLI_DEMAND(context, (model)->trainable,                                                       \
-                "%s: the model's weights were released after packing; load or create it with "     \
-                "opts.trainable",                                                                  \
+                "%s: the model's weights were released after packing; create or load it "          \
+                "with trainable = 1 in its description",                                           \
                 __func__)
 
 /* ===============================================================================================
@@ -10880,16 +10887,16 @@ gfl_status gfli_load_weights(gfli_weights *w, const gfl_model_desc *desc,
     return status;
 }
 
-static gfl_status gfli_load_model(gfli_weights *w, const gfl_model_opts *opts, gfl_model **out) {
+static gfl_status gfli_load_model(gfli_weights *w, const gfl_load_desc *how, gfl_model **out) {
     gfl_model_desc desc;
     gfl_origins origins;
-    GFLI_TRY(gfli_describe_weights(w, opts ? opts->dialect : GFL_DIALECT_DEFAULT, GFL_STYLE_DEFAULT,
+    GFLI_TRY(gfli_describe_weights(w, how ? how->dialect : GFL_DIALECT_DEFAULT, GFL_STYLE_DEFAULT,
                                    &desc, &origins));
     GFLI_TRY(gfli_read_classes(w, desc.arch.n_classes, &desc.classes, &origins.classes));
-    return gfli_load_weights(w, &desc, &origins, opts && opts->trainable, out);
+    return gfli_load_weights(w, &desc, &origins, how && how->trainable, out);
 }
 
-gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_model_opts *opts,
+gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_load_desc *desc,
                           gfl_model **out) {
     gfli_weights w;
     memset(&w, 0, sizeof w);
@@ -10899,13 +10906,13 @@ gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_mode
     GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_blob_open(context, path, &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
-    if (status == GFL_OK) status = gfli_load_model(&w, opts, out);
+    if (status == GFL_OK) status = gfli_load_model(&w, desc, out);
     gfli_weights_end(&w);
     return status;
 }
 
 gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
-                                 const gfl_model_opts *opts, gfl_model **out) {
+                                 const gfl_load_desc *desc, gfl_model **out) {
     gfli_weights w;
     memset(&w, 0, sizeof w);
     if (out) *out = NULL;
@@ -10914,7 +10921,7 @@ gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t
     GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_blob_open_memory(context, bytes, size, "weights in memory", &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
-    if (status == GFL_OK) status = gfli_load_model(&w, opts, out);
+    if (status == GFL_OK) status = gfli_load_model(&w, desc, out);
     gfli_weights_end(&w);
     return status;
 }
@@ -11257,8 +11264,7 @@ static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index, float 
     return GFL_OK;
 }
 
-gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
-                            const gfl_model_opts *opts, gfl_model **out) {
+gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc, gfl_model **out) {
     gfl_model_desc d;
     gfl_model *model = NULL;
     memset(&d, 0, sizeof d);
@@ -11266,8 +11272,7 @@ gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, out);
-    GFLI_TRY(gfli_model_new(context, &d.arch, &d.preprocess, d.classes, opts && opts->trainable,
-                            &model));
+    GFLI_TRY(gfli_model_new(context, &d.arch, &d.preprocess, d.classes, d.trainable != 0, &model));
     model->seed = d.seed;
     gfl_status status = gfli_model_build(model, gfli_fill_fresh, NULL);
     if (status != GFL_OK) {
@@ -11468,8 +11473,8 @@ static void gfli_forget_plan(gfl_detector *d, gfli_ready *r) {
     r->used = 0;
 }
 
-gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int distributions,
-                               gfl_detector **out) {
+gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
+                               const gfl_detector_desc *desc, gfl_detector **out) {
     gfl_detector *d;
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
@@ -11487,7 +11492,7 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "detector", &d));
     d->context = context;
     d->model = model;
-    d->with_distributions = distributions != 0;
+    d->with_distributions = desc && desc->distributions;
     *out = d;
     return GFL_OK;
 }

@@ -11438,46 +11438,46 @@ static gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gf
     return gfli_preprocess_resolve(w->context, p, p);
 }
 
-static gfl_status gfli_import(gfli_weights *w, const gfl_import_desc *opts, gfl_model **out) {
+static gfl_status gfli_import(gfli_weights *w, const gfl_import_desc *how, gfl_model **out) {
     gfl_model_desc desc;
     gfl_origins origins;
     gfl_class coco[GFLI_COCO_CLASSES];
     const bool scale_given =
-        opts->preprocess && (opts->preprocess->scale_long || opts->preprocess->scale_short);
+        how->preprocess && (how->preprocess->scale_long || how->preprocess->scale_short);
     GFLI_TRY(gfli_config_refuse(w, true, scale_given));
-    GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
-    GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
+    GFLI_TRY(gfli_describe_weights(w, how->dialect, how->style, &desc, &origins));
+    GFLI_TRY(gfli_override(w, how->preprocess, &desc.preprocess, &origins.preprocess));
     GFLI_TRY(gfli_config_compare(w, &desc.arch, true));
     if (scale_given) origins.scale = GFL_ORIGIN_GIVEN;
     const int n = desc.arch.n_classes;
-    if (opts->classes && opts->n_classes != n)
+    if (how->classes && how->n_classes != n)
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: bbox_head.gfl_cls.weight has %d classes, %d are demanded",
-                          w->blob.path, n, opts->n_classes);
-    desc.classes = opts->classes;
-    if (!opts->classes) GFLI_TRY(gfli_read_classes(w, n, &desc.classes, &origins.classes));
+                          w->blob.path, n, how->n_classes);
+    desc.classes = how->classes;
+    if (!how->classes) GFLI_TRY(gfli_read_classes(w, n, &desc.classes, &origins.classes));
     if (n == GFLI_COCO_CLASSES && !w->has_ids &&
         (!desc.classes || (desc.classes == w->classes && gfli_are_coco_names(w->classes)))) {
         gfli_coco_classes(coco);
         desc.classes = coco;
     }
-    return gfli_load_weights(w, &desc, &origins, opts->model.trainable != 0, out);
+    return gfli_load_weights(w, &desc, &origins, how->trainable != 0, out);
 }
 
-gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_import_desc *opts,
+gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_import_desc *desc,
                             gfl_model **out) {
     gfli_weights w;
-    gfl_import_desc o;
+    gfl_import_desc how;
     memset(&w, 0, sizeof w);
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
+    memset(&how, 0, sizeof how);
+    if (desc) how = *desc;
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, path);
     GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_ckpt_open(context, path, &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
-    if (status == GFL_OK) status = gfli_import(&w, &o, out);
+    if (status == GFL_OK) status = gfli_import(&w, &how, out);
     gfli_weights_end(&w);
     return status;
 }
@@ -11486,16 +11486,16 @@ gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_im
  * src/ckpt/backbone.c - backbones trained on ImageNet: what they are, into a model, out of a model
  * ============================================================================================ */
 
-/* What the file asks of a model; desc fill in what it does not say. */
-static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_desc *desc,
+/* What the file asks of a model; the description says what it does not say. */
+static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_desc *how,
                                          gfl_backbone_info *out) {
     GFLI_TRY(gfli_config_refuse(w, false, false));
     GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
     GFLI_TRY(gfli_config_compare(w, &out->arch, false));
-    GFLI_TRY(gfli_read_style(w, desc->style, &out->arch.caffe_style, &out->style));
+    GFLI_TRY(gfli_read_style(w, how->style, &out->arch.caffe_style, &out->style));
     GFLI_TRY(gfli_check_labels(w, out->arch.depth));
     GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
-    return gfli_override(w, desc->preprocess, &out->preprocess, &out->input);
+    return gfli_override(w, how->preprocess, &out->preprocess, &out->input);
 }
 
 static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfli_weights *w) {
@@ -11517,15 +11517,15 @@ static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfl
 gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
                                  const gfl_import_desc *desc, gfl_backbone_info *out) {
     gfli_weights w;
-    gfl_import_desc o;
-    memset(&o, 0, sizeof o);
-    if (desc) o = *desc;
+    gfl_import_desc how;
+    memset(&how, 0, sizeof how);
+    if (desc) how = *desc;
     if (out) memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, path);
     GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_open_backbone(context, path, &w));
-    gfl_status status = gfli_describe_backbone(&w, &o, out);
+    gfl_status status = gfli_describe_backbone(&w, &how, out);
     gfli_weights_end(&w);
     if (status != GFL_OK) memset(out, 0, sizeof *out);
     return status;
@@ -11815,32 +11815,32 @@ static gfl_status gfli_create_from(gfl_context *context, const gfl_model *source
 }
 
 gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
-                                 const gfl_transfer_desc *how, gfl_model **out) {
+                                 const gfl_transfer_desc *desc, gfl_model **out) {
     int *map = NULL;
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, source);
-    GFLI_NOT_NULL(context, how);
-    GFLI_NOT_NULL(context, how->classes);
+    GFLI_NOT_NULL(context, desc);
+    GFLI_NOT_NULL(context, desc->classes);
     GFLI_NOT_NULL(context, out);
     GFLI_TRAINABLE(context, source);
-    GFLI_DEMAND(context, how->n_classes >= 1 && how->n_classes <= GFL_MAX_CLASSES,
-                "gfl_model_create_from: %d classes; 1..%d are allowed", how->n_classes,
+    GFLI_DEMAND(context, desc->n_classes >= 1 && desc->n_classes <= GFL_MAX_CLASSES,
+                "gfl_model_create_from: %d classes; 1..%d are allowed", desc->n_classes,
                 GFL_MAX_CLASSES);
-    GFLI_TRY(gfli_alloc(context, (size_t)how->n_classes, sizeof *map, "class map", &map));
+    GFLI_TRY(gfli_alloc(context, (size_t)desc->n_classes, sizeof *map, "class map", &map));
     gfl_status status = GFL_OK;
-    if (!how->map)
-        status = gfl_match_classes(context, source->classes, source->arch.n_classes, how->classes,
-                                   how->n_classes, NULL, 0, map);
-    for (int k = 0; k < how->n_classes && how->map && status == GFL_OK; k++) {
-        map[k] = how->map[k];
+    if (!desc->map)
+        status = gfl_match_classes(context, source->classes, source->arch.n_classes, desc->classes,
+                                   desc->n_classes, NULL, 0, map);
+    for (int k = 0; k < desc->n_classes && desc->map && status == GFL_OK; k++) {
+        map[k] = desc->map[k];
         if (map[k] < -1 || map[k] >= source->arch.n_classes)
             status = gfli_error(context, GFL_E_ARG,
                                 "gfl_model_create_from: map[%d] is %d; labels of the source are "
                                 "0..%d",
                                 k, map[k], source->arch.n_classes - 1);
     }
-    if (status == GFL_OK) status = gfli_create_from(context, source, how, map, out);
+    if (status == GFL_OK) status = gfli_create_from(context, source, desc, map, out);
     gfli_free(context, map);
     return status;
 }

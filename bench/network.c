@@ -32,7 +32,7 @@ static int time_forward(gfl_context *context, const gfl_model_desc *desc, int wi
     gfli_plan plan;
     float *workspace, *stats;
     void *scratch;
-    if (gfl_model_create(context, desc, NULL, &model) != GFL_OK ||
+    if (gfl_model_create(context, desc, &model) != GFL_OK ||
         gfli_plan_create(context, model, batch, gfli_pad32(height), gfli_pad32(width), false,
                          &plan) != GFL_OK ||
         gfli_calloc(context, plan.workspace_floats, 4, "workspace", &workspace) != GFL_OK ||
@@ -91,13 +91,12 @@ static char *make_annotations(int batch) {
 static int time_training(gfl_context *context, const gfl_model_desc *desc, int batch, int repeats) {
     char *json = make_annotations(batch);
     gfl_dataset_desc data_opts;
-    gfl_model_opts model_opts;
+    gfl_model_desc trainable = *desc;
     gfl_trainer_desc train;
     memset(&data_opts, 0, sizeof data_opts);
-    memset(&model_opts, 0, sizeof model_opts);
     memset(&train, 0, sizeof train);
     data_opts.read_image = read_noise;
-    model_opts.trainable = 1;
+    trainable.trainable = 1;
     train.batch = batch;
     train.epochs = repeats + 2;
     train.n_milestones = -1;
@@ -107,7 +106,7 @@ static int time_training(gfl_context *context, const gfl_model_desc *desc, int b
     gfl_trainer *trainer;
     gfl_step_report report;
     if (gfl_dataset_load_coco_memory(context, json, strlen(json), &data_opts, &data) != GFL_OK ||
-        gfl_model_create(context, desc, &model_opts, &model) != GFL_OK ||
+        gfl_model_create(context, &trainable, &model) != GFL_OK ||
         gfl_trainer_create(context, model, data, &train, &trainer) != GFL_OK)
         return fail(context, "train");
     for (int i = -1; i < repeats; i++) {

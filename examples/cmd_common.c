@@ -321,7 +321,7 @@ bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dat
     progress bar;
     *code = match_classes(model, dataset, &map);
     if (*code != CMD_OK) return false;
-    gfl_status status = gfl_detector_create(context, model, 0, &detector);
+    gfl_status status = gfl_detector_create(context, model, NULL, &detector);
     progress_begin(&bar, "evaluating", n);
     for (int i = 0; status == GFL_OK && i < n && !caught_signal(); i++) {
         gfl_pixels pixels;

@@ -30,8 +30,8 @@ static int read_demands(convert_job *job) {
     const int style = opt_choice("style", job->style, "pytorch", "caffe");
     int unused = 0;
     if (dialect < 0 || style < 0) return CMD_USAGE;
-    job->opts.model.trainable = 1;
-    job->opts.model.dialect = (gfl_dialect)dialect;
+    job->opts.trainable = 1;
+    job->opts.dialect = (gfl_dialect)dialect;
     job->opts.style = (gfl_style)style;
     job->opts.preprocess = &job->input;
     if (!job->mean != !job->std || (job->bgr && !job->mean))
@@ -126,8 +126,8 @@ static int convert_backbone(convert_job *job) {
     gfl_status status = gfl_backbone_describe(job->context, job->in, &job->opts, &b);
     desc.arch = b.arch;
     desc.preprocess = b.preprocess;
-    if (status == GFL_OK)
-        status = gfl_model_create(job->context, &desc, &job->opts.model, &job->model);
+    desc.trainable = 1;
+    if (status == GFL_OK) status = gfl_model_create(job->context, &desc, &job->model);
     if (status == GFL_OK) status = gfl_model_load_backbone(job->model, job->in);
     int code = status == GFL_OK ? check_whole(job, b.stages) : CMD_OK;
     if (code != CMD_OK) return code;

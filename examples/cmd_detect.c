@@ -194,11 +194,13 @@ static int detect_all(detect_job *job, gfl_detector *detector) {
 static int with_model(detect_job *job) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
+    gfl_detector_desc desc = {0};
+    desc.distributions = job->distributions;
     gfl_status status = gfl_model_import(job->context, job->weights, NULL, &model);
     if (status == GFL_OK) {
         gfl_model_get_info(model, &job->info);
         warn_of_assumed(job->weights, model, job->scale != NULL);
-        status = gfl_detector_create(job->context, model, job->distributions, &detector);
+        status = gfl_detector_create(job->context, model, &desc, &detector);
     }
     const int code = status == GFL_OK ? detect_all(job, detector)
                                       : report(job->context, status, "loading weights");

@@ -22,7 +22,7 @@ static int export_model(const char *in, const char *out, gfl_export_format forma
     int code = open_context(1, &context);
     if (code != CMD_OK) return code;
     memset(&how, 0, sizeof how);
-    how.model.trainable = 1;
+    how.trainable = 1;
     gfl_status status = gfl_model_import(context, in, &how, &model);
     if (status == GFL_OK) warn_of_assumed(in, model, false);
     if (status == GFL_OK) status = gfl_model_export(model, format, opts, out);

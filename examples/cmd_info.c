@@ -10,7 +10,7 @@ static gfl_status make_preset(gfl_context *context, const char *name, gfl_model 
     memset(&desc, 0, sizeof desc);
     *out = NULL;
     gfl_status status = gfl_arch_find_preset(context, name, &desc.arch);
-    return status == GFL_OK ? gfl_model_create(context, &desc, NULL, out) : status;
+    return status == GFL_OK ? gfl_model_create(context, &desc, out) : status;
 }
 
 static void print_preset(const gfl_preset *p, const gfl_model_cost *cost) {
@@ -280,8 +280,9 @@ static int bench(gfl_context *context, const model_choice *c, const gfl_model *m
     memset(&opts, 0, sizeof opts);
     opts.scale_long = c->scale_long;
     opts.scale_short = c->scale_short;
-    gfl_status status =
-        times && images && noise ? gfl_detector_create(context, model, 0, &detector) : GFL_E_MEMORY;
+    gfl_status status = times && images && noise
+                            ? gfl_detector_create(context, model, NULL, &detector)
+                            : GFL_E_MEMORY;
     for (size_t i = 0; noise && i < bytes; i++) {
         x = x * 1664525u + 1013904223u;
         noise[i] = (uint8_t)(x >> 24);

@@ -84,11 +84,10 @@ static void describe_loading(const job *j) {
 
 static int make_new_model(job *j) {
     gfl_model_desc desc;
-    gfl_model_opts opts = {0};
-    opts.trainable = 1;
     int code = choose_model(j, &desc);
     if (code != CMD_OK) return code;
-    gfl_status status = gfl_model_create(j->context, &desc, &opts, &j->model);
+    desc.trainable = 1;
+    gfl_status status = gfl_model_create(j->context, &desc, &j->model);
     if (status != GFL_OK) return report(j->context, status, "making the model");
     if (!j->s->weights) {
         talk("no --weights: all parameters are freshly initialised");
@@ -202,8 +201,8 @@ static int make_model_from(job *j) {
     gfl_import_desc opts;
     gfl_model *source = NULL;
     memset(&opts, 0, sizeof opts);
-    opts.model.trainable = 1;
-    opts.model.dialect = (gfl_dialect)opt_choice("dialect", j->s->dialect, "mmdet", "gfocal");
+    opts.trainable = 1;
+    opts.dialect = (gfl_dialect)opt_choice("dialect", j->s->dialect, "mmdet", "gfocal");
     gfl_status status = gfl_model_import(j->context, j->s->from, &opts, &source);
     if (status != GFL_OK) return report(j->context, status, "--from");
     int code = transfer(j, source);

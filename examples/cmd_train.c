@@ -116,7 +116,7 @@ static int describe_training(const run *r, gfl_trainer_desc *d) {
 /* Model and trainer of a run that goes on. */
 static gfl_status load_pair(run *r, const gfl_trainer_desc *d, const char *weights,
                             const char *state) {
-    gfl_model_opts opts;
+    gfl_load_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.trainable = 1;
     opts.dialect = (gfl_dialect)opt_choice("dialect", r->o.start.dialect, "mmdet", "gfocal");

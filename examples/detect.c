@@ -14,7 +14,7 @@ int main(int argc, char **argv) {
 
     int ok = gfl_context_create(NULL, &context) == GFL_OK &&
              gfl_model_load(context, argv[1], NULL, &model) == GFL_OK &&
-             gfl_detector_create(context, model, 0, &detector) == GFL_OK &&
+             gfl_detector_create(context, model, NULL, &detector) == GFL_OK &&
              gfl_image_read(context, argv[2], &pixels) == GFL_OK;
     image.pixels = pixels.rgb;
     image.width = pixels.width;

@@ -22,12 +22,14 @@ int main(int argc, char **argv) {
     gfl_image image = {0};
     gfl_detections found;
     gfl_detect_opts opts = {0};
+    gfl_detector_desc desc = {0};
     if (argc != 3) return fputs("usage: distributions WEIGHTS PICTURE\n", stderr), 2;
 
     opts.min_score = 0.3f;
+    desc.distributions = 1;
     int ok = gfl_context_create(NULL, &context) == GFL_OK &&
              gfl_model_load(context, argv[1], NULL, &model) == GFL_OK &&
-             gfl_detector_create(context, model, 1, &detector) == GFL_OK &&
+             gfl_detector_create(context, model, &desc, &detector) == GFL_OK &&
              gfl_image_read(context, argv[2], &pixels) == GFL_OK;
     image.pixels = pixels.rgb;
     image.width = pixels.width;

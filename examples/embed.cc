@@ -25,9 +25,9 @@ int main() {
     desc.arch.n_classes = 3;
     gfl_model *model = nullptr;
     gfl_detector *detector = nullptr;
-    gfl_status status = gfl_model_create(context, &desc, nullptr, &model);
+    gfl_status status = gfl_model_create(context, &desc, &model);
     Model own_model(model);
-    if (status == GFL_OK) status = gfl_detector_create(context, model, 0, &detector);
+    if (status == GFL_OK) status = gfl_detector_create(context, model, NULL, &detector);
     Detector own_detector(detector);
 
     std::vector<unsigned char> grey(64 * 48, 128);

@@ -49,7 +49,7 @@ int main(int argc, char **argv) {
     int ok = gfl_context_create(NULL, &context) == GFL_OK &&
              gfl_model_load(context, argv[1], NULL, &model) == GFL_OK &&
              gfl_dataset_load_coco(context, argv[2], &where, &data) == GFL_OK &&
-             gfl_detector_create(context, model, 0, &detector) == GFL_OK &&
+             gfl_detector_create(context, model, NULL, &detector) == GFL_OK &&
              gfl_evaluator_create(context, data, NULL, &evaluator) == GFL_OK;
     const int same = ok && same_classes(model, data);
     for (int i = 0; ok && same && i < gfl_dataset_count_images(data); i++)

@@ -4,15 +4,14 @@
 
 static gfl_status make_model(gfl_context *context, const gfl_dataset *data, gfl_model **out) {
     gfl_model_desc desc = {0};
-    gfl_model_opts opts = {0};
     gfl_arch_find_preset(context, "r18", &desc.arch);
     desc.arch.base_channels = 16; /* a quarter of the published width */
     desc.arch.fpn_channels = desc.arch.head_channels = 64;
     desc.arch.stacked_convs = 2;
     desc.arch.n_classes = gfl_dataset_count_classes(data);
     desc.classes = gfl_dataset_get_classes(data);
-    opts.trainable = 1;
-    return gfl_model_create(context, &desc, &opts, out);
+    desc.trainable = 1;
+    return gfl_model_create(context, &desc, out);
 }
 
 int main(int argc, char **argv) {

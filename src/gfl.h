@@ -27,7 +27,7 @@
  *     image.height = height;
  *     gfl_context_create(NULL, &context);
  *     gfl_model_load(context, "weights.safetensors", NULL, &model);
- *     gfl_detector_create(context, model, 0, &detector);
+ *     gfl_detector_create(context, model, NULL, &detector);
  *     gfl_detect(detector, &image, 1, NULL, &found);
  *     ... found.items[0..found.count) ...
  *

@@ -71,10 +71,8 @@ static int fail(gfl_context *context, const char *what) {
 
 static gfl_status make_model(gfl_context *context, int depth, gfl_model **out) {
     gfl_model_desc desc;
-    gfl_model_opts opts;
     memset(&desc, 0, sizeof desc);
-    memset(&opts, 0, sizeof opts);
-    opts.trainable = 1;
+    desc.trainable = 1;
     desc.arch.depth = depth;
     desc.arch.base_channels = 8;
     desc.arch.fpn_channels = desc.arch.head_channels = 32;
@@ -87,7 +85,7 @@ static gfl_status make_model(gfl_context *context, int depth, gfl_model **out) {
         desc.preprocess.mean[i] = 101.3f;
         desc.preprocess.std[i] = 57.1f;
     }
-    return gfl_model_create(context, &desc, &opts, out);
+    return gfl_model_create(context, &desc, out);
 }
 
 /* Losses, weights, momentum and detections after a few steps. */
@@ -97,6 +95,7 @@ static int run(gfl_context *context, const gfl_dataset *data, int depth, unsigne
     gfl_detector *detector = NULL;
     gfl_trainer_desc recipe;
     gfl_detect_opts opts;
+    gfl_detector_desc sides;
     gfl_step_report step;
     gfl_pixels pixels;
     gfl_image image;
@@ -108,6 +107,8 @@ static int run(gfl_context *context, const gfl_dataset *data, int depth, unsigne
     recipe.frozen_stages = -1;
     recipe.loaders = -1;
     opts.min_score = 0.001f;
+    memset(&sides, 0, sizeof sides);
+    sides.distributions = 1;
     if (make_model(context, depth, &model) != GFL_OK ||
         gfl_trainer_create(context, model, data, &recipe, &trainer) != GFL_OK)
         return fail(context, "making");
@@ -122,7 +123,7 @@ static int run(gfl_context *context, const gfl_dataset *data, int depth, unsigne
         return fail(context, "saving");
     *h = hash_file(hash_file(*h, "bits.state"), "bits.safetensors");
     if (gfl_trainer_sync(trainer) != GFL_OK ||
-        gfl_detector_create(context, model, 1, &detector) != GFL_OK ||
+        gfl_detector_create(context, model, &sides, &detector) != GFL_OK ||
         gfl_dataset_read(context, data, 0, &pixels) != GFL_OK)
         return fail(context, "reading");
     image.pixels = pixels.rgb;

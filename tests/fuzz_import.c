@@ -16,7 +16,7 @@ static void use(gfl_context *context, const char *path) {
     gfl_backbone_info backbone;
     gfl_import_desc opts;
     memset(&opts, 0, sizeof opts);
-    opts.model.dialect = GFL_DIALECT_MMDET;
+    opts.dialect = GFL_DIALECT_MMDET;
     gfl_status status = gfl_model_import(context, path, &opts, &model);
     expect_text(context, status);
     if ((status == GFL_OK) != (model != NULL)) abort();

@@ -24,15 +24,15 @@ static const char path[] = "host_fast_math.safetensors";
 
 static gfl_model *new_model(void) {
     gfl_model_desc desc;
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
     gfl_model *model = NULL;
     memset(&desc, 0, sizeof desc);
+    desc.trainable = 1;
     desc.arch.depth = 18;
     desc.arch.base_channels = 4;
     desc.arch.fpn_channels = desc.arch.head_channels = 32;
     desc.arch.stacked_convs = 1;
     desc.arch.n_classes = 2;
-    CHECK(gfl_model_create(context, &desc, &opts, &model) == GFL_OK);
+    CHECK(gfl_model_create(context, &desc, &model) == GFL_OK);
     return model;
 }
 
@@ -65,7 +65,7 @@ static void detect_with(float min_score, float nms_iou, gfl_status want) {
     memset(&opts, 0, sizeof opts);
     opts.min_score = min_score;
     opts.nms_iou = nms_iou;
-    CHECK(gfl_detector_create(context, model, 0, &detector) == GFL_OK);
+    CHECK(gfl_detector_create(context, model, NULL, &detector) == GFL_OK);
     CHECK(gfl_detect(detector, &image, 1, &opts, &found) == want);
     for (int i = 0; want == GFL_OK && i < found.count; i++)
         CHECK(found.items[i].score > 0 && found.items[i].score < 1);

@@ -151,6 +151,12 @@ static inline gfl_context *test_context(int n_threads) {
 /* Which kernels a context uses, at most. */
 enum { TEST_ANY, TEST_AVX2, TEST_PORTABLE, TEST_KERNELS };
 
+/* Of a detector whose detections come with the distributions of their sides. */
+static inline const gfl_detector_desc *with_distributions(void) {
+    static const gfl_detector_desc desc = {1};
+    return &desc;
+}
+
 static inline gfl_context *test_context_of(int n_threads, int kernels) {
     gfl_context_desc desc;
     memset(&desc, 0, sizeof desc);

@@ -38,7 +38,7 @@ static gfl_context *open_device(const gfl_backend *backend) {
 static void open_run(run *r, const gfl_backend *backend, const gfl_model_desc *network,
                      const char *weights, const char *state) {
     gfl_trainer_desc d;
-    gfl_model_opts opts;
+    gfl_load_desc opts;
     memset(r, 0, sizeof *r);
     memset(&d, 0, sizeof d);
     memset(&opts, 0, sizeof opts);
@@ -97,7 +97,7 @@ static gfl_detections detect(run *r, gfl_detector **out) {
     memset(&found, 0, sizeof found);
     opts.min_score = 1e-4f;
     CHECK_OK(r->context, gfl_trainer_sync(r->trainer));
-    CHECK_OK(r->context, gfl_detector_create(r->context, r->model, 1, out));
+    CHECK_OK(r->context, gfl_detector_create(r->context, r->model, with_distributions(), out));
     CHECK_OK(r->context, gfl_dataset_read(r->context, r->dataset, 1, &pixels));
     image.pixels = pixels.rgb;
     image.width = pixels.width;

@@ -131,7 +131,7 @@ static void refuse(gfl_arch arch, const char *text) {
     gfl_model *model = (gfl_model *)&desc;
     memset(&desc, 0, sizeof desc);
     desc.arch = arch;
-    CHECK_ERROR(context, gfl_model_create(context, &desc, NULL, &model), GFL_E_ARG, text);
+    CHECK_ERROR(context, gfl_model_create(context, &desc, &model), GFL_E_ARG, text);
     CHECK(model == NULL);
 }
 

@@ -264,17 +264,17 @@ static void write_checkpoint(const char *path, const char *key, const char *conf
     static archive a;
     static bytes pickle;
     gfl_model_desc desc;
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
     gfl_model *model;
     memset(&a, 0, sizeof a);
     pickle.n = 0;
     memset(&desc, 0, sizeof desc);
+    desc.trainable = 1;
     desc.arch.depth = 18;
     desc.arch.base_channels = 4;
     desc.arch.fpn_channels = desc.arch.head_channels = 32;
     desc.arch.stacked_convs = 1;
     desc.arch.n_classes = 3;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     PUT(&pickle, "\x80\2}(");
     put_text(&pickle, "meta");
     PUT(&pickle, "}(");
@@ -297,7 +297,7 @@ static gfl_model_info import_info(const char *path, gfl_model **model) {
     gfl_import_desc opts;
     memset(&info, 0, sizeof info);
     memset(&opts, 0, sizeof opts);
-    opts.model.trainable = 1;
+    opts.trainable = 1;
     CHECK_OK(context, gfl_model_import(context, path, &opts, model));
     if (*model) gfl_model_get_info(*model, &info);
     return info;

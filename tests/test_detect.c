@@ -67,7 +67,7 @@ static bool same(const found *a, const gfl_detections *b) {
 static found detect_alone(gfl_context *with, const gfl_image *image, const gfl_detect_opts *opts) {
     gfl_detector *detector = NULL;
     gfl_detections out;
-    CHECK_OK(with, gfl_detector_create(with, model, 1, &detector));
+    CHECK_OK(with, gfl_detector_create(with, model, with_distributions(), &detector));
     memset(&out, 0, sizeof out);
     CHECK_OK(with, gfl_detect(detector, image, 1, opts, &out));
     found f = keep(&out);
@@ -79,7 +79,7 @@ static void a_batch_gives_what_its_images_give_alone(void) {
     gfl_detector *detector = NULL;
     gfl_image images[IMAGES];
     gfl_detections out[IMAGES];
-    CHECK_OK(context, gfl_detector_create(context, model, 1, &detector));
+    CHECK_OK(context, gfl_detector_create(context, model, with_distributions(), &detector));
     for (int i = 0; i < IMAGES; i++) images[i] = picture(i);
     CHECK_OK(context, gfl_detect(detector, images, IMAGES, NULL, out));
     for (int i = 0; i < IMAGES; i++) {
@@ -133,7 +133,8 @@ typedef struct worker {
 static void *work(void *arg) {
     worker *w = (worker *)arg;
     gfl_detector *detector = NULL;
-    if (gfl_detector_create(w->context, model, 1, &detector) != GFL_OK) w->wrong++;
+    if (gfl_detector_create(w->context, model, with_distributions(), &detector) != GFL_OK)
+        w->wrong++;
     for (int round = 0; round < 6 && detector; round++) {
         gfl_image image = picture(round % IMAGES);
         gfl_detections out;
@@ -269,7 +270,7 @@ static void images_of_a_batch_may_differ_in_size(void) {
     gfl_detector *detector = NULL;
     gfl_image images[3] = {picture(0), picture(1), picture(2)};
     gfl_detections out[3];
-    CHECK_OK(context, gfl_detector_create(context, model, 0, &detector));
+    CHECK_OK(context, gfl_detector_create(context, model, NULL, &detector));
     images[1].width = 40;
     images[1].stride = WIDTH * 3;
     images[2].width = images[2].height = 1;
@@ -311,7 +312,7 @@ static void warm_calls_allocate_nothing(void) {
     desc.allocator.free = ledger_free;
     desc.allocator.user = &book;
     CHECK(gfl_context_create(&desc, &counted) == GFL_OK);
-    CHECK_OK(counted, gfl_detector_create(counted, model, 1, &detector));
+    CHECK_OK(counted, gfl_detector_create(counted, model, with_distributions(), &detector));
     long live = 0, calls = 0;
     for (int round = 0; round < 4; round++) {
         for (int i = 0; i < 4; i++) {
@@ -367,7 +368,9 @@ static void smaller_batches_allocate_nothing(void) {
         memset(&opts, 0, sizeof opts);
         opts.min_score = 0.999f; /* finds nothing, so that what is found later is more */
         for (int i = 0; i < 4; i++) images[i] = picture(i % IMAGES);
-        CHECK_OK(counted, gfl_detector_create(counted, model, distributions, &detector));
+        CHECK_OK(counted,
+                 gfl_detector_create(counted, model, distributions ? with_distributions() : NULL,
+                                     &detector));
         CHECK_OK(counted, gfl_detect(detector, images, 4, &opts, out));
         CHECK(out[0].count == 0 && out[0].items);
         const ledger first = book;
@@ -385,7 +388,7 @@ static void halves_give_the_whole(void) {
     gfl_detector *detector;
     gfl_detections out;
     const gfl_image a = picture(0), b = picture(1);
-    CHECK_OK(context, gfl_detector_create(context, model, 1, &detector));
+    CHECK_OK(context, gfl_detector_create(context, model, with_distributions(), &detector));
     CHECK_OK(context, gfl_detect(detector, &a, 1, NULL, &out));
     found whole = keep(&out);
     CHECK_ERROR(context, gfl_detect_finish(detector, &out), GFL_E_ARG, "no batch was started");
@@ -408,7 +411,7 @@ static void more_sizes_than_are_remembered_do_no_harm(void) {
     gfl_detections out;
     const gfl_image image = picture(0);
     found first[SIZES];
-    CHECK_OK(context, gfl_detector_create(context, model, 1, &detector));
+    CHECK_OK(context, gfl_detector_create(context, model, with_distributions(), &detector));
     for (int k = 0; k < 2 * SIZES; k++) {
         gfl_detect_opts opts;
         memset(&opts, 0, sizeof opts);
@@ -438,7 +441,7 @@ static void progress_can_stop_a_call(void) {
     memset(&opts, 0, sizeof opts);
     opts.progress = stop_at_five;
     opts.user = &calls;
-    CHECK_OK(context, gfl_detector_create(context, model, 0, &detector));
+    CHECK_OK(context, gfl_detector_create(context, model, NULL, &detector));
     CHECK_ERROR(context, gfl_detect(detector, &image, 1, &opts, &out), GFL_E_STOPPED, "5 of");
     CHECK(calls == 6 && out.count == 0);
     CHECK_OK(context, gfl_detect(detector, &image, 1, NULL, &out));
@@ -495,10 +498,10 @@ static void wrong_arguments_are_refused_by_name(void) {
     gfl_image ok = picture(0), image;
     gfl_detect_opts none, opts;
     memset(&none, 0, sizeof none);
-    CHECK_ERROR(context, gfl_detector_create(context, NULL, 0, &d), GFL_E_ARG, "model");
-    CHECK_ERROR(context, gfl_detector_create(context, model, 0, NULL), GFL_E_ARG, "out");
+    CHECK_ERROR(context, gfl_detector_create(context, NULL, NULL, &d), GFL_E_ARG, "model");
+    CHECK_ERROR(context, gfl_detector_create(context, model, NULL, NULL), GFL_E_ARG, "out");
     CHECK(gfl_detect(NULL, &ok, 1, NULL, &out) == GFL_E_ARG);
-    CHECK_OK(context, gfl_detector_create(context, model, 0, &d));
+    CHECK_OK(context, gfl_detector_create(context, model, NULL, &d));
     CHECK_ERROR(context, gfl_detect(d, NULL, 1, NULL, &out), GFL_E_ARG, "images");
     CHECK_ERROR(context, gfl_detect(d, &ok, 1, NULL, NULL), GFL_E_ARG, "out");
     CHECK_ERROR(context, gfl_detect(d, &ok, 0, NULL, &out), GFL_E_ARG, "a batch of 0 images");

@@ -16,15 +16,13 @@ static const char *scratch(const char *name) {
 static gfl_model *make(const gfl_arch *arch, int trainable) {
     static const gfl_class classes[3] = {{"red \"cell\"", 3}, {"wei\xc3\x9f", 7}, {"c", 70}};
     gfl_model_desc desc;
-    gfl_model_opts opts;
     gfl_model *model = NULL;
     memset(&desc, 0, sizeof desc);
-    memset(&opts, 0, sizeof opts);
     desc.arch = *arch;
     desc.preprocess.bgr = 1;
     desc.classes = classes;
-    opts.trainable = trainable;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    desc.trainable = trainable;
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     if (model && trainable) fx_fill_model(model);
     return model;
 }
@@ -225,13 +223,11 @@ static gfl_export_format swept;
 
 static gfl_status create_and_export(gfl_context *c) {
     gfl_model_desc desc;
-    gfl_model_opts opts;
     gfl_model *model = NULL;
     memset(&desc, 0, sizeof desc);
-    memset(&opts, 0, sizeof opts);
     desc.arch = narrow(18, 0);
-    opts.trainable = 1;
-    gfl_status status = gfl_model_create(c, &desc, &opts, &model);
+    desc.trainable = 1;
+    gfl_status status = gfl_model_create(c, &desc, &model);
     if (status == GFL_OK) status = gfl_model_export(model, swept, NULL, scratch("swept"));
     gfl_model_destroy(model);
     return status;
@@ -252,7 +248,7 @@ static void a_checkpoint_comes_back(void) {
     gfl_import_desc opts;
     gfl_model_info info;
     memset(&opts, 0, sizeof opts);
-    opts.model.trainable = 1;
+    opts.trainable = 1;
     const char *path = scratch("back.pth");
     CHECK_OK(context, gfl_model_export(model, GFL_EXPORT_PTH, NULL, path));
     CHECK_OK(context, gfl_model_import(context, path, &opts, &back));

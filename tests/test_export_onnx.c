@@ -22,10 +22,8 @@ enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 static gfl_model *make(const kind *k, int bgr) {
     static const gfl_class classes[2] = {{"red \"cell\"", 3}, {"wei\xc3\x9f", 7}};
     gfl_model_desc desc;
-    gfl_model_opts opts;
     gfl_model *model = NULL;
     memset(&desc, 0, sizeof desc);
-    memset(&opts, 0, sizeof opts);
     desc.arch.depth = k->depth;
     desc.arch.groups = k->groups;
     desc.arch.base_width = k->groups > 1 ? 4 : 0;
@@ -38,8 +36,8 @@ static gfl_model *make(const kind *k, int bgr) {
     desc.arch.reg_max = 7;
     desc.preprocess.bgr = bgr;
     desc.classes = classes;
-    opts.trainable = 1;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    desc.trainable = 1;
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     if (!model) exit(1);
     fx_fill_model(model);
     return model;

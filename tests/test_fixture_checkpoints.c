@@ -108,7 +108,7 @@ static void refused(const char *path, const fx_json *file) {
     gfl_import_desc opts;
     gfl_model *model = NULL;
     memset(&opts, 0, sizeof opts);
-    opts.model.dialect = GFL_DIALECT_MMDET;
+    opts.dialect = GFL_DIALECT_MMDET;
     const gfl_status status = gfl_model_import(context, path, &opts, &model);
     const bool may_pass = !!strstr(fx_string(file, "expect"), "ignore");
     if (status == GFL_OK) {

@@ -11,13 +11,11 @@ static const char *scratch(void) {
 
 static gfl_model *make(gfl_context *context, const gfl_arch *arch) {
     gfl_model_desc desc;
-    gfl_model_opts opts;
     gfl_model *model = NULL;
     memset(&desc, 0, sizeof desc);
-    memset(&opts, 0, sizeof opts);
     desc.arch = *arch;
-    opts.trainable = 1;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    desc.trainable = 1;
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     if (!model) exit(1);
     fx_fill_model(model);
     return model;

@@ -75,11 +75,11 @@ static void every_map_is_mmdetections(void) {
     int covered = 0, total = list.n;
     for (fx_case one; fx_next(&list, &one); fx_free_case(&one)) {
         gfl_model_desc desc;
-        gfl_model_opts opts = {1, 0};
         gfl_model *model = NULL;
         memset(&desc, 0, sizeof desc);
+        desc.trainable = 1;
         fx_arch(&one, &desc.arch);
-        CHECK_OK(one.context, gfl_model_create(one.context, &desc, &opts, &model));
+        CHECK_OK(one.context, gfl_model_create(one.context, &desc, &model));
         if (!model) continue;
         fx_fill_model(model);
         run keep = run_case(one.context, model, &one, true);

@@ -65,7 +65,7 @@ static void check_detector(gfl_context *context, const char *path, const fx_json
     gfl_tensor_report r;
     size_t n = 0;
     memset(&opts, 0, sizeof opts);
-    opts.model.trainable = 1;
+    opts.trainable = 1;
     CHECK_OK(context, gfl_model_import(context, path, &opts, &model));
     if (!model) return;
     check_arch(&model->arch, net);
@@ -81,15 +81,15 @@ static void check_detector(gfl_context *context, const char *path, const fx_json
 static void check_backbone(gfl_context *context, const char *path, const fx_json *net) {
     gfl_backbone_info b;
     gfl_model_desc desc;
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
     gfl_model *model = NULL;
     gfl_tensor_report r;
     size_t n = 0;
     memset(&desc, 0, sizeof desc);
+    desc.trainable = 1;
     CHECK_OK(context, gfl_backbone_describe(context, path, NULL, &b));
     CHECK(b.arch.depth == fx_int(net, "depth", 0) && b.stages == 4);
     desc.arch = b.arch;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     if (!model) return;
     CHECK_OK(context, gfl_model_load_backbone(model, path));
     CHECK(count_wrong(model, true, false, &n) == 0);

@@ -118,7 +118,7 @@ static void detections_are_the_official_ones(void) {
     CHECK_OK(context, gfl_model_load(context, weights, NULL, &model));
     CHECK_OK(context, gfl_dataset_load_coco(context, annotations, &data_opts, &data));
     if (!model || !data) return;
-    CHECK_OK(context, gfl_detector_create(context, model, 1, &detector));
+    CHECK_OK(context, gfl_detector_create(context, model, with_distributions(), &detector));
     gfl_model_get_info(model, &info);
     CHECK(info.arch.depth == 18 && info.arch.n_classes == 3);
     CHECK(strcmp(info.classes[1].name, "WBC") == 0 && info.classes[1].id == 2);
@@ -134,26 +134,26 @@ static void detections_are_the_official_ones(void) {
 static void load_caffe(gfl_context *context, const char *path) {
     gfl_backbone_info b;
     gfl_model_desc desc;
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
     gfl_model *model = NULL;
     gfl_tensor_report r;
     gfli_blob file;
     memset(&desc, 0, sizeof desc);
+    desc.trainable = 1;
     CHECK_OK(context, gfl_backbone_describe(context, path, NULL, &b));
     CHECK(b.arch.depth == 50 && b.arch.caffe_style == 1 && b.stages == 3);
     CHECK(b.preprocess.bgr == 1 && b.preprocess.mean[0] == 103.939f && b.preprocess.std[2] == 1);
     desc.arch = b.arch;
     desc.arch.fpn_channels = desc.arch.head_channels = 32;
     desc.arch.caffe_style = 0;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     CHECK_ERROR(context, gfl_model_load_backbone(model, path), GFL_E_MISMATCH, "caffe_style = 1");
     gfl_model_destroy(model);
     desc.arch.caffe_style = 1;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     CHECK_ERROR(context, gfl_model_load_backbone(model, path), GFL_E_MISMATCH, "expects BGR");
     gfl_model_destroy(model);
     desc.preprocess = b.preprocess;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     CHECK_OK(context, gfl_model_load_backbone(model, path));
     for (int i = 0; gfl_model_get_report(model, i, &r); i++)
         CHECK(r.fate == (strstr(r.name, "layer4.") ? GFL_FATE_INITIALISED : GFL_FATE_LOADED));
@@ -179,12 +179,12 @@ static void imagenet_backbones_load_or_say_why_not(void) {
     gfl_context *context = test_context(1);
     gfl_model *model = NULL;
     gfl_model_desc desc;
-    gfl_model_opts opts = {1, 0};
     gfl_tensor_report r;
     int fates[3] = {0, 0, 0};
     memset(&desc, 0, sizeof desc);
+    desc.trainable = 1;
     desc.arch.depth = 18;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     CHECK_ERROR(context, gfl_model_load_backbone(model, caffe), GFL_E_MISMATCH, "R50");
     CHECK_OK(context, gfl_model_load_backbone(model, good));
     for (int i = 0; gfl_model_get_report(model, i, &r); i++) {

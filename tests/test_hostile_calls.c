@@ -141,10 +141,10 @@ static const gfl_class *classes(void) {
     return OR_NULL(list);
 }
 
-static gfl_model_opts model_opts(void) {
-    static const field fields[] = {ONE(gfl_model_opts, trainable, 'i'),
-                                   ONE(gfl_model_opts, dialect, 'i')};
-    gfl_model_opts opts;
+static gfl_load_desc a_load_desc(void) {
+    static const field fields[] = {ONE(gfl_load_desc, trainable, 'i'),
+                                   ONE(gfl_load_desc, dialect, 'i')};
+    gfl_load_desc opts;
     memset(&opts, 0, sizeof opts);
     SPOIL(&opts, fields);
     return opts;
@@ -155,7 +155,8 @@ static gfl_import_desc import_opts(void) {
     gfl_import_desc opts;
     memset(&opts, 0, sizeof opts);
     preprocess = a_preprocess();
-    opts.model = model_opts();
+    opts.trainable = an_int();
+    opts.dialect = (gfl_dialect)(chance(3) ? an_int() : 0);
     if (chance(3)) opts.style = (gfl_style)an_int();
     if (chance(3)) opts.preprocess = &preprocess;
     if (chance(3)) opts.classes = classes();
@@ -320,8 +321,11 @@ static gfl_status call_pixels_alloc(void) {
 
 static gfl_status call_detector_create(void) {
     gfl_detector *made = NULL;
+    gfl_detector_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.distributions = an_int();
     const gfl_status status =
-        gfl_detector_create(OWNER(context), a_model(), an_int(), OR_NULL(&made));
+        gfl_detector_create(OWNER(context), a_model(), OR_NULL(&desc), OR_NULL(&made));
     gfl_detector_destroy(made);
     return status;
 }
@@ -491,20 +495,19 @@ static gfl_status call_presets(void) {
 static gfl_status call_model_create(void) {
     gfl_model_desc desc;
     gfl_model *made = NULL;
-    const gfl_model_opts opts = model_opts();
     memset(&desc, 0, sizeof desc);
+    desc.trainable = an_int();
     desc.arch = an_arch();
     desc.preprocess = a_preprocess();
     if (desc.arch.n_classes == 2) desc.classes = classes();
-    const gfl_status status =
-        gfl_model_create(OWNER(context), &desc, OR_NULL(&opts), OR_NULL(&made));
+    const gfl_status status = gfl_model_create(OWNER(context), &desc, OR_NULL(&made));
     gfl_model_destroy(made);
     return status;
 }
 
 static gfl_status call_model_load(void) {
     static uint8_t bytes[200] = {64, 0, 0, 0, 0, 0, 0, 0, '{', '}'};
-    const gfl_model_opts opts = model_opts();
+    const gfl_load_desc opts = a_load_desc();
     gfl_model *made = NULL;
     const gfl_status status =
         chance(2) ? gfl_model_load(OWNER(context), a_path(), OR_NULL(&opts), OR_NULL(&made))
@@ -640,10 +643,10 @@ static void open_all(void) {
     train_micro_desc(&model, 18, 2);
     CHECK(gfl_context_create(&desc, &context) == GFL_OK);
     trainable = train_model(context, &model);
-    CHECK_OK(context, gfl_model_create(context, &model, NULL, &packed));
+    CHECK_OK(context, gfl_model_create(context, &model, &packed));
     data = train_dataset(context, 3, NULL, NULL);
     CHECK_OK(context, gfl_model_save(trainable, "hostile.safetensors"));
-    CHECK_OK(context, gfl_detector_create(context, packed, 1, &detector));
+    CHECK_OK(context, gfl_detector_create(context, packed, with_distributions(), &detector));
     CHECK_OK(context, gfl_evaluator_create(context, data, NULL, &evaluator));
     CHECK_OK(context, gfl_trainer_create(context, trainable, data, &recipe, &trainer));
 }

@@ -286,13 +286,13 @@ static const gfl_arch narrow = {50, 1, 0, 4, 32, 32, 1, 3, 7, GFL_DIALECT_MMDET,
 
 static gfl_model *make(const gfl_arch *arch, const gfl_class *classes, uint64_t seed) {
     gfl_model_desc desc;
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
     gfl_model *model = NULL;
     memset(&desc, 0, sizeof desc);
+    desc.trainable = 1;
     desc.arch = *arch;
     desc.classes = classes;
     desc.seed = seed;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     return model;
 }
 
@@ -337,7 +337,7 @@ static void what_is_saved_is_imported_bit_for_bit(void) {
     gfl_import_desc opts;
     gfl_model_info info;
     memset(&opts, 0, sizeof opts);
-    opts.model.trainable = 1;
+    opts.trainable = 1;
     fx_fill_model(a);
     CHECK_OK(context, gfl_model_save(a, path));
     CHECK_OK(context, gfl_model_import(context, path, &opts, &b));
@@ -372,7 +372,7 @@ static void demands_are_met_or_refused(void) {
     CHECK_OK(context, gfl_model_save(a, own));
     rewrite(own, path, "", "", says, 2);
     CHECK_ERROR(context, gfl_model_import(context, path, NULL, &b), GFL_E_MISMATCH, "--dialect");
-    opts.model.dialect = GFL_DIALECT_MMDET;
+    opts.dialect = GFL_DIALECT_MMDET;
     CHECK_ERROR(context, gfl_model_import(context, path, &opts, &b), GFL_E_MISMATCH, "--classes");
     opts.style = GFL_STYLE_CAFFE;
     opts.classes = three;
@@ -392,7 +392,7 @@ static void demands_are_met_or_refused(void) {
     opts.style = GFL_STYLE_PYTORCH;
     CHECK_ERROR(context, gfl_model_import(context, own, &opts, &b), GFL_E_MISMATCH, "style caffe");
     opts = none;
-    opts.model.dialect = GFL_DIALECT_GFOCAL;
+    opts.dialect = GFL_DIALECT_GFOCAL;
     CHECK_ERROR(context, gfl_model_import(context, own, &opts, &b), GFL_E_MISMATCH, "gfocal");
     CHECK_ERROR(context, gfl_model_import(context, own, &none, NULL), GFL_E_ARG, "out");
     CHECK_ERROR(context, gfl_model_import(context, NULL, &none, &b), GFL_E_ARG, "path");
@@ -466,13 +466,13 @@ static void a_backbone_goes_out_and_in(void) {
     static const gfl_preprocess msra = {{103.939f, 116.779f, 123.68f}, {1, 1, 1}, 1, 400, 300};
     const char *path = scratch("backbone");
     gfl_model_desc desc;
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
     gfl_backbone_info b;
     gfl_model *from = NULL, *to = NULL;
     memset(&desc, 0, sizeof desc);
+    desc.trainable = 1;
     desc.arch = narrow;
     desc.preprocess = msra;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &from));
+    CHECK_OK(context, gfl_model_create(context, &desc, &from));
     fx_fill_model(from);
     for (int stages = 3; stages <= 4; stages++) {
         CHECK_OK(context, gfl_model_save_backbone(from, stages, path));
@@ -482,7 +482,7 @@ static void a_backbone_goes_out_and_in(void) {
         CHECK(b.preprocess.bgr == 1 && b.preprocess.mean[0] == msra.mean[0]);
         CHECK(b.style == GFL_ORIGIN_FILE && b.input == GFL_ORIGIN_FILE);
         desc.seed = 9;
-        CHECK_OK(context, gfl_model_create(context, &desc, &opts, &to));
+        CHECK_OK(context, gfl_model_create(context, &desc, &to));
         CHECK_OK(context, gfl_model_load_backbone(to, path));
         for (int i = 0; i < to->n_params; i++) {
             const gfli_param *p = &to->params[i];
@@ -497,9 +497,9 @@ static void a_backbone_goes_out_and_in(void) {
 }
 
 static void refuse_backbone(const char *path, gfl_model_desc desc, const char *says) {
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
     gfl_model *m = NULL;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &m));
+    desc.trainable = 1;
+    CHECK_OK(context, gfl_model_create(context, &desc, &m));
     CHECK_ERROR(context, gfl_model_load_backbone(m, path), GFL_E_MISMATCH, says);
     gfl_model_destroy(m);
 }

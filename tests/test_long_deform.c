@@ -31,7 +31,7 @@ static double measure(gfl_context *context, const gfl_model *model, const gfl_da
     gfl_detect_opts opts;
     memset(&opts, 0, sizeof opts);
     opts.no_clip = 1;
-    CHECK_OK(context, gfl_detector_create(context, model, 0, &detector));
+    CHECK_OK(context, gfl_detector_create(context, model, NULL, &detector));
     CHECK_OK(context, gfl_evaluator_create(context, data, NULL, &evaluator));
     for (int i = 0; i < gfl_dataset_count_images(data); i++) {
         gfl_pixels pixels;
@@ -71,7 +71,7 @@ static gfl_trainer_desc recipe(void) {
 static void check_resume(const gfl_dataset *data, const gfl_step_report *want) {
     const gfl_trainer_desc d = recipe();
     gfl_context *context = test_context(1);
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
+    gfl_load_desc opts = {1, GFL_DIALECT_DEFAULT};
     gfl_model *model = NULL;
     gfl_trainer *trainer = NULL;
     CHECK_OK(context, gfl_model_load(context, weight_path, &opts, &model));

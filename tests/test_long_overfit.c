@@ -76,7 +76,7 @@ static void a_few_pictures_are_learnt_by_heart(void) {
     CHECK(r.loss_dfl < 0.15); /* not zero: a side between two bins costs their entropy */
     gfl_trainer_destroy(trainer);
     gfl_detector *detector;
-    CHECK_OK(context, gfl_detector_create(context, model, 0, &detector));
+    CHECK_OK(context, gfl_detector_create(context, model, NULL, &detector));
     for (int i = 0; i < IMAGES; i++) check_image(context, detector, i);
     gfl_detector_destroy(detector);
     gfl_model_destroy(model);

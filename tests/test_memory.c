@@ -50,14 +50,12 @@ static void sweep(const char *what, gfl_status (*work)(gfl_context *)) {
 
 static gfl_status make_model(gfl_context *context, int trainable, gfl_model **out) {
     gfl_model_desc desc;
-    gfl_model_opts opts;
     memset(&desc, 0, sizeof desc);
-    memset(&opts, 0, sizeof opts);
     desc.arch = narrow;
     desc.preprocess.scale_long = desc.preprocess.scale_short = 64;
     desc.seed = 1;
-    opts.trainable = trainable;
-    return gfl_model_create(context, &desc, &opts, out);
+    desc.trainable = trainable;
+    return gfl_model_create(context, &desc, out);
 }
 
 static void grey_picture(uint8_t *pixels, gfl_image *out) {
@@ -77,7 +75,8 @@ static gfl_status detect_once(gfl_context *context) {
     gfl_detections found;
     grey_picture(pixels, &image);
     gfl_status status = make_model(context, 0, &model);
-    if (status == GFL_OK) status = gfl_detector_create(context, model, 1, &detector);
+    if (status == GFL_OK)
+        status = gfl_detector_create(context, model, with_distributions(), &detector);
     if (status == GFL_OK) status = gfl_detect(detector, &image, 1, NULL, &found);
     gfl_detector_destroy(detector);
     gfl_model_destroy(model);
@@ -110,7 +109,7 @@ static gfl_status import_once(gfl_context *context) {
     gfl_backbone_info info;
     gfl_model *model = NULL, *tuned = NULL;
     memset(&opts, 0, sizeof opts);
-    opts.model.trainable = 1;
+    opts.trainable = 1;
     gfl_status status = gfl_model_import(context, "test_memory_import.safetensors", &opts, &model);
     if (status == GFL_OK) status = gfl_model_create_from(context, model, &how, &tuned);
     if (status == GFL_OK) status = gfl_model_save_backbone(tuned, 3, "test_memory_backbone");

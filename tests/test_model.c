@@ -22,9 +22,9 @@ static gfl_model *make(int trainable, uint64_t seed) {
     static const gfl_class classes[2] = {{"red \"blood\" cell", 3},
                                          {"wei\xc3\x9f, gro\xc3\x9f", 70}};
     gfl_model_desc desc;
-    gfl_model_opts opts = {trainable, 0};
     gfl_model *model = NULL;
     memset(&desc, 0, sizeof desc);
+    desc.trainable = trainable;
     desc.arch = narrow;
     desc.preprocess.mean[0] = 103.53f, desc.preprocess.mean[1] = 116.28f;
     desc.preprocess.mean[2] = 123.675f;
@@ -33,7 +33,7 @@ static gfl_model *make(int trainable, uint64_t seed) {
     desc.preprocess.scale_long = 320, desc.preprocess.scale_short = 240;
     desc.classes = classes;
     desc.seed = seed;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     return model;
 }
 
@@ -115,12 +115,12 @@ static void batch_norm_is_folded(void) {
 
 /* Sums, maxima and samples of C2 to C5 (float64, the fixtures' formula, input 1 x 3 x 64 x 96). */
 static void check_stages(gfl_model_desc desc, const double want[4][6]) {
-    gfl_model_opts opts = {1, 0};
     gfl_model *m = NULL;
     gfli_plan plan;
     float *workspace, *stats;
     void *scratch;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &m));
+    desc.trainable = 1;
+    CHECK_OK(context, gfl_model_create(context, &desc, &m));
     fx_fill_model(m);
     CHECK_OK(context, gfli_plan_create(context, m, 1, 64, 96, true, &plan));
     CHECK_OK(context, gfli_alloc(context, plan.workspace_floats, 4, "maps", &workspace));
@@ -188,7 +188,7 @@ static void caffe_bottlenecks_stride_in_their_first_convolution(void) {
 static void saved_weights_come_back_bit_for_bit(void) {
     const char *path = scratch("whole");
     gfl_model *a = make(1, 3), *b = NULL;
-    gfl_model_opts opts = {1, 0};
+    gfl_load_desc opts = {1, 0};
     gfl_model_info info;
     fx_fill_model(a);
     CHECK_OK(context, gfl_model_save(a, path));
@@ -220,7 +220,7 @@ static void weights_of_version_0_1_0_load_with_the_same_bits(void) {
     const char *names[200];
     gfl_model *m = NULL;
     gfl_model_info info;
-    gfl_model_opts opts = {1, GFL_DIALECT_DEFAULT};
+    gfl_load_desc opts = {1, GFL_DIALECT_DEFAULT};
     gfli_values room = {NULL, 0};
     size_t n = 0;
     char hash[65];
@@ -444,7 +444,7 @@ static void metadata_that_contradicts_is_refused(void) {
 
 static gfl_model *load_edited(const char *base, edit e, int assume_mmdet) {
     const char *path = scratch("edited");
-    gfl_model_opts opts = {0, (gfl_dialect)assume_mmdet};
+    gfl_load_desc opts = {0, (gfl_dialect)assume_mmdet};
     gfl_model *model = NULL;
     edit_file(base, path, &e);
     CHECK_OK(context, gfl_model_load(context, path, &opts, &model));
@@ -524,7 +524,7 @@ static void nulls_are_refused(void) {
     CHECK_ERROR(context, gfl_model_load(context, "x", NULL, NULL), GFL_E_ARG, "out");
     CHECK_ERROR(context, gfl_model_load_memory(context, NULL, 1, NULL, &m), GFL_E_ARG, "bytes");
     CHECK_ERROR(context, gfl_model_load(context, "no/such/file", NULL, &m), GFL_E_IO, "no/such");
-    CHECK_ERROR(context, gfl_model_create(context, NULL, NULL, NULL), GFL_E_ARG, "out");
+    CHECK_ERROR(context, gfl_model_create(context, NULL, NULL), GFL_E_ARG, "out");
     CHECK(gfl_model_load_backbone(NULL, "x") == GFL_E_ARG);
     CHECK(gfl_model_save(NULL, "x") == GFL_E_ARG);
     gfl_model_destroy(NULL);

@@ -275,7 +275,7 @@ static void networks_are_priced_without_making_them(void) {
     CHECK(gfl_context_create(&desc, &watched) == GFL_OK);
     CHECK_OK(watched, gfl_arch_get_cost(watched, &d.arch, 1333, 800, 1, &described));
     CHECK(largest > 0 && largest < 200000); /* the smallest 3x3 of 256 channels has 2 MB */
-    CHECK_OK(watched, gfl_model_create(watched, &d, NULL, &model));
+    CHECK_OK(watched, gfl_model_create(watched, &d, &model));
     CHECK(largest > 2000000);
     CHECK_OK(watched, gfl_model_get_cost(model, 1333, 800, 1, &made));
     gfl_model_get_info(model, &info);

@@ -40,7 +40,7 @@ static int deform; /* of fresh models: 0 for a ResNet-18, or a deformable ResNet
 /* path NULL: a fresh model. */
 static void open_run(run *r, const char *path, const gfl_trainer_desc *desc, int n_images,
                      int n_threads) {
-    gfl_model_opts opts;
+    gfl_load_desc opts;
     memset(&opts, 0, sizeof opts);
     opts.trainable = 1;
     r->trainer = NULL;

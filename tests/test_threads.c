@@ -154,7 +154,7 @@ static void detect(worker *w) {
     gfl_detect_opts opts;
     memset(&opts, 0, sizeof opts);
     opts.min_score = 1e-6f;
-    fine(w, context, gfl_detector_create(context, w->model, 1, &detector));
+    fine(w, context, gfl_detector_create(context, w->model, with_distributions(), &detector));
     for (int i = 0; i < 2 * IMAGES && !w->failed; i++) {
         gfl_pixels pixels;
         gfl_image image;
@@ -176,7 +176,7 @@ static void detect(worker *w) {
 static void load_and_save(worker *w) {
     gfl_context *context = own_context(w, 1);
     gfl_model *model = NULL;
-    gfl_model_opts opts;
+    gfl_load_desc opts;
     char path[64];
     memset(&opts, 0, sizeof opts);
     opts.trainable = 1;
@@ -248,20 +248,18 @@ static void evaluators_share_a_data_set(void) {
 static void train(worker *w) {
     gfl_context *context = own_context(w, 1 + w->index);
     gfl_model_desc desc;
-    gfl_model_opts opts;
     gfl_trainer_desc d;
     gfl_model *model = NULL;
     gfl_trainer *trainer = NULL;
     train_micro_desc(&desc, 18, 2);
     desc.classes = gfl_dataset_get_classes(w->dataset);
-    memset(&opts, 0, sizeof opts);
-    opts.trainable = 1;
+    desc.trainable = 1;
     memset(&d, 0, sizeof d);
     d.batch = 2;
     d.accumulate = 2;
     d.loaders = 1 + w->index;
     d.warmup = -1;
-    if (fine(w, context, gfl_model_create(context, &desc, &opts, &model)) &&
+    if (fine(w, context, gfl_model_create(context, &desc, &model)) &&
         fine(w, context, gfl_trainer_create(context, model, w->dataset, &d, &trainer))) {
         for (int i = 0; i < 3; i++) fine(w, context, gfl_trainer_step(trainer, NULL));
         see(w, model->params[9].data, model->params[9].count * sizeof(float));

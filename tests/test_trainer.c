@@ -270,7 +270,7 @@ static void stale_weights_are_refused(void) {
     open_setup(&s, 4, &d, 1, NULL, NULL);
     d.frozen_stages = 4;
     CHECK_OK(s.context, gfl_trainer_create(s.context, s.model, s.dataset, &d, &second));
-    CHECK_OK(s.context, gfl_detector_create(s.context, s.model, 0, &detector));
+    CHECK_OK(s.context, gfl_detector_create(s.context, s.model, NULL, &detector));
     CHECK_OK(s.context, detect_grey(detector, &found));
     for (int round = 0; round < 2; round++) {
         CHECK_OK(s.context, gfl_trainer_step(s.trainer, NULL)); /* the second moves less */
@@ -306,7 +306,8 @@ static void synced_weights_detect_as_saved_ones(void) {
     CHECK_OK(s.context, gfl_model_save(s.model, path));
     CHECK_OK(s.context, gfl_model_load(s.context, path, NULL, &again));
     for (int i = 0; i < 2; i++) {
-        CHECK_OK(s.context, gfl_detector_create(s.context, i ? again : s.model, 0, &detector[i]));
+        CHECK_OK(s.context,
+                 gfl_detector_create(s.context, i ? again : s.model, NULL, &detector[i]));
         CHECK_OK(s.context, detect_grey(detector[i], &found[i]));
     }
     CHECK(found[0].count > 0 && found[0].count == found[1].count);
@@ -319,7 +320,7 @@ static void synced_weights_detect_as_saved_ones(void) {
     gfl_detector_destroy(detector[1]);
     gfl_model_destroy(again);
     CHECK_OK(s.context, gfl_model_load(s.context, path, NULL, &again));
-    CHECK_OK(s.context, gfl_detector_create(s.context, again, 0, &detector[1]));
+    CHECK_OK(s.context, gfl_detector_create(s.context, again, NULL, &detector[1]));
     for (int i = 0; i < 2; i++) CHECK_OK(s.context, detect_grey(detector[i], &found[i]));
     CHECK(found[0].count > 0 && found[0].count == found[1].count);
     CHECK(!memcmp(found[0].items, found[1].items, (size_t)found[0].count * sizeof *found[0].items));
@@ -633,7 +634,7 @@ static void wrong_arguments_are_refused(void) {
     gfl_model *other = train_model(context, &desc);
     CHECK_ERROR(context, gfl_trainer_create(context, other, dataset, &d, &trainer), GFL_E_MISMATCH,
                 "\"murky\"");
-    CHECK_OK(context, gfl_model_create(context, &desc, NULL, &frozen));
+    CHECK_OK(context, gfl_model_create(context, &desc, &frozen));
     CHECK_ERROR(context, gfl_trainer_create(context, frozen, dataset, &d, &trainer), GFL_E_ARG,
                 "trainable");
     CHECK_ERROR(context, gfl_trainer_create(context, unnamed, NULL, &d, &trainer), GFL_E_ARG,

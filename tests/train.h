@@ -10,11 +10,10 @@
 #include "../src/train/trainer.h"
 
 static inline gfl_model *train_model(gfl_context *context, const gfl_model_desc *desc) {
-    gfl_model_opts opts;
+    gfl_model_desc trainable = *desc;
     gfl_model *model = NULL;
-    memset(&opts, 0, sizeof opts);
-    opts.trainable = 1;
-    CHECK_OK(context, gfl_model_create(context, desc, &opts, &model));
+    trainable.trainable = 1;
+    CHECK_OK(context, gfl_model_create(context, &trainable, &model));
     return model;
 }
 

@@ -476,7 +476,7 @@ static void serve(bench *b) {
         b->images[i].width = b->o.width;
         b->images[i].height = b->o.height;
     }
-    need(b, gfl_detector_create(b->context, b->model, 0, &b->detector) == GFL_OK, "the detector");
+    need(b, gfl_detector_create(b->context, b->model, NULL, &b->detector) == GFL_OK, "the detector");
     open_plan(b, -1);
     void *recording = record_network(b);
     printf("ready\n");
@@ -571,7 +571,7 @@ static void open_model(bench *b) {
         desc.arch.stacked_convs = 1;
         desc.arch.n_classes = 3;
     }
-    need(b, gfl_model_create(b->context, &desc, NULL, &b->model) == GFL_OK, "the model");
+    need(b, gfl_model_create(b->context, &desc, &b->model) == GFL_OK, "the model");
 }
 
 int main(int argc, char **argv) {

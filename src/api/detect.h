@@ -42,12 +42,16 @@ typedef struct gfl_detections {
 
 typedef struct gfl_detector gfl_detector;
 
+typedef struct gfl_detector_desc {
+    int distributions; /* 1: detections come with the distributions of their sides */
+} gfl_detector_desc;
+
 /* gfl_detector_create - a workspace that runs a model.
  *
- *   context        pays for the memory and the threads; may differ from the model's
- *   model          borrowed: destroy the detector first
- *   distributions  1: detections come with the distributions of their sides
- *   out            yours; the detector, or NULL on error
+ *   context  pays for the memory and the threads; may differ from the model's
+ *   model    borrowed: destroy the detector first
+ *   desc     NULL or zeroed for the defaults; copied
+ *   out      yours; the detector, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_MEMORY  the allocator said no
@@ -55,7 +59,7 @@ typedef struct gfl_detector gfl_detector;
  * Threads   one call at a time per detector; several detectors, each with its own context, may
  *           run one model at once. */
 GFL_API gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
-                                       int distributions, gfl_detector **out);
+                                       const gfl_detector_desc *desc, gfl_detector **out);
 
 /* gfl_detector_destroy - give the detector's memory back; NULL is allowed. */
 GFL_API void gfl_detector_destroy(gfl_detector *detector);

@@ -39,7 +39,7 @@ typedef struct gfl_export_opts {
  *                  box: add 1.  Threshold and non-maximum suppression are not in the graph.
  *     metadata     classes, class_ids, mean, std, channel_order, scale, dialect
  *
- *   model   made with opts.trainable: others have released the parameters
+ *   model   made with desc.trainable: others have released the parameters
  *   path    the system's bytes, on Windows UTF-8; borrowed until the call returns;
  *           the file is replaced whole or not at all
  *   opts    NULL or zeroed for normalised floats of any size in, logits out; borrowed

@@ -2,8 +2,9 @@
 #pragma once
 
 typedef struct gfl_import_desc {
-    gfl_model_opts model; /* trainable; the dialect that the weights must be of */
-    gfl_style style;      /* demanded: a file that says another one is refused */
+    int trainable;       /* as in gfl_load_desc */
+    gfl_dialect dialect; /* as in gfl_load_desc */
+    gfl_style style;     /* demanded: a file that says another one is refused */
     /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
      * 0, each side of the scale unless it is 0.  Borrowed; NULL: the file's. */
     const gfl_preprocess *preprocess;
@@ -51,10 +52,10 @@ typedef struct gfl_transfer_desc {
  * that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   opts  NULL or zeroed to take all from the file; borrowed
+ *   desc  NULL or zeroed to take all from the file; borrowed
  *   out   yours; the model, or NULL on error
  *
- * Errors    as gfl_model_load; GFL_E_MISMATCH also where opts demands what the file contradicts,
+ * Errors    as gfl_model_load; GFL_E_MISMATCH also where desc demands what the file contradicts,
  *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
  *           for another network or the .pth is compressed, encrypted or big-endian, GFL_E_FORMAT
  *           for a damaged or hostile .pth
@@ -64,7 +65,7 @@ typedef struct gfl_transfer_desc {
  * Example
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
 GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
-                                    const gfl_import_desc *opts, gfl_model **out);
+                                    const gfl_import_desc *desc, gfl_model **out);
 
 /* gfl_backbone_describe - which model a backbone file asks for, without loading it.
  *
@@ -73,21 +74,22 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
  * gfl_model_load_backbone.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   opts  NULL, or style and preprocess of a file that does not say them; borrowed
+ *   desc  NULL, or style and preprocess of a file that does not say them; borrowed
  *   out   yours; zeroed on error
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
- *           GFL_E_MISMATCH  it is not a ResNet with these names, or opts contradicts the file
+ *           GFL_E_MISMATCH  it is not a ResNet with these names, or desc contradicts the file
  *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have
  * Example
  *     gfl_backbone_describe(context, path, NULL, &backbone);
  *     desc.arch = backbone.arch;
  *     desc.preprocess = backbone.preprocess;
- *     gfl_model_create(context, &desc, &trainable, &model);
+ *     desc.trainable = 1;
+ *     gfl_model_create(context, &desc, &model);
  *     gfl_model_load_backbone(model, path); */
 GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
-                                         const gfl_import_desc *opts, gfl_backbone_info *out);
+                                         const gfl_import_desc *desc, gfl_backbone_info *out);
 
 /* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
  *
@@ -96,7 +98,7 @@ GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
  * and may lack the offset convolutions of deformable stages, which then start at 0: ask
  * gfl_model_get_report what was loaded, initialised and left over.
  *
- *   model  created or loaded with opts.trainable
+ *   model  created or loaded with desc.trainable
  *   path   safetensors or .pth; the system's bytes, on Windows UTF-8; borrowed until the call
  *          returns
  *
@@ -146,20 +148,20 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  * source.
  *
  *   source  trainable; borrowed during the call
- *   how     borrowed; its texts are copied
+ *   desc    borrowed; its texts are copied
  *   out     yours; the model, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a source that is not trainable, classes or a map out of range
  *           GFL_E_MEMORY  the weights do not fit
  * Memory, Threads   as gfl_model_create.
  * Example
- *     gfl_import_desc opts = {0};
- *     gfl_transfer_desc how = {0};
- *     opts.model.trainable = 1;
- *     how.classes = gfl_dataset_get_classes(data);
- *     how.n_classes = gfl_dataset_count_classes(data);
- *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", &opts, &published);
- *     gfl_model_create_from(context, published, &how, &model);
+ *     gfl_import_desc from = {0};
+ *     gfl_transfer_desc to = {0};
+ *     from.trainable = 1;
+ *     to.classes = gfl_dataset_get_classes(data);
+ *     to.n_classes = gfl_dataset_count_classes(data);
+ *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", &from, &published);
+ *     gfl_model_create_from(context, published, &to, &model);
  *     gfl_model_destroy(published); */
 GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
-                                         const gfl_transfer_desc *how, gfl_model **out);
+                                         const gfl_transfer_desc *desc, gfl_model **out);

@@ -57,15 +57,16 @@ typedef struct gfl_model_desc {
     gfl_preprocess preprocess; /* all zero: RGB, ImageNet mean and std, 1333x800 */
     const gfl_class *classes;  /* [arch.n_classes], copied; NULL: "class 0", ids 1.. */
     uint64_t seed;             /* of the initial weights */
+    int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
 } gfl_model_desc;
 
-typedef struct gfl_model_opts {
+typedef struct gfl_load_desc {
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
     /* The dialect that the weights must be of: a file that says another one is refused, a file that
      * says none (without metadata or a buffer whose name tells it) is taken to be of this one.
      * GFL_DIALECT_DEFAULT: what the file says; a file that says nothing is refused. */
     gfl_dialect dialect;
-} gfl_model_opts;
+} gfl_load_desc;
 
 typedef enum gfl_fate {
     GFL_FATE_LOADED = 0,
@@ -152,8 +153,8 @@ GFL_API int gfl_arch_get_preset(int i, gfl_preset *out);
  * starts at 0; the neck is Xavier uniform; the head is normal with deviation 0.01, and class scores
  * start at 0.01.  The same seed gives the same weights on every machine.
  *
- *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800); borrowed
- *   opts  NULL or zeroed for a model that only detects; borrowed
+ *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800), and for a model that
+ *         only detects; borrowed
  *   out   yours; the model, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, class ids that do not ascend
@@ -163,7 +164,7 @@ GFL_API int gfl_arch_get_preset(int i, gfl_preset *out);
  *           gfl_model_load_backbone changes it: any number of detectors in any number of threads
  *           may run it at once. */
 GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
-                                    const gfl_model_opts *opts, gfl_model **out);
+                                    gfl_model **out);
 
 /* gfl_model_load - a model from a safetensors file with mmdetection's names.
  *
@@ -173,7 +174,7 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  * each tensor.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   opts  NULL or zeroed for a model that only detects; borrowed
+ *   desc  NULL or zeroed for a model that only detects; borrowed
  *   out   yours; the model, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL
@@ -184,10 +185,10 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  *                           metadata contradicts the tensors; nothing says which dialect
  *           GFL_E_UNSUPPORTED  a network or dialect that this version cannot run
  *           GFL_E_MEMORY  the weights do not fit
- * Memory    tensors are read one by one; without opts->trainable each is released once packed.
+ * Memory    tensors are read one by one; without desc->trainable each is released once packed.
  * Threads   as gfl_model_create. */
-GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path,
-                                  const gfl_model_opts *opts, gfl_model **out);
+GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_load_desc *desc,
+                                  gfl_model **out);
 
 /* gfl_model_load_memory - gfl_model_load from the bytes of such a file.
  *
@@ -195,12 +196,12 @@ GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path,
  *
  * Errors, Memory, Threads   as gfl_model_load. */
 GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
-                                         const gfl_model_opts *opts, gfl_model **out);
+                                         const gfl_load_desc *desc, gfl_model **out);
 
 /* gfl_model_save - write weights and metadata as safetensors that gfl_model_load reads back
  * bit for bit, and Python opens as it is.
  *
- *   model  made with opts.trainable: others have released the parameters
+ *   model  made with desc.trainable: others have released the parameters
  *   path   the system's bytes, on Windows UTF-8; borrowed until the call returns;
  *          the file is replaced whole or not at all
  *

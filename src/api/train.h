@@ -76,7 +76,7 @@ typedef struct gfl_trainer_info {
  * is read or computed before the first step.
  *
  *   context  the trainer's memory and threads; receives the error text
- *   model    made with opts.trainable; borrowed, and changed by every step
+ *   model    made with desc.trainable; borrowed, and changed by every step
  *   dataset  borrowed; its classes must be the model's, by name, unless the model was made without
  *            classes
  *   desc     NULL or zeroed for the defaults; copied

@@ -1,16 +1,16 @@
 /* backbone.c - backbones trained on ImageNet: what they are, into a model, out of a model */
 #pragma once
 
-/* What the file asks of a model; desc fill in what it does not say. */
-static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_desc *desc,
+/* What the file asks of a model; the description says what it does not say. */
+static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_desc *how,
                                          gfl_backbone_info *out) {
     GFLI_TRY(gfli_config_refuse(w, false, false));
     GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
     GFLI_TRY(gfli_config_compare(w, &out->arch, false));
-    GFLI_TRY(gfli_read_style(w, desc->style, &out->arch.caffe_style, &out->style));
+    GFLI_TRY(gfli_read_style(w, how->style, &out->arch.caffe_style, &out->style));
     GFLI_TRY(gfli_check_labels(w, out->arch.depth));
     GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
-    return gfli_override(w, desc->preprocess, &out->preprocess, &out->input);
+    return gfli_override(w, how->preprocess, &out->preprocess, &out->input);
 }
 
 static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfli_weights *w) {
@@ -32,15 +32,15 @@ static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfl
 gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
                                  const gfl_import_desc *desc, gfl_backbone_info *out) {
     gfli_weights w;
-    gfl_import_desc o;
-    memset(&o, 0, sizeof o);
-    if (desc) o = *desc;
+    gfl_import_desc how;
+    memset(&how, 0, sizeof how);
+    if (desc) how = *desc;
     if (out) memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, path);
     GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_open_backbone(context, path, &w));
-    gfl_status status = gfli_describe_backbone(&w, &o, out);
+    gfl_status status = gfli_describe_backbone(&w, &how, out);
     gfli_weights_end(&w);
     if (status != GFL_OK) memset(out, 0, sizeof *out);
     return status;

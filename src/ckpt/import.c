@@ -71,46 +71,46 @@ static gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gf
     return gfli_preprocess_resolve(w->context, p, p);
 }
 
-static gfl_status gfli_import(gfli_weights *w, const gfl_import_desc *opts, gfl_model **out) {
+static gfl_status gfli_import(gfli_weights *w, const gfl_import_desc *how, gfl_model **out) {
     gfl_model_desc desc;
     gfl_origins origins;
     gfl_class coco[GFLI_COCO_CLASSES];
     const bool scale_given =
-        opts->preprocess && (opts->preprocess->scale_long || opts->preprocess->scale_short);
+        how->preprocess && (how->preprocess->scale_long || how->preprocess->scale_short);
     GFLI_TRY(gfli_config_refuse(w, true, scale_given));
-    GFLI_TRY(gfli_describe_weights(w, opts->model.dialect, opts->style, &desc, &origins));
-    GFLI_TRY(gfli_override(w, opts->preprocess, &desc.preprocess, &origins.preprocess));
+    GFLI_TRY(gfli_describe_weights(w, how->dialect, how->style, &desc, &origins));
+    GFLI_TRY(gfli_override(w, how->preprocess, &desc.preprocess, &origins.preprocess));
     GFLI_TRY(gfli_config_compare(w, &desc.arch, true));
     if (scale_given) origins.scale = GFL_ORIGIN_GIVEN;
     const int n = desc.arch.n_classes;
-    if (opts->classes && opts->n_classes != n)
+    if (how->classes && how->n_classes != n)
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: bbox_head.gfl_cls.weight has %d classes, %d are demanded",
-                          w->blob.path, n, opts->n_classes);
-    desc.classes = opts->classes;
-    if (!opts->classes) GFLI_TRY(gfli_read_classes(w, n, &desc.classes, &origins.classes));
+                          w->blob.path, n, how->n_classes);
+    desc.classes = how->classes;
+    if (!how->classes) GFLI_TRY(gfli_read_classes(w, n, &desc.classes, &origins.classes));
     if (n == GFLI_COCO_CLASSES && !w->has_ids &&
         (!desc.classes || (desc.classes == w->classes && gfli_are_coco_names(w->classes)))) {
         gfli_coco_classes(coco);
         desc.classes = coco;
     }
-    return gfli_load_weights(w, &desc, &origins, opts->model.trainable != 0, out);
+    return gfli_load_weights(w, &desc, &origins, how->trainable != 0, out);
 }
 
-gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_import_desc *opts,
+gfl_status gfl_model_import(gfl_context *context, const char *path, const gfl_import_desc *desc,
                             gfl_model **out) {
     gfli_weights w;
-    gfl_import_desc o;
+    gfl_import_desc how;
     memset(&w, 0, sizeof w);
-    memset(&o, 0, sizeof o);
-    if (opts) o = *opts;
+    memset(&how, 0, sizeof how);
+    if (desc) how = *desc;
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, path);
     GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_ckpt_open(context, path, &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
-    if (status == GFL_OK) status = gfli_import(&w, &o, out);
+    if (status == GFL_OK) status = gfli_import(&w, &how, out);
     gfli_weights_end(&w);
     return status;
 }

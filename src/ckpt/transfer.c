@@ -115,32 +115,32 @@ static gfl_status gfli_create_from(gfl_context *context, const gfl_model *source
 }
 
 gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
-                                 const gfl_transfer_desc *how, gfl_model **out) {
+                                 const gfl_transfer_desc *desc, gfl_model **out) {
     int *map = NULL;
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, source);
-    GFLI_NOT_NULL(context, how);
-    GFLI_NOT_NULL(context, how->classes);
+    GFLI_NOT_NULL(context, desc);
+    GFLI_NOT_NULL(context, desc->classes);
     GFLI_NOT_NULL(context, out);
     GFLI_TRAINABLE(context, source);
-    GFLI_DEMAND(context, how->n_classes >= 1 && how->n_classes <= GFL_MAX_CLASSES,
-                "gfl_model_create_from: %d classes; 1..%d are allowed", how->n_classes,
+    GFLI_DEMAND(context, desc->n_classes >= 1 && desc->n_classes <= GFL_MAX_CLASSES,
+                "gfl_model_create_from: %d classes; 1..%d are allowed", desc->n_classes,
                 GFL_MAX_CLASSES);
-    GFLI_TRY(gfli_alloc(context, (size_t)how->n_classes, sizeof *map, "class map", &map));
+    GFLI_TRY(gfli_alloc(context, (size_t)desc->n_classes, sizeof *map, "class map", &map));
     gfl_status status = GFL_OK;
-    if (!how->map)
-        status = gfl_match_classes(context, source->classes, source->arch.n_classes, how->classes,
-                                   how->n_classes, NULL, 0, map);
-    for (int k = 0; k < how->n_classes && how->map && status == GFL_OK; k++) {
-        map[k] = how->map[k];
+    if (!desc->map)
+        status = gfl_match_classes(context, source->classes, source->arch.n_classes, desc->classes,
+                                   desc->n_classes, NULL, 0, map);
+    for (int k = 0; k < desc->n_classes && desc->map && status == GFL_OK; k++) {
+        map[k] = desc->map[k];
         if (map[k] < -1 || map[k] >= source->arch.n_classes)
             status = gfli_error(context, GFL_E_ARG,
                                 "gfl_model_create_from: map[%d] is %d; labels of the source are "
                                 "0..%d",
                                 k, map[k], source->arch.n_classes - 1);
     }
-    if (status == GFL_OK) status = gfli_create_from(context, source, how, map, out);
+    if (status == GFL_OK) status = gfli_create_from(context, source, desc, map, out);
     gfli_free(context, map);
     return status;
 }

@@ -62,8 +62,8 @@ static void gfli_forget_plan(gfl_detector *d, gfli_ready *r) {
     r->used = 0;
 }
 
-gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int distributions,
-                               gfl_detector **out) {
+gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
+                               const gfl_detector_desc *desc, gfl_detector **out) {
     gfl_detector *d;
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
@@ -81,7 +81,7 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model, int
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "detector", &d));
     d->context = context;
     d->model = model;
-    d->with_distributions = distributions != 0;
+    d->with_distributions = desc && desc->distributions;
     *out = d;
     return GFL_OK;
 }

@@ -200,16 +200,16 @@ gfl_status gfli_load_weights(gfli_weights *w, const gfl_model_desc *desc,
     return status;
 }
 
-static gfl_status gfli_load_model(gfli_weights *w, const gfl_model_opts *opts, gfl_model **out) {
+static gfl_status gfli_load_model(gfli_weights *w, const gfl_load_desc *how, gfl_model **out) {
     gfl_model_desc desc;
     gfl_origins origins;
-    GFLI_TRY(gfli_describe_weights(w, opts ? opts->dialect : GFL_DIALECT_DEFAULT, GFL_STYLE_DEFAULT,
+    GFLI_TRY(gfli_describe_weights(w, how ? how->dialect : GFL_DIALECT_DEFAULT, GFL_STYLE_DEFAULT,
                                    &desc, &origins));
     GFLI_TRY(gfli_read_classes(w, desc.arch.n_classes, &desc.classes, &origins.classes));
-    return gfli_load_weights(w, &desc, &origins, opts && opts->trainable, out);
+    return gfli_load_weights(w, &desc, &origins, how && how->trainable, out);
 }
 
-gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_model_opts *opts,
+gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_load_desc *desc,
                           gfl_model **out) {
     gfli_weights w;
     memset(&w, 0, sizeof w);
@@ -219,13 +219,13 @@ gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_mode
     GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_blob_open(context, path, &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
-    if (status == GFL_OK) status = gfli_load_model(&w, opts, out);
+    if (status == GFL_OK) status = gfli_load_model(&w, desc, out);
     gfli_weights_end(&w);
     return status;
 }
 
 gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
-                                 const gfl_model_opts *opts, gfl_model **out) {
+                                 const gfl_load_desc *desc, gfl_model **out) {
     gfli_weights w;
     memset(&w, 0, sizeof w);
     if (out) *out = NULL;
@@ -234,7 +234,7 @@ gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t
     GFLI_NOT_NULL(context, out);
     GFLI_TRY(gfli_blob_open_memory(context, bytes, size, "weights in memory", &w.blob));
     gfl_status status = gfli_weights_begin(context, &w);
-    if (status == GFL_OK) status = gfli_load_model(&w, opts, out);
+    if (status == GFL_OK) status = gfli_load_model(&w, desc, out);
     gfli_weights_end(&w);
     return status;
 }

@@ -199,8 +199,7 @@ static gfl_status gfli_fill_fresh(void *arg, gfl_model *model, int index, float 
     return GFL_OK;
 }
 
-gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
-                            const gfl_model_opts *opts, gfl_model **out) {
+gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc, gfl_model **out) {
     gfl_model_desc d;
     gfl_model *model = NULL;
     memset(&d, 0, sizeof d);
@@ -208,8 +207,7 @@ gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
     if (out) *out = NULL;
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, out);
-    GFLI_TRY(gfli_model_new(context, &d.arch, &d.preprocess, d.classes, opts && opts->trainable,
-                            &model));
+    GFLI_TRY(gfli_model_new(context, &d.arch, &d.preprocess, d.classes, d.trainable != 0, &model));
     model->seed = d.seed;
     gfl_status status = gfli_model_build(model, gfli_fill_fresh, NULL);
     if (status != GFL_OK) {

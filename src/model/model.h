@@ -118,6 +118,6 @@ static inline int gfli_pad32(int size) {
 /* What a public function demands that reads or changes a model's parameters. */
 #define GFLI_TRAINABLE(context, model)                                                             \
     GFLI_DEMAND(context, (model)->trainable,                                                       \
-                "%s: the model's weights were released after packing; load or create it with "     \
-                "opts.trainable",                                                                  \
+                "%s: the model's weights were released after packing; create or load it "          \
+                "with trainable = 1 in its description",                                           \
                 __func__)

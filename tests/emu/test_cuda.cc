@@ -298,8 +298,8 @@ static gfl_status detect_on(gfl_context *context, gfl_detections *out, gfl_detec
         images[i].width = 64 - 20 * i;
         images[i].height = 64;
     }
-    GFLI_TRY(gfl_model_create(context, &desc, NULL, model));
-    GFLI_TRY(gfl_detector_create(context, *model, 1, detector));
+    GFLI_TRY(gfl_model_create(context, &desc, model));
+    GFLI_TRY(gfl_detector_create(context, *model, with_distributions(), detector));
     return gfl_detect(*detector, images, 2, &opts, out);
 }
 
@@ -321,7 +321,7 @@ static void a_detector_finds_what_the_cpus_finds(void) {
         }
     }
     gfl_detector *none;
-    CHECK_ERROR(contexts[0], gfl_detector_create(contexts[0], models[1], 0, &none), GFL_E_ARG,
+    CHECK_ERROR(contexts[0], gfl_detector_create(contexts[0], models[1], NULL, &none), GFL_E_ARG,
                 "the model is on");
     CHECK(emulated_errors() == 0);
     for (int i = 0; i < 2; i++) {
@@ -346,7 +346,7 @@ static void a_detector_finds_about_the_same_in_bf16(void) {
             CHECK(fabsf(got->items[i].score - want->items[i].score) < 0.03f * want->items[i].score);
     }
     gfl_context *fp32 = open_on(gfl_cuda());
-    CHECK_ERROR(fp32, gfl_detector_create(fp32, models[1], 0, &none), GFL_E_ARG, "precision 2");
+    CHECK_ERROR(fp32, gfl_detector_create(fp32, models[1], NULL, &none), GFL_E_ARG, "precision 2");
     gfl_context_destroy(fp32);
     CHECK(emulated_errors() == 0);
     for (int i = 0; i < 2; i++) {
@@ -382,7 +382,7 @@ static void a_kernel_can_be_wished_for(void) {
     desc.arch.base_channels = 16;
     desc.arch.fpn_channels = desc.arch.head_channels = 32;
     desc.arch.stacked_convs = 2;
-    CHECK_OK(gpu, gfl_model_create(gpu, &desc, NULL, &model));
+    CHECK_OK(gpu, gfl_model_create(gpu, &desc, &model));
     CHECK_OK(gpu, gfl_model_get_plan(model, 64, 64, 1, see_kernel, &seen));
     CHECK(seen.n > 20 && seen.wished == seen.n - 1 && seen.paired == 3);
     wrong.backend = gfl_cuda();
@@ -413,7 +413,7 @@ static void kernels_can_be_timed(void) {
     desc.arch.fpn_channels = desc.arch.head_channels = 32;
     desc.arch.stacked_convs = 1;
     desc.arch.n_classes = 2;
-    CHECK_OK(gpu, gfl_model_create(gpu, &desc, NULL, &model));
+    CHECK_OK(gpu, gfl_model_create(gpu, &desc, &model));
     CHECK_OK(gpu, gfl_model_get_plan(model, 32, 32, 1, see_kernel, &seen));
     const size_t n = gfli_cuda_of(gpu)->n_tuned;
     CHECK(n > 10 && (int)n < seen.n); /* equal convolutions share a timing */
@@ -428,16 +428,14 @@ static void kernels_can_be_timed(void) {
 /* The bytes of a trainable model's weight file, made where the context computes. */
 static unsigned char *saved_model(gfl_context *context, const char *path, size_t *size) {
     gfl_model_desc desc;
-    gfl_model_opts opts;
     gfl_model *model = NULL;
     memset(&desc, 0, sizeof desc);
-    memset(&opts, 0, sizeof opts);
     desc.arch.depth = 18;
     desc.arch.base_channels = 16;
     desc.arch.fpn_channels = desc.arch.head_channels = 32;
     desc.seed = 5;
-    opts.trainable = 1;
-    CHECK_OK(context, gfl_model_create(context, &desc, &opts, &model));
+    desc.trainable = 1;
+    CHECK_OK(context, gfl_model_create(context, &desc, &model));
     CHECK_OK(context, gfl_model_save(model, path));
     CHECK(!gfli_train_ops_of(context) == (context->backend != &gfli_cpu));
     gfl_model_destroy(model);

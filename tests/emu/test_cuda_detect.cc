@@ -29,8 +29,8 @@ static scene open_scene(void *stream, gfl_precision precision) {
     desc.arch.stacked_convs = 1;
     desc.arch.n_classes = 3;
     desc.seed = 5;
-    CHECK_OK(s.gpu, gfl_model_create(s.gpu, &desc, NULL, &s.model));
-    CHECK_OK(s.gpu, gfl_detector_create(s.gpu, s.model, 1, &s.detector));
+    CHECK_OK(s.gpu, gfl_model_create(s.gpu, &desc, &s.model));
+    CHECK_OK(s.gpu, gfl_detector_create(s.gpu, s.model, with_distributions(), &s.detector));
     return s;
 }
 
@@ -201,7 +201,7 @@ static void halves_give_the_whole(void) {
     gfl_image images[2] = {picture(0), picture(1)};
     const gfl_detect_opts opts = options(SIDE);
     kept whole[2];
-    CHECK_OK(s.gpu, gfl_detector_create(s.gpu, s.model, 1, &other));
+    CHECK_OK(s.gpu, gfl_detector_create(s.gpu, s.model, with_distributions(), &other));
     for (int i = 0; i < 2; i++) whole[i] = detect(&s, images[i], opts);
     for (int k = 0; k < 3; k++) {
         CHECK_OK(s.gpu, gfl_detect_start(s.detector, &images[0], 1, &opts));

@@ -33,8 +33,8 @@ static int detects(gfl_context *context) {
     desc.arch.base_channels = 8;
     desc.arch.fpn_channels = desc.arch.head_channels = 32;
     desc.arch.n_classes = 3;
-    good = gfl_model_create(context, &desc, NULL, &model) == GFL_OK &&
-           gfl_detector_create(context, model, 0, &detector) == GFL_OK &&
+    good = gfl_model_create(context, &desc, &model) == GFL_OK &&
+           gfl_detector_create(context, model, NULL, &detector) == GFL_OK &&
            gfl_detect(detector, &image, 1, &opts, &found) == GFL_OK && found.count > 0;
     if (!good) fprintf(stderr, "nothing detected: %s\n", gfl_context_get_error(context));
     gfl_detector_destroy(detector);
