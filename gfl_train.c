@@ -126,6 +126,52 @@ static inline uint32_t gfli_little32(const uint8_t *p) {
     return (uint32_t)p[3] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[1] << 8 | p[0];
 }
 
+/* ---- the kinds (bmp.c, jpeg.c, png.c, exif.c) ------------------------------------------------ */
+
+gfl_status gfli_bmp_read(gfli_image_file *f, gfl_pixels *out);
+gfl_status gfli_png_read(gfli_image_file *f, gfl_pixels *out);
+/* Is the file whole and of a kind that is read?  *out, which the caller frees, is what stb_image is
+ * to decode; NULL to check only. */
+gfl_status gfli_jpeg_check(gfli_image_file *f, uint8_t **out, size_t *n_out);
+
+/* The orientation, 1..8, of a TIFF block as EXIF holds it; 1 when there is none or it is damaged,
+ * as other readers do. */
+int gfli_exif_orientation(const uint8_t *tiff, size_t size);
+/* out = in turned upright; from orientation 5 on out is in_h wide and in_w high. */
+void gfli_exif_apply(const uint8_t *in, int in_w, int in_h, int orientation, uint8_t *out);
+
+/* ---- checksums (crc.c) ----------------------------------------------------------------------- */
+
+/* Table k gives the effect of a byte that k more bytes follow: eight bytes take one step. */
+void gfli_crc32_tables(uint32_t tables[8][256]);
+/* Of more bytes behind those whose checksum is crc; 0 at the start. */
+uint32_t gfli_crc32(uint32_t tables[8][256], uint32_t crc, const uint8_t *p, size_t n);
+
+/* ===============================================================================================
+ * src/data/inflate.h - the compressed data of a PNG
+ * ============================================================================================ */
+
+/* A table of codes as RFC 1951 has them: the first bit of a code is the lowest of what comes. */
+typedef struct gfli_inflate_codes {
+    uint16_t fast[512]; /* by the next 9 bits: length << 12 | symbol; 0: the code is longer */
+    uint16_t count[16]; /* of codes of a length */
+    uint16_t symbols[288];
+} gfli_inflate_codes;
+
+typedef struct gfli_inflate {
+    const uint8_t *at, *end; /* of the chunk at hand */
+    const uint8_t *file_end;
+    uint64_t bits;
+    int n_bits;
+    uint8_t *out;
+    size_t n_out, room;
+    const char *why; /* of the first failure */
+    gfli_inflate_codes literals, distances;
+} gfli_inflate;
+
+/* From the first byte of the first chunk to the end of the stream; why not, or NULL. */
+const char *gfli_inflate_all(gfli_inflate *z);
+
 /* ===============================================================================================
  * src/data/dataset.h - gfl_dataset as the implementation sees it
  * ============================================================================================ */
@@ -335,6 +381,9 @@ void gfli_eval_match(gfli_eval_truth *truths, const gfli_eval_group *group,
 gfl_status gfli_evaluator_arrays(gfl_evaluator *evaluator, double *precision, double *recall,
                                  double *scores);
 
+/* One more result. */
+gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box);
+
 /* ===============================================================================================
  * src/train/loader.h - batches: sampling, augmentation, decoding ahead
  * ============================================================================================ */
@@ -390,6 +439,21 @@ gfl_status gfli_loader_start(gfli_loader *loader, int epoch, int index);
 /* The next batch, valid until the next call; after an epoch's last one comes the next epoch.  A
  * file that cannot be read is an error that names it; the loader stays at that batch. */
 gfl_status gfli_loader_next(gfli_loader *loader, const gfli_batch **out);
+
+/* What a stream of random numbers is for; part of every saved training run, so never renumbered. */
+enum { GFLI_DRAW_ORDER = 1, GFLI_DRAW_SCALE = 2, GFLI_DRAW_FLIP = 3 };
+
+/* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last of which the
+ * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
+ * a batch, and what is left in the two at the end is cut into batches together, portraits first.
+ * (Source: MMDetection 3, AspectRatioBatchSampler.)
+ *
+ *   portrait  [n], or NULL: no buckets
+ *   order     [n], written; values 0..n-1
+ *   scratch   [n + 2 * batch]
+ */
+void gfli_sampler_order(uint64_t seed, int epoch, int n, int batch, const bool *portrait,
+                        int *order, int *scratch);
 
 /* ===============================================================================================
  * src/train/backward.h - the backward pass over a plan
@@ -507,6 +571,11 @@ gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int froze
                                gfli_learner *out);
 void gfli_learner_destroy(gfli_learner *learner);
 
+/* A plan for batches of this padded size, which is not one of the learner's own yet. */
+void gfli_train_plan_free(gfli_learner *learner, gfli_train_plan *plan);
+gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int width,
+                                  gfli_train_plan *out);
+
 /* Make ready for a batch of this padded size; the caller fills *input. */
 gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width, gfli_map *input);
 
@@ -568,6 +637,10 @@ struct gfl_trainer {
     size_t pixels_size;
 };
 
+/* Where the loader must stand for the next update, and how many batches belong to it: the last of
+ * an epoch may have fewer. */
+int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first);
+
 /* What gfl_trainer_load_state does with an open file. */
 gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob);
 
@@ -598,12 +671,70 @@ typedef struct gfli_state_entry {
     size_t count;
 } gfli_state_entry;
 
+/* ---- bytes (bytes.c) ------------------------------------------------------------------------- */
+
+void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n);
+void gfli_bytes_text(gfli_bytes *b, const char *text);
+void gfli_bytes_number(gfli_bytes *b, uint64_t value, int n_bytes);
+void gfli_bytes_free(gfli_bytes *b);
+
+/* ---- a state dict (entries.c) ---------------------------------------------------------------- */
+
+/* In the order of a state dict.  The caller frees *out. */
+gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, int *n_out);
+size_t gfli_state_bytes(const gfli_state_entry *e);
+gfl_status gfli_state_values(const gfl_model *model, const gfli_state_entry *e, gfli_values *values,
+                             const void **out);
+
+/* ---- protocol buffers (protobuf.c) ----------------------------------------------------------- */
+
+void gfli_pb_int(gfli_bytes *b, int field, int64_t value);
+void gfli_pb_float(gfli_bytes *b, int field, float value);
+/* What stands before `size` bytes of a text, of bytes or of a message. */
+void gfli_pb_head(gfli_bytes *b, int field, uint64_t size);
+void gfli_pb_text(gfli_bytes *b, int field, const char *text);
+/* A message: open, its fields, close with what open gave.  Its length is put in at the end;
+ * `more` bytes of it come after. */
+size_t gfli_pb_open(gfli_bytes *b, int field);
+void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more);
+void gfli_pb_close(gfli_bytes *b, size_t start);
+
+/* ---- the formats (entries.c, pth.c, onnx.c) -------------------------------------------------- */
+
+gfl_status gfli_export_mmdet(const gfl_model *model, const char *path);
+gfl_status gfli_export_pth(const gfl_model *model, const char *path);
+gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, const char *path);
+
 /* ===============================================================================================
  * src/export/onnx.h - an ONNX graph being written
  * ============================================================================================ */
 
 /* Tensor types of ONNX. */
 enum { GFLI_ONNX_F32 = 1, GFLI_ONNX_U8 = 2, GFLI_ONNX_I64 = 7 };
+
+/* Fields of ONNX's messages (onnx.proto). */
+enum {
+    GFLI_ONNX_NODE_INPUT = 1,
+    GFLI_ONNX_NODE_OUTPUT = 2,
+    GFLI_ONNX_NODE_NAME = 3,
+    GFLI_ONNX_NODE_OP = 4,
+    GFLI_ONNX_NODE_ATTRIBUTE = 5,
+    GFLI_ONNX_ATTRIBUTE_NAME = 1,
+    GFLI_ONNX_ATTRIBUTE_F = 2,
+    GFLI_ONNX_ATTRIBUTE_I = 3,
+    GFLI_ONNX_ATTRIBUTE_S = 4,
+    GFLI_ONNX_ATTRIBUTE_INTS = 8,
+    GFLI_ONNX_ATTRIBUTE_TYPE = 20,
+    GFLI_ONNX_TENSOR_DIMS = 1,
+    GFLI_ONNX_TENSOR_TYPE = 2,
+    GFLI_ONNX_TENSOR_NAME = 8,
+    GFLI_ONNX_TENSOR_RAW = 9,
+    GFLI_ONNX_GRAPH_NODE = 1,
+    GFLI_ONNX_GRAPH_NAME = 2,
+    GFLI_ONNX_GRAPH_CONST = 5,
+    GFLI_ONNX_GRAPH_INPUT = 11,
+    GFLI_ONNX_GRAPH_OUTPUT = 12
+};
 
 typedef struct gfli_onnx_name {
     char text[96];
@@ -634,6 +765,60 @@ typedef struct gfli_onnx {
     gfl_status status;
 } gfli_onnx;
 
+/* ---- nodes, constants and names (onnx_graph.c) ----------------------------------------------- */
+
+/* A node: open, more inputs and attributes, close.  Inputs that are NULL are not there.  The node
+ * is named after its output. */
+size_t gfli_onnx_open(gfli_onnx *g, const char *op, const char *out, const char *a, const char *b,
+                      const char *c);
+void gfli_onnx_close(gfli_onnx *g, size_t start);
+/* A node without attributes. */
+void gfli_onnx_node(gfli_onnx *g, const char *op, const char *out, const char *a, const char *b,
+                    const char *c);
+void gfli_onnx_int(gfli_onnx *g, const char *name, int64_t value);
+void gfli_onnx_float(gfli_onnx *g, const char *name, float value);
+void gfli_onnx_text(gfli_onnx *g, const char *name, const char *value);
+void gfli_onnx_ints(gfli_onnx *g, const char *name, const int64_t *values, int n);
+void gfli_onnx_transpose(gfli_onnx *g, const char *out, const char *in, const int64_t *order,
+                         int n);
+void gfli_onnx_cast(gfli_onnx *g, const char *out, const char *in);
+gfli_onnx_const *gfli_onnx_new_const(gfli_onnx *g, const char *name, int type, int rank,
+                                     const int64_t *shape);
+/* Room for the values of a new constant, or NULL. */
+void *gfli_onnx_room(gfli_onnx *g, const char *name, int type, int rank, const int64_t *shape);
+void gfli_onnx_floats(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
+                      const float *values);
+/* Values that lie on the device. */
+void gfli_onnx_placed(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
+                      const float *values);
+/* One value: of rank 0, so that it also serves as an index that drops its axis. */
+void gfli_onnx_number(gfli_onnx *g, const char *name, float value);
+void gfli_onnx_integers(gfli_onnx *g, const char *name, int rank, int n, const int64_t *values);
+/* A parameter of one value per channel, shaped to act on [N, C, H, W]. */
+void gfli_onnx_channels(gfli_onnx *g, const gfli_param *p);
+/* An input or output of the graph.  A size below 1 is free, and named by `names`. */
+void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, int rank,
+                   const int64_t *sizes, const char *const *names);
+gfli_onnx_name gfli_onnx_join(const char *a, const char *b);
+/* "bbox_pred.2": of a level. */
+gfli_onnx_name gfli_onnx_at(const char *name, int level);
+/* "backbone.bn1" of "backbone.bn1.weight", with the level behind it where there are several. */
+gfli_onnx_name gfli_onnx_module(const gfli_onnx *g, int param, int level, int levels);
+/* The value that a level of a slot holds at this step. */
+gfli_onnx_name *gfli_onnx_value(gfli_onnx *g, int slot, int level);
+
+/* ---- the network (onnx_steps.c) -------------------------------------------------------------- */
+
+void gfli_onnx_conv_attributes(gfli_onnx *g, const gfli_conv_shape *s);
+void gfli_onnx_step(gfli_onnx *g, const gfli_step *step);
+/* Constants that several steps use. */
+void gfli_onnx_common(gfli_onnx *g);
+
+/* ---- what stands before and behind it (onnx_ends.c) ------------------------------------------ */
+
+void gfli_onnx_begin(gfli_onnx *g);
+void gfli_onnx_finish(gfli_onnx *g);
+
 /* ===============================================================================================
  * src/ckpt/ckpt.h - checkpoints of PyTorch: the archive, the pickle inside, the tensors it tells of
  * ============================================================================================ */
@@ -662,6 +847,9 @@ gfli_zip_record *gfli_zip_find(const gfli_zip *zip, const char *name); /* NULL: 
 /* Once a record: that its bytes are there, stored as they are, and fit their checksum.  `use` says
  * in an error what they are wanted for. */
 gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *record, const char *use);
+/* A number of a zip file, its lowest byte first. */
+uint64_t gfli_zip_number(const uint8_t *at, int n_bytes);
+gfl_status gfli_zip_broken(const gfli_zip *zip, const char *what);
 
 /* ---- pickle ---------------------------------------------------------------------------------- */
 
@@ -787,6 +975,10 @@ gfl_status gfli_config_compare(const gfli_weights *w, const gfl_arch *arch, bool
 
 /* A weight file of any kind, told by its content; on error out needs no closing. */
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out);
+
+/* Put what the caller knows of the input in place of what the file says. */
+gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_preprocess *p,
+                         gfl_origin *origin);
 
 /* ===============================================================================================
  * src/cpu/fold_grad.c - gradients of a batch norm that was folded into the convolution before it
@@ -2864,8 +3056,7 @@ const gfli_train_ops gfli_cpu_train = {
  * src/data/crc.c - the checksum of PNG and zip
  * ============================================================================================ */
 
-/* Table k gives the effect of a byte that k more bytes follow: eight bytes take one step. */
-static void gfli_crc32_tables(uint32_t tables[8][256]) {
+void gfli_crc32_tables(uint32_t tables[8][256]) {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t c = i;
         for (int bit = 0; bit < 8; bit++) c = c & 1 ? 0xEDB88320u ^ c >> 1 : c >> 1;
@@ -2876,8 +3067,7 @@ static void gfli_crc32_tables(uint32_t tables[8][256]) {
             tables[k][i] = tables[0][tables[k - 1][i] & 255] ^ tables[k - 1][i] >> 8;
 }
 
-/* Of more bytes behind those whose checksum is crc; 0 at the start. */
-static uint32_t gfli_crc32(uint32_t tables[8][256], uint32_t crc, const uint8_t *p, size_t n) {
+uint32_t gfli_crc32(uint32_t tables[8][256], uint32_t crc, const uint8_t *p, size_t n) {
     crc = ~crc;
     for (; n >= 8; n -= 8, p += 8) {
         const uint32_t low = crc ^ ((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
@@ -2900,9 +3090,7 @@ static unsigned gfli_exif_number(const uint8_t *p, int bytes, bool big) {
     return v;
 }
 
-/* The orientation, 1..8, of a TIFF block as EXIF holds it; 1 when there is none or it is damaged,
- * as other readers do. */
-static int gfli_exif_orientation(const uint8_t *tiff, size_t size) {
+int gfli_exif_orientation(const uint8_t *tiff, size_t size) {
     enum { ORIENTATION = 0x0112, SHORT = 3, LONG = 4, ENTRY = 12 };
     if (size < 8) return 1;
     bool big = memcmp(tiff, "MM\0*", 4) == 0;
@@ -2920,8 +3108,7 @@ static int gfli_exif_orientation(const uint8_t *tiff, size_t size) {
     return 1;
 }
 
-/* out = in turned upright; from orientation 5 on out is in_h wide and in_w high. */
-static void gfli_exif_apply(const uint8_t *in, int in_w, int in_h, int orientation, uint8_t *out) {
+void gfli_exif_apply(const uint8_t *in, int in_w, int in_h, int orientation, uint8_t *out) {
     /* The viewer's axes as steps through the stored image. */
     static const struct {
         bool swap, left, up; /* x runs along the columns; x (or y) of the stored image backwards */
@@ -3595,9 +3782,7 @@ static gfl_status gfli_jpeg_follow(gfli_jpeg *j) {
                  : gfli_image_damaged(j->file, "damaged JPEG: pixels of some channel are missing");
 }
 
-/* Is the file whole and of a kind that is read?  *out, which the caller frees, is what stb_image is
- * to decode; NULL to check only. */
-static gfl_status gfli_jpeg_check(gfli_image_file *f, uint8_t **out, size_t *n_out) {
+gfl_status gfli_jpeg_check(gfli_image_file *f, uint8_t **out, size_t *n_out) {
     gfli_jpeg *j;
     GFLI_TRY(gfli_calloc(f->context, 1, sizeof *j, "a JPEG's tables", &j));
     gfl_status status = GFL_OK;
@@ -3620,24 +3805,6 @@ static gfl_status gfli_jpeg_check(gfli_image_file *f, uint8_t **out, size_t *n_o
 /* ===============================================================================================
  * src/data/inflate.c - the compressed data of a PNG, to exactly as many bytes as its rows need
  * ============================================================================================ */
-
-/* A table of codes as RFC 1951 has them: the first bit of a code is the lowest of what comes. */
-typedef struct gfli_inflate_codes {
-    uint16_t fast[512]; /* by the next 9 bits: length << 12 | symbol; 0: the code is longer */
-    uint16_t count[16]; /* of codes of a length */
-    uint16_t symbols[288];
-} gfli_inflate_codes;
-
-typedef struct gfli_inflate {
-    const uint8_t *at, *end; /* of the chunk at hand */
-    const uint8_t *file_end;
-    uint64_t bits;
-    int n_bits;
-    uint8_t *out;
-    size_t n_out, room;
-    const char *why; /* of the first failure */
-    gfli_inflate_codes literals, distances;
-} gfli_inflate;
 
 static bool gfli_inflate_fail(gfli_inflate *z, const char *why) {
     if (!z->why) z->why = why;
@@ -3826,8 +3993,7 @@ static bool gfli_inflate_own_codes(gfli_inflate *z) {
     return good || gfli_inflate_fail(z, "damaged PNG: its data has impossible codes");
 }
 
-/* From the first byte of the first chunk to the end of the stream; why not, or NULL. */
-static const char *gfli_inflate_all(gfli_inflate *z) {
+const char *gfli_inflate_all(gfli_inflate *z) {
     unsigned method = gfli_inflate_take(z, 8), flags = gfli_inflate_take(z, 8);
     if ((method & 15) != 8 || method >> 4 > 7 || (method << 8 | flags) % 31 || flags & 32)
         return z->why ? z->why : "damaged PNG: its data is not compressed as PNG says";
@@ -4056,7 +4222,7 @@ static gfl_status gfli_png_decode(gfli_png *png, gfl_pixels *out) {
     return GFL_OK;
 }
 
-static gfl_status gfli_png_read(gfli_image_file *f, gfl_pixels *out) {
+gfl_status gfli_png_read(gfli_image_file *f, gfl_pixels *out) {
     gfli_png png;
     memset(&png, 0, sizeof png);
     png.file = f;
@@ -4179,7 +4345,7 @@ static bool gfli_bmp_pixel(const gfli_bmp *b, const uint8_t *row, size_t x, uint
     return true;
 }
 
-static gfl_status gfli_bmp_read(gfli_image_file *f, gfl_pixels *out) {
+gfl_status gfli_bmp_read(gfli_image_file *f, gfl_pixels *out) {
     gfli_bmp b;
     memset(&b, 0, sizeof b);
     b.file = f;
@@ -6583,7 +6749,7 @@ void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out
 
 /* ---- results --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box) {
+gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box) {
     if (e->n_boxes == (size_t)INT32_MAX)
         return gfli_error(e->context, GFL_E_DATA, "more than %d results", INT32_MAX);
     GFLI_TRY(gfli_grow(e->context, &e->boxes, &e->capacity, e->n_boxes + 1, sizeof *e->boxes,
@@ -7021,9 +7187,6 @@ gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path) 
  * src/train/sampler.c - the order of images in an epoch
  * ============================================================================================ */
 
-/* What a stream of random numbers is for; part of every saved training run, so never renumbered. */
-enum { GFLI_DRAW_ORDER = 1, GFLI_DRAW_SCALE = 2, GFLI_DRAW_FLIP = 3 };
-
 /* Fisher and Yates' shuffle of 0..n-1. */
 static void gfli_sampler_shuffle(uint64_t seed, int epoch, int *order, int n) {
     gfli_rng rng = gfli_rng_make(seed, (uint64_t)epoch, 0, GFLI_DRAW_ORDER);
@@ -7035,17 +7198,8 @@ static void gfli_sampler_shuffle(uint64_t seed, int epoch, int *order, int n) {
     }
 }
 
-/* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last of which the
- * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
- * a batch, and what is left in the two at the end is cut into batches together, portraits first.
- * (Source: MMDetection 3, AspectRatioBatchSampler.)
- *
- *   portrait  [n], or NULL: no buckets
- *   order     [n], written; values 0..n-1
- *   scratch   [n + 2 * batch]
- */
-static void gfli_sampler_order(uint64_t seed, int epoch, int n, int batch, const bool *portrait,
-                               int *order, int *scratch) {
+void gfli_sampler_order(uint64_t seed, int epoch, int n, int batch, const bool *portrait,
+                        int *order, int *scratch) {
     if (!portrait) {
         gfli_sampler_shuffle(seed, epoch, order, n);
         return;
@@ -7933,7 +8087,7 @@ gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int froze
     return status;
 }
 
-static void gfli_train_plan_free(gfli_learner *learner, gfli_train_plan *plan) {
+void gfli_train_plan_free(gfli_learner *learner, gfli_train_plan *plan) {
     gfli_backward_destroy(learner->context, &plan->backward);
     gfli_plan_destroy(learner->context, &plan->plan);
     memset(plan, 0, sizeof *plan);
@@ -7956,8 +8110,8 @@ void gfli_learner_destroy(gfli_learner *learner) {
 
 /* ---- one batch ------------------------------------------------------------------------------- */
 
-static gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int width,
-                                         gfli_train_plan *out) {
+gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int width,
+                                  gfli_train_plan *out) {
     GFLI_TRY(
         gfli_plan_create(learner->context, learner->model, n, height, width, true, &out->plan));
     gfl_status status = gfli_backward_create(learner->context, learner->model, learner->ops,
@@ -8548,9 +8702,7 @@ static gfl_status gfli_trainer_batch(gfl_trainer *trainer, int number, gfl_step_
     return gfli_train_gradients(&trainer->learner, number, trainer->targets);
 }
 
-/* Where the loader must stand for the next update, and how many batches belong to it: the last of
- * an epoch may have fewer. */
-static int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first) {
+int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first) {
     const gfl_trainer_info *plan = &trainer->plan;
     int64_t step = trainer->learner.updates;
     *epoch = (int)(step / plan->steps_per_epoch);
@@ -9071,13 +9223,13 @@ enum {
     GFLI_ZIP_DIRECTORY_MAX = 256 << 20
 };
 
-static uint64_t gfli_zip_number(const uint8_t *at, int n_bytes) {
+uint64_t gfli_zip_number(const uint8_t *at, int n_bytes) {
     uint64_t value = 0;
     for (int i = n_bytes - 1; i >= 0; i--) value = value << 8 | at[i];
     return value;
 }
 
-static gfl_status gfli_zip_broken(const gfli_zip *zip, const char *what) {
+gfl_status gfli_zip_broken(const gfli_zip *zip, const char *what) {
     return gfli_error(zip->blob->context, GFL_E_FORMAT,
                       "%s: %s; the file is damaged or was not copied whole: fetch it again",
                       zip->blob->path, what);
@@ -11423,9 +11575,8 @@ static bool gfli_are_coco_names(const gfl_class *classes) {
     return true;
 }
 
-/* Put what the caller knows of the input in place of what the file says. */
-static gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_preprocess *p,
-                                gfl_origin *origin) {
+gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_preprocess *p,
+                         gfl_origin *origin) {
     if (!given) return GFL_OK;
     if (given->std[0] != 0 || given->std[1] != 0 || given->std[2] != 0) {
         memcpy(p->mean, given->mean, sizeof p->mean);
@@ -11849,7 +12000,7 @@ gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
  * src/export/bytes.c - growing bytes, numbers in little-endian order
  * ============================================================================================ */
 
-static void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n) {
+void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n) {
     if (b->status == GFL_OK && n > SIZE_MAX - b->n)
         b->status = gfli_error(b->context, GFL_E_MEMORY, "an export is too large");
     if (b->status == GFL_OK)
@@ -11859,17 +12010,17 @@ static void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n) {
     b->n += n;
 }
 
-static void gfli_bytes_text(gfli_bytes *b, const char *text) {
+void gfli_bytes_text(gfli_bytes *b, const char *text) {
     gfli_bytes_put(b, text, strlen(text));
 }
 
-static void gfli_bytes_number(gfli_bytes *b, uint64_t value, int n_bytes) {
+void gfli_bytes_number(gfli_bytes *b, uint64_t value, int n_bytes) {
     uint8_t bytes[8];
     for (int i = 0; i < n_bytes; i++) bytes[i] = (uint8_t)(value >> (8 * i));
     gfli_bytes_put(b, bytes, (size_t)n_bytes);
 }
 
-static void gfli_bytes_free(gfli_bytes *b) {
+void gfli_bytes_free(gfli_bytes *b) {
     gfli_free(b->context, b->data);
     memset(b, 0, sizeof *b);
 }
@@ -11890,8 +12041,7 @@ static gfli_state_entry *gfli_state_add(gfli_state_entry *entries, int *n, const
     return e;
 }
 
-/* In the order of a state dict.  The caller frees *out. */
-static gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, int *n_out) {
+gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, int *n_out) {
     static const char variance[] = "running_var";
     const bool gfocal = model->arch.dialect == GFL_DIALECT_GFOCAL;
     gfli_state_entry *entries;
@@ -11920,12 +12070,12 @@ static gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **
     return GFL_OK;
 }
 
-static size_t gfli_state_bytes(const gfli_state_entry *e) {
+size_t gfli_state_bytes(const gfli_state_entry *e) {
     return e->count * (e->dtype == GFLI_I64 ? sizeof(int64_t) : sizeof(float));
 }
 
-static gfl_status gfli_state_values(const gfl_model *model, const gfli_state_entry *e,
-                                    gfli_values *values, const void **out) {
+gfl_status gfli_state_values(const gfl_model *model, const gfli_state_entry *e, gfli_values *values,
+                             const void **out) {
     static const int64_t none = 0;
     const float *data;
     if (e->param >= 0) {
@@ -11956,7 +12106,7 @@ static gfl_status gfli_put_state(const gfl_model *model, const gfli_state_entry 
     return GFL_OK;
 }
 
-static gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
+gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
     gfli_state_entry *entries;
     gfli_blob_writer *w = NULL;
     gfli_values values = {NULL, 0};
@@ -12158,7 +12308,7 @@ static gfl_status gfli_zipper_check(const gfl_model *model, const gfli_state_ent
                       (double)size * 1e-9);
 }
 
-static gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
+gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
     gfli_state_entry *entries;
     gfli_values values = {NULL, 0};
     gfli_bytes pickle;
@@ -12197,37 +12347,34 @@ static void gfli_pb_varint(gfli_bytes *b, uint64_t value) {
     gfli_bytes_put(b, bytes, n);
 }
 
-static void gfli_pb_int(gfli_bytes *b, int field, int64_t value) {
+void gfli_pb_int(gfli_bytes *b, int field, int64_t value) {
     gfli_pb_varint(b, (uint64_t)field << 3);
     gfli_pb_varint(b, (uint64_t)value);
 }
 
-static void gfli_pb_float(gfli_bytes *b, int field, float value) {
+void gfli_pb_float(gfli_bytes *b, int field, float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     gfli_pb_varint(b, (uint64_t)field << 3 | 5);
     gfli_bytes_number(b, bits, 4);
 }
 
-/* What stands before `size` bytes of a text, of bytes or of a message. */
-static void gfli_pb_head(gfli_bytes *b, int field, uint64_t size) {
+void gfli_pb_head(gfli_bytes *b, int field, uint64_t size) {
     gfli_pb_varint(b, (uint64_t)field << 3 | 2);
     gfli_pb_varint(b, size);
 }
 
-static void gfli_pb_text(gfli_bytes *b, int field, const char *text) {
+void gfli_pb_text(gfli_bytes *b, int field, const char *text) {
     gfli_pb_head(b, field, strlen(text));
     gfli_bytes_text(b, text);
 }
 
-/* A message: open, its fields, close with what open gave.  Its length is put in at the end;
- * `more` bytes of it come after. */
-static size_t gfli_pb_open(gfli_bytes *b, int field) {
+size_t gfli_pb_open(gfli_bytes *b, int field) {
     gfli_pb_varint(b, (uint64_t)field << 3 | 2);
     return b->n;
 }
 
-static void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more) {
+void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more) {
     const size_t end = b->n;
     uint8_t length[10];
     gfli_pb_varint(b, end - start + more);
@@ -12238,7 +12385,7 @@ static void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more) {
     memcpy(b->data + start, length, n);
 }
 
-static void gfli_pb_close(gfli_bytes *b, size_t start) {
+void gfli_pb_close(gfli_bytes *b, size_t start) {
     gfli_pb_close_before(b, start, 0);
 }
 
@@ -12246,36 +12393,10 @@ static void gfli_pb_close(gfli_bytes *b, size_t start) {
  * src/export/onnx_graph.c - nodes, constants and names of an ONNX graph
  * ============================================================================================ */
 
-/* Fields of ONNX's messages (onnx.proto). */
-enum {
-    GFLI_ONNX_NODE_INPUT = 1,
-    GFLI_ONNX_NODE_OUTPUT = 2,
-    GFLI_ONNX_NODE_NAME = 3,
-    GFLI_ONNX_NODE_OP = 4,
-    GFLI_ONNX_NODE_ATTRIBUTE = 5,
-    GFLI_ONNX_ATTRIBUTE_NAME = 1,
-    GFLI_ONNX_ATTRIBUTE_F = 2,
-    GFLI_ONNX_ATTRIBUTE_I = 3,
-    GFLI_ONNX_ATTRIBUTE_S = 4,
-    GFLI_ONNX_ATTRIBUTE_INTS = 8,
-    GFLI_ONNX_ATTRIBUTE_TYPE = 20,
-    GFLI_ONNX_TENSOR_DIMS = 1,
-    GFLI_ONNX_TENSOR_TYPE = 2,
-    GFLI_ONNX_TENSOR_NAME = 8,
-    GFLI_ONNX_TENSOR_RAW = 9,
-    GFLI_ONNX_GRAPH_NODE = 1,
-    GFLI_ONNX_GRAPH_NAME = 2,
-    GFLI_ONNX_GRAPH_CONST = 5,
-    GFLI_ONNX_GRAPH_INPUT = 11,
-    GFLI_ONNX_GRAPH_OUTPUT = 12
-};
-
 /* ---- nodes ----------------------------------------------------------------------------------- */
 
-/* A node: open, more inputs and attributes, close.  Inputs that are NULL are not there.  The node
- * is named after its output. */
-static size_t gfli_onnx_open(gfli_onnx *g, const char *op, const char *out, const char *a,
-                             const char *b, const char *c) {
+size_t gfli_onnx_open(gfli_onnx *g, const char *op, const char *out, const char *a, const char *b,
+                      const char *c) {
     const char *const inputs[] = {a, b, c};
     const size_t start = gfli_pb_open(&g->nodes, GFLI_ONNX_GRAPH_NODE);
     for (size_t i = 0; i < GFLI_COUNT(inputs); i++)
@@ -12286,13 +12407,12 @@ static size_t gfli_onnx_open(gfli_onnx *g, const char *op, const char *out, cons
     return start;
 }
 
-static void gfli_onnx_close(gfli_onnx *g, size_t start) {
+void gfli_onnx_close(gfli_onnx *g, size_t start) {
     gfli_pb_close(&g->nodes, start);
 }
 
-/* A node without attributes. */
-static void gfli_onnx_node(gfli_onnx *g, const char *op, const char *out, const char *a,
-                           const char *b, const char *c) {
+void gfli_onnx_node(gfli_onnx *g, const char *op, const char *out, const char *a, const char *b,
+                    const char *c) {
     gfli_onnx_close(g, gfli_onnx_open(g, op, out, a, b, c));
 }
 
@@ -12305,38 +12425,38 @@ static size_t gfli_onnx_attribute(gfli_onnx *g, const char *name, int type) {
     return start;
 }
 
-static void gfli_onnx_int(gfli_onnx *g, const char *name, int64_t value) {
+void gfli_onnx_int(gfli_onnx *g, const char *name, int64_t value) {
     const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_INT);
     gfli_pb_int(&g->nodes, GFLI_ONNX_ATTRIBUTE_I, value);
     gfli_pb_close(&g->nodes, start);
 }
 
-static void gfli_onnx_float(gfli_onnx *g, const char *name, float value) {
+void gfli_onnx_float(gfli_onnx *g, const char *name, float value) {
     const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_FLOAT);
     gfli_pb_float(&g->nodes, GFLI_ONNX_ATTRIBUTE_F, value);
     gfli_pb_close(&g->nodes, start);
 }
 
-static void gfli_onnx_text(gfli_onnx *g, const char *name, const char *value) {
+void gfli_onnx_text(gfli_onnx *g, const char *name, const char *value) {
     const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_STRING);
     gfli_pb_text(&g->nodes, GFLI_ONNX_ATTRIBUTE_S, value);
     gfli_pb_close(&g->nodes, start);
 }
 
-static void gfli_onnx_ints(gfli_onnx *g, const char *name, const int64_t *values, int n) {
+void gfli_onnx_ints(gfli_onnx *g, const char *name, const int64_t *values, int n) {
     const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_INTS);
     for (int i = 0; i < n; i++) gfli_pb_int(&g->nodes, GFLI_ONNX_ATTRIBUTE_INTS, values[i]);
     gfli_pb_close(&g->nodes, start);
 }
 
-static void gfli_onnx_transpose(gfli_onnx *g, const char *out, const char *in, const int64_t *order,
-                                int n) {
+void gfli_onnx_transpose(gfli_onnx *g, const char *out, const char *in, const int64_t *order,
+                         int n) {
     const size_t node = gfli_onnx_open(g, "Transpose", out, in, NULL, NULL);
     gfli_onnx_ints(g, "perm", order, n);
     gfli_onnx_close(g, node);
 }
 
-static void gfli_onnx_cast(gfli_onnx *g, const char *out, const char *in) {
+void gfli_onnx_cast(gfli_onnx *g, const char *out, const char *in) {
     const size_t node = gfli_onnx_open(g, "Cast", out, in, NULL, NULL);
     gfli_onnx_int(g, "to", GFLI_ONNX_F32);
     gfli_onnx_close(g, node);
@@ -12344,8 +12464,8 @@ static void gfli_onnx_cast(gfli_onnx *g, const char *out, const char *in) {
 
 /* ---- constants ------------------------------------------------------------------------------- */
 
-static gfli_onnx_const *gfli_onnx_new_const(gfli_onnx *g, const char *name, int type, int rank,
-                                            const int64_t *shape) {
+gfli_onnx_const *gfli_onnx_new_const(gfli_onnx *g, const char *name, int type, int rank,
+                                     const int64_t *shape) {
     if (g->status == GFL_OK)
         g->status = gfli_grow(g->context, &g->consts, &g->const_capacity, (size_t)g->n_consts + 1,
                               sizeof *g->consts, "the graph's constants");
@@ -12364,52 +12484,45 @@ static gfli_onnx_const *gfli_onnx_new_const(gfli_onnx *g, const char *name, int 
     return c;
 }
 
-/* Room for the values of a new constant, or NULL. */
-static void *gfli_onnx_room(gfli_onnx *g, const char *name, int type, int rank,
-                            const int64_t *shape) {
+void *gfli_onnx_room(gfli_onnx *g, const char *name, int type, int rank, const int64_t *shape) {
     gfli_onnx_const *c = gfli_onnx_new_const(g, name, type, rank, shape);
     if (!c) return NULL;
     g->status = gfli_alloc(g->context, (size_t)c->bytes, 1, name, &c->data);
     return c->data;
 }
 
-static void gfli_onnx_floats(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
-                             const float *values) {
+void gfli_onnx_floats(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
+                      const float *values) {
     void *room = gfli_onnx_room(g, name, GFLI_ONNX_F32, rank, shape);
     if (room) memcpy(room, values, (size_t)g->consts[g->n_consts - 1].bytes);
 }
 
-/* Values that lie on the device. */
-static void gfli_onnx_placed(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
-                             const float *values) {
+void gfli_onnx_placed(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
+                      const float *values) {
     float *room = (float *)gfli_onnx_room(g, name, GFLI_ONNX_F32, rank, shape);
     const size_t n = room ? (size_t)g->consts[g->n_consts - 1].bytes / sizeof *room : 0;
     if (room) g->status = gfli_fetch(g->model, values, n, room);
 }
 
-/* One value: of rank 0, so that it also serves as an index that drops its axis. */
-static void gfli_onnx_number(gfli_onnx *g, const char *name, float value) {
+void gfli_onnx_number(gfli_onnx *g, const char *name, float value) {
     gfli_onnx_floats(g, name, 0, NULL, &value);
 }
 
-static void gfli_onnx_integers(gfli_onnx *g, const char *name, int rank, int n,
-                               const int64_t *values) {
+void gfli_onnx_integers(gfli_onnx *g, const char *name, int rank, int n, const int64_t *values) {
     const int64_t shape = n;
     void *room = gfli_onnx_room(g, name, GFLI_ONNX_I64, rank, &shape);
     if (room) memcpy(room, values, (size_t)n * sizeof *values);
 }
 
-/* A parameter of one value per channel, shaped to act on [N, C, H, W]. */
-static void gfli_onnx_channels(gfli_onnx *g, const gfli_param *p) {
+void gfli_onnx_channels(gfli_onnx *g, const gfli_param *p) {
     const int64_t shape[3] = {p->shape[0], 1, 1};
     gfli_onnx_placed(g, p->name, 3, shape, p->data);
 }
 
 /* ---- inputs and outputs ---------------------------------------------------------------------- */
 
-/* An input or output of the graph.  A size below 1 is free, and named by `names`. */
-static void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, int rank,
-                          const int64_t *sizes, const char *const *names) {
+void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, int rank,
+                   const int64_t *sizes, const char *const *names) {
     enum { INFO_NAME = 1, INFO_TYPE = 2, TYPE_TENSOR = 1, TENSOR_TYPE = 1, TENSOR_SHAPE = 2 };
     enum { SHAPE_DIM = 1, DIM_VALUE = 1, DIM_NAME = 2 };
     gfli_bytes *b = &g->ends;
@@ -12434,29 +12547,26 @@ static void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, i
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
-static gfli_onnx_name gfli_onnx_join(const char *a, const char *b) {
+gfli_onnx_name gfli_onnx_join(const char *a, const char *b) {
     gfli_onnx_name name;
     snprintf(name.text, sizeof name.text, "%.70s%.20s", a, b);
     return name;
 }
 
-/* "bbox_pred.2": of a level. */
-static gfli_onnx_name gfli_onnx_at(const char *name, int level) {
+gfli_onnx_name gfli_onnx_at(const char *name, int level) {
     gfli_onnx_name full;
     snprintf(full.text, sizeof full.text, "%.80s.%d", name, level);
     return full;
 }
 
-/* "backbone.bn1" of "backbone.bn1.weight", with the level behind it where there are several. */
-static gfli_onnx_name gfli_onnx_module(const gfli_onnx *g, int param, int level, int levels) {
+gfli_onnx_name gfli_onnx_module(const gfli_onnx *g, int param, int level, int levels) {
     const char *full = g->model->params[param].name, *dot = strrchr(full, '.');
     gfli_onnx_name name;
     snprintf(name.text, sizeof name.text, "%.*s", dot ? (int)(dot - full) : 80, full);
     return levels > 1 ? gfli_onnx_at(name.text, level) : name;
 }
 
-/* The value that a level of a slot holds at this step. */
-static gfli_onnx_name *gfli_onnx_value(gfli_onnx *g, int slot, int level) {
+gfli_onnx_name *gfli_onnx_value(gfli_onnx *g, int slot, int level) {
     const gfli_slot *s = &g->plan.maps[slot];
     return &g->values[s->parent >= 0 ? s->parent * GFL_LEVELS + s->level
                                      : slot * GFL_LEVELS + level];
@@ -12494,7 +12604,7 @@ static bool gfli_onnx_weights(gfli_onnx *g, int index, gfli_onnx_name *bias) {
     return true;
 }
 
-static void gfli_onnx_conv_attributes(gfli_onnx *g, const gfli_conv_shape *s) {
+void gfli_onnx_conv_attributes(gfli_onnx *g, const gfli_conv_shape *s) {
     const int64_t kernel[2] = {s->kernel, s->kernel}, strides[2] = {s->stride, s->stride};
     const int64_t pads[4] = {s->pad, s->pad, s->pad, s->pad};
     gfli_onnx_ints(g, "kernel_shape", kernel, 2);
@@ -12619,7 +12729,7 @@ static void gfli_onnx_level_scale(gfli_onnx *g, const gfli_step *step) {
     }
 }
 
-static void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
+void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
     switch (step->op) {
     case GFLI_OP_CONV: gfli_onnx_conv(g, step); break;
     case GFLI_OP_DEFORM_CONV: gfli_onnx_deform(g, step); break;
@@ -12630,8 +12740,7 @@ static void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
     }
 }
 
-/* Constants that several steps use. */
-static void gfli_onnx_common(gfli_onnx *g) {
+void gfli_onnx_common(gfli_onnx *g) {
     static const int64_t groups[3] = {0, GFLI_GN_GROUPS, -1}, four = 4, n = GFLI_GN_GROUPS;
     static const int64_t split[2] = {18, 9};
     static const float twice[4] = {1, 1, 2, 2};
@@ -12709,7 +12818,7 @@ static void gfli_onnx_normalise(gfli_onnx *g) {
     if (!whole) gfli_onnx_pad(g, "input", "image.normalised");
 }
 
-static void gfli_onnx_begin(gfli_onnx *g) {
+void gfli_onnx_begin(gfli_onnx *g) {
     static const char *const planes[4] = {"batch", "", "height", "width"};
     static const char *const image[4] = {"batch", "height", "width", ""};
     const gfl_export_opts *o = &g->opts;
@@ -12874,7 +12983,7 @@ static void gfli_onnx_gather_levels(gfli_onnx *g, const char *name, int last) {
     gfli_onnx_end(g, GFLI_ONNX_GRAPH_OUTPUT, name, GFLI_ONNX_F32, 3, sizes, names);
 }
 
-static void gfli_onnx_finish(gfli_onnx *g) {
+void gfli_onnx_finish(gfli_onnx *g) {
     if (!g->opts.decode) {
         gfli_onnx_logits(g, "cls_score", g->plan.cls);
         gfli_onnx_logits(g, "bbox_pred", g->plan.reg);
@@ -13043,8 +13152,7 @@ static gfl_status gfli_onnx_build(gfli_onnx *g) {
     return g->ends.status;
 }
 
-static gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts,
-                                   const char *path) {
+gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, const char *path) {
     gfli_onnx g;
     memset(&g, 0, sizeof g);
     g.context = g.nodes.context = g.ends.context = model->context;

@@ -22,6 +22,7 @@ extern "C" {
 GFLI_EXACT_BEGIN
 
 #include "data/image.h"
+#include "data/inflate.h"
 #include "data/dataset.h"
 #include "data/coco.h"
 #include "eval/evaluator.h"

@@ -1,7 +1,9 @@
 /* test_sampler.c - the order of images: each once an epoch, kinds together, the same every time */
 #include "test.h"
 
-#include "../src/train/sampler.c"
+#include "../src/data/dataset.h"
+
+#include "../src/train/loader.h"
 
 enum { N = 1000, BATCH = 16 };
 static int order[N], again[N], scratch[N + 2 * BATCH];

@@ -25,6 +25,9 @@ gfli_zip_record *gfli_zip_find(const gfli_zip *zip, const char *name); /* NULL: 
 /* Once a record: that its bytes are there, stored as they are, and fit their checksum.  `use` says
  * in an error what they are wanted for. */
 gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *record, const char *use);
+/* A number of a zip file, its lowest byte first. */
+uint64_t gfli_zip_number(const uint8_t *at, int n_bytes);
+gfl_status gfli_zip_broken(const gfli_zip *zip, const char *what);
 
 /* ---- pickle ---------------------------------------------------------------------------------- */
 
@@ -150,3 +153,7 @@ gfl_status gfli_config_compare(const gfli_weights *w, const gfl_arch *arch, bool
 
 /* A weight file of any kind, told by its content; on error out needs no closing. */
 gfl_status gfli_ckpt_open(gfl_context *context, const char *path, gfli_blob *out);
+
+/* Put what the caller knows of the input in place of what the file says. */
+gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_preprocess *p,
+                         gfl_origin *origin);

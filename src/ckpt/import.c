@@ -56,9 +56,8 @@ static bool gfli_are_coco_names(const gfl_class *classes) {
     return true;
 }
 
-/* Put what the caller knows of the input in place of what the file says. */
-static gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_preprocess *p,
-                                gfl_origin *origin) {
+gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_preprocess *p,
+                         gfl_origin *origin) {
     if (!given) return GFL_OK;
     if (given->std[0] != 0 || given->std[1] != 0 || given->std[2] != 0) {
         memcpy(p->mean, given->mean, sizeof p->mean);

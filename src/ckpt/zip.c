@@ -11,13 +11,13 @@ enum {
     GFLI_ZIP_DIRECTORY_MAX = 256 << 20
 };
 
-static uint64_t gfli_zip_number(const uint8_t *at, int n_bytes) {
+uint64_t gfli_zip_number(const uint8_t *at, int n_bytes) {
     uint64_t value = 0;
     for (int i = n_bytes - 1; i >= 0; i--) value = value << 8 | at[i];
     return value;
 }
 
-static gfl_status gfli_zip_broken(const gfli_zip *zip, const char *what) {
+gfl_status gfli_zip_broken(const gfli_zip *zip, const char *what) {
     return gfli_error(zip->blob->context, GFL_E_FORMAT,
                       "%s: %s; the file is damaged or was not copied whole: fetch it again",
                       zip->blob->path, what);

@@ -110,7 +110,7 @@ static bool gfli_bmp_pixel(const gfli_bmp *b, const uint8_t *row, size_t x, uint
     return true;
 }
 
-static gfl_status gfli_bmp_read(gfli_image_file *f, gfl_pixels *out) {
+gfl_status gfli_bmp_read(gfli_image_file *f, gfl_pixels *out) {
     gfli_bmp b;
     memset(&b, 0, sizeof b);
     b.file = f;

@@ -1,8 +1,7 @@
 /* crc.c - the checksum of PNG and zip */
 #pragma once
 
-/* Table k gives the effect of a byte that k more bytes follow: eight bytes take one step. */
-static void gfli_crc32_tables(uint32_t tables[8][256]) {
+void gfli_crc32_tables(uint32_t tables[8][256]) {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t c = i;
         for (int bit = 0; bit < 8; bit++) c = c & 1 ? 0xEDB88320u ^ c >> 1 : c >> 1;
@@ -13,8 +12,7 @@ static void gfli_crc32_tables(uint32_t tables[8][256]) {
             tables[k][i] = tables[0][tables[k - 1][i] & 255] ^ tables[k - 1][i] >> 8;
 }
 
-/* Of more bytes behind those whose checksum is crc; 0 at the start. */
-static uint32_t gfli_crc32(uint32_t tables[8][256], uint32_t crc, const uint8_t *p, size_t n) {
+uint32_t gfli_crc32(uint32_t tables[8][256], uint32_t crc, const uint8_t *p, size_t n) {
     crc = ~crc;
     for (; n >= 8; n -= 8, p += 8) {
         const uint32_t low = crc ^ ((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |

@@ -7,9 +7,7 @@ static unsigned gfli_exif_number(const uint8_t *p, int bytes, bool big) {
     return v;
 }
 
-/* The orientation, 1..8, of a TIFF block as EXIF holds it; 1 when there is none or it is damaged,
- * as other readers do. */
-static int gfli_exif_orientation(const uint8_t *tiff, size_t size) {
+int gfli_exif_orientation(const uint8_t *tiff, size_t size) {
     enum { ORIENTATION = 0x0112, SHORT = 3, LONG = 4, ENTRY = 12 };
     if (size < 8) return 1;
     bool big = memcmp(tiff, "MM\0*", 4) == 0;
@@ -27,8 +25,7 @@ static int gfli_exif_orientation(const uint8_t *tiff, size_t size) {
     return 1;
 }
 
-/* out = in turned upright; from orientation 5 on out is in_h wide and in_w high. */
-static void gfli_exif_apply(const uint8_t *in, int in_w, int in_h, int orientation, uint8_t *out) {
+void gfli_exif_apply(const uint8_t *in, int in_w, int in_h, int orientation, uint8_t *out) {
     /* The viewer's axes as steps through the stored image. */
     static const struct {
         bool swap, left, up; /* x runs along the columns; x (or y) of the stored image backwards */

@@ -1,24 +1,6 @@
 /* inflate.c - the compressed data of a PNG, to exactly as many bytes as its rows need */
 #pragma once
 
-/* A table of codes as RFC 1951 has them: the first bit of a code is the lowest of what comes. */
-typedef struct gfli_inflate_codes {
-    uint16_t fast[512]; /* by the next 9 bits: length << 12 | symbol; 0: the code is longer */
-    uint16_t count[16]; /* of codes of a length */
-    uint16_t symbols[288];
-} gfli_inflate_codes;
-
-typedef struct gfli_inflate {
-    const uint8_t *at, *end; /* of the chunk at hand */
-    const uint8_t *file_end;
-    uint64_t bits;
-    int n_bits;
-    uint8_t *out;
-    size_t n_out, room;
-    const char *why; /* of the first failure */
-    gfli_inflate_codes literals, distances;
-} gfli_inflate;
-
 static bool gfli_inflate_fail(gfli_inflate *z, const char *why) {
     if (!z->why) z->why = why;
     return false;
@@ -206,8 +188,7 @@ static bool gfli_inflate_own_codes(gfli_inflate *z) {
     return good || gfli_inflate_fail(z, "damaged PNG: its data has impossible codes");
 }
 
-/* From the first byte of the first chunk to the end of the stream; why not, or NULL. */
-static const char *gfli_inflate_all(gfli_inflate *z) {
+const char *gfli_inflate_all(gfli_inflate *z) {
     unsigned method = gfli_inflate_take(z, 8), flags = gfli_inflate_take(z, 8);
     if ((method & 15) != 8 || method >> 4 > 7 || (method << 8 | flags) % 31 || flags & 32)
         return z->why ? z->why : "damaged PNG: its data is not compressed as PNG says";

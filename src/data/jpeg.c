@@ -647,9 +647,7 @@ static gfl_status gfli_jpeg_follow(gfli_jpeg *j) {
                  : gfli_image_damaged(j->file, "damaged JPEG: pixels of some channel are missing");
 }
 
-/* Is the file whole and of a kind that is read?  *out, which the caller frees, is what stb_image is
- * to decode; NULL to check only. */
-static gfl_status gfli_jpeg_check(gfli_image_file *f, uint8_t **out, size_t *n_out) {
+gfl_status gfli_jpeg_check(gfli_image_file *f, uint8_t **out, size_t *n_out) {
     gfli_jpeg *j;
     GFLI_TRY(gfli_calloc(f->context, 1, sizeof *j, "a JPEG's tables", &j));
     gfl_status status = GFL_OK;

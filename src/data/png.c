@@ -206,7 +206,7 @@ static gfl_status gfli_png_decode(gfli_png *png, gfl_pixels *out) {
     return GFL_OK;
 }
 
-static gfl_status gfli_png_read(gfli_image_file *f, gfl_pixels *out) {
+gfl_status gfli_png_read(gfli_image_file *f, gfl_pixels *out) {
     gfli_png png;
     memset(&png, 0, sizeof png);
     png.file = f;

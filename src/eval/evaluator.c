@@ -143,7 +143,7 @@ void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_notes *out
 
 /* ---- results --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box) {
+gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box) {
     if (e->n_boxes == (size_t)INT32_MAX)
         return gfli_error(e->context, GFL_E_DATA, "more than %d results", INT32_MAX);
     GFLI_TRY(gfli_grow(e->context, &e->boxes, &e->capacity, e->n_boxes + 1, sizeof *e->boxes,

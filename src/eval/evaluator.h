@@ -94,3 +94,6 @@ void gfli_eval_match(gfli_eval_truth *truths, const gfli_eval_group *group,
 /* COCOeval's arrays, for tests: precision and scores [T][R][K][A][M], recall [T][K][A][M]. */
 gfl_status gfli_evaluator_arrays(gfl_evaluator *evaluator, double *precision, double *recall,
                                  double *scores);
+
+/* One more result. */
+gfl_status gfli_eval_push(gfl_evaluator *e, const gfli_eval_box *box);

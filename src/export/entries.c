@@ -13,8 +13,7 @@ static gfli_state_entry *gfli_state_add(gfli_state_entry *entries, int *n, const
     return e;
 }
 
-/* In the order of a state dict.  The caller frees *out. */
-static gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, int *n_out) {
+gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, int *n_out) {
     static const char variance[] = "running_var";
     const bool gfocal = model->arch.dialect == GFL_DIALECT_GFOCAL;
     gfli_state_entry *entries;
@@ -43,12 +42,12 @@ static gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **
     return GFL_OK;
 }
 
-static size_t gfli_state_bytes(const gfli_state_entry *e) {
+size_t gfli_state_bytes(const gfli_state_entry *e) {
     return e->count * (e->dtype == GFLI_I64 ? sizeof(int64_t) : sizeof(float));
 }
 
-static gfl_status gfli_state_values(const gfl_model *model, const gfli_state_entry *e,
-                                    gfli_values *values, const void **out) {
+gfl_status gfli_state_values(const gfl_model *model, const gfli_state_entry *e, gfli_values *values,
+                             const void **out) {
     static const int64_t none = 0;
     const float *data;
     if (e->param >= 0) {
@@ -79,7 +78,7 @@ static gfl_status gfli_put_state(const gfl_model *model, const gfli_state_entry 
     return GFL_OK;
 }
 
-static gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
+gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
     gfli_state_entry *entries;
     gfli_blob_writer *w = NULL;
     gfli_values values = {NULL, 0};

@@ -146,8 +146,7 @@ static gfl_status gfli_onnx_build(gfli_onnx *g) {
     return g->ends.status;
 }
 
-static gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts,
-                                   const char *path) {
+gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, const char *path) {
     gfli_onnx g;
     memset(&g, 0, sizeof g);
     g.context = g.nodes.context = g.ends.context = model->context;

@@ -62,7 +62,7 @@ static void gfli_onnx_normalise(gfli_onnx *g) {
     if (!whole) gfli_onnx_pad(g, "input", "image.normalised");
 }
 
-static void gfli_onnx_begin(gfli_onnx *g) {
+void gfli_onnx_begin(gfli_onnx *g) {
     static const char *const planes[4] = {"batch", "", "height", "width"};
     static const char *const image[4] = {"batch", "height", "width", ""};
     const gfl_export_opts *o = &g->opts;
@@ -227,7 +227,7 @@ static void gfli_onnx_gather_levels(gfli_onnx *g, const char *name, int last) {
     gfli_onnx_end(g, GFLI_ONNX_GRAPH_OUTPUT, name, GFLI_ONNX_F32, 3, sizes, names);
 }
 
-static void gfli_onnx_finish(gfli_onnx *g) {
+void gfli_onnx_finish(gfli_onnx *g) {
     if (!g->opts.decode) {
         gfli_onnx_logits(g, "cls_score", g->plan.cls);
         gfli_onnx_logits(g, "bbox_pred", g->plan.reg);

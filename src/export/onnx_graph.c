@@ -1,36 +1,10 @@
 /* onnx_graph.c - nodes, constants and names of an ONNX graph */
 #pragma once
 
-/* Fields of ONNX's messages (onnx.proto). */
-enum {
-    GFLI_ONNX_NODE_INPUT = 1,
-    GFLI_ONNX_NODE_OUTPUT = 2,
-    GFLI_ONNX_NODE_NAME = 3,
-    GFLI_ONNX_NODE_OP = 4,
-    GFLI_ONNX_NODE_ATTRIBUTE = 5,
-    GFLI_ONNX_ATTRIBUTE_NAME = 1,
-    GFLI_ONNX_ATTRIBUTE_F = 2,
-    GFLI_ONNX_ATTRIBUTE_I = 3,
-    GFLI_ONNX_ATTRIBUTE_S = 4,
-    GFLI_ONNX_ATTRIBUTE_INTS = 8,
-    GFLI_ONNX_ATTRIBUTE_TYPE = 20,
-    GFLI_ONNX_TENSOR_DIMS = 1,
-    GFLI_ONNX_TENSOR_TYPE = 2,
-    GFLI_ONNX_TENSOR_NAME = 8,
-    GFLI_ONNX_TENSOR_RAW = 9,
-    GFLI_ONNX_GRAPH_NODE = 1,
-    GFLI_ONNX_GRAPH_NAME = 2,
-    GFLI_ONNX_GRAPH_CONST = 5,
-    GFLI_ONNX_GRAPH_INPUT = 11,
-    GFLI_ONNX_GRAPH_OUTPUT = 12
-};
-
 /* ---- nodes ----------------------------------------------------------------------------------- */
 
-/* A node: open, more inputs and attributes, close.  Inputs that are NULL are not there.  The node
- * is named after its output. */
-static size_t gfli_onnx_open(gfli_onnx *g, const char *op, const char *out, const char *a,
-                             const char *b, const char *c) {
+size_t gfli_onnx_open(gfli_onnx *g, const char *op, const char *out, const char *a, const char *b,
+                      const char *c) {
     const char *const inputs[] = {a, b, c};
     const size_t start = gfli_pb_open(&g->nodes, GFLI_ONNX_GRAPH_NODE);
     for (size_t i = 0; i < GFLI_COUNT(inputs); i++)
@@ -41,13 +15,12 @@ static size_t gfli_onnx_open(gfli_onnx *g, const char *op, const char *out, cons
     return start;
 }
 
-static void gfli_onnx_close(gfli_onnx *g, size_t start) {
+void gfli_onnx_close(gfli_onnx *g, size_t start) {
     gfli_pb_close(&g->nodes, start);
 }
 
-/* A node without attributes. */
-static void gfli_onnx_node(gfli_onnx *g, const char *op, const char *out, const char *a,
-                           const char *b, const char *c) {
+void gfli_onnx_node(gfli_onnx *g, const char *op, const char *out, const char *a, const char *b,
+                    const char *c) {
     gfli_onnx_close(g, gfli_onnx_open(g, op, out, a, b, c));
 }
 
@@ -60,38 +33,38 @@ static size_t gfli_onnx_attribute(gfli_onnx *g, const char *name, int type) {
     return start;
 }
 
-static void gfli_onnx_int(gfli_onnx *g, const char *name, int64_t value) {
+void gfli_onnx_int(gfli_onnx *g, const char *name, int64_t value) {
     const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_INT);
     gfli_pb_int(&g->nodes, GFLI_ONNX_ATTRIBUTE_I, value);
     gfli_pb_close(&g->nodes, start);
 }
 
-static void gfli_onnx_float(gfli_onnx *g, const char *name, float value) {
+void gfli_onnx_float(gfli_onnx *g, const char *name, float value) {
     const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_FLOAT);
     gfli_pb_float(&g->nodes, GFLI_ONNX_ATTRIBUTE_F, value);
     gfli_pb_close(&g->nodes, start);
 }
 
-static void gfli_onnx_text(gfli_onnx *g, const char *name, const char *value) {
+void gfli_onnx_text(gfli_onnx *g, const char *name, const char *value) {
     const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_STRING);
     gfli_pb_text(&g->nodes, GFLI_ONNX_ATTRIBUTE_S, value);
     gfli_pb_close(&g->nodes, start);
 }
 
-static void gfli_onnx_ints(gfli_onnx *g, const char *name, const int64_t *values, int n) {
+void gfli_onnx_ints(gfli_onnx *g, const char *name, const int64_t *values, int n) {
     const size_t start = gfli_onnx_attribute(g, name, GFLI_ONNX_INTS);
     for (int i = 0; i < n; i++) gfli_pb_int(&g->nodes, GFLI_ONNX_ATTRIBUTE_INTS, values[i]);
     gfli_pb_close(&g->nodes, start);
 }
 
-static void gfli_onnx_transpose(gfli_onnx *g, const char *out, const char *in, const int64_t *order,
-                                int n) {
+void gfli_onnx_transpose(gfli_onnx *g, const char *out, const char *in, const int64_t *order,
+                         int n) {
     const size_t node = gfli_onnx_open(g, "Transpose", out, in, NULL, NULL);
     gfli_onnx_ints(g, "perm", order, n);
     gfli_onnx_close(g, node);
 }
 
-static void gfli_onnx_cast(gfli_onnx *g, const char *out, const char *in) {
+void gfli_onnx_cast(gfli_onnx *g, const char *out, const char *in) {
     const size_t node = gfli_onnx_open(g, "Cast", out, in, NULL, NULL);
     gfli_onnx_int(g, "to", GFLI_ONNX_F32);
     gfli_onnx_close(g, node);
@@ -99,8 +72,8 @@ static void gfli_onnx_cast(gfli_onnx *g, const char *out, const char *in) {
 
 /* ---- constants ------------------------------------------------------------------------------- */
 
-static gfli_onnx_const *gfli_onnx_new_const(gfli_onnx *g, const char *name, int type, int rank,
-                                            const int64_t *shape) {
+gfli_onnx_const *gfli_onnx_new_const(gfli_onnx *g, const char *name, int type, int rank,
+                                     const int64_t *shape) {
     if (g->status == GFL_OK)
         g->status = gfli_grow(g->context, &g->consts, &g->const_capacity, (size_t)g->n_consts + 1,
                               sizeof *g->consts, "the graph's constants");
@@ -119,52 +92,45 @@ static gfli_onnx_const *gfli_onnx_new_const(gfli_onnx *g, const char *name, int 
     return c;
 }
 
-/* Room for the values of a new constant, or NULL. */
-static void *gfli_onnx_room(gfli_onnx *g, const char *name, int type, int rank,
-                            const int64_t *shape) {
+void *gfli_onnx_room(gfli_onnx *g, const char *name, int type, int rank, const int64_t *shape) {
     gfli_onnx_const *c = gfli_onnx_new_const(g, name, type, rank, shape);
     if (!c) return NULL;
     g->status = gfli_alloc(g->context, (size_t)c->bytes, 1, name, &c->data);
     return c->data;
 }
 
-static void gfli_onnx_floats(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
-                             const float *values) {
+void gfli_onnx_floats(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
+                      const float *values) {
     void *room = gfli_onnx_room(g, name, GFLI_ONNX_F32, rank, shape);
     if (room) memcpy(room, values, (size_t)g->consts[g->n_consts - 1].bytes);
 }
 
-/* Values that lie on the device. */
-static void gfli_onnx_placed(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
-                             const float *values) {
+void gfli_onnx_placed(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
+                      const float *values) {
     float *room = (float *)gfli_onnx_room(g, name, GFLI_ONNX_F32, rank, shape);
     const size_t n = room ? (size_t)g->consts[g->n_consts - 1].bytes / sizeof *room : 0;
     if (room) g->status = gfli_fetch(g->model, values, n, room);
 }
 
-/* One value: of rank 0, so that it also serves as an index that drops its axis. */
-static void gfli_onnx_number(gfli_onnx *g, const char *name, float value) {
+void gfli_onnx_number(gfli_onnx *g, const char *name, float value) {
     gfli_onnx_floats(g, name, 0, NULL, &value);
 }
 
-static void gfli_onnx_integers(gfli_onnx *g, const char *name, int rank, int n,
-                               const int64_t *values) {
+void gfli_onnx_integers(gfli_onnx *g, const char *name, int rank, int n, const int64_t *values) {
     const int64_t shape = n;
     void *room = gfli_onnx_room(g, name, GFLI_ONNX_I64, rank, &shape);
     if (room) memcpy(room, values, (size_t)n * sizeof *values);
 }
 
-/* A parameter of one value per channel, shaped to act on [N, C, H, W]. */
-static void gfli_onnx_channels(gfli_onnx *g, const gfli_param *p) {
+void gfli_onnx_channels(gfli_onnx *g, const gfli_param *p) {
     const int64_t shape[3] = {p->shape[0], 1, 1};
     gfli_onnx_placed(g, p->name, 3, shape, p->data);
 }
 
 /* ---- inputs and outputs ---------------------------------------------------------------------- */
 
-/* An input or output of the graph.  A size below 1 is free, and named by `names`. */
-static void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, int rank,
-                          const int64_t *sizes, const char *const *names) {
+void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, int rank,
+                   const int64_t *sizes, const char *const *names) {
     enum { INFO_NAME = 1, INFO_TYPE = 2, TYPE_TENSOR = 1, TENSOR_TYPE = 1, TENSOR_SHAPE = 2 };
     enum { SHAPE_DIM = 1, DIM_VALUE = 1, DIM_NAME = 2 };
     gfli_bytes *b = &g->ends;
@@ -189,29 +155,26 @@ static void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, i
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
-static gfli_onnx_name gfli_onnx_join(const char *a, const char *b) {
+gfli_onnx_name gfli_onnx_join(const char *a, const char *b) {
     gfli_onnx_name name;
     snprintf(name.text, sizeof name.text, "%.70s%.20s", a, b);
     return name;
 }
 
-/* "bbox_pred.2": of a level. */
-static gfli_onnx_name gfli_onnx_at(const char *name, int level) {
+gfli_onnx_name gfli_onnx_at(const char *name, int level) {
     gfli_onnx_name full;
     snprintf(full.text, sizeof full.text, "%.80s.%d", name, level);
     return full;
 }
 
-/* "backbone.bn1" of "backbone.bn1.weight", with the level behind it where there are several. */
-static gfli_onnx_name gfli_onnx_module(const gfli_onnx *g, int param, int level, int levels) {
+gfli_onnx_name gfli_onnx_module(const gfli_onnx *g, int param, int level, int levels) {
     const char *full = g->model->params[param].name, *dot = strrchr(full, '.');
     gfli_onnx_name name;
     snprintf(name.text, sizeof name.text, "%.*s", dot ? (int)(dot - full) : 80, full);
     return levels > 1 ? gfli_onnx_at(name.text, level) : name;
 }
 
-/* The value that a level of a slot holds at this step. */
-static gfli_onnx_name *gfli_onnx_value(gfli_onnx *g, int slot, int level) {
+gfli_onnx_name *gfli_onnx_value(gfli_onnx *g, int slot, int level) {
     const gfli_slot *s = &g->plan.maps[slot];
     return &g->values[s->parent >= 0 ? s->parent * GFL_LEVELS + s->level
                                      : slot * GFL_LEVELS + level];

@@ -29,7 +29,7 @@ static bool gfli_onnx_weights(gfli_onnx *g, int index, gfli_onnx_name *bias) {
     return true;
 }
 
-static void gfli_onnx_conv_attributes(gfli_onnx *g, const gfli_conv_shape *s) {
+void gfli_onnx_conv_attributes(gfli_onnx *g, const gfli_conv_shape *s) {
     const int64_t kernel[2] = {s->kernel, s->kernel}, strides[2] = {s->stride, s->stride};
     const int64_t pads[4] = {s->pad, s->pad, s->pad, s->pad};
     gfli_onnx_ints(g, "kernel_shape", kernel, 2);
@@ -154,7 +154,7 @@ static void gfli_onnx_level_scale(gfli_onnx *g, const gfli_step *step) {
     }
 }
 
-static void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
+void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
     switch (step->op) {
     case GFLI_OP_CONV: gfli_onnx_conv(g, step); break;
     case GFLI_OP_DEFORM_CONV: gfli_onnx_deform(g, step); break;
@@ -165,8 +165,7 @@ static void gfli_onnx_step(gfli_onnx *g, const gfli_step *step) {
     }
 }
 
-/* Constants that several steps use. */
-static void gfli_onnx_common(gfli_onnx *g) {
+void gfli_onnx_common(gfli_onnx *g) {
     static const int64_t groups[3] = {0, GFLI_GN_GROUPS, -1}, four = 4, n = GFLI_GN_GROUPS;
     static const int64_t split[2] = {18, 9};
     static const float twice[4] = {1, 1, 2, 2};

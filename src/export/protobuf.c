@@ -9,37 +9,34 @@ static void gfli_pb_varint(gfli_bytes *b, uint64_t value) {
     gfli_bytes_put(b, bytes, n);
 }
 
-static void gfli_pb_int(gfli_bytes *b, int field, int64_t value) {
+void gfli_pb_int(gfli_bytes *b, int field, int64_t value) {
     gfli_pb_varint(b, (uint64_t)field << 3);
     gfli_pb_varint(b, (uint64_t)value);
 }
 
-static void gfli_pb_float(gfli_bytes *b, int field, float value) {
+void gfli_pb_float(gfli_bytes *b, int field, float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     gfli_pb_varint(b, (uint64_t)field << 3 | 5);
     gfli_bytes_number(b, bits, 4);
 }
 
-/* What stands before `size` bytes of a text, of bytes or of a message. */
-static void gfli_pb_head(gfli_bytes *b, int field, uint64_t size) {
+void gfli_pb_head(gfli_bytes *b, int field, uint64_t size) {
     gfli_pb_varint(b, (uint64_t)field << 3 | 2);
     gfli_pb_varint(b, size);
 }
 
-static void gfli_pb_text(gfli_bytes *b, int field, const char *text) {
+void gfli_pb_text(gfli_bytes *b, int field, const char *text) {
     gfli_pb_head(b, field, strlen(text));
     gfli_bytes_text(b, text);
 }
 
-/* A message: open, its fields, close with what open gave.  Its length is put in at the end;
- * `more` bytes of it come after. */
-static size_t gfli_pb_open(gfli_bytes *b, int field) {
+size_t gfli_pb_open(gfli_bytes *b, int field) {
     gfli_pb_varint(b, (uint64_t)field << 3 | 2);
     return b->n;
 }
 
-static void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more) {
+void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more) {
     const size_t end = b->n;
     uint8_t length[10];
     gfli_pb_varint(b, end - start + more);
@@ -50,6 +47,6 @@ static void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more) {
     memcpy(b->data + start, length, n);
 }
 
-static void gfli_pb_close(gfli_bytes *b, size_t start) {
+void gfli_pb_close(gfli_bytes *b, size_t start) {
     gfli_pb_close_before(b, start, 0);
 }

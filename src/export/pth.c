@@ -180,7 +180,7 @@ static gfl_status gfli_zipper_check(const gfl_model *model, const gfli_state_ent
                       (double)size * 1e-9);
 }
 
-static gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
+gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
     gfli_state_entry *entries;
     gfli_values values = {NULL, 0};
     gfli_bytes pickle;

@@ -54,7 +54,7 @@ gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int froze
     return status;
 }
 
-static void gfli_train_plan_free(gfli_learner *learner, gfli_train_plan *plan) {
+void gfli_train_plan_free(gfli_learner *learner, gfli_train_plan *plan) {
     gfli_backward_destroy(learner->context, &plan->backward);
     gfli_plan_destroy(learner->context, &plan->plan);
     memset(plan, 0, sizeof *plan);
@@ -77,8 +77,8 @@ void gfli_learner_destroy(gfli_learner *learner) {
 
 /* ---- one batch ------------------------------------------------------------------------------- */
 
-static gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int width,
-                                         gfli_train_plan *out) {
+gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int width,
+                                  gfli_train_plan *out) {
     GFLI_TRY(
         gfli_plan_create(learner->context, learner->model, n, height, width, true, &out->plan));
     gfl_status status = gfli_backward_create(learner->context, learner->model, learner->ops,

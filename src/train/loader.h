@@ -52,3 +52,18 @@ gfl_status gfli_loader_start(gfli_loader *loader, int epoch, int index);
 /* The next batch, valid until the next call; after an epoch's last one comes the next epoch.  A
  * file that cannot be read is an error that names it; the loader stays at that batch. */
 gfl_status gfli_loader_next(gfli_loader *loader, const gfli_batch **out);
+
+/* What a stream of random numbers is for; part of every saved training run, so never renumbered. */
+enum { GFLI_DRAW_ORDER = 1, GFLI_DRAW_SCALE = 2, GFLI_DRAW_FLIP = 3 };
+
+/* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last of which the
+ * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
+ * a batch, and what is left in the two at the end is cut into batches together, portraits first.
+ * (Source: MMDetection 3, AspectRatioBatchSampler.)
+ *
+ *   portrait  [n], or NULL: no buckets
+ *   order     [n], written; values 0..n-1
+ *   scratch   [n + 2 * batch]
+ */
+void gfli_sampler_order(uint64_t seed, int epoch, int n, int batch, const bool *portrait,
+                        int *order, int *scratch);

@@ -1,9 +1,6 @@
 /* sampler.c - the order of images in an epoch */
 #pragma once
 
-/* What a stream of random numbers is for; part of every saved training run, so never renumbered. */
-enum { GFLI_DRAW_ORDER = 1, GFLI_DRAW_SCALE = 2, GFLI_DRAW_FLIP = 3 };
-
 /* Fisher and Yates' shuffle of 0..n-1. */
 static void gfli_sampler_shuffle(uint64_t seed, int epoch, int *order, int n) {
     gfli_rng rng = gfli_rng_make(seed, (uint64_t)epoch, 0, GFLI_DRAW_ORDER);
@@ -15,17 +12,8 @@ static void gfli_sampler_shuffle(uint64_t seed, int epoch, int *order, int n) {
     }
 }
 
-/* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last of which the
- * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
- * a batch, and what is left in the two at the end is cut into batches together, portraits first.
- * (Source: MMDetection 3, AspectRatioBatchSampler.)
- *
- *   portrait  [n], or NULL: no buckets
- *   order     [n], written; values 0..n-1
- *   scratch   [n + 2 * batch]
- */
-static void gfli_sampler_order(uint64_t seed, int epoch, int n, int batch, const bool *portrait,
-                               int *order, int *scratch) {
+void gfli_sampler_order(uint64_t seed, int epoch, int n, int batch, const bool *portrait,
+                        int *order, int *scratch) {
     if (!portrait) {
         gfli_sampler_shuffle(seed, epoch, order, n);
         return;

@@ -231,9 +231,7 @@ static gfl_status gfli_trainer_batch(gfl_trainer *trainer, int number, gfl_step_
     return gfli_train_gradients(&trainer->learner, number, trainer->targets);
 }
 
-/* Where the loader must stand for the next update, and how many batches belong to it: the last of
- * an epoch may have fewer. */
-static int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first) {
+int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first) {
     const gfl_trainer_info *plan = &trainer->plan;
     int64_t step = trainer->learner.updates;
     *epoch = (int)(step / plan->steps_per_epoch);

@@ -54,6 +54,11 @@ gfl_status gfli_learner_create(gfl_context *context, gfl_model *model, int froze
                                gfli_learner *out);
 void gfli_learner_destroy(gfli_learner *learner);
 
+/* A plan for batches of this padded size, which is not one of the learner's own yet. */
+void gfli_train_plan_free(gfli_learner *learner, gfli_train_plan *plan);
+gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int width,
+                                  gfli_train_plan *out);
+
 /* Make ready for a batch of this padded size; the caller fills *input. */
 gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width, gfli_map *input);
 
@@ -114,6 +119,10 @@ struct gfl_trainer {
     uint8_t *pixels;      /* of an image, on the device */
     size_t pixels_size;
 };
+
+/* Where the loader must stand for the next update, and how many batches belong to it: the last of
+ * an epoch may have fewer. */
+int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first);
 
 /* What gfl_trainer_load_state does with an open file. */
 gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob);
