@@ -4908,7 +4908,8 @@ gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const cha
     memcpy(out_pointer, &p, sizeof p);
     if (p) return GFL_OK;
     if (!fits)
-        return gfli_error(context, GFL_E_MEMORY, "%s: %zu elements of %zu bytes overflow", what,
+        return gfli_error(context, GFL_E_MEMORY,
+                          "%s: %zu elements of %zu bytes are more than memory can hold", what,
                           count, size);
     return gfli_error(context, GFL_E_MEMORY, "out of memory: %s wanted %zu bytes", what, bytes);
 }
@@ -5007,7 +5008,8 @@ static gfl_status gfli_context_check(gfl_context *context, const gfl_context_des
         return gfli_error(context, GFL_E_ARG, "n_threads is %d; it must be 1..%d, or 0 for all",
                           d->n_threads, GFLI_MAX_THREADS);
     if (d->device_index < 0)
-        return gfli_error(context, GFL_E_ARG, "device_index is %d", d->device_index);
+        return gfli_error(context, GFL_E_ARG, "device_index is %d; it must not be negative",
+                          d->device_index);
     /* Nothing behind the two numbers may be read before they are known to be ours. */
     if (context->backend->abi != GFL_ABI || context->backend->version != GFLI_BACKEND_VERSION)
         return gfli_error(context, GFL_E_UNSUPPORTED,
@@ -5287,7 +5289,9 @@ static gfl_status gfli_file_read_all(gfl_context *context, const char *path, gfl
         GFLI_TRY(gfli_os_read(context, path, file, *bytes + *size, capacity - *size, &got));
         *size += got;
         if (*size > limit)
-            return gfli_error(context, GFL_E_FORMAT, "%s: larger than %zu bytes", path, limit);
+            return gfli_error(context, GFL_E_FORMAT,
+                              "%s: the file is larger than %zu bytes, the most that is read", path,
+                              limit);
     } while (*size == capacity);
     return GFL_OK;
 }
@@ -5301,7 +5305,9 @@ gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, 
     GFLI_TRY(gfli_os_open(context, path, GFLI_OS_REGULAR_OR_STDIN, &file, &info));
     gfl_status status;
     if (info.size > limit)
-        status = gfli_error(context, GFL_E_FORMAT, "%s: larger than %zu bytes", path, limit);
+        status =
+            gfli_error(context, GFL_E_FORMAT,
+                       "%s: the file is larger than %zu bytes, the most that is read", path, limit);
     else
         status = gfli_file_read_all(context, path, file, info.size ? (size_t)info.size + 1 : 65536,
                                     limit, out, size);
@@ -5890,8 +5896,9 @@ static size_t gfli_json_fill(gfli_json *j, unsigned char *out, size_t room) {
     }
     gfl_status status = gfli_os_read(j->context, j->name, j->file, out, room, &got);
     if (status == GFL_OK && got > j->most)
-        status = gfli_error(j->context, GFL_E_FORMAT, "%.400s: more than %llu bytes come from it",
-                            j->name, (unsigned long long)GFLI_JSON_STREAM);
+        status = gfli_error(j->context, GFL_E_FORMAT,
+                            "%.400s: it gives more than %llu bytes, the most that is read", j->name,
+                            (unsigned long long)GFLI_JSON_STREAM);
     if (j->status == GFL_OK) j->status = status;
     j->most -= status == GFL_OK ? got : 0;
     return status == GFL_OK ? got : 0;
@@ -6682,8 +6689,9 @@ gfl_status gfli_blob_add_meta(gfli_blob *b, const char *key, const char *value) 
 
 gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t size) {
     if (offset > b->size || size > b->size - offset)
-        return gfli_error(b->context, GFL_E_FORMAT, "%s: %llu bytes at %llu are not in the file",
-                          b->path, (unsigned long long)size, (unsigned long long)offset);
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s: the file ends before the %llu bytes at offset %llu", b->path,
+                          (unsigned long long)size, (unsigned long long)offset);
     if (b->bytes) {
         memcpy(out, b->bytes + offset, (size_t)size);
         return GFL_OK;
@@ -6749,7 +6757,9 @@ static gfl_status gfli_blob_tensor(gfli_blob *b, gfli_json *j, gfli_tensor *t, u
             GFLI_TRY(gfli_blob_number(j, t->name, "its first offset", &begin));
             GFLI_TRY(gfli_blob_number(j, t->name, "its last offset", &end));
             if (gfli_json_next(j) != GFLI_JSON_END)
-                return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: three offsets", t->name);
+                return gfli_json_error(j, GFL_E_FORMAT,
+                                       "tensor %.200s: data_offsets has more than two numbers",
+                                       t->name);
         } else {
             return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: unexpected key \"%.40s\"",
                                    t->name, key);
@@ -10164,8 +10174,8 @@ static gfl_status gfli_deduce_dim(gfli_weights *w, const char *name, int axis, i
                           name);
     if (t->rank != 4 || t->shape[axis] < 1 || t->shape[axis] > 1 << 24)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: %s has shape %s, which is not a convolution's", w->blob.path,
-                          t->name, gfli_shape(t->rank, t->shape).text);
+                          "%s: %s has shape %s, which is not the shape of a convolution",
+                          w->blob.path, t->name, gfli_shape(t->rank, t->shape).text);
     *out = (int)t->shape[axis];
     return GFL_OK;
 }
@@ -10205,12 +10215,12 @@ static gfl_status gfli_deduce_depth(gfli_weights *w, gfl_arch *arch, int *stages
     if (n_fitting == 1) return GFL_OK;
     if (n_fitting > 1 || *stages == 0)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: the tensor backbone.layer%d.0.conv1.weight is missing; what is "
-                          "there does not tell the depth",
+                          "%s: the tensor backbone.layer%d.0.conv1.weight is missing, and the "
+                          "others do not tell the depth",
                           w->blob.path, *stages + 1);
     return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                      "%s: stages of %d, %d, %d and %d %s blocks; ResNet-18, 34, 50 and 101 are "
-                      "supported",
+                      "%s: its stages have %d, %d, %d and %d %s blocks; only ResNet-18, 34, 50 and "
+                      "101 are supported",
                       w->blob.path, blocks[0], blocks[1], blocks[2], blocks[3],
                       bottleneck ? "bottleneck" : "basic");
 }
@@ -10225,8 +10235,8 @@ static gfl_status gfli_deduce_groups(gfli_weights *w, gfl_arch *arch) {
     GFLI_TRY(gfli_deduce_dim(w, name, 1, &per_group));
     if (width % per_group != 0)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: %s has %d filters of %d channels, which are no groups", w->blob.path,
-                          name, width, per_group);
+                          "%s: %s has %d filters of %d channels, which do not make whole groups",
+                          w->blob.path, name, width, per_group);
     arch->groups = width / per_group;
     if (arch->groups > 1) arch->base_width = per_group;
     if (arch->groups > 1 || width == arch->base_channels) return GFL_OK;
@@ -10272,8 +10282,8 @@ static gfl_status gfli_deduce_deform(gfli_weights *w, gfl_arch *arch, int stages
         }
         if (with && without >= 0)
             return gfli_error(w->context, GFL_E_MISMATCH,
-                              "%s: %s is there, backbone.layer%d.%d.conv2.conv_offset.weight is "
-                              "not; a stage is deformable as a whole",
+                              "%s: %s is there, but backbone.layer%d.%d.conv2.conv_offset.weight "
+                              "is not; the blocks of a stage are deformable either all or none",
                               w->blob.path, with->name, stage, without);
         if (with) arch->deform_stages |= 1 << (stage - 1);
     }
@@ -10298,7 +10308,7 @@ static gfl_status gfli_refuse_part(const gfli_weights *w) {
         if (first == at || first == w->blob.path || first[-1] != '-' || *end != '.' || parts < 2)
             continue;
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: part %d of %d of a sharded model: join the parts first, for "
+                          "%s: it is part %d of %d of a sharded model: join the parts first, for "
                           "example by load_file() of each and one save_file() in Python",
                           w->blob.path, part, parts);
     }
@@ -10538,9 +10548,10 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
                           names[by_meta - 1], teller, names[by_tensor - 1]);
     int found = by_meta ? by_meta : by_tensor;
     if (found && wanted && found != (int)wanted)
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: weights of dialect %s, where %s is demanded; boxes would be wrong",
-                          w->blob.path, names[found - 1], names[wanted - 1]);
+        return gfli_error(
+            w->context, GFL_E_MISMATCH,
+            "%s: its weights are of dialect %s, but %s was asked for; boxes would be wrong",
+            w->blob.path, names[found - 1], names[wanted - 1]);
     *origin = found ? GFL_ORIGIN_FILE : GFL_ORIGIN_GIVEN;
     *out = found ? (gfl_dialect)found : wanted;
     if (*out) return GFL_OK;
@@ -10559,7 +10570,7 @@ gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_or
     if (gfli_is_assumed(w, "style")) said = 0;
     if (said && wanted && said != (int)wanted)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: metadata says style %s, where %s is demanded", w->blob.path,
+                          "%s: its metadata says style %s, but %s was asked for", w->blob.path,
                           gfli_style_names[said - 1], gfli_style_names[wanted - 1]);
     *origin = said ? GFL_ORIGIN_FILE : wanted ? GFL_ORIGIN_GIVEN : GFL_ORIGIN_DEFAULT;
     *caffe = (said ? said : (int)wanted) == GFL_STYLE_CAFFE;
@@ -11483,12 +11494,11 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
     if (context->backend != model->backend ||
         context->device_index != model->context->device_index ||
         context->precision != model->context->precision)
-        return gfli_error(
-            context, GFL_E_ARG,
-            "gfl_detector_create: the model is on \"%s\", precision %d, the context on "
-            "\"%s\", precision %d",
-            model->context->device_name, (int)model->context->precision, context->device_name,
-            (int)context->precision);
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_detector_create: the model is on \"%s\", precision %d, but the "
+                          "context is on \"%s\", precision %d; both must be the same",
+                          model->context->device_name, (int)model->context->precision,
+                          context->device_name, (int)context->precision);
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "detector", &d));
     d->context = context;
     d->model = model;
@@ -11526,8 +11536,8 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
         return gfli_error(context, GFL_E_ARG, "image %d is %d x %d; sides must be 1..%d", index,
                           image->width, image->height, GFL_MAX_SIDE);
     if (format < 0 || format >= GFLI_FORMATS)
-        return gfli_error(context, GFL_E_ARG, "image %d: format %d is no gfl_format", index,
-                          format);
+        return gfli_error(context, GFL_E_ARG, "image %d: format is %d, which is not a gfl_format",
+                          index, format);
     ptrdiff_t row = (ptrdiff_t)image->width * gfli_pixel_bytes(image->format);
     if (image->stride != 0 && image->stride < row && image->stride > -row)
         return gfli_error(context, GFL_E_ARG,
@@ -11536,11 +11546,11 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
     const bool owned = ops->device.owns && ops->device.owns(context, image->pixels);
     if (on_device && !owned)
         return gfli_error(context, GFL_E_ARG,
-                          "image %d: on_device is set, but pixels is no memory of %s", index,
-                          context->device_name);
+                          "image %d: on_device is set, but pixels does not point to memory of %s",
+                          index, context->device_name);
     if (owned && !on_device)
         return gfli_error(context, GFL_E_ARG,
-                          "image %d: pixels is memory of %s; set on_device to say so", index,
+                          "image %d: pixels points to memory of %s; set on_device to say so", index,
                           context->device_name);
     *out = *image;
     out->stride = gfli_pixel_pitch(image);
@@ -11586,7 +11596,7 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
                           "scale_long %d and scale_short %d; 1 <= short <= long <= %d must hold",
                           out->scale_long, out->scale_short, GFL_MAX_SIDE);
     if (out->event && !context->backend->device.mark)
-        return gfli_error(context, GFL_E_ARG, "event is set, but there are no events on %s",
+        return gfli_error(context, GFL_E_ARG, "event is set, but %s has no events; leave it NULL",
                           context->device_name);
     return GFL_OK;
 }

@@ -1853,7 +1853,8 @@ static gfl_status gfli_cuda_take(gfl_context *context, bool host, size_t count, 
     size_t bytes, available = 0, total = 0;
     memcpy(out_pointer, &p, sizeof p);
     if (!gfli_mul(count, size, &bytes))
-        return gfli_error(context, GFL_E_MEMORY, "%s: %zu elements of %zu bytes overflow", what,
+        return gfli_error(context, GFL_E_MEMORY,
+                          "%s: %zu elements of %zu bytes are more than memory can hold", what,
                           count, size);
     if (!gfli_cuda_ready(context)) return gfli_finish_cuda(context);
     if (bytes == 0) bytes = 1;
@@ -2029,7 +2030,8 @@ static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *
                  gfli_conv_variants[i].name);
     }
     if (*out >= 0) return GFL_OK;
-    return gfli_error(context, GFL_E_ARG, "kernel \"%.40s\" is none of %s", name, names);
+    return gfli_error(context, GFL_E_ARG, "there is no kernel \"%.40s\"; there are %s", name,
+                      names);
 }
 
 /* What convolutions on the tensor cores need. */
@@ -2052,7 +2054,8 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
     cudaDeviceProp p;
     int preferred;
     if ((int)desc->precision < 0 || (int)desc->precision > (int)GFL_PRECISION_FP16)
-        return gfli_error(context, GFL_E_UNSUPPORTED, "precision %d is no gfl_precision",
+        return gfli_error(context, GFL_E_UNSUPPORTED,
+                          "precision is %d, which is not a gfl_precision",
                           (int)desc->precision);
     GFLI_TRY(gfli_cuda_prefer(context, desc->kernel, &preferred));
     GFLI_TRY(gfli_cuda_find(context));

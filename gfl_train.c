@@ -3915,7 +3915,8 @@ static bool gfli_inflate_copy(gfli_inflate *z, int symbol) {
     size_t back = (distance < 4 ? (size_t)distance : (size_t)(2 + distance % 2) << bits) + 1 +
                   gfli_inflate_take(z, bits);
     if (z->why) return false;
-    if (back > z->n_out) return gfli_inflate_fail(z, "damaged PNG: its data begins before itself");
+    if (back > z->n_out)
+        return gfli_inflate_fail(z, "damaged PNG: its data refers to data before its beginning");
     if (length > z->room - z->n_out)
         return gfli_inflate_fail(z, "damaged PNG: far more data than its size can need");
     for (uint8_t *p = z->out + z->n_out; length > 0; length--, p++, z->n_out++)
@@ -4371,8 +4372,8 @@ gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pix
     GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
     if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE)
-        return gfli_error(context, GFL_E_ARG, "an image of %d x %d; sides are 1..%d", width, height,
-                          GFL_MAX_SIDE);
+        return gfli_error(context, GFL_E_ARG, "the image is %d x %d; each side must be 1..%d",
+                          width, height, GFL_MAX_SIDE);
     GFLI_TRY(gfli_alloc(context, (size_t)width * (size_t)height, 3, "an image", &out->rgb));
     out->width = width;
     out->height = height;
@@ -4396,8 +4397,9 @@ gfl_status gfli_image_unsupported(const gfli_image_file *f, const char *what) {
 
 gfl_status gfli_image_size(gfli_image_file *f, uint32_t width, uint32_t height) {
     if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE)
-        return gfli_error(f->context, GFL_E_FORMAT, "%s: %lu x %lu pixels; sides are 1..%d",
-                          f->name, (unsigned long)width, (unsigned long)height, GFL_MAX_SIDE);
+        return gfli_error(f->context, GFL_E_FORMAT,
+                          "%s: it has %lu x %lu pixels; each side must be 1..%d", f->name,
+                          (unsigned long)width, (unsigned long)height, GFL_MAX_SIDE);
     f->width = (int)width;
     f->height = (int)height;
     return GFL_OK;
@@ -4535,8 +4537,8 @@ static gfl_status gfli_stb_load(const gfli_image_file *f, const uint8_t *bytes, 
     (void)size;
     *rgb = NULL;
     return gfli_error(f->context, GFL_E_UNSUPPORTED,
-                      "%s: a JPEG, and this library was built with GFL_NO_STB_IMAGE; give the data "
-                      "set a read_image",
+                      "%s: it is a JPEG, and this library was built with GFL_NO_STB_IMAGE, without "
+                      "a reader of JPEG; convert it, or give the data set a read_image",
                       f->name);
 }
 
@@ -4622,10 +4624,11 @@ const char *gfl_image_get_kind(const void *bytes, size_t size, int *readable) {
 }
 
 static gfl_status gfli_image_foreign(const gfli_image_file *f, const char *kind) {
-    if (!kind) return gfli_image_damaged(f, "not a JPEG, PNG, BMP or PNM file");
-    return gfli_error(f->context, GFL_E_FORMAT,
-                      "%s: not a JPEG, PNG, BMP or PNM file but %s, which is not read; convert it",
-                      f->name, kind);
+    if (!kind) return gfli_image_damaged(f, "it is not a JPEG, PNG, BMP or PNM file");
+    return gfli_error(
+        f->context, GFL_E_FORMAT,
+        "%s: it is not a JPEG, PNG, BMP or PNM file but %s, which is not read; convert it", f->name,
+        kind);
 }
 
 /* Without out the file is checked only. */
@@ -5525,7 +5528,7 @@ static gfl_status gfli_coco_drop_from(gfli_coco *c, bool *keep, int *label) {
                           set->name, set->n_classes);
     gfli_coco_list_dropped(set, keep, names);
     gfli_log(c->context, GFL_LOG_WARNING,
-             "%.400s: classes left out, since no annotation has them%s: %s", set->name,
+             "%.400s: these classes are left out, since no annotation has them%s: %s", set->name,
              c->desc.drop_empty_classes ? "" : " and they are only the supercategory of others",
              names);
     gfli_coco_relabel(c, keep, label);
@@ -6624,7 +6627,8 @@ static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_evaluator_de
     for (int i = 0; desc->images && i < desc->n_images; i++) {
         int image = desc->images[i];
         if (image < 0 || image >= n)
-            return gfli_error(context, GFL_E_ARG, "image %d to evaluate: the data set has %d",
+            return gfli_error(context, GFL_E_ARG,
+                              "images has %d, but the data set has %d images, counted from 0",
                               image, n);
         e->image_rank[image] = 0;
     }
@@ -6659,7 +6663,8 @@ static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_evaluator_d
     for (int i = 0; desc->labels && i < desc->n_labels; i++) {
         int label = desc->labels[i];
         if (label < 0 || label >= n)
-            return gfli_error(context, GFL_E_ARG, "label %d to evaluate: the data set has %d",
+            return gfli_error(context, GFL_E_ARG,
+                              "labels has %d, but the data set has %d classes, counted from 0",
                               label, n);
         if (e->class_slot[label] < 0) e->class_slot[label] = e->n_slots++;
     }
@@ -6675,10 +6680,11 @@ static gfl_status gfli_eval_fill(gfl_evaluator *e, const gfl_evaluator_desc *des
     bool given = m[0] != 0 || m[1] != 0 || m[2] != 0;
     if (given && (m[0] < 1 || m[1] < m[0] || m[2] < m[1]))
         return gfli_error(e->context, GFL_E_ARG,
-                          "max_dets %d, %d, %d: three ascending numbers from 1 are wanted", m[0],
+                          "max_dets is %d, %d, %d; it must be three ascending numbers from 1", m[0],
                           m[1], m[2]);
     if (desc->n_images < 0 || desc->n_labels < 0)
-        return gfli_error(e->context, GFL_E_ARG, "%d images and %d labels to evaluate",
+        return gfli_error(e->context, GFL_E_ARG,
+                          "n_images is %d and n_labels is %d; neither may be negative",
                           desc->n_images, desc->n_labels);
     memcpy(e->max_dets, given ? m : usual, sizeof e->max_dets);
     e->ignore_classes = desc->ignore_classes != 0;
@@ -6799,7 +6805,7 @@ gfl_status gfl_evaluator_add_detections(gfl_evaluator *evaluator, int image,
     if (unknown)
         gfli_log(
             e->context, GFL_LOG_WARNING,
-            "%lld of %d detections of image %d left out: their classes are not in the data set",
+            "%lld of %d detections of image %d are left out: their classes are not in the data set",
             (long long)unknown, n, image);
     return GFL_OK;
 }
@@ -7019,7 +7025,7 @@ static gfl_status gfli_eval_read_list(gfli_eval_reader *r) {
     gfli_json_kind kind = gfli_json_next(j);
     GFLI_TRY(gfli_json_status(j));
     if (kind != GFLI_JSON_ARRAY)
-        return gfli_json_error(j, GFL_E_FORMAT, "a file of results is one array of objects");
+        return gfli_json_error(j, GFL_E_FORMAT, "a file of results must be one array of objects");
     while ((kind = gfli_json_next(j)) != GFLI_JSON_END) {
         if (kind != GFLI_JSON_OBJECT)
             return gfli_json_error(j, GFL_E_FORMAT, "a result is not an object");
@@ -7060,11 +7066,11 @@ static void gfli_eval_log_unknown(const gfli_eval_reader *r, const char *name) {
     const gfl_eval_notes *notes = &r->notes;
     if (notes->n_unknown_images)
         gfli_log(r->evaluator->context, GFL_LOG_WARNING,
-                 "%s: %lld of %lld results left out: the data set has no image %s", name,
+                 "%s: %lld of %lld results are left out: the data set has no image %s", name,
                  (long long)notes->n_unknown_images, (long long)notes->n_results, r->first_image);
     if (notes->n_unknown_classes)
         gfli_log(r->evaluator->context, GFL_LOG_WARNING,
-                 "%s: %lld of %lld results left out: the data set has no category %s", name,
+                 "%s: %lld of %lld results are left out: the data set has no category %s", name,
                  (long long)notes->n_unknown_classes, (long long)notes->n_results, r->first_class);
 }
 
@@ -7536,16 +7542,20 @@ gfl_status gfli_loader_next(gfli_loader *l, const gfli_batch **out) {
 
 static gfl_status gfli_loader_check_opts(gfl_context *context, const gfli_loader_opts *o) {
     if (o->batch < 1 || o->batch > 65536)
-        return gfli_error(context, GFL_E_ARG, "a batch of %d images; 1..65536", o->batch);
+        return gfli_error(context, GFL_E_ARG, "batch is %d; it must be 1..65536", o->batch);
     if (o->scale_long < 1 || o->scale_short < 1 || o->scale_long > GFL_MAX_SIDE ||
         o->scale_short > o->scale_long)
-        return gfli_error(context, GFL_E_ARG, "a scale of %d x %d; the long side first, 1..%d",
-                          o->scale_long, o->scale_short, GFL_MAX_SIDE);
+        return gfli_error(
+            context, GFL_E_ARG,
+            "scale_long is %d and scale_short is %d; 1 <= short <= long <= %d must hold",
+            o->scale_long, o->scale_short, GFL_MAX_SIDE);
     if (o->scale_short_min < 0 || o->scale_short_min > o->scale_short)
-        return gfli_error(context, GFL_E_ARG, "short sides from %d to %d", o->scale_short_min,
-                          o->scale_short);
+        return gfli_error(context, GFL_E_ARG,
+                          "scale_short_min is %d; it must be 0..%d, which is scale_short",
+                          o->scale_short_min, o->scale_short);
     if (o->n_threads < 0 || o->n_threads > GFLI_MAX_THREADS)
-        return gfli_error(context, GFL_E_ARG, "%d loader threads; 0..%d", o->n_threads,
+        return gfli_error(context, GFL_E_ARG,
+                          "%d loader threads were asked for; there can be 0..%d", o->n_threads,
                           GFLI_MAX_THREADS);
     return GFL_OK;
 }
@@ -7576,9 +7586,9 @@ static gfl_status gfli_loader_choose(gfli_loader *l) {
         l->images[l->n_images++] = i;
     }
     if (l->n_images == 0)
-        return gfli_error(l->context, GFL_E_DATA, "%s: no image to train on: %d images%s",
-                          l->dataset->name, n,
-                          n > 0 ? ", none that has an annotation and can be read" : "");
+        return gfli_error(l->context, GFL_E_DATA,
+                          "%s: there is no image to train on: it has %d images%s", l->dataset->name,
+                          n, n > 0 ? ", none of which has an annotation and can be read" : "");
     l->opts.batch = gfli_min(l->opts.batch, l->n_images);
     l->n_batches = gfli_ceil_div(l->n_images, l->opts.batch);
     l->order_epoch = -1;
@@ -8372,7 +8382,8 @@ static void gfli_default_milestones(gfl_trainer_desc *d) {
 
 static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_trainer_desc *d) {
     if (d->n_milestones < -1 || d->n_milestones > GFL_MAX_MILESTONES)
-        return gfli_error(context, GFL_E_ARG, "n_milestones is %d; 1..%d, 0 for the default, -1",
+        return gfli_error(context, GFL_E_ARG,
+                          "n_milestones is %d; it must be 1..%d, 0 for the default, or -1 for none",
                           d->n_milestones, GFL_MAX_MILESTONES);
     if (d->n_milestones == 0)
         while (d->n_milestones < GFL_MAX_MILESTONES && d->milestones[d->n_milestones] != 0)
@@ -8383,7 +8394,7 @@ static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_trainer_desc
         int before = i > 0 ? d->milestones[i - 1] : 0;
         if (d->milestones[i] <= before)
             return gfli_error(context, GFL_E_ARG,
-                              "milestone %d is epoch %d; they must ascend, from 1", i,
+                              "milestone %d is epoch %d; milestones must ascend, from 1", i,
                               d->milestones[i]);
     }
     return GFL_OK;
@@ -8393,17 +8404,20 @@ static gfl_status gfli_resolve_scale(gfl_context *context, const gfl_model *mode
                                      gfl_trainer_desc *d) {
     if ((d->scale_long == 0) != (d->scale_short == 0))
         return gfli_error(context, GFL_E_ARG,
-                          "scale_long is %d and scale_short %d; set both or none", d->scale_long,
+                          "scale_long is %d and scale_short is %d; set both or none", d->scale_long,
                           d->scale_short);
     if (d->scale_long == 0) {
         d->scale_long = model->preprocess.scale_long;
         d->scale_short = model->preprocess.scale_short;
     }
     if (d->scale_short < 1 || d->scale_short > d->scale_long || d->scale_long > GFL_MAX_SIDE)
-        return gfli_error(context, GFL_E_ARG, "a scale of %d x %d; the long side first, 1..%d",
-                          d->scale_long, d->scale_short, GFL_MAX_SIDE);
+        return gfli_error(
+            context, GFL_E_ARG,
+            "scale_long is %d and scale_short is %d; 1 <= short <= long <= %d must hold",
+            d->scale_long, d->scale_short, GFL_MAX_SIDE);
     if (d->scale_short_min < 0 || d->scale_short_min > d->scale_short)
-        return gfli_error(context, GFL_E_ARG, "scale_short_min is %d; 0..%d (scale_short)",
+        return gfli_error(context, GFL_E_ARG,
+                          "scale_short_min is %d; it must be 0..%d, which is scale_short",
                           d->scale_short_min, d->scale_short);
     return GFL_OK;
 }
@@ -8422,8 +8436,8 @@ static gfl_status gfli_resolve_rates(gfl_context *context, gfl_trainer_desc *d) 
     d->weight_decay = gfli_resolve_real(d->weight_decay, 0.0001);
     if (d->lr < 0 || d->momentum >= 1 || d->clip_norm < 0)
         return gfli_error(context, GFL_E_ARG,
-                          "lr %g, momentum %g, clip_norm %g; lr and clip_norm must not be "
-                          "negative, momentum be under 1",
+                          "lr is %g, momentum %g and clip_norm %g; lr and clip_norm must not be "
+                          "negative, and momentum must be below 1",
                           d->lr, d->momentum, d->clip_norm);
     return GFL_OK;
 }
@@ -8438,15 +8452,18 @@ gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
     if (d->warmup < 0) d->warmup = -1;
     if (d->loaders == 0) d->loaders = 2;
     if (d->batch < 1 || d->batch > 65536 || d->accumulate < 1 || d->accumulate > 65536)
-        return gfli_error(context, GFL_E_ARG, "batch is %d and accumulate %d; 1..65536", d->batch,
+        return gfli_error(context, GFL_E_ARG,
+                          "batch is %d and accumulate is %d; both must be 1..65536", d->batch,
                           d->accumulate);
-    if (d->epochs < 1) return gfli_error(context, GFL_E_ARG, "epochs is %d; 1 or more", d->epochs);
+    if (d->epochs < 1)
+        return gfli_error(context, GFL_E_ARG, "epochs is %d; it must be 1 or more", d->epochs);
     if (d->frozen_stages < -1 || d->frozen_stages > 4)
-        return gfli_error(context, GFL_E_ARG, "frozen_stages is %d; -1..4", d->frozen_stages);
+        return gfli_error(context, GFL_E_ARG,
+                          "frozen_stages is %d; it must be 0..4, or -1 for none", d->frozen_stages);
     if (d->loaders < -1 || d->loaders > GFLI_MAX_THREADS)
         return gfli_error(context, GFL_E_ARG,
-                          "loaders is %d; 1..%d, 0 for the default, -1 for none", d->loaders,
-                          GFLI_MAX_THREADS);
+                          "loaders is %d; it must be 1..%d, 0 for the default, or -1 for none",
+                          d->loaders, GFLI_MAX_THREADS);
     GFLI_TRY(gfli_resolve_rates(context, d));
     GFLI_TRY(gfli_resolve_milestones(context, d));
     return gfli_resolve_scale(context, model, d);
@@ -8484,8 +8501,8 @@ static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *mode
     GFLI_TRY(gfli_dataset_check_names(context, dataset));
     if (n != model->arch.n_classes)
         return gfli_error(context, GFL_E_MISMATCH,
-                          "the model has %d classes, the data set %d; create the model with "
-                          "gfl_dataset_get_classes",
+                          "the model has %d classes, but the data set has %d; create the model "
+                          "with gfl_dataset_get_classes",
                           model->arch.n_classes, n);
     for (int i = 0; i < n && !named; i++) {
         char fallback[32];
@@ -9016,12 +9033,12 @@ static gfl_status gfli_check_state_kind(const gfli_blob *blob) {
     char quoted[GFLI_QUOTED];
     if (!kind)
         return gfli_error(blob->context, GFL_E_FORMAT,
-                          "%s: not a training state (no \"gfl_state\" in its metadata)%s",
+                          "%s: it is not a training state: its metadata has no \"gfl_state\"%s",
                           blob->path,
                           gfli_blob_meta(blob, "gfl_format") ? "; it is a weight file" : "");
     if (strcmp(kind, "1") != 0)
         return gfli_error(blob->context, GFL_E_UNSUPPORTED,
-                          "%s: training state of format %s; this version reads format 1",
+                          "%s: it is a training state of format %s; this version reads format 1",
                           blob->path, gfli_quote(kind, quoted, sizeof quoted));
     return GFL_OK;
 }
@@ -9052,13 +9069,13 @@ static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_b
     for (int i = 0; i < f.n; i++) {
         const char *key = f.fields[i].key, *saved = gfli_blob_meta(blob, key);
         if (!saved)
-            return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no \"%s\" in its metadata",
+            return gfli_error(trainer->context, GFL_E_FORMAT, "%s: its metadata has no \"%s\"",
                               blob->path, key);
         if (strcmp(saved, f.fields[i].value) == 0 || gfli_may_change(key)) continue;
         if (strcmp(saved, uncounted.fields[i].value) != 0)
             return gfli_error(trainer->context, GFL_E_MISMATCH,
-                              "%s: saved with %s = %s, the trainer has %s; create it with the "
-                              "description that the state was saved with",
+                              "%s: it was saved with %s = %s, but the trainer has %s; create the "
+                              "trainer with the description that the state was saved with",
                               blob->path, key, gfli_quote(saved, quoted, sizeof quoted),
                               f.fields[i].value);
         if (strcmp(key, "lr") == 0)
@@ -9072,13 +9089,13 @@ static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli
     char hash[24], quoted[GFLI_QUOTED];
     const char *weights = gfli_blob_meta(blob, "weights"), *data = gfli_blob_meta(blob, "data");
     if (!weights || !data)
-        return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no fingerprints in its metadata",
+        return gfli_error(trainer->context, GFL_E_FORMAT, "%s: its metadata has no fingerprints",
                           blob->path);
     gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
     if (strcmp(data, hash) != 0)
         return gfli_error(trainer->context, GFL_E_MISMATCH,
-                          "%s: saved with another data set (fingerprint %s, here %s); images, "
-                          "boxes and classes must be the same",
+                          "%s: it was saved with another data set (fingerprint %s, here %s); "
+                          "images, boxes and classes must be the same",
                           blob->path, gfli_quote(data, quoted, sizeof quoted), hash);
     GFLI_TRY(gfli_hash_model(trainer->model, &weights_hash));
     gfli_hash_format(weights_hash, hash);
@@ -9114,9 +9131,10 @@ static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob
     GFLI_TRY(gfli_state_number(blob, "epoch", &epoch));
     GFLI_TRY(gfli_state_number(blob, "batch_in_epoch", &batch));
     if (step > plan->n_steps)
-        return gfli_error(trainer->context, GFL_E_MISMATCH,
-                          "%s: %lld steps are done, the %d epochs of the trainer have %lld",
-                          blob->path, (long long)step, plan->desc.epochs, (long long)plan->n_steps);
+        return gfli_error(
+            trainer->context, GFL_E_MISMATCH,
+            "%s: %lld steps are done, but the %d epochs of the trainer have only %lld", blob->path,
+            (long long)step, plan->desc.epochs, (long long)plan->n_steps);
     if (epoch != step / spe || batch != step % spe * plan->desc.accumulate)
         return gfli_error(trainer->context, GFL_E_FORMAT,
                           "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "
@@ -9148,7 +9166,7 @@ static gfl_status gfli_check_momentum(const gfl_trainer *trainer, const gfli_blo
     }
     if (blob->n_tensors != n)
         return gfli_error(trainer->context, GFL_E_MISMATCH,
-                          "%s: it holds %d tensors; the state of this model has %d", blob->path,
+                          "%s: it holds %d tensors, but the state of this model has %d", blob->path,
                           blob->n_tensors, n);
     return GFL_OK;
 }
@@ -10292,11 +10310,11 @@ static gfl_status gfli_pth_layout(gfli_pth *c, const char *name, uint32_t args, 
         dense *= steps + 1;
     }
     if (t->count > 0 && last >= n_values)
-        return gfli_error(
-            c->blob->context, GFL_E_FORMAT,
-            "%s: %.200s: its size, stride and offset reach value %llu of a storage of "
-            "%llu",
-            c->blob->path, name, (unsigned long long)last, (unsigned long long)n_values);
+        return gfli_error(c->blob->context, GFL_E_FORMAT,
+                          "%s: %.200s: its size, stride and offset reach value %llu, counted "
+                          "from 0, but its storage has %llu values",
+                          c->blob->path, name, (unsigned long long)last,
+                          (unsigned long long)n_values);
     *first = t->count > 0 ? (uint64_t)offset->n : 0; /* no values lie anywhere */
     return GFL_OK;
 }
@@ -10512,9 +10530,10 @@ static gfl_status gfli_pth_read_zip(gfli_pth *c) {
         if (!strcmp(slash ? slash + 1 : name, main_record)) r = &c->zip.records[i];
     }
     if (!r)
-        return gfli_error(c->blob->context, GFL_E_FORMAT,
-                          "%s: a zip archive, but without data.pkl: not written by torch.save",
-                          c->blob->path);
+        return gfli_error(
+            c->blob->context, GFL_E_FORMAT,
+            "%s: it is a zip archive without data.pkl, so torch.save did not write it",
+            c->blob->path);
     GFLI_TRY(gfli_strdup(c->blob->context, r->name, &c->prefix));
     const size_t prefix = strlen(r->name) - (sizeof main_record - 1);
     c->prefix[prefix] = 0;
@@ -10612,13 +10631,13 @@ static gfl_status gfli_pth_read_legacy(gfli_pth *c) {
         if (i == 0 && (node->kind != GFLI_PICKLE_LONG ||
                        memcmp(c->pickle.texts + node->n, magic, sizeof magic) != 0))
             return gfli_error(c->blob->context, GFL_E_FORMAT,
-                              "%s: a pickle, but not one that torch.save wrote; gfl reads "
+                              "%s: it is a pickle, but torch.save did not write it; gfl reads "
                               "checkpoints of PyTorch",
                               c->blob->path);
         if (i == 1 && (node->kind != GFLI_PICKLE_INT || node->n != 1001))
             return gfli_error(c->blob->context, GFL_E_UNSUPPORTED,
-                              "%s: a checkpoint of an unknown protocol; write it again with a "
-                              "current torch.save",
+                              "%s: it is a checkpoint of an unknown protocol; write it again with "
+                              "a current torch.save",
                               c->blob->path);
         if (i == 2) GFLI_TRY(gfli_pth_check_machine(c, roots[i]));
     }
@@ -11389,9 +11408,8 @@ static gfl_status gfli_config_check_levels(const gfli_weights *w, gfli_py *py) {
         if (start == 0) gfli_py_number(py, i, &stage);
     if (stage == 1) return GFL_OK;
     return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                      "%s: its configuration begins the pyramid (model.neck.start_level) at "
-                      "another stage of the backbone than the second, C3, which gfl does not "
-                      "support",
+                      "%s: its configuration begins the pyramid at a stage of the backbone other "
+                      "than C3 (model.neck.start_level is not 1), which gfl does not support",
                       w->blob.path);
 }
 
@@ -11603,7 +11621,7 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_desc *how, gfl_m
     const int n = desc.arch.n_classes;
     if (how->classes && how->n_classes != n)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: bbox_head.gfl_cls.weight has %d classes, %d are demanded",
+                          "%s: bbox_head.gfl_cls.weight has %d classes, but %d were asked for",
                           w->blob.path, n, how->n_classes);
     desc.classes = how->classes;
     if (!how->classes) GFLI_TRY(gfli_read_classes(w, n, &desc.classes, &origins.classes));
@@ -11658,8 +11676,8 @@ static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfl
         n_backbone += strncmp(w->entries[i].name, "backbone.", 9) == 0;
     if (status == GFL_OK && n_backbone == 0)
         status = gfli_error(context, GFL_E_MISMATCH,
-                            "%s: none of its %d tensors is a backbone's; expected torchvision's "
-                            "names, conv1.weight, layer1.0.conv1.weight and so on",
+                            "%s: none of its %d tensors belongs to a backbone; torchvision's names "
+                            "are expected: conv1.weight, layer1.0.conv1.weight and so on",
                             path, w->blob.n_tensors);
     if (status != GFL_OK) gfli_weights_end(w);
     return status;
@@ -11739,21 +11757,22 @@ static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
         gfli_arch_name(&b.arch, file);
         gfli_arch_name(m, wanted);
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: a backbone %s with a stem of %d channels for a model %s with %d; "
-                          "create the model that gfl_backbone_describe tells",
+                          "%s: the backbone is %s with a stem of %d channels, but the model is %s "
+                          "with %d; create the model that gfl_backbone_describe describes",
                           w->blob.path, file, b.arch.base_channels, wanted, m->base_channels);
     }
     if (b.arch.deform && (b.arch.deform != m->deform || b.arch.deform_stages != m->deform_stages))
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: a backbone with deformable convolutions (version %d, stages %d) for "
-                          "a model with others (version %d, stages %d)",
+                          "%s: the backbone has deformable convolutions of version %d in stages "
+                          "%d, but the model has version %d in stages %d; create the model that "
+                          "gfl_backbone_describe describes",
                           w->blob.path, b.arch.deform, b.arch.deform_stages, m->deform,
                           m->deform_stages);
     if (b.style == GFL_ORIGIN_FILE && b.arch.caffe_style != m->caffe_style &&
         gfli_arch_depth(m->depth)->bottleneck)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: a backbone of %s style for a model of %s style; create the model "
-                          "with arch.caffe_style = %d (gfl_backbone_describe)",
+                          "%s: the backbone is of %s style, but the model is of %s style; create "
+                          "the model with arch.caffe_style = %d (gfl_backbone_describe)",
                           w->blob.path, b.arch.caffe_style ? "caffe" : "pytorch",
                           m->caffe_style ? "caffe" : "pytorch", b.arch.caffe_style);
     GFLI_TRY(gfli_check_stages(w, model));
@@ -12002,7 +12021,7 @@ gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
 
 void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n) {
     if (b->status == GFL_OK && n > SIZE_MAX - b->n)
-        b->status = gfli_error(b->context, GFL_E_MEMORY, "an export is too large");
+        b->status = gfli_error(b->context, GFL_E_MEMORY, "the export is too large for memory");
     if (b->status == GFL_OK)
         b->status = gfli_grow(b->context, &b->data, &b->capacity, b->n + n, 1, "an export");
     if (b->status != GFL_OK || n == 0) return;
@@ -12113,8 +12132,8 @@ gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
     int n;
     if (model->arch.dialect == GFL_DIALECT_GFOCAL)
         return gfli_error(model->context, GFL_E_UNSUPPORTED,
-                          "weights of dialect gfocal find other boxes in mmdetection; a .pth of "
-                          "them loads in implus/GFocal");
+                          "weights of dialect gfocal give wrong boxes in mmdetection; export them "
+                          "as .pth, for implus/GFocal");
     GFLI_TRY(gfli_state_entries(model, &entries, &n));
     gfl_status status = gfli_blob_create(model->context, path, &w);
     if (status == GFL_OK) status = gfli_put_state(model, entries, n, &values, w);
@@ -12304,7 +12323,8 @@ static gfl_status gfli_zipper_check(const gfl_model *model, const gfli_state_ent
     for (int i = 0; i < n; i++) size += gfli_state_bytes(&entries[i]) + A_RECORD;
     if (size < UINT32_MAX - 4 * A_RECORD && n < UINT16_MAX - 4) return GFL_OK;
     return gfli_error(model->context, GFL_E_UNSUPPORTED,
-                      "a .pth can have 4 GB here, this model has %.1f; safetensors have no limit",
+                      "a .pth can have at most 4 GB here, and this model needs %.1f GB; "
+                      "safetensors have no limit",
                       (double)size * 1e-9);
 }
 
@@ -13015,9 +13035,10 @@ static gfl_status gfli_onnx_check(gfl_context *context, const gfl_export_opts *o
     if ((o->width == 0) != (o->height == 0) || o->width < 0 || o->height < 0 ||
         o->width > GFL_MAX_SIDE || o->height > GFL_MAX_SIDE || o->width % step != 0 ||
         o->height % step != 0)
-        return gfli_error(
-            context, GFL_E_ARG, "an input of %d x %d; both sides must be %s up to %d, or 0 for any",
-            o->width, o->height, o->pixels ? "positive" : "multiples of 32", GFL_MAX_SIDE);
+        return gfli_error(context, GFL_E_ARG,
+                          "width is %d and height is %d; both must be %s up to %d, or 0 for any",
+                          o->width, o->height, o->pixels ? "positive" : "multiples of 32",
+                          GFL_MAX_SIDE);
     return GFL_OK;
 }
 
@@ -13097,7 +13118,8 @@ static gfl_status gfli_onnx_size(const gfli_onnx *g, gfli_bytes *b, uint64_t *gr
     GFLI_TRY(b->status);
     if (*graph < INT32_MAX - (1 << 24)) return GFL_OK;
     return gfli_error(g->context, GFL_E_UNSUPPORTED,
-                      "an ONNX file can have 2 GB, this model has %.1f", (double)*graph * 1e-9);
+                      "an ONNX file can have at most 2 GB, and this model needs %.1f GB",
+                      (double)*graph * 1e-9);
 }
 
 static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_bytes *b, gfli_values *values,

@@ -45,7 +45,7 @@ categories() { sed "s/\"categories\": *\[/&$2,/" data/$1.json; }
 categories train "{\"id\":91,\"name\":\"circle\"}" >twice.json
 expect 3 check --data twice.json --images data/train; says "are both named \"circle\"" out
 expect 3 $train --data twice.json --out x; says "are both named \"circle\"" err
-expect 0 $train --data twice.json --drop-empty-classes --out dropped; says "classes left out.*\"circle\"" err
+expect 0 $train --data twice.json --drop-empty-classes --out dropped; says "classes are left out.*\"circle\"" err
 root='{"id":0,"name":"shapes"},{"id":92,"name":"never","supercategory":"shapes"}'
 categories train "$root" >root.json
 categories val "$root" >root_val.json

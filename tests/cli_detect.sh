@@ -65,7 +65,7 @@ expect 0 detect --weights $w $score folder; same out first
 expect 1 detect --weights $w empty; says 'no picture' err
 rm folder/self folder/up folder/pipe
 printf 'RIFF\052\0\0\0WEBPVP8 ' >folder/really.jpg
-expect 1 detect --weights $w folder; says 'really.jpg: not a JPEG.* but WebP' err
+expect 1 detect --weights $w folder; says 'really.jpg: it is not a JPEG.* but WebP' err
 rm folder/really.jpg
 
 # Names are bytes: JSON stays UTF-8, and each name can be found again.
@@ -133,7 +133,7 @@ says 'data/train.json would replace data/train.json' err; same data/train.json k
 # In the middle of the run something happens: --json stays JSON and tells it.
 mkdir many && cp p/one/x.png many/1.png && echo none >many/2.png && cp p/one/x.png many/3.png
 expect 1 detect --weights $w --json many
-says '"file": "many/2.png", "error": "many/2.png: not a JPEG' out
+says '"file": "many/2.png", "error": "many/2.png: it is not a JPEG' out
 says '"file": "many/3.png", "width"' out; says '"complete": true' out
 
 # An interrupted run leaves complete results as they were.

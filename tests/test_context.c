@@ -132,7 +132,7 @@ static void memory_is_aligned_and_sizes_cannot_overflow(void) {
     }
     void *p = context;
     CHECK_ERROR(context, gfli_alloc(context, SIZE_MAX / 2, 3, "a test", &p), GFL_E_MEMORY,
-                "overflow");
+                "more than memory");
     CHECK(!p);
     CHECK_ERROR(context, gfli_alloc(context, SIZE_MAX, 1, "a test", &p), GFL_E_MEMORY, "a test");
     int *grown = NULL;

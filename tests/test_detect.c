@@ -510,7 +510,7 @@ static void wrong_arguments_are_refused_by_name(void) {
     image = ok, image.height = GFL_MAX_SIDE + 1, refuse(d, image, none, "16385");
     image = ok, image.stride = 10, refuse(d, image, none, "stride 10");
     image = ok, image.stride = -449, refuse(d, image, none, "stride -449");
-    image = ok, image.format = (gfl_format)9, refuse(d, image, none, "format 9");
+    image = ok, image.format = (gfl_format)9, refuse(d, image, none, "format is 9");
     opts = none, opts.min_score = 1, refuse(d, ok, opts, "min_score");
     opts = none, opts.min_score = NAN, refuse(d, ok, opts, "min_score");
     opts = none, opts.nms_iou = -0.5f, refuse(d, ok, opts, "nms_iou");

@@ -434,13 +434,16 @@ static void bad_arguments_are_refused(void) {
     memset(&opts, 0, sizeof opts);
     opts.images = far;
     opts.n_images = 1;
-    CHECK_ERROR(context, gfl_evaluator_create(context, set, &opts, &none), GFL_E_ARG, "image 2");
+    CHECK_ERROR(context, gfl_evaluator_create(context, set, &opts, &none), GFL_E_ARG,
+                "images has 2");
     opts.images = NULL;
     opts.labels = far;
     opts.n_labels = 1;
-    CHECK_ERROR(context, gfl_evaluator_create(context, set, &opts, &none), GFL_E_ARG, "label 2");
+    CHECK_ERROR(context, gfl_evaluator_create(context, set, &opts, &none), GFL_E_ARG,
+                "labels has 2");
     opts.n_labels = -1;
-    CHECK_ERROR(context, gfl_evaluator_create(context, set, &opts, &none), GFL_E_ARG, "-1 labels");
+    CHECK_ERROR(context, gfl_evaluator_create(context, set, &opts, &none), GFL_E_ARG,
+                "n_labels is -1");
     CHECK(none == NULL);
     gfl_evaluator_destroy(NULL);
     gfl_evaluator_destroy(e);

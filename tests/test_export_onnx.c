@@ -256,9 +256,9 @@ static void options_out_of_range_are_refused(void) {
     static const struct {
         int pixels, batch, width, height;
         const char *text;
-    } wrong[] = {{0, -1, 0, 0, "batch"},      {0, 0, 64, 0, "multiples of 32"},
-                 {0, 0, 0, 64, "both sides"}, {0, 0, 100, 64, "multiples of 32"},
-                 {1, 0, -5, -5, "positive"},  {1, 0, 20000, 64, "16384"}};
+    } wrong[] = {{0, -1, 0, 0, "batch"},        {0, 0, 64, 0, "multiples of 32"},
+                 {0, 0, 0, 64, "both must be"}, {0, 0, 100, 64, "multiples of 32"},
+                 {1, 0, -5, -5, "positive"},    {1, 0, 20000, 64, "16384"}};
     gfl_model *model = make(&kinds[0], 0);
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         gfl_export_opts opts;

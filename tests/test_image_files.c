@@ -238,7 +238,7 @@ static void what_is_no_image_is_refused_by_name(void) {
     CHECK_ERROR(context, gfl_image_read_memory(context, "", 0, "none.jpg", &p), GFL_E_FORMAT,
                 "none.jpg: the file is empty");
     CHECK_ERROR(context, gfl_image_read_memory(context, "<html>", 6, "a.jpg", &p), GFL_E_FORMAT,
-                "a.jpg: not a JPEG");
+                "a.jpg: it is not a JPEG");
     CHECK_ERROR(context, gfl_image_read_memory(context, "GIF89a", 6, "a.gif", &p), GFL_E_FORMAT,
                 "a.gif");
     CHECK_ERROR(context, gfl_image_read(context, data_path("images/absent.jpg"), &p), GFL_E_IO,
@@ -256,7 +256,7 @@ static void giants_are_refused_before_decoding(void) {
     for (size_t i = 0; i + 9 < size; i++)
         if (jpeg[i] == 0xFF && jpeg[i + 1] == 0xC0) jpeg[i + 5] = jpeg[i + 7] = 0xFF;
     CHECK_ERROR(context, gfl_image_read_memory(context, jpeg, size, "big.jpg", &p), GFL_E_FORMAT,
-                "big.jpg: 65");
+                "big.jpg: it has 65");
     free(jpeg);
     CHECK_ERROR(context, gfl_image_read_memory(context, "P6 99999 1 255\n", 15, "b.ppm", &p),
                 GFL_E_FORMAT, "99999 x 1");
@@ -307,7 +307,7 @@ static void a_file_is_known_by_its_first_bytes(void) {
     }
     CHECK(gfl_image_get_kind(NULL, 0, NULL) == NULL);
     CHECK_ERROR(context, gfl_image_read_memory(context, cases[8].bytes, 16, "a.jpg", &pixels),
-                GFL_E_FORMAT, "a.jpg: not a JPEG, PNG, BMP or PNM file but WebP");
+                GFL_E_FORMAT, "a.jpg: it is not a JPEG, PNG, BMP or PNM file but WebP");
 }
 
 int main(int argc, char **argv) {

@@ -516,9 +516,10 @@ static void a_backbone_for_another_model_is_refused(void) {
     CHECK_OK(context, gfl_model_save_backbone(from, 4, path));
     gfl_model_destroy(from);
     other = desc, other.arch.caffe_style = 0;
-    refuse_backbone(path, other, "caffe style for a model of pytorch style");
+    refuse_backbone(path, other, "caffe style, but the model is of pytorch style");
     other = desc, other.arch.depth = 101;
-    refuse_backbone(path, other, "R50-DCNv2 with a stem of 4 channels for a model R101-DCNv2");
+    refuse_backbone(path, other,
+                    "R50-DCNv2 with a stem of 4 channels, but the model is R101-DCNv2");
     other = desc, other.arch.base_channels = 8;
     refuse_backbone(path, other, "with 8;");
     other = desc, other.arch.deform_stages = GFL_C4 | GFL_C5;

@@ -342,7 +342,7 @@ static void images_without_annotations_are_dropped_on_request(void) {
     CHECK_ERROR(context, gfli_loader_create(context, set, &o, &l), GFL_E_DATA, "no image");
     CHECK(l == NULL);
     o.batch = 0;
-    CHECK_ERROR(context, gfli_loader_create(context, set, &o, &l), GFL_E_ARG, "batch of 0");
+    CHECK_ERROR(context, gfli_loader_create(context, set, &o, &l), GFL_E_ARG, "batch is 0");
     gfl_dataset_destroy(set);
     gfl_context_destroy(context);
 }

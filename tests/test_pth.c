@@ -315,11 +315,11 @@ static void views_beyond_their_storage_are_refused(void) {
     static const struct {
         view v;
         const char *why;
-    } cases[] = {{{0, 1, {7}, {1}}, "of a storage of 6"},
-                 {{1, 1, {6}, {1}}, "of a storage of 6"},
-                 {{0, 2, {2, 3}, {4, 1}}, "of a storage of 6"},
+    } cases[] = {{{0, 1, {7}, {1}}, "its storage has 6"},
+                 {{1, 1, {6}, {1}}, "its storage has 6"},
+                 {{0, 2, {2, 3}, {4, 1}}, "its storage has 6"},
                  {{0, 1, {2}, {INT64_MAX}}, "stride"},
-                 {{INT64_MAX, 1, {1}, {1}}, "of a storage of 6"},
+                 {{INT64_MAX, 1, {1}, {1}}, "its storage has 6"},
                  {{-1, 1, {1}, {1}}, "makes no sense"},
                  {{0, 1, {-1}, {1}}, "makes no sense"},
                  {{5, 1, {2}, {-1}}, "makes no sense"},
@@ -476,7 +476,7 @@ static void files_are_told_by_their_content(void) {
         const char *text, *why;
     } cases[] = {{"", "empty"},
                  {"<html>404</html>", "neither safetensors nor"},
-                 {"\x80\x02}.", "not one that torch.save wrote"},
+                 {"\x80\x02}.", "torch.save did not write it"},
                  {"PK", "without its directory"}};
     const char *path = "test_pth.scratch";
     for (size_t i = 0; i < GFLI_COUNT(cases); i++) {

@@ -220,7 +220,7 @@ static void nonsense_is_refused(void) {
     REFUSED("frozen_stages", d.frozen_stages = -2);
     REFUSED("scale_long", d.scale_long = 100);
     REFUSED("scale", d.scale_long = d.scale_short = -1);
-    REFUSED("long side first", (d.scale_long = 100, d.scale_short = 200));
+    REFUSED("short <= long", (d.scale_long = 100, d.scale_short = 200));
     REFUSED("scale_short_min", d.scale_short_min = 65);
     REFUSED("loaders", d.loaders = -2);
     REFUSED("n_milestones", d.n_milestones = 9);

@@ -22,8 +22,8 @@ static gfl_status gfli_open_backbone(gfl_context *context, const char *path, gfl
         n_backbone += strncmp(w->entries[i].name, "backbone.", 9) == 0;
     if (status == GFL_OK && n_backbone == 0)
         status = gfli_error(context, GFL_E_MISMATCH,
-                            "%s: none of its %d tensors is a backbone's; expected torchvision's "
-                            "names, conv1.weight, layer1.0.conv1.weight and so on",
+                            "%s: none of its %d tensors belongs to a backbone; torchvision's names "
+                            "are expected: conv1.weight, layer1.0.conv1.weight and so on",
                             path, w->blob.n_tensors);
     if (status != GFL_OK) gfli_weights_end(w);
     return status;
@@ -103,21 +103,22 @@ static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
         gfli_arch_name(&b.arch, file);
         gfli_arch_name(m, wanted);
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: a backbone %s with a stem of %d channels for a model %s with %d; "
-                          "create the model that gfl_backbone_describe tells",
+                          "%s: the backbone is %s with a stem of %d channels, but the model is %s "
+                          "with %d; create the model that gfl_backbone_describe describes",
                           w->blob.path, file, b.arch.base_channels, wanted, m->base_channels);
     }
     if (b.arch.deform && (b.arch.deform != m->deform || b.arch.deform_stages != m->deform_stages))
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: a backbone with deformable convolutions (version %d, stages %d) for "
-                          "a model with others (version %d, stages %d)",
+                          "%s: the backbone has deformable convolutions of version %d in stages "
+                          "%d, but the model has version %d in stages %d; create the model that "
+                          "gfl_backbone_describe describes",
                           w->blob.path, b.arch.deform, b.arch.deform_stages, m->deform,
                           m->deform_stages);
     if (b.style == GFL_ORIGIN_FILE && b.arch.caffe_style != m->caffe_style &&
         gfli_arch_depth(m->depth)->bottleneck)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: a backbone of %s style for a model of %s style; create the model "
-                          "with arch.caffe_style = %d (gfl_backbone_describe)",
+                          "%s: the backbone is of %s style, but the model is of %s style; create "
+                          "the model with arch.caffe_style = %d (gfl_backbone_describe)",
                           w->blob.path, b.arch.caffe_style ? "caffe" : "pytorch",
                           m->caffe_style ? "caffe" : "pytorch", b.arch.caffe_style);
     GFLI_TRY(gfli_check_stages(w, model));

@@ -268,9 +268,8 @@ static gfl_status gfli_config_check_levels(const gfli_weights *w, gfli_py *py) {
         if (start == 0) gfli_py_number(py, i, &stage);
     if (stage == 1) return GFL_OK;
     return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                      "%s: its configuration begins the pyramid (model.neck.start_level) at "
-                      "another stage of the backbone than the second, C3, which gfl does not "
-                      "support",
+                      "%s: its configuration begins the pyramid at a stage of the backbone other "
+                      "than C3 (model.neck.start_level is not 1), which gfl does not support",
                       w->blob.path);
 }
 

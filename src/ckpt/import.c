@@ -84,7 +84,7 @@ static gfl_status gfli_import(gfli_weights *w, const gfl_import_desc *how, gfl_m
     const int n = desc.arch.n_classes;
     if (how->classes && how->n_classes != n)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: bbox_head.gfl_cls.weight has %d classes, %d are demanded",
+                          "%s: bbox_head.gfl_cls.weight has %d classes, but %d were asked for",
                           w->blob.path, n, how->n_classes);
     desc.classes = how->classes;
     if (!how->classes) GFLI_TRY(gfli_read_classes(w, n, &desc.classes, &origins.classes));

@@ -139,11 +139,11 @@ static gfl_status gfli_pth_layout(gfli_pth *c, const char *name, uint32_t args, 
         dense *= steps + 1;
     }
     if (t->count > 0 && last >= n_values)
-        return gfli_error(
-            c->blob->context, GFL_E_FORMAT,
-            "%s: %.200s: its size, stride and offset reach value %llu of a storage of "
-            "%llu",
-            c->blob->path, name, (unsigned long long)last, (unsigned long long)n_values);
+        return gfli_error(c->blob->context, GFL_E_FORMAT,
+                          "%s: %.200s: its size, stride and offset reach value %llu, counted "
+                          "from 0, but its storage has %llu values",
+                          c->blob->path, name, (unsigned long long)last,
+                          (unsigned long long)n_values);
     *first = t->count > 0 ? (uint64_t)offset->n : 0; /* no values lie anywhere */
     return GFL_OK;
 }
@@ -359,9 +359,10 @@ static gfl_status gfli_pth_read_zip(gfli_pth *c) {
         if (!strcmp(slash ? slash + 1 : name, main_record)) r = &c->zip.records[i];
     }
     if (!r)
-        return gfli_error(c->blob->context, GFL_E_FORMAT,
-                          "%s: a zip archive, but without data.pkl: not written by torch.save",
-                          c->blob->path);
+        return gfli_error(
+            c->blob->context, GFL_E_FORMAT,
+            "%s: it is a zip archive without data.pkl, so torch.save did not write it",
+            c->blob->path);
     GFLI_TRY(gfli_strdup(c->blob->context, r->name, &c->prefix));
     const size_t prefix = strlen(r->name) - (sizeof main_record - 1);
     c->prefix[prefix] = 0;
@@ -459,13 +460,13 @@ static gfl_status gfli_pth_read_legacy(gfli_pth *c) {
         if (i == 0 && (node->kind != GFLI_PICKLE_LONG ||
                        memcmp(c->pickle.texts + node->n, magic, sizeof magic) != 0))
             return gfli_error(c->blob->context, GFL_E_FORMAT,
-                              "%s: a pickle, but not one that torch.save wrote; gfl reads "
+                              "%s: it is a pickle, but torch.save did not write it; gfl reads "
                               "checkpoints of PyTorch",
                               c->blob->path);
         if (i == 1 && (node->kind != GFLI_PICKLE_INT || node->n != 1001))
             return gfli_error(c->blob->context, GFL_E_UNSUPPORTED,
-                              "%s: a checkpoint of an unknown protocol; write it again with a "
-                              "current torch.save",
+                              "%s: it is a checkpoint of an unknown protocol; write it again with "
+                              "a current torch.save",
                               c->blob->path);
         if (i == 2) GFLI_TRY(gfli_pth_check_machine(c, roots[i]));
     }

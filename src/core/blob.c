@@ -81,8 +81,9 @@ gfl_status gfli_blob_add_meta(gfli_blob *b, const char *key, const char *value) 
 
 gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t size) {
     if (offset > b->size || size > b->size - offset)
-        return gfli_error(b->context, GFL_E_FORMAT, "%s: %llu bytes at %llu are not in the file",
-                          b->path, (unsigned long long)size, (unsigned long long)offset);
+        return gfli_error(b->context, GFL_E_FORMAT,
+                          "%s: the file ends before the %llu bytes at offset %llu", b->path,
+                          (unsigned long long)size, (unsigned long long)offset);
     if (b->bytes) {
         memcpy(out, b->bytes + offset, (size_t)size);
         return GFL_OK;
@@ -148,7 +149,9 @@ static gfl_status gfli_blob_tensor(gfli_blob *b, gfli_json *j, gfli_tensor *t, u
             GFLI_TRY(gfli_blob_number(j, t->name, "its first offset", &begin));
             GFLI_TRY(gfli_blob_number(j, t->name, "its last offset", &end));
             if (gfli_json_next(j) != GFLI_JSON_END)
-                return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: three offsets", t->name);
+                return gfli_json_error(j, GFL_E_FORMAT,
+                                       "tensor %.200s: data_offsets has more than two numbers",
+                                       t->name);
         } else {
             return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: unexpected key \"%.40s\"",
                                    t->name, key);

@@ -51,7 +51,8 @@ gfl_status gfli_alloc(gfl_context *context, size_t count, size_t size, const cha
     memcpy(out_pointer, &p, sizeof p);
     if (p) return GFL_OK;
     if (!fits)
-        return gfli_error(context, GFL_E_MEMORY, "%s: %zu elements of %zu bytes overflow", what,
+        return gfli_error(context, GFL_E_MEMORY,
+                          "%s: %zu elements of %zu bytes are more than memory can hold", what,
                           count, size);
     return gfli_error(context, GFL_E_MEMORY, "out of memory: %s wanted %zu bytes", what, bytes);
 }
@@ -150,7 +151,8 @@ static gfl_status gfli_context_check(gfl_context *context, const gfl_context_des
         return gfli_error(context, GFL_E_ARG, "n_threads is %d; it must be 1..%d, or 0 for all",
                           d->n_threads, GFLI_MAX_THREADS);
     if (d->device_index < 0)
-        return gfli_error(context, GFL_E_ARG, "device_index is %d", d->device_index);
+        return gfli_error(context, GFL_E_ARG, "device_index is %d; it must not be negative",
+                          d->device_index);
     /* Nothing behind the two numbers may be read before they are known to be ours. */
     if (context->backend->abi != GFL_ABI || context->backend->version != GFLI_BACKEND_VERSION)
         return gfli_error(context, GFL_E_UNSUPPORTED,

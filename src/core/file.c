@@ -131,7 +131,9 @@ static gfl_status gfli_file_read_all(gfl_context *context, const char *path, gfl
         GFLI_TRY(gfli_os_read(context, path, file, *bytes + *size, capacity - *size, &got));
         *size += got;
         if (*size > limit)
-            return gfli_error(context, GFL_E_FORMAT, "%s: larger than %zu bytes", path, limit);
+            return gfli_error(context, GFL_E_FORMAT,
+                              "%s: the file is larger than %zu bytes, the most that is read", path,
+                              limit);
     } while (*size == capacity);
     return GFL_OK;
 }
@@ -145,7 +147,9 @@ gfl_status gfli_file_read(gfl_context *context, const char *path, size_t limit, 
     GFLI_TRY(gfli_os_open(context, path, GFLI_OS_REGULAR_OR_STDIN, &file, &info));
     gfl_status status;
     if (info.size > limit)
-        status = gfli_error(context, GFL_E_FORMAT, "%s: larger than %zu bytes", path, limit);
+        status =
+            gfli_error(context, GFL_E_FORMAT,
+                       "%s: the file is larger than %zu bytes, the most that is read", path, limit);
     else
         status = gfli_file_read_all(context, path, file, info.size ? (size_t)info.size + 1 : 65536,
                                     limit, out, size);

@@ -94,8 +94,9 @@ static size_t gfli_json_fill(gfli_json *j, unsigned char *out, size_t room) {
     }
     gfl_status status = gfli_os_read(j->context, j->name, j->file, out, room, &got);
     if (status == GFL_OK && got > j->most)
-        status = gfli_error(j->context, GFL_E_FORMAT, "%.400s: more than %llu bytes come from it",
-                            j->name, (unsigned long long)GFLI_JSON_STREAM);
+        status = gfli_error(j->context, GFL_E_FORMAT,
+                            "%.400s: it gives more than %llu bytes, the most that is read", j->name,
+                            (unsigned long long)GFLI_JSON_STREAM);
     if (j->status == GFL_OK) j->status = status;
     j->most -= status == GFL_OK ? got : 0;
     return status == GFL_OK ? got : 0;

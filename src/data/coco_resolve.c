@@ -221,7 +221,7 @@ static gfl_status gfli_coco_drop_from(gfli_coco *c, bool *keep, int *label) {
                           set->name, set->n_classes);
     gfli_coco_list_dropped(set, keep, names);
     gfli_log(c->context, GFL_LOG_WARNING,
-             "%.400s: classes left out, since no annotation has them%s: %s", set->name,
+             "%.400s: these classes are left out, since no annotation has them%s: %s", set->name,
              c->desc.drop_empty_classes ? "" : " and they are only the supercategory of others",
              names);
     gfli_coco_relabel(c, keep, label);

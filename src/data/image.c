@@ -6,8 +6,8 @@ gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pix
     GFLI_NOT_NULL(context, out);
     memset(out, 0, sizeof *out);
     if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE)
-        return gfli_error(context, GFL_E_ARG, "an image of %d x %d; sides are 1..%d", width, height,
-                          GFL_MAX_SIDE);
+        return gfli_error(context, GFL_E_ARG, "the image is %d x %d; each side must be 1..%d",
+                          width, height, GFL_MAX_SIDE);
     GFLI_TRY(gfli_alloc(context, (size_t)width * (size_t)height, 3, "an image", &out->rgb));
     out->width = width;
     out->height = height;
@@ -31,8 +31,9 @@ gfl_status gfli_image_unsupported(const gfli_image_file *f, const char *what) {
 
 gfl_status gfli_image_size(gfli_image_file *f, uint32_t width, uint32_t height) {
     if (width < 1 || height < 1 || width > GFL_MAX_SIDE || height > GFL_MAX_SIDE)
-        return gfli_error(f->context, GFL_E_FORMAT, "%s: %lu x %lu pixels; sides are 1..%d",
-                          f->name, (unsigned long)width, (unsigned long)height, GFL_MAX_SIDE);
+        return gfli_error(f->context, GFL_E_FORMAT,
+                          "%s: it has %lu x %lu pixels; each side must be 1..%d", f->name,
+                          (unsigned long)width, (unsigned long)height, GFL_MAX_SIDE);
     f->width = (int)width;
     f->height = (int)height;
     return GFL_OK;
@@ -170,8 +171,8 @@ static gfl_status gfli_stb_load(const gfli_image_file *f, const uint8_t *bytes, 
     (void)size;
     *rgb = NULL;
     return gfli_error(f->context, GFL_E_UNSUPPORTED,
-                      "%s: a JPEG, and this library was built with GFL_NO_STB_IMAGE; give the data "
-                      "set a read_image",
+                      "%s: it is a JPEG, and this library was built with GFL_NO_STB_IMAGE, without "
+                      "a reader of JPEG; convert it, or give the data set a read_image",
                       f->name);
 }
 
@@ -257,10 +258,11 @@ const char *gfl_image_get_kind(const void *bytes, size_t size, int *readable) {
 }
 
 static gfl_status gfli_image_foreign(const gfli_image_file *f, const char *kind) {
-    if (!kind) return gfli_image_damaged(f, "not a JPEG, PNG, BMP or PNM file");
-    return gfli_error(f->context, GFL_E_FORMAT,
-                      "%s: not a JPEG, PNG, BMP or PNM file but %s, which is not read; convert it",
-                      f->name, kind);
+    if (!kind) return gfli_image_damaged(f, "it is not a JPEG, PNG, BMP or PNM file");
+    return gfli_error(
+        f->context, GFL_E_FORMAT,
+        "%s: it is not a JPEG, PNG, BMP or PNM file but %s, which is not read; convert it", f->name,
+        kind);
 }
 
 /* Without out the file is checked only. */

@@ -110,7 +110,8 @@ static bool gfli_inflate_copy(gfli_inflate *z, int symbol) {
     size_t back = (distance < 4 ? (size_t)distance : (size_t)(2 + distance % 2) << bits) + 1 +
                   gfli_inflate_take(z, bits);
     if (z->why) return false;
-    if (back > z->n_out) return gfli_inflate_fail(z, "damaged PNG: its data begins before itself");
+    if (back > z->n_out)
+        return gfli_inflate_fail(z, "damaged PNG: its data refers to data before its beginning");
     if (length > z->room - z->n_out)
         return gfli_inflate_fail(z, "damaged PNG: far more data than its size can need");
     for (uint8_t *p = z->out + z->n_out; length > 0; length--, p++, z->n_out++)

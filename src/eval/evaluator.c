@@ -18,7 +18,8 @@ static gfl_status gfli_eval_take_images(gfl_evaluator *e, const gfl_evaluator_de
     for (int i = 0; desc->images && i < desc->n_images; i++) {
         int image = desc->images[i];
         if (image < 0 || image >= n)
-            return gfli_error(context, GFL_E_ARG, "image %d to evaluate: the data set has %d",
+            return gfli_error(context, GFL_E_ARG,
+                              "images has %d, but the data set has %d images, counted from 0",
                               image, n);
         e->image_rank[image] = 0;
     }
@@ -53,7 +54,8 @@ static gfl_status gfli_eval_take_classes(gfl_evaluator *e, const gfl_evaluator_d
     for (int i = 0; desc->labels && i < desc->n_labels; i++) {
         int label = desc->labels[i];
         if (label < 0 || label >= n)
-            return gfli_error(context, GFL_E_ARG, "label %d to evaluate: the data set has %d",
+            return gfli_error(context, GFL_E_ARG,
+                              "labels has %d, but the data set has %d classes, counted from 0",
                               label, n);
         if (e->class_slot[label] < 0) e->class_slot[label] = e->n_slots++;
     }
@@ -69,10 +71,11 @@ static gfl_status gfli_eval_fill(gfl_evaluator *e, const gfl_evaluator_desc *des
     bool given = m[0] != 0 || m[1] != 0 || m[2] != 0;
     if (given && (m[0] < 1 || m[1] < m[0] || m[2] < m[1]))
         return gfli_error(e->context, GFL_E_ARG,
-                          "max_dets %d, %d, %d: three ascending numbers from 1 are wanted", m[0],
+                          "max_dets is %d, %d, %d; it must be three ascending numbers from 1", m[0],
                           m[1], m[2]);
     if (desc->n_images < 0 || desc->n_labels < 0)
-        return gfli_error(e->context, GFL_E_ARG, "%d images and %d labels to evaluate",
+        return gfli_error(e->context, GFL_E_ARG,
+                          "n_images is %d and n_labels is %d; neither may be negative",
                           desc->n_images, desc->n_labels);
     memcpy(e->max_dets, given ? m : usual, sizeof e->max_dets);
     e->ignore_classes = desc->ignore_classes != 0;
@@ -193,7 +196,7 @@ gfl_status gfl_evaluator_add_detections(gfl_evaluator *evaluator, int image,
     if (unknown)
         gfli_log(
             e->context, GFL_LOG_WARNING,
-            "%lld of %d detections of image %d left out: their classes are not in the data set",
+            "%lld of %d detections of image %d are left out: their classes are not in the data set",
             (long long)unknown, n, image);
     return GFL_OK;
 }

@@ -212,7 +212,7 @@ static gfl_status gfli_eval_read_list(gfli_eval_reader *r) {
     gfli_json_kind kind = gfli_json_next(j);
     GFLI_TRY(gfli_json_status(j));
     if (kind != GFLI_JSON_ARRAY)
-        return gfli_json_error(j, GFL_E_FORMAT, "a file of results is one array of objects");
+        return gfli_json_error(j, GFL_E_FORMAT, "a file of results must be one array of objects");
     while ((kind = gfli_json_next(j)) != GFLI_JSON_END) {
         if (kind != GFLI_JSON_OBJECT)
             return gfli_json_error(j, GFL_E_FORMAT, "a result is not an object");
@@ -253,11 +253,11 @@ static void gfli_eval_log_unknown(const gfli_eval_reader *r, const char *name) {
     const gfl_eval_notes *notes = &r->notes;
     if (notes->n_unknown_images)
         gfli_log(r->evaluator->context, GFL_LOG_WARNING,
-                 "%s: %lld of %lld results left out: the data set has no image %s", name,
+                 "%s: %lld of %lld results are left out: the data set has no image %s", name,
                  (long long)notes->n_unknown_images, (long long)notes->n_results, r->first_image);
     if (notes->n_unknown_classes)
         gfli_log(r->evaluator->context, GFL_LOG_WARNING,
-                 "%s: %lld of %lld results left out: the data set has no category %s", name,
+                 "%s: %lld of %lld results are left out: the data set has no category %s", name,
                  (long long)notes->n_unknown_classes, (long long)notes->n_results, r->first_class);
 }
 

@@ -3,7 +3,7 @@
 
 void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n) {
     if (b->status == GFL_OK && n > SIZE_MAX - b->n)
-        b->status = gfli_error(b->context, GFL_E_MEMORY, "an export is too large");
+        b->status = gfli_error(b->context, GFL_E_MEMORY, "the export is too large for memory");
     if (b->status == GFL_OK)
         b->status = gfli_grow(b->context, &b->data, &b->capacity, b->n + n, 1, "an export");
     if (b->status != GFL_OK || n == 0) return;

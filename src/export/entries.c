@@ -85,8 +85,8 @@ gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
     int n;
     if (model->arch.dialect == GFL_DIALECT_GFOCAL)
         return gfli_error(model->context, GFL_E_UNSUPPORTED,
-                          "weights of dialect gfocal find other boxes in mmdetection; a .pth of "
-                          "them loads in implus/GFocal");
+                          "weights of dialect gfocal give wrong boxes in mmdetection; export them "
+                          "as .pth, for implus/GFocal");
     GFLI_TRY(gfli_state_entries(model, &entries, &n));
     gfl_status status = gfli_blob_create(model->context, path, &w);
     if (status == GFL_OK) status = gfli_put_state(model, entries, n, &values, w);

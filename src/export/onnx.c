@@ -9,9 +9,10 @@ static gfl_status gfli_onnx_check(gfl_context *context, const gfl_export_opts *o
     if ((o->width == 0) != (o->height == 0) || o->width < 0 || o->height < 0 ||
         o->width > GFL_MAX_SIDE || o->height > GFL_MAX_SIDE || o->width % step != 0 ||
         o->height % step != 0)
-        return gfli_error(
-            context, GFL_E_ARG, "an input of %d x %d; both sides must be %s up to %d, or 0 for any",
-            o->width, o->height, o->pixels ? "positive" : "multiples of 32", GFL_MAX_SIDE);
+        return gfli_error(context, GFL_E_ARG,
+                          "width is %d and height is %d; both must be %s up to %d, or 0 for any",
+                          o->width, o->height, o->pixels ? "positive" : "multiples of 32",
+                          GFL_MAX_SIDE);
     return GFL_OK;
 }
 
@@ -91,7 +92,8 @@ static gfl_status gfli_onnx_size(const gfli_onnx *g, gfli_bytes *b, uint64_t *gr
     GFLI_TRY(b->status);
     if (*graph < INT32_MAX - (1 << 24)) return GFL_OK;
     return gfli_error(g->context, GFL_E_UNSUPPORTED,
-                      "an ONNX file can have 2 GB, this model has %.1f", (double)*graph * 1e-9);
+                      "an ONNX file can have at most 2 GB, and this model needs %.1f GB",
+                      (double)*graph * 1e-9);
 }
 
 static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_bytes *b, gfli_values *values,

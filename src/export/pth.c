@@ -176,7 +176,8 @@ static gfl_status gfli_zipper_check(const gfl_model *model, const gfli_state_ent
     for (int i = 0; i < n; i++) size += gfli_state_bytes(&entries[i]) + A_RECORD;
     if (size < UINT32_MAX - 4 * A_RECORD && n < UINT16_MAX - 4) return GFL_OK;
     return gfli_error(model->context, GFL_E_UNSUPPORTED,
-                      "a .pth can have 4 GB here, this model has %.1f; safetensors have no limit",
+                      "a .pth can have at most 4 GB here, and this model needs %.1f GB; "
+                      "safetensors have no limit",
                       (double)size * 1e-9);
 }
 

@@ -9,8 +9,8 @@ static gfl_status gfli_deduce_dim(gfli_weights *w, const char *name, int axis, i
                           name);
     if (t->rank != 4 || t->shape[axis] < 1 || t->shape[axis] > 1 << 24)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: %s has shape %s, which is not a convolution's", w->blob.path,
-                          t->name, gfli_shape(t->rank, t->shape).text);
+                          "%s: %s has shape %s, which is not the shape of a convolution",
+                          w->blob.path, t->name, gfli_shape(t->rank, t->shape).text);
     *out = (int)t->shape[axis];
     return GFL_OK;
 }
@@ -50,12 +50,12 @@ static gfl_status gfli_deduce_depth(gfli_weights *w, gfl_arch *arch, int *stages
     if (n_fitting == 1) return GFL_OK;
     if (n_fitting > 1 || *stages == 0)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: the tensor backbone.layer%d.0.conv1.weight is missing; what is "
-                          "there does not tell the depth",
+                          "%s: the tensor backbone.layer%d.0.conv1.weight is missing, and the "
+                          "others do not tell the depth",
                           w->blob.path, *stages + 1);
     return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                      "%s: stages of %d, %d, %d and %d %s blocks; ResNet-18, 34, 50 and 101 are "
-                      "supported",
+                      "%s: its stages have %d, %d, %d and %d %s blocks; only ResNet-18, 34, 50 and "
+                      "101 are supported",
                       w->blob.path, blocks[0], blocks[1], blocks[2], blocks[3],
                       bottleneck ? "bottleneck" : "basic");
 }
@@ -70,8 +70,8 @@ static gfl_status gfli_deduce_groups(gfli_weights *w, gfl_arch *arch) {
     GFLI_TRY(gfli_deduce_dim(w, name, 1, &per_group));
     if (width % per_group != 0)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: %s has %d filters of %d channels, which are no groups", w->blob.path,
-                          name, width, per_group);
+                          "%s: %s has %d filters of %d channels, which do not make whole groups",
+                          w->blob.path, name, width, per_group);
     arch->groups = width / per_group;
     if (arch->groups > 1) arch->base_width = per_group;
     if (arch->groups > 1 || width == arch->base_channels) return GFL_OK;
@@ -117,8 +117,8 @@ static gfl_status gfli_deduce_deform(gfli_weights *w, gfl_arch *arch, int stages
         }
         if (with && without >= 0)
             return gfli_error(w->context, GFL_E_MISMATCH,
-                              "%s: %s is there, backbone.layer%d.%d.conv2.conv_offset.weight is "
-                              "not; a stage is deformable as a whole",
+                              "%s: %s is there, but backbone.layer%d.%d.conv2.conv_offset.weight "
+                              "is not; the blocks of a stage are deformable either all or none",
                               w->blob.path, with->name, stage, without);
         if (with) arch->deform_stages |= 1 << (stage - 1);
     }
@@ -143,7 +143,7 @@ static gfl_status gfli_refuse_part(const gfli_weights *w) {
         if (first == at || first == w->blob.path || first[-1] != '-' || *end != '.' || parts < 2)
             continue;
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: part %d of %d of a sharded model: join the parts first, for "
+                          "%s: it is part %d of %d of a sharded model: join the parts first, for "
                           "example by load_file() of each and one save_file() in Python",
                           w->blob.path, part, parts);
     }

@@ -72,12 +72,11 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
     if (context->backend != model->backend ||
         context->device_index != model->context->device_index ||
         context->precision != model->context->precision)
-        return gfli_error(
-            context, GFL_E_ARG,
-            "gfl_detector_create: the model is on \"%s\", precision %d, the context on "
-            "\"%s\", precision %d",
-            model->context->device_name, (int)model->context->precision, context->device_name,
-            (int)context->precision);
+        return gfli_error(context, GFL_E_ARG,
+                          "gfl_detector_create: the model is on \"%s\", precision %d, but the "
+                          "context is on \"%s\", precision %d; both must be the same",
+                          model->context->device_name, (int)model->context->precision,
+                          context->device_name, (int)context->precision);
     GFLI_TRY(gfli_calloc(context, 1, sizeof *d, "detector", &d));
     d->context = context;
     d->model = model;
@@ -115,8 +114,8 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
         return gfli_error(context, GFL_E_ARG, "image %d is %d x %d; sides must be 1..%d", index,
                           image->width, image->height, GFL_MAX_SIDE);
     if (format < 0 || format >= GFLI_FORMATS)
-        return gfli_error(context, GFL_E_ARG, "image %d: format %d is no gfl_format", index,
-                          format);
+        return gfli_error(context, GFL_E_ARG, "image %d: format is %d, which is not a gfl_format",
+                          index, format);
     ptrdiff_t row = (ptrdiff_t)image->width * gfli_pixel_bytes(image->format);
     if (image->stride != 0 && image->stride < row && image->stride > -row)
         return gfli_error(context, GFL_E_ARG,
@@ -125,11 +124,11 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
     const bool owned = ops->device.owns && ops->device.owns(context, image->pixels);
     if (on_device && !owned)
         return gfli_error(context, GFL_E_ARG,
-                          "image %d: on_device is set, but pixels is no memory of %s", index,
-                          context->device_name);
+                          "image %d: on_device is set, but pixels does not point to memory of %s",
+                          index, context->device_name);
     if (owned && !on_device)
         return gfli_error(context, GFL_E_ARG,
-                          "image %d: pixels is memory of %s; set on_device to say so", index,
+                          "image %d: pixels points to memory of %s; set on_device to say so", index,
                           context->device_name);
     *out = *image;
     out->stride = gfli_pixel_pitch(image);
@@ -175,7 +174,7 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
                           "scale_long %d and scale_short %d; 1 <= short <= long <= %d must hold",
                           out->scale_long, out->scale_short, GFL_MAX_SIDE);
     if (out->event && !context->backend->device.mark)
-        return gfli_error(context, GFL_E_ARG, "event is set, but there are no events on %s",
+        return gfli_error(context, GFL_E_ARG, "event is set, but %s has no events; leave it NULL",
                           context->device_name);
     return GFL_OK;
 }

@@ -161,9 +161,10 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
                           names[by_meta - 1], teller, names[by_tensor - 1]);
     int found = by_meta ? by_meta : by_tensor;
     if (found && wanted && found != (int)wanted)
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: weights of dialect %s, where %s is demanded; boxes would be wrong",
-                          w->blob.path, names[found - 1], names[wanted - 1]);
+        return gfli_error(
+            w->context, GFL_E_MISMATCH,
+            "%s: its weights are of dialect %s, but %s was asked for; boxes would be wrong",
+            w->blob.path, names[found - 1], names[wanted - 1]);
     *origin = found ? GFL_ORIGIN_FILE : GFL_ORIGIN_GIVEN;
     *out = found ? (gfl_dialect)found : wanted;
     if (*out) return GFL_OK;
@@ -182,7 +183,7 @@ gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_or
     if (gfli_is_assumed(w, "style")) said = 0;
     if (said && wanted && said != (int)wanted)
         return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: metadata says style %s, where %s is demanded", w->blob.path,
+                          "%s: its metadata says style %s, but %s was asked for", w->blob.path,
                           gfli_style_names[said - 1], gfli_style_names[wanted - 1]);
     *origin = said ? GFL_ORIGIN_FILE : wanted ? GFL_ORIGIN_GIVEN : GFL_ORIGIN_DEFAULT;
     *caffe = (said ? said : (int)wanted) == GFL_STYLE_CAFFE;

@@ -313,16 +313,20 @@ gfl_status gfli_loader_next(gfli_loader *l, const gfli_batch **out) {
 
 static gfl_status gfli_loader_check_opts(gfl_context *context, const gfli_loader_opts *o) {
     if (o->batch < 1 || o->batch > 65536)
-        return gfli_error(context, GFL_E_ARG, "a batch of %d images; 1..65536", o->batch);
+        return gfli_error(context, GFL_E_ARG, "batch is %d; it must be 1..65536", o->batch);
     if (o->scale_long < 1 || o->scale_short < 1 || o->scale_long > GFL_MAX_SIDE ||
         o->scale_short > o->scale_long)
-        return gfli_error(context, GFL_E_ARG, "a scale of %d x %d; the long side first, 1..%d",
-                          o->scale_long, o->scale_short, GFL_MAX_SIDE);
+        return gfli_error(
+            context, GFL_E_ARG,
+            "scale_long is %d and scale_short is %d; 1 <= short <= long <= %d must hold",
+            o->scale_long, o->scale_short, GFL_MAX_SIDE);
     if (o->scale_short_min < 0 || o->scale_short_min > o->scale_short)
-        return gfli_error(context, GFL_E_ARG, "short sides from %d to %d", o->scale_short_min,
-                          o->scale_short);
+        return gfli_error(context, GFL_E_ARG,
+                          "scale_short_min is %d; it must be 0..%d, which is scale_short",
+                          o->scale_short_min, o->scale_short);
     if (o->n_threads < 0 || o->n_threads > GFLI_MAX_THREADS)
-        return gfli_error(context, GFL_E_ARG, "%d loader threads; 0..%d", o->n_threads,
+        return gfli_error(context, GFL_E_ARG,
+                          "%d loader threads were asked for; there can be 0..%d", o->n_threads,
                           GFLI_MAX_THREADS);
     return GFL_OK;
 }
@@ -353,9 +357,9 @@ static gfl_status gfli_loader_choose(gfli_loader *l) {
         l->images[l->n_images++] = i;
     }
     if (l->n_images == 0)
-        return gfli_error(l->context, GFL_E_DATA, "%s: no image to train on: %d images%s",
-                          l->dataset->name, n,
-                          n > 0 ? ", none that has an annotation and can be read" : "");
+        return gfli_error(l->context, GFL_E_DATA,
+                          "%s: there is no image to train on: it has %d images%s", l->dataset->name,
+                          n, n > 0 ? ", none of which has an annotation and can be read" : "");
     l->opts.batch = gfli_min(l->opts.batch, l->n_images);
     l->n_batches = gfli_ceil_div(l->n_images, l->opts.batch);
     l->order_epoch = -1;

@@ -25,7 +25,8 @@ static void gfli_default_milestones(gfl_trainer_desc *d) {
 
 static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_trainer_desc *d) {
     if (d->n_milestones < -1 || d->n_milestones > GFL_MAX_MILESTONES)
-        return gfli_error(context, GFL_E_ARG, "n_milestones is %d; 1..%d, 0 for the default, -1",
+        return gfli_error(context, GFL_E_ARG,
+                          "n_milestones is %d; it must be 1..%d, 0 for the default, or -1 for none",
                           d->n_milestones, GFL_MAX_MILESTONES);
     if (d->n_milestones == 0)
         while (d->n_milestones < GFL_MAX_MILESTONES && d->milestones[d->n_milestones] != 0)
@@ -36,7 +37,7 @@ static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_trainer_desc
         int before = i > 0 ? d->milestones[i - 1] : 0;
         if (d->milestones[i] <= before)
             return gfli_error(context, GFL_E_ARG,
-                              "milestone %d is epoch %d; they must ascend, from 1", i,
+                              "milestone %d is epoch %d; milestones must ascend, from 1", i,
                               d->milestones[i]);
     }
     return GFL_OK;
@@ -46,17 +47,20 @@ static gfl_status gfli_resolve_scale(gfl_context *context, const gfl_model *mode
                                      gfl_trainer_desc *d) {
     if ((d->scale_long == 0) != (d->scale_short == 0))
         return gfli_error(context, GFL_E_ARG,
-                          "scale_long is %d and scale_short %d; set both or none", d->scale_long,
+                          "scale_long is %d and scale_short is %d; set both or none", d->scale_long,
                           d->scale_short);
     if (d->scale_long == 0) {
         d->scale_long = model->preprocess.scale_long;
         d->scale_short = model->preprocess.scale_short;
     }
     if (d->scale_short < 1 || d->scale_short > d->scale_long || d->scale_long > GFL_MAX_SIDE)
-        return gfli_error(context, GFL_E_ARG, "a scale of %d x %d; the long side first, 1..%d",
-                          d->scale_long, d->scale_short, GFL_MAX_SIDE);
+        return gfli_error(
+            context, GFL_E_ARG,
+            "scale_long is %d and scale_short is %d; 1 <= short <= long <= %d must hold",
+            d->scale_long, d->scale_short, GFL_MAX_SIDE);
     if (d->scale_short_min < 0 || d->scale_short_min > d->scale_short)
-        return gfli_error(context, GFL_E_ARG, "scale_short_min is %d; 0..%d (scale_short)",
+        return gfli_error(context, GFL_E_ARG,
+                          "scale_short_min is %d; it must be 0..%d, which is scale_short",
                           d->scale_short_min, d->scale_short);
     return GFL_OK;
 }
@@ -75,8 +79,8 @@ static gfl_status gfli_resolve_rates(gfl_context *context, gfl_trainer_desc *d) 
     d->weight_decay = gfli_resolve_real(d->weight_decay, 0.0001);
     if (d->lr < 0 || d->momentum >= 1 || d->clip_norm < 0)
         return gfli_error(context, GFL_E_ARG,
-                          "lr %g, momentum %g, clip_norm %g; lr and clip_norm must not be "
-                          "negative, momentum be under 1",
+                          "lr is %g, momentum %g and clip_norm %g; lr and clip_norm must not be "
+                          "negative, and momentum must be below 1",
                           d->lr, d->momentum, d->clip_norm);
     return GFL_OK;
 }
@@ -91,15 +95,18 @@ gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
     if (d->warmup < 0) d->warmup = -1;
     if (d->loaders == 0) d->loaders = 2;
     if (d->batch < 1 || d->batch > 65536 || d->accumulate < 1 || d->accumulate > 65536)
-        return gfli_error(context, GFL_E_ARG, "batch is %d and accumulate %d; 1..65536", d->batch,
+        return gfli_error(context, GFL_E_ARG,
+                          "batch is %d and accumulate is %d; both must be 1..65536", d->batch,
                           d->accumulate);
-    if (d->epochs < 1) return gfli_error(context, GFL_E_ARG, "epochs is %d; 1 or more", d->epochs);
+    if (d->epochs < 1)
+        return gfli_error(context, GFL_E_ARG, "epochs is %d; it must be 1 or more", d->epochs);
     if (d->frozen_stages < -1 || d->frozen_stages > 4)
-        return gfli_error(context, GFL_E_ARG, "frozen_stages is %d; -1..4", d->frozen_stages);
+        return gfli_error(context, GFL_E_ARG,
+                          "frozen_stages is %d; it must be 0..4, or -1 for none", d->frozen_stages);
     if (d->loaders < -1 || d->loaders > GFLI_MAX_THREADS)
         return gfli_error(context, GFL_E_ARG,
-                          "loaders is %d; 1..%d, 0 for the default, -1 for none", d->loaders,
-                          GFLI_MAX_THREADS);
+                          "loaders is %d; it must be 1..%d, 0 for the default, or -1 for none",
+                          d->loaders, GFLI_MAX_THREADS);
     GFLI_TRY(gfli_resolve_rates(context, d));
     GFLI_TRY(gfli_resolve_milestones(context, d));
     return gfli_resolve_scale(context, model, d);

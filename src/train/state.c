@@ -160,12 +160,12 @@ static gfl_status gfli_check_state_kind(const gfli_blob *blob) {
     char quoted[GFLI_QUOTED];
     if (!kind)
         return gfli_error(blob->context, GFL_E_FORMAT,
-                          "%s: not a training state (no \"gfl_state\" in its metadata)%s",
+                          "%s: it is not a training state: its metadata has no \"gfl_state\"%s",
                           blob->path,
                           gfli_blob_meta(blob, "gfl_format") ? "; it is a weight file" : "");
     if (strcmp(kind, "1") != 0)
         return gfli_error(blob->context, GFL_E_UNSUPPORTED,
-                          "%s: training state of format %s; this version reads format 1",
+                          "%s: it is a training state of format %s; this version reads format 1",
                           blob->path, gfli_quote(kind, quoted, sizeof quoted));
     return GFL_OK;
 }
@@ -196,13 +196,13 @@ static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_b
     for (int i = 0; i < f.n; i++) {
         const char *key = f.fields[i].key, *saved = gfli_blob_meta(blob, key);
         if (!saved)
-            return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no \"%s\" in its metadata",
+            return gfli_error(trainer->context, GFL_E_FORMAT, "%s: its metadata has no \"%s\"",
                               blob->path, key);
         if (strcmp(saved, f.fields[i].value) == 0 || gfli_may_change(key)) continue;
         if (strcmp(saved, uncounted.fields[i].value) != 0)
             return gfli_error(trainer->context, GFL_E_MISMATCH,
-                              "%s: saved with %s = %s, the trainer has %s; create it with the "
-                              "description that the state was saved with",
+                              "%s: it was saved with %s = %s, but the trainer has %s; create the "
+                              "trainer with the description that the state was saved with",
                               blob->path, key, gfli_quote(saved, quoted, sizeof quoted),
                               f.fields[i].value);
         if (strcmp(key, "lr") == 0)
@@ -216,13 +216,13 @@ static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli
     char hash[24], quoted[GFLI_QUOTED];
     const char *weights = gfli_blob_meta(blob, "weights"), *data = gfli_blob_meta(blob, "data");
     if (!weights || !data)
-        return gfli_error(trainer->context, GFL_E_FORMAT, "%s: no fingerprints in its metadata",
+        return gfli_error(trainer->context, GFL_E_FORMAT, "%s: its metadata has no fingerprints",
                           blob->path);
     gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
     if (strcmp(data, hash) != 0)
         return gfli_error(trainer->context, GFL_E_MISMATCH,
-                          "%s: saved with another data set (fingerprint %s, here %s); images, "
-                          "boxes and classes must be the same",
+                          "%s: it was saved with another data set (fingerprint %s, here %s); "
+                          "images, boxes and classes must be the same",
                           blob->path, gfli_quote(data, quoted, sizeof quoted), hash);
     GFLI_TRY(gfli_hash_model(trainer->model, &weights_hash));
     gfli_hash_format(weights_hash, hash);
@@ -258,9 +258,10 @@ static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob
     GFLI_TRY(gfli_state_number(blob, "epoch", &epoch));
     GFLI_TRY(gfli_state_number(blob, "batch_in_epoch", &batch));
     if (step > plan->n_steps)
-        return gfli_error(trainer->context, GFL_E_MISMATCH,
-                          "%s: %lld steps are done, the %d epochs of the trainer have %lld",
-                          blob->path, (long long)step, plan->desc.epochs, (long long)plan->n_steps);
+        return gfli_error(
+            trainer->context, GFL_E_MISMATCH,
+            "%s: %lld steps are done, but the %d epochs of the trainer have only %lld", blob->path,
+            (long long)step, plan->desc.epochs, (long long)plan->n_steps);
     if (epoch != step / spe || batch != step % spe * plan->desc.accumulate)
         return gfli_error(trainer->context, GFL_E_FORMAT,
                           "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "
@@ -292,7 +293,7 @@ static gfl_status gfli_check_momentum(const gfl_trainer *trainer, const gfli_blo
     }
     if (blob->n_tensors != n)
         return gfli_error(trainer->context, GFL_E_MISMATCH,
-                          "%s: it holds %d tensors; the state of this model has %d", blob->path,
+                          "%s: it holds %d tensors, but the state of this model has %d", blob->path,
                           blob->n_tensors, n);
     return GFL_OK;
 }

@@ -13,8 +13,8 @@ static gfl_status gfli_check_classes(gfl_context *context, const gfl_model *mode
     GFLI_TRY(gfli_dataset_check_names(context, dataset));
     if (n != model->arch.n_classes)
         return gfli_error(context, GFL_E_MISMATCH,
-                          "the model has %d classes, the data set %d; create the model with "
-                          "gfl_dataset_get_classes",
+                          "the model has %d classes, but the data set has %d; create the model "
+                          "with gfl_dataset_get_classes",
                           model->arch.n_classes, n);
     for (int i = 0; i < n && !named; i++) {
         char fallback[32];

@@ -244,7 +244,7 @@ static void pixels_may_lie_on_the_device(void) {
         const kept got = detect(&s, twin, opts);
         CHECK(same(&got, &want));
         CHECK_ERROR(s.gpu, gfl_detect(s.detector, &image, 1, &opts, &out), GFL_E_ARG,
-                    "is no memory of cuda:0");
+                    "not point to memory of cuda:0");
         opts.on_device = 0;
         CHECK_ERROR(s.gpu, gfl_detect(s.detector, &twin, 1, &opts, &out), GFL_E_ARG,
                     "set on_device");
