@@ -42,6 +42,20 @@ static const char *read_all(FILE *f, size_t limit, char **bytes, size_t *size) {
     return "out of memory";
 }
 
+static const char *reason; /* of os_open's last failure, where errno has no word for it */
+
+FILE *os_open(const char *path) {
+    bool other;
+    FILE *f = os_sys_open_regular(path, &other);
+    reason = other ? "it is not a regular file" : NULL;
+    if (other) errno = EINVAL;
+    return f;
+}
+
+const char *os_reason(void) {
+    return reason ? reason : strerror(errno);
+}
+
 const char *os_read(const char *path, size_t limit, char **bytes, size_t *size) {
     *bytes = NULL;
     *size = 0;
@@ -164,4 +178,12 @@ void os_abandon(os_output *out) {
     free(out->temporary);
     free(out->path);
     memset(out, 0, sizeof *out);
+}
+
+/* ---- the process ----------------------------------------------------------------------------- */
+
+volatile sig_atomic_t os_sys_signal;
+
+int caught_signal(void) {
+    return os_sys_signal;
 }

@@ -157,23 +157,14 @@ static FILE *stream(int fd, const char *mode) {
     return f;
 }
 
-static const char *reason; /* of os_open's last failure, where errno has no word for it */
-
-FILE *os_open(const char *path) {
+FILE *os_sys_open_regular(const char *path, bool *other) {
     struct stat info;
     /* Not to wait for who writes into a pipe. */
     const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    reason = NULL;
-    if (fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) return stream(fd, "rb");
-    if (fd < 0) return NULL;
+    *other = fd >= 0 && (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode));
+    if (!*other) return stream(fd, "rb");
     close(fd);
-    reason = "it is not a regular file";
-    errno = EINVAL;
     return NULL;
-}
-
-const char *os_reason(void) {
-    return reason ? reason : strerror(errno);
 }
 
 FILE *os_sys_open(const char *path, os_sys_how how) {
@@ -294,14 +285,12 @@ long os_peak_megabytes(void) {
     return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss / 1024 : 0;
 }
 
-static volatile sig_atomic_t signal_number;
-
 /* A terminal that is closed, or a batch system, may send its signal several times; a second Ctrl-C
  * is someone who does not want to wait. */
 static void on_signal(int number) {
-    static const char text[] = "\ngfl: finishing this step; again to stop now\n";
+    static const char text[] = OS_SYS_STOPPING;
     static volatile sig_atomic_t interrupted;
-    if (!signal_number) signal_number = number;
+    if (!os_sys_signal) os_sys_signal = number;
     if (number != SIGINT) return;
     if (interrupted) _exit(128 + number);
     interrupted = 1;
@@ -320,10 +309,6 @@ void catch_signals(void) {
     sigaction(SIGTERM, &action, NULL);
     if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler == SIG_IGN) return; /* nohup */
     sigaction(SIGHUP, &action, NULL);
-}
-
-int caught_signal(void) {
-    return signal_number;
 }
 
 double os_seconds(void) {

@@ -3,6 +3,7 @@
 #define GFL_CMD_OS_SYSTEM_H
 
 #include "cmd_os.h"
+#include <signal.h>
 
 /* Each has the rest of cmd_os.h too.  What fails says why in errno. */
 
@@ -10,6 +11,8 @@
 bool os_may(const char *operation, const char *path);
 
 typedef enum os_sys_how { OS_SYS_NEW, OS_SYS_AFRESH, OS_SYS_APPEND, OS_SYS_IN_PLACE } os_sys_how;
+/* To read, as bytes; *other: it is there, and not a regular file. */
+FILE *os_sys_open_regular(const char *path, bool *other);
 FILE *os_sys_open(const char *path, os_sys_how how); /* to write; binary, not inherited */
 bool os_sys_sync(FILE *f);
 bool os_sys_copy_mode(FILE *f, const char *from);
@@ -17,5 +20,9 @@ bool os_sys_copy_mode(FILE *f, const char *from);
 char *os_sys_follow(const char *path);
 bool os_sys_link(const char *from, const char *to); /* a second name; nothing may have it */
 long os_sys_process(void);
+
+/* What catch_signals() has a signal set and say. */
+extern volatile sig_atomic_t os_sys_signal;
+#define OS_SYS_STOPPING "\ngfl: finishing this step; again to stop now\n"
 
 #endif

@@ -241,22 +241,13 @@ static FILE *stream(HANDLE h, int flags, const char *mode) {
     return f;
 }
 
-static const char *reason; /* of os_open's last failure, where errno has no word for it */
-
-FILE *os_open(const char *path) {
+FILE *os_sys_open_regular(const char *path, bool *other) {
     BY_HANDLE_FILE_INFORMATION info;
     HANDLE h = open_handle(path, GENERIC_READ, OPEN_EXISTING);
-    reason = NULL;
-    if (h == INVALID_HANDLE_VALUE) return NULL;
-    if (kind_of_handle(h, &info) == OS_FILE) return stream(h, _O_RDONLY, "rb");
+    *other = h != INVALID_HANDLE_VALUE && kind_of_handle(h, &info) != OS_FILE;
+    if (!*other) return stream(h, _O_RDONLY, "rb");
     CloseHandle(h);
-    reason = "it is not a regular file";
-    errno = EINVAL;
     return NULL;
-}
-
-const char *os_reason(void) {
-    return reason ? reason : strerror(errno);
 }
 
 FILE *os_sys_open(const char *path, os_sys_how how) {
@@ -373,22 +364,16 @@ bool os_is_terminal(int fd) {
     return _isatty(fd) != 0;
 }
 
-static volatile sig_atomic_t signal_number;
-
 /* The system forgets the handler when it calls it: a second Ctrl-C ends the program. */
 static void on_signal(int number) {
-    static const char text[] = "\ngfl: finishing this step; again to stop now\n";
-    signal_number = number;
+    static const char text[] = OS_SYS_STOPPING;
+    os_sys_signal = number;
     (void)_write(2, text, sizeof text - 1);
 }
 
 void catch_signals(void) {
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-}
-
-int caught_signal(void) {
-    return signal_number;
 }
 #else
 typedef int cmd_os_is_another; /* a file must have something in it */

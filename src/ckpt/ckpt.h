@@ -123,6 +123,8 @@ void gfli_py_free(gfli_py *py);
  * does not say is looked up in the earlier ones, unless it says _delete_. */
 uint32_t gfli_py_find(gfli_py *py, const char *path);
 uint32_t gfli_py_get(gfli_py *py, uint32_t dict, const char *key); /* or 0 */
+/* The value itself where a node is only another name of it. */
+uint32_t gfli_py_target(const gfli_py *py, uint32_t node);
 /* Items of a list: 0 behind the last, and where it is no list. */
 uint32_t gfli_py_first(const gfli_py *py, uint32_t list);
 uint32_t gfli_py_next(const gfli_py *py, uint32_t item);

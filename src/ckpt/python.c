@@ -113,8 +113,7 @@ static void gfli_py_link(gfli_py *py, uint32_t container, uint32_t item) {
     c->last = item;
 }
 
-/* The value itself where a node is only another name of it. */
-static uint32_t gfli_py_target(const gfli_py *py, uint32_t node) {
+uint32_t gfli_py_target(const gfli_py *py, uint32_t node) {
     while (py->nodes[node].kind == GFLI_PY_SAME) node = py->nodes[node].first;
     return node;
 }
