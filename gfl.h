@@ -809,7 +809,21 @@ typedef struct gfl_detect_opts {
     void *user;
     int on_device; /* 1: the images' pixels lie in the memory of the context's GPU */
     void *event;   /* on a GPU: a cudaEvent_t that is recorded behind the batch; NULL: none */
+    /* [n_labels] the labels to find, in any order; NULL: all of them.  The other classes are left
+     * out before anything is counted: max_per_level and max_detections count the wanted classes
+     * alone, which no other class can crowd out. */
+    const int *labels;
+    int n_labels;
+    /* 1: a box is suppressed by a better one of any class, so that an object is found once, with
+     * its best class; 0: by those of its own class alone, as in COCO results. */
+    int agnostic;
 } gfl_detect_opts;
+
+/* What the network gets for a picture. */
+typedef struct gfl_input_size {
+    int width, height;               /* resized, aspect ratio kept */
+    int padded_width, padded_height; /* up to multiples of 32, with zeros at the right and below */
+} gfl_input_size;
 
 /* The detections of one image. */
 typedef struct gfl_detections {
@@ -842,11 +856,48 @@ GFL_API gfl_status gfl_detector_create(gfl_context *context, const gfl_model *mo
 /* gfl_detector_destroy - give the detector's memory back; NULL is allowed. */
 GFL_API void gfl_detector_destroy(gfl_detector *detector);
 
+/* gfl_detector_get_size - the size that a picture has when the network sees it.
+ *
+ * In a batch every picture is padded to the largest padded width and the largest padded height.
+ *
+ *   width, height  of the picture, in pixels
+ *   opts           of the call that would detect: its scale is used; NULL: as trained
+ *   out            yours; zeroed on error
+ *
+ * Errors    GFL_E_ARG     a NULL, a size or an option out of range
+ * Memory    none.
+ * Threads   as gfl_detect. */
+GFL_API gfl_status gfl_detector_get_size(gfl_detector *detector, int width, int height,
+                                         const gfl_detect_opts *opts, gfl_input_size *out);
+
+/* gfl_detector_reserve - take the memory that a batch of pictures will need, without running it.
+ *
+ * Afterwards gfl_detect allocates nothing, neither from the context nor on its device, for batches
+ * of as many pictures or fewer which are no wider and no higher than that, before and after
+ * resizing (gfl_detector_get_size tells the size after it), whatever is found.  A later call for
+ * another size keeps what is there: for pictures of both orientations, call it with both.  A batch
+ * that mixes orientations is padded to the larger width and the larger height: reserve for a square
+ * picture of the longer side and with opts->scale_short equal to opts->scale_long.
+ *
+ *   width, height  of the largest picture, in pixels
+ *   batch          pictures of the largest batch
+ *   opts           of the calls that will detect: its scale, max_per_level and max_detections are
+ *                  used; NULL for the defaults; borrowed
+ *
+ * Errors    GFL_E_ARG     a NULL, a number or an option out of range, a batch that was started and
+ *                         not finished
+ *           GFL_E_MEMORY  the memory is not there; what was reserved before may be gone
+ *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more
+ * Memory    the detector's, until it is destroyed.
+ * Threads   as gfl_detect. */
+GFL_API gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int height, int batch,
+                                        const gfl_detect_opts *opts);
+
 /* gfl_detect - find the objects in a batch of images.
  *
  * It resizes and normalises each image as the model was trained, pads all to the largest, runs the
- * network once, turns the distributions of each location into boxes and suppresses overlaps class
- * by class.  The number of threads does not change the result, nor do the other images of the
+ * network once, turns the distributions of each location into boxes and suppresses overlaps, class
+ * by class unless opts->agnostic is set.  The number of threads does not change the result, nor do the other images of the
  * batch, as long as all are padded to the same size.
  *
  *   images   [n], borrowed until the call returns; they may differ in size
@@ -2638,7 +2689,7 @@ float gfli_bf16_to_f32(uint16_t h);
 /* Everywhere: maps are NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
  * operation knows shapes, never networks.  Results do not depend on the number of threads. */
 
-enum { GFLI_BACKEND_VERSION = 5, GFLI_CONV_CALLS = 2 };
+enum { GFLI_BACKEND_VERSION = 6, GFLI_CONV_CALLS = 2 };
 
 /* Parameters begin at multiples of it in a model's block, in floats. */
 enum { GFLI_BLOCK_STEP = 16 };
@@ -2737,6 +2788,10 @@ typedef struct gfli_decode_opts {
     bool by_location; /* max_per_level counts locations, by their best class; then all their pairs
                          above min_score are candidates.  false: it counts pairs */
     bool divide;      /* boxes are divided by the scale, not multiplied with its inverse */
+    bool agnostic;    /* a box is suppressed by boxes of all classes, not of its own alone */
+    const uint8_t
+        *wanted; /* [n_classes] of the device, not all 0: classes that are 0 are as if they
+                              were not there; NULL: all are wanted */
 } gfli_decode_opts;
 
 /* One surviving detection and the location it comes from. */
@@ -3104,12 +3159,12 @@ GFLI_HD static inline bool gfli_has_area(const gfl_detection *box, float inclusi
 
 /* ---- suppression ----------------------------------------------------------------------------- */
 
-/* A box, moved to where only boxes of its class are. */
+/* A box, moved to where only the boxes are that it can suppress. */
 typedef struct gfli_apart {
     float x1, y1, x2, y2, area, label;
 } gfli_apart;
 
-/* step: one more than the largest coordinate of all boxes. */
+/* step: one more than the largest coordinate of all boxes; 0: classes do not matter. */
 GFLI_HD static inline gfli_apart gfli_move_apart(const gfl_detection *box, float step,
                                                  float inclusive) {
     gfli_apart a;
@@ -3155,6 +3210,21 @@ GFLI_HD static inline float gfli_rank_score(uint64_t rank) {
     float score;
     memcpy(&score, &bits, sizeof score);
     return score;
+}
+
+/* Is the class among those that detections are wanted of? */
+GFLI_HD static inline bool gfli_wants(const uint8_t *wanted, int label) {
+    return !wanted || wanted[label];
+}
+
+/* The largest of a location's logits [n] of classes that are wanted. */
+GFLI_HD static inline float gfli_best_wanted(const float *logits, int n, const uint8_t *wanted) {
+    int c = 0;
+    while (!gfli_wants(wanted, c)) c++;
+    float best = logits[c];
+    for (c++; c < n; c++)
+        if (gfli_wants(wanted, c) && logits[c] > best) best = logits[c];
+    return best;
 }
 
 /* Candidates of one image that a level can give, and all levels together. */
@@ -3567,12 +3637,12 @@ void gfli_heap_make(uint64_t *ranks, size_t n);
 void gfli_heap_replace(uint64_t *heap, size_t n, uint64_t rank); /* the root is dropped */
 void gfli_sort_ranks(uint64_t *ranks, size_t n);
 
-/* Class-wise suppression of candidates in any order; widths are x2 - x1 + pixel.  keep [max_keep]
- * gets the indices of the survivors, best first, equal scores by index; returns how many.
+/* Suppression of candidates in any order; of opts nms_iou, inclusive and agnostic matter.  keep
+ * [max_keep] gets the indices of the survivors, best first, equal scores by index; returns how many.
  * ranks [n]; scratch has GFLI_NMS_FLOATS floats for each of keep's. */
 enum { GFLI_NMS_FLOATS = 6 };
-int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max_keep, int *keep,
-             uint64_t *ranks, float *scratch);
+int gfli_nms(const gfli_decoded *boxes, int n, const gfli_decode_opts *opts, int max_keep,
+             int *keep, uint64_t *ranks, float *scratch);
 
 /* The candidates of one image before suppression: level after level (counts [levels]), best first
  * (by_location: location by location, best first where a level is cut, else in their order),
@@ -8552,7 +8622,7 @@ static void gfli_normalise_cpu(gfl_context *context, const uint8_t *pixels, int 
 }
 
 /* ===============================================================================================
- * src/cpu/nms.c - class-wise non-maximum suppression
+ * src/cpu/nms.c - non-maximum suppression, class by class or across classes
  * ============================================================================================ */
 
 /* ---- ranks ----------------------------------------------------------------------------------- */
@@ -8607,21 +8677,22 @@ static float gfli_class_step(const gfli_decoded *boxes, int n, int inclusive, bo
     return largest + 1.0f;
 }
 
-int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max_keep, int *keep,
-             uint64_t *ranks, float *scratch) {
+int gfli_nms(const gfli_decoded *boxes, int n, const gfli_decode_opts *opts, int max_keep,
+             int *keep, uint64_t *ranks, float *scratch) {
     gfli_apart *kept = (gfli_apart *)(void *)scratch;
-    bool apart;
+    const float inclusive = (float)opts->inclusive;
+    bool apart = false;
     int n_kept = 0;
-    const float step = gfli_class_step(boxes, n, inclusive, &apart);
+    const float step = opts->agnostic ? 0.0f : gfli_class_step(boxes, n, opts->inclusive, &apart);
     for (int i = 0; i < n; i++) ranks[i] = gfli_rank(boxes[i].detection.score, (uint64_t)i);
     gfli_sort_ranks(ranks, (size_t)n);
     for (int i = 0; i < n && n_kept < max_keep; i++) {
         const int at = (int)gfli_rank_index(ranks[i]);
-        const gfli_apart box = gfli_move_apart(&boxes[at].detection, step, (float)inclusive);
+        const gfli_apart box = gfli_move_apart(&boxes[at].detection, step, inclusive);
         bool suppressed = false;
         for (int k = 0; k < n_kept && !suppressed; k++) {
             if (apart && kept[k].label != box.label) continue;
-            suppressed = gfli_overlaps(&kept[k], &box, iou, (float)inclusive);
+            suppressed = gfli_overlaps(&kept[k], &box, opts->nms_iou, inclusive);
         }
         if (suppressed) continue;
         kept[n_kept] = box;
@@ -8709,7 +8780,7 @@ static void gfli_select_pairs(gfli_decode_task *t, int level) {
     for (size_t p = 0; p < points; p++, x += (size_t)t->cls->c) {
         if (!gfli_any_above(x, classes, s.bound)) continue;
         for (int c = 0; c < classes; c++) {
-            if (x[c] > s.bound)
+            if (x[c] > s.bound && gfli_wants(t->opts->wanted, c))
                 gfli_select(&s, x[c], (uint64_t)p * (uint64_t)classes + (uint64_t)c);
         }
     }
@@ -8730,7 +8801,7 @@ static size_t gfli_select_classes(const gfli_decode_task *t, int level, size_t n
         const float *x = plane + (size_t)p * (size_t)t->cls->c;
         for (int c = 0; c < classes; c++) {
             const float score = gfli_sigmoid(x[c]);
-            if (score > t->opts->min_score)
+            if (score > t->opts->min_score && gfli_wants(t->opts->wanted, c))
                 ranks[n_pairs++] = gfli_rank(score, p * (uint64_t)classes + (uint64_t)c);
         }
     }
@@ -8748,9 +8819,7 @@ static void gfli_select_locations(gfli_decode_task *t, int level) {
         gfli_selection_make(t, level, cut ? (size_t)t->opts->max_per_level : points + 1);
     for (size_t p = 0; p < points; p++, x += (size_t)t->cls->c) {
         if (!gfli_any_above(x, classes, s.bound)) continue;
-        float best = x[0];
-        for (int c = 1; c < classes; c++) best = x[c] > best ? x[c] : best;
-        gfli_select(&s, best, p);
+        gfli_select(&s, gfli_best_wanted(x, classes, t->opts->wanted), p);
     }
     if (cut) gfli_sort_ranks(s.ranks, s.n);
     t->counts[level] = (int)gfli_select_classes(t, level, s.n);
@@ -8853,7 +8922,7 @@ static int gfli_decode_image(gfl_context *context, const gfli_map *cls, const gf
     int counts[GFL_LEVELS];
     int n = gfli_candidates(context, cls, reg, index, opts, boxes, counts, ranks);
     n = gfli_rescale_boxes(opts, boxes, n);
-    n = gfli_nms(boxes, n, opts->nms_iou, opts->inclusive, max_keep, keep, ranks, moved);
+    n = gfli_nms(boxes, n, opts, max_keep, keep, ranks, moved);
     for (int i = 0; i < n; i++) out[i] = boxes[keep[i]];
     return n;
 }
@@ -11432,6 +11501,7 @@ enum {
     GFLI_PART_SCRATCH, /* of whatever runs: resize, plan, decode */
     GFLI_PART_PIXELS,  /* one resized image */
     GFLI_PART_FOUND,
+    GFLI_PART_WANTED, /* what gfli_decode_opts.wanted points to */
     GFLI_PARTS
 };
 
@@ -11466,8 +11536,10 @@ struct gfl_detector {
     gfl_distribution *distributions;
     size_t found_capacity, images_capacity, decoding_capacity, items_capacity;
     size_t distributions_capacity;
-    int n_begun; /* images between gfl_detect_start and gfl_detect_finish */
-    int most;    /* detections of each, at most */
+    uint8_t *wanted;   /* [2][n_classes] of the batch, and as GFLI_PART_WANTED has it */
+    bool wanted_there; /* it has it */
+    int n_begun;       /* images between gfl_detect_start and gfl_detect_finish */
+    int most;          /* detections of each, at most */
     bool no_clip;
 };
 
@@ -11503,8 +11575,13 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
     d->context = context;
     d->model = model;
     d->with_distributions = desc && desc->distributions;
-    *out = d;
-    return GFL_OK;
+    const gfl_status status =
+        gfli_alloc(context, (size_t)model->arch.n_classes, 2, "classes", &d->wanted);
+    if (status == GFL_OK)
+        *out = d;
+    else
+        gfl_detector_destroy(d);
+    return status;
 }
 
 void gfl_detector_destroy(gfl_detector *detector) {
@@ -11521,20 +11598,25 @@ void gfl_detector_destroy(gfl_detector *detector) {
     gfli_free(context, detector->decoding);
     gfli_free(context, detector->items);
     gfli_free(context, detector->distributions);
+    gfli_free(context, detector->wanted);
     gfli_free(context, detector);
 }
 
 /* ---- arguments ------------------------------------------------------------------------------- */
+
+static gfl_status gfli_check_size(gfl_context *context, int width, int height, int index) {
+    GFLI_DEMAND(context,
+                width >= 1 && height >= 1 && width <= GFL_MAX_SIDE && height <= GFL_MAX_SIDE,
+                "image %d is %d x %d; sides must be 1..%d", index, width, height, GFL_MAX_SIDE);
+    return GFL_OK;
+}
 
 static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image, bool on_device,
                                    int index, gfl_image *out) {
     const gfli_backend *ops = context->backend;
     int format = (int)image->format;
     if (!image->pixels) return gfli_error(context, GFL_E_ARG, "image %d: pixels is NULL", index);
-    if (image->width < 1 || image->height < 1 || image->width > GFL_MAX_SIDE ||
-        image->height > GFL_MAX_SIDE)
-        return gfli_error(context, GFL_E_ARG, "image %d is %d x %d; sides must be 1..%d", index,
-                          image->width, image->height, GFL_MAX_SIDE);
+    GFLI_TRY(gfli_check_size(context, image->width, image->height, index));
     if (format < 0 || format >= GFLI_FORMATS)
         return gfli_error(context, GFL_E_ARG, "image %d: format is %d, which is not a gfl_format",
                           index, format);
@@ -11601,30 +11683,61 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
     return GFL_OK;
 }
 
-/* The images with their sizes and what decoding them needs. */
-static gfl_status gfli_take_images(gfl_detector *d, const gfl_image *images, int n,
-                                   const gfl_detect_opts *opts) {
+/* The labels that the caller wants, one byte for each. */
+static gfl_status gfli_take_labels(gfl_detector *d, const gfl_detect_opts *opts) {
+    const int n = d->model->arch.n_classes;
+    GFLI_DEMAND(d->context, !opts->labels == (opts->n_labels == 0) && opts->n_labels >= 0,
+                "labels is %s, but n_labels is %d; give a list and its length, or neither",
+                opts->labels ? "a list" : "NULL", opts->n_labels);
+    if (!opts->labels) return GFL_OK;
+    memset(d->wanted, 0, (size_t)n);
+    for (int i = 0; i < opts->n_labels; i++) {
+        GFLI_DEMAND(d->context, opts->labels[i] >= 0 && opts->labels[i] < n,
+                    "labels[%d] is %d; the model has the labels 0..%d", i, opts->labels[i], n - 1);
+        d->wanted[opts->labels[i]] = 1;
+    }
+    return GFL_OK;
+}
+
+/* From the size of image i to its size for the network, and what decoding it needs. */
+static void gfli_take_size(gfl_detector *d, int i, const gfl_detect_opts *opts) {
     const gfl_arch *arch = &d->model->arch;
+    gfli_resized *r = &d->images[i];
+    gfli_decode_opts *o = &d->decoding[i];
+    gfli_resized_size(r->image.width, r->image.height, opts->scale_long, opts->scale_short,
+                      &r->width, &r->height);
+    gfli_decode_opts_init(arch, o);
+    o->min_score = opts->min_score;
+    o->nms_iou = opts->nms_iou;
+    o->max_per_level = opts->max_per_level;
+    o->max_detections = opts->max_detections;
+    o->agnostic = opts->agnostic != 0;
+    o->height = r->height;
+    o->width = r->width;
+    gfli_box_scale(gfli_dialect_get(arch->dialect)->one_scale, r->image.width, r->image.height,
+                   opts->scale_long, opts->scale_short, &o->scale_x, &o->scale_y);
+}
+
+static gfl_status gfli_reserve_images(gfl_detector *d, int n) {
+    GFLI_DEMAND(d->context, n >= 1 && n <= GFLI_MAX_BATCH,
+                "a batch of %d images; 1..%d are allowed", n, GFLI_MAX_BATCH);
+    GFLI_DEMAND(d->context, d->n_begun == 0,
+                "gfl_detect: a batch of %d images is under way; call gfl_detect_finish first, or "
+                "use another detector",
+                d->n_begun);
     GFLI_TRY(gfli_reserve(d->context, &d->images, &d->images_capacity, (size_t)n, sizeof *d->images,
                           "batch"));
-    GFLI_TRY(gfli_reserve(d->context, &d->decoding, &d->decoding_capacity, (size_t)n,
-                          sizeof *d->decoding, "batch"));
+    return gfli_reserve(d->context, &d->decoding, &d->decoding_capacity, (size_t)n,
+                        sizeof *d->decoding, "batch");
+}
+
+static gfl_status gfli_take_images(gfl_detector *d, const gfl_image *images, int n,
+                                   const gfl_detect_opts *opts) {
     for (int i = 0; i < n; i++) {
         gfli_resized *r = &d->images[i];
-        gfli_decode_opts *o = &d->decoding[i];
         r->on_device = opts->on_device != 0;
         GFLI_TRY(gfli_check_image(d->context, &images[i], r->on_device, i, &r->image));
-        gfli_resized_size(r->image.width, r->image.height, opts->scale_long, opts->scale_short,
-                          &r->width, &r->height);
-        gfli_decode_opts_init(arch, o);
-        o->min_score = opts->min_score;
-        o->nms_iou = opts->nms_iou;
-        o->max_per_level = opts->max_per_level;
-        o->max_detections = opts->max_detections;
-        o->height = r->height;
-        o->width = r->width;
-        gfli_box_scale(gfli_dialect_get(arch->dialect)->one_scale, r->image.width, r->image.height,
-                       opts->scale_long, opts->scale_short, &o->scale_x, &o->scale_y);
+        gfli_take_size(d, i, opts);
     }
     return GFL_OK;
 }
@@ -11661,6 +11774,7 @@ static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int wid
     parts[GFLI_PART_PIXELS] = (size_t)resized_w * (size_t)resized_h * 3;
     parts[GFLI_PART_FOUND] = gfli_lay_out_found(plan->batch, gfli_most_detections(cls, opts),
                                                 distributions ? (size_t)reg->c : 0, NULL, &ignored);
+    parts[GFLI_PART_WANTED] = (size_t)opts->n_classes;
     for (int i = 0; i < GFLI_PARTS; i++) parts[i] = gfli_padded(parts[i]);
 }
 
@@ -11696,6 +11810,7 @@ static gfl_status gfli_reserve_parts(gfl_detector *d, const size_t need[GFLI_PAR
     (ops->device.free)(d->context, d->arena);
     d->arena = NULL;
     memset(d->parts, 0, sizeof d->parts);
+    d->wanted_there = false;
     GFLI_TRY(ops->device.alloc(d->context, bytes, 1, "detector's workspace", &d->arena));
     memcpy(d->parts, most, sizeof most);
     return GFL_OK;
@@ -11815,6 +11930,18 @@ static gfl_status gfli_forward(gfl_detector *d, gfli_ready *r, const gfl_detect_
     return GFL_OK;
 }
 
+/* An upload waits for what the device does, so it comes before all else, and only where other
+ * classes are wanted than last time. */
+static void gfli_load_labels(gfl_detector *d, int n) {
+    const size_t classes = (size_t)d->model->arch.n_classes;
+    uint8_t *there = (uint8_t *)gfli_arena_part(d, GFLI_PART_WANTED);
+    for (int i = 0; i < n; i++) d->decoding[i].wanted = there;
+    if (d->wanted_there && memcmp(d->wanted, d->wanted + classes, classes) == 0) return;
+    d->context->backend->device.upload(d->context, there, d->wanted, classes);
+    memcpy(d->wanted + classes, d->wanted, classes);
+    d->wanted_there = true;
+}
+
 /* Everything up to the copy of what is found. */
 static gfl_status gfli_begin_batch(gfl_detector *d, int n, const gfl_detect_opts *opts) {
     const gfli_backend *ops = d->context->backend;
@@ -11822,6 +11949,7 @@ static gfl_status gfli_begin_batch(gfl_detector *d, int n, const gfl_detect_opts
     gfli_found found;
     GFLI_TRY(gfli_prepare(d, n, &r));
     const gfli_plan *plan = &r->plan;
+    if (opts->labels) gfli_load_labels(d, n);
     for (int i = 0; i < n; i++) gfli_load_image(d, plan, i);
     GFLI_TRY(gfli_forward(d, r, opts));
     const size_t bytes = gfli_found_of(d, plan, gfli_arena_part(d, GFLI_PART_FOUND), &found);
@@ -11889,21 +12017,48 @@ static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out)
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
+gfl_status gfl_detector_get_size(gfl_detector *detector, int width, int height,
+                                 const gfl_detect_opts *opts, gfl_input_size *out) {
+    gfl_detect_opts resolved;
+    GFLI_NOT_NULL(NULL, detector);
+    GFLI_NOT_NULL(detector->context, out);
+    memset(out, 0, sizeof *out);
+    GFLI_TRY(gfli_check_size(detector->context, width, height, 0));
+    GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
+    gfli_resized_size(width, height, resolved.scale_long, resolved.scale_short, &out->width,
+                      &out->height);
+    out->padded_width = gfli_pad32(out->width);
+    out->padded_height = gfli_pad32(out->height);
+    return GFL_OK;
+}
+
+gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int height, int batch,
+                                const gfl_detect_opts *opts) {
+    gfl_detect_opts resolved;
+    gfli_ready *ready;
+    GFLI_NOT_NULL(NULL, detector);
+    GFLI_TRY(gfli_check_size(detector->context, width, height, 0));
+    GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
+    GFLI_TRY(gfli_reserve_images(detector, batch));
+    for (int i = 0; i < batch; i++) {
+        memset(&detector->images[i], 0, sizeof detector->images[i]);
+        detector->images[i].image.width = width;
+        detector->images[i].image.height = height;
+        gfli_take_size(detector, i, &resolved);
+    }
+    return gfli_prepare(detector, batch, &ready);
+}
+
 gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int n,
                             const gfl_detect_opts *opts) {
     gfl_detect_opts resolved;
     GFLI_NOT_NULL(NULL, detector);
     gfl_context *context = detector->context;
     GFLI_NOT_NULL(context, images);
-    GFLI_DEMAND(context, n >= 1 && n <= GFLI_MAX_BATCH, "a batch of %d images; 1..%d are allowed",
-                n, GFLI_MAX_BATCH);
-    if (detector->n_begun > 0)
-        return gfli_error(context, GFL_E_ARG,
-                          "gfl_detect: a batch of %d images is under way; call gfl_detect_finish "
-                          "first, or use another detector",
-                          detector->n_begun);
+    GFLI_TRY(gfli_reserve_images(detector, n));
     GFLI_TRY(gfli_model_check_packed(context, detector->model, "gfl_detect"));
     GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
+    GFLI_TRY(gfli_take_labels(detector, &resolved));
     GFLI_TRY(gfli_take_images(detector, images, n, &resolved));
     const gfl_status status = gfli_begin_batch(detector, n, &resolved);
     if (status != GFL_OK) { /* nothing reads the images any more */

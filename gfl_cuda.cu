@@ -2879,8 +2879,9 @@ typedef struct gfli_decode_job {
     gfli_decode_frame frame[GFLI_DECODE_IMAGES];
     size_t scratch;
     int images, levels, n_classes, cls_c, reg_c, n_bins;
-    int inclusive; /* as in gfli_decode_opts, as are the next two */
-    bool by_location, divide;
+    int inclusive; /* as in gfli_decode_opts, as are the next four */
+    bool by_location, divide, agnostic;
+    const uint8_t *wanted;
     int most; /* candidates of all levels */
     int max_keep;
     float min_score, nms_iou;
@@ -2916,11 +2917,11 @@ static __global__ void gfli_select_kernel(const GFLI_GRID_CONSTANT gfli_decode_j
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     const size_t classes = (size_t)job.n_classes, ranked = job.by_location ? 1 : classes;
     if (i >= (size_t)l->cells * ranked) return;
+    const int label = (int)(i % ranked); /* of a pair */
+    if (!job.by_location && !gfli_wants(job.wanted, label)) return;
     const float *logits = gfli_logits_at(l->cls, l->cells, job.cls_c, image, i / ranked);
-    float best = logits[i % ranked];
-    for (size_t c = 1; c < classes && job.by_location; c++)
-        best = logits[c] > best ? logits[c] : best;
-    const float score = gfli_sigmoid(best);
+    const float score = gfli_sigmoid(
+        job.by_location ? gfli_best_wanted(logits, job.n_classes, job.wanted) : logits[label]);
     if (score > job.min_score)
         gfli_of_image(&job, l->ranks,
                       image)[atomicAdd(gfli_found_by(&job, image, (int)blockIdx.y), 1)] =
@@ -3043,6 +3044,7 @@ static __device__ __forceinline__ bool gfli_candidate(const gfli_decode_job *job
         return true;
     }
     const int label = i % job->n_classes;
+    if (!gfli_wants(job->wanted, label)) return false;
     const uint64_t cell = listed ? gfli_rank_index(ranks[at]) : (uint64_t)at;
     const float score =
         gfli_sigmoid(gfli_logits_at(l->cls, l->cells, job->cls_c, image, (size_t)cell)[label]);
@@ -3125,7 +3127,8 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
         largest = d->x2 > largest ? d->x2 : largest;
         largest = d->y2 > largest ? d->y2 : largest;
     }
-    const float step = gfli_block_largest(largest, part) + 1.0f;
+    largest = gfli_block_largest(largest, part);
+    const float step = job.agnostic ? 0.0f : largest + 1.0f;
     if (thread == 0) total[0] = 0;
     __syncthreads();
     for (int first = 0; first < n_candidates; first += GFLI_NMS_CHUNK) {
@@ -3265,6 +3268,8 @@ static void gfli_decode_cuda(gfl_context *context, const gfli_map *cls, const gf
     job.inclusive = opts->inclusive;
     job.by_location = opts->by_location;
     job.divide = opts->divide;
+    job.agnostic = opts->agnostic;
+    job.wanted = opts->wanted;
     job.min_score = opts->min_score;
     job.nms_iou = opts->nms_iou;
     job.out.most = out->most;

@@ -4,15 +4,17 @@
 #include <string.h>
 
 typedef struct detect_job {
-    const char *weights, *out, *results, *scale;
+    const char *weights, *out, *results, *scale, *classes;
     device_choice device;
-    bool json, distributions;
+    bool json, distributions, agnostic;
     int threads, max;
     double score, nms;
     picture_list pictures;
     gfl_context *context;
     gfl_model_info info;
-    out_file file; /* of the results */
+    class_list wanted; /* of --classes */
+    int *labels;       /* [wanted.n] */
+    out_file file;     /* of the results */
     gfl_json_writer results_json, stdout_json;
     int done, failed; /* pictures */
     bool short_of_memory;
@@ -175,6 +177,9 @@ static int detect_all(detect_job *job, gfl_detector *detector) {
     opts.min_score = (float)job->score;
     opts.nms_iou = (float)job->nms;
     opts.max_detections = job->max;
+    opts.labels = job->labels;
+    opts.n_labels = job->labels ? job->wanted.n : 0;
+    opts.agnostic = job->agnostic;
     if (job->scale) opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused);
     job->stdout_json = json_to(stdout);
     if (job->json) gfl_json_object(&job->stdout_json, NULL);
@@ -202,8 +207,10 @@ static int with_model(detect_job *job) {
         warn_of_assumed(job->weights, model, job->scale != NULL);
         status = gfl_detector_create(job->context, model, &desc, &detector);
     }
-    const int code = status == GFL_OK ? detect_all(job, detector)
-                                      : report(job->context, status, "loading weights");
+    int code = status == GFL_OK ? CMD_OK : report(job->context, status, "loading weights");
+    if (code == CMD_OK && job->classes) code = find_labels(&job->info, &job->wanted, &job->labels);
+    if (code == CMD_OK) code = detect_all(job, detector);
+    free(job->labels);
     gfl_detector_destroy(detector);
     gfl_model_destroy(model);
     return code;
@@ -252,7 +259,10 @@ static int find_pictures(detect_job *job, char **arguments, int n) {
 
 static int run(detect_job *job) {
     int code = open_context_on(&job->device, job->threads, &job->context);
+    if (code == CMD_OK && job->classes)
+        code = read_classes(job->context, job->classes, &job->wanted);
     if (code == CMD_OK) code = with_results(job);
+    free_classes(&job->wanted);
     gfl_context_destroy(job->context);
     return code;
 }
@@ -280,6 +290,15 @@ int cmd_detect(int argc, char **argv) {
         SCORE_OPTION(job.score),
         NMS_OPTION(job.nms),
         {OPT_INT, "max", &job.max, "N", "Keep at most N detections per picture.", 0},
+        {OPT_TEXT, "classes", &job.classes, "LIST",
+         "Find objects of these classes alone: names or labels a,b,c, or a file with one name per "
+         "line. The other classes are left out before the N best detections are chosen.",
+         0},
+        {OPT_FLAG, "agnostic", &job.agnostic, NULL,
+         "Compare a box with better boxes of every class, not with those of its own class alone, "
+         "so "
+         "that an object is found once, with its best class.",
+         0},
         SCALE_OPTION(job.scale),
         JSON_OPTION(job.json),
         {OPT_FLAG, "distributions", &job.distributions, NULL,

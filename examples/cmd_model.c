@@ -276,6 +276,49 @@ static bool is_file_name(const char *text) {
     return strpbrk(text, "/\\") != NULL;
 }
 
+/* The class whose name is the nearest, or else the first few. */
+static int no_such_class(const gfl_model_info *info, const char *name) {
+    enum { MOST = 12 };
+    const gfl_class *classes = info->classes;
+    const int n = info->arch.n_classes;
+    const char **names = take((size_t)n, sizeof *names);
+    if (!names) return CMD_MEMORY;
+    for (int k = 0; k < n; k++) names[k] = classes[k].name;
+    const char *near = opt_nearest(name, names, n);
+    if (near) {
+        usage_error("--classes: the model has no class \"%s\"; did you mean \"%s\"?", name, near);
+    } else {
+        usage_error(
+            "--classes: the model has no class \"%s\"; it has these, with the labels 0..%d:", name,
+            n - 1);
+        for (int k = 0; k < n && k < MOST; k++) talk("  %d %s", k, classes[k].name);
+        if (n > MOST) talk("  and %d others; gfl info lists them", n - MOST);
+    }
+    free(names);
+    return CMD_USAGE;
+}
+
+/* A name before a number, since a class may be called "2". */
+static int find_label(const gfl_model_info *info, const char *name, int *label) {
+    const int n = info->arch.n_classes;
+    char *end;
+    for (*label = 0; *label < n; ++*label)
+        if (!strcmp(info->classes[*label].name, name)) return CMD_OK;
+    const long number = strtol(name, &end, 10);
+    if (*name < '0' || *name > '9' || *end || number >= n) return no_such_class(info, name);
+    *label = (int)number;
+    return CMD_OK;
+}
+
+int find_labels(const gfl_model_info *info, const class_list *list, int **labels) {
+    int code = CMD_OK;
+    *labels = take((size_t)list->n, sizeof **labels);
+    if (!*labels) return CMD_MEMORY;
+    for (int k = 0; k < list->n && code == CMD_OK; k++)
+        code = find_label(info, list->items[k].name, &(*labels)[k]);
+    return code;
+}
+
 int read_classes(gfl_context *context, const char *text, class_list *list) {
     const size_t n = strlen(text);
     const bool is_file = os_exists(text);

@@ -231,6 +231,20 @@ says 'broken.png' err
 expect 0 detect --weights whole/last.safetensors --json data/val/0001.png
 says '"detections"' out
 
+# Some of the classes, by name and by label, and one box for an object whatever its classes.
+one="detect --weights whole/last.safetensors --score 0.001 --max 1000 data/val/0001.png"
+expect 0 $one; cp out all.txt
+for class in circle square triangle star; do says "	$class	" out; done
+expect 0 $one --classes circle,square; says '	circle	' out; says '	square	' out
+grep '	circle	\|	square	' all.txt >some.txt; same out some.txt
+expect 0 $one --classes 1,0; same out some.txt
+printf 'circle\n' >wanted.txt
+expect 0 $one --classes wanted.txt; grep '	circle	' all.txt >some.txt; same out some.txt
+expect 0 $one --agnostic; [ $(wc -l <out) -lt $(wc -l <all.txt) ] || fail "--agnostic removes nothing"
+expect 2 $one --classes sqare; says 'no class "sqare"; did you mean "square"' err; [ ! -s out ] || fail out
+expect 2 $one --classes circle,aeroplane; says '^  2 triangle' err; says 'labels 0..3' err
+expect 2 $one --classes 4; says 'no class "4"' err
+
 # Information and checks.
 expect 0 info --list; says 'r50' out
 expect 0 info --devices; says '^CPU, ' out; says '^cuda:0' out

@@ -6,7 +6,7 @@
 
 /* Detections of image `index` of maps that lie where the context computes, and, where logits is not
  * NULL, the [.][reg->c] logits of their locations; returns how many.  Both have room for
- * o->max_detections. */
+ * o->max_detections.  o->wanted is the host's. */
 static inline int test_decode(gfl_context *context, const gfli_map *cls, const gfli_map *reg,
                               int index, const gfli_decode_opts *o, gfli_decoded *out,
                               float *logits) {
@@ -17,7 +17,15 @@ static inline int test_decode(gfl_context *context, const gfli_map *cls, const g
     int *count = (int *)malloc(n * sizeof *count);
     gfli_found found;
     void *scratch;
-    for (size_t i = 0; i < n; i++) all[i] = *o;
+    uint8_t *wanted = NULL;
+    if (o->wanted) {
+        CHECK_OK(context, ops->device.alloc(context, (size_t)o->n_classes, 1, "classes", &wanted));
+        ops->device.upload(context, wanted, o->wanted, (size_t)o->n_classes);
+    }
+    for (size_t i = 0; i < n; i++) {
+        all[i] = *o;
+        all[i].wanted = wanted;
+    }
     found.most = (int)most;
     found.logits = NULL;
     CHECK_OK(context, ops->device.alloc(context, n, sizeof(int), "counts", &found.count));
@@ -40,6 +48,7 @@ static inline int test_decode(gfl_context *context, const gfli_map *cls, const g
     ops->device.free(context, found.items);
     ops->device.free(context, found.logits);
     ops->device.free(context, scratch);
+    ops->device.free(context, wanted);
     free(all);
     free(count);
     return (int)m;

@@ -90,13 +90,19 @@ static gfli_decoded box(float x1, float y1, float x2, float y2, float score, int
     return d;
 }
 
-static int suppress(const gfli_decoded *boxes, int n, int most, int *keep) {
+static int suppress_across(bool agnostic, const gfli_decoded *boxes, int n, int most, int *keep) {
     uint64_t *ranks = (uint64_t *)malloc((size_t)n * sizeof *ranks);
     float *scratch = (float *)malloc((size_t)most * GFLI_NMS_FLOATS * sizeof *scratch);
-    const int kept = gfli_nms(boxes, n, 0.6f, 0, most, keep, ranks, scratch);
+    gfli_decode_opts o = usual(100, 100);
+    o.agnostic = agnostic;
+    const int kept = gfli_nms(boxes, n, &o, most, keep, ranks, scratch);
     free(ranks);
     free(scratch);
     return kept;
+}
+
+static int suppress(const gfli_decoded *boxes, int n, int most, int *keep) {
+    return suppress_across(false, boxes, n, most, keep);
 }
 
 static void nms_keeps_the_better_of_two_and_other_classes(void) {
@@ -118,9 +124,12 @@ static void nms_at_an_iou_of_one_keeps_everything(void) {
     uint64_t ranks[3];
     float scratch[3 * GFLI_NMS_FLOATS];
     int keep[3];
-    CHECK(gfli_nms(boxes, 3, 1, 0, 3, keep, ranks, scratch) == 3);
+    gfli_decode_opts o = usual(100, 100);
+    o.nms_iou = 1;
+    CHECK(gfli_nms(boxes, 3, &o, 3, keep, ranks, scratch) == 3);
     CHECK(keep[0] == 1 && keep[1] == 2 && keep[2] == 0);
-    CHECK(gfli_nms(boxes, 3, 0.9999999f, 0, 3, keep, ranks, scratch) == 1);
+    o.nms_iou = 0.9999999f;
+    CHECK(gfli_nms(boxes, 3, &o, 3, keep, ranks, scratch) == 1);
 }
 
 /* Everything shifted in float32 and compared with everything; -ffp-contract is off for tests. */
@@ -177,6 +186,11 @@ static void nms_is_what_comparing_all_with_all_gives(void) {
         CHECK(memcmp(got, want, (size_t)n * sizeof *got) == 0);
         CHECK(suppress(boxes, N, 7, got) == 7);
         CHECK(memcmp(got, want, 7 * sizeof *got) == 0);
+        /* across classes: as if all were of one */
+        const int across = suppress_across(true, boxes, N, N, got);
+        for (int i = 0; i < N; i++) boxes[i].detection.label = 0;
+        CHECK(across == naive_nms(boxes, N, want) && (across < n || classes == 1));
+        CHECK(memcmp(got, want, (size_t)across * sizeof *got) == 0);
     }
 }
 
@@ -288,6 +302,59 @@ static void decode_drops_boxes_without_area_and_without_numbers(void) {
     free(cls.data), free(reg.data);
 }
 
+/* So few are kept of a level that the other classes would take all the places.  Whether the rule of
+ * a dialect counts pairs or locations, the logits of classes that are not wanted may as well be so
+ * low that nothing is found of them. */
+static void classes_that_are_not_wanted_take_no_place(void) {
+    static const uint8_t wanted[CLASSES] = {0, 1, 0, 1};
+    gfli_map cls = pyramid(2, CLASSES, 32), reg = pyramid(2, 4 * BINS, 32);
+    gfli_rng rng = gfli_rng_make(5, 0, 0, 0);
+    gfli_decoded all[100], got[100], want[100];
+    for (size_t i = 0; i < gfli_map_count(&cls); i++)
+        cls.data[i] = (float)gfli_rng_below(&rng, 90) * 0.1f - (i % 2 ? 7 : 3);
+    for (size_t i = 0; i < gfli_map_count(&reg); i++)
+        reg.data[i] = (float)gfli_rng_uniform(&rng) * 4 - 2;
+    for (int rule = 0; rule < 2; rule++) {
+        gfli_decode_opts o = usual(256, 256);
+        int of_others = 0;
+        memset(got, 0, sizeof got);
+        memset(want, 0, sizeof want);
+        o.by_location = rule == 1;
+        o.inclusive = rule;
+        o.max_per_level = 12;
+        const int n_all = decode(1, &cls, &reg, 1, &o, all);
+        for (int i = 0; i < n_all; i++) of_others += !wanted[all[i].detection.label];
+        o.wanted = wanted;
+        const int n = decode(1, &cls, &reg, 1, &o, got);
+        gfli_map low = cls;
+        low.data = (float *)malloc(gfli_map_count(&cls) * sizeof(float));
+        for (size_t i = 0; i < gfli_map_count(&cls); i++)
+            low.data[i] = wanted[i % CLASSES] ? cls.data[i] : -90;
+        o.wanted = NULL;
+        CHECK(decode(1, &low, &reg, 1, &o, want) == n && n > 10 && of_others > n_all / 2);
+        CHECK(memcmp(got, want, sizeof got) == 0);
+        free(low.data);
+    }
+    free(cls.data), free(reg.data);
+}
+
+/* Two classes of one location have one box: each is found, or the better one alone. */
+static void across_classes_a_box_is_found_once(void) {
+    gfli_map cls = pyramid(1, CLASSES, 16), reg = pyramid(1, 4 * BINS, 16);
+    gfli_decode_opts o = usual(128, 128);
+    gfli_decoded out[100];
+    for (size_t i = 0; i < gfli_map_count(&cls); i++) cls.data[i] = -20;
+    for (size_t i = 0; i < gfli_map_count(&reg); i += BINS) reg.data[i + 1] = 30;
+    cell(&cls, 0, 0, 3, 12)[0] = 1;
+    cell(&cls, 0, 0, 3, 12)[3] = 2;
+    cell(&cls, 0, 0, 9, 2)[1] = 0;
+    CHECK(decode(1, &cls, &reg, 0, &o, out) == 3);
+    o.agnostic = true;
+    CHECK(decode(1, &cls, &reg, 0, &o, out) == 2);
+    CHECK(out[0].detection.label == 3 && out[0].y == 3 && out[1].detection.label == 1);
+    free(cls.data), free(reg.data);
+}
+
 /* The generator of the specification's golden numbers, appendix A. */
 static float next_golden(uint64_t *x, double from, double by) {
     *x = (1103515245 * *x + 12345) % 2147483648u;
@@ -361,6 +428,8 @@ int main(int argc, char **argv) {
                                       TEST(decode_wants_more_than_the_threshold),
                                       TEST(decode_breaks_ties_by_level_then_place_then_class),
                                       TEST(decode_drops_boxes_without_area_and_without_numbers),
+                                      TEST(classes_that_are_not_wanted_take_no_place),
+                                      TEST(across_classes_a_box_is_found_once),
                                       TEST(decode_gives_the_golden_numbers),
                                       {0}};
     return test_main(argc, argv, cases);

@@ -384,6 +384,112 @@ static void smaller_batches_allocate_nothing(void) {
     CHECK(book.live == 0);
 }
 
+/* No batch has been run: what was reserved alone has to be enough, of every size that is no larger
+ * and whatever is found. */
+static void after_reserving_no_batch_allocates(void) {
+    for (int distributions = 0; distributions < 2; distributions++) {
+        ledger book = {0, 0};
+        gfl_context_desc desc;
+        gfl_context *counted = NULL;
+        gfl_detector *detector = NULL;
+        memset(&desc, 0, sizeof desc);
+        desc.n_threads = 2;
+        desc.allocator.alloc = ledger_alloc;
+        desc.allocator.free = ledger_free;
+        desc.allocator.user = &book;
+        CHECK(gfl_context_create(&desc, &counted) == GFL_OK);
+        CHECK_OK(counted,
+                 gfl_detector_create(counted, model, distributions ? with_distributions() : NULL,
+                                     &detector));
+        CHECK_OK(counted, gfl_detector_reserve(detector, WIDTH, HEIGHT, 4, NULL));
+        const ledger first = book;
+        detect_smaller(counted, detector, 4);
+        CHECK_OK(counted, gfl_detector_reserve(detector, WIDTH, HEIGHT, 3, NULL));
+        CHECK(book.live == first.live && book.calls == first.calls);
+        CHECK_OK(counted, gfl_detector_reserve(detector, WIDTH, HEIGHT, 5, NULL));
+        CHECK(book.calls > first.calls);
+        gfl_detector_destroy(detector);
+        gfl_context_destroy(counted);
+        CHECK(book.live == 0);
+    }
+}
+
+/* By the rule of mmcv's rescale_size: int(side * factor + 0.5), with the smaller of both factors.
+ */
+static void the_size_for_the_network_is_told(void) {
+    gfl_detector *detector = NULL;
+    gfl_input_size size;
+    gfl_detect_opts opts;
+    memset(&opts, 0, sizeof opts);
+    CHECK_OK(context, gfl_detector_create(context, model, NULL, &detector));
+    CHECK_OK(context, gfl_detector_get_size(detector, WIDTH, HEIGHT, NULL, &size));
+    CHECK(size.width == 200 && size.height == 120); /* as the model was trained */
+    CHECK(size.padded_width == 224 && size.padded_height == 128);
+    opts.scale_long = 1333;
+    opts.scale_short = 800;
+    CHECK_OK(context, gfl_detector_get_size(detector, 480, 640, &opts, &size));
+    CHECK(size.width == 800 && size.height == 1067);
+    CHECK(size.padded_width == 800 && size.padded_height == 1088);
+    CHECK_OK(context, gfl_detector_get_size(detector, 4000, 1000, &opts, &size));
+    CHECK(size.width == 1333 && size.height == 333);
+    CHECK_ERROR(context, gfl_detector_get_size(detector, 0, 5, &opts, &size), GFL_E_ARG, "0 x 5");
+    CHECK(size.width == 0 && size.padded_height == 0);
+    opts.scale_short = 0;
+    CHECK_ERROR(context, gfl_detector_get_size(detector, 5, 5, &opts, &size), GFL_E_ARG, "both");
+    CHECK_ERROR(context, gfl_detector_reserve(detector, 5, 0, 1, NULL), GFL_E_ARG, "5 x 0");
+    CHECK_ERROR(context, gfl_detector_reserve(detector, 5, 5, 0, NULL), GFL_E_ARG, "0 images");
+    const gfl_image image = picture(0);
+    CHECK_OK(context, gfl_detect_start(detector, &image, 1, NULL));
+    CHECK_ERROR(context, gfl_detector_reserve(detector, 5, 5, 1, NULL), GFL_E_ARG, "under way");
+    gfl_detector_destroy(detector);
+}
+
+static double iou(const gfl_detection *a, const gfl_detection *b) {
+    const double w = fmin((double)a->x2, (double)b->x2) - fmax((double)a->x1, (double)b->x1);
+    const double h = fmin((double)a->y2, (double)b->y2) - fmax((double)a->y1, (double)b->y1);
+    const double both = w > 0 && h > 0 ? w * h : 0;
+    const double of_a = (double)(a->x2 - a->x1) * (double)(a->y2 - a->y1);
+    return both / (of_a + (double)(b->x2 - b->x1) * (double)(b->y2 - b->y1) - both);
+}
+
+/* The same detector is asked for all classes, for some and for others: with room for all, each list
+ * gives just what the call for all classes has of it. */
+static void some_classes_give_what_all_give_of_them(void) {
+    static const int lists[][4] = {{3, 0, 1, 2}, {1, 1},       {2, 2, 0},
+                                   {2, 0, 2},    {3, 1, 1, 1}, {1, 2}};
+    gfl_detector *detector = NULL;
+    gfl_detections out;
+    gfl_detect_opts opts;
+    gfl_image image = picture(1);
+    memset(&opts, 0, sizeof opts);
+    opts.max_detections = opts.max_per_level = 100000;
+    found all = detect_alone(context, &image, &opts);
+    CHECK_OK(context, gfl_detector_create(context, model, with_distributions(), &detector));
+    for (int k = 0; k < (int)GFLI_COUNT(lists); k++) {
+        int n = 0;
+        opts.labels = k == 5 ? NULL : &lists[k][1];
+        opts.n_labels = opts.labels ? lists[k][0] : 0;
+        CHECK_OK(context, gfl_detect(detector, &image, 1, &opts, &out));
+        for (int i = 0; i < all.count; i++) {
+            bool wanted = !opts.labels;
+            for (int l = 0; l < opts.n_labels; l++)
+                wanted = wanted || opts.labels[l] == all.items[i].label;
+            if (!wanted) continue;
+            CHECK(n < out.count && !memcmp(&out.items[n], &all.items[i], sizeof *out.items));
+            CHECK(!memcmp(&out.distributions[n], &all.distributions[i], sizeof *out.distributions));
+            n++;
+        }
+        CHECK(n == out.count && n > 0);
+    }
+    opts.agnostic = 1;
+    CHECK_OK(context, gfl_detect(detector, &image, 1, &opts, &out));
+    CHECK(out.count > 0 && out.count < all.count);
+    for (int i = 0; i < out.count; i++)
+        for (int k = 0; k < i; k++) CHECK(iou(&out.items[i], &out.items[k]) < 0.6001);
+    gfl_detector_destroy(detector);
+    drop(&all);
+}
+
 static void halves_give_the_whole(void) {
     gfl_detector *detector;
     gfl_detections out;
@@ -521,6 +627,11 @@ static void wrong_arguments_are_refused_by_name(void) {
     opts = none, opts.scale_long = 99999, opts.scale_short = 9, refuse(d, ok, opts, "99999");
     if (!test_backend) opts = none, opts.event = &opts, refuse(d, ok, opts, "event");
     opts = none, opts.on_device = 1, refuse(d, ok, opts, "on_device");
+    const int labels[2] = {2, 3};
+    opts = none, opts.labels = labels, refuse(d, ok, opts, "labels is a list, but n_labels is 0");
+    opts.n_labels = -1, refuse(d, ok, opts, "n_labels is -1");
+    opts.n_labels = 2, refuse(d, ok, opts, "labels[1] is 3; the model has the labels 0..2");
+    opts = none, opts.n_labels = 1, refuse(d, ok, opts, "labels is NULL, but n_labels is 1");
     gfl_detector_destroy(d);
     gfl_detector_destroy(NULL);
 }
@@ -537,6 +648,9 @@ int main(int argc, char **argv) {
                                       TEST(images_of_a_batch_may_differ_in_size),
                                       TEST_CPU(warm_calls_allocate_nothing),
                                       TEST_CPU(smaller_batches_allocate_nothing),
+                                      TEST_CPU(after_reserving_no_batch_allocates),
+                                      TEST(the_size_for_the_network_is_told),
+                                      TEST(some_classes_give_what_all_give_of_them),
                                       TEST(halves_give_the_whole),
                                       TEST(more_sizes_than_are_remembered_do_no_harm),
                                       TEST(progress_can_stop_a_call),

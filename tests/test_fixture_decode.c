@@ -73,8 +73,10 @@ static void check_nms(fx_case *one) {
         d->score = (float)scores.data[i];
         d->label = (int)labels.data[i];
     }
-    const float iou = (float)fx_number(&one->json, "iou_threshold", 0);
-    const int kept = gfli_nms(in, (int)n, iou, 0, (int)n, keep, ranks, scratch);
+    gfli_decode_opts o;
+    memset(&o, 0, sizeof o);
+    o.nms_iou = (float)fx_number(&one->json, "iou_threshold", 0);
+    const int kept = gfli_nms(in, (int)n, &o, (int)n, keep, ranks, scratch);
     near(kept, (double)want.count, 0, "survivors", -1);
     for (int i = 0; i < kept && (size_t)i < want.count; i++)
         near(keep[i], want.data[i], 0, "survivor", i);

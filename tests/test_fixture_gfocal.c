@@ -115,7 +115,10 @@ static void check_image(fx_case *one, const gfli_map *cls, const gfli_map *reg, 
 
 /* Suppression alone: rows of x1 y1 x2 y2 score, and who is left, in the order of the rows. */
 static void check_rule(const fx_case *one) {
-    const float iou = (float)fx_number(&one->json, "iou_thr", 0);
+    gfli_decode_opts o;
+    memset(&o, 0, sizeof o);
+    o.nms_iou = (float)fx_number(&one->json, "iou_thr", 0);
+    o.inclusive = 1;
     const fx_json *cases = fx_get(&one->json, "cases");
     for (int i = 0; i < cases->n; i++) {
         const fx_json *rows = fx_get(fx_at(cases, i), "dets");
@@ -135,7 +138,7 @@ static void check_rule(const fx_case *one) {
             d->y2 = (float)fx_at(row, 3)->number;
             d->score = (float)fx_at(row, 4)->number;
         }
-        const int n = gfli_nms(boxes, rows->n, iou, 1, rows->n, keep, ranks, scratch);
+        const int n = gfli_nms(boxes, rows->n, &o, rows->n, keep, ranks, scratch);
         CHECK(n == want->n);
         for (int k = 0; k < want->n; k++) {
             bool found = false;

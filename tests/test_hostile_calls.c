@@ -185,7 +185,13 @@ static gfl_detect_opts detect_opts(void) {
         ONE(gfl_detect_opts, no_clip, 'i'),       ONE(gfl_detect_opts, on_device, 'i')};
     gfl_detect_opts opts;
     memset(&opts, 0, sizeof opts);
+    static int labels[2];
     opts.scale_long = opts.scale_short = 64; /* what is larger takes its time */
+    labels[0] = chance(2) ? 0 : an_int();
+    if (chance(3)) opts.labels = labels;
+    opts.n_labels = chance(4) ? an_int() : opts.labels ? 1 + gfli_rng_below(&rng, 2) : 0;
+    if (opts.n_labels > 2) opts.labels = NULL;
+    opts.agnostic = chance(3);
     SPOIL(&opts, fields);
     if (opts.scale_long > 96) opts.scale_short = -1;
     return opts;
@@ -340,6 +346,16 @@ static gfl_status call_detect(void) {
     gfl_status status = gfl_detect_start(OWNER(detector), OR_NULL(images), a_batch(), &opts);
     if (chance(2)) status = gfl_detect_finish(OWNER(detector), OR_NULL(found));
     return status;
+}
+
+static gfl_status call_detector_sizes(void) {
+    const gfl_detect_opts opts = detect_opts();
+    gfl_input_size size;
+    if (chance(2))
+        return gfl_detector_get_size(OWNER(detector), an_int(), an_int(), OR_NULL(&opts),
+                                     OR_NULL(&size));
+    return gfl_detector_reserve(OWNER(detector), chance(2) ? 48 : an_int(),
+                                chance(2) ? 64 : an_int(), a_batch(), OR_NULL(&opts));
 }
 
 static gfl_status call_evaluator_create(void) {
@@ -602,6 +618,7 @@ static const struct row {
     {call_pixels_alloc, "gfl_pixels_alloc"},
     {call_detector_create, "gfl_detector_create gfl_detector_destroy"},
     {call_detect, "gfl_detect gfl_detect_start gfl_detect_finish"},
+    {call_detector_sizes, "gfl_detector_get_size gfl_detector_reserve"},
     {call_evaluator_create, "gfl_evaluator_create gfl_evaluator_leave_out gfl_evaluator_destroy"},
     {call_evaluator_add,
      "gfl_evaluator_add_detections gfl_evaluator_add_results gfl_evaluator_add_results_memory"},

@@ -31,7 +31,21 @@ typedef struct gfl_detect_opts {
     void *user;
     int on_device; /* 1: the images' pixels lie in the memory of the context's GPU */
     void *event;   /* on a GPU: a cudaEvent_t that is recorded behind the batch; NULL: none */
+    /* [n_labels] the labels to find, in any order; NULL: all of them.  The other classes are left
+     * out before anything is counted: max_per_level and max_detections count the wanted classes
+     * alone, which no other class can crowd out. */
+    const int *labels;
+    int n_labels;
+    /* 1: a box is suppressed by a better one of any class, so that an object is found once, with
+     * its best class; 0: by those of its own class alone, as in COCO results. */
+    int agnostic;
 } gfl_detect_opts;
+
+/* What the network gets for a picture. */
+typedef struct gfl_input_size {
+    int width, height;               /* resized, aspect ratio kept */
+    int padded_width, padded_height; /* up to multiples of 32, with zeros at the right and below */
+} gfl_input_size;
 
 /* The detections of one image. */
 typedef struct gfl_detections {
@@ -64,11 +78,48 @@ GFL_API gfl_status gfl_detector_create(gfl_context *context, const gfl_model *mo
 /* gfl_detector_destroy - give the detector's memory back; NULL is allowed. */
 GFL_API void gfl_detector_destroy(gfl_detector *detector);
 
+/* gfl_detector_get_size - the size that a picture has when the network sees it.
+ *
+ * In a batch every picture is padded to the largest padded width and the largest padded height.
+ *
+ *   width, height  of the picture, in pixels
+ *   opts           of the call that would detect: its scale is used; NULL: as trained
+ *   out            yours; zeroed on error
+ *
+ * Errors    GFL_E_ARG     a NULL, a size or an option out of range
+ * Memory    none.
+ * Threads   as gfl_detect. */
+GFL_API gfl_status gfl_detector_get_size(gfl_detector *detector, int width, int height,
+                                         const gfl_detect_opts *opts, gfl_input_size *out);
+
+/* gfl_detector_reserve - take the memory that a batch of pictures will need, without running it.
+ *
+ * Afterwards gfl_detect allocates nothing, neither from the context nor on its device, for batches
+ * of as many pictures or fewer which are no wider and no higher than that, before and after
+ * resizing (gfl_detector_get_size tells the size after it), whatever is found.  A later call for
+ * another size keeps what is there: for pictures of both orientations, call it with both.  A batch
+ * that mixes orientations is padded to the larger width and the larger height: reserve for a square
+ * picture of the longer side and with opts->scale_short equal to opts->scale_long.
+ *
+ *   width, height  of the largest picture, in pixels
+ *   batch          pictures of the largest batch
+ *   opts           of the calls that will detect: its scale, max_per_level and max_detections are
+ *                  used; NULL for the defaults; borrowed
+ *
+ * Errors    GFL_E_ARG     a NULL, a number or an option out of range, a batch that was started and
+ *                         not finished
+ *           GFL_E_MEMORY  the memory is not there; what was reserved before may be gone
+ *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more
+ * Memory    the detector's, until it is destroyed.
+ * Threads   as gfl_detect. */
+GFL_API gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int height, int batch,
+                                        const gfl_detect_opts *opts);
+
 /* gfl_detect - find the objects in a batch of images.
  *
  * It resizes and normalises each image as the model was trained, pads all to the largest, runs the
- * network once, turns the distributions of each location into boxes and suppresses overlaps class
- * by class.  The number of threads does not change the result, nor do the other images of the
+ * network once, turns the distributions of each location into boxes and suppresses overlaps, class
+ * by class unless opts->agnostic is set.  The number of threads does not change the result, nor do the other images of the
  * batch, as long as all are padded to the same size.
  *
  *   images   [n], borrowed until the call returns; they may differ in size

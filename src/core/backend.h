@@ -4,7 +4,7 @@
 /* Everywhere: maps are NHWC pyramids, weights f32 [out][kh][kw][in / groups] ("OHWI").  An
  * operation knows shapes, never networks.  Results do not depend on the number of threads. */
 
-enum { GFLI_BACKEND_VERSION = 5, GFLI_CONV_CALLS = 2 };
+enum { GFLI_BACKEND_VERSION = 6, GFLI_CONV_CALLS = 2 };
 
 /* Parameters begin at multiples of it in a model's block, in floats. */
 enum { GFLI_BLOCK_STEP = 16 };
@@ -103,6 +103,10 @@ typedef struct gfli_decode_opts {
     bool by_location; /* max_per_level counts locations, by their best class; then all their pairs
                          above min_score are candidates.  false: it counts pairs */
     bool divide;      /* boxes are divided by the scale, not multiplied with its inverse */
+    bool agnostic;    /* a box is suppressed by boxes of all classes, not of its own alone */
+    const uint8_t
+        *wanted; /* [n_classes] of the device, not all 0: classes that are 0 are as if they
+                              were not there; NULL: all are wanted */
 } gfli_decode_opts;
 
 /* One surviving detection and the location it comes from. */

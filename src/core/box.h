@@ -64,12 +64,12 @@ GFLI_HD static inline bool gfli_has_area(const gfl_detection *box, float inclusi
 
 /* ---- suppression ----------------------------------------------------------------------------- */
 
-/* A box, moved to where only boxes of its class are. */
+/* A box, moved to where only the boxes are that it can suppress. */
 typedef struct gfli_apart {
     float x1, y1, x2, y2, area, label;
 } gfli_apart;
 
-/* step: one more than the largest coordinate of all boxes. */
+/* step: one more than the largest coordinate of all boxes; 0: classes do not matter. */
 GFLI_HD static inline gfli_apart gfli_move_apart(const gfl_detection *box, float step,
                                                  float inclusive) {
     gfli_apart a;

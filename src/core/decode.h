@@ -19,6 +19,21 @@ GFLI_HD static inline float gfli_rank_score(uint64_t rank) {
     return score;
 }
 
+/* Is the class among those that detections are wanted of? */
+GFLI_HD static inline bool gfli_wants(const uint8_t *wanted, int label) {
+    return !wanted || wanted[label];
+}
+
+/* The largest of a location's logits [n] of classes that are wanted. */
+GFLI_HD static inline float gfli_best_wanted(const float *logits, int n, const uint8_t *wanted) {
+    int c = 0;
+    while (!gfli_wants(wanted, c)) c++;
+    float best = logits[c];
+    for (c++; c < n; c++)
+        if (gfli_wants(wanted, c) && logits[c] > best) best = logits[c];
+    return best;
+}
+
 /* Candidates of one image that a level can give, and all levels together. */
 static inline size_t gfli_max_candidates(const gfli_map *cls, const gfli_decode_opts *opts,
                                          int level) {

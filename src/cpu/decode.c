@@ -75,7 +75,7 @@ static void gfli_select_pairs(gfli_decode_task *t, int level) {
     for (size_t p = 0; p < points; p++, x += (size_t)t->cls->c) {
         if (!gfli_any_above(x, classes, s.bound)) continue;
         for (int c = 0; c < classes; c++) {
-            if (x[c] > s.bound)
+            if (x[c] > s.bound && gfli_wants(t->opts->wanted, c))
                 gfli_select(&s, x[c], (uint64_t)p * (uint64_t)classes + (uint64_t)c);
         }
     }
@@ -96,7 +96,7 @@ static size_t gfli_select_classes(const gfli_decode_task *t, int level, size_t n
         const float *x = plane + (size_t)p * (size_t)t->cls->c;
         for (int c = 0; c < classes; c++) {
             const float score = gfli_sigmoid(x[c]);
-            if (score > t->opts->min_score)
+            if (score > t->opts->min_score && gfli_wants(t->opts->wanted, c))
                 ranks[n_pairs++] = gfli_rank(score, p * (uint64_t)classes + (uint64_t)c);
         }
     }
@@ -114,9 +114,7 @@ static void gfli_select_locations(gfli_decode_task *t, int level) {
         gfli_selection_make(t, level, cut ? (size_t)t->opts->max_per_level : points + 1);
     for (size_t p = 0; p < points; p++, x += (size_t)t->cls->c) {
         if (!gfli_any_above(x, classes, s.bound)) continue;
-        float best = x[0];
-        for (int c = 1; c < classes; c++) best = x[c] > best ? x[c] : best;
-        gfli_select(&s, best, p);
+        gfli_select(&s, gfli_best_wanted(x, classes, t->opts->wanted), p);
     }
     if (cut) gfli_sort_ranks(s.ranks, s.n);
     t->counts[level] = (int)gfli_select_classes(t, level, s.n);
@@ -219,7 +217,7 @@ static int gfli_decode_image(gfl_context *context, const gfli_map *cls, const gf
     int counts[GFL_LEVELS];
     int n = gfli_candidates(context, cls, reg, index, opts, boxes, counts, ranks);
     n = gfli_rescale_boxes(opts, boxes, n);
-    n = gfli_nms(boxes, n, opts->nms_iou, opts->inclusive, max_keep, keep, ranks, moved);
+    n = gfli_nms(boxes, n, opts, max_keep, keep, ranks, moved);
     for (int i = 0; i < n; i++) out[i] = boxes[keep[i]];
     return n;
 }

@@ -1,4 +1,4 @@
-/* nms.c - class-wise non-maximum suppression */
+/* nms.c - non-maximum suppression, class by class or across classes */
 #pragma once
 
 /* ---- ranks ----------------------------------------------------------------------------------- */
@@ -53,21 +53,22 @@ static float gfli_class_step(const gfli_decoded *boxes, int n, int inclusive, bo
     return largest + 1.0f;
 }
 
-int gfli_nms(const gfli_decoded *boxes, int n, float iou, int inclusive, int max_keep, int *keep,
-             uint64_t *ranks, float *scratch) {
+int gfli_nms(const gfli_decoded *boxes, int n, const gfli_decode_opts *opts, int max_keep,
+             int *keep, uint64_t *ranks, float *scratch) {
     gfli_apart *kept = (gfli_apart *)(void *)scratch;
-    bool apart;
+    const float inclusive = (float)opts->inclusive;
+    bool apart = false;
     int n_kept = 0;
-    const float step = gfli_class_step(boxes, n, inclusive, &apart);
+    const float step = opts->agnostic ? 0.0f : gfli_class_step(boxes, n, opts->inclusive, &apart);
     for (int i = 0; i < n; i++) ranks[i] = gfli_rank(boxes[i].detection.score, (uint64_t)i);
     gfli_sort_ranks(ranks, (size_t)n);
     for (int i = 0; i < n && n_kept < max_keep; i++) {
         const int at = (int)gfli_rank_index(ranks[i]);
-        const gfli_apart box = gfli_move_apart(&boxes[at].detection, step, (float)inclusive);
+        const gfli_apart box = gfli_move_apart(&boxes[at].detection, step, inclusive);
         bool suppressed = false;
         for (int k = 0; k < n_kept && !suppressed; k++) {
             if (apart && kept[k].label != box.label) continue;
-            suppressed = gfli_overlaps(&kept[k], &box, iou, (float)inclusive);
+            suppressed = gfli_overlaps(&kept[k], &box, opts->nms_iou, inclusive);
         }
         if (suppressed) continue;
         kept[n_kept] = box;

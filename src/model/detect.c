@@ -10,6 +10,7 @@ enum {
     GFLI_PART_SCRATCH, /* of whatever runs: resize, plan, decode */
     GFLI_PART_PIXELS,  /* one resized image */
     GFLI_PART_FOUND,
+    GFLI_PART_WANTED, /* what gfli_decode_opts.wanted points to */
     GFLI_PARTS
 };
 
@@ -44,8 +45,10 @@ struct gfl_detector {
     gfl_distribution *distributions;
     size_t found_capacity, images_capacity, decoding_capacity, items_capacity;
     size_t distributions_capacity;
-    int n_begun; /* images between gfl_detect_start and gfl_detect_finish */
-    int most;    /* detections of each, at most */
+    uint8_t *wanted;   /* [2][n_classes] of the batch, and as GFLI_PART_WANTED has it */
+    bool wanted_there; /* it has it */
+    int n_begun;       /* images between gfl_detect_start and gfl_detect_finish */
+    int most;          /* detections of each, at most */
     bool no_clip;
 };
 
@@ -81,8 +84,13 @@ gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
     d->context = context;
     d->model = model;
     d->with_distributions = desc && desc->distributions;
-    *out = d;
-    return GFL_OK;
+    const gfl_status status =
+        gfli_alloc(context, (size_t)model->arch.n_classes, 2, "classes", &d->wanted);
+    if (status == GFL_OK)
+        *out = d;
+    else
+        gfl_detector_destroy(d);
+    return status;
 }
 
 void gfl_detector_destroy(gfl_detector *detector) {
@@ -99,20 +107,25 @@ void gfl_detector_destroy(gfl_detector *detector) {
     gfli_free(context, detector->decoding);
     gfli_free(context, detector->items);
     gfli_free(context, detector->distributions);
+    gfli_free(context, detector->wanted);
     gfli_free(context, detector);
 }
 
 /* ---- arguments ------------------------------------------------------------------------------- */
+
+static gfl_status gfli_check_size(gfl_context *context, int width, int height, int index) {
+    GFLI_DEMAND(context,
+                width >= 1 && height >= 1 && width <= GFL_MAX_SIDE && height <= GFL_MAX_SIDE,
+                "image %d is %d x %d; sides must be 1..%d", index, width, height, GFL_MAX_SIDE);
+    return GFL_OK;
+}
 
 static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image, bool on_device,
                                    int index, gfl_image *out) {
     const gfli_backend *ops = context->backend;
     int format = (int)image->format;
     if (!image->pixels) return gfli_error(context, GFL_E_ARG, "image %d: pixels is NULL", index);
-    if (image->width < 1 || image->height < 1 || image->width > GFL_MAX_SIDE ||
-        image->height > GFL_MAX_SIDE)
-        return gfli_error(context, GFL_E_ARG, "image %d is %d x %d; sides must be 1..%d", index,
-                          image->width, image->height, GFL_MAX_SIDE);
+    GFLI_TRY(gfli_check_size(context, image->width, image->height, index));
     if (format < 0 || format >= GFLI_FORMATS)
         return gfli_error(context, GFL_E_ARG, "image %d: format is %d, which is not a gfl_format",
                           index, format);
@@ -179,30 +192,61 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
     return GFL_OK;
 }
 
-/* The images with their sizes and what decoding them needs. */
-static gfl_status gfli_take_images(gfl_detector *d, const gfl_image *images, int n,
-                                   const gfl_detect_opts *opts) {
+/* The labels that the caller wants, one byte for each. */
+static gfl_status gfli_take_labels(gfl_detector *d, const gfl_detect_opts *opts) {
+    const int n = d->model->arch.n_classes;
+    GFLI_DEMAND(d->context, !opts->labels == (opts->n_labels == 0) && opts->n_labels >= 0,
+                "labels is %s, but n_labels is %d; give a list and its length, or neither",
+                opts->labels ? "a list" : "NULL", opts->n_labels);
+    if (!opts->labels) return GFL_OK;
+    memset(d->wanted, 0, (size_t)n);
+    for (int i = 0; i < opts->n_labels; i++) {
+        GFLI_DEMAND(d->context, opts->labels[i] >= 0 && opts->labels[i] < n,
+                    "labels[%d] is %d; the model has the labels 0..%d", i, opts->labels[i], n - 1);
+        d->wanted[opts->labels[i]] = 1;
+    }
+    return GFL_OK;
+}
+
+/* From the size of image i to its size for the network, and what decoding it needs. */
+static void gfli_take_size(gfl_detector *d, int i, const gfl_detect_opts *opts) {
     const gfl_arch *arch = &d->model->arch;
+    gfli_resized *r = &d->images[i];
+    gfli_decode_opts *o = &d->decoding[i];
+    gfli_resized_size(r->image.width, r->image.height, opts->scale_long, opts->scale_short,
+                      &r->width, &r->height);
+    gfli_decode_opts_init(arch, o);
+    o->min_score = opts->min_score;
+    o->nms_iou = opts->nms_iou;
+    o->max_per_level = opts->max_per_level;
+    o->max_detections = opts->max_detections;
+    o->agnostic = opts->agnostic != 0;
+    o->height = r->height;
+    o->width = r->width;
+    gfli_box_scale(gfli_dialect_get(arch->dialect)->one_scale, r->image.width, r->image.height,
+                   opts->scale_long, opts->scale_short, &o->scale_x, &o->scale_y);
+}
+
+static gfl_status gfli_reserve_images(gfl_detector *d, int n) {
+    GFLI_DEMAND(d->context, n >= 1 && n <= GFLI_MAX_BATCH,
+                "a batch of %d images; 1..%d are allowed", n, GFLI_MAX_BATCH);
+    GFLI_DEMAND(d->context, d->n_begun == 0,
+                "gfl_detect: a batch of %d images is under way; call gfl_detect_finish first, or "
+                "use another detector",
+                d->n_begun);
     GFLI_TRY(gfli_reserve(d->context, &d->images, &d->images_capacity, (size_t)n, sizeof *d->images,
                           "batch"));
-    GFLI_TRY(gfli_reserve(d->context, &d->decoding, &d->decoding_capacity, (size_t)n,
-                          sizeof *d->decoding, "batch"));
+    return gfli_reserve(d->context, &d->decoding, &d->decoding_capacity, (size_t)n,
+                        sizeof *d->decoding, "batch");
+}
+
+static gfl_status gfli_take_images(gfl_detector *d, const gfl_image *images, int n,
+                                   const gfl_detect_opts *opts) {
     for (int i = 0; i < n; i++) {
         gfli_resized *r = &d->images[i];
-        gfli_decode_opts *o = &d->decoding[i];
         r->on_device = opts->on_device != 0;
         GFLI_TRY(gfli_check_image(d->context, &images[i], r->on_device, i, &r->image));
-        gfli_resized_size(r->image.width, r->image.height, opts->scale_long, opts->scale_short,
-                          &r->width, &r->height);
-        gfli_decode_opts_init(arch, o);
-        o->min_score = opts->min_score;
-        o->nms_iou = opts->nms_iou;
-        o->max_per_level = opts->max_per_level;
-        o->max_detections = opts->max_detections;
-        o->height = r->height;
-        o->width = r->width;
-        gfli_box_scale(gfli_dialect_get(arch->dialect)->one_scale, r->image.width, r->image.height,
-                       opts->scale_long, opts->scale_short, &o->scale_x, &o->scale_y);
+        gfli_take_size(d, i, opts);
     }
     return GFL_OK;
 }
@@ -239,6 +283,7 @@ static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int wid
     parts[GFLI_PART_PIXELS] = (size_t)resized_w * (size_t)resized_h * 3;
     parts[GFLI_PART_FOUND] = gfli_lay_out_found(plan->batch, gfli_most_detections(cls, opts),
                                                 distributions ? (size_t)reg->c : 0, NULL, &ignored);
+    parts[GFLI_PART_WANTED] = (size_t)opts->n_classes;
     for (int i = 0; i < GFLI_PARTS; i++) parts[i] = gfli_padded(parts[i]);
 }
 
@@ -274,6 +319,7 @@ static gfl_status gfli_reserve_parts(gfl_detector *d, const size_t need[GFLI_PAR
     (ops->device.free)(d->context, d->arena);
     d->arena = NULL;
     memset(d->parts, 0, sizeof d->parts);
+    d->wanted_there = false;
     GFLI_TRY(ops->device.alloc(d->context, bytes, 1, "detector's workspace", &d->arena));
     memcpy(d->parts, most, sizeof most);
     return GFL_OK;
@@ -393,6 +439,18 @@ static gfl_status gfli_forward(gfl_detector *d, gfli_ready *r, const gfl_detect_
     return GFL_OK;
 }
 
+/* An upload waits for what the device does, so it comes before all else, and only where other
+ * classes are wanted than last time. */
+static void gfli_load_labels(gfl_detector *d, int n) {
+    const size_t classes = (size_t)d->model->arch.n_classes;
+    uint8_t *there = (uint8_t *)gfli_arena_part(d, GFLI_PART_WANTED);
+    for (int i = 0; i < n; i++) d->decoding[i].wanted = there;
+    if (d->wanted_there && memcmp(d->wanted, d->wanted + classes, classes) == 0) return;
+    d->context->backend->device.upload(d->context, there, d->wanted, classes);
+    memcpy(d->wanted + classes, d->wanted, classes);
+    d->wanted_there = true;
+}
+
 /* Everything up to the copy of what is found. */
 static gfl_status gfli_begin_batch(gfl_detector *d, int n, const gfl_detect_opts *opts) {
     const gfli_backend *ops = d->context->backend;
@@ -400,6 +458,7 @@ static gfl_status gfli_begin_batch(gfl_detector *d, int n, const gfl_detect_opts
     gfli_found found;
     GFLI_TRY(gfli_prepare(d, n, &r));
     const gfli_plan *plan = &r->plan;
+    if (opts->labels) gfli_load_labels(d, n);
     for (int i = 0; i < n; i++) gfli_load_image(d, plan, i);
     GFLI_TRY(gfli_forward(d, r, opts));
     const size_t bytes = gfli_found_of(d, plan, gfli_arena_part(d, GFLI_PART_FOUND), &found);
@@ -467,21 +526,48 @@ static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out)
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
+gfl_status gfl_detector_get_size(gfl_detector *detector, int width, int height,
+                                 const gfl_detect_opts *opts, gfl_input_size *out) {
+    gfl_detect_opts resolved;
+    GFLI_NOT_NULL(NULL, detector);
+    GFLI_NOT_NULL(detector->context, out);
+    memset(out, 0, sizeof *out);
+    GFLI_TRY(gfli_check_size(detector->context, width, height, 0));
+    GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
+    gfli_resized_size(width, height, resolved.scale_long, resolved.scale_short, &out->width,
+                      &out->height);
+    out->padded_width = gfli_pad32(out->width);
+    out->padded_height = gfli_pad32(out->height);
+    return GFL_OK;
+}
+
+gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int height, int batch,
+                                const gfl_detect_opts *opts) {
+    gfl_detect_opts resolved;
+    gfli_ready *ready;
+    GFLI_NOT_NULL(NULL, detector);
+    GFLI_TRY(gfli_check_size(detector->context, width, height, 0));
+    GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
+    GFLI_TRY(gfli_reserve_images(detector, batch));
+    for (int i = 0; i < batch; i++) {
+        memset(&detector->images[i], 0, sizeof detector->images[i]);
+        detector->images[i].image.width = width;
+        detector->images[i].image.height = height;
+        gfli_take_size(detector, i, &resolved);
+    }
+    return gfli_prepare(detector, batch, &ready);
+}
+
 gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int n,
                             const gfl_detect_opts *opts) {
     gfl_detect_opts resolved;
     GFLI_NOT_NULL(NULL, detector);
     gfl_context *context = detector->context;
     GFLI_NOT_NULL(context, images);
-    GFLI_DEMAND(context, n >= 1 && n <= GFLI_MAX_BATCH, "a batch of %d images; 1..%d are allowed",
-                n, GFLI_MAX_BATCH);
-    if (detector->n_begun > 0)
-        return gfli_error(context, GFL_E_ARG,
-                          "gfl_detect: a batch of %d images is under way; call gfl_detect_finish "
-                          "first, or use another detector",
-                          detector->n_begun);
+    GFLI_TRY(gfli_reserve_images(detector, n));
     GFLI_TRY(gfli_model_check_packed(context, detector->model, "gfl_detect"));
     GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
+    GFLI_TRY(gfli_take_labels(detector, &resolved));
     GFLI_TRY(gfli_take_images(detector, images, n, &resolved));
     const gfl_status status = gfli_begin_batch(detector, n, &resolved);
     if (status != GFL_OK) { /* nothing reads the images any more */

@@ -170,6 +170,21 @@ static void nothing_is_allocated_once_warm(void) {
     CHECK(same(&again, &first));
     close_scene(&s);
 }
+
+static void nothing_is_allocated_once_reserved(void) {
+    static const int labels[] = {1};
+    scene s = open_scene(NULL, GFL_PRECISION_BF16);
+    gfl_detect_opts opts = options(SIDE);
+    CHECK_OK(s.gpu, gfl_detector_reserve(s.detector, SIDE, SIDE, 1, &opts));
+    const unsigned long long before = emu::stats().allocations;
+    (void)detect(&s, picture(1), opts);
+    opts.labels = labels;
+    opts.n_labels = 1;
+    const kept some = detect(&s, picture(0), opts);
+    for (int i = 0; i < some.count; i++) CHECK(some.items[i].label == 1);
+    CHECK(before > 0 && emu::stats().allocations == before);
+    close_scene(&s);
+}
 #endif
 
 /* ---- batches and halves ---------------------------------------------------------------------- */
@@ -297,6 +312,7 @@ int main(int argc, char **argv) {
 #ifndef __CUDACC__
                                       TEST(without_recordings_steps_are_run),
                                       TEST(nothing_is_allocated_once_warm),
+                                      TEST(nothing_is_allocated_once_reserved),
 #endif
                                       TEST(a_batch_gives_what_its_images_give_alone),
                                       TEST(halves_give_the_whole),
