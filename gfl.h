@@ -245,16 +245,17 @@ GFL_API int gfl_get_version(void);
 
 typedef enum gfl_status {
     GFL_OK = 0,
-    GFL_E_ARG = -1,         /* an argument is NULL or outside its range */
-    GFL_E_MEMORY = -2,      /* the allocator returned NULL, or a size overflows */
-    GFL_E_IO = -3,          /* a file cannot be opened, read or written */
-    GFL_E_FORMAT = -4,      /* a file is not what it should be: truncated, malformed, hostile */
-    GFL_E_MISMATCH = -5,    /* weights, state or classes do not fit the model or data at hand */
-    GFL_E_DATA = -6,        /* annotations or results contradict themselves */
-    GFL_E_DEVICE = -7,      /* no such device, or it failed */
-    GFL_E_NONFINITE = -8,   /* a loss is NaN or infinite */
-    GFL_E_STOPPED = -9,     /* a progress callback asked to stop */
-    GFL_E_UNSUPPORTED = -10 /* understood, but not something this build can do */
+    GFL_E_ARG = -1,          /* an argument is NULL or outside its range */
+    GFL_E_MEMORY = -2,       /* the allocator returned NULL, or a size overflows */
+    GFL_E_IO = -3,           /* a file cannot be opened, read or written */
+    GFL_E_FORMAT = -4,       /* a file is not what it should be: truncated, malformed, hostile */
+    GFL_E_MISMATCH = -5,     /* weights, state or classes do not fit the model or data at hand */
+    GFL_E_DATA = -6,         /* annotations or results contradict themselves */
+    GFL_E_DEVICE = -7,       /* no such device, or it failed */
+    GFL_E_NONFINITE = -8,    /* a loss is NaN or infinite */
+    GFL_E_STOPPED = -9,      /* a progress callback asked to stop */
+    GFL_E_UNSUPPORTED = -10, /* understood, but not something this build can do */
+    GFL_E_RANK = -11         /* another rank failed or does not answer */
 } gfl_status;
 
 /* gfl_status_get_name - "GFL_E_ARG" and so on; never NULL. */
@@ -422,6 +423,9 @@ typedef struct gfl_context_desc {
     /* The most bytes that decoding one image file may take: the file, what is needed on the way and
      * the pixels.  A picture that declares more is GFL_E_UNSUPPORTED.  0: 4 GB. */
     size_t image_memory;
+    /* Train together with other contexts, each usually in a process of its own (gfl_ranks); borrowed
+     * until the call returns.  NULL: alone. */
+    const struct gfl_ranks *ranks;
 } gfl_context_desc;
 
 /* gfl_context_create_abi - gfl_context_create for callers that cannot include this header.
@@ -442,12 +446,13 @@ GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc,
  *   desc  NULL or zeroed for the defaults; borrowed until the call returns
  *   out   yours; the context, or NULL on error
  *
- * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads
+ * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads or ranks
  *           GFL_E_MEMORY  the allocator said no
  *           GFL_E_DEVICE  threads could not be started; no driver, no such device, or one that
  *                         this build has no kernels for
  *           GFL_E_UNSUPPORTED  a precision that the backend does not have; a library or a backend
  *                         of another GFL_ABI than the program's
+ *           or what the open function of the ranks' group returns
  *           The text goes to desc->error, or, where that is NULL, to the logger.
  * Memory    destroy it with gfl_context_destroy, after every object made with it.
  * Threads   contexts are independent of each other.  One context, and the objects made with it,
@@ -474,6 +479,71 @@ GFL_API const char *gfl_context_get_device(const gfl_context *context);
 
 /* gfl_context_count_threads - how many threads the context computes with. */
 GFL_API int gfl_context_count_threads(const gfl_context *context);
+
+/* ===============================================================================================
+ * src/api/group.h - ranks: several contexts, each usually in a process of its own, that train one model
+ * ============================================================================================ */
+
+/* What the numbers of a sum are. */
+typedef enum gfl_sum_type { GFL_SUM_F32 = 0, GFL_SUM_F64 = 1 } gfl_sum_type;
+
+struct gfl_ranks;
+
+/* How ranks add up numbers: a table of functions, over MPI or anything else that connects them.
+ *
+ * All ranks begin the same operations in the same order, with the same n, type, bytes and root, so
+ * that a group may match them by their order alone.  It must guarantee that
+ *
+ *   - all ranks get the same bits from a sum, and the same inputs give the same bits again;
+ *   - operations settle in the order in which they were begun;
+ *   - sum, broadcast and advance do not wait for other ranks, unless advance is NULL.
+ *
+ * A function that fails leaves its text with gfl_context_fail and returns that status; the ranks
+ * then cannot work together any more, and nothing but close is called.  Functions are called by one
+ * thread at a time, inside a call of the library with this context.  x is memory that the context
+ * computes in: the host's for one on the CPU. */
+typedef struct gfl_group {
+    int abi;          /* GFL_ABI */
+    const char *name; /* in messages */
+    /* Join the other ranks, which may wait for them; *state is handed to the other functions.  When
+     * it fails, close is not called. */
+    gfl_status (*open)(gfl_context *context, const struct gfl_ranks *ranks, void **state);
+    /* Leave.  broken: an operation has failed or has not been answered, so do not wait for other
+     * ranks; x of unsettled operations may be gone. */
+    void (*close)(gfl_context *context, void *state, int broken);
+    /* Begin x[i] = the sum of all ranks' x[i], in place; x belongs to the group until the operation
+     * is settled. */
+    gfl_status (*sum)(gfl_context *context, void *state, void *x, size_t n, gfl_sum_type type);
+    /* Begin to overwrite x with the bytes of rank root; likewise. */
+    gfl_status (*broadcast)(gfl_context *context, void *state, void *x, size_t bytes, int root);
+    /* Move on, and set *settled to how many operations are done, counted since open.  NULL: an
+     * operation is done when sum or broadcast returns; no limit can be kept then. */
+    gfl_status (*advance)(gfl_context *context, void *state, int64_t *settled);
+} gfl_group;
+
+/* Which rank a context is (gfl_context_desc.ranks).  Zero means that it is alone. */
+typedef struct gfl_ranks {
+    const gfl_group *group; /* must outlive the context; NULL: alone */
+    int rank, n_ranks;      /* of 0..n_ranks-1; how many there are, at most 65536 */
+    const void *opens;      /* what the group's open wants; borrowed until the context is created */
+    /* Seconds that a rank waits for the others in one operation before it fails with GFL_E_RANK;
+     * 0 means 300; negative: it waits for ever. */
+    double limit;
+} gfl_ranks;
+
+/* gfl_context_get_ranks - which rank a context is.
+ *
+ *   out  yours; defaults filled in, so that n_ranks is 1 for a context that is alone; opens is
+ *        NULL.  Zeros when context is NULL */
+GFL_API void gfl_context_get_ranks(const gfl_context *context, gfl_ranks *out);
+
+/* gfl_context_fail - set a context's error text, for functions of yours that the library calls.
+ *
+ *   text  what has failed, where, and what to do; copied.  NULL: the text stays as it is
+ *
+ * It returns status, so that a failure is one statement:
+ *     return gfl_context_fail(context, GFL_E_RANK, "rank 2 has closed its socket"); */
+GFL_API gfl_status gfl_context_fail(gfl_context *context, gfl_status status, const char *text);
 
 /* ===============================================================================================
  * src/api/image.h - gfl_image: pixels that belong to the caller
@@ -1356,8 +1426,9 @@ enum { GFL_MAX_MILESTONES = 8 };
  * without annotations are kept (the recipe has drop_empty = 1), and the first stage of the backbone
  * is trained (the recipe has frozen_stages = 1). */
 typedef struct gfl_trainer_desc {
-    /* Images whose losses are normalised together; 0 means 16; no more than there are.  The last
-     * batch of an epoch has as many: it is filled up from the epoch's first images. */
+    /* Images whose losses are normalised together, on each rank; 0 means 16; no more than there are
+     * (for each rank).  The last batch of an epoch has as many: it is filled up from the epoch's
+     * first images. */
     int batch;
     /* Batches whose gradients are averaged into one update; 0 means 1; no more than an epoch
      * has. */
@@ -1367,8 +1438,8 @@ typedef struct gfl_trainer_desc {
      * 11/12 of the epochs, rounded down, but at the earliest after the first. */
     int milestones[GFL_MAX_MILESTONES];
     int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
-    double lr;           /* learning rate; 0 means 0.01 * batch * accumulate / 16, where both are
-                            what the data allow */
+    double lr;           /* learning rate; 0 means 0.01 * images per update / 16, which are batch *
+                            accumulate * ranks, as many as the data allow */
     double momentum;     /* 0 means 0.9; negative: none */
     double weight_decay; /* of all trained parameters, in dialect gfocal except for biases, which
                             have twice the rate; 0 means 0.0001; negative: none */
@@ -1386,7 +1457,7 @@ typedef struct gfl_trainer_desc {
     uint64_t seed;       /* of the order, the flips and the scales */
 } gfl_trainer_desc;
 
-/* What a step did.  Losses are means over the accumulated batches. */
+/* What a step did.  Losses are means over the accumulated batches, of all ranks. */
 typedef struct gfl_step_report {
     int64_t step;        /* updates done: 1 after the first */
     int epoch;           /* of the step's batches, from 0 */
@@ -1395,9 +1466,9 @@ typedef struct gfl_step_report {
     double lr;           /* of this update */
     double loss;         /* the sum of the three */
     double loss_cls, loss_bbox, loss_dfl;
-    double grad_norm; /* L2, of all gradients together, before clipping */
-    int n_positives;  /* locations that learnt a box */
-    int n_images;
+    double grad_norm;    /* L2, of all gradients together, before clipping */
+    int n_positives;     /* locations that learnt a box, on all ranks */
+    int n_images;        /* of all ranks */
     double data_seconds; /* of waiting for images */
     double seconds;      /* all of the step */
     int epoch_done;      /* 1 after the last step of an epoch */
@@ -1414,6 +1485,7 @@ typedef struct gfl_trainer_info {
     int64_t n_steps;        /* of all epochs */
     int64_t n_done;         /* updates so far, those before load_state included */
     size_t workspace_bytes; /* at most: maps, gradients and momentum at the largest batch shape */
+    int64_t images_per_update; /* batch * accumulate * ranks */
 } gfl_trainer_info;
 
 /* gfl_trainer_create - train a model on a data set.
@@ -1421,6 +1493,13 @@ typedef struct gfl_trainer_info {
  * It does stochastic gradient descent with momentum; the batch norms' statistics stay as they are.
  * Every epoch has its own random order; its last batch is filled up from its first images.  Nothing
  * is read or computed before the first step.
+ *
+ * In a context with ranks, all ranks create a trainer, take the same steps, save and load: those
+ * calls wait for the other ranks.  They share the images of every batch and move their weights
+ * alike; those of rank 0 are what they begin with.  Models, data sets and descriptions (except for
+ * loaders) must be the same on all.  batch is each rank's: R ranks of b images learn what one rank
+ * with R * b would, except for rounding, where the images have one size and the sum of box weights
+ * is not below the least that is divided by (spec 5.4).
  *
  *   context  the trainer's memory and threads; receives the error text
  *   model    made with desc.trainable; borrowed, and changed by every step
@@ -1430,7 +1509,9 @@ typedef struct gfl_trainer_info {
  *   out      yours; the trainer, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, a model that is not trainable
- *           GFL_E_MISMATCH  the data set has other classes than the model
+ *           GFL_E_MISMATCH  the data set has other classes than the model; the description, the
+ *                         data set or the network is not that of rank 0: the text says what differs
+ *           GFL_E_RANK    another rank failed, or does not answer within its limit
  *           GFL_E_DATA    there is no image to train on
  *           GFL_E_MEMORY  the gradients do not fit, or no batch of this size could fit
  *           GFL_E_DEVICE  a loader thread could not be started
@@ -1466,13 +1547,16 @@ GFL_API void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *
  *
  *   out  yours, or NULL; zeroed on error
  *
- * Errors    The weights are as before the step, and the next call tries the same step again.
+ * Errors    The weights are as before the step, and the next call tries the same step again.  Where
+ *           a rank fails, all ranks do.
  *           GFL_E_ARG     a NULL, or all steps are done
  *           GFL_E_NONFINITE  a loss or a gradient is NaN or infinite, or the update would make a
  *                         weight so; the text says which, and names the images
  *           GFL_E_IO, GFL_E_FORMAT, GFL_E_UNSUPPORTED, GFL_E_DATA  an image cannot be
  *                         used; the text names it
  *           GFL_E_MEMORY  the maps of this batch do not fit
+ *           GFL_E_RANK    another rank failed, for a reason that it tells itself; or it does not
+ *                         answer: then the ranks cannot go on
  * Threads   as gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
 
@@ -1490,14 +1574,16 @@ GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
  *
  * A safetensors file with the momentum of every parameter, and as metadata the position, the
  * description, and fingerprints of data and weights.  Save the weights with gfl_model_save at the
- * same step.
+ * same step.  With ranks, all call this and rank 0 writes; gfl_model_save is for rank 0 alone.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns;
  *         the file is replaced whole or not at all
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO      the file cannot be written
- *           GFL_E_MEMORY  there is no room for one tensor */
+ *           GFL_E_MEMORY  there is no room for one tensor
+ *           GFL_E_MISMATCH  the weights of this rank are no longer those of rank 0
+ *           GFL_E_RANK    another rank failed, or does not answer */
 GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path);
 
 /* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
@@ -1506,6 +1592,10 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  * (except for loaders, epochs and milestones) and data; the images' pixels are not compared.  The
  * next step then gives the bits it would have given.  Other epochs or milestones hold as if they
  * had been given from the beginning, except for the steps that are done.
+ *
+ * With ranks, all call this and rank 0 reads.  Another number of ranks than that which saved may go
+ * on at any step where the images per update are the same (the bits then differ), and otherwise at
+ * the end of an epoch, with the rate and warm-up of the trainer.
  *
  * A state that was written before batches were limited to the size of the data set goes on with the
  * learning rate that it began with.
@@ -1521,6 +1611,7 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  *                         the text says what differs
  *           GFL_E_UNSUPPORTED  written by a newer version
  *           GFL_E_MEMORY  there is no room for the momentum twice
+ *           GFL_E_RANK    another rank failed, or does not answer
  * Memory    until it returns: the momentum a second time, one tensor, and what the file's header
  *           takes, at most 40 times its bytes. */
 GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);
@@ -1998,6 +2089,7 @@ bool gfli_os_link_target(const char *path, char *out, size_t capacity);
 long gfli_os_process(void); /* a number that no other running process has */
 int gfli_os_cpus(void);     /* that this process may use, at least 1 */
 double gfli_seconds(void);  /* monotonic clock */
+void gfli_os_sleep(double seconds);
 
 /* Threads, locks and signals.  A gfli_thread must not move while it runs. */
 #if defined(_WIN32)
@@ -2165,6 +2257,10 @@ struct gfl_context {
     gfli_element element;  /* of the maps between a detector's layers */
     uint64_t image_memory; /* 0: the readers' own limit */
     char device_name[192];
+    gfl_ranks ranks; /* defaults filled in: there is always a group */
+    void *group;     /* its own */
+    int64_t n_begun; /* operations of it */
+    bool group_open, group_broken;
     bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];
 };
@@ -2217,6 +2313,31 @@ void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *ar
 gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_pool **out);
 void gfli_pool_run(void *user, int n, gfl_task task, void *arg);
 void gfli_pool_destroy(gfl_context *context, gfli_pool *pool); /* NULL is allowed */
+
+/* ===============================================================================================
+ * src/core/group.h - sums over the ranks of a context
+ * ============================================================================================ */
+
+/* The group of a context that is alone: every operation is done at once. */
+extern const gfl_group gfli_alone;
+
+/* Join the ranks of a description (NULL: alone), and leave them.  Close is for every context. */
+gfl_status gfli_group_open(gfl_context *context, const gfl_ranks *ranks);
+void gfli_group_close(gfl_context *context);
+
+/* Begin an operation on memory that the context computes in; a broadcast comes from rank 0.  What
+ * fails here or in settle makes every later operation fail. */
+gfl_status gfli_group_sum(gfl_context *context, void *x, size_t n, gfl_sum_type type);
+gfl_status gfli_group_broadcast(gfl_context *context, void *x, size_t bytes);
+
+/* Wait until all operations that were begun are done: the one place that waits for other ranks.
+ * what: the words for them in a message. */
+gfl_status gfli_group_settle(gfl_context *context, const char *what);
+
+/* What the other ranks say when `failed` of them, whose numbers add up to failed_rank, could not do
+ * `what`: GFL_E_RANK and its text. */
+gfl_status gfli_group_blame(gfl_context *context, double failed, double failed_rank,
+                            const char *what);
 
 /* ===============================================================================================
  * src/core/math.h - formulas of numbers that the CPU and the GPU share
@@ -2947,14 +3068,24 @@ typedef struct gfli_loss_opts {
     double quality_eps;    /* of the quality's union; GIoU has 1e-6 */
     double mean_eps;       /* added to what a mean divides by */
     double min_weight_sum; /* below it, weight_sum is replaced by it; 0 / 0 counts as 0 */
+    double share;          /* the normalisers are multiplied with it first: 1 / ranks */
+    int rank;
 } gfli_loss_opts;
 
-/* Of a batch, on the device. */
+/* Of a batch, on the device.  All are doubles, so that ranks can add them up in two sums: of what
+ * comes before cls, and of the rest. */
 typedef struct gfli_losses {
     double avg_pos, weight_sum; /* the normalisers before their clamps (spec 5.4: N and A) */
+    double failed, failed_rank; /* ranks that have no such batch; the sum of their numbers */
     double cls[GFL_LEVELS], bbox[GFL_LEVELS], dfl[GFL_LEVELS];
-    int n_pos;
+    double n_pos;
+    double bad, bad_rank; /* ranks whose losses are not finite; likewise */
 } gfli_losses;
+
+enum {
+    GFLI_LOSS_NORMALISERS = offsetof(gfli_losses, cls) / sizeof(double),
+    GFLI_LOSS_RESULTS = sizeof(gfli_losses) / sizeof(double) - GFLI_LOSS_NORMALISERS
+};
 
 /* The first of the losses that is not finite, or NULL. */
 GFLI_HD static inline const char *gfli_bad_loss_name(const gfli_losses *losses) {
@@ -2986,14 +3117,14 @@ typedef struct gfli_update_part {
 
 typedef struct gfli_update {
     float *params, *momentum; /* [n], laid out alike, zeros between the parts */
-    const float *gradients;   /* [n], their sum over batches */
+    const float *gradients;   /* [n], their sum over batches and ranks */
     size_t n;
     const gfli_update_part *parts; /* [n_parts], in the order of the block */
     int n_parts;
     const gfli_losses *losses; /* [n_losses] of the batches */
     int n_losses;
     double lr, decay, momentum_factor;
-    double share; /* gradients are multiplied with it: 1 / batches */
+    double share; /* gradients are multiplied with it: 1 / batches of all ranks */
     double clip;  /* largest norm of them then; not above 0: no limit */
     bool first;   /* momentum is taken as zero, whatever it holds */
 } gfli_update;
@@ -3001,6 +3132,7 @@ typedef struct gfli_update {
 /* What stands against an update. */
 typedef enum gfli_fault {
     GFLI_FAULT_NONE,
+    GFLI_FAULT_RANK,      /* some have no batch `where` */
     GFLI_FAULT_LOSS,      /* not finite, of batch `where` */
     GFLI_FAULT_GRADIENT,  /* not finite, in part `where` */
     GFLI_FAULT_PARAMETER, /* likewise */
@@ -3067,9 +3199,9 @@ struct gfli_train_ops {
     size_t (*assign_scratch)(const gfl_context *context, const gfli_map *shape, int max_boxes);
     void (*assign)(gfl_context *context, const gfli_map *shape, const gfli_assign_opts *opts,
                    const gfli_truths *truths, const gfli_assignment *out, void *scratch);
-    /* The losses in two halves, between which the normalisers of several ranks are averaged:
-     * loss_sums writes n_pos, avg_pos and weight_sum, losses reads them and writes the rest.  QFL,
-     * GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
+    /* The losses in two halves, between which the normalisers of several ranks are added up:
+     * loss_sums writes n_pos, avg_pos and weight_sum, and zeros; losses reads them and writes the
+     * rest.  QFL, GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
     size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls,
                              const gfli_loss_opts *opts);
     void (*loss_sums)(gfl_context *context, const gfli_map *cls, const gfli_assignment *assigned,
@@ -3357,12 +3489,12 @@ typedef struct gfli_loss_scales {
 GFLI_HD static inline gfli_loss_scales gfli_loss_scales_of(const gfli_losses *sums,
                                                            const gfli_loss_opts *opts) {
     gfli_loss_scales s;
-    double weight_sum = sums->weight_sum;
+    double weight_sum = opts->share * sums->weight_sum;
     /* A NaN among the weights has to show in the losses, hence no fmax. */
     if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
     /* Without weights the losses are 0, not 0 / 0. */
     if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
-    s.cls = 1 / ((fmax)(sums->avg_pos, 1.0) + opts->mean_eps);
+    s.cls = 1 / ((fmax)(opts->share * sums->avg_pos, 1.0) + opts->mean_eps);
     s.bbox = 2 / (1 + opts->mean_eps) / weight_sum;
     s.dfl = 0.25 / (4 + opts->mean_eps) / weight_sum;
     return s;
@@ -4066,6 +4198,7 @@ const char *gfl_status_get_name(gfl_status status) {
     case GFL_E_NONFINITE: return "GFL_E_NONFINITE";
     case GFL_E_STOPPED: return "GFL_E_STOPPED";
     case GFL_E_UNSUPPORTED: return "GFL_E_UNSUPPORTED";
+    case GFL_E_RANK: return "GFL_E_RANK";
     }
     return "unknown status";
 }
@@ -4432,6 +4565,13 @@ double gfli_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+void gfli_os_sleep(double seconds) {
+    struct timespec t;
+    t.tv_sec = (time_t)seconds;
+    t.tv_nsec = (long)((seconds - (double)t.tv_sec) * 1e9);
+    nanosleep(&t, NULL);
+}
+
 /* The beginning of a file in which the kernel tells something; empty where there is none. */
 static void gfli_kernel_text(const char *path, char *out, size_t capacity) {
     gfli_handle file;
@@ -4732,6 +4872,10 @@ double gfli_seconds(void) {
     return (double)now.QuadPart / (double)frequency.QuadPart;
 }
 
+void gfli_os_sleep(double seconds) {
+    Sleep((DWORD)(seconds * 1000) + 1);
+}
+
 int gfli_os_cpus(void) {
     DWORD_PTR own = 0, all = 0;
     int n = 0;
@@ -4925,6 +5069,153 @@ void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *ar
 }
 
 /* ===============================================================================================
+ * src/core/group.c - a context among its ranks: joining, operations, waiting with a limit
+ * ============================================================================================ */
+
+enum { GFLI_MAX_RANKS = 65536, GFLI_RANKS_LIMIT = 300 };
+
+static gfl_status gfli_alone_open(gfl_context *context, const gfl_ranks *ranks, void **state) {
+    (void)context;
+    (void)ranks;
+    (void)state;
+    return GFL_OK;
+}
+
+static void gfli_alone_close(gfl_context *context, void *state, int broken) {
+    (void)context;
+    (void)state;
+    (void)broken;
+}
+
+static gfl_status gfli_alone_sum(gfl_context *context, void *state, void *x, size_t n,
+                                 gfl_sum_type type) {
+    (void)context;
+    (void)state;
+    (void)x;
+    (void)n;
+    (void)type;
+    return GFL_OK;
+}
+
+static gfl_status gfli_alone_broadcast(gfl_context *context, void *state, void *x, size_t bytes,
+                                       int root) {
+    (void)context;
+    (void)state;
+    (void)x;
+    (void)bytes;
+    (void)root;
+    return GFL_OK;
+}
+
+const gfl_group gfli_alone = {
+    GFL_ABI, "alone", gfli_alone_open, gfli_alone_close, gfli_alone_sum, gfli_alone_broadcast, NULL,
+};
+
+/* ---- joining --------------------------------------------------------------------------------- */
+
+static gfl_status gfli_ranks_check(gfl_context *context, const gfl_ranks *r) {
+    if (r->group->abi != GFL_ABI)
+        return gfli_error(context, GFL_E_UNSUPPORTED,
+                          "the group of ranks has GFL_ABI %d, the library %d; compile both with "
+                          "headers of one version",
+                          r->group->abi, GFL_ABI);
+    if (r->n_ranks < 1 || r->n_ranks > GFLI_MAX_RANKS || r->rank < 0 || r->rank >= r->n_ranks)
+        return gfli_error(context, GFL_E_ARG, "rank %d of %d; ranks count from 0, up to %d of them",
+                          r->rank, r->n_ranks, GFLI_MAX_RANKS);
+    if (r->group == &gfli_alone && r->n_ranks > 1)
+        return gfli_error(context, GFL_E_ARG, "there are %d ranks and no group that connects them",
+                          r->n_ranks);
+    if (!gfli_is_finite(r->limit))
+        return gfli_error(context, GFL_E_ARG,
+                          "the ranks' limit must be a finite number of seconds");
+    return GFL_OK;
+}
+
+gfl_status gfli_group_open(gfl_context *context, const gfl_ranks *ranks) {
+    gfl_ranks *r = &context->ranks;
+    if (ranks) *r = *ranks;
+    if (!r->group) {
+        r->group = &gfli_alone;
+        if (r->n_ranks == 0) r->n_ranks = 1;
+    }
+    if (r->limit == 0) r->limit = GFLI_RANKS_LIMIT;
+    GFLI_TRY(gfli_ranks_check(context, r));
+    GFLI_TRY(r->group->open(context, r, &context->group));
+    r->opens = NULL;
+    context->group_open = true;
+    return GFL_OK;
+}
+
+void gfli_group_close(gfl_context *context) {
+    if (!context->group_open) return;
+    context->ranks.group->close(context, context->group, context->group_broken);
+    context->group_open = false;
+}
+
+void gfl_context_get_ranks(const gfl_context *context, gfl_ranks *out) {
+    if (!out) return;
+    memset(out, 0, sizeof *out);
+    if (context) *out = context->ranks;
+}
+
+/* ---- operations ------------------------------------------------------------------------------ */
+
+static gfl_status gfli_group_begin(gfl_context *context) {
+    if (context->group_broken)
+        return gfli_error(context, GFL_E_RANK,
+                          "the ranks do not work together since one of their operations failed; "
+                          "destroy the context, start all ranks again and resume");
+    context->n_begun++;
+    return GFL_OK;
+}
+
+static gfl_status gfli_group_check(gfl_context *context, gfl_status status) {
+    if (status != GFL_OK) context->group_broken = true;
+    return status;
+}
+
+gfl_status gfli_group_sum(gfl_context *context, void *x, size_t n, gfl_sum_type type) {
+    GFLI_TRY(gfli_group_begin(context));
+    return gfli_group_check(context,
+                            context->ranks.group->sum(context, context->group, x, n, type));
+}
+
+gfl_status gfli_group_broadcast(gfl_context *context, void *x, size_t bytes) {
+    GFLI_TRY(gfli_group_begin(context));
+    return gfli_group_check(context,
+                            context->ranks.group->broadcast(context, context->group, x, bytes, 0));
+}
+
+gfl_status gfli_group_settle(gfl_context *context, const char *what) {
+    const gfl_ranks *r = &context->ranks;
+    const double start = gfli_seconds();
+    int64_t settled = context->n_begun;
+    for (;;) {
+        if (r->group->advance)
+            GFLI_TRY(
+                gfli_group_check(context, r->group->advance(context, context->group, &settled)));
+        if (settled >= context->n_begun) return GFL_OK;
+        if (r->limit > 0 && gfli_seconds() - start > r->limit) break;
+        gfli_os_sleep(0.0002);
+    }
+    context->group_broken = true;
+    return gfli_error(context, GFL_E_RANK,
+                      "rank %d of %d has waited %g s for the other ranks, in operation %lld of the "
+                      "group %s (%s): one of them has ended or hangs; look at their messages, "
+                      "start all again and resume",
+                      r->rank, r->n_ranks, r->limit, (long long)settled + 1, r->group->name, what);
+}
+
+gfl_status gfli_group_blame(gfl_context *context, double failed, double failed_rank,
+                            const char *what) {
+    if (failed > 1)
+        return gfli_error(context, GFL_E_RANK, "%s: %.0f ranks failed; their messages say why",
+                          what, failed);
+    return gfli_error(context, GFL_E_RANK, "%s: rank %.0f failed; its message says why", what,
+                      failed_rank);
+}
+
+/* ===============================================================================================
  * src/core/context.c - gfl_context: creation, error text, logging, memory
  * ============================================================================================ */
 
@@ -5087,10 +5378,15 @@ static gfl_status gfli_context_check(gfl_context *context, const gfl_context_des
                           "%d; compile gfl.h and gfl_cuda.cu of one version",
                           context->backend->abi, context->backend->version, GFL_ABI,
                           GFLI_BACKEND_VERSION);
+    if (context->backend->train && context->backend->train->version != GFLI_BACKEND_VERSION)
+        return gfli_error(context, GFL_E_UNSUPPORTED,
+                          "the backend has tables of training of version %d, the library %d; "
+                          "compile all files of one version",
+                          context->backend->train->version, GFLI_BACKEND_VERSION);
     return GFL_OK;
 }
 
-/* A context on the stack becomes one in memory, with threads and a device. */
+/* A context on the stack becomes one in memory, with threads, a device and a place among ranks. */
 static gfl_status gfli_context_open(gfl_context *boot, const gfl_context_desc *desc,
                                     gfl_context **out) {
     gfl_context *context;
@@ -5098,6 +5394,7 @@ static gfl_status gfli_context_open(gfl_context *boot, const gfl_context_desc *d
     *context = *boot;
     gfl_status status = gfli_context_start_threads(context, desc);
     if (status == GFL_OK) status = (context->backend->device.open)(context, desc);
+    if (status == GFL_OK) status = gfli_group_open(context, desc->ranks);
     if (status == GFL_OK) {
         *out = context;
         return GFL_OK;
@@ -5163,10 +5460,15 @@ gfl_status gfli_context_child(gfl_context *context, gfl_context **out) {
 
 void gfl_context_destroy(gfl_context *context) {
     if (!context) return;
+    gfli_group_close(context);
     (context->backend->device.close)(context);
     gfli_pool_destroy(context, context->pool);
     gfl_context copy = *context; /* the allocator must outlive the context's own memory */
     gfli_free(&copy, context);
+}
+
+gfl_status gfl_context_fail(gfl_context *context, gfl_status status, const char *text) {
+    return text ? gfli_error(context, status, "%s", text) : status;
 }
 
 const char *gfl_context_get_error(const gfl_context *context) {
@@ -9070,6 +9372,7 @@ void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
     out->quality_eps = d->quality_eps;
     out->mean_eps = d->mean_eps;
     out->min_weight_sum = d->min_weight_sum;
+    out->share = 1;
 }
 
 /* The original's rule, by names: downsample.1 is a batch norm whose name does not say so. */

@@ -408,7 +408,7 @@ typedef struct gfli_batch {
 } gfli_batch;
 
 typedef struct gfli_loader_opts {
-    int batch; /* or as many images as there are */
+    int batch; /* of each rank; or as many images as there are for it */
     uint64_t seed;
     int scale_long, scale_short;
     int scale_short_min; /* > 0: the short side is drawn from [min, scale_short] */
@@ -420,6 +420,15 @@ typedef struct gfli_loader_opts {
     bool no_grouping; /* batches may mix landscape and portrait */
     int n_threads;    /* that decode ahead; 0: decode in gfli_loader_next */
 } gfli_loader_opts;
+
+/* Each rank's share of a batch, of n images at most together; batches of an epoch of n images. */
+static inline int gfli_rank_batch(int batch, int n, int n_ranks) {
+    return gfli_min(batch, gfli_ceil_div(n, n_ranks));
+}
+
+static inline int gfli_epoch_batches(int n, int rank_batch, int n_ranks) {
+    return gfli_ceil_div(n, n_ranks * rank_batch);
+}
 
 typedef struct gfli_loader gfli_loader;
 
@@ -433,7 +442,8 @@ int gfli_loader_images(const gfli_loader *loader);
 int gfli_loader_batches(const gfli_loader *loader, int epoch);
 
 /* Make the batch (epoch, index) the next one; any position, at any time.  Batches depend on the
- * options, the epoch and the index alone, whatever the number of threads. */
+ * options, the epoch, the index and the context's rank alone, whatever the number of threads: the
+ * ranks share the images that one rank with larger batches would have in the same place. */
 gfl_status gfli_loader_start(gfli_loader *loader, int epoch, int index);
 
 /* The next batch, valid until the next call; after an epoch's last one comes the next epoch.  A
@@ -443,8 +453,8 @@ gfl_status gfli_loader_next(gfli_loader *loader, const gfli_batch **out);
 /* What a stream of random numbers is for; part of every saved training run, so never renumbered. */
 enum { GFLI_DRAW_ORDER = 1, GFLI_DRAW_SCALE = 2, GFLI_DRAW_FLIP = 3 };
 
-/* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last of which the
- * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
+/* The images of an epoch, batch after batch: order[i * batch..] are batch i of all ranks, the
+ * last of which the loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
  * a batch, and what is left in the two at the end is cut into batches together, portraits first.
  * (Source: MMDetection 3, AspectRatioBatchSampler.)
  *
@@ -537,6 +547,7 @@ typedef struct gfli_learner {
     gfli_gradients layout;
     int64_t updates;
     int n_batches, n_summed; /* of this update; those of them that total has */
+    gfl_status failed;       /* what kept this rank from doing a batch of it */
 
     /* Memory of the device. */
     float *gradients, *momentum; /* [layout.floats] */
@@ -550,13 +561,14 @@ typedef struct gfli_learner {
     gfli_train_plan *current;
     uint64_t clock;
     float *workspace, *stats;
-    uint8_t *scratch, *packing, *truths;
+    uint8_t *scratch, *packing, *block;
+    gfli_truths truths; /* of the current batch, in block */
     int32_t *gt;
     int *n_pos;
     size_t workspace_size, stats_size, scratch_size, packed_size, gt_size, n_pos_size;
-    size_t truths_size, losses_size;
+    size_t block_size, losses_size;
 
-    uint8_t *staging; /* of the host: what goes to truths */
+    uint8_t *staging; /* of the host: what goes to block */
     size_t staging_size;
 } gfli_learner;
 
@@ -576,31 +588,35 @@ void gfli_train_plan_free(gfli_learner *learner, gfli_train_plan *plan);
 gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int width,
                                   gfli_train_plan *out);
 
-/* Make ready for a batch of this padded size; the caller fills *input. */
-gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width, gfli_map *input);
-
-/* Begin an update over so many batches, from 1. */
+/* Begin an update over so many batches, from 1.  After one over as many it needs no memory. */
 gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches);
 
-/* Losses and gradients of the batch in the input map, the update's batch number `batch`.  Queued:
- * what is not finite shows at the update. */
-gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_target *targets);
+/* Make ready for a batch of this padded size; the caller fills *input.  Then for its targets. */
+gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int width, gfli_map *input);
+gfl_status gfli_learner_targets(gfli_learner *learner, const gfli_target *targets);
+
+/* Losses and gradients of the batch that was made ready, the update's batch number `batch`.  All
+ * ranks call it for every batch: `ready` is what kept this one from making it ready, and none of
+ * them does the update then.  Queued: what is not finite shows at the update. */
+gfl_status gfli_train_gradients(gfli_learner *learner, int batch, gfl_status ready);
 /* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not
  * trained. */
 const float *gfli_train_gradient(const gfli_learner *learner, int i);
 
 /* Add the gradients to those of the batches before, for an update over several. */
-gfl_status gfli_learner_accumulate(gfli_learner *learner);
+void gfli_learner_accumulate(gfli_learner *learner);
 
 /* How an update moves the parameters; clip <= 0: no clipping. */
 typedef struct gfli_sgd_opts {
     double lr, momentum, decay, clip;
 } gfli_sgd_opts;
 
-/* One SGD step with the gradients (the mean over the accumulated batches).  *norm is theirs,
- * before clipping; losses [n_batches] are those of the batches.  Where a loss or a gradient is not
- * finite, or where a parameter or its momentum would not stay so, nothing changes, the status is
- * GFL_E_NONFINITE, and the text says what it is. */
+/* One SGD step with the gradients (the mean over the accumulated batches of all ranks).  *norm is
+ * theirs, before clipping; losses [n_batches] are those of the batches, added up over the ranks.
+ * Where a loss or a gradient is not finite, or where a parameter or its momentum would not stay so,
+ * nothing changes, the status is GFL_E_NONFINITE, and the text says what it is.  Nor does anything
+ * where a rank lacked a batch: there the status is what it lacked it for, on the others
+ * GFL_E_RANK. */
 gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm,
                              gfli_losses *losses);
 
@@ -609,10 +625,10 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
 /* Check every field, and replace zeros by defaults where these do not depend on the data. */
 gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
                               const gfl_trainer_desc *in, gfl_trainer_desc *out);
-/* What the resolved plan->desc comes to with so many images, at least one: a batch has no more
- * images, and an update no more batches, than there are. */
-void gfli_train_fit(gfl_trainer_info *plan, int n_images);
-double gfli_default_rate(int batch, int accumulate);
+/* What the resolved plan->desc comes to with so many images, at least one: the batches of all ranks
+ * have no more images, and an update no more batches, than there are. */
+void gfli_train_fit(gfl_trainer_info *plan, int n_images, int n_ranks);
+double gfli_default_rate(int64_t batch, int accumulate); /* batch: of all ranks */
 /* The learning rate of update `step` (from 0) of a fitted description. */
 double gfli_train_rate(const gfl_trainer_desc *desc, const gfli_dialect *dialect,
                        int steps_per_epoch, int64_t step);
@@ -635,17 +651,45 @@ struct gfl_trainer {
     gfli_losses *losses;  /* [accumulate] */
     uint8_t *pixels;      /* of an image, on the device */
     size_t pixels_size;
+    void *desk; /* [GFLI_DESK] bytes on the device, for what ranks tell each other */
 };
 
 /* Where the loader must stand for the next update, and how many batches belong to it: the last of
  * an epoch may have fewer. */
 int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first);
 
+enum { GFLI_DESK = 4096, GFLI_STATE_FIELDS = 18, GFLI_STATE_TEXT = 128 };
+
+/* One field of what must be the same for training to go on as if nothing had happened, and on all
+ * ranks. */
+typedef struct gfli_state_field {
+    const char *key;
+    char value[GFLI_STATE_TEXT];
+} gfli_state_field;
+
+typedef struct gfli_state_fields {
+    gfli_state_field fields[GFLI_STATE_FIELDS];
+    int n;
+} gfli_state_fields;
+
+void gfli_describe_training(const gfl_trainer *trainer, const gfl_trainer_desc *d,
+                            gfli_state_fields *f);
+
+/* Collective calls of all ranks (ranks.c).  agree: `mine` where this rank has failed, GFL_E_RANK
+ * where another has.  compare: a text of lines that must be rank 0's.  share: weights, momentum and
+ * position become rank 0's.  join: all of that, after a trainer was created or not. */
+gfl_status gfli_trainer_agree(const gfl_trainer *trainer, gfl_status mine, const char *what);
+gfl_status gfli_trainer_compare(const gfl_trainer *trainer, gfl_status mine,
+                                const char text[GFLI_DESK], const char *what);
+gfl_status gfli_trainer_share(gfl_trainer *trainer);
+gfl_status gfli_trainer_join(gfl_trainer *trainer, gfl_status mine);
+
 /* What gfl_trainer_load_state does with an open file. */
 gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob);
 
-/* Fingerprints for state files: of all parameters, of everything the data set says. */
+/* Fingerprints: of all parameters, of their names and shapes, of everything the data set says. */
 gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out);
+uint64_t gfli_hash_network(const gfl_model *model);
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset);
 void gfli_hash_format(uint64_t hash, char out[24]);
 
@@ -2806,6 +2850,8 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
             out->dfl[l] += part->dfl * t.scales.dfl;
         }
     }
+    out->bad = gfli_bad_loss_name(out) ? 1 : 0;
+    out->bad_rank = out->bad * opts->rank;
 }
 
 /* ===============================================================================================
@@ -2882,11 +2928,16 @@ static gfli_extent gfli_measure_of(gfl_context *context, const float *x, size_t 
 
 /* ---- may it be done? ------------------------------------------------------------------------- */
 
-/* The first batch whose losses are not finite, or -1. */
-static int gfli_bad_loss(const gfli_update *u) {
-    for (int i = 0; i < u->n_losses; i++)
-        if (gfli_bad_loss_name(&u->losses[i])) return i;
-    return -1;
+/* Batches that a rank does not have, and those whose losses are not finite. */
+static gfli_fault gfli_bad_batch(const gfli_update *u, int *where) {
+    for (int i = 0; i < u->n_losses; i++) {
+        const gfli_losses *losses = &u->losses[i];
+        *where = i;
+        if (losses->failed > 0) return GFLI_FAULT_RANK;
+        if (gfli_bad_loss_name(losses)) return GFLI_FAULT_LOSS;
+    }
+    *where = -1;
+    return GFLI_FAULT_NONE;
 }
 
 static int gfli_bad_gradient(gfl_context *context, const gfli_update *u) {
@@ -2941,11 +2992,8 @@ static void gfli_check_update_cpu(gfl_context *context, const gfli_update *u, gf
     memset(out, 0, sizeof *out);
     out->share = u->share;
     out->norm = u->share * (sqrt)(all.squares);
-    out->where = gfli_bad_loss(u);
-    if (out->where >= 0) {
-        out->fault = GFLI_FAULT_LOSS;
-        return;
-    }
+    out->fault = gfli_bad_batch(u, &out->where);
+    if (out->fault != GFLI_FAULT_NONE) return;
     if (!gfli_is_finite(out->norm)) {
         out->fault = GFLI_FAULT_GRADIENT;
         out->where = gfli_bad_gradient(context, u);
@@ -7283,6 +7331,11 @@ struct gfli_loader {
     gfli_condition work, done;
 };
 
+/* Images of a batch of all ranks. */
+static int gfli_loader_together(const gfli_loader *l) {
+    return l->context->ranks.n_ranks * l->opts.batch;
+}
+
 /* ---- one sample ------------------------------------------------------------------------------ */
 
 static bool gfli_loader_flips(const gfli_loader *l, int epoch, int image) {
@@ -7418,12 +7471,12 @@ static void gfli_loader_schedule(gfli_loader *l) {
         l->epoch++;
     }
     if (l->order_epoch != l->epoch) {
-        gfli_sampler_order(l->opts.seed, l->epoch, l->n_images, l->opts.batch, l->portrait,
-                           l->order, l->order_scratch);
+        gfli_sampler_order(l->opts.seed, l->epoch, l->n_images, gfli_loader_together(l),
+                           l->portrait, l->order, l->order_scratch);
         l->order_epoch = l->epoch;
     }
     gfli_loader_slot *slot = &l->ring[l->last++ % (uint64_t)l->depth];
-    int start = l->index * l->opts.batch;
+    const int start = l->index * gfli_loader_together(l) + l->context->ranks.rank * l->opts.batch;
     slot->batch.epoch = l->epoch;
     slot->batch.index = l->index++;
     /* The last batch is filled up from the epoch's first images, as MMDetection 2's GroupSampler
@@ -7573,11 +7626,10 @@ static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image)
 
 static gfl_status gfli_loader_choose(gfli_loader *l) {
     int n = gfl_dataset_count_images(l->dataset);
-    size_t size = (size_t)n, scratch = size + 2 * (size_t)l->opts.batch;
+    const int n_ranks = l->context->ranks.n_ranks;
+    const size_t size = (size_t)n;
     GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->images, "the images", &l->images));
     GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->order, "the images", &l->order));
-    GFLI_TRY(
-        gfli_alloc(l->context, scratch, sizeof *l->order_scratch, "the images", &l->order_scratch));
     GFLI_TRY(gfli_calloc(l->context, size, 1, "the images", &l->told));
     if (!l->opts.no_grouping)
         GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->portrait, "the images", &l->portrait));
@@ -7591,10 +7643,11 @@ static gfl_status gfli_loader_choose(gfli_loader *l) {
         return gfli_error(l->context, GFL_E_DATA,
                           "%s: there is no image to train on: it has %d images%s", l->dataset->name,
                           n, n > 0 ? ", none of which has an annotation and can be read" : "");
-    l->opts.batch = gfli_min(l->opts.batch, l->n_images);
-    l->n_batches = gfli_ceil_div(l->n_images, l->opts.batch);
+    l->opts.batch = gfli_rank_batch(l->opts.batch, l->n_images, n_ranks);
+    l->n_batches = gfli_epoch_batches(l->n_images, l->opts.batch, n_ranks);
     l->order_epoch = -1;
-    return GFL_OK;
+    return gfli_alloc(l->context, size + 2 * (size_t)gfli_loader_together(l),
+                      sizeof *l->order_scratch, "the images", &l->order_scratch);
 }
 
 static gfl_status gfli_loader_prepare_slots(gfli_loader *l) {
@@ -8110,7 +8163,7 @@ void gfli_learner_destroy(gfli_learner *learner) {
     if (!context) return;
     void *const device[] = {
         learner->gradients, learner->momentum, learner->total,  learner->workspace, learner->stats,
-        learner->scratch,   learner->packing,  learner->gt,     learner->n_pos,     learner->truths,
+        learner->scratch,   learner->packing,  learner->gt,     learner->n_pos,     learner->block,
         learner->parts,     learner->losses,   learner->verdict};
     for (int i = 0; i < GFLI_TRAIN_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
     for (size_t i = 0; i < GFLI_COUNT(device); i++)
@@ -8189,14 +8242,15 @@ static size_t gfli_truth_block(int n_images, int n_boxes, size_t *boxes, size_t 
 }
 
 /* The targets of all images in one upload. */
-static gfl_status gfli_learner_truths(gfli_learner *l, const gfli_target *targets, int n,
-                                      gfli_truths *out) {
+static gfl_status gfli_learner_truths(gfli_learner *l, const gfli_target *targets) {
+    gfli_truths *out = &l->truths;
+    const int n = l->current->plan.batch;
     size_t boxes, labels;
     int n_boxes = 0;
     for (int i = 0; i < n; i++) n_boxes += targets[i].n;
     const size_t bytes = gfli_truth_block(n, n_boxes, &boxes, &labels);
     GFLI_TRY(gfli_reserve(l->context, &l->staging, &l->staging_size, bytes, 1, "targets"));
-    GFLI_TRY(gfli_reserve_device(l->context, &l->truths, &l->truths_size, bytes, 1, "targets"));
+    GFLI_TRY(gfli_reserve_device(l->context, &l->block, &l->block_size, bytes, 1, "targets"));
     memset(out, 0, sizeof *out);
     for (int i = 0, at = 0; i < n; at += targets[i++].n) {
         const gfli_target *from = &targets[i];
@@ -8209,46 +8263,88 @@ static gfl_status gfli_learner_truths(gfli_learner *l, const gfli_target *target
                (size_t)from->n * sizeof(int32_t));
         out->most = gfli_max(out->most, from->n);
     }
-    l->model->backend->device.upload(l->context, l->truths, l->staging, bytes);
+    l->model->backend->device.upload(l->context, l->block, l->staging, bytes);
     out->n_images = n;
-    out->images = (const gfli_truth *)(const void *)l->truths;
-    out->boxes = (const float *)(const void *)(l->truths + boxes);
-    out->labels = (const int32_t *)(const void *)(l->truths + labels);
+    out->images = (const gfli_truth *)(const void *)l->block;
+    out->boxes = (const float *)(const void *)(l->block + boxes);
+    out->labels = (const int32_t *)(const void *)(l->block + labels);
     return GFL_OK;
 }
 
-/* Targets and losses, with the gradients of the two outputs. */
-static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truths *truths,
-                                      gfli_losses *out) {
+static void gfli_learner_loss_opts(const gfli_learner *l, gfli_loss_opts *out) {
+    gfli_loss_opts_init(&l->model->arch, out);
+    out->share = 1.0 / l->context->ranks.n_ranks;
+    out->rank = l->context->ranks.rank;
+}
+
+gfl_status gfli_learner_targets(gfli_learner *l, const gfli_target *targets) {
     const gfli_plan *plan = &l->current->plan;
-    const gfli_map *cls = &plan->maps[plan->cls].map, *reg = &plan->maps[plan->reg].map;
-    const gfli_map *grads = l->current->backward.grads;
+    const gfli_map *cls = &plan->maps[plan->cls].map;
     gfli_loss_opts opts;
-    gfli_assign_opts assign_opts;
-    gfli_loss_opts_init(&l->model->arch, &opts);
-    gfli_assign_opts_init(&l->model->arch, &assign_opts);
+    gfli_learner_loss_opts(l, &opts);
+    GFLI_TRY(gfli_learner_truths(l, targets));
     size_t scratch = l->ops->losses_scratch(l->context, cls, &opts);
-    const size_t assign = l->ops->assign_scratch(l->context, cls, truths->most);
+    const size_t assign = l->ops->assign_scratch(l->context, cls, l->truths.most);
     if (assign > scratch) scratch = assign;
     GFLI_TRY(gfli_reserve_device(l->context, &l->scratch, &l->scratch_size, scratch, 1, "scratch"));
     GFLI_TRY(gfli_reserve_device(l->context, &l->gt, &l->gt_size, gfli_points(cls), sizeof *l->gt,
                                  "assignment"));
-    GFLI_TRY(gfli_reserve_device(l->context, &l->n_pos, &l->n_pos_size, (size_t)plan->batch,
-                                 sizeof *l->n_pos, "assignment"));
-    const gfli_assignment assigned = {l->gt, l->n_pos};
-    l->ops->assign(l->context, cls, &assign_opts, truths, &assigned, l->scratch);
-    l->ops->loss_sums(l->context, cls, &assigned, &opts, out, l->scratch);
-    l->ops->losses(l->context, cls, reg, truths, &assigned, &opts, &grads[plan->cls],
-                   &grads[plan->reg], out, l->scratch);
-    return GFL_OK;
+    return gfli_reserve_device(l->context, &l->n_pos, &l->n_pos_size, (size_t)plan->batch,
+                               sizeof *l->n_pos, "assignment");
 }
 
-gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_target *targets) {
+/* Add up part of the losses over the ranks: n doubles from `offset` on. */
+static gfl_status gfli_learner_meet(const gfli_learner *l, gfli_losses *losses, size_t offset,
+                                    size_t n) {
+    return gfli_group_sum(l->context, (uint8_t *)losses + offset, n, GFL_SUM_F64);
+}
+
+/* The normalisers of all ranks, which the losses of each are divided by. */
+static gfl_status gfli_learner_normalise(const gfli_learner *l, gfli_losses *losses) {
+    GFLI_TRY(gfli_learner_meet(l, losses, 0, GFLI_LOSS_NORMALISERS));
+    return gfli_group_settle(l->context, "the normalisers of the losses");
+}
+
+static gfl_status gfli_learner_results(const gfli_learner *l, gfli_losses *losses) {
+    return gfli_learner_meet(l, losses, offsetof(gfli_losses, cls), GFLI_LOSS_RESULTS);
+}
+
+/* Losses, with the gradients of the two outputs. */
+static gfl_status gfli_learner_losses(gfli_learner *l, gfli_losses *out) {
+    const gfli_plan *plan = &l->current->plan;
+    const gfli_map *cls = &plan->maps[plan->cls].map, *reg = &plan->maps[plan->reg].map;
+    const gfli_map *grads = l->current->backward.grads;
+    const gfli_assignment assigned = {l->gt, l->n_pos};
+    gfli_loss_opts opts;
+    gfli_assign_opts assign_opts;
+    gfli_learner_loss_opts(l, &opts);
+    gfli_assign_opts_init(&l->model->arch, &assign_opts);
+    l->ops->assign(l->context, cls, &assign_opts, &l->truths, &assigned, l->scratch);
+    l->ops->loss_sums(l->context, cls, &assigned, &opts, out, l->scratch);
+    GFLI_TRY(gfli_learner_normalise(l, out));
+    l->ops->losses(l->context, cls, reg, &l->truths, &assigned, &opts, &grads[plan->cls],
+                   &grads[plan->reg], out, l->scratch);
+    return gfli_learner_results(l, out);
+}
+
+/* The part in the sums of a rank that has no batch. */
+static gfl_status gfli_learner_lacks(gfli_learner *l, gfli_losses *out, gfl_status why) {
+    gfli_losses none;
+    memset(&none, 0, sizeof none);
+    none.failed = 1;
+    none.failed_rank = l->context->ranks.rank;
+    l->failed = why;
+    l->model->backend->device.upload(l->context, out, &none, sizeof none);
+    GFLI_TRY(gfli_learner_normalise(l, out));
+    return gfli_learner_results(l, out);
+}
+
+gfl_status gfli_train_gradients(gfli_learner *learner, int batch, gfl_status ready) {
+    gfli_losses *losses = learner->losses + batch;
     gfli_train_plan *p = learner->current;
-    gfli_truths truths;
-    GFLI_TRY(gfli_learner_truths(learner, targets, p->plan.batch, &truths));
+    if (ready != GFL_OK) return gfli_learner_lacks(learner, losses, ready);
     gfli_plan_forward(learner->context, learner->model, &p->plan, learner->stats, learner->scratch);
-    GFLI_TRY(gfli_learner_losses(learner, &truths, learner->losses + batch));
+    GFLI_TRY(gfli_learner_losses(learner, losses));
     gfli_pass pass;
     pass.context = learner->context;
     pass.model = learner->model;
@@ -8274,21 +8370,31 @@ const float *gfli_train_gradient(const gfli_learner *learner, int i) {
 gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches) {
     learner->n_summed = 0;
     learner->n_batches = n_batches;
+    learner->failed = GFL_OK;
+    if (n_batches > 1 && !learner->total)
+        GFLI_TRY(gfli_learner_floats(learner, "sum of gradients", &learner->total));
     return gfli_reserve_device(learner->context, &learner->losses, &learner->losses_size,
                                (size_t)n_batches, sizeof *learner->losses, "losses");
 }
 
-gfl_status gfli_learner_accumulate(gfli_learner *learner) {
+void gfli_learner_accumulate(gfli_learner *learner) {
     float *first = learner->gradients;
-    if (!learner->total)
-        GFLI_TRY(gfli_learner_floats(learner, "sum of gradients", &learner->total));
     if (learner->n_summed++ > 0) {
         learner->ops->accumulate(learner->context, learner->total, first, learner->layout.floats);
-        return GFL_OK;
+        return;
     }
     learner->gradients = learner->total; /* the next batch overwrites all of it */
     learner->total = first;
-    return GFL_OK;
+}
+
+/* losses: of a batch, added up over the ranks. */
+static gfl_status gfli_bad_loss(const gfli_learner *l, const gfli_losses *losses) {
+    char where[40] = "";
+    if (l->context->ranks.n_ranks > 1 && losses->bad > 0)
+        snprintf(where, sizeof where, losses->bad > 1 ? " on %.0f ranks" : " on rank %.0f",
+                 losses->bad > 1 ? losses->bad : losses->bad_rank);
+    return gfli_error(l->context, GFL_E_NONFINITE, "%s is not finite%s", gfli_bad_loss_name(losses),
+                      where);
 }
 
 /* The text of what the check has found; v->where counts trained parameters. */
@@ -8301,9 +8407,11 @@ static gfl_status gfli_faulty_update(const gfli_learner *l, const gfli_sgd_opts 
     }
     switch (v->fault) {
     case GFLI_FAULT_NONE: return GFL_OK;
-    case GFLI_FAULT_LOSS:
-        return gfli_error(l->context, GFL_E_NONFINITE, "%s is not finite",
-                          gfli_bad_loss_name(&losses[v->where]));
+    case GFLI_FAULT_RANK:
+        if (l->failed != GFL_OK) return l->failed; /* its text is there */
+        return gfli_group_blame(l->context, losses[v->where].failed, losses[v->where].failed_rank,
+                                "a training step");
+    case GFLI_FAULT_LOSS: return gfli_bad_loss(l, &losses[v->where]);
     case GFLI_FAULT_GRADIENT:
         return gfli_error(l->context, GFL_E_NONFINITE, "the gradients of %s are not finite", name);
     case GFLI_FAULT_PARAMETER:
@@ -8326,14 +8434,23 @@ static gfl_status gfli_learner_hear(gfli_learner *l, gfli_verdict *verdict, gfli
     return device->finish(l->context);
 }
 
+/* The gradients of this update, added up over its batches and ranks; all sums are done then. */
+static gfl_status gfli_learner_sum(gfli_learner *l, float **out) {
+    *out = l->n_summed > 0 ? l->total : l->gradients;
+    GFLI_TRY(gfli_group_sum(l->context, *out, l->layout.floats, GFL_SUM_F32));
+    return gfli_group_settle(l->context, "the gradients");
+}
+
 gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm,
                              gfli_losses *losses) {
     gfli_verdict verdict;
     gfli_update u;
+    float *gradients;
+    GFLI_TRY(gfli_learner_sum(learner, &gradients));
     memset(&u, 0, sizeof u);
     u.params = learner->model->values + learner->layout.first;
     u.momentum = learner->momentum;
-    u.gradients = learner->n_summed > 0 ? learner->total : learner->gradients;
+    u.gradients = gradients;
     u.n = learner->layout.floats;
     u.parts = learner->parts;
     u.n_parts = learner->n_parts;
@@ -8342,10 +8459,9 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
     u.lr = opts->lr;
     u.decay = opts->decay;
     u.momentum_factor = opts->momentum;
-    u.share = learner->n_summed > 0 ? 1.0 / learner->n_summed : 1;
+    u.share = 1.0 / ((double)learner->n_batches * learner->context->ranks.n_ranks);
     u.clip = opts->clip;
     u.first = learner->updates == 0;
-    learner->n_summed = 0;
     learner->ops->check_update(learner->context, &u, learner->verdict);
     learner->ops->update(learner->context, &u, learner->verdict);
     GFLI_TRY(gfli_learner_hear(learner, &verdict, losses));
@@ -8471,19 +8587,20 @@ gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
     return gfli_resolve_scale(context, model, d);
 }
 
-double gfli_default_rate(int batch, int accumulate) {
-    return 0.01 * batch * accumulate / 16;
+double gfli_default_rate(int64_t batch, int accumulate) {
+    return 0.01 * (double)batch * accumulate / 16;
 }
 
-void gfli_train_fit(gfl_trainer_info *plan, int n_images) {
+void gfli_train_fit(gfl_trainer_info *plan, int n_images, int n_ranks) {
     gfl_trainer_desc *d = &plan->desc;
-    d->batch = gfli_min(d->batch, n_images);
-    const int n_batches = gfli_ceil_div(n_images, d->batch);
+    d->batch = gfli_rank_batch(d->batch, n_images, n_ranks);
+    const int n_batches = gfli_epoch_batches(n_images, d->batch, n_ranks);
     d->accumulate = gfli_min(d->accumulate, n_batches);
     plan->n_images = n_images;
     plan->steps_per_epoch = gfli_ceil_div(n_batches, d->accumulate);
     plan->n_steps = (int64_t)plan->steps_per_epoch * d->epochs;
-    if (d->lr == 0) d->lr = gfli_default_rate(d->batch, d->accumulate);
+    plan->images_per_update = (int64_t)n_ranks * d->batch * d->accumulate;
+    if (d->lr == 0) d->lr = gfli_default_rate((int64_t)n_ranks * d->batch, d->accumulate);
     if (d->warmup == 0) d->warmup = gfli_min(500, plan->steps_per_epoch);
 }
 
@@ -8579,7 +8696,7 @@ static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_trainer_desc
     GFLI_TRY(gfli_check_classes(context, trainer->model, trainer->dataset));
     GFLI_TRY(gfli_trainer_start_loader(trainer));
     trainer->plan.desc = trainer->asked;
-    gfli_train_fit(&trainer->plan, gfli_loader_images(trainer->loader));
+    gfli_train_fit(&trainer->plan, gfli_loader_images(trainer->loader), context->ranks.n_ranks);
     trainer->plan.n_dropped_images =
         gfl_dataset_count_images(trainer->dataset) - trainer->plan.n_images;
     GFLI_TRY(gfli_alloc(context, (size_t)d->batch * (size_t)d->accumulate, sizeof(int), "batch",
@@ -8590,6 +8707,7 @@ static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_trainer_desc
     GFLI_TRY(gfli_alloc(context, (size_t)d->accumulate, sizeof *trainer->losses, "batch",
                         &trainer->losses));
     GFLI_TRY(gfli_learner_create(context, trainer->model, d->frozen_stages, &trainer->learner));
+    GFLI_TRY(gfli_learner_begin(&trainer->learner, d->accumulate));
     return gfli_measure_training(trainer);
 }
 
@@ -8609,7 +8727,9 @@ gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model, const gfl_
     trainer->context = context;
     trainer->model = model;
     trainer->dataset = dataset;
-    gfl_status status = gfli_trainer_init(trainer, &d);
+    gfl_status status =
+        (context->backend->device.alloc)(context, GFLI_DESK, 1, "trainer", &trainer->desk);
+    if (status == GFL_OK) status = gfli_trainer_join(trainer, gfli_trainer_init(trainer, &d));
     if (status != GFL_OK) {
         gfl_trainer_destroy(trainer);
         return status;
@@ -8629,6 +8749,7 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
     gfli_free(context, trainer->first);
     gfli_free(context, trainer->losses);
     (context->backend->device.free)(context, trainer->pixels);
+    (context->backend->device.free)(context, trainer->desk);
     gfli_free(context, trainer);
 }
 
@@ -8678,9 +8799,10 @@ static gfl_status gfli_not_finite(gfl_trainer *trainer, int n_batches, const gfl
     gfli_name_images(trainer, all ? 0 : trainer->first[batch],
                      all ? trainer->n_images : trainer->first[batch + 1], names, sizeof names);
     return gfli_error(trainer->context, GFL_E_NONFINITE,
-                      "step %lld: %s; the model is as before the step.  Images: %s.  "
+                      "step %lld: %s; the model is as before the step.  Images%s: %s.  "
                       "Look at their boxes, or lower lr, lengthen the warm-up or set clip_norm",
-                      (long long)trainer->learner.updates + 1, what, names);
+                      (long long)trainer->learner.updates + 1, what,
+                      trainer->context->ranks.n_ranks > 1 ? " of this rank" : "", names);
 }
 
 /* One piece of the device's memory serves all images: each is used up in order. */
@@ -8707,8 +8829,8 @@ static gfl_status gfli_normalise_batch(gfl_trainer *trainer, const gfli_batch *b
     return GFL_OK;
 }
 
-/* The gradients of the loader's next batch. */
-static gfl_status gfli_trainer_batch(gfl_trainer *trainer, int number, gfl_step_report *out) {
+/* Make ready for the loader's next batch: all of a step that can fail. */
+static gfl_status gfli_trainer_ready(gfl_trainer *trainer, int number, gfl_step_report *out) {
     const gfli_batch *batch;
     gfli_map input;
     double start = gfli_seconds();
@@ -8717,8 +8839,8 @@ static gfl_status gfli_trainer_batch(gfl_trainer *trainer, int number, gfl_step_
     GFLI_TRY(gfli_learner_input(&trainer->learner, batch->n, batch->height, batch->width, &input));
     GFLI_TRY(gfli_normalise_batch(trainer, batch, &input));
     trainer->first[number + 1] = trainer->n_images;
-    out->n_images += batch->n;
-    return gfli_train_gradients(&trainer->learner, number, trainer->targets);
+    out->n_images += batch->n * trainer->context->ranks.n_ranks;
+    return gfli_learner_targets(&trainer->learner, trainer->targets);
 }
 
 int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first) {
@@ -8746,21 +8868,24 @@ static gfl_status gfli_trainer_update(gfl_trainer *trainer, gfl_step_report *out
             out->loss_bbox += trainer->losses[i].bbox[l];
             out->loss_dfl += trainer->losses[i].dfl[l];
         }
-        out->n_positives += trainer->losses[i].n_pos;
+        out->n_positives += (int)trainer->losses[i].n_pos;
     }
     return status;
 }
 
 static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
     int epoch, first, n = gfli_trainer_position(trainer, &epoch, &first);
-    if (!trainer->positioned) GFLI_TRY(gfli_loader_start(trainer->loader, epoch, first));
+    const int n_shares = n * trainer->context->ranks.n_ranks;
+    gfl_status mine = GFL_OK;
+    if (!trainer->positioned) mine = gfli_loader_start(trainer->loader, epoch, first);
     trainer->positioned = false; /* until the step has succeeded */
     trainer->n_images = 0;
     trainer->first[0] = 0;
     GFLI_TRY(gfli_learner_begin(&trainer->learner, n));
     for (int i = 0; i < n; i++) {
-        GFLI_TRY(gfli_trainer_batch(trainer, i, out));
-        if (n > 1) GFLI_TRY(gfli_learner_accumulate(&trainer->learner));
+        if (mine == GFL_OK) mine = gfli_trainer_ready(trainer, i, out);
+        GFLI_TRY(gfli_train_gradients(&trainer->learner, i, mine));
+        if (n > 1) gfli_learner_accumulate(&trainer->learner);
     }
     out->epoch = epoch;
     out->step_in_epoch = first / trainer->plan.desc.accumulate;
@@ -8769,9 +8894,9 @@ static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
                               trainer->plan.steps_per_epoch, trainer->learner.updates);
     GFLI_TRY(gfli_trainer_update(trainer, out));
     trainer->positioned = true;
-    out->loss_cls /= n;
-    out->loss_bbox /= n;
-    out->loss_dfl /= n;
+    out->loss_cls /= n_shares;
+    out->loss_bbox /= n_shares;
+    out->loss_dfl /= n_shares;
     out->loss = out->loss_cls + out->loss_bbox + out->loss_dfl;
     return GFL_OK;
 }
@@ -8844,6 +8969,17 @@ gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out) {
     return status;
 }
 
+/* Names and shapes of the parameters. */
+uint64_t gfli_hash_network(const gfl_model *model) {
+    uint64_t hash = 0;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        hash = gfli_hash_text(hash, p->name);
+        for (int k = 0; k < p->rank; k++) hash = gfli_hash_word(hash, (uint64_t)p->shape[k]);
+    }
+    return hash;
+}
+
 /* Ids, names, sizes and boxes: what decides about batches and targets, but for the pixels. */
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset) {
     uint64_t hash = 0;
@@ -8878,19 +9014,6 @@ void gfli_hash_format(uint64_t hash, char out[24]) {
 
 /* ---- the description as text ----------------------------------------------------------------- */
 
-enum { GFLI_STATE_FIELDS = 19, GFLI_STATE_TEXT = 128 };
-
-/* One field of what must be the same for training to go on as if nothing had happened. */
-typedef struct gfli_state_field {
-    const char *key;
-    char value[GFLI_STATE_TEXT];
-} gfli_state_field;
-
-typedef struct gfli_state_fields {
-    gfli_state_field fields[GFLI_STATE_FIELDS];
-    int n;
-} gfli_state_fields;
-
 static void gfli_put_integer(gfli_state_fields *f, const char *key, int64_t value) {
     gfli_state_field *field = &f->fields[f->n++];
     field->key = key;
@@ -8922,8 +9045,8 @@ static void gfli_put_milestones(gfli_state_fields *f, const gfl_trainer_desc *d)
 }
 
 /* Not the number of loaders: it changes nothing. */
-static void gfli_describe_training(const gfl_trainer *trainer, const gfl_trainer_desc *d,
-                                   gfli_state_fields *f) {
+void gfli_describe_training(const gfl_trainer *trainer, const gfl_trainer_desc *d,
+                            gfli_state_fields *f) {
     f->n = 0;
     gfli_put_text(f, "dialect", gfli_dialect_get(trainer->model->arch.dialect)->name);
     gfli_put_integer(f, "batch", d->batch);
@@ -8953,9 +9076,9 @@ static gfl_status gfli_put_number(gfli_blob_writer *w, const char *key, int64_t 
     return gfli_blob_put_meta(w, key, text);
 }
 
-static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writer *w) {
+static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, const char *weights_hash,
+                                      gfli_blob_writer *w) {
     gfli_state_fields f;
-    uint64_t weights_hash;
     char hash[24];
     int epoch, batch;
     (void)gfli_trainer_position(trainer, &epoch, &batch);
@@ -8964,9 +9087,9 @@ static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writ
     GFLI_TRY(gfli_put_number(w, "step", trainer->learner.updates));
     GFLI_TRY(gfli_put_number(w, "epoch", epoch));
     GFLI_TRY(gfli_put_number(w, "batch_in_epoch", batch));
-    GFLI_TRY(gfli_hash_model(trainer->model, &weights_hash));
-    gfli_hash_format(weights_hash, hash);
-    GFLI_TRY(gfli_blob_put_meta(w, "weights", hash));
+    if (trainer->context->ranks.n_ranks > 1)
+        GFLI_TRY(gfli_put_number(w, "ranks", trainer->context->ranks.n_ranks));
+    GFLI_TRY(gfli_blob_put_meta(w, "weights", weights_hash));
     gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
     GFLI_TRY(gfli_blob_put_meta(w, "data", hash));
     gfli_describe_training(trainer, &trainer->plan.desc, &f);
@@ -9006,15 +9129,14 @@ static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *contex
     return gfli_alloc(context, 2 * gfli_largest_param(model), sizeof(float), "tensor", out);
 }
 
-gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
+static gfl_status gfli_state_save(const gfl_trainer *trainer, const char *weights_hash,
+                                  const char *path) {
     gfli_blob_writer *w = NULL;
     float *buffer;
-    GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, path);
     GFLI_TRY(gfli_alloc_largest(trainer->model, trainer->context, &buffer));
     gfl_status status = gfli_blob_create(trainer->context, path, &w);
     if (status == GFL_OK) {
-        status = gfli_put_state_meta(trainer, w);
+        status = gfli_put_state_meta(trainer, weights_hash, w);
         if (status == GFL_OK) status = gfli_put_momentum(trainer, w, buffer);
         if (status == GFL_OK)
             status = gfli_blob_finish(w);
@@ -9023,6 +9145,21 @@ gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) 
     }
     gfli_free(trainer->context, buffer);
     return status;
+}
+
+/* Ranks whose weights have come apart, by a fault of a machine or of the program, save nothing. */
+gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
+    static const char *const what = "saving the state of a training";
+    char hash[24], text[GFLI_DESK];
+    uint64_t weights;
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
+    gfl_status status = gfli_hash_model(trainer->model, &weights);
+    gfli_hash_format(weights, hash);
+    snprintf(text, sizeof text, "fingerprint of the weights = %s\n", hash);
+    GFLI_TRY(gfli_trainer_compare(trainer, status, text, what));
+    if (trainer->context->ranks.rank == 0) status = gfli_state_save(trainer, hash, path);
+    return gfli_trainer_agree(trainer, status, what);
 }
 
 /* ---- loading --------------------------------------------------------------------------------- */
@@ -9050,23 +9187,85 @@ static bool gfli_may_change(const char *key) {
     return strcmp(key, "epochs") == 0 || strcmp(key, "milestones") == 0;
 }
 
-/* Version 0.1.0 did not count: a batch larger than the data set was called as large as it had been
- * asked for, and its default rate was that of so many images. */
-static void gfli_describe_uncounted(const gfl_trainer *trainer, gfli_state_fields *f) {
+/* A counter of the metadata. */
+static gfl_status gfli_state_number(const gfli_blob *blob, const char *key, int64_t *out) {
+    const char *text = gfli_blob_meta(blob, key), *p = text;
+    char quoted[GFLI_QUOTED];
+    int64_t value = 0;
+    for (; p && *p >= '0' && *p <= '9' && value < INT64_MAX / 10 - 1; p++)
+        value = value * 10 + (*p - '0');
+    if (!p || p == text || *p)
+        return gfli_error(blob->context, GFL_E_FORMAT,
+                          "%s: \"%s\" is %s in its metadata, not a count", blob->path, key,
+                          text ? gfli_quote(text, quoted, sizeof quoted) : "missing");
+    *out = value;
+    return GFL_OK;
+}
+
+/* How the updates of a state were made up: a file that names no ranks comes from one. */
+typedef struct gfli_state_origin {
+    int64_t ranks, batch, accumulate;
+    bool regrouped; /* by other ranks than the trainer's */
+    bool resized;   /* ... and from another number of images */
+} gfli_state_origin;
+
+/* Other ranks may go on in the same way, or in another one when an epoch ends. */
+static gfl_status gfli_read_origin(const gfl_trainer *trainer, const gfli_blob *blob,
+                                   gfli_state_origin *out) {
+    const int n_ranks = trainer->context->ranks.n_ranks;
+    const int64_t per_update = trainer->plan.images_per_update;
+    int64_t in_epoch;
+    memset(out, 0, sizeof *out);
+    out->ranks = 1;
+    if (gfli_blob_meta(blob, "ranks")) GFLI_TRY(gfli_state_number(blob, "ranks", &out->ranks));
+    GFLI_TRY(gfli_state_number(blob, "batch", &out->batch));
+    GFLI_TRY(gfli_state_number(blob, "accumulate", &out->accumulate));
+    GFLI_TRY(gfli_state_number(blob, "batch_in_epoch", &in_epoch));
+    if (out->ranks > 65536 || out->batch > 65536 || out->accumulate > 65536)
+        return gfli_error(blob->context, GFL_E_FORMAT,
+                          "%s: ranks, batch and accumulate of its metadata are beyond all limits",
+                          blob->path);
+    const int64_t saved = out->ranks * out->batch * out->accumulate;
+    out->regrouped = out->ranks != n_ranks;
+    out->resized = out->regrouped && saved != per_update;
+    if (!out->resized || in_epoch == 0) return GFL_OK;
+    return gfli_error(
+        trainer->context, GFL_E_MISMATCH,
+        "%s: saved amid an epoch by %lld ranks with %lld images per update, here are "
+        "%d with %lld; choose batch and accumulate so that ranks * batch * accumulate "
+        "is %lld, or go on from the end of an epoch",
+        blob->path, (long long)out->ranks, (long long)saved, n_ranks, (long long)per_update,
+        (long long)saved);
+}
+
+/* What follows from the number of images may change with it. */
+static bool gfli_may_resize(const gfli_state_origin *origin, const char *key) {
+    static const char *const keys[] = {"batch", "accumulate", "lr", "warmup"};
+    for (size_t i = 0; i < GFLI_COUNT(keys) && origin->resized; i++)
+        if (strcmp(key, keys[i]) == 0) return true;
+    return false;
+}
+
+/* What comes to the same.  Other ranks had other batches; and version 0.1.0 did not count: a batch
+ * larger than the data set was called as large as it had been asked for, and its default rate was
+ * that of so many images. */
+static gfl_trainer_desc gfli_describe_otherwise(const gfl_trainer *trainer,
+                                                const gfli_state_origin *origin) {
     gfl_trainer_desc d = trainer->plan.desc;
-    d.batch = trainer->asked.batch;
-    d.accumulate = trainer->asked.accumulate;
-    if (trainer->asked.lr == 0) d.lr = gfli_default_rate(d.batch, d.accumulate);
-    gfli_describe_training(trainer, &d, f);
+    d.batch = origin->regrouped ? (int)origin->batch : trainer->asked.batch;
+    d.accumulate = origin->regrouped ? (int)origin->accumulate : trainer->asked.accumulate;
+    if (trainer->asked.lr == 0) d.lr = gfli_default_rate(origin->ranks * d.batch, d.accumulate);
+    return d;
 }
 
 /* *lr: the rate to go on with. */
 static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob,
-                                        double *lr) {
-    gfli_state_fields f, uncounted;
+                                        const gfli_state_origin *origin, double *lr) {
+    const gfl_trainer_desc otherwise = gfli_describe_otherwise(trainer, origin);
+    gfli_state_fields f, other;
     char quoted[GFLI_QUOTED];
     gfli_describe_training(trainer, &trainer->plan.desc, &f);
-    gfli_describe_uncounted(trainer, &uncounted);
+    gfli_describe_training(trainer, &otherwise, &other);
     *lr = trainer->plan.desc.lr;
     for (int i = 0; i < f.n; i++) {
         const char *key = f.fields[i].key, *saved = gfli_blob_meta(blob, key);
@@ -9074,14 +9273,14 @@ static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_b
             return gfli_error(trainer->context, GFL_E_FORMAT, "%s: its metadata has no \"%s\"",
                               blob->path, key);
         if (strcmp(saved, f.fields[i].value) == 0 || gfli_may_change(key)) continue;
-        if (strcmp(saved, uncounted.fields[i].value) != 0)
+        if (gfli_may_resize(origin, key)) continue;
+        if (strcmp(saved, other.fields[i].value) != 0)
             return gfli_error(trainer->context, GFL_E_MISMATCH,
                               "%s: it was saved with %s = %s, but the trainer has %s; create the "
                               "trainer with the description that the state was saved with",
                               blob->path, key, gfli_quote(saved, quoted, sizeof quoted),
                               f.fields[i].value);
-        if (strcmp(key, "lr") == 0)
-            *lr = gfli_default_rate(trainer->asked.batch, trainer->asked.accumulate);
+        if (strcmp(key, "lr") == 0) *lr = otherwise.lr;
     }
     return GFL_OK;
 }
@@ -9109,35 +9308,21 @@ static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli
     return GFL_OK;
 }
 
-/* A counter of the metadata. */
-static gfl_status gfli_state_number(const gfli_blob *blob, const char *key, int64_t *out) {
-    const char *text = gfli_blob_meta(blob, key), *p = text;
-    char quoted[GFLI_QUOTED];
-    int64_t value = 0;
-    for (; p && *p >= '0' && *p <= '9' && value < INT64_MAX / 10 - 1; p++)
-        value = value * 10 + (*p - '0');
-    if (!p || p == text || *p)
-        return gfli_error(blob->context, GFL_E_FORMAT,
-                          "%s: \"%s\" is %s in its metadata, not a count", blob->path, key,
-                          text ? gfli_quote(text, quoted, sizeof quoted) : "missing");
-    *out = value;
-    return GFL_OK;
-}
-
 static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob *blob,
-                                     int64_t *out) {
+                                     const gfli_state_origin *origin, int64_t *out) {
     const gfl_trainer_info *plan = &trainer->plan;
     const int64_t spe = plan->steps_per_epoch;
     int64_t step, epoch, batch;
     GFLI_TRY(gfli_state_number(blob, "step", &step));
     GFLI_TRY(gfli_state_number(blob, "epoch", &epoch));
     GFLI_TRY(gfli_state_number(blob, "batch_in_epoch", &batch));
-    if (step > plan->n_steps)
+    if (origin->resized && epoch <= plan->desc.epochs) step = epoch * spe;
+    if (step > plan->n_steps || epoch > plan->desc.epochs)
         return gfli_error(
             trainer->context, GFL_E_MISMATCH,
             "%s: %lld steps are done, but the %d epochs of the trainer have only %lld", blob->path,
             (long long)step, plan->desc.epochs, (long long)plan->n_steps);
-    if (epoch != step / spe || batch != step % spe * plan->desc.accumulate)
+    if (epoch != step / spe || batch != step % spe * origin->accumulate)
         return gfli_error(trainer->context, GFL_E_FORMAT,
                           "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "
                           "together",
@@ -9198,11 +9383,13 @@ gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob) {
     gfli_learner *l = &trainer->learner;
     float *momentum, *buffer = NULL;
     int64_t step = 0;
+    gfli_state_origin origin;
     double lr;
     GFLI_TRY(gfli_check_state_kind(blob));
-    GFLI_TRY(gfli_check_state_desc(trainer, blob, &lr));
+    GFLI_TRY(gfli_read_origin(trainer, blob, &origin));
+    GFLI_TRY(gfli_check_state_desc(trainer, blob, &origin, &lr));
     GFLI_TRY(gfli_check_state_hashes(trainer, blob));
-    GFLI_TRY(gfli_read_position(trainer, blob, &step));
+    GFLI_TRY(gfli_read_position(trainer, blob, &origin, &step));
     GFLI_TRY(gfli_check_momentum(trainer, blob));
     GFLI_TRY(gfli_calloc(trainer->context, l->layout.floats, sizeof(float), "momentum", &momentum));
     gfl_status status = gfli_alloc_largest(trainer->model, trainer->context, &buffer);
@@ -9219,14 +9406,128 @@ gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob) {
     return GFL_OK;
 }
 
-gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
+static gfl_status gfli_state_read(gfl_trainer *trainer, const char *path) {
     gfli_blob blob;
-    GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, path);
     GFLI_TRY(gfli_blob_open(trainer->context, path, &blob));
     gfl_status status = gfli_state_load(trainer, &blob);
     gfli_blob_close(&blob);
     return status;
+}
+
+gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
+    gfl_status status = GFL_OK;
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
+    if (trainer->context->ranks.rank == 0) status = gfli_state_read(trainer, path);
+    GFLI_TRY(gfli_trainer_agree(trainer, status, "loading the state of a training"));
+    return gfli_trainer_share(trainer);
+}
+
+/* ===============================================================================================
+ * src/train/ranks.c - what the trainers of all ranks agree on before and between steps
+ * ============================================================================================ */
+
+/* Bytes of the host go through the trainer's desk: ranks exchange memory of the device. */
+
+gfl_status gfli_trainer_agree(const gfl_trainer *trainer, gfl_status mine, const char *what) {
+    gfl_context *context = trainer->context;
+    const gfli_device_ops *device = &context->backend->device;
+    double failed[2] = {0, 0};
+    if (mine != GFL_OK) {
+        failed[0] = 1;
+        failed[1] = context->ranks.rank;
+    }
+    device->upload(context, trainer->desk, failed, sizeof failed);
+    GFLI_TRY(gfli_group_sum(context, trainer->desk, 2, GFL_SUM_F64));
+    GFLI_TRY(gfli_group_settle(context, what));
+    device->download(context, failed, trainer->desk, sizeof failed);
+    GFLI_TRY(device->finish(context));
+    if (mine != GFL_OK || failed[0] == 0) return mine;
+    return gfli_group_blame(context, failed[0], failed[1], what);
+}
+
+/* Up to GFLI_DESK bytes of rank 0, for all. */
+static gfl_status gfli_trainer_hear(const gfl_trainer *trainer, void *bytes, size_t n,
+                                    const char *what) {
+    gfl_context *context = trainer->context;
+    const gfli_device_ops *device = &context->backend->device;
+    device->upload(context, trainer->desk, bytes, n);
+    GFLI_TRY(gfli_group_broadcast(context, trainer->desk, n));
+    GFLI_TRY(gfli_group_settle(context, what));
+    device->download(context, bytes, trainer->desk, n);
+    return device->finish(context);
+}
+
+/* The first line that differs. */
+static gfl_status gfli_compare_lines(gfl_context *context, const char *mine, const char *theirs) {
+    while (*mine || *theirs) {
+        const size_t n = strcspn(mine, "\n"), m = strcspn(theirs, "\n");
+        if (n != m || memcmp(mine, theirs, n) != 0)
+            return gfli_error(context, GFL_E_MISMATCH,
+                              "rank %d: %.*s; rank 0: %.*s.  It must be the same on all ranks",
+                              context->ranks.rank, (int)n, mine, (int)m, theirs);
+        mine += n + (mine[n] != 0);
+        theirs += m + (theirs[m] != 0);
+    }
+    return GFL_OK;
+}
+
+gfl_status gfli_trainer_compare(const gfl_trainer *trainer, gfl_status mine,
+                                const char text[GFLI_DESK], const char *what) {
+    char theirs[GFLI_DESK];
+    memset(theirs, 0, sizeof theirs);
+    if (mine == GFL_OK) snprintf(theirs, sizeof theirs, "%s", text);
+    GFLI_TRY(gfli_trainer_hear(trainer, theirs, sizeof theirs, what));
+    theirs[sizeof theirs - 1] = 0;
+    if (mine == GFL_OK && theirs[0]) /* else rank 0 has failed */
+        mine = gfli_compare_lines(trainer->context, text, theirs);
+    return gfli_trainer_agree(trainer, mine, what);
+}
+
+static void gfli_put_line(char text[GFLI_DESK], const char *key, const char *value) {
+    const size_t used = strlen(text);
+    snprintf(text + used, GFLI_DESK - used, "%s = %s\n", key, value);
+}
+
+/* Everything that decides about a training. */
+static void gfli_describe_trainer(const gfl_trainer *trainer, char text[GFLI_DESK]) {
+    gfli_state_fields f;
+    char value[32];
+    text[0] = 0;
+    gfli_put_line(text, "version of gfl", GFL_VERSION_TEXT);
+    snprintf(value, sizeof value, "%d", trainer->context->ranks.n_ranks);
+    gfli_put_line(text, "ranks", value);
+    gfli_describe_training(trainer, &trainer->plan.desc, &f);
+    for (int i = 0; i < f.n; i++) gfli_put_line(text, f.fields[i].key, f.fields[i].value);
+    gfli_hash_format(gfli_hash_network(trainer->model), value);
+    gfli_put_line(text, "fingerprint of the network", value);
+    gfli_hash_format(gfli_hash_dataset(trainer->dataset), value);
+    gfli_put_line(text, "fingerprint of the data set", value);
+}
+
+gfl_status gfli_trainer_share(gfl_trainer *trainer) {
+    gfli_learner *l = &trainer->learner;
+    gfl_model *model = trainer->model;
+    struct {
+        int64_t updates;
+        double lr;
+    } position = {l->updates, trainer->plan.desc.lr};
+    GFLI_TRY(
+        gfli_group_broadcast(trainer->context, model->values, model->n_values * sizeof(float)));
+    GFLI_TRY(gfli_group_broadcast(trainer->context, l->momentum, l->layout.floats * sizeof(float)));
+    GFLI_TRY(gfli_trainer_hear(trainer, &position, sizeof position, "the weights of rank 0"));
+    l->updates = position.updates;
+    trainer->plan.desc.lr = position.lr;
+    trainer->positioned = false;
+    if (trainer->context->ranks.rank > 0) gfli_model_changed(model, 0);
+    return GFL_OK;
+}
+
+gfl_status gfli_trainer_join(gfl_trainer *trainer, gfl_status mine) {
+    char text[GFLI_DESK] = "";
+    if (mine == GFL_OK) gfli_describe_trainer(trainer, text);
+    GFLI_TRY(gfli_trainer_compare(trainer, mine, text, "creating a trainer"));
+    return gfli_trainer_share(trainer);
 }
 
 /* ===============================================================================================

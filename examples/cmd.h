@@ -15,7 +15,8 @@ enum {
     CMD_MEMORY = 4,
     CMD_DEVICE = 5,
     CMD_NONFINITE = 6,
-    CMD_MISMATCH = 7
+    CMD_MISMATCH = 7,
+    CMD_RANK = 8
 };
 
 /* ---- options (cmd_options.c) ----------------------------------------------------------------- */

@@ -106,6 +106,7 @@ static int exit_code(gfl_status status) {
     case GFL_E_DEVICE: return CMD_DEVICE;
     case GFL_E_NONFINITE: return CMD_NONFINITE;
     case GFL_E_MISMATCH: return CMD_MISMATCH;
+    case GFL_E_RANK: return CMD_RANK;
     default: return CMD_FAILED;
     }
 }

@@ -184,7 +184,7 @@ static int make_trainer(run *r) {
 
 static void describe_schedule(const run *r) {
     const gfl_trainer_desc *d = &r->plan.desc;
-    const int images = d->batch * d->accumulate, warmup = d->warmup > 0 ? d->warmup : 0;
+    const int images = (int)r->plan.images_per_update, warmup = d->warmup > 0 ? d->warmup : 0;
     talk("schedule: %d epoch%s of %d step%s of %d image%s; learning rate %g%s, warm-up %d step%s",
          d->epochs, plural(d->epochs), r->plan.steps_per_epoch, plural(r->plan.steps_per_epoch),
          images, plural(images), d->lr, r->rate_given ? "" : " (0.01 x images / 16)", warmup,

@@ -65,6 +65,7 @@ GFLI_EXACT_BEGIN
 #include "train/trainer.c"
 #include "train/fingerprint.c"
 #include "train/state.c"
+#include "train/ranks.c"
 #include "ckpt/zip.c"
 #include "ckpt/pickle.c"
 #include "ckpt/pth.c"

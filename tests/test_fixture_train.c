@@ -52,7 +52,8 @@ static double fixture_losses(gfli_learner *learner, truths *t, gfli_losses *out)
     gfli_map input;
     CHECK_OK(learner->context, gfli_learner_input(learner, t->n, t->height, t->width, &input));
     fx_fill_input(t->input, &input);
-    CHECK_OK(learner->context, gfli_train_gradients(learner, 0, t->truth));
+    CHECK_OK(learner->context, gfli_learner_targets(learner, t->truth));
+    CHECK_OK(learner->context, gfli_train_gradients(learner, 0, GFL_OK));
     const gfli_device_ops *device = &learner->context->backend->device;
     device->download(learner->context, out, learner->losses, sizeof *out);
     CHECK_OK(learner->context, device->finish(learner->context));

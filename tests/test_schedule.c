@@ -23,7 +23,7 @@ static gfl_trainer_info fitted(const gfl_trainer_desc *in, int n_images) {
     gfl_trainer_info plan;
     memset(&plan, 0, sizeof plan);
     CHECK_OK(context, resolve(context, in, &plan.desc));
-    gfli_train_fit(&plan, n_images);
+    gfli_train_fit(&plan, n_images, 1);
     gfl_context_destroy(context);
     return plan;
 }

@@ -148,7 +148,8 @@ static float *next_gradients(gfli_learner *learner, gfl_trainer *trainer) {
         truths[i].pad_h = gfli_pad32(x->height);
         truths[i].pad_w = gfli_pad32(x->width);
     }
-    CHECK_OK(trainer->context, gfli_train_gradients(learner, 0, truths));
+    CHECK_OK(trainer->context, gfli_learner_targets(learner, truths));
+    CHECK_OK(trainer->context, gfli_train_gradients(learner, 0, GFL_OK));
     float *copy = (float *)malloc(learner->layout.floats * sizeof(float));
     memcpy(copy, learner->gradients, learner->layout.floats * sizeof(float));
     return copy;

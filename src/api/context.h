@@ -77,6 +77,9 @@ typedef struct gfl_context_desc {
     /* The most bytes that decoding one image file may take: the file, what is needed on the way and
      * the pixels.  A picture that declares more is GFL_E_UNSUPPORTED.  0: 4 GB. */
     size_t image_memory;
+    /* Train together with other contexts, each usually in a process of its own (gfl_ranks); borrowed
+     * until the call returns.  NULL: alone. */
+    const struct gfl_ranks *ranks;
 } gfl_context_desc;
 
 /* gfl_context_create_abi - gfl_context_create for callers that cannot include this header.
@@ -97,12 +100,13 @@ GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc,
  *   desc  NULL or zeroed for the defaults; borrowed until the call returns
  *   out   yours; the context, or NULL on error
  *
- * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads
+ * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads or ranks
  *           GFL_E_MEMORY  the allocator said no
  *           GFL_E_DEVICE  threads could not be started; no driver, no such device, or one that
  *                         this build has no kernels for
  *           GFL_E_UNSUPPORTED  a precision that the backend does not have; a library or a backend
  *                         of another GFL_ABI than the program's
+ *           or what the open function of the ranks' group returns
  *           The text goes to desc->error, or, where that is NULL, to the logger.
  * Memory    destroy it with gfl_context_destroy, after every object made with it.
  * Threads   contexts are independent of each other.  One context, and the objects made with it,

@@ -9,8 +9,9 @@ enum { GFL_MAX_MILESTONES = 8 };
  * without annotations are kept (the recipe has drop_empty = 1), and the first stage of the backbone
  * is trained (the recipe has frozen_stages = 1). */
 typedef struct gfl_trainer_desc {
-    /* Images whose losses are normalised together; 0 means 16; no more than there are.  The last
-     * batch of an epoch has as many: it is filled up from the epoch's first images. */
+    /* Images whose losses are normalised together, on each rank; 0 means 16; no more than there are
+     * (for each rank).  The last batch of an epoch has as many: it is filled up from the epoch's
+     * first images. */
     int batch;
     /* Batches whose gradients are averaged into one update; 0 means 1; no more than an epoch
      * has. */
@@ -20,8 +21,8 @@ typedef struct gfl_trainer_desc {
      * 11/12 of the epochs, rounded down, but at the earliest after the first. */
     int milestones[GFL_MAX_MILESTONES];
     int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
-    double lr;           /* learning rate; 0 means 0.01 * batch * accumulate / 16, where both are
-                            what the data allow */
+    double lr;           /* learning rate; 0 means 0.01 * images per update / 16, which are batch *
+                            accumulate * ranks, as many as the data allow */
     double momentum;     /* 0 means 0.9; negative: none */
     double weight_decay; /* of all trained parameters, in dialect gfocal except for biases, which
                             have twice the rate; 0 means 0.0001; negative: none */
@@ -39,7 +40,7 @@ typedef struct gfl_trainer_desc {
     uint64_t seed;       /* of the order, the flips and the scales */
 } gfl_trainer_desc;
 
-/* What a step did.  Losses are means over the accumulated batches. */
+/* What a step did.  Losses are means over the accumulated batches, of all ranks. */
 typedef struct gfl_step_report {
     int64_t step;        /* updates done: 1 after the first */
     int epoch;           /* of the step's batches, from 0 */
@@ -48,9 +49,9 @@ typedef struct gfl_step_report {
     double lr;           /* of this update */
     double loss;         /* the sum of the three */
     double loss_cls, loss_bbox, loss_dfl;
-    double grad_norm; /* L2, of all gradients together, before clipping */
-    int n_positives;  /* locations that learnt a box */
-    int n_images;
+    double grad_norm;    /* L2, of all gradients together, before clipping */
+    int n_positives;     /* locations that learnt a box, on all ranks */
+    int n_images;        /* of all ranks */
     double data_seconds; /* of waiting for images */
     double seconds;      /* all of the step */
     int epoch_done;      /* 1 after the last step of an epoch */
@@ -67,6 +68,7 @@ typedef struct gfl_trainer_info {
     int64_t n_steps;        /* of all epochs */
     int64_t n_done;         /* updates so far, those before load_state included */
     size_t workspace_bytes; /* at most: maps, gradients and momentum at the largest batch shape */
+    int64_t images_per_update; /* batch * accumulate * ranks */
 } gfl_trainer_info;
 
 /* gfl_trainer_create - train a model on a data set.
@@ -74,6 +76,13 @@ typedef struct gfl_trainer_info {
  * It does stochastic gradient descent with momentum; the batch norms' statistics stay as they are.
  * Every epoch has its own random order; its last batch is filled up from its first images.  Nothing
  * is read or computed before the first step.
+ *
+ * In a context with ranks, all ranks create a trainer, take the same steps, save and load: those
+ * calls wait for the other ranks.  They share the images of every batch and move their weights
+ * alike; those of rank 0 are what they begin with.  Models, data sets and descriptions (except for
+ * loaders) must be the same on all.  batch is each rank's: R ranks of b images learn what one rank
+ * with R * b would, except for rounding, where the images have one size and the sum of box weights
+ * is not below the least that is divided by (spec 5.4).
  *
  *   context  the trainer's memory and threads; receives the error text
  *   model    made with desc.trainable; borrowed, and changed by every step
@@ -83,7 +92,9 @@ typedef struct gfl_trainer_info {
  *   out      yours; the trainer, or NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, a model that is not trainable
- *           GFL_E_MISMATCH  the data set has other classes than the model
+ *           GFL_E_MISMATCH  the data set has other classes than the model; the description, the
+ *                         data set or the network is not that of rank 0: the text says what differs
+ *           GFL_E_RANK    another rank failed, or does not answer within its limit
  *           GFL_E_DATA    there is no image to train on
  *           GFL_E_MEMORY  the gradients do not fit, or no batch of this size could fit
  *           GFL_E_DEVICE  a loader thread could not be started
@@ -119,13 +130,16 @@ GFL_API void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *
  *
  *   out  yours, or NULL; zeroed on error
  *
- * Errors    The weights are as before the step, and the next call tries the same step again.
+ * Errors    The weights are as before the step, and the next call tries the same step again.  Where
+ *           a rank fails, all ranks do.
  *           GFL_E_ARG     a NULL, or all steps are done
  *           GFL_E_NONFINITE  a loss or a gradient is NaN or infinite, or the update would make a
  *                         weight so; the text says which, and names the images
  *           GFL_E_IO, GFL_E_FORMAT, GFL_E_UNSUPPORTED, GFL_E_DATA  an image cannot be
  *                         used; the text names it
  *           GFL_E_MEMORY  the maps of this batch do not fit
+ *           GFL_E_RANK    another rank failed, for a reason that it tells itself; or it does not
+ *                         answer: then the ranks cannot go on
  * Threads   as gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
 
@@ -143,14 +157,16 @@ GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
  *
  * A safetensors file with the momentum of every parameter, and as metadata the position, the
  * description, and fingerprints of data and weights.  Save the weights with gfl_model_save at the
- * same step.
+ * same step.  With ranks, all call this and rank 0 writes; gfl_model_save is for rank 0 alone.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns;
  *         the file is replaced whole or not at all
  *
  * Errors    GFL_E_ARG     a NULL
  *           GFL_E_IO      the file cannot be written
- *           GFL_E_MEMORY  there is no room for one tensor */
+ *           GFL_E_MEMORY  there is no room for one tensor
+ *           GFL_E_MISMATCH  the weights of this rank are no longer those of rank 0
+ *           GFL_E_RANK    another rank failed, or does not answer */
 GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path);
 
 /* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
@@ -159,6 +175,10 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  * (except for loaders, epochs and milestones) and data; the images' pixels are not compared.  The
  * next step then gives the bits it would have given.  Other epochs or milestones hold as if they
  * had been given from the beginning, except for the steps that are done.
+ *
+ * With ranks, all call this and rank 0 reads.  Another number of ranks than that which saved may go
+ * on at any step where the images per update are the same (the bits then differ), and otherwise at
+ * the end of an epoch, with the rate and warm-up of the trainer.
  *
  * A state that was written before batches were limited to the size of the data set goes on with the
  * learning rate that it began with.
@@ -174,6 +194,7 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  *                         the text says what differs
  *           GFL_E_UNSUPPORTED  written by a newer version
  *           GFL_E_MEMORY  there is no room for the momentum twice
+ *           GFL_E_RANK    another rank failed, or does not answer
  * Memory    until it returns: the momentum a second time, one tensor, and what the file's header
  *           takes, at most 40 times its bytes. */
 GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);

@@ -262,14 +262,24 @@ typedef struct gfli_loss_opts {
     double quality_eps;    /* of the quality's union; GIoU has 1e-6 */
     double mean_eps;       /* added to what a mean divides by */
     double min_weight_sum; /* below it, weight_sum is replaced by it; 0 / 0 counts as 0 */
+    double share;          /* the normalisers are multiplied with it first: 1 / ranks */
+    int rank;
 } gfli_loss_opts;
 
-/* Of a batch, on the device. */
+/* Of a batch, on the device.  All are doubles, so that ranks can add them up in two sums: of what
+ * comes before cls, and of the rest. */
 typedef struct gfli_losses {
     double avg_pos, weight_sum; /* the normalisers before their clamps (spec 5.4: N and A) */
+    double failed, failed_rank; /* ranks that have no such batch; the sum of their numbers */
     double cls[GFL_LEVELS], bbox[GFL_LEVELS], dfl[GFL_LEVELS];
-    int n_pos;
+    double n_pos;
+    double bad, bad_rank; /* ranks whose losses are not finite; likewise */
 } gfli_losses;
+
+enum {
+    GFLI_LOSS_NORMALISERS = offsetof(gfli_losses, cls) / sizeof(double),
+    GFLI_LOSS_RESULTS = sizeof(gfli_losses) / sizeof(double) - GFLI_LOSS_NORMALISERS
+};
 
 /* The first of the losses that is not finite, or NULL. */
 GFLI_HD static inline const char *gfli_bad_loss_name(const gfli_losses *losses) {
@@ -301,14 +311,14 @@ typedef struct gfli_update_part {
 
 typedef struct gfli_update {
     float *params, *momentum; /* [n], laid out alike, zeros between the parts */
-    const float *gradients;   /* [n], their sum over batches */
+    const float *gradients;   /* [n], their sum over batches and ranks */
     size_t n;
     const gfli_update_part *parts; /* [n_parts], in the order of the block */
     int n_parts;
     const gfli_losses *losses; /* [n_losses] of the batches */
     int n_losses;
     double lr, decay, momentum_factor;
-    double share; /* gradients are multiplied with it: 1 / batches */
+    double share; /* gradients are multiplied with it: 1 / batches of all ranks */
     double clip;  /* largest norm of them then; not above 0: no limit */
     bool first;   /* momentum is taken as zero, whatever it holds */
 } gfli_update;
@@ -316,6 +326,7 @@ typedef struct gfli_update {
 /* What stands against an update. */
 typedef enum gfli_fault {
     GFLI_FAULT_NONE,
+    GFLI_FAULT_RANK,      /* some have no batch `where` */
     GFLI_FAULT_LOSS,      /* not finite, of batch `where` */
     GFLI_FAULT_GRADIENT,  /* not finite, in part `where` */
     GFLI_FAULT_PARAMETER, /* likewise */
@@ -382,9 +393,9 @@ struct gfli_train_ops {
     size_t (*assign_scratch)(const gfl_context *context, const gfli_map *shape, int max_boxes);
     void (*assign)(gfl_context *context, const gfli_map *shape, const gfli_assign_opts *opts,
                    const gfli_truths *truths, const gfli_assignment *out, void *scratch);
-    /* The losses in two halves, between which the normalisers of several ranks are averaged:
-     * loss_sums writes n_pos, avg_pos and weight_sum, losses reads them and writes the rest.  QFL,
-     * GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
+    /* The losses in two halves, between which the normalisers of several ranks are added up:
+     * loss_sums writes n_pos, avg_pos and weight_sum, and zeros; losses reads them and writes the
+     * rest.  QFL, GIoU and DFL with their gradients (spec 5): dcls and dreg are overwritten. */
     size_t (*losses_scratch)(const gfl_context *context, const gfli_map *cls,
                              const gfli_loss_opts *opts);
     void (*loss_sums)(gfl_context *context, const gfli_map *cls, const gfli_assignment *assigned,

@@ -160,10 +160,15 @@ static gfl_status gfli_context_check(gfl_context *context, const gfl_context_des
                           "%d; compile gfl.h and gfl_cuda.cu of one version",
                           context->backend->abi, context->backend->version, GFL_ABI,
                           GFLI_BACKEND_VERSION);
+    if (context->backend->train && context->backend->train->version != GFLI_BACKEND_VERSION)
+        return gfli_error(context, GFL_E_UNSUPPORTED,
+                          "the backend has tables of training of version %d, the library %d; "
+                          "compile all files of one version",
+                          context->backend->train->version, GFLI_BACKEND_VERSION);
     return GFL_OK;
 }
 
-/* A context on the stack becomes one in memory, with threads and a device. */
+/* A context on the stack becomes one in memory, with threads, a device and a place among ranks. */
 static gfl_status gfli_context_open(gfl_context *boot, const gfl_context_desc *desc,
                                     gfl_context **out) {
     gfl_context *context;
@@ -171,6 +176,7 @@ static gfl_status gfli_context_open(gfl_context *boot, const gfl_context_desc *d
     *context = *boot;
     gfl_status status = gfli_context_start_threads(context, desc);
     if (status == GFL_OK) status = (context->backend->device.open)(context, desc);
+    if (status == GFL_OK) status = gfli_group_open(context, desc->ranks);
     if (status == GFL_OK) {
         *out = context;
         return GFL_OK;
@@ -236,10 +242,15 @@ gfl_status gfli_context_child(gfl_context *context, gfl_context **out) {
 
 void gfl_context_destroy(gfl_context *context) {
     if (!context) return;
+    gfli_group_close(context);
     (context->backend->device.close)(context);
     gfli_pool_destroy(context, context->pool);
     gfl_context copy = *context; /* the allocator must outlive the context's own memory */
     gfli_free(&copy, context);
+}
+
+gfl_status gfl_context_fail(gfl_context *context, gfl_status status, const char *text) {
+    return text ? gfli_error(context, status, "%s", text) : status;
 }
 
 const char *gfl_context_get_error(const gfl_context *context) {

@@ -19,6 +19,10 @@ struct gfl_context {
     gfli_element element;  /* of the maps between a detector's layers */
     uint64_t image_memory; /* 0: the readers' own limit */
     char device_name[192];
+    gfl_ranks ranks; /* defaults filled in: there is always a group */
+    void *group;     /* its own */
+    int64_t n_begun; /* operations of it */
+    bool group_open, group_broken;
     bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];
 };

@@ -13,12 +13,12 @@ typedef struct gfli_loss_scales {
 GFLI_HD static inline gfli_loss_scales gfli_loss_scales_of(const gfli_losses *sums,
                                                            const gfli_loss_opts *opts) {
     gfli_loss_scales s;
-    double weight_sum = sums->weight_sum;
+    double weight_sum = opts->share * sums->weight_sum;
     /* A NaN among the weights has to show in the losses, hence no fmax. */
     if (weight_sum < opts->min_weight_sum) weight_sum = opts->min_weight_sum;
     /* Without weights the losses are 0, not 0 / 0. */
     if (weight_sum < (double)FLT_MIN) weight_sum = INFINITY;
-    s.cls = 1 / ((fmax)(sums->avg_pos, 1.0) + opts->mean_eps);
+    s.cls = 1 / ((fmax)(opts->share * sums->avg_pos, 1.0) + opts->mean_eps);
     s.bbox = 2 / (1 + opts->mean_eps) / weight_sum;
     s.dfl = 0.25 / (4 + opts->mean_eps) / weight_sum;
     return s;

@@ -72,6 +72,7 @@ bool gfli_os_link_target(const char *path, char *out, size_t capacity);
 long gfli_os_process(void); /* a number that no other running process has */
 int gfli_os_cpus(void);     /* that this process may use, at least 1 */
 double gfli_seconds(void);  /* monotonic clock */
+void gfli_os_sleep(double seconds);
 
 /* Threads, locks and signals.  A gfli_thread must not move while it runs. */
 #if defined(_WIN32)

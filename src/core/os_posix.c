@@ -166,6 +166,13 @@ double gfli_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+void gfli_os_sleep(double seconds) {
+    struct timespec t;
+    t.tv_sec = (time_t)seconds;
+    t.tv_nsec = (long)((seconds - (double)t.tv_sec) * 1e9);
+    nanosleep(&t, NULL);
+}
+
 /* The beginning of a file in which the kernel tells something; empty where there is none. */
 static void gfli_kernel_text(const char *path, char *out, size_t capacity) {
     gfli_handle file;

@@ -192,6 +192,10 @@ double gfli_seconds(void) {
     return (double)now.QuadPart / (double)frequency.QuadPart;
 }
 
+void gfli_os_sleep(double seconds) {
+    Sleep((DWORD)(seconds * 1000) + 1);
+}
+
 int gfli_os_cpus(void) {
     DWORD_PTR own = 0, all = 0;
     int n = 0;

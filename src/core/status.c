@@ -14,6 +14,7 @@ const char *gfl_status_get_name(gfl_status status) {
     case GFL_E_NONFINITE: return "GFL_E_NONFINITE";
     case GFL_E_STOPPED: return "GFL_E_STOPPED";
     case GFL_E_UNSUPPORTED: return "GFL_E_UNSUPPORTED";
+    case GFL_E_RANK: return "GFL_E_RANK";
     }
     return "unknown status";
 }

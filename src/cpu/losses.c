@@ -253,4 +253,6 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
             out->dfl[l] += part->dfl * t.scales.dfl;
         }
     }
+    out->bad = gfli_bad_loss_name(out) ? 1 : 0;
+    out->bad_rank = out->bad * opts->rank;
 }

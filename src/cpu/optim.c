@@ -71,11 +71,16 @@ static gfli_extent gfli_measure_of(gfl_context *context, const float *x, size_t 
 
 /* ---- may it be done? ------------------------------------------------------------------------- */
 
-/* The first batch whose losses are not finite, or -1. */
-static int gfli_bad_loss(const gfli_update *u) {
-    for (int i = 0; i < u->n_losses; i++)
-        if (gfli_bad_loss_name(&u->losses[i])) return i;
-    return -1;
+/* Batches that a rank does not have, and those whose losses are not finite. */
+static gfli_fault gfli_bad_batch(const gfli_update *u, int *where) {
+    for (int i = 0; i < u->n_losses; i++) {
+        const gfli_losses *losses = &u->losses[i];
+        *where = i;
+        if (losses->failed > 0) return GFLI_FAULT_RANK;
+        if (gfli_bad_loss_name(losses)) return GFLI_FAULT_LOSS;
+    }
+    *where = -1;
+    return GFLI_FAULT_NONE;
 }
 
 static int gfli_bad_gradient(gfl_context *context, const gfli_update *u) {
@@ -130,11 +135,8 @@ static void gfli_check_update_cpu(gfl_context *context, const gfli_update *u, gf
     memset(out, 0, sizeof *out);
     out->share = u->share;
     out->norm = u->share * (sqrt)(all.squares);
-    out->where = gfli_bad_loss(u);
-    if (out->where >= 0) {
-        out->fault = GFLI_FAULT_LOSS;
-        return;
-    }
+    out->fault = gfli_bad_batch(u, &out->where);
+    if (out->fault != GFLI_FAULT_NONE) return;
     if (!gfli_is_finite(out->norm)) {
         out->fault = GFLI_FAULT_GRADIENT;
         out->where = gfli_bad_gradient(context, u);

@@ -40,6 +40,7 @@ void gfli_loss_opts_init(const gfl_arch *arch, gfli_loss_opts *out) {
     out->quality_eps = d->quality_eps;
     out->mean_eps = d->mean_eps;
     out->min_weight_sum = d->min_weight_sum;
+    out->share = 1;
 }
 
 /* The original's rule, by names: downsample.1 is a batch norm whose name does not say so. */

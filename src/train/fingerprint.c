@@ -46,6 +46,17 @@ gfl_status gfli_hash_model(const gfl_model *model, uint64_t *out) {
     return status;
 }
 
+/* Names and shapes of the parameters. */
+uint64_t gfli_hash_network(const gfl_model *model) {
+    uint64_t hash = 0;
+    for (int i = 0; i < model->n_params; i++) {
+        const gfli_param *p = &model->params[i];
+        hash = gfli_hash_text(hash, p->name);
+        for (int k = 0; k < p->rank; k++) hash = gfli_hash_word(hash, (uint64_t)p->shape[k]);
+    }
+    return hash;
+}
+
 /* Ids, names, sizes and boxes: what decides about batches and targets, but for the pixels. */
 uint64_t gfli_hash_dataset(const gfl_dataset *dataset) {
     uint64_t hash = 0;

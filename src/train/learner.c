@@ -65,7 +65,7 @@ void gfli_learner_destroy(gfli_learner *learner) {
     if (!context) return;
     void *const device[] = {
         learner->gradients, learner->momentum, learner->total,  learner->workspace, learner->stats,
-        learner->scratch,   learner->packing,  learner->gt,     learner->n_pos,     learner->truths,
+        learner->scratch,   learner->packing,  learner->gt,     learner->n_pos,     learner->block,
         learner->parts,     learner->losses,   learner->verdict};
     for (int i = 0; i < GFLI_TRAIN_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
     for (size_t i = 0; i < GFLI_COUNT(device); i++)
@@ -144,14 +144,15 @@ static size_t gfli_truth_block(int n_images, int n_boxes, size_t *boxes, size_t 
 }
 
 /* The targets of all images in one upload. */
-static gfl_status gfli_learner_truths(gfli_learner *l, const gfli_target *targets, int n,
-                                      gfli_truths *out) {
+static gfl_status gfli_learner_truths(gfli_learner *l, const gfli_target *targets) {
+    gfli_truths *out = &l->truths;
+    const int n = l->current->plan.batch;
     size_t boxes, labels;
     int n_boxes = 0;
     for (int i = 0; i < n; i++) n_boxes += targets[i].n;
     const size_t bytes = gfli_truth_block(n, n_boxes, &boxes, &labels);
     GFLI_TRY(gfli_reserve(l->context, &l->staging, &l->staging_size, bytes, 1, "targets"));
-    GFLI_TRY(gfli_reserve_device(l->context, &l->truths, &l->truths_size, bytes, 1, "targets"));
+    GFLI_TRY(gfli_reserve_device(l->context, &l->block, &l->block_size, bytes, 1, "targets"));
     memset(out, 0, sizeof *out);
     for (int i = 0, at = 0; i < n; at += targets[i++].n) {
         const gfli_target *from = &targets[i];
@@ -164,46 +165,88 @@ static gfl_status gfli_learner_truths(gfli_learner *l, const gfli_target *target
                (size_t)from->n * sizeof(int32_t));
         out->most = gfli_max(out->most, from->n);
     }
-    l->model->backend->device.upload(l->context, l->truths, l->staging, bytes);
+    l->model->backend->device.upload(l->context, l->block, l->staging, bytes);
     out->n_images = n;
-    out->images = (const gfli_truth *)(const void *)l->truths;
-    out->boxes = (const float *)(const void *)(l->truths + boxes);
-    out->labels = (const int32_t *)(const void *)(l->truths + labels);
+    out->images = (const gfli_truth *)(const void *)l->block;
+    out->boxes = (const float *)(const void *)(l->block + boxes);
+    out->labels = (const int32_t *)(const void *)(l->block + labels);
     return GFL_OK;
 }
 
-/* Targets and losses, with the gradients of the two outputs. */
-static gfl_status gfli_learner_losses(gfli_learner *l, const gfli_truths *truths,
-                                      gfli_losses *out) {
+static void gfli_learner_loss_opts(const gfli_learner *l, gfli_loss_opts *out) {
+    gfli_loss_opts_init(&l->model->arch, out);
+    out->share = 1.0 / l->context->ranks.n_ranks;
+    out->rank = l->context->ranks.rank;
+}
+
+gfl_status gfli_learner_targets(gfli_learner *l, const gfli_target *targets) {
     const gfli_plan *plan = &l->current->plan;
-    const gfli_map *cls = &plan->maps[plan->cls].map, *reg = &plan->maps[plan->reg].map;
-    const gfli_map *grads = l->current->backward.grads;
+    const gfli_map *cls = &plan->maps[plan->cls].map;
     gfli_loss_opts opts;
-    gfli_assign_opts assign_opts;
-    gfli_loss_opts_init(&l->model->arch, &opts);
-    gfli_assign_opts_init(&l->model->arch, &assign_opts);
+    gfli_learner_loss_opts(l, &opts);
+    GFLI_TRY(gfli_learner_truths(l, targets));
     size_t scratch = l->ops->losses_scratch(l->context, cls, &opts);
-    const size_t assign = l->ops->assign_scratch(l->context, cls, truths->most);
+    const size_t assign = l->ops->assign_scratch(l->context, cls, l->truths.most);
     if (assign > scratch) scratch = assign;
     GFLI_TRY(gfli_reserve_device(l->context, &l->scratch, &l->scratch_size, scratch, 1, "scratch"));
     GFLI_TRY(gfli_reserve_device(l->context, &l->gt, &l->gt_size, gfli_points(cls), sizeof *l->gt,
                                  "assignment"));
-    GFLI_TRY(gfli_reserve_device(l->context, &l->n_pos, &l->n_pos_size, (size_t)plan->batch,
-                                 sizeof *l->n_pos, "assignment"));
-    const gfli_assignment assigned = {l->gt, l->n_pos};
-    l->ops->assign(l->context, cls, &assign_opts, truths, &assigned, l->scratch);
-    l->ops->loss_sums(l->context, cls, &assigned, &opts, out, l->scratch);
-    l->ops->losses(l->context, cls, reg, truths, &assigned, &opts, &grads[plan->cls],
-                   &grads[plan->reg], out, l->scratch);
-    return GFL_OK;
+    return gfli_reserve_device(l->context, &l->n_pos, &l->n_pos_size, (size_t)plan->batch,
+                               sizeof *l->n_pos, "assignment");
 }
 
-gfl_status gfli_train_gradients(gfli_learner *learner, int batch, const gfli_target *targets) {
+/* Add up part of the losses over the ranks: n doubles from `offset` on. */
+static gfl_status gfli_learner_meet(const gfli_learner *l, gfli_losses *losses, size_t offset,
+                                    size_t n) {
+    return gfli_group_sum(l->context, (uint8_t *)losses + offset, n, GFL_SUM_F64);
+}
+
+/* The normalisers of all ranks, which the losses of each are divided by. */
+static gfl_status gfli_learner_normalise(const gfli_learner *l, gfli_losses *losses) {
+    GFLI_TRY(gfli_learner_meet(l, losses, 0, GFLI_LOSS_NORMALISERS));
+    return gfli_group_settle(l->context, "the normalisers of the losses");
+}
+
+static gfl_status gfli_learner_results(const gfli_learner *l, gfli_losses *losses) {
+    return gfli_learner_meet(l, losses, offsetof(gfli_losses, cls), GFLI_LOSS_RESULTS);
+}
+
+/* Losses, with the gradients of the two outputs. */
+static gfl_status gfli_learner_losses(gfli_learner *l, gfli_losses *out) {
+    const gfli_plan *plan = &l->current->plan;
+    const gfli_map *cls = &plan->maps[plan->cls].map, *reg = &plan->maps[plan->reg].map;
+    const gfli_map *grads = l->current->backward.grads;
+    const gfli_assignment assigned = {l->gt, l->n_pos};
+    gfli_loss_opts opts;
+    gfli_assign_opts assign_opts;
+    gfli_learner_loss_opts(l, &opts);
+    gfli_assign_opts_init(&l->model->arch, &assign_opts);
+    l->ops->assign(l->context, cls, &assign_opts, &l->truths, &assigned, l->scratch);
+    l->ops->loss_sums(l->context, cls, &assigned, &opts, out, l->scratch);
+    GFLI_TRY(gfli_learner_normalise(l, out));
+    l->ops->losses(l->context, cls, reg, &l->truths, &assigned, &opts, &grads[plan->cls],
+                   &grads[plan->reg], out, l->scratch);
+    return gfli_learner_results(l, out);
+}
+
+/* The part in the sums of a rank that has no batch. */
+static gfl_status gfli_learner_lacks(gfli_learner *l, gfli_losses *out, gfl_status why) {
+    gfli_losses none;
+    memset(&none, 0, sizeof none);
+    none.failed = 1;
+    none.failed_rank = l->context->ranks.rank;
+    l->failed = why;
+    l->model->backend->device.upload(l->context, out, &none, sizeof none);
+    GFLI_TRY(gfli_learner_normalise(l, out));
+    return gfli_learner_results(l, out);
+}
+
+gfl_status gfli_train_gradients(gfli_learner *learner, int batch, gfl_status ready) {
+    gfli_losses *losses = learner->losses + batch;
     gfli_train_plan *p = learner->current;
-    gfli_truths truths;
-    GFLI_TRY(gfli_learner_truths(learner, targets, p->plan.batch, &truths));
+    if (ready != GFL_OK) return gfli_learner_lacks(learner, losses, ready);
     gfli_plan_forward(learner->context, learner->model, &p->plan, learner->stats, learner->scratch);
-    GFLI_TRY(gfli_learner_losses(learner, &truths, learner->losses + batch));
+    GFLI_TRY(gfli_learner_losses(learner, losses));
     gfli_pass pass;
     pass.context = learner->context;
     pass.model = learner->model;
@@ -229,21 +272,31 @@ const float *gfli_train_gradient(const gfli_learner *learner, int i) {
 gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches) {
     learner->n_summed = 0;
     learner->n_batches = n_batches;
+    learner->failed = GFL_OK;
+    if (n_batches > 1 && !learner->total)
+        GFLI_TRY(gfli_learner_floats(learner, "sum of gradients", &learner->total));
     return gfli_reserve_device(learner->context, &learner->losses, &learner->losses_size,
                                (size_t)n_batches, sizeof *learner->losses, "losses");
 }
 
-gfl_status gfli_learner_accumulate(gfli_learner *learner) {
+void gfli_learner_accumulate(gfli_learner *learner) {
     float *first = learner->gradients;
-    if (!learner->total)
-        GFLI_TRY(gfli_learner_floats(learner, "sum of gradients", &learner->total));
     if (learner->n_summed++ > 0) {
         learner->ops->accumulate(learner->context, learner->total, first, learner->layout.floats);
-        return GFL_OK;
+        return;
     }
     learner->gradients = learner->total; /* the next batch overwrites all of it */
     learner->total = first;
-    return GFL_OK;
+}
+
+/* losses: of a batch, added up over the ranks. */
+static gfl_status gfli_bad_loss(const gfli_learner *l, const gfli_losses *losses) {
+    char where[40] = "";
+    if (l->context->ranks.n_ranks > 1 && losses->bad > 0)
+        snprintf(where, sizeof where, losses->bad > 1 ? " on %.0f ranks" : " on rank %.0f",
+                 losses->bad > 1 ? losses->bad : losses->bad_rank);
+    return gfli_error(l->context, GFL_E_NONFINITE, "%s is not finite%s", gfli_bad_loss_name(losses),
+                      where);
 }
 
 /* The text of what the check has found; v->where counts trained parameters. */
@@ -256,9 +309,11 @@ static gfl_status gfli_faulty_update(const gfli_learner *l, const gfli_sgd_opts 
     }
     switch (v->fault) {
     case GFLI_FAULT_NONE: return GFL_OK;
-    case GFLI_FAULT_LOSS:
-        return gfli_error(l->context, GFL_E_NONFINITE, "%s is not finite",
-                          gfli_bad_loss_name(&losses[v->where]));
+    case GFLI_FAULT_RANK:
+        if (l->failed != GFL_OK) return l->failed; /* its text is there */
+        return gfli_group_blame(l->context, losses[v->where].failed, losses[v->where].failed_rank,
+                                "a training step");
+    case GFLI_FAULT_LOSS: return gfli_bad_loss(l, &losses[v->where]);
     case GFLI_FAULT_GRADIENT:
         return gfli_error(l->context, GFL_E_NONFINITE, "the gradients of %s are not finite", name);
     case GFLI_FAULT_PARAMETER:
@@ -281,14 +336,23 @@ static gfl_status gfli_learner_hear(gfli_learner *l, gfli_verdict *verdict, gfli
     return device->finish(l->context);
 }
 
+/* The gradients of this update, added up over its batches and ranks; all sums are done then. */
+static gfl_status gfli_learner_sum(gfli_learner *l, float **out) {
+    *out = l->n_summed > 0 ? l->total : l->gradients;
+    GFLI_TRY(gfli_group_sum(l->context, *out, l->layout.floats, GFL_SUM_F32));
+    return gfli_group_settle(l->context, "the gradients");
+}
+
 gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, double *norm,
                              gfli_losses *losses) {
     gfli_verdict verdict;
     gfli_update u;
+    float *gradients;
+    GFLI_TRY(gfli_learner_sum(learner, &gradients));
     memset(&u, 0, sizeof u);
     u.params = learner->model->values + learner->layout.first;
     u.momentum = learner->momentum;
-    u.gradients = learner->n_summed > 0 ? learner->total : learner->gradients;
+    u.gradients = gradients;
     u.n = learner->layout.floats;
     u.parts = learner->parts;
     u.n_parts = learner->n_parts;
@@ -297,10 +361,9 @@ gfl_status gfli_train_update(gfli_learner *learner, const gfli_sgd_opts *opts, d
     u.lr = opts->lr;
     u.decay = opts->decay;
     u.momentum_factor = opts->momentum;
-    u.share = learner->n_summed > 0 ? 1.0 / learner->n_summed : 1;
+    u.share = 1.0 / ((double)learner->n_batches * learner->context->ranks.n_ranks);
     u.clip = opts->clip;
     u.first = learner->updates == 0;
-    learner->n_summed = 0;
     learner->ops->check_update(learner->context, &u, learner->verdict);
     learner->ops->update(learner->context, &u, learner->verdict);
     GFLI_TRY(gfli_learner_hear(learner, &verdict, losses));

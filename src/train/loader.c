@@ -52,6 +52,11 @@ struct gfli_loader {
     gfli_condition work, done;
 };
 
+/* Images of a batch of all ranks. */
+static int gfli_loader_together(const gfli_loader *l) {
+    return l->context->ranks.n_ranks * l->opts.batch;
+}
+
 /* ---- one sample ------------------------------------------------------------------------------ */
 
 static bool gfli_loader_flips(const gfli_loader *l, int epoch, int image) {
@@ -187,12 +192,12 @@ static void gfli_loader_schedule(gfli_loader *l) {
         l->epoch++;
     }
     if (l->order_epoch != l->epoch) {
-        gfli_sampler_order(l->opts.seed, l->epoch, l->n_images, l->opts.batch, l->portrait,
-                           l->order, l->order_scratch);
+        gfli_sampler_order(l->opts.seed, l->epoch, l->n_images, gfli_loader_together(l),
+                           l->portrait, l->order, l->order_scratch);
         l->order_epoch = l->epoch;
     }
     gfli_loader_slot *slot = &l->ring[l->last++ % (uint64_t)l->depth];
-    int start = l->index * l->opts.batch;
+    const int start = l->index * gfli_loader_together(l) + l->context->ranks.rank * l->opts.batch;
     slot->batch.epoch = l->epoch;
     slot->batch.index = l->index++;
     /* The last batch is filled up from the epoch's first images, as MMDetection 2's GroupSampler
@@ -342,11 +347,10 @@ static bool gfli_loader_wants(const gfli_loader *l, const gfl_image_info *image)
 
 static gfl_status gfli_loader_choose(gfli_loader *l) {
     int n = gfl_dataset_count_images(l->dataset);
-    size_t size = (size_t)n, scratch = size + 2 * (size_t)l->opts.batch;
+    const int n_ranks = l->context->ranks.n_ranks;
+    const size_t size = (size_t)n;
     GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->images, "the images", &l->images));
     GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->order, "the images", &l->order));
-    GFLI_TRY(
-        gfli_alloc(l->context, scratch, sizeof *l->order_scratch, "the images", &l->order_scratch));
     GFLI_TRY(gfli_calloc(l->context, size, 1, "the images", &l->told));
     if (!l->opts.no_grouping)
         GFLI_TRY(gfli_alloc(l->context, size, sizeof *l->portrait, "the images", &l->portrait));
@@ -360,10 +364,11 @@ static gfl_status gfli_loader_choose(gfli_loader *l) {
         return gfli_error(l->context, GFL_E_DATA,
                           "%s: there is no image to train on: it has %d images%s", l->dataset->name,
                           n, n > 0 ? ", none of which has an annotation and can be read" : "");
-    l->opts.batch = gfli_min(l->opts.batch, l->n_images);
-    l->n_batches = gfli_ceil_div(l->n_images, l->opts.batch);
+    l->opts.batch = gfli_rank_batch(l->opts.batch, l->n_images, n_ranks);
+    l->n_batches = gfli_epoch_batches(l->n_images, l->opts.batch, n_ranks);
     l->order_epoch = -1;
-    return GFL_OK;
+    return gfli_alloc(l->context, size + 2 * (size_t)gfli_loader_together(l),
+                      sizeof *l->order_scratch, "the images", &l->order_scratch);
 }
 
 static gfl_status gfli_loader_prepare_slots(gfli_loader *l) {

@@ -21,7 +21,7 @@ typedef struct gfli_batch {
 } gfli_batch;
 
 typedef struct gfli_loader_opts {
-    int batch; /* or as many images as there are */
+    int batch; /* of each rank; or as many images as there are for it */
     uint64_t seed;
     int scale_long, scale_short;
     int scale_short_min; /* > 0: the short side is drawn from [min, scale_short] */
@@ -33,6 +33,15 @@ typedef struct gfli_loader_opts {
     bool no_grouping; /* batches may mix landscape and portrait */
     int n_threads;    /* that decode ahead; 0: decode in gfli_loader_next */
 } gfli_loader_opts;
+
+/* Each rank's share of a batch, of n images at most together; batches of an epoch of n images. */
+static inline int gfli_rank_batch(int batch, int n, int n_ranks) {
+    return gfli_min(batch, gfli_ceil_div(n, n_ranks));
+}
+
+static inline int gfli_epoch_batches(int n, int rank_batch, int n_ranks) {
+    return gfli_ceil_div(n, n_ranks * rank_batch);
+}
 
 typedef struct gfli_loader gfli_loader;
 
@@ -46,7 +55,8 @@ int gfli_loader_images(const gfli_loader *loader);
 int gfli_loader_batches(const gfli_loader *loader, int epoch);
 
 /* Make the batch (epoch, index) the next one; any position, at any time.  Batches depend on the
- * options, the epoch and the index alone, whatever the number of threads. */
+ * options, the epoch, the index and the context's rank alone, whatever the number of threads: the
+ * ranks share the images that one rank with larger batches would have in the same place. */
 gfl_status gfli_loader_start(gfli_loader *loader, int epoch, int index);
 
 /* The next batch, valid until the next call; after an epoch's last one comes the next epoch.  A
@@ -56,8 +66,8 @@ gfl_status gfli_loader_next(gfli_loader *loader, const gfli_batch **out);
 /* What a stream of random numbers is for; part of every saved training run, so never renumbered. */
 enum { GFLI_DRAW_ORDER = 1, GFLI_DRAW_SCALE = 2, GFLI_DRAW_FLIP = 3 };
 
-/* The images of an epoch, batch after batch: order[i * batch..] are batch i, the last of which the
- * loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
+/* The images of an epoch, batch after batch: order[i * batch..] are batch i of all ranks, the
+ * last of which the loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
  * a batch, and what is left in the two at the end is cut into batches together, portraits first.
  * (Source: MMDetection 3, AspectRatioBatchSampler.)
  *

@@ -112,18 +112,19 @@ gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
     return gfli_resolve_scale(context, model, d);
 }
 
-double gfli_default_rate(int batch, int accumulate) {
-    return 0.01 * batch * accumulate / 16;
+double gfli_default_rate(int64_t batch, int accumulate) {
+    return 0.01 * (double)batch * accumulate / 16;
 }
 
-void gfli_train_fit(gfl_trainer_info *plan, int n_images) {
+void gfli_train_fit(gfl_trainer_info *plan, int n_images, int n_ranks) {
     gfl_trainer_desc *d = &plan->desc;
-    d->batch = gfli_min(d->batch, n_images);
-    const int n_batches = gfli_ceil_div(n_images, d->batch);
+    d->batch = gfli_rank_batch(d->batch, n_images, n_ranks);
+    const int n_batches = gfli_epoch_batches(n_images, d->batch, n_ranks);
     d->accumulate = gfli_min(d->accumulate, n_batches);
     plan->n_images = n_images;
     plan->steps_per_epoch = gfli_ceil_div(n_batches, d->accumulate);
     plan->n_steps = (int64_t)plan->steps_per_epoch * d->epochs;
-    if (d->lr == 0) d->lr = gfli_default_rate(d->batch, d->accumulate);
+    plan->images_per_update = (int64_t)n_ranks * d->batch * d->accumulate;
+    if (d->lr == 0) d->lr = gfli_default_rate((int64_t)n_ranks * d->batch, d->accumulate);
     if (d->warmup == 0) d->warmup = gfli_min(500, plan->steps_per_epoch);
 }

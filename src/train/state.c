@@ -3,19 +3,6 @@
 
 /* ---- the description as text ----------------------------------------------------------------- */
 
-enum { GFLI_STATE_FIELDS = 19, GFLI_STATE_TEXT = 128 };
-
-/* One field of what must be the same for training to go on as if nothing had happened. */
-typedef struct gfli_state_field {
-    const char *key;
-    char value[GFLI_STATE_TEXT];
-} gfli_state_field;
-
-typedef struct gfli_state_fields {
-    gfli_state_field fields[GFLI_STATE_FIELDS];
-    int n;
-} gfli_state_fields;
-
 static void gfli_put_integer(gfli_state_fields *f, const char *key, int64_t value) {
     gfli_state_field *field = &f->fields[f->n++];
     field->key = key;
@@ -47,8 +34,8 @@ static void gfli_put_milestones(gfli_state_fields *f, const gfl_trainer_desc *d)
 }
 
 /* Not the number of loaders: it changes nothing. */
-static void gfli_describe_training(const gfl_trainer *trainer, const gfl_trainer_desc *d,
-                                   gfli_state_fields *f) {
+void gfli_describe_training(const gfl_trainer *trainer, const gfl_trainer_desc *d,
+                            gfli_state_fields *f) {
     f->n = 0;
     gfli_put_text(f, "dialect", gfli_dialect_get(trainer->model->arch.dialect)->name);
     gfli_put_integer(f, "batch", d->batch);
@@ -78,9 +65,9 @@ static gfl_status gfli_put_number(gfli_blob_writer *w, const char *key, int64_t 
     return gfli_blob_put_meta(w, key, text);
 }
 
-static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writer *w) {
+static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, const char *weights_hash,
+                                      gfli_blob_writer *w) {
     gfli_state_fields f;
-    uint64_t weights_hash;
     char hash[24];
     int epoch, batch;
     (void)gfli_trainer_position(trainer, &epoch, &batch);
@@ -89,9 +76,9 @@ static gfl_status gfli_put_state_meta(const gfl_trainer *trainer, gfli_blob_writ
     GFLI_TRY(gfli_put_number(w, "step", trainer->learner.updates));
     GFLI_TRY(gfli_put_number(w, "epoch", epoch));
     GFLI_TRY(gfli_put_number(w, "batch_in_epoch", batch));
-    GFLI_TRY(gfli_hash_model(trainer->model, &weights_hash));
-    gfli_hash_format(weights_hash, hash);
-    GFLI_TRY(gfli_blob_put_meta(w, "weights", hash));
+    if (trainer->context->ranks.n_ranks > 1)
+        GFLI_TRY(gfli_put_number(w, "ranks", trainer->context->ranks.n_ranks));
+    GFLI_TRY(gfli_blob_put_meta(w, "weights", weights_hash));
     gfli_hash_format(gfli_hash_dataset(trainer->dataset), hash);
     GFLI_TRY(gfli_blob_put_meta(w, "data", hash));
     gfli_describe_training(trainer, &trainer->plan.desc, &f);
@@ -131,15 +118,14 @@ static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *contex
     return gfli_alloc(context, 2 * gfli_largest_param(model), sizeof(float), "tensor", out);
 }
 
-gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
+static gfl_status gfli_state_save(const gfl_trainer *trainer, const char *weights_hash,
+                                  const char *path) {
     gfli_blob_writer *w = NULL;
     float *buffer;
-    GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, path);
     GFLI_TRY(gfli_alloc_largest(trainer->model, trainer->context, &buffer));
     gfl_status status = gfli_blob_create(trainer->context, path, &w);
     if (status == GFL_OK) {
-        status = gfli_put_state_meta(trainer, w);
+        status = gfli_put_state_meta(trainer, weights_hash, w);
         if (status == GFL_OK) status = gfli_put_momentum(trainer, w, buffer);
         if (status == GFL_OK)
             status = gfli_blob_finish(w);
@@ -148,6 +134,21 @@ gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) 
     }
     gfli_free(trainer->context, buffer);
     return status;
+}
+
+/* Ranks whose weights have come apart, by a fault of a machine or of the program, save nothing. */
+gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
+    static const char *const what = "saving the state of a training";
+    char hash[24], text[GFLI_DESK];
+    uint64_t weights;
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
+    gfl_status status = gfli_hash_model(trainer->model, &weights);
+    gfli_hash_format(weights, hash);
+    snprintf(text, sizeof text, "fingerprint of the weights = %s\n", hash);
+    GFLI_TRY(gfli_trainer_compare(trainer, status, text, what));
+    if (trainer->context->ranks.rank == 0) status = gfli_state_save(trainer, hash, path);
+    return gfli_trainer_agree(trainer, status, what);
 }
 
 /* ---- loading --------------------------------------------------------------------------------- */
@@ -175,23 +176,85 @@ static bool gfli_may_change(const char *key) {
     return strcmp(key, "epochs") == 0 || strcmp(key, "milestones") == 0;
 }
 
-/* Version 0.1.0 did not count: a batch larger than the data set was called as large as it had been
- * asked for, and its default rate was that of so many images. */
-static void gfli_describe_uncounted(const gfl_trainer *trainer, gfli_state_fields *f) {
+/* A counter of the metadata. */
+static gfl_status gfli_state_number(const gfli_blob *blob, const char *key, int64_t *out) {
+    const char *text = gfli_blob_meta(blob, key), *p = text;
+    char quoted[GFLI_QUOTED];
+    int64_t value = 0;
+    for (; p && *p >= '0' && *p <= '9' && value < INT64_MAX / 10 - 1; p++)
+        value = value * 10 + (*p - '0');
+    if (!p || p == text || *p)
+        return gfli_error(blob->context, GFL_E_FORMAT,
+                          "%s: \"%s\" is %s in its metadata, not a count", blob->path, key,
+                          text ? gfli_quote(text, quoted, sizeof quoted) : "missing");
+    *out = value;
+    return GFL_OK;
+}
+
+/* How the updates of a state were made up: a file that names no ranks comes from one. */
+typedef struct gfli_state_origin {
+    int64_t ranks, batch, accumulate;
+    bool regrouped; /* by other ranks than the trainer's */
+    bool resized;   /* ... and from another number of images */
+} gfli_state_origin;
+
+/* Other ranks may go on in the same way, or in another one when an epoch ends. */
+static gfl_status gfli_read_origin(const gfl_trainer *trainer, const gfli_blob *blob,
+                                   gfli_state_origin *out) {
+    const int n_ranks = trainer->context->ranks.n_ranks;
+    const int64_t per_update = trainer->plan.images_per_update;
+    int64_t in_epoch;
+    memset(out, 0, sizeof *out);
+    out->ranks = 1;
+    if (gfli_blob_meta(blob, "ranks")) GFLI_TRY(gfli_state_number(blob, "ranks", &out->ranks));
+    GFLI_TRY(gfli_state_number(blob, "batch", &out->batch));
+    GFLI_TRY(gfli_state_number(blob, "accumulate", &out->accumulate));
+    GFLI_TRY(gfli_state_number(blob, "batch_in_epoch", &in_epoch));
+    if (out->ranks > 65536 || out->batch > 65536 || out->accumulate > 65536)
+        return gfli_error(blob->context, GFL_E_FORMAT,
+                          "%s: ranks, batch and accumulate of its metadata are beyond all limits",
+                          blob->path);
+    const int64_t saved = out->ranks * out->batch * out->accumulate;
+    out->regrouped = out->ranks != n_ranks;
+    out->resized = out->regrouped && saved != per_update;
+    if (!out->resized || in_epoch == 0) return GFL_OK;
+    return gfli_error(
+        trainer->context, GFL_E_MISMATCH,
+        "%s: saved amid an epoch by %lld ranks with %lld images per update, here are "
+        "%d with %lld; choose batch and accumulate so that ranks * batch * accumulate "
+        "is %lld, or go on from the end of an epoch",
+        blob->path, (long long)out->ranks, (long long)saved, n_ranks, (long long)per_update,
+        (long long)saved);
+}
+
+/* What follows from the number of images may change with it. */
+static bool gfli_may_resize(const gfli_state_origin *origin, const char *key) {
+    static const char *const keys[] = {"batch", "accumulate", "lr", "warmup"};
+    for (size_t i = 0; i < GFLI_COUNT(keys) && origin->resized; i++)
+        if (strcmp(key, keys[i]) == 0) return true;
+    return false;
+}
+
+/* What comes to the same.  Other ranks had other batches; and version 0.1.0 did not count: a batch
+ * larger than the data set was called as large as it had been asked for, and its default rate was
+ * that of so many images. */
+static gfl_trainer_desc gfli_describe_otherwise(const gfl_trainer *trainer,
+                                                const gfli_state_origin *origin) {
     gfl_trainer_desc d = trainer->plan.desc;
-    d.batch = trainer->asked.batch;
-    d.accumulate = trainer->asked.accumulate;
-    if (trainer->asked.lr == 0) d.lr = gfli_default_rate(d.batch, d.accumulate);
-    gfli_describe_training(trainer, &d, f);
+    d.batch = origin->regrouped ? (int)origin->batch : trainer->asked.batch;
+    d.accumulate = origin->regrouped ? (int)origin->accumulate : trainer->asked.accumulate;
+    if (trainer->asked.lr == 0) d.lr = gfli_default_rate(origin->ranks * d.batch, d.accumulate);
+    return d;
 }
 
 /* *lr: the rate to go on with. */
 static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_blob *blob,
-                                        double *lr) {
-    gfli_state_fields f, uncounted;
+                                        const gfli_state_origin *origin, double *lr) {
+    const gfl_trainer_desc otherwise = gfli_describe_otherwise(trainer, origin);
+    gfli_state_fields f, other;
     char quoted[GFLI_QUOTED];
     gfli_describe_training(trainer, &trainer->plan.desc, &f);
-    gfli_describe_uncounted(trainer, &uncounted);
+    gfli_describe_training(trainer, &otherwise, &other);
     *lr = trainer->plan.desc.lr;
     for (int i = 0; i < f.n; i++) {
         const char *key = f.fields[i].key, *saved = gfli_blob_meta(blob, key);
@@ -199,14 +262,14 @@ static gfl_status gfli_check_state_desc(const gfl_trainer *trainer, const gfli_b
             return gfli_error(trainer->context, GFL_E_FORMAT, "%s: its metadata has no \"%s\"",
                               blob->path, key);
         if (strcmp(saved, f.fields[i].value) == 0 || gfli_may_change(key)) continue;
-        if (strcmp(saved, uncounted.fields[i].value) != 0)
+        if (gfli_may_resize(origin, key)) continue;
+        if (strcmp(saved, other.fields[i].value) != 0)
             return gfli_error(trainer->context, GFL_E_MISMATCH,
                               "%s: it was saved with %s = %s, but the trainer has %s; create the "
                               "trainer with the description that the state was saved with",
                               blob->path, key, gfli_quote(saved, quoted, sizeof quoted),
                               f.fields[i].value);
-        if (strcmp(key, "lr") == 0)
-            *lr = gfli_default_rate(trainer->asked.batch, trainer->asked.accumulate);
+        if (strcmp(key, "lr") == 0) *lr = otherwise.lr;
     }
     return GFL_OK;
 }
@@ -234,35 +297,21 @@ static gfl_status gfli_check_state_hashes(const gfl_trainer *trainer, const gfli
     return GFL_OK;
 }
 
-/* A counter of the metadata. */
-static gfl_status gfli_state_number(const gfli_blob *blob, const char *key, int64_t *out) {
-    const char *text = gfli_blob_meta(blob, key), *p = text;
-    char quoted[GFLI_QUOTED];
-    int64_t value = 0;
-    for (; p && *p >= '0' && *p <= '9' && value < INT64_MAX / 10 - 1; p++)
-        value = value * 10 + (*p - '0');
-    if (!p || p == text || *p)
-        return gfli_error(blob->context, GFL_E_FORMAT,
-                          "%s: \"%s\" is %s in its metadata, not a count", blob->path, key,
-                          text ? gfli_quote(text, quoted, sizeof quoted) : "missing");
-    *out = value;
-    return GFL_OK;
-}
-
 static gfl_status gfli_read_position(const gfl_trainer *trainer, const gfli_blob *blob,
-                                     int64_t *out) {
+                                     const gfli_state_origin *origin, int64_t *out) {
     const gfl_trainer_info *plan = &trainer->plan;
     const int64_t spe = plan->steps_per_epoch;
     int64_t step, epoch, batch;
     GFLI_TRY(gfli_state_number(blob, "step", &step));
     GFLI_TRY(gfli_state_number(blob, "epoch", &epoch));
     GFLI_TRY(gfli_state_number(blob, "batch_in_epoch", &batch));
-    if (step > plan->n_steps)
+    if (origin->resized && epoch <= plan->desc.epochs) step = epoch * spe;
+    if (step > plan->n_steps || epoch > plan->desc.epochs)
         return gfli_error(
             trainer->context, GFL_E_MISMATCH,
             "%s: %lld steps are done, but the %d epochs of the trainer have only %lld", blob->path,
             (long long)step, plan->desc.epochs, (long long)plan->n_steps);
-    if (epoch != step / spe || batch != step % spe * plan->desc.accumulate)
+    if (epoch != step / spe || batch != step % spe * origin->accumulate)
         return gfli_error(trainer->context, GFL_E_FORMAT,
                           "%s: step %lld, epoch %lld and batch %lld of its metadata do not go "
                           "together",
@@ -323,11 +372,13 @@ gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob) {
     gfli_learner *l = &trainer->learner;
     float *momentum, *buffer = NULL;
     int64_t step = 0;
+    gfli_state_origin origin;
     double lr;
     GFLI_TRY(gfli_check_state_kind(blob));
-    GFLI_TRY(gfli_check_state_desc(trainer, blob, &lr));
+    GFLI_TRY(gfli_read_origin(trainer, blob, &origin));
+    GFLI_TRY(gfli_check_state_desc(trainer, blob, &origin, &lr));
     GFLI_TRY(gfli_check_state_hashes(trainer, blob));
-    GFLI_TRY(gfli_read_position(trainer, blob, &step));
+    GFLI_TRY(gfli_read_position(trainer, blob, &origin, &step));
     GFLI_TRY(gfli_check_momentum(trainer, blob));
     GFLI_TRY(gfli_calloc(trainer->context, l->layout.floats, sizeof(float), "momentum", &momentum));
     gfl_status status = gfli_alloc_largest(trainer->model, trainer->context, &buffer);
@@ -344,12 +395,19 @@ gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob) {
     return GFL_OK;
 }
 
-gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
+static gfl_status gfli_state_read(gfl_trainer *trainer, const char *path) {
     gfli_blob blob;
-    GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, path);
     GFLI_TRY(gfli_blob_open(trainer->context, path, &blob));
     gfl_status status = gfli_state_load(trainer, &blob);
     gfli_blob_close(&blob);
     return status;
+}
+
+gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
+    gfl_status status = GFL_OK;
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
+    if (trainer->context->ranks.rank == 0) status = gfli_state_read(trainer, path);
+    GFLI_TRY(gfli_trainer_agree(trainer, status, "loading the state of a training"));
+    return gfli_trainer_share(trainer);
 }

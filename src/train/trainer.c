@@ -89,7 +89,7 @@ static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_trainer_desc
     GFLI_TRY(gfli_check_classes(context, trainer->model, trainer->dataset));
     GFLI_TRY(gfli_trainer_start_loader(trainer));
     trainer->plan.desc = trainer->asked;
-    gfli_train_fit(&trainer->plan, gfli_loader_images(trainer->loader));
+    gfli_train_fit(&trainer->plan, gfli_loader_images(trainer->loader), context->ranks.n_ranks);
     trainer->plan.n_dropped_images =
         gfl_dataset_count_images(trainer->dataset) - trainer->plan.n_images;
     GFLI_TRY(gfli_alloc(context, (size_t)d->batch * (size_t)d->accumulate, sizeof(int), "batch",
@@ -100,6 +100,7 @@ static gfl_status gfli_trainer_init(gfl_trainer *trainer, const gfl_trainer_desc
     GFLI_TRY(gfli_alloc(context, (size_t)d->accumulate, sizeof *trainer->losses, "batch",
                         &trainer->losses));
     GFLI_TRY(gfli_learner_create(context, trainer->model, d->frozen_stages, &trainer->learner));
+    GFLI_TRY(gfli_learner_begin(&trainer->learner, d->accumulate));
     return gfli_measure_training(trainer);
 }
 
@@ -119,7 +120,9 @@ gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model, const gfl_
     trainer->context = context;
     trainer->model = model;
     trainer->dataset = dataset;
-    gfl_status status = gfli_trainer_init(trainer, &d);
+    gfl_status status =
+        (context->backend->device.alloc)(context, GFLI_DESK, 1, "trainer", &trainer->desk);
+    if (status == GFL_OK) status = gfli_trainer_join(trainer, gfli_trainer_init(trainer, &d));
     if (status != GFL_OK) {
         gfl_trainer_destroy(trainer);
         return status;
@@ -139,6 +142,7 @@ void gfl_trainer_destroy(gfl_trainer *trainer) {
     gfli_free(context, trainer->first);
     gfli_free(context, trainer->losses);
     (context->backend->device.free)(context, trainer->pixels);
+    (context->backend->device.free)(context, trainer->desk);
     gfli_free(context, trainer);
 }
 
@@ -188,9 +192,10 @@ static gfl_status gfli_not_finite(gfl_trainer *trainer, int n_batches, const gfl
     gfli_name_images(trainer, all ? 0 : trainer->first[batch],
                      all ? trainer->n_images : trainer->first[batch + 1], names, sizeof names);
     return gfli_error(trainer->context, GFL_E_NONFINITE,
-                      "step %lld: %s; the model is as before the step.  Images: %s.  "
+                      "step %lld: %s; the model is as before the step.  Images%s: %s.  "
                       "Look at their boxes, or lower lr, lengthen the warm-up or set clip_norm",
-                      (long long)trainer->learner.updates + 1, what, names);
+                      (long long)trainer->learner.updates + 1, what,
+                      trainer->context->ranks.n_ranks > 1 ? " of this rank" : "", names);
 }
 
 /* One piece of the device's memory serves all images: each is used up in order. */
@@ -217,8 +222,8 @@ static gfl_status gfli_normalise_batch(gfl_trainer *trainer, const gfli_batch *b
     return GFL_OK;
 }
 
-/* The gradients of the loader's next batch. */
-static gfl_status gfli_trainer_batch(gfl_trainer *trainer, int number, gfl_step_report *out) {
+/* Make ready for the loader's next batch: all of a step that can fail. */
+static gfl_status gfli_trainer_ready(gfl_trainer *trainer, int number, gfl_step_report *out) {
     const gfli_batch *batch;
     gfli_map input;
     double start = gfli_seconds();
@@ -227,8 +232,8 @@ static gfl_status gfli_trainer_batch(gfl_trainer *trainer, int number, gfl_step_
     GFLI_TRY(gfli_learner_input(&trainer->learner, batch->n, batch->height, batch->width, &input));
     GFLI_TRY(gfli_normalise_batch(trainer, batch, &input));
     trainer->first[number + 1] = trainer->n_images;
-    out->n_images += batch->n;
-    return gfli_train_gradients(&trainer->learner, number, trainer->targets);
+    out->n_images += batch->n * trainer->context->ranks.n_ranks;
+    return gfli_learner_targets(&trainer->learner, trainer->targets);
 }
 
 int gfli_trainer_position(const gfl_trainer *trainer, int *epoch, int *first) {
@@ -256,21 +261,24 @@ static gfl_status gfli_trainer_update(gfl_trainer *trainer, gfl_step_report *out
             out->loss_bbox += trainer->losses[i].bbox[l];
             out->loss_dfl += trainer->losses[i].dfl[l];
         }
-        out->n_positives += trainer->losses[i].n_pos;
+        out->n_positives += (int)trainer->losses[i].n_pos;
     }
     return status;
 }
 
 static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
     int epoch, first, n = gfli_trainer_position(trainer, &epoch, &first);
-    if (!trainer->positioned) GFLI_TRY(gfli_loader_start(trainer->loader, epoch, first));
+    const int n_shares = n * trainer->context->ranks.n_ranks;
+    gfl_status mine = GFL_OK;
+    if (!trainer->positioned) mine = gfli_loader_start(trainer->loader, epoch, first);
     trainer->positioned = false; /* until the step has succeeded */
     trainer->n_images = 0;
     trainer->first[0] = 0;
     GFLI_TRY(gfli_learner_begin(&trainer->learner, n));
     for (int i = 0; i < n; i++) {
-        GFLI_TRY(gfli_trainer_batch(trainer, i, out));
-        if (n > 1) GFLI_TRY(gfli_learner_accumulate(&trainer->learner));
+        if (mine == GFL_OK) mine = gfli_trainer_ready(trainer, i, out);
+        GFLI_TRY(gfli_train_gradients(&trainer->learner, i, mine));
+        if (n > 1) gfli_learner_accumulate(&trainer->learner);
     }
     out->epoch = epoch;
     out->step_in_epoch = first / trainer->plan.desc.accumulate;
@@ -279,9 +287,9 @@ static gfl_status gfli_trainer_run(gfl_trainer *trainer, gfl_step_report *out) {
                               trainer->plan.steps_per_epoch, trainer->learner.updates);
     GFLI_TRY(gfli_trainer_update(trainer, out));
     trainer->positioned = true;
-    out->loss_cls /= n;
-    out->loss_bbox /= n;
-    out->loss_dfl /= n;
+    out->loss_cls /= n_shares;
+    out->loss_bbox /= n_shares;
+    out->loss_dfl /= n_shares;
     out->loss = out->loss_cls + out->loss_bbox + out->loss_dfl;
     return GFL_OK;
 }
