@@ -198,8 +198,8 @@ static int check_image(check_job *job, int i) {
     check_boxes(job, &info);
     if (leaves_folder(info.file_name))
         finding(job,
-                "%s: the name leads out of the folder of the images; put the picture there, and "
-                "name it relative to it",
+                "%s: the name leads out of the folder of the images; put the picture into that "
+                "folder and name it relative to it",
                 info.file_name);
     if (info.unreadable) return CMD_OK;
     const gfl_status status = gfl_dataset_read(job->context, job->dataset, i, &p);
@@ -210,8 +210,8 @@ static int check_image(check_job *job, int i) {
     }
     if (is_16_bit(job, info.file_name))
         finding(job,
-                "%s: 16 bits a sample; the lower 8 are dropped, so scale them before if they "
-                "matter",
+                "%s: it has 16 bits per sample, of which the lower 8 are dropped; scale the values "
+                "first if they matter",
                 info.file_name);
     job->hashes[job->n_hashes].hash = hash_pixels(&p);
     job->hashes[job->n_hashes++].image = i;
@@ -233,7 +233,9 @@ static void check_duplicates(check_job *job) {
         if (job->hashes[i].hash != job->hashes[i - 1].hash) continue;
         gfl_dataset_get_image(job->dataset, job->hashes[i - 1].image, &a);
         gfl_dataset_get_image(job->dataset, job->hashes[i].image, &b);
-        finding(job, "%s: the same pixels as %s: keep one, lest it is in training and validation",
+        finding(job,
+                "%s: it has the same pixels as %s; keep one of them, so that no picture is in both "
+                "training and validation",
                 b.file_name, a.file_name);
     }
 }

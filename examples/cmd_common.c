@@ -51,16 +51,16 @@ int check_replaces(const char *option, const char *path, const char *input) {
 int check_thresholds(double *score, double *nms) {
     static const double least = 1e-30;
     if (!(*score >= 0.0 && *score < 1.0))
-        return usage_error("--score wants a number from 0 on and below 1, not %g", *score);
+        return usage_error("--score must be at least 0 and below 1, not %g", *score);
     if (!(*nms >= 0.0 && *nms <= 1.0))
-        return usage_error("--nms wants a number from 0 to 1, not %g", *nms);
+        return usage_error("--nms must be from 0 to 1, not %g", *nms);
     if (*score < least) *score = least;
     if (*nms < least) *nms = least;
     return CMD_OK;
 }
 
 int scale_error(const char *text) {
-    return usage_error("--scale wants LONGxSHORT, sides of at most %d, not \"%s\"", GFL_MAX_SIDE,
+    return usage_error("--scale must be LONGxSHORT, sides of at most %d, not \"%s\"", GFL_MAX_SIDE,
                        text);
 }
 
@@ -217,7 +217,7 @@ int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map)
             if (!strcmp(info.classes[k].name, theirs[j].name)) (*map)[k] = j;
     }
     if (!named && n == n_model) {
-        talk("the weights do not name their classes: taken in the data set's order");
+        talk("the weights do not name their classes; they are taken in the data set's order");
         for (int k = 0; k < n; k++) (*map)[k] = k;
     }
     code = check_unknown(&info, dataset, *map);

@@ -35,12 +35,12 @@ static int read_demands(convert_job *job) {
     job->opts.style = (gfl_style)style;
     job->opts.preprocess = &job->input;
     if (!job->mean != !job->std || (job->bgr && !job->mean))
-        return usage_error("--mean and --std go together, and --bgr with them");
+        return usage_error("--mean and --std must be given together, and --bgr only with them");
     if (job->mean &&
         (!three_numbers(job->mean, job->input.mean) || !three_numbers(job->std, job->input.std) ||
          !(job->input.std[0] > 0) || !(job->input.std[1] > 0) || !(job->input.std[2] > 0)))
-        return usage_error("--mean and --std want three numbers as in 123.675,116.28,103.53; those "
-                           "of --std are positive");
+        return usage_error("--mean and --std must each be three numbers, as in "
+                           "123.675,116.28,103.53, and those of --std positive");
     job->input.bgr = job->bgr;
     if (job->scale &&
         (!opt_scale(job->scale, &job->input.scale_long, &job->input.scale_short, &unused) ||
@@ -183,11 +183,11 @@ int cmd_convert(int argc, char **argv) {
     int code = opt_parse("convert IN.pth|IN.safetensors OUT.safetensors [options]", options, argc,
                          argv, (const char **)argv, &n_rest);
     if (code >= 0) return code;
-    if (n_rest != 2) return usage_error("convert needs two files: what to read, what to write");
+    if (n_rest != 2) return usage_error("convert needs two files: one to read and one to write");
     job.in = argv[0];
     job.out = argv[1];
     if (is_same_file(job.in, job.out))
-        return usage_error("%s would be written over; name another file", job.in);
+        return usage_error("%s would be overwritten; name another file", job.in);
     if (job.backbone && (job.classes || job.dialect))
         return usage_error("a backbone has neither classes nor a dialect");
     code = read_demands(&job);

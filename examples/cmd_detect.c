@@ -314,9 +314,9 @@ int cmd_detect(int argc, char **argv) {
     if (!n_rest) return usage_error("detect needs a picture or a folder");
     if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c)) return scale_error(job.scale);
     if (job.distributions && !job.json) return usage_error("--distributions goes with --json");
-    if (job.max < 1) return usage_error("--max counts from 1");
+    if (job.max < 1) return usage_error("--max must be at least 1");
     if (job.json && job.results && !strcmp(job.results, "-"))
-        return usage_error("--json and --results - both want standard output");
+        return usage_error("--json and --results - cannot both write to standard output");
     code = check_thresholds(&job.score, &job.nms);
     if (code != CMD_OK) return code;
     code = find_pictures(&job, argv, n_rest);

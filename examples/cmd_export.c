@@ -60,7 +60,7 @@ int cmd_export(int argc, char **argv) {
     if (n_rest != 2) return usage_error("export needs a weight file and a file to write");
     if (!to) return usage_error("export needs --to mmdet, pth or onnx");
     if (is_same_file(argv[0], argv[1]))
-        return usage_error("%s would be written over; name another file", argv[0]);
+        return usage_error("%s would be overwritten; name another file", argv[0]);
     for (int i = 0; i < N_FORMATS; i++) {
         names[i] = formats[i].name;
         if (!strcmp(to, names[i])) format = (int)formats[i].format;
@@ -71,9 +71,9 @@ int cmd_export(int argc, char **argv) {
                            near ? near : "mmdet, pth or onnx");
     }
     if (format != (int)GFL_EXPORT_ONNX && (decode || pixels || opts.batch || size))
-        return usage_error("--decode, --pixels, --batch and --size are of --to onnx");
+        return usage_error("--decode, --pixels, --batch and --size go only with --to onnx");
     if (size && !parse_size(size, &opts))
-        return usage_error("--size wants WIDTHxHEIGHT, not \"%s\"", size);
+        return usage_error("--size must be WIDTHxHEIGHT, not \"%s\"", size);
     if (size && !pixels && (opts.width % 32 || opts.height % 32))
         return usage_error("--size %s: without --pixels both sides must be multiples of 32; leave "
                            "--size out for any",

@@ -328,7 +328,7 @@ int cmd_bench(int argc, char **argv) {
     if (n_rest || !c.weights == !c.name)
         return usage_error("bench needs either --weights FILE or --model NAME");
     if (batch < 1 || batch > 1024 || repeats < 1 || repeats > 100000)
-        return usage_error("--batch and --repeats want positive numbers");
+        return usage_error("--batch must be from 1 to 1024, and --repeats from 1 to 100000");
     gfl_context *context;
     code = open_context_on(&c.device, c.threads, &context);
     if (code != CMD_OK) return code;

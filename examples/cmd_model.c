@@ -189,7 +189,9 @@ static int add_class(class_list *list, const char *name, size_t length, int64_t 
     while (length && strchr(" \t\r", name[length - 1])) length--;
     if (!length) return CMD_OK;
     if (list->n == GFL_MAX_CLASSES)
-        return usage_error("--classes: more than %d classes", GFL_MAX_CLASSES);
+        return usage_error(
+            "--classes: there are more than %d classes, the most that a model can have",
+            GFL_MAX_CLASSES);
     gfl_class *items = take_more(list->items, (size_t)list->n + 1, sizeof *items);
     char *own = take(length + 1, 1);
     if (items) list->items = items;
@@ -333,7 +335,7 @@ int read_classes(gfl_context *context, const char *text, class_list *list) {
             usage_error("--classes %s: there is no such file; classes are listed as a,b,c", text);
     else
         code = split_classes(text, ",", list);
-    if (code == CMD_OK && !list->n) code = usage_error("--classes %s: no class is in it", text);
+    if (code == CMD_OK && !list->n) code = usage_error("--classes %s: it names no class", text);
     if (code == CMD_OK) code = check_names(list);
     if (code != CMD_OK) free_classes(list);
     return code;

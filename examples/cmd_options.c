@@ -74,15 +74,17 @@ static int unknown_option(opt *options, const char *name, const char *where) {
     const char *names[MOST_NAMES];
     const opt *flag = find_negated(options, name, strlen(name));
     if (flag && strcmp(where, command_line) != 0)
-        return usage_error("%s: no option \"%s\"; a flag is written %s = false in a file", where,
-                           name, flag->name);
+        return usage_error("%s: there is no option \"%s\"; a flag is written %s = false in a file",
+                           where, name, flag->name);
     if (flag) return usage_error("--%s takes no value; --%s=false is the same", name, flag->name);
     int n = list_names(options, names);
     names[n++] = "help";
     names[n++] = "config";
     const char *near = opt_nearest(name, names, n);
-    if (near) return usage_error("%s: no option \"%s\"; did you mean \"%s\"?", where, name, near);
-    return usage_error("%s: no option \"%s\"; gfl %.*s --help lists them", where, name,
+    if (near)
+        return usage_error("%s: there is no option \"%s\"; did you mean \"%s\"?", where, name,
+                           near);
+    return usage_error("%s: there is no option \"%s\"; gfl %.*s --help lists them", where, name,
                        (int)strcspn(usage_text, " "), usage_text);
 }
 
@@ -118,14 +120,14 @@ static int set_option(opt *o, const char *text, int source, const char *where) {
         opt_list *list = (opt_list *)o->value;
         if (source != o->source) list->n = 0; /* a later source replaces what an earlier one had */
         if (list->n == OPT_LIST_MAX)
-            return usage_error("%s: %s is there more than %d times", where, o->name, OPT_LIST_MAX);
+            return usage_error("%s: %s is given more than %d times", where, o->name, OPT_LIST_MAX);
         list->items[list->n++] = text;
     } else {
         *(const char **)o->value = text;
     }
     o->source = source;
     if (good) return CMD_OK;
-    return usage_error("%s: %s wants %s, not \"%s\"", where, o->name,
+    return usage_error("%s: %s must be %s, not \"%s\"", where, o->name,
                        o->kind == OPT_FLAG  ? "true or false"
                        : o->kind == OPT_INT ? "a whole number"
                                             : "a finite number",
@@ -184,7 +186,7 @@ static bool unquote(char *s) {
 static int read_config_line(opt *options, char *line, const char *where) {
     char *name = trim(line), *equals = strchr(name, '=');
     if (!*name || *name == '#') return CMD_OK;
-    if (!equals) return usage_error("%s: expected \"name = value\"", where);
+    if (!equals) return usage_error("%s: \"name = value\" is expected", where);
     *equals = 0;
     name = trim(name);
     opt *o = find_option(options, name, strlen(name));
@@ -340,7 +342,7 @@ static int read_option(opt *options, int argc, char **argv, int *i) {
     }
     if (equals) return set_option(o, equals + 1, OPT_FROM_ARGUMENT, command_line);
     if (o->kind == OPT_FLAG) return set_option(o, "true", OPT_FROM_ARGUMENT, command_line);
-    if (*i + 1 >= argc) return usage_error("--%s wants a value (%s)", o->name, o->argument);
+    if (*i + 1 >= argc) return usage_error("--%s needs a value (%s)", o->name, o->argument);
     return set_option(o, argv[++*i], OPT_FROM_ARGUMENT, command_line);
 }
 
@@ -351,7 +353,7 @@ static int read_configs(opt *options, int argc, char **argv) {
         const bool same = !strncmp(argv[i], "--config=", 9);
         if (!same && strcmp(argv[i], "--config") != 0) continue;
         const char *path = same ? argv[i] + 9 : i + 1 < argc ? argv[++i] : "";
-        code = *path ? read_config(options, path) : usage_error("--config wants a value (FILE)");
+        code = *path ? read_config(options, path) : usage_error("--config needs a value (FILE)");
     }
     return code;
 }
@@ -375,7 +377,8 @@ int opt_parse(const char *usage, opt *options, int argc, char **argv, const char
         else if (!only_files && !strncmp(argv[i], "--", 2))
             code = read_option(options, argc, argv, &i);
         else if (!only_files && argv[i][0] == '-' && argv[i][1])
-            code = usage_error("no option \"%s\"; options are written with two dashes", argv[i]);
+            code = usage_error("there is no option \"%s\"; options are written with two dashes",
+                               argv[i]);
         else
             rest[(*n_rest)++] = argv[i];
     }
@@ -386,7 +389,7 @@ int opt_choice(const char *option, const char *text, const char *first, const ch
     if (!text) return 0;
     if (!strcmp(text, first)) return 1;
     if (!strcmp(text, second)) return 2;
-    usage_error("--%s wants %s or %s, not \"%s\"", option, first, second, text);
+    usage_error("--%s must be %s or %s, not \"%s\"", option, first, second, text);
     return -1;
 }
 

@@ -354,8 +354,8 @@ int check_names(const picture_list *list) {
     }
     for (int i = 1; code == CMD_OK && i < list->n; i++)
         if (!strcmp(sorted[i].name, sorted[i - 1].name))
-            code = usage_error("%s and %s have the same name in --results: take their common "
-                               "folder as the argument, or run them apart",
+            code = usage_error("%s and %s have the same name in --results: give their common "
+                               "folder as the argument, or call gfl for each of them",
                                sorted[i - 1].path, sorted[i].path);
     free(sorted);
     return code;

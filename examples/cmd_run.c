@@ -151,7 +151,7 @@ int run_open(run_folder *f, bool resume, bool overwrite) {
     f->saved = -1;
     f->best = -1; /* the AP of no box to find */
     if (!*f->path || strlen(f->path) > 3900)
-        return usage_error("--out wants the name of a folder, of up to 3900 bytes");
+        return usage_error("--out must be the name of a folder, of up to 3900 bytes");
     if (resume && !os_exists(f->path))
         return usage_error("--resume: there is no folder %s", f->path);
     if (!os_make_folder(f->path, part)) return report_errno("--out %s: %s", f->path, part);

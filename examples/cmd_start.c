@@ -22,9 +22,9 @@ int check_start(model_start *s) {
     if (s->seed < 0) return usage_error("--seed must not be negative");
     if (opt_choice("dialect", s->dialect, "mmdet", "gfocal") < 0) return CMD_USAGE;
     if (s->scale && !opt_scale(s->scale, &a, &b, &c))
-        return usage_error("--scale wants LONGxSHORT or LONGxSHORT:MIN, sides of at most %d, not "
-                           "\"%s\"",
-                           GFL_MAX_SIDE, s->scale);
+        return usage_error(
+            "--scale must be LONGxSHORT or LONGxSHORT:MIN, sides of at most %d, not \"%s\"",
+            GFL_MAX_SIDE, s->scale);
     if (!s->model && !s->from) s->model = "r50";
     return CMD_OK;
 }
@@ -90,7 +90,7 @@ static int make_new_model(job *j) {
     gfl_status status = gfl_model_create(j->context, &desc, &j->model);
     if (status != GFL_OK) return report(j->context, status, "making the model");
     if (!j->s->weights) {
-        talk("no --weights: all parameters are freshly initialised");
+        talk("without --weights, all parameters start at random values");
         return CMD_OK;
     }
     status = gfl_model_load_backbone(j->model, j->s->weights);
@@ -110,7 +110,7 @@ static int read_renames(const opt_list *map, gfl_rename *renames, char **text) {
     for (int i = 0; i < map->n; i++) {
         const size_t length = strlen(map->items[i]), old = strcspn(map->items[i], "=");
         if (old == 0 || old + 1 >= length)
-            return usage_error("--map wants OLD=NEW, not \"%s\"", map->items[i]);
+            return usage_error("--map must be OLD=NEW, not \"%s\"", map->items[i]);
         memcpy(at, map->items[i], length + 1);
         at[old] = 0;
         renames[i].from = at;
@@ -130,7 +130,7 @@ static int map_classes(const job *j, const gfl_model_info *old, int **map) {
     const bool unnamed =
         old->origins.classes == GFL_ORIGIN_DEFAULT && !strcmp(old->classes[0].name, "class 0");
     if (code == CMD_OK && unnamed && old->arch.n_classes == n) {
-        talk("%s does not name its classes: taken in the data set's order", j->s->from);
+        talk("%s does not name its classes; they are taken in the data set's order", j->s->from);
         for (int k = 0; k < n; k++) (*map)[k] = k;
     } else if (code == CMD_OK) {
         gfl_status status =

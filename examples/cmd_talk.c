@@ -149,7 +149,7 @@ static int choose_precision(const char *name, gfl_context_desc *desc) {
         desc->precision = (gfl_precision)i;
         if (!name || !strcmp(name, names[i])) return CMD_OK;
     }
-    return usage_error("--precision wants fp32, tf32, bf16 or fp16, not \"%s\"", name);
+    return usage_error("--precision must be fp32, tf32, bf16 or fp16, not \"%s\"", name);
 }
 
 /* Whether the text names a device that this program can ask for; else a message. */
@@ -157,11 +157,11 @@ static int choose_device(const char *device, gfl_context_desc *desc) {
     char *end = NULL;
     if (!device || !strcmp(device, "cpu")) return CMD_OK;
     if (strncmp(device, "cuda", 4) != 0 || (device[4] && device[4] != ':'))
-        return usage_error("--device wants cpu, cuda or cuda:N, not \"%s\"", device);
+        return usage_error("--device must be cpu, cuda or cuda:N, not \"%s\"", device);
     if (device[4]) {
         const long n = strtol(device + 5, &end, 10);
         if (device[5] < '0' || device[5] > '9' || *end || n > 1000)
-            return usage_error("--device %s: after cuda: comes a number", device);
+            return usage_error("--device %s: a number must follow cuda:", device);
         desc->device_index = (int)n;
     }
     desc->backend = cuda_backend();

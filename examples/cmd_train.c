@@ -79,7 +79,7 @@ static int parse_steps(const char *text, gfl_trainer_desc *desc) {
         long epoch = strtol(p, &end, 10);
         if (end == p || (*end && *end != ',') || epoch < 0 || epoch > 1000000 ||
             desc->n_milestones == GFL_MAX_MILESTONES)
-            return usage_error("--steps wants up to %d epochs as in 8,11, not \"%s\"",
+            return usage_error("--steps must be up to %d epochs, as in 8,11, not \"%s\"",
                                GFL_MAX_MILESTONES, text);
         if (epoch <= before)
             return usage_error("--steps must ascend from 1 on, as in 8,11, not \"%s\"", text);
@@ -221,7 +221,7 @@ static void describe_plan(const run *r) {
          (double)r->plan.workspace_bytes * 1e-6, (double)info.n_parameters * 8e-6);
     describe_schedule(r);
     if (!r->val)
-        talk("no --val: nothing is evaluated, and there will be no best_bbox_mAP.safetensors");
+        talk("without --val, nothing is evaluated and there will be no best_bbox_mAP.safetensors");
     if (d->frozen_stages < 0)
         talk("frozen: nothing but batch norm's statistics");
     else
@@ -342,7 +342,7 @@ static int train(run *r) {
     if (saved != CMD_OK) return saved;
     code = or_stopped(CMD_OK);
     if (code != CMD_OK) {
-        talk("stopped by signal %d; --resume goes on from here", caught_signal());
+        talk("stopped by signal %d; --resume continues from here", caught_signal());
         return code;
     }
     talk("weights: %s%s%s", run_file(&r->folder, "last.safetensors"),
@@ -599,19 +599,20 @@ static int parse_options(train_options *o, opt table[MOST_OPTIONS], int argc, ch
 
 static int check_numbers(const train_options *o, bool rate_given) {
     if (o->epochs < 1 || o->batch < 1 || o->accumulate < 1)
-        return usage_error("--epochs, --batch and --accumulate count from 1");
+        return usage_error("--epochs, --batch and --accumulate must be at least 1");
     if (o->lr < 0) return usage_error("--lr %g must not be negative", o->lr);
     if (o->lr == 0 && rate_given)
-        return usage_error("--lr 0 would learn nothing; without --lr it is 0.01 x images of a step "
-                           "/ 16");
+        return usage_error(
+            "with --lr 0 nothing would be learnt; without --lr it is 0.01 x images per step / 16");
     if (o->momentum < 0 || o->momentum >= 1)
-        return usage_error("--momentum %g must be from 0 to below 1", o->momentum);
+        return usage_error("--momentum %g must be at least 0 and below 1", o->momentum);
     if (o->decay < 0) return usage_error("--weight-decay %g must not be negative", o->decay);
     if (o->clip < 0) return usage_error("--clip %g must not be negative", o->clip);
     if (o->batch > 65536 || o->accumulate > 65536 || o->loaders > 256)
-        return usage_error("--batch and --accumulate go up to 65536, --loaders up to 256");
+        return usage_error(
+            "--batch and --accumulate must be at most 65536, and --loaders at most 256");
     if (o->frozen < -1 || o->frozen > 4)
-        return usage_error("--frozen-stages wants 0 to 4, not %d", o->frozen);
+        return usage_error("--frozen-stages must be from 0 to 4, not %d", o->frozen);
     if (o->warmup < -1) return usage_error("--warmup %d must not be negative", o->warmup);
     if (o->loaders < 0 || o->eval_every < 0 || o->save_every < 0)
         return usage_error("--loaders, --eval-every and --save-every must not be negative");

@@ -47,8 +47,8 @@ static int run_command(int argc, char **argv) {
         if (!strcmp(argv[0], names[i])) return finish(commands[i].run(argc, argv));
     }
     const char *near = opt_nearest(argv[0], names, N_COMMANDS);
-    if (near) return usage_error("no command \"%s\"; did you mean \"%s\"?", argv[0], near);
-    return usage_error("no command \"%s\"; gfl --help lists them", argv[0]);
+    if (near) return usage_error("there is no command \"%s\"; did you mean \"%s\"?", argv[0], near);
+    return usage_error("there is no command \"%s\"; gfl --help lists them", argv[0]);
 }
 
 int main(int argc, char **argv) {

@@ -65,7 +65,7 @@ for s in 2,1 3,3 0,3; do
 done
 for n in 9 -2; do
     expect 2 train --data data/train.json --frozen-stages $n
-    says "--frozen-stages wants 0 to 4, not $n\$" err
+    says "--frozen-stages must be from 0 to 4, not $n\$" err
 done
 expect 2 train --data data/train.json --val-images data/val; says '--val-images goes with --val FILE' err
 
@@ -98,7 +98,7 @@ for key in epoch iter lr loss loss_cls loss_bbox loss_dfl grad_norm time data_ti
     [ "$(grep loss_dfl whole/train.jsonl | grep -c "\"$key\": [0-9]")" = 6 ] || fail "no $key in train.jsonl"
 done
 [ "$(wc -l <whole/results.csv)" = 3 ] || fail "results.csv has a line an epoch"
-grep -q 'no --val' err && fail "it is evaluated"
+grep -q 'without --val' err && fail "it is evaluated"
 says 'after epoch 1$' err
 grep -q "$(printf '\033')" err && fail "escape codes where there is no terminal"
 
@@ -142,7 +142,7 @@ expect 0 train --out died --epochs 3 --resume
 expect 0 train --data data/train.json --images data/train --base-channels 8 --fpn-channels 32 \
     --head-channels 32 --stacked-convs 1 --model r18 --scale 96x96 --batch 4 --epochs 1 --out warm
 says 'warm-up 3 steps' err; says 'warmup = 3' warm/config.txt
-says '^  the warm-up lasts as long as the training' err; says 'no --val: nothing is evaluated' err
+says '^  the warm-up lasts as long as the training' err; says 'without --val, nothing is evaluated' err
 grep -q 'after epoch' err && fail "one epoch has no other after it"
 expect 0 $train --epochs 1 --warmup 3 --out warm --overwrite
 says 'warning: the warm-up lasts as long as the training' err

@@ -42,7 +42,7 @@ expect 0 $train --epochs 3 --out three
 expect 0 $train --epochs 2 --out two
 
 # Wrong use.
-expect 2 train $data $tiny --lr 0; says 'learn nothing' err
+expect 2 train $data $tiny --lr 0; says 'nothing would be learnt' err
 for x in nan inf -inf 1e999; do
     expect 2 train $data $tiny --momentum $x --out x; says 'finite number' err
     expect 2 detect --weights w --score $x p; says 'finite number' err
