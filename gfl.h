@@ -1070,6 +1070,7 @@ typedef struct gfl_dataset_summary {
 typedef struct gfl_pixels {
     uint8_t *rgb; /* u8 [height][width][3]; free with gfl_pixels_free */
     int width, height;
+    int bits; /* of a sample in the file: of 16, the lower 8 were dropped; 0: not from a file */
 } gfl_pixels;
 
 /* A caller's own source of pixels: fill *out, whose memory comes from gfl_pixels_alloc.  It is
@@ -1380,6 +1381,15 @@ GFL_API gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, co
  *           GFL_E_MEMORY  the allocator said no
  */
 GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path);
+
+/* gfl_evaluator_write - the same text, as the next value of a writer: for a stream, or for memory.
+ *
+ *   writer  yours; see gfl_json_writer
+ *
+ * Errors    GFL_E_MEMORY  the allocator said no
+ *           otherwise what the writer's status is
+ */
+GFL_API gfl_status gfl_evaluator_write(const gfl_evaluator *evaluator, gfl_json_writer *writer);
 
 /* gfl_evaluator_run - compare all results so far with the annotations.
  *

@@ -100,6 +100,7 @@ typedef struct gfli_image_file {
     const uint8_t *bytes;
     size_t size;
     int width, height; /* stored, before the orientation */
+    int bits;          /* of a sample; 0: 8 */
     int orientation;   /* of EXIF; 0: the file does not give one */
 } gfli_image_file;
 
@@ -4114,7 +4115,7 @@ static gfl_status gfli_png_header(gfli_png *png, const uint8_t *p, uint32_t leng
         return gfli_image_damaged(f, "damaged PNG: an impossible colour type or bit depth");
     if (p[10] != 0 || p[11] != 0 || p[12] > 1)
         return gfli_image_damaged(f, "damaged PNG: an unknown compression, filter or interlace");
-    png->depth = depth;
+    f->bits = png->depth = depth;
     png->type = type;
     png->channels = channels[type];
     png->interlaced = p[12] != 0;
@@ -4505,6 +4506,7 @@ static gfl_status gfli_pnm_read(gfli_image_file *f, gfl_pixels *out) {
     if (most < 1 || most > 65535)
         return gfli_image_damaged(f, "damaged PNM: an impossible largest value");
     size_t bytes = most > 255 ? 2 : 1, n = (size_t)width * height;
+    f->bits = 8 * (int)bytes;
     if (at >= f->size || f->size - at - 1 < n * channels * bytes)
         return gfli_image_damaged(f, "truncated PNM: pixels are missing");
     GFLI_TRY(gfli_image_allow(f, 0));
@@ -4697,6 +4699,7 @@ static gfl_status gfli_image_read(gfli_image_file *f, gfl_pixels *out) {
     }
     if (status == GFL_OK && out && f->orientation > 1) status = gfli_image_turn(f, out);
     if (status != GFL_OK && out) gfl_pixels_free(f->context, out);
+    if (status == GFL_OK && out) out->bits = f->bits ? f->bits : 8;
     return status;
 }
 
@@ -7196,8 +7199,8 @@ static void gfli_eval_write_box(const gfl_evaluator *e, gfl_json_writer *j,
 
 /* By image as the data set orders them, best score first; equal ones stay as they came, since
  * ties are decided by place. */
-static gfl_status gfli_eval_write_all(const gfl_evaluator *e, gfli_file *file,
-                                      gfli_eval_item *items, gfli_eval_item *scratch) {
+static void gfli_eval_sort_boxes(const gfl_evaluator *e, gfli_eval_item *items,
+                                 gfli_eval_item *scratch) {
     for (size_t i = 0; i < e->n_boxes; i++) {
         items[i].key = gfli_eval_score_key(e->boxes[i].score);
         items[i].index = (uint32_t)i;
@@ -7205,37 +7208,38 @@ static gfl_status gfli_eval_write_all(const gfl_evaluator *e, gfli_file *file,
     gfli_eval_sort(items, scratch, e->n_boxes);
     for (size_t i = 0; i < e->n_boxes; i++) items[i].key = (uint64_t)e->boxes[items[i].index].image;
     gfli_eval_sort(items, scratch, e->n_boxes);
-    gfl_json_writer j = gfli_json_to_file(file);
-    gfl_json_array(&j, NULL);
-    for (size_t i = 0; i < e->n_boxes && j.status == GFL_OK; i++) {
-        gfl_json_line(&j);
-        gfli_eval_write_box(e, &j, &e->boxes[items[i].index]);
+}
+
+gfl_status gfl_evaluator_write(const gfl_evaluator *evaluator, gfl_json_writer *writer) {
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, writer);
+    const gfl_evaluator *e = evaluator;
+    gfli_eval_item *items;
+    GFLI_TRY(gfli_alloc(e->context, 2 * e->n_boxes, sizeof *items, "results", &items));
+    gfli_eval_sort_boxes(e, items, items + e->n_boxes);
+    gfl_json_array(writer, NULL);
+    for (size_t i = 0; i < e->n_boxes && writer->status == GFL_OK; i++) {
+        gfl_json_line(writer);
+        gfli_eval_write_box(e, writer, &e->boxes[items[i].index]);
     }
-    gfl_json_line(&j);
-    gfl_json_end(&j);
-    gfl_json_line(&j);
-    return j.status;
+    gfl_json_line(writer);
+    gfl_json_end(writer);
+    gfl_json_line(writer);
+    gfli_free(e->context, items);
+    GFLI_DEMAND(e->context, writer->status != GFL_E_ARG,
+                "gfl_evaluator_write: the writer has no function, or no value may stand there");
+    return writer->status;
 }
 
 gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path) {
     GFLI_NOT_NULL(NULL, evaluator);
     GFLI_NOT_NULL(evaluator->context, path);
-    const gfl_evaluator *e = evaluator;
     gfli_file file;
-    gfli_eval_item *items = NULL, *scratch = NULL;
-    gfl_status status = gfli_alloc(e->context, e->n_boxes, sizeof *items, "results", &items);
-    if (status == GFL_OK)
-        status = gfli_alloc(e->context, e->n_boxes, sizeof *scratch, "results", &scratch);
-    if (status == GFL_OK) status = gfli_file_create(e->context, path, &file);
-    if (status == GFL_OK) {
-        status = gfli_eval_write_all(e, &file, items, scratch);
-        if (status == GFL_OK)
-            status = gfli_file_commit(&file);
-        else
-            gfli_file_abandon(&file);
-    }
-    gfli_free(e->context, items);
-    gfli_free(e->context, scratch);
+    GFLI_TRY(gfli_file_create(evaluator->context, path, &file));
+    gfl_json_writer writer = gfli_json_to_file(&file);
+    const gfl_status status = gfl_evaluator_write(evaluator, &writer);
+    if (status == GFL_OK) return gfli_file_commit(&file);
+    gfli_file_abandon(&file);
     return status;
 }
 

@@ -173,8 +173,7 @@ bool is_same_file(const char *a, const char *b);
 
 /* Of options that could not be used later: CMD_OK, or an exit code after a message.  A threshold
  * of 0, which means the default to the library, becomes the least above it. */
-int check_folder(const char *option, const char *path);   /* NULL is fine */
-int check_writable(const char *option, const char *path); /* NULL is fine */
+int check_folder(const char *option, const char *path); /* NULL is fine */
 /* Would what an option writes replace an input?  Either may be NULL. */
 int check_replaces(const char *option, const char *path, const char *input);
 int check_thresholds(double *score, double *nms);

@@ -150,23 +150,6 @@ static void add_to_sheet(check_job *job, const gfl_pixels *p, const gfl_image_in
     }
 }
 
-/* Is this a PNG of 16 bits a sample?  Its fine steps are lost in 8 bits. */
-static bool is_16_bit(const check_job *job, const char *name) {
-    unsigned char head[26];
-    char path[4400];
-    if (os_is_absolute(name))
-        snprintf(path, sizeof path, "%.4000s", name);
-    else if (job->images)
-        snprintf(path, sizeof path, "%.2000s/%.2000s", job->images, name);
-    else
-        snprintf(path, sizeof path, "%.*s%.2000s", (int)os_folder_length(job->data), job->data,
-                 name);
-    FILE *f = os_open(path);
-    const bool whole = f && fread(head, 1, sizeof head, f) == sizeof head;
-    if (f) fclose(f);
-    return whole && !memcmp(head + 1, "PNG", 3) && head[24] == 16;
-}
-
 /* Does the name lead out of the folder of the images? */
 static bool leaves_folder(const char *name) {
     if (name[0] == '/' || name[0] == '\\' || (name[0] && name[1] == ':')) return true;
@@ -208,7 +191,7 @@ static int check_image(check_job *job, int i) {
         finding(job, "%s", gfl_context_get_error(job->context));
         return CMD_OK;
     }
-    if (is_16_bit(job, info.file_name))
+    if (p.bits == 16)
         finding(job,
                 "%s: it has 16 bits per sample, of which the lower 8 are dropped; scale the values "
                 "first if they matter",

@@ -34,15 +34,6 @@ int check_folder(const char *option, const char *path) {
     return CMD_FAILED;
 }
 
-int check_writable(const char *option, const char *path) {
-    os_file there;
-    os_output trial;
-    if (!path || (os_find(path, &there) && there.kind == OS_OTHER)) return CMD_OK;
-    if (!os_create(&trial, path)) return report_errno("--%s %s cannot be written", option, path);
-    os_abandon(&trial);
-    return CMD_OK;
-}
-
 int check_replaces(const char *option, const char *path, const char *input) {
     if (!path || !input || !is_same_file(path, input)) return CMD_OK;
     return usage_error("--%s %s would replace %s", option, path, input);

@@ -1,5 +1,5 @@
 /* cmd_eval.c - gfl eval: COCO's numbers of a model, or of a result file */
-#include "cmd.h"
+#include "cmd_files.h"
 #include <string.h>
 
 typedef struct eval_job {
@@ -8,11 +8,14 @@ typedef struct eval_job {
     bool skip, json, compatible, trust_boxes, polygons;
     int threads;
     double score, nms;
+    out_file file; /* of the results */
 } eval_job;
 
 static int load_detections(gfl_context *context, const eval_job *job, gfl_evaluator *evaluator) {
     gfl_eval_notes notes;
-    gfl_status status = gfl_evaluator_add_results(evaluator, job->detections);
+    const bool is_input = !strcmp(job->detections, "-");
+    gfl_status status =
+        gfl_evaluator_add_results(evaluator, is_input ? "/dev/stdin" : job->detections);
     if (status != GFL_OK) {
         const int code = report(context, status, "reading detections");
         return status == GFL_E_FORMAT ? CMD_DATA : code;
@@ -42,29 +45,37 @@ static int run_model(gfl_context *context, const eval_job *job, const gfl_datase
     return code;
 }
 
-static int evaluate(gfl_context *context, const eval_job *job, const gfl_dataset *dataset,
+static int write_results(gfl_context *context, eval_job *job, const gfl_evaluator *evaluator) {
+    gfl_json_writer json = json_to(job->file.f);
+    json.spaced = 0;
+    const gfl_status status = gfl_evaluator_write(evaluator, &json);
+    if (status == GFL_OK || status == GFL_E_IO) /* which is said with its reason */
+        return out_commit(&job->file) ? CMD_OK : CMD_FAILED;
+    return report(context, status, "writing results");
+}
+
+static int evaluate(gfl_context *context, eval_job *job, const gfl_dataset *dataset,
                     gfl_evaluator *evaluator) {
     gfl_eval_result result;
+    FILE *f = job->file.f == stdout ? stderr : stdout; /* where people read */
     int code = job->detections ? load_detections(context, job, evaluator)
                                : run_model(context, job, dataset, evaluator);
+    if (code == CMD_OK && job->results) code = write_results(context, job, evaluator);
     if (code != CMD_OK) return code;
-    gfl_status status = GFL_OK;
-    if (job->results) status = gfl_evaluator_save(evaluator, job->results);
-    if (status != GFL_OK) return report(context, status, "writing results");
-    status = gfl_evaluator_run(evaluator, &result);
+    const gfl_status status = gfl_evaluator_run(evaluator, &result);
     if (status != GFL_OK) return report(context, status, "evaluating");
     if (job->json) {
         gfl_json_writer json = json_to(stdout);
         write_json_result(&json, NULL, evaluator, &result, dataset);
         gfl_json_line(&json);
     } else {
-        print_summary(stdout, evaluator);
-        print_class_table(stdout, evaluator, dataset);
+        print_summary(f, evaluator);
+        print_class_table(f, evaluator, dataset);
     }
     return CMD_OK;
 }
 
-static int run(const eval_job *job) {
+static int run(eval_job *job) {
     gfl_context *context;
     gfl_dataset *dataset = NULL;
     gfl_evaluator *evaluator = NULL;
@@ -110,12 +121,15 @@ int cmd_eval(int argc, char **argv) {
         IMAGES_OPTION(OPT_TEXT, job.images),
         WEIGHTS_OPTION(job.weights),
         {OPT_TEXT, "detections", &job.detections, "FILE",
-         "COCO results to evaluate instead of a model. An image_id may also be the file name of a "
-         "picture, as gfl detect writes it.",
+         "COCO results to evaluate instead of a model; - is standard input. An image_id may also "
+         "be "
+         "the file name of a picture, as gfl detect writes it.",
          0},
         SCALE_OPTION(job.scale),
         {OPT_TEXT, "results", &job.results, "FILE",
-         "Write the detections of the model as COCO results, for example OUT.bbox.json.", 0},
+         "Write the detections of the model as COCO results, for example OUT.bbox.json; - is "
+         "standard output, and the numbers go to standard error then.",
+         0},
         JSON_OPTION(job.json),
         {OPT_FLAG, "trust-boxes", &job.trust_boxes, NULL,
          "Evaluate pictures, too, whose size is not the annotated one. Without this option they "
@@ -140,6 +154,8 @@ int cmd_eval(int argc, char **argv) {
     if (code >= 0) return code;
     if (n_rest) return usage_error("eval takes options only; \"%s\" is not one", argv[0]);
     if (!job.data) return usage_error("eval needs --data FILE");
+    if (job.json && job.results && !strcmp(job.results, "-"))
+        return usage_error("--json and --results - both want standard output");
     if (!job.weights == !job.detections)
         return usage_error("eval needs either --weights FILE or --detections FILE");
     if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c)) return scale_error(job.scale);
@@ -148,7 +164,10 @@ int cmd_eval(int argc, char **argv) {
     const char *const inputs[] = {job.data, job.weights, job.detections};
     for (int i = 0; i < 3 && code == CMD_OK; i++)
         code = check_replaces("results", job.results, inputs[i]);
-    if (code == CMD_OK) code = check_writable("results", job.results);
     if (code != CMD_OK) return code;
-    return run(&job);
+    /* Before hours of work, to know that it can be written. */
+    if (job.results && !out_open(&job.file, job.results)) return CMD_FAILED;
+    code = run(&job);
+    out_abandon(&job.file);
+    return code;
 }

@@ -196,6 +196,12 @@ for key in bbox_mAP bbox_mAP_50 bbox_mAP_75 bbox_mAP_s bbox_mAP_m bbox_mAP_l AR_
     AR_m AR_l per_class; do says "\"$key\"" out; done
 expect 0 eval --detections whole.bbox.json --data data/val.json --json
 same out model.json
+"$gfl" eval --detections - --data data/val.json --json <whole.bbox.json >out 2>err || fail "from a pipe"
+same out model.json
+expect 0 eval --weights whole/last.safetensors --data data/val.json --images data/val --results -
+same out whole.bbox.json; says 'Average Recall' err; [ ! -e - ] || fail "there is a file named -"
+expect 2 eval --weights whole/last.safetensors --data data/val.json --results - --json
+says 'both want standard output' err
 sed 's/"square"/"sqare"/' data/val.json >misspelt.json
 expect 7 eval --weights whole/last.safetensors --data misspelt.json --images data/val
 says 'sqare' err

@@ -48,6 +48,14 @@ sed 's#0002.png#../val/0002.png#' data/val.json >above.json
 expect 3 check --data above.json --images data/val; says '^1 finding$' out
 expect 0 $eval --data above.json
 
+# Fine steps that 8 bits do not have.
+mkdir deep && cp "$here/data/images/rgb16.png" "$here/data/images/rgb.png" deep || exit 1
+printf '{"images": [{"id": 1, "file_name": "rgb16.png"}, {"id": 2, "file_name": "rgb.png"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+    "categories": [{"id": 1, "name": "a"}]}' >deep.json
+expect 3 check --data deep.json --images deep; says 'rgb16.png: 16 bits a sample' out
+grep -q 'rgb.png: 16' out && fail "8 bits are taken for 16"
+
 # Lack of memory is not a finding.
 if (ulimit -v 500000 && "$gfl" --version) >/dev/null 2>&1; then # not under AddressSanitizer
     printf 'P6 10000 10000 255 ' >huge.ppm # and nothing else: a file with a hole

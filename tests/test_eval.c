@@ -479,6 +479,13 @@ static void saved_results_are_what_coco_reads(void) {
     CHECK(same);
     gfli_free(context, bytes);
     CHECK_ERROR(context, gfl_evaluator_save(e, "/nonexistent/x.json"), GFL_E_IO, "nonexistent");
+    gfli_text text = {context, "results", NULL, 0, 0};
+    gfl_json_writer writer = gfli_json_to_text(&text), none;
+    memset(&none, 0, sizeof none);
+    CHECK_OK(context, gfl_evaluator_write(e, &writer));
+    CHECK(text.bytes && !strcmp(text.bytes, want));
+    gfli_free(context, text.bytes);
+    CHECK_ERROR(context, gfl_evaluator_write(e, &none), GFL_E_ARG, "the writer has no function");
     gfl_evaluator *other = make(set, NULL);
     gfl_eval_notes notes;
     CHECK_OK(context, gfl_evaluator_add_results(other, path));

@@ -397,14 +397,25 @@ static gfl_status call_evaluator_add(void) {
                                         chance(3) ? INT_MIN : gfli_rng_below(&rng, 3));
 }
 
+static gfl_status write_nothing(void *user, const char *bytes, size_t size) {
+    (void)user;
+    (void)bytes;
+    (void)size;
+    return GFL_OK;
+}
+
 static gfl_status call_evaluator_run(void) {
+    gfl_json_writer writer;
     gfl_eval_result result;
     gfl_eval_notes notes;
     char text[2000];
     gfl_evaluator_get_notes(OWNER(evaluator), OR_NULL(&notes));
     (void)gfl_evaluator_get_summary(OWNER(evaluator), OR_NULL(text),
                                     (size_t)gfli_rng_below(&rng, (int)sizeof text));
+    memset(&writer, 0, sizeof writer);
+    if (chance(2)) writer.write = write_nothing;
     if (chance(3)) return gfl_evaluator_save(OWNER(evaluator), a_path());
+    if (chance(3)) return gfl_evaluator_write(OWNER(evaluator), OR_NULL(&writer));
     if (chance(2))
         return gfl_evaluator_get_class_result(OWNER(evaluator), an_int(), OR_NULL(&result));
     return gfl_evaluator_run(OWNER(evaluator), OR_NULL(&result));
@@ -459,13 +470,6 @@ static gfl_status call_classes(void) {
         gfl_model_create_from(OWNER(context), a_model(), OR_NULL(&how), OR_NULL(&made));
     gfl_model_destroy(made);
     return status;
-}
-
-static gfl_status write_nothing(void *user, const char *bytes, size_t size) {
-    (void)user;
-    (void)bytes;
-    (void)size;
-    return GFL_OK;
 }
 
 static gfl_status call_json(void) {
@@ -623,7 +627,7 @@ static const struct row {
     {call_evaluator_add,
      "gfl_evaluator_add_detections gfl_evaluator_add_results gfl_evaluator_add_results_memory"},
     {call_evaluator_run, "gfl_evaluator_run gfl_evaluator_get_class_result gfl_evaluator_save "
-                         "gfl_evaluator_get_notes gfl_evaluator_get_summary"},
+                         "gfl_evaluator_write gfl_evaluator_get_notes gfl_evaluator_get_summary"},
     {call_model_export, "gfl_model_export"},
     {call_import, "gfl_model_import gfl_backbone_describe"},
     {call_backbone, "gfl_model_load_backbone gfl_model_save_backbone"},

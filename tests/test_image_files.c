@@ -10,6 +10,14 @@ static bool same(const gfl_pixels *p, int w, int h, uint64_t hash) {
            data_fnv1a64(p->rgb, 3 * (size_t)w * (size_t)h) == hash;
 }
 
+/* The names of PngSuite's basic files end with their bits a sample, as basn0g04.png's does. */
+static void check_bits(const char *name, int bits) {
+    int said = 0;
+    if (sscanf(name, "bas%*c%*d%*c%d", &said) == 1) CHECK(bits == said);
+    if (strstr(name, "16.png")) CHECK(bits == 16);
+    if (strstr(name, ".bmp")) CHECK(bits == 8);
+}
+
 /* Lines "name width height hash" or "name refused" of a table, for the files of a folder. */
 static void check_table(const char *table, const char *folder, int least, int least_refused) {
     FILE *f = fopen(table, "r");
@@ -28,6 +36,7 @@ static void check_table(const char *table, const char *folder, int least, int le
             if (status != GFL_OK) printf("%s\n", gfl_context_get_error(context));
             if (status == GFL_OK && !same(&p, w, h, hash)) printf("%s: other pixels\n", name);
             CHECK(status == GFL_OK && same(&p, w, h, hash));
+            check_bits(name, p.bits);
         } else {
             n_refused++;
             CHECK(status == GFL_E_FORMAT && strstr(gfl_context_get_error(context), name));
@@ -180,6 +189,7 @@ static void check_pnm(const char *header, const uint8_t *samples, size_t n, cons
     CHECK_OK(context, gfl_image_read_memory(context, bytes, length + n, "a.pnm", &p));
     CHECK(p.rgb && 3 * (size_t)p.width * (size_t)p.height == n_want &&
           memcmp(p.rgb, want, n_want) == 0);
+    CHECK(p.bits == (strstr(header, "65535") ? 16 : 8));
     gfl_pixels_free(context, &p);
     CHECK_ERROR(context, gfl_image_read_memory(context, bytes, length + n - 1, "a.pnm", &p),
                 GFL_E_FORMAT, "a.pnm");

@@ -54,6 +54,7 @@ typedef struct gfl_dataset_summary {
 typedef struct gfl_pixels {
     uint8_t *rgb; /* u8 [height][width][3]; free with gfl_pixels_free */
     int width, height;
+    int bits; /* of a sample in the file: of 16, the lower 8 were dropped; 0: not from a file */
 } gfl_pixels;
 
 /* A caller's own source of pixels: fill *out, whose memory comes from gfl_pixels_alloc.  It is

@@ -112,6 +112,15 @@ GFL_API gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, co
  */
 GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path);
 
+/* gfl_evaluator_write - the same text, as the next value of a writer: for a stream, or for memory.
+ *
+ *   writer  yours; see gfl_json_writer
+ *
+ * Errors    GFL_E_MEMORY  the allocator said no
+ *           otherwise what the writer's status is
+ */
+GFL_API gfl_status gfl_evaluator_write(const gfl_evaluator *evaluator, gfl_json_writer *writer);
+
 /* gfl_evaluator_run - compare all results so far with the annotations.
  *
  * It may be called again after more were added.  Without any result the numbers are 0, or -1 where

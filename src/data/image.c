@@ -89,6 +89,7 @@ static gfl_status gfli_pnm_read(gfli_image_file *f, gfl_pixels *out) {
     if (most < 1 || most > 65535)
         return gfli_image_damaged(f, "damaged PNM: an impossible largest value");
     size_t bytes = most > 255 ? 2 : 1, n = (size_t)width * height;
+    f->bits = 8 * (int)bytes;
     if (at >= f->size || f->size - at - 1 < n * channels * bytes)
         return gfli_image_damaged(f, "truncated PNM: pixels are missing");
     GFLI_TRY(gfli_image_allow(f, 0));
@@ -281,6 +282,7 @@ static gfl_status gfli_image_read(gfli_image_file *f, gfl_pixels *out) {
     }
     if (status == GFL_OK && out && f->orientation > 1) status = gfli_image_turn(f, out);
     if (status != GFL_OK && out) gfl_pixels_free(f->context, out);
+    if (status == GFL_OK && out) out->bits = f->bits ? f->bits : 8;
     return status;
 }
 

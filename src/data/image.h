@@ -13,6 +13,7 @@ typedef struct gfli_image_file {
     const uint8_t *bytes;
     size_t size;
     int width, height; /* stored, before the orientation */
+    int bits;          /* of a sample; 0: 8 */
     int orientation;   /* of EXIF; 0: the file does not give one */
 } gfli_image_file;
 

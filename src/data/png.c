@@ -47,7 +47,7 @@ static gfl_status gfli_png_header(gfli_png *png, const uint8_t *p, uint32_t leng
         return gfli_image_damaged(f, "damaged PNG: an impossible colour type or bit depth");
     if (p[10] != 0 || p[11] != 0 || p[12] > 1)
         return gfli_image_damaged(f, "damaged PNG: an unknown compression, filter or interlace");
-    png->depth = depth;
+    f->bits = png->depth = depth;
     png->type = type;
     png->channels = channels[type];
     png->interlaced = p[12] != 0;

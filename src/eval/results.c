@@ -333,8 +333,8 @@ static void gfli_eval_write_box(const gfl_evaluator *e, gfl_json_writer *j,
 
 /* By image as the data set orders them, best score first; equal ones stay as they came, since
  * ties are decided by place. */
-static gfl_status gfli_eval_write_all(const gfl_evaluator *e, gfli_file *file,
-                                      gfli_eval_item *items, gfli_eval_item *scratch) {
+static void gfli_eval_sort_boxes(const gfl_evaluator *e, gfli_eval_item *items,
+                                 gfli_eval_item *scratch) {
     for (size_t i = 0; i < e->n_boxes; i++) {
         items[i].key = gfli_eval_score_key(e->boxes[i].score);
         items[i].index = (uint32_t)i;
@@ -342,36 +342,37 @@ static gfl_status gfli_eval_write_all(const gfl_evaluator *e, gfli_file *file,
     gfli_eval_sort(items, scratch, e->n_boxes);
     for (size_t i = 0; i < e->n_boxes; i++) items[i].key = (uint64_t)e->boxes[items[i].index].image;
     gfli_eval_sort(items, scratch, e->n_boxes);
-    gfl_json_writer j = gfli_json_to_file(file);
-    gfl_json_array(&j, NULL);
-    for (size_t i = 0; i < e->n_boxes && j.status == GFL_OK; i++) {
-        gfl_json_line(&j);
-        gfli_eval_write_box(e, &j, &e->boxes[items[i].index]);
+}
+
+gfl_status gfl_evaluator_write(const gfl_evaluator *evaluator, gfl_json_writer *writer) {
+    GFLI_NOT_NULL(NULL, evaluator);
+    GFLI_NOT_NULL(evaluator->context, writer);
+    const gfl_evaluator *e = evaluator;
+    gfli_eval_item *items;
+    GFLI_TRY(gfli_alloc(e->context, 2 * e->n_boxes, sizeof *items, "results", &items));
+    gfli_eval_sort_boxes(e, items, items + e->n_boxes);
+    gfl_json_array(writer, NULL);
+    for (size_t i = 0; i < e->n_boxes && writer->status == GFL_OK; i++) {
+        gfl_json_line(writer);
+        gfli_eval_write_box(e, writer, &e->boxes[items[i].index]);
     }
-    gfl_json_line(&j);
-    gfl_json_end(&j);
-    gfl_json_line(&j);
-    return j.status;
+    gfl_json_line(writer);
+    gfl_json_end(writer);
+    gfl_json_line(writer);
+    gfli_free(e->context, items);
+    GFLI_DEMAND(e->context, writer->status != GFL_E_ARG,
+                "gfl_evaluator_write: the writer has no function, or no value may stand there");
+    return writer->status;
 }
 
 gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path) {
     GFLI_NOT_NULL(NULL, evaluator);
     GFLI_NOT_NULL(evaluator->context, path);
-    const gfl_evaluator *e = evaluator;
     gfli_file file;
-    gfli_eval_item *items = NULL, *scratch = NULL;
-    gfl_status status = gfli_alloc(e->context, e->n_boxes, sizeof *items, "results", &items);
-    if (status == GFL_OK)
-        status = gfli_alloc(e->context, e->n_boxes, sizeof *scratch, "results", &scratch);
-    if (status == GFL_OK) status = gfli_file_create(e->context, path, &file);
-    if (status == GFL_OK) {
-        status = gfli_eval_write_all(e, &file, items, scratch);
-        if (status == GFL_OK)
-            status = gfli_file_commit(&file);
-        else
-            gfli_file_abandon(&file);
-    }
-    gfli_free(e->context, items);
-    gfli_free(e->context, scratch);
+    GFLI_TRY(gfli_file_create(evaluator->context, path, &file));
+    gfl_json_writer writer = gfli_json_to_file(&file);
+    const gfl_status status = gfl_evaluator_write(evaluator, &writer);
+    if (status == GFL_OK) return gfli_file_commit(&file);
+    gfli_file_abandon(&file);
     return status;
 }
