@@ -228,18 +228,15 @@ bool gfli_is_unreadable(gfl_status status);
 /* GFL_E_DATA with a text where two classes have one name: nothing could tell them apart. */
 gfl_status gfli_dataset_check_names(gfl_context *context, const gfl_dataset *dataset);
 
-/* A box under one pixel in a direction or of no area; one that does not touch its image.  (Spec
- * 7.5, which tests the area field, not w * h.) */
-bool gfli_annotation_degenerate(const gfl_annotation *a);
-bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *a);
-
-/* Is the annotation a box to train on?  Crowds are not: the official recipe trains their regions
- * as background. */
-bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a);
+/* Is the annotation a box to train on?  (Spec 7.5, which tests the area field, not w * h.) */
+gfl_annotation_use gfli_annotation_use_of(const gfl_image_info *image, const gfl_annotation *a);
 
 /* ===============================================================================================
  * src/data/coco.h - an annotation file while it is read
  * ============================================================================================ */
+
+/* Sizes and corners beyond this are slips of the pen; it also keeps sums of them exact enough. */
+#define GFLI_COCO_HUGE 1e9
 
 typedef struct gfli_coco_annotation {
     gfl_annotation a;
@@ -273,6 +270,13 @@ typedef struct gfli_coco {
     long fault_line, fault_column;
     char fault[400];
 } gfli_coco;
+
+/* With an empty set of this name; file: the images are in the folder of this path. */
+gfl_status gfli_coco_begin(gfli_coco *c, gfl_context *context, const char *path, bool file,
+                           const gfl_dataset_desc *desc);
+/* When images, annotations and classes have been read, or have not been, for which reason status
+ * stands: the data set, or an error. */
+gfl_status gfli_coco_finish(gfli_coco *c, gfl_status status, gfl_dataset **out);
 
 /* A mistake with a whole text: an error, or told to desc.found, after which reading goes on. */
 gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) GFLI_PRINTF(2, 3);
@@ -4842,9 +4846,6 @@ int gfli_id_place_of_either(const gfli_id_entry *entries, int n, gfl_id id, bool
 
 /* ---- mistakes -------------------------------------------------------------------------------- */
 
-/* Sizes and corners beyond this are slips of the pen; it also keeps sums of them exact enough. */
-#define GFLI_COCO_HUGE 1e9
-
 gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) {
     char text[sizeof c->context->error];
     va_list args;
@@ -5277,8 +5278,8 @@ static gfl_status gfli_coco_read(gfli_coco *c) {
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bool file,
-                                      const gfl_dataset_desc *desc, gfl_dataset **out) {
+static gfl_status gfli_dataset_new(gfl_context *context, const char *path, bool file,
+                                   const gfl_dataset_desc *desc, gfl_dataset **out) {
     gfl_dataset *set;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *set, "a data set", &set));
     set->context = context;
@@ -5304,31 +5305,35 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
     return GFL_OK;
 }
 
-/* Takes the set and the reader, which may be NULL when opening failed with status. */
-static gfl_status gfli_coco_load(gfl_context *context, gfl_dataset *set, gfli_json *json,
-                                 gfl_status status, const gfl_dataset_desc *desc,
-                                 gfl_dataset **out) {
-    gfli_coco c;
-    memset(&c, 0, sizeof c);
-    c.context = context;
-    c.set = set;
-    c.json = json;
-    if (desc) c.desc = *desc;
-    if (status == GFL_OK) {
-        status = gfli_coco_read(&c);
-        if (status == GFL_OK) status = gfli_coco_resolve(&c);
-        gfli_json_close(json);
-    }
-    gfli_free(context, c.annotations);
-    gfli_free(context, c.classes);
-    gfli_free(context, c.image_ids);
-    gfli_free(context, c.class_ids);
-    gfli_free(context, c.parents);
+gfl_status gfli_coco_begin(gfli_coco *c, gfl_context *context, const char *path, bool file,
+                           const gfl_dataset_desc *desc) {
+    memset(c, 0, sizeof *c);
+    c->context = context;
+    if (desc) c->desc = *desc;
+    return gfli_dataset_new(context, path, file, desc, &c->set);
+}
+
+gfl_status gfli_coco_finish(gfli_coco *c, gfl_status status, gfl_dataset **out) {
+    if (status == GFL_OK) status = gfli_coco_resolve(c);
+    gfli_free(c->context, c->annotations);
+    gfli_free(c->context, c->classes);
+    gfli_free(c->context, c->image_ids);
+    gfli_free(c->context, c->class_ids);
+    gfli_free(c->context, c->parents);
     if (status == GFL_OK)
-        *out = set;
+        *out = c->set;
     else
-        gfl_dataset_destroy(set);
+        gfl_dataset_destroy(c->set);
     return status;
+}
+
+/* Reads from c->json, which is not there when opening failed with status. */
+static gfl_status gfli_coco_load(gfli_coco *c, gfl_status status, gfl_dataset **out) {
+    if (status == GFL_OK) {
+        status = gfli_coco_read(c);
+        gfli_json_close(c->json);
+    }
+    return gfli_coco_finish(c, status, out);
 }
 
 gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
@@ -5337,11 +5342,9 @@ gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, json_path);
     GFLI_NOT_NULL(context, out);
-    gfl_dataset *set;
-    gfli_json *json = NULL;
-    GFLI_TRY(gfli_dataset_create(context, json_path, true, desc, &set));
-    gfl_status status = gfli_json_open(context, json_path, &json);
-    return gfli_coco_load(context, set, json, status, desc, out);
+    gfli_coco c;
+    GFLI_TRY(gfli_coco_begin(&c, context, json_path, true, desc));
+    return gfli_coco_load(&c, gfli_json_open(context, json_path, &c.json), out);
 }
 
 gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
@@ -5350,11 +5353,10 @@ gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, 
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, json);
     GFLI_NOT_NULL(context, out);
-    gfl_dataset *set;
-    gfli_json *reader = NULL;
-    GFLI_TRY(gfli_dataset_create(context, "annotations in memory", false, desc, &set));
-    gfl_status status = gfli_json_open_memory(context, json, size, set->name, &reader);
-    return gfli_coco_load(context, set, reader, status, desc, out);
+    gfli_coco c;
+    GFLI_TRY(gfli_coco_begin(&c, context, "annotations in memory", false, desc));
+    return gfli_coco_load(&c, gfli_json_open_memory(context, json, size, c.set->name, &c.json),
+                          out);
 }
 
 /* ===============================================================================================
@@ -5687,12 +5689,13 @@ static void gfli_coco_summarise(gfl_dataset *set) {
     s->n_annotations = set->n_annotations;
     for (int i = 0; i < set->n_images; i++) s->n_empty_images += set->images[i].n_annotations == 0;
     for (int i = 0; i < set->n_annotations; i++) {
-        const gfl_annotation *a = &set->annotations[i];
+        gfl_annotation *a = &set->annotations[i];
         const gfl_image_info *image = &set->images[a->image];
+        a->use = gfli_annotation_use_of(image, a);
         s->n_crowd += a->crowd;
-        if (gfli_annotation_degenerate(a))
+        if (a->use == GFL_ANNOTATION_SMALL || a->use == GFL_ANNOTATION_NO_AREA)
             s->n_degenerate++;
-        else if (gfli_annotation_outside(image, a))
+        else if (a->use == GFL_ANNOTATION_OUTSIDE)
             s->n_outside++;
         else if (image->width > 0 && image->height > 0)
             s->n_partly_outside += a->x < -1 || a->y < -1 || a->x + a->w > image->width + 1 ||
@@ -5712,6 +5715,131 @@ gfl_status gfli_coco_resolve(gfli_coco *c) {
     gfli_coco_number_classes(c->set);
     gfli_coco_summarise(c->set);
     return GFL_OK;
+}
+
+/* ===============================================================================================
+ * src/data/arrays.c - a data set from what a program has in memory
+ * ============================================================================================ */
+
+/* In what follows the program's arrays are taken for a file that was read: coco_resolve.c does with
+ * them what it does with a file. */
+
+static gfl_status gfli_arrays_text(gfl_dataset *set, const char **text) {
+    return *text ? gfli_dataset_text(set, *text, strlen(*text), text) : GFL_OK;
+}
+
+static gfl_status gfli_arrays_classes(gfli_coco *c, const gfl_class *classes, int n) {
+    bool numbered = false;
+    GFLI_TRY(gfli_calloc(c->context, (size_t)n, sizeof *c->classes, "classes", &c->classes));
+    for (int k = 0; k < n; k++) numbered = numbered || classes[k].id != 0;
+    for (int k = 0; k < n; k++) {
+        gfli_coco_class *r = &c->classes[k];
+        r->name = classes[k].name;
+        r->id.number = numbered ? classes[k].id : k + 1;
+        GFLI_DEMAND(c->context, r->name, "gfl_dataset_create: classes[%d] has no name", k);
+        GFLI_DEMAND(c->context, gfl_text_valid(r->name, strlen(r->name)) == strlen(r->name),
+                    "gfl_dataset_create: the name of classes[%d] is not UTF-8", k);
+        GFLI_DEMAND(c->context, k == 0 || c->classes[k - 1].id.number < r->id.number,
+                    "gfl_dataset_create: classes[%d] has the id %lld, but ids must ascend", k,
+                    (long long)r->id.number);
+        GFLI_TRY(gfli_arrays_text(c->set, &r->name));
+    }
+    c->n_classes = (size_t)n;
+    return GFL_OK;
+}
+
+static bool gfli_arrays_number(double v) {
+    return (fabs)(v) <= GFLI_COCO_HUGE;
+}
+
+static gfl_status gfli_arrays_annotation(gfli_coco *c, const gfl_image_info *image, int index,
+                                         const gfl_annotation *a) {
+    char id[GFLI_ID_TEXT];
+    gfli_coco_annotation *r = &c->annotations[c->n_annotations];
+    if (!gfli_arrays_number(a->x) || !gfli_arrays_number(a->y) || !gfli_arrays_number(a->w) ||
+        !gfli_arrays_number(a->h) || !gfli_is_finite(a->area))
+        return gfli_coco_report(c,
+                                "%s: image %s: annotations[%d] has the box %g, %g, %g, %g and the "
+                                "area %g; numbers of pixels are wanted",
+                                c->set->name, gfli_id_text(image->id, id), index, a->x, a->y, a->w,
+                                a->h, a->area);
+    if (a->label < 0 || a->label >= (int)c->n_classes)
+        return gfli_coco_report(
+            c, "%s: image %s: annotations[%d] has the label %d; there are the labels 0..%d",
+            c->set->name, gfli_id_text(image->id, id), index, a->label, (int)c->n_classes - 1);
+    memset(r, 0, sizeof *r);
+    r->a = *a;
+    if (!(a->area > 0 || a->area < 0)) r->a.area = a->w * a->h;
+    r->image_id = image->id;
+    r->class_id = c->classes[a->label].id;
+    r->index = index;
+    r->has_id = a->id.text || a->id.number != 0;
+    r->has_area = r->has_crowd = true;
+    c->n_annotations++;
+    return gfli_arrays_text(c->set, &r->a.id.text);
+}
+
+/* Image i of the set, without annotations. */
+static gfl_status gfli_arrays_image(gfli_coco *c, const gfl_image_info *from, int i,
+                                    bool numbered) {
+    gfl_image_info *image = &c->set->images[i];
+    const double most = GFLI_COCO_HUGE;
+    GFLI_DEMAND(c->context, from->n_annotations >= 0 && (from->annotations || !from->n_annotations),
+                "gfl_dataset_create: images[%d] has %d annotations at %s", i, from->n_annotations,
+                from->annotations ? "a place" : "NULL");
+    GFLI_DEMAND(c->context,
+                from->width >= 0 && from->height >= 0 && from->width <= most &&
+                    from->height <= most,
+                "gfl_dataset_create: images[%d] is %d x %d pixels", i, from->width, from->height);
+    memset(image, 0, sizeof *image);
+    image->width = from->width;
+    image->height = from->height;
+    image->file_name = from->file_name ? from->file_name : "";
+    image->id = from->id;
+    if (!numbered) image->id.number = i + 1;
+    GFLI_TRY(gfli_arrays_text(c->set, &image->file_name));
+    return gfli_arrays_text(c->set, &image->id.text);
+}
+
+static gfl_status gfli_arrays_images(gfli_coco *c, const gfl_image_info *images, int n) {
+    bool numbered = false;
+    int64_t most = 0;
+    GFLI_TRY(gfli_alloc(c->context, (size_t)n, sizeof *images, "images", &c->set->images));
+    for (int i = 0; i < n; i++)
+        numbered = numbered || images[i].id.text || images[i].id.number != 0;
+    for (int i = 0; i < n; i++) {
+        GFLI_TRY(gfli_arrays_image(c, &images[i], i, numbered));
+        most += images[i].n_annotations;
+    }
+    GFLI_DEMAND(c->context, most <= INT_MAX / 2, "gfl_dataset_create: there are %lld annotations",
+                (long long)most);
+    GFLI_TRY(gfli_alloc(c->context, (size_t)most, sizeof *c->annotations, "annotations",
+                        &c->annotations));
+    c->n_images = (size_t)n;
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < images[i].n_annotations; k++)
+            GFLI_TRY(gfli_arrays_annotation(c, &c->set->images[i], k, &images[i].annotations[k]));
+    return GFL_OK;
+}
+
+gfl_status gfl_dataset_create(gfl_context *context, const gfl_class *classes, int n_classes,
+                              const gfl_image_info *images, int n_images,
+                              const gfl_dataset_desc *desc, gfl_dataset **out) {
+    gfli_coco c;
+    if (out) *out = NULL;
+    GFLI_NOT_NULL(context, context);
+    GFLI_NOT_NULL(context, classes);
+    GFLI_NOT_NULL(context, out);
+    GFLI_DEMAND(context, n_classes >= 1 && n_classes <= GFL_MAX_CLASSES,
+                "gfl_dataset_create: there are %d classes; 1..%d are allowed", n_classes,
+                GFL_MAX_CLASSES);
+    GFLI_DEMAND(context, n_images >= 0 && n_images <= INT_MAX / 2 && (images || n_images == 0),
+                "gfl_dataset_create: there are %d images at %s", n_images,
+                images ? "a place" : "NULL");
+    GFLI_TRY(gfli_coco_begin(&c, context, "annotations in arrays", false, desc));
+    gfl_status status = gfli_arrays_classes(&c, classes, n_classes);
+    if (status == GFL_OK) status = gfli_arrays_images(&c, images, n_images);
+    return gfli_coco_finish(&c, status, out);
 }
 
 /* ===============================================================================================
@@ -5771,20 +5899,20 @@ void gfl_dataset_destroy(gfl_dataset *dataset) {
 
 /* ---- access ---------------------------------------------------------------------------------- */
 
-bool gfli_annotation_degenerate(const gfl_annotation *a) {
-    return !(a->area > 0) || a->w < 1 || a->h < 1;
-}
-
-bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *a) {
+static bool gfli_is_outside(const gfl_image_info *image, const gfl_annotation *a) {
     if (image->width == 0 || image->height == 0) return false;
     double w = (fmin)(a->x + a->w, image->width) - (fmax)(a->x, 0);
     double h = (fmin)(a->y + a->h, image->height) - (fmax)(a->y, 0);
     return w <= 0 || h <= 0;
 }
 
-bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a) {
-    return !a->crowd && !a->ignore && !gfli_annotation_degenerate(a) &&
-           !gfli_annotation_outside(image, a);
+gfl_annotation_use gfli_annotation_use_of(const gfl_image_info *image, const gfl_annotation *a) {
+    return a->w < 1 || a->h < 1        ? GFL_ANNOTATION_SMALL
+           : !(a->area > 0)            ? GFL_ANNOTATION_NO_AREA
+           : gfli_is_outside(image, a) ? GFL_ANNOTATION_OUTSIDE
+           : a->crowd                  ? GFL_ANNOTATION_CROWD
+           : a->ignore                 ? GFL_ANNOTATION_IGNORED
+                                       : GFL_ANNOTATION_TRAINED;
 }
 
 void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *out) {
@@ -7369,7 +7497,7 @@ static void gfli_loader_boxes(const gfl_image_info *info, const double scale[2],
     s->n_boxes = 0;
     for (int i = 0; i < info->n_annotations; i++) {
         const gfl_annotation *a = &info->annotations[i];
-        if (!gfli_annotation_trains(info, a)) continue;
+        if (a->use != GFL_ANNOTATION_TRAINED) continue;
         float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w - inclusive) * scale_x;
         float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h - inclusive) * scale_y;
         x1 = fminf(fmaxf(x1, 0), w);

@@ -52,6 +52,7 @@ GFLI_EXACT_BEGIN
 #include "data/ids.c"
 #include "data/coco.c"
 #include "data/coco_resolve.c"
+#include "data/arrays.c"
 #include "data/dataset.c"
 #include "eval/match.c"
 #include "eval/coco_eval.c"

@@ -1,6 +1,7 @@
 /* test_coco.c - COCO annotation files: what is read, what is counted, what is refused */
 #include <locale.h>
 
+#include "arrays.h"
 #include "data.h"
 
 #include "../src/data/dataset.h"
@@ -54,7 +55,7 @@ static void a_file_is_read_as_it_stands(void) {
     CHECK(a[0].id.number == 5 && a[0].x == 1 && a[0].y == 2.5 && a[0].w == 3 && a[0].h == 4);
     CHECK(a[0].area == 11.5 && a[0].label == 1 && a[0].image == 1 && !a[0].ignore);
     CHECK(a[1].id.number == 4 && a[1].ignore == 1 && a[1].label == 0);
-    CHECK(gfli_annotation_trains(&image, &a[0]) && !gfli_annotation_trains(&image, &a[1]));
+    CHECK(a[0].use == GFL_ANNOTATION_TRAINED && a[1].use == GFL_ANNOTATION_IGNORED);
     CHECK(gfl_dataset_get_image(set, 2, &image) == GFL_E_ARG);
     CHECK(gfl_dataset_get_image(set, -1, &image) == GFL_E_ARG);
     gfl_dataset_destroy(set);
@@ -157,9 +158,16 @@ static void odd_things_are_counted(void) {
     CHECK(s.n_empty_images == 0 && s.n_missing_iscrowd == 1 && s.n_missing_area == 1);
     CHECK(s.n_degenerate == 3 && s.n_outside == 1 && s.n_partly_outside == 1);
     CHECK(s.n_duplicate_ids == 1 && s.n_zero_ids == 1 && s.n_strays == 0);
-    static const bool trains[7] = {true, false, false, true, false, true, false};
-    for (int i = 0; i < 7; i++)
-        CHECK(gfli_annotation_trains(&set->images[0], &set->annotations[i]) == trains[i]);
+    static const gfl_annotation_use uses[7] = {GFL_ANNOTATION_TRAINED, GFL_ANNOTATION_SMALL,
+                                               GFL_ANNOTATION_OUTSIDE, GFL_ANNOTATION_TRAINED,
+                                               GFL_ANNOTATION_SMALL,   GFL_ANNOTATION_TRAINED,
+                                               GFL_ANNOTATION_NO_AREA};
+    for (int i = 0; i < 7; i++) CHECK(set->annotations[i].use == uses[i]);
+    gfl_dataset_destroy(set);
+    CHECK_OK(context, load_boxes("{\"id\":1,\"image_id\":1,\"category_id\":1,\"bbox\":[0,0,9,9],"
+                                 "\"iscrowd\":1,\"ignore\":1}",
+                                 &set));
+    CHECK(set->annotations[0].use == GFL_ANNOTATION_CROWD);
     gfl_dataset_destroy(set);
     CHECK_OK(context, load("{\"images\":[],\"categories\":[{\"id\":1}]}", &set));
     gfl_dataset_get_summary(set, &s);
@@ -297,6 +305,148 @@ static void pixels_come_from_files_or_the_caller(void) {
     gfl_dataset_destroy(set);
 }
 
+/* ---- arrays ---------------------------------------------------------------------------------- */
+
+static bool same_id(gfl_id a, gfl_id b) {
+    return a.number == b.number && !a.text == !b.text && (!a.text || !strcmp(a.text, b.text));
+}
+
+static void check_same_set(const gfl_dataset *a, const gfl_dataset *b) {
+    CHECK(!memcmp(&a->summary, &b->summary, sizeof a->summary));
+    CHECK(a->n_images == b->n_images && a->n_annotations == b->n_annotations);
+    CHECK(a->n_classes == b->n_classes);
+    for (int k = 0; k < a->n_classes; k++)
+        CHECK(a->classes[k].id == b->classes[k].id &&
+              !strcmp(a->classes[k].name, b->classes[k].name));
+    for (int i = 0; i < a->n_images; i++) {
+        const gfl_image_info *x = &a->images[i], *y = &b->images[i];
+        CHECK(same_id(x->id, y->id) && !strcmp(x->file_name, y->file_name));
+        CHECK(x->width == y->width && x->height == y->height);
+        CHECK(x->n_annotations == y->n_annotations);
+        for (int k = 0; k < x->n_annotations; k++) {
+            gfl_annotation p = x->annotations[k], q = y->annotations[k];
+            CHECK(same_id(p.id, q.id) && p.image == q.image && p.label == q.label);
+            CHECK(p.x == q.x && p.y == q.y && p.w == q.w && p.h == q.h && p.area == q.area);
+            CHECK(p.crowd == q.crowd && p.ignore == q.ignore && p.use == q.use);
+        }
+    }
+}
+
+static void arrays_give_what_a_file_gives(void) {
+    static const char json[] =
+        "{\"images\":[{\"id\":\"b\",\"file_name\":\"x/\\u00e4.jpg\",\"height\":480,\"width\":640},"
+        "{\"id\":3,\"width\":10,\"height\":20,\"file_name\":\"c.png\"},{\"id\":9,\"file_name\":"
+        "\"d\"}],"
+        "\"categories\":[{\"id\":2,\"name\":\"z\"},{\"id\":9,\"name\":\"a\"},{\"id\":11,\"name\":"
+        "\"a\"}],"
+        "\"annotations\":[{\"id\":\"p\",\"image_id\":3,\"category_id\":9,\"bbox\":[1,2.5,3,4],"
+        "\"area\":11.5,"
+        "\"iscrowd\":0},{\"id\":6,\"image_id\":\"b\",\"category_id\":2,\"bbox\":[0,0,9,9],"
+        "\"iscrowd\":1,"
+        "\"area\":81},{\"id\":6,\"image_id\":3,\"category_id\":2,\"bbox\":[-5,0,6.5,6],\"area\":-3,"
+        "\"ignore\":1,\"iscrowd\":0}]}";
+    gfl_dataset *set, *copy;
+    CHECK_OK(context, load(json, &set));
+    CHECK_OK(context, arrays_copy(context, set, NULL, &copy));
+    CHECK(set->summary.n_duplicate_names == 1 && set->summary.n_duplicate_ids == 1);
+    check_same_set(set, copy);
+    gfl_dataset_destroy(set);
+    gfl_dataset_destroy(copy);
+}
+
+static void arrays_that_say_little_are_completed(void) {
+    static const gfl_class classes[3] = {{"cat", 0}, {"dog", 0}, {"emu", 0}};
+    gfl_annotation boxes[3];
+    gfl_image_info images[2];
+    gfl_dataset_desc desc;
+    gfl_dataset *set;
+    gfl_pixels pixels;
+    int mode = 0;
+    memset(boxes, 0, sizeof boxes);
+    memset(images, 0, sizeof images);
+    memset(&desc, 0, sizeof desc);
+    for (int i = 0; i < 3; i++) boxes[i].w = boxes[i].h = i + 2;
+    boxes[1].label = 2;
+    boxes[2].id.number = 7;
+    images[1].annotations = boxes;
+    images[1].n_annotations = 3;
+    desc.read_image = paint;
+    desc.user = &mode;
+    CHECK_OK(context, gfl_dataset_create(context, classes, 3, images, 2, &desc, &set));
+    const gfl_annotation *a = set->images[1].annotations;
+    CHECK(set->classes[2].id == 3 && set->images[1].id.number == 2);
+    CHECK(a[0].id.number == 8 && a[1].id.number == 9 && a[2].id.number == 7);
+    CHECK(a[1].area == 9 && a[1].label == 2 && a[2].image == 1 && !set->images[0].file_name[0]);
+    CHECK_OK(context, gfl_dataset_read(context, set, 1, &pixels));
+    CHECK(pixels.rgb[0] == 1);
+    gfl_pixels_free(context, &pixels);
+    gfl_dataset_destroy(set);
+    desc.drop_empty_classes = 1;
+    CHECK_OK(context, gfl_dataset_create(context, classes, 3, images, 2, &desc, &set));
+    CHECK(set->n_classes == 2 && set->images[1].annotations[1].label == 1);
+    gfl_dataset_destroy(set);
+}
+
+static int count_mistake(void *user, const char *text) {
+    ++*(int *)user;
+    return strstr(text, "image 1: annotations[") == NULL;
+}
+
+static void refuse_arrays(const gfl_class *classes, const gfl_image_info *images, gfl_status status,
+                          const char *text) {
+    gfl_dataset *set;
+    CHECK_ERROR(context, gfl_dataset_create(context, classes, 2, images, 2, NULL, &set), status,
+                text);
+    CHECK(set == NULL);
+}
+
+static void what_is_wrong_in_arrays_is_refused_by_its_place(void) {
+    gfl_class classes[2] = {{"cat", 4}, {"dog", 5}};
+    gfl_annotation boxes[2];
+    gfl_image_info images[2];
+    gfl_dataset_desc desc;
+    gfl_dataset *set;
+    int mistakes = 0;
+    memset(boxes, 0, sizeof boxes);
+    memset(images, 0, sizeof images);
+    memset(&desc, 0, sizeof desc);
+    boxes[0].w = boxes[0].h = boxes[1].w = boxes[1].h = 5;
+    images[0].annotations = boxes;
+    images[0].n_annotations = 2;
+    boxes[1].y = NAN,
+    refuse_arrays(classes, images, GFL_E_DATA, "image 1: annotations[1] has the box 0, nan, 5, 5");
+    boxes[1].y = 1e12, refuse_arrays(classes, images, GFL_E_DATA, "annotations[1]");
+    boxes[1].y = 0, boxes[0].area = INFINITY,
+    refuse_arrays(classes, images, GFL_E_DATA, "the area inf");
+    desc.found = count_mistake;
+    desc.found_user = &mistakes;
+    boxes[1].label = 2;
+    CHECK_OK(context, gfl_dataset_create(context, classes, 2, images, 2, &desc, &set));
+    CHECK(mistakes == 2 && set->n_annotations == 0 && set->summary.n_mistakes == 2);
+    gfl_dataset_destroy(set);
+    boxes[0].area = 0,
+    refuse_arrays(classes, images, GFL_E_DATA, "has the label 2; there are the labels 0..1");
+    boxes[1].label = -1, refuse_arrays(classes, images, GFL_E_DATA, "has the label -1");
+    boxes[1].label = 0, images[0].id.number = images[1].id.number = 3;
+    refuse_arrays(classes, images, GFL_E_DATA, "two images have the id 3");
+    images[1].id.number = 4, images[1].n_annotations = 1,
+    refuse_arrays(classes, images, GFL_E_ARG, "at NULL");
+    images[1].n_annotations = 0, images[1].width = -1,
+    refuse_arrays(classes, images, GFL_E_ARG, "images[1] is -1 x 0");
+    images[1].width = 0, classes[1].id = 4,
+    refuse_arrays(classes, images, GFL_E_ARG, "classes[1] has the id 4");
+    classes[1].id = 5, classes[0].name = NULL,
+    refuse_arrays(classes, images, GFL_E_ARG, "classes[0] has no name");
+    classes[0].name = "c\xff", refuse_arrays(classes, images, GFL_E_ARG, "classes[0] is not UTF-8");
+    CHECK_ERROR(context, gfl_dataset_create(context, classes, 0, images, 2, NULL, &set), GFL_E_ARG,
+                "0 classes");
+    CHECK_ERROR(context, gfl_dataset_create(context, classes, 2, NULL, 2, NULL, &set), GFL_E_ARG,
+                "2 images at NULL");
+    classes[0].name = "cat";
+    CHECK_OK(context, gfl_dataset_create(context, classes, 2, NULL, 0, NULL, &set));
+    gfl_dataset_destroy(set);
+}
+
 static gfl_status load_and_read(gfl_context *c) {
     static const char json[] =
         "{\"images\":[{\"id\":\"a\",\"file_name\":\"rgb.jpg\"}],\"categories\":[{\"id\":2},"
@@ -308,9 +458,12 @@ static gfl_status load_and_read(gfl_context *c) {
     memset(&opts, 0, sizeof opts);
     opts.image_dir = data_path("images");
     GFLI_TRY(gfl_dataset_load_coco_memory(c, json, sizeof json - 1, &opts, &set));
+    gfl_dataset *copy = NULL;
     gfl_status status = gfl_dataset_read(c, set, 0, &p);
     gfl_pixels_free(c, &p);
+    if (status == GFL_OK) status = arrays_copy(c, set, &opts, &copy);
     gfl_dataset_destroy(set);
+    gfl_dataset_destroy(copy);
     return status;
 }
 
@@ -366,6 +519,9 @@ int main(int argc, char **argv) {
                                       TEST(a_cut_file_is_an_error_at_every_length),
                                       TEST(numbers_do_not_depend_on_the_locale),
                                       TEST(pixels_come_from_files_or_the_caller),
+                                      TEST(arrays_give_what_a_file_gives),
+                                      TEST(arrays_that_say_little_are_completed),
+                                      TEST(what_is_wrong_in_arrays_is_refused_by_its_place),
                                       TEST(no_allocation_may_fail_badly),
                                       TEST(the_shared_data_sets_have_the_counts_of_their_readme),
                                       {0}};

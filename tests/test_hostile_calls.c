@@ -263,6 +263,29 @@ static gfl_status call_dataset_load(void) {
     return status;
 }
 
+static gfl_status call_dataset_create(void) {
+    static const field fields[] = {
+        ONE(gfl_annotation, x, 'd'),     ONE(gfl_annotation, w, 'd'),
+        ONE(gfl_annotation, area, 'd'),  ONE(gfl_annotation, label, 'i'),
+        ONE(gfl_annotation, image, 'i'), ONE(gfl_annotation, crowd, 'i')};
+    gfl_annotation boxes[2];
+    gfl_image_info images[2];
+    gfl_dataset *made = NULL;
+    memset(boxes, 0, sizeof boxes);
+    memset(images, 0, sizeof images);
+    SPOIL(&boxes[1], fields);
+    images[0].file_name = a_path();
+    images[0].id.number = chance(3) ? an_int() : 0;
+    images[1].width = chance(3) ? an_int() : 0;
+    images[1].annotations = OR_NULL(boxes);
+    images[1].n_annotations = chance(4) ? INT_MIN : gfli_rng_below(&rng, 3);
+    const gfl_status status = gfl_dataset_create(
+        OWNER(context), classes(), chance(4) ? -1 : gfli_rng_below(&rng, 3), OR_NULL(images),
+        chance(4) ? INT_MIN : gfli_rng_below(&rng, 3), NULL, OR_NULL(&made));
+    gfl_dataset_destroy(made);
+    return status;
+}
+
 static gfl_status call_dataset_getters(void) {
     gfl_dataset_summary summary;
     gfl_image_info info;
@@ -613,6 +636,7 @@ static const struct row {
     {call_context_getters,
      "gfl_context_get_error gfl_context_get_device gfl_context_count_threads"},
     {call_dataset_load, "gfl_dataset_load_coco gfl_dataset_load_coco_memory gfl_dataset_destroy"},
+    {call_dataset_create, "gfl_dataset_create"},
     {call_dataset_getters,
      "gfl_dataset_get_summary gfl_dataset_count_images gfl_dataset_count_classes "
      "gfl_dataset_get_classes gfl_dataset_get_image"},

@@ -1,4 +1,5 @@
 /* test_trainer.c - steps, accumulation, clipping, freezing, and what happens when they fail */
+#include "arrays.h"
 #include "train.h"
 
 typedef struct setup {
@@ -589,6 +590,33 @@ static void loaders_and_threads_change_nothing(void) {
     free(want);
 }
 
+/* The same annotations from a file and from arrays: the same steps, and as good a model. */
+static void arrays_train_to_the_bits_of_a_file(void) {
+    gfl_trainer_desc d = small_desc();
+    gfl_dataset_desc how;
+    gfl_step_report want, got;
+    setup plain, s;
+    size_t n;
+    memset(&how, 0, sizeof how);
+    how.read_image = train_read_picture;
+    open_setup(&plain, 5, &d, 1, NULL, NULL);
+    open_setup(&s, 5, &d, 1, NULL, NULL);
+    gfl_trainer_destroy(s.trainer);
+    gfl_dataset_destroy(s.dataset);
+    CHECK_OK(s.context, arrays_copy(s.context, plain.dataset, &how, &s.dataset));
+    CHECK_OK(s.context, gfl_trainer_create(s.context, s.model, s.dataset, &d, &s.trainer));
+    for (int i = 0; i < 4; i++) {
+        CHECK_OK(plain.context, gfl_trainer_step(plain.trainer, &want));
+        CHECK_OK(s.context, gfl_trainer_step(s.trainer, &got));
+        CHECK(got.loss == want.loss && got.n_positives == want.n_positives && got.n_positives > 0);
+    }
+    float *end = weights(plain.model, &n);
+    CHECK(same_weights(s.model, end));
+    free(end);
+    close_setup(&s);
+    close_setup(&plain);
+}
+
 /* A result could not say which of the two it means. */
 static void two_classes_of_one_name_are_refused_before_training(void) {
     static const char json[] =
@@ -671,6 +699,7 @@ int main(int argc, char **argv) {
         TEST(an_overflowing_step_leaves_a_good_state),
         TEST(a_failed_step_can_be_tried_again),
         TEST(loaders_and_threads_change_nothing),
+        TEST(arrays_train_to_the_bits_of_a_file),
         TEST(two_classes_of_one_name_are_refused_before_training),
         TEST(wrong_arguments_are_refused),
         {0},

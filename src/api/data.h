@@ -9,6 +9,16 @@ typedef struct gfl_id {
     const char *text; /* UTF-8, or NULL */
 } gfl_id;
 
+/* What training makes of an annotation.  Where more than one reason holds, the first is told. */
+typedef enum gfl_annotation_use {
+    GFL_ANNOTATION_TRAINED = 0, /* its box is learnt */
+    GFL_ANNOTATION_SMALL = 1,   /* left out: less than a pixel wide or high */
+    GFL_ANNOTATION_NO_AREA = 2, /* left out: its area is not above 0 */
+    GFL_ANNOTATION_OUTSIDE = 3, /* left out: it does not touch its image */
+    GFL_ANNOTATION_CROWD = 4,   /* left out: its region is trained as background, as in the paper */
+    GFL_ANNOTATION_IGNORED = 5  /* left out for its ignore field, likewise */
+} gfl_annotation_use;
+
 typedef struct gfl_annotation {
     double x, y, w, h; /* as annotated, pixels: corner and size */
     double area;       /* the area field, or w * h */
@@ -17,6 +27,7 @@ typedef struct gfl_annotation {
     int crowd;         /* iscrowd */
     int ignore;        /* the ignore field */
     gfl_id id;
+    gfl_annotation_use use; /* found by the library */
 } gfl_annotation;
 
 typedef struct gfl_image_info {
@@ -121,6 +132,45 @@ GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_
  * Without image_dir file names are relative to the working directory. */
 GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
                                                 const gfl_dataset_desc *desc, gfl_dataset **out);
+
+/* gfl_dataset_create - a data set from what a program has in memory.
+ *
+ * It is checked, counted and used as a file with the same content would be.  What
+ * gfl_dataset_get_classes and gfl_dataset_get_image give of one data set can be given to this
+ * function, so that a program can change annotations, or leave out images, of a file.
+ *
+ *   context    the data set is made with it
+ *   classes    [n_classes], copied; ids ascend, or are all 0, which means 1, 2, 3 ...; the label of
+ *              an annotation is an index into it
+ *   images     [n_images], copied with all annotations and texts.  Ids differ, or are all 0, which
+ *              means 1, 2, 3 ...; file_name may be NULL, which is enough with desc->read_image;
+ *              width and height may be 0 where they are not known; unreadable is not looked at.
+ *              Of an annotation, image and use are not looked at, an area of 0 means w * h, and an
+ *              id of 0 means that it is numbered after the others.
+ *   desc       NULL, or zeroed with the fields you care about set; copied.  Without image_dir file
+ *              names are relative to the working directory; skip_strays and boxes_from_polygons
+ *              have no effect.
+ *   out        yours; the data set, or NULL on error
+ *
+ * Errors    GFL_E_ARG     a NULL, a number out of range, a class without a name in UTF-8, class ids
+ *                         that do not ascend
+ *           GFL_E_DATA    two images have one id; without desc->found also a box or an area that is
+ *                         not a number, and a label that no class has: the text says which
+ *                         annotation of which image
+ *           GFL_E_MEMORY  the allocator said no
+ * Memory    destroy it with gfl_dataset_destroy, before the context.
+ * Threads   as gfl_dataset_load_coco.
+ * Example
+ *     gfl_class classes[2] = {{"cat", 1}, {"dog", 2}};
+ *     gfl_annotation boxes[1] = {0};
+ *     gfl_image_info images[1] = {0};
+ *     boxes[0].x = 10, boxes[0].y = 20, boxes[0].w = 200, boxes[0].h = 100, boxes[0].label = 1;
+ *     images[0].file_name = "dog.jpg";
+ *     images[0].annotations = boxes, images[0].n_annotations = 1;
+ *     status = gfl_dataset_create(context, classes, 2, images, 1, NULL, &dataset); */
+GFL_API gfl_status gfl_dataset_create(gfl_context *context, const gfl_class *classes, int n_classes,
+                                      const gfl_image_info *images, int n_images,
+                                      const gfl_dataset_desc *desc, gfl_dataset **out);
 
 /* gfl_dataset_destroy - free a data set; NULL is allowed. */
 GFL_API void gfl_dataset_destroy(gfl_dataset *dataset);

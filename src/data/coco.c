@@ -3,9 +3,6 @@
 
 /* ---- mistakes -------------------------------------------------------------------------------- */
 
-/* Sizes and corners beyond this are slips of the pen; it also keeps sums of them exact enough. */
-#define GFLI_COCO_HUGE 1e9
-
 gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) {
     char text[sizeof c->context->error];
     va_list args;
@@ -438,8 +435,8 @@ static gfl_status gfli_coco_read(gfli_coco *c) {
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bool file,
-                                      const gfl_dataset_desc *desc, gfl_dataset **out) {
+static gfl_status gfli_dataset_new(gfl_context *context, const char *path, bool file,
+                                   const gfl_dataset_desc *desc, gfl_dataset **out) {
     gfl_dataset *set;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *set, "a data set", &set));
     set->context = context;
@@ -465,31 +462,35 @@ static gfl_status gfli_dataset_create(gfl_context *context, const char *path, bo
     return GFL_OK;
 }
 
-/* Takes the set and the reader, which may be NULL when opening failed with status. */
-static gfl_status gfli_coco_load(gfl_context *context, gfl_dataset *set, gfli_json *json,
-                                 gfl_status status, const gfl_dataset_desc *desc,
-                                 gfl_dataset **out) {
-    gfli_coco c;
-    memset(&c, 0, sizeof c);
-    c.context = context;
-    c.set = set;
-    c.json = json;
-    if (desc) c.desc = *desc;
-    if (status == GFL_OK) {
-        status = gfli_coco_read(&c);
-        if (status == GFL_OK) status = gfli_coco_resolve(&c);
-        gfli_json_close(json);
-    }
-    gfli_free(context, c.annotations);
-    gfli_free(context, c.classes);
-    gfli_free(context, c.image_ids);
-    gfli_free(context, c.class_ids);
-    gfli_free(context, c.parents);
+gfl_status gfli_coco_begin(gfli_coco *c, gfl_context *context, const char *path, bool file,
+                           const gfl_dataset_desc *desc) {
+    memset(c, 0, sizeof *c);
+    c->context = context;
+    if (desc) c->desc = *desc;
+    return gfli_dataset_new(context, path, file, desc, &c->set);
+}
+
+gfl_status gfli_coco_finish(gfli_coco *c, gfl_status status, gfl_dataset **out) {
+    if (status == GFL_OK) status = gfli_coco_resolve(c);
+    gfli_free(c->context, c->annotations);
+    gfli_free(c->context, c->classes);
+    gfli_free(c->context, c->image_ids);
+    gfli_free(c->context, c->class_ids);
+    gfli_free(c->context, c->parents);
     if (status == GFL_OK)
-        *out = set;
+        *out = c->set;
     else
-        gfl_dataset_destroy(set);
+        gfl_dataset_destroy(c->set);
     return status;
+}
+
+/* Reads from c->json, which is not there when opening failed with status. */
+static gfl_status gfli_coco_load(gfli_coco *c, gfl_status status, gfl_dataset **out) {
+    if (status == GFL_OK) {
+        status = gfli_coco_read(c);
+        gfli_json_close(c->json);
+    }
+    return gfli_coco_finish(c, status, out);
 }
 
 gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
@@ -498,11 +499,9 @@ gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, json_path);
     GFLI_NOT_NULL(context, out);
-    gfl_dataset *set;
-    gfli_json *json = NULL;
-    GFLI_TRY(gfli_dataset_create(context, json_path, true, desc, &set));
-    gfl_status status = gfli_json_open(context, json_path, &json);
-    return gfli_coco_load(context, set, json, status, desc, out);
+    gfli_coco c;
+    GFLI_TRY(gfli_coco_begin(&c, context, json_path, true, desc));
+    return gfli_coco_load(&c, gfli_json_open(context, json_path, &c.json), out);
 }
 
 gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
@@ -511,9 +510,8 @@ gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, 
     GFLI_NOT_NULL(context, context);
     GFLI_NOT_NULL(context, json);
     GFLI_NOT_NULL(context, out);
-    gfl_dataset *set;
-    gfli_json *reader = NULL;
-    GFLI_TRY(gfli_dataset_create(context, "annotations in memory", false, desc, &set));
-    gfl_status status = gfli_json_open_memory(context, json, size, set->name, &reader);
-    return gfli_coco_load(context, set, reader, status, desc, out);
+    gfli_coco c;
+    GFLI_TRY(gfli_coco_begin(&c, context, "annotations in memory", false, desc));
+    return gfli_coco_load(&c, gfli_json_open_memory(context, json, size, c.set->name, &c.json),
+                          out);
 }

@@ -1,6 +1,9 @@
 /* coco.h - an annotation file while it is read */
 #pragma once
 
+/* Sizes and corners beyond this are slips of the pen; it also keeps sums of them exact enough. */
+#define GFLI_COCO_HUGE 1e9
+
 typedef struct gfli_coco_annotation {
     gfl_annotation a;
     gfl_id image_id, class_id;
@@ -33,6 +36,13 @@ typedef struct gfli_coco {
     long fault_line, fault_column;
     char fault[400];
 } gfli_coco;
+
+/* With an empty set of this name; file: the images are in the folder of this path. */
+gfl_status gfli_coco_begin(gfli_coco *c, gfl_context *context, const char *path, bool file,
+                           const gfl_dataset_desc *desc);
+/* When images, annotations and classes have been read, or have not been, for which reason status
+ * stands: the data set, or an error. */
+gfl_status gfli_coco_finish(gfli_coco *c, gfl_status status, gfl_dataset **out);
 
 /* A mistake with a whole text: an error, or told to desc.found, after which reading goes on. */
 gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) GFLI_PRINTF(2, 3);

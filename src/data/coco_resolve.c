@@ -327,12 +327,13 @@ static void gfli_coco_summarise(gfl_dataset *set) {
     s->n_annotations = set->n_annotations;
     for (int i = 0; i < set->n_images; i++) s->n_empty_images += set->images[i].n_annotations == 0;
     for (int i = 0; i < set->n_annotations; i++) {
-        const gfl_annotation *a = &set->annotations[i];
+        gfl_annotation *a = &set->annotations[i];
         const gfl_image_info *image = &set->images[a->image];
+        a->use = gfli_annotation_use_of(image, a);
         s->n_crowd += a->crowd;
-        if (gfli_annotation_degenerate(a))
+        if (a->use == GFL_ANNOTATION_SMALL || a->use == GFL_ANNOTATION_NO_AREA)
             s->n_degenerate++;
-        else if (gfli_annotation_outside(image, a))
+        else if (a->use == GFL_ANNOTATION_OUTSIDE)
             s->n_outside++;
         else if (image->width > 0 && image->height > 0)
             s->n_partly_outside += a->x < -1 || a->y < -1 || a->x + a->w > image->width + 1 ||

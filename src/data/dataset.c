@@ -54,20 +54,20 @@ void gfl_dataset_destroy(gfl_dataset *dataset) {
 
 /* ---- access ---------------------------------------------------------------------------------- */
 
-bool gfli_annotation_degenerate(const gfl_annotation *a) {
-    return !(a->area > 0) || a->w < 1 || a->h < 1;
-}
-
-bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *a) {
+static bool gfli_is_outside(const gfl_image_info *image, const gfl_annotation *a) {
     if (image->width == 0 || image->height == 0) return false;
     double w = (fmin)(a->x + a->w, image->width) - (fmax)(a->x, 0);
     double h = (fmin)(a->y + a->h, image->height) - (fmax)(a->y, 0);
     return w <= 0 || h <= 0;
 }
 
-bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a) {
-    return !a->crowd && !a->ignore && !gfli_annotation_degenerate(a) &&
-           !gfli_annotation_outside(image, a);
+gfl_annotation_use gfli_annotation_use_of(const gfl_image_info *image, const gfl_annotation *a) {
+    return a->w < 1 || a->h < 1        ? GFL_ANNOTATION_SMALL
+           : !(a->area > 0)            ? GFL_ANNOTATION_NO_AREA
+           : gfli_is_outside(image, a) ? GFL_ANNOTATION_OUTSIDE
+           : a->crowd                  ? GFL_ANNOTATION_CROWD
+           : a->ignore                 ? GFL_ANNOTATION_IGNORED
+                                       : GFL_ANNOTATION_TRAINED;
 }
 
 void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_summary *out) {

@@ -52,11 +52,5 @@ bool gfli_is_unreadable(gfl_status status);
 /* GFL_E_DATA with a text where two classes have one name: nothing could tell them apart. */
 gfl_status gfli_dataset_check_names(gfl_context *context, const gfl_dataset *dataset);
 
-/* A box under one pixel in a direction or of no area; one that does not touch its image.  (Spec
- * 7.5, which tests the area field, not w * h.) */
-bool gfli_annotation_degenerate(const gfl_annotation *a);
-bool gfli_annotation_outside(const gfl_image_info *image, const gfl_annotation *a);
-
-/* Is the annotation a box to train on?  Crowds are not: the official recipe trains their regions
- * as background. */
-bool gfli_annotation_trains(const gfl_image_info *image, const gfl_annotation *a);
+/* Is the annotation a box to train on?  (Spec 7.5, which tests the area field, not w * h.) */
+gfl_annotation_use gfli_annotation_use_of(const gfl_image_info *image, const gfl_annotation *a);

@@ -86,7 +86,7 @@ static void gfli_loader_boxes(const gfl_image_info *info, const double scale[2],
     s->n_boxes = 0;
     for (int i = 0; i < info->n_annotations; i++) {
         const gfl_annotation *a = &info->annotations[i];
-        if (!gfli_annotation_trains(info, a)) continue;
+        if (a->use != GFL_ANNOTATION_TRAINED) continue;
         float x1 = (float)a->x * scale_x, x2 = (float)(a->x + a->w - inclusive) * scale_x;
         float y1 = (float)a->y * scale_y, y2 = (float)(a->y + a->h - inclusive) * scale_y;
         x1 = fminf(fmaxf(x1, 0), w);
