@@ -403,9 +403,11 @@ typedef struct gfl_context_desc {
     const gfl_backend *backend; /* NULL: the CPU; or gfl_cuda() */
     int device_index;           /* which of several GPUs; 0 on the CPU */
     gfl_precision precision;
-    const char *kernel; /* on a GPU: this convolution kernel wherever it can be used, one of those
-                         * that gfl_plan_step.kernel names; "mma": none of Hopper's own (wgmma);
-                         * NULL: the one that should be the fastest */
+    /* What computes convolutions, by the name that gfl_plan_step.kernel has for it; NULL: the
+     * fastest.  On the CPU it names the instruction set of all kernels, one of those that
+     * gfl_cpu_get_kernel lists.  On a GPU it is used wherever it can be; "mma" is all kernels but
+     * Hopper's own (wgmma). */
+    const char *kernel;
     int tune; /* 1: on a GPU, in every precision except fp32, time the kernels that can be used when
                * a plan first has a convolution (once per context; a second or two) instead of
                * estimating; two contexts may then differ in rounding */
@@ -419,7 +421,6 @@ typedef struct gfl_context_desc {
     gfl_allocator allocator; /* zero: malloc and free */
     gfl_logger logger;       /* zero: silence */
     gfl_parallel parallel;   /* zero: the context's own pool of n_threads - 1 threads */
-    int portable;            /* 1: plain C kernels even where AVX2 or NEON is there (for tests) */
     /* The most bytes that decoding one image file may take: the file, what is needed on the way and
      * the pixels.  A picture that declares more is GFL_E_UNSUPPORTED.  0: 4 GB. */
     size_t image_memory;
@@ -446,7 +447,8 @@ GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc,
  *   desc  NULL or zeroed for the defaults; borrowed until the call returns
  *   out   yours; the context, or NULL on error
  *
- * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads or ranks
+ * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads or ranks, a
+ *                         kernel that is not there
  *           GFL_E_MEMORY  the allocator said no
  *           GFL_E_DEVICE  threads could not be started; no driver, no such device, or one that
  *                         this build has no kernels for
@@ -479,6 +481,12 @@ GFL_API const char *gfl_context_get_device(const gfl_context *context);
 
 /* gfl_context_count_threads - how many threads the context computes with. */
 GFL_API int gfl_context_count_threads(const gfl_context *context);
+
+/* gfl_cpu_get_kernel - the instruction sets that the CPU here can compute with, fastest first.
+ *
+ * "avx512", "avx2", "neon" or "portable", which is plain C and always the last one; NULL for any
+ * other i.  gfl_context_desc.kernel takes these names. */
+GFL_API const char *gfl_cpu_get_kernel(int i);
 
 /* ===============================================================================================
  * src/api/group.h - ranks: several contexts, each usually in a process of its own, that train one model
@@ -2183,10 +2191,6 @@ void gfli_condition_signal(gfli_condition *condition);    /* wakes one */
 void gfli_condition_broadcast(gfli_condition *condition); /* wakes all */
 void gfli_condition_destroy(gfli_condition *condition);
 
-/* Does this CPU (and the context) allow AVX2 and FMA kernels? */
-bool gfli_has_avx2(const gfl_context *context);
-bool gfli_has_avx512(const gfl_context *context);
-
 /* ---- what a system provides: each answers 0 or the system's error --------------------------- */
 
 int gfli_sys_open(const char *path, gfli_handle *out); /* for reading; never waits */
@@ -2309,7 +2313,6 @@ struct gfl_context {
     gfl_parallel parallel;
     gfli_pool *pool; /* NULL with one thread or the caller's own threads */
     int n_threads;
-    bool portable;
     const gfl_backend *backend;
     void *device; /* the backend's own */
     int device_index;
@@ -2321,7 +2324,6 @@ struct gfl_context {
     void *group;     /* its own */
     int64_t n_begun; /* operations of it */
     bool group_open, group_broken;
-    bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];
 };
 
@@ -3703,21 +3705,34 @@ GFLI_HD static inline double gfli_box_losses(const gfli_loss_opts *opts,
 }
 
 /* ===============================================================================================
- * src/cpu/gemm.h - register-blocked matrix kernels, shared by convolution and its gradients
+ * src/cpu/kernels.h - the CPU's kernels: a row of functions for each instruction set
  * ============================================================================================ */
 
-#if defined(__x86_64__)
-#    define GFLI_AVX2   __attribute__((__target__("avx2,fma")))
-#    define GFLI_AVX512 __attribute__((__target__("avx512f,avx2,fma")))
+/* A context chooses its row when it is opened, and the operations call what the row holds.  All
+ * rows take the same packed weights and scratch, so that a model may be used by contexts of
+ * different rows.  The functions of one instruction set stand in one file: portable.c, avx2.c,
+ * avx512.c, neon.c.  A new instruction set is one more file and its line in kernels.c. */
+
+/* GCC for Windows spills vectors to a stack that it does not align for them (its bug 54412). */
+#if defined(__x86_64__) && defined(__GNUC__) && (!defined(_WIN32) || defined(__clang__))
+#    define GFLI_X86_KERNELS 1
+#    define GFLI_AVX2        __attribute__((__target__("avx2,fma")))
+#    define GFLI_AVX512      __attribute__((__target__("avx512f,avx2,fma")))
+#else
+#    define GFLI_X86_KERNELS 0
 #endif
+#if defined(__aarch64__)
+#    define GFLI_NEON_KERNELS 1
+#else
+#    define GFLI_NEON_KERNELS 0
+#endif
+
+/* ---- what kernels are given ------------------------------------------------------------------ */
 
 /* A panel is GFLI_NR columns of the right matrix, row after row; a tile is GFLI_MR rows of the
  * result by one or more panels.  Sizes are the same for every instruction set, so that packed
  * weights are too. */
-enum { GFLI_MR = 6, GFLI_NR = 16, GFLI_MAX_TAPS = 49 };
-
-/* A panel of this many rows stays in the L1 cache. */
-enum { GFLI_K_BLOCK = 256 };
+enum { GFLI_MR = 6, GFLI_NR = 16 };
 
 /* One tile: y[m rows][n columns] (+)= rows * panels over a block of the inner dimension. */
 typedef struct gfli_tile {
@@ -3733,9 +3748,211 @@ typedef struct gfli_tile {
     bool first, relu; /* first: overwrite y (with bias and residual); else add to it */
 } gfli_tile;
 
-typedef void (*gfli_tile_fn)(const gfli_tile *tile);
-/* The fastest one, and how many panels it takes at a time. */
-gfli_tile_fn gfli_tile_of(const gfl_context *context, int *panels);
+/* c[m][n] (=/+=) the sum over k of a[k][GFLI_MR] x b[k][width], n <= width. */
+typedef struct gfli_outer {
+    const float *a, *b;
+    int len, width, m, n;
+    float *c;
+    size_t stride; /* floats from a row of c to the next */
+    bool first;
+} gfli_outer;
+
+enum { GFLI_DEFORM_TAPS = 9 };
+
+/* The point between four positions of x at which one tap of one output position looks. */
+typedef struct gfli_point {
+    int32_t at;        /* the top left one among all positions of x; it may be off the map */
+    int32_t width;     /* positions from a line to the next */
+    int corners;       /* which are on the map: 1 top left, 2 top right, 4, 8 below; 0: no sample */
+    float down, right; /* from the top left one, 0 to 1 */
+    float mask;
+} gfli_point;
+
+/* out[r * stride .. + n] = the value at points[r * GFLI_DEFORM_TAPS] of channels first .. + n. */
+typedef struct gfli_sampling {
+    const gfli_map *x;
+    const float *zeros; /* [x->c] */
+    const gfli_point *points;
+    int rows, first, n;
+    float *out;
+    ptrdiff_t stride;
+} gfli_sampling;
+
+enum { GFLI_DEFORM_STRIP = 32 }; /* channels of a tile of gradients: two panels */
+
+/* One tap of some positions, channels first .. + n; positions are GFLI_DEFORM_TAPS points and
+ * `values` sums apart. */
+typedef struct gfli_scatter {
+    const gfli_map *x;
+    const float *zeros, *grad; /* grad [rows][GFLI_DEFORM_STRIP], of value times mask */
+    const gfli_point *points;
+    int rows, first, n;
+    float *dx; /* as x->data, or NULL */
+    /* [rows][values]: of this tap dy and dx, side by side, and of the mask. */
+    float *sums;
+    int values, mask_at; /* where the mask's is, from dy's; 0: there are no masks */
+    bool first_sum;
+} gfli_scatter;
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+typedef struct gfli_kernels {
+    const char *name;  /* in gfl_context_desc.kernel and gfl_plan_step.kernel */
+    const char *title; /* in gfl_context_get_device */
+    bool (*available)(void);
+    int tile_panels; /* that tile takes at a time, at most */
+    void (*tile)(const gfli_tile *t);
+    void (*sampling)(const gfli_sampling *t);
+    /* What only training asks for. */
+    void (*outer)(const gfli_outer *t);
+    void (*scatter)(const gfli_scatter *t);
+    void (*qfl_negative)(const float *z, int n, float scale, float *loss, float *dz);
+} gfli_kernels;
+
+/* The row that a context on the CPU uses. */
+static inline const gfli_kernels *gfli_kernels_of(const gfl_context *context) {
+    return (const gfli_kernels *)context->device;
+}
+
+/* Of the rows that this machine can run, the i-th, fastest first, or NULL. */
+const gfli_kernels *gfli_kernels_at(int i);
+/* Let a context use the row of a name, or the fastest one (NULL). */
+gfl_status gfli_choose_kernels(gfl_context *context, const char *name);
+
+extern const gfli_kernels gfli_portable, gfli_avx2, gfli_avx512, gfli_neon;
+
+/* ---- what rows share ------------------------------------------------------------------------- */
+
+/* y (+)= sum for n columns of a row of a tile from `col` on: the slow way, for edges and for
+ * plain C; the same of an outer product. */
+void gfli_store_tile_row(const gfli_tile *t, int row, int col, const float *sum, int n);
+void gfli_store_outer_row(const gfli_outer *t, int row, int col, const float *sum, int n);
+
+/* For rows that have none of their own. */
+void gfli_sampling_portable(const gfli_sampling *t);
+void gfli_scatter_portable(const gfli_scatter *t);
+void gfli_qfl_negative_portable(const float *z, int n, float scale, float *loss, float *dz);
+
+/* Ask for what the sums will be added to while they are being formed. */
+static inline void gfli_tile_prefetch(const gfli_tile *t) {
+    const float *add = t->first ? t->residual : t->y;
+    for (int r = 0; add && r < GFLI_MR; r++) {
+        __builtin_prefetch(add + t->out[r]);
+        __builtin_prefetch(add + t->out[r] + t->n - 1);
+    }
+}
+
+/* Ask for what the sums will be added to while they are being formed. */
+static inline void gfli_outer_prefetch(const gfli_outer *t) {
+    for (int r = 0; r < t->m && !t->first; r++) {
+        __builtin_prefetch(t->c + (size_t)r * t->stride);
+        __builtin_prefetch(t->c + (size_t)r * t->stride + t->n - 1);
+    }
+}
+
+/* The four positions' channels from `first` on, zeros for those off the map, and their weights
+ * without the mask. */
+static inline void gfli_point_corners(const gfli_point *p, const gfli_map *x, const float *zeros,
+                                      int first, const float *corner[4], float weight[4]) {
+    const ptrdiff_t c = x->c;
+    const float *base = x->data + first;
+    corner[0] = p->corners & 1 ? base + p->at * c : zeros;
+    corner[1] = p->corners & 2 ? base + (p->at + 1) * c : zeros;
+    corner[2] = p->corners & 4 ? base + (p->at + p->width) * c : zeros;
+    corner[3] = p->corners & 8 ? base + (p->at + p->width + 1) * c : zeros;
+    weight[0] = (1.0f - p->down) * (1.0f - p->right);
+    weight[1] = (1.0f - p->down) * p->right;
+    weight[2] = p->down * (1.0f - p->right);
+    weight[3] = p->down * p->right;
+}
+
+/* From the products of grad with the four corners. */
+static inline void gfli_scatter_sums(const gfli_scatter *t, const gfli_point *p,
+                                     const float weight[4], const float dot[4], float *sums) {
+    const float up = 1.0f - p->down, left = 1.0f - p->right;
+    const float down_sum = left * (dot[2] - dot[0]) + p->right * (dot[3] - dot[1]);
+    const float right_sum = up * (dot[1] - dot[0]) + p->down * (dot[3] - dot[2]);
+    const float value =
+        weight[0] * dot[0] + weight[1] * dot[1] + weight[2] * dot[2] + weight[3] * dot[3];
+    const bool first = t->first_sum;
+    sums[0] = (first ? 0.0f : sums[0]) + p->mask * down_sum;
+    sums[1] = (first ? 0.0f : sums[1]) + p->mask * right_sum;
+    if (t->mask_at) sums[t->mask_at] = (first ? 0.0f : sums[t->mask_at]) + value;
+}
+
+/* Where a corner's channels are in dx. */
+static inline float *gfli_scatter_to(const gfli_scatter *t, const gfli_point *p, int corner) {
+    const ptrdiff_t at = p->at + (corner & 1) + (ptrdiff_t)(corner >> 1) * p->width;
+    return t->dx + at * t->x->c + t->first;
+}
+
+/* ===============================================================================================
+ * src/cpu/qfl.h - quality focal loss of logits without a target, in a form that compilers vectorise
+ * ============================================================================================ */
+
+/* sigmoid(z)^2 * softplus(z) and its derivative, for logits without a target.  Straight arithmetic
+ * in place of expf and log1pf, and masks in place of branches, so that compilers turn the loop into
+ * vector code: there are 80 logits at each of 22,400 positions.  Good to a few units in the last
+ * place; a NaN stays one. */
+static inline void gfli_qfl_negative(const float *GFLI_RESTRICT z, int n, float scale,
+                                     float *GFLI_RESTRICT loss, float *GFLI_RESTRICT dz) {
+    for (int i = 0; i < n; i++) {
+        const float v = z[i], magnitude = fabsf(v);
+        /* x = min(|z|, 87): magnitudes are ordered as their bits are */
+        int32_t x_bits;
+        float x;
+        memcpy(&x_bits, &magnitude, sizeof x_bits);
+        x_bits = x_bits < 0x42ae0000 ? x_bits : 0x42ae0000;
+        memcpy(&x, &x_bits, sizeof x);
+        /* e = exp(-x) = 2^k exp(r), k from adding 1.5 * 2^23 and taking it away */
+        const float biased = x * -1.44269504f + 12582912.0f, k = biased - 12582912.0f;
+        const float r = (k * -0.693359375f - x) + k * 2.12194440e-4f;
+        float p = 1.98756915e-4f;
+        p = p * r + 1.39819994e-3f;
+        p = p * r + 8.33345205e-3f;
+        p = p * r + 4.16657962e-2f;
+        p = p * r + 1.66666651e-1f;
+        p = p * r + 5.00000012e-1f;
+        p = p * r * r + r + 1.0f;
+        uint32_t bits, sign, e_bits;
+        float power, one_or_e;
+        memcpy(&bits, &biased, sizeof bits);
+        bits = (bits << 23) + 0x3f800000u;
+        memcpy(&power, &bits, sizeof power);
+        const float e = p * power;
+        /* log(1 + e) = 2 artanh(t), t = e / (2 + e) <= 1/3 */
+        const float t = e / (2.0f + e), t2 = t * t;
+        float q = 1.0f / 15.0f;
+        q = q * t2 + 1.0f / 13.0f;
+        q = q * t2 + 1.0f / 11.0f;
+        q = q * t2 + 1.0f / 9.0f;
+        q = q * t2 + 1.0f / 7.0f;
+        q = q * t2 + 1.0f / 5.0f;
+        q = q * t2 + 1.0f / 3.0f;
+        q = (q * t2 + 1.0f) * (t + t);
+        /* sigmoid: e / (1 + e) below zero, 1 / (1 + e) above */
+        memcpy(&sign, &v, sizeof sign);
+        memcpy(&e_bits, &e, sizeof e_bits);
+        sign = 0u - (sign >> 31);
+        bits = (e_bits & sign) | (0x3f800000u & ~sign);
+        memcpy(&one_or_e, &bits, sizeof one_or_e);
+        const float both = 1.0f / (1.0f + e), s = one_or_e * both;
+        const float rest = (1.0f + e - one_or_e) * both;
+        const float softplus = 0.5f * (v + magnitude) + q;
+        loss[i] = s * s * softplus;
+        dz[i] = scale * (s * s) * (s + 2.0f * rest * softplus);
+    }
+}
+
+/* ===============================================================================================
+ * src/cpu/gemm.h - the matrix product behind convolutions and their gradients
+ * ============================================================================================ */
+
+enum {
+    GFLI_MAX_TAPS = 49,
+    GFLI_K_BLOCK = 256,      /* a panel of this many rows stays in the L1 cache */
+    GFLI_ROWS_PER_TASK = 192 /* a multiple of GFLI_MR; this many rows of x stay in the L2 cache */
+};
 
 /* A convolution, or one phase of the gradient of one, as a matrix product whose left matrix is
  * never stored: row r of it is n_segs runs of seg_len floats of x, zeros where that is padding.
@@ -3766,52 +3983,68 @@ size_t gfli_igemm_copy(const gfli_igemm *g);
 void gfli_igemm_gather(const gfli_igemm *g, size_t first, int n, const float *zeros,
                        const float **rows, ptrdiff_t *offsets, float *copies);
 
+static inline size_t gfli_round_64(size_t bytes) {
+    return (bytes + 63) & ~(size_t)63;
+}
+
+/* ---- for products whose rows are not in memory ----------------------------------------------- */
+
+/* Where a row of the product is. */
+typedef struct gfli_row {
+    int level, image, i, j;
+    int grid_h, grid_w;
+} gfli_row;
+
+gfli_row gfli_row_at(const gfli_igemm *g, size_t index);
+/* n rows further, within the line or to the next line's begin; it must exist. */
+void gfli_row_skip(const gfli_igemm *g, gfli_row *r, int n);
+
+/* A block of the inner dimension: whole segments, or a part of one. */
+typedef struct gfli_k_block {
+    int seg, n_segs, first, len;
+} gfli_k_block;
+
+/* The block after b (seg < 0: the first); false when there is none. */
+bool gfli_next_block(const gfli_igemm *g, int size, gfli_k_block *b);
+
+/* Scratch: zeros for padding, then for each slot the pointers and offsets of a task's rows and,
+ * where several neighbours make a run, copies of the runs that padding interrupts. */
+typedef struct gfli_igemm_layout {
+    size_t zeros, rows, offsets, copies, slot; /* bytes of each part */
+} gfli_igemm_layout;
+
+typedef struct gfli_igemm_task {
+    const gfli_igemm *g;
+    gfli_igemm_layout layout;
+    const gfli_kernels *kernels;
+    size_t n_rows;
+    int rows_per_task, row_tasks, panels_per_task, col_tasks, n_panels;
+    float *zeros;
+    char *room;
+} gfli_igemm_task;
+
+/* What a task computes: n rows from `first` on, and some panels. */
+typedef struct gfli_part {
+    size_t first;
+    int n, panel0, panel1;
+} gfli_part;
+
+/* All of a task but its scratch. */
+void gfli_igemm_prepare(const gfl_context *context, const gfli_igemm *g, gfli_igemm_task *t);
+gfli_part gfli_igemm_part(const gfli_igemm_task *t, int task);
+/* All tiles of a task's rows over one block of the inner dimension; the rows begin at channel
+ * `origin` of x. */
+void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, int panel0, int panel1,
+                      int n_rows, const float *const *rows, const ptrdiff_t *offsets, int origin);
+
+/* ---- convolutions ---------------------------------------------------------------------------- */
+
 /* A convolution as such a product, without its data. */
 void gfli_conv_igemm(const gfli_conv_shape *s, gfli_igemm *g);
 
 /* ===============================================================================================
- * src/cpu/deform.h - where a deformable convolution looks, and how it loads from there
+ * src/cpu/deform.h - where a deformable convolution looks, and the convolution
  * ============================================================================================ */
-
-enum { GFLI_DEFORM_TAPS = 9 };
-
-/* The point between four positions of x at which one tap of one output position looks. */
-typedef struct gfli_point {
-    int32_t at;        /* the top left one among all positions of x; it may be off the map */
-    int32_t width;     /* positions from a line to the next */
-    int corners;       /* which are on the map: 1 top left, 2 top right, 4, 8 below; 0: no sample */
-    float down, right; /* from the top left one, 0 to 1 */
-    float mask;
-} gfli_point;
-
-/* out[r * stride .. + n] = the value at points[r * GFLI_DEFORM_TAPS] of channels first .. + n. */
-typedef struct gfli_sampling {
-    const gfli_map *x;
-    const float *zeros; /* [x->c] */
-    const gfli_point *points;
-    int rows, first, n;
-    float *out;
-    ptrdiff_t stride;
-} gfli_sampling;
-
-typedef void (*gfli_sampling_fn)(const gfli_sampling *t);
-gfli_sampling_fn gfli_sampling_of(const gfl_context *context);
-
-/* The four positions' channels from `first` on, zeros for those off the map, and their weights
- * without the mask. */
-static inline void gfli_point_corners(const gfli_point *p, const gfli_map *x, const float *zeros,
-                                      int first, const float *corner[4], float weight[4]) {
-    const ptrdiff_t c = x->c;
-    const float *base = x->data + first;
-    corner[0] = p->corners & 1 ? base + p->at * c : zeros;
-    corner[1] = p->corners & 2 ? base + (p->at + 1) * c : zeros;
-    corner[2] = p->corners & 4 ? base + (p->at + p->width) * c : zeros;
-    corner[3] = p->corners & 8 ? base + (p->at + p->width + 1) * c : zeros;
-    weight[0] = (1.0f - p->down) * (1.0f - p->right);
-    weight[1] = (1.0f - p->down) * p->right;
-    weight[2] = p->down * (1.0f - p->right);
-    weight[3] = p->down * p->right;
-}
 
 /* points [n][GFLI_DEFORM_TAPS] of the output positions from `first` on. */
 void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_map *offset,
@@ -3819,6 +4052,9 @@ void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_ma
 
 /* The convolution as a matrix product, a segment for each tap. */
 void gfli_deform_igemm(const gfli_conv_shape *s, gfli_igemm *g);
+
+size_t gfli_deform_conv_scratch(const gfl_context *context, const gfli_conv_shape *s);
+void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, void *scratch);
 
 /* ===============================================================================================
  * src/cpu/decode.h - candidates of decoding and suppression on the CPU
@@ -4426,33 +4662,6 @@ gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void (*r
     gfli_sys_text(e, text, sizeof text);
     return gfli_error(context, gfli_sys_is_memory(e) ? GFL_E_MEMORY : GFL_E_DEVICE,
                       "a thread could not be started: %s", text);
-}
-
-/* GCC for Windows spills vectors to a stack that it does not align for them (its bug 54412). */
-#if defined(__x86_64__) && defined(__GNUC__) && (!defined(_WIN32) || defined(__clang__))
-#    define GFLI_HAS_X86_KERNELS 1
-#else
-#    define GFLI_HAS_X86_KERNELS 0
-#endif
-
-bool gfli_has_avx2(const gfl_context *context) {
-#if GFLI_HAS_X86_KERNELS
-    return !(context && context->portable) && __builtin_cpu_supports("avx2") &&
-           __builtin_cpu_supports("fma");
-#else
-    (void)context;
-    return false;
-#endif
-}
-
-bool gfli_has_avx512(const gfl_context *context) {
-#if GFLI_HAS_X86_KERNELS
-    return gfli_has_avx2(context) && !(context && context->no_avx512) &&
-           __builtin_cpu_supports("avx512f");
-#else
-    (void)context;
-    return false;
-#endif
 }
 
 /* ===============================================================================================
@@ -5473,7 +5682,6 @@ static gfl_context gfli_context_boot(const gfl_context_desc *d) {
         boot.allocator.free = gfli_default_free;
     }
     boot.logger = d->logger;
-    boot.portable = d->portable != 0;
     boot.image_memory = d->image_memory;
     boot.backend = d->backend ? d->backend : &gfli_cpu;
     boot.device_index = d->device_index;
@@ -5513,7 +5721,6 @@ gfl_status gfli_context_child(gfl_context *context, gfl_context **out) {
     d.n_threads = 1;
     d.allocator = context->allocator;
     d.logger = context->logger;
-    d.portable = context->portable;
     d.image_memory = (size_t)context->image_memory;
     return gfl_context_create_abi(GFL_ABI, &d, context->error, sizeof context->error, out);
 }
@@ -7581,16 +7788,10 @@ void gfli_blob_abandon(gfli_blob_writer *w) {
 }
 
 /* ===============================================================================================
- * src/cpu/gemm.c - register-blocked matrix kernels and the implicit product they serve
+ * src/cpu/portable.c - kernels in plain C
  * ============================================================================================ */
 
-enum {
-    GFLI_ROWS_PER_TASK = 192, /* a multiple of GFLI_MR; this many rows of x stay in the L2 cache */
-    GFLI_COLS_PER_TASK = 512
-};
-
-/* y (+)= sum for a part of a row: the slow way, for edges and for plain C. */
-static void gfli_gemm_store(const gfli_tile *t, int row, int col, const float *sum, int n) {
+void gfli_store_tile_row(const gfli_tile *t, int row, int col, const float *sum, int n) {
     float *y = t->y + t->out[row] + col;
     const float *residual = t->residual ? t->residual + t->out[row] + col : NULL;
     for (int j = 0; j < n; j++) {
@@ -7599,15 +7800,6 @@ static void gfli_gemm_store(const gfli_tile *t, int row, int col, const float *s
         if (t->first && t->bias) v += t->bias[col + j];
         if (t->first && residual) v += residual[j];
         y[j] = t->relu && v < 0.0f ? 0.0f : v;
-    }
-}
-
-/* Ask for what the sums will be added to while they are being formed. */
-static inline void gfli_tile_prefetch(const gfli_tile *t) {
-    const float *add = t->first ? t->residual : t->y;
-    for (int r = 0; add && r < GFLI_MR; r++) {
-        __builtin_prefetch(add + t->out[r]);
-        __builtin_prefetch(add + t->out[r] + t->n - 1);
     }
 }
 
@@ -7625,20 +7817,97 @@ static void gfli_tile_portable(const gfli_tile *t) {
             }
         }
         for (int r = 0; r < t->m; r++) {
-            gfli_gemm_store(t, r, col, sum[r], gfli_min(8, t->n - col));
+            gfli_store_tile_row(t, r, col, sum[r], gfli_min(8, t->n - col));
         }
     }
 }
 
-#if defined(__x86_64__)
+void gfli_sampling_portable(const gfli_sampling *t) {
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        float *out = t->out + r * t->stride;
+        const float *c[4];
+        float w[4];
+        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
+        for (int i = 0; i < 4; i++) w[i] *= p->mask;
+        for (int i = 0; i < t->n; i++)
+            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
+    }
+}
 
-GFLI_AVX2 static inline void gfli_store_avx2(const gfli_tile *t, int row, __m256 v0, __m256 v1) {
+void gfli_store_outer_row(const gfli_outer *t, int row, int col, const float *sum, int n) {
+    float *c = t->c + (size_t)row * t->stride + col;
+    for (int j = 0; j < n; j++) c[j] = t->first ? sum[j] : c[j] + sum[j];
+}
+
+static void gfli_outer_portable(const gfli_outer *t) {
+    for (int col = 0; col < t->n; col += 8) {
+        float sum[GFLI_MR][8] = {{0.0f}};
+        const float *a = t->a, *b = t->b + col;
+        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
+            for (int r = 0; r < GFLI_MR; r++) {
+                for (int j = 0; j < 8; j++) sum[r][j] += a[r] * b[j];
+            }
+        }
+        for (int r = 0; r < t->m; r++) {
+            gfli_store_outer_row(t, r, col, sum[r], gfli_min(8, t->n - col));
+        }
+    }
+}
+
+void gfli_scatter_portable(const gfli_scatter *t) {
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
+        float weight[4], dot[4];
+        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
+        for (int k = 0; k < 4; k++) {
+            float sum = 0.0f;
+            for (int i = 0; i < t->n; i++) sum += grad[i] * corner[k][i];
+            dot[k] = sum;
+            if (!t->dx || !(p->corners >> k & 1)) continue;
+            float *to = gfli_scatter_to(t, p, k);
+            const float w = weight[k] * p->mask;
+            for (int i = 0; i < t->n; i++) to[i] += w * grad[i];
+        }
+        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
+    }
+}
+
+void gfli_qfl_negative_portable(const float *z, int n, float scale, float *loss, float *dz) {
+    gfli_qfl_negative(z, n, scale, loss, dz);
+}
+
+static bool gfli_has_portable(void) {
+    return true;
+}
+
+const gfli_kernels gfli_portable = {
+    "portable",
+    "plain C",
+    gfli_has_portable,
+    1,
+    gfli_tile_portable,
+    gfli_sampling_portable,
+    gfli_outer_portable,
+    gfli_scatter_portable,
+    gfli_qfl_negative_portable,
+};
+
+/* ===============================================================================================
+ * src/cpu/avx2.c - kernels for x86-64 with AVX2 and FMA
+ * ============================================================================================ */
+
+#if GFLI_X86_KERNELS
+
+GFLI_AVX2 static inline void gfli_tile_store_avx2(const gfli_tile *t, int row, __m256 v0,
+                                                  __m256 v1) {
     if (row >= t->m) return;
     if (t->n < GFLI_NR) {
         float sum[GFLI_NR];
         _mm256_storeu_ps(sum, v0);
         _mm256_storeu_ps(sum + 8, v1);
-        gfli_gemm_store(t, row, 0, sum, t->n);
+        gfli_store_tile_row(t, row, 0, sum, t->n);
         return;
     }
     float *y = t->y + t->out[row];
@@ -7690,17 +7959,161 @@ GFLI_AVX2 static void gfli_tile_avx2(const gfli_tile *t) {
             GFLI_TILE_ROW(5);
         }
     }
-    gfli_store_avx2(t, 0, s00, s01);
-    gfli_store_avx2(t, 1, s10, s11);
-    gfli_store_avx2(t, 2, s20, s21);
-    gfli_store_avx2(t, 3, s30, s31);
-    gfli_store_avx2(t, 4, s40, s41);
-    gfli_store_avx2(t, 5, s50, s51);
+    gfli_tile_store_avx2(t, 0, s00, s01);
+    gfli_tile_store_avx2(t, 1, s10, s11);
+    gfli_tile_store_avx2(t, 2, s20, s21);
+    gfli_tile_store_avx2(t, 3, s30, s31);
+    gfli_tile_store_avx2(t, 4, s40, s41);
+    gfli_tile_store_avx2(t, 5, s50, s51);
 }
 
 #    undef GFLI_TILE_ROW
 
-GFLI_AVX512 static inline void gfli_store_avx512(const gfli_tile *t, int row, int col, __m512 v) {
+GFLI_AVX2 static void gfli_sampling_avx2(const gfli_sampling *t) {
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        float *out = t->out + r * t->stride;
+        const float *c[4];
+        float w[4];
+        int i = 0;
+        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
+        for (int k = 0; k < 4; k++) w[k] *= p->mask;
+        const __m256 w0 = _mm256_set1_ps(w[0]), w1 = _mm256_set1_ps(w[1]);
+        const __m256 w2 = _mm256_set1_ps(w[2]), w3 = _mm256_set1_ps(w[3]);
+        for (; i + 8 <= t->n; i += 8) {
+            __m256 v = _mm256_mul_ps(w0, _mm256_loadu_ps(c[0] + i));
+            v = _mm256_fmadd_ps(w1, _mm256_loadu_ps(c[1] + i), v);
+            v = _mm256_fmadd_ps(w2, _mm256_loadu_ps(c[2] + i), v);
+            v = _mm256_fmadd_ps(w3, _mm256_loadu_ps(c[3] + i), v);
+            _mm256_storeu_ps(out + i, v);
+        }
+        for (; i < t->n; i++)
+            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
+    }
+}
+
+GFLI_AVX2 static inline void gfli_outer_store_avx2(const gfli_outer *t, int row, int col, __m256 v0,
+                                                   __m256 v1) {
+    if (row >= t->m) return;
+    if (t->n - col < GFLI_NR) {
+        float sum[GFLI_NR];
+        _mm256_storeu_ps(sum, v0);
+        _mm256_storeu_ps(sum + 8, v1);
+        gfli_store_outer_row(t, row, col, sum, t->n - col);
+        return;
+    }
+    float *c = t->c + (size_t)row * t->stride + col;
+    if (!t->first) {
+        v0 = _mm256_add_ps(v0, _mm256_loadu_ps(c));
+        v1 = _mm256_add_ps(v1, _mm256_loadu_ps(c + 8));
+    }
+    _mm256_storeu_ps(c, v0);
+    _mm256_storeu_ps(c + 8, v1);
+}
+
+#    define GFLI_OUTER_ROW(i)                                                                      \
+        v = _mm256_broadcast_ss(a + i);                                                            \
+        s##i##0 = _mm256_fmadd_ps(v, b0, s##i##0);                                                 \
+        s##i##1 = _mm256_fmadd_ps(v, b1, s##i##1)
+
+GFLI_AVX2 static inline void gfli_outer_half_avx2(const gfli_outer *t, int col) {
+    __m256 s00 = _mm256_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+    __m256 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+    const float *a = t->a, *b = t->b + col;
+    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
+        __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8), v;
+        GFLI_OUTER_ROW(0);
+        GFLI_OUTER_ROW(1);
+        GFLI_OUTER_ROW(2);
+        GFLI_OUTER_ROW(3);
+        GFLI_OUTER_ROW(4);
+        GFLI_OUTER_ROW(5);
+    }
+    gfli_outer_store_avx2(t, 0, col, s00, s01);
+    gfli_outer_store_avx2(t, 1, col, s10, s11);
+    gfli_outer_store_avx2(t, 2, col, s20, s21);
+    gfli_outer_store_avx2(t, 3, col, s30, s31);
+    gfli_outer_store_avx2(t, 4, col, s40, s41);
+    gfli_outer_store_avx2(t, 5, col, s50, s51);
+}
+
+GFLI_AVX2 static void gfli_outer_avx2(const gfli_outer *t) {
+    gfli_outer_prefetch(t);
+    gfli_outer_half_avx2(t, 0);
+    if (t->n > GFLI_NR) gfli_outer_half_avx2(t, GFLI_NR);
+}
+
+#    undef GFLI_OUTER_ROW
+
+/* The sums of the elements of four vectors. */
+GFLI_AVX2 static inline __m128 gfli_sum4_avx2(__m256 a, __m256 b, __m256 c, __m256 d) {
+    const __m256 v = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+
+GFLI_AVX2 static void gfli_scatter_avx2(const gfli_scatter *t) {
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
+        const int whole = t->n / 8 * 8;
+        float weight[4], dot[4];
+        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
+        __m256 d0 = _mm256_setzero_ps(), d1 = d0, d2 = d0, d3 = d0;
+        for (int i = 0; i < whole; i += 8) {
+            const __m256 g = _mm256_loadu_ps(grad + i);
+            d0 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[0] + i), d0);
+            d1 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[1] + i), d1);
+            d2 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[2] + i), d2);
+            d3 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[3] + i), d3);
+        }
+        _mm_storeu_ps(dot, gfli_sum4_avx2(d0, d1, d2, d3));
+        for (int k = 0; k < 4; k++) {
+            for (int i = whole; i < t->n; i++) dot[k] += grad[i] * corner[k][i];
+            if (!t->dx || !(p->corners >> k & 1)) continue;
+            float *to = gfli_scatter_to(t, p, k);
+            const float w = weight[k] * p->mask;
+            const __m256 ww = _mm256_set1_ps(w);
+            for (int i = 0; i < whole; i += 8) {
+                const __m256 g = _mm256_loadu_ps(grad + i);
+                _mm256_storeu_ps(to + i, _mm256_fmadd_ps(ww, g, _mm256_loadu_ps(to + i)));
+            }
+            for (int i = whole; i < t->n; i++) to[i] += w * grad[i];
+        }
+        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
+    }
+}
+
+GFLI_AVX2 static void gfli_qfl_negative_avx2(const float *z, int n, float scale, float *loss,
+                                             float *dz) {
+    gfli_qfl_negative(z, n, scale, loss, dz);
+}
+
+static bool gfli_has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+const gfli_kernels gfli_avx2 = {
+    "avx2",
+    "AVX2",
+    gfli_has_avx2,
+    1,
+    gfli_tile_avx2,
+    gfli_sampling_avx2,
+    gfli_outer_avx2,
+    gfli_scatter_avx2,
+    gfli_qfl_negative_avx2,
+};
+
+#endif
+
+/* ===============================================================================================
+ * src/cpu/avx512.c - kernels for x86-64 with AVX-512
+ * ============================================================================================ */
+
+#if GFLI_X86_KERNELS
+
+GFLI_AVX512 static inline void gfli_tile_store_avx512(const gfli_tile *t, int row, int col,
+                                                      __m512 v) {
     if (row >= t->m || col >= t->n) return;
     const int left = t->n - col;
     const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
@@ -7725,8 +8138,8 @@ GFLI_AVX512 static inline void gfli_store_avx512(const gfli_tile *t, int row, in
         if (panels > 1) s##i##1 = _mm512_fmadd_ps(a, b1, s##i##1)
 
 #    define GFLI_STORE_ROW(i)                                                                      \
-        gfli_store_avx512(t, i, 0, s##i##0);                                                       \
-        if (panels > 1) gfli_store_avx512(t, i, GFLI_NR, s##i##1)
+        gfli_tile_store_avx512(t, i, 0, s##i##0);                                                  \
+        if (panels > 1) gfli_tile_store_avx512(t, i, GFLI_NR, s##i##1)
 
 /* panels is a constant where this is called: 1 or 2. */
 GFLI_AVX512 static inline __attribute__((__always_inline__)) void
@@ -7771,7 +8184,150 @@ GFLI_AVX512 static void gfli_tile_avx512(const gfli_tile *t) {
 #    undef GFLI_TILE_ROW
 #    undef GFLI_STORE_ROW
 
-#elif defined(__aarch64__)
+GFLI_AVX512 static void gfli_sampling_avx512(const gfli_sampling *t) {
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        float *out = t->out + r * t->stride;
+        const float *c[4];
+        float w[4];
+        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
+        for (int k = 0; k < 4; k++) w[k] *= p->mask;
+        const __m512 w0 = _mm512_set1_ps(w[0]), w1 = _mm512_set1_ps(w[1]);
+        const __m512 w2 = _mm512_set1_ps(w[2]), w3 = _mm512_set1_ps(w[3]);
+        for (int i = 0; i < t->n; i += 16) {
+            const int left = t->n - i;
+            const __mmask16 m = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
+            __m512 v = _mm512_mul_ps(w0, _mm512_maskz_loadu_ps(m, c[0] + i));
+            v = _mm512_fmadd_ps(w1, _mm512_maskz_loadu_ps(m, c[1] + i), v);
+            v = _mm512_fmadd_ps(w2, _mm512_maskz_loadu_ps(m, c[2] + i), v);
+            v = _mm512_fmadd_ps(w3, _mm512_maskz_loadu_ps(m, c[3] + i), v);
+            _mm512_mask_storeu_ps(out + i, m, v);
+        }
+    }
+}
+
+GFLI_AVX512 static inline void gfli_outer_store_avx512(const gfli_outer *t, int row, int col,
+                                                       __m512 v) {
+    if (row >= t->m || col >= t->n) return;
+    const int left = t->n - col;
+    const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
+    float *c = t->c + (size_t)row * t->stride + col;
+    if (!t->first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c));
+    _mm512_mask_storeu_ps(c, mask, v);
+}
+
+#    define GFLI_OUTER_ROW(i)                                                                      \
+        v = _mm512_set1_ps(a[i]);                                                                  \
+        s##i##0 = _mm512_fmadd_ps(v, b0, s##i##0);                                                 \
+        if (panels > 1) s##i##1 = _mm512_fmadd_ps(v, b1, s##i##1)
+
+#    define GFLI_STORE_ROW(i)                                                                      \
+        gfli_outer_store_avx512(t, i, 0, s##i##0);                                                 \
+        if (panels > 1) gfli_outer_store_avx512(t, i, GFLI_NR, s##i##1)
+
+/* panels is a constant where this is called: 1 or 2. */
+GFLI_AVX512 static inline __attribute__((__always_inline__)) void
+gfli_outer_panels_avx512(const gfli_outer *t, const int panels) {
+    __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+    __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+    const float *a = t->a, *b = t->b;
+    const ptrdiff_t width = t->width;
+    gfli_outer_prefetch(t);
+    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += width) {
+        __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + (panels - 1) * GFLI_NR), v;
+        GFLI_OUTER_ROW(0);
+        GFLI_OUTER_ROW(1);
+        GFLI_OUTER_ROW(2);
+        GFLI_OUTER_ROW(3);
+        GFLI_OUTER_ROW(4);
+        GFLI_OUTER_ROW(5);
+    }
+    GFLI_STORE_ROW(0);
+    GFLI_STORE_ROW(1);
+    GFLI_STORE_ROW(2);
+    GFLI_STORE_ROW(3);
+    GFLI_STORE_ROW(4);
+    GFLI_STORE_ROW(5);
+}
+
+GFLI_AVX512 static void gfli_outer_avx512(const gfli_outer *t) {
+    if (t->n > GFLI_NR) {
+        gfli_outer_panels_avx512(t, 2);
+    } else {
+        gfli_outer_panels_avx512(t, 1);
+    }
+}
+
+#    undef GFLI_OUTER_ROW
+#    undef GFLI_STORE_ROW
+
+/* The sum of both halves. */
+GFLI_AVX512 static inline __m256 gfli_halves_avx512(__m512 v) {
+    /* maskz: g++ takes the plain forms for unset */
+    const __m512d d = _mm512_castps_pd(v);
+    return _mm256_add_ps(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 0)),
+                         _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 1)));
+}
+
+GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
+    const int n0 = gfli_min(t->n, 16), n1 = t->n - n0;
+    const __mmask16 m0 = (__mmask16)(n0 < 16 ? (1u << n0) - 1u : 0xffffu);
+    const __mmask16 m1 = (__mmask16)(n1 < 16 ? (1u << n1) - 1u : 0xffffu);
+    const int second = n1 > 0 ? 16 : 0; /* a place that may be read when there is nothing more */
+    for (int r = 0; r < t->rows; r++) {
+        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
+        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
+        float weight[4], dot[4];
+        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
+        const __m512 g0 = _mm512_maskz_loadu_ps(m0, grad);
+        const __m512 g1 = _mm512_maskz_loadu_ps(m1, grad + second);
+        __m512 d[4];
+        for (int k = 0; k < 4; k++) {
+            d[k] = _mm512_mul_ps(g0, _mm512_maskz_loadu_ps(m0, corner[k]));
+            d[k] = _mm512_fmadd_ps(g1, _mm512_maskz_loadu_ps(m1, corner[k] + second), d[k]);
+            if (!t->dx || !(p->corners >> k & 1)) continue;
+            float *to = gfli_scatter_to(t, p, k);
+            const __m512 w = _mm512_set1_ps(weight[k] * p->mask);
+            const __m512 v0 = _mm512_fmadd_ps(w, g0, _mm512_maskz_loadu_ps(m0, to));
+            _mm512_mask_storeu_ps(to, m0, v0);
+            if (n1 <= 0) continue;
+            const __m512 v1 = _mm512_fmadd_ps(w, g1, _mm512_maskz_loadu_ps(m1, to + 16));
+            _mm512_mask_storeu_ps(to + 16, m1, v1);
+        }
+        _mm_storeu_ps(dot, gfli_sum4_avx2(gfli_halves_avx512(d[0]), gfli_halves_avx512(d[1]),
+                                          gfli_halves_avx512(d[2]), gfli_halves_avx512(d[3])));
+        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
+    }
+}
+
+GFLI_AVX512 static void gfli_qfl_negative_avx512(const float *z, int n, float scale, float *loss,
+                                                 float *dz) {
+    gfli_qfl_negative(z, n, scale, loss, dz);
+}
+
+static bool gfli_has_avx512(void) {
+    return gfli_avx2.available() && __builtin_cpu_supports("avx512f");
+}
+
+const gfli_kernels gfli_avx512 = {
+    "avx512",
+    "AVX-512",
+    gfli_has_avx512,
+    2,
+    gfli_tile_avx512,
+    gfli_sampling_avx512,
+    gfli_outer_avx512,
+    gfli_scatter_avx512,
+    gfli_qfl_negative_avx512,
+};
+
+#endif
+
+/* ===============================================================================================
+ * src/cpu/neon.c - kernels for 64-bit ARM
+ * ============================================================================================ */
+
+#if GFLI_NEON_KERNELS
 
 /* Eight columns at a time: twice that many sums and their operands do not fit 32 registers. */
 #    define GFLI_TILE_ROW(i)                                                                       \
@@ -7779,13 +8335,13 @@ GFLI_AVX512 static void gfli_tile_avx512(const gfli_tile *t) {
         s##i##0 = vfmaq_n_f32(s##i##0, b0, a);                                                     \
         s##i##1 = vfmaq_n_f32(s##i##1, b1, a)
 
-static inline void gfli_store_neon(const gfli_tile *t, int row, int col, float32x4_t v0,
-                                   float32x4_t v1) {
+static inline void gfli_tile_store_neon(const gfli_tile *t, int row, int col, float32x4_t v0,
+                                        float32x4_t v1) {
     float sum[8];
     if (row >= t->m) return;
     vst1q_f32(sum, v0);
     vst1q_f32(sum + 4, v1);
-    gfli_gemm_store(t, row, col, sum, gfli_min(8, t->n - col));
+    gfli_store_tile_row(t, row, col, sum, gfli_min(8, t->n - col));
 }
 
 static inline void gfli_tile_half_neon(const gfli_tile *t, int col) {
@@ -7809,12 +8365,12 @@ static inline void gfli_tile_half_neon(const gfli_tile *t, int col) {
             GFLI_TILE_ROW(5);
         }
     }
-    gfli_store_neon(t, 0, col, s00, s01);
-    gfli_store_neon(t, 1, col, s10, s11);
-    gfli_store_neon(t, 2, col, s20, s21);
-    gfli_store_neon(t, 3, col, s30, s31);
-    gfli_store_neon(t, 4, col, s40, s41);
-    gfli_store_neon(t, 5, col, s50, s51);
+    gfli_tile_store_neon(t, 0, col, s00, s01);
+    gfli_tile_store_neon(t, 1, col, s10, s11);
+    gfli_tile_store_neon(t, 2, col, s20, s21);
+    gfli_tile_store_neon(t, 3, col, s30, s31);
+    gfli_tile_store_neon(t, 4, col, s40, s41);
+    gfli_tile_store_neon(t, 5, col, s50, s51);
 }
 
 static void gfli_tile_neon(const gfli_tile *t) {
@@ -7825,23 +8381,112 @@ static void gfli_tile_neon(const gfli_tile *t) {
 
 #    undef GFLI_TILE_ROW
 
+#    define GFLI_OUTER_ROW(i)                                                                      \
+        s##i##0 = vfmaq_n_f32(s##i##0, b0, a[i]);                                                  \
+        s##i##1 = vfmaq_n_f32(s##i##1, b1, a[i])
+
+static inline void gfli_outer_store_neon(const gfli_outer *t, int row, int col, float32x4_t v0,
+                                         float32x4_t v1) {
+    float sum[8];
+    if (row >= t->m) return;
+    vst1q_f32(sum, v0);
+    vst1q_f32(sum + 4, v1);
+    gfli_store_outer_row(t, row, col, sum, gfli_min(8, t->n - col));
+}
+
+static void gfli_outer_neon(const gfli_outer *t) {
+    gfli_outer_prefetch(t);
+    for (int col = 0; col < t->n; col += 8) {
+        float32x4_t s00 = vdupq_n_f32(0), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
+        float32x4_t s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
+        const float *a = t->a, *b = t->b + col;
+        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
+            const float32x4_t b0 = vld1q_f32(b), b1 = vld1q_f32(b + 4);
+            GFLI_OUTER_ROW(0);
+            GFLI_OUTER_ROW(1);
+            GFLI_OUTER_ROW(2);
+            GFLI_OUTER_ROW(3);
+            GFLI_OUTER_ROW(4);
+            GFLI_OUTER_ROW(5);
+        }
+        gfli_outer_store_neon(t, 0, col, s00, s01);
+        gfli_outer_store_neon(t, 1, col, s10, s11);
+        gfli_outer_store_neon(t, 2, col, s20, s21);
+        gfli_outer_store_neon(t, 3, col, s30, s31);
+        gfli_outer_store_neon(t, 4, col, s40, s41);
+        gfli_outer_store_neon(t, 5, col, s50, s51);
+    }
+}
+
+#    undef GFLI_OUTER_ROW
+
+static bool gfli_has_neon(void) {
+    return true;
+}
+
+const gfli_kernels gfli_neon = {
+    "neon",
+    "NEON",
+    gfli_has_neon,
+    1,
+    gfli_tile_neon,
+    gfli_sampling_portable,
+    gfli_outer_neon,
+    gfli_scatter_portable,
+    gfli_qfl_negative_portable,
+};
+
 #endif
 
-/* ---- the implicit product -------------------------------------------------------------------- */
+/* ===============================================================================================
+ * src/cpu/kernels.c - which rows of kernels there are, and which a machine can run
+ * ============================================================================================ */
+
+/* Fastest first. */
+static const gfli_kernels *const gfli_kernel_rows[] = {
+#if GFLI_X86_KERNELS
+    &gfli_avx512,
+    &gfli_avx2,
+#endif
+#if GFLI_NEON_KERNELS
+    &gfli_neon,
+#endif
+    &gfli_portable,
+};
+
+const gfli_kernels *gfli_kernels_at(int i) {
+    int n = 0;
+    for (size_t k = 0; k < GFLI_COUNT(gfli_kernel_rows); k++)
+        if ((gfli_kernel_rows[k]->available)() && n++ == i) return gfli_kernel_rows[k];
+    return NULL;
+}
+
+const char *gfl_cpu_get_kernel(int i) {
+    const gfli_kernels *row = gfli_kernels_at(i);
+    return row ? row->name : NULL;
+}
+
+gfl_status gfli_choose_kernels(gfl_context *context, const char *name) {
+    char names[100] = "";
+    const gfli_kernels *row;
+    for (int i = 0; (row = gfli_kernels_at(i)) != NULL; i++) {
+        const size_t used = strlen(names);
+        context->device = (void *)row; /* which nobody writes to */
+        if (!name || strcmp(row->name, name) == 0) return GFL_OK;
+        snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "", row->name);
+    }
+    return gfli_error(context, GFL_E_ARG, "kernel \"%.40s\" is none of %s", name, names);
+}
+
+/* ===============================================================================================
+ * src/cpu/gemm.c - the matrix product behind convolutions, whose left matrix is never stored
+ * ============================================================================================ */
+
+enum { GFLI_COLS_PER_TASK = 512 };
 
 size_t gfli_igemm_packed_size(const gfli_igemm *g) {
     return (size_t)g->groups * (size_t)gfli_ceil_div(g->group_out, GFLI_NR) * GFLI_NR *
            (size_t)g->n_segs * (size_t)g->seg_len * sizeof(float);
-}
-
-/* Scratch: zeros for padding, then for each slot the pointers and offsets of a task's rows and,
- * where several neighbours make a run, copies of the runs that padding interrupts. */
-typedef struct gfli_igemm_layout {
-    size_t zeros, rows, offsets, copies, slot; /* bytes of each part */
-} gfli_igemm_layout;
-
-static size_t gfli_round_64(size_t bytes) {
-    return (bytes + 63) & ~(size_t)63;
 }
 
 static gfli_igemm_layout gfli_igemm_plan(const gfli_igemm *g) {
@@ -7860,17 +8505,6 @@ size_t gfli_igemm_scratch(const gfl_context *context, const gfli_igemm *g) {
     return l.zeros + l.slot * (size_t)context->n_threads;
 }
 
-typedef struct gfli_igemm_task {
-    const gfli_igemm *g;
-    gfli_igemm_layout layout;
-    gfli_tile_fn tile;
-    int tile_panels, k_block;
-    size_t n_rows;
-    int rows_per_task, row_tasks, panels_per_task, col_tasks, n_panels;
-    float *zeros;
-    char *room;
-} gfli_igemm_task;
-
 static int gfli_grid(int size, int first, int step) {
     return size > first ? gfli_ceil_div(size - first, step) : 0;
 }
@@ -7884,18 +8518,12 @@ size_t gfli_igemm_rows(const gfli_igemm *g) {
     return rows;
 }
 
-/* Where a row of the product is. */
-typedef struct gfli_row {
-    int level, image, i, j;
-    int grid_h, grid_w;
-} gfli_row;
-
 static void gfli_row_level(const gfli_igemm *g, gfli_row *r) {
     r->grid_h = gfli_grid(g->y->h[r->level], g->out_y, g->out_step);
     r->grid_w = gfli_grid(g->y->w[r->level], g->out_x, g->out_step);
 }
 
-static gfli_row gfli_row_at(const gfli_igemm *g, size_t index) {
+gfli_row gfli_row_at(const gfli_igemm *g, size_t index) {
     gfli_row r = {0, 0, 0, 0, 0, 0};
     for (;; r.level++) {
         gfli_row_level(g, &r);
@@ -7910,8 +8538,7 @@ static gfli_row gfli_row_at(const gfli_igemm *g, size_t index) {
     return r;
 }
 
-/* n rows further, within the line or to the next line's begin; it must exist. */
-static void gfli_row_skip(const gfli_igemm *g, gfli_row *r, int n) {
+void gfli_row_skip(const gfli_igemm *g, gfli_row *r, int n) {
     r->j += n;
     if (r->j < r->grid_w) return;
     r->j = 0;
@@ -7996,13 +8623,7 @@ void gfli_igemm_gather(const gfli_igemm *g, size_t first, int n, const float *ze
     }
 }
 
-/* A block of the inner dimension: whole segments, or a part of one. */
-typedef struct gfli_k_block {
-    int seg, n_segs, first, len;
-} gfli_k_block;
-
-/* The block after b (seg < 0: the first); false when there is none. */
-static bool gfli_next_block(const gfli_igemm *g, int size, gfli_k_block *b) {
+bool gfli_next_block(const gfli_igemm *g, int size, gfli_k_block *b) {
     if (g->seg_len > size) {
         const int len = gfli_ceil_div(g->seg_len, gfli_ceil_div(g->seg_len, size));
         b->first = b->seg < 0 ? 0 : b->first + b->len;
@@ -8024,11 +8645,8 @@ static bool gfli_next_block(const gfli_igemm *g, int size, gfli_k_block *b) {
     return b->seg < g->n_segs;
 }
 
-/* All tiles of a task's rows over one block of the inner dimension; the rows begin at channel
- * `origin` of x. */
-static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, int panel0,
-                             int panel1, int n_rows, const float *const *rows,
-                             const ptrdiff_t *offsets, int origin) {
+void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, int panel0, int panel1,
+                      int n_rows, const float *const *rows, const ptrdiff_t *offsets, int origin) {
     const gfli_igemm *g = t->g;
     const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR);
     const size_t panel = (size_t)g->n_segs * (size_t)g->seg_len * GFLI_NR;
@@ -8040,7 +8658,7 @@ static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, in
     tile.relu = g->relu && k->seg + k->n_segs == g->n_segs && k->first + k->len == g->seg_len;
     for (int p = panel0, n; p < panel1; p += n) {
         const int group = p / group_panels, in_group = p % group_panels;
-        n = gfli_min(gfli_min(t->tile_panels, panel1 - p), group_panels - in_group);
+        n = gfli_min(gfli_min(t->kernels->tile_panels, panel1 - p), group_panels - in_group);
         const int col = group * g->group_out + in_group * GFLI_NR;
         tile.b = g->packing + (size_t)p * panel +
                  ((size_t)k->seg * (size_t)g->seg_len + (size_t)k->first) * GFLI_NR;
@@ -8053,18 +8671,12 @@ static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, in
             tile.rows = rows + (ptrdiff_t)r * g->n_segs + (ptrdiff_t)k->seg * GFLI_MR;
             tile.out = offsets + r;
             tile.m = gfli_min(GFLI_MR, n_rows - r);
-            t->tile(&tile);
+            t->kernels->tile(&tile);
         }
     }
 }
 
-/* What a task computes: n rows from `first` on, and some panels. */
-typedef struct gfli_part {
-    size_t first;
-    int n, panel0, panel1;
-} gfli_part;
-
-static gfli_part gfli_igemm_part(const gfli_igemm_task *t, int task) {
+gfli_part gfli_igemm_part(const gfli_igemm_task *t, int task) {
     gfli_part part;
     part.first = (size_t)(task % t->row_tasks) * (size_t)t->rows_per_task;
     part.panel0 = task / t->row_tasks * t->panels_per_task;
@@ -8083,7 +8695,7 @@ static void gfli_igemm_do(void *arg, int task, int slot) {
     const gfli_part part = gfli_igemm_part(t, task);
     gfli_igemm_gather(t->g, part.first, part.n, t->zeros, rows, offsets, copies);
     gfli_k_block k = {-1, 0, 0, 0};
-    while (gfli_next_block(t->g, t->k_block, &k)) {
+    while (gfli_next_block(t->g, GFLI_K_BLOCK, &k)) {
         gfli_igemm_block(t, &k, part.panel0, part.panel1, part.n, rows, offsets, 0);
     }
 }
@@ -8107,29 +8719,11 @@ static void gfli_igemm_cut(const gfl_context *context, gfli_igemm_task *t) {
     t->col_tasks = gfli_ceil_div(t->n_panels, t->panels_per_task);
 }
 
-gfli_tile_fn gfli_tile_of(const gfl_context *context, int *panels) {
-    *panels = 1;
-#if defined(__x86_64__)
-    if (gfli_has_avx512(context)) {
-        *panels = 2;
-        return gfli_tile_avx512;
-    }
-    if (gfli_has_avx2(context)) return gfli_tile_avx2;
-#elif defined(__aarch64__)
-    if (!context->portable) return gfli_tile_neon;
-#endif
-    (void)context;
-    return gfli_tile_portable;
-}
-
-/* All but the scratch. */
-static void gfli_igemm_prepare(const gfl_context *context, const gfli_igemm *g,
-                               gfli_igemm_task *t) {
+void gfli_igemm_prepare(const gfl_context *context, const gfli_igemm *g, gfli_igemm_task *t) {
     memset(t, 0, sizeof *t);
     t->g = g;
     t->layout = gfli_igemm_plan(g);
-    t->tile = gfli_tile_of(context, &t->tile_panels);
-    t->k_block = GFLI_K_BLOCK;
+    t->kernels = gfli_kernels_of(context);
     gfli_igemm_cut(context, t);
 }
 
@@ -8154,7 +8748,161 @@ static void gfli_fold_norm_cpu(gfl_context *context, const gfli_norm_fold *f) {
 }
 
 /* ===============================================================================================
- * src/cpu/conv.c - implicit-GEMM convolution over NHWC pyramids
+ * src/cpu/deform.c - deformable convolution: the matrix product of gemm.c over rows that are sampled
+ * ============================================================================================ */
+
+enum {
+    GFLI_DEFORM_RUN = 32 /* channels of several groups that are worth being sampled together */
+};
+
+/* ---- sampling -------------------------------------------------------------------------------- */
+
+void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_map *offset,
+                      size_t first, int n, gfli_point *points) {
+    const bool masked = offset->c > 2 * GFLI_DEFORM_TAPS;
+    const float *at = offset->data + first * (size_t)offset->c;
+    gfli_igemm grid;
+    memset(&grid, 0, sizeof grid);
+    grid.y = offset;
+    grid.out_step = 1;
+    gfli_row r = gfli_row_at(&grid, first);
+    for (int i = 0; i < n; i++, at += offset->c) {
+        const int h = x->h[r.level], w = x->w[r.level];
+        const ptrdiff_t image =
+            (ptrdiff_t)gfli_points_before(x, r.level) + (ptrdiff_t)r.image * h * w;
+        for (int k = 0; k < GFLI_DEFORM_TAPS; k++, points++) {
+            const float y = (float)(r.i * s->stride - s->pad + k / 3) + at[2 * k];
+            const float xx = (float)(r.j * s->stride - s->pad + k % 3) + at[2 * k + 1];
+            const gfli_between p = gfli_between_at(h, w, y, xx);
+            points->at = (int32_t)(image + (ptrdiff_t)p.top * w + p.left);
+            points->width = w;
+            points->corners = p.corners;
+            points->down = p.down;
+            points->right = p.right;
+            points->mask = masked ? gfli_sigmoid(at[2 * GFLI_DEFORM_TAPS + k]) : 1.0f;
+        }
+        if (i + 1 < n) gfli_row_skip(&grid, &r, 1);
+    }
+}
+
+/* ---- the product ----------------------------------------------------------------------------- */
+
+void gfli_deform_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
+    gfli_conv_igemm(s, g);
+    g->n_segs = GFLI_DEFORM_TAPS;
+    g->seg_taps = 1;
+    g->seg_len = g->group_in;
+}
+
+/* Groups whose channels are sampled in one go. */
+static int gfli_deform_groups(const gfli_igemm *g) {
+    return gfli_max(1, gfli_min(g->groups, GFLI_DEFORM_RUN / g->seg_len));
+}
+
+/* Scratch: zeros, then for each slot the points, pointers and offsets of a task's rows and the
+ * tile of values that the points have in a block of the inner dimension. */
+typedef struct gfli_deform_layout {
+    size_t zeros, points, rows, offsets, tile, slot; /* bytes of each part */
+} gfli_deform_layout;
+
+static gfli_deform_layout gfli_deform_plan(const gfli_igemm *g) {
+    gfli_deform_layout l;
+    gfli_k_block k = {-1, 0, 0, 0};
+    const size_t rows = GFLI_ROWS_PER_TASK, taps = GFLI_DEFORM_TAPS;
+    (void)gfli_next_block(g, GFLI_K_BLOCK, &k);
+    l.zeros = gfli_round_64((size_t)(g->groups * g->group_in) * sizeof(float));
+    l.points = gfli_round_64(rows * taps * sizeof(gfli_point));
+    l.rows = gfli_round_64(rows * taps * sizeof(const float *));
+    l.offsets = gfli_round_64(rows * sizeof(ptrdiff_t));
+    l.tile =
+        gfli_round_64(rows * (size_t)(k.n_segs * k.len * gfli_deform_groups(g)) * sizeof(float));
+    l.slot = l.points + l.rows + l.offsets + l.tile;
+    return l;
+}
+
+size_t gfli_deform_conv_scratch(const gfl_context *context, const gfli_conv_shape *s) {
+    gfli_igemm g;
+    gfli_deform_igemm(s, &g);
+    const gfli_deform_layout l = gfli_deform_plan(&g);
+    return l.zeros + l.slot * (size_t)context->n_threads;
+}
+
+typedef struct gfli_deform_task {
+    const gfli_conv_shape *s;
+    const gfli_map *offset;
+    gfli_igemm_task product;
+    gfli_deform_layout layout;
+} gfli_deform_task;
+
+/* Sample the block k of the channels from t->first on, and point to the values. */
+static void gfli_deform_sample(const gfli_deform_task *t, const gfli_k_block *k, gfli_sampling part,
+                               const gfli_point *points, const float **rows) {
+    const int n_segs = t->product.g->n_segs, n = part.rows;
+    float *tile = part.out;
+    part.stride = (ptrdiff_t)k->n_segs * part.n;
+    for (int s = 0; s < k->n_segs; s++) {
+        part.points = points + k->seg + s;
+        part.out = tile + (ptrdiff_t)s * part.n;
+        t->product.kernels->sampling(&part);
+        for (int r = 0; r < gfli_ceil_div(n, GFLI_MR) * GFLI_MR; r++) {
+            const float **block = rows + (ptrdiff_t)(r / GFLI_MR * n_segs + k->seg + s) * GFLI_MR;
+            block[r % GFLI_MR] = part.out + gfli_min(r, n - 1) * part.stride;
+        }
+    }
+}
+
+static void gfli_deform_do(void *arg, int task, int slot) {
+    const gfli_deform_task *t = (const gfli_deform_task *)arg;
+    const gfli_igemm *g = t->product.g;
+    const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR), together = gfli_deform_groups(g);
+    char *memory = t->product.room + (size_t)slot * t->layout.slot;
+    gfli_point *points = (gfli_point *)(void *)memory;
+    const float **rows = (const float **)(void *)(memory + t->layout.points);
+    ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.points + t->layout.rows);
+    const gfli_part part = gfli_igemm_part(&t->product, task);
+    gfli_find_points(t->s, g->x, t->offset, part.first, part.n, points);
+    for (int r = 0; r < gfli_ceil_div(part.n, GFLI_MR) * GFLI_MR; r++)
+        offsets[r] = ((ptrdiff_t)part.first + gfli_min(r, part.n - 1)) * g->y->c;
+    for (int p = part.panel0, end; p < part.panel1; p = end) {
+        const int group = p / group_panels;
+        end = gfli_min(part.panel1, (group + together) * group_panels);
+        const int groups = gfli_ceil_div(end, group_panels) - group;
+        gfli_k_block k = {-1, 0, 0, 0};
+        while (gfli_next_block(g, GFLI_K_BLOCK, &k)) {
+            gfli_sampling one;
+            one.x = g->x;
+            one.zeros = t->product.zeros;
+            one.rows = part.n;
+            one.first = group * g->group_in + k.first;
+            one.n = groups * k.len;
+            one.out = (float *)(void *)((char *)offsets + t->layout.offsets);
+            gfli_deform_sample(t, &k, one, points, rows);
+            gfli_igemm_block(&t->product, &k, p, end, part.n, rows, offsets, one.first);
+        }
+    }
+}
+
+void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, void *scratch) {
+    gfli_deform_task t;
+    gfli_igemm g;
+    gfli_deform_igemm(call->shape, &g);
+    g.packing = (const float *)call->packing;
+    g.bias = call->bias;
+    g.x = call->x;
+    g.y = call->y;
+    g.relu = call->relu;
+    t.s = call->shape;
+    t.offset = call->offset;
+    t.layout = gfli_deform_plan(&g);
+    gfli_igemm_prepare(context, &g, &t.product);
+    t.product.zeros = (float *)scratch;
+    t.product.room = (char *)scratch + t.layout.zeros;
+    memset(t.product.zeros, 0, t.layout.zeros);
+    gfli_parallel_for(context, t.product.row_tasks * t.product.col_tasks, gfli_deform_do, &t);
+}
+
+/* ===============================================================================================
+ * src/cpu/conv.c - convolution over NHWC pyramids, as a matrix product
  * ============================================================================================ */
 
 /* A run of fewer floats than this is not worth a loop of its own. */
@@ -8247,241 +8995,12 @@ static void gfli_plain_conv(gfl_context *context, const gfli_conv_call *call, vo
     gfli_igemm_run(context, &g, scratch);
 }
 
-/* ===============================================================================================
- * src/cpu/deform.c - deformable convolution: the matrix product of gemm.c over rows that are sampled
- * ============================================================================================ */
-
-enum {
-    GFLI_DEFORM_RUN = 32 /* channels of several groups that are worth being sampled together */
-};
-
-/* ---- sampling -------------------------------------------------------------------------------- */
-
-void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_map *offset,
-                      size_t first, int n, gfli_point *points) {
-    const bool masked = offset->c > 2 * GFLI_DEFORM_TAPS;
-    const float *at = offset->data + first * (size_t)offset->c;
-    gfli_igemm grid;
-    memset(&grid, 0, sizeof grid);
-    grid.y = offset;
-    grid.out_step = 1;
-    gfli_row r = gfli_row_at(&grid, first);
-    for (int i = 0; i < n; i++, at += offset->c) {
-        const int h = x->h[r.level], w = x->w[r.level];
-        const ptrdiff_t image =
-            (ptrdiff_t)gfli_points_before(x, r.level) + (ptrdiff_t)r.image * h * w;
-        for (int k = 0; k < GFLI_DEFORM_TAPS; k++, points++) {
-            const float y = (float)(r.i * s->stride - s->pad + k / 3) + at[2 * k];
-            const float xx = (float)(r.j * s->stride - s->pad + k % 3) + at[2 * k + 1];
-            const gfli_between p = gfli_between_at(h, w, y, xx);
-            points->at = (int32_t)(image + (ptrdiff_t)p.top * w + p.left);
-            points->width = w;
-            points->corners = p.corners;
-            points->down = p.down;
-            points->right = p.right;
-            points->mask = masked ? gfli_sigmoid(at[2 * GFLI_DEFORM_TAPS + k]) : 1.0f;
-        }
-        if (i + 1 < n) gfli_row_skip(&grid, &r, 1);
-    }
-}
-
-static void gfli_sampling_portable(const gfli_sampling *t) {
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        float *out = t->out + r * t->stride;
-        const float *c[4];
-        float w[4];
-        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
-        for (int i = 0; i < 4; i++) w[i] *= p->mask;
-        for (int i = 0; i < t->n; i++)
-            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
-    }
-}
-
-#if defined(__x86_64__)
-
-GFLI_AVX2 static void gfli_sampling_avx2(const gfli_sampling *t) {
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        float *out = t->out + r * t->stride;
-        const float *c[4];
-        float w[4];
-        int i = 0;
-        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
-        for (int k = 0; k < 4; k++) w[k] *= p->mask;
-        const __m256 w0 = _mm256_set1_ps(w[0]), w1 = _mm256_set1_ps(w[1]);
-        const __m256 w2 = _mm256_set1_ps(w[2]), w3 = _mm256_set1_ps(w[3]);
-        for (; i + 8 <= t->n; i += 8) {
-            __m256 v = _mm256_mul_ps(w0, _mm256_loadu_ps(c[0] + i));
-            v = _mm256_fmadd_ps(w1, _mm256_loadu_ps(c[1] + i), v);
-            v = _mm256_fmadd_ps(w2, _mm256_loadu_ps(c[2] + i), v);
-            v = _mm256_fmadd_ps(w3, _mm256_loadu_ps(c[3] + i), v);
-            _mm256_storeu_ps(out + i, v);
-        }
-        for (; i < t->n; i++)
-            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
-    }
-}
-
-GFLI_AVX512 static void gfli_sampling_avx512(const gfli_sampling *t) {
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        float *out = t->out + r * t->stride;
-        const float *c[4];
-        float w[4];
-        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
-        for (int k = 0; k < 4; k++) w[k] *= p->mask;
-        const __m512 w0 = _mm512_set1_ps(w[0]), w1 = _mm512_set1_ps(w[1]);
-        const __m512 w2 = _mm512_set1_ps(w[2]), w3 = _mm512_set1_ps(w[3]);
-        for (int i = 0; i < t->n; i += 16) {
-            const int left = t->n - i;
-            const __mmask16 m = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
-            __m512 v = _mm512_mul_ps(w0, _mm512_maskz_loadu_ps(m, c[0] + i));
-            v = _mm512_fmadd_ps(w1, _mm512_maskz_loadu_ps(m, c[1] + i), v);
-            v = _mm512_fmadd_ps(w2, _mm512_maskz_loadu_ps(m, c[2] + i), v);
-            v = _mm512_fmadd_ps(w3, _mm512_maskz_loadu_ps(m, c[3] + i), v);
-            _mm512_mask_storeu_ps(out + i, m, v);
-        }
-    }
-}
-
-#endif
-
-gfli_sampling_fn gfli_sampling_of(const gfl_context *context) {
-#if defined(__x86_64__)
-    if (gfli_has_avx512(context)) return gfli_sampling_avx512;
-    if (gfli_has_avx2(context)) return gfli_sampling_avx2;
-#endif
-    (void)context;
-    return gfli_sampling_portable;
-}
-
-/* ---- the product ----------------------------------------------------------------------------- */
-
-void gfli_deform_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
-    gfli_conv_igemm(s, g);
-    g->n_segs = GFLI_DEFORM_TAPS;
-    g->seg_taps = 1;
-    g->seg_len = g->group_in;
-}
-
-/* Groups whose channels are sampled in one go. */
-static int gfli_deform_groups(const gfli_igemm *g) {
-    return gfli_max(1, gfli_min(g->groups, GFLI_DEFORM_RUN / g->seg_len));
-}
-
-/* Scratch: zeros, then for each slot the points, pointers and offsets of a task's rows and the
- * tile of values that the points have in a block of the inner dimension. */
-typedef struct gfli_deform_layout {
-    size_t zeros, points, rows, offsets, tile, slot; /* bytes of each part */
-} gfli_deform_layout;
-
-static gfli_deform_layout gfli_deform_plan(const gfli_igemm *g) {
-    gfli_deform_layout l;
-    gfli_k_block k = {-1, 0, 0, 0};
-    const size_t rows = GFLI_ROWS_PER_TASK, taps = GFLI_DEFORM_TAPS;
-    (void)gfli_next_block(g, GFLI_K_BLOCK, &k);
-    l.zeros = gfli_round_64((size_t)(g->groups * g->group_in) * sizeof(float));
-    l.points = gfli_round_64(rows * taps * sizeof(gfli_point));
-    l.rows = gfli_round_64(rows * taps * sizeof(const float *));
-    l.offsets = gfli_round_64(rows * sizeof(ptrdiff_t));
-    l.tile =
-        gfli_round_64(rows * (size_t)(k.n_segs * k.len * gfli_deform_groups(g)) * sizeof(float));
-    l.slot = l.points + l.rows + l.offsets + l.tile;
-    return l;
-}
-
-static size_t gfli_deform_conv_scratch(const gfl_context *context, const gfli_conv_shape *s) {
-    gfli_igemm g;
-    gfli_deform_igemm(s, &g);
-    const gfli_deform_layout l = gfli_deform_plan(&g);
-    return l.zeros + l.slot * (size_t)context->n_threads;
-}
-
-typedef struct gfli_deform_task {
-    const gfli_conv_shape *s;
-    const gfli_map *offset;
-    gfli_igemm_task product;
-    gfli_deform_layout layout;
-    gfli_sampling_fn sampling;
-} gfli_deform_task;
-
-/* Sample the block k of the channels from t->first on, and point to the values. */
-static void gfli_deform_sample(const gfli_deform_task *t, const gfli_k_block *k, gfli_sampling part,
-                               const gfli_point *points, const float **rows) {
-    const int n_segs = t->product.g->n_segs, n = part.rows;
-    float *tile = part.out;
-    part.stride = (ptrdiff_t)k->n_segs * part.n;
-    for (int s = 0; s < k->n_segs; s++) {
-        part.points = points + k->seg + s;
-        part.out = tile + (ptrdiff_t)s * part.n;
-        t->sampling(&part);
-        for (int r = 0; r < gfli_ceil_div(n, GFLI_MR) * GFLI_MR; r++) {
-            const float **block = rows + (ptrdiff_t)(r / GFLI_MR * n_segs + k->seg + s) * GFLI_MR;
-            block[r % GFLI_MR] = part.out + gfli_min(r, n - 1) * part.stride;
-        }
-    }
-}
-
-static void gfli_deform_do(void *arg, int task, int slot) {
-    const gfli_deform_task *t = (const gfli_deform_task *)arg;
-    const gfli_igemm *g = t->product.g;
-    const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR), together = gfli_deform_groups(g);
-    char *memory = t->product.room + (size_t)slot * t->layout.slot;
-    gfli_point *points = (gfli_point *)(void *)memory;
-    const float **rows = (const float **)(void *)(memory + t->layout.points);
-    ptrdiff_t *offsets = (ptrdiff_t *)(void *)(memory + t->layout.points + t->layout.rows);
-    const gfli_part part = gfli_igemm_part(&t->product, task);
-    gfli_find_points(t->s, g->x, t->offset, part.first, part.n, points);
-    for (int r = 0; r < gfli_ceil_div(part.n, GFLI_MR) * GFLI_MR; r++)
-        offsets[r] = ((ptrdiff_t)part.first + gfli_min(r, part.n - 1)) * g->y->c;
-    for (int p = part.panel0, end; p < part.panel1; p = end) {
-        const int group = p / group_panels;
-        end = gfli_min(part.panel1, (group + together) * group_panels);
-        const int groups = gfli_ceil_div(end, group_panels) - group;
-        gfli_k_block k = {-1, 0, 0, 0};
-        while (gfli_next_block(g, GFLI_K_BLOCK, &k)) {
-            gfli_sampling one;
-            one.x = g->x;
-            one.zeros = t->product.zeros;
-            one.rows = part.n;
-            one.first = group * g->group_in + k.first;
-            one.n = groups * k.len;
-            one.out = (float *)(void *)((char *)offsets + t->layout.offsets);
-            gfli_deform_sample(t, &k, one, points, rows);
-            gfli_igemm_block(&t->product, &k, p, end, part.n, rows, offsets, one.first);
-        }
-    }
-}
-
-static void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, void *scratch) {
-    gfli_deform_task t;
-    gfli_igemm g;
-    gfli_deform_igemm(call->shape, &g);
-    g.packing = (const float *)call->packing;
-    g.bias = call->bias;
-    g.x = call->x;
-    g.y = call->y;
-    g.relu = call->relu;
-    t.s = call->shape;
-    t.offset = call->offset;
-    t.layout = gfli_deform_plan(&g);
-    t.sampling = gfli_sampling_of(context);
-    gfli_igemm_prepare(context, &g, &t.product);
-    t.product.zeros = (float *)scratch;
-    t.product.room = (char *)scratch + t.layout.zeros;
-    memset(t.product.zeros, 0, t.layout.zeros);
-    gfli_parallel_for(context, t.product.row_tasks * t.product.col_tasks, gfli_deform_do, &t);
-}
-
 /* ---- the operation --------------------------------------------------------------------------- */
 
 static gfl_status gfli_conv_prepare_cpu(gfl_context *context, const gfli_conv_call *calls, int n,
                                         gfli_conv_means *out) {
     memset(out, 0, sizeof *out);
-    out->kernel = "portable";
-    if (gfli_has_avx2(context)) out->kernel = "avx2";
-    if (gfli_has_avx512(context)) out->kernel = "avx512";
+    out->kernel = gfli_kernels_of(context)->name;
     out->splits = 1;
     for (int i = 0; i < n; i++) {
         const size_t scratch = calls[i].offset ? gfli_deform_conv_scratch(context, calls[i].shape)
@@ -9310,24 +9829,15 @@ static void gfli_decode_cpu(gfl_context *context, const gfli_map *cls, const gfl
  * src/cpu/backend.c - the CPU as a device, and its table of inference operations
  * ============================================================================================ */
 
-/* The instruction set of the kernels that a context uses. */
-static const char *gfli_kernels_cpu(const gfl_context *context) {
-    if (gfli_has_avx512(context)) return "AVX-512";
-    if (gfli_has_avx2(context)) return "AVX2";
-#if defined(__aarch64__)
-    if (!context->portable) return "NEON";
-#endif
-    return "plain C";
-}
-
 static gfl_status gfli_open_cpu(gfl_context *context, const gfl_context_desc *desc) {
     if (desc->device_index != 0)
         return gfli_error(context, GFL_E_DEVICE, "device_index is %d; the CPU has only index 0",
                           desc->device_index);
     if (desc->precision != GFL_PRECISION_FP32)
         return gfli_error(context, GFL_E_UNSUPPORTED, "the CPU computes in fp32 only");
+    GFLI_TRY(gfli_choose_kernels(context, desc->kernel));
     snprintf(context->device_name, sizeof context->device_name, "CPU, %s, %d threads",
-             gfli_kernels_cpu(context), context->n_threads);
+             gfli_kernels_of(context)->title, context->n_threads);
     return GFL_OK;
 }
 

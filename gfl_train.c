@@ -1032,6 +1032,51 @@ gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_prepr
                          gfl_origin *origin);
 
 /* ===============================================================================================
+ * src/cpu/conv_grad.h - what the gradients of both kinds of convolution share
+ * ============================================================================================ */
+
+/* Weights as the right matrix of the input's gradient. */
+typedef struct gfli_grad_pack_task {
+    const gfli_conv_shape *s;
+    gfli_igemm g;
+    int tap[GFLI_MAX_TAPS];
+    const float *weight, *scale;
+    float *packing;
+} gfli_grad_pack_task;
+
+enum { GFLI_PACK_ROWS = 32 };
+
+/* Some rows of all panels of a group: the weights of one output channel and tap lie together. */
+void gfli_grad_pack_rows(void *arg, int task, int slot);
+
+/* The gradient of the weights and of the bias. */
+typedef struct gfli_grad_task {
+    const gfli_conv_shape *s;
+    gfli_igemm g;
+    const gfli_map *dy;
+    const gfli_point *points; /* of a deformable convolution, or NULL */
+    const gfli_kernels *kernels;
+    size_t n_rows, rows_per_chunk;
+    int rows_per_block;                         /* positions that are packed together */
+    int chunks;                                 /* of the positions */
+    int n_strips, strips_per_task, strip_tasks; /* of the implicit matrix, all groups */
+    int out_tasks;                              /* of a group's output channels */
+    size_t n_weights;                           /* of one sum, with the merged groups' zeros */
+    bool direct;                                /* the only sum is dweight */
+    float *zeros, *sums, *dweight, *dbias;
+    double *bias_sums;
+    char *room;
+    size_t pointers, offsets, copies, dy_panels, slot; /* bytes of the parts of a slot */
+    size_t at_sums, at_bias, at_slots, scratch;        /* bytes of the scratch */
+} gfli_grad_task;
+
+void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_igemm *g,
+                    const gfli_map *dy, gfli_grad_task *t);
+/* Once t is planned, and given its points if it has some. */
+void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli_map *x, float *dweight,
+                      float *dbias, void *scratch);
+
+/* ===============================================================================================
  * src/cpu/fold_grad.c - gradients of a batch norm that was folded into the convolution before it
  * ============================================================================================ */
 
@@ -1108,18 +1153,7 @@ static size_t gfli_conv_grad_packed_size_cpu(const gfli_conv_shape *s) {
     return size;
 }
 
-typedef struct gfli_grad_pack_task {
-    const gfli_conv_shape *s;
-    gfli_igemm g;
-    int tap[GFLI_MAX_TAPS];
-    const float *weight, *scale;
-    float *packing;
-} gfli_grad_pack_task;
-
-enum { GFLI_PACK_ROWS = 32 };
-
-/* Some rows of all panels of a group: the weights of one output channel and tap lie together. */
-static void gfli_grad_pack_rows(void *arg, int task, int slot) {
+void gfli_grad_pack_rows(void *arg, int task, int slot) {
     const gfli_grad_pack_task *t = (const gfli_grad_pack_task *)arg;
     const gfli_conv_shape *s = t->s;
     const gfli_igemm *g = &t->g;
@@ -1196,223 +1230,6 @@ enum {
     GFLI_BIAS_ROWS = 1024
 };
 
-/* c[m][n] (=/+=) the sum over k of a[k][GFLI_MR] x b[k][width], n <= width. */
-typedef struct gfli_outer {
-    const float *a, *b;
-    int len, width, m, n;
-    float *c;
-    size_t stride; /* floats from a row of c to the next */
-    bool first;
-} gfli_outer;
-
-typedef void (*gfli_outer_fn)(const gfli_outer *t);
-
-static void gfli_outer_store(const gfli_outer *t, int row, int col, const float *sum, int n) {
-    float *c = t->c + (size_t)row * t->stride + col;
-    for (int j = 0; j < n; j++) c[j] = t->first ? sum[j] : c[j] + sum[j];
-}
-
-/* Ask for what the sums will be added to while they are being formed. */
-static inline void gfli_outer_prefetch(const gfli_outer *t) {
-    for (int r = 0; r < t->m && !t->first; r++) {
-        __builtin_prefetch(t->c + (size_t)r * t->stride);
-        __builtin_prefetch(t->c + (size_t)r * t->stride + t->n - 1);
-    }
-}
-
-static void gfli_outer_portable(const gfli_outer *t) {
-    for (int col = 0; col < t->n; col += 8) {
-        float sum[GFLI_MR][8] = {{0.0f}};
-        const float *a = t->a, *b = t->b + col;
-        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
-            for (int r = 0; r < GFLI_MR; r++) {
-                for (int j = 0; j < 8; j++) sum[r][j] += a[r] * b[j];
-            }
-        }
-        for (int r = 0; r < t->m; r++) {
-            gfli_outer_store(t, r, col, sum[r], gfli_min(8, t->n - col));
-        }
-    }
-}
-
-#if defined(__x86_64__)
-
-GFLI_AVX2 static inline void gfli_outer_store_avx2(const gfli_outer *t, int row, int col, __m256 v0,
-                                                   __m256 v1) {
-    if (row >= t->m) return;
-    if (t->n - col < GFLI_NR) {
-        float sum[GFLI_NR];
-        _mm256_storeu_ps(sum, v0);
-        _mm256_storeu_ps(sum + 8, v1);
-        gfli_outer_store(t, row, col, sum, t->n - col);
-        return;
-    }
-    float *c = t->c + (size_t)row * t->stride + col;
-    if (!t->first) {
-        v0 = _mm256_add_ps(v0, _mm256_loadu_ps(c));
-        v1 = _mm256_add_ps(v1, _mm256_loadu_ps(c + 8));
-    }
-    _mm256_storeu_ps(c, v0);
-    _mm256_storeu_ps(c + 8, v1);
-}
-
-#    define GFLI_OUTER_ROW(i)                                                                      \
-        v = _mm256_broadcast_ss(a + i);                                                            \
-        s##i##0 = _mm256_fmadd_ps(v, b0, s##i##0);                                                 \
-        s##i##1 = _mm256_fmadd_ps(v, b1, s##i##1)
-
-GFLI_AVX2 static inline void gfli_outer_half_avx2(const gfli_outer *t, int col) {
-    __m256 s00 = _mm256_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
-    __m256 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
-    const float *a = t->a, *b = t->b + col;
-    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
-        __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8), v;
-        GFLI_OUTER_ROW(0);
-        GFLI_OUTER_ROW(1);
-        GFLI_OUTER_ROW(2);
-        GFLI_OUTER_ROW(3);
-        GFLI_OUTER_ROW(4);
-        GFLI_OUTER_ROW(5);
-    }
-    gfli_outer_store_avx2(t, 0, col, s00, s01);
-    gfli_outer_store_avx2(t, 1, col, s10, s11);
-    gfli_outer_store_avx2(t, 2, col, s20, s21);
-    gfli_outer_store_avx2(t, 3, col, s30, s31);
-    gfli_outer_store_avx2(t, 4, col, s40, s41);
-    gfli_outer_store_avx2(t, 5, col, s50, s51);
-}
-
-GFLI_AVX2 static void gfli_outer_avx2(const gfli_outer *t) {
-    gfli_outer_prefetch(t);
-    gfli_outer_half_avx2(t, 0);
-    if (t->n > GFLI_NR) gfli_outer_half_avx2(t, GFLI_NR);
-}
-
-#    undef GFLI_OUTER_ROW
-
-GFLI_AVX512 static inline void gfli_outer_store_avx512(const gfli_outer *t, int row, int col,
-                                                       __m512 v) {
-    if (row >= t->m || col >= t->n) return;
-    const int left = t->n - col;
-    const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
-    float *c = t->c + (size_t)row * t->stride + col;
-    if (!t->first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c));
-    _mm512_mask_storeu_ps(c, mask, v);
-}
-
-#    define GFLI_OUTER_ROW(i)                                                                      \
-        v = _mm512_set1_ps(a[i]);                                                                  \
-        s##i##0 = _mm512_fmadd_ps(v, b0, s##i##0);                                                 \
-        if (panels > 1) s##i##1 = _mm512_fmadd_ps(v, b1, s##i##1)
-
-#    define GFLI_STORE_ROW(i)                                                                      \
-        gfli_outer_store_avx512(t, i, 0, s##i##0);                                                 \
-        if (panels > 1) gfli_outer_store_avx512(t, i, GFLI_NR, s##i##1)
-
-/* panels is a constant where this is called: 1 or 2. */
-GFLI_AVX512 static inline __attribute__((__always_inline__)) void
-gfli_outer_panels_avx512(const gfli_outer *t, const int panels) {
-    __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
-    __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
-    const float *a = t->a, *b = t->b;
-    const ptrdiff_t width = t->width;
-    gfli_outer_prefetch(t);
-    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += width) {
-        __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + (panels - 1) * GFLI_NR), v;
-        GFLI_OUTER_ROW(0);
-        GFLI_OUTER_ROW(1);
-        GFLI_OUTER_ROW(2);
-        GFLI_OUTER_ROW(3);
-        GFLI_OUTER_ROW(4);
-        GFLI_OUTER_ROW(5);
-    }
-    GFLI_STORE_ROW(0);
-    GFLI_STORE_ROW(1);
-    GFLI_STORE_ROW(2);
-    GFLI_STORE_ROW(3);
-    GFLI_STORE_ROW(4);
-    GFLI_STORE_ROW(5);
-}
-
-GFLI_AVX512 static void gfli_outer_avx512(const gfli_outer *t) {
-    if (t->n > GFLI_NR) {
-        gfli_outer_panels_avx512(t, 2);
-    } else {
-        gfli_outer_panels_avx512(t, 1);
-    }
-}
-
-#    undef GFLI_OUTER_ROW
-#    undef GFLI_STORE_ROW
-
-#elif defined(__aarch64__)
-
-#    define GFLI_OUTER_ROW(i)                                                                      \
-        s##i##0 = vfmaq_n_f32(s##i##0, b0, a[i]);                                                  \
-        s##i##1 = vfmaq_n_f32(s##i##1, b1, a[i])
-
-static inline void gfli_outer_store_neon(const gfli_outer *t, int row, int col, float32x4_t v0,
-                                         float32x4_t v1) {
-    float sum[8];
-    if (row >= t->m) return;
-    vst1q_f32(sum, v0);
-    vst1q_f32(sum + 4, v1);
-    gfli_outer_store(t, row, col, sum, gfli_min(8, t->n - col));
-}
-
-static void gfli_outer_neon(const gfli_outer *t) {
-    gfli_outer_prefetch(t);
-    for (int col = 0; col < t->n; col += 8) {
-        float32x4_t s00 = vdupq_n_f32(0), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
-        float32x4_t s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
-        const float *a = t->a, *b = t->b + col;
-        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
-            const float32x4_t b0 = vld1q_f32(b), b1 = vld1q_f32(b + 4);
-            GFLI_OUTER_ROW(0);
-            GFLI_OUTER_ROW(1);
-            GFLI_OUTER_ROW(2);
-            GFLI_OUTER_ROW(3);
-            GFLI_OUTER_ROW(4);
-            GFLI_OUTER_ROW(5);
-        }
-        gfli_outer_store_neon(t, 0, col, s00, s01);
-        gfli_outer_store_neon(t, 1, col, s10, s11);
-        gfli_outer_store_neon(t, 2, col, s20, s21);
-        gfli_outer_store_neon(t, 3, col, s30, s31);
-        gfli_outer_store_neon(t, 4, col, s40, s41);
-        gfli_outer_store_neon(t, 5, col, s50, s51);
-    }
-}
-
-#    undef GFLI_OUTER_ROW
-
-#endif
-
-typedef struct gfli_grad_task {
-    const gfli_conv_shape *s;
-    gfli_igemm g;
-    const gfli_map *dy;
-    const gfli_point *points; /* of a deformable convolution, or NULL */
-    gfli_sampling_fn sampling;
-    gfli_outer_fn outer;
-    size_t n_rows, rows_per_chunk;
-    int rows_per_block;                         /* positions that are packed together */
-    int chunks;                                 /* of the positions */
-    int n_strips, strips_per_task, strip_tasks; /* of the implicit matrix, all groups */
-    int out_tasks;                              /* of a group's output channels */
-    size_t n_weights;                           /* of one sum, with the merged groups' zeros */
-    bool direct;                                /* the only sum is dweight */
-    float *zeros, *sums, *dweight, *dbias;
-    double *bias_sums;
-    char *room;
-    size_t pointers, offsets, copies, dy_panels, slot; /* bytes of the parts of a slot */
-    size_t at_sums, at_bias, at_slots, scratch;        /* bytes of the scratch */
-} gfli_grad_task;
-
-static size_t gfli_grad_round(size_t bytes) {
-    return (bytes + 63) & ~(size_t)63;
-}
-
 /* Positions into chunks (by the shapes alone), weights into tasks (which changes no sum). */
 static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
     const gfli_conv_shape *s = t->s;
@@ -1438,8 +1255,8 @@ static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
     t->strip_tasks = gfli_ceil_div(t->n_strips, t->strips_per_task);
 }
 
-static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s,
-                           const gfli_igemm *g, const gfli_map *dy, gfli_grad_task *t) {
+void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_igemm *g,
+                    const gfli_map *dy, gfli_grad_task *t) {
     const size_t rows = GFLI_GRAD_ROWS, f = sizeof(float);
     memset(t, 0, sizeof *t);
     t->s = s;
@@ -1447,16 +1264,16 @@ static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s,
     t->g.y = dy;
     t->dy = dy;
     gfli_grad_cut(context, t);
-    t->pointers = gfli_grad_round(rows * (size_t)t->g.n_segs * sizeof(const float *));
-    t->offsets = gfli_grad_round(rows * sizeof(ptrdiff_t));
+    t->pointers = gfli_round_64(rows * (size_t)t->g.n_segs * sizeof(const float *));
+    t->offsets = gfli_round_64(rows * sizeof(ptrdiff_t));
     t->copies = rows * gfli_igemm_copy(&t->g) * f;
-    t->dy_panels = gfli_grad_round(rows * (GFLI_GRAD_OUT + GFLI_MR) * f);
+    t->dy_panels = gfli_round_64(rows * (GFLI_GRAD_OUT + GFLI_MR) * f);
     t->slot = t->pointers + t->offsets + t->copies + t->dy_panels + rows * GFLI_STRIP * f;
-    t->at_sums = gfli_grad_round((size_t)gfli_max(s->in_c, t->g.seg_len) * f);
+    t->at_sums = gfli_round_64((size_t)gfli_max(s->in_c, t->g.seg_len) * f);
     t->at_bias = t->at_sums;
-    if (!t->direct) t->at_bias += gfli_grad_round((size_t)t->chunks * t->n_weights * f);
+    if (!t->direct) t->at_bias += gfli_round_64((size_t)t->chunks * t->n_weights * f);
     const size_t blocks = (t->n_rows + GFLI_BIAS_ROWS - 1) / GFLI_BIAS_ROWS;
-    t->at_slots = t->at_bias + gfli_grad_round(blocks * (size_t)s->out_c * sizeof(double));
+    t->at_slots = t->at_bias + gfli_round_64(blocks * (size_t)s->out_c * sizeof(double));
     t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
 }
 
@@ -1502,7 +1319,7 @@ static void gfli_grad_sample_x(const gfli_grad_task *t, const gfli_point *points
     one.n = width;
     one.out = strip;
     one.stride = padded;
-    t->sampling(&one);
+    t->kernels->sampling(&one);
     for (int k = 0; k < n && width < padded; k++, strip += padded)
         memset(strip + width, 0, (size_t)(padded - width) * sizeof(float));
 }
@@ -1552,7 +1369,7 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
             o.a = dy + (ptrdiff_t)r * part->n;
             o.m = gfli_min(GFLI_MR, part->out1 - part->out0 - r);
             o.c = sum + (size_t)(out + r) * (size_t)k_size + (size_t)(seg * g->seg_len + col);
-            t->outer(&o);
+            t->kernels->outer(&o);
         }
     }
 }
@@ -1650,9 +1467,8 @@ static size_t gfli_conv_grad_scratch_cpu(const gfl_context *context, const gfli_
     return size;
 }
 
-/* Once t is planned, and given its points if it has some. */
-static void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli_map *x,
-                             float *dweight, float *dbias, void *scratch) {
+void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli_map *x, float *dweight,
+                      float *dbias, void *scratch) {
     t->g.x = x;
     t->dweight = dweight;
     t->dbias = dbias;
@@ -1660,14 +1476,7 @@ static void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli
     t->sums = t->zeros + t->at_sums / sizeof(float);
     t->bias_sums = (double *)(void *)((char *)scratch + t->at_bias);
     t->room = (char *)scratch + t->at_slots;
-    t->sampling = gfli_sampling_of(context);
-    t->outer = gfli_outer_portable;
-#if defined(__x86_64__)
-    if (gfli_has_avx2(context)) t->outer = gfli_outer_avx2;
-    if (gfli_has_avx512(context)) t->outer = gfli_outer_avx512;
-#elif defined(__aarch64__)
-    if (!context->portable) t->outer = gfli_outer_neon;
-#endif
+    t->kernels = gfli_kernels_of(context);
     memset(t->zeros, 0, t->at_sums);
     if (dbias) gfli_conv_grad_bias(context, t);
     if (!t->n_rows) {
@@ -1698,157 +1507,9 @@ static void gfli_conv_grad_weight_cpu(gfl_context *context, const gfli_conv_shap
  * are cut depends on the shape alone. */
 enum {
     GFLI_DEFORM_ROWS = 96,   /* positions of a tile; a multiple of GFLI_MR */
-    GFLI_DEFORM_STRIP = 32,  /* channels of a tile: two panels */
     GFLI_DEFORM_PARTS = 16,  /* of the channels, at most */
     GFLI_DEFORM_BLOCK = 1024 /* positions of a task that needs no tiles */
 };
-
-/* ---- from the gradient of sampled values to those of the map and the points ------------------ */
-
-/* One tap of some positions, channels first .. + n; positions are GFLI_DEFORM_TAPS points and
- * `values` sums apart. */
-typedef struct gfli_scatter {
-    const gfli_map *x;
-    const float *zeros, *grad; /* grad [rows][GFLI_DEFORM_STRIP], of value times mask */
-    const gfli_point *points;
-    int rows, first, n;
-    float *dx; /* as x->data, or NULL */
-    float
-        *sums; /* [rows][values]: of this tap dy and dx (apart from each other), and of the mask */
-    int values, mask_at; /* where the mask's is, from dy's; 0: there are no masks */
-    bool first_sum;
-} gfli_scatter;
-
-typedef void (*gfli_scatter_fn)(const gfli_scatter *t);
-
-/* From the products of grad with the four corners. */
-static inline void gfli_scatter_sums(const gfli_scatter *t, const gfli_point *p,
-                                     const float weight[4], const float dot[4], float *sums) {
-    const float up = 1.0f - p->down, left = 1.0f - p->right;
-    const float down_sum = left * (dot[2] - dot[0]) + p->right * (dot[3] - dot[1]);
-    const float right_sum = up * (dot[1] - dot[0]) + p->down * (dot[3] - dot[2]);
-    const float value =
-        weight[0] * dot[0] + weight[1] * dot[1] + weight[2] * dot[2] + weight[3] * dot[3];
-    const bool first = t->first_sum;
-    sums[0] = (first ? 0.0f : sums[0]) + p->mask * down_sum;
-    sums[1] = (first ? 0.0f : sums[1]) + p->mask * right_sum;
-    if (t->mask_at) sums[t->mask_at] = (first ? 0.0f : sums[t->mask_at]) + value;
-}
-
-/* Where a corner's channels are in dx. */
-static inline float *gfli_scatter_to(const gfli_scatter *t, const gfli_point *p, int corner) {
-    const ptrdiff_t at = p->at + (corner & 1) + (ptrdiff_t)(corner >> 1) * p->width;
-    return t->dx + at * t->x->c + t->first;
-}
-
-static void gfli_scatter_portable(const gfli_scatter *t) {
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
-        float weight[4], dot[4];
-        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
-        for (int k = 0; k < 4; k++) {
-            float sum = 0.0f;
-            for (int i = 0; i < t->n; i++) sum += grad[i] * corner[k][i];
-            dot[k] = sum;
-            if (!t->dx || !(p->corners >> k & 1)) continue;
-            float *to = gfli_scatter_to(t, p, k);
-            const float w = weight[k] * p->mask;
-            for (int i = 0; i < t->n; i++) to[i] += w * grad[i];
-        }
-        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
-    }
-}
-
-#if defined(__x86_64__)
-
-/* The sums of the elements of four vectors. */
-GFLI_AVX2 static inline __m128 gfli_sum4_avx2(__m256 a, __m256 b, __m256 c, __m256 d) {
-    const __m256 v = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-}
-
-GFLI_AVX2 static void gfli_scatter_avx2(const gfli_scatter *t) {
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
-        const int whole = t->n / 8 * 8;
-        float weight[4], dot[4];
-        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
-        __m256 d0 = _mm256_setzero_ps(), d1 = d0, d2 = d0, d3 = d0;
-        for (int i = 0; i < whole; i += 8) {
-            const __m256 g = _mm256_loadu_ps(grad + i);
-            d0 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[0] + i), d0);
-            d1 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[1] + i), d1);
-            d2 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[2] + i), d2);
-            d3 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[3] + i), d3);
-        }
-        _mm_storeu_ps(dot, gfli_sum4_avx2(d0, d1, d2, d3));
-        for (int k = 0; k < 4; k++) {
-            for (int i = whole; i < t->n; i++) dot[k] += grad[i] * corner[k][i];
-            if (!t->dx || !(p->corners >> k & 1)) continue;
-            float *to = gfli_scatter_to(t, p, k);
-            const float w = weight[k] * p->mask;
-            const __m256 ww = _mm256_set1_ps(w);
-            for (int i = 0; i < whole; i += 8) {
-                const __m256 g = _mm256_loadu_ps(grad + i);
-                _mm256_storeu_ps(to + i, _mm256_fmadd_ps(ww, g, _mm256_loadu_ps(to + i)));
-            }
-            for (int i = whole; i < t->n; i++) to[i] += w * grad[i];
-        }
-        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
-    }
-}
-
-/* The sum of both halves. */
-GFLI_AVX512 static inline __m256 gfli_halves_avx512(__m512 v) {
-    /* maskz: g++ takes the plain forms for unset */
-    const __m512d d = _mm512_castps_pd(v);
-    return _mm256_add_ps(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 0)),
-                         _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 1)));
-}
-
-GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
-    const int n0 = gfli_min(t->n, 16), n1 = t->n - n0;
-    const __mmask16 m0 = (__mmask16)(n0 < 16 ? (1u << n0) - 1u : 0xffffu);
-    const __mmask16 m1 = (__mmask16)(n1 < 16 ? (1u << n1) - 1u : 0xffffu);
-    const int second = n1 > 0 ? 16 : 0; /* a place that may be read when there is nothing more */
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
-        float weight[4], dot[4];
-        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
-        const __m512 g0 = _mm512_maskz_loadu_ps(m0, grad);
-        const __m512 g1 = _mm512_maskz_loadu_ps(m1, grad + second);
-        __m512 d[4];
-        for (int k = 0; k < 4; k++) {
-            d[k] = _mm512_mul_ps(g0, _mm512_maskz_loadu_ps(m0, corner[k]));
-            d[k] = _mm512_fmadd_ps(g1, _mm512_maskz_loadu_ps(m1, corner[k] + second), d[k]);
-            if (!t->dx || !(p->corners >> k & 1)) continue;
-            float *to = gfli_scatter_to(t, p, k);
-            const __m512 w = _mm512_set1_ps(weight[k] * p->mask);
-            const __m512 v0 = _mm512_fmadd_ps(w, g0, _mm512_maskz_loadu_ps(m0, to));
-            _mm512_mask_storeu_ps(to, m0, v0);
-            if (n1 <= 0) continue;
-            const __m512 v1 = _mm512_fmadd_ps(w, g1, _mm512_maskz_loadu_ps(m1, to + 16));
-            _mm512_mask_storeu_ps(to + 16, m1, v1);
-        }
-        _mm_storeu_ps(dot, gfli_sum4_avx2(gfli_halves_avx512(d[0]), gfli_halves_avx512(d[1]),
-                                          gfli_halves_avx512(d[2]), gfli_halves_avx512(d[3])));
-        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
-    }
-}
-
-#endif
-
-static gfli_scatter_fn gfli_scatter_of(const gfl_context *context) {
-#if defined(__x86_64__)
-    if (gfli_has_avx512(context)) return gfli_scatter_avx512;
-    if (gfli_has_avx2(context)) return gfli_scatter_avx2;
-#endif
-    (void)context;
-    return gfli_scatter_portable;
-}
 
 /* ---- weights for the gradient of the sampled values ------------------------------------------ */
 
@@ -1893,9 +1554,8 @@ typedef struct gfli_deform_grad_task {
     gfli_igemm g;
     const gfli_map *x, *offset, *dy, *dx, *doffset;
     size_t positions;
-    int parts, part_panels, n_panels, tile_panels;
-    gfli_tile_fn tile;
-    gfli_scatter_fn scatter;
+    int parts, part_panels, n_panels;
+    const gfli_kernels *kernels;
     float *zeros, *sums; /* sums [parts][positions][offset->c] */
     gfli_point *points;
     const float *packing;
@@ -1914,12 +1574,12 @@ static void gfli_deform_grad_plan(const gfl_context *context, const gfli_conv_sh
     t->n_panels = t->g.groups * gfli_ceil_div(t->g.group_out, GFLI_NR);
     t->part_panels = gfli_max(gfli_ceil_div(t->n_panels, GFLI_DEFORM_PARTS), 2);
     t->parts = gfli_ceil_div(t->n_panels, t->part_panels);
-    t->at_samples = gfli_grad_round((size_t)gfli_max(s->in_c, s->out_c) * f);
+    t->at_samples = gfli_round_64((size_t)gfli_max(s->in_c, s->out_c) * f);
     t->at_rest =
-        t->at_samples + gfli_grad_round(t->positions * GFLI_DEFORM_TAPS * sizeof(gfli_point));
+        t->at_samples + gfli_round_64(t->positions * GFLI_DEFORM_TAPS * sizeof(gfli_point));
     t->at_slots =
-        t->at_rest + gfli_grad_round((size_t)t->parts * t->positions * (size_t)offset->c * f);
-    t->pointers = gfli_grad_round(rows * (sizeof(const float *) + sizeof(ptrdiff_t)));
+        t->at_rest + gfli_round_64((size_t)t->parts * t->positions * (size_t)offset->c * f);
+    t->pointers = gfli_round_64(rows * (sizeof(const float *) + sizeof(ptrdiff_t)));
     t->slot = t->pointers + rows * GFLI_DEFORM_STRIP * f;
     t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
 }
@@ -1954,7 +1614,7 @@ static void gfli_deform_grad_tile(const gfli_deform_grad_task *t, const gfli_def
     tile.panel = (size_t)g->n_segs * (size_t)g->seg_len * GFLI_NR;
     for (int p = strip->panel, end = p + strip->n_panels, together; p < end; p += together) {
         const int group = p / group_panels, in_group = p % group_panels;
-        together = gfli_min(gfli_min(t->tile_panels, end - p), group_panels - in_group);
+        together = gfli_min(gfli_min(t->kernels->tile_panels, end - p), group_panels - in_group);
         tile.n = gfli_min(together * GFLI_NR, g->group_out - in_group * GFLI_NR);
         tile.y = grad + gfli_panel_channel(g, p) - strip->channel;
         for (int k = 0; k < g->group_in; k += GFLI_K_BLOCK) {
@@ -1967,7 +1627,7 @@ static void gfli_deform_grad_tile(const gfli_deform_grad_task *t, const gfli_def
                 tile.rows = rows + r;
                 tile.out = out + r;
                 tile.m = gfli_min(GFLI_MR, n - r);
-                t->tile(&tile);
+                t->kernels->tile(&tile);
             }
         }
     }
@@ -2010,7 +1670,7 @@ static void gfli_deform_grad_rows(const gfli_deform_grad_task *t, int part, size
             s.points = t->points + first * GFLI_DEFORM_TAPS + tap;
             s.sums = sums + 2 * tap;
             s.mask_at = s.values > 2 * GFLI_DEFORM_TAPS ? 2 * GFLI_DEFORM_TAPS - tap : 0;
-            t->scatter(&s);
+            t->kernels->scatter(&s);
         }
     }
 }
@@ -2084,8 +1744,7 @@ static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shap
     t.points = (gfli_point *)(void *)((char *)scratch + t.at_samples);
     t.sums = (float *)(void *)((char *)scratch + t.at_rest);
     t.room = (char *)scratch + t.at_slots;
-    t.tile = gfli_tile_of(context, &t.tile_panels);
-    t.scatter = gfli_scatter_of(context);
+    t.kernels = gfli_kernels_of(context);
     memset(t.zeros, 0, t.at_samples);
     if (dx && !accumulate) memset(dx->data, 0, gfli_map_count(dx) * sizeof(float));
     const int blocks = (int)((t.positions + GFLI_DEFORM_BLOCK - 1) / GFLI_DEFORM_BLOCK);
@@ -2622,71 +2281,10 @@ typedef struct gfli_loss {
     gfli_loss_part *parts;
     int points, tasks[GFL_LEVELS]; /* points a task has; tasks of a level */
     gfli_loss_scales scales;
-    bool avx2;
+    const gfli_kernels *kernels;
 } gfli_loss;
 
 /* ---- negatives ------------------------------------------------------------------------------- */
-
-/* sigmoid(z)^2 * softplus(z) and its derivative, for logits without a target.  Straight arithmetic
- * in place of expf and log1pf, and masks in place of branches, so that compilers turn the loop into
- * vector code: there are 80 logits at each of 22,400 positions.  Good to a few units in the last
- * place; a NaN stays one. */
-static inline void gfli_qfl_negative(const float *GFLI_RESTRICT z, int n, float scale,
-                                     float *GFLI_RESTRICT loss, float *GFLI_RESTRICT dz) {
-    for (int i = 0; i < n; i++) {
-        const float v = z[i], magnitude = fabsf(v);
-        /* x = min(|z|, 87): magnitudes are ordered as their bits are */
-        int32_t x_bits;
-        float x;
-        memcpy(&x_bits, &magnitude, sizeof x_bits);
-        x_bits = x_bits < 0x42ae0000 ? x_bits : 0x42ae0000;
-        memcpy(&x, &x_bits, sizeof x);
-        /* e = exp(-x) = 2^k exp(r), k from adding 1.5 * 2^23 and taking it away */
-        const float biased = x * -1.44269504f + 12582912.0f, k = biased - 12582912.0f;
-        const float r = (k * -0.693359375f - x) + k * 2.12194440e-4f;
-        float p = 1.98756915e-4f;
-        p = p * r + 1.39819994e-3f;
-        p = p * r + 8.33345205e-3f;
-        p = p * r + 4.16657962e-2f;
-        p = p * r + 1.66666651e-1f;
-        p = p * r + 5.00000012e-1f;
-        p = p * r * r + r + 1.0f;
-        uint32_t bits, sign, e_bits;
-        float power, one_or_e;
-        memcpy(&bits, &biased, sizeof bits);
-        bits = (bits << 23) + 0x3f800000u;
-        memcpy(&power, &bits, sizeof power);
-        const float e = p * power;
-        /* log(1 + e) = 2 artanh(t), t = e / (2 + e) <= 1/3 */
-        const float t = e / (2.0f + e), t2 = t * t;
-        float q = 1.0f / 15.0f;
-        q = q * t2 + 1.0f / 13.0f;
-        q = q * t2 + 1.0f / 11.0f;
-        q = q * t2 + 1.0f / 9.0f;
-        q = q * t2 + 1.0f / 7.0f;
-        q = q * t2 + 1.0f / 5.0f;
-        q = q * t2 + 1.0f / 3.0f;
-        q = (q * t2 + 1.0f) * (t + t);
-        /* sigmoid: e / (1 + e) below zero, 1 / (1 + e) above */
-        memcpy(&sign, &v, sizeof sign);
-        memcpy(&e_bits, &e, sizeof e_bits);
-        sign = 0u - (sign >> 31);
-        bits = (e_bits & sign) | (0x3f800000u & ~sign);
-        memcpy(&one_or_e, &bits, sizeof one_or_e);
-        const float both = 1.0f / (1.0f + e), s = one_or_e * both;
-        const float rest = (1.0f + e - one_or_e) * both;
-        const float softplus = 0.5f * (v + magnitude) + q;
-        loss[i] = s * s * softplus;
-        dz[i] = scale * (s * s) * (s + 2.0f * rest * softplus);
-    }
-}
-
-#if defined(__x86_64__)
-__attribute__((__target__("avx2,fma"))) static void
-gfli_qfl_negative_avx2(const float *z, int n, float scale, float *loss, float *dz) {
-    gfli_qfl_negative(z, n, scale, loss, dz);
-}
-#endif
 
 static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
     const float scale = (float)t->scales.cls;
@@ -2697,12 +2295,7 @@ static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
         const int n = (int)(rest < most ? rest : most);
         const float *z = t->cls->data + first;
         float *dz = t->dcls->data + first;
-#if defined(__x86_64__)
-        if (t->avx2)
-            gfli_qfl_negative_avx2(z, n, scale, loss, dz);
-        else
-#endif
-            gfli_qfl_negative(z, n, scale, loss, dz);
+        t->kernels->qfl_negative(z, n, scale, loss, dz);
         double s[4] = {0, 0, 0, 0};
         int i = 0;
         for (; i + 4 <= n; i += 4)
@@ -2842,7 +2435,7 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
     t.dcls = dcls;
     t.dreg = dreg;
     t.truths = truths;
-    t.avx2 = gfli_has_avx2(context);
+    t.kernels = gfli_kernels_of(context);
     t.scales = gfli_loss_scales_of(out, opts);
     for (int i = 0; i < tasks; i++) memset(&t.parts[i], 0, sizeof t.parts[i]);
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);

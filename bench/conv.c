@@ -2,7 +2,7 @@
  *
  * Deformable ones ("dcn") have all their gradients in one number.
  *
- *     conv [threads] [seconds per line] [part of a name] [avx2 | portable]
+ *     conv [threads] [seconds per line] [part of a name] [avx512 | avx2 | neon | portable]
  *     conv list
  */
 #define GFL_INTERNAL
@@ -215,10 +215,9 @@ int main(int argc, char **argv) {
     memset(&desc, 0, sizeof desc);
     desc.n_threads = argc > 1 ? atoi(argv[1]) : 2;
     const double seconds = argc > 2 ? atof(argv[2]) : 0.2;
-    desc.portable = argc > 4 && strcmp(argv[4], "portable") == 0;
+    if (argc > 4) desc.kernel = argv[4];
     gfl_context *context = NULL;
     if (gfl_context_create(&desc, &context) != GFL_OK) return 1;
-    context->no_avx512 = argc > 4;
     printf("%-24s %10s %10s %10s %10s %10s %8s\n", "", "GFLOP", "forward ms", "forward", "dx", "dw",
            "pack ms");
     for (size_t i = 0; i < GFLI_COUNT(bench_cases); i++) {

@@ -1,10 +1,10 @@
 /* network.c - seconds of a whole network: detection of one size, or training steps
  *
- *     network detect MODEL WIDTH HEIGHT BATCH THREADS REPEATS [avx2]
- *     network train  MODEL WIDTH HEIGHT BATCH THREADS REPEATS [avx2]
+ *     network detect MODEL WIDTH HEIGHT BATCH THREADS REPEATS [KERNEL]
+ *     network train  MODEL WIDTH HEIGHT BATCH THREADS REPEATS [KERNEL]
  *
- * Prints one line a repeat: seconds.  avx2: without AVX-512, where it is there.  The network alone
- * is timed for "detect" (no resizing, no decoding), the full step with losses and update for
+ * Prints one line per repeat: seconds.  KERNEL: avx2, say, where AVX-512 is there too.  The network
+ * alone is timed for "detect" (no resizing, no decoding), the full step with losses and update for
  * "train". */
 #ifndef GFL_INTERNAL
 #    define GFL_INTERNAL
@@ -121,8 +121,8 @@ static int time_training(gfl_context *context, const gfl_model_desc *desc, int b
 }
 
 int main(int argc, char **argv) {
-    if (argc < 8 || argc > 9 || (argc == 9 && strcmp(argv[8], "avx2") != 0)) {
-        fputs("usage: network detect|train MODEL WIDTH HEIGHT BATCH THREADS REPEATS [avx2]\n",
+    if (argc < 8 || argc > 9) {
+        fputs("usage: network detect|train MODEL WIDTH HEIGHT BATCH THREADS REPEATS [KERNEL]\n",
               stderr);
         return 2;
     }
@@ -133,8 +133,8 @@ int main(int argc, char **argv) {
     gfl_model_desc desc;
     memset(&context_desc, 0, sizeof context_desc);
     context_desc.n_threads = atoi(argv[6]);
+    if (argc > 8) context_desc.kernel = argv[8];
     if (gfl_context_create(&context_desc, &context) != GFL_OK) return 1;
-    context->no_avx512 = argc == 9;
     make_desc(argv[2], width, height, &desc);
     picture_width = width;
     picture_height = height;

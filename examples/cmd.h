@@ -130,8 +130,9 @@ typedef struct device_choice {
          "kernel",                                                                                 \
          &(choice).kernel,                                                                         \
          "NAME",                                                                                   \
-         "On a GPU: use this convolution kernel wherever it applies. gfl info --plan names those " \
-         "in use; mma means none of those that only Hopper GPUs have.",                            \
+         "On the CPU: compute with this instruction set, one of those that gfl info --devices "    \
+         "lists. On a GPU: use this convolution kernel wherever it applies. gfl info --plan "      \
+         "names those in use; mma means none of those that only Hopper GPUs have.",                \
          0},                                                                                       \
     {                                                                                              \
         OPT_FLAG, "tune", &(choice).tune, NULL,                                                    \

@@ -54,16 +54,38 @@ static int list_presets(gfl_context *context, bool json) {
     return CMD_OK;
 }
 
+/* What --kernel takes on the CPU, in its table or in a line of its own. */
+static void print_cpu_kernels(gfl_json_writer *json) {
+    const char *name;
+    if (json)
+        gfl_json_array(json, "kernels");
+    else
+        fputs("CPU, kernels:", stdout);
+    for (int i = 0; (name = gfl_cpu_get_kernel(i)) != NULL; i++) {
+        if (json)
+            gfl_json_text(json, NULL, name);
+        else
+            printf("%s %s", i ? "," : "", name);
+    }
+    if (json)
+        gfl_json_end(json);
+    else
+        putchar('\n');
+}
+
 static void print_device(gfl_json_writer *json, const char *name, bool usable, const char *text) {
+    const bool cpu = strcmp(name, "cpu") == 0;
     if (json) {
         gfl_json_line(json);
         gfl_json_object(json, NULL);
         gfl_json_text(json, "device", name);
         gfl_json_bool(json, "usable", usable);
         gfl_json_text(json, "is", text);
+        if (cpu) print_cpu_kernels(json);
         gfl_json_end(json);
     } else if (usable) {
         say_line(stdout, "%s", text);
+        if (cpu) print_cpu_kernels(NULL);
     } else {
         say_line(stdout, "%s cannot be used: %s", name, text);
     }

@@ -192,8 +192,7 @@ int open_context_on(const device_choice *choice, int threads, gfl_context **out)
     *out = NULL;
     int code = choose_device(c->name, &desc);
     if (code == CMD_OK) code = choose_precision(c->precision, &desc);
-    if (code == CMD_OK && !desc.backend && (c->kernel || c->tune))
-        code = usage_error("--kernel and --tune are for GPUs");
+    if (code == CMD_OK && !desc.backend && c->tune) code = usage_error("--tune is for GPUs");
     if (code != CMD_OK) return code;
     gfl_status status = gfl_context_create(&desc, out);
     if (status != GFL_OK && text[0])

@@ -33,6 +33,7 @@ GFLI_EXACT_BEGIN
 #include "export/onnx.h"
 #include "ckpt/ckpt.h"
 
+#include "cpu/conv_grad.h"
 #include "cpu/fold_grad.c"
 #include "cpu/conv_grad.c"
 #include "cpu/deform_grad.c"

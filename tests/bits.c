@@ -1,7 +1,7 @@
 /* bits.c - a few steps of training and a detection, as a hash of everything that comes out
  *
  * check_bits.sh compiles it with the library in one unit, as users do, in several ways.  It prints
- * a line for each kind of kernels: all must be equal. */
+ * a line for each instruction set: all must be equal. */
 #define GFL_IMPLEMENTATION
 #include "gfl.h"
 
@@ -145,19 +145,19 @@ int main(void) {
     gfl_dataset_desc where;
     memset(&where, 0, sizeof where);
     where.read_image = read_picture;
-    for (int portable = 0; portable < 2; portable++) {
+    for (int row = 0; gfl_cpu_get_kernel(row); row++) {
         unsigned long long h = 0xcbf29ce484222325ull;
         gfl_context *context = NULL;
         gfl_dataset *data = NULL;
         gfl_context_desc desc;
         memset(&desc, 0, sizeof desc);
         desc.n_threads = 1;
-        desc.portable = portable;
+        desc.kernel = gfl_cpu_get_kernel(row);
         if (gfl_context_create(&desc, &context) != GFL_OK ||
             gfl_dataset_load_coco_memory(context, json, strlen(json), &where, &data) != GFL_OK)
             return fail(context, "opening");
         if (run(context, data, 18, &h) || run(context, data, 50, &h)) return 1;
-        printf("%s %016llx\n", portable ? "portable" : "fastest", h);
+        printf("%s %016llx\n", desc.kernel, h);
         gfl_dataset_destroy(data);
         gfl_context_destroy(context);
     }

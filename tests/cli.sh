@@ -52,9 +52,8 @@ expect 2 detect --weights x --score 1 data/val; says 'score' err
 expect 2 detect --weights x --nms 2 data/val; says 'nms' err
 expect 2 detect --weights x --max 0 data/val; says 'max' err
 expect 2 detect --weights x --distributions data/val; says '--distributions goes with --json' err
-for o in '--kernel best' --tune; do
-    expect 2 detect --weights x $o data/val; says '--kernel and --tune are for GPUs' err
-done
+expect 2 detect --weights x --tune data/val; says '--tune is for GPUs' err
+expect 2 detect --weights x --kernel best data/val; says 'kernel "best" is none of .*portable' err
 expect 1 check --data data/val.json --images nowhere; says 'nowhere' err
 [ -s out ] && fail "a line for each picture of a folder that is not there"
 expect 1 eval --weights x --data data/val.json --results nowhere/r.json; says 'nowhere' err
@@ -253,8 +252,8 @@ expect 2 $one --classes 4; says 'no class "4"' err
 
 # Information and checks.
 expect 0 info --list; says 'r50' out
-expect 0 info --devices; says '^CPU, ' out; says '^cuda:0' out
-expect 0 info --devices --json; says '"device": "cuda:0"' out
+expect 0 info --devices; says '^CPU, kernels: .*portable$' out; says '^CPU, .* threads' out; says '^cuda:0' out
+expect 0 info --devices --json; says '"device": "cuda:0"' out; says '"kernels": \[.*"portable"\]' out
 expect 0 info whole/last.safetensors; says 'circle' out
 sed 's/0001.png/none.png/' data/train.json >holes.json
 expect 3 check --data holes.json --images data/train

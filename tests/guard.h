@@ -58,7 +58,7 @@ static inline void guard_reserve(size_t size) {
 /* ---- the device ------------------------------------------------------------------------------ */
 
 static gfl_status guard_open(gfl_context *context, const gfl_context_desc *desc) {
-    (void)desc;
+    GFLI_TRY(gfli_cpu.device.open(context, desc));
     snprintf(context->device_name, sizeof context->device_name, "guarded memory");
     return GFL_OK;
 }

@@ -148,8 +148,13 @@ static inline gfl_context *test_context(int n_threads) {
     return context;
 }
 
-/* Which kernels a context uses, at most. */
-enum { TEST_ANY, TEST_AVX2, TEST_PORTABLE, TEST_KERNELS };
+/* How many rows of kernels there are to test here, and a context that uses one of them.  Other
+ * backends than the CPU have one. */
+static inline int test_count_kernels(void) {
+    int n = 0;
+    while (gfl_cpu_get_kernel(n)) n++;
+    return test_backend ? 1 : n;
+}
 
 /* Of a detector whose detections come with the distributions of their sides. */
 static inline const gfl_detector_desc *with_distributions(void) {
@@ -157,15 +162,14 @@ static inline const gfl_detector_desc *with_distributions(void) {
     return &desc;
 }
 
-static inline gfl_context *test_context_of(int n_threads, int kernels) {
+static inline gfl_context *test_context_of(int n_threads, int row) {
     gfl_context_desc desc;
     memset(&desc, 0, sizeof desc);
     desc.n_threads = n_threads;
-    desc.portable = kernels == TEST_PORTABLE;
+    desc.kernel = test_backend ? NULL : gfl_cpu_get_kernel(row);
     desc.backend = test_backend;
     gfl_context *context = NULL;
     CHECK(gfl_context_create(&desc, &context) == GFL_OK);
-    context->no_avx512 = kernels == TEST_AVX2;
     return context;
 }
 

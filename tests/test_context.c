@@ -122,6 +122,38 @@ static void a_backend_of_another_version_is_refused_without_calling_it(void) {
     }
 }
 
+/* What the machine has is asked of the compiler, not of the library. */
+static void the_fastest_kernels_are_chosen_unless_others_are_named(void) {
+    char text[300];
+    gfl_context_desc desc;
+    gfl_context *context;
+#if defined(__x86_64__)
+    const bool avx2 = __builtin_cpu_supports("avx2"), avx512 = __builtin_cpu_supports("avx512f");
+    const char *best = avx512 ? "avx512" : avx2 ? "avx2" : "portable";
+    const char *title = avx512 ? "CPU, AVX-512, 1 thread" : avx2 ? "CPU, AVX2" : "CPU, plain C";
+#elif defined(__aarch64__)
+    const char *best = "neon", *title = "CPU, NEON, 1 thread";
+#else
+    const char *best = "portable", *title = "CPU, plain C, 1 thread";
+#endif
+    memset(&desc, 0, sizeof desc);
+    desc.n_threads = 1;
+    desc.error = text;
+    desc.error_size = sizeof text;
+    CHECK(!strcmp(gfl_cpu_get_kernel(0), best) && !gfl_cpu_get_kernel(-1));
+    CHECK(!gfl_cpu_get_kernel(100) && !gfl_cpu_get_kernel(INT_MIN) && !gfl_cpu_get_kernel(INT_MAX));
+    for (int i = -1; i < 0 || gfl_cpu_get_kernel(i); i++) {
+        desc.kernel = gfl_cpu_get_kernel(i); /* first NULL */
+        CHECK(gfl_context_create(&desc, &context) == GFL_OK);
+        CHECK(!strcmp(gfli_kernels_of(context)->name, desc.kernel ? desc.kernel : best));
+        if (i <= 0) CHECK(!strncmp(gfl_context_get_device(context), title, strlen(title)));
+        gfl_context_destroy(context);
+    }
+    desc.kernel = "mma";
+    CHECK(refused(&desc, GFL_E_ARG, "kernel \"mma\" is none of "));
+    CHECK(strstr(text, best) && strstr(text, "portable"));
+}
+
 static void memory_is_aligned_and_sizes_cannot_overflow(void) {
     gfl_context *context = test_context(1);
     for (size_t n = 0; n < 100; n++) {
@@ -187,6 +219,7 @@ int main(int argc, char **argv) {
         TEST(without_a_place_for_the_text_the_logger_gets_it),
         TEST(another_abi_is_refused_without_reading_its_structs),
         TEST(a_backend_of_another_version_is_refused_without_calling_it),
+        TEST_CPU(the_fastest_kernels_are_chosen_unless_others_are_named),
         TEST(memory_is_aligned_and_sizes_cannot_overflow),
         TEST(draws_depend_on_their_keys_alone),
         TEST(every_status_has_a_name),

@@ -274,7 +274,7 @@ static void compare(int index, const deform_data *d, const results *r) {
     free(added);
 }
 
-static void all_cases(int kernels) {
+static void all_cases(int row) {
     for (int i = 0; i < (int)GFLI_COUNT(deform_cases); i++) {
         deform_data d = make_data(&deform_cases[i], (uint64_t)i * 100);
         results first;
@@ -282,7 +282,7 @@ static void all_cases(int kernels) {
         compute_wanted(&d);
         for (int threads = 1; threads <= 4; threads++) {
             results r;
-            gfl_context *context = test_context_of(threads, kernels);
+            gfl_context *context = test_context_of(threads, row);
             run_forward(context, &d, &r);
             run_backward(context, &d, &r);
             if (threads == 1) compare(i, &d, &r);
@@ -299,15 +299,7 @@ static void all_cases(int kernels) {
 }
 
 static void operator_equals_the_plain_loop(void) {
-    all_cases(TEST_ANY);
-}
-
-static void avx2_operator_equals_the_plain_loop(void) {
-    all_cases(TEST_AVX2);
-}
-
-static void portable_operator_equals_the_plain_loop(void) {
-    all_cases(TEST_PORTABLE);
+    for (int row = 0; row < test_count_kernels(); row++) all_cases(row);
 }
 
 /* With offsets of zero and masks of one half it is half the ordinary convolution. */
@@ -349,8 +341,6 @@ static void nothing_is_read_beyond_the_edge(void) {
 int main(int argc, char **argv) {
     static const test_case cases[] = {
         TEST(operator_equals_the_plain_loop),
-        TEST_CPU(avx2_operator_equals_the_plain_loop),
-        TEST_CPU(portable_operator_equals_the_plain_loop),
         TEST(zero_offsets_give_the_ordinary_convolution),
         TEST(nothing_is_read_beyond_the_edge),
         {0},

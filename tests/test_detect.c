@@ -106,13 +106,13 @@ static void the_number_of_threads_does_not_matter(void) {
     drop(&one);
 }
 
-static void portable_kernels_run_the_same_packed_model(void) {
+static void run_with_kernel(const char *kernel) {
     gfl_context_desc desc;
     gfl_context *plain = NULL;
     gfl_image image = picture(0);
     memset(&desc, 0, sizeof desc);
     desc.n_threads = 1;
-    desc.portable = 1;
+    desc.kernel = kernel;
     CHECK(gfl_context_create(&desc, &plain) == GFL_OK);
     found a = detect_alone(context, &image, NULL), b = detect_alone(plain, &image, NULL);
     CHECK(a.count > 0 && b.count > 0);
@@ -122,6 +122,10 @@ static void portable_kernels_run_the_same_packed_model(void) {
     drop(&a);
     drop(&b);
     gfl_context_destroy(plain);
+}
+
+static void every_kernel_runs_the_same_packed_model(void) {
+    for (int row = 1; row < test_count_kernels(); row++) run_with_kernel(gfl_cpu_get_kernel(row));
 }
 
 typedef struct worker {
@@ -639,7 +643,7 @@ static void wrong_arguments_are_refused_by_name(void) {
 int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(a_batch_gives_what_its_images_give_alone),
                                       TEST(the_number_of_threads_does_not_matter),
-                                      TEST_CPU(portable_kernels_run_the_same_packed_model),
+                                      TEST_CPU(every_kernel_runs_the_same_packed_model),
                                       TEST(one_model_serves_several_threads),
                                       TEST(every_pixel_format_means_the_same_picture),
                                       TEST(grey_is_all_three_channels),

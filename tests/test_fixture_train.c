@@ -268,8 +268,8 @@ static double run_trajectory(fx_case *one, gfl_context *context, gfl_model *mode
     return worst;
 }
 
-/* A case with one set of kernels; how far a trajectory strays, or 0. */
-static double run_case(fx_case *one, const gfl_arch *arch, int portable) {
+/* A case with one row of kernels; how far a trajectory strays, or 0. */
+static double run_case(fx_case *one, const gfl_arch *arch, const char *kernel) {
     gfl_context_desc context_desc;
     gfl_model_desc desc;
     gfl_context *context;
@@ -277,7 +277,7 @@ static double run_case(fx_case *one, const gfl_arch *arch, int portable) {
     memset(&context_desc, 0, sizeof context_desc);
     memset(&desc, 0, sizeof desc);
     context_desc.n_threads = 2;
-    context_desc.portable = portable;
+    context_desc.kernel = kernel;
     desc.arch = *arch;
     CHECK(gfl_context_create(&context_desc, &context) == GFL_OK);
     gfl_model *model = train_model(context, &desc);
@@ -298,8 +298,8 @@ static void training_follows_mmdetection(void) {
         gfl_arch arch;
         fx_arch(&one, &arch);
         if (!strcmp(fx_string(&one.json, "dialect"), "gfocal")) arch.dialect = GFL_DIALECT_GFOCAL;
-        double worst = run_case(&one, &arch, 0);
-        if (fx_get(&one.json, "sgd")) worst = fmin(worst, run_case(&one, &arch, 1));
+        double worst = run_case(&one, &arch, NULL);
+        if (fx_get(&one.json, "sgd")) worst = fmin(worst, run_case(&one, &arch, "portable"));
         CHECK(worst < 1e-3);
         fx_free_case(&one);
     }

@@ -214,14 +214,16 @@ static gfl_status call_status_name(void) {
 
 /* The text goes where the description says. */
 static gfl_status call_context_create(void) {
-    static const field fields[] = {
-        ONE(gfl_context_desc, device_index, 'i'), ONE(gfl_context_desc, precision, 'i'),
-        ONE(gfl_context_desc, tune, 'i'), ONE(gfl_context_desc, portable, 'i')};
+    static const field fields[] = {ONE(gfl_context_desc, device_index, 'i'),
+                                   ONE(gfl_context_desc, precision, 'i'),
+                                   ONE(gfl_context_desc, tune, 'i')};
     static const int threads[] = {INT_MIN, -1, 0, 1, 2, 257, INT_MAX};
+    static const char *const kernels[] = {"", "portable", "PORTABLE", "mma"};
     gfl_context_desc desc;
     gfl_context *made = NULL;
     memset(&desc, 0, sizeof desc);
     SPOIL(&desc, fields);
+    desc.kernel = OR_NULL(kernels[gfli_rng_below(&rng, (int)GFLI_COUNT(kernels))]);
     desc.n_threads = threads[gfli_rng_below(&rng, (int)GFLI_COUNT(threads))];
     desc.error = OR_NULL(context->error);
     desc.error_size = desc.error ? sizeof context->error : (size_t)(chance(2) ? 0 : 100);
@@ -240,6 +242,7 @@ static gfl_status call_context_getters(void) {
     CHECK(gfl_context_get_error(NULL)[0] && !gfl_context_get_device(NULL)[0] &&
           !gfl_context_count_threads(NULL));
     gfl_context_destroy(NULL);
+    (void)gfl_cpu_get_kernel(an_int());
     return GFL_OK;
 }
 
@@ -633,8 +636,8 @@ static const struct row {
     {call_version, "gfl_get_version"},
     {call_status_name, "gfl_status_get_name"},
     {call_context_create, "gfl_context_create gfl_context_create_abi gfl_context_destroy"},
-    {call_context_getters,
-     "gfl_context_get_error gfl_context_get_device gfl_context_count_threads"},
+    {call_context_getters, "gfl_context_get_error gfl_context_get_device gfl_context_count_threads "
+                           "gfl_cpu_get_kernel"},
     {call_dataset_load, "gfl_dataset_load_coco gfl_dataset_load_coco_memory gfl_dataset_destroy"},
     {call_dataset_create, "gfl_dataset_create"},
     {call_dataset_getters,

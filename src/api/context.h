@@ -57,9 +57,11 @@ typedef struct gfl_context_desc {
     const gfl_backend *backend; /* NULL: the CPU; or gfl_cuda() */
     int device_index;           /* which of several GPUs; 0 on the CPU */
     gfl_precision precision;
-    const char *kernel; /* on a GPU: this convolution kernel wherever it can be used, one of those
-                         * that gfl_plan_step.kernel names; "mma": none of Hopper's own (wgmma);
-                         * NULL: the one that should be the fastest */
+    /* What computes convolutions, by the name that gfl_plan_step.kernel has for it; NULL: the
+     * fastest.  On the CPU it names the instruction set of all kernels, one of those that
+     * gfl_cpu_get_kernel lists.  On a GPU it is used wherever it can be; "mma" is all kernels but
+     * Hopper's own (wgmma). */
+    const char *kernel;
     int tune; /* 1: on a GPU, in every precision except fp32, time the kernels that can be used when
                * a plan first has a convolution (once per context; a second or two) instead of
                * estimating; two contexts may then differ in rounding */
@@ -73,7 +75,6 @@ typedef struct gfl_context_desc {
     gfl_allocator allocator; /* zero: malloc and free */
     gfl_logger logger;       /* zero: silence */
     gfl_parallel parallel;   /* zero: the context's own pool of n_threads - 1 threads */
-    int portable;            /* 1: plain C kernels even where AVX2 or NEON is there (for tests) */
     /* The most bytes that decoding one image file may take: the file, what is needed on the way and
      * the pixels.  A picture that declares more is GFL_E_UNSUPPORTED.  0: 4 GB. */
     size_t image_memory;
@@ -100,7 +101,8 @@ GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc,
  *   desc  NULL or zeroed for the defaults; borrowed until the call returns
  *   out   yours; the context, or NULL on error
  *
- * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads or ranks
+ * Errors    GFL_E_ARG     a half-filled allocator, an impossible number of threads or ranks, a
+ *                         kernel that is not there
  *           GFL_E_MEMORY  the allocator said no
  *           GFL_E_DEVICE  threads could not be started; no driver, no such device, or one that
  *                         this build has no kernels for
@@ -133,3 +135,9 @@ GFL_API const char *gfl_context_get_device(const gfl_context *context);
 
 /* gfl_context_count_threads - how many threads the context computes with. */
 GFL_API int gfl_context_count_threads(const gfl_context *context);
+
+/* gfl_cpu_get_kernel - the instruction sets that the CPU here can compute with, fastest first.
+ *
+ * "avx512", "avx2", "neon" or "portable", which is plain C and always the last one; NULL for any
+ * other i.  gfl_context_desc.kernel takes these names. */
+GFL_API const char *gfl_cpu_get_kernel(int i);

@@ -195,7 +195,6 @@ static gfl_context gfli_context_boot(const gfl_context_desc *d) {
         boot.allocator.free = gfli_default_free;
     }
     boot.logger = d->logger;
-    boot.portable = d->portable != 0;
     boot.image_memory = d->image_memory;
     boot.backend = d->backend ? d->backend : &gfli_cpu;
     boot.device_index = d->device_index;
@@ -235,7 +234,6 @@ gfl_status gfli_context_child(gfl_context *context, gfl_context **out) {
     d.n_threads = 1;
     d.allocator = context->allocator;
     d.logger = context->logger;
-    d.portable = context->portable;
     d.image_memory = (size_t)context->image_memory;
     return gfl_context_create_abi(GFL_ABI, &d, context->error, sizeof context->error, out);
 }

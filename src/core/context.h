@@ -11,7 +11,6 @@ struct gfl_context {
     gfl_parallel parallel;
     gfli_pool *pool; /* NULL with one thread or the caller's own threads */
     int n_threads;
-    bool portable;
     const gfl_backend *backend;
     void *device; /* the backend's own */
     int device_index;
@@ -23,7 +22,6 @@ struct gfl_context {
     void *group;     /* its own */
     int64_t n_begun; /* operations of it */
     bool group_open, group_broken;
-    bool no_avx512; /* for tests: AVX2 where AVX-512 is there */
     char error[1024];
 };
 

@@ -157,30 +157,3 @@ gfl_status gfli_thread_start(gfl_context *context, gfli_thread *thread, void (*r
     return gfli_error(context, gfli_sys_is_memory(e) ? GFL_E_MEMORY : GFL_E_DEVICE,
                       "a thread could not be started: %s", text);
 }
-
-/* GCC for Windows spills vectors to a stack that it does not align for them (its bug 54412). */
-#if defined(__x86_64__) && defined(__GNUC__) && (!defined(_WIN32) || defined(__clang__))
-#    define GFLI_HAS_X86_KERNELS 1
-#else
-#    define GFLI_HAS_X86_KERNELS 0
-#endif
-
-bool gfli_has_avx2(const gfl_context *context) {
-#if GFLI_HAS_X86_KERNELS
-    return !(context && context->portable) && __builtin_cpu_supports("avx2") &&
-           __builtin_cpu_supports("fma");
-#else
-    (void)context;
-    return false;
-#endif
-}
-
-bool gfli_has_avx512(const gfl_context *context) {
-#if GFLI_HAS_X86_KERNELS
-    return gfli_has_avx2(context) && !(context && context->no_avx512) &&
-           __builtin_cpu_supports("avx512f");
-#else
-    (void)context;
-    return false;
-#endif
-}

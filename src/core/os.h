@@ -106,10 +106,6 @@ void gfli_condition_signal(gfli_condition *condition);    /* wakes one */
 void gfli_condition_broadcast(gfli_condition *condition); /* wakes all */
 void gfli_condition_destroy(gfli_condition *condition);
 
-/* Does this CPU (and the context) allow AVX2 and FMA kernels? */
-bool gfli_has_avx2(const gfl_context *context);
-bool gfli_has_avx512(const gfl_context *context);
-
 /* ---- what a system provides: each answers 0 or the system's error --------------------------- */
 
 int gfli_sys_open(const char *path, gfli_handle *out); /* for reading; never waits */

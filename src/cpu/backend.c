@@ -1,24 +1,15 @@
 /* backend.c - the CPU as a device, and its table of inference operations */
 #pragma once
 
-/* The instruction set of the kernels that a context uses. */
-static const char *gfli_kernels_cpu(const gfl_context *context) {
-    if (gfli_has_avx512(context)) return "AVX-512";
-    if (gfli_has_avx2(context)) return "AVX2";
-#if defined(__aarch64__)
-    if (!context->portable) return "NEON";
-#endif
-    return "plain C";
-}
-
 static gfl_status gfli_open_cpu(gfl_context *context, const gfl_context_desc *desc) {
     if (desc->device_index != 0)
         return gfli_error(context, GFL_E_DEVICE, "device_index is %d; the CPU has only index 0",
                           desc->device_index);
     if (desc->precision != GFL_PRECISION_FP32)
         return gfli_error(context, GFL_E_UNSUPPORTED, "the CPU computes in fp32 only");
+    GFLI_TRY(gfli_choose_kernels(context, desc->kernel));
     snprintf(context->device_name, sizeof context->device_name, "CPU, %s, %d threads",
-             gfli_kernels_cpu(context), context->n_threads);
+             gfli_kernels_of(context)->title, context->n_threads);
     return GFL_OK;
 }
 

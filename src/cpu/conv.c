@@ -1,4 +1,4 @@
-/* conv.c - implicit-GEMM convolution over NHWC pyramids */
+/* conv.c - convolution over NHWC pyramids, as a matrix product */
 #pragma once
 
 /* A run of fewer floats than this is not worth a loop of its own. */
@@ -89,4 +89,30 @@ static void gfli_plain_conv(gfl_context *context, const gfli_conv_call *call, vo
     g.residual = call->residual;
     g.relu = call->relu;
     gfli_igemm_run(context, &g, scratch);
+}
+
+/* ---- the operation --------------------------------------------------------------------------- */
+
+static gfl_status gfli_conv_prepare_cpu(gfl_context *context, const gfli_conv_call *calls, int n,
+                                        gfli_conv_means *out) {
+    memset(out, 0, sizeof *out);
+    out->kernel = gfli_kernels_of(context)->name;
+    out->splits = 1;
+    for (int i = 0; i < n; i++) {
+        const size_t scratch = calls[i].offset ? gfli_deform_conv_scratch(context, calls[i].shape)
+                                               : gfli_plain_conv_scratch(context, calls[i].shape);
+        if (scratch > out->scratch) out->scratch = scratch;
+    }
+    return GFL_OK;
+}
+
+static void gfli_conv_cpu(gfl_context *context, const gfli_conv_call *calls, int n,
+                          const gfli_conv_means *means, void *scratch) {
+    (void)means;
+    for (int i = 0; i < n; i++) {
+        if (calls[i].offset)
+            gfli_deform_conv(context, &calls[i], scratch);
+        else
+            gfli_plain_conv(context, &calls[i], scratch);
+    }
 }

@@ -41,18 +41,7 @@ static size_t gfli_conv_grad_packed_size_cpu(const gfli_conv_shape *s) {
     return size;
 }
 
-typedef struct gfli_grad_pack_task {
-    const gfli_conv_shape *s;
-    gfli_igemm g;
-    int tap[GFLI_MAX_TAPS];
-    const float *weight, *scale;
-    float *packing;
-} gfli_grad_pack_task;
-
-enum { GFLI_PACK_ROWS = 32 };
-
-/* Some rows of all panels of a group: the weights of one output channel and tap lie together. */
-static void gfli_grad_pack_rows(void *arg, int task, int slot) {
+void gfli_grad_pack_rows(void *arg, int task, int slot) {
     const gfli_grad_pack_task *t = (const gfli_grad_pack_task *)arg;
     const gfli_conv_shape *s = t->s;
     const gfli_igemm *g = &t->g;
@@ -129,223 +118,6 @@ enum {
     GFLI_BIAS_ROWS = 1024
 };
 
-/* c[m][n] (=/+=) the sum over k of a[k][GFLI_MR] x b[k][width], n <= width. */
-typedef struct gfli_outer {
-    const float *a, *b;
-    int len, width, m, n;
-    float *c;
-    size_t stride; /* floats from a row of c to the next */
-    bool first;
-} gfli_outer;
-
-typedef void (*gfli_outer_fn)(const gfli_outer *t);
-
-static void gfli_outer_store(const gfli_outer *t, int row, int col, const float *sum, int n) {
-    float *c = t->c + (size_t)row * t->stride + col;
-    for (int j = 0; j < n; j++) c[j] = t->first ? sum[j] : c[j] + sum[j];
-}
-
-/* Ask for what the sums will be added to while they are being formed. */
-static inline void gfli_outer_prefetch(const gfli_outer *t) {
-    for (int r = 0; r < t->m && !t->first; r++) {
-        __builtin_prefetch(t->c + (size_t)r * t->stride);
-        __builtin_prefetch(t->c + (size_t)r * t->stride + t->n - 1);
-    }
-}
-
-static void gfli_outer_portable(const gfli_outer *t) {
-    for (int col = 0; col < t->n; col += 8) {
-        float sum[GFLI_MR][8] = {{0.0f}};
-        const float *a = t->a, *b = t->b + col;
-        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
-            for (int r = 0; r < GFLI_MR; r++) {
-                for (int j = 0; j < 8; j++) sum[r][j] += a[r] * b[j];
-            }
-        }
-        for (int r = 0; r < t->m; r++) {
-            gfli_outer_store(t, r, col, sum[r], gfli_min(8, t->n - col));
-        }
-    }
-}
-
-#if defined(__x86_64__)
-
-GFLI_AVX2 static inline void gfli_outer_store_avx2(const gfli_outer *t, int row, int col, __m256 v0,
-                                                   __m256 v1) {
-    if (row >= t->m) return;
-    if (t->n - col < GFLI_NR) {
-        float sum[GFLI_NR];
-        _mm256_storeu_ps(sum, v0);
-        _mm256_storeu_ps(sum + 8, v1);
-        gfli_outer_store(t, row, col, sum, t->n - col);
-        return;
-    }
-    float *c = t->c + (size_t)row * t->stride + col;
-    if (!t->first) {
-        v0 = _mm256_add_ps(v0, _mm256_loadu_ps(c));
-        v1 = _mm256_add_ps(v1, _mm256_loadu_ps(c + 8));
-    }
-    _mm256_storeu_ps(c, v0);
-    _mm256_storeu_ps(c + 8, v1);
-}
-
-#    define GFLI_OUTER_ROW(i)                                                                      \
-        v = _mm256_broadcast_ss(a + i);                                                            \
-        s##i##0 = _mm256_fmadd_ps(v, b0, s##i##0);                                                 \
-        s##i##1 = _mm256_fmadd_ps(v, b1, s##i##1)
-
-GFLI_AVX2 static inline void gfli_outer_half_avx2(const gfli_outer *t, int col) {
-    __m256 s00 = _mm256_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
-    __m256 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
-    const float *a = t->a, *b = t->b + col;
-    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
-        __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8), v;
-        GFLI_OUTER_ROW(0);
-        GFLI_OUTER_ROW(1);
-        GFLI_OUTER_ROW(2);
-        GFLI_OUTER_ROW(3);
-        GFLI_OUTER_ROW(4);
-        GFLI_OUTER_ROW(5);
-    }
-    gfli_outer_store_avx2(t, 0, col, s00, s01);
-    gfli_outer_store_avx2(t, 1, col, s10, s11);
-    gfli_outer_store_avx2(t, 2, col, s20, s21);
-    gfli_outer_store_avx2(t, 3, col, s30, s31);
-    gfli_outer_store_avx2(t, 4, col, s40, s41);
-    gfli_outer_store_avx2(t, 5, col, s50, s51);
-}
-
-GFLI_AVX2 static void gfli_outer_avx2(const gfli_outer *t) {
-    gfli_outer_prefetch(t);
-    gfli_outer_half_avx2(t, 0);
-    if (t->n > GFLI_NR) gfli_outer_half_avx2(t, GFLI_NR);
-}
-
-#    undef GFLI_OUTER_ROW
-
-GFLI_AVX512 static inline void gfli_outer_store_avx512(const gfli_outer *t, int row, int col,
-                                                       __m512 v) {
-    if (row >= t->m || col >= t->n) return;
-    const int left = t->n - col;
-    const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
-    float *c = t->c + (size_t)row * t->stride + col;
-    if (!t->first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c));
-    _mm512_mask_storeu_ps(c, mask, v);
-}
-
-#    define GFLI_OUTER_ROW(i)                                                                      \
-        v = _mm512_set1_ps(a[i]);                                                                  \
-        s##i##0 = _mm512_fmadd_ps(v, b0, s##i##0);                                                 \
-        if (panels > 1) s##i##1 = _mm512_fmadd_ps(v, b1, s##i##1)
-
-#    define GFLI_STORE_ROW(i)                                                                      \
-        gfli_outer_store_avx512(t, i, 0, s##i##0);                                                 \
-        if (panels > 1) gfli_outer_store_avx512(t, i, GFLI_NR, s##i##1)
-
-/* panels is a constant where this is called: 1 or 2. */
-GFLI_AVX512 static inline __attribute__((__always_inline__)) void
-gfli_outer_panels_avx512(const gfli_outer *t, const int panels) {
-    __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
-    __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
-    const float *a = t->a, *b = t->b;
-    const ptrdiff_t width = t->width;
-    gfli_outer_prefetch(t);
-    for (int k = 0; k < t->len; k++, a += GFLI_MR, b += width) {
-        __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + (panels - 1) * GFLI_NR), v;
-        GFLI_OUTER_ROW(0);
-        GFLI_OUTER_ROW(1);
-        GFLI_OUTER_ROW(2);
-        GFLI_OUTER_ROW(3);
-        GFLI_OUTER_ROW(4);
-        GFLI_OUTER_ROW(5);
-    }
-    GFLI_STORE_ROW(0);
-    GFLI_STORE_ROW(1);
-    GFLI_STORE_ROW(2);
-    GFLI_STORE_ROW(3);
-    GFLI_STORE_ROW(4);
-    GFLI_STORE_ROW(5);
-}
-
-GFLI_AVX512 static void gfli_outer_avx512(const gfli_outer *t) {
-    if (t->n > GFLI_NR) {
-        gfli_outer_panels_avx512(t, 2);
-    } else {
-        gfli_outer_panels_avx512(t, 1);
-    }
-}
-
-#    undef GFLI_OUTER_ROW
-#    undef GFLI_STORE_ROW
-
-#elif defined(__aarch64__)
-
-#    define GFLI_OUTER_ROW(i)                                                                      \
-        s##i##0 = vfmaq_n_f32(s##i##0, b0, a[i]);                                                  \
-        s##i##1 = vfmaq_n_f32(s##i##1, b1, a[i])
-
-static inline void gfli_outer_store_neon(const gfli_outer *t, int row, int col, float32x4_t v0,
-                                         float32x4_t v1) {
-    float sum[8];
-    if (row >= t->m) return;
-    vst1q_f32(sum, v0);
-    vst1q_f32(sum + 4, v1);
-    gfli_outer_store(t, row, col, sum, gfli_min(8, t->n - col));
-}
-
-static void gfli_outer_neon(const gfli_outer *t) {
-    gfli_outer_prefetch(t);
-    for (int col = 0; col < t->n; col += 8) {
-        float32x4_t s00 = vdupq_n_f32(0), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
-        float32x4_t s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
-        const float *a = t->a, *b = t->b + col;
-        for (int k = 0; k < t->len; k++, a += GFLI_MR, b += t->width) {
-            const float32x4_t b0 = vld1q_f32(b), b1 = vld1q_f32(b + 4);
-            GFLI_OUTER_ROW(0);
-            GFLI_OUTER_ROW(1);
-            GFLI_OUTER_ROW(2);
-            GFLI_OUTER_ROW(3);
-            GFLI_OUTER_ROW(4);
-            GFLI_OUTER_ROW(5);
-        }
-        gfli_outer_store_neon(t, 0, col, s00, s01);
-        gfli_outer_store_neon(t, 1, col, s10, s11);
-        gfli_outer_store_neon(t, 2, col, s20, s21);
-        gfli_outer_store_neon(t, 3, col, s30, s31);
-        gfli_outer_store_neon(t, 4, col, s40, s41);
-        gfli_outer_store_neon(t, 5, col, s50, s51);
-    }
-}
-
-#    undef GFLI_OUTER_ROW
-
-#endif
-
-typedef struct gfli_grad_task {
-    const gfli_conv_shape *s;
-    gfli_igemm g;
-    const gfli_map *dy;
-    const gfli_point *points; /* of a deformable convolution, or NULL */
-    gfli_sampling_fn sampling;
-    gfli_outer_fn outer;
-    size_t n_rows, rows_per_chunk;
-    int rows_per_block;                         /* positions that are packed together */
-    int chunks;                                 /* of the positions */
-    int n_strips, strips_per_task, strip_tasks; /* of the implicit matrix, all groups */
-    int out_tasks;                              /* of a group's output channels */
-    size_t n_weights;                           /* of one sum, with the merged groups' zeros */
-    bool direct;                                /* the only sum is dweight */
-    float *zeros, *sums, *dweight, *dbias;
-    double *bias_sums;
-    char *room;
-    size_t pointers, offsets, copies, dy_panels, slot; /* bytes of the parts of a slot */
-    size_t at_sums, at_bias, at_slots, scratch;        /* bytes of the scratch */
-} gfli_grad_task;
-
-static size_t gfli_grad_round(size_t bytes) {
-    return (bytes + 63) & ~(size_t)63;
-}
-
 /* Positions into chunks (by the shapes alone), weights into tasks (which changes no sum). */
 static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
     const gfli_conv_shape *s = t->s;
@@ -371,8 +143,8 @@ static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
     t->strip_tasks = gfli_ceil_div(t->n_strips, t->strips_per_task);
 }
 
-static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s,
-                           const gfli_igemm *g, const gfli_map *dy, gfli_grad_task *t) {
+void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_igemm *g,
+                    const gfli_map *dy, gfli_grad_task *t) {
     const size_t rows = GFLI_GRAD_ROWS, f = sizeof(float);
     memset(t, 0, sizeof *t);
     t->s = s;
@@ -380,16 +152,16 @@ static void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s,
     t->g.y = dy;
     t->dy = dy;
     gfli_grad_cut(context, t);
-    t->pointers = gfli_grad_round(rows * (size_t)t->g.n_segs * sizeof(const float *));
-    t->offsets = gfli_grad_round(rows * sizeof(ptrdiff_t));
+    t->pointers = gfli_round_64(rows * (size_t)t->g.n_segs * sizeof(const float *));
+    t->offsets = gfli_round_64(rows * sizeof(ptrdiff_t));
     t->copies = rows * gfli_igemm_copy(&t->g) * f;
-    t->dy_panels = gfli_grad_round(rows * (GFLI_GRAD_OUT + GFLI_MR) * f);
+    t->dy_panels = gfli_round_64(rows * (GFLI_GRAD_OUT + GFLI_MR) * f);
     t->slot = t->pointers + t->offsets + t->copies + t->dy_panels + rows * GFLI_STRIP * f;
-    t->at_sums = gfli_grad_round((size_t)gfli_max(s->in_c, t->g.seg_len) * f);
+    t->at_sums = gfli_round_64((size_t)gfli_max(s->in_c, t->g.seg_len) * f);
     t->at_bias = t->at_sums;
-    if (!t->direct) t->at_bias += gfli_grad_round((size_t)t->chunks * t->n_weights * f);
+    if (!t->direct) t->at_bias += gfli_round_64((size_t)t->chunks * t->n_weights * f);
     const size_t blocks = (t->n_rows + GFLI_BIAS_ROWS - 1) / GFLI_BIAS_ROWS;
-    t->at_slots = t->at_bias + gfli_grad_round(blocks * (size_t)s->out_c * sizeof(double));
+    t->at_slots = t->at_bias + gfli_round_64(blocks * (size_t)s->out_c * sizeof(double));
     t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
 }
 
@@ -435,7 +207,7 @@ static void gfli_grad_sample_x(const gfli_grad_task *t, const gfli_point *points
     one.n = width;
     one.out = strip;
     one.stride = padded;
-    t->sampling(&one);
+    t->kernels->sampling(&one);
     for (int k = 0; k < n && width < padded; k++, strip += padded)
         memset(strip + width, 0, (size_t)(padded - width) * sizeof(float));
 }
@@ -485,7 +257,7 @@ static void gfli_grad_block(const gfli_grad_task *t, const gfli_grad_part *part,
             o.a = dy + (ptrdiff_t)r * part->n;
             o.m = gfli_min(GFLI_MR, part->out1 - part->out0 - r);
             o.c = sum + (size_t)(out + r) * (size_t)k_size + (size_t)(seg * g->seg_len + col);
-            t->outer(&o);
+            t->kernels->outer(&o);
         }
     }
 }
@@ -583,9 +355,8 @@ static size_t gfli_conv_grad_scratch_cpu(const gfl_context *context, const gfli_
     return size;
 }
 
-/* Once t is planned, and given its points if it has some. */
-static void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli_map *x,
-                             float *dweight, float *dbias, void *scratch) {
+void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli_map *x, float *dweight,
+                      float *dbias, void *scratch) {
     t->g.x = x;
     t->dweight = dweight;
     t->dbias = dbias;
@@ -593,14 +364,7 @@ static void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli
     t->sums = t->zeros + t->at_sums / sizeof(float);
     t->bias_sums = (double *)(void *)((char *)scratch + t->at_bias);
     t->room = (char *)scratch + t->at_slots;
-    t->sampling = gfli_sampling_of(context);
-    t->outer = gfli_outer_portable;
-#if defined(__x86_64__)
-    if (gfli_has_avx2(context)) t->outer = gfli_outer_avx2;
-    if (gfli_has_avx512(context)) t->outer = gfli_outer_avx512;
-#elif defined(__aarch64__)
-    if (!context->portable) t->outer = gfli_outer_neon;
-#endif
+    t->kernels = gfli_kernels_of(context);
     memset(t->zeros, 0, t->at_sums);
     if (dbias) gfli_conv_grad_bias(context, t);
     if (!t->n_rows) {

@@ -35,77 +35,6 @@ void gfli_find_points(const gfli_conv_shape *s, const gfli_map *x, const gfli_ma
     }
 }
 
-static void gfli_sampling_portable(const gfli_sampling *t) {
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        float *out = t->out + r * t->stride;
-        const float *c[4];
-        float w[4];
-        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
-        for (int i = 0; i < 4; i++) w[i] *= p->mask;
-        for (int i = 0; i < t->n; i++)
-            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
-    }
-}
-
-#if defined(__x86_64__)
-
-GFLI_AVX2 static void gfli_sampling_avx2(const gfli_sampling *t) {
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        float *out = t->out + r * t->stride;
-        const float *c[4];
-        float w[4];
-        int i = 0;
-        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
-        for (int k = 0; k < 4; k++) w[k] *= p->mask;
-        const __m256 w0 = _mm256_set1_ps(w[0]), w1 = _mm256_set1_ps(w[1]);
-        const __m256 w2 = _mm256_set1_ps(w[2]), w3 = _mm256_set1_ps(w[3]);
-        for (; i + 8 <= t->n; i += 8) {
-            __m256 v = _mm256_mul_ps(w0, _mm256_loadu_ps(c[0] + i));
-            v = _mm256_fmadd_ps(w1, _mm256_loadu_ps(c[1] + i), v);
-            v = _mm256_fmadd_ps(w2, _mm256_loadu_ps(c[2] + i), v);
-            v = _mm256_fmadd_ps(w3, _mm256_loadu_ps(c[3] + i), v);
-            _mm256_storeu_ps(out + i, v);
-        }
-        for (; i < t->n; i++)
-            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
-    }
-}
-
-GFLI_AVX512 static void gfli_sampling_avx512(const gfli_sampling *t) {
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        float *out = t->out + r * t->stride;
-        const float *c[4];
-        float w[4];
-        gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
-        for (int k = 0; k < 4; k++) w[k] *= p->mask;
-        const __m512 w0 = _mm512_set1_ps(w[0]), w1 = _mm512_set1_ps(w[1]);
-        const __m512 w2 = _mm512_set1_ps(w[2]), w3 = _mm512_set1_ps(w[3]);
-        for (int i = 0; i < t->n; i += 16) {
-            const int left = t->n - i;
-            const __mmask16 m = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
-            __m512 v = _mm512_mul_ps(w0, _mm512_maskz_loadu_ps(m, c[0] + i));
-            v = _mm512_fmadd_ps(w1, _mm512_maskz_loadu_ps(m, c[1] + i), v);
-            v = _mm512_fmadd_ps(w2, _mm512_maskz_loadu_ps(m, c[2] + i), v);
-            v = _mm512_fmadd_ps(w3, _mm512_maskz_loadu_ps(m, c[3] + i), v);
-            _mm512_mask_storeu_ps(out + i, m, v);
-        }
-    }
-}
-
-#endif
-
-gfli_sampling_fn gfli_sampling_of(const gfl_context *context) {
-#if defined(__x86_64__)
-    if (gfli_has_avx512(context)) return gfli_sampling_avx512;
-    if (gfli_has_avx2(context)) return gfli_sampling_avx2;
-#endif
-    (void)context;
-    return gfli_sampling_portable;
-}
-
 /* ---- the product ----------------------------------------------------------------------------- */
 
 void gfli_deform_igemm(const gfli_conv_shape *s, gfli_igemm *g) {
@@ -141,7 +70,7 @@ static gfli_deform_layout gfli_deform_plan(const gfli_igemm *g) {
     return l;
 }
 
-static size_t gfli_deform_conv_scratch(const gfl_context *context, const gfli_conv_shape *s) {
+size_t gfli_deform_conv_scratch(const gfl_context *context, const gfli_conv_shape *s) {
     gfli_igemm g;
     gfli_deform_igemm(s, &g);
     const gfli_deform_layout l = gfli_deform_plan(&g);
@@ -153,7 +82,6 @@ typedef struct gfli_deform_task {
     const gfli_map *offset;
     gfli_igemm_task product;
     gfli_deform_layout layout;
-    gfli_sampling_fn sampling;
 } gfli_deform_task;
 
 /* Sample the block k of the channels from t->first on, and point to the values. */
@@ -165,7 +93,7 @@ static void gfli_deform_sample(const gfli_deform_task *t, const gfli_k_block *k,
     for (int s = 0; s < k->n_segs; s++) {
         part.points = points + k->seg + s;
         part.out = tile + (ptrdiff_t)s * part.n;
-        t->sampling(&part);
+        t->product.kernels->sampling(&part);
         for (int r = 0; r < gfli_ceil_div(n, GFLI_MR) * GFLI_MR; r++) {
             const float **block = rows + (ptrdiff_t)(r / GFLI_MR * n_segs + k->seg + s) * GFLI_MR;
             block[r % GFLI_MR] = part.out + gfli_min(r, n - 1) * part.stride;
@@ -204,7 +132,7 @@ static void gfli_deform_do(void *arg, int task, int slot) {
     }
 }
 
-static void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, void *scratch) {
+void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, void *scratch) {
     gfli_deform_task t;
     gfli_igemm g;
     gfli_deform_igemm(call->shape, &g);
@@ -216,38 +144,9 @@ static void gfli_deform_conv(gfl_context *context, const gfli_conv_call *call, v
     t.s = call->shape;
     t.offset = call->offset;
     t.layout = gfli_deform_plan(&g);
-    t.sampling = gfli_sampling_of(context);
     gfli_igemm_prepare(context, &g, &t.product);
     t.product.zeros = (float *)scratch;
     t.product.room = (char *)scratch + t.layout.zeros;
     memset(t.product.zeros, 0, t.layout.zeros);
     gfli_parallel_for(context, t.product.row_tasks * t.product.col_tasks, gfli_deform_do, &t);
-}
-
-/* ---- the operation --------------------------------------------------------------------------- */
-
-static gfl_status gfli_conv_prepare_cpu(gfl_context *context, const gfli_conv_call *calls, int n,
-                                        gfli_conv_means *out) {
-    memset(out, 0, sizeof *out);
-    out->kernel = "portable";
-    if (gfli_has_avx2(context)) out->kernel = "avx2";
-    if (gfli_has_avx512(context)) out->kernel = "avx512";
-    out->splits = 1;
-    for (int i = 0; i < n; i++) {
-        const size_t scratch = calls[i].offset ? gfli_deform_conv_scratch(context, calls[i].shape)
-                                               : gfli_plain_conv_scratch(context, calls[i].shape);
-        if (scratch > out->scratch) out->scratch = scratch;
-    }
-    return GFL_OK;
-}
-
-static void gfli_conv_cpu(gfl_context *context, const gfli_conv_call *calls, int n,
-                          const gfli_conv_means *means, void *scratch) {
-    (void)means;
-    for (int i = 0; i < n; i++) {
-        if (calls[i].offset)
-            gfli_deform_conv(context, &calls[i], scratch);
-        else
-            gfli_plain_conv(context, &calls[i], scratch);
-    }
 }

@@ -7,157 +7,9 @@
  * are cut depends on the shape alone. */
 enum {
     GFLI_DEFORM_ROWS = 96,   /* positions of a tile; a multiple of GFLI_MR */
-    GFLI_DEFORM_STRIP = 32,  /* channels of a tile: two panels */
     GFLI_DEFORM_PARTS = 16,  /* of the channels, at most */
     GFLI_DEFORM_BLOCK = 1024 /* positions of a task that needs no tiles */
 };
-
-/* ---- from the gradient of sampled values to those of the map and the points ------------------ */
-
-/* One tap of some positions, channels first .. + n; positions are GFLI_DEFORM_TAPS points and
- * `values` sums apart. */
-typedef struct gfli_scatter {
-    const gfli_map *x;
-    const float *zeros, *grad; /* grad [rows][GFLI_DEFORM_STRIP], of value times mask */
-    const gfli_point *points;
-    int rows, first, n;
-    float *dx; /* as x->data, or NULL */
-    float
-        *sums; /* [rows][values]: of this tap dy and dx (apart from each other), and of the mask */
-    int values, mask_at; /* where the mask's is, from dy's; 0: there are no masks */
-    bool first_sum;
-} gfli_scatter;
-
-typedef void (*gfli_scatter_fn)(const gfli_scatter *t);
-
-/* From the products of grad with the four corners. */
-static inline void gfli_scatter_sums(const gfli_scatter *t, const gfli_point *p,
-                                     const float weight[4], const float dot[4], float *sums) {
-    const float up = 1.0f - p->down, left = 1.0f - p->right;
-    const float down_sum = left * (dot[2] - dot[0]) + p->right * (dot[3] - dot[1]);
-    const float right_sum = up * (dot[1] - dot[0]) + p->down * (dot[3] - dot[2]);
-    const float value =
-        weight[0] * dot[0] + weight[1] * dot[1] + weight[2] * dot[2] + weight[3] * dot[3];
-    const bool first = t->first_sum;
-    sums[0] = (first ? 0.0f : sums[0]) + p->mask * down_sum;
-    sums[1] = (first ? 0.0f : sums[1]) + p->mask * right_sum;
-    if (t->mask_at) sums[t->mask_at] = (first ? 0.0f : sums[t->mask_at]) + value;
-}
-
-/* Where a corner's channels are in dx. */
-static inline float *gfli_scatter_to(const gfli_scatter *t, const gfli_point *p, int corner) {
-    const ptrdiff_t at = p->at + (corner & 1) + (ptrdiff_t)(corner >> 1) * p->width;
-    return t->dx + at * t->x->c + t->first;
-}
-
-static void gfli_scatter_portable(const gfli_scatter *t) {
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
-        float weight[4], dot[4];
-        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
-        for (int k = 0; k < 4; k++) {
-            float sum = 0.0f;
-            for (int i = 0; i < t->n; i++) sum += grad[i] * corner[k][i];
-            dot[k] = sum;
-            if (!t->dx || !(p->corners >> k & 1)) continue;
-            float *to = gfli_scatter_to(t, p, k);
-            const float w = weight[k] * p->mask;
-            for (int i = 0; i < t->n; i++) to[i] += w * grad[i];
-        }
-        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
-    }
-}
-
-#if defined(__x86_64__)
-
-/* The sums of the elements of four vectors. */
-GFLI_AVX2 static inline __m128 gfli_sum4_avx2(__m256 a, __m256 b, __m256 c, __m256 d) {
-    const __m256 v = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-}
-
-GFLI_AVX2 static void gfli_scatter_avx2(const gfli_scatter *t) {
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
-        const int whole = t->n / 8 * 8;
-        float weight[4], dot[4];
-        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
-        __m256 d0 = _mm256_setzero_ps(), d1 = d0, d2 = d0, d3 = d0;
-        for (int i = 0; i < whole; i += 8) {
-            const __m256 g = _mm256_loadu_ps(grad + i);
-            d0 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[0] + i), d0);
-            d1 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[1] + i), d1);
-            d2 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[2] + i), d2);
-            d3 = _mm256_fmadd_ps(g, _mm256_loadu_ps(corner[3] + i), d3);
-        }
-        _mm_storeu_ps(dot, gfli_sum4_avx2(d0, d1, d2, d3));
-        for (int k = 0; k < 4; k++) {
-            for (int i = whole; i < t->n; i++) dot[k] += grad[i] * corner[k][i];
-            if (!t->dx || !(p->corners >> k & 1)) continue;
-            float *to = gfli_scatter_to(t, p, k);
-            const float w = weight[k] * p->mask;
-            const __m256 ww = _mm256_set1_ps(w);
-            for (int i = 0; i < whole; i += 8) {
-                const __m256 g = _mm256_loadu_ps(grad + i);
-                _mm256_storeu_ps(to + i, _mm256_fmadd_ps(ww, g, _mm256_loadu_ps(to + i)));
-            }
-            for (int i = whole; i < t->n; i++) to[i] += w * grad[i];
-        }
-        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
-    }
-}
-
-/* The sum of both halves. */
-GFLI_AVX512 static inline __m256 gfli_halves_avx512(__m512 v) {
-    /* maskz: g++ takes the plain forms for unset */
-    const __m512d d = _mm512_castps_pd(v);
-    return _mm256_add_ps(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 0)),
-                         _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 1)));
-}
-
-GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
-    const int n0 = gfli_min(t->n, 16), n1 = t->n - n0;
-    const __mmask16 m0 = (__mmask16)(n0 < 16 ? (1u << n0) - 1u : 0xffffu);
-    const __mmask16 m1 = (__mmask16)(n1 < 16 ? (1u << n1) - 1u : 0xffffu);
-    const int second = n1 > 0 ? 16 : 0; /* a place that may be read when there is nothing more */
-    for (int r = 0; r < t->rows; r++) {
-        const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;
-        const float *grad = t->grad + r * GFLI_DEFORM_STRIP, *corner[4];
-        float weight[4], dot[4];
-        gfli_point_corners(p, t->x, t->zeros, t->first, corner, weight);
-        const __m512 g0 = _mm512_maskz_loadu_ps(m0, grad);
-        const __m512 g1 = _mm512_maskz_loadu_ps(m1, grad + second);
-        __m512 d[4];
-        for (int k = 0; k < 4; k++) {
-            d[k] = _mm512_mul_ps(g0, _mm512_maskz_loadu_ps(m0, corner[k]));
-            d[k] = _mm512_fmadd_ps(g1, _mm512_maskz_loadu_ps(m1, corner[k] + second), d[k]);
-            if (!t->dx || !(p->corners >> k & 1)) continue;
-            float *to = gfli_scatter_to(t, p, k);
-            const __m512 w = _mm512_set1_ps(weight[k] * p->mask);
-            const __m512 v0 = _mm512_fmadd_ps(w, g0, _mm512_maskz_loadu_ps(m0, to));
-            _mm512_mask_storeu_ps(to, m0, v0);
-            if (n1 <= 0) continue;
-            const __m512 v1 = _mm512_fmadd_ps(w, g1, _mm512_maskz_loadu_ps(m1, to + 16));
-            _mm512_mask_storeu_ps(to + 16, m1, v1);
-        }
-        _mm_storeu_ps(dot, gfli_sum4_avx2(gfli_halves_avx512(d[0]), gfli_halves_avx512(d[1]),
-                                          gfli_halves_avx512(d[2]), gfli_halves_avx512(d[3])));
-        gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
-    }
-}
-
-#endif
-
-static gfli_scatter_fn gfli_scatter_of(const gfl_context *context) {
-#if defined(__x86_64__)
-    if (gfli_has_avx512(context)) return gfli_scatter_avx512;
-    if (gfli_has_avx2(context)) return gfli_scatter_avx2;
-#endif
-    (void)context;
-    return gfli_scatter_portable;
-}
 
 /* ---- weights for the gradient of the sampled values ------------------------------------------ */
 
@@ -202,9 +54,8 @@ typedef struct gfli_deform_grad_task {
     gfli_igemm g;
     const gfli_map *x, *offset, *dy, *dx, *doffset;
     size_t positions;
-    int parts, part_panels, n_panels, tile_panels;
-    gfli_tile_fn tile;
-    gfli_scatter_fn scatter;
+    int parts, part_panels, n_panels;
+    const gfli_kernels *kernels;
     float *zeros, *sums; /* sums [parts][positions][offset->c] */
     gfli_point *points;
     const float *packing;
@@ -223,12 +74,12 @@ static void gfli_deform_grad_plan(const gfl_context *context, const gfli_conv_sh
     t->n_panels = t->g.groups * gfli_ceil_div(t->g.group_out, GFLI_NR);
     t->part_panels = gfli_max(gfli_ceil_div(t->n_panels, GFLI_DEFORM_PARTS), 2);
     t->parts = gfli_ceil_div(t->n_panels, t->part_panels);
-    t->at_samples = gfli_grad_round((size_t)gfli_max(s->in_c, s->out_c) * f);
+    t->at_samples = gfli_round_64((size_t)gfli_max(s->in_c, s->out_c) * f);
     t->at_rest =
-        t->at_samples + gfli_grad_round(t->positions * GFLI_DEFORM_TAPS * sizeof(gfli_point));
+        t->at_samples + gfli_round_64(t->positions * GFLI_DEFORM_TAPS * sizeof(gfli_point));
     t->at_slots =
-        t->at_rest + gfli_grad_round((size_t)t->parts * t->positions * (size_t)offset->c * f);
-    t->pointers = gfli_grad_round(rows * (sizeof(const float *) + sizeof(ptrdiff_t)));
+        t->at_rest + gfli_round_64((size_t)t->parts * t->positions * (size_t)offset->c * f);
+    t->pointers = gfli_round_64(rows * (sizeof(const float *) + sizeof(ptrdiff_t)));
     t->slot = t->pointers + rows * GFLI_DEFORM_STRIP * f;
     t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
 }
@@ -263,7 +114,7 @@ static void gfli_deform_grad_tile(const gfli_deform_grad_task *t, const gfli_def
     tile.panel = (size_t)g->n_segs * (size_t)g->seg_len * GFLI_NR;
     for (int p = strip->panel, end = p + strip->n_panels, together; p < end; p += together) {
         const int group = p / group_panels, in_group = p % group_panels;
-        together = gfli_min(gfli_min(t->tile_panels, end - p), group_panels - in_group);
+        together = gfli_min(gfli_min(t->kernels->tile_panels, end - p), group_panels - in_group);
         tile.n = gfli_min(together * GFLI_NR, g->group_out - in_group * GFLI_NR);
         tile.y = grad + gfli_panel_channel(g, p) - strip->channel;
         for (int k = 0; k < g->group_in; k += GFLI_K_BLOCK) {
@@ -276,7 +127,7 @@ static void gfli_deform_grad_tile(const gfli_deform_grad_task *t, const gfli_def
                 tile.rows = rows + r;
                 tile.out = out + r;
                 tile.m = gfli_min(GFLI_MR, n - r);
-                t->tile(&tile);
+                t->kernels->tile(&tile);
             }
         }
     }
@@ -319,7 +170,7 @@ static void gfli_deform_grad_rows(const gfli_deform_grad_task *t, int part, size
             s.points = t->points + first * GFLI_DEFORM_TAPS + tap;
             s.sums = sums + 2 * tap;
             s.mask_at = s.values > 2 * GFLI_DEFORM_TAPS ? 2 * GFLI_DEFORM_TAPS - tap : 0;
-            t->scatter(&s);
+            t->kernels->scatter(&s);
         }
     }
 }
@@ -393,8 +244,7 @@ static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shap
     t.points = (gfli_point *)(void *)((char *)scratch + t.at_samples);
     t.sums = (float *)(void *)((char *)scratch + t.at_rest);
     t.room = (char *)scratch + t.at_slots;
-    t.tile = gfli_tile_of(context, &t.tile_panels);
-    t.scatter = gfli_scatter_of(context);
+    t.kernels = gfli_kernels_of(context);
     memset(t.zeros, 0, t.at_samples);
     if (dx && !accumulate) memset(dx->data, 0, gfli_map_count(dx) * sizeof(float));
     const int blocks = (int)((t.positions + GFLI_DEFORM_BLOCK - 1) / GFLI_DEFORM_BLOCK);

@@ -1,264 +1,11 @@
-/* gemm.c - register-blocked matrix kernels and the implicit product they serve */
+/* gemm.c - the matrix product behind convolutions, whose left matrix is never stored */
 #pragma once
 
-enum {
-    GFLI_ROWS_PER_TASK = 192, /* a multiple of GFLI_MR; this many rows of x stay in the L2 cache */
-    GFLI_COLS_PER_TASK = 512
-};
-
-/* y (+)= sum for a part of a row: the slow way, for edges and for plain C. */
-static void gfli_gemm_store(const gfli_tile *t, int row, int col, const float *sum, int n) {
-    float *y = t->y + t->out[row] + col;
-    const float *residual = t->residual ? t->residual + t->out[row] + col : NULL;
-    for (int j = 0; j < n; j++) {
-        float v = sum[j];
-        if (!t->first) v += y[j];
-        if (t->first && t->bias) v += t->bias[col + j];
-        if (t->first && residual) v += residual[j];
-        y[j] = t->relu && v < 0.0f ? 0.0f : v;
-    }
-}
-
-/* Ask for what the sums will be added to while they are being formed. */
-static inline void gfli_tile_prefetch(const gfli_tile *t) {
-    const float *add = t->first ? t->residual : t->y;
-    for (int r = 0; add && r < GFLI_MR; r++) {
-        __builtin_prefetch(add + t->out[r]);
-        __builtin_prefetch(add + t->out[r] + t->n - 1);
-    }
-}
-
-static void gfli_tile_portable(const gfli_tile *t) {
-    for (int col = 0; col < t->n; col += 8) {
-        float sum[GFLI_MR][8] = {{0.0f}};
-        const float *b = t->b + (size_t)(col / GFLI_NR) * t->panel + col % GFLI_NR;
-        for (int s = 0; s < t->n_segs; s++) {
-            const float *const *rows = t->rows + s * GFLI_MR;
-            for (int k = 0; k < t->len; k++, b += GFLI_NR) {
-                for (int r = 0; r < GFLI_MR; r++) {
-                    float a = rows[r][t->row_offset + k];
-                    for (int j = 0; j < 8; j++) sum[r][j] += a * b[j];
-                }
-            }
-        }
-        for (int r = 0; r < t->m; r++) {
-            gfli_gemm_store(t, r, col, sum[r], gfli_min(8, t->n - col));
-        }
-    }
-}
-
-#if defined(__x86_64__)
-
-GFLI_AVX2 static inline void gfli_store_avx2(const gfli_tile *t, int row, __m256 v0, __m256 v1) {
-    if (row >= t->m) return;
-    if (t->n < GFLI_NR) {
-        float sum[GFLI_NR];
-        _mm256_storeu_ps(sum, v0);
-        _mm256_storeu_ps(sum + 8, v1);
-        gfli_gemm_store(t, row, 0, sum, t->n);
-        return;
-    }
-    float *y = t->y + t->out[row];
-    if (t->first) {
-        if (t->bias) {
-            v0 = _mm256_add_ps(v0, _mm256_loadu_ps(t->bias));
-            v1 = _mm256_add_ps(v1, _mm256_loadu_ps(t->bias + 8));
-        }
-        if (t->residual) {
-            const float *residual = t->residual + t->out[row];
-            v0 = _mm256_add_ps(v0, _mm256_loadu_ps(residual));
-            v1 = _mm256_add_ps(v1, _mm256_loadu_ps(residual + 8));
-        }
-    } else {
-        v0 = _mm256_add_ps(v0, _mm256_loadu_ps(y));
-        v1 = _mm256_add_ps(v1, _mm256_loadu_ps(y + 8));
-    }
-    if (t->relu) {
-        v0 = _mm256_max_ps(_mm256_setzero_ps(), v0);
-        v1 = _mm256_max_ps(_mm256_setzero_ps(), v1);
-    }
-    _mm256_storeu_ps(y, v0);
-    _mm256_storeu_ps(y + 8, v1);
-}
-
-#    define GFLI_TILE_ROW(i)                                                                       \
-        a = _mm256_broadcast_ss(a##i + k);                                                         \
-        s##i##0 = _mm256_fmadd_ps(a, b0, s##i##0);                                                 \
-        s##i##1 = _mm256_fmadd_ps(a, b1, s##i##1)
-
-GFLI_AVX2 static void gfli_tile_avx2(const gfli_tile *t) {
-    __m256 s00 = _mm256_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
-    __m256 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
-    const float *b = t->b;
-    const ptrdiff_t len = t->len;
-    gfli_tile_prefetch(t);
-    for (int s = 0; s < t->n_segs; s++) {
-        const float *const *rows = t->rows + s * GFLI_MR;
-        const float *a0 = rows[0] + t->row_offset, *a1 = rows[1] + t->row_offset;
-        const float *a2 = rows[2] + t->row_offset, *a3 = rows[3] + t->row_offset;
-        const float *a4 = rows[4] + t->row_offset, *a5 = rows[5] + t->row_offset;
-        for (ptrdiff_t k = 0; k < len; k++, b += GFLI_NR) {
-            __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8), a;
-            GFLI_TILE_ROW(0);
-            GFLI_TILE_ROW(1);
-            GFLI_TILE_ROW(2);
-            GFLI_TILE_ROW(3);
-            GFLI_TILE_ROW(4);
-            GFLI_TILE_ROW(5);
-        }
-    }
-    gfli_store_avx2(t, 0, s00, s01);
-    gfli_store_avx2(t, 1, s10, s11);
-    gfli_store_avx2(t, 2, s20, s21);
-    gfli_store_avx2(t, 3, s30, s31);
-    gfli_store_avx2(t, 4, s40, s41);
-    gfli_store_avx2(t, 5, s50, s51);
-}
-
-#    undef GFLI_TILE_ROW
-
-GFLI_AVX512 static inline void gfli_store_avx512(const gfli_tile *t, int row, int col, __m512 v) {
-    if (row >= t->m || col >= t->n) return;
-    const int left = t->n - col;
-    const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
-    float *y = t->y + t->out[row] + col;
-    if (t->first) {
-        if (t->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, t->bias + col));
-        if (t->residual) {
-            const float *residual = t->residual + t->out[row] + col;
-            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, residual));
-        }
-    } else {
-        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, y));
-    }
-    /* The masked form: the other makes g++ 12 warn of its own header. */
-    if (t->relu) v = _mm512_maskz_max_ps(mask, _mm512_setzero_ps(), v);
-    _mm512_mask_storeu_ps(y, mask, v);
-}
-
-#    define GFLI_TILE_ROW(i)                                                                       \
-        a = _mm512_set1_ps(a##i[k]);                                                               \
-        s##i##0 = _mm512_fmadd_ps(a, b0, s##i##0);                                                 \
-        if (panels > 1) s##i##1 = _mm512_fmadd_ps(a, b1, s##i##1)
-
-#    define GFLI_STORE_ROW(i)                                                                      \
-        gfli_store_avx512(t, i, 0, s##i##0);                                                       \
-        if (panels > 1) gfli_store_avx512(t, i, GFLI_NR, s##i##1)
-
-/* panels is a constant where this is called: 1 or 2. */
-GFLI_AVX512 static inline __attribute__((__always_inline__)) void
-gfli_tile_panels_avx512(const gfli_tile *t, const int panels) {
-    __m512 s00 = _mm512_setzero_ps(), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
-    __m512 s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
-    const float *b = t->b;
-    const size_t panel = panels > 1 ? t->panel : 0;
-    const ptrdiff_t len = t->len;
-    gfli_tile_prefetch(t);
-    for (int s = 0; s < t->n_segs; s++) {
-        const float *const *rows = t->rows + s * GFLI_MR;
-        const float *a0 = rows[0] + t->row_offset, *a1 = rows[1] + t->row_offset;
-        const float *a2 = rows[2] + t->row_offset, *a3 = rows[3] + t->row_offset;
-        const float *a4 = rows[4] + t->row_offset, *a5 = rows[5] + t->row_offset;
-        for (ptrdiff_t k = 0; k < len; k++, b += GFLI_NR) {
-            __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + panel), a;
-            GFLI_TILE_ROW(0);
-            GFLI_TILE_ROW(1);
-            GFLI_TILE_ROW(2);
-            GFLI_TILE_ROW(3);
-            GFLI_TILE_ROW(4);
-            GFLI_TILE_ROW(5);
-        }
-    }
-    GFLI_STORE_ROW(0);
-    GFLI_STORE_ROW(1);
-    GFLI_STORE_ROW(2);
-    GFLI_STORE_ROW(3);
-    GFLI_STORE_ROW(4);
-    GFLI_STORE_ROW(5);
-}
-
-GFLI_AVX512 static void gfli_tile_avx512(const gfli_tile *t) {
-    if (t->n > GFLI_NR) {
-        gfli_tile_panels_avx512(t, 2);
-    } else {
-        gfli_tile_panels_avx512(t, 1);
-    }
-}
-
-#    undef GFLI_TILE_ROW
-#    undef GFLI_STORE_ROW
-
-#elif defined(__aarch64__)
-
-/* Eight columns at a time: twice that many sums and their operands do not fit 32 registers. */
-#    define GFLI_TILE_ROW(i)                                                                       \
-        a = a##i[k];                                                                               \
-        s##i##0 = vfmaq_n_f32(s##i##0, b0, a);                                                     \
-        s##i##1 = vfmaq_n_f32(s##i##1, b1, a)
-
-static inline void gfli_store_neon(const gfli_tile *t, int row, int col, float32x4_t v0,
-                                   float32x4_t v1) {
-    float sum[8];
-    if (row >= t->m) return;
-    vst1q_f32(sum, v0);
-    vst1q_f32(sum + 4, v1);
-    gfli_gemm_store(t, row, col, sum, gfli_min(8, t->n - col));
-}
-
-static inline void gfli_tile_half_neon(const gfli_tile *t, int col) {
-    float32x4_t s00 = vdupq_n_f32(0), s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00;
-    float32x4_t s30 = s00, s31 = s00, s40 = s00, s41 = s00, s50 = s00, s51 = s00;
-    const float *b = t->b + col;
-    const ptrdiff_t len = t->len;
-    for (int s = 0; s < t->n_segs; s++) {
-        const float *const *rows = t->rows + s * GFLI_MR;
-        const float *a0 = rows[0] + t->row_offset, *a1 = rows[1] + t->row_offset;
-        const float *a2 = rows[2] + t->row_offset, *a3 = rows[3] + t->row_offset;
-        const float *a4 = rows[4] + t->row_offset, *a5 = rows[5] + t->row_offset;
-        for (ptrdiff_t k = 0; k < len; k++, b += GFLI_NR) {
-            const float32x4_t b0 = vld1q_f32(b), b1 = vld1q_f32(b + 4);
-            float a;
-            GFLI_TILE_ROW(0);
-            GFLI_TILE_ROW(1);
-            GFLI_TILE_ROW(2);
-            GFLI_TILE_ROW(3);
-            GFLI_TILE_ROW(4);
-            GFLI_TILE_ROW(5);
-        }
-    }
-    gfli_store_neon(t, 0, col, s00, s01);
-    gfli_store_neon(t, 1, col, s10, s11);
-    gfli_store_neon(t, 2, col, s20, s21);
-    gfli_store_neon(t, 3, col, s30, s31);
-    gfli_store_neon(t, 4, col, s40, s41);
-    gfli_store_neon(t, 5, col, s50, s51);
-}
-
-static void gfli_tile_neon(const gfli_tile *t) {
-    gfli_tile_prefetch(t);
-    gfli_tile_half_neon(t, 0);
-    if (t->n > 8) gfli_tile_half_neon(t, 8);
-}
-
-#    undef GFLI_TILE_ROW
-
-#endif
-
-/* ---- the implicit product -------------------------------------------------------------------- */
+enum { GFLI_COLS_PER_TASK = 512 };
 
 size_t gfli_igemm_packed_size(const gfli_igemm *g) {
     return (size_t)g->groups * (size_t)gfli_ceil_div(g->group_out, GFLI_NR) * GFLI_NR *
            (size_t)g->n_segs * (size_t)g->seg_len * sizeof(float);
-}
-
-/* Scratch: zeros for padding, then for each slot the pointers and offsets of a task's rows and,
- * where several neighbours make a run, copies of the runs that padding interrupts. */
-typedef struct gfli_igemm_layout {
-    size_t zeros, rows, offsets, copies, slot; /* bytes of each part */
-} gfli_igemm_layout;
-
-static size_t gfli_round_64(size_t bytes) {
-    return (bytes + 63) & ~(size_t)63;
 }
 
 static gfli_igemm_layout gfli_igemm_plan(const gfli_igemm *g) {
@@ -277,17 +24,6 @@ size_t gfli_igemm_scratch(const gfl_context *context, const gfli_igemm *g) {
     return l.zeros + l.slot * (size_t)context->n_threads;
 }
 
-typedef struct gfli_igemm_task {
-    const gfli_igemm *g;
-    gfli_igemm_layout layout;
-    gfli_tile_fn tile;
-    int tile_panels, k_block;
-    size_t n_rows;
-    int rows_per_task, row_tasks, panels_per_task, col_tasks, n_panels;
-    float *zeros;
-    char *room;
-} gfli_igemm_task;
-
 static int gfli_grid(int size, int first, int step) {
     return size > first ? gfli_ceil_div(size - first, step) : 0;
 }
@@ -301,18 +37,12 @@ size_t gfli_igemm_rows(const gfli_igemm *g) {
     return rows;
 }
 
-/* Where a row of the product is. */
-typedef struct gfli_row {
-    int level, image, i, j;
-    int grid_h, grid_w;
-} gfli_row;
-
 static void gfli_row_level(const gfli_igemm *g, gfli_row *r) {
     r->grid_h = gfli_grid(g->y->h[r->level], g->out_y, g->out_step);
     r->grid_w = gfli_grid(g->y->w[r->level], g->out_x, g->out_step);
 }
 
-static gfli_row gfli_row_at(const gfli_igemm *g, size_t index) {
+gfli_row gfli_row_at(const gfli_igemm *g, size_t index) {
     gfli_row r = {0, 0, 0, 0, 0, 0};
     for (;; r.level++) {
         gfli_row_level(g, &r);
@@ -327,8 +57,7 @@ static gfli_row gfli_row_at(const gfli_igemm *g, size_t index) {
     return r;
 }
 
-/* n rows further, within the line or to the next line's begin; it must exist. */
-static void gfli_row_skip(const gfli_igemm *g, gfli_row *r, int n) {
+void gfli_row_skip(const gfli_igemm *g, gfli_row *r, int n) {
     r->j += n;
     if (r->j < r->grid_w) return;
     r->j = 0;
@@ -413,13 +142,7 @@ void gfli_igemm_gather(const gfli_igemm *g, size_t first, int n, const float *ze
     }
 }
 
-/* A block of the inner dimension: whole segments, or a part of one. */
-typedef struct gfli_k_block {
-    int seg, n_segs, first, len;
-} gfli_k_block;
-
-/* The block after b (seg < 0: the first); false when there is none. */
-static bool gfli_next_block(const gfli_igemm *g, int size, gfli_k_block *b) {
+bool gfli_next_block(const gfli_igemm *g, int size, gfli_k_block *b) {
     if (g->seg_len > size) {
         const int len = gfli_ceil_div(g->seg_len, gfli_ceil_div(g->seg_len, size));
         b->first = b->seg < 0 ? 0 : b->first + b->len;
@@ -441,11 +164,8 @@ static bool gfli_next_block(const gfli_igemm *g, int size, gfli_k_block *b) {
     return b->seg < g->n_segs;
 }
 
-/* All tiles of a task's rows over one block of the inner dimension; the rows begin at channel
- * `origin` of x. */
-static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, int panel0,
-                             int panel1, int n_rows, const float *const *rows,
-                             const ptrdiff_t *offsets, int origin) {
+void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, int panel0, int panel1,
+                      int n_rows, const float *const *rows, const ptrdiff_t *offsets, int origin) {
     const gfli_igemm *g = t->g;
     const int group_panels = gfli_ceil_div(g->group_out, GFLI_NR);
     const size_t panel = (size_t)g->n_segs * (size_t)g->seg_len * GFLI_NR;
@@ -457,7 +177,7 @@ static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, in
     tile.relu = g->relu && k->seg + k->n_segs == g->n_segs && k->first + k->len == g->seg_len;
     for (int p = panel0, n; p < panel1; p += n) {
         const int group = p / group_panels, in_group = p % group_panels;
-        n = gfli_min(gfli_min(t->tile_panels, panel1 - p), group_panels - in_group);
+        n = gfli_min(gfli_min(t->kernels->tile_panels, panel1 - p), group_panels - in_group);
         const int col = group * g->group_out + in_group * GFLI_NR;
         tile.b = g->packing + (size_t)p * panel +
                  ((size_t)k->seg * (size_t)g->seg_len + (size_t)k->first) * GFLI_NR;
@@ -470,18 +190,12 @@ static void gfli_igemm_block(const gfli_igemm_task *t, const gfli_k_block *k, in
             tile.rows = rows + (ptrdiff_t)r * g->n_segs + (ptrdiff_t)k->seg * GFLI_MR;
             tile.out = offsets + r;
             tile.m = gfli_min(GFLI_MR, n_rows - r);
-            t->tile(&tile);
+            t->kernels->tile(&tile);
         }
     }
 }
 
-/* What a task computes: n rows from `first` on, and some panels. */
-typedef struct gfli_part {
-    size_t first;
-    int n, panel0, panel1;
-} gfli_part;
-
-static gfli_part gfli_igemm_part(const gfli_igemm_task *t, int task) {
+gfli_part gfli_igemm_part(const gfli_igemm_task *t, int task) {
     gfli_part part;
     part.first = (size_t)(task % t->row_tasks) * (size_t)t->rows_per_task;
     part.panel0 = task / t->row_tasks * t->panels_per_task;
@@ -500,7 +214,7 @@ static void gfli_igemm_do(void *arg, int task, int slot) {
     const gfli_part part = gfli_igemm_part(t, task);
     gfli_igemm_gather(t->g, part.first, part.n, t->zeros, rows, offsets, copies);
     gfli_k_block k = {-1, 0, 0, 0};
-    while (gfli_next_block(t->g, t->k_block, &k)) {
+    while (gfli_next_block(t->g, GFLI_K_BLOCK, &k)) {
         gfli_igemm_block(t, &k, part.panel0, part.panel1, part.n, rows, offsets, 0);
     }
 }
@@ -524,29 +238,11 @@ static void gfli_igemm_cut(const gfl_context *context, gfli_igemm_task *t) {
     t->col_tasks = gfli_ceil_div(t->n_panels, t->panels_per_task);
 }
 
-gfli_tile_fn gfli_tile_of(const gfl_context *context, int *panels) {
-    *panels = 1;
-#if defined(__x86_64__)
-    if (gfli_has_avx512(context)) {
-        *panels = 2;
-        return gfli_tile_avx512;
-    }
-    if (gfli_has_avx2(context)) return gfli_tile_avx2;
-#elif defined(__aarch64__)
-    if (!context->portable) return gfli_tile_neon;
-#endif
-    (void)context;
-    return gfli_tile_portable;
-}
-
-/* All but the scratch. */
-static void gfli_igemm_prepare(const gfl_context *context, const gfli_igemm *g,
-                               gfli_igemm_task *t) {
+void gfli_igemm_prepare(const gfl_context *context, const gfli_igemm *g, gfli_igemm_task *t) {
     memset(t, 0, sizeof *t);
     t->g = g;
     t->layout = gfli_igemm_plan(g);
-    t->tile = gfli_tile_of(context, &t->tile_panels);
-    t->k_block = GFLI_K_BLOCK;
+    t->kernels = gfli_kernels_of(context);
     gfli_igemm_cut(context, t);
 }
 

@@ -20,71 +20,10 @@ typedef struct gfli_loss {
     gfli_loss_part *parts;
     int points, tasks[GFL_LEVELS]; /* points a task has; tasks of a level */
     gfli_loss_scales scales;
-    bool avx2;
+    const gfli_kernels *kernels;
 } gfli_loss;
 
 /* ---- negatives ------------------------------------------------------------------------------- */
-
-/* sigmoid(z)^2 * softplus(z) and its derivative, for logits without a target.  Straight arithmetic
- * in place of expf and log1pf, and masks in place of branches, so that compilers turn the loop into
- * vector code: there are 80 logits at each of 22,400 positions.  Good to a few units in the last
- * place; a NaN stays one. */
-static inline void gfli_qfl_negative(const float *GFLI_RESTRICT z, int n, float scale,
-                                     float *GFLI_RESTRICT loss, float *GFLI_RESTRICT dz) {
-    for (int i = 0; i < n; i++) {
-        const float v = z[i], magnitude = fabsf(v);
-        /* x = min(|z|, 87): magnitudes are ordered as their bits are */
-        int32_t x_bits;
-        float x;
-        memcpy(&x_bits, &magnitude, sizeof x_bits);
-        x_bits = x_bits < 0x42ae0000 ? x_bits : 0x42ae0000;
-        memcpy(&x, &x_bits, sizeof x);
-        /* e = exp(-x) = 2^k exp(r), k from adding 1.5 * 2^23 and taking it away */
-        const float biased = x * -1.44269504f + 12582912.0f, k = biased - 12582912.0f;
-        const float r = (k * -0.693359375f - x) + k * 2.12194440e-4f;
-        float p = 1.98756915e-4f;
-        p = p * r + 1.39819994e-3f;
-        p = p * r + 8.33345205e-3f;
-        p = p * r + 4.16657962e-2f;
-        p = p * r + 1.66666651e-1f;
-        p = p * r + 5.00000012e-1f;
-        p = p * r * r + r + 1.0f;
-        uint32_t bits, sign, e_bits;
-        float power, one_or_e;
-        memcpy(&bits, &biased, sizeof bits);
-        bits = (bits << 23) + 0x3f800000u;
-        memcpy(&power, &bits, sizeof power);
-        const float e = p * power;
-        /* log(1 + e) = 2 artanh(t), t = e / (2 + e) <= 1/3 */
-        const float t = e / (2.0f + e), t2 = t * t;
-        float q = 1.0f / 15.0f;
-        q = q * t2 + 1.0f / 13.0f;
-        q = q * t2 + 1.0f / 11.0f;
-        q = q * t2 + 1.0f / 9.0f;
-        q = q * t2 + 1.0f / 7.0f;
-        q = q * t2 + 1.0f / 5.0f;
-        q = q * t2 + 1.0f / 3.0f;
-        q = (q * t2 + 1.0f) * (t + t);
-        /* sigmoid: e / (1 + e) below zero, 1 / (1 + e) above */
-        memcpy(&sign, &v, sizeof sign);
-        memcpy(&e_bits, &e, sizeof e_bits);
-        sign = 0u - (sign >> 31);
-        bits = (e_bits & sign) | (0x3f800000u & ~sign);
-        memcpy(&one_or_e, &bits, sizeof one_or_e);
-        const float both = 1.0f / (1.0f + e), s = one_or_e * both;
-        const float rest = (1.0f + e - one_or_e) * both;
-        const float softplus = 0.5f * (v + magnitude) + q;
-        loss[i] = s * s * softplus;
-        dz[i] = scale * (s * s) * (s + 2.0f * rest * softplus);
-    }
-}
-
-#if defined(__x86_64__)
-__attribute__((__target__("avx2,fma"))) static void
-gfli_qfl_negative_avx2(const float *z, int n, float scale, float *loss, float *dz) {
-    gfli_qfl_negative(z, n, scale, loss, dz);
-}
-#endif
 
 static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
     const float scale = (float)t->scales.cls;
@@ -95,12 +34,7 @@ static double gfli_qfl_run(const gfli_loss *t, size_t first, size_t last) {
         const int n = (int)(rest < most ? rest : most);
         const float *z = t->cls->data + first;
         float *dz = t->dcls->data + first;
-#if defined(__x86_64__)
-        if (t->avx2)
-            gfli_qfl_negative_avx2(z, n, scale, loss, dz);
-        else
-#endif
-            gfli_qfl_negative(z, n, scale, loss, dz);
+        t->kernels->qfl_negative(z, n, scale, loss, dz);
         double s[4] = {0, 0, 0, 0};
         int i = 0;
         for (; i + 4 <= n; i += 4)
@@ -240,7 +174,7 @@ static void gfli_losses_cpu(gfl_context *context, const gfli_map *cls, const gfl
     t.dcls = dcls;
     t.dreg = dreg;
     t.truths = truths;
-    t.avx2 = gfli_has_avx2(context);
+    t.kernels = gfli_kernels_of(context);
     t.scales = gfli_loss_scales_of(out, opts);
     for (int i = 0; i < tasks; i++) memset(&t.parts[i], 0, sizeof t.parts[i]);
     gfli_parallel_for(context, tasks, gfli_loss_do, &t);
