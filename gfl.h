@@ -22,15 +22,13 @@
  *     gfl_model *model;
  *     gfl_detector *detector;
  *     gfl_detections found;
- *     gfl_image image = {0};
- *     image.pixels = pixels;          8-bit RGB
- *     image.width = width;
- *     image.height = height;
+ *     gfl_image image = gfl_image_from_rgb(pixels, width, height);
  *     gfl_context_create(NULL, &context);
  *     gfl_model_load(context, "weights.safetensors", NULL, &model);
  *     gfl_detector_create(context, model, NULL, &detector);
  *     gfl_detect(detector, &image, 1, NULL, &found);
- *     ... found.items[0..found.count) ...
+ *     for (int i = 0; i < found.count; i++)
+ *         puts(gfl_model_get_class(model, found.items[i].label)->name);
  *
  * SWITCHES, to be defined before the header or on the compiler's command line
  *
@@ -572,6 +570,27 @@ typedef struct gfl_image {
     gfl_format format;
 } gfl_image;
 
+/* gfl_image_from_rgb - an image of 8-bit RGB pixels without gaps between the rows, as a gfl_pixels
+ * holds them.
+ *
+ *   pixels         u8 [height][width][3], borrowed as long as the image is used
+ *   width, height  1..GFL_MAX_SIDE; it is gfl_detect that refuses others
+ *
+ * Errors    none.
+ * Memory    none.
+ * Threads   any.
+ * Example
+ *     gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height); */
+GFL_INLINE gfl_image gfl_image_from_rgb(const uint8_t *pixels, int width, int height) {
+    gfl_image image;
+    image.pixels = pixels;
+    image.width = width;
+    image.height = height;
+    image.stride = 0;
+    image.format = GFL_FORMAT_RGB;
+    return image;
+}
+
 /* ===============================================================================================
  * src/api/model.h - gfl_model: architecture and weights
  * ============================================================================================ */
@@ -586,9 +605,9 @@ typedef enum gfl_dialect {
     GFL_DIALECT_GFOCAL = 2   /* the authors' repository, implus/GFocal, 2020 */
 } gfl_dialect;
 
-/* Where the bottlenecks of a file have their stride, which no tensor shows. */
+/* Where bottlenecks have their stride, which no tensor shows. */
 typedef enum gfl_style {
-    GFL_STYLE_DEFAULT = 0, /* what the file says, else pytorch */
+    GFL_STYLE_DEFAULT = 0, /* of a new model: pytorch; of a file: what it says, else pytorch */
     GFL_STYLE_PYTORCH = 1, /* in the 3x3: torchvision, OpenMMLab, every published GFL model */
     GFL_STYLE_CAFFE = 2    /* in the first 1x1: MSRA */
 } gfl_style;
@@ -611,7 +630,7 @@ typedef struct gfl_arch {
     int deform;        /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 with
                           offsets alone (v1), 2 with offsets and a mask (v2) */
     int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 if deform is set */
-    int caffe_style;   /* 1: a bottleneck's stride is in its first 1x1 (MSRA), 0: in its 3x3 */
+    gfl_style style;
 } gfl_arch;
 
 /* How pixels become network input, and back. */
@@ -710,17 +729,19 @@ typedef struct gfl_preset {
     const char *published; /* by whom, and the schedule; "": by nobody */
 } gfl_preset;
 
-/* gfl_arch_get_preset - the i-th preset, every field of its architecture filled; 0 when there is
- * none.
+/* gfl_arch_count_presets, gfl_arch_get_preset - how many presets there are, and preset i with every
+ * field of its architecture filled.
  *
- *   out  yours; its texts last for ever
+ *   out  yours; its texts last for ever; zeroed on error
  *
+ * Errors    GFL_E_ARG     a NULL, or no such preset; there is no error text
  * Threads   any.
  * Source    Li et al. 2020 and the tables of implus/GFocal, mmdetection and LD (Zheng et al. 2022).
  * Example
  *     gfl_preset p;
- *     for (int i = 0; gfl_arch_get_preset(i, &p); i++) puts(p.name); */
-GFL_API int gfl_arch_get_preset(int i, gfl_preset *out);
+ *     for (int i = 0; gfl_arch_get_preset(i, &p) == GFL_OK; i++) puts(p.name); */
+GFL_API int gfl_arch_count_presets(void);
+GFL_API gfl_status gfl_arch_get_preset(int i, gfl_preset *out);
 
 /* gfl_model_create - a model with fresh weights.
  *
@@ -795,6 +816,16 @@ GFL_API void gfl_model_destroy(gfl_model *model);
  * Threads   any. */
 GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
 
+/* gfl_model_get_class - the class of a label: its name, and its id in the data set.
+ *
+ * Never NULL: where there is no model or no such label, the name is "" and the id 0.
+ *
+ * Memory    the class belongs to the model.
+ * Threads   any.
+ * Example
+ *     puts(gfl_model_get_class(model, found.items[0].label)->name); */
+GFL_API const gfl_class *gfl_model_get_class(const gfl_model *model, int label);
+
 /* gfl_model_get_cost - what a detector pays for one batch, without running it.
  *
  *   width, height  of the resized images; padded to multiples of 32 as a detector does
@@ -843,15 +874,19 @@ GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, i
                                       void (*visit)(void *user, const gfl_plan_step *step),
                                       void *user);
 
-/* gfl_model_get_report - what became of tensor i at the last load; 0 when there is no i-th.
+/* gfl_model_count_reports, gfl_model_get_report - how many tensors the last load saw, and what
+ * became of tensor i.
  *
- *   out  yours; its texts belong to the model, until the next load
+ *   out  yours; its texts belong to the model, until the next load; zeroed on error
  *
+ * Errors    GFL_E_ARG     a NULL, or no such tensor; there is no error text
+ * Threads   any, except while something is loaded into the model.
  * Example
  *     gfl_tensor_report r;
- *     for (int i = 0; gfl_model_get_report(model, i, &r); i++)
+ *     for (int i = 0; gfl_model_get_report(model, i, &r) == GFL_OK; i++)
  *         if (r.fate != GFL_FATE_LOADED) printf("%s: %s\n", r.name, r.why); */
-GFL_API int gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out);
+GFL_API int gfl_model_count_reports(const gfl_model *model);
+GFL_API gfl_status gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out);
 
 /* ===============================================================================================
  * src/api/detect.h - gfl_detector: pixels in, boxes out
@@ -1703,7 +1738,7 @@ typedef struct gfl_import_desc {
 typedef struct gfl_backbone_info {
     gfl_arch arch; /* what the backbone decides; the rest is 0 */
     gfl_preprocess preprocess;
-    gfl_origin style, input; /* who said arch.caffe_style, and preprocess */
+    gfl_origin style, input; /* who said arch.style, and preprocess */
     int stages;              /* 1..4; files may end before the last */
 } gfl_backbone_info;
 
@@ -4392,7 +4427,8 @@ gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages);
  * default demands nothing. */
 gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *out,
                              gfl_origin *origin);
-gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin);
+gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, gfl_style *out, gfl_origin *origin);
+const char *gfli_style_name(const gfl_arch *arch);
 gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin *origin);
 gfl_origin gfli_scale_origin(const gfli_weights *w);
 const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
@@ -10016,10 +10052,14 @@ static const struct {
     {"x101-32x8d-dcnv2", 101, 32, 8, 2, GFLI_C3_C5, 0, ""},
 };
 
-int gfl_arch_get_preset(int i, gfl_preset *out) {
+int gfl_arch_count_presets(void) {
+    return (int)GFLI_COUNT(gfli_presets);
+}
+
+gfl_status gfl_arch_get_preset(int i, gfl_preset *out) {
     gfl_arch arch;
     if (out) memset(out, 0, sizeof *out);
-    if (!out || i < 0 || i >= (int)GFLI_COUNT(gfli_presets)) return 0;
+    if (!out || i < 0 || i >= gfl_arch_count_presets()) return GFL_E_ARG;
     memset(&arch, 0, sizeof arch);
     arch.depth = gfli_presets[i].depth;
     arch.groups = gfli_presets[i].groups;
@@ -10029,7 +10069,7 @@ int gfl_arch_get_preset(int i, gfl_preset *out) {
     out->name = gfli_presets[i].name;
     out->ap = gfli_presets[i].ap;
     out->published = gfli_presets[i].published;
-    return gfli_arch_resolve(NULL, &arch, &out->arch) == GFL_OK;
+    return gfli_arch_resolve(NULL, &arch, &out->arch);
 }
 
 gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch *out) {
@@ -10037,7 +10077,7 @@ gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch
     if (out) memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(context, name);
     GFLI_NOT_NULL(context, out);
-    for (int i = 0; gfl_arch_get_preset(i, &preset); i++) {
+    for (int i = 0; gfl_arch_get_preset(i, &preset) == GFL_OK; i++) {
         if (strcmp(name, preset.name) != 0) continue;
         *out = preset.arch;
         return GFL_OK;
@@ -10103,14 +10143,15 @@ gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch 
     if (a.groups == 1) a.base_width = 0;
     GFLI_TRY(gfli_check_range(context, "deform", a.deform, 0, 2));
     GFLI_TRY(gfli_check_range(context, "deform_stages", a.deform_stages, 0, 15));
-    GFLI_TRY(gfli_check_range(context, "caffe_style", a.caffe_style, 0, 1));
+    GFLI_TRY(gfli_check_range(context, "style", (int)a.style, 0, (int)GFL_STYLE_CAFFE));
     if (a.deform > 0) gfli_default(&a.deform_stages, GFL_C3 | GFL_C4 | GFL_C5);
     if (a.deform == 0) a.deform_stages = 0;
-    if ((a.deform > 0 || a.caffe_style) && !depth->bottleneck)
+    if ((a.deform > 0 || a.style == GFL_STYLE_CAFFE) && !depth->bottleneck)
         return gfli_error(context, GFL_E_ARG,
                           "depth %d has no bottlenecks; only those of depths 50 and 101 can be "
                           "deformable or of caffe style",
                           a.depth);
+    if (a.style == GFL_STYLE_DEFAULT) a.style = GFL_STYLE_PYTORCH;
     if (a.dialect == GFL_DIALECT_DEFAULT) a.dialect = GFL_DIALECT_MMDET;
     if (a.dialect != GFL_DIALECT_MMDET && a.dialect != GFL_DIALECT_GFOCAL)
         return gfli_error(context, GFL_E_ARG,
@@ -10276,7 +10317,8 @@ static void gfli_describe_block(gfli_describer *d, int stage, int block, int in_
     bool bottleneck = gfli_arch_depth(arch->depth)->bottleneck;
     int out_c = gfli_stage_out(arch, stage), width = gfli_stage_width(arch, stage);
     int stride = stage > 1 && block == 0 ? 2 : 1;
-    int first = arch->caffe_style ? stride : 1, second = arch->caffe_style ? 1 : stride;
+    const bool caffe = arch->style == GFL_STYLE_CAFFE;
+    int first = caffe ? stride : 1, second = caffe ? 1 : stride;
     char conv[64], bn[64];
     for (int i = 1; i <= (bottleneck ? 3 : 2); i++) {
         snprintf(conv, sizeof conv, "backbone.layer%d.%d.conv%d", stage, block, i);
@@ -11466,6 +11508,10 @@ static gfl_status gfli_check_choice(gfl_context *context, const char *what, int 
 
 static const char *const gfli_style_names[2] = {"pytorch", "caffe"};
 
+const char *gfli_style_name(const gfl_arch *arch) {
+    return gfli_style_names[arch->style == GFL_STYLE_CAFFE];
+}
+
 /* The dialect decides the geometry of boxes, so it is never guessed. */
 gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *out,
                              gfl_origin *origin) {
@@ -11505,7 +11551,7 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
 }
 
 /* No tensor shows where a bottleneck has its stride. */
-gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin) {
+gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, gfl_style *out, gfl_origin *origin) {
     int said;
     GFLI_TRY(gfli_check_choice(w->context, "style", (int)wanted));
     GFLI_TRY(gfli_read_choice(w, "style", gfli_style_names, 2, &said));
@@ -11515,7 +11561,7 @@ gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_or
                           "%s: its metadata says style %s, but %s was asked for", w->blob.path,
                           gfli_style_names[said - 1], gfli_style_names[wanted - 1]);
     *origin = said ? GFL_ORIGIN_FILE : wanted ? GFL_ORIGIN_GIVEN : GFL_ORIGIN_DEFAULT;
-    *caffe = (said ? said : (int)wanted) == GFL_STYLE_CAFFE;
+    *out = said ? (gfl_style)said : wanted ? wanted : GFL_STYLE_PYTORCH;
     return GFL_OK;
 }
 
@@ -11689,10 +11735,15 @@ gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int ra
     return GFL_OK;
 }
 
-int gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out) {
-    if (!model || !out || i < 0 || i >= model->n_reports) return 0;
+int gfl_model_count_reports(const gfl_model *model) {
+    return model ? model->n_reports : 0;
+}
+
+gfl_status gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out) {
+    if (out) memset(out, 0, sizeof *out);
+    if (!out || i < 0 || i >= gfl_model_count_reports(model)) return GFL_E_ARG;
     *out = model->reports[i];
-    return 1;
+    return GFL_OK;
 }
 
 /* ---- tensors --------------------------------------------------------------------------------- */
@@ -11815,7 +11866,7 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
     memset(origins, 0, sizeof *origins);
     gfl_arch *arch = &desc->arch;
     GFLI_TRY(gfli_deduce_detector(w, arch));
-    GFLI_TRY(gfli_read_style(w, style, &arch->caffe_style, &origins->style));
+    GFLI_TRY(gfli_read_style(w, style, &arch->style, &origins->style));
     if (gfli_arch_resolve(w->context, arch, arch) != GFL_OK)
         return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
     GFLI_TRY(gfli_check_labels(w, arch->depth));
@@ -11957,7 +12008,7 @@ gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *
     GFLI_TRY(put(to, "gfl_version", GFL_VERSION_TEXT));
     GFLI_TRY(put(to, "architecture", text));
     GFLI_TRY(put(to, "dialect", gfli_dialect_get(model->arch.dialect)->name));
-    GFLI_TRY(put(to, "style", model->arch.caffe_style ? "caffe" : "pytorch"));
+    GFLI_TRY(put(to, "style", gfli_style_name(&model->arch)));
     GFLI_TRY(gfli_put_classes(model, put, to, "classes", true));
     GFLI_TRY(gfli_put_classes(model, put, to, "class_ids", false));
     GFLI_TRY(gfli_put_input(model, put, to, "channel_order"));
@@ -12254,6 +12305,11 @@ void gfl_model_get_info(const gfl_model *model, gfl_model_info *out) {
         out->n_parameters += (int64_t)p->count;
         if (p->stage > 1) out->n_trainable += (int64_t)p->count;
     }
+}
+
+const gfl_class *gfl_model_get_class(const gfl_model *model, int label) {
+    static const gfl_class none = {"", 0};
+    return model && label >= 0 && label < model->arch.n_classes ? &model->classes[label] : &none;
 }
 
 /* The plan of a detector for images of this size; what: who asks. */

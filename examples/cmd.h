@@ -167,9 +167,6 @@ int caught_signal(void);
 /* The library's writer of JSON, to a stream; a failure is the stream's too (ferror). */
 gfl_json_writer json_to(FILE *f);
 
-/* Decoded pixels as the detector takes them; they stay where they are. */
-gfl_image image_of(const gfl_pixels *pixels);
-
 bool is_same_file(const char *a, const char *b);
 
 /* Of options that could not be used later: CMD_OK, or an exit code after a message.  A threshold

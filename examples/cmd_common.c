@@ -61,7 +61,7 @@ void warn_of_input(const char *weights, const gfl_origins *from, const gfl_arch 
     if (from->style == GFL_ORIGIN_DEFAULT && arch->depth >= 50) /* basic blocks have but one */
         talk("warning: %s does not say where its bottlenecks have their stride: %s style is "
              "assumed; gfl convert --style sets another",
-             weights, arch->caffe_style ? "caffe" : "pytorch");
+             weights, arch->style == GFL_STYLE_CAFFE ? "caffe" : "pytorch");
     if (from->preprocess != GFL_ORIGIN_DEFAULT) return;
     input_text(p, input, sizeof input);
     talk("warning: %s does not say what input it was trained on: %s is assumed; gfl convert "
@@ -229,19 +229,11 @@ static int translate(const gfl_detections *found, const int *map, gfl_detection 
     return n;
 }
 
-gfl_image image_of(const gfl_pixels *pixels) {
-    gfl_image image = {0};
-    image.pixels = pixels->rgb;
-    image.width = pixels->width;
-    image.height = pixels->height;
-    return image;
-}
-
 static gfl_status evaluate_one(gfl_detector *detector, const gfl_pixels *pixels, int image,
                                const gfl_detect_opts *opts, const int *map,
                                gfl_evaluator *evaluator) {
     gfl_detections found;
-    const gfl_image view = image_of(pixels);
+    const gfl_image view = gfl_image_from_rgb(pixels->rgb, pixels->width, pixels->height);
     gfl_status status = gfl_detect(detector, &view, 1, opts, &found);
     if (status == GFL_OK) {
         gfl_detection *own = take((size_t)found.count, sizeof *own);

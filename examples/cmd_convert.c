@@ -111,7 +111,7 @@ static bool is_promised(const gfl_tensor_report *t, int stages) {
 
 static int check_whole(const convert_job *job, int stages) {
     gfl_tensor_report t;
-    for (int i = 0; gfl_model_get_report(job->model, i, &t); i++) {
+    for (int i = 0; gfl_model_get_report(job->model, i, &t) == GFL_OK; i++) {
         if (t.fate != GFL_FATE_INITIALISED || !is_promised(&t, stages)) continue;
         talk("gfl: converting: %s: %s: %s; the file is incomplete", job->in, t.name, t.why);
         return CMD_MISMATCH;

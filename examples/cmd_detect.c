@@ -134,7 +134,7 @@ static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_
     gfl_detections found;
     gfl_status status = gfl_image_read(job->context, one->path, &pixels);
     if (status != GFL_OK) return skip_picture(job, one, status);
-    const gfl_image image = image_of(&pixels);
+    const gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
     int code = CMD_OK;
     status = gfl_detect(detector, &image, 1, opts, &found);
     if (status != GFL_OK) {

@@ -39,7 +39,7 @@ static int list_presets(gfl_context *context, bool json) {
         gfl_json_array(&out, NULL);
     else
         puts("model              parameters   GMAC at 1333x800   published COCO AP");
-    for (int i = 0; gfl_arch_get_preset(i, &p); i++) {
+    for (int i = 0; gfl_arch_get_preset(i, &p) == GFL_OK; i++) {
         gfl_model_cost cost;
         gfl_status status = gfl_arch_get_cost(context, &p.arch, 1333, 800, 1, &cost);
         if (status != GFL_OK) return report(context, status, p.name);

@@ -26,7 +26,7 @@ void print_backbone(FILE *f, const gfl_arch *a, gfl_origin style) {
     if (a->groups > 1) fprintf(f, ", %d groups of %d channels (ResNeXt)", a->groups, a->base_width);
     if (a->deform) fprintf(f, ", DCN v%d in %s", a->deform, stage_names(a->deform_stages, stages));
     if (a->depth >= 50) /* basic blocks have but one */
-        fprintf(f, ", %s style%s", a->caffe_style ? "caffe" : "pytorch",
+        fprintf(f, ", %s style%s", a->style == GFL_STYLE_CAFFE ? "caffe" : "pytorch",
                 if_assumed(style, " (assumed)"));
     fprintf(f, ", base %d", a->base_channels);
 }
@@ -87,7 +87,7 @@ void write_backbone_json(gfl_json_writer *json, const gfl_arch *a) {
         if (a->deform_stages >> i & 1) gfl_json_text(json, NULL, name);
     }
     gfl_json_end(json);
-    gfl_json_text(json, "style", a->caffe_style ? "caffe" : "pytorch");
+    gfl_json_text(json, "style", a->style == GFL_STYLE_CAFFE ? "caffe" : "pytorch");
 }
 
 void write_input_json(gfl_json_writer *json, const gfl_preprocess *p) {
@@ -143,12 +143,12 @@ static const char *const fates[] = {"loaded", "re-initialised", "left over"};
 void count_fates(const gfl_model *model, int counts[3]) {
     gfl_tensor_report t;
     memset(counts, 0, 3 * sizeof *counts);
-    for (int i = 0; gfl_model_get_report(model, i, &t); i++) counts[t.fate]++;
+    for (int i = 0; gfl_model_get_report(model, i, &t) == GFL_OK; i++) counts[t.fate]++;
 }
 
 void print_tensors(FILE *f, const gfl_model *model, unsigned wanted) {
     gfl_tensor_report t;
-    for (int i = 0; gfl_model_get_report(model, i, &t); i++) {
+    for (int i = 0; gfl_model_get_report(model, i, &t) == GFL_OK; i++) {
         if (!(wanted >> t.fate & 1)) continue;
         say(f, "%-14s %s [", fates[t.fate], t.name);
         for (int k = 0; k < t.rank; k++) fprintf(f, "%s%lld", k ? ", " : "", (long long)t.shape[k]);
@@ -159,7 +159,7 @@ void print_tensors(FILE *f, const gfl_model *model, unsigned wanted) {
 void write_tensors_json(gfl_json_writer *json, const gfl_model *model, unsigned wanted) {
     gfl_tensor_report t;
     gfl_json_array(json, "tensors");
-    for (int i = 0; gfl_model_get_report(model, i, &t); i++) {
+    for (int i = 0; gfl_model_get_report(model, i, &t) == GFL_OK; i++) {
         if (!(wanted >> t.fate & 1)) continue;
         gfl_json_line(json);
         gfl_json_object(json, NULL);

@@ -57,7 +57,7 @@ static int choose_model(job *j, gfl_model_desc *desc) {
         from.style = backbone.style;
         from.preprocess = backbone.input;
         warn_of_input(j->s->weights, &from, &backbone.arch, &backbone.preprocess);
-        desc->arch.caffe_style = backbone.arch.caffe_style;
+        desc->arch.style = backbone.arch.style;
         desc->preprocess = backbone.preprocess;
         desc->preprocess.scale_long = 0; /* not the backbone's business */
         desc->preprocess.scale_short = 0;
@@ -74,7 +74,7 @@ static void describe_loading(const job *j) {
          counts[GFL_FATE_LOADED], counts[GFL_FATE_INITIALISED], counts[GFL_FATE_LEFT_OVER]);
     for (int fate = GFL_FATE_INITIALISED; fate <= GFL_FATE_LEFT_OVER; fate++) {
         int shown = 0;
-        for (int i = 0; gfl_model_get_report(j->model, i, &t) && shown < 6; i++) {
+        for (int i = 0; gfl_model_get_report(j->model, i, &t) == GFL_OK && shown < 6; i++) {
             if ((int)t.fate != fate) continue;
             talk("  %s: %s (%s)%s", fate == GFL_FATE_INITIALISED ? "re-initialised" : "left over",
                  t.name, t.why, ++shown == 6 && counts[fate] > 6 ? ", and more" : "");

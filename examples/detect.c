@@ -6,9 +6,7 @@ int main(int argc, char **argv) {
     gfl_context *context = NULL;
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
-    gfl_model_info info;
     gfl_pixels pixels = {0};
-    gfl_image image = {0};
     gfl_detections found;
     if (argc != 3) return fputs("usage: detect WEIGHTS PICTURE\n", stderr), 2;
 
@@ -16,15 +14,12 @@ int main(int argc, char **argv) {
              gfl_model_load(context, argv[1], NULL, &model) == GFL_OK &&
              gfl_detector_create(context, model, NULL, &detector) == GFL_OK &&
              gfl_image_read(context, argv[2], &pixels) == GFL_OK;
-    image.pixels = pixels.rgb;
-    image.width = pixels.width;
-    image.height = pixels.height;
+    gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
     ok = ok && gfl_detect(detector, &image, 1, NULL, &found) == GFL_OK;
-    if (ok) gfl_model_get_info(model, &info);
     for (int i = 0; ok && i < found.count; i++) {
         const gfl_detection *d = &found.items[i];
         char name[80]; /* what a file says may hold what a terminal obeys */
-        gfl_text_show(info.classes[d->label].name, name, sizeof name);
+        gfl_text_show(gfl_model_get_class(model, d->label)->name, name, sizeof name);
         printf("%-20s %.3f  %.1f %.1f %.1f %.1f\n", name, (double)d->score, (double)d->x1,
                (double)d->y1, (double)d->x2, (double)d->y2);
     }

@@ -19,7 +19,6 @@ int main(int argc, char **argv) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
     gfl_pixels pixels = {0};
-    gfl_image image = {0};
     gfl_detections found;
     gfl_detect_opts opts = {0};
     gfl_detector_desc desc = {0};
@@ -31,9 +30,7 @@ int main(int argc, char **argv) {
              gfl_model_load(context, argv[1], NULL, &model) == GFL_OK &&
              gfl_detector_create(context, model, &desc, &detector) == GFL_OK &&
              gfl_image_read(context, argv[2], &pixels) == GFL_OK;
-    image.pixels = pixels.rgb;
-    image.width = pixels.width;
-    image.height = pixels.height;
+    gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
     ok = ok && gfl_detect(detector, &image, 1, &opts, &found) == GFL_OK;
     for (int i = 0; ok && i < found.count; i++)
         print_sides(&found.items[i], &found.distributions[i]);

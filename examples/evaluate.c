@@ -19,14 +19,11 @@ static gfl_status add_image(gfl_context *context, gfl_detector *detector, const 
                             int i, gfl_evaluator *evaluator) {
     gfl_pixels pixels;
     gfl_detections found;
-    gfl_image image = {0};
     gfl_detect_opts opts = {0};
     opts.no_clip = 1; /* as COCO results are */
     gfl_status status = gfl_dataset_read(context, data, i, &pixels);
     if (status != GFL_OK) return status;
-    image.pixels = pixels.rgb;
-    image.width = pixels.width;
-    image.height = pixels.height;
+    gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
     status = gfl_detect(detector, &image, 1, &opts, &found);
     if (status == GFL_OK)
         status = gfl_evaluator_add_detections(evaluator, i, found.items, found.count);

@@ -21,15 +21,13 @@
  *     gfl_model *model;
  *     gfl_detector *detector;
  *     gfl_detections found;
- *     gfl_image image = {0};
- *     image.pixels = pixels;          8-bit RGB
- *     image.width = width;
- *     image.height = height;
+ *     gfl_image image = gfl_image_from_rgb(pixels, width, height);
  *     gfl_context_create(NULL, &context);
  *     gfl_model_load(context, "weights.safetensors", NULL, &model);
  *     gfl_detector_create(context, model, NULL, &detector);
  *     gfl_detect(detector, &image, 1, NULL, &found);
- *     ... found.items[0..found.count) ...
+ *     for (int i = 0; i < found.count; i++)
+ *         puts(gfl_model_get_class(model, found.items[i].label)->name);
  *
  * SWITCHES, to be defined before the header or on the compiler's command line
  *

@@ -102,7 +102,6 @@ static int run(gfl_context *context, const gfl_dataset *data, int depth, unsigne
     gfl_detections found;
     memset(&recipe, 0, sizeof recipe);
     memset(&opts, 0, sizeof opts);
-    memset(&image, 0, sizeof image);
     recipe.batch = 2;
     recipe.frozen_stages = -1;
     recipe.loaders = -1;
@@ -126,9 +125,7 @@ static int run(gfl_context *context, const gfl_dataset *data, int depth, unsigne
         gfl_detector_create(context, model, &sides, &detector) != GFL_OK ||
         gfl_dataset_read(context, data, 0, &pixels) != GFL_OK)
         return fail(context, "reading");
-    image.pixels = pixels.rgb;
-    image.width = pixels.width;
-    image.height = pixels.height;
+    image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
     if (gfl_detect(detector, &image, 1, &opts, &found) != GFL_OK || found.count == 0)
         return fail(context, "detecting");
     *h = hash(*h, found.items, (size_t)found.count * sizeof *found.items);

@@ -391,7 +391,7 @@ static inline void fx_arch(const fx_case *one, gfl_arch *out) {
     out->stacked_convs = fx_int(m, "stacked_convs", 4);
     out->n_classes = fx_int(m, "num_classes", 80);
     out->reg_max = fx_int(m, "reg_max", 16);
-    out->caffe_style = !strcmp(fx_string(m, "style"), "caffe");
+    out->style = !strcmp(fx_string(m, "style"), "caffe") ? GFL_STYLE_CAFFE : GFL_STYLE_PYTORCH;
     out->deform = !strcmp(dcn, "v1") ? 1 : !strcmp(dcn, "v2") ? 2 : 0;
     for (int i = 0; stages && i < stages->n; i++)
         for (int k = 0; k < 4; k++)

@@ -92,16 +92,13 @@ static gfl_detections detect(run *r, gfl_detector **out) {
     gfl_image image;
     gfl_detections found;
     gfl_detect_opts opts;
-    memset(&image, 0, sizeof image);
     memset(&opts, 0, sizeof opts);
     memset(&found, 0, sizeof found);
     opts.min_score = 1e-4f;
     CHECK_OK(r->context, gfl_trainer_sync(r->trainer));
     CHECK_OK(r->context, gfl_detector_create(r->context, r->model, with_distributions(), out));
     CHECK_OK(r->context, gfl_dataset_read(r->context, r->dataset, 1, &pixels));
-    image.pixels = pixels.rgb;
-    image.width = pixels.width;
-    image.height = pixels.height;
+    image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
     CHECK_OK(r->context, gfl_detect(*out, &image, 1, &opts, &found));
     gfl_pixels_free(r->context, &pixels);
     return found;

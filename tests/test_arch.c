@@ -62,7 +62,7 @@ static void presets_say_what_was_published(void) {
     gfl_preset p;
     gfl_arch arch;
     int n = 0;
-    for (; gfl_arch_get_preset(n, &p); n++) {
+    for (; gfl_arch_get_preset(n, &p) == GFL_OK; n++) {
         CHECK(gfl_arch_find_preset(NULL, p.name, &arch) == GFL_OK);
         CHECK(memcmp(&arch, &p.arch, sizeof arch) == 0);
         CHECK((p.ap > 0) == (p.published[0] != 0));
@@ -70,8 +70,9 @@ static void presets_say_what_was_published(void) {
         if (p.ap > 0) CHECK(p.ap > 35 && p.ap < 49);
     }
     CHECK(n == 11);
-    CHECK(!gfl_arch_get_preset(-1, &p) && !gfl_arch_get_preset(0, NULL));
-    CHECK(!gfl_arch_get_preset(n, &p) && p.name == NULL);
+    CHECK(gfl_arch_count_presets() == n);
+    CHECK(gfl_arch_get_preset(-1, &p) == GFL_E_ARG && gfl_arch_get_preset(0, NULL) == GFL_E_ARG);
+    CHECK(gfl_arch_get_preset(n, &p) == GFL_E_ARG && p.name == NULL);
 }
 
 static void names_and_shapes_are_mmdetections(void) {

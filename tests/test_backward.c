@@ -181,7 +181,7 @@ static void deformable_bottlenecks_are_differentiated(void) {
     arch.deform = 2;
     arch.groups = 2;
     arch.base_width = 4;
-    arch.caffe_style = 1;
+    arch.style = GFL_STYLE_CAFFE;
     check_arch(&arch, 0.1);
 }
 

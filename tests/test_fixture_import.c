@@ -74,7 +74,8 @@ static void check_detector(gfl_context *context, const char *path, const fx_json
     CHECK(count_wrong(model, false, half, &n) == 0);
     for (int k = 0; classes && k < classes->n; k++)
         CHECK(strcmp(model->classes[k].name, classes->items[k].string) == 0);
-    for (int i = 0; gfl_model_get_report(model, i, &r); i++) CHECK(r.fate == GFL_FATE_LOADED);
+    for (int i = 0; gfl_model_get_report(model, i, &r) == GFL_OK; i++)
+        CHECK(r.fate == GFL_FATE_LOADED);
     gfl_model_destroy(model);
 }
 
@@ -93,7 +94,7 @@ static void check_backbone(gfl_context *context, const char *path, const fx_json
     if (!model) return;
     CHECK_OK(context, gfl_model_load_backbone(model, path));
     CHECK(count_wrong(model, true, false, &n) == 0);
-    for (int i = 0; gfl_model_get_report(model, i, &r); i++)
+    for (int i = 0; gfl_model_get_report(model, i, &r) == GFL_OK; i++)
         CHECK(r.fate == (strncmp(r.name, "fc.", 3) ? GFL_FATE_LOADED : GFL_FATE_LEFT_OVER));
     gfl_model_destroy(model);
 }

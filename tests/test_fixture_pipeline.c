@@ -114,10 +114,7 @@ static void check_run(fx_case *one, const char *prefix, const fx_json *run, cons
     gfli_resized_size(p.width, p.height, 1333, 800, &w, &h);
     CHECK(has_shape(run, "img_shape", h, w));
     gfl_image image;
-    memset(&image, 0, sizeof image);
-    image.pixels = p.rgb;
-    image.width = p.width;
-    image.height = p.height;
+    image = gfl_image_from_rgb(p.rgb, p.width, p.height);
     uint8_t *rgb = (uint8_t *)malloc(3 * (size_t)w * (size_t)h);
     host_resize(context, &image, false, w, h, rgb);
     check_bytes(fx_get(run, "resized"), rgb, w, h, exact);

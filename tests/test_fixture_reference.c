@@ -140,22 +140,22 @@ static void load_caffe(gfl_context *context, const char *path) {
     memset(&desc, 0, sizeof desc);
     desc.trainable = 1;
     CHECK_OK(context, gfl_backbone_describe(context, path, NULL, &b));
-    CHECK(b.arch.depth == 50 && b.arch.caffe_style == 1 && b.stages == 3);
+    CHECK(b.arch.depth == 50 && b.arch.style == GFL_STYLE_CAFFE && b.stages == 3);
     CHECK(b.preprocess.bgr == 1 && b.preprocess.mean[0] == 103.939f && b.preprocess.std[2] == 1);
     desc.arch = b.arch;
     desc.arch.fpn_channels = desc.arch.head_channels = 32;
-    desc.arch.caffe_style = 0;
+    desc.arch.style = GFL_STYLE_PYTORCH;
     CHECK_OK(context, gfl_model_create(context, &desc, &model));
-    CHECK_ERROR(context, gfl_model_load_backbone(model, path), GFL_E_MISMATCH, "caffe_style = 1");
+    CHECK_ERROR(context, gfl_model_load_backbone(model, path), GFL_E_MISMATCH, "arch.style");
     gfl_model_destroy(model);
-    desc.arch.caffe_style = 1;
+    desc.arch.style = GFL_STYLE_CAFFE;
     CHECK_OK(context, gfl_model_create(context, &desc, &model));
     CHECK_ERROR(context, gfl_model_load_backbone(model, path), GFL_E_MISMATCH, "expects BGR");
     gfl_model_destroy(model);
     desc.preprocess = b.preprocess;
     CHECK_OK(context, gfl_model_create(context, &desc, &model));
     CHECK_OK(context, gfl_model_load_backbone(model, path));
-    for (int i = 0; gfl_model_get_report(model, i, &r); i++)
+    for (int i = 0; gfl_model_get_report(model, i, &r) == GFL_OK; i++)
         CHECK(r.fate == (strstr(r.name, "layer4.") ? GFL_FATE_INITIALISED : GFL_FATE_LOADED));
     CHECK_OK(context, gfli_blob_open(context, path, &file));
     float bias[256];
@@ -187,7 +187,7 @@ static void imagenet_backbones_load_or_say_why_not(void) {
     CHECK_OK(context, gfl_model_create(context, &desc, &model));
     CHECK_ERROR(context, gfl_model_load_backbone(model, caffe), GFL_E_MISMATCH, "R50");
     CHECK_OK(context, gfl_model_load_backbone(model, good));
-    for (int i = 0; gfl_model_get_report(model, i, &r); i++) {
+    for (int i = 0; gfl_model_get_report(model, i, &r) == GFL_OK; i++) {
         fates[r.fate]++;
         bool last_stage = strstr(r.name, "layer4.") != NULL;
         CHECK(r.fate == (last_stage ? GFL_FATE_INITIALISED : GFL_FATE_LOADED));

@@ -113,7 +113,7 @@ static gfl_arch an_arch(void) {
         ONE(gfl_arch, stacked_convs, 'i'), ONE(gfl_arch, n_classes, 'i'),
         ONE(gfl_arch, reg_max, 'i'),       ONE(gfl_arch, dialect, 'i'),
         ONE(gfl_arch, deform, 'i'),        ONE(gfl_arch, deform_stages, 'i'),
-        ONE(gfl_arch, caffe_style, 'i')};
+        ONE(gfl_arch, style, 'i')};
     gfl_model_desc desc;
     train_micro_desc(&desc, chance(2) ? 18 : 50, 2);
     SPOIL(&desc.arch, fields);
@@ -363,9 +363,10 @@ static gfl_status call_detector_create(void) {
 }
 
 static gfl_status call_detect(void) {
-    const gfl_image images[2] = {an_image(), an_image()};
+    gfl_image images[2] = {an_image(), an_image()};
     const gfl_detect_opts opts = detect_opts();
     gfl_detections found[2];
+    if (chance(4)) images[1] = gfl_image_from_rgb(images[0].pixels, an_int(), an_int());
     if (chance(2))
         return gfl_detect(OWNER(detector), OR_NULL(images), a_batch(), OR_NULL(&opts),
                           OR_NULL(found));
@@ -534,6 +535,7 @@ static gfl_status call_presets(void) {
     static const char *const names[] = {NULL, "", "r50", "r51", "\xFF"};
     gfl_arch arch;
     gfl_preset preset;
+    (void)gfl_arch_count_presets();
     (void)gfl_arch_get_preset(an_int(), OR_NULL(&preset));
     return gfl_arch_find_preset(OWNER(context), names[gfli_rng_below(&rng, 5)], OR_NULL(&arch));
 }
@@ -578,6 +580,8 @@ static gfl_status call_model_getters(void) {
     gfl_tensor_report report;
     const gfl_arch arch = an_arch();
     gfl_model_get_info(a_model(), OR_NULL(&info));
+    (void)gfl_model_count_reports(a_model());
+    CHECK(gfl_model_get_class(a_model(), an_int())->name);
     (void)gfl_model_get_report(a_model(), an_int(), OR_NULL(&report));
     gfl_model_destroy(NULL);
     if (chance(3))
@@ -648,7 +652,7 @@ static const struct row {
     {call_image_read, "gfl_image_read gfl_image_read_memory gfl_image_get_kind"},
     {call_pixels_alloc, "gfl_pixels_alloc"},
     {call_detector_create, "gfl_detector_create gfl_detector_destroy"},
-    {call_detect, "gfl_detect gfl_detect_start gfl_detect_finish"},
+    {call_detect, "gfl_detect gfl_detect_start gfl_detect_finish gfl_image_from_rgb"},
     {call_detector_sizes, "gfl_detector_get_size gfl_detector_reserve"},
     {call_evaluator_create, "gfl_evaluator_create gfl_evaluator_leave_out gfl_evaluator_destroy"},
     {call_evaluator_add,
@@ -662,12 +666,13 @@ static const struct row {
     {call_json, "gfl_json_object gfl_json_array gfl_json_end gfl_json_text gfl_json_integer "
                 "gfl_json_number gfl_json_float gfl_json_bool gfl_json_line"},
     {call_text, "gfl_text_show gfl_text_valid"},
-    {call_presets, "gfl_arch_find_preset gfl_arch_get_preset"},
+    {call_presets, "gfl_arch_find_preset gfl_arch_get_preset gfl_arch_count_presets"},
     {call_model_create, "gfl_model_create"},
     {call_model_load, "gfl_model_load gfl_model_load_memory gfl_model_destroy"},
     {call_model_save, "gfl_model_save"},
-    {call_model_getters, "gfl_model_get_info gfl_model_get_cost gfl_model_get_plan "
-                         "gfl_arch_get_cost gfl_model_get_report"},
+    {call_model_getters,
+     "gfl_model_get_info gfl_model_get_cost gfl_model_get_plan "
+     "gfl_arch_get_cost gfl_model_get_report gfl_model_count_reports gfl_model_get_class"},
     {call_trainer_create, "gfl_trainer_create gfl_trainer_destroy"},
     {call_trainer, "gfl_trainer_step gfl_trainer_sync gfl_trainer_get_info "
                    "gfl_trainer_save_state gfl_trainer_load_state"},

@@ -37,12 +37,8 @@ static double measure(gfl_context *context, const gfl_model *model, const gfl_da
         gfl_pixels pixels;
         gfl_detections found;
         gfl_image image;
-        memset(&image, 0, sizeof image);
         CHECK_OK(context, gfl_dataset_read(context, data, i, &pixels));
-        image.pixels = pixels.rgb;
-        image.width = pixels.width;
-        image.height = pixels.height;
-        image.format = GFL_FORMAT_RGB;
+        image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
         CHECK_OK(context, gfl_detect(detector, &image, 1, &opts, &found));
         CHECK_OK(context, gfl_evaluator_add_detections(evaluator, i, found.items, found.count));
         gfl_pixels_free(context, &pixels);

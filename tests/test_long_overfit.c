@@ -17,14 +17,10 @@ static void check_image(gfl_context *context, gfl_detector *detector, int i) {
     gfl_detections found;
     gfl_image image;
     gfl_detect_opts opts;
-    memset(&image, 0, sizeof image);
     memset(&opts, 0, sizeof opts);
     opts.min_score = 0.4f;
     CHECK_OK(context, train_read_picture(NULL, context, i, &pixels));
-    image.pixels = pixels.rgb;
-    image.width = pixels.width;
-    image.height = pixels.height;
-    image.format = GFL_FORMAT_RGB;
+    image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
     CHECK_OK(context, gfl_detect(detector, &image, 1, &opts, &found));
     for (int k = 0; k < p.n; k++) {
         float best = 0;

@@ -179,7 +179,7 @@ static void caffe_bottlenecks_stride_in_their_first_convolution(void) {
                                       {83042.188656, 79.458287, 0, 0, 0, 32.190442}};
     gfl_model_desc desc;
     memset(&desc, 0, sizeof desc);
-    desc.arch.caffe_style = 1;
+    desc.arch.style = GFL_STYLE_CAFFE;
     check_stages(desc, want);
 }
 
@@ -203,8 +203,11 @@ static void saved_weights_come_back_bit_for_bit(void) {
           info.classes[1].id == 70);
     gfl_tensor_report r;
     int n = 0;
-    for (; gfl_model_get_report(b, n, &r); n++) CHECK(r.fate == GFL_FATE_LOADED && r.why[0] == 0);
-    CHECK(n == b->n_params && !gfl_model_get_report(b, -1, &r) && !gfl_model_get_report(a, 0, &r));
+    for (; gfl_model_get_report(b, n, &r) == GFL_OK; n++)
+        CHECK(r.fate == GFL_FATE_LOADED && r.why[0] == 0);
+    CHECK(gfl_model_count_reports(b) == n && gfl_model_count_reports(NULL) == 0);
+    CHECK(n == b->n_params && gfl_model_get_report(b, -1, &r) == GFL_E_ARG &&
+          gfl_model_get_report(a, 0, &r) == GFL_E_ARG);
     gfl_model_destroy(a);
     gfl_model_destroy(b);
     remove(path);
@@ -476,13 +479,13 @@ static void older_files_and_strangers_are_accepted(void) {
     m = load_edited(base, e, 0);
     gfl_tensor_report r;
     int left = 0;
-    for (int i = 0; gfl_model_get_report(m, i, &r); i++)
+    for (int i = 0; gfl_model_get_report(m, i, &r) == GFL_OK; i++)
         if (r.fate == GFL_FATE_LEFT_OVER) left += !strcmp(r.name, "ema.decay") && r.why[0];
     CHECK(left == 1);
     gfl_model_destroy(m);
     e = none, e.add = "backbone.bn1.num_batches_tracked";
     m = load_edited(base, e, 0);
-    for (int i = 0; gfl_model_get_report(m, i, &r); i++) CHECK(r.fate == GFL_FATE_LOADED);
+    for (int i = 0; gfl_model_get_report(m, i, &r) == GFL_OK; i++) CHECK(r.fate == GFL_FATE_LOADED);
     gfl_model_destroy(m);
     remove(base);
 }
@@ -545,7 +548,7 @@ static void check_backbone(const gfl_model *from, const gfl_model *got, const gf
 static void count_fates(const gfl_model *m, int counts[3]) {
     gfl_tensor_report r;
     counts[0] = counts[1] = counts[2] = 0;
-    for (int i = 0; gfl_model_get_report(m, i, &r); i++) {
+    for (int i = 0; gfl_model_get_report(m, i, &r) == GFL_OK; i++) {
         counts[r.fate]++;
         CHECK((r.fate == GFL_FATE_LOADED) == (r.why[0] == 0));
         if (r.fate == GFL_FATE_INITIALISED) CHECK(strstr(r.name, "backbone.layer4.") != NULL);
@@ -614,6 +617,16 @@ static void a_backbone_of_another_kind_is_refused(void) {
     remove(base);
 }
 
+static void a_label_names_its_class(void) {
+    gfl_model *m = make(0, 1);
+    CHECK(!strcmp(gfl_model_get_class(m, 0)->name, "red \"blood\" cell"));
+    CHECK(gfl_model_get_class(m, 0)->id == 3 && gfl_model_get_class(m, 1)->id == 70);
+    const gfl_class *none[] = {gfl_model_get_class(m, -1), gfl_model_get_class(m, 2),
+                               gfl_model_get_class(NULL, 0)};
+    for (int i = 0; i < 3; i++) CHECK(none[i] && !strcmp(none[i]->name, "") && none[i]->id == 0);
+    gfl_model_destroy(m);
+}
+
 int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(a_seed_decides_the_weights),
                                       TEST(weights_start_as_the_spec_says),
@@ -628,6 +641,7 @@ int main(int argc, char **argv) {
                                       TEST(older_files_and_strangers_are_accepted),
                                       TEST(damaged_bytes_never_do_more_than_fail),
                                       TEST(nulls_are_refused),
+                                      TEST(a_label_names_its_class),
                                       TEST(a_backbone_without_its_last_stage_is_completed),
                                       TEST(a_backbone_of_another_kind_is_refused),
                                       {0}};

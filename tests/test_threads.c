@@ -159,11 +159,8 @@ static void detect(worker *w) {
         gfl_pixels pixels;
         gfl_image image;
         gfl_detections found;
-        memset(&image, 0, sizeof image);
         if (!fine(w, context, gfl_dataset_read(context, w->dataset, i % IMAGES, &pixels))) break;
-        image.pixels = pixels.rgb;
-        image.width = pixels.width;
-        image.height = pixels.height;
+        image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
         if (fine(w, context, gfl_detect(detector, &image, 1, &opts, &found)))
             see(w, found.items, (size_t)found.count * sizeof *found.items);
         gfl_pixels_free(context, &pixels);

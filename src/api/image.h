@@ -15,3 +15,24 @@ typedef struct gfl_image {
     ptrdiff_t stride;      /* bytes from a row to the next, may be negative; 0 means no gap */
     gfl_format format;
 } gfl_image;
+
+/* gfl_image_from_rgb - an image of 8-bit RGB pixels without gaps between the rows, as a gfl_pixels
+ * holds them.
+ *
+ *   pixels         u8 [height][width][3], borrowed as long as the image is used
+ *   width, height  1..GFL_MAX_SIDE; it is gfl_detect that refuses others
+ *
+ * Errors    none.
+ * Memory    none.
+ * Threads   any.
+ * Example
+ *     gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height); */
+GFL_INLINE gfl_image gfl_image_from_rgb(const uint8_t *pixels, int width, int height) {
+    gfl_image image;
+    image.pixels = pixels;
+    image.width = width;
+    image.height = height;
+    image.stride = 0;
+    image.format = GFL_FORMAT_RGB;
+    return image;
+}

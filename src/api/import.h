@@ -16,7 +16,7 @@ typedef struct gfl_import_desc {
 typedef struct gfl_backbone_info {
     gfl_arch arch; /* what the backbone decides; the rest is 0 */
     gfl_preprocess preprocess;
-    gfl_origin style, input; /* who said arch.caffe_style, and preprocess */
+    gfl_origin style, input; /* who said arch.style, and preprocess */
     int stages;              /* 1..4; files may end before the last */
 } gfl_backbone_info;
 

@@ -11,9 +11,9 @@ typedef enum gfl_dialect {
     GFL_DIALECT_GFOCAL = 2   /* the authors' repository, implus/GFocal, 2020 */
 } gfl_dialect;
 
-/* Where the bottlenecks of a file have their stride, which no tensor shows. */
+/* Where bottlenecks have their stride, which no tensor shows. */
 typedef enum gfl_style {
-    GFL_STYLE_DEFAULT = 0, /* what the file says, else pytorch */
+    GFL_STYLE_DEFAULT = 0, /* of a new model: pytorch; of a file: what it says, else pytorch */
     GFL_STYLE_PYTORCH = 1, /* in the 3x3: torchvision, OpenMMLab, every published GFL model */
     GFL_STYLE_CAFFE = 2    /* in the first 1x1: MSRA */
 } gfl_style;
@@ -36,7 +36,7 @@ typedef struct gfl_arch {
     int deform;        /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 with
                           offsets alone (v1), 2 with offsets and a mask (v2) */
     int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 if deform is set */
-    int caffe_style;   /* 1: a bottleneck's stride is in its first 1x1 (MSRA), 0: in its 3x3 */
+    gfl_style style;
 } gfl_arch;
 
 /* How pixels become network input, and back. */
@@ -135,17 +135,19 @@ typedef struct gfl_preset {
     const char *published; /* by whom, and the schedule; "": by nobody */
 } gfl_preset;
 
-/* gfl_arch_get_preset - the i-th preset, every field of its architecture filled; 0 when there is
- * none.
+/* gfl_arch_count_presets, gfl_arch_get_preset - how many presets there are, and preset i with every
+ * field of its architecture filled.
  *
- *   out  yours; its texts last for ever
+ *   out  yours; its texts last for ever; zeroed on error
  *
+ * Errors    GFL_E_ARG     a NULL, or no such preset; there is no error text
  * Threads   any.
  * Source    Li et al. 2020 and the tables of implus/GFocal, mmdetection and LD (Zheng et al. 2022).
  * Example
  *     gfl_preset p;
- *     for (int i = 0; gfl_arch_get_preset(i, &p); i++) puts(p.name); */
-GFL_API int gfl_arch_get_preset(int i, gfl_preset *out);
+ *     for (int i = 0; gfl_arch_get_preset(i, &p) == GFL_OK; i++) puts(p.name); */
+GFL_API int gfl_arch_count_presets(void);
+GFL_API gfl_status gfl_arch_get_preset(int i, gfl_preset *out);
 
 /* gfl_model_create - a model with fresh weights.
  *
@@ -220,6 +222,16 @@ GFL_API void gfl_model_destroy(gfl_model *model);
  * Threads   any. */
 GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
 
+/* gfl_model_get_class - the class of a label: its name, and its id in the data set.
+ *
+ * Never NULL: where there is no model or no such label, the name is "" and the id 0.
+ *
+ * Memory    the class belongs to the model.
+ * Threads   any.
+ * Example
+ *     puts(gfl_model_get_class(model, found.items[0].label)->name); */
+GFL_API const gfl_class *gfl_model_get_class(const gfl_model *model, int label);
+
 /* gfl_model_get_cost - what a detector pays for one batch, without running it.
  *
  *   width, height  of the resized images; padded to multiples of 32 as a detector does
@@ -268,12 +280,16 @@ GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, i
                                       void (*visit)(void *user, const gfl_plan_step *step),
                                       void *user);
 
-/* gfl_model_get_report - what became of tensor i at the last load; 0 when there is no i-th.
+/* gfl_model_count_reports, gfl_model_get_report - how many tensors the last load saw, and what
+ * became of tensor i.
  *
- *   out  yours; its texts belong to the model, until the next load
+ *   out  yours; its texts belong to the model, until the next load; zeroed on error
  *
+ * Errors    GFL_E_ARG     a NULL, or no such tensor; there is no error text
+ * Threads   any, except while something is loaded into the model.
  * Example
  *     gfl_tensor_report r;
- *     for (int i = 0; gfl_model_get_report(model, i, &r); i++)
+ *     for (int i = 0; gfl_model_get_report(model, i, &r) == GFL_OK; i++)
  *         if (r.fate != GFL_FATE_LOADED) printf("%s: %s\n", r.name, r.why); */
-GFL_API int gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out);
+GFL_API int gfl_model_count_reports(const gfl_model *model);
+GFL_API gfl_status gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out);

@@ -7,7 +7,7 @@ static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_desc 
     GFLI_TRY(gfli_config_refuse(w, false, false));
     GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
     GFLI_TRY(gfli_config_compare(w, &out->arch, false));
-    GFLI_TRY(gfli_read_style(w, how->style, &out->arch.caffe_style, &out->style));
+    GFLI_TRY(gfli_read_style(w, how->style, &out->arch.style, &out->style));
     GFLI_TRY(gfli_check_labels(w, out->arch.depth));
     GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
     return gfli_override(w, how->preprocess, &out->preprocess, &out->input);
@@ -114,13 +114,12 @@ static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
                           "gfl_backbone_describe describes",
                           w->blob.path, b.arch.deform, b.arch.deform_stages, m->deform,
                           m->deform_stages);
-    if (b.style == GFL_ORIGIN_FILE && b.arch.caffe_style != m->caffe_style &&
+    if (b.style == GFL_ORIGIN_FILE && b.arch.style != m->style &&
         gfli_arch_depth(m->depth)->bottleneck)
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: the backbone is of %s style, but the model is of %s style; create "
-                          "the model with arch.caffe_style = %d (gfl_backbone_describe)",
-                          w->blob.path, b.arch.caffe_style ? "caffe" : "pytorch",
-                          m->caffe_style ? "caffe" : "pytorch", b.arch.caffe_style);
+                          "the model with the arch.style that gfl_backbone_describe gives",
+                          w->blob.path, gfli_style_name(&b.arch), gfli_style_name(m));
     GFLI_TRY(gfli_check_stages(w, model));
     return gfli_check_input(w, model, &b.preprocess); /* of that as much as the file says */
 }
@@ -193,7 +192,7 @@ static gfl_status gfli_put_backbone_metadata(const gfl_model *model, int stages,
         snprintf(name, sizeof name, "resnet%d", a->depth);
     GFLI_TRY(gfli_blob_put_meta(w, "arch", name));
     GFLI_TRY(gfli_put_input(model, gfli_meta_to_blob, w, "input"));
-    GFLI_TRY(gfli_blob_put_meta(w, "style", a->caffe_style ? "caffe" : "pytorch"));
+    GFLI_TRY(gfli_blob_put_meta(w, "style", gfli_style_name(a)));
     snprintf(name, sizeof name, "layer%d", stages + 1);
     return stages < 4 ? gfli_blob_put_meta(w, "missing", name) : GFL_OK;
 }

@@ -48,10 +48,14 @@ static const struct {
     {"x101-32x8d-dcnv2", 101, 32, 8, 2, GFLI_C3_C5, 0, ""},
 };
 
-int gfl_arch_get_preset(int i, gfl_preset *out) {
+int gfl_arch_count_presets(void) {
+    return (int)GFLI_COUNT(gfli_presets);
+}
+
+gfl_status gfl_arch_get_preset(int i, gfl_preset *out) {
     gfl_arch arch;
     if (out) memset(out, 0, sizeof *out);
-    if (!out || i < 0 || i >= (int)GFLI_COUNT(gfli_presets)) return 0;
+    if (!out || i < 0 || i >= gfl_arch_count_presets()) return GFL_E_ARG;
     memset(&arch, 0, sizeof arch);
     arch.depth = gfli_presets[i].depth;
     arch.groups = gfli_presets[i].groups;
@@ -61,7 +65,7 @@ int gfl_arch_get_preset(int i, gfl_preset *out) {
     out->name = gfli_presets[i].name;
     out->ap = gfli_presets[i].ap;
     out->published = gfli_presets[i].published;
-    return gfli_arch_resolve(NULL, &arch, &out->arch) == GFL_OK;
+    return gfli_arch_resolve(NULL, &arch, &out->arch);
 }
 
 gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch *out) {
@@ -69,7 +73,7 @@ gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch
     if (out) memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(context, name);
     GFLI_NOT_NULL(context, out);
-    for (int i = 0; gfl_arch_get_preset(i, &preset); i++) {
+    for (int i = 0; gfl_arch_get_preset(i, &preset) == GFL_OK; i++) {
         if (strcmp(name, preset.name) != 0) continue;
         *out = preset.arch;
         return GFL_OK;
@@ -135,14 +139,15 @@ gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch 
     if (a.groups == 1) a.base_width = 0;
     GFLI_TRY(gfli_check_range(context, "deform", a.deform, 0, 2));
     GFLI_TRY(gfli_check_range(context, "deform_stages", a.deform_stages, 0, 15));
-    GFLI_TRY(gfli_check_range(context, "caffe_style", a.caffe_style, 0, 1));
+    GFLI_TRY(gfli_check_range(context, "style", (int)a.style, 0, (int)GFL_STYLE_CAFFE));
     if (a.deform > 0) gfli_default(&a.deform_stages, GFL_C3 | GFL_C4 | GFL_C5);
     if (a.deform == 0) a.deform_stages = 0;
-    if ((a.deform > 0 || a.caffe_style) && !depth->bottleneck)
+    if ((a.deform > 0 || a.style == GFL_STYLE_CAFFE) && !depth->bottleneck)
         return gfli_error(context, GFL_E_ARG,
                           "depth %d has no bottlenecks; only those of depths 50 and 101 can be "
                           "deformable or of caffe style",
                           a.depth);
+    if (a.style == GFL_STYLE_DEFAULT) a.style = GFL_STYLE_PYTORCH;
     if (a.dialect == GFL_DIALECT_DEFAULT) a.dialect = GFL_DIALECT_MMDET;
     if (a.dialect != GFL_DIALECT_MMDET && a.dialect != GFL_DIALECT_GFOCAL)
         return gfli_error(context, GFL_E_ARG,

@@ -17,6 +17,11 @@ void gfl_model_get_info(const gfl_model *model, gfl_model_info *out) {
     }
 }
 
+const gfl_class *gfl_model_get_class(const gfl_model *model, int label) {
+    static const gfl_class none = {"", 0};
+    return model && label >= 0 && label < model->arch.n_classes ? &model->classes[label] : &none;
+}
+
 /* The plan of a detector for images of this size; what: who asks. */
 static gfl_status gfli_plan_of(gfl_model *model, int width, int height, int batch, gfli_plan *out) {
     GFLI_DEMAND(model->context,

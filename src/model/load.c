@@ -49,10 +49,15 @@ gfl_status gfli_report(gfl_model *model, const char *name, gfl_fate fate, int ra
     return GFL_OK;
 }
 
-int gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out) {
-    if (!model || !out || i < 0 || i >= model->n_reports) return 0;
+int gfl_model_count_reports(const gfl_model *model) {
+    return model ? model->n_reports : 0;
+}
+
+gfl_status gfl_model_get_report(const gfl_model *model, int i, gfl_tensor_report *out) {
+    if (out) memset(out, 0, sizeof *out);
+    if (!out || i < 0 || i >= gfl_model_count_reports(model)) return GFL_E_ARG;
     *out = model->reports[i];
-    return 1;
+    return GFL_OK;
 }
 
 /* ---- tensors --------------------------------------------------------------------------------- */
@@ -175,7 +180,7 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
     memset(origins, 0, sizeof *origins);
     gfl_arch *arch = &desc->arch;
     GFLI_TRY(gfli_deduce_detector(w, arch));
-    GFLI_TRY(gfli_read_style(w, style, &arch->caffe_style, &origins->style));
+    GFLI_TRY(gfli_read_style(w, style, &arch->style, &origins->style));
     if (gfli_arch_resolve(w->context, arch, arch) != GFL_OK)
         return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
     GFLI_TRY(gfli_check_labels(w, arch->depth));

@@ -137,6 +137,10 @@ static gfl_status gfli_check_choice(gfl_context *context, const char *what, int 
 
 static const char *const gfli_style_names[2] = {"pytorch", "caffe"};
 
+const char *gfli_style_name(const gfl_arch *arch) {
+    return gfli_style_names[arch->style == GFL_STYLE_CAFFE];
+}
+
 /* The dialect decides the geometry of boxes, so it is never guessed. */
 gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *out,
                              gfl_origin *origin) {
@@ -176,7 +180,7 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
 }
 
 /* No tensor shows where a bottleneck has its stride. */
-gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin) {
+gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, gfl_style *out, gfl_origin *origin) {
     int said;
     GFLI_TRY(gfli_check_choice(w->context, "style", (int)wanted));
     GFLI_TRY(gfli_read_choice(w, "style", gfli_style_names, 2, &said));
@@ -186,7 +190,7 @@ gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_or
                           "%s: its metadata says style %s, but %s was asked for", w->blob.path,
                           gfli_style_names[said - 1], gfli_style_names[wanted - 1]);
     *origin = said ? GFL_ORIGIN_FILE : wanted ? GFL_ORIGIN_GIVEN : GFL_ORIGIN_DEFAULT;
-    *caffe = (said ? said : (int)wanted) == GFL_STYLE_CAFFE;
+    *out = said ? (gfl_style)said : wanted ? wanted : GFL_STYLE_PYTORCH;
     return GFL_OK;
 }
 

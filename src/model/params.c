@@ -112,7 +112,8 @@ static void gfli_describe_block(gfli_describer *d, int stage, int block, int in_
     bool bottleneck = gfli_arch_depth(arch->depth)->bottleneck;
     int out_c = gfli_stage_out(arch, stage), width = gfli_stage_width(arch, stage);
     int stride = stage > 1 && block == 0 ? 2 : 1;
-    int first = arch->caffe_style ? stride : 1, second = arch->caffe_style ? 1 : stride;
+    const bool caffe = arch->style == GFL_STYLE_CAFFE;
+    int first = caffe ? stride : 1, second = caffe ? 1 : stride;
     char conv[64], bn[64];
     for (int i = 1; i <= (bottleneck ? 3 : 2); i++) {
         snprintf(conv, sizeof conv, "backbone.layer%d.%d.conv%d", stage, block, i);

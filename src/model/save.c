@@ -75,7 +75,7 @@ gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *
     GFLI_TRY(put(to, "gfl_version", GFL_VERSION_TEXT));
     GFLI_TRY(put(to, "architecture", text));
     GFLI_TRY(put(to, "dialect", gfli_dialect_get(model->arch.dialect)->name));
-    GFLI_TRY(put(to, "style", model->arch.caffe_style ? "caffe" : "pytorch"));
+    GFLI_TRY(put(to, "style", gfli_style_name(&model->arch)));
     GFLI_TRY(gfli_put_classes(model, put, to, "classes", true));
     GFLI_TRY(gfli_put_classes(model, put, to, "class_ids", false));
     GFLI_TRY(gfli_put_input(model, put, to, "channel_order"));

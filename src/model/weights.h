@@ -34,7 +34,8 @@ gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages);
  * default demands nothing. */
 gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *out,
                              gfl_origin *origin);
-gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, int *caffe, gfl_origin *origin);
+gfl_status gfli_read_style(gfli_weights *w, gfl_style wanted, gfl_style *out, gfl_origin *origin);
+const char *gfli_style_name(const gfl_arch *arch);
 gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin *origin);
 gfl_origin gfli_scale_origin(const gfli_weights *w);
 const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
