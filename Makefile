@@ -150,7 +150,7 @@ uninstall: ## remove what install put there
 
 # What users need, with the same bytes from any folder, by any user, at any time.
 DIST := $(sort gfl.h gfl_train.c gfl_cuda.cu README.md CHANGELOG.md CONTRIBUTING.md LICENSE Makefile \
-    CMakeLists.txt docs/spec.md $(wildcard bench/results/*.md) $(wildcard examples/*.[ch1] examples/*.cc) \
+    CMakeLists.txt docs/guide.md docs/spec.md $(wildcard bench/results/*.md) $(wildcard examples/*.[ch1] examples/*.cc) \
     scripts/demo scripts/install.sh scripts/run_demo.sh scripts/setup)
 dist: | $(BUILD) ## the files that users need, as $(BUILD)/gfl-VERSION.tar.gz
 	LC_ALL=C tar --format=ustar --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner \

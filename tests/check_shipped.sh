@@ -162,11 +162,13 @@ one_place_calls_the_system)
 stands_alone)
     # A project outside the tree, with copies of the files and nothing else.
     cp $shipped "$scratch" && cp examples/detect.c examples/embed.cc "$scratch" || exit 1
+    sh tests/shown.sh . > "$scratch/shown.h" || exit 1
     cd "$scratch" || exit 1
     cc -c -x c -DGFL_IMPLEMENTATION gfl.h -o gfl.o && cc -c gfl_train.c &&
         cc detect.c gfl.o gfl_train.o -o detect_c -lm -pthread || fail "a C program"
     need c++
     c++ -std=c++11 embed.cc gfl.o gfl_train.o -o embed -lm -pthread || fail "a C++ program"
+    c++ -x c++ -std=c++11 -fsyntax-only shown.h || fail "what the README and the guide show, as C++"
     # Without stb_image all but JPEG is read, and gfl_image_get_kind says so.
     cat > kinds.c <<'EOF'
 #include "gfl.h"
