@@ -32,7 +32,7 @@
  * src/cuda/gpu.cuh - launches, shared memory and the instructions that CUDA C++ has no words for
  * ============================================================================================ */
 
-/* The only place for these, besides conv_wgmma.cuh.  A host compiler gets the same names from
+/* The only place for these, besides conv/wgmma.cuh.  A host compiler gets the same names from
  * tests/emu, which runs the kernels on the CPU; nothing else differs there. */
 #ifdef __CUDACC__
 
@@ -107,117 +107,15 @@ static __device__ __forceinline__ void gfli_cp_commit(void) {
 #endif /* __CUDACC__ */
 
 /* ===============================================================================================
- * src/cuda/conv_tile.cuh - how a convolution is cut into tiles, and what becomes of a finished one
+ * src/cuda/map.cuh - maps as kernels see them: elements, chunks and positions
  * ============================================================================================ */
 
-/* The tensor cores multiply what maps hold, floats as tf32; sums are float always.
- *
- * A row of an operand in shared memory is 128 bytes, eight chunks of 16, whatever the type; chunk
- * c of row r is stored at place c ^ r % 8.  That is the 128-byte swizzle of the copy engine and of
- * wgmma, and no eight neighbouring rows meet in a bank. */
-enum {
-    GFLI_ROW_BYTES = 128,
-    GFLI_CHUNK_BYTES = 16,
-    GFLI_ROW_CHUNKS = 8,
-    GFLI_CONV_SIDES = 2,
-    GFLI_TILE_PAD = 8,    /* floats at the end of a row of sums, against bank conflicts */
-    GFLI_PATCH_WIDTH = 16 /* of the patches of a deformable convolution */
-};
-
-/* One level of the pyramid.  A tile is a run of positions of one image of one level, or a patch of
- * GFLI_PATCH_WIDTH columns: it never straddles images. */
-typedef struct gfli_tile_level {
-    int first, per_image; /* tiles: number of the first, and how many an image has */
-    int patch_cols;       /* patches from left to right; 0: runs */
-    int in_h, in_w, out_h, out_w;
-    size_t in, out; /* positions before the level, all images */
-} gfli_tile_level;
-
-/* One of up to two convolutions of equal geometry in a launch: the head's two towers. */
-typedef struct gfli_conv_side {
-    const void *x, *residual;
-    const void *weight;  /* as gfli_conv_pack_tensor made them */
-    const float *offset; /* deformable: [positions][offset_c], or NULL */
-    const float *bias;   /* [out_c] or NULL */
-    void *y;
-    float *moments; /* [row tiles][out_c / norm_width][mean, sum of squares around it], or NULL */
-    int out_c;
-    int group_rows; /* rows of a packed group: its output channels rounded up */
-} gfli_conv_side;
-
-typedef struct gfli_conv_job {
-    gfli_tile_level level[GFL_LEVELS];
-    gfli_conv_side side[GFLI_CONV_SIDES];
-    int n, levels, n_sides, n_splits;
-    int row_tiles, col_tiles;
-    int in_c, kernel, stride, pad;
-    int group_in, group_out; /* channels of a group, after merging */
-    int group_tiles;         /* column tiles of a group */
-    int k_blocks;            /* rows of 128 bytes along the sum */
-    int offset_c;            /* 18 or 27 where the convolution is deformable */
-    int norm_width;          /* channels of a GroupNorm group */
-    bool relu;
-    bool wide;      /* y is float, whatever the element */
-    float *partial; /* [tiles][n_splits][tile] */
-    int *arrived;   /* [tiles], zero before and after */
-} gfli_conv_job;
-
-/* The piece of work of one block. */
-typedef struct gfli_conv_tile {
-    int level, side;
-    int row_tile, split, image;
-    int y, x;         /* of the first position; runs have y = 0 and count x through the image */
-    int group, first; /* column tile: the group and its first output channel therein */
-    int n_cols;       /* that exist */
-} gfli_conv_tile;
+/* Between convolutions a thread takes a chunk of 16 bytes of one position where channels fill
+ * chunks, fewer elements where they do not.  Arithmetic is float whatever the maps hold. */
+enum { GFLI_CHUNK_BYTES = 16, GFLI_POINTWISE_THREADS = 256 };
 
 static __device__ __forceinline__ int gfli_element_size(int element) {
     return element == GFLI_MAP_F32 ? 4 : 2;
-}
-
-static __device__ __forceinline__ int gfli_swizzle(int row, int chunk) {
-    return row * GFLI_ROW_BYTES + ((chunk ^ (row & 7)) << 4);
-}
-
-/* Blocks that share rows of x are neighbours, so that the second finds them in the L2 cache. */
-static __device__ __forceinline__ gfli_conv_tile gfli_tile_of_block(const gfli_conv_job *job,
-                                                                    int rows, int cols) {
-    gfli_conv_tile t;
-    const int block = (int)blockIdx.x, number = block / job->n_splits;
-    const int col_tile = number % job->col_tiles;
-    t.side = number / job->col_tiles % job->n_sides;
-    t.split = block % job->n_splits;
-    t.row_tile = number / (job->col_tiles * job->n_sides);
-    t.level = 0;
-    while (t.level + 1 < job->levels && t.row_tile >= job->level[t.level + 1].first) t.level++;
-    const gfli_tile_level *l = &job->level[t.level];
-    const int in_level = t.row_tile - l->first;
-    t.image = in_level / l->per_image;
-    const int in_image = in_level % l->per_image;
-    if (l->patch_cols > 0) {
-        t.y = in_image / l->patch_cols * (rows / GFLI_PATCH_WIDTH);
-        t.x = in_image % l->patch_cols * GFLI_PATCH_WIDTH;
-    } else {
-        t.y = 0;
-        t.x = in_image * rows;
-    }
-    t.group = col_tile / job->group_tiles;
-    t.first = col_tile % job->group_tiles * cols;
-    const int left = (job->n_sides > 1 ? job->side[t.side].out_c : job->group_out) - t.first;
-    t.n_cols = left < cols ? left : cols;
-    return t;
-}
-
-/* Output position of a row of the tile within its image, or -1. */
-static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_job *job,
-                                                         const gfli_conv_tile *t, int row) {
-    const gfli_tile_level *l = &job->level[t->level];
-    if (l->patch_cols == 0) {
-        const int at = t->x + row;
-        return at < l->out_h * l->out_w ? at : -1;
-    }
-    const int y = t->y + row / GFLI_PATCH_WIDTH, x = t->x + row % GFLI_PATCH_WIDTH;
-    return y < l->out_h && x < l->out_w ? y * l->out_w + x : -1;
 }
 
 /* ---- numbers --------------------------------------------------------------------------------- */
@@ -299,6 +197,178 @@ static __device__ __forceinline__ void gfli_write_chunk(void *p, size_t at, int 
     for (int i = 0; i < 8; i++) {
         if (i < count) gfli_write_element(p, at + (size_t)i, v[i], element);
     }
+}
+
+/* ---- positions ------------------------------------------------------------------------------- */
+
+/* Chunks of a position, and of that chunk `i` the first channel and how many. */
+static __host__ __device__ __forceinline__ int gfli_chunks_of(int c, int element) {
+    const int width = element == GFLI_MAP_F32 ? 4 : 8;
+    return (c + width - 1) / width;
+}
+
+/* Pyramids as kernels see them. */
+typedef struct gfli_sizes {
+    int n, c, levels;
+    int h[GFL_LEVELS], w[GFL_LEVELS];
+    size_t before[GFL_LEVELS + 1]; /* positions */
+} gfli_sizes;
+
+static gfli_sizes gfli_sizes_of(const gfli_map *m) {
+    gfli_sizes s;
+    memset(&s, 0, sizeof s);
+    s.n = m->n;
+    s.c = m->c;
+    s.levels = m->levels;
+    for (int l = 0; l < m->levels; l++) {
+        s.h[l] = m->h[l];
+        s.w[l] = m->w[l];
+        s.before[l] = gfli_points_before(m, l);
+    }
+    s.before[m->levels] = gfli_points(m);
+    return s;
+}
+
+/* The chunk of thread `index`. */
+typedef struct gfli_place {
+    int level, image, y, x;
+    int c, count; /* channels */
+    size_t at;    /* of channel c, in elements */
+    bool vector;
+} gfli_place;
+
+static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t index, int element,
+                                                     gfli_place *p) {
+    const int chunks = gfli_chunks_of(s->c, element), width = element == GFLI_MAP_F32 ? 4 : 8;
+    const size_t position = index >> 32 ? index / (size_t)chunks /* slow where it can be avoided */
+                                        : (unsigned)index / (unsigned)chunks;
+    if (position >= s->before[s->levels]) return false;
+    p->level = 0;
+    while (position >= s->before[p->level + 1]) p->level++;
+    const int w = s->w[p->level], h = s->h[p->level];
+    const int in_level = (int)(position - s->before[p->level]);
+    p->image = in_level / (h * w);
+    p->y = in_level % (h * w) / w;
+    p->x = in_level % w;
+    p->c = (int)(index - position * (size_t)chunks) * width;
+    p->count = s->c - p->c < width ? s->c - p->c : width;
+    p->at = position * (size_t)s->c + (size_t)p->c;
+    p->vector = s->c % width == 0;
+    return true;
+}
+
+static unsigned gfli_pointwise_blocks(const gfli_map *m) {
+    const size_t n = gfli_points(m) * (size_t)gfli_chunks_of(m->c, (int)m->element);
+    return (unsigned)((n + GFLI_POINTWISE_THREADS - 1) / GFLI_POINTWISE_THREADS);
+}
+
+/* ===============================================================================================
+ * src/cuda/conv/tile.cuh - how a convolution is cut into tiles, and what becomes of a finished one
+ * ============================================================================================ */
+
+/* The tensor cores multiply what maps hold, floats as tf32; sums are float always.
+ *
+ * A row of an operand in shared memory is 128 bytes, eight chunks of 16, whatever the type; chunk
+ * c of row r is stored at place c ^ r % 8.  That is the 128-byte swizzle of the copy engine and of
+ * wgmma, and no eight neighbouring rows meet in a bank. */
+enum {
+    GFLI_ROW_BYTES = 128,
+    GFLI_ROW_CHUNKS = 8,
+    GFLI_CONV_SIDES = 2,
+    GFLI_TILE_PAD = 8,    /* floats at the end of a row of sums, against bank conflicts */
+    GFLI_PATCH_WIDTH = 16 /* of the patches of a deformable convolution */
+};
+
+/* One level of the pyramid.  A tile is a run of positions of one image of one level, or a patch of
+ * GFLI_PATCH_WIDTH columns: it never straddles images. */
+typedef struct gfli_tile_level {
+    int first, per_image; /* tiles: number of the first, and how many an image has */
+    int patch_cols;       /* patches from left to right; 0: runs */
+    int in_h, in_w, out_h, out_w;
+    size_t in, out; /* positions before the level, all images */
+} gfli_tile_level;
+
+/* One of up to two convolutions of equal geometry in a launch: the head's two towers. */
+typedef struct gfli_conv_side {
+    const void *x, *residual;
+    const void *weight;  /* as gfli_conv_pack_tensor made them */
+    const float *offset; /* deformable: [positions][offset_c], or NULL */
+    const float *bias;   /* [out_c] or NULL */
+    void *y;
+    float *moments; /* [row tiles][out_c / norm_width][mean, sum of squares around it], or NULL */
+    int out_c;
+    int group_rows; /* rows of a packed group: its output channels rounded up */
+} gfli_conv_side;
+
+typedef struct gfli_conv_job {
+    gfli_tile_level level[GFL_LEVELS];
+    gfli_conv_side side[GFLI_CONV_SIDES];
+    int n, levels, n_sides, n_splits;
+    int row_tiles, col_tiles;
+    int in_c, kernel, stride, pad;
+    int group_in, group_out; /* channels of a group, after merging */
+    int group_tiles;         /* column tiles of a group */
+    int k_blocks;            /* rows of 128 bytes along the sum */
+    int offset_c;            /* 18 or 27 where the convolution is deformable */
+    int norm_width;          /* channels of a GroupNorm group */
+    bool relu;
+    bool wide;      /* y is float, whatever the element */
+    float *partial; /* [tiles][n_splits][tile] */
+    int *arrived;   /* [tiles], zero before and after */
+} gfli_conv_job;
+
+/* The piece of work of one block. */
+typedef struct gfli_conv_tile {
+    int level, side;
+    int row_tile, split, image;
+    int y, x;         /* of the first position; runs have y = 0 and count x through the image */
+    int group, first; /* column tile: the group and its first output channel therein */
+    int n_cols;       /* that exist */
+} gfli_conv_tile;
+
+static __device__ __forceinline__ int gfli_swizzle(int row, int chunk) {
+    return row * GFLI_ROW_BYTES + ((chunk ^ (row & 7)) << 4);
+}
+
+/* Blocks that share rows of x are neighbours, so that the second finds them in the L2 cache. */
+static __device__ __forceinline__ gfli_conv_tile gfli_tile_of_block(const gfli_conv_job *job,
+                                                                    int rows, int cols) {
+    gfli_conv_tile t;
+    const int block = (int)blockIdx.x, number = block / job->n_splits;
+    const int col_tile = number % job->col_tiles;
+    t.side = number / job->col_tiles % job->n_sides;
+    t.split = block % job->n_splits;
+    t.row_tile = number / (job->col_tiles * job->n_sides);
+    t.level = 0;
+    while (t.level + 1 < job->levels && t.row_tile >= job->level[t.level + 1].first) t.level++;
+    const gfli_tile_level *l = &job->level[t.level];
+    const int in_level = t.row_tile - l->first;
+    t.image = in_level / l->per_image;
+    const int in_image = in_level % l->per_image;
+    if (l->patch_cols > 0) {
+        t.y = in_image / l->patch_cols * (rows / GFLI_PATCH_WIDTH);
+        t.x = in_image % l->patch_cols * GFLI_PATCH_WIDTH;
+    } else {
+        t.y = 0;
+        t.x = in_image * rows;
+    }
+    t.group = col_tile / job->group_tiles;
+    t.first = col_tile % job->group_tiles * cols;
+    const int left = (job->n_sides > 1 ? job->side[t.side].out_c : job->group_out) - t.first;
+    t.n_cols = left < cols ? left : cols;
+    return t;
+}
+
+/* Output position of a row of the tile within its image, or -1. */
+static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_job *job,
+                                                         const gfli_conv_tile *t, int row) {
+    const gfli_tile_level *l = &job->level[t->level];
+    if (l->patch_cols == 0) {
+        const int at = t->x + row;
+        return at < l->out_h * l->out_w ? at : -1;
+    }
+    const int y = t->y + row / GFLI_PATCH_WIDTH, x = t->x + row % GFLI_PATCH_WIDTH;
+    return y < l->out_h && x < l->out_w ? y * l->out_w + x : -1;
 }
 
 /* ---- a finished tile ------------------------------------------------------------------------- */
@@ -466,7 +536,7 @@ static __device__ __forceinline__ void gfli_tile_finish(const gfli_conv_job *job
 }
 
 /* ===============================================================================================
- * src/cuda/conv_mma.cuh - implicit-GEMM convolution on the tensor cores by mma.sync, sm_80 and later
+ * src/cuda/conv/mma.cuh - implicit-GEMM convolution on the tensor cores by mma.sync, sm_80 and later
  * ============================================================================================ */
 
 /* A block of 256 threads computes rows x cols sums.  Both operands pass through shared memory in
@@ -485,7 +555,7 @@ enum {
     GFLI_LOAD_CHUNKS,   /* asynchronous copies of 16 bytes: channels of a group fill chunks */
     GFLI_LOAD_ELEMENTS, /* one by one, the sum runs through taps and channels: any shape */
     GFLI_LOAD_DEFORMED, /* bilinear samples */
-    GFLI_LOAD_ENGINE    /* by the copy engine (conv_wgmma.cuh) */
+    GFLI_LOAD_ENGINE    /* by the copy engine (wgmma.cuh) */
 };
 
 /* One deformable sample: where its four corners are, clamped into the map, and their weights,
@@ -754,7 +824,8 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
     gfli_load_begin(&s, job, &t, rows, element, begin);
     if (load == GFLI_LOAD_DEFORMED) {
         const int taps = job->kernel * job->kernel;
-        gfli_sample_weights *samples = (gfli_sample_weights *)(void *)(shared + GFLI_CONV_STAGES * stage_bytes);
+        gfli_sample_weights *samples =
+            (gfli_sample_weights *)(void *)(shared + GFLI_CONV_STAGES * stage_bytes);
         int *corners = (int *)(void *)(samples + rows * taps);
         gfli_sample_rows(job, &t, samples, corners, rows);
         s.samples = samples;
@@ -813,10 +884,10 @@ GFLI_CONV_MMA_ELEMENTS(deformed_64x128, 64, 128, 2, GFLI_LOAD_DEFORMED, 2)
 GFLI_CONV_MMA_ELEMENTS(deformed_64x64, 64, 64, 2, GFLI_LOAD_DEFORMED, 2)
 
 /* ===============================================================================================
- * src/cuda/conv_wgmma.cuh - the same convolution by wgmma and the copy engine, sm_90a
+ * src/cuda/conv/wgmma.cuh - the same convolution by wgmma and the copy engine, sm_90a
  * ============================================================================================ */
 
-/* Twin of conv_mma.cuh: the same tiles, the same packed weights, the same finish; only how the
+/* Twin of mma.cuh: the same tiles, the same packed weights, the same finish; only how the
  * operands arrive and which instruction multiplies them differ.  Two warpgroups multiply, 64 rows
  * each, and one more warp asks the copy engine for blocks; shared memory is a ring of blocks whose
  * barriers say full and empty.
@@ -1160,7 +1231,7 @@ static cudaError_t gfli_conv_wgmma_run(cudaStream_t stream, gfli_encode encode,
 }
 
 /* ===============================================================================================
- * src/cuda/conv_tensor.cuh - tensor-core convolution: packed weights, the choice of a kernel, launches
+ * src/cuda/conv/tensor.cuh - tensor-core convolution: packed weights, the choice of a kernel, launches
  * ============================================================================================ */
 
 /* A convolution as products of tiles.  Groups are merged into blocks of up to 64 channels: what a
@@ -1570,217 +1641,6 @@ static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_dev
 }
 
 /* ===============================================================================================
- * src/cuda/pointwise.cuh - what stands between convolutions: pooling, upsampling, GroupNorm, level scales
- * ============================================================================================ */
-
-/* A thread takes a chunk of 16 bytes of one position where channels fill chunks, fewer elements
- * where they do not.  Arithmetic is float whatever the maps hold. */
-
-enum { GFLI_POINTWISE_THREADS = 256 };
-
-/* Chunks of a position, and of that chunk `i` the first channel and how many. */
-static __host__ __device__ __forceinline__ int gfli_chunks_of(int c, int element) {
-    const int width = element == GFLI_MAP_F32 ? 4 : 8;
-    return (c + width - 1) / width;
-}
-
-/* Pyramids as kernels see them. */
-typedef struct gfli_sizes {
-    int n, c, levels;
-    int h[GFL_LEVELS], w[GFL_LEVELS];
-    size_t before[GFL_LEVELS + 1]; /* positions */
-} gfli_sizes;
-
-static gfli_sizes gfli_sizes_of(const gfli_map *m) {
-    gfli_sizes s;
-    memset(&s, 0, sizeof s);
-    s.n = m->n;
-    s.c = m->c;
-    s.levels = m->levels;
-    for (int l = 0; l < m->levels; l++) {
-        s.h[l] = m->h[l];
-        s.w[l] = m->w[l];
-        s.before[l] = gfli_points_before(m, l);
-    }
-    s.before[m->levels] = gfli_points(m);
-    return s;
-}
-
-/* The chunk of thread `index`. */
-typedef struct gfli_place {
-    int level, image, y, x;
-    int c, count; /* channels */
-    size_t at;    /* of channel c, in elements */
-    bool vector;
-} gfli_place;
-
-static __device__ __forceinline__ bool gfli_place_of(const gfli_sizes *s, size_t index, int element,
-                                                     gfli_place *p) {
-    const int chunks = gfli_chunks_of(s->c, element), width = element == GFLI_MAP_F32 ? 4 : 8;
-    const size_t position = index >> 32 ? index / (size_t)chunks /* slow where it can be avoided */
-                                        : (unsigned)index / (unsigned)chunks;
-    if (position >= s->before[s->levels]) return false;
-    p->level = 0;
-    while (position >= s->before[p->level + 1]) p->level++;
-    const int w = s->w[p->level], h = s->h[p->level];
-    const int in_level = (int)(position - s->before[p->level]);
-    p->image = in_level / (h * w);
-    p->y = in_level % (h * w) / w;
-    p->x = in_level % w;
-    p->c = (int)(index - position * (size_t)chunks) * width;
-    p->count = s->c - p->c < width ? s->c - p->c : width;
-    p->at = position * (size_t)s->c + (size_t)p->c;
-    p->vector = s->c % width == 0;
-    return true;
-}
-
-static unsigned gfli_pointwise_blocks(const gfli_map *m) {
-    const size_t n = gfli_points(m) * (size_t)gfli_chunks_of(m->c, (int)m->element);
-    return (unsigned)((n + GFLI_POINTWISE_THREADS - 1) / GFLI_POINTWISE_THREADS);
-}
-
-/* ---- max pool -------------------------------------------------------------------------------- */
-
-static __global__ void gfli_max_pool_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes in,
-                                            void *y, const GFLI_GRID_CONSTANT gfli_sizes out,
-                                            int element) {
-    gfli_place p;
-    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (!gfli_place_of(&out, index, element, &p)) return;
-    const int h = in.h[p.level], w = in.w[p.level];
-    const size_t image = in.before[p.level] + (size_t)p.image * (size_t)h * (size_t)w;
-    float best[8], v[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++) best[i] = -INFINITY;
-    for (int tap = 0; tap < 9; tap++) {
-        const int yy = p.y * 2 - 1 + tap / 3, xx = p.x * 2 - 1 + tap % 3;
-        if (yy < 0 || xx < 0 || yy >= h || xx >= w) continue;
-        const size_t at = image + (size_t)yy * (size_t)w + (size_t)xx;
-        gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, v);
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            if (i < p.count) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
-        }
-    }
-    gfli_write_chunk(y, p.at, p.count, p.vector, element, best);
-}
-
-/* ---- upsample -------------------------------------------------------------------------------- */
-
-static __global__ void gfli_upsample_add_kernel(const void *x,
-                                                const GFLI_GRID_CONSTANT gfli_sizes in, void *y,
-                                                const GFLI_GRID_CONSTANT gfli_sizes out,
-                                                int element) {
-    gfli_place p;
-    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (!gfli_place_of(&out, index, element, &p)) return;
-    const int h = in.h[p.level], w = in.w[p.level];
-    const int yy = gfli_nearest(p.y, h, out.h[p.level]);
-    const int xx = gfli_nearest(p.x, w, out.w[p.level]);
-    const size_t at =
-        in.before[p.level] + ((size_t)p.image * (size_t)h + (size_t)yy) * (size_t)w + (size_t)xx;
-    float a[8], b[8];
-    gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, a);
-    gfli_read_chunk(y, p.at, p.count, p.vector, element, b);
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        if (i < p.count) b[i] += a[i];
-    }
-    gfli_write_chunk(y, p.at, p.count, p.vector, element, b);
-}
-
-/* ---- GroupNorm ------------------------------------------------------------------------------- */
-
-/* relu(gamma * (x - mean) / deviation + beta) with the statistics of gfli_conv_stats_kernel. */
-static __global__ void gfli_norm_apply_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
-                                              int groups, const float *gamma, const float *beta,
-                                              const float *stats, void *y, int element) {
-    gfli_place p;
-    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (!gfli_place_of(&s, index, element, &p)) return;
-    const int width = s.c / groups;
-    const float *plane = stats + (size_t)(p.level * s.n + p.image) * (size_t)groups * 2;
-    float v[8];
-    gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
-    const float *of_group = plane + p.c / width * 2;
-    int left = width - p.c % width; /* channels of that group */
-    float mean = of_group[0], rate = of_group[1];
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        if (i >= p.count) continue;
-        if (left == 0) {
-            of_group += 2;
-            left = width;
-            mean = of_group[0];
-            rate = of_group[1];
-        }
-        left--;
-        v[i] = (v[i] - mean) * (rate * gamma[p.c + i]) + beta[p.c + i];
-        v[i] = v[i] < 0.0f ? 0.0f : v[i];
-    }
-    gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
-}
-
-/* The statistics of a map that no convolution left: a block an image of a level and group, which
- * reads it twice; the second time tells how far off the mean of the first is.  Threads add in a
- * fixed order, then in pairs. */
-static __device__ __forceinline__ float gfli_block_sum(float v, float *part) {
-    const int lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32);
-    for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
-    __syncthreads();
-    if (lane == 0) part[warp] = v;
-    __syncthreads();
-    v = 0.0f;
-    for (int i = 0; i < GFLI_POINTWISE_THREADS / 32; i++) v += part[i];
-    return v;
-}
-
-static __global__ void gfli_norm_stats_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
-                                              int groups, float eps, float *stats, int element) {
-    GFLI_SHARED(float, part, [GFLI_POINTWISE_THREADS / 32]);
-    const int item = (int)blockIdx.x, width = s.c / groups, group = item % groups;
-    const int plane = item / groups, level = plane / s.n, area = s.h[level] * s.w[level];
-    const size_t first = s.before[level] + (size_t)(plane % s.n) * (size_t)area;
-    const float n = (float)(area * width);
-    float sum = 0.0f, squares = 0.0f;
-    for (int i = (int)threadIdx.x; i < area * width; i += GFLI_POINTWISE_THREADS)
-        sum += gfli_read_element(
-            x, (first + (size_t)(i / width)) * (size_t)s.c + (size_t)(group * width + i % width),
-            element);
-    const float mean = gfli_block_sum(sum, part) / n;
-    sum = 0.0f;
-    for (int i = (int)threadIdx.x; i < area * width; i += GFLI_POINTWISE_THREADS) {
-        const float d = gfli_read_element(x,
-                                          (first + (size_t)(i / width)) * (size_t)s.c +
-                                              (size_t)(group * width + i % width),
-                                          element) -
-                        mean;
-        sum += d;
-        squares += d * d;
-    }
-    const float off = gfli_block_sum(sum, part) / n;
-    const float variance = gfli_block_sum(squares, part) / n - off * off;
-    if (threadIdx.x > 0) return;
-    stats[2 * item] = mean + off;
-    stats[2 * item + 1] = 1.0f / sqrtf((variance > 0.0f ? variance : 0.0f) + eps);
-}
-
-/* ---- level scale ----------------------------------------------------------------------------- */
-
-static __global__ void gfli_level_scale_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
-                                               const float *scale,
-                                               void *y, int element) {
-    gfli_place p;
-    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (!gfli_place_of(&s, index, element, &p)) return;
-    float v[8];
-    gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
-#pragma unroll
-    for (int i = 0; i < 8; i++) v[i] *= scale[p.level * GFLI_BLOCK_STEP];
-    gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
-}
-
-/* ===============================================================================================
  * src/cuda/device.cuh - a GPU as the device of a context: its stream, its memory, its failures
  * ============================================================================================ */
 
@@ -2094,7 +1954,214 @@ static void gfli_close_cuda(gfl_context *context) {
 }
 
 /* ===============================================================================================
- * src/cuda/conv_fp32.cuh - convolution in plain float32: an implicit product of matrices, tile by tile
+ * src/cuda/fold.cuh - a frozen batch norm as scale and bias
+ * ============================================================================================ */
+
+static __global__ void gfli_fold_norm_kernel(const GFLI_GRID_CONSTANT gfli_norm_fold f) {
+    const int o = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (o < f.channels)
+        gfli_fold_channel(f.gamma[o], f.beta[o], f.mean[o], f.var[o], f.eps, &f.scale[o],
+                          &f.bias[o]);
+}
+
+static void gfli_fold_norm_cuda(gfl_context *context, const gfli_norm_fold *f) {
+    if (!gfli_cuda_ready(context)) return;
+    GFLI_LAUNCH((gfli_fold_norm_kernel), gfli_blocks((size_t)f->channels), GFLI_THREADS, 0,
+                gfli_cuda_of(context)->stream, *f);
+    gfli_cuda_launched(context, "folding batch norm");
+}
+
+/* ===============================================================================================
+ * src/cuda/pool.cuh - max pooling and upsampling
+ * ============================================================================================ */
+
+static __global__ void gfli_max_pool_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes in,
+                                            void *y, const GFLI_GRID_CONSTANT gfli_sizes out,
+                                            int element) {
+    gfli_place p;
+    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (!gfli_place_of(&out, index, element, &p)) return;
+    const int h = in.h[p.level], w = in.w[p.level];
+    const size_t image = in.before[p.level] + (size_t)p.image * (size_t)h * (size_t)w;
+    float best[8], v[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) best[i] = -INFINITY;
+    for (int tap = 0; tap < 9; tap++) {
+        const int yy = p.y * 2 - 1 + tap / 3, xx = p.x * 2 - 1 + tap % 3;
+        if (yy < 0 || xx < 0 || yy >= h || xx >= w) continue;
+        const size_t at = image + (size_t)yy * (size_t)w + (size_t)xx;
+        gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, v);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (i < p.count) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
+        }
+    }
+    gfli_write_chunk(y, p.at, p.count, p.vector, element, best);
+}
+
+static void gfli_max_pool_cuda(gfl_context *context, const gfli_map *x, const gfli_map *y) {
+    if (!gfli_cuda_ready(context)) return;
+    GFLI_LAUNCH((gfli_max_pool_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
+                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), y->data, gfli_sizes_of(y),
+                (int)y->element);
+    gfli_cuda_launched(context, "max pooling");
+}
+
+/* ---- upsample -------------------------------------------------------------------------------- */
+
+static __global__ void gfli_upsample_add_kernel(const void *x,
+                                                const GFLI_GRID_CONSTANT gfli_sizes in, void *y,
+                                                const GFLI_GRID_CONSTANT gfli_sizes out,
+                                                int element) {
+    gfli_place p;
+    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (!gfli_place_of(&out, index, element, &p)) return;
+    const int h = in.h[p.level], w = in.w[p.level];
+    const int yy = gfli_nearest(p.y, h, out.h[p.level]);
+    const int xx = gfli_nearest(p.x, w, out.w[p.level]);
+    const size_t at =
+        in.before[p.level] + ((size_t)p.image * (size_t)h + (size_t)yy) * (size_t)w + (size_t)xx;
+    float a[8], b[8];
+    gfli_read_chunk(x, at * (size_t)in.c + (size_t)p.c, p.count, p.vector, element, a);
+    gfli_read_chunk(y, p.at, p.count, p.vector, element, b);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        if (i < p.count) b[i] += a[i];
+    }
+    gfli_write_chunk(y, p.at, p.count, p.vector, element, b);
+}
+
+static void gfli_upsample_add_cuda(gfl_context *context, const gfli_map *x, const gfli_map *y) {
+    if (!gfli_cuda_ready(context)) return;
+    GFLI_LAUNCH((gfli_upsample_add_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
+                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), y->data, gfli_sizes_of(y),
+                (int)y->element);
+    gfli_cuda_launched(context, "upsampling");
+}
+
+/* ===============================================================================================
+ * src/cuda/norm.cuh - GroupNorm and level scales
+ * ============================================================================================ */
+
+/* The statistics of a map that no convolution left: a block an image of a level and group, which
+ * reads it twice; the second time tells how far off the mean of the first is.  Threads add in a
+ * fixed order, then in pairs. */
+static __device__ __forceinline__ float gfli_block_sum(float v, float *part) {
+    const int lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32);
+    for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
+    __syncthreads();
+    if (lane == 0) part[warp] = v;
+    __syncthreads();
+    v = 0.0f;
+    for (int i = 0; i < GFLI_POINTWISE_THREADS / 32; i++) v += part[i];
+    return v;
+}
+
+static __global__ void gfli_norm_stats_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
+                                              int groups, float eps, float *stats, int element) {
+    GFLI_SHARED(float, part, [GFLI_POINTWISE_THREADS / 32]);
+    const int item = (int)blockIdx.x, width = s.c / groups, group = item % groups;
+    const int plane = item / groups, level = plane / s.n, area = s.h[level] * s.w[level];
+    const size_t first = s.before[level] + (size_t)(plane % s.n) * (size_t)area;
+    const float n = (float)(area * width);
+    float sum = 0.0f, squares = 0.0f;
+    for (int i = (int)threadIdx.x; i < area * width; i += GFLI_POINTWISE_THREADS)
+        sum += gfli_read_element(
+            x, (first + (size_t)(i / width)) * (size_t)s.c + (size_t)(group * width + i % width),
+            element);
+    const float mean = gfli_block_sum(sum, part) / n;
+    sum = 0.0f;
+    for (int i = (int)threadIdx.x; i < area * width; i += GFLI_POINTWISE_THREADS) {
+        const float d = gfli_read_element(x,
+                                          (first + (size_t)(i / width)) * (size_t)s.c +
+                                              (size_t)(group * width + i % width),
+                                          element) -
+                        mean;
+        sum += d;
+        squares += d * d;
+    }
+    const float off = gfli_block_sum(sum, part) / n;
+    const float variance = gfli_block_sum(squares, part) / n - off * off;
+    if (threadIdx.x > 0) return;
+    stats[2 * item] = mean + off;
+    stats[2 * item + 1] = 1.0f / sqrtf((variance > 0.0f ? variance : 0.0f) + eps);
+}
+
+static void gfli_norm_stats_cuda(gfl_context *context, const gfli_map *x, int groups, float eps,
+                                 float *stats) {
+    GFLI_LAUNCH((gfli_norm_stats_kernel), (unsigned)(x->levels * x->n * groups),
+                GFLI_POINTWISE_THREADS, 0, gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x),
+                groups, eps, stats, (int)x->element);
+    gfli_cuda_launched(context, "group norm's statistics");
+}
+
+/* relu(gamma * (x - mean) / deviation + beta) with the statistics of gfli_conv_stats_kernel. */
+static __global__ void gfli_norm_apply_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
+                                              int groups, const float *gamma, const float *beta,
+                                              const float *stats, void *y, int element) {
+    gfli_place p;
+    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (!gfli_place_of(&s, index, element, &p)) return;
+    const int width = s.c / groups;
+    const float *plane = stats + (size_t)(p.level * s.n + p.image) * (size_t)groups * 2;
+    float v[8];
+    gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
+    const float *of_group = plane + p.c / width * 2;
+    int left = width - p.c % width; /* channels of that group */
+    float mean = of_group[0], rate = of_group[1];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        if (i >= p.count) continue;
+        if (left == 0) {
+            of_group += 2;
+            left = width;
+            mean = of_group[0];
+            rate = of_group[1];
+        }
+        left--;
+        v[i] = (v[i] - mean) * (rate * gamma[p.c + i]) + beta[p.c + i];
+        v[i] = v[i] < 0.0f ? 0.0f : v[i];
+    }
+    gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
+}
+
+static void gfli_group_norm_cuda(gfl_context *context, const gfli_map *x, int groups, float eps,
+                                 const float *gamma, const float *beta, const gfli_map *y,
+                                 float *stats, bool given) {
+    if (!gfli_cuda_ready(context)) return;
+    if (!given) gfli_norm_stats_cuda(context, x, groups, eps, stats);
+    GFLI_LAUNCH((gfli_norm_apply_kernel), gfli_pointwise_blocks(x), GFLI_POINTWISE_THREADS, 0,
+                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), groups, gamma, beta,
+                stats, y->data, (int)x->element);
+    gfli_cuda_launched(context, "group norm");
+}
+
+/* ---- level scale ----------------------------------------------------------------------------- */
+
+static __global__ void gfli_level_scale_kernel(const void *x, const GFLI_GRID_CONSTANT gfli_sizes s,
+                                               const float *scale,
+                                               void *y, int element) {
+    gfli_place p;
+    const size_t index = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (!gfli_place_of(&s, index, element, &p)) return;
+    float v[8];
+    gfli_read_chunk(x, p.at, p.count, p.vector, element, v);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] *= scale[p.level * GFLI_BLOCK_STEP];
+    gfli_write_chunk(y, p.at, p.count, p.vector, element, v);
+}
+
+static void gfli_level_scale_cuda(gfl_context *context, const gfli_map *x, const float *scale,
+                                  const gfli_map *y) {
+    if (!gfli_cuda_ready(context)) return;
+    GFLI_LAUNCH((gfli_level_scale_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
+                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), scale, y->data,
+                (int)y->element);
+    gfli_cuda_launched(context, "level scales");
+}
+
+/* ===============================================================================================
+ * src/cuda/conv/fp32.cuh - convolution in plain float32: an implicit product of matrices, tile by tile
  * ============================================================================================ */
 
 /* A block computes GFLI_FP32_TILE positions times as many output channels, a thread 4 x 4 of them.
@@ -2137,7 +2204,8 @@ static size_t gfli_fp32_packed_size(const gfli_conv_shape *s) {
 
 /* Channels are those of a whole group after merging; of other groups of the file comes zero.  One
  * thread per element. */
-static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *scale, float *packing,
+static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *scale,
+                                             float *packing,
                                              const GFLI_GRID_CONSTANT gfli_fp32_job job, size_t n) {
     const size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= n) return;
@@ -2150,8 +2218,7 @@ static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *s
     const int row = group * job.group_out + o;
     float v = 0.0f;
     if (i / in == o / out)
-        v = (scale ? scale[row] : 1.0f) *
-            weight[gfli_weight_at(taps, in, row, tap, i % in)];
+        v = (scale ? scale[row] : 1.0f) * weight[gfli_weight_at(taps, in, row, tap, i % in)];
     packing[at] = v;
 }
 
@@ -2336,55 +2403,7 @@ static void gfli_fp32_conv(gfl_context *context, const gfli_conv_call *call) {
 }
 
 /* ===============================================================================================
- * src/cuda/operations.cuh - the kernels of pointwise.cuh as operations
- * ============================================================================================ */
-
-static void gfli_max_pool_cuda(gfl_context *context, const gfli_map *x, const gfli_map *y) {
-    if (!gfli_cuda_ready(context)) return;
-    GFLI_LAUNCH((gfli_max_pool_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
-                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), y->data, gfli_sizes_of(y),
-                (int)y->element);
-    gfli_cuda_launched(context, "max pooling");
-}
-
-static void gfli_upsample_add_cuda(gfl_context *context, const gfli_map *x, const gfli_map *y) {
-    if (!gfli_cuda_ready(context)) return;
-    GFLI_LAUNCH((gfli_upsample_add_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
-                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), y->data, gfli_sizes_of(y),
-                (int)y->element);
-    gfli_cuda_launched(context, "upsampling");
-}
-
-static void gfli_norm_stats_cuda(gfl_context *context, const gfli_map *x, int groups, float eps,
-                                 float *stats) {
-    GFLI_LAUNCH((gfli_norm_stats_kernel), (unsigned)(x->levels * x->n * groups),
-                GFLI_POINTWISE_THREADS, 0, gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x),
-                groups, eps, stats, (int)x->element);
-    gfli_cuda_launched(context, "group norm's statistics");
-}
-
-static void gfli_group_norm_cuda(gfl_context *context, const gfli_map *x, int groups, float eps,
-                                 const float *gamma, const float *beta, const gfli_map *y,
-                                 float *stats, bool given) {
-    if (!gfli_cuda_ready(context)) return;
-    if (!given) gfli_norm_stats_cuda(context, x, groups, eps, stats);
-    GFLI_LAUNCH((gfli_norm_apply_kernel), gfli_pointwise_blocks(x), GFLI_POINTWISE_THREADS, 0,
-                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), groups, gamma, beta,
-                stats, y->data, (int)x->element);
-    gfli_cuda_launched(context, "group norm");
-}
-
-static void gfli_level_scale_cuda(gfl_context *context, const gfli_map *x, const float *scale,
-                                  const gfli_map *y) {
-    if (!gfli_cuda_ready(context)) return;
-    GFLI_LAUNCH((gfli_level_scale_kernel), gfli_pointwise_blocks(y), GFLI_POINTWISE_THREADS, 0,
-                gfli_cuda_of(context)->stream, x->data, gfli_sizes_of(x), scale, y->data,
-                (int)y->element);
-    gfli_cuda_launched(context, "level scales");
-}
-
-/* ===============================================================================================
- * src/cuda/tune.cuh - the fastest kernel of a convolution, found by running those that apply
+ * src/cuda/conv/tune.cuh - the fastest kernel of a convolution, found by running those that apply
  * ============================================================================================ */
 
 /* A convolution is timed once a context, when a plan first has it, on zeros in memory of its own.
@@ -2555,7 +2574,7 @@ static bool gfli_conv_tune(gfl_context *context, const gfli_conv_request *r, boo
 }
 
 /* ===============================================================================================
- * src/cuda/conv.cuh - convolution as an operation: in plain float32, or on the tensor cores
+ * src/cuda/conv/conv.cuh - convolution as an operation: in plain float32, or on the tensor cores
  * ============================================================================================ */
 
 static bool gfli_cuda_on_tensor(const gfl_context *context) {
@@ -2579,20 +2598,6 @@ static void gfli_conv_pack_cuda(gfl_context *context, const gfli_conv_shape *s, 
             ? gfli_conv_tensor_pack(stream, s, (int)context->element, weight, scale, packing)
             : gfli_fp32_pack(stream, s, weight, scale, (float *)packing),
         "packing weights");
-}
-
-static __global__ void gfli_fold_norm_kernel(const GFLI_GRID_CONSTANT gfli_norm_fold f) {
-    const int o = (int)(blockIdx.x * blockDim.x + threadIdx.x);
-    if (o < f.channels)
-        gfli_fold_channel(f.gamma[o], f.beta[o], f.mean[o], f.var[o], f.eps, &f.scale[o],
-                          &f.bias[o]);
-}
-
-static void gfli_fold_norm_cuda(gfl_context *context, const gfli_norm_fold *f) {
-    if (!gfli_cuda_ready(context)) return;
-    GFLI_LAUNCH((gfli_fold_norm_kernel), gfli_blocks((size_t)f->channels), GFLI_THREADS, 0,
-                gfli_cuda_of(context)->stream, *f);
-    gfli_cuda_launched(context, "folding batch norm");
 }
 
 /* ---- the operation --------------------------------------------------------------------------- */
@@ -3138,7 +3143,8 @@ static __global__ void gfli_suppress_kernel(const GFLI_GRID_CONSTANT gfli_decode
         if (n_kept >= job.max_keep) break;
         if (thread < GFLI_NMS_WORDS) dead[thread] = 0;
         if (exists)
-            chunk[thread] = gfli_move_apart(&boxes[gfli_rank_index(order[i])].detection, step, inclusive);
+            chunk[thread] =
+                gfli_move_apart(&boxes[gfli_rank_index(order[i])].detection, step, inclusive);
         __syncthreads();
         bool suppressed = false;
         for (int k = 0; k < n_kept && exists && !suppressed; k++)

@@ -1,7 +1,7 @@
 /* gpu.cuh - launches, shared memory and the instructions that CUDA C++ has no words for */
 #pragma once
 
-/* The only place for these, besides conv_wgmma.cuh.  A host compiler gets the same names from
+/* The only place for these, besides conv/wgmma.cuh.  A host compiler gets the same names from
  * tests/emu, which runs the kernels on the CPU; nothing else differs there. */
 #ifdef __CUDACC__
 

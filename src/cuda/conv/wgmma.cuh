@@ -1,7 +1,7 @@
-/* conv_wgmma.cuh - the same convolution by wgmma and the copy engine, sm_90a */
+/* wgmma.cuh - the same convolution by wgmma and the copy engine, sm_90a */
 #pragma once
 
-/* Twin of conv_mma.cuh: the same tiles, the same packed weights, the same finish; only how the
+/* Twin of mma.cuh: the same tiles, the same packed weights, the same finish; only how the
  * operands arrive and which instruction multiplies them differ.  Two warpgroups multiply, 64 rows
  * each, and one more warp asks the copy engine for blocks; shared memory is a ring of blocks whose
  * barriers say full and empty.

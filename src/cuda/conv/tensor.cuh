@@ -1,4 +1,4 @@
-/* conv_tensor.cuh - tensor-core convolution: packed weights, the choice of a kernel, launches */
+/* tensor.cuh - tensor-core convolution: packed weights, the choice of a kernel, launches */
 #pragma once
 
 /* A convolution as products of tiles.  Groups are merged into blocks of up to 64 channels: what a

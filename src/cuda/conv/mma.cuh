@@ -1,4 +1,4 @@
-/* conv_mma.cuh - implicit-GEMM convolution on the tensor cores by mma.sync, sm_80 and later */
+/* mma.cuh - implicit-GEMM convolution on the tensor cores by mma.sync, sm_80 and later */
 #pragma once
 
 /* A block of 256 threads computes rows x cols sums.  Both operands pass through shared memory in
@@ -17,7 +17,7 @@ enum {
     GFLI_LOAD_CHUNKS,   /* asynchronous copies of 16 bytes: channels of a group fill chunks */
     GFLI_LOAD_ELEMENTS, /* one by one, the sum runs through taps and channels: any shape */
     GFLI_LOAD_DEFORMED, /* bilinear samples */
-    GFLI_LOAD_ENGINE    /* by the copy engine (conv_wgmma.cuh) */
+    GFLI_LOAD_ENGINE    /* by the copy engine (wgmma.cuh) */
 };
 
 /* One deformable sample: where its four corners are, clamped into the map, and their weights,
@@ -286,7 +286,8 @@ static __device__ __forceinline__ void gfli_conv_mma(const gfli_conv_job *job, i
     gfli_load_begin(&s, job, &t, rows, element, begin);
     if (load == GFLI_LOAD_DEFORMED) {
         const int taps = job->kernel * job->kernel;
-        gfli_sample_weights *samples = (gfli_sample_weights *)(void *)(shared + GFLI_CONV_STAGES * stage_bytes);
+        gfli_sample_weights *samples =
+            (gfli_sample_weights *)(void *)(shared + GFLI_CONV_STAGES * stage_bytes);
         int *corners = (int *)(void *)(samples + rows * taps);
         gfli_sample_rows(job, &t, samples, corners, rows);
         s.samples = samples;

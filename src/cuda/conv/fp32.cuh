@@ -1,4 +1,4 @@
-/* conv_fp32.cuh - convolution in plain float32: an implicit product of matrices, tile by tile */
+/* fp32.cuh - convolution in plain float32: an implicit product of matrices, tile by tile */
 #pragma once
 
 /* A block computes GFLI_FP32_TILE positions times as many output channels, a thread 4 x 4 of them.
@@ -41,7 +41,8 @@ static size_t gfli_fp32_packed_size(const gfli_conv_shape *s) {
 
 /* Channels are those of a whole group after merging; of other groups of the file comes zero.  One
  * thread per element. */
-static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *scale, float *packing,
+static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *scale,
+                                             float *packing,
                                              const GFLI_GRID_CONSTANT gfli_fp32_job job, size_t n) {
     const size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= n) return;
@@ -54,8 +55,7 @@ static __global__ void gfli_fp32_pack_kernel(const float *weight, const float *s
     const int row = group * job.group_out + o;
     float v = 0.0f;
     if (i / in == o / out)
-        v = (scale ? scale[row] : 1.0f) *
-            weight[gfli_weight_at(taps, in, row, tap, i % in)];
+        v = (scale ? scale[row] : 1.0f) * weight[gfli_weight_at(taps, in, row, tap, i % in)];
     packing[at] = v;
 }
 

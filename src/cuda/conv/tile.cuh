@@ -1,4 +1,4 @@
-/* conv_tile.cuh - how a convolution is cut into tiles, and what becomes of a finished one */
+/* tile.cuh - how a convolution is cut into tiles, and what becomes of a finished one */
 #pragma once
 
 /* The tensor cores multiply what maps hold, floats as tf32; sums are float always.
@@ -8,7 +8,6 @@
  * wgmma, and no eight neighbouring rows meet in a bank. */
 enum {
     GFLI_ROW_BYTES = 128,
-    GFLI_CHUNK_BYTES = 16,
     GFLI_ROW_CHUNKS = 8,
     GFLI_CONV_SIDES = 2,
     GFLI_TILE_PAD = 8,    /* floats at the end of a row of sums, against bank conflicts */
@@ -62,10 +61,6 @@ typedef struct gfli_conv_tile {
     int n_cols;       /* that exist */
 } gfli_conv_tile;
 
-static __device__ __forceinline__ int gfli_element_size(int element) {
-    return element == GFLI_MAP_F32 ? 4 : 2;
-}
-
 static __device__ __forceinline__ int gfli_swizzle(int row, int chunk) {
     return row * GFLI_ROW_BYTES + ((chunk ^ (row & 7)) << 4);
 }
@@ -109,87 +104,6 @@ static __device__ __forceinline__ int gfli_tile_position(const gfli_conv_job *jo
     }
     const int y = t->y + row / GFLI_PATCH_WIDTH, x = t->x + row % GFLI_PATCH_WIDTH;
     return y < l->out_h && x < l->out_w ? y * l->out_w + x : -1;
-}
-
-/* ---- numbers --------------------------------------------------------------------------------- */
-
-static __device__ __forceinline__ float gfli_from_bits(unsigned bits, int element) {
-    if (element == GFLI_MAP_BF16) return __uint_as_float(bits << 16);
-    if (element == GFLI_MAP_FP16) return __half2float(__ushort_as_half((unsigned short)bits));
-    return __uint_as_float(bits);
-}
-
-static __device__ __forceinline__ unsigned gfli_to_bits(float v, int element) {
-    if (element == GFLI_MAP_BF16) return __bfloat16_as_ushort(__float2bfloat16_rn(v));
-    if (element == GFLI_MAP_FP16) return __half_as_ushort(__float2half_rn(v));
-    return __float_as_uint(v);
-}
-
-static __device__ __forceinline__ float gfli_read_element(const void *p, size_t i, int element) {
-    if (element == GFLI_MAP_F32) return ((const float *)p)[i];
-    return gfli_from_bits(((const unsigned short *)p)[i], element);
-}
-
-static __device__ __forceinline__ void gfli_write_element(void *p, size_t i, float v, int element) {
-    if (element == GFLI_MAP_F32)
-        ((float *)p)[i] = v;
-    else
-        ((unsigned short *)p)[i] = (unsigned short)gfli_to_bits(v, element);
-}
-
-/* The elements of one 16-byte chunk: four floats or eight halves. */
-static __device__ __forceinline__ void gfli_unpack_chunk(uint4 chunk, int element, float v[8]) {
-    const unsigned w[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        if (element == GFLI_MAP_F32) {
-            v[i] = __uint_as_float(w[i]);
-        } else {
-            v[2 * i] = gfli_from_bits(w[i] & 0xffffu, element);
-            v[2 * i + 1] = gfli_from_bits(w[i] >> 16, element);
-        }
-    }
-}
-
-static __device__ __forceinline__ uint4 gfli_pack_chunk(const float v[8], int element) {
-    unsigned w[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        if (element == GFLI_MAP_F32)
-            w[i] = __float_as_uint(v[i]);
-        else
-            w[i] = gfli_to_bits(v[2 * i], element) | gfli_to_bits(v[2 * i + 1], element) << 16;
-    }
-    return make_uint4(w[0], w[1], w[2], w[3]);
-}
-
-/* `count` elements from p + at, no more than a chunk has; the vector form where the address allows
- * it.  Loops have a constant number of turns, so that v stays in registers. */
-static __device__ __forceinline__ void gfli_read_chunk(const void *p, size_t at, int count,
-                                                       bool vector, int element, float v[8]) {
-    const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
-    if (vector && count == width) {
-        const unsigned char *from = (const unsigned char *)p + at * (size_t)size;
-        gfli_unpack_chunk(*(const uint4 *)(const void *)from, element, v);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        v[i] = i < count ? gfli_read_element(p, at + (size_t)i, element) : 0.0f;
-}
-
-static __device__ __forceinline__ void gfli_write_chunk(void *p, size_t at, int count, bool vector,
-                                                        int element, const float v[8]) {
-    const int size = gfli_element_size(element), width = GFLI_CHUNK_BYTES / size;
-    if (vector && count == width) {
-        unsigned char *to = (unsigned char *)p + at * (size_t)size;
-        *(uint4 *)(void *)to = gfli_pack_chunk(v, element);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        if (i < count) gfli_write_element(p, at + (size_t)i, v[i], element);
-    }
 }
 
 /* ---- a finished tile ------------------------------------------------------------------------- */
