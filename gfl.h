@@ -4115,20 +4115,10 @@ int gfli_candidates(gfl_context *context, const gfli_map *cls, const gfli_map *r
                     const gfli_decode_opts *opts, gfli_decoded *out, int *counts, uint64_t *ranks);
 
 /* ===============================================================================================
- * src/model/plan.h - a network compiled for an input size: a flat list of steps over maps
+ * src/model/network.h - the one description of a network: parameters, plans, names, costs and files follow
  * ============================================================================================ */
 
 enum { GFLI_GN_GROUPS = 32, GFLI_STAGE_HEAD = 5 };
-
-/* What a step does; one operation of the backend table each. */
-typedef enum gfli_op {
-    GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual), and its twin's */
-    GFLI_OP_DEFORM_CONV,  /* out = relu?(deform_conv(in, offset) + bias) */
-    GFLI_OP_MAX_POOL,     /* out = max pool of in */
-    GFLI_OP_UPSAMPLE_ADD, /* out += upsample(in): out is also read */
-    GFLI_OP_GROUP_NORM,   /* out = relu(group_norm(in)) */
-    GFLI_OP_LEVEL_SCALE   /* out = scale[level] * in */
-} gfli_op;
 
 /* How a parameter starts without a file (spec 1.4, 2, 3). */
 typedef enum gfli_init {
@@ -4147,12 +4137,13 @@ typedef struct gfli_param {
     int rank;
     int64_t shape[4]; /* OIHW for convolutions */
     size_t count;
-    size_t offset;  /* floats from the start of the model's block */
-    float *data;    /* its place there, memory of the device; NULL: released after packing */
-    bool direct;    /* steps read it as it is, beside packed weights, so it is never released */
-    bool is_buffer; /* running statistics: no gradient */
-    int stage;      /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
-    bool loaded;    /* from a file; otherwise initialised */
+    size_t offset;    /* floats from the start of the model's block */
+    float *data;      /* its place there, memory of the device; NULL: released after packing */
+    bool direct;      /* steps read it as it is, beside packed weights, so it is never released */
+    bool is_buffer;   /* running statistics: no gradient */
+    bool is_variance; /* ... the variance, the last of a batch norm in a state dict */
+    int stage;        /* 0 stem, 1..4 residual stages, 5 neck and head: for frozen_stages */
+    bool loaded;      /* from a file; otherwise initialised */
     gfli_init init;
 } gfli_param;
 
@@ -4170,6 +4161,119 @@ typedef struct gfli_layer {
     int stage;
 } gfli_layer;
 
+/* What a step does; one operation of the backend table each. */
+typedef enum gfli_op {
+    GFLI_OP_CONV,         /* out = relu?(conv(in) + bias + residual), and its twin's */
+    GFLI_OP_DEFORM_CONV,  /* out = relu?(deform_conv(in, offset) + bias) */
+    GFLI_OP_MAX_POOL,     /* out = max pool of in */
+    GFLI_OP_UPSAMPLE_ADD, /* out += upsample(in): out is also read */
+    GFLI_OP_GROUP_NORM,   /* out = relu(group_norm(in)) */
+    GFLI_OP_LEVEL_SCALE   /* out = scale[level] * in */
+} gfli_op;
+
+/* A convolution computed beside a step's, of the same geometry: one of the head's towers. */
+typedef struct gfli_twin {
+    int in, out, layer, stats; /* as the step's own; layer -1: there is none */
+} gfli_twin;
+
+/* A step of a network, between its maps; in a plan of it, between the plan's slots. */
+typedef struct gfli_step {
+    gfli_op op;
+    int in, out, residual; /* residual -1: none */
+    int offset;            /* of GFLI_OP_DEFORM_CONV; otherwise -1 */
+    int layer;             /* GFLI_OP_CONV and GFLI_OP_DEFORM_CONV */
+    bool relu;
+    int gamma, beta; /* GFLI_OP_GROUP_NORM: parameters */
+    int scale;       /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
+    int stage;       /* as gfli_param.stage */
+    int pair;        /* the step of the head's other side that may run beside this one, or -1 */
+    /* What a plan says of it. */
+    gfli_twin twin; /* of GFLI_OP_CONV, where the backend fuses */
+    int stats;      /* of out, for group norm: floats from the start of the plan's stats; or -1 */
+    bool given;     /* GFLI_OP_GROUP_NORM: a convolution has left them there */
+    int64_t macs;
+    gfli_conv_means means; /* of convolutions */
+} gfli_step;
+
+/* A map before it has a size. */
+typedef struct gfli_net_map {
+    int c, stride;     /* stride: pixels of the input along a side of one of its cells */
+    int parent, level; /* the pyramid whose level this is; -1: none */
+    int over;          /* the map whose place this one takes unless the plan is for training; -1 */
+    bool taken;        /* its place, by another: no later step reads this one */
+    const char *name;  /* "C3", "P5", "cls_score" and so on, or NULL */
+} gfli_net_map;
+
+typedef struct gfli_network {
+    gfli_net_map *maps;
+    gfli_step *steps;
+    int n_maps, n_steps;
+    int input, cls, reg; /* maps: network input, class logits, scaled box logits (pyramids) */
+    int scale;           /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
+    int classifier;      /* the layer whose output channels are the classes */
+} gfli_network;
+
+/* ---- describing ------------------------------------------------------------------------------ */
+
+/* Appends to a model's tables: parameters and layers in the order of files (gfli_add_), then the
+ * steps that use them in the order of time (gfli_run_).  The first failure sticks. */
+typedef struct gfli_describer {
+    gfl_model *model;
+    size_t param_capacity, layer_capacity, map_capacity, step_capacity;
+    gfl_status status;
+    int stage;
+    char prefix[64];
+} gfli_describer;
+
+/* What is added from here on belongs to this stage; stages ascend. */
+void gfli_describe_stage(gfli_describer *d, int stage);
+/* What the names of parameters begin with from here on. */
+void gfli_describe_names(gfli_describer *d, const char *format, ...) GFLI_PRINTF(2, 3);
+
+/* Convolutions, each with its weights; they return the layer.  Padding keeps the size. */
+int gfli_add_conv(gfli_describer *d, const char *conv, gfli_init init, int in_c, int out_c,
+                  int kernel, int stride, int groups);
+/* ... of a backbone, with its batch norm; zero_gamma: the last of a residual branch. */
+int gfli_add_conv_bn(gfli_describer *d, const char *conv, const char *bn, bool zero_gamma, int in_c,
+                     int out_c, int kernel, int stride, int groups);
+/* ... deformable, 3x3, with the ordinary one that gives its offsets, of 2 or 3 numbers a tap. */
+int gfli_add_deform_bn(gfli_describer *d, const char *conv, const char *bn, int values, int width,
+                       int stride, int groups);
+int gfli_add_conv_bias(gfli_describer *d, const char *conv, gfli_init init, gfli_init bias_init,
+                       int in_c, int out_c, int kernel, int stride);
+int gfli_add_conv_gn(gfli_describer *d, const char *conv, const char *gn, int in_c, int out_c);
+/* A factor that steps read as it is. */
+int gfli_add_scale(gfli_describer *d, const char *name);
+
+/* The channels of a map. */
+int gfli_map_channels(const gfli_describer *d, int map);
+void gfli_name_map(gfli_describer *d, int map, const char *name);
+/* A pyramid of c channels, and its level l, which is then the output of a convolution. */
+int gfli_add_pyramid(gfli_describer *d, int c, const char *name);
+int gfli_add_level(gfli_describer *d, int pyramid, int level, const char *name);
+
+/* Steps; they return their output map.  The residual, and the input of a norm or a scale, is not
+ * read by any later step: but for training the output takes its place. */
+int gfli_run_conv(gfli_describer *d, int layer, int in, bool relu);
+int gfli_run_residual_conv(gfli_describer *d, int layer, int in, int residual);
+void gfli_run_level_conv(gfli_describer *d, int layer, int in, int level);
+int gfli_run_max_pool(gfli_describer *d, int in);
+void gfli_run_upsample_add(gfli_describer *d, int in, int out);
+int gfli_run_group_norm(gfli_describer *d, int layer, int in);
+int gfli_run_level_scale(gfli_describer *d, int in, int scale);
+
+/* ---- parts ----------------------------------------------------------------------------------- */
+
+/* Each describes itself from model->arch.  A backbone ends with the maps of strides 4, 8, 16 and
+ * 32, in stages 1 to 4; the neck makes the pyramid of the last three. */
+void gfli_describe_resnet(gfli_describer *d, int features[4]);
+int gfli_describe_neck(gfli_describer *d, const int features[4]);
+void gfli_describe_head(gfli_describer *d, int pyramid);
+
+/* ===============================================================================================
+ * src/model/plan.h - a network compiled for an input size: a flat list of steps over maps
+ * ============================================================================================ */
+
 /* A map of the plan.  Views (levels of a pyramid) share the memory of their parent. */
 typedef struct gfli_slot {
     gfli_map map;    /* data is NULL until the plan is bound to memory */
@@ -4177,31 +4281,11 @@ typedef struct gfli_slot {
     int level;       /* of the parent */
     size_t offset;   /* floats from the start of the workspace (parents only) */
     size_t size;     /* floats of that; 0 of a view */
+    int held;        /* the slot that holds the network's i-th map, this being i; -1: none yet */
     int placed;      /* while maps are placed: the slot that was placed as the i-th, this being i */
     int first, last; /* steps during which the contents matter */
     const char *name; /* "C3", "P5", "cls_score" and so on, or NULL */
 } gfli_slot;
-
-/* A convolution computed beside a step's, of the same geometry: one of the head's towers. */
-typedef struct gfli_twin {
-    int in, out, layer, stats; /* as the step's own; layer -1: there is none */
-} gfli_twin;
-
-typedef struct gfli_step {
-    gfli_op op;
-    int in, out, residual; /* slots; residual -1: none */
-    int offset;            /* slot of GFLI_OP_DEFORM_CONV; otherwise -1 */
-    int layer;             /* GFLI_OP_CONV and GFLI_OP_DEFORM_CONV */
-    gfli_twin twin;        /* of GFLI_OP_CONV, where the backend fuses */
-    bool relu;
-    int gamma, beta; /* GFLI_OP_GROUP_NORM: parameters */
-    int scale;       /* GFLI_OP_LEVEL_SCALE: first of GFL_LEVELS consecutive parameters */
-    int stats;       /* of out, for group norm: floats from the start of the plan's stats; or -1 */
-    bool given;      /* GFLI_OP_GROUP_NORM: a convolution has left them there */
-    int stage;       /* as gfli_param.stage */
-    int64_t macs;
-    gfli_conv_means means; /* of convolutions */
-} gfli_step;
 
 typedef struct gfli_plan {
     int batch, height, width; /* padded input */
@@ -4232,7 +4316,7 @@ struct gfl_model {
     int n_params;
     gfli_layer *layers;
     int n_layers;
-    int scale; /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
+    gfli_network network;
     /* All parameters, gradients and momentum have this layout: n_trained floats of parameters, then
      * running statistics up to n_values.  Memory of the device. */
     float *values;
@@ -4249,12 +4333,11 @@ struct gfl_model {
 /* Build the plan of an input size (height and width multiples of 32).  Allocates from context. */
 gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
                             int width, bool training, gfli_plan *out);
-/* The same in the memory of another plan, which is zeroed or made: of one model's plans of
- * inference all need equally much, and gfli_plan_reserve gives a plan the memory that another one
- * has. */
+/* The same in the memory of another plan, which is zeroed or made; gfli_plan_reserve gives a plan
+ * what any of the model's needs. */
 gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int batch, int height,
                               int width, bool training, gfli_plan *out);
-gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan);
+gfl_status gfli_plan_reserve(gfl_context *context, const gfl_model *model, gfli_plan *plan);
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan);
 
 /* The device memory of a detector without distributions for images of this size, in a plan of
@@ -4290,6 +4373,7 @@ void gfli_arch_name(const gfl_arch *arch, char out[32]);
 
 /* The tables of parameters and layers of model->arch, without data, in a state dict's order. */
 gfl_status gfli_model_describe(gfl_model *model);
+void gfli_model_undescribe(gfl_model *model);
 /* Fresh values of a parameter, to the host; a function of seed and index alone. */
 void gfli_param_init(gfli_param *param, uint64_t seed, int index, float *out);
 
@@ -10203,32 +10287,50 @@ void gfli_resized_size(int width, int height, int scale_long, int scale_short, i
 }
 
 /* ===============================================================================================
- * src/model/params.c - the tables of parameters and layers, and fresh weights
+ * src/model/network.c - describing a network: its parameters, layers, maps and steps; fresh weights
  * ============================================================================================ */
 
-/* Appends to a model's tables; the first failure sticks. */
-typedef struct gfli_describer {
-    gfl_model *model;
-    size_t param_capacity, layer_capacity;
-    gfl_status status;
-    int stage;
-} gfli_describer;
+static gfl_status gfli_refuse_network(gfli_describer *d, const char *what) {
+    if (d->status == GFL_OK)
+        d->status = gfli_error(d->model->context, GFL_E_ARG, "a network cannot be described: %s%s",
+                               d->prefix, what);
+    return d->status;
+}
+
+/* Room for one more of a table. */
+static bool gfli_room(gfli_describer *d, void *table, size_t *capacity, int n, size_t size) {
+    if (d->status == GFL_OK)
+        d->status = gfli_grow(d->model->context, table, capacity, (size_t)n + 1, size,
+                              "tables of a network");
+    return d->status == GFL_OK;
+}
+
+void gfli_describe_stage(gfli_describer *d, int stage) {
+    if (stage < d->stage) gfli_refuse_network(d, "stages must ascend");
+    d->stage = stage;
+}
+
+void gfli_describe_names(gfli_describer *d, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    vsnprintf(d->prefix, sizeof d->prefix, format, list);
+    va_end(list);
+}
+
+/* ---- parameters and layers ------------------------------------------------------------------- */
 
 /* name + suffix with up to four dimensions (0 ends them); returns the index. */
 static int gfli_add_param(gfli_describer *d, const char *name, const char *suffix, gfli_init init,
                           int d0, int d1, int d2, int d3) {
     gfl_model *m = d->model;
+    const int dims[4] = {d0, d1, d2, d3};
     char full[128];
-    if (d->status != GFL_OK) return -1;
-    d->status = gfli_grow(m->context, &m->params, &d->param_capacity, (size_t)m->n_params + 1,
-                          sizeof *m->params, "parameter table");
-    if (d->status != GFL_OK) return -1;
+    if (!gfli_room(d, &m->params, &d->param_capacity, m->n_params, sizeof *m->params)) return -1;
     gfli_param *p = &m->params[m->n_params];
     memset(p, 0, sizeof *p);
-    snprintf(full, sizeof full, "%s%s", name, suffix);
+    snprintf(full, sizeof full, "%s%s%s", d->prefix, name, suffix);
     d->status = gfli_strdup(m->context, full, &p->name);
     if (d->status != GFL_OK) return -1;
-    const int dims[4] = {d0, d1, d2, d3};
     p->count = 1;
     for (int i = 0; i < 4 && dims[i] > 0; i++) {
         p->shape[p->rank++] = dims[i];
@@ -10247,15 +10349,24 @@ static int gfli_add_direct(gfli_describer *d, const char *name, const char *suff
     return index;
 }
 
-static gfli_layer *gfli_add_layer(gfli_describer *d, const char *name, gfli_init init, int in_c,
-                                  int out_c, int kernel, int stride, int groups) {
+static int gfli_add_statistic(gfli_describer *d, const char *bn, const char *suffix, gfli_init init,
+                              int d0) {
+    const int index = gfli_add_param(d, bn, suffix, init, d0, 0, 0, 0);
+    if (index >= 0) d->model->params[index].is_buffer = true;
+    return index;
+}
+
+int gfli_add_scale(gfli_describer *d, const char *name) {
+    return gfli_add_direct(d, name, "", GFLI_INIT_ONE, 0);
+}
+
+int gfli_add_conv(gfli_describer *d, const char *conv, gfli_init init, int in_c, int out_c,
+                  int kernel, int stride, int groups) {
     gfl_model *m = d->model;
-    int weight = gfli_add_param(d, name, ".weight", init, out_c, in_c / groups, kernel, kernel);
-    if (d->status == GFL_OK)
-        d->status = gfli_grow(m->context, &m->layers, &d->layer_capacity, (size_t)m->n_layers + 1,
-                              sizeof *m->layers, "layer table");
-    if (d->status != GFL_OK) return NULL;
-    gfli_layer *layer = &m->layers[m->n_layers++];
+    const int weight =
+        gfli_add_param(d, conv, ".weight", init, out_c, in_c / groups, kernel, kernel);
+    if (!gfli_room(d, &m->layers, &d->layer_capacity, m->n_layers, sizeof *m->layers)) return -1;
+    gfli_layer *layer = &m->layers[m->n_layers];
     memset(layer, 0, sizeof *layer);
     layer->shape.in_c = in_c;
     layer->shape.out_c = out_c;
@@ -10268,137 +10379,230 @@ static gfli_layer *gfli_add_layer(gfli_describer *d, const char *name, gfli_init
     layer->bn_gamma = layer->bn_beta = layer->bn_mean = layer->bn_var = -1;
     layer->gn_gamma = layer->gn_beta = -1;
     layer->stage = d->stage;
+    return m->n_layers++;
+}
+
+static void gfli_add_bn(gfli_describer *d, int layer, const char *bn, bool zero_gamma) {
+    const gfli_init first = zero_gamma ? GFLI_INIT_ZERO : GFLI_INIT_ONE;
+    if (d->status != GFL_OK) return;
+    gfli_layer *l = &d->model->layers[layer];
+    const int c = l->shape.out_c;
+    l->bn_gamma = gfli_add_param(d, bn, ".weight", first, c, 0, 0, 0);
+    l->bn_beta = gfli_add_param(d, bn, ".bias", GFLI_INIT_ZERO, c, 0, 0, 0);
+    l->bn_mean = gfli_add_statistic(d, bn, ".running_mean", GFLI_INIT_ZERO, c);
+    l->bn_var = gfli_add_statistic(d, bn, ".running_var", GFLI_INIT_ONE, c);
+    if (d->status == GFL_OK) d->model->params[l->bn_var].is_variance = true;
+}
+
+int gfli_add_conv_bn(gfli_describer *d, const char *conv, const char *bn, bool zero_gamma, int in_c,
+                     int out_c, int kernel, int stride, int groups) {
+    const int layer =
+        gfli_add_conv(d, conv, GFLI_INIT_KAIMING, in_c, out_c, kernel, stride, groups);
+    gfli_add_bn(d, layer, bn, zero_gamma);
     return layer;
 }
 
-/* The batch norm of a layer; zero_gamma: the last of a residual branch. */
-static void gfli_add_bn(gfli_describer *d, int layer, const char *bn, bool zero_gamma) {
-    if (d->status != GFL_OK) return;
-    gfli_layer *l = &d->model->layers[layer];
-    int c = l->shape.out_c;
-    gfli_init gamma = zero_gamma ? GFLI_INIT_ZERO : GFLI_INIT_ONE;
-    l->bn_gamma = gfli_add_param(d, bn, ".weight", gamma, c, 0, 0, 0);
-    l->bn_beta = gfli_add_param(d, bn, ".bias", GFLI_INIT_ZERO, c, 0, 0, 0);
-    l->bn_mean = gfli_add_param(d, bn, ".running_mean", GFLI_INIT_ZERO, c, 0, 0, 0);
-    l->bn_var = gfli_add_param(d, bn, ".running_var", GFLI_INIT_ONE, c, 0, 0, 0);
-    if (d->status != GFL_OK) return;
-    d->model->params[l->bn_mean].is_buffer = true;
-    d->model->params[l->bn_var].is_buffer = true;
+int gfli_add_conv_bias(gfli_describer *d, const char *conv, gfli_init init, gfli_init bias_init,
+                       int in_c, int out_c, int kernel, int stride) {
+    const int layer = gfli_add_conv(d, conv, init, in_c, out_c, kernel, stride, 1);
+    const int bias = gfli_add_direct(d, conv, ".bias", bias_init, out_c);
+    if (d->status == GFL_OK) d->model->layers[layer].bias = bias;
+    return layer;
 }
 
-/* A convolution of the backbone with its batch norm. */
-static void gfli_add_conv_bn(gfli_describer *d, const char *conv, const char *bn, bool zero_gamma,
-                             int in_c, int out_c, int kernel, int stride, int groups) {
-    int layer = d->model->n_layers;
-    (void)gfli_add_layer(d, conv, GFLI_INIT_KAIMING, in_c, out_c, kernel, stride, groups);
-    gfli_add_bn(d, layer, bn, zero_gamma);
-}
-
-static void gfli_add_conv_bias(gfli_describer *d, const char *conv, gfli_init init,
-                               gfli_init bias_init, int in_c, int out_c, int kernel, int stride) {
-    gfli_layer *layer = gfli_add_layer(d, conv, init, in_c, out_c, kernel, stride, 1);
-    if (layer) layer->bias = gfli_add_direct(d, conv, ".bias", bias_init, out_c);
-}
-
-/* A deformable 3x3, the ordinary convolution that gives its offsets, and its batch norm. */
-static void gfli_add_deform_bn(gfli_describer *d, const char *conv, const char *bn, int width,
-                               int stride, int groups) {
-    char offset[96];
-    int layer = d->model->n_layers, values = d->model->arch.deform == 2 ? 3 : 2;
-    snprintf(offset, sizeof offset, "%s.conv_offset", conv);
-    (void)gfli_add_layer(d, conv, GFLI_INIT_DEFORM, width, width, 3, stride, groups);
-    gfli_add_conv_bias(d, offset, GFLI_INIT_ZERO, GFLI_INIT_ZERO, width, values * 9, 3, stride);
-    if (d->status == GFL_OK) d->model->layers[layer].offset = layer + 1;
-    gfli_add_bn(d, layer, bn, false);
-}
-
-static void gfli_describe_block(gfli_describer *d, int stage, int block, int in_c) {
-    const gfl_arch *arch = &d->model->arch;
-    bool bottleneck = gfli_arch_depth(arch->depth)->bottleneck;
-    int out_c = gfli_stage_out(arch, stage), width = gfli_stage_width(arch, stage);
-    int stride = stage > 1 && block == 0 ? 2 : 1;
-    const bool caffe = arch->style == GFL_STYLE_CAFFE;
-    int first = caffe ? stride : 1, second = caffe ? 1 : stride;
-    char conv[64], bn[64];
-    for (int i = 1; i <= (bottleneck ? 3 : 2); i++) {
-        snprintf(conv, sizeof conv, "backbone.layer%d.%d.conv%d", stage, block, i);
-        snprintf(bn, sizeof bn, "backbone.layer%d.%d.bn%d", stage, block, i);
-        if (!bottleneck)
-            gfli_add_conv_bn(d, conv, bn, i == 2, i == 1 ? in_c : width, width, 3,
-                             i == 1 ? stride : 1, 1);
-        else if (i == 2 && gfli_is_deformable(arch, stage))
-            gfli_add_deform_bn(d, conv, bn, width, second, arch->groups);
-        else if (i == 2)
-            gfli_add_conv_bn(d, conv, bn, false, width, width, 3, second, arch->groups);
-        else
-            gfli_add_conv_bn(d, conv, bn, i == 3, i == 1 ? in_c : width, i == 1 ? width : out_c, 1,
-                             i == 1 ? first : 1, 1);
-    }
-    if (block == 0 && (stride != 1 || in_c != out_c)) {
-        snprintf(conv, sizeof conv, "backbone.layer%d.%d.downsample.0", stage, block);
-        snprintf(bn, sizeof bn, "backbone.layer%d.%d.downsample.1", stage, block);
-        gfli_add_conv_bn(d, conv, bn, false, in_c, out_c, 1, stride, 1);
-    }
-}
-
-static void gfli_describe_tower(gfli_describer *d, const char *tower) {
-    const gfl_arch *arch = &d->model->arch;
-    int c = arch->head_channels;
-    for (int i = 0; i < arch->stacked_convs; i++) {
-        char conv[64], gn[64];
-        snprintf(conv, sizeof conv, "bbox_head.%s.%d.conv", tower, i);
-        snprintf(gn, sizeof gn, "bbox_head.%s.%d.gn", tower, i);
-        gfli_layer *layer =
-            gfli_add_layer(d, conv, GFLI_INIT_NORMAL, i == 0 ? arch->fpn_channels : c, c, 3, 1, 1);
-        if (!layer) return;
-        layer->gn_gamma = gfli_add_direct(d, gn, ".weight", GFLI_INIT_ONE, c);
-        layer->gn_beta = gfli_add_direct(d, gn, ".bias", GFLI_INIT_ZERO, c);
-    }
-}
-
-static void gfli_describe_neck_and_head(gfli_describer *d) {
-    const gfl_arch *arch = &d->model->arch;
-    int fpn = arch->fpn_channels, head = arch->head_channels;
+int gfli_add_deform_bn(gfli_describer *d, const char *conv, const char *bn, int values, int width,
+                       int stride, int groups) {
     char name[64];
-    for (int i = 0; i < 3; i++) {
-        snprintf(name, sizeof name, "neck.lateral_convs.%d.conv", i);
-        gfli_add_conv_bias(d, name, GFLI_INIT_XAVIER, GFLI_INIT_ZERO, gfli_stage_out(arch, i + 2),
-                           fpn, 1, 1);
-    }
-    for (int i = 0; i < GFL_LEVELS; i++) {
-        snprintf(name, sizeof name, "neck.fpn_convs.%d.conv", i);
-        gfli_add_conv_bias(d, name, GFLI_INIT_XAVIER, GFLI_INIT_ZERO, fpn, fpn, 3, i < 3 ? 1 : 2);
-    }
-    gfli_describe_tower(d, "cls_convs");
-    gfli_describe_tower(d, "reg_convs");
-    gfli_add_conv_bias(d, "bbox_head.gfl_cls", GFLI_INIT_NORMAL, GFLI_INIT_PRIOR, head,
-                       arch->n_classes, 3, 1);
-    gfli_add_conv_bias(d, "bbox_head.gfl_reg", GFLI_INIT_NORMAL, GFLI_INIT_ZERO, head,
-                       4 * (arch->reg_max + 1), 3, 1);
-    for (int i = 0; i < GFL_LEVELS; i++) {
-        snprintf(name, sizeof name, "bbox_head.scales.%d.scale", i);
-        int index = gfli_add_direct(d, name, "", GFLI_INIT_ONE, 0);
-        if (i == 0) d->model->scale = index;
-    }
+    const int layer = gfli_add_conv(d, conv, GFLI_INIT_DEFORM, width, width, 3, stride, groups);
+    snprintf(name, sizeof name, "%s.conv_offset", conv);
+    const int offset =
+        gfli_add_conv_bias(d, name, GFLI_INIT_ZERO, GFLI_INIT_ZERO, width, values * 9, 3, stride);
+    if (d->status == GFL_OK) d->model->layers[layer].offset = offset;
+    gfli_add_bn(d, layer, bn, false);
+    return layer;
 }
+
+int gfli_add_conv_gn(gfli_describer *d, const char *conv, const char *gn, int in_c, int out_c) {
+    const int layer = gfli_add_conv(d, conv, GFLI_INIT_NORMAL, in_c, out_c, 3, 1, 1);
+    const int gamma = gfli_add_direct(d, gn, ".weight", GFLI_INIT_ONE, out_c);
+    const int beta = gfli_add_direct(d, gn, ".bias", GFLI_INIT_ZERO, out_c);
+    if (d->status != GFL_OK) return -1;
+    d->model->layers[layer].gn_gamma = gamma;
+    d->model->layers[layer].gn_beta = beta;
+    return layer;
+}
+
+/* ---- maps and steps -------------------------------------------------------------------------- */
+
+static int gfli_add_map(gfli_describer *d, int c, int stride, int over) {
+    gfli_network *net = &d->model->network;
+    if (!gfli_room(d, &net->maps, &d->map_capacity, net->n_maps, sizeof *net->maps)) return 0;
+    gfli_net_map *map = &net->maps[net->n_maps];
+    memset(map, 0, sizeof *map);
+    map->c = c;
+    map->stride = stride;
+    map->parent = -1;
+    map->over = over;
+    return net->n_maps++;
+}
+
+int gfli_map_channels(const gfli_describer *d, int map) {
+    return d->status == GFL_OK ? d->model->network.maps[map].c : 0;
+}
+
+void gfli_name_map(gfli_describer *d, int map, const char *name) {
+    if (d->status == GFL_OK) d->model->network.maps[map].name = name;
+}
+
+int gfli_add_pyramid(gfli_describer *d, int c, const char *name) {
+    const int map = gfli_add_map(d, c, 0, -1);
+    gfli_name_map(d, map, name);
+    return map;
+}
+
+int gfli_add_level(gfli_describer *d, int pyramid, int level, const char *name) {
+    const int map = gfli_add_map(d, gfli_map_channels(d, pyramid), 8 << level, -1);
+    if (d->status != GFL_OK) return 0;
+    d->model->network.maps[map].parent = pyramid;
+    d->model->network.maps[map].level = level;
+    d->model->network.maps[map].name = name;
+    return map;
+}
+
+static void gfli_read_map(gfli_describer *d, int map) {
+    if (d->status == GFL_OK && map >= 0 && d->model->network.maps[map].taken)
+        gfli_refuse_network(d, "a step reads a map whose place an earlier one has taken");
+}
+
+static gfli_step *gfli_add_step(gfli_describer *d, gfli_op op, int in, int out) {
+    gfli_network *net = &d->model->network;
+    gfli_read_map(d, in);
+    if (op == GFLI_OP_UPSAMPLE_ADD) gfli_read_map(d, out);
+    if (!gfli_room(d, &net->steps, &d->step_capacity, net->n_steps, sizeof *net->steps))
+        return NULL;
+    gfli_step *step = &net->steps[net->n_steps++];
+    memset(step, 0, sizeof *step);
+    step->op = op;
+    step->in = in;
+    step->out = out;
+    step->residual = step->offset = step->pair = -1;
+    step->layer = step->gamma = step->beta = step->scale = step->stats = -1;
+    step->twin.in = step->twin.out = step->twin.layer = step->twin.stats = -1;
+    step->stage = d->stage;
+    return step;
+}
+
+/* A step whose output is like its input and takes its place. */
+static gfli_step *gfli_add_step_over(gfli_describer *d, gfli_op op, int in) {
+    if (d->status != GFL_OK) return NULL;
+    const int out =
+        gfli_add_map(d, gfli_map_channels(d, in), d->model->network.maps[in].stride, in);
+    gfli_step *step = gfli_add_step(d, op, in, out);
+    if (step) d->model->network.maps[in].taken = true;
+    return step;
+}
+
+/* Does what a layer computes from `in` have the channels of `in` and the cells of `out`? */
+static bool gfli_layer_fits(const gfli_describer *d, int layer, int in, int out) {
+    const gfli_conv_shape *s = &d->model->layers[layer].shape;
+    const gfli_net_map *from = &d->model->network.maps[in], *to = &d->model->network.maps[out];
+    return s->in_c == from->c && s->out_c == to->c && s->stride * from->stride == to->stride;
+}
+
+/* out -1: a map of its own.  The offsets of a deformable convolution come before it. */
+static int gfli_run_any_conv(gfli_describer *d, int layer, int in, int residual, bool relu,
+                             int out) {
+    if (d->status != GFL_OK) return 0;
+    const gfli_layer *l = &d->model->layers[layer];
+    const int offset = l->offset < 0 ? -1 : gfli_run_conv(d, l->offset, in, false);
+    if (out < 0 && d->status == GFL_OK)
+        out = gfli_add_map(d, l->shape.out_c, d->model->network.maps[in].stride * l->shape.stride,
+                           residual);
+    gfli_read_map(d, residual);
+    gfli_step *step = gfli_add_step(d, offset < 0 ? GFLI_OP_CONV : GFLI_OP_DEFORM_CONV, in, out);
+    if (!step) return 0;
+    step->residual = residual;
+    step->offset = offset;
+    step->layer = layer;
+    step->relu = relu;
+    if (in == residual || !gfli_layer_fits(d, layer, in, out) ||
+        (residual >= 0 && !gfli_layer_fits(d, layer, in, residual)))
+        gfli_refuse_network(d, "a convolution does not fit its maps");
+    if (residual >= 0) d->model->network.maps[residual].taken = true;
+    return out;
+}
+
+int gfli_run_conv(gfli_describer *d, int layer, int in, bool relu) {
+    return gfli_run_any_conv(d, layer, in, -1, relu, -1);
+}
+
+int gfli_run_residual_conv(gfli_describer *d, int layer, int in, int residual) {
+    return gfli_run_any_conv(d, layer, in, residual, true, -1);
+}
+
+void gfli_run_level_conv(gfli_describer *d, int layer, int in, int level) {
+    (void)gfli_run_any_conv(d, layer, in, -1, false, level);
+}
+
+int gfli_run_max_pool(gfli_describer *d, int in) {
+    if (d->status != GFL_OK) return 0;
+    const gfli_net_map from = d->model->network.maps[in];
+    const int out = gfli_add_map(d, from.c, 2 * from.stride, -1);
+    (void)gfli_add_step(d, GFLI_OP_MAX_POOL, in, out);
+    return out;
+}
+
+void gfli_run_upsample_add(gfli_describer *d, int in, int out) {
+    if (d->status != GFL_OK) return;
+    const gfli_net_map *from = &d->model->network.maps[in], *to = &d->model->network.maps[out];
+    if (from->c != to->c || from->stride != 2 * to->stride)
+        gfli_refuse_network(d, "maps to be added do not fit");
+    (void)gfli_add_step(d, GFLI_OP_UPSAMPLE_ADD, in, out);
+}
+
+int gfli_run_group_norm(gfli_describer *d, int layer, int in) {
+    gfli_step *step = gfli_add_step_over(d, GFLI_OP_GROUP_NORM, in);
+    if (!step) return 0;
+    step->relu = true;
+    step->gamma = d->model->layers[layer].gn_gamma;
+    step->beta = d->model->layers[layer].gn_beta;
+    return step->out;
+}
+
+int gfli_run_level_scale(gfli_describer *d, int in, int scale) {
+    gfli_step *step = gfli_add_step_over(d, GFLI_OP_LEVEL_SCALE, in);
+    if (!step) return 0;
+    step->scale = scale;
+    return step->out;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 gfl_status gfli_model_describe(gfl_model *model) {
+    static const char *const names[] = {"C2", "C3", "C4", "C5"};
+    int features[4] = {0, 0, 0, 0};
     gfli_describer d;
     memset(&d, 0, sizeof d);
     d.model = model;
-    const gfli_depth *depth = gfli_arch_depth(model->arch.depth);
-    int c = model->arch.base_channels;
-    gfli_add_conv_bn(&d, "backbone.conv1", "backbone.bn1", false, 3, c, 7, 2, 1);
-    for (int stage = 1; stage <= 4; stage++) {
-        d.stage = stage;
-        for (int block = 0; block < depth->blocks[stage - 1]; block++) {
-            gfli_describe_block(&d, stage, block, c);
-            c = gfli_stage_out(&model->arch, stage);
-        }
+    model->network.input = gfli_add_map(&d, 3, 1, -1);
+    gfli_name_map(&d, model->network.input, "input");
+    gfli_describe_resnet(&d, features);
+    for (int i = 0; i < 4; i++) {
+        gfli_name_map(&d, features[i], names[i]);
+        if (d.status == GFL_OK && model->network.maps[features[i]].stride != 4 << i)
+            gfli_refuse_network(&d, "the strides of the stages must be 4, 8, 16 and 32");
     }
-    d.stage = GFLI_STAGE_HEAD;
-    gfli_describe_neck_and_head(&d);
+    gfli_describe_stage(&d, GFLI_STAGE_HEAD);
+    gfli_describe_head(&d, gfli_describe_neck(&d, features));
     return d.status;
+}
+
+void gfli_model_undescribe(gfl_model *model) {
+    for (int i = 0; i < model->n_params; i++) gfli_free(model->context, model->params[i].name);
+    gfli_free(model->context, model->params);
+    gfli_free(model->context, model->layers);
+    gfli_free(model->context, model->network.maps);
+    gfli_free(model->context, model->network.steps);
 }
 
 int gfli_model_find(const gfl_model *model, const char *name) {
@@ -10428,6 +10632,136 @@ void gfli_param_init(gfli_param *param, uint64_t seed, int index, float *out) {
             out[i] = (float)(spread * gfli_rng_normal(&rng));
     }
     param->loaded = false;
+}
+
+/* ===============================================================================================
+ * src/model/resnet.c - the backbones ResNet and ResNeXt, plain or with deformable convolutions
+ * ============================================================================================ */
+
+/* One residual block; the shortcut is computed late, when the branch has become small. */
+static int gfli_describe_block(gfli_describer *d, int stage, int block, int in) {
+    const gfl_arch *arch = &d->model->arch;
+    const bool bottleneck = gfli_arch_depth(arch->depth)->bottleneck;
+    const int in_c = gfli_map_channels(d, in), out_c = gfli_stage_out(arch, stage);
+    const int width = gfli_stage_width(arch, stage), stride = stage > 1 && block == 0 ? 2 : 1;
+    const bool caffe = arch->style == GFL_STYLE_CAFFE;
+    const int first = caffe ? stride : 1, second = caffe ? 1 : stride;
+    int conv[3] = {0, 0, 0}, last = 1, x = in;
+    gfli_describe_names(d, "backbone.layer%d.%d.", stage, block);
+    if (!bottleneck) {
+        conv[0] = gfli_add_conv_bn(d, "conv1", "bn1", false, in_c, width, 3, stride, 1);
+        conv[1] = gfli_add_conv_bn(d, "conv2", "bn2", true, width, width, 3, 1, 1);
+    } else {
+        conv[0] = gfli_add_conv_bn(d, "conv1", "bn1", false, in_c, width, 1, first, 1);
+        conv[1] =
+            gfli_is_deformable(arch, stage)
+                ? gfli_add_deform_bn(d, "conv2", "bn2", arch->deform + 1, width, second,
+                                     arch->groups)
+                : gfli_add_conv_bn(d, "conv2", "bn2", false, width, width, 3, second, arch->groups);
+        conv[last = 2] = gfli_add_conv_bn(d, "conv3", "bn3", true, width, out_c, 1, 1, 1);
+    }
+    int shortcut = in;
+    const bool projected = block == 0 && (stride != 1 || in_c != out_c);
+    const int down = !projected ? -1
+                                : gfli_add_conv_bn(d, "downsample.0", "downsample.1", false, in_c,
+                                                   out_c, 1, stride, 1);
+    for (int i = 0; i < last; i++) x = gfli_run_conv(d, conv[i], x, true);
+    if (projected) shortcut = gfli_run_conv(d, down, in, false);
+    return gfli_run_residual_conv(d, conv[last], x, shortcut);
+}
+
+void gfli_describe_resnet(gfli_describer *d, int features[4]) {
+    const gfl_arch *arch = &d->model->arch;
+    const gfli_depth *depth = gfli_arch_depth(arch->depth);
+    gfli_describe_names(d, "backbone.");
+    const int stem = gfli_add_conv_bn(d, "conv1", "bn1", false, 3, arch->base_channels, 7, 2, 1);
+    int x = gfli_run_max_pool(d, gfli_run_conv(d, stem, d->model->network.input, true));
+    gfli_name_map(d, x, "stem");
+    for (int stage = 1; stage <= 4; stage++) {
+        gfli_describe_stage(d, stage);
+        for (int block = 0; block < depth->blocks[stage - 1]; block++)
+            x = gfli_describe_block(d, stage, block, x);
+        features[stage - 1] = x;
+    }
+}
+
+/* ===============================================================================================
+ * src/model/fpn.c - the neck: a pyramid of five levels from the last three stages (spec 2)
+ * ============================================================================================ */
+
+int gfli_describe_neck(gfli_describer *d, const int features[4]) {
+    static const char *const names[] = {"P3", "P4", "P5", "P6", "P7"};
+    const int c = d->model->arch.fpn_channels;
+    int layer[3], lateral[3], conv[GFL_LEVELS], level[GFL_LEVELS];
+    for (int i = 0; i < 3; i++) {
+        gfli_describe_names(d, "neck.lateral_convs.%d.", i);
+        layer[i] = gfli_add_conv_bias(d, "conv", GFLI_INIT_XAVIER, GFLI_INIT_ZERO,
+                                      gfli_map_channels(d, features[i + 1]), c, 1, 1);
+    }
+    for (int i = 0; i < GFL_LEVELS; i++) {
+        gfli_describe_names(d, "neck.fpn_convs.%d.", i);
+        conv[i] =
+            gfli_add_conv_bias(d, "conv", GFLI_INIT_XAVIER, GFLI_INIT_ZERO, c, c, 3, i < 3 ? 1 : 2);
+    }
+    for (int i = 0; i < 3; i++) lateral[i] = gfli_run_conv(d, layer[i], features[i + 1], false);
+    for (int i = 2; i > 0; i--) gfli_run_upsample_add(d, lateral[i], lateral[i - 1]);
+    const int pyramid = gfli_add_pyramid(d, c, "P");
+    for (int i = 0; i < GFL_LEVELS; i++) {
+        level[i] = gfli_add_level(d, pyramid, i, names[i]);
+        gfli_run_level_conv(d, conv[i], i < 3 ? lateral[i] : level[i - 1], level[i]);
+    }
+    return pyramid;
+}
+
+/* ===============================================================================================
+ * src/model/head.c - the head: towers of classes and boxes, the same for every level (spec 3)
+ * ============================================================================================ */
+
+/* The layers of a tower are consecutive; returns the first. */
+static int gfli_add_tower(gfli_describer *d, const char *name) {
+    const gfl_arch *arch = &d->model->arch;
+    const int first = d->model->n_layers;
+    for (int i = 0; i < arch->stacked_convs; i++) {
+        gfli_describe_names(d, "bbox_head.%s.%d.", name, i);
+        (void)gfli_add_conv_gn(d, "conv", "gn", i == 0 ? arch->fpn_channels : arch->head_channels,
+                               arch->head_channels);
+    }
+    return first;
+}
+
+static int gfli_run_tower(gfli_describer *d, int first, int last, int x) {
+    for (int i = 0; i < d->model->arch.stacked_convs; i++)
+        x = gfli_run_group_norm(d, first + i, gfli_run_conv(d, first + i, x, false));
+    return gfli_run_conv(d, last, x, false);
+}
+
+void gfli_describe_head(gfli_describer *d, int pyramid) {
+    const gfl_arch *arch = &d->model->arch;
+    gfli_network *net = &d->model->network;
+    const int c = arch->head_channels, sides = 4 * (arch->reg_max + 1);
+    const int classes = gfli_add_tower(d, "cls_convs"), boxes = gfli_add_tower(d, "reg_convs");
+    gfli_describe_names(d, "bbox_head.");
+    net->classifier = gfli_add_conv_bias(d, "gfl_cls", GFLI_INIT_NORMAL, GFLI_INIT_PRIOR, c,
+                                         arch->n_classes, 3, 1);
+    const int reg =
+        gfli_add_conv_bias(d, "gfl_reg", GFLI_INIT_NORMAL, GFLI_INIT_ZERO, c, sides, 3, 1);
+    for (int i = 0; i < GFL_LEVELS; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "scales.%d.scale", i);
+        const int scale = gfli_add_scale(d, name);
+        if (i == 0) net->scale = scale;
+    }
+    const int first = net->n_steps;
+    net->cls = gfli_run_tower(d, classes, net->classifier, pyramid);
+    const int between = net->n_steps;
+    const int x = gfli_run_tower(d, boxes, reg, pyramid);
+    for (int i = first; i < between && d->status == GFL_OK; i++) {
+        net->steps[i].pair = i + between - first;
+        net->steps[i + between - first].pair = i;
+    }
+    net->reg = gfli_run_level_scale(d, x, net->scale);
+    gfli_name_map(d, net->cls, "cls_score");
+    gfli_name_map(d, net->reg, "bbox_pred");
 }
 
 /* ===============================================================================================
@@ -10528,17 +10862,8 @@ size_t gfli_largest_param(const gfl_model *model) {
 }
 
 /* ===============================================================================================
- * src/model/plan.c - from an architecture to steps, and where each map lives
+ * src/model/plan.c - a network for an input size: its steps, and where each map lives
  * ============================================================================================ */
-
-/* Appends steps in the order of the model's layers; the first failure sticks. */
-typedef struct gfli_planner {
-    gfl_context *context;
-    const gfl_model *model;
-    gfli_plan *plan;
-    int layer; /* the next one */
-    gfl_status status;
-} gfli_planner;
 
 /* Positions and floats must be countable: everything downstream multiplies without checks. */
 static gfl_status gfli_check_map(gfl_context *context, const gfli_map *map) {
@@ -10564,234 +10889,141 @@ static gfl_status gfli_check_map(gfl_context *context, const gfli_map *map) {
     return GFL_OK;
 }
 
-static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int level,
-                         const char *name) {
-    gfli_plan *plan = p->plan;
-    gfli_map own = *map; /* map may point into the table that grows */
-    if (p->status == GFL_OK) p->status = gfli_check_map(p->context, &own);
-    if (p->status == GFL_OK)
-        p->status = gfli_grow(p->context, &plan->maps, &plan->slot_capacity,
-                              (size_t)plan->n_slots + 1, sizeof *plan->maps, "plan's maps");
-    if (p->status != GFL_OK) return 0;
+/* ---- maps ------------------------------------------------------------------------------------ */
+
+/* The next slot, which holds this map of the network. */
+static gfl_status gfli_new_slot(gfl_context *context, const gfli_net_map *maps, int map,
+                                const gfli_map *size, gfli_plan *plan) {
+    const gfli_net_map *m = &maps[map];
+    GFLI_TRY(gfli_check_map(context, size));
+    if (m->parent >= 0 && plan->maps[m->parent].held < 0)
+        GFLI_TRY(gfli_new_slot(context, maps, m->parent, size, plan));
     gfli_slot *slot = &plan->maps[plan->n_slots];
-    memset(slot, 0, sizeof *slot);
-    slot->map = own;
-    slot->map.data = NULL;
-    slot->map.element = plan->training ? GFLI_MAP_F32 : p->context->element;
-    slot->parent = parent;
-    slot->level = level;
+    slot->map = *size;
+    slot->map.c = m->c;
+    slot->map.element = plan->training ? GFLI_MAP_F32 : context->element;
+    slot->parent = -1;
     slot->first = slot->last = -1;
-    slot->name = name;
-    return plan->n_slots++;
+    slot->name = m->name;
+    plan->maps[map].held = plan->n_slots++;
+    if (m->parent < 0) return GFL_OK;
+    slot->parent = plan->maps[m->parent].held;
+    slot->level = m->level;
+    gfli_map *whole = &plan->maps[slot->parent].map;
+    whole->levels = m->level + 1;
+    whole->h[m->level] = size->h[0];
+    whole->w[m->level] = size->w[0];
+    return gfli_check_map(context, whole);
 }
 
-static int gfli_new_view(gfli_planner *p, int parent, int level, const char *name) {
-    if (p->status != GFL_OK) return 0;
-    gfli_map map = gfli_map_level(&p->plan->maps[parent].map, level);
-    return gfli_new_slot(p, &map, parent, level, name);
-}
-
-static gfli_step *gfli_new_step(gfli_planner *p, gfli_op op, int in, int out, int stage) {
-    gfli_plan *plan = p->plan;
-    if (p->status == GFL_OK)
-        p->status = gfli_grow(p->context, &plan->steps, &plan->step_capacity,
-                              (size_t)plan->n_steps + 1, sizeof *plan->steps, "plan's steps");
-    if (p->status != GFL_OK) return NULL;
-    gfli_step *step = &plan->steps[plan->n_steps++];
-    memset(step, 0, sizeof *step);
-    step->op = op;
-    step->in = in;
-    step->out = out;
-    step->residual = step->offset = -1;
-    step->layer = step->gamma = step->beta = step->scale = step->stats = -1;
-    step->twin.in = step->twin.out = step->twin.layer = step->twin.stats = -1;
-    step->stage = stage;
-    return step;
-}
-
-/* out = -1: a new slot; offset -1: an ordinary convolution. */
-static int gfli_plan_any_conv(gfli_planner *p, int layer, int in, int offset, int residual,
-                              bool relu, int out, const char *name) {
-    if (p->status != GFL_OK) return 0;
-    const gfli_layer *l = &p->model->layers[layer];
-    gfli_map map = p->plan->maps[in].map;
-    map.c = l->shape.out_c;
-    for (int i = 0; i < map.levels; i++) {
-        map.h[i] = gfli_conv_out(&l->shape, map.h[i]);
-        map.w[i] = gfli_conv_out(&l->shape, map.w[i]);
+/* What a step makes of a map of this size. */
+static gfli_map gfli_step_size(const gfl_model *model, const gfli_step *s, const gfli_map *in) {
+    static const gfli_conv_shape pool = {1, 1, 3, 2, 1, 1};
+    const gfli_conv_shape *shape = s->op == GFLI_OP_MAX_POOL ? &pool : NULL;
+    gfli_map out = *in;
+    if (s->layer >= 0) shape = &model->layers[s->layer].shape;
+    for (int l = 0; shape && l < out.levels; l++) {
+        out.h[l] = gfli_conv_out(shape, in->h[l]);
+        out.w[l] = gfli_conv_out(shape, in->w[l]);
     }
-    if (out < 0) out = gfli_new_slot(p, &map, -1, 0, name);
-    gfli_op op = offset < 0 ? GFLI_OP_CONV : GFLI_OP_DEFORM_CONV;
-    gfli_step *step = gfli_new_step(p, op, in, out, l->stage);
-    if (!step) return 0;
-    step->residual = residual;
-    step->offset = offset;
-    step->layer = layer;
-    step->relu = relu;
-    step->macs = (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
-    p->plan->macs += step->macs;
+    out.c = model->network.maps[s->out].c;
     return out;
 }
 
-static int gfli_plan_conv(gfli_planner *p, int layer, int in, int residual, bool relu, int out,
-                          const char *name) {
-    return gfli_plan_any_conv(p, layer, in, -1, residual, relu, out, name);
-}
-
-/* One residual block; the shortcut is computed late, when the branch has become small. */
-static int gfli_plan_block(gfli_planner *p, int in, bool projected, const char *name) {
-    int branch = gfli_arch_depth(p->model->arch.depth)->bottleneck ? 3 : 2;
-    int x = in, shortcut = in;
-    for (int i = 0; i < branch - 1; i++) {
-        int layer = p->layer++, offset = -1;
-        if (p->model->layers[layer].offset >= 0)
-            offset = gfli_plan_conv(p, p->layer++, x, -1, false, -1, NULL);
-        x = gfli_plan_any_conv(p, layer, x, offset, -1, true, -1, NULL);
+/* Slots for the maps of the network, in their order; where nothing need be kept, maps take the
+ * places of those that they are made of. */
+static gfl_status gfli_plan_slots(gfl_context *context, const gfl_model *model, gfli_plan *plan) {
+    const gfli_network *net = &model->network;
+    gfli_map size;
+    memset(plan->maps, 0, (size_t)net->n_maps * sizeof *plan->maps);
+    memset(&size, 0, sizeof size);
+    for (int i = 0; i < net->n_maps; i++) plan->maps[i].held = -1;
+    size.n = plan->batch;
+    size.c = 3;
+    size.levels = 1;
+    size.h[0] = plan->height;
+    size.w[0] = plan->width;
+    GFLI_TRY(gfli_new_slot(context, net->maps, net->input, &size, plan));
+    for (int i = 0; i < net->n_steps; i++) {
+        const gfli_step *s = &net->steps[i];
+        const gfli_net_map *out = &net->maps[s->out];
+        const int over = out->over < 0 || plan->training ? -1 : plan->maps[out->over].held;
+        if (plan->maps[s->out].held >= 0) continue; /* a step that adds to what is there */
+        plan->maps[s->out].held = over;
+        size = gfli_step_size(model, s, &plan->maps[plan->maps[s->in].held].map);
+        if (over < 0)
+            GFLI_TRY(gfli_new_slot(context, net->maps, s->out, &size, plan));
+        else if (out->name)
+            plan->maps[over].name = out->name;
     }
-    int last = p->layer++;
-    if (projected) shortcut = gfli_plan_conv(p, p->layer++, in, -1, false, -1, NULL);
-    int out = p->plan->training ? -1 : shortcut;
-    out = gfli_plan_conv(p, last, x, shortcut, true, out, NULL);
-    if (name && p->status == GFL_OK) p->plan->maps[out].name = name;
-    return out;
+    return GFL_OK;
 }
 
-static void gfli_plan_backbone(gfli_planner *p, int features[4]) {
-    static const char *const names[] = {"C2", "C3", "C4", "C5"};
-    const gfl_arch *arch = &p->model->arch;
-    const gfli_depth *depth = gfli_arch_depth(arch->depth);
-    int stem = gfli_plan_conv(p, p->layer++, p->plan->input, -1, true, -1, NULL);
-    if (p->status != GFL_OK) return;
-    gfli_map pooled = p->plan->maps[stem].map;
-    pooled.h[0] = (pooled.h[0] - 1) / 2 + 1;
-    pooled.w[0] = (pooled.w[0] - 1) / 2 + 1;
-    int x = gfli_new_slot(p, &pooled, -1, 0, "stem");
-    (void)gfli_new_step(p, GFLI_OP_MAX_POOL, stem, x, 0);
-    int c = arch->base_channels;
-    for (int stage = 1; stage <= 4; stage++) {
-        int blocks = depth->blocks[stage - 1];
-        for (int block = 0; block < blocks; block++) {
-            bool projected = block == 0 && (stage > 1 || c != gfli_stage_out(arch, stage));
-            x = gfli_plan_block(p, x, projected, block == blocks - 1 ? names[stage - 1] : NULL);
-        }
-        c = gfli_stage_out(arch, stage);
-        features[stage - 1] = x;
-    }
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+/* One side of the head to its end before the other begins, which needs the least memory; or both
+ * at once. */
+static bool gfli_sides_together(const gfl_model *model, const gfli_plan *plan) {
+    return model->backend->fuses && !plan->training;
 }
 
-/* The neck; returns the pyramid's slot. */
-static int gfli_plan_neck(gfli_planner *p, const int features[4]) {
-    static const char *const names[] = {"P3", "P4", "P5", "P6", "P7"};
-    int lateral[3], level[GFL_LEVELS];
-    for (int i = 0; i < 3; i++)
-        lateral[i] = gfli_plan_conv(p, p->layer + i, features[i + 1], -1, false, -1, NULL);
-    p->layer += 3;
-    for (int i = 2; i > 0; i--)
-        (void)gfli_new_step(p, GFLI_OP_UPSAMPLE_ADD, lateral[i], lateral[i - 1], GFLI_STAGE_HEAD);
-    if (p->status != GFL_OK) return 0;
-    gfli_map pyramid = p->plan->maps[lateral[0]].map;
-    pyramid.levels = GFL_LEVELS;
-    for (int i = 1; i < GFL_LEVELS; i++) {
-        pyramid.h[i] = (pyramid.h[i - 1] + 1) / 2;
-        pyramid.w[i] = (pyramid.w[i - 1] + 1) / 2;
-    }
-    int out = gfli_new_slot(p, &pyramid, -1, 0, "P");
-    for (int i = 0; i < GFL_LEVELS; i++) {
-        level[i] = gfli_new_view(p, out, i, names[i]);
-        int in = i < 3 ? lateral[i] : level[i - 1];
-        (void)gfli_plan_conv(p, p->layer++, in, -1, false, level[i], NULL);
-    }
-    return out;
-}
-
-/* ---- the head -------------------------------------------------------------------------------- */
-
-/* Side 0 is of the classes, side 1 of the boxes. */
-typedef struct gfli_sides {
-    int x[2]; /* maps: what each side has come to */
-} gfli_sides;
-
-/* One side to its end before the other begins, which needs the least memory; or both at once. */
-static bool gfli_sides_together(const gfli_planner *p) {
-    return p->model->backend->fuses && !p->plan->training;
-}
-
-/* Inference writes the norm in place and forgets its statistics. */
-static void gfli_plan_norm(gfli_planner *p, int layer, int side, gfli_sides *sides) {
-    gfli_plan *plan = p->plan;
-    const int in = sides->x[side];
-    const int size = GFL_LEVELS * plan->batch * GFLI_GN_GROUPS * 2;
-    if (p->status != GFL_OK) return;
-    if (plan->training) sides->x[side] = gfli_new_slot(p, &plan->maps[in].map, -1, 0, NULL);
-    gfli_step *step = gfli_new_step(p, GFLI_OP_GROUP_NORM, in, sides->x[side], GFLI_STAGE_HEAD);
-    if (!step) return;
-    step->relu = true;
-    step->gamma = p->model->layers[layer].gn_gamma;
-    step->beta = p->model->layers[layer].gn_beta;
-    step->stats = gfli_sides_together(p) ? side * size : 0;
-    if (plan->training) step->stats = (int)plan->stats_floats;
-    const size_t end = (size_t)step->stats + (size_t)size;
+/* Where a norm's statistics are.  Inference forgets them after the step. */
+static void gfli_place_stats(gfli_plan *plan, gfli_step *norm, bool second) {
+    const gfli_map *map = &plan->maps[norm->in].map;
+    const int size = map->levels * map->n * GFLI_GN_GROUPS * 2;
+    norm->stats = plan->training ? (int)plan->stats_floats : second ? size : 0;
+    const size_t end = (size_t)norm->stats + (size_t)size;
     if (end > plan->stats_floats) plan->stats_floats = end;
 }
 
+/* Let the convolution of both sides, which is the nearest before a norm, leave its statistics. */
+static void gfli_give_stats(gfli_step *norm) {
+    gfli_step *conv = norm - 1;
+    while (conv->op != GFLI_OP_CONV) conv--;
+    *(conv->out == norm->in ? &conv->stats : &conv->twin.stats) = norm->stats;
+    norm->given = true;
+}
+
+/* Step i of the network, between slots; second: beside the one before it. */
+static gfli_step *gfli_plan_append(const gfl_model *model, int i, bool second, gfli_plan *plan) {
+    gfli_step *step = &plan->steps[plan->n_steps++];
+    *step = model->network.steps[i];
+    int *const maps[] = {&step->in, &step->out, &step->residual, &step->offset};
+    for (size_t k = 0; k < GFLI_COUNT(maps); k++)
+        if (*maps[k] >= 0) *maps[k] = plan->maps[*maps[k]].held;
+    if (step->layer >= 0)
+        step->macs = (int64_t)gfli_points(&plan->maps[step->out].map) *
+                     (int64_t)gfli_conv_weights(&model->layers[step->layer].shape);
+    plan->macs += step->macs;
+    if (step->op == GFLI_OP_GROUP_NORM) gfli_place_stats(plan, step, second);
+    return step;
+}
+
 /* Make the last step the twin of the one before it. */
-static void gfli_plan_join(gfli_planner *p) {
-    if (p->status != GFL_OK) return;
-    const gfli_step *last = &p->plan->steps[--p->plan->n_steps];
-    gfli_step *step = &p->plan->steps[p->plan->n_steps - 1];
+static void gfli_plan_join(gfli_plan *plan) {
+    const gfli_step *last = &plan->steps[--plan->n_steps];
+    gfli_step *step = &plan->steps[plan->n_steps - 1];
     step->twin.in = last->in;
     step->twin.out = last->out;
     step->twin.layer = last->layer;
     step->macs += last->macs;
 }
 
-/* The convolutions `layers` of both sides in one step, and norms that take its statistics. */
-static void gfli_plan_both(gfli_planner *p, const int layers[2], bool norm, gfli_sides *sides) {
-    for (int i = 0; i < 2; i++)
-        sides->x[i] = gfli_plan_conv(p, layers[i], sides->x[i], -1, false, -1, NULL);
-    gfli_plan_join(p);
-    const int conv = p->plan->n_steps - 1;
-    for (int i = 0; i < 2 && norm; i++) gfli_plan_norm(p, layers[i], i, sides);
-    if (p->status != GFL_OK || !norm) return;
-    gfli_step *step = &p->plan->steps[conv];
-    step->stats = step[1].stats;
-    step->twin.stats = step[2].stats;
-    step[1].given = step[2].given = true;
-}
-
-static void gfli_plan_towers(gfli_planner *p, gfli_sides *sides) {
-    const int stacked = p->model->arch.stacked_convs, first = p->layer;
-    const bool both = gfli_sides_together(p);
-    for (int i = 0; i < stacked && both; i++) {
-        const int layers[2] = {first + i, first + stacked + i};
-        gfli_plan_both(p, layers, true, sides);
+/* The steps of the network in their order, those that are made together behind one another. */
+static void gfli_plan_steps(const gfl_model *model, gfli_plan *plan) {
+    const gfli_network *net = &model->network;
+    const bool together = gfli_sides_together(model, plan);
+    for (int i = 0; i < net->n_steps; i++) {
+        const int pair = together ? net->steps[i].pair : -1;
+        if (pair >= 0 && pair < i) continue;
+        gfli_step *first = gfli_plan_append(model, i, false, plan);
+        if (pair < 0) continue;
+        gfli_step *second = gfli_plan_append(model, pair, true, plan);
+        if (first->op == GFLI_OP_CONV)
+            gfli_plan_join(plan);
+        else
+            gfli_give_stats(first), gfli_give_stats(second);
     }
-    p->layer = first + 2 * stacked;
-    const int ends[2] = {p->layer, p->layer + 1};
-    if (both) gfli_plan_both(p, ends, false, sides);
-    for (int side = 0; side < 2 && !both; side++) {
-        for (int i = 0; i < stacked; i++) {
-            const int layer = first + side * stacked + i;
-            sides->x[side] = gfli_plan_conv(p, layer, sides->x[side], -1, false, -1, NULL);
-            gfli_plan_norm(p, layer, side, sides);
-        }
-        sides->x[side] = gfli_plan_conv(p, ends[side], sides->x[side], -1, false, -1, NULL);
-    }
-}
-
-static void gfli_plan_head(gfli_planner *p, int pyramid) {
-    gfli_sides sides = {{pyramid, pyramid}};
-    gfli_plan_towers(p, &sides);
-    if (p->status != GFL_OK) return;
-    int reg = sides.x[1];
-    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->maps[reg].map, -1, 0, NULL);
-    gfli_step *step = gfli_new_step(p, GFLI_OP_LEVEL_SCALE, sides.x[1], reg, GFLI_STAGE_HEAD);
-    if (!step) return;
-    step->scale = p->model->scale;
-    p->plan->maps[sides.x[0]].name = "cls_score";
-    p->plan->maps[reg].name = "bbox_pred";
-    p->plan->cls = sides.x[0];
-    p->plan->reg = reg;
 }
 
 /* Offsets and what decoding reads stay float whatever the others are. */
@@ -10929,10 +11161,10 @@ static void gfli_plan_clear(gfli_plan *plan) {
     plan->step_capacity = old.step_capacity;
 }
 
-gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan) {
-    GFLI_TRY(gfli_grow(context, &plan->maps, &plan->slot_capacity, (size_t)like->n_slots,
+gfl_status gfli_plan_reserve(gfl_context *context, const gfl_model *model, gfli_plan *plan) {
+    GFLI_TRY(gfli_grow(context, &plan->maps, &plan->slot_capacity, (size_t)model->network.n_maps,
                        sizeof *plan->maps, "plan's maps"));
-    return gfli_grow(context, &plan->steps, &plan->step_capacity, (size_t)like->n_steps,
+    return gfli_grow(context, &plan->steps, &plan->step_capacity, (size_t)model->network.n_steps,
                      sizeof *plan->steps, "plan's steps");
 }
 
@@ -10940,6 +11172,19 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
                             int width, bool training, gfli_plan *out) {
     memset(out, 0, sizeof *out);
     return gfli_plan_recreate(context, model, batch, height, width, training, out);
+}
+
+static gfl_status gfli_plan_build(gfl_context *context, const gfl_model *model, gfli_plan *plan) {
+    GFLI_TRY(gfli_plan_reserve(context, model, plan));
+    GFLI_TRY(gfli_plan_slots(context, model, plan));
+    gfli_plan_steps(model, plan);
+    plan->input = plan->maps[model->network.input].held;
+    plan->cls = plan->maps[model->network.cls].held;
+    plan->reg = plan->maps[model->network.reg].held;
+    gfli_keep_floats(plan);
+    gfli_find_lives(plan);
+    GFLI_TRY(gfli_plan_place(context, plan));
+    return gfli_plan_prepare(context, model, plan);
 }
 
 gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int batch, int height,
@@ -10952,34 +11197,13 @@ gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int 
                           "input of %d x %d x %d: the batch must be 1..%d and the sides "
                           "multiples of 32 up to %d",
                           batch, height, width, GFLI_MAX_BATCH, limit);
-    gfli_planner p;
-    memset(&p, 0, sizeof p);
-    p.context = context;
-    p.model = model;
-    p.plan = out;
     out->batch = batch;
     out->height = height;
     out->width = width;
     out->training = training;
-    gfli_map input;
-    memset(&input, 0, sizeof input);
-    input.n = batch;
-    input.c = 3;
-    input.levels = 1;
-    input.h[0] = height;
-    input.w[0] = width;
-    int features[4] = {0, 0, 0, 0};
-    out->input = gfli_new_slot(&p, &input, -1, 0, "input");
-    gfli_plan_backbone(&p, features);
-    gfli_plan_head(&p, gfli_plan_neck(&p, features));
-    if (p.status == GFL_OK) {
-        gfli_keep_floats(out);
-        gfli_find_lives(out);
-        p.status = gfli_plan_place(context, out);
-    }
-    if (p.status == GFL_OK) p.status = gfli_plan_prepare(context, model, out);
-    if (p.status != GFL_OK) gfli_plan_destroy(context, out);
-    return p.status;
+    gfl_status status = gfli_plan_build(context, model, out);
+    if (status != GFL_OK) gfli_plan_destroy(context, out);
+    return status;
 }
 
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan) {
@@ -11779,8 +12003,7 @@ gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli
     }
     GFLI_TRY(gfli_blob_read_f32(&w->blob, tensor, raw));
     if (!gfli_all_finite(raw, param->count)) return gfli_refuse_number(w, tensor, raw);
-    bool variance = gfli_ends_with(param->name, ".running_var");
-    for (size_t i = 0; i < param->count && variance; i++)
+    for (size_t i = 0; i < param->count && param->is_variance; i++)
         if (!(raw[i] + GFLI_NORM_EPS > 0))
             return gfli_error(w->context, GFL_E_FORMAT,
                               "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
@@ -12117,15 +12340,13 @@ void gfl_model_destroy(gfl_model *model) {
     gfl_context *context = model->context;
     for (int i = 0; model->classes && i < model->arch.n_classes; i++)
         gfli_free(context, (void *)(uintptr_t)model->classes[i].name);
-    for (int i = 0; i < model->n_params; i++) gfli_free(context, model->params[i].name);
     for (int i = 0; i < model->n_layers; i++)
         (model->backend->device.free)(context, model->layers[i].packing);
     (model->backend->device.free)(context, model->values);
     (model->backend->device.free)(context, model->folded);
     gfli_clear_reports(model);
     gfli_free(context, model->classes);
-    gfli_free(context, model->params);
-    gfli_free(context, model->layers);
+    gfli_model_undescribe(model);
     gfli_free(context, model);
 }
 
@@ -12249,7 +12470,7 @@ static gfl_status gfli_build_all(gfli_builder *b) {
         GFLI_TRY(device->alloc(model->context, gfli_staging_size(model), sizeof(float),
                                "weights to pack", &b->staging));
     for (int i = 0; i < model->n_layers; i++) GFLI_TRY(gfli_build_layer(b, &model->layers[i]));
-    for (int l = 0; l < GFL_LEVELS; l++) GFLI_TRY(gfli_fill_param(b, model->scale + l));
+    for (int l = 0; l < GFL_LEVELS; l++) GFLI_TRY(gfli_fill_param(b, model->network.scale + l));
     return device->finish(model->context);
 }
 
@@ -12786,7 +13007,7 @@ static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int wid
         GFLI_TRY(
             gfli_plan_recreate(d->context, d->model, batch, height, width, false, &oldest->plan));
         for (int i = 0; i < GFLI_PLANS; i++)
-            GFLI_TRY(gfli_plan_reserve(d->context, &oldest->plan, &d->ready[i].plan));
+            GFLI_TRY(gfli_plan_reserve(d->context, d->model, &d->ready[i].plan));
         *out = oldest;
     }
     (*out)->used = ++d->n_calls;

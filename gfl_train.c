@@ -7592,11 +7592,10 @@ static void gfli_arrange_deform(gfli_arranger *a, const gfli_step *s, gfli_backw
     if (b->dx) b->add = gfli_need_grad(a, s->in, moment);
 }
 
-/* Play the pass, noting who is first to contribute to a gradient.  A group norm's or a scale's
- * input is read by nothing else, and its gradient takes the place of the output's; so does a
- * residual's, which is read before by its own block only (a stage's output, which the neck reads
- * too, is never a residual: the next stage projects it).  A pyramid is read whole by later steps
- * than its levels are, so a level's gradient is always added. */
+/* Play the pass, noting who is first to contribute to a gradient.  A map whose place another takes
+ * (gfli_net_map.taken) is read by no later step, and its gradient takes the place of the other's.
+ * A pyramid is read whole by later steps than its levels are, so a level's gradient is always
+ * added. */
 static void gfli_arrange(gfli_arranger *a) {
     const gfli_plan *plan = a->plan;
     (void)gfli_need_grad(a, plan->cls, plan->n_steps);
@@ -12087,7 +12086,6 @@ static gfli_state_entry *gfli_state_add(gfli_state_entry *entries, int *n, const
 }
 
 gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, int *n_out) {
-    static const char variance[] = "running_var";
     const bool gfocal = model->arch.dialect == GFL_DIALECT_GFOCAL;
     gfli_state_entry *entries;
     int n = 0;
@@ -12100,8 +12098,8 @@ gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, in
         e->rank = p->rank;
         e->count = p->count;
         memcpy(e->shape, p->shape, sizeof e->shape);
-        if (gfli_ends_with(p->name, variance)) /* steps of training: nobody reads it */
-            (void)gfli_state_add(entries, &n, p->name, length - strlen(variance),
+        if (p->is_variance) /* steps of training: nobody reads it */
+            (void)gfli_state_add(entries, &n, p->name, length - strlen("running_var"),
                                  "num_batches_tracked", GFLI_I64, -1);
     }
     const char *project =

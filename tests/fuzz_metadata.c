@@ -19,10 +19,8 @@ static void list_tensors(gfl_context *context, gfli_blob *blob) {
         t->rank = p->rank;
         t->count = p->count;
         for (int d = 0; d < p->rank; d++) t->shape[d] = p->shape[d];
-        gfli_free(context, p->name);
     }
-    gfli_free(context, table.params);
-    gfli_free(context, table.layers);
+    gfli_model_undescribe(&table);
     if (gfli_blob_sort(blob) != GFL_OK) abort();
 }
 

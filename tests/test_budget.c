@@ -197,9 +197,7 @@ static void a_large_network_of_one_value(void) {
     put_text(&pickle, "bbox_head.integral.project");
     put_tensor(&pickle, "0", 4);
     PUT(&pickle, "u");
-    for (int i = 0; i < table.n_params; i++) gfli_free(context, table.params[i].name);
-    gfli_free(context, table.params);
-    gfli_free(context, table.layers);
+    gfli_model_undescribe(&table);
     gfl_context_destroy(context);
     spend_pickle("ResNet-101 of one value");
 }

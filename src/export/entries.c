@@ -14,7 +14,6 @@ static gfli_state_entry *gfli_state_add(gfli_state_entry *entries, int *n, const
 }
 
 gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, int *n_out) {
-    static const char variance[] = "running_var";
     const bool gfocal = model->arch.dialect == GFL_DIALECT_GFOCAL;
     gfli_state_entry *entries;
     int n = 0;
@@ -27,8 +26,8 @@ gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, in
         e->rank = p->rank;
         e->count = p->count;
         memcpy(e->shape, p->shape, sizeof e->shape);
-        if (gfli_ends_with(p->name, variance)) /* steps of training: nobody reads it */
-            (void)gfli_state_add(entries, &n, p->name, length - strlen(variance),
+        if (p->is_variance) /* steps of training: nobody reads it */
+            (void)gfli_state_add(entries, &n, p->name, length - strlen("running_var"),
                                  "num_batches_tracked", GFLI_I64, -1);
     }
     const char *project =

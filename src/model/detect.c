@@ -366,7 +366,7 @@ static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int wid
         GFLI_TRY(
             gfli_plan_recreate(d->context, d->model, batch, height, width, false, &oldest->plan));
         for (int i = 0; i < GFLI_PLANS; i++)
-            GFLI_TRY(gfli_plan_reserve(d->context, &oldest->plan, &d->ready[i].plan));
+            GFLI_TRY(gfli_plan_reserve(d->context, d->model, &d->ready[i].plan));
         *out = oldest;
     }
     (*out)->used = ++d->n_calls;

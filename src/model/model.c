@@ -48,15 +48,13 @@ void gfl_model_destroy(gfl_model *model) {
     gfl_context *context = model->context;
     for (int i = 0; model->classes && i < model->arch.n_classes; i++)
         gfli_free(context, (void *)(uintptr_t)model->classes[i].name);
-    for (int i = 0; i < model->n_params; i++) gfli_free(context, model->params[i].name);
     for (int i = 0; i < model->n_layers; i++)
         (model->backend->device.free)(context, model->layers[i].packing);
     (model->backend->device.free)(context, model->values);
     (model->backend->device.free)(context, model->folded);
     gfli_clear_reports(model);
     gfli_free(context, model->classes);
-    gfli_free(context, model->params);
-    gfli_free(context, model->layers);
+    gfli_model_undescribe(model);
     gfli_free(context, model);
 }
 
@@ -180,7 +178,7 @@ static gfl_status gfli_build_all(gfli_builder *b) {
         GFLI_TRY(device->alloc(model->context, gfli_staging_size(model), sizeof(float),
                                "weights to pack", &b->staging));
     for (int i = 0; i < model->n_layers; i++) GFLI_TRY(gfli_build_layer(b, &model->layers[i]));
-    for (int l = 0; l < GFL_LEVELS; l++) GFLI_TRY(gfli_fill_param(b, model->scale + l));
+    for (int l = 0; l < GFL_LEVELS; l++) GFLI_TRY(gfli_fill_param(b, model->network.scale + l));
     return device->finish(model->context);
 }
 

@@ -11,7 +11,7 @@ struct gfl_model {
     int n_params;
     gfli_layer *layers;
     int n_layers;
-    int scale; /* the first of the GFL_LEVELS parameters bbox_head.scales.l.scale */
+    gfli_network network;
     /* All parameters, gradients and momentum have this layout: n_trained floats of parameters, then
      * running statistics up to n_values.  Memory of the device. */
     float *values;
@@ -28,12 +28,11 @@ struct gfl_model {
 /* Build the plan of an input size (height and width multiples of 32).  Allocates from context. */
 gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int batch, int height,
                             int width, bool training, gfli_plan *out);
-/* The same in the memory of another plan, which is zeroed or made: of one model's plans of
- * inference all need equally much, and gfli_plan_reserve gives a plan the memory that another one
- * has. */
+/* The same in the memory of another plan, which is zeroed or made; gfli_plan_reserve gives a plan
+ * what any of the model's needs. */
 gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int batch, int height,
                               int width, bool training, gfli_plan *out);
-gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan);
+gfl_status gfli_plan_reserve(gfl_context *context, const gfl_model *model, gfli_plan *plan);
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan);
 
 /* The device memory of a detector without distributions for images of this size, in a plan of
@@ -69,6 +68,7 @@ void gfli_arch_name(const gfl_arch *arch, char out[32]);
 
 /* The tables of parameters and layers of model->arch, without data, in a state dict's order. */
 gfl_status gfli_model_describe(gfl_model *model);
+void gfli_model_undescribe(gfl_model *model);
 /* Fresh values of a parameter, to the host; a function of seed and index alone. */
 void gfli_param_init(gfli_param *param, uint64_t seed, int index, float *out);
 

@@ -1,14 +1,5 @@
-/* plan.c - from an architecture to steps, and where each map lives */
+/* plan.c - a network for an input size: its steps, and where each map lives */
 #pragma once
-
-/* Appends steps in the order of the model's layers; the first failure sticks. */
-typedef struct gfli_planner {
-    gfl_context *context;
-    const gfl_model *model;
-    gfli_plan *plan;
-    int layer; /* the next one */
-    gfl_status status;
-} gfli_planner;
 
 /* Positions and floats must be countable: everything downstream multiplies without checks. */
 static gfl_status gfli_check_map(gfl_context *context, const gfli_map *map) {
@@ -34,234 +25,141 @@ static gfl_status gfli_check_map(gfl_context *context, const gfli_map *map) {
     return GFL_OK;
 }
 
-static int gfli_new_slot(gfli_planner *p, const gfli_map *map, int parent, int level,
-                         const char *name) {
-    gfli_plan *plan = p->plan;
-    gfli_map own = *map; /* map may point into the table that grows */
-    if (p->status == GFL_OK) p->status = gfli_check_map(p->context, &own);
-    if (p->status == GFL_OK)
-        p->status = gfli_grow(p->context, &plan->maps, &plan->slot_capacity,
-                              (size_t)plan->n_slots + 1, sizeof *plan->maps, "plan's maps");
-    if (p->status != GFL_OK) return 0;
+/* ---- maps ------------------------------------------------------------------------------------ */
+
+/* The next slot, which holds this map of the network. */
+static gfl_status gfli_new_slot(gfl_context *context, const gfli_net_map *maps, int map,
+                                const gfli_map *size, gfli_plan *plan) {
+    const gfli_net_map *m = &maps[map];
+    GFLI_TRY(gfli_check_map(context, size));
+    if (m->parent >= 0 && plan->maps[m->parent].held < 0)
+        GFLI_TRY(gfli_new_slot(context, maps, m->parent, size, plan));
     gfli_slot *slot = &plan->maps[plan->n_slots];
-    memset(slot, 0, sizeof *slot);
-    slot->map = own;
-    slot->map.data = NULL;
-    slot->map.element = plan->training ? GFLI_MAP_F32 : p->context->element;
-    slot->parent = parent;
-    slot->level = level;
+    slot->map = *size;
+    slot->map.c = m->c;
+    slot->map.element = plan->training ? GFLI_MAP_F32 : context->element;
+    slot->parent = -1;
     slot->first = slot->last = -1;
-    slot->name = name;
-    return plan->n_slots++;
+    slot->name = m->name;
+    plan->maps[map].held = plan->n_slots++;
+    if (m->parent < 0) return GFL_OK;
+    slot->parent = plan->maps[m->parent].held;
+    slot->level = m->level;
+    gfli_map *whole = &plan->maps[slot->parent].map;
+    whole->levels = m->level + 1;
+    whole->h[m->level] = size->h[0];
+    whole->w[m->level] = size->w[0];
+    return gfli_check_map(context, whole);
 }
 
-static int gfli_new_view(gfli_planner *p, int parent, int level, const char *name) {
-    if (p->status != GFL_OK) return 0;
-    gfli_map map = gfli_map_level(&p->plan->maps[parent].map, level);
-    return gfli_new_slot(p, &map, parent, level, name);
-}
-
-static gfli_step *gfli_new_step(gfli_planner *p, gfli_op op, int in, int out, int stage) {
-    gfli_plan *plan = p->plan;
-    if (p->status == GFL_OK)
-        p->status = gfli_grow(p->context, &plan->steps, &plan->step_capacity,
-                              (size_t)plan->n_steps + 1, sizeof *plan->steps, "plan's steps");
-    if (p->status != GFL_OK) return NULL;
-    gfli_step *step = &plan->steps[plan->n_steps++];
-    memset(step, 0, sizeof *step);
-    step->op = op;
-    step->in = in;
-    step->out = out;
-    step->residual = step->offset = -1;
-    step->layer = step->gamma = step->beta = step->scale = step->stats = -1;
-    step->twin.in = step->twin.out = step->twin.layer = step->twin.stats = -1;
-    step->stage = stage;
-    return step;
-}
-
-/* out = -1: a new slot; offset -1: an ordinary convolution. */
-static int gfli_plan_any_conv(gfli_planner *p, int layer, int in, int offset, int residual,
-                              bool relu, int out, const char *name) {
-    if (p->status != GFL_OK) return 0;
-    const gfli_layer *l = &p->model->layers[layer];
-    gfli_map map = p->plan->maps[in].map;
-    map.c = l->shape.out_c;
-    for (int i = 0; i < map.levels; i++) {
-        map.h[i] = gfli_conv_out(&l->shape, map.h[i]);
-        map.w[i] = gfli_conv_out(&l->shape, map.w[i]);
+/* What a step makes of a map of this size. */
+static gfli_map gfli_step_size(const gfl_model *model, const gfli_step *s, const gfli_map *in) {
+    static const gfli_conv_shape pool = {1, 1, 3, 2, 1, 1};
+    const gfli_conv_shape *shape = s->op == GFLI_OP_MAX_POOL ? &pool : NULL;
+    gfli_map out = *in;
+    if (s->layer >= 0) shape = &model->layers[s->layer].shape;
+    for (int l = 0; shape && l < out.levels; l++) {
+        out.h[l] = gfli_conv_out(shape, in->h[l]);
+        out.w[l] = gfli_conv_out(shape, in->w[l]);
     }
-    if (out < 0) out = gfli_new_slot(p, &map, -1, 0, name);
-    gfli_op op = offset < 0 ? GFLI_OP_CONV : GFLI_OP_DEFORM_CONV;
-    gfli_step *step = gfli_new_step(p, op, in, out, l->stage);
-    if (!step) return 0;
-    step->residual = residual;
-    step->offset = offset;
-    step->layer = layer;
-    step->relu = relu;
-    step->macs = (int64_t)gfli_points(&map) * (int64_t)gfli_conv_weights(&l->shape);
-    p->plan->macs += step->macs;
+    out.c = model->network.maps[s->out].c;
     return out;
 }
 
-static int gfli_plan_conv(gfli_planner *p, int layer, int in, int residual, bool relu, int out,
-                          const char *name) {
-    return gfli_plan_any_conv(p, layer, in, -1, residual, relu, out, name);
-}
-
-/* One residual block; the shortcut is computed late, when the branch has become small. */
-static int gfli_plan_block(gfli_planner *p, int in, bool projected, const char *name) {
-    int branch = gfli_arch_depth(p->model->arch.depth)->bottleneck ? 3 : 2;
-    int x = in, shortcut = in;
-    for (int i = 0; i < branch - 1; i++) {
-        int layer = p->layer++, offset = -1;
-        if (p->model->layers[layer].offset >= 0)
-            offset = gfli_plan_conv(p, p->layer++, x, -1, false, -1, NULL);
-        x = gfli_plan_any_conv(p, layer, x, offset, -1, true, -1, NULL);
+/* Slots for the maps of the network, in their order; where nothing need be kept, maps take the
+ * places of those that they are made of. */
+static gfl_status gfli_plan_slots(gfl_context *context, const gfl_model *model, gfli_plan *plan) {
+    const gfli_network *net = &model->network;
+    gfli_map size;
+    memset(plan->maps, 0, (size_t)net->n_maps * sizeof *plan->maps);
+    memset(&size, 0, sizeof size);
+    for (int i = 0; i < net->n_maps; i++) plan->maps[i].held = -1;
+    size.n = plan->batch;
+    size.c = 3;
+    size.levels = 1;
+    size.h[0] = plan->height;
+    size.w[0] = plan->width;
+    GFLI_TRY(gfli_new_slot(context, net->maps, net->input, &size, plan));
+    for (int i = 0; i < net->n_steps; i++) {
+        const gfli_step *s = &net->steps[i];
+        const gfli_net_map *out = &net->maps[s->out];
+        const int over = out->over < 0 || plan->training ? -1 : plan->maps[out->over].held;
+        if (plan->maps[s->out].held >= 0) continue; /* a step that adds to what is there */
+        plan->maps[s->out].held = over;
+        size = gfli_step_size(model, s, &plan->maps[plan->maps[s->in].held].map);
+        if (over < 0)
+            GFLI_TRY(gfli_new_slot(context, net->maps, s->out, &size, plan));
+        else if (out->name)
+            plan->maps[over].name = out->name;
     }
-    int last = p->layer++;
-    if (projected) shortcut = gfli_plan_conv(p, p->layer++, in, -1, false, -1, NULL);
-    int out = p->plan->training ? -1 : shortcut;
-    out = gfli_plan_conv(p, last, x, shortcut, true, out, NULL);
-    if (name && p->status == GFL_OK) p->plan->maps[out].name = name;
-    return out;
+    return GFL_OK;
 }
 
-static void gfli_plan_backbone(gfli_planner *p, int features[4]) {
-    static const char *const names[] = {"C2", "C3", "C4", "C5"};
-    const gfl_arch *arch = &p->model->arch;
-    const gfli_depth *depth = gfli_arch_depth(arch->depth);
-    int stem = gfli_plan_conv(p, p->layer++, p->plan->input, -1, true, -1, NULL);
-    if (p->status != GFL_OK) return;
-    gfli_map pooled = p->plan->maps[stem].map;
-    pooled.h[0] = (pooled.h[0] - 1) / 2 + 1;
-    pooled.w[0] = (pooled.w[0] - 1) / 2 + 1;
-    int x = gfli_new_slot(p, &pooled, -1, 0, "stem");
-    (void)gfli_new_step(p, GFLI_OP_MAX_POOL, stem, x, 0);
-    int c = arch->base_channels;
-    for (int stage = 1; stage <= 4; stage++) {
-        int blocks = depth->blocks[stage - 1];
-        for (int block = 0; block < blocks; block++) {
-            bool projected = block == 0 && (stage > 1 || c != gfli_stage_out(arch, stage));
-            x = gfli_plan_block(p, x, projected, block == blocks - 1 ? names[stage - 1] : NULL);
-        }
-        c = gfli_stage_out(arch, stage);
-        features[stage - 1] = x;
-    }
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+/* One side of the head to its end before the other begins, which needs the least memory; or both
+ * at once. */
+static bool gfli_sides_together(const gfl_model *model, const gfli_plan *plan) {
+    return model->backend->fuses && !plan->training;
 }
 
-/* The neck; returns the pyramid's slot. */
-static int gfli_plan_neck(gfli_planner *p, const int features[4]) {
-    static const char *const names[] = {"P3", "P4", "P5", "P6", "P7"};
-    int lateral[3], level[GFL_LEVELS];
-    for (int i = 0; i < 3; i++)
-        lateral[i] = gfli_plan_conv(p, p->layer + i, features[i + 1], -1, false, -1, NULL);
-    p->layer += 3;
-    for (int i = 2; i > 0; i--)
-        (void)gfli_new_step(p, GFLI_OP_UPSAMPLE_ADD, lateral[i], lateral[i - 1], GFLI_STAGE_HEAD);
-    if (p->status != GFL_OK) return 0;
-    gfli_map pyramid = p->plan->maps[lateral[0]].map;
-    pyramid.levels = GFL_LEVELS;
-    for (int i = 1; i < GFL_LEVELS; i++) {
-        pyramid.h[i] = (pyramid.h[i - 1] + 1) / 2;
-        pyramid.w[i] = (pyramid.w[i - 1] + 1) / 2;
-    }
-    int out = gfli_new_slot(p, &pyramid, -1, 0, "P");
-    for (int i = 0; i < GFL_LEVELS; i++) {
-        level[i] = gfli_new_view(p, out, i, names[i]);
-        int in = i < 3 ? lateral[i] : level[i - 1];
-        (void)gfli_plan_conv(p, p->layer++, in, -1, false, level[i], NULL);
-    }
-    return out;
-}
-
-/* ---- the head -------------------------------------------------------------------------------- */
-
-/* Side 0 is of the classes, side 1 of the boxes. */
-typedef struct gfli_sides {
-    int x[2]; /* maps: what each side has come to */
-} gfli_sides;
-
-/* One side to its end before the other begins, which needs the least memory; or both at once. */
-static bool gfli_sides_together(const gfli_planner *p) {
-    return p->model->backend->fuses && !p->plan->training;
-}
-
-/* Inference writes the norm in place and forgets its statistics. */
-static void gfli_plan_norm(gfli_planner *p, int layer, int side, gfli_sides *sides) {
-    gfli_plan *plan = p->plan;
-    const int in = sides->x[side];
-    const int size = GFL_LEVELS * plan->batch * GFLI_GN_GROUPS * 2;
-    if (p->status != GFL_OK) return;
-    if (plan->training) sides->x[side] = gfli_new_slot(p, &plan->maps[in].map, -1, 0, NULL);
-    gfli_step *step = gfli_new_step(p, GFLI_OP_GROUP_NORM, in, sides->x[side], GFLI_STAGE_HEAD);
-    if (!step) return;
-    step->relu = true;
-    step->gamma = p->model->layers[layer].gn_gamma;
-    step->beta = p->model->layers[layer].gn_beta;
-    step->stats = gfli_sides_together(p) ? side * size : 0;
-    if (plan->training) step->stats = (int)plan->stats_floats;
-    const size_t end = (size_t)step->stats + (size_t)size;
+/* Where a norm's statistics are.  Inference forgets them after the step. */
+static void gfli_place_stats(gfli_plan *plan, gfli_step *norm, bool second) {
+    const gfli_map *map = &plan->maps[norm->in].map;
+    const int size = map->levels * map->n * GFLI_GN_GROUPS * 2;
+    norm->stats = plan->training ? (int)plan->stats_floats : second ? size : 0;
+    const size_t end = (size_t)norm->stats + (size_t)size;
     if (end > plan->stats_floats) plan->stats_floats = end;
 }
 
+/* Let the convolution of both sides, which is the nearest before a norm, leave its statistics. */
+static void gfli_give_stats(gfli_step *norm) {
+    gfli_step *conv = norm - 1;
+    while (conv->op != GFLI_OP_CONV) conv--;
+    *(conv->out == norm->in ? &conv->stats : &conv->twin.stats) = norm->stats;
+    norm->given = true;
+}
+
+/* Step i of the network, between slots; second: beside the one before it. */
+static gfli_step *gfli_plan_append(const gfl_model *model, int i, bool second, gfli_plan *plan) {
+    gfli_step *step = &plan->steps[plan->n_steps++];
+    *step = model->network.steps[i];
+    int *const maps[] = {&step->in, &step->out, &step->residual, &step->offset};
+    for (size_t k = 0; k < GFLI_COUNT(maps); k++)
+        if (*maps[k] >= 0) *maps[k] = plan->maps[*maps[k]].held;
+    if (step->layer >= 0)
+        step->macs = (int64_t)gfli_points(&plan->maps[step->out].map) *
+                     (int64_t)gfli_conv_weights(&model->layers[step->layer].shape);
+    plan->macs += step->macs;
+    if (step->op == GFLI_OP_GROUP_NORM) gfli_place_stats(plan, step, second);
+    return step;
+}
+
 /* Make the last step the twin of the one before it. */
-static void gfli_plan_join(gfli_planner *p) {
-    if (p->status != GFL_OK) return;
-    const gfli_step *last = &p->plan->steps[--p->plan->n_steps];
-    gfli_step *step = &p->plan->steps[p->plan->n_steps - 1];
+static void gfli_plan_join(gfli_plan *plan) {
+    const gfli_step *last = &plan->steps[--plan->n_steps];
+    gfli_step *step = &plan->steps[plan->n_steps - 1];
     step->twin.in = last->in;
     step->twin.out = last->out;
     step->twin.layer = last->layer;
     step->macs += last->macs;
 }
 
-/* The convolutions `layers` of both sides in one step, and norms that take its statistics. */
-static void gfli_plan_both(gfli_planner *p, const int layers[2], bool norm, gfli_sides *sides) {
-    for (int i = 0; i < 2; i++)
-        sides->x[i] = gfli_plan_conv(p, layers[i], sides->x[i], -1, false, -1, NULL);
-    gfli_plan_join(p);
-    const int conv = p->plan->n_steps - 1;
-    for (int i = 0; i < 2 && norm; i++) gfli_plan_norm(p, layers[i], i, sides);
-    if (p->status != GFL_OK || !norm) return;
-    gfli_step *step = &p->plan->steps[conv];
-    step->stats = step[1].stats;
-    step->twin.stats = step[2].stats;
-    step[1].given = step[2].given = true;
-}
-
-static void gfli_plan_towers(gfli_planner *p, gfli_sides *sides) {
-    const int stacked = p->model->arch.stacked_convs, first = p->layer;
-    const bool both = gfli_sides_together(p);
-    for (int i = 0; i < stacked && both; i++) {
-        const int layers[2] = {first + i, first + stacked + i};
-        gfli_plan_both(p, layers, true, sides);
+/* The steps of the network in their order, those that are made together behind one another. */
+static void gfli_plan_steps(const gfl_model *model, gfli_plan *plan) {
+    const gfli_network *net = &model->network;
+    const bool together = gfli_sides_together(model, plan);
+    for (int i = 0; i < net->n_steps; i++) {
+        const int pair = together ? net->steps[i].pair : -1;
+        if (pair >= 0 && pair < i) continue;
+        gfli_step *first = gfli_plan_append(model, i, false, plan);
+        if (pair < 0) continue;
+        gfli_step *second = gfli_plan_append(model, pair, true, plan);
+        if (first->op == GFLI_OP_CONV)
+            gfli_plan_join(plan);
+        else
+            gfli_give_stats(first), gfli_give_stats(second);
     }
-    p->layer = first + 2 * stacked;
-    const int ends[2] = {p->layer, p->layer + 1};
-    if (both) gfli_plan_both(p, ends, false, sides);
-    for (int side = 0; side < 2 && !both; side++) {
-        for (int i = 0; i < stacked; i++) {
-            const int layer = first + side * stacked + i;
-            sides->x[side] = gfli_plan_conv(p, layer, sides->x[side], -1, false, -1, NULL);
-            gfli_plan_norm(p, layer, side, sides);
-        }
-        sides->x[side] = gfli_plan_conv(p, ends[side], sides->x[side], -1, false, -1, NULL);
-    }
-}
-
-static void gfli_plan_head(gfli_planner *p, int pyramid) {
-    gfli_sides sides = {{pyramid, pyramid}};
-    gfli_plan_towers(p, &sides);
-    if (p->status != GFL_OK) return;
-    int reg = sides.x[1];
-    if (p->plan->training) reg = gfli_new_slot(p, &p->plan->maps[reg].map, -1, 0, NULL);
-    gfli_step *step = gfli_new_step(p, GFLI_OP_LEVEL_SCALE, sides.x[1], reg, GFLI_STAGE_HEAD);
-    if (!step) return;
-    step->scale = p->model->scale;
-    p->plan->maps[sides.x[0]].name = "cls_score";
-    p->plan->maps[reg].name = "bbox_pred";
-    p->plan->cls = sides.x[0];
-    p->plan->reg = reg;
 }
 
 /* Offsets and what decoding reads stay float whatever the others are. */
@@ -399,10 +297,10 @@ static void gfli_plan_clear(gfli_plan *plan) {
     plan->step_capacity = old.step_capacity;
 }
 
-gfl_status gfli_plan_reserve(gfl_context *context, const gfli_plan *like, gfli_plan *plan) {
-    GFLI_TRY(gfli_grow(context, &plan->maps, &plan->slot_capacity, (size_t)like->n_slots,
+gfl_status gfli_plan_reserve(gfl_context *context, const gfl_model *model, gfli_plan *plan) {
+    GFLI_TRY(gfli_grow(context, &plan->maps, &plan->slot_capacity, (size_t)model->network.n_maps,
                        sizeof *plan->maps, "plan's maps"));
-    return gfli_grow(context, &plan->steps, &plan->step_capacity, (size_t)like->n_steps,
+    return gfli_grow(context, &plan->steps, &plan->step_capacity, (size_t)model->network.n_steps,
                      sizeof *plan->steps, "plan's steps");
 }
 
@@ -410,6 +308,19 @@ gfl_status gfli_plan_create(gfl_context *context, const gfl_model *model, int ba
                             int width, bool training, gfli_plan *out) {
     memset(out, 0, sizeof *out);
     return gfli_plan_recreate(context, model, batch, height, width, training, out);
+}
+
+static gfl_status gfli_plan_build(gfl_context *context, const gfl_model *model, gfli_plan *plan) {
+    GFLI_TRY(gfli_plan_reserve(context, model, plan));
+    GFLI_TRY(gfli_plan_slots(context, model, plan));
+    gfli_plan_steps(model, plan);
+    plan->input = plan->maps[model->network.input].held;
+    plan->cls = plan->maps[model->network.cls].held;
+    plan->reg = plan->maps[model->network.reg].held;
+    gfli_keep_floats(plan);
+    gfli_find_lives(plan);
+    GFLI_TRY(gfli_plan_place(context, plan));
+    return gfli_plan_prepare(context, model, plan);
 }
 
 gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int batch, int height,
@@ -422,34 +333,13 @@ gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int 
                           "input of %d x %d x %d: the batch must be 1..%d and the sides "
                           "multiples of 32 up to %d",
                           batch, height, width, GFLI_MAX_BATCH, limit);
-    gfli_planner p;
-    memset(&p, 0, sizeof p);
-    p.context = context;
-    p.model = model;
-    p.plan = out;
     out->batch = batch;
     out->height = height;
     out->width = width;
     out->training = training;
-    gfli_map input;
-    memset(&input, 0, sizeof input);
-    input.n = batch;
-    input.c = 3;
-    input.levels = 1;
-    input.h[0] = height;
-    input.w[0] = width;
-    int features[4] = {0, 0, 0, 0};
-    out->input = gfli_new_slot(&p, &input, -1, 0, "input");
-    gfli_plan_backbone(&p, features);
-    gfli_plan_head(&p, gfli_plan_neck(&p, features));
-    if (p.status == GFL_OK) {
-        gfli_keep_floats(out);
-        gfli_find_lives(out);
-        p.status = gfli_plan_place(context, out);
-    }
-    if (p.status == GFL_OK) p.status = gfli_plan_prepare(context, model, out);
-    if (p.status != GFL_OK) gfli_plan_destroy(context, out);
-    return p.status;
+    gfl_status status = gfli_plan_build(context, model, out);
+    if (status != GFL_OK) gfli_plan_destroy(context, out);
+    return status;
 }
 
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan) {
