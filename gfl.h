@@ -466,6 +466,19 @@ GFL_INLINE gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_conte
 /* gfl_context_destroy - close a context; NULL is allowed. */
 GFL_API void gfl_context_destroy(gfl_context *context);
 
+/* Bytes that a call gives, in memory of a context. */
+typedef struct gfl_bytes {
+    uint8_t *data; /* [size]; free with gfl_bytes_free */
+    size_t size;
+} gfl_bytes;
+
+/* gfl_bytes_free - give the bytes back and zero the struct; a second call does no harm.
+ *
+ *   context  the one of the object that gave the bytes
+ *
+ * Threads   as the context. */
+GFL_API void gfl_bytes_free(gfl_context *context, gfl_bytes *bytes);
+
 /* gfl_context_get_error - the text of the last error: what, where, and what to do.
  *
  * It is never NULL, "" before the first error, and valid until the next call with this context.
@@ -805,6 +818,17 @@ GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes
  *           GFL_E_IO      the file cannot be written
  *           GFL_E_MEMORY  no room for one tensor */
 GFL_API gfl_status gfl_model_save(const gfl_model *model, const char *path);
+
+/* gfl_model_save_memory - the bytes of the file that gfl_model_save would write, for
+ * gfl_model_load_memory.
+ *
+ *   model  made to be trainable: others have released the parameters
+ *   out    yours; free it with gfl_bytes_free and the model's context; zeroed on error
+ *
+ * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ *           GFL_E_MEMORY  there is no room for the bytes and one tensor
+ * Threads   as the model's context. */
+GFL_API gfl_status gfl_model_save_memory(const gfl_model *model, gfl_bytes *out);
 
 /* gfl_model_destroy - give the model's memory back; NULL is allowed.  Destroy its detectors and
  * trainers first. */
@@ -1689,6 +1713,17 @@ GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
  *           GFL_E_RANK    another rank failed, or does not answer */
 GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path);
 
+/* gfl_trainer_save_state_memory - the bytes of the file that gfl_trainer_save_state would write,
+ * for gfl_trainer_load_state_memory.
+ *
+ *   out  yours; free it with gfl_bytes_free and the trainer's context; zeroed on error, and on all
+ *        ranks except the first
+ *
+ * Errors    those of gfl_trainer_save_state except GFL_E_IO; GFL_E_MEMORY also where there is no
+ *           room for the bytes
+ * Threads   as gfl_trainer_create. */
+GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl_bytes *out);
+
 /* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
  *
  * The model must have the weights that were saved with the state, the trainer the same description
@@ -1718,6 +1753,14 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  * Memory    until it returns: the momentum a second time, one tensor, and what the file's header
  *           takes, at most 40 times its bytes. */
 GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);
+
+/* gfl_trainer_load_state_memory - gfl_trainer_load_state from the bytes of such a file.
+ *
+ *   bytes  [size], borrowed until the call returns
+ *
+ * Errors, Memory, Threads   as gfl_trainer_load_state. */
+GFL_API gfl_status gfl_trainer_load_state_memory(gfl_trainer *trainer, const void *bytes,
+                                                 size_t size);
 
 /* ===============================================================================================
  * src/api/import.h - other people's checkpoints and backbones, and models made from models
@@ -1950,6 +1993,16 @@ typedef struct gfl_export_opts {
  *     gfl_model_export(model, GFL_EXPORT_ONNX, &opts, "model.onnx"); */
 GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
                                     const gfl_export_opts *opts, const char *path);
+
+/* gfl_model_export_memory - the bytes of the file that gfl_model_export would write.
+ *
+ *   out  yours; free it with gfl_bytes_free and the model's context; zeroed on error
+ *
+ * Errors    those of gfl_model_export except GFL_E_IO
+ * Memory    the bytes, and for as long as the call lasts up to twice as much.
+ * Threads   as the model's context. */
+GFL_API gfl_status gfl_model_export_memory(const gfl_model *model, gfl_export_format format,
+                                           const gfl_export_opts *opts, gfl_bytes *out);
 
 #ifdef __cplusplus
 }
@@ -2664,20 +2717,40 @@ int gfli_rng_below(gfli_rng *rng, int n); /* 0..n-1, unbiased */
 double gfli_rng_normal(gfli_rng *rng);
 
 /* ===============================================================================================
- * src/core/file.h - files that are whole or absent
+ * src/core/file.h - files that are whole or absent, or in memory
  * ============================================================================================ */
 
-/* A file being written under a temporary name beside its own; commit flushes and renames it. */
+/* Where what is written goes: to a file, or into memory. */
+typedef struct gfli_sink {
+    const char *path;
+    gfl_bytes *bytes; /* not NULL: path is not looked at */
+} gfli_sink;
+
+static inline gfli_sink gfli_to_file(const char *path) {
+    gfli_sink to = {path, NULL};
+    return to;
+}
+
+static inline gfli_sink gfli_to_memory(gfl_bytes *bytes) {
+    gfli_sink to = {NULL, bytes};
+    return to;
+}
+
+/* A file being written under a temporary name beside its own; commit flushes and renames it.  In
+ * memory commit gives the caller the buffer. */
 typedef struct gfli_file {
     gfl_context *context;
+    gfl_bytes *bytes;       /* of a file in memory */
     char *path, *temporary; /* temporary: NULL for a device, which is written in place */
     gfli_handle handle;
-    char *buffer; /* [GFLI_FILE_BUFFER], n of which wait to be written */
-    size_t n;
-    int failed; /* the first error of the system */
+    char *buffer;       /* n of it wait to be written, or are the file in memory */
+    size_t n, capacity; /* GFLI_FILE_BUFFER, or what memory has been taken */
+    int failed;         /* the first error of the system */
 } gfli_file;
 
-gfl_status gfli_file_create(gfl_context *context, const char *path, gfli_file *out);
+gfl_status gfli_file_create(gfl_context *context, gfli_sink to, gfli_file *out);
+/* So many bytes will be written: in memory they are taken at once. */
+gfl_status gfli_file_expect(gfli_file *file, uint64_t size);
 gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size);
 gfl_status gfli_file_commit(gfli_file *file); /* on failure the temporary file is gone */
 void gfli_file_abandon(gfli_file *file);
@@ -2886,9 +2959,9 @@ gfl_status gfli_blob_read_f32(gfli_blob *blob, const gfli_tensor *tensor, float 
 gfl_status gfli_blob_read_raw(gfli_blob *blob, const gfli_tensor *tensor, void *out);
 
 /* Writing: declare everything, then the data in the same order; the file appears under its name
- * (temporary name, fsync, rename) only when finish succeeds. */
+ * (temporary name, fsync, rename), or in memory, only when finish succeeds. */
 typedef struct gfli_blob_writer gfli_blob_writer;
-gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out);
+gfl_status gfli_blob_create(gfl_context *context, gfli_sink to, gfli_blob_writer **out);
 gfl_status gfli_blob_put_meta(gfli_blob_writer *w, const char *key, const char *value);
 gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank,
                              const int64_t *shape);
@@ -5677,6 +5750,12 @@ void gfli_free(gfl_context *context, void *pointer) {
     if (pointer) (context->allocator.free)(context->allocator.user, ((void **)pointer)[-1]);
 }
 
+void gfl_bytes_free(gfl_context *context, gfl_bytes *bytes) {
+    if (!bytes) return;
+    if (context) gfli_free(context, bytes->data);
+    memset(bytes, 0, sizeof *bytes);
+}
+
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
                      size_t size, const char *what) {
     void *grown, *old;
@@ -5915,7 +5994,7 @@ double gfli_rng_normal(gfli_rng *rng) {
 }
 
 /* ===============================================================================================
- * src/core/file.c - files that are whole or absent
+ * src/core/file.c - files that are whole or absent, or in memory
  * ============================================================================================ */
 
 enum { GFLI_FILE_BUFFER = 1 << 16 };
@@ -5965,7 +6044,8 @@ static gfl_status gfli_file_open_temporary(gfli_file *file, int mode) {
 }
 
 static gfl_status gfli_file_open(gfli_file *file) {
-    GFLI_TRY(gfli_alloc(file->context, GFLI_FILE_BUFFER, 1, "a buffer", &file->buffer));
+    GFLI_TRY(
+        gfli_grow(file->context, &file->buffer, &file->capacity, GFLI_FILE_BUFFER, 1, "a buffer"));
     gfli_os_info info = gfli_os_look(file->path);
     if (info.kind == GFLI_OS_FOLDER)
         return gfli_os_refuse(file->context, file->path, "cannot be created", info.kind);
@@ -5976,12 +6056,14 @@ static gfl_status gfli_file_open(gfli_file *file) {
     return e ? gfli_os_error(file->context, file->path, "cannot be opened", e) : GFL_OK;
 }
 
-gfl_status gfli_file_create(gfl_context *context, const char *path, gfli_file *out) {
+gfl_status gfli_file_create(gfl_context *context, gfli_sink to, gfli_file *out) {
     memset(out, 0, sizeof *out);
     out->handle = GFLI_NO_HANDLE;
-    if (!path || !*path) return gfli_error(context, GFL_E_ARG, "a file to write has no name");
     out->context = context;
-    gfl_status status = gfli_file_follow(context, path, &out->path);
+    out->bytes = to.bytes;
+    if (to.bytes) return gfli_strdup(context, "a file in memory", &out->path);
+    if (!to.path || !*to.path) return gfli_error(context, GFL_E_ARG, "a file to write has no name");
+    gfl_status status = gfli_file_follow(context, to.path, &out->path);
     if (status == GFL_OK) status = gfli_file_open(out);
     if (status != GFL_OK) gfli_file_release(out);
     return status;
@@ -6002,15 +6084,36 @@ static gfl_status gfli_file_flush(gfli_file *file) {
     return gfli_file_put(file, file->buffer, n);
 }
 
+static gfl_status gfli_file_make_room(gfli_file *file, size_t size) {
+    if (!file->bytes) return gfli_file_flush(file);
+    if (size > SIZE_MAX - file->n)
+        return gfli_error(file->context, GFL_E_MEMORY, "%s is too large for memory", file->path);
+    return gfli_grow(file->context, &file->buffer, &file->capacity, file->n + size, 1, file->path);
+}
+
+gfl_status gfli_file_expect(gfli_file *file, uint64_t size) {
+    if (!file->bytes) return GFL_OK;
+    return gfli_file_make_room(file, size > SIZE_MAX ? SIZE_MAX : (size_t)size);
+}
+
 gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size) {
-    if (size > GFLI_FILE_BUFFER - file->n) GFLI_TRY(gfli_file_flush(file));
-    if (size >= GFLI_FILE_BUFFER) return gfli_file_put(file, data, size);
+    if (size > file->capacity - file->n) GFLI_TRY(gfli_file_make_room(file, size));
+    if (size >= file->capacity && !file->bytes) return gfli_file_put(file, data, size);
     if (size) memcpy(file->buffer + file->n, data, size);
     file->n += size;
     return GFL_OK;
 }
 
+static gfl_status gfli_file_hand_over(gfli_file *file) {
+    file->bytes->data = (uint8_t *)file->buffer;
+    file->bytes->size = file->n;
+    file->buffer = NULL;
+    gfli_file_release(file);
+    return GFL_OK;
+}
+
 gfl_status gfli_file_commit(gfli_file *file) {
+    if (file->bytes) return gfli_file_hand_over(file);
     (void)gfli_file_flush(file);
     int e = file->failed;
     if (!e && file->temporary) e = gfli_os_sync(file->temporary, file->handle);
@@ -6033,7 +6136,7 @@ gfl_status gfli_file_commit(gfli_file *file) {
 
 void gfli_file_abandon(gfli_file *file) {
     if (!file->path) return;
-    gfli_os_close(file->handle);
+    if (!file->bytes) gfli_os_close(file->handle);
     if (file->temporary) (void)gfli_os_remove(file->temporary);
     gfli_file_release(file);
 }
@@ -7816,7 +7919,7 @@ struct gfli_blob_writer {
     bool in_meta, sealed;
 };
 
-gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out) {
+gfl_status gfli_blob_create(gfl_context *context, gfli_sink to, gfli_blob_writer **out) {
     gfli_blob_writer *w;
     *out = NULL;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *w, "a weight file", &w));
@@ -7826,7 +7929,7 @@ gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_wr
     w->json = gfli_json_to_text(&w->header);
     gfl_json_object(&w->json, NULL);
     gfl_status status = w->json.status;
-    if (status == GFL_OK) status = gfli_file_create(context, path, &w->file);
+    if (status == GFL_OK) status = gfli_file_create(context, to, &w->file);
     if (status != GFL_OK) {
         gfli_blob_abandon(w);
         return status;
@@ -7879,6 +7982,7 @@ static gfl_status gfli_blob_seal(gfli_blob_writer *w) {
     while (w->header.length % 64 != 56) GFLI_TRY(gfli_text_add(&w->header, " ", 1));
     uint8_t head[8];
     for (int i = 0; i < 8; i++) head[i] = (uint8_t)((uint64_t)w->header.length >> (8 * i));
+    GFLI_TRY(gfli_file_expect(&w->file, 8 + w->header.length + w->declared));
     GFLI_TRY(gfli_file_write(&w->file, head, 8));
     return gfli_file_write(&w->file, w->header.bytes, w->header.length);
 }
@@ -12276,17 +12380,29 @@ gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last
     return status;
 }
 
-gfl_status gfl_model_save(const gfl_model *model, const char *path) {
+static gfl_status gfli_model_write(const gfl_model *model, gfli_sink to) {
     gfli_blob_writer *w = NULL;
-    GFLI_NOT_NULL(NULL, model);
-    GFLI_NOT_NULL(model->context, path);
-    GFLI_TRAINABLE(model->context, model);
-    GFLI_TRY(gfli_blob_create(model->context, path, &w));
+    GFLI_TRY(gfli_blob_create(model->context, to, &w));
     gfl_status status = gfli_model_metadata(model, gfli_meta_to_blob, w);
     if (status == GFL_OK) status = gfli_put_params(model, w, GFLI_STAGE_HEAD, 0);
     if (status == GFL_OK) return gfli_blob_finish(w);
     gfli_blob_abandon(w);
     return status;
+}
+
+gfl_status gfl_model_save(const gfl_model *model, const char *path) {
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, path);
+    GFLI_TRAINABLE(model->context, model);
+    return gfli_model_write(model, gfli_to_file(path));
+}
+
+gfl_status gfl_model_save_memory(const gfl_model *model, gfl_bytes *out) {
+    if (out) memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, out);
+    GFLI_TRAINABLE(model->context, model);
+    return gfli_model_write(model, gfli_to_memory(out));
 }
 
 /* ===============================================================================================

@@ -750,9 +750,9 @@ void gfli_pb_close(gfli_bytes *b, size_t start);
 
 /* ---- the formats (entries.c, pth.c, onnx.c) -------------------------------------------------- */
 
-gfl_status gfli_export_mmdet(const gfl_model *model, const char *path);
-gfl_status gfli_export_pth(const gfl_model *model, const char *path);
-gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, const char *path);
+gfl_status gfli_export_mmdet(const gfl_model *model, gfli_sink to);
+gfl_status gfli_export_pth(const gfl_model *model, gfli_sink to);
+gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, gfli_sink to);
 
 /* ===============================================================================================
  * src/export/onnx.h - an ONNX graph being written
@@ -6956,7 +6956,7 @@ gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path) 
     GFLI_NOT_NULL(NULL, evaluator);
     GFLI_NOT_NULL(evaluator->context, path);
     gfli_file file;
-    GFLI_TRY(gfli_file_create(evaluator->context, path, &file));
+    GFLI_TRY(gfli_file_create(evaluator->context, gfli_to_file(path), &file));
     gfl_json_writer writer = gfli_json_to_file(&file);
     const gfl_status status = gfl_evaluator_write(evaluator, &writer);
     if (status == GFL_OK) return gfli_file_commit(&file);
@@ -8853,12 +8853,12 @@ static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *contex
     return gfli_alloc(context, 2 * gfli_largest_param(model), sizeof(float), "tensor", out);
 }
 
-static gfl_status gfli_state_save(const gfl_trainer *trainer, const char *weights_hash,
-                                  const char *path) {
+static gfl_status gfli_state_write(const gfl_trainer *trainer, const char *weights_hash,
+                                   gfli_sink to) {
     gfli_blob_writer *w = NULL;
     float *buffer;
     GFLI_TRY(gfli_alloc_largest(trainer->model, trainer->context, &buffer));
-    gfl_status status = gfli_blob_create(trainer->context, path, &w);
+    gfl_status status = gfli_blob_create(trainer->context, to, &w);
     if (status == GFL_OK) {
         status = gfli_put_state_meta(trainer, weights_hash, w);
         if (status == GFL_OK) status = gfli_put_momentum(trainer, w, buffer);
@@ -8872,18 +8872,29 @@ static gfl_status gfli_state_save(const gfl_trainer *trainer, const char *weight
 }
 
 /* Ranks whose weights have come apart, by a fault of a machine or of the program, save nothing. */
-gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
+static gfl_status gfli_state_save(const gfl_trainer *trainer, gfli_sink to) {
     static const char *const what = "saving the state of a training";
     char hash[24], text[GFLI_DESK];
     uint64_t weights;
-    GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, path);
     gfl_status status = gfli_hash_model(trainer->model, &weights);
     gfli_hash_format(weights, hash);
     snprintf(text, sizeof text, "fingerprint of the weights = %s\n", hash);
     GFLI_TRY(gfli_trainer_compare(trainer, status, text, what));
-    if (trainer->context->ranks.rank == 0) status = gfli_state_save(trainer, hash, path);
+    if (trainer->context->ranks.rank == 0) status = gfli_state_write(trainer, hash, to);
     return gfli_trainer_agree(trainer, status, what);
+}
+
+gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
+    return gfli_state_save(trainer, gfli_to_file(path));
+}
+
+gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl_bytes *out) {
+    if (out) memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, out);
+    return gfli_state_save(trainer, gfli_to_memory(out));
 }
 
 /* ---- loading --------------------------------------------------------------------------------- */
@@ -9130,21 +9141,36 @@ gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob) {
     return GFL_OK;
 }
 
-static gfl_status gfli_state_read(gfl_trainer *trainer, const char *path) {
+/* From the file of a path, or from bytes. */
+static gfl_status gfli_state_read(gfl_trainer *trainer, const char *path, const void *bytes,
+                                  size_t size) {
     gfli_blob blob;
-    GFLI_TRY(gfli_blob_open(trainer->context, path, &blob));
+    GFLI_TRY(path ? gfli_blob_open(trainer->context, path, &blob)
+                  : gfli_blob_open_memory(trainer->context, bytes, size,
+                                          "the state of a training in memory", &blob));
     gfl_status status = gfli_state_load(trainer, &blob);
     gfli_blob_close(&blob);
     return status;
 }
 
-gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
+static gfl_status gfli_state_share(gfl_trainer *trainer, const char *path, const void *bytes,
+                                   size_t size) {
     gfl_status status = GFL_OK;
-    GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, path);
-    if (trainer->context->ranks.rank == 0) status = gfli_state_read(trainer, path);
+    if (trainer->context->ranks.rank == 0) status = gfli_state_read(trainer, path, bytes, size);
     GFLI_TRY(gfli_trainer_agree(trainer, status, "loading the state of a training"));
     return gfli_trainer_share(trainer);
+}
+
+gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
+    return gfli_state_share(trainer, path, NULL, 0);
+}
+
+gfl_status gfl_trainer_load_state_memory(gfl_trainer *trainer, const void *bytes, size_t size) {
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, bytes);
+    return gfli_state_share(trainer, NULL, bytes, size);
 }
 
 /* ===============================================================================================
@@ -11884,7 +11910,7 @@ gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const cha
     GFLI_TRAINABLE(model->context, model);
     GFLI_DEMAND(model->context, stages >= 1 && stages <= 4,
                 "gfl_model_save_backbone: stages is %d; it must be 1..4", stages);
-    GFLI_TRY(gfli_blob_create(model->context, path, &w));
+    GFLI_TRY(gfli_blob_create(model->context, gfli_to_file(path), &w));
     gfl_status status = gfli_put_backbone_metadata(model, stages, w);
     if (status == GFL_OK) status = gfli_put_params(model, w, stages, strlen("backbone."));
     if (status == GFL_OK) return gfli_blob_finish(w);
@@ -12149,7 +12175,7 @@ static gfl_status gfli_put_state(const gfl_model *model, const gfli_state_entry 
     return GFL_OK;
 }
 
-gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
+gfl_status gfli_export_mmdet(const gfl_model *model, gfli_sink to) {
     gfli_state_entry *entries;
     gfli_blob_writer *w = NULL;
     gfli_values values = {NULL, 0};
@@ -12159,7 +12185,7 @@ gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
                           "weights of dialect gfocal give wrong boxes in mmdetection; export them "
                           "as .pth, for implus/GFocal");
     GFLI_TRY(gfli_state_entries(model, &entries, &n));
-    gfl_status status = gfli_blob_create(model->context, path, &w);
+    gfl_status status = gfli_blob_create(model->context, to, &w);
     if (status == GFL_OK) status = gfli_put_state(model, entries, n, &values, w);
     gfli_free(model->context, values.data);
     gfli_free(model->context, entries);
@@ -12352,7 +12378,7 @@ static gfl_status gfli_zipper_check(const gfl_model *model, const gfli_state_ent
                       (double)size * 1e-9);
 }
 
-gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
+gfl_status gfli_export_pth(const gfl_model *model, gfli_sink to) {
     gfli_state_entry *entries;
     gfli_values values = {NULL, 0};
     gfli_bytes pickle;
@@ -12365,7 +12391,7 @@ gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
     GFLI_TRY(gfli_state_entries(model, &entries, &n));
     gfl_status status = gfli_dump(model, entries, n, &pickle);
     if (status == GFL_OK) status = gfli_zipper_check(model, entries, n, &pickle);
-    if (status == GFL_OK) status = gfli_file_create(model->context, path, &z.file);
+    if (status == GFL_OK) status = gfli_file_create(model->context, to, &z.file);
     if (status == GFL_OK) status = gfli_zipper_model(model, entries, n, &pickle, &values, &z);
     if (status == GFL_OK)
         status = gfli_file_commit(&z.file);
@@ -13165,13 +13191,13 @@ static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_bytes *b, gfli_values *
     return gfli_file_write(file, g->ends.data, g->ends.n);
 }
 
-static gfl_status gfli_onnx_write(const gfli_onnx *g, const char *path) {
+static gfl_status gfli_onnx_write(const gfli_onnx *g, gfli_sink to) {
     gfli_file file;
     gfli_bytes b;
     gfli_values values = {NULL, 0};
     memset(&b, 0, sizeof b);
     b.context = g->context;
-    GFLI_TRY(gfli_file_create(g->context, path, &file));
+    GFLI_TRY(gfli_file_create(g->context, to, &file));
     gfl_status status = gfli_onnx_put(g, &b, &values, &file);
     gfli_bytes_free(&b);
     gfli_free(g->context, values.data);
@@ -13198,7 +13224,7 @@ static gfl_status gfli_onnx_build(gfli_onnx *g) {
     return g->ends.status;
 }
 
-gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, const char *path) {
+gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, gfli_sink to) {
     gfli_onnx g;
     memset(&g, 0, sizeof g);
     g.context = g.nodes.context = g.ends.context = model->context;
@@ -13207,7 +13233,7 @@ gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts,
     GFLI_TRY(gfli_onnx_check(model->context, &g.opts));
     GFLI_TRY(gfli_model_check_packed(model->context, model, "gfl_model_export"));
     gfl_status status = gfli_onnx_build(&g);
-    if (status == GFL_OK) status = gfli_onnx_write(&g, path);
+    if (status == GFL_OK) status = gfli_onnx_write(&g, to);
     for (int i = 0; i < g.n_consts; i++) gfli_free(g.context, g.consts[i].data);
     gfli_free(g.context, g.consts);
     gfli_free(g.context, g.values);
@@ -13221,21 +13247,35 @@ gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts,
  * src/export/export.c - gfl_model_export
  * ============================================================================================ */
 
-gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
-                            const gfl_export_opts *opts, const char *path) {
-    GFLI_NOT_NULL(NULL, model);
-    GFLI_NOT_NULL(model->context, path);
-    GFLI_TRAINABLE(model->context, model);
+static gfl_status gfli_export(const gfl_model *model, gfl_export_format format,
+                              const gfl_export_opts *opts, gfli_sink to) {
     switch ((int)format) {
-    case GFL_EXPORT_MMDET: return gfli_export_mmdet(model, path);
-    case GFL_EXPORT_PTH: return gfli_export_pth(model, path);
-    case GFL_EXPORT_ONNX: return gfli_export_onnx(model, opts, path);
+    case GFL_EXPORT_MMDET: return gfli_export_mmdet(model, to);
+    case GFL_EXPORT_PTH: return gfli_export_pth(model, to);
+    case GFL_EXPORT_ONNX: return gfli_export_onnx(model, opts, to);
     default:
         return gfli_error(model->context, GFL_E_ARG,
                           "gfl_model_export: format is %d; it must be GFL_EXPORT_MMDET, "
                           "GFL_EXPORT_PTH or GFL_EXPORT_ONNX",
                           (int)format);
     }
+}
+
+gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
+                            const gfl_export_opts *opts, const char *path) {
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, path);
+    GFLI_TRAINABLE(model->context, model);
+    return gfli_export(model, format, opts, gfli_to_file(path));
+}
+
+gfl_status gfl_model_export_memory(const gfl_model *model, gfl_export_format format,
+                                   const gfl_export_opts *opts, gfl_bytes *out) {
+    if (out) memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, out);
+    GFLI_TRAINABLE(model->context, model);
+    return gfli_export(model, format, opts, gfli_to_memory(out));
 }
 
 GFLI_EXACT_END

@@ -20,7 +20,7 @@ static void what_is_written_is_read(void) {
     gfli_blob blob;
     float got[6];
     int64_t number = 0;
-    CHECK_OK(context, gfli_blob_create(context, scratch(), &w));
+    CHECK_OK(context, gfli_blob_create(context, gfli_to_file(scratch()), &w));
     CHECK_OK(context, gfli_blob_put_meta(w, "text", text));
     CHECK_OK(context, gfli_blob_put_meta(w, "empty", ""));
     CHECK_OK(context, gfli_blob_declare(w, "z", GFLI_F32, 2, shape));
@@ -52,7 +52,7 @@ static void what_is_written_is_read(void) {
 static void too_little_data_leaves_no_file(void) {
     static const int64_t shape[1] = {2};
     gfli_blob_writer *w = NULL;
-    CHECK_OK(context, gfli_blob_create(context, scratch(), &w));
+    CHECK_OK(context, gfli_blob_create(context, gfli_to_file(scratch()), &w));
     CHECK_OK(context, gfli_blob_declare(w, "a", GFLI_F32, 1, shape));
     CHECK_OK(context, gfli_blob_write(w, shape, 4));
     CHECK_ERROR(context, gfli_blob_finish(w), GFL_E_ARG, "8 bytes were declared, 4 written");
@@ -63,12 +63,13 @@ static void an_abandoned_file_is_not_there(void) {
     static const int64_t shape[1] = {4};
     gfli_blob_writer *w = NULL;
     gfli_blob blob;
-    CHECK_OK(context, gfli_blob_create(context, scratch(), &w));
+    CHECK_OK(context, gfli_blob_create(context, gfli_to_file(scratch()), &w));
     CHECK_OK(context, gfli_blob_declare(w, "w", GFLI_F32, 1, shape));
     gfli_blob_abandon(w);
     CHECK(access(scratch(), F_OK) != 0);
     gfli_blob_abandon(NULL);
-    CHECK_ERROR(context, gfli_blob_create(context, "/nonexistent/x", &w), GFL_E_IO, "nonexistent");
+    CHECK_ERROR(context, gfli_blob_create(context, gfli_to_file("/nonexistent/x"), &w), GFL_E_IO,
+                "nonexistent");
     CHECK_ERROR(context, gfli_blob_open(context, "no such file", &blob), GFL_E_IO, "no such file");
     CHECK_ERROR(context, gfli_blob_open(context, "/tmp", &blob), GFL_E_IO, "/tmp");
 }

@@ -97,6 +97,43 @@ static void mmdetection_gets_its_names(void) {
     remove(path);
 }
 
+/* Whatever the sink, there is one writer. */
+static void in_memory_are_the_bytes_of_the_file(void) {
+    const gfl_arch arch = narrow(50, 2);
+    gfl_model *model = make(&arch, 1), *packed = make(&arch, 0), *again = NULL;
+    const char *path = scratch("twin");
+    gfl_export_opts opts;
+    gfl_bytes got;
+    size_t size;
+    memset(&opts, 0, sizeof opts);
+    opts.decode = opts.pixels = 1;
+    for (int format = 0; format <= GFL_EXPORT_ONNX; format++) { /* 0: the library's own */
+        const gfl_export_format to = (gfl_export_format)format;
+        CHECK_OK(context,
+                 format ? gfl_model_export(model, to, &opts, path) : gfl_model_save(model, path));
+        uint8_t *want = data_read(path, &size);
+        CHECK_OK(context, format ? gfl_model_export_memory(model, to, &opts, &got)
+                                 : gfl_model_save_memory(model, &got));
+        CHECK(got.size == size && size > 100000 && !memcmp(got.data, want, size));
+        free(want);
+        if (!format)
+            CHECK_OK(context, gfl_model_load_memory(context, got.data, size, NULL, &again));
+        gfl_bytes_free(context, &got);
+        CHECK(!got.data && !got.size);
+        gfl_bytes_free(context, &got);
+    }
+    got.data = (uint8_t *)&got;
+    CHECK_ERROR(context, gfl_model_save_memory(packed, &got), GFL_E_ARG, "trainable");
+    CHECK(!got.data);
+    CHECK_ERROR(context, gfl_model_export_memory(model, (gfl_export_format)9, NULL, &got),
+                GFL_E_ARG, "format is 9");
+    gfl_bytes_free(NULL, NULL);
+    gfl_model_destroy(again);
+    gfl_model_destroy(packed);
+    gfl_model_destroy(model);
+    remove(path);
+}
+
 /* ---- zip ------------------------------------------------------------------------------------- */
 
 static uint32_t number(const uint8_t *p, int n) {
@@ -268,6 +305,7 @@ static void a_checkpoint_comes_back(void) {
 
 int main(int argc, char **argv) {
     static const test_case cases[] = {TEST(mmdetection_gets_its_names),
+                                      TEST(in_memory_are_the_bytes_of_the_file),
                                       TEST(a_checkpoint_is_a_whole_zip_file),
                                       TEST(a_checkpoint_comes_back),
                                       TEST(the_originals_dialect_has_its_own_key),

@@ -55,7 +55,7 @@ static bool holds(const char *path, const char *wanted) {
 
 static void write_text(gfl_context *context, const char *path, const char *text) {
     gfli_file file;
-    CHECK_OK(context, gfli_file_create(context, path, &file));
+    CHECK_OK(context, gfli_file_create(context, gfli_to_file(path), &file));
     CHECK_OK(context, gfli_file_write(&file, text, strlen(text)));
     CHECK_OK(context, gfli_file_commit(&file));
 }
@@ -65,12 +65,12 @@ static void a_file_appears_when_it_is_whole(void) {
     gfl_context *context = test_context(1);
     gfli_file file;
     const char *path = in_folder("a.txt");
-    CHECK_OK(context, gfli_file_create(context, path, &file));
+    CHECK_OK(context, gfli_file_create(context, gfli_to_file(path), &file));
     CHECK_OK(context, gfli_file_write(&file, "42 things", 9));
     CHECK(access(path, F_OK) != 0);
     CHECK_OK(context, gfli_file_commit(&file));
     CHECK(holds(path, "42 things") && files_in_folder() == 1);
-    CHECK_OK(context, gfli_file_create(context, path, &file));
+    CHECK_OK(context, gfli_file_create(context, gfli_to_file(path), &file));
     CHECK_OK(context, gfli_file_write(&file, "new", 3));
     CHECK(holds(path, "42 things") && files_in_folder() == 2);
     gfli_file_abandon(&file);
@@ -80,8 +80,8 @@ static void a_file_appears_when_it_is_whole(void) {
     CHECK(holds(path, "") && files_in_folder() == 1);
     /* Two at a time do not meet. */
     gfli_file other;
-    CHECK_OK(context, gfli_file_create(context, path, &file));
-    CHECK_OK(context, gfli_file_create(context, path, &other));
+    CHECK_OK(context, gfli_file_create(context, gfli_to_file(path), &file));
+    CHECK_OK(context, gfli_file_create(context, gfli_to_file(path), &other));
     CHECK_OK(context, gfli_file_write(&file, "one", 3));
     CHECK_OK(context, gfli_file_write(&other, "two", 3));
     CHECK_OK(context, gfli_file_commit(&file));
@@ -107,7 +107,7 @@ static void a_full_disk_leaves_the_old_file(void) {
     char *bytes = (char *)calloc(1, 200000);
     for (size_t n = 100001; n <= 200000; n += 99999) {
         gfli_file file;
-        CHECK_OK(context, gfli_file_create(context, path, &file));
+        CHECK_OK(context, gfli_file_create(context, gfli_to_file(path), &file));
         gfl_status status = gfli_file_write(&file, bytes, n);
         /* The write may still be in the stream's buffer. */
         if (status == GFL_OK)
@@ -132,10 +132,10 @@ static void devices_are_written_in_place(void) {
     if (access("/dev/full", W_OK) != 0) {
         printf("no /dev/full here\n");
     } else {
-        CHECK_OK(context, gfli_file_create(context, "/dev/full", &file));
+        CHECK_OK(context, gfli_file_create(context, gfli_to_file("/dev/full"), &file));
         CHECK_OK(context, gfli_file_write(&file, "x", 1));
         CHECK_ERROR(context, gfli_file_commit(&file), GFL_E_IO, strerror(ENOSPC));
-        CHECK_OK(context, gfli_file_create(context, "/dev/null", &file));
+        CHECK_OK(context, gfli_file_create(context, gfli_to_file("/dev/null"), &file));
         CHECK_OK(context, gfli_file_write(&file, "x", 1));
         CHECK_OK(context, gfli_file_commit(&file));
         struct stat info;
@@ -165,11 +165,11 @@ static void impossible_places_are_told(void) {
     enter_folder();
     gfl_context *context = test_context(1);
     gfli_file file;
-    CHECK_ERROR(context, gfli_file_create(context, folder, &file), GFL_E_IO,
+    CHECK_ERROR(context, gfli_file_create(context, gfli_to_file(folder), &file), GFL_E_IO,
                 "cannot be created: it is a folder");
-    CHECK_ERROR(context, gfli_file_create(context, in_folder("no/file"), &file), GFL_E_IO,
-                strerror(ENOENT));
-    CHECK_ERROR(context, gfli_file_create(context, "", &file), GFL_E_ARG, "no name");
+    CHECK_ERROR(context, gfli_file_create(context, gfli_to_file(in_folder("no/file")), &file),
+                GFL_E_IO, strerror(ENOENT));
+    CHECK_ERROR(context, gfli_file_create(context, gfli_to_file(""), &file), GFL_E_ARG, "no name");
     gfli_file_abandon(&file);
     gfl_context_destroy(context);
     leave_folder();
@@ -316,7 +316,7 @@ static void descriptors_are_closed_on_exec(void) {
     enter_folder();
     gfli_file file;
     gfli_blob blob;
-    CHECK_OK(context, gfli_file_create(context, in_folder("x"), &file));
+    CHECK_OK(context, gfli_file_create(context, gfli_to_file(in_folder("x")), &file));
     CHECK(fcntl((int)file.handle, F_GETFD) & FD_CLOEXEC);
     CHECK_OK(context, gfli_file_write(&file, "x", 1));
     CHECK_OK(context, gfli_file_commit(&file));
@@ -336,7 +336,7 @@ static void pieces_of_any_size_arrive_in_order(void) {
     size_t n = 0, size;
     gfli_file file;
     uint8_t *bytes = NULL;
-    CHECK_OK(context, gfli_file_create(context, in_folder("x"), &file));
+    CHECK_OK(context, gfli_file_create(context, gfli_to_file(in_folder("x")), &file));
     for (size_t i = 0; i < GFLI_COUNT(sizes); i++) {
         for (size_t k = 0; k < sizes[i]; k++) all[n + k] = (char)('a' + (n + k) * 7 % 26);
         CHECK_OK(context, gfli_file_write(&file, all + n, sizes[i]));

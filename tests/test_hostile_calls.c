@@ -456,9 +456,14 @@ static gfl_status call_model_export(void) {
     gfl_export_opts opts;
     memset(&opts, 0, sizeof opts);
     SPOIL(&opts, fields);
-    return gfl_model_export(a_model(),
-                            (gfl_export_format)(chance(3) ? an_int() : 1 + gfli_rng_below(&rng, 3)),
-                            OR_NULL(&opts), a_path());
+    const gfl_export_format format =
+        (gfl_export_format)(chance(3) ? an_int() : 1 + gfli_rng_below(&rng, 3));
+    gfl_bytes bytes = {NULL, 0};
+    if (chance(2)) return gfl_model_export(a_model(), format, OR_NULL(&opts), a_path());
+    const gfl_status status =
+        gfl_model_export_memory(a_model(), format, OR_NULL(&opts), OR_NULL(&bytes));
+    gfl_bytes_free(context, &bytes);
+    return status;
 }
 
 static gfl_status call_import(void) {
@@ -567,7 +572,12 @@ static gfl_status call_model_load(void) {
 }
 
 static gfl_status call_model_save(void) {
-    return gfl_model_save(a_model(), a_path());
+    gfl_bytes bytes = {NULL, 0};
+    if (chance(2)) return gfl_model_save(a_model(), a_path());
+    const gfl_status status = gfl_model_save_memory(a_model(), OR_NULL(&bytes));
+    gfl_bytes_free(NULL, NULL);
+    gfl_bytes_free(context, &bytes);
+    return status;
 }
 
 static void visit(void *user, const gfl_plan_step *step) {
@@ -624,8 +634,15 @@ static gfl_status call_trainer(void) {
     gfl_step_report report;
     gfl_trainer_info plan;
     gfl_trainer_get_info(OWNER(trainer), OR_NULL(&plan));
-    switch (gfli_rng_below(&rng, 5)) {
+    gfl_bytes bytes = {NULL, 0};
+    gfl_status status;
+    switch (gfli_rng_below(&rng, 7)) {
     case 0: return gfl_trainer_step(OWNER(trainer), OR_NULL(&report));
+    case 3: return gfl_trainer_load_state_memory(OWNER(trainer), OR_NULL("{}"), 2);
+    case 4:
+        status = gfl_trainer_save_state_memory(OWNER(trainer), OR_NULL(&bytes));
+        gfl_bytes_free(context, &bytes);
+        return status;
     case 1: return gfl_trainer_save_state(OWNER(trainer), a_path());
     case 2: return gfl_trainer_load_state(OWNER(trainer), a_path());
     default: return gfl_trainer_sync(OWNER(trainer));
@@ -659,7 +676,7 @@ static const struct row {
      "gfl_evaluator_add_detections gfl_evaluator_add_results gfl_evaluator_add_results_memory"},
     {call_evaluator_run, "gfl_evaluator_run gfl_evaluator_get_class_result gfl_evaluator_save "
                          "gfl_evaluator_write gfl_evaluator_get_notes gfl_evaluator_get_summary"},
-    {call_model_export, "gfl_model_export"},
+    {call_model_export, "gfl_model_export gfl_model_export_memory"},
     {call_import, "gfl_model_import gfl_backbone_describe"},
     {call_backbone, "gfl_model_load_backbone gfl_model_save_backbone"},
     {call_classes, "gfl_match_classes gfl_model_create_from"},
@@ -669,13 +686,14 @@ static const struct row {
     {call_presets, "gfl_arch_find_preset gfl_arch_get_preset gfl_arch_count_presets"},
     {call_model_create, "gfl_model_create"},
     {call_model_load, "gfl_model_load gfl_model_load_memory gfl_model_destroy"},
-    {call_model_save, "gfl_model_save"},
+    {call_model_save, "gfl_model_save gfl_model_save_memory gfl_bytes_free"},
     {call_model_getters,
      "gfl_model_get_info gfl_model_get_cost gfl_model_get_plan "
      "gfl_arch_get_cost gfl_model_get_report gfl_model_count_reports gfl_model_get_class"},
     {call_trainer_create, "gfl_trainer_create gfl_trainer_destroy"},
     {call_trainer, "gfl_trainer_step gfl_trainer_sync gfl_trainer_get_info "
-                   "gfl_trainer_save_state gfl_trainer_load_state"},
+                   "gfl_trainer_save_state gfl_trainer_load_state "
+                   "gfl_trainer_save_state_memory gfl_trainer_load_state_memory"},
 };
 
 /* ---- the test -------------------------------------------------------------------------------- */

@@ -310,7 +310,7 @@ static void rewrite(const char *from, const char *to, const char *front, const c
     gfli_blob blob;
     gfli_blob_writer *w = NULL;
     CHECK_OK(context, gfli_blob_open(context, from, &blob));
-    CHECK_OK(context, gfli_blob_create(context, to, &w));
+    CHECK_OK(context, gfli_blob_create(context, gfli_to_file(to), &w));
     for (int i = 0; i < n_meta; i++)
         CHECK_OK(context, gfli_blob_put_meta(w, meta[i][0], meta[i][1]));
     for (int i = 0; i < blob.n_tensors; i++) {
@@ -540,7 +540,7 @@ static void refuse_extra(gfl_model *model, const char *extra, const char *says) 
     const int64_t shape[1] = {4};
     const float zeros[4] = {0, 0, 0, 0};
     gfli_blob_writer *w = NULL;
-    CHECK_OK(context, gfli_blob_create(context, path, &w));
+    CHECK_OK(context, gfli_blob_create(context, gfli_to_file(path), &w));
     const gfli_param *p = &model->params[gfli_model_find(model, "backbone.bn1.bias")];
     float *data = (float *)calloc(65536, sizeof *data);
     for (int i = 0; i < model->n_params; i++)

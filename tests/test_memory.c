@@ -93,6 +93,18 @@ static gfl_status save_and_load_once(gfl_context *context) {
     if (status == GFL_OK) status = gfl_model_save(model, "test_memory.safetensors");
     if (status == GFL_OK) status = gfl_model_load(context, "test_memory.safetensors", NULL, &again);
     gfl_model_destroy(again);
+    again = NULL;
+    gfl_bytes bytes = {NULL, 0};
+    if (status == GFL_OK) status = gfl_model_save_memory(model, &bytes);
+    if (status == GFL_OK)
+        status = gfl_model_load_memory(context, bytes.data, bytes.size, NULL, &again);
+    gfl_bytes_free(context, &bytes);
+    gfl_model_destroy(again);
+    for (int format = GFL_EXPORT_MMDET; format <= GFL_EXPORT_ONNX && status == GFL_OK; format++) {
+        status = gfl_model_export_memory(model, (gfl_export_format)format, NULL, &bytes);
+        CHECK((status == GFL_OK) == (bytes.data != NULL));
+        gfl_bytes_free(context, &bytes);
+    }
     gfl_model_destroy(model);
     return status;
 }

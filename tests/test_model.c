@@ -316,7 +316,7 @@ static void edit_file(const char *from, const char *to, const edit *e) {
     const int64_t four[1] = {4};
     const float zeros[4] = {0, 0, 0, 0};
     CHECK_OK(context, gfli_blob_open(context, from, &blob));
-    CHECK_OK(context, gfli_blob_create(context, to, &w));
+    CHECK_OK(context, gfli_blob_create(context, gfli_to_file(to), &w));
     for (int i = 0; i < blob.n_meta; i++) {
         const char *key = blob.meta[2 * i];
         if ((e->key && !strcmp(key, e->key)) || (e->key2 && !strcmp(key, e->key2))) continue;

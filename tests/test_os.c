@@ -27,7 +27,7 @@ static gfl_status replace(gfl_context *context, const char *text) {
     gfli_file file;
     done[0] = 0;
     syncs = 0;
-    gfl_status status = gfli_file_create(context, "durable.txt", &file);
+    gfl_status status = gfli_file_create(context, gfli_to_file("durable.txt"), &file);
     if (status != GFL_OK) return status;
     status = gfli_file_write(&file, text, strlen(text));
     if (status == GFL_OK) return gfli_file_commit(&file);

@@ -136,6 +136,42 @@ static void deformable_models_resume_too(void) {
 }
 
 /* A state goes with the weights of its step only; a refusal leaves the trainer able to go on. */
+/* Weights and state in memory are those of the files, and go on to the same bits. */
+static void a_run_goes_on_from_memory(void) {
+    gfl_trainer_desc d = base_desc();
+    gfl_load_desc how;
+    gfl_step_report want[3], got;
+    gfl_bytes weights, state;
+    size_t size;
+    run r;
+    memset(&how, 0, sizeof how);
+    how.trainable = 1;
+    open_run(&r, NULL, &d, IMAGES, 1);
+    steps(&r, 3, &got);
+    save(&r);
+    CHECK_OK(r.context, gfl_model_save_memory(r.model, &weights));
+    CHECK_OK(r.context, gfl_trainer_save_state_memory(r.trainer, &state));
+    uint8_t *file = data_read(state_path, &size);
+    CHECK(state.size == size && !memcmp(file, state.data, size));
+    free(file);
+    for (int i = 0; i < 3; i++) steps(&r, 1, &want[i]);
+    gfl_trainer_destroy(r.trainer);
+    gfl_model_destroy(r.model);
+    CHECK_OK(r.context,
+             gfl_model_load_memory(r.context, weights.data, weights.size, &how, &r.model));
+    CHECK_OK(r.context, gfl_trainer_create(r.context, r.model, r.dataset, &d, &r.trainer));
+    CHECK_ERROR(r.context, gfl_trainer_load_state_memory(r.trainer, state.data, size / 2),
+                GFL_E_FORMAT, "the state of a training in memory");
+    CHECK_OK(r.context, gfl_trainer_load_state_memory(r.trainer, state.data, state.size));
+    for (int i = 0; i < 3; i++) {
+        steps(&r, 1, &got);
+        CHECK(same_report(&got, &want[i]));
+    }
+    gfl_bytes_free(r.context, &weights);
+    gfl_bytes_free(r.context, &state);
+    close_run(&r);
+}
+
 static void a_state_does_not_fit_other_weights(void) {
     gfl_trainer_desc d = base_desc();
     gfl_step_report want[3], got;
@@ -491,19 +527,13 @@ static void a_state_is_plain_safetensors(void) {
 
 int main(int argc, char **argv) {
     static const test_case cases[] = {
-        TEST(any_step_is_a_good_one_to_stop_at),
-        TEST(accumulated_steps_resume_too),
-        TEST(deformable_models_resume_too),
-        TEST(a_state_does_not_fit_other_weights),
-        TEST(another_description_is_refused),
-        TEST(other_data_and_weights_are_refused),
-        TEST(every_annotation_counts_in_the_fingerprint),
-        TEST(a_state_that_did_not_count_goes_on),
-        TEST(damaged_states_are_refused),
-        TEST(broken_files_are_refused),
-        TEST(version_0_1_0_goes_on_with_the_same_bits),
-        TEST(a_state_is_plain_safetensors),
-        {0},
+        TEST(any_step_is_a_good_one_to_stop_at),  TEST(accumulated_steps_resume_too),
+        TEST(deformable_models_resume_too),       TEST(a_run_goes_on_from_memory),
+        TEST(a_state_does_not_fit_other_weights), TEST(another_description_is_refused),
+        TEST(other_data_and_weights_are_refused), TEST(every_annotation_counts_in_the_fingerprint),
+        TEST(a_state_that_did_not_count_goes_on), TEST(damaged_states_are_refused),
+        TEST(broken_files_are_refused),           TEST(version_0_1_0_goes_on_with_the_same_bits),
+        TEST(a_state_is_plain_safetensors),       {0},
     };
     int result = test_main(argc, argv, cases);
     remove(weight_path);

@@ -122,6 +122,19 @@ GFL_INLINE gfl_status gfl_context_create(const gfl_context_desc *desc, gfl_conte
 /* gfl_context_destroy - close a context; NULL is allowed. */
 GFL_API void gfl_context_destroy(gfl_context *context);
 
+/* Bytes that a call gives, in memory of a context. */
+typedef struct gfl_bytes {
+    uint8_t *data; /* [size]; free with gfl_bytes_free */
+    size_t size;
+} gfl_bytes;
+
+/* gfl_bytes_free - give the bytes back and zero the struct; a second call does no harm.
+ *
+ *   context  the one of the object that gave the bytes
+ *
+ * Threads   as the context. */
+GFL_API void gfl_bytes_free(gfl_context *context, gfl_bytes *bytes);
+
 /* gfl_context_get_error - the text of the last error: what, where, and what to do.
  *
  * It is never NULL, "" before the first error, and valid until the next call with this context.

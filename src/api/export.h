@@ -59,3 +59,13 @@ typedef struct gfl_export_opts {
  *     gfl_model_export(model, GFL_EXPORT_ONNX, &opts, "model.onnx"); */
 GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format format,
                                     const gfl_export_opts *opts, const char *path);
+
+/* gfl_model_export_memory - the bytes of the file that gfl_model_export would write.
+ *
+ *   out  yours; free it with gfl_bytes_free and the model's context; zeroed on error
+ *
+ * Errors    those of gfl_model_export except GFL_E_IO
+ * Memory    the bytes, and for as long as the call lasts up to twice as much.
+ * Threads   as the model's context. */
+GFL_API gfl_status gfl_model_export_memory(const gfl_model *model, gfl_export_format format,
+                                           const gfl_export_opts *opts, gfl_bytes *out);

@@ -212,6 +212,17 @@ GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes
  *           GFL_E_MEMORY  no room for one tensor */
 GFL_API gfl_status gfl_model_save(const gfl_model *model, const char *path);
 
+/* gfl_model_save_memory - the bytes of the file that gfl_model_save would write, for
+ * gfl_model_load_memory.
+ *
+ *   model  made to be trainable: others have released the parameters
+ *   out    yours; free it with gfl_bytes_free and the model's context; zeroed on error
+ *
+ * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ *           GFL_E_MEMORY  there is no room for the bytes and one tensor
+ * Threads   as the model's context. */
+GFL_API gfl_status gfl_model_save_memory(const gfl_model *model, gfl_bytes *out);
+
 /* gfl_model_destroy - give the model's memory back; NULL is allowed.  Destroy its detectors and
  * trainers first. */
 GFL_API void gfl_model_destroy(gfl_model *model);

@@ -169,6 +169,17 @@ GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
  *           GFL_E_RANK    another rank failed, or does not answer */
 GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path);
 
+/* gfl_trainer_save_state_memory - the bytes of the file that gfl_trainer_save_state would write,
+ * for gfl_trainer_load_state_memory.
+ *
+ *   out  yours; free it with gfl_bytes_free and the trainer's context; zeroed on error, and on all
+ *        ranks except the first
+ *
+ * Errors    those of gfl_trainer_save_state except GFL_E_IO; GFL_E_MEMORY also where there is no
+ *           room for the bytes
+ * Threads   as gfl_trainer_create. */
+GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl_bytes *out);
+
 /* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
  *
  * The model must have the weights that were saved with the state, the trainer the same description
@@ -198,3 +209,11 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  * Memory    until it returns: the momentum a second time, one tensor, and what the file's header
  *           takes, at most 40 times its bytes. */
 GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path);
+
+/* gfl_trainer_load_state_memory - gfl_trainer_load_state from the bytes of such a file.
+ *
+ *   bytes  [size], borrowed until the call returns
+ *
+ * Errors, Memory, Threads   as gfl_trainer_load_state. */
+GFL_API gfl_status gfl_trainer_load_state_memory(gfl_trainer *trainer, const void *bytes,
+                                                 size_t size);

@@ -204,7 +204,7 @@ gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const cha
     GFLI_TRAINABLE(model->context, model);
     GFLI_DEMAND(model->context, stages >= 1 && stages <= 4,
                 "gfl_model_save_backbone: stages is %d; it must be 1..4", stages);
-    GFLI_TRY(gfli_blob_create(model->context, path, &w));
+    GFLI_TRY(gfli_blob_create(model->context, gfli_to_file(path), &w));
     gfl_status status = gfli_put_backbone_metadata(model, stages, w);
     if (status == GFL_OK) status = gfli_put_params(model, w, stages, strlen("backbone."));
     if (status == GFL_OK) return gfli_blob_finish(w);

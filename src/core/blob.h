@@ -69,9 +69,9 @@ gfl_status gfli_blob_read_f32(gfli_blob *blob, const gfli_tensor *tensor, float 
 gfl_status gfli_blob_read_raw(gfli_blob *blob, const gfli_tensor *tensor, void *out);
 
 /* Writing: declare everything, then the data in the same order; the file appears under its name
- * (temporary name, fsync, rename) only when finish succeeds. */
+ * (temporary name, fsync, rename), or in memory, only when finish succeeds. */
 typedef struct gfli_blob_writer gfli_blob_writer;
-gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out);
+gfl_status gfli_blob_create(gfl_context *context, gfli_sink to, gfli_blob_writer **out);
 gfl_status gfli_blob_put_meta(gfli_blob_writer *w, const char *key, const char *value);
 gfl_status gfli_blob_declare(gfli_blob_writer *w, const char *name, gfli_dtype dtype, int rank,
                              const int64_t *shape);

@@ -10,7 +10,7 @@ struct gfli_blob_writer {
     bool in_meta, sealed;
 };
 
-gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_writer **out) {
+gfl_status gfli_blob_create(gfl_context *context, gfli_sink to, gfli_blob_writer **out) {
     gfli_blob_writer *w;
     *out = NULL;
     GFLI_TRY(gfli_calloc(context, 1, sizeof *w, "a weight file", &w));
@@ -20,7 +20,7 @@ gfl_status gfli_blob_create(gfl_context *context, const char *path, gfli_blob_wr
     w->json = gfli_json_to_text(&w->header);
     gfl_json_object(&w->json, NULL);
     gfl_status status = w->json.status;
-    if (status == GFL_OK) status = gfli_file_create(context, path, &w->file);
+    if (status == GFL_OK) status = gfli_file_create(context, to, &w->file);
     if (status != GFL_OK) {
         gfli_blob_abandon(w);
         return status;
@@ -73,6 +73,7 @@ static gfl_status gfli_blob_seal(gfli_blob_writer *w) {
     while (w->header.length % 64 != 56) GFLI_TRY(gfli_text_add(&w->header, " ", 1));
     uint8_t head[8];
     for (int i = 0; i < 8; i++) head[i] = (uint8_t)((uint64_t)w->header.length >> (8 * i));
+    GFLI_TRY(gfli_file_expect(&w->file, 8 + w->header.length + w->declared));
     GFLI_TRY(gfli_file_write(&w->file, head, 8));
     return gfli_file_write(&w->file, w->header.bytes, w->header.length);
 }

@@ -70,6 +70,12 @@ void gfli_free(gfl_context *context, void *pointer) {
     if (pointer) (context->allocator.free)(context->allocator.user, ((void **)pointer)[-1]);
 }
 
+void gfl_bytes_free(gfl_context *context, gfl_bytes *bytes) {
+    if (!bytes) return;
+    if (context) gfli_free(context, bytes->data);
+    memset(bytes, 0, sizeof *bytes);
+}
+
 gfl_status gfli_grow(gfl_context *context, void *pointer_to_pointer, size_t *capacity, size_t need,
                      size_t size, const char *what) {
     void *grown, *old;

@@ -1,4 +1,4 @@
-/* file.c - files that are whole or absent */
+/* file.c - files that are whole or absent, or in memory */
 #pragma once
 
 enum { GFLI_FILE_BUFFER = 1 << 16 };
@@ -48,7 +48,8 @@ static gfl_status gfli_file_open_temporary(gfli_file *file, int mode) {
 }
 
 static gfl_status gfli_file_open(gfli_file *file) {
-    GFLI_TRY(gfli_alloc(file->context, GFLI_FILE_BUFFER, 1, "a buffer", &file->buffer));
+    GFLI_TRY(
+        gfli_grow(file->context, &file->buffer, &file->capacity, GFLI_FILE_BUFFER, 1, "a buffer"));
     gfli_os_info info = gfli_os_look(file->path);
     if (info.kind == GFLI_OS_FOLDER)
         return gfli_os_refuse(file->context, file->path, "cannot be created", info.kind);
@@ -59,12 +60,14 @@ static gfl_status gfli_file_open(gfli_file *file) {
     return e ? gfli_os_error(file->context, file->path, "cannot be opened", e) : GFL_OK;
 }
 
-gfl_status gfli_file_create(gfl_context *context, const char *path, gfli_file *out) {
+gfl_status gfli_file_create(gfl_context *context, gfli_sink to, gfli_file *out) {
     memset(out, 0, sizeof *out);
     out->handle = GFLI_NO_HANDLE;
-    if (!path || !*path) return gfli_error(context, GFL_E_ARG, "a file to write has no name");
     out->context = context;
-    gfl_status status = gfli_file_follow(context, path, &out->path);
+    out->bytes = to.bytes;
+    if (to.bytes) return gfli_strdup(context, "a file in memory", &out->path);
+    if (!to.path || !*to.path) return gfli_error(context, GFL_E_ARG, "a file to write has no name");
+    gfl_status status = gfli_file_follow(context, to.path, &out->path);
     if (status == GFL_OK) status = gfli_file_open(out);
     if (status != GFL_OK) gfli_file_release(out);
     return status;
@@ -85,15 +88,36 @@ static gfl_status gfli_file_flush(gfli_file *file) {
     return gfli_file_put(file, file->buffer, n);
 }
 
+static gfl_status gfli_file_make_room(gfli_file *file, size_t size) {
+    if (!file->bytes) return gfli_file_flush(file);
+    if (size > SIZE_MAX - file->n)
+        return gfli_error(file->context, GFL_E_MEMORY, "%s is too large for memory", file->path);
+    return gfli_grow(file->context, &file->buffer, &file->capacity, file->n + size, 1, file->path);
+}
+
+gfl_status gfli_file_expect(gfli_file *file, uint64_t size) {
+    if (!file->bytes) return GFL_OK;
+    return gfli_file_make_room(file, size > SIZE_MAX ? SIZE_MAX : (size_t)size);
+}
+
 gfl_status gfli_file_write(gfli_file *file, const void *data, size_t size) {
-    if (size > GFLI_FILE_BUFFER - file->n) GFLI_TRY(gfli_file_flush(file));
-    if (size >= GFLI_FILE_BUFFER) return gfli_file_put(file, data, size);
+    if (size > file->capacity - file->n) GFLI_TRY(gfli_file_make_room(file, size));
+    if (size >= file->capacity && !file->bytes) return gfli_file_put(file, data, size);
     if (size) memcpy(file->buffer + file->n, data, size);
     file->n += size;
     return GFL_OK;
 }
 
+static gfl_status gfli_file_hand_over(gfli_file *file) {
+    file->bytes->data = (uint8_t *)file->buffer;
+    file->bytes->size = file->n;
+    file->buffer = NULL;
+    gfli_file_release(file);
+    return GFL_OK;
+}
+
 gfl_status gfli_file_commit(gfli_file *file) {
+    if (file->bytes) return gfli_file_hand_over(file);
     (void)gfli_file_flush(file);
     int e = file->failed;
     if (!e && file->temporary) e = gfli_os_sync(file->temporary, file->handle);
@@ -116,7 +140,7 @@ gfl_status gfli_file_commit(gfli_file *file) {
 
 void gfli_file_abandon(gfli_file *file) {
     if (!file->path) return;
-    gfli_os_close(file->handle);
+    if (!file->bytes) gfli_os_close(file->handle);
     if (file->temporary) (void)gfli_os_remove(file->temporary);
     gfli_file_release(file);
 }

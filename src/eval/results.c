@@ -369,7 +369,7 @@ gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path) 
     GFLI_NOT_NULL(NULL, evaluator);
     GFLI_NOT_NULL(evaluator->context, path);
     gfli_file file;
-    GFLI_TRY(gfli_file_create(evaluator->context, path, &file));
+    GFLI_TRY(gfli_file_create(evaluator->context, gfli_to_file(path), &file));
     gfl_json_writer writer = gfli_json_to_file(&file);
     const gfl_status status = gfl_evaluator_write(evaluator, &writer);
     if (status == GFL_OK) return gfli_file_commit(&file);

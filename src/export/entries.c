@@ -77,7 +77,7 @@ static gfl_status gfli_put_state(const gfl_model *model, const gfli_state_entry 
     return GFL_OK;
 }
 
-gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
+gfl_status gfli_export_mmdet(const gfl_model *model, gfli_sink to) {
     gfli_state_entry *entries;
     gfli_blob_writer *w = NULL;
     gfli_values values = {NULL, 0};
@@ -87,7 +87,7 @@ gfl_status gfli_export_mmdet(const gfl_model *model, const char *path) {
                           "weights of dialect gfocal give wrong boxes in mmdetection; export them "
                           "as .pth, for implus/GFocal");
     GFLI_TRY(gfli_state_entries(model, &entries, &n));
-    gfl_status status = gfli_blob_create(model->context, path, &w);
+    gfl_status status = gfli_blob_create(model->context, to, &w);
     if (status == GFL_OK) status = gfli_put_state(model, entries, n, &values, w);
     gfli_free(model->context, values.data);
     gfli_free(model->context, entries);

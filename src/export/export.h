@@ -49,6 +49,6 @@ void gfli_pb_close(gfli_bytes *b, size_t start);
 
 /* ---- the formats (entries.c, pth.c, onnx.c) -------------------------------------------------- */
 
-gfl_status gfli_export_mmdet(const gfl_model *model, const char *path);
-gfl_status gfli_export_pth(const gfl_model *model, const char *path);
-gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, const char *path);
+gfl_status gfli_export_mmdet(const gfl_model *model, gfli_sink to);
+gfl_status gfli_export_pth(const gfl_model *model, gfli_sink to);
+gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, gfli_sink to);

@@ -115,13 +115,13 @@ static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_bytes *b, gfli_values *
     return gfli_file_write(file, g->ends.data, g->ends.n);
 }
 
-static gfl_status gfli_onnx_write(const gfli_onnx *g, const char *path) {
+static gfl_status gfli_onnx_write(const gfli_onnx *g, gfli_sink to) {
     gfli_file file;
     gfli_bytes b;
     gfli_values values = {NULL, 0};
     memset(&b, 0, sizeof b);
     b.context = g->context;
-    GFLI_TRY(gfli_file_create(g->context, path, &file));
+    GFLI_TRY(gfli_file_create(g->context, to, &file));
     gfl_status status = gfli_onnx_put(g, &b, &values, &file);
     gfli_bytes_free(&b);
     gfli_free(g->context, values.data);
@@ -148,7 +148,7 @@ static gfl_status gfli_onnx_build(gfli_onnx *g) {
     return g->ends.status;
 }
 
-gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, const char *path) {
+gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts, gfli_sink to) {
     gfli_onnx g;
     memset(&g, 0, sizeof g);
     g.context = g.nodes.context = g.ends.context = model->context;
@@ -157,7 +157,7 @@ gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts,
     GFLI_TRY(gfli_onnx_check(model->context, &g.opts));
     GFLI_TRY(gfli_model_check_packed(model->context, model, "gfl_model_export"));
     gfl_status status = gfli_onnx_build(&g);
-    if (status == GFL_OK) status = gfli_onnx_write(&g, path);
+    if (status == GFL_OK) status = gfli_onnx_write(&g, to);
     for (int i = 0; i < g.n_consts; i++) gfli_free(g.context, g.consts[i].data);
     gfli_free(g.context, g.consts);
     gfli_free(g.context, g.values);

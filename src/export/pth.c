@@ -181,7 +181,7 @@ static gfl_status gfli_zipper_check(const gfl_model *model, const gfli_state_ent
                       (double)size * 1e-9);
 }
 
-gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
+gfl_status gfli_export_pth(const gfl_model *model, gfli_sink to) {
     gfli_state_entry *entries;
     gfli_values values = {NULL, 0};
     gfli_bytes pickle;
@@ -194,7 +194,7 @@ gfl_status gfli_export_pth(const gfl_model *model, const char *path) {
     GFLI_TRY(gfli_state_entries(model, &entries, &n));
     gfl_status status = gfli_dump(model, entries, n, &pickle);
     if (status == GFL_OK) status = gfli_zipper_check(model, entries, n, &pickle);
-    if (status == GFL_OK) status = gfli_file_create(model->context, path, &z.file);
+    if (status == GFL_OK) status = gfli_file_create(model->context, to, &z.file);
     if (status == GFL_OK) status = gfli_zipper_model(model, entries, n, &pickle, &values, &z);
     if (status == GFL_OK)
         status = gfli_file_commit(&z.file);

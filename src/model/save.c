@@ -120,15 +120,27 @@ gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last
     return status;
 }
 
-gfl_status gfl_model_save(const gfl_model *model, const char *path) {
+static gfl_status gfli_model_write(const gfl_model *model, gfli_sink to) {
     gfli_blob_writer *w = NULL;
-    GFLI_NOT_NULL(NULL, model);
-    GFLI_NOT_NULL(model->context, path);
-    GFLI_TRAINABLE(model->context, model);
-    GFLI_TRY(gfli_blob_create(model->context, path, &w));
+    GFLI_TRY(gfli_blob_create(model->context, to, &w));
     gfl_status status = gfli_model_metadata(model, gfli_meta_to_blob, w);
     if (status == GFL_OK) status = gfli_put_params(model, w, GFLI_STAGE_HEAD, 0);
     if (status == GFL_OK) return gfli_blob_finish(w);
     gfli_blob_abandon(w);
     return status;
+}
+
+gfl_status gfl_model_save(const gfl_model *model, const char *path) {
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, path);
+    GFLI_TRAINABLE(model->context, model);
+    return gfli_model_write(model, gfli_to_file(path));
+}
+
+gfl_status gfl_model_save_memory(const gfl_model *model, gfl_bytes *out) {
+    if (out) memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, out);
+    GFLI_TRAINABLE(model->context, model);
+    return gfli_model_write(model, gfli_to_memory(out));
 }

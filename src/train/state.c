@@ -118,12 +118,12 @@ static gfl_status gfli_alloc_largest(const gfl_model *model, gfl_context *contex
     return gfli_alloc(context, 2 * gfli_largest_param(model), sizeof(float), "tensor", out);
 }
 
-static gfl_status gfli_state_save(const gfl_trainer *trainer, const char *weights_hash,
-                                  const char *path) {
+static gfl_status gfli_state_write(const gfl_trainer *trainer, const char *weights_hash,
+                                   gfli_sink to) {
     gfli_blob_writer *w = NULL;
     float *buffer;
     GFLI_TRY(gfli_alloc_largest(trainer->model, trainer->context, &buffer));
-    gfl_status status = gfli_blob_create(trainer->context, path, &w);
+    gfl_status status = gfli_blob_create(trainer->context, to, &w);
     if (status == GFL_OK) {
         status = gfli_put_state_meta(trainer, weights_hash, w);
         if (status == GFL_OK) status = gfli_put_momentum(trainer, w, buffer);
@@ -137,18 +137,29 @@ static gfl_status gfli_state_save(const gfl_trainer *trainer, const char *weight
 }
 
 /* Ranks whose weights have come apart, by a fault of a machine or of the program, save nothing. */
-gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
+static gfl_status gfli_state_save(const gfl_trainer *trainer, gfli_sink to) {
     static const char *const what = "saving the state of a training";
     char hash[24], text[GFLI_DESK];
     uint64_t weights;
-    GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, path);
     gfl_status status = gfli_hash_model(trainer->model, &weights);
     gfli_hash_format(weights, hash);
     snprintf(text, sizeof text, "fingerprint of the weights = %s\n", hash);
     GFLI_TRY(gfli_trainer_compare(trainer, status, text, what));
-    if (trainer->context->ranks.rank == 0) status = gfli_state_save(trainer, hash, path);
+    if (trainer->context->ranks.rank == 0) status = gfli_state_write(trainer, hash, to);
     return gfli_trainer_agree(trainer, status, what);
+}
+
+gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
+    return gfli_state_save(trainer, gfli_to_file(path));
+}
+
+gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl_bytes *out) {
+    if (out) memset(out, 0, sizeof *out);
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, out);
+    return gfli_state_save(trainer, gfli_to_memory(out));
 }
 
 /* ---- loading --------------------------------------------------------------------------------- */
@@ -395,19 +406,34 @@ gfl_status gfli_state_load(gfl_trainer *trainer, gfli_blob *blob) {
     return GFL_OK;
 }
 
-static gfl_status gfli_state_read(gfl_trainer *trainer, const char *path) {
+/* From the file of a path, or from bytes. */
+static gfl_status gfli_state_read(gfl_trainer *trainer, const char *path, const void *bytes,
+                                  size_t size) {
     gfli_blob blob;
-    GFLI_TRY(gfli_blob_open(trainer->context, path, &blob));
+    GFLI_TRY(path ? gfli_blob_open(trainer->context, path, &blob)
+                  : gfli_blob_open_memory(trainer->context, bytes, size,
+                                          "the state of a training in memory", &blob));
     gfl_status status = gfli_state_load(trainer, &blob);
     gfli_blob_close(&blob);
     return status;
 }
 
-gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
+static gfl_status gfli_state_share(gfl_trainer *trainer, const char *path, const void *bytes,
+                                   size_t size) {
     gfl_status status = GFL_OK;
-    GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, path);
-    if (trainer->context->ranks.rank == 0) status = gfli_state_read(trainer, path);
+    if (trainer->context->ranks.rank == 0) status = gfli_state_read(trainer, path, bytes, size);
     GFLI_TRY(gfli_trainer_agree(trainer, status, "loading the state of a training"));
     return gfli_trainer_share(trainer);
+}
+
+gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, path);
+    return gfli_state_share(trainer, path, NULL, 0);
+}
+
+gfl_status gfl_trainer_load_state_memory(gfl_trainer *trainer, const void *bytes, size_t size) {
+    GFLI_NOT_NULL(NULL, trainer);
+    GFLI_NOT_NULL(trainer->context, bytes);
+    return gfli_state_share(trainer, NULL, bytes, size);
 }
