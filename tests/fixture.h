@@ -347,8 +347,12 @@ static inline gfl_status fx_fill_param(void *unused, gfl_model *model, int index
 }
 
 static inline void fx_fill_model(gfl_model *model) {
-    for (int p = 0; p < model->n_params; p++)
-        (void)fx_fill_param(NULL, model, p, model->params[p].data);
+    float *values = (float *)malloc(gfli_largest_param(model) * sizeof *values);
+    for (int p = 0; p < model->n_params; p++) {
+        (void)fx_fill_param(NULL, model, p, values);
+        gfli_param_store(model, p, values);
+    }
+    free(values);
     gfli_model_changed(model, 0);
     if (gfli_model_pack(model) != GFL_OK) fx_die("pack", gfl_context_get_error(model->context));
 }

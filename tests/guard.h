@@ -6,7 +6,7 @@
 #ifndef GUARD_H
 #define GUARD_H
 
-#include "train.h"
+#include "test.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -14,7 +14,7 @@
 
 enum { GUARD_ALIGN = 64, GUARD_DOWNLOADS = 256 };
 
-/* One range of addresses for everything; what is freed is not used again. */
+/* One range of addresses for everything; what is freed is used again when nothing is left. */
 static struct guard {
     unsigned char *start;
     size_t size, used;
@@ -28,7 +28,7 @@ static struct guard {
 } guard;
 
 static void guard_access(int how) {
-    if (mprotect(guard.start, guard.size, how) != 0) {
+    if (mprotect(guard.start, guard.used ? guard.used : 1, how) != 0) {
         perror("mprotect");
         exit(1);
     }
@@ -84,8 +84,8 @@ static void guard_free(gfl_context *context, void *pointer) {
     if (!pointer) return;
     const unsigned char *p = (const unsigned char *)pointer;
     CHECK(p >= guard.start && p < guard.start + guard.used);
-    guard.open--;
     guard.freed++;
+    if (--guard.open == 0 && guard.n_downloads == 0) guard.used = 0;
 }
 
 static void guard_upload(gfl_context *context, void *to, const void *from, size_t bytes) {

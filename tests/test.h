@@ -6,7 +6,7 @@
  *         return test_main(argc, argv, cases);
  *     }
  *
- * Arguments: the backend ("cpu" or "cuda"), then optionally part of a case's name.  Exit status:
+ * Arguments: the backend ("cpu", "guard" or "cuda"), then optionally part of a case's name.  Exit status:
  * 0, 1 when a check failed, 77 when everything was skipped, which CTest shows as such. */
 #ifndef GFL_TEST_H
 #define GFL_TEST_H
@@ -26,13 +26,15 @@
 typedef struct test_case {
     const char *name;
     void (*run)(void);
-    bool cpu_only;
+    enum { TEST_EVERYWHERE, TEST_ON_CPU, TEST_IN_TRAINING } where;
 } test_case;
 
 #define TEST(function)                                                                             \
-    { #function, function, false }
+    { #function, function, TEST_EVERYWHERE }
 #define TEST_CPU(function)                                                                         \
-    { #function, function, true } /* of what other backends do not have */
+    { #function, function, TEST_ON_CPU } /* of what other backends do not have */
+#define TEST_TRAIN(function)                                                                       \
+    { #function, function, TEST_IN_TRAINING } /* skipped by backends that only detect */
 
 /* What the contexts of a test compute on; NULL: the CPU. */
 static const gfl_backend *test_backend;
@@ -180,11 +182,23 @@ static inline const char *test_scratch(const char *name) {
     return path;
 }
 
+/* Memory that only operations and copies may touch, where this build has it. */
+#ifdef GFL_TEST_GUARD
+#    include "guard.h"
+#endif
+
 /* Choose the backend, for a test that opens contexts before test_main; what main has to return
  * where it is not there. */
 static inline int test_open(int argc, char **argv) {
     const char *backend = argc > 1 ? argv[1] : "cpu";
     if (strcmp(backend, "cpu") == 0) return 0;
+#ifdef GFL_TEST_GUARD
+    if (strcmp(backend, "guard") == 0) {
+        guard_reserve((size_t)1 << 30);
+        test_backend = guard_backend();
+        return 0;
+    }
+#endif
 #ifdef GFL_TEST_CUDA
     if (strcmp(backend, "cuda") == 0) {
         gfl_context_desc desc;
@@ -212,7 +226,12 @@ static inline int test_main(int argc, char **argv, const test_case *cases) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (; cases->name; cases++) {
         if (argc > 2 && !strstr(cases->name, argv[2])) continue;
-        if (cases->cpu_only && test_backend) continue;
+        if (cases->where == TEST_ON_CPU && test_backend) continue;
+        if (cases->where == TEST_IN_TRAINING && test_backend && !test_backend->train) {
+            printf("skip %s: no training\n", cases->name);
+            test_skips++;
+            continue;
+        }
         int before = test_failures;
         cases->run();
         ran++;

@@ -3,6 +3,7 @@
  * The operations are the CPU's, so everything has to end with the CPU's bits. */
 #include "data.h"
 #include "guard.h"
+#include "train.h"
 
 enum { IMAGES = 6, STEPS = 4 };
 

@@ -13,6 +13,21 @@ typedef struct bench {
     float *picture, *a, *b;
 } bench;
 
+/* Floats to the device, and from there; a map's to memory of their own. */
+static void put(const bench *t, float *there, const float *from, size_t n) {
+    t->context->backend->device.upload(t->context, there, from, n * sizeof *from);
+}
+
+static void get(const bench *t, float *to, const float *there, size_t n) {
+    CHECK_OK(t->context, gfli_fetch(t->model, there, n, to));
+}
+
+static float *fetched(const bench *t, const gfli_map *m) {
+    float *copy = (float *)malloc(gfli_map_bytes(m));
+    get(t, copy, m->data, gfli_map_count(m));
+    return copy;
+}
+
 static void open_bench(bench *t, const gfl_arch *arch, int frozen, int n, int height, int width,
                        int n_threads) {
     gfl_model_desc desc;
@@ -26,7 +41,10 @@ static void open_bench(bench *t, const gfl_arch *arch, int frozen, int n, int he
     CHECK_OK(t->context, gfli_learner_input(&t->learner, n, height, width, &t->input));
     t->plan = &t->learner.current->plan;
     /* whatever is read without having been written shows */
-    for (size_t i = 0; i < t->plan->workspace_floats; i++) t->learner.workspace[i] = NAN;
+    float *rubbish = (float *)malloc(t->plan->workspace_floats * sizeof *rubbish);
+    for (size_t i = 0; i < t->plan->workspace_floats; i++) rubbish[i] = NAN;
+    put(t, t->learner.workspace, rubbish, t->plan->workspace_floats);
+    free(rubbish);
     t->picture = test_uniform(gfli_map_count(&t->input), -2, 2, 1);
     t->a = test_uniform(gfli_map_count(&t->plan->maps[t->plan->cls].map), -1, 1, 2);
     t->b = test_uniform(gfli_map_count(&t->plan->maps[t->plan->reg].map), -1, 1, 3);
@@ -45,10 +63,13 @@ static double value(bench *t) {
     const gfli_map *cls = &t->plan->maps[t->plan->cls].map;
     const gfli_map *reg = &t->plan->maps[t->plan->reg].map;
     double sum = 0;
-    memcpy(t->input.data, t->picture, gfli_map_count(&t->input) * sizeof(float));
+    put(t, t->input.data, t->picture, gfli_map_count(&t->input));
     gfli_plan_forward(t->context, t->model, t->plan, t->learner.stats, t->learner.scratch);
-    for (size_t i = 0; i < gfli_map_count(cls); i++) sum += (double)t->a[i] * (double)cls->data[i];
-    for (size_t i = 0; i < gfli_map_count(reg); i++) sum += (double)t->b[i] * (double)reg->data[i];
+    float *c = fetched(t, cls), *r = fetched(t, reg);
+    for (size_t i = 0; i < gfli_map_count(cls); i++) sum += (double)t->a[i] * (double)c[i];
+    for (size_t i = 0; i < gfli_map_count(reg); i++) sum += (double)t->b[i] * (double)r[i];
+    free(c);
+    free(r);
     return sum;
 }
 
@@ -58,8 +79,8 @@ static float *gradients(bench *t) {
     const gfli_map *grads = l->current->backward.grads;
     gfli_pass pass;
     (void)value(t);
-    memcpy(grads[t->plan->cls].data, t->a, gfli_map_count(&grads[t->plan->cls]) * sizeof(float));
-    memcpy(grads[t->plan->reg].data, t->b, gfli_map_count(&grads[t->plan->reg]) * sizeof(float));
+    put(t, grads[t->plan->cls].data, t->a, gfli_map_count(&grads[t->plan->cls]));
+    put(t, grads[t->plan->reg].data, t->b, gfli_map_count(&grads[t->plan->reg]));
     pass.context = t->context;
     pass.model = t->model;
     pass.ops = l->ops;
@@ -72,42 +93,47 @@ static float *gradients(bench *t) {
     pass.scratch = l->scratch;
     gfli_backward_run(&pass);
     float *copy = (float *)malloc((l->layout.floats + 1) * sizeof(float));
-    memcpy(copy, l->gradients, l->layout.floats * sizeof(float));
+    get(t, copy, l->gradients, l->layout.floats);
     return copy;
 }
 
 /* dL along a direction of -1 and 1, by central differences; one tensor only is moved. */
-static double difference(bench *t, gfli_param *p, const float *direction, double h) {
+static double difference(bench *t, int index, const float *kept, const float *direction, double h) {
+    const size_t n = t->model->params[index].count;
     double ends[2];
-    float *keep = (float *)malloc(p->count * sizeof(float));
-    memcpy(keep, p->data, p->count * sizeof(float));
+    float *moved = (float *)malloc(n * sizeof(float));
     for (int side = 0; side < 2; side++) {
-        for (size_t i = 0; i < p->count; i++)
-            p->data[i] = keep[i] + (float)(side ? -h : h) * direction[i];
+        for (size_t i = 0; i < n; i++) moved[i] = kept[i] + (float)(side ? -h : h) * direction[i];
+        gfli_param_store(t->model, index, moved);
         gfli_model_changed(t->model, 0);
         CHECK_OK(t->context, gfli_model_pack(t->model));
         ends[side] = value(t);
     }
-    memcpy(p->data, keep, p->count * sizeof(float));
-    free(keep);
+    gfli_param_store(t->model, index, kept);
+    free(moved);
     return (ends[0] - ends[1]) / (2 * h);
 }
 
 /* Off by how much of the gradient's norm?  Rounding spoils small steps, kinks and curvature spoil
  * large ones, and where between them lies the truth depends on the tensor: the best of some. */
-static double best_error(bench *t, gfli_param *p, const float *g, uint64_t seed) {
+static double best_error(bench *t, int index, const float *g) {
+    const size_t n = t->model->params[index].count;
     double along = 0, norm = 0, square = 0, best = INFINITY;
-    float *direction = test_uniform(p->count, -1, 1, seed);
-    for (size_t i = 0; i < p->count; i++) {
+    float *direction = test_uniform(n, -1, 1, 100 + (uint64_t)index);
+    float *kept = (float *)malloc(n * sizeof *kept);
+    CHECK_OK(t->context, gfli_param_fetch(t->model, index, kept));
+    for (size_t i = 0; i < n; i++) {
         direction[i] = direction[i] < 0 ? -1.0f : 1.0f;
         along += (double)g[i] * (double)direction[i];
         norm += (double)g[i] * (double)g[i];
-        square += (double)p->data[i] * (double)p->data[i];
+        square += (double)kept[i] * (double)kept[i];
     }
-    double scale = fmax(0.1, sqrt(square / (double)p->count));
+    double scale = fmax(0.1, sqrt(square / (double)n));
     for (double h = 1e-4; h < 3e-2 && best > 0.01; h *= 3)
-        best = fmin(best, fabs(difference(t, p, direction, h * scale) - along) / sqrt(norm));
+        best =
+            fmin(best, fabs(difference(t, index, kept, direction, h * scale) - along) / sqrt(norm));
     free(direction);
+    free(kept);
     return best;
 }
 
@@ -132,14 +158,14 @@ static void check_arch(const gfl_arch *arch, double allowed) {
             largest = fmax(largest, norm_of(g + offset, t.model->params[i].count));
     }
     for (int i = 0; i < t.model->n_params; i++) {
-        gfli_param *p = &t.model->params[i];
+        const gfli_param *p = &t.model->params[i];
         const float *own = g + t.learner.layout.offset[i];
         if (p->is_buffer) continue;
         if (norm_of(own, p->count) < 1e-5 * largest) {
             flat++;
             continue;
         }
-        double error = best_error(&t, p, own, 100 + (uint64_t)i);
+        double error = best_error(&t, i, own);
         worst = fmax(worst, error);
         test_checks++;
         if (!(error < allowed)) {
@@ -256,7 +282,7 @@ static void memory_is_what_lives_at_once(void) {
         gfl_model *model = train_model(context, &desc);
         CHECK_OK(context, gfli_plan_create(context, model, 1, 800, 1344, true, &plan));
         const double mib = sizeof(float) / 1048576.0, apart = 2 * (double)plan.workspace_floats;
-        CHECK_OK(context, gfli_backward_create(context, model, &gfli_cpu_train, &plan,
+        CHECK_OK(context, gfli_backward_create(context, model, gfli_train_ops_of(context), &plan,
                                                table[i].frozen, &backward));
         printf("  depth %d, %d stages frozen: %.0f MiB an image, %.0f MiB without reuse\n",
                table[i].depth, table[i].frozen, (double)plan.workspace_floats * mib, apart * mib);

@@ -212,12 +212,6 @@ static void convolution_equals_the_plain_loop(void) {
 static void run_grad(gfl_context *context, const conv_data *d, const float *old, float **dx,
                      float **dweight, float **dbias) {
     const gfli_conv_shape *s = &d->c.s;
-    void *packing = NULL, *scratch = NULL;
-    CHECK_OK(context,
-             gfli_alloc(context, 1, gfli_cpu_train.conv_grad_packed_size(s), "w", &packing));
-    CHECK_OK(context, gfli_alloc(context, 1, gfli_cpu_train.conv_grad_scratch(context, s, &d->x),
-                                 "scratch", &scratch));
-    gfli_cpu_train.conv_grad_pack(context, s, d->weight, d->scale, packing);
     gfli_map dy = d->y, mdx = d->x;
     dy.data = d->dy;
     *dx = copy_of(old ? old : d->px, d->nx);
@@ -227,10 +221,8 @@ static void run_grad(gfl_context *context, const conv_data *d, const float *old,
     memset(*dweight, 0xff, d->nw * sizeof(float));
     memset(*dbias, 0xff, (size_t)s->out_c * sizeof(float));
     mdx.data = *dx;
-    gfli_cpu_train.conv_grad_input(context, s, packing, &dy, old != NULL, &mdx, scratch);
-    gfli_cpu_train.conv_grad_weight(context, s, &d->x, &dy, *dweight, *dbias, scratch);
-    gfli_free(context, packing);
-    gfli_free(context, scratch);
+    host_conv_grad_input(context, s, d->weight, d->scale, &dy, old != NULL, &mdx);
+    host_conv_grad_weight(context, s, &d->x, &dy, *dweight, *dbias);
 }
 
 static void check_grad(int index, int row, const conv_data *d, const float *old, const float *dx,
@@ -328,8 +320,8 @@ static void gradients_equal_differences(void) {
 int main(int argc, char **argv) {
     static const test_case cases[] = {
         TEST(convolution_equals_the_plain_loop),
-        TEST_CPU(gradients_equal_the_plain_loop),
-        TEST_CPU(gradients_equal_differences),
+        TEST_TRAIN(gradients_equal_the_plain_loop),
+        TEST_TRAIN(gradients_equal_differences),
         {0},
     };
     return test_main(argc, argv, cases);

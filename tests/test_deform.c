@@ -216,12 +216,6 @@ static float *fresh(results *r, int what, size_t n) {
     return r->data[what];
 }
 
-static void *scratch_of(gfl_context *context, size_t bytes) {
-    void *p = NULL;
-    CHECK_OK(context, gfli_alloc(context, bytes, 1, "scratch", &p));
-    return memset(p, 0xff, bytes);
-}
-
 static void run_forward(gfl_context *context, const deform_data *d, results *r) {
     const gfli_conv_shape *s = &d->c->s;
     gfli_map y = d->y;
@@ -234,72 +228,76 @@ static void run_forward(gfl_context *context, const deform_data *d, results *r) 
 }
 
 static void run_backward(gfl_context *context, const deform_data *d, results *r) {
-    const gfli_train_ops *ops = &gfli_cpu_train;
     const gfli_conv_shape *s = &d->c->s;
-    void *packing = scratch_of(context, ops->deform_conv_grad_packed_size(s));
-    void *scratch = scratch_of(context, ops->deform_conv_grad_scratch(context, s, &d->offset));
     gfli_map dx = d->x, doffset = d->offset;
-    ops->deform_conv_grad_pack(context, s, d->weight, d->scale, packing);
     float *dweight = fresh(r, DWEIGHT, d->nw), *dbias = fresh(r, DBIAS, (size_t)s->out_c);
     doffset.data = fresh(r, ALONE_DOFFSET, d->n_offset);
-    ops->deform_conv_grad(context, s, packing, &d->x, &d->offset, &d->y, false, NULL, &doffset,
-                          dweight, NULL, scratch);
+    host_deform_conv_grad(context, s, d->weight, d->scale, &d->x, &d->offset, &d->y, false, NULL,
+                          &doffset, dweight, NULL);
     doffset.data = fresh(r, DOFFSET, d->n_offset);
     dx.data = fresh(r, ADDED_DX, d->nx);
     memcpy(dx.data, d->old, d->nx * sizeof(float));
-    ops->deform_conv_grad(context, s, packing, &d->x, &d->offset, &d->y, true, &dx, &doffset,
-                          dweight, dbias, scratch);
+    host_deform_conv_grad(context, s, d->weight, d->scale, &d->x, &d->offset, &d->y, true, &dx,
+                          &doffset, dweight, dbias);
     dx.data = fresh(r, DX, d->nx);
-    ops->deform_conv_grad(context, s, packing, &d->x, &d->offset, &d->y, false, &dx, &doffset,
-                          dweight, dbias, scratch);
-    gfli_free(context, packing);
-    gfli_free(context, scratch);
+    host_deform_conv_grad(context, s, d->weight, d->scale, &d->x, &d->offset, &d->y, false, &dx,
+                          &doffset, dweight, dbias);
 }
 
-static void compare(int index, const deform_data *d, const results *r) {
+static void compare_forward(int index, const deform_data *d, const results *r) {
     double *with_bias = (double *)malloc(d->ny * sizeof(double));
-    double *added = (double *)malloc(d->nx * sizeof(double));
     for (size_t i = 0; i < d->ny; i++)
         with_bias[i] = fmax(0, d->want_y[i] + (double)d->bias[i % (size_t)d->c->s.out_c]);
-    for (size_t i = 0; i < d->nx; i++) added[i] = d->want_dx[i] + (double)d->old[i];
     close_to("y", index, r->data[Y], d->want_y, d->ny);
     close_to("y after ReLU", index, r->data[RELU_Y], with_bias, d->ny);
+    free(with_bias);
+}
+
+static void compare_backward(int index, const deform_data *d, const results *r) {
+    double *added = (double *)malloc(d->nx * sizeof(double));
+    for (size_t i = 0; i < d->nx; i++) added[i] = d->want_dx[i] + (double)d->old[i];
     close_to("dx", index, r->data[DX], d->want_dx, d->nx);
     close_to("accumulated dx", index, r->data[ADDED_DX], added, d->nx);
     close_to("doffset", index, r->data[DOFFSET], d->want_doffset, d->n_offset);
     close_to("doffset without dx", index, r->data[ALONE_DOFFSET], d->want_doffset, d->n_offset);
     close_to("dweight", index, r->data[DWEIGHT], d->want_dweight, d->nw);
     close_to("dbias", index, r->data[DBIAS], d->want_dbias, (size_t)d->c->s.out_c);
-    free(with_bias);
     free(added);
 }
 
-static void all_cases(int row) {
+/* One direction of all cases; the bits are the same on any number of threads. */
+static void all_cases(int row, bool backward) {
     for (int i = 0; i < (int)GFLI_COUNT(deform_cases); i++) {
         deform_data d = make_data(&deform_cases[i], (uint64_t)i * 100);
         results first;
-        memset(&first, 0, sizeof first);
         compute_wanted(&d);
         for (int threads = 1; threads <= 4; threads++) {
             results r;
             gfl_context *context = test_context_of(threads, row);
-            run_forward(context, &d, &r);
-            run_backward(context, &d, &r);
-            if (threads == 1) compare(i, &d, &r);
-            for (int k = 0; k < RESULTS; k++) {
-                if (threads > 1) CHECK(!memcmp(first.data[k], r.data[k], r.n[k] * sizeof(float)));
-                if (threads > 1) free(r.data[k]);
-            }
+            memset(&r, 0, sizeof r);
+            if (backward)
+                run_backward(context, &d, &r);
+            else
+                run_forward(context, &d, &r);
             if (threads == 1) first = r;
+            for (int k = 0; k < RESULTS && threads > 1; k++) {
+                if (r.n[k]) CHECK(!memcmp(first.data[k], r.data[k], r.n[k] * sizeof(float)));
+                free(r.data[k]);
+            }
             gfl_context_destroy(context);
         }
+        (backward ? compare_backward : compare_forward)(i, &d, &first);
         for (int k = 0; k < RESULTS; k++) free(first.data[k]);
         free_data(&d);
     }
 }
 
 static void operator_equals_the_plain_loop(void) {
-    for (int row = 0; row < test_count_kernels(); row++) all_cases(row);
+    for (int row = 0; row < test_count_kernels(); row++) all_cases(row, false);
+}
+
+static void gradients_equal_the_plain_loop(void) {
+    for (int row = 0; row < test_count_kernels(); row++) all_cases(row, true);
 }
 
 /* With offsets of zero and masks of one half it is half the ordinary convolution. */
@@ -341,6 +339,7 @@ static void nothing_is_read_beyond_the_edge(void) {
 int main(int argc, char **argv) {
     static const test_case cases[] = {
         TEST(operator_equals_the_plain_loop),
+        TEST_TRAIN(gradients_equal_the_plain_loop),
         TEST(zero_offsets_give_the_ordinary_convolution),
         TEST(nothing_is_read_beyond_the_edge),
         {0},

@@ -1,5 +1,5 @@
 /* test_optim.c - stochastic gradient descent against its formula, and what stands against it */
-#include "test.h"
+#include "ops.h"
 
 #include <float.h>
 
@@ -24,7 +24,7 @@ static void update_with(gfl_context *context, const gfli_update *u, double share
     gfli_verdict verdict;
     memset(&verdict, 0, sizeof verdict);
     verdict.share = share;
-    gfli_cpu_train.update(context, u, &verdict);
+    host_update(context, u, &verdict);
 }
 
 static void sgd_follows_its_formula(void) {
@@ -90,7 +90,7 @@ static void sgd_of_one_parameter(void) {
     gfli_verdict fault;
     memset(&fault, 0, sizeof fault);
     fault.fault = GFLI_FAULT_LOSS;
-    gfli_cpu_train.update(context, &u, &fault);
+    host_update(context, &u, &fault);
     CHECK(v == 2.09375f && p == -0.6484375f); /* nothing moves where something was found */
     u.n = 0;
     u.n_parts = 0;
@@ -104,10 +104,9 @@ static gfli_verdict check(int threads, const float *g, size_t n) {
     const gfli_update_part halves[2] = {{0, n / 2, 1, 1}, {n / 2, n - n / 2, 1, 1}};
     float *zeros = (float *)calloc(n + 1, sizeof *zeros);
     gfli_update u = update_of(zeros, zeros, g, n, halves);
-    gfli_verdict verdict;
     u.n_parts = 2;
     u.lr = 0.1;
-    gfli_cpu_train.check_update(context, &u, &verdict);
+    const gfli_verdict verdict = host_check_update(context, &u);
     free(zeros);
     gfl_context_destroy(context);
     return verdict;
@@ -137,14 +136,13 @@ static void clipping_lowers_the_share(void) {
     gfl_context *context = test_context(1);
     float p[3] = {0}, v[3] = {0};
     gfli_update u = update_of(p, v, g, 3, &part);
-    gfli_verdict verdict;
     u.share = 0.5;
     u.clip = 1;
-    gfli_cpu_train.check_update(context, &u, &verdict);
+    gfli_verdict verdict = host_check_update(context, &u);
     CHECK_NEAR(verdict.norm, 2.5, 1e-12);
     CHECK_NEAR(verdict.share, 0.5 / 2.5, 1e-6);
     u.clip = 3;
-    gfli_cpu_train.check_update(context, &u, &verdict);
+    verdict = host_check_update(context, &u);
     CHECK(verdict.share == 0.5);
     gfl_context_destroy(context);
 }

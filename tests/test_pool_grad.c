@@ -1,5 +1,5 @@
 /* test_pool_grad.c - gradients of max pooling, upsampling and ReLU, and sums of maps */
-#include "test.h"
+#include "ops.h"
 
 static void relu_grad_stops_where_the_output_is_not_positive(void) {
     static const int sizes[2][2] = {{3, 2}, {1, 1}};
@@ -12,7 +12,7 @@ static void relu_grad_stops_where_the_output_is_not_positive(void) {
         y.data[i] = of_y[i];
         dy.data[i] = (float)i + 1;
     }
-    gfli_cpu_train.relu_grad(context, &y, &dy);
+    host_relu_grad(context, &y, &dy);
     for (int i = 0; i < 7; i++) CHECK(dy.data[i] == want[i]);
     free(y.data);
     free(dy.data);
@@ -27,7 +27,7 @@ static void long_maps_are_done_to_the_end(void) {
         gfl_context *context = test_context(threads);
         const gfli_map d = test_uniform_map(2, 5, 2, sizes, -1, 1, 2);
         float *was = test_uniform(n, -1, 1, 2);
-        gfli_cpu_train.relu_grad(context, &s, &d);
+        host_relu_grad(context, &s, &d);
         for (size_t i = 0; i < n; i++) CHECK(d.data[i] == (s.data[i] > 0 ? was[i] : 0));
         free(was);
         free(d.data);
@@ -72,7 +72,7 @@ static void max_pool_grad_goes_to_the_first_maximum(void) {
                 const gfli_map dx = test_uniform_map(2, 21, 1, &sizes[s], -1, 1, 3);
                 for (size_t i = 0; i < n; i++) want[i] = accumulate ? (double)dx.data[i] : 0;
                 ref_pool(&x, &dy, want);
-                gfli_cpu_train.max_pool_grad(context, &x, &dy, accumulate, &dx);
+                host_max_pool_grad(context, &x, &dy, accumulate, &dx);
                 for (size_t i = 0; i < n; i++) CHECK_NEAR(dx.data[i], want[i], 1e-6);
                 free(dx.data);
                 gfl_context_destroy(context);
@@ -103,7 +103,7 @@ static void upsample_grad_sums_over_the_copies(void) {
                     want[((image * in[s][0] + from_y) * in[s][1] + from_x) * 3 + k] +=
                         (double)dy.data[i];
                 }
-                gfli_cpu_train.upsample_grad(context, &dy, accumulate, &dx);
+                host_upsample_grad(context, &dy, accumulate, &dx);
                 for (size_t i = 0; i < n; i++) CHECK_NEAR(dx.data[i], want[i], 1e-5);
                 free(want);
                 free(dx.data);
