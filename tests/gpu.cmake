@@ -4,8 +4,6 @@
 # with its detector of races, illegal addresses and unset shared memory.  With GFL_GPU=ON nvcc
 # compiles them for the GPU that is here: X.gpu.  X.cuda is X.cpu on the other backend, either way.
 option(GFL_GPU "run the tests of GPUs on this machine's GPU" OFF)
-set(ON_EVERY_BACKEND conv deform norm pool image_ops decode detect fixture_decode fixture_dcn
-    fixture_gfocal fixture_pipeline)
 
 find_path(CUDA_INCLUDE cuda_runtime.h PATHS $ENV{CUDA_HOME}/include /usr/local/cuda/include)
 if(NOT CUDA_INCLUDE)

@@ -295,13 +295,13 @@ static void no_boxes_and_no_valid_cells(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(random_images_agree_with_the_search),
-                                      TEST(ties_go_to_the_lowest_cell),
-                                      TEST(odd_boxes_agree_with_the_search),
-                                      TEST(infinities_and_nans_are_survived),
-                                      TEST(centres_are_inside_by_more_than_a_hundredth),
-                                      TEST(one_anchor_alone_is_never_positive),
-                                      TEST(no_boxes_and_no_valid_cells),
+    static const test_case cases[] = {TEST_TRAIN(random_images_agree_with_the_search),
+                                      TEST_TRAIN(ties_go_to_the_lowest_cell),
+                                      TEST_TRAIN(odd_boxes_agree_with_the_search),
+                                      TEST_TRAIN(infinities_and_nans_are_survived),
+                                      TEST_TRAIN(centres_are_inside_by_more_than_a_hundredth),
+                                      TEST_TRAIN(one_anchor_alone_is_never_positive),
+                                      TEST_TRAIN(no_boxes_and_no_valid_cells),
                                       {0}};
     return test_main(argc, argv, cases);
 }

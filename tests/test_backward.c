@@ -296,12 +296,12 @@ static void memory_is_what_lives_at_once(void) {
 
 int main(int argc, char **argv) {
     static const test_case cases[] = {
-        TEST(basic_blocks_are_differentiated),
-        TEST(grouped_bottlenecks_are_differentiated),
-        TEST(deformable_bottlenecks_are_differentiated),
-        TEST(freezing_changes_no_other_gradient),
-        TEST(passes_do_not_disturb_each_other),
-        TEST(memory_is_what_lives_at_once),
+        TEST_TRAIN(basic_blocks_are_differentiated),
+        TEST_TRAIN(grouped_bottlenecks_are_differentiated),
+        TEST_TRAIN(deformable_bottlenecks_are_differentiated),
+        TEST_TRAIN(freezing_changes_no_other_gradient),
+        TEST_TRAIN(passes_do_not_disturb_each_other),
+        TEST_TRAIN(memory_is_what_lives_at_once),
         {0},
     };
     return test_main(argc, argv, cases);

@@ -170,6 +170,6 @@ static void detections_agree(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(heads_agree), TEST(detections_agree), {0}};
+    static const test_case cases[] = {TEST_TRAIN(heads_agree), TEST(detections_agree), {0}};
     return test_main(argc, argv, cases);
 }

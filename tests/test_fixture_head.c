@@ -44,6 +44,6 @@ static void every_case_agrees(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(every_case_agrees), {0}};
+    static const test_case cases[] = {TEST_TRAIN(every_case_agrees), {0}};
     return test_main(argc, argv, cases);
 }

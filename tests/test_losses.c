@@ -524,19 +524,19 @@ static void threads_change_nothing(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(golden_assignment),
-                                      TEST(golden_losses),
-                                      TEST(golden_gradients),
-                                      TEST(golden_numbers_of_the_original),
-                                      TEST(gradients_are_the_differences_of_the_losses),
-                                      TEST(negatives_are_accurate_everywhere),
-                                      TEST(giou_of_known_boxes),
-                                      TEST(a_tie_is_split_between_both_boxes),
-                                      TEST(odd_boxes_give_finite_losses),
-                                      TEST(normalisers_can_be_given),
-                                      TEST(only_valid_positions_count),
-                                      TEST(a_nan_among_the_logits_shows),
-                                      TEST(threads_change_nothing),
+    static const test_case cases[] = {TEST_TRAIN(golden_assignment),
+                                      TEST_TRAIN(golden_losses),
+                                      TEST_TRAIN(golden_gradients),
+                                      TEST_TRAIN(golden_numbers_of_the_original),
+                                      TEST_TRAIN(gradients_are_the_differences_of_the_losses),
+                                      TEST_TRAIN(negatives_are_accurate_everywhere),
+                                      TEST_TRAIN(giou_of_known_boxes),
+                                      TEST_TRAIN(a_tie_is_split_between_both_boxes),
+                                      TEST_TRAIN(odd_boxes_give_finite_losses),
+                                      TEST_TRAIN(normalisers_can_be_given),
+                                      TEST_TRAIN(only_valid_positions_count),
+                                      TEST_TRAIN(a_nan_among_the_logits_shows),
+                                      TEST_TRAIN(threads_change_nothing),
                                       {0}};
     return test_main(argc, argv, cases);
 }

@@ -201,9 +201,9 @@ static void level_scale_grad_is_right_on_any_threads(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(group_norm_grad_is_the_difference),
-                                      TEST(group_norm_grad_may_be_in_place_on_any_threads),
-                                      TEST(level_scale_grad_is_right_on_any_threads),
+    static const test_case cases[] = {TEST_TRAIN(group_norm_grad_is_the_difference),
+                                      TEST_TRAIN(group_norm_grad_may_be_in_place_on_any_threads),
+                                      TEST_TRAIN(level_scale_grad_is_right_on_any_threads),
                                       {0}};
     return test_main(argc, argv, cases);
 }

@@ -172,11 +172,11 @@ static void what_is_not_finite_is_found_anywhere(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(sgd_follows_its_formula),
-                                      TEST(sgd_of_one_parameter),
-                                      TEST(norms_are_exact_enough_on_any_threads),
-                                      TEST(clipping_lowers_the_share),
-                                      TEST(what_is_not_finite_is_found_anywhere),
+    static const test_case cases[] = {TEST_TRAIN(sgd_follows_its_formula),
+                                      TEST_TRAIN(sgd_of_one_parameter),
+                                      TEST_TRAIN(norms_are_exact_enough_on_any_threads),
+                                      TEST_TRAIN(clipping_lowers_the_share),
+                                      TEST_TRAIN(what_is_not_finite_is_found_anywhere),
                                       {0}};
     return test_main(argc, argv, cases);
 }

@@ -115,10 +115,10 @@ static void upsample_grad_sums_over_the_copies(void) {
 }
 
 int main(int argc, char **argv) {
-    static const test_case cases[] = {TEST(relu_grad_stops_where_the_output_is_not_positive),
-                                      TEST(long_maps_are_done_to_the_end),
-                                      TEST(max_pool_grad_goes_to_the_first_maximum),
-                                      TEST(upsample_grad_sums_over_the_copies),
+    static const test_case cases[] = {TEST_TRAIN(relu_grad_stops_where_the_output_is_not_positive),
+                                      TEST_TRAIN(long_maps_are_done_to_the_end),
+                                      TEST_TRAIN(max_pool_grad_goes_to_the_first_maximum),
+                                      TEST_TRAIN(upsample_grad_sums_over_the_copies),
                                       {0}};
     return test_main(argc, argv, cases);
 }
