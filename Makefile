@@ -42,7 +42,7 @@ CUDA_LIB  := $(BUILD)/libgfl_cuda.a
 CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -ldl -lrt
 endif
 VERSION  := $(shell sed -n 's/^.define GFL_VERSION_TEXT *"\(.*\)"/\1/p' gfl.h)
-# GFL_ABI is what the SONAME says: 1 is 0.1, 200 is 2.
+# GFL_ABI is what the SONAME says: 2 is 0.2, 200 is 2.
 ABI      := $(shell sed -n 's/^.define GFL_ABI *//p' gfl.h)
 SO       := $(shell [ $(ABI) -lt 100 ] && echo 0.$(ABI) || expr $(ABI) / 100)
 MODULES  := $(wildcard src/*/*.h src/*/*.c)

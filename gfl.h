@@ -55,10 +55,21 @@
  * Whoever creates an object destroys it; destroy functions take NULL.  What an object was made
  * from (context, model, data set) is borrowed and must outlive it.
  *
+ * NAMES
+ *
+ *     gfl_X_create, gfl_X_load...   make an X: (context, what it is made from, desc, &x)
+ *     gfl_X_destroy                 gives it back
+ *     gfl_X_get_Y, gfl_X_count_Y    read of an X without changing it; how many Y it has.  For NULL
+ *                                   the answer is 0, zeros or an empty text
+ *     ..._desc, ..._opts            what a creator makes; how one call works.  NULL means all
+ *                                   defaults, unless the comment says that something is needed
+ *
  * STRUCTS
  *
- * Structs that you fill: zero first, then set what you want, by name.  Zero is the default of
- * every field.
+ * Structs that you fill: set all of it to zero first, then set what you want, by name.  Zero is the
+ * default of every field.  Where zero is a default that does something, a negative number means
+ * that it is not done: warmup = 0 is a warm-up of 500 updates, warmup = -1 is none.  A number that
+ * cannot be left out, such as that of the images of a batch, is GFL_E_ARG where it is negative.
  *
  *     gfl_detect_opts opts = {0};     or memset(&opts, 0, sizeof opts); in C++ also opts = {}
  *     opts.min_score = 0.3f;
@@ -66,18 +77,21 @@
  * Do not list values by position, and do not call a function with a struct that was never zeroed:
  * later versions add fields, always at the end.  Structs have no size field.  Instead GFL_ABI
  * numbers the interface as a whole: a struct, an enum or a prototype changes only together with it.
- * While the version is 0.x the SONAME carries both parts (libgfl.so.0.1 is GFL_ABI 1), so that a
- * program never starts with another interface than it was compiled for.  gfl_context_create
- * hands your GFL_ABI to the library, which refuses another one and says so: this covers a library
- * opened by hand, and objects that were compiled with different headers.  Releases that differ
- * in the last number only (0.1.1) keep GFL_ABI and serve programs that are already compiled.
+ * While the version is 0.x the SONAME carries both parts (libgfl.so.0.2 is GFL_ABI 2), so that a
+ * program never starts with another interface than it was compiled for.  gfl_context_create hands
+ * your GFL_ABI to the library, which refuses another one and says so: this covers a library opened
+ * by hand, and objects that were compiled with different headers.  The tables of other files,
+ * gfl_cuda() and a gfl_group, carry the number too and are refused in the same way.  gfl_train.c
+ * and gfl_cuda.cu do not compile with the gfl.h of another release, nor do their objects link.
+ * Releases that differ in the last number only (0.2.1) keep GFL_ABI and serve programs that are
+ * already compiled.
  *
  * ERRORS
  *
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
  * to do - is in gfl_context_get_error() of the context the object was made with, or of the one the
- * call was given.  GFL_E_ARG has such a text too, except where neither was given and in
- * gfl_dataset_get_image.  The text of gfl_context_create goes to gfl_context_desc.error.  After an
+ * call was given.  GFL_E_ARG has such a text too, except where neither was given and in the getters
+ * that any number of threads may call at once; their comments say so.  The text of gfl_context_create goes to gfl_context_desc.error.  After an
  * error the object is as it was before the call, unless the function says otherwise.  The library
  * never exits, aborts, prints, installs signal handlers, or reads environment variables.
  *
@@ -199,14 +213,14 @@ extern "C" {
  * ============================================================================================ */
 
 #define GFL_VERSION_MAJOR 0
-#define GFL_VERSION_MINOR 1
+#define GFL_VERSION_MINOR 2
 #define GFL_VERSION_PATCH 0
-#define GFL_VERSION       100 /* major * 10000 + minor * 100 + patch */
-#define GFL_VERSION_TEXT  "0.1.0"
+#define GFL_VERSION       200 /* major * 10000 + minor * 100 + patch */
+#define GFL_VERSION_TEXT  "0.2.0"
 
 /* The interface between a program and the library: every struct, enum and prototype of this header.
- * It is major * 100 + minor of the SONAME (libgfl.so.0.1); see STRUCTS. */
-#define GFL_ABI 1
+ * It is major * 100 + minor of the SONAME (libgfl.so.0.2); see STRUCTS. */
+#define GFL_ABI 2
 
 /* Predefine GFL_API to build a DLL or to hide the names inside your own library. */
 #ifndef GFL_API
@@ -932,14 +946,17 @@ typedef struct gfl_distribution {
 } gfl_distribution;
 
 typedef struct gfl_detect_opts {
-    float min_score;    /* 0 means 0.05 */
-    float nms_iou;      /* 0 means 0.6 */
-    int max_per_level;  /* candidates kept per pyramid level before NMS; 0 means 1000; in dialect
-                           gfocal, locations that are kept with all their classes */
-    int max_detections; /* per image; 0 means 100 */
-    int scale_long;     /* the resized image's long side is at most this; 0: as trained */
-    int scale_short;    /* the same for its short side; set both or none */
-    int no_clip;        /* 1: boxes may pass the image's border by rounding, as in COCO results */
+    float min_score; /* 0 means 0.05; negative: every candidate is taken, whatever its score */
+    float nms_iou;   /* 0 means 0.6; negative: nothing is suppressed */
+    /* Candidates that are kept for each level of the pyramid before suppression; in dialect gfocal,
+     * locations that are kept with all their classes.  0 means 1000; negative: no limit, which
+     * means a million. */
+    int max_per_level;
+    int max_detections; /* for each image; 0 means 100; negative: no limit, which means a million */
+    /* The resized image's long side is at most scale_long and its short side at most scale_short.
+     * Set both.  Both 0: as trained; both negative: images keep their own size. */
+    int scale_long, scale_short;
+    int no_clip; /* 1: boxes may pass the image's border by rounding, as in COCO results */
     /* Called before every step of the network, on the caller's thread, with the steps done and all
      * steps; a return other than 0 stops the call with GFL_E_STOPPED.  NULL: not called. */
     int (*progress)(void *user, int done, int total);
@@ -1564,7 +1581,7 @@ typedef struct gfl_trainer_desc {
     /* Ascending: after so many epochs the learning rate is divided by 10.  All zero: after 8/12 and
      * 11/12 of the epochs, rounded down, but at the earliest after the first. */
     int milestones[GFL_MAX_MILESTONES];
-    int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
+    int n_milestones;    /* 0: those that are not zero; negative: none, the rate stays */
     double lr;           /* learning rate; 0 means 0.01 * images per update / 16, which are batch *
                             accumulate * ranks, as many as the data allow */
     double momentum;     /* 0 means 0.9; negative: none */
@@ -1572,16 +1589,17 @@ typedef struct gfl_trainer_desc {
                             have twice the rate; 0 means 0.0001; negative: none */
     int warmup; /* updates in which the rate grows from lr / 1000, in dialect gfocal from lr / 3; 0
                    means 500, or an epoch where that is shorter; negative: none */
-    double clip_norm;  /* largest L2 norm of all gradients together; 0: no clipping */
-    int frozen_stages; /* 0..4: the stem and so many stages stay as they are; -1: all are trained */
-    int scale_long;    /* images are resized to fit into this ... */
-    int scale_short;   /* ... by this, aspect ratio kept; both 0: as the model's preprocess */
+    double clip_norm; /* largest L2 norm of all gradients together; 0 and negative: no clipping */
+    /* 0..4: the stem and so many stages stay as they are; negative: all are trained. */
+    int frozen_stages;
+    int scale_long;      /* images are resized to fit into this ... */
+    int scale_short;     /* ... by this, aspect ratio kept; both 0: as the model's preprocess */
     int scale_short_min; /* the short bound is drawn from [this, scale_short]; 0: it is fixed */
     int no_flip;         /* 1: no horizontal flips; 0: half of the images, by chance */
     int drop_empty;      /* 1: leave out images without annotations, as the official recipe does */
     int no_grouping;     /* 1: batches may mix landscape and portrait */
-    int loaders;         /* threads that decode ahead; 0 means 2; -1: none, the step decodes */
-    uint64_t seed;       /* of the order, the flips and the scales */
+    int loaders;   /* threads that decode ahead; 0 means 2; negative: none, the step decodes */
+    uint64_t seed; /* of the order, the flips and the scales */
 } gfl_trainer_desc;
 
 /* What a step did.  Losses are means over the accumulated batches, of all ranks. */
@@ -2144,6 +2162,11 @@ extern "C" {
 #    define GFLI_HD
 #endif
 
+/* A symbol that carries the version.  Every file calls gfli_error by one, so that objects of
+ * different versions, whose internal structs may differ, are refused by the linker. */
+#define GFLI_JOIN(a, b)                     a##b
+#define GFLI_OF_THIS_VERSION(name, version) GFLI_JOIN(name, version)
+
 #define GFLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 GFLI_HD static inline int gfli_min(int a, int b) {
@@ -2417,6 +2440,7 @@ struct gfl_context {
 
 /* Set the context's error text and return the status, so that a failure is one statement:
  * return gfli_error(ctx, GFL_E_FORMAT, "%s: ...", path).  ctx may be NULL. */
+#define gfli_error GFLI_OF_THIS_VERSION(gfli_error_, GFL_VERSION)
 gfl_status gfli_error(gfl_context *context, gfl_status status, const char *format, ...)
     GFLI_PRINTF(3, 4);
 
@@ -12905,10 +12929,45 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
     return GFL_OK;
 }
 
+/* A limit as it is used: 0 means the default, negative means none. */
+static gfl_status gfli_check_limit(gfl_context *context, const char *what, int otherwise,
+                                   int *limit) {
+    enum { MOST = 1000000 };
+    *limit = *limit == 0 ? otherwise : *limit < 0 ? MOST : *limit;
+    GFLI_DEMAND(context, *limit <= MOST,
+                "%s is %d; it must be 1..%d, 0 for %d, or negative for no limit", what, *limit,
+                MOST, otherwise);
+    return GFL_OK;
+}
+
+/* What the scale of a call is for a picture: of a negative one, its own longer side for both. */
+static void gfli_detect_scale(const gfl_detect_opts *opts, int width, int height, int scale[2]) {
+    const bool none = opts->scale_long < 0;
+    scale[0] = none ? gfli_max(width, height) : opts->scale_long;
+    scale[1] = none ? gfli_max(width, height) : opts->scale_short;
+}
+
+static gfl_status gfli_check_scale(const gfl_detector *d, gfl_detect_opts *o) {
+    const gfl_preprocess *p = &d->model->preprocess;
+    if (o->scale_long < 0 && o->scale_short < 0) return GFL_OK;
+    GFLI_DEMAND(d->context, (o->scale_long == 0) == (o->scale_short == 0),
+                "scale_long is %d and scale_short is %d; set both or none", o->scale_long,
+                o->scale_short);
+    if (o->scale_long == 0) {
+        o->scale_long = p->scale_long;
+        o->scale_short = p->scale_short;
+    }
+    GFLI_DEMAND(d->context,
+                o->scale_short >= 1 && o->scale_long >= o->scale_short &&
+                    o->scale_long <= GFL_MAX_SIDE,
+                "scale_long is %d and scale_short is %d; 1 <= short <= long <= %d must hold, or "
+                "both are negative for pictures of their own size",
+                o->scale_long, o->scale_short, GFL_MAX_SIDE);
+    return GFL_OK;
+}
+
 static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect_opts *in,
                                          gfl_detect_opts *out) {
-    enum { MOST = 1000000 };
-    const gfl_preprocess *p = &d->model->preprocess;
     gfl_context *context = d->context;
     memset(out, 0, sizeof *out);
     if (in) *out = *in;
@@ -12917,32 +12976,18 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
                             gfli_is_finite((double)out->nms_iou)};
     if (out->min_score == 0) out->min_score = 0.05f;
     if (out->nms_iou == 0) out->nms_iou = 0.6f;
-    if (out->max_per_level == 0) out->max_per_level = GFLI_MAX_PER_LEVEL;
-    if (out->max_detections == 0) out->max_detections = GFLI_MAX_DETECTIONS;
-    if (!finite[0] || !(out->min_score > 0 && out->min_score < 1))
-        return gfli_error(context, GFL_E_ARG, "min_score is %g; it must be between 0 and 1",
-                          (double)out->min_score);
-    if (!finite[1] || !(out->nms_iou > 0 && out->nms_iou <= 1))
-        return gfli_error(context, GFL_E_ARG, "nms_iou is %g; it must be above 0 and at most 1",
-                          (double)out->nms_iou);
-    if (out->max_per_level < 1 || out->max_per_level > MOST)
-        return gfli_error(context, GFL_E_ARG, "max_per_level is %d; it must be 1..%d",
-                          out->max_per_level, MOST);
-    if (out->max_detections < 1 || out->max_detections > MOST)
-        return gfli_error(context, GFL_E_ARG, "max_detections is %d; it must be 1..%d",
-                          out->max_detections, MOST);
-    if ((out->scale_long == 0) != (out->scale_short == 0))
-        return gfli_error(context, GFL_E_ARG, "scale_long %d and scale_short %d: give both or none",
-                          out->scale_long, out->scale_short);
-    if (out->scale_long == 0) {
-        out->scale_long = p->scale_long;
-        out->scale_short = p->scale_short;
-    }
-    if (out->scale_short < 1 || out->scale_long < out->scale_short ||
-        out->scale_long > GFL_MAX_SIDE)
-        return gfli_error(context, GFL_E_ARG,
-                          "scale_long %d and scale_short %d; 1 <= short <= long <= %d must hold",
-                          out->scale_long, out->scale_short, GFL_MAX_SIDE);
+    GFLI_DEMAND(context, finite[0] && out->min_score < 1,
+                "min_score is %g; it must be below 1, or negative for none",
+                (double)out->min_score);
+    GFLI_DEMAND(context, finite[1] && out->nms_iou <= 1,
+                "nms_iou is %g; it must be at most 1, or negative for no suppression",
+                (double)out->nms_iou);
+    if (out->min_score < 0) out->min_score = FLT_MIN; /* no logit is infinite */
+    if (out->nms_iou < 0) out->nms_iou = 2;           /* no IoU is above 1 */
+    GFLI_TRY(gfli_check_limit(context, "max_per_level", GFLI_MAX_PER_LEVEL, &out->max_per_level));
+    GFLI_TRY(
+        gfli_check_limit(context, "max_detections", GFLI_MAX_DETECTIONS, &out->max_detections));
+    GFLI_TRY(gfli_check_scale(d, out));
     if (out->event && !context->backend->device.mark)
         return gfli_error(context, GFL_E_ARG, "event is set, but %s has no events; leave it NULL",
                           context->device_name);
@@ -12970,8 +13015,9 @@ static void gfli_take_size(gfl_detector *d, int i, const gfl_detect_opts *opts) 
     const gfl_arch *arch = &d->model->arch;
     gfli_resized *r = &d->images[i];
     gfli_decode_opts *o = &d->decoding[i];
-    gfli_resized_size(r->image.width, r->image.height, opts->scale_long, opts->scale_short,
-                      &r->width, &r->height);
+    int scale[2];
+    gfli_detect_scale(opts, r->image.width, r->image.height, scale);
+    gfli_resized_size(r->image.width, r->image.height, scale[0], scale[1], &r->width, &r->height);
     gfli_decode_opts_init(arch, o);
     o->min_score = opts->min_score;
     o->nms_iou = opts->nms_iou;
@@ -12981,7 +13027,7 @@ static void gfli_take_size(gfl_detector *d, int i, const gfl_detect_opts *opts) 
     o->height = r->height;
     o->width = r->width;
     gfli_box_scale(gfli_dialect_get(arch->dialect)->one_scale, r->image.width, r->image.height,
-                   opts->scale_long, opts->scale_short, &o->scale_x, &o->scale_y);
+                   scale[0], scale[1], &o->scale_x, &o->scale_y);
 }
 
 static gfl_status gfli_reserve_images(gfl_detector *d, int n) {
@@ -13286,13 +13332,14 @@ static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out)
 gfl_status gfl_detector_get_size(gfl_detector *detector, int width, int height,
                                  const gfl_detect_opts *opts, gfl_input_size *out) {
     gfl_detect_opts resolved;
+    int scale[2];
     GFLI_NOT_NULL(NULL, detector);
     GFLI_NOT_NULL(detector->context, out);
     memset(out, 0, sizeof *out);
     GFLI_TRY(gfli_check_size(detector->context, width, height, 0));
     GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
-    gfli_resized_size(width, height, resolved.scale_long, resolved.scale_short, &out->width,
-                      &out->height);
+    gfli_detect_scale(&resolved, width, height, scale);
+    gfli_resized_size(width, height, scale[0], scale[1], &out->width, &out->height);
     out->padded_width = gfli_pad32(out->width);
     out->padded_height = gfli_pad32(out->height);
     return GFL_OK;

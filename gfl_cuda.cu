@@ -14,6 +14,9 @@
 #define GFL_INTERNAL
 #endif
 #include "gfl.h"
+#if GFL_VERSION != 200
+#    error "this file is of gfl 0.2.0 and gfl.h is not: take both from one release"
+#endif
 
 /* ===============================================================================================
  * src/cuda/std.h - CUDA's headers for the GPU backend

@@ -7,6 +7,9 @@
 #define GFL_INTERNAL
 #endif
 #include "gfl.h"
+#if GFL_VERSION != 200
+#    error "this file is of gfl 0.2.0 and gfl.h is not: take both from one release"
+#endif
 
 /* ===============================================================================================
  * src/data/std.h - stb_image, private to this file: the system's, or the program's own
@@ -8223,10 +8226,13 @@ static void gfli_default_milestones(gfl_trainer_desc *d) {
 }
 
 static gfl_status gfli_resolve_milestones(gfl_context *context, gfl_trainer_desc *d) {
-    if (d->n_milestones < -1 || d->n_milestones > GFL_MAX_MILESTONES)
-        return gfli_error(context, GFL_E_ARG,
-                          "n_milestones is %d; it must be 1..%d, 0 for the default, or -1 for none",
-                          d->n_milestones, GFL_MAX_MILESTONES);
+    if (d->n_milestones > GFL_MAX_MILESTONES)
+        return gfli_error(
+            context, GFL_E_ARG,
+            "n_milestones is %d; it must be 1..%d, 0 for the default, or negative for "
+            "none",
+            d->n_milestones, GFL_MAX_MILESTONES);
+    d->n_milestones = gfli_max(d->n_milestones, -1);
     if (d->n_milestones == 0)
         while (d->n_milestones < GFL_MAX_MILESTONES && d->milestones[d->n_milestones] != 0)
             d->n_milestones++;
@@ -8276,11 +8282,12 @@ static gfl_status gfli_resolve_rates(gfl_context *context, gfl_trainer_desc *d) 
                           "lr, momentum, weight_decay and clip_norm must be finite");
     d->momentum = gfli_resolve_real(d->momentum, 0.9);
     d->weight_decay = gfli_resolve_real(d->weight_decay, 0.0001);
-    if (d->lr < 0 || d->momentum >= 1 || d->clip_norm < 0)
+    if (d->clip_norm < 0) d->clip_norm = 0;
+    if (d->lr < 0 || d->momentum >= 1)
         return gfli_error(context, GFL_E_ARG,
-                          "lr is %g, momentum %g and clip_norm %g; lr and clip_norm must not be "
-                          "negative, and momentum must be below 1",
-                          d->lr, d->momentum, d->clip_norm);
+                          "lr is %g and momentum is %g; lr must not be negative, and momentum must "
+                          "be below 1",
+                          d->lr, d->momentum);
     return GFL_OK;
 }
 
@@ -8291,21 +8298,24 @@ gfl_status gfli_train_resolve(gfl_context *context, const gfl_model *model,
     if (d->batch == 0) d->batch = 16;
     if (d->accumulate == 0) d->accumulate = 1;
     if (d->epochs == 0) d->epochs = 12;
-    if (d->warmup < 0) d->warmup = -1;
-    if (d->loaders == 0) d->loaders = 2;
+    d->warmup = gfli_max(d->warmup, -1);
+    d->frozen_stages = gfli_max(d->frozen_stages, -1);
+    d->loaders = d->loaders == 0 ? 2 : gfli_max(d->loaders, -1);
     if (d->batch < 1 || d->batch > 65536 || d->accumulate < 1 || d->accumulate > 65536)
         return gfli_error(context, GFL_E_ARG,
                           "batch is %d and accumulate is %d; both must be 1..65536", d->batch,
                           d->accumulate);
     if (d->epochs < 1)
         return gfli_error(context, GFL_E_ARG, "epochs is %d; it must be 1 or more", d->epochs);
-    if (d->frozen_stages < -1 || d->frozen_stages > 4)
+    if (d->frozen_stages > 4)
         return gfli_error(context, GFL_E_ARG,
-                          "frozen_stages is %d; it must be 0..4, or -1 for none", d->frozen_stages);
-    if (d->loaders < -1 || d->loaders > GFLI_MAX_THREADS)
-        return gfli_error(context, GFL_E_ARG,
-                          "loaders is %d; it must be 1..%d, 0 for the default, or -1 for none",
-                          d->loaders, GFLI_MAX_THREADS);
+                          "frozen_stages is %d; it must be 0..4, or negative for none",
+                          d->frozen_stages);
+    if (d->loaders > GFLI_MAX_THREADS)
+        return gfli_error(
+            context, GFL_E_ARG,
+            "loaders is %d; it must be 1..%d, 0 for the default, or negative for none", d->loaders,
+            GFLI_MAX_THREADS);
     GFLI_TRY(gfli_resolve_rates(context, d));
     GFLI_TRY(gfli_resolve_milestones(context, d));
     return gfli_resolve_scale(context, model, d);

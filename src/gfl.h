@@ -54,10 +54,21 @@
  * Whoever creates an object destroys it; destroy functions take NULL.  What an object was made
  * from (context, model, data set) is borrowed and must outlive it.
  *
+ * NAMES
+ *
+ *     gfl_X_create, gfl_X_load...   make an X: (context, what it is made from, desc, &x)
+ *     gfl_X_destroy                 gives it back
+ *     gfl_X_get_Y, gfl_X_count_Y    read of an X without changing it; how many Y it has.  For NULL
+ *                                   the answer is 0, zeros or an empty text
+ *     ..._desc, ..._opts            what a creator makes; how one call works.  NULL means all
+ *                                   defaults, unless the comment says that something is needed
+ *
  * STRUCTS
  *
- * Structs that you fill: zero first, then set what you want, by name.  Zero is the default of
- * every field.
+ * Structs that you fill: set all of it to zero first, then set what you want, by name.  Zero is the
+ * default of every field.  Where zero is a default that does something, a negative number means
+ * that it is not done: warmup = 0 is a warm-up of 500 updates, warmup = -1 is none.  A number that
+ * cannot be left out, such as that of the images of a batch, is GFL_E_ARG where it is negative.
  *
  *     gfl_detect_opts opts = {0};     or memset(&opts, 0, sizeof opts); in C++ also opts = {}
  *     opts.min_score = 0.3f;
@@ -65,18 +76,21 @@
  * Do not list values by position, and do not call a function with a struct that was never zeroed:
  * later versions add fields, always at the end.  Structs have no size field.  Instead GFL_ABI
  * numbers the interface as a whole: a struct, an enum or a prototype changes only together with it.
- * While the version is 0.x the SONAME carries both parts (libgfl.so.0.1 is GFL_ABI 1), so that a
- * program never starts with another interface than it was compiled for.  gfl_context_create
- * hands your GFL_ABI to the library, which refuses another one and says so: this covers a library
- * opened by hand, and objects that were compiled with different headers.  Releases that differ
- * in the last number only (0.1.1) keep GFL_ABI and serve programs that are already compiled.
+ * While the version is 0.x the SONAME carries both parts (libgfl.so.0.2 is GFL_ABI 2), so that a
+ * program never starts with another interface than it was compiled for.  gfl_context_create hands
+ * your GFL_ABI to the library, which refuses another one and says so: this covers a library opened
+ * by hand, and objects that were compiled with different headers.  The tables of other files,
+ * gfl_cuda() and a gfl_group, carry the number too and are refused in the same way.  gfl_train.c
+ * and gfl_cuda.cu do not compile with the gfl.h of another release, nor do their objects link.
+ * Releases that differ in the last number only (0.2.1) keep GFL_ABI and serve programs that are
+ * already compiled.
  *
  * ERRORS
  *
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
  * to do - is in gfl_context_get_error() of the context the object was made with, or of the one the
- * call was given.  GFL_E_ARG has such a text too, except where neither was given and in
- * gfl_dataset_get_image.  The text of gfl_context_create goes to gfl_context_desc.error.  After an
+ * call was given.  GFL_E_ARG has such a text too, except where neither was given and in the getters
+ * that any number of threads may call at once; their comments say so.  The text of gfl_context_create goes to gfl_context_desc.error.  After an
  * error the object is as it was before the call, unless the function says otherwise.  The library
  * never exits, aborts, prints, installs signal handlers, or reads environment variables.
  *

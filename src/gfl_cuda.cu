@@ -13,6 +13,9 @@
 #define GFL_INTERNAL
 #endif
 #include "gfl.h"
+#if GFL_VERSION != 200
+#    error "this file is of gfl 0.2.0 and gfl.h is not: take both from one release"
+#endif
 
 #include "cuda/std.h"
 

@@ -6,6 +6,9 @@
 #define GFL_INTERNAL
 #endif
 #include "gfl.h"
+#if GFL_VERSION != 200
+#    error "this file is of gfl 0.2.0 and gfl.h is not: take both from one release"
+#endif
 
 #include "data/std.h"
 

@@ -54,7 +54,7 @@ tools_are_respected)
     build() {
         : > calls
         quietly make -C src CUDA=0 CC="$scratch/my_cc" AR="$scratch/my_ar" \
-            RANLIB="$scratch/my_ranlib" "$@" all build/release/libgfl.so.0.1
+            RANLIB="$scratch/my_ranlib" "$@" all build/release/libgfl.so.0.2
     }
     build CPPFLAGS=-DFORTIFIED CFLAGS=-march=x LDFLAGS=-Wl,-z,now
     [ "$(grep -c -- '-DFORTIFIED -march=x' calls)" = 4 ] || { cat calls; fail "CPPFLAGS or CFLAGS"; }
@@ -100,10 +100,10 @@ EOF
         cmake -S cmake -B cmake/build -DCMAKE_PREFIX_PATH="$scratch/root/usr" \
             -DCMAKE_LIBRARY_ARCHITECTURE=x86_64-linux-gnu >log 2>&1
     }
-    ask 0.1 REQUIRED && cmake --build cmake/build >log 2>&1 ||
+    ask 0.2 REQUIRED && cmake --build cmake/build >log 2>&1 ||
         { cat log; fail "a program built through CMake"; }
     ask REQUIRED && ask 0 REQUIRED || { cat log; fail "CMake refuses it without a minor version"; }
-    for other in 0.0 0.2 1.0; do ! ask $other REQUIRED || fail "CMake takes it for version $other"; done
+    for other in 0.1 0.3 1.0; do ! ask $other REQUIRED || fail "CMake takes it for version $other"; done
     ! ask REQUIRED COMPONENTS cuda || fail "CMake finds a gfl::cuda that is not there"
     tr -s '\n ' '  ' < log | grep -q "installed without CUDA" ||
         { cat log; fail "CMake does not say why there is no gfl::cuda"; }
@@ -149,10 +149,10 @@ copies_do_not_mix)
     unpack 1
     cp -r 1 2 && cp -r 1 3 || exit 1
     for i in 1 2 3; do sed -i "s/\"r18\"/\"r18 of $i\"/" $i/gfl.h; done
-    for i in 1 2; do quietly make -C $i $quick build/release/libgfl.so.0.1; done
-    nm -D --defined-only 1/build/release/libgfl.so.0.1 > names
-    grep -q ' gfl_detect@@GFL_0[.]1$' names || fail "symbols have no version"
-    ! grep -v ' gfl_[a-z_0-9]*@@GFL_0[.]1$' names | grep -v ' A GFL_0[.]1$' || fail "others are exported"
+    for i in 1 2; do quietly make -C $i $quick build/release/libgfl.so.0.2; done
+    nm -D --defined-only 1/build/release/libgfl.so.0.2 > names
+    grep -q ' gfl_detect@@GFL_0[.]2$' names || fail "symbols have no version"
+    ! grep -v ' gfl_[a-z_0-9]*@@GFL_0[.]2$' names | grep -v ' A GFL_0[.]2$' || fail "others are exported"
     cat > main.c <<'EOF'
 #define _GNU_SOURCE
 #include "gfl.h"
@@ -182,7 +182,7 @@ EOF
     sed -i 's/r18 of 3/r18 of 0/' 3/gfl.h
     cc -O0 -I3 -c main.c -o main.o && cc -O0 -x c -std=gnu11 -DGFL_IMPLEMENTATION -c 3/gfl.h -o 3.o &&
         cc -rdynamic main.o 3.o -o main -lm -pthread -ldl || exit 1
-    ./main 1/build/release/libgfl.so.0.1 2/build/release/libgfl.so.0.1 || exit 1 ;;
+    ./main 1/build/release/libgfl.so.0.2 2/build/release/libgfl.so.0.2 || exit 1 ;;
 long_same_bits)
     # A training and a detection, built by the lines that the manual gives, and as make builds.
     unpack src

@@ -55,7 +55,7 @@ command -v cmake >/dev/null 2>&1 || exit 0
 mkdir cmake && cat > cmake/CMakeLists.txt <<'EOF'
 cmake_minimum_required(VERSION 3.18)
 project(user C)
-find_package(gfl 0.1 REQUIRED COMPONENTS cuda)
+find_package(gfl 0.2 REQUIRED COMPONENTS cuda)
 add_executable(app ${SOURCE})
 target_link_libraries(app gfl::cuda)
 EOF

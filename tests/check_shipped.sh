@@ -48,6 +48,21 @@ amalgamation_in_sync)
         cmp -s "$scratch/$f" "$f" \
             || fail "$f differs from src/: run \"make amalgamate\" and commit both"
     done ;;
+files_of_two_versions_do_not_mix)
+    # By the preprocessor where the sources meet, by the linker where the objects do.
+    sed 's/^\(#define GFL_VERSION  *\)[0-9]*/\1199/' gfl.h > "$scratch/gfl.h"
+    printf 'int main(void) { return 0; }\n' > "$scratch/main.c"
+    for f in gfl_train.c gfl_cuda.cu; do
+        cp "$f" "$scratch" && cc -x c $posix -fsyntax-only "$scratch/$f" 2> "$scratch/log" &&
+            fail "$f compiles with another version's gfl.h"
+        grep -q 'take both from one release' "$scratch/log" || fail "$f does not say why"
+    done
+    cc -x c -DGFL_IMPLEMENTATION -c "$scratch/gfl.h" -o "$scratch/gfl.o" &&
+        cc -c gfl_train.c -o "$scratch/train.o" || exit 1
+    cc "$scratch/main.c" "$scratch/gfl.o" "$scratch/train.o" -lm -pthread -o "$scratch/app" \
+        2> "$scratch/log" && fail "objects of two versions link"
+    grep -q "gfli_error_$(sed -n 's/^#define GFL_VERSION  *\([0-9]*\).*/\1/p' gfl.h)" "$scratch/log" ||
+        fail "$(cat "$scratch/log")" ;;
 compiles_gcc) compiles gcc g++ ;;
 compiles_clang) compiles clang clang++ ;;
 compiles_newest_clang)

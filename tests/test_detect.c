@@ -448,6 +448,33 @@ static void the_size_for_the_network_is_told(void) {
     gfl_detector_destroy(detector);
 }
 
+/* The picture keeps its 150 x 90 pixels, padded to 160 x 96, and every class of every location of
+ * its five levels is found. */
+static void negative_options_mean_none(void) {
+    gfl_detector *detector = NULL;
+    gfl_detections out;
+    gfl_input_size size;
+    gfl_detect_opts opts;
+    const gfl_image image = picture(1);
+    int points = 0;
+    for (int stride = 8; stride <= 128; stride *= 2)
+        points += (160 + stride - 1) / stride * ((96 + stride - 1) / stride);
+    memset(&opts, 0, sizeof opts);
+    opts.scale_long = opts.scale_short = -1;
+    CHECK_OK(context, gfl_detector_create(context, model, NULL, &detector));
+    CHECK_OK(context, gfl_detector_get_size(detector, WIDTH, HEIGHT, &opts, &size));
+    CHECK(size.width == WIDTH && size.height == HEIGHT && size.padded_width == 160);
+    opts.min_score = opts.nms_iou = -0.5f;
+    opts.max_per_level = -1;
+    opts.max_detections = -3;
+    CHECK_OK(context, gfl_detect(detector, &image, 1, &opts, &out));
+    CHECK(out.count == 3 * points);
+    opts.max_detections = 0;
+    CHECK_OK(context, gfl_detect(detector, &image, 1, &opts, &out));
+    CHECK(out.count == 100);
+    gfl_detector_destroy(detector);
+}
+
 static double iou(const gfl_detection *a, const gfl_detection *b) {
     const double w = fmin((double)a->x2, (double)b->x2) - fmax((double)a->x1, (double)b->x1);
     const double h = fmin((double)a->y2, (double)b->y2) - fmax((double)a->y1, (double)b->y1);
@@ -623,9 +650,10 @@ static void wrong_arguments_are_refused_by_name(void) {
     image = ok, image.format = (gfl_format)9, refuse(d, image, none, "format is 9");
     opts = none, opts.min_score = 1, refuse(d, ok, opts, "min_score");
     opts = none, opts.min_score = NAN, refuse(d, ok, opts, "min_score");
-    opts = none, opts.nms_iou = -0.5f, refuse(d, ok, opts, "nms_iou");
-    opts = none, opts.max_per_level = -1, refuse(d, ok, opts, "max_per_level");
-    opts = none, opts.max_detections = -3, refuse(d, ok, opts, "max_detections");
+    opts = none, opts.nms_iou = 1.5f, refuse(d, ok, opts, "nms_iou");
+    opts = none, opts.max_per_level = 1000001, refuse(d, ok, opts, "max_per_level");
+    opts = none, opts.max_detections = 1000001, refuse(d, ok, opts, "max_detections");
+    opts = none, opts.scale_long = -1, opts.scale_short = 9, refuse(d, ok, opts, "both");
     opts = none, opts.scale_long = 100, refuse(d, ok, opts, "both");
     opts = none, opts.scale_long = 100, opts.scale_short = 200, refuse(d, ok, opts, "scale_long");
     opts = none, opts.scale_long = 99999, opts.scale_short = 9, refuse(d, ok, opts, "99999");
@@ -655,6 +683,7 @@ int main(int argc, char **argv) {
                                       TEST_CPU(after_reserving_no_batch_allocates),
                                       TEST(the_size_for_the_network_is_told),
                                       TEST(some_classes_give_what_all_give_of_them),
+                                      TEST(negative_options_mean_none),
                                       TEST(halves_give_the_whole),
                                       TEST(more_sizes_than_are_remembered_do_no_harm),
                                       TEST(progress_can_stop_a_call),

@@ -241,9 +241,12 @@ static gfl_status call_context_create(void) {
 static gfl_status call_context_getters(void) {
     CHECK(gfl_context_get_error(NULL)[0] && !gfl_context_get_device(NULL)[0] &&
           !gfl_context_count_threads(NULL));
+    gfl_ranks ranks;
     gfl_context_destroy(NULL);
     (void)gfl_cpu_get_kernel(an_int());
-    return GFL_OK;
+    gfl_context_get_ranks(OR_NULL(context), OR_NULL(&ranks));
+    (void)gfl_context_fail(NULL, GFL_E_RANK, OR_NULL("a text"));
+    return gfl_context_fail(context, (gfl_status)(chance(2) ? GFL_OK : GFL_E_RANK), "a text");
 }
 
 static gfl_status call_dataset_load(void) {
@@ -657,7 +660,8 @@ static const struct row {
     {call_version, "gfl_get_version"},
     {call_status_name, "gfl_status_get_name"},
     {call_context_create, "gfl_context_create gfl_context_create_abi gfl_context_destroy"},
-    {call_context_getters, "gfl_context_get_error gfl_context_get_device gfl_context_count_threads "
+    {call_context_getters, "gfl_context_get_ranks gfl_context_fail "
+                           "gfl_context_get_error gfl_context_get_device gfl_context_count_threads "
                            "gfl_cpu_get_kernel"},
     {call_dataset_load, "gfl_dataset_load_coco gfl_dataset_load_coco_memory gfl_dataset_destroy"},
     {call_dataset_create, "gfl_dataset_create"},

@@ -2,14 +2,14 @@
 #pragma once
 
 #define GFL_VERSION_MAJOR 0
-#define GFL_VERSION_MINOR 1
+#define GFL_VERSION_MINOR 2
 #define GFL_VERSION_PATCH 0
-#define GFL_VERSION       100 /* major * 10000 + minor * 100 + patch */
-#define GFL_VERSION_TEXT  "0.1.0"
+#define GFL_VERSION       200 /* major * 10000 + minor * 100 + patch */
+#define GFL_VERSION_TEXT  "0.2.0"
 
 /* The interface between a program and the library: every struct, enum and prototype of this header.
- * It is major * 100 + minor of the SONAME (libgfl.so.0.1); see STRUCTS. */
-#define GFL_ABI 1
+ * It is major * 100 + minor of the SONAME (libgfl.so.0.2); see STRUCTS. */
+#define GFL_ABI 2
 
 /* Predefine GFL_API to build a DLL or to hide the names inside your own library. */
 #ifndef GFL_API

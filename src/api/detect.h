@@ -17,14 +17,17 @@ typedef struct gfl_distribution {
 } gfl_distribution;
 
 typedef struct gfl_detect_opts {
-    float min_score;    /* 0 means 0.05 */
-    float nms_iou;      /* 0 means 0.6 */
-    int max_per_level;  /* candidates kept per pyramid level before NMS; 0 means 1000; in dialect
-                           gfocal, locations that are kept with all their classes */
-    int max_detections; /* per image; 0 means 100 */
-    int scale_long;     /* the resized image's long side is at most this; 0: as trained */
-    int scale_short;    /* the same for its short side; set both or none */
-    int no_clip;        /* 1: boxes may pass the image's border by rounding, as in COCO results */
+    float min_score; /* 0 means 0.05; negative: every candidate is taken, whatever its score */
+    float nms_iou;   /* 0 means 0.6; negative: nothing is suppressed */
+    /* Candidates that are kept for each level of the pyramid before suppression; in dialect gfocal,
+     * locations that are kept with all their classes.  0 means 1000; negative: no limit, which
+     * means a million. */
+    int max_per_level;
+    int max_detections; /* for each image; 0 means 100; negative: no limit, which means a million */
+    /* The resized image's long side is at most scale_long and its short side at most scale_short.
+     * Set both.  Both 0: as trained; both negative: images keep their own size. */
+    int scale_long, scale_short;
+    int no_clip; /* 1: boxes may pass the image's border by rounding, as in COCO results */
     /* Called before every step of the network, on the caller's thread, with the steps done and all
      * steps; a return other than 0 stops the call with GFL_E_STOPPED.  NULL: not called. */
     int (*progress)(void *user, int done, int total);

@@ -20,7 +20,7 @@ typedef struct gfl_trainer_desc {
     /* Ascending: after so many epochs the learning rate is divided by 10.  All zero: after 8/12 and
      * 11/12 of the epochs, rounded down, but at the earliest after the first. */
     int milestones[GFL_MAX_MILESTONES];
-    int n_milestones;    /* 0: those that are not zero; -1: none, the rate stays */
+    int n_milestones;    /* 0: those that are not zero; negative: none, the rate stays */
     double lr;           /* learning rate; 0 means 0.01 * images per update / 16, which are batch *
                             accumulate * ranks, as many as the data allow */
     double momentum;     /* 0 means 0.9; negative: none */
@@ -28,16 +28,17 @@ typedef struct gfl_trainer_desc {
                             have twice the rate; 0 means 0.0001; negative: none */
     int warmup; /* updates in which the rate grows from lr / 1000, in dialect gfocal from lr / 3; 0
                    means 500, or an epoch where that is shorter; negative: none */
-    double clip_norm;  /* largest L2 norm of all gradients together; 0: no clipping */
-    int frozen_stages; /* 0..4: the stem and so many stages stay as they are; -1: all are trained */
-    int scale_long;    /* images are resized to fit into this ... */
-    int scale_short;   /* ... by this, aspect ratio kept; both 0: as the model's preprocess */
+    double clip_norm; /* largest L2 norm of all gradients together; 0 and negative: no clipping */
+    /* 0..4: the stem and so many stages stay as they are; negative: all are trained. */
+    int frozen_stages;
+    int scale_long;      /* images are resized to fit into this ... */
+    int scale_short;     /* ... by this, aspect ratio kept; both 0: as the model's preprocess */
     int scale_short_min; /* the short bound is drawn from [this, scale_short]; 0: it is fixed */
     int no_flip;         /* 1: no horizontal flips; 0: half of the images, by chance */
     int drop_empty;      /* 1: leave out images without annotations, as the official recipe does */
     int no_grouping;     /* 1: batches may mix landscape and portrait */
-    int loaders;         /* threads that decode ahead; 0 means 2; -1: none, the step decodes */
-    uint64_t seed;       /* of the order, the flips and the scales */
+    int loaders;   /* threads that decode ahead; 0 means 2; negative: none, the step decodes */
+    uint64_t seed; /* of the order, the flips and the scales */
 } gfl_trainer_desc;
 
 /* What a step did.  Losses are means over the accumulated batches, of all ranks. */

@@ -58,6 +58,11 @@
 #    define GFLI_HD
 #endif
 
+/* A symbol that carries the version.  Every file calls gfli_error by one, so that objects of
+ * different versions, whose internal structs may differ, are refused by the linker. */
+#define GFLI_JOIN(a, b)                     a##b
+#define GFLI_OF_THIS_VERSION(name, version) GFLI_JOIN(name, version)
+
 #define GFLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 GFLI_HD static inline int gfli_min(int a, int b) {

@@ -27,6 +27,7 @@ struct gfl_context {
 
 /* Set the context's error text and return the status, so that a failure is one statement:
  * return gfli_error(ctx, GFL_E_FORMAT, "%s: ...", path).  ctx may be NULL. */
+#define gfli_error GFLI_OF_THIS_VERSION(gfli_error_, GFL_VERSION)
 gfl_status gfli_error(gfl_context *context, gfl_status status, const char *format, ...)
     GFLI_PRINTF(3, 4);
 

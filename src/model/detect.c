@@ -148,10 +148,45 @@ static gfl_status gfli_check_image(gfl_context *context, const gfl_image *image,
     return GFL_OK;
 }
 
+/* A limit as it is used: 0 means the default, negative means none. */
+static gfl_status gfli_check_limit(gfl_context *context, const char *what, int otherwise,
+                                   int *limit) {
+    enum { MOST = 1000000 };
+    *limit = *limit == 0 ? otherwise : *limit < 0 ? MOST : *limit;
+    GFLI_DEMAND(context, *limit <= MOST,
+                "%s is %d; it must be 1..%d, 0 for %d, or negative for no limit", what, *limit,
+                MOST, otherwise);
+    return GFL_OK;
+}
+
+/* What the scale of a call is for a picture: of a negative one, its own longer side for both. */
+static void gfli_detect_scale(const gfl_detect_opts *opts, int width, int height, int scale[2]) {
+    const bool none = opts->scale_long < 0;
+    scale[0] = none ? gfli_max(width, height) : opts->scale_long;
+    scale[1] = none ? gfli_max(width, height) : opts->scale_short;
+}
+
+static gfl_status gfli_check_scale(const gfl_detector *d, gfl_detect_opts *o) {
+    const gfl_preprocess *p = &d->model->preprocess;
+    if (o->scale_long < 0 && o->scale_short < 0) return GFL_OK;
+    GFLI_DEMAND(d->context, (o->scale_long == 0) == (o->scale_short == 0),
+                "scale_long is %d and scale_short is %d; set both or none", o->scale_long,
+                o->scale_short);
+    if (o->scale_long == 0) {
+        o->scale_long = p->scale_long;
+        o->scale_short = p->scale_short;
+    }
+    GFLI_DEMAND(d->context,
+                o->scale_short >= 1 && o->scale_long >= o->scale_short &&
+                    o->scale_long <= GFL_MAX_SIDE,
+                "scale_long is %d and scale_short is %d; 1 <= short <= long <= %d must hold, or "
+                "both are negative for pictures of their own size",
+                o->scale_long, o->scale_short, GFL_MAX_SIDE);
+    return GFL_OK;
+}
+
 static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect_opts *in,
                                          gfl_detect_opts *out) {
-    enum { MOST = 1000000 };
-    const gfl_preprocess *p = &d->model->preprocess;
     gfl_context *context = d->context;
     memset(out, 0, sizeof *out);
     if (in) *out = *in;
@@ -160,32 +195,18 @@ static gfl_status gfli_check_detect_opts(const gfl_detector *d, const gfl_detect
                             gfli_is_finite((double)out->nms_iou)};
     if (out->min_score == 0) out->min_score = 0.05f;
     if (out->nms_iou == 0) out->nms_iou = 0.6f;
-    if (out->max_per_level == 0) out->max_per_level = GFLI_MAX_PER_LEVEL;
-    if (out->max_detections == 0) out->max_detections = GFLI_MAX_DETECTIONS;
-    if (!finite[0] || !(out->min_score > 0 && out->min_score < 1))
-        return gfli_error(context, GFL_E_ARG, "min_score is %g; it must be between 0 and 1",
-                          (double)out->min_score);
-    if (!finite[1] || !(out->nms_iou > 0 && out->nms_iou <= 1))
-        return gfli_error(context, GFL_E_ARG, "nms_iou is %g; it must be above 0 and at most 1",
-                          (double)out->nms_iou);
-    if (out->max_per_level < 1 || out->max_per_level > MOST)
-        return gfli_error(context, GFL_E_ARG, "max_per_level is %d; it must be 1..%d",
-                          out->max_per_level, MOST);
-    if (out->max_detections < 1 || out->max_detections > MOST)
-        return gfli_error(context, GFL_E_ARG, "max_detections is %d; it must be 1..%d",
-                          out->max_detections, MOST);
-    if ((out->scale_long == 0) != (out->scale_short == 0))
-        return gfli_error(context, GFL_E_ARG, "scale_long %d and scale_short %d: give both or none",
-                          out->scale_long, out->scale_short);
-    if (out->scale_long == 0) {
-        out->scale_long = p->scale_long;
-        out->scale_short = p->scale_short;
-    }
-    if (out->scale_short < 1 || out->scale_long < out->scale_short ||
-        out->scale_long > GFL_MAX_SIDE)
-        return gfli_error(context, GFL_E_ARG,
-                          "scale_long %d and scale_short %d; 1 <= short <= long <= %d must hold",
-                          out->scale_long, out->scale_short, GFL_MAX_SIDE);
+    GFLI_DEMAND(context, finite[0] && out->min_score < 1,
+                "min_score is %g; it must be below 1, or negative for none",
+                (double)out->min_score);
+    GFLI_DEMAND(context, finite[1] && out->nms_iou <= 1,
+                "nms_iou is %g; it must be at most 1, or negative for no suppression",
+                (double)out->nms_iou);
+    if (out->min_score < 0) out->min_score = FLT_MIN; /* no logit is infinite */
+    if (out->nms_iou < 0) out->nms_iou = 2;           /* no IoU is above 1 */
+    GFLI_TRY(gfli_check_limit(context, "max_per_level", GFLI_MAX_PER_LEVEL, &out->max_per_level));
+    GFLI_TRY(
+        gfli_check_limit(context, "max_detections", GFLI_MAX_DETECTIONS, &out->max_detections));
+    GFLI_TRY(gfli_check_scale(d, out));
     if (out->event && !context->backend->device.mark)
         return gfli_error(context, GFL_E_ARG, "event is set, but %s has no events; leave it NULL",
                           context->device_name);
@@ -213,8 +234,9 @@ static void gfli_take_size(gfl_detector *d, int i, const gfl_detect_opts *opts) 
     const gfl_arch *arch = &d->model->arch;
     gfli_resized *r = &d->images[i];
     gfli_decode_opts *o = &d->decoding[i];
-    gfli_resized_size(r->image.width, r->image.height, opts->scale_long, opts->scale_short,
-                      &r->width, &r->height);
+    int scale[2];
+    gfli_detect_scale(opts, r->image.width, r->image.height, scale);
+    gfli_resized_size(r->image.width, r->image.height, scale[0], scale[1], &r->width, &r->height);
     gfli_decode_opts_init(arch, o);
     o->min_score = opts->min_score;
     o->nms_iou = opts->nms_iou;
@@ -224,7 +246,7 @@ static void gfli_take_size(gfl_detector *d, int i, const gfl_detect_opts *opts) 
     o->height = r->height;
     o->width = r->width;
     gfli_box_scale(gfli_dialect_get(arch->dialect)->one_scale, r->image.width, r->image.height,
-                   opts->scale_long, opts->scale_short, &o->scale_x, &o->scale_y);
+                   scale[0], scale[1], &o->scale_x, &o->scale_y);
 }
 
 static gfl_status gfli_reserve_images(gfl_detector *d, int n) {
@@ -529,13 +551,14 @@ static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out)
 gfl_status gfl_detector_get_size(gfl_detector *detector, int width, int height,
                                  const gfl_detect_opts *opts, gfl_input_size *out) {
     gfl_detect_opts resolved;
+    int scale[2];
     GFLI_NOT_NULL(NULL, detector);
     GFLI_NOT_NULL(detector->context, out);
     memset(out, 0, sizeof *out);
     GFLI_TRY(gfli_check_size(detector->context, width, height, 0));
     GFLI_TRY(gfli_check_detect_opts(detector, opts, &resolved));
-    gfli_resized_size(width, height, resolved.scale_long, resolved.scale_short, &out->width,
-                      &out->height);
+    gfli_detect_scale(&resolved, width, height, scale);
+    gfli_resized_size(width, height, scale[0], scale[1], &out->width, &out->height);
     out->padded_width = gfli_pad32(out->width);
     out->padded_height = gfli_pad32(out->height);
     return GFL_OK;
