@@ -3672,7 +3672,7 @@ GFLI_HD static inline bool gfli_atss_inside(float x, float y, const float *box) 
  * ============================================================================================ */
 
 /* Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, sections 3.1 to 3.3.
- * Positives are few, so that double is cheap; a NaN among the logits shows in every result. */
+ * Positives are few, so that double is cheap for them; a NaN among the logits shows. */
 
 /* What sums of losses are multiplied with, and the terms of their gradients. */
 typedef struct gfli_loss_scales {
@@ -3698,6 +3698,57 @@ GFLI_HD static inline gfli_loss_scales gfli_loss_scales_of(const gfli_losses *su
 
 GFLI_HD static inline double gfli_exact_sigmoid(double z) {
     return z < 0 ? (exp)(z) / (1 + (exp)(z)) : 1 / (1 + (exp)(-z));
+}
+
+/* A logit v without a target: sigmoid(v)^2 * softplus(v), and scale times its derivative.  Straight
+ * arithmetic in place of expf and log1pf, and masks in place of branches, so that compilers turn a
+ * loop of it into vector code: there are 80 logits at each of 22,400 positions.  Good to a few units
+ * in the last place; a NaN stays one. */
+GFLI_HD static inline float gfli_qfl_negative(float v, float scale, float *dv) {
+    const float magnitude = fabsf(v);
+    /* x = min(|z|, 87): magnitudes are ordered as their bits are */
+    int32_t x_bits;
+    float x;
+    memcpy(&x_bits, &magnitude, sizeof x_bits);
+    x_bits = x_bits < 0x42ae0000 ? x_bits : 0x42ae0000;
+    memcpy(&x, &x_bits, sizeof x);
+    /* e = exp(-x) = 2^k exp(r), k from adding 1.5 * 2^23 and taking it away */
+    const float biased = x * -1.44269504f + 12582912.0f, k = biased - 12582912.0f;
+    const float r = (k * -0.693359375f - x) + k * 2.12194440e-4f;
+    float p = 1.98756915e-4f;
+    p = p * r + 1.39819994e-3f;
+    p = p * r + 8.33345205e-3f;
+    p = p * r + 4.16657962e-2f;
+    p = p * r + 1.66666651e-1f;
+    p = p * r + 5.00000012e-1f;
+    p = p * r * r + r + 1.0f;
+    uint32_t bits, sign, e_bits;
+    float power, one_or_e;
+    memcpy(&bits, &biased, sizeof bits);
+    bits = (bits << 23) + 0x3f800000u;
+    memcpy(&power, &bits, sizeof power);
+    const float e = p * power;
+    /* log(1 + e) = 2 artanh(t), t = e / (2 + e) <= 1/3 */
+    const float t = e / (2.0f + e), t2 = t * t;
+    float q = 1.0f / 15.0f;
+    q = q * t2 + 1.0f / 13.0f;
+    q = q * t2 + 1.0f / 11.0f;
+    q = q * t2 + 1.0f / 9.0f;
+    q = q * t2 + 1.0f / 7.0f;
+    q = q * t2 + 1.0f / 5.0f;
+    q = q * t2 + 1.0f / 3.0f;
+    q = (q * t2 + 1.0f) * (t + t);
+    /* sigmoid: e / (1 + e) below zero, 1 / (1 + e) above */
+    memcpy(&sign, &v, sizeof sign);
+    memcpy(&e_bits, &e, sizeof e_bits);
+    sign = 0u - (sign >> 31);
+    bits = (e_bits & sign) | (0x3f800000u & ~sign);
+    memcpy(&one_or_e, &bits, sizeof one_or_e);
+    const float both = 1.0f / (1.0f + e), s = one_or_e * both;
+    const float rest = (1.0f + e - one_or_e) * both;
+    const float softplus = 0.5f * (v + magnitude) + q;
+    *dv = scale * (s * s) * (s + 2.0f * rest * softplus);
+    return s * s * softplus;
 }
 
 /* The logit of a positive's own class, target y. */
@@ -3992,20 +4043,15 @@ static inline void gfli_point_corners(const gfli_point *p, const gfli_map *x, co
     corner[1] = p->corners & 2 ? base + (p->at + 1) * c : zeros;
     corner[2] = p->corners & 4 ? base + (p->at + p->width) * c : zeros;
     corner[3] = p->corners & 8 ? base + (p->at + p->width + 1) * c : zeros;
-    weight[0] = (1.0f - p->down) * (1.0f - p->right);
-    weight[1] = (1.0f - p->down) * p->right;
-    weight[2] = p->down * (1.0f - p->right);
-    weight[3] = p->down * p->right;
+    gfli_corner_weights(p->down, p->right, weight);
 }
 
 /* From the products of grad with the four corners. */
 static inline void gfli_scatter_sums(const gfli_scatter *t, const gfli_point *p,
                                      const float weight[4], const float dot[4], float *sums) {
-    const float up = 1.0f - p->down, left = 1.0f - p->right;
-    const float down_sum = left * (dot[2] - dot[0]) + p->right * (dot[3] - dot[1]);
-    const float right_sum = up * (dot[1] - dot[0]) + p->down * (dot[3] - dot[2]);
-    const float value =
-        weight[0] * dot[0] + weight[1] * dot[1] + weight[2] * dot[2] + weight[3] * dot[3];
+    const float value = gfli_corner_sum(weight, dot[0], dot[1], dot[2], dot[3]);
+    float down_sum, right_sum;
+    gfli_corner_slopes(p->down, p->right, dot, &down_sum, &right_sum);
     const bool first = t->first_sum;
     sums[0] = (first ? 0.0f : sums[0]) + p->mask * down_sum;
     sums[1] = (first ? 0.0f : sums[1]) + p->mask * right_sum;
@@ -4018,62 +4064,10 @@ static inline float *gfli_scatter_to(const gfli_scatter *t, const gfli_point *p,
     return t->dx + at * t->x->c + t->first;
 }
 
-/* ===============================================================================================
- * src/cpu/qfl.h - quality focal loss of logits without a target, in a form that compilers vectorise
- * ============================================================================================ */
-
-/* sigmoid(z)^2 * softplus(z) and its derivative, for logits without a target.  Straight arithmetic
- * in place of expf and log1pf, and masks in place of branches, so that compilers turn the loop into
- * vector code: there are 80 logits at each of 22,400 positions.  Good to a few units in the last
- * place; a NaN stays one. */
-static inline void gfli_qfl_negative(const float *GFLI_RESTRICT z, int n, float scale,
-                                     float *GFLI_RESTRICT loss, float *GFLI_RESTRICT dz) {
-    for (int i = 0; i < n; i++) {
-        const float v = z[i], magnitude = fabsf(v);
-        /* x = min(|z|, 87): magnitudes are ordered as their bits are */
-        int32_t x_bits;
-        float x;
-        memcpy(&x_bits, &magnitude, sizeof x_bits);
-        x_bits = x_bits < 0x42ae0000 ? x_bits : 0x42ae0000;
-        memcpy(&x, &x_bits, sizeof x);
-        /* e = exp(-x) = 2^k exp(r), k from adding 1.5 * 2^23 and taking it away */
-        const float biased = x * -1.44269504f + 12582912.0f, k = biased - 12582912.0f;
-        const float r = (k * -0.693359375f - x) + k * 2.12194440e-4f;
-        float p = 1.98756915e-4f;
-        p = p * r + 1.39819994e-3f;
-        p = p * r + 8.33345205e-3f;
-        p = p * r + 4.16657962e-2f;
-        p = p * r + 1.66666651e-1f;
-        p = p * r + 5.00000012e-1f;
-        p = p * r * r + r + 1.0f;
-        uint32_t bits, sign, e_bits;
-        float power, one_or_e;
-        memcpy(&bits, &biased, sizeof bits);
-        bits = (bits << 23) + 0x3f800000u;
-        memcpy(&power, &bits, sizeof power);
-        const float e = p * power;
-        /* log(1 + e) = 2 artanh(t), t = e / (2 + e) <= 1/3 */
-        const float t = e / (2.0f + e), t2 = t * t;
-        float q = 1.0f / 15.0f;
-        q = q * t2 + 1.0f / 13.0f;
-        q = q * t2 + 1.0f / 11.0f;
-        q = q * t2 + 1.0f / 9.0f;
-        q = q * t2 + 1.0f / 7.0f;
-        q = q * t2 + 1.0f / 5.0f;
-        q = q * t2 + 1.0f / 3.0f;
-        q = (q * t2 + 1.0f) * (t + t);
-        /* sigmoid: e / (1 + e) below zero, 1 / (1 + e) above */
-        memcpy(&sign, &v, sizeof sign);
-        memcpy(&e_bits, &e, sizeof e_bits);
-        sign = 0u - (sign >> 31);
-        bits = (e_bits & sign) | (0x3f800000u & ~sign);
-        memcpy(&one_or_e, &bits, sizeof one_or_e);
-        const float both = 1.0f / (1.0f + e), s = one_or_e * both;
-        const float rest = (1.0f + e - one_or_e) * both;
-        const float softplus = 0.5f * (v + magnitude) + q;
-        loss[i] = s * s * softplus;
-        dz[i] = scale * (s * s) * (s + 2.0f * rest * softplus);
-    }
+/* Logits without a target, one after the other: the loop that is vectorised. */
+static inline void gfli_qfl_negatives(const float *GFLI_RESTRICT z, int n, float scale,
+                                      float *GFLI_RESTRICT loss, float *GFLI_RESTRICT dz) {
+    for (int i = 0; i < n; i++) loss[i] = gfli_qfl_negative(z[i], scale, &dz[i]);
 }
 
 /* ===============================================================================================
@@ -8079,7 +8073,7 @@ void gfli_sampling_portable(const gfli_sampling *t) {
         gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
         for (int i = 0; i < 4; i++) w[i] *= p->mask;
         for (int i = 0; i < t->n; i++)
-            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
+            out[i] = gfli_corner_sum(w, c[0][i], c[1][i], c[2][i], c[3][i]);
     }
 }
 
@@ -8123,7 +8117,7 @@ void gfli_scatter_portable(const gfli_scatter *t) {
 }
 
 void gfli_qfl_negative_portable(const float *z, int n, float scale, float *loss, float *dz) {
-    gfli_qfl_negative(z, n, scale, loss, dz);
+    gfli_qfl_negatives(z, n, scale, loss, dz);
 }
 
 static bool gfli_has_portable(void) {
@@ -8235,8 +8229,7 @@ GFLI_AVX2 static void gfli_sampling_avx2(const gfli_sampling *t) {
             v = _mm256_fmadd_ps(w3, _mm256_loadu_ps(c[3] + i), v);
             _mm256_storeu_ps(out + i, v);
         }
-        for (; i < t->n; i++)
-            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
+        for (; i < t->n; i++) out[i] = gfli_corner_sum(w, c[0][i], c[1][i], c[2][i], c[3][i]);
     }
 }
 
@@ -8333,7 +8326,7 @@ GFLI_AVX2 static void gfli_scatter_avx2(const gfli_scatter *t) {
 
 GFLI_AVX2 static void gfli_qfl_negative_avx2(const float *z, int n, float scale, float *loss,
                                              float *dz) {
-    gfli_qfl_negative(z, n, scale, loss, dz);
+    gfli_qfl_negatives(z, n, scale, loss, dz);
 }
 
 static bool gfli_has_avx2(void) {
@@ -8550,7 +8543,7 @@ GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
 
 GFLI_AVX512 static void gfli_qfl_negative_avx512(const float *z, int n, float scale, float *loss,
                                                  float *dz) {
-    gfli_qfl_negative(z, n, scale, loss, dz);
+    gfli_qfl_negatives(z, n, scale, loss, dz);
 }
 
 static bool gfli_has_avx512(void) {

@@ -262,7 +262,6 @@ GFLI_EXACT_BEGIN
 #include "core/assign.h"
 #include "core/loss.h"
 #include "cpu/kernels.h"
-#include "cpu/qfl.h"
 #include "cpu/gemm.h"
 #include "cpu/deform.h"
 #include "cpu/decode.h"

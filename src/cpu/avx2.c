@@ -90,8 +90,7 @@ GFLI_AVX2 static void gfli_sampling_avx2(const gfli_sampling *t) {
             v = _mm256_fmadd_ps(w3, _mm256_loadu_ps(c[3] + i), v);
             _mm256_storeu_ps(out + i, v);
         }
-        for (; i < t->n; i++)
-            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
+        for (; i < t->n; i++) out[i] = gfli_corner_sum(w, c[0][i], c[1][i], c[2][i], c[3][i]);
     }
 }
 
@@ -188,7 +187,7 @@ GFLI_AVX2 static void gfli_scatter_avx2(const gfli_scatter *t) {
 
 GFLI_AVX2 static void gfli_qfl_negative_avx2(const float *z, int n, float scale, float *loss,
                                              float *dz) {
-    gfli_qfl_negative(z, n, scale, loss, dz);
+    gfli_qfl_negatives(z, n, scale, loss, dz);
 }
 
 static bool gfli_has_avx2(void) {

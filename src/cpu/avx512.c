@@ -193,7 +193,7 @@ GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
 
 GFLI_AVX512 static void gfli_qfl_negative_avx512(const float *z, int n, float scale, float *loss,
                                                  float *dz) {
-    gfli_qfl_negative(z, n, scale, loss, dz);
+    gfli_qfl_negatives(z, n, scale, loss, dz);
 }
 
 static bool gfli_has_avx512(void) {

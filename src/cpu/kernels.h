@@ -153,20 +153,15 @@ static inline void gfli_point_corners(const gfli_point *p, const gfli_map *x, co
     corner[1] = p->corners & 2 ? base + (p->at + 1) * c : zeros;
     corner[2] = p->corners & 4 ? base + (p->at + p->width) * c : zeros;
     corner[3] = p->corners & 8 ? base + (p->at + p->width + 1) * c : zeros;
-    weight[0] = (1.0f - p->down) * (1.0f - p->right);
-    weight[1] = (1.0f - p->down) * p->right;
-    weight[2] = p->down * (1.0f - p->right);
-    weight[3] = p->down * p->right;
+    gfli_corner_weights(p->down, p->right, weight);
 }
 
 /* From the products of grad with the four corners. */
 static inline void gfli_scatter_sums(const gfli_scatter *t, const gfli_point *p,
                                      const float weight[4], const float dot[4], float *sums) {
-    const float up = 1.0f - p->down, left = 1.0f - p->right;
-    const float down_sum = left * (dot[2] - dot[0]) + p->right * (dot[3] - dot[1]);
-    const float right_sum = up * (dot[1] - dot[0]) + p->down * (dot[3] - dot[2]);
-    const float value =
-        weight[0] * dot[0] + weight[1] * dot[1] + weight[2] * dot[2] + weight[3] * dot[3];
+    const float value = gfli_corner_sum(weight, dot[0], dot[1], dot[2], dot[3]);
+    float down_sum, right_sum;
+    gfli_corner_slopes(p->down, p->right, dot, &down_sum, &right_sum);
     const bool first = t->first_sum;
     sums[0] = (first ? 0.0f : sums[0]) + p->mask * down_sum;
     sums[1] = (first ? 0.0f : sums[1]) + p->mask * right_sum;
@@ -177,4 +172,10 @@ static inline void gfli_scatter_sums(const gfli_scatter *t, const gfli_point *p,
 static inline float *gfli_scatter_to(const gfli_scatter *t, const gfli_point *p, int corner) {
     const ptrdiff_t at = p->at + (corner & 1) + (ptrdiff_t)(corner >> 1) * p->width;
     return t->dx + at * t->x->c + t->first;
+}
+
+/* Logits without a target, one after the other: the loop that is vectorised. */
+static inline void gfli_qfl_negatives(const float *GFLI_RESTRICT z, int n, float scale,
+                                      float *GFLI_RESTRICT loss, float *GFLI_RESTRICT dz) {
+    for (int i = 0; i < n; i++) loss[i] = gfli_qfl_negative(z[i], scale, &dz[i]);
 }

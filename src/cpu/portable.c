@@ -41,7 +41,7 @@ void gfli_sampling_portable(const gfli_sampling *t) {
         gfli_point_corners(p, t->x, t->zeros, t->first, c, w);
         for (int i = 0; i < 4; i++) w[i] *= p->mask;
         for (int i = 0; i < t->n; i++)
-            out[i] = w[0] * c[0][i] + w[1] * c[1][i] + w[2] * c[2][i] + w[3] * c[3][i];
+            out[i] = gfli_corner_sum(w, c[0][i], c[1][i], c[2][i], c[3][i]);
     }
 }
 
@@ -85,7 +85,7 @@ void gfli_scatter_portable(const gfli_scatter *t) {
 }
 
 void gfli_qfl_negative_portable(const float *z, int n, float scale, float *loss, float *dz) {
-    gfli_qfl_negative(z, n, scale, loss, dz);
+    gfli_qfl_negatives(z, n, scale, loss, dz);
 }
 
 static bool gfli_has_portable(void) {
