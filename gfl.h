@@ -900,6 +900,63 @@ typedef struct gfl_plan_step {
     size_t live_bytes; /* of all maps that matter during the step */
 } gfl_plan_step;
 
+/* One parameter: weights, or running statistics of a batch norm. */
+typedef struct gfl_parameter {
+    const char *name; /* mmdetection's; it belongs to the model */
+    int rank;
+    int64_t shape[4]; /* [rank]; of a convolution: out, in / groups, height, width */
+    size_t count;     /* numbers */
+    int is_statistic; /* 1: of a batch norm, which training leaves as it is */
+} gfl_parameter;
+
+/* gfl_model_count_parameters, gfl_model_describe_parameter - how many parameters a model has, and
+ * what parameter i is.
+ *
+ *   out  yours; zeroed on error
+ *
+ * Errors    GFL_E_ARG     a NULL, or no such parameter; there is no error text
+ * Threads   any. */
+GFL_API int gfl_model_count_parameters(const gfl_model *model);
+GFL_API gfl_status gfl_model_describe_parameter(const gfl_model *model, int i, gfl_parameter *out);
+
+/* gfl_model_get_parameter - the values of a parameter, as a file of the model has them.
+ *
+ *   model  made to be trainable: others have released the parameters
+ *   name   one of those that gfl_model_describe_parameter tells
+ *   out    [n], yours; n is the parameter's count
+ *
+ * Errors    GFL_E_ARG     a NULL, a model that is not trainable, no parameter of that name, another
+ *                         count
+ *           GFL_E_MEMORY  there is no room for the tensor a second time
+ *           GFL_E_DEVICE  the GPU failed
+ * Threads   as the model's context. */
+GFL_API gfl_status gfl_model_get_parameter(const gfl_model *model, const char *name, float *out,
+                                           size_t n);
+
+/* gfl_model_set_parameter - replace the values of a parameter.
+ *
+ * A trainer uses them from its next step.  Detectors and the export to ONNX refuse the model until
+ * gfl_model_sync has been called, which after several parameters is called once.
+ *
+ *   values  [n], borrowed until the call returns, in the order of gfl_model_get_parameter
+ *
+ * Errors    as gfl_model_get_parameter; GFL_E_ARG also for a value that is not finite.  The
+ *           parameter is as before, except after GFL_E_DEVICE.
+ * Threads   as the model's context; nobody else may use the model during the call. */
+GFL_API gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const float *values,
+                                           size_t n);
+
+/* gfl_model_sync - make a model detect with the parameters that it has now.
+ *
+ * Training and gfl_model_set_parameter change parameters; detectors and the export to ONNX use
+ * weights that are packed from them.  Call this before a detector's next run: until then gfl_detect
+ * refuses the model.  gfl_model_save does not need it.
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_MEMORY  there is no room for a packed layer
+ * Threads   as gfl_model_set_parameter. */
+GFL_API gfl_status gfl_model_sync(gfl_model *model);
+
 /* gfl_model_get_plan - the steps of a forward pass, in order.
  *
  *   width, height, batch  as for gfl_model_get_cost
@@ -1062,7 +1119,7 @@ GFL_API gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int h
  *
  * Errors    GFL_E_ARG     a NULL, an image or option out of range, pixels that are not where
  *                         on_device says, a model that training has changed since its weights
- *                         were packed (call gfl_trainer_sync); the text says which
+ *                         were packed (call gfl_model_sync); the text says which
  *           GFL_E_MEMORY  the feature maps do not fit; those of a smaller batch or scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
  *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more
@@ -1676,7 +1733,7 @@ GFL_API gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model,
                                       const gfl_dataset *dataset, const gfl_trainer_desc *desc,
                                       gfl_trainer **out);
 
-/* gfl_trainer_destroy - free a trainer, after a gfl_trainer_sync; NULL is allowed. */
+/* gfl_trainer_destroy - free a trainer, after a gfl_model_sync; NULL is allowed. */
 GFL_API void gfl_trainer_destroy(gfl_trainer *trainer);
 
 /* gfl_trainer_get_info - the description with its defaults, and what it means; zeros for NULL.
@@ -1704,16 +1761,6 @@ GFL_API void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *
  *                         answer: then the ranks cannot go on
  * Threads   as gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
-
-/* gfl_trainer_sync - make the model detect with what it has learnt.
- *
- * Steps change the parameters; detectors and the export to ONNX use weights that are packed from
- * them.  Call this between the last step and a detector's next run: until then gfl_detect refuses
- * the model.  gfl_model_save does not need it.
- *
- * Errors    GFL_E_ARG     a NULL
- *           GFL_E_MEMORY  there is no room for a packed layer */
-GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
 
 /* gfl_trainer_save_state - write what going on later needs beside the weights.
  *
@@ -1998,7 +2045,7 @@ typedef struct gfl_export_opts {
  *
  * Errors    GFL_E_ARG          a NULL, an unknown format, a size out of range, a model that is not
  *                              trainable; as ONNX, a model that training has changed since
- *                              gfl_trainer_sync
+ *                              gfl_model_sync
  *           GFL_E_UNSUPPORTED  a model of dialect gfocal for mmdetection, which would find other
  *                              boxes; more than 4 GB as .pth or 2 GB as ONNX
  *           GFL_E_IO           the file cannot be written
@@ -10982,6 +11029,77 @@ size_t gfli_largest_param(const gfl_model *model) {
     return most;
 }
 
+/* ---- for the host ---------------------------------------------------------------------------- */
+
+int gfl_model_count_parameters(const gfl_model *model) {
+    return model ? model->n_params : 0;
+}
+
+gfl_status gfl_model_describe_parameter(const gfl_model *model, int i, gfl_parameter *out) {
+    if (out) memset(out, 0, sizeof *out);
+    if (!out || i < 0 || i >= gfl_model_count_parameters(model)) return GFL_E_ARG;
+    const gfli_param *p = &model->params[i];
+    out->name = p->name;
+    out->rank = p->rank;
+    memcpy(out->shape, p->shape, sizeof out->shape);
+    out->count = p->count;
+    out->is_statistic = p->is_buffer;
+    return GFL_OK;
+}
+
+/* The parameter of a call. */
+static gfl_status gfli_param_of_call(const gfl_model *model, const char *name, size_t n,
+                                     int *index) {
+    char quoted[GFLI_QUOTED];
+    *index = gfli_model_find(model, name);
+    GFLI_DEMAND(model->context, *index >= 0, "the model has no parameter %s",
+                gfli_quote(name, quoted, sizeof quoted));
+    const gfli_param *p = &model->params[*index];
+    GFLI_DEMAND(model->context, p->count == n, "%s has %zu values, not %zu", p->name, p->count, n);
+    return GFL_OK;
+}
+
+/* Room for a parameter in the order that it is kept in; NULL where a file has the same order. */
+static gfl_status gfli_param_room(const gfl_model *model, int index, float **out) {
+    const gfli_param *p = &model->params[index];
+    *out = NULL;
+    return p->rank == 4 ? gfli_alloc(model->context, p->count, sizeof(float), "tensor", out)
+                        : GFL_OK;
+}
+
+gfl_status gfl_model_get_parameter(const gfl_model *model, const char *name, float *out, size_t n) {
+    int i;
+    float *kept;
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, name);
+    GFLI_NOT_NULL(model->context, out);
+    GFLI_TRAINABLE(model->context, model);
+    GFLI_TRY(gfli_param_of_call(model, name, n, &i));
+    GFLI_TRY(gfli_param_room(model, i, &kept));
+    const gfl_status status = gfli_param_fetch(model, i, kept ? kept : out);
+    if (kept && status == GFL_OK) gfli_reorder_weight(&model->params[i], kept, out, true);
+    gfli_free(model->context, kept);
+    return status;
+}
+
+gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const float *values,
+                                   size_t n) {
+    int i;
+    float *kept;
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, name);
+    GFLI_NOT_NULL(model->context, values);
+    GFLI_TRAINABLE(model->context, model);
+    GFLI_TRY(gfli_param_of_call(model, name, n, &i));
+    GFLI_DEMAND(model->context, gfli_all_finite(values, n), "a value for %s is not finite", name);
+    GFLI_TRY(gfli_param_room(model, i, &kept));
+    if (kept) gfli_reorder_weight(&model->params[i], values, kept, false);
+    gfli_param_store(model, i, kept ? kept : values);
+    gfli_free(model->context, kept);
+    gfli_model_changed(model, model->params[i].stage);
+    return model->backend->device.finish(model->context);
+}
+
 /* ===============================================================================================
  * src/model/plan.c - a network for an input size: its steps, and where each map lives
  * ============================================================================================ */
@@ -12521,11 +12639,16 @@ gfl_status gfli_model_pack(gfl_model *model) {
     return GFL_OK;
 }
 
+gfl_status gfl_model_sync(gfl_model *model) {
+    GFLI_NOT_NULL(NULL, model);
+    return gfli_model_pack(model);
+}
+
 gfl_status gfli_model_check_packed(gfl_context *context, const gfl_model *model, const char *what) {
     if (model->stale == 0) return GFL_OK;
     return gfli_error(context, GFL_E_ARG,
-                      "%s: training has changed the model since its weights were packed for "
-                      "detection; call gfl_trainer_sync first",
+                      "%s: the model's parameters have changed since they were packed for "
+                      "detection; call gfl_model_sync first",
                       what);
 }
 

@@ -237,7 +237,7 @@ static int evaluate_epoch(run *r, int epoch, int64_t step) {
     int code = CMD_OK;
     memset(&opts, 0, sizeof opts);
     opts.no_clip = 1;
-    gfl_status status = gfl_trainer_sync(r->trainer);
+    gfl_status status = gfl_model_sync(r->model);
     if (status == GFL_OK) status = gfl_evaluator_create(r->context, r->val, NULL, &evaluator);
     if (status != GFL_OK) return report(r->context, status, "evaluating");
     if (evaluate_images(r->context, r->model, r->val, &opts, r->o.skip, evaluator, &code)) {

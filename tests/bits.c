@@ -121,7 +121,7 @@ static int run(gfl_context *context, const gfl_dataset *data, int depth, unsigne
         gfl_model_save(model, "bits.safetensors") != GFL_OK)
         return fail(context, "saving");
     *h = hash_file(hash_file(*h, "bits.state"), "bits.safetensors");
-    if (gfl_trainer_sync(trainer) != GFL_OK ||
+    if (gfl_model_sync(model) != GFL_OK ||
         gfl_detector_create(context, model, &sides, &detector) != GFL_OK ||
         gfl_dataset_read(context, data, 0, &pixels) != GFL_OK)
         return fail(context, "reading");

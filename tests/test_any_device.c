@@ -96,13 +96,27 @@ static gfl_detections detect(run *r, gfl_detector **out) {
     memset(&opts, 0, sizeof opts);
     memset(&found, 0, sizeof found);
     opts.min_score = 1e-4f;
-    CHECK_OK(r->context, gfl_trainer_sync(r->trainer));
+    CHECK_OK(r->context, gfl_model_sync(r->model));
     CHECK_OK(r->context, gfl_detector_create(r->context, r->model, with_distributions(), out));
     CHECK_OK(r->context, gfl_dataset_read(r->context, r->dataset, 1, &pixels));
     image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
     CHECK_OK(r->context, gfl_detect(*out, &image, 1, &opts, &found));
     gfl_pixels_free(r->context, &pixels);
     return found;
+}
+
+/* Read on both, and written back where they were read. */
+static void check_parameters(run *here, run *there) {
+    gfl_parameter p;
+    CHECK(gfl_model_count_parameters(here->model) == gfl_model_count_parameters(there->model));
+    for (int i = 0; gfl_model_describe_parameter(here->model, i, &p) == GFL_OK; i++) {
+        float *a = (float *)calloc(2 * p.count, sizeof *a), *b = a + p.count;
+        CHECK_OK(here->context, gfl_model_get_parameter(here->model, p.name, a, p.count));
+        CHECK_OK(there->context, gfl_model_get_parameter(there->model, p.name, b, p.count));
+        CHECK(!memcmp(a, b, p.count * sizeof *a));
+        CHECK_OK(there->context, gfl_model_set_parameter(there->model, p.name, a, p.count));
+        free(a);
+    }
 }
 
 /* Steps over accumulated batches, weights, state, detections with their distributions. */
@@ -120,6 +134,7 @@ static void a_training_has_the_cpus_bits(void) {
         save(&there, "there.safetensors", "there.state");
         CHECK(same_files("here.safetensors", "there.safetensors"));
         CHECK(same_files("here.state", "there.state"));
+        check_parameters(&here, &there);
         const gfl_detections a = detect(&here, &detectors[0]), b = detect(&there, &detectors[1]);
         CHECK(a.count == b.count && a.count > 0);
         CHECK(memcmp(a.items, b.items, (size_t)a.count * sizeof *a.items) == 0);

@@ -605,6 +605,20 @@ static gfl_status call_model_getters(void) {
                              OR_NULL(&cost));
 }
 
+static gfl_status call_parameters(void) {
+    static const char *const names[] = {NULL, "", "\xFF", "bbox_head.scales.1.scale",
+                                        "backbone.bn1.bias"};
+    const char *name = names[gfli_rng_below(&rng, (int)GFLI_COUNT(names))];
+    float values[4] = {1, 2, (float)fmin(fmax(a_real(), -1e38), 1e38), 4};
+    gfl_parameter p;
+    (void)gfl_model_count_parameters(NULL);
+    (void)gfl_model_describe_parameter(OWNER(trainable), an_int(), OR_NULL(&p));
+    const size_t n = chance(3) ? 1 : 4;
+    if (chance(2)) return gfl_model_get_parameter(a_model(), name, OR_NULL(values), n);
+    if (chance(2)) return gfl_model_set_parameter(a_model(), name, OR_NULL(values), n);
+    return gfl_model_sync(a_model());
+}
+
 static gfl_status call_trainer_create(void) {
     static const field fields[] = {ONE(gfl_trainer_desc, batch, 'i'),
                                    ONE(gfl_trainer_desc, accumulate, 'i'),
@@ -648,7 +662,7 @@ static gfl_status call_trainer(void) {
         return status;
     case 1: return gfl_trainer_save_state(OWNER(trainer), a_path());
     case 2: return gfl_trainer_load_state(OWNER(trainer), a_path());
-    default: return gfl_trainer_sync(OWNER(trainer));
+    default: return GFL_OK;
     }
 }
 
@@ -694,8 +708,10 @@ static const struct row {
     {call_model_getters,
      "gfl_model_get_info gfl_model_get_cost gfl_model_get_plan "
      "gfl_arch_get_cost gfl_model_get_report gfl_model_count_reports gfl_model_get_class"},
+    {call_parameters, "gfl_model_count_parameters gfl_model_describe_parameter "
+                      "gfl_model_get_parameter gfl_model_set_parameter gfl_model_sync"},
     {call_trainer_create, "gfl_trainer_create gfl_trainer_destroy"},
-    {call_trainer, "gfl_trainer_step gfl_trainer_sync gfl_trainer_get_info "
+    {call_trainer, "gfl_trainer_step gfl_trainer_get_info "
                    "gfl_trainer_save_state gfl_trainer_load_state "
                    "gfl_trainer_save_state_memory gfl_trainer_load_state_memory"},
 };

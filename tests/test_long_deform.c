@@ -124,7 +124,7 @@ static void a_deformable_model_learns(void) {
         if (r.epoch_done)
             printf("  epoch %d: loss %.3f, %.0f s\n", r.epoch + 1, r.loss, gfli_seconds() - start);
     } while (r.step > 0 && !r.training_done);
-    CHECK_OK(context, gfl_trainer_sync(trainer));
+    CHECK_OK(context, gfl_model_sync(model));
     const double ap = measure(context, model, val);
     printf("  AP %.3f, then %.3f\n", before, ap);
     CHECK(before < 0.01 && ap > 0.1);

@@ -260,7 +260,7 @@ static void train(worker *w) {
         fine(w, context, gfl_trainer_create(context, model, w->dataset, &d, &trainer))) {
         for (int i = 0; i < 3; i++) fine(w, context, gfl_trainer_step(trainer, NULL));
         see(w, model->params[9].data, model->params[9].count * sizeof(float));
-        fine(w, context, gfl_trainer_sync(trainer));
+        fine(w, context, gfl_model_sync(model));
         see(w, model->layers[9].folded_bias, sizeof(float));
     }
     gfl_trainer_destroy(trainer);

@@ -277,13 +277,13 @@ static void stale_weights_are_refused(void) {
     for (int round = 0; round < 2; round++) {
         CHECK_OK(s.context, gfl_trainer_step(s.trainer, NULL)); /* the second moves less */
         if (round == 1) CHECK_OK(s.context, gfl_trainer_step(second, NULL));
-        CHECK_ERROR(s.context, detect_grey(detector, &found), GFL_E_ARG, "gfl_trainer_sync first");
+        CHECK_ERROR(s.context, detect_grey(detector, &found), GFL_E_ARG, "gfl_model_sync first");
         CHECK(found.count == 0);
         CHECK_ERROR(s.context, gfl_model_export(s.model, GFL_EXPORT_ONNX, NULL, path), GFL_E_ARG,
-                    "gfl_trainer_sync first");
+                    "gfl_model_sync first");
         CHECK_OK(s.context, gfl_model_export(s.model, GFL_EXPORT_PTH, NULL, path));
         CHECK_OK(s.context, gfl_model_save(s.model, path));
-        CHECK_OK(s.context, gfl_trainer_sync(round ? second : s.trainer));
+        CHECK_OK(s.context, gfl_model_sync(s.model));
         CHECK_OK(s.context, detect_grey(detector, &found));
         CHECK_OK(s.context, gfl_model_export(s.model, GFL_EXPORT_ONNX, NULL, path));
     }
@@ -291,6 +291,95 @@ static void stale_weights_are_refused(void) {
     gfl_trainer_destroy(second);
     close_setup(&s);
     remove(path);
+}
+
+/* Parameter by parameter one model becomes another: its file, its detections, its next step. */
+static void parameters_that_are_set_make_the_other_model(void) {
+    gfl_trainer_desc d = small_desc();
+    gfl_detector *detector;
+    gfl_detections found, want;
+    gfl_parameter p;
+    gfl_step_report r[2];
+    gfl_bytes bytes[2];
+    setup a, b;
+    int64_t count = 0;
+    open_setup(&a, 4, &d, 1, NULL, NULL);
+    open_setup(&b, 4, &d, 1, NULL, NULL);
+    CHECK_OK(b.context, gfl_trainer_step(b.trainer, NULL));
+    CHECK_OK(a.context, gfl_trainer_step(a.trainer, NULL));
+    CHECK_OK(b.context, gfl_trainer_step(b.trainer, NULL));
+    CHECK_OK(a.context, gfl_model_sync(a.model));
+    CHECK_OK(b.context, gfl_model_sync(b.model));
+    CHECK_OK(a.context, gfl_detector_create(a.context, a.model, NULL, &detector));
+    for (int i = 0; gfl_model_describe_parameter(b.model, i, &p) == GFL_OK; i++) {
+        float *values = (float *)malloc(p.count * sizeof *values);
+        CHECK_OK(b.context, gfl_model_get_parameter(b.model, p.name, values, p.count));
+        CHECK_OK(a.context, gfl_model_set_parameter(a.model, p.name, values, p.count));
+        CHECK_ERROR(a.context, detect_grey(detector, &found), GFL_E_ARG, "gfl_model_sync first");
+        count += p.is_statistic ? 0 : (int64_t)p.count;
+        free(values);
+    }
+    gfl_model_info info;
+    gfl_model_get_info(a.model, &info);
+    CHECK(count == info.n_parameters);
+    CHECK_OK(a.context, gfl_model_sync(a.model));
+    CHECK_OK(a.context, detect_grey(detector, &found));
+    float *kept = (float *)malloc((size_t)found.count * sizeof(gfl_detection));
+    memcpy(kept, found.items, (size_t)found.count * sizeof(gfl_detection));
+    const int n = found.count;
+    gfl_detector_destroy(detector);
+    CHECK_OK(b.context, gfl_detector_create(b.context, b.model, NULL, &detector));
+    CHECK_OK(b.context, detect_grey(detector, &want));
+    CHECK(n == want.count && n > 0 && !memcmp(kept, want.items, (size_t)n * sizeof *want.items));
+    free(kept);
+    gfl_detector_destroy(detector);
+    for (int i = 0; i < 2; i++) {
+        setup *s = i ? &b : &a;
+        CHECK_OK(s->context, gfl_model_save_memory(s->model, &bytes[i]));
+    }
+    CHECK(bytes[0].size == bytes[1].size && !memcmp(bytes[0].data, bytes[1].data, bytes[0].size));
+    gfl_bytes_free(a.context, &bytes[0]);
+    gfl_bytes_free(b.context, &bytes[1]);
+    /* the same batch of another training: the model is what the losses come from */
+    gfl_trainer_destroy(a.trainer);
+    gfl_trainer_destroy(b.trainer);
+    CHECK_OK(a.context, gfl_trainer_create(a.context, a.model, a.dataset, &d, &a.trainer));
+    CHECK_OK(b.context, gfl_trainer_create(b.context, b.model, b.dataset, &d, &b.trainer));
+    CHECK_OK(a.context, gfl_trainer_step(a.trainer, &r[0]));
+    CHECK_OK(b.context, gfl_trainer_step(b.trainer, &r[1]));
+    CHECK(r[0].loss == r[1].loss && r[0].grad_norm == r[1].grad_norm);
+    close_setup(&a);
+    close_setup(&b);
+}
+
+static void wrong_parameters_are_refused_by_name(void) {
+    gfl_trainer_desc d = small_desc();
+    gfl_model_desc packed;
+    gfl_model *model;
+    gfl_parameter p;
+    setup s;
+    float x[3] = {1, 2, 3};
+    open_setup(&s, 2, &d, 1, NULL, NULL);
+    CHECK(gfl_model_describe_parameter(s.model, -1, &p) == GFL_E_ARG && !p.name);
+    CHECK(gfl_model_describe_parameter(s.model, s.model->n_params, &p) == GFL_E_ARG);
+    CHECK(gfl_model_describe_parameter(NULL, 0, &p) == GFL_E_ARG);
+    CHECK(gfl_model_count_parameters(NULL) == 0);
+    CHECK_ERROR(s.context, gfl_model_get_parameter(s.model, "head", x, 3), GFL_E_ARG,
+                "no parameter \"head\"");
+    CHECK_ERROR(s.context, gfl_model_get_parameter(s.model, "backbone.bn1.bias", x, 3), GFL_E_ARG,
+                "has 4 values, not 3");
+    x[0] = NAN;
+    CHECK_ERROR(s.context, gfl_model_set_parameter(s.model, "bbox_head.scales.1.scale", x, 1),
+                GFL_E_ARG, "is not finite");
+    train_micro_desc(&packed, 18, 2);
+    CHECK_OK(s.context, gfl_model_create(s.context, &packed, &model));
+    CHECK_ERROR(s.context, gfl_model_get_parameter(model, "backbone.bn1.bias", x, 4), GFL_E_ARG,
+                "trainable");
+    CHECK_ERROR(s.context, gfl_model_set_parameter(model, "backbone.bn1.bias", x, 4), GFL_E_ARG,
+                "trainable");
+    CHECK(gfl_model_describe_parameter(model, 0, &p) == GFL_OK && p.rank == 4 && p.shape[2] == 7);
+    gfl_model_destroy(model);
+    close_setup(&s);
 }
 
 /* After a sync a detector sees the weights that would be saved. */
@@ -304,7 +393,7 @@ static void synced_weights_detect_as_saved_ones(void) {
     gfl_model *again;
     open_setup(&s, 4, &d, 1, NULL, NULL);
     for (int i = 0; i < 3; i++) CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
-    CHECK_OK(s.context, gfl_trainer_sync(s.trainer));
+    CHECK_OK(s.context, gfl_model_sync(s.model));
     CHECK_OK(s.context, gfl_model_save(s.model, path));
     CHECK_OK(s.context, gfl_model_load(s.context, path, NULL, &again));
     for (int i = 0; i < 2; i++) {
@@ -670,7 +759,7 @@ static void wrong_arguments_are_refused(void) {
                 "dataset");
     CHECK(gfl_trainer_create(NULL, unnamed, dataset, &d, &trainer) == GFL_E_ARG);
     CHECK(gfl_trainer_step(NULL, NULL) == GFL_E_ARG);
-    CHECK(gfl_trainer_sync(NULL) == GFL_E_ARG);
+    CHECK(gfl_model_sync(NULL) == GFL_E_ARG);
     d.batch = -4;
     CHECK_ERROR(context, gfl_trainer_create(context, unnamed, dataset, &d, &trainer), GFL_E_ARG,
                 "batch");
@@ -692,6 +781,8 @@ int main(int argc, char **argv) {
         TEST(accumulated_batches_are_averaged),
         TEST(frozen_parameters_and_statistics_stay),
         TEST(stale_weights_are_refused),
+        TEST(parameters_that_are_set_make_the_other_model),
+        TEST(wrong_parameters_are_refused_by_name),
         TEST(synced_weights_detect_as_saved_ones),
         TEST(diverging_steps_leave_the_model_alone),
         TEST(gradients_are_checked_too),

@@ -133,7 +133,7 @@ GFL_API gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int h
  *
  * Errors    GFL_E_ARG     a NULL, an image or option out of range, pixels that are not where
  *                         on_device says, a model that training has changed since its weights
- *                         were packed (call gfl_trainer_sync); the text says which
+ *                         were packed (call gfl_model_sync); the text says which
  *           GFL_E_MEMORY  the feature maps do not fit; those of a smaller batch or scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
  *           GFL_E_DEVICE  the GPU failed; the context cannot be used any more

@@ -46,7 +46,7 @@ typedef struct gfl_export_opts {
  *
  * Errors    GFL_E_ARG          a NULL, an unknown format, a size out of range, a model that is not
  *                              trainable; as ONNX, a model that training has changed since
- *                              gfl_trainer_sync
+ *                              gfl_model_sync
  *           GFL_E_UNSUPPORTED  a model of dialect gfocal for mmdetection, which would find other
  *                              boxes; more than 4 GB as .pth or 2 GB as ONNX
  *           GFL_E_IO           the file cannot be written

@@ -279,6 +279,63 @@ typedef struct gfl_plan_step {
     size_t live_bytes; /* of all maps that matter during the step */
 } gfl_plan_step;
 
+/* One parameter: weights, or running statistics of a batch norm. */
+typedef struct gfl_parameter {
+    const char *name; /* mmdetection's; it belongs to the model */
+    int rank;
+    int64_t shape[4]; /* [rank]; of a convolution: out, in / groups, height, width */
+    size_t count;     /* numbers */
+    int is_statistic; /* 1: of a batch norm, which training leaves as it is */
+} gfl_parameter;
+
+/* gfl_model_count_parameters, gfl_model_describe_parameter - how many parameters a model has, and
+ * what parameter i is.
+ *
+ *   out  yours; zeroed on error
+ *
+ * Errors    GFL_E_ARG     a NULL, or no such parameter; there is no error text
+ * Threads   any. */
+GFL_API int gfl_model_count_parameters(const gfl_model *model);
+GFL_API gfl_status gfl_model_describe_parameter(const gfl_model *model, int i, gfl_parameter *out);
+
+/* gfl_model_get_parameter - the values of a parameter, as a file of the model has them.
+ *
+ *   model  made to be trainable: others have released the parameters
+ *   name   one of those that gfl_model_describe_parameter tells
+ *   out    [n], yours; n is the parameter's count
+ *
+ * Errors    GFL_E_ARG     a NULL, a model that is not trainable, no parameter of that name, another
+ *                         count
+ *           GFL_E_MEMORY  there is no room for the tensor a second time
+ *           GFL_E_DEVICE  the GPU failed
+ * Threads   as the model's context. */
+GFL_API gfl_status gfl_model_get_parameter(const gfl_model *model, const char *name, float *out,
+                                           size_t n);
+
+/* gfl_model_set_parameter - replace the values of a parameter.
+ *
+ * A trainer uses them from its next step.  Detectors and the export to ONNX refuse the model until
+ * gfl_model_sync has been called, which after several parameters is called once.
+ *
+ *   values  [n], borrowed until the call returns, in the order of gfl_model_get_parameter
+ *
+ * Errors    as gfl_model_get_parameter; GFL_E_ARG also for a value that is not finite.  The
+ *           parameter is as before, except after GFL_E_DEVICE.
+ * Threads   as the model's context; nobody else may use the model during the call. */
+GFL_API gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const float *values,
+                                           size_t n);
+
+/* gfl_model_sync - make a model detect with the parameters that it has now.
+ *
+ * Training and gfl_model_set_parameter change parameters; detectors and the export to ONNX use
+ * weights that are packed from them.  Call this before a detector's next run: until then gfl_detect
+ * refuses the model.  gfl_model_save does not need it.
+ *
+ * Errors    GFL_E_ARG     a NULL
+ *           GFL_E_MEMORY  there is no room for a packed layer
+ * Threads   as gfl_model_set_parameter. */
+GFL_API gfl_status gfl_model_sync(gfl_model *model);
+
 /* gfl_model_get_plan - the steps of a forward pass, in order.
  *
  *   width, height, batch  as for gfl_model_get_cost

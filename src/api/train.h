@@ -115,7 +115,7 @@ GFL_API gfl_status gfl_trainer_create(gfl_context *context, gfl_model *model,
                                       const gfl_dataset *dataset, const gfl_trainer_desc *desc,
                                       gfl_trainer **out);
 
-/* gfl_trainer_destroy - free a trainer, after a gfl_trainer_sync; NULL is allowed. */
+/* gfl_trainer_destroy - free a trainer, after a gfl_model_sync; NULL is allowed. */
 GFL_API void gfl_trainer_destroy(gfl_trainer *trainer);
 
 /* gfl_trainer_get_info - the description with its defaults, and what it means; zeros for NULL.
@@ -143,16 +143,6 @@ GFL_API void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *
  *                         answer: then the ranks cannot go on
  * Threads   as gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
-
-/* gfl_trainer_sync - make the model detect with what it has learnt.
- *
- * Steps change the parameters; detectors and the export to ONNX use weights that are packed from
- * them.  Call this between the last step and a detector's next run: until then gfl_detect refuses
- * the model.  gfl_model_save does not need it.
- *
- * Errors    GFL_E_ARG     a NULL
- *           GFL_E_MEMORY  there is no room for a packed layer */
-GFL_API gfl_status gfl_trainer_sync(gfl_trainer *trainer);
 
 /* gfl_trainer_save_state - write what going on later needs beside the weights.
  *

@@ -96,11 +96,16 @@ gfl_status gfli_model_pack(gfl_model *model) {
     return GFL_OK;
 }
 
+gfl_status gfl_model_sync(gfl_model *model) {
+    GFLI_NOT_NULL(NULL, model);
+    return gfli_model_pack(model);
+}
+
 gfl_status gfli_model_check_packed(gfl_context *context, const gfl_model *model, const char *what) {
     if (model->stale == 0) return GFL_OK;
     return gfli_error(context, GFL_E_ARG,
-                      "%s: training has changed the model since its weights were packed for "
-                      "detection; call gfl_trainer_sync first",
+                      "%s: the model's parameters have changed since they were packed for "
+                      "detection; call gfl_model_sync first",
                       what);
 }
 

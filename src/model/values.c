@@ -93,3 +93,74 @@ size_t gfli_largest_param(const gfl_model *model) {
         if (model->params[i].count > most) most = model->params[i].count;
     return most;
 }
+
+/* ---- for the host ---------------------------------------------------------------------------- */
+
+int gfl_model_count_parameters(const gfl_model *model) {
+    return model ? model->n_params : 0;
+}
+
+gfl_status gfl_model_describe_parameter(const gfl_model *model, int i, gfl_parameter *out) {
+    if (out) memset(out, 0, sizeof *out);
+    if (!out || i < 0 || i >= gfl_model_count_parameters(model)) return GFL_E_ARG;
+    const gfli_param *p = &model->params[i];
+    out->name = p->name;
+    out->rank = p->rank;
+    memcpy(out->shape, p->shape, sizeof out->shape);
+    out->count = p->count;
+    out->is_statistic = p->is_buffer;
+    return GFL_OK;
+}
+
+/* The parameter of a call. */
+static gfl_status gfli_param_of_call(const gfl_model *model, const char *name, size_t n,
+                                     int *index) {
+    char quoted[GFLI_QUOTED];
+    *index = gfli_model_find(model, name);
+    GFLI_DEMAND(model->context, *index >= 0, "the model has no parameter %s",
+                gfli_quote(name, quoted, sizeof quoted));
+    const gfli_param *p = &model->params[*index];
+    GFLI_DEMAND(model->context, p->count == n, "%s has %zu values, not %zu", p->name, p->count, n);
+    return GFL_OK;
+}
+
+/* Room for a parameter in the order that it is kept in; NULL where a file has the same order. */
+static gfl_status gfli_param_room(const gfl_model *model, int index, float **out) {
+    const gfli_param *p = &model->params[index];
+    *out = NULL;
+    return p->rank == 4 ? gfli_alloc(model->context, p->count, sizeof(float), "tensor", out)
+                        : GFL_OK;
+}
+
+gfl_status gfl_model_get_parameter(const gfl_model *model, const char *name, float *out, size_t n) {
+    int i;
+    float *kept;
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, name);
+    GFLI_NOT_NULL(model->context, out);
+    GFLI_TRAINABLE(model->context, model);
+    GFLI_TRY(gfli_param_of_call(model, name, n, &i));
+    GFLI_TRY(gfli_param_room(model, i, &kept));
+    const gfl_status status = gfli_param_fetch(model, i, kept ? kept : out);
+    if (kept && status == GFL_OK) gfli_reorder_weight(&model->params[i], kept, out, true);
+    gfli_free(model->context, kept);
+    return status;
+}
+
+gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const float *values,
+                                   size_t n) {
+    int i;
+    float *kept;
+    GFLI_NOT_NULL(NULL, model);
+    GFLI_NOT_NULL(model->context, name);
+    GFLI_NOT_NULL(model->context, values);
+    GFLI_TRAINABLE(model->context, model);
+    GFLI_TRY(gfli_param_of_call(model, name, n, &i));
+    GFLI_DEMAND(model->context, gfli_all_finite(values, n), "a value for %s is not finite", name);
+    GFLI_TRY(gfli_param_room(model, i, &kept));
+    if (kept) gfli_reorder_weight(&model->params[i], values, kept, false);
+    gfli_param_store(model, i, kept ? kept : values);
+    gfli_free(model->context, kept);
+    gfli_model_changed(model, model->params[i].stage);
+    return model->backend->device.finish(model->context);
+}

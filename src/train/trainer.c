@@ -154,11 +154,6 @@ void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *out) {
     out->n_done = trainer->learner.updates;
 }
 
-gfl_status gfl_trainer_sync(gfl_trainer *trainer) {
-    GFLI_NOT_NULL(NULL, trainer);
-    return gfli_model_pack(trainer->model);
-}
-
 /* ---- one step -------------------------------------------------------------------------------- */
 
 /* "a.jpg (id 3), b.jpg (id 7) and 14 more" of the step's images first..end. */
