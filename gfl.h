@@ -255,8 +255,9 @@ GFL_API int gfl_get_version(void);
  * src/api/status.h - what a call can return
  * ============================================================================================ */
 
+/* What has come of a call; the text of a failure is the context's. */
 typedef enum gfl_status {
-    GFL_OK = 0,
+    GFL_OK = 0,              /* it has done what it should */
     GFL_E_ARG = -1,          /* an argument is NULL or outside its range */
     GFL_E_MEMORY = -2,       /* the allocator returned NULL, or a size overflows */
     GFL_E_IO = -3,           /* a file cannot be opened, read or written */
@@ -359,6 +360,7 @@ GFL_API size_t gfl_text_valid(const char *text, size_t n);
  * src/api/context.h - gfl_context: allocator, logger, threads and the error text
  * ============================================================================================ */
 
+/* Memory, threads, logger, error text and device of all objects that are made with it. */
 typedef struct gfl_context gfl_context;
 
 /* All memory of the objects made with a context comes from here.  Set both functions or neither. */
@@ -367,20 +369,21 @@ typedef struct gfl_allocator {
     void *(*alloc)(void *user, size_t size);
     /* p comes from alloc and is not NULL; any thread */
     void (*free)(void *user, void *p);
-    void *user;
+    void *user; /* handed to both */
 } gfl_allocator;
 
+/* How much a message matters. */
 typedef enum gfl_log_level {
-    GFL_LOG_DEBUG = 0,
-    GFL_LOG_INFO = 1,
-    GFL_LOG_WARNING = 2,
-    GFL_LOG_ERROR = 3
+    GFL_LOG_DEBUG = 0,   /* for whoever works on the library */
+    GFL_LOG_INFO = 1,    /* what is being done */
+    GFL_LOG_WARNING = 2, /* something is probably not as it was meant */
+    GFL_LOG_ERROR = 3    /* something has failed and no status can say so */
 } gfl_log_level;
 
 /* Where messages go; without a logger there are none.  It may be called from loader threads. */
 typedef struct gfl_logger {
     void (*log)(void *user, gfl_log_level level, const char *message); /* one line, no newline */
-    void *user;
+    void *user;                                                        /* handed to log */
 } gfl_logger;
 
 /* One piece of a parallel loop. */
@@ -389,8 +392,8 @@ typedef void (*gfl_task)(void *arg, int index);
 /* A host's own threads: run task(arg, i) for every i in 0..n-1, in any order, on any threads,
  * and return when all are done. */
 typedef struct gfl_parallel {
-    void (*run)(void *user, int n, gfl_task task, void *arg);
-    void *user;
+    void (*run)(void *user, int n, gfl_task task, void *arg); /* any thread of the context's user */
+    void *user;                                               /* handed to run */
 } gfl_parallel;
 
 /* What computes.  A backend other than the CPU is a function of the file that has it, so that
@@ -414,7 +417,7 @@ typedef enum gfl_precision {
 typedef struct gfl_context_desc {
     const gfl_backend *backend; /* NULL: the CPU; or gfl_cuda() */
     int device_index;           /* which of several GPUs; 0 on the CPU */
-    gfl_precision precision;
+    gfl_precision precision;    /* of convolutions and maps */
     /* What computes convolutions, by the name that gfl_plan_step.kernel has for it; NULL: the
      * fastest.  On the CPU it names the instruction set of all kernels, one of those that
      * gfl_cpu_get_kernel lists.  On a GPU it is used wherever it can be; "mma" is all kernels but
@@ -428,7 +431,7 @@ typedef struct gfl_context_desc {
     void *stream;
     char *error; /* where a failing gfl_context_create leaves its text, as there is no context then;
                   * or NULL */
-    size_t error_size;
+    size_t error_size;       /* bytes that error has */
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */
     gfl_allocator allocator; /* zero: malloc and free */
     gfl_logger logger;       /* zero: silence */
@@ -450,7 +453,8 @@ typedef struct gfl_context_desc {
  *   out                yours; the context, or NULL on error
  *
  * Errors    GFL_E_UNSUPPORTED  the library has another GFL_ABI
- *           otherwise those of gfl_context_create */
+ *           otherwise those of gfl_context_create
+ * Memory, Threads   as gfl_context_create. */
 GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *error,
                                           size_t error_size, gfl_context **out);
 
@@ -574,7 +578,7 @@ GFL_API void gfl_context_get_ranks(const gfl_context *context, gfl_ranks *out);
  *
  *   text  what has failed, where, and what to do; copied.  NULL: the text stays as it is
  *
- * It returns status, so that a failure is one statement:
+ * Errors    the status that it is given, so that a failure is one statement:
  *     return gfl_context_fail(context, GFL_E_RANK, "rank 2 has closed its socket"); */
 GFL_API gfl_status gfl_context_fail(gfl_context *context, gfl_status status, const char *text);
 
@@ -582,19 +586,21 @@ GFL_API gfl_status gfl_context_fail(gfl_context *context, gfl_status status, con
  * src/api/image.h - gfl_image: pixels that belong to the caller
  * ============================================================================================ */
 
+/* The bytes of a pixel, in the order in which they lie in memory. */
 typedef enum gfl_format {
-    GFL_FORMAT_RGB = 0, /* 3 bytes per pixel */
-    GFL_FORMAT_BGR = 1,
-    GFL_FORMAT_RGBA = 2, /* 4 bytes; alpha is ignored, not blended */
-    GFL_FORMAT_BGRA = 3,
-    GFL_FORMAT_GREY = 4 /* 1 byte, used for all three channels */
+    GFL_FORMAT_RGB = 0,  /* 3 bytes per pixel */
+    GFL_FORMAT_BGR = 1,  /* 3 */
+    GFL_FORMAT_RGBA = 2, /* 4; alpha is ignored, not blended */
+    GFL_FORMAT_BGRA = 3, /* 4, likewise */
+    GFL_FORMAT_GREY = 4  /* 1, used for all three channels */
 } gfl_format;
 
+/* A picture to find objects in; borrowed by the call that gets it. */
 typedef struct gfl_image {
     const uint8_t *pixels; /* u8 [height][width][channels of the format] */
     int width, height;     /* pixels, 1..GFL_MAX_SIDE */
     ptrdiff_t stride;      /* bytes from a row to the next, may be negative; 0 means no gap */
-    gfl_format format;
+    gfl_format format;     /* of the pixels */
 } gfl_image;
 
 /* gfl_image_from_rgb - an image of 8-bit RGB pixels without gaps between the rows, as a gfl_pixels
@@ -622,6 +628,7 @@ GFL_INLINE gfl_image gfl_image_from_rgb(const uint8_t *pixels, int width, int he
  * src/api/model.h - gfl_model: architecture and weights
  * ============================================================================================ */
 
+/* An architecture with its weights. */
 typedef struct gfl_model gfl_model;
 
 /* The two published families of GFL differ in geometry and constants; weights of one give other
@@ -644,20 +651,20 @@ enum { GFL_C2 = 1, GFL_C3 = 2, GFL_C4 = 4, GFL_C5 = 8 };
 
 /* What the network is.  Zero means the default of each field. */
 typedef struct gfl_arch {
-    int depth;         /* 18, 34, 50 or 101; 0 means 50 */
-    int groups;        /* of the 3x3 convolutions of bottlenecks; 0 means 1; 32 in ResNeXt */
-    int base_width;    /* channels per group in the first stage; 0 means 4; 0 without groups */
-    int base_channels; /* of the stem; 0 means 64 */
-    int fpn_channels;  /* 0 means 256 */
-    int head_channels; /* a multiple of 32 (GroupNorm has 32 groups); 0 means 256 */
-    int stacked_convs; /* convolutions in each head tower; 0 means 4 */
-    int n_classes;     /* 1..GFL_MAX_CLASSES; 0 means 80 */
-    int reg_max;       /* last bin of a side's distribution, 1..GFL_MAX_BINS-1; 0 means 16 */
-    gfl_dialect dialect;
-    int deform;        /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 with
+    int depth;           /* 18, 34, 50 or 101; 0 means 50 */
+    int groups;          /* of the 3x3 convolutions of bottlenecks; 0 means 1; 32 in ResNeXt */
+    int base_width;      /* channels per group in the first stage; 0 means 4; 0 without groups */
+    int base_channels;   /* of the stem; 0 means 64 */
+    int fpn_channels;    /* 0 means 256 */
+    int head_channels;   /* a multiple of 32 (GroupNorm has 32 groups); 0 means 256 */
+    int stacked_convs;   /* convolutions in each head tower; 0 means 4 */
+    int n_classes;       /* 1..GFL_MAX_CLASSES; 0 means 80 */
+    int reg_max;         /* last bin of a side's distribution, 1..GFL_MAX_BINS-1; 0 means 16 */
+    gfl_dialect dialect; /* what is computed from these tensors */
+    int deform;          /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 with
                           offsets alone (v1), 2 with offsets and a mask (v2) */
     int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 if deform is set */
-    gfl_style style;
+    gfl_style style;   /* where its bottlenecks have their stride */
 } gfl_arch;
 
 /* How pixels become network input, and back. */
@@ -668,19 +675,22 @@ typedef struct gfl_preprocess {
     int scale_short;       /* ... and its short side at most this, aspect ratio kept */
 } gfl_preprocess;
 
+/* A kind of object. */
 typedef struct gfl_class {
     const char *name; /* UTF-8 */
     int64_t id;       /* category id of the data set; label k is the k-th ascending id */
 } gfl_class;
 
+/* A new model.  Zero means the default of each field. */
 typedef struct gfl_model_desc {
-    gfl_arch arch;
+    gfl_arch arch;             /* what the network is */
     gfl_preprocess preprocess; /* all zero: RGB, ImageNet mean and std, 1333x800 */
     const gfl_class *classes;  /* [arch.n_classes], copied; NULL: "class 0", ids 1.. */
     uint64_t seed;             /* of the initial weights */
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
 } gfl_model_desc;
 
+/* How a weight file is loaded.  Zero means the default of each field. */
 typedef struct gfl_load_desc {
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
     /* The dialect that the weights must be of: a file that says another one is refused, a file that
@@ -689,19 +699,20 @@ typedef struct gfl_load_desc {
     gfl_dialect dialect;
 } gfl_load_desc;
 
+/* What became of a tensor. */
 typedef enum gfl_fate {
-    GFL_FATE_LOADED = 0,
+    GFL_FATE_LOADED = 0,      /* from the file into the model */
     GFL_FATE_INITIALISED = 1, /* the file has no such tensor, or one of another shape */
     GFL_FATE_LEFT_OVER = 2    /* the model has no such tensor */
 } gfl_fate;
 
 /* What became of one tensor of a weight file or of the model. */
 typedef struct gfl_tensor_report {
-    const char *name;
-    gfl_fate fate;
-    int rank;
-    int64_t shape[4];
-    const char *why; /* "" when loaded */
+    const char *name; /* as the model has it; of one that is left over, as the file has it */
+    gfl_fate fate;    /* what became of it */
+    int rank;         /* how many sizes its shape has */
+    int64_t shape[4]; /* [rank] as files have it, outputs first */
+    const char *why;  /* "" when loaded */
 } gfl_tensor_report;
 
 /* Who said what cannot be seen in the tensors. */
@@ -711,20 +722,22 @@ typedef enum gfl_origin {
     GFL_ORIGIN_DEFAULT = 2 /* neither; the usual value was assumed */
 } gfl_origin;
 
+/* The same of all that a model needs beside its tensors. */
 typedef struct gfl_origins {
-    gfl_origin dialect, style;
-    gfl_origin preprocess; /* mean, std and the order of channels */
-    gfl_origin scale;      /* scale_long and scale_short */
-    gfl_origin classes;
+    gfl_origin dialect, style; /* gfl_arch's */
+    gfl_origin preprocess;     /* mean, std and the order of channels */
+    gfl_origin scale;          /* scale_long and scale_short */
+    gfl_origin classes;        /* their names and ids */
 } gfl_origins;
 
+/* What a model is. */
 typedef struct gfl_model_info {
-    gfl_arch arch; /* every field resolved */
-    gfl_preprocess preprocess;
-    int64_t n_parameters;     /* without batch norm's running statistics, as papers count */
-    int64_t n_trainable;      /* with stem and first stage frozen */
-    const gfl_class *classes; /* [arch.n_classes], owned by the model */
-    gfl_origins origins;      /* of a loaded or imported model; all zero of a new one */
+    gfl_arch arch;             /* every field resolved */
+    gfl_preprocess preprocess; /* likewise */
+    int64_t n_parameters;      /* without batch norm's running statistics, as papers count */
+    int64_t n_trainable;       /* with stem and first stage frozen */
+    const gfl_class *classes;  /* [arch.n_classes], owned by the model */
+    gfl_origins origins;       /* of a loaded or imported model; all zero of a new one */
 } gfl_model_info;
 
 /* What a forward pass of one input size costs. */
@@ -750,9 +763,9 @@ GFL_API gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, 
 
 /* A preset, and what was published of it. */
 typedef struct gfl_preset {
-    const char *name;
-    gfl_arch arch;
-    double ap; /* COCO val2017, by whoever trained it and not by this library; 0: nobody */
+    const char *name; /* as gfl_arch_find_preset takes it */
+    gfl_arch arch;    /* with 80 classes */
+    double ap;        /* COCO val2017, by whoever trained it and not by this library; 0: nobody */
     const char *published; /* by whom, and the schedule; "": by nobody */
 } gfl_preset;
 
@@ -895,9 +908,9 @@ typedef struct gfl_plan_step {
     int in_channels, in_height, in_width;    /* of the first level, where a map is a pyramid */
     int out_channels, out_height, out_width; /* channels: with those of the twin */
     int levels;                              /* of what it writes */
-    int64_t macs;
-    size_t out_bytes;  /* of what it writes */
-    size_t live_bytes; /* of all maps that matter during the step */
+    int64_t macs;                            /* multiply-adds */
+    size_t out_bytes;                        /* of what it writes */
+    size_t live_bytes;                       /* of all maps that matter during the step */
 } gfl_plan_step;
 
 /* One parameter: weights, or running statistics of a batch norm. */
@@ -987,6 +1000,7 @@ GFL_API gfl_status gfl_model_get_report(const gfl_model *model, int i, gfl_tenso
  * src/api/detect.h - gfl_detector: pixels in, boxes out
  * ============================================================================================ */
 
+/* An object that was found. */
 typedef struct gfl_detection {
     float x1, y1, x2, y2; /* corners, pixels of the image as given, origin top left */
     float score;          /* 0..1: the predicted IoU of a box of this class */
@@ -1002,6 +1016,7 @@ typedef struct gfl_distribution {
     float x, y;                  /* the location the distances are measured from */
 } gfl_distribution;
 
+/* How to find objects.  Zero means the default of each field. */
 typedef struct gfl_detect_opts {
     float min_score; /* 0 means 0.05; negative: every candidate is taken, whatever its score */
     float nms_iou;   /* 0 means 0.6; negative: nothing is suppressed */
@@ -1040,11 +1055,13 @@ typedef struct gfl_input_size {
 typedef struct gfl_detections {
     const gfl_detection *items;            /* [count], best score first */
     const gfl_distribution *distributions; /* [count], or NULL when not asked for */
-    int count;
+    int count;                             /* how many were found */
 } gfl_detections;
 
+/* The workspace that runs a model, one per thread. */
 typedef struct gfl_detector gfl_detector;
 
+/* What a detector can do.  Zero means the default of each field. */
 typedef struct gfl_detector_desc {
     int distributions; /* 1: detections come with the distributions of their sides */
 } gfl_detector_desc;
@@ -1158,6 +1175,7 @@ GFL_API gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out
  * src/api/data.h - gfl_dataset: COCO annotations, image files
  * ============================================================================================ */
 
+/* Annotations, and where the pixels of their images come from. */
 typedef struct gfl_dataset gfl_dataset;
 
 /* An id as the file has it: a number, or a text. */
@@ -1176,31 +1194,33 @@ typedef enum gfl_annotation_use {
     GFL_ANNOTATION_IGNORED = 5  /* left out for its ignore field, likewise */
 } gfl_annotation_use;
 
+/* One box of an image. */
 typedef struct gfl_annotation {
-    double x, y, w, h; /* as annotated, pixels: corner and size */
-    double area;       /* the area field, or w * h */
-    int label;         /* index into the classes */
-    int image;         /* index into the images */
-    int crowd;         /* iscrowd */
-    int ignore;        /* the ignore field */
-    gfl_id id;
+    double x, y, w, h;      /* as annotated, pixels: corner and size */
+    double area;            /* the area field, or w * h */
+    int label;              /* index into the classes */
+    int image;              /* index into the images */
+    int crowd;              /* iscrowd */
+    int ignore;             /* the ignore field */
+    gfl_id id;              /* its own */
     gfl_annotation_use use; /* found by the library */
 } gfl_annotation;
 
+/* What a data set says about one of its images. */
 typedef struct gfl_image_info {
-    gfl_id id;
+    gfl_id id;                         /* its own */
     const char *file_name;             /* as in the file; "" when it does not say */
     int width, height;                 /* as in the file; 0 when it does not say */
     const gfl_annotation *annotations; /* [n_annotations], in file order */
-    int n_annotations;
+    int n_annotations;                 /* how many it has */
     int unreadable; /* 1: gfl_dataset_check found that it cannot be read, with skip_unreadable */
 } gfl_image_info;
 
 /* What was found while reading; every count below those of the first line deserves a warning. */
 typedef struct gfl_dataset_summary {
-    int n_images, n_classes, n_annotations, n_crowd;
-    int n_empty_images;                    /* without any annotation */
-    int n_missing_iscrowd, n_missing_area; /* taken as 0 and as w * h */
+    int n_images, n_classes, n_annotations, n_crowd; /* crowd boxes among the annotations */
+    int n_empty_images;                              /* without any annotation */
+    int n_missing_iscrowd, n_missing_area;           /* taken as 0 and as w * h */
     int n_degenerate;      /* boxes under one pixel in a direction, or of no area: not trained on */
     int n_outside;         /* boxes wholly outside their image: not trained on */
     int n_partly_outside;  /* boxes that reach over the border by more than a pixel */
@@ -1220,8 +1240,8 @@ typedef struct gfl_dataset_summary {
 
 /* Decoded pixels: RGB, 8 bit, EXIF orientation applied. */
 typedef struct gfl_pixels {
-    uint8_t *rgb; /* u8 [height][width][3]; free with gfl_pixels_free */
-    int width, height;
+    uint8_t *rgb;      /* u8 [height][width][3]; free with gfl_pixels_free */
+    int width, height; /* upright */
     int bits; /* of a sample in the file: of 16, the lower 8 were dropped; 0: not from a file */
 } gfl_pixels;
 
@@ -1237,11 +1257,12 @@ typedef gfl_status (*gfl_pixel_source)(void *user, gfl_context *context, int ima
  * file.  A file that is not JSON, or not of COCO's form, is an error all the same. */
 typedef int (*gfl_found)(void *user, const char *text);
 
+/* How an annotation file is read.  Zero means the default of each field. */
 typedef struct gfl_dataset_desc {
     const char *image_dir; /* where file_name is looked up, a path as json_path is; NULL: in the
                                 * folder of the JSON file */
     gfl_pixel_source read_image; /* instead of files */
-    void *user;
+    void *user;                  /* handed to read_image */
     int skip_strays; /* 1: annotations of unlisted images or classes are left out; 0: an error */
     int trust_boxes; /* 1: images of another size than the file says are read too; 0: they are an
                       * error, since their boxes are most likely wrong */
@@ -1286,7 +1307,9 @@ GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_
                                          const gfl_dataset_desc *desc, gfl_dataset **out);
 
 /* gfl_dataset_load_coco_memory - the same from the file's bytes, borrowed until the call returns.
- * Without image_dir file names are relative to the working directory. */
+ * Without image_dir file names are relative to the working directory.
+ *
+ * Errors, Memory, Threads   as gfl_dataset_load_coco, except that nothing is read. */
 GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
                                                 const gfl_dataset_desc *desc, gfl_dataset **out);
 
@@ -1367,6 +1390,7 @@ GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
 GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
                                     gfl_pixels *out);
 
+/* Who is told of a check.  NULL: nobody. */
 typedef struct gfl_dataset_check_opts {
     /* Told each image that cannot be read, in the order of the data set. */
     void (*found)(void *user, int image, gfl_status status, const char *text);
@@ -1428,7 +1452,9 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  */
 GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);
 
-/* gfl_image_read_memory - the same from a file's bytes; name is for the error text. */
+/* gfl_image_read_memory - the same from a file's bytes; name is for the error text.
+ *
+ * Errors, Memory   as gfl_image_read, except GFL_E_IO. */
 GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                          const char *name, gfl_pixels *out);
 
@@ -1462,8 +1488,10 @@ GFL_API void gfl_pixels_free(gfl_context *context, gfl_pixels *pixels);
  * src/api/eval.h - gfl_evaluator: COCO's box evaluation
  * ============================================================================================ */
 
+/* Detections on a data set, and COCO's numbers of them. */
 typedef struct gfl_evaluator gfl_evaluator;
 
+/* What is evaluated, and how.  Zero means the default of each field. */
 typedef struct gfl_evaluator_desc {
     int max_dets[3];    /* ascending, from 1; all 0 means 1, 10, 100 */
     int ignore_classes; /* 1: one class for all (useCats = 0) */
@@ -1473,23 +1501,26 @@ typedef struct gfl_evaluator_desc {
      * results are left out and counted, and AP is then read at the last of max_dets. */
     int compatible;
     const int *images; /* [n_images] indices of the images to evaluate, or NULL for all; copied */
-    int n_images;
+    int n_images;      /* how many these are */
     const int *labels; /* [n_labels] labels to evaluate, or NULL for all; copied */
-    int n_labels;
+    int n_labels;      /* how many these are */
 } gfl_evaluator_desc;
 
 /* COCO's twelve numbers, 0..1, or -1 where there is nothing to average.  AP over all areas is read
  * at 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
  */
 typedef struct gfl_eval_result {
+    /* The mean over ten IoU thresholds, at thresholds 0.5 and 0.75, and by the area of boxes: up to
+     * 32 x 32 pixels, up to 96 x 96, above. */
     double ap, ap50, ap75, ap_small, ap_medium, ap_large;
-    double ar[3]; /* at the three max_dets */
-    double ar_small, ar_medium, ar_large;
+    double ar[3];                         /* at the three max_dets */
+    double ar_small, ar_medium, ar_large; /* by the same areas */
 } gfl_eval_result;
 
 /* Results seen so far, and those of them that were left out. */
 typedef struct gfl_eval_notes {
-    int64_t n_results, n_unknown_images, n_unknown_classes;
+    int64_t n_results;                           /* all */
+    int64_t n_unknown_images, n_unknown_classes; /* left out: not of the data set */
     int64_t n_named_images; /* results whose image_id is the name of an image's file */
 } gfl_eval_notes;
 
@@ -1556,7 +1587,9 @@ GFL_API gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image);
 GFL_API gfl_status gfl_evaluator_add_results(gfl_evaluator *evaluator, const char *path);
 
 /* gfl_evaluator_add_results_memory - the same from the file's bytes, borrowed until the call
- * returns. */
+ * returns.
+ *
+ * Errors    those of gfl_evaluator_add_results, except GFL_E_IO. */
 GFL_API gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, const char *json,
                                                     size_t size);
 
@@ -1619,6 +1652,7 @@ GFL_API size_t gfl_evaluator_get_summary(const gfl_evaluator *evaluator, char *o
  * src/api/train.h - gfl_trainer: one step after another
  * ============================================================================================ */
 
+/* A model being trained on a data set. */
 typedef struct gfl_trainer gfl_trainer;
 
 enum { GFL_MAX_MILESTONES = 8 };
@@ -1667,23 +1701,23 @@ typedef struct gfl_step_report {
     int steps_per_epoch; /* the last has fewer batches where accumulate does not divide them */
     double lr;           /* of this update */
     double loss;         /* the sum of the three */
-    double loss_cls, loss_bbox, loss_dfl;
-    double grad_norm;    /* L2, of all gradients together, before clipping */
-    int n_positives;     /* locations that learnt a box, on all ranks */
-    int n_images;        /* of all ranks */
-    double data_seconds; /* of waiting for images */
-    double seconds;      /* all of the step */
-    int epoch_done;      /* 1 after the last step of an epoch */
-    int training_done;   /* 1 after the last step of all */
+    double loss_cls, loss_bbox, loss_dfl; /* of classes, boxes and distributions, weighted */
+    double grad_norm;                     /* L2, of all gradients together, before clipping */
+    int n_positives;                      /* locations that learnt a box, on all ranks */
+    int n_images;                         /* of all ranks */
+    double data_seconds;                  /* of waiting for images */
+    double seconds;                       /* all of the step */
+    int epoch_done;                       /* 1 after the last step of an epoch */
+    int training_done;                    /* 1 after the last step of all */
 } gfl_step_report;
 
 /* What a description means for a model and a data set. */
 typedef struct gfl_trainer_info {
-    gfl_trainer_desc desc; /* every default filled in, batch and accumulate no larger than the data
+    gfl_trainer_desc desc;  /* every default filled in, batch and accumulate no larger than the data
                             set; negative fields still mean none */
-    int n_images;          /* that are trained on */
-    int n_dropped_images;
-    int steps_per_epoch;
+    int n_images;           /* that are trained on */
+    int n_dropped_images;   /* that are left out: small ones, or without annotations */
+    int steps_per_epoch;    /* updates */
     int64_t n_steps;        /* of all epochs */
     int64_t n_done;         /* updates so far, those before load_state included */
     size_t workspace_bytes; /* at most: maps, gradients and momentum at the largest batch shape */
@@ -1831,6 +1865,7 @@ GFL_API gfl_status gfl_trainer_load_state_memory(gfl_trainer *trainer, const voi
  * src/api/import.h - other people's checkpoints and backbones, and models made from models
  * ============================================================================================ */
 
+/* What the caller knows of a checkpoint.  Zero means the default of each field. */
 typedef struct gfl_import_desc {
     int trainable;       /* as in gfl_load_desc */
     gfl_dialect dialect; /* as in gfl_load_desc */
@@ -1844,21 +1879,21 @@ typedef struct gfl_import_desc {
 
 /* What a backbone file is. */
 typedef struct gfl_backbone_info {
-    gfl_arch arch; /* what the backbone decides; the rest is 0 */
-    gfl_preprocess preprocess;
-    gfl_origin style, input; /* who said arch.style, and preprocess */
-    int stages;              /* 1..4; files may end before the last */
+    gfl_arch arch;             /* what the backbone decides; the rest is 0 */
+    gfl_preprocess preprocess; /* that it was trained with */
+    gfl_origin style, input;   /* who said arch.style, and preprocess */
+    int stages;                /* 1..4; files may end before the last */
 } gfl_backbone_info;
 
 /* A class that has another name in the new list. */
 typedef struct gfl_rename {
-    const char *from, *to;
+    const char *from, *to; /* its name in the source, and in the new list */
 } gfl_rename;
 
 /* How a model becomes one of other classes. */
 typedef struct gfl_transfer_desc {
     const gfl_class *classes; /* [n_classes] of the new model, copied */
-    int n_classes;
+    int n_classes;            /* how many it has */
     const int *map; /* [n_classes] label of the source that a class starts from, -1: afresh;
                        NULL: they are matched by name */
     const gfl_preprocess *preprocess; /* NULL: the source's */
@@ -2000,6 +2035,7 @@ GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *
  * src/api/export.h - weights and networks for other programs
  * ============================================================================================ */
 
+/* What gfl_model_export writes. */
 typedef enum gfl_export_format {
     GFL_EXPORT_MMDET = 1, /* safetensors, for load_state_dict(strict=True) of mmdetection 3 */
     GFL_EXPORT_PTH = 2,   /* a PyTorch checkpoint, for torch.load(weights_only=True) */

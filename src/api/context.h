@@ -1,6 +1,7 @@
 /* context.h - gfl_context: allocator, logger, threads and the error text */
 #pragma once
 
+/* Memory, threads, logger, error text and device of all objects that are made with it. */
 typedef struct gfl_context gfl_context;
 
 /* All memory of the objects made with a context comes from here.  Set both functions or neither. */
@@ -9,20 +10,21 @@ typedef struct gfl_allocator {
     void *(*alloc)(void *user, size_t size);
     /* p comes from alloc and is not NULL; any thread */
     void (*free)(void *user, void *p);
-    void *user;
+    void *user; /* handed to both */
 } gfl_allocator;
 
+/* How much a message matters. */
 typedef enum gfl_log_level {
-    GFL_LOG_DEBUG = 0,
-    GFL_LOG_INFO = 1,
-    GFL_LOG_WARNING = 2,
-    GFL_LOG_ERROR = 3
+    GFL_LOG_DEBUG = 0,   /* for whoever works on the library */
+    GFL_LOG_INFO = 1,    /* what is being done */
+    GFL_LOG_WARNING = 2, /* something is probably not as it was meant */
+    GFL_LOG_ERROR = 3    /* something has failed and no status can say so */
 } gfl_log_level;
 
 /* Where messages go; without a logger there are none.  It may be called from loader threads. */
 typedef struct gfl_logger {
     void (*log)(void *user, gfl_log_level level, const char *message); /* one line, no newline */
-    void *user;
+    void *user;                                                        /* handed to log */
 } gfl_logger;
 
 /* One piece of a parallel loop. */
@@ -31,8 +33,8 @@ typedef void (*gfl_task)(void *arg, int index);
 /* A host's own threads: run task(arg, i) for every i in 0..n-1, in any order, on any threads,
  * and return when all are done. */
 typedef struct gfl_parallel {
-    void (*run)(void *user, int n, gfl_task task, void *arg);
-    void *user;
+    void (*run)(void *user, int n, gfl_task task, void *arg); /* any thread of the context's user */
+    void *user;                                               /* handed to run */
 } gfl_parallel;
 
 /* What computes.  A backend other than the CPU is a function of the file that has it, so that
@@ -56,7 +58,7 @@ typedef enum gfl_precision {
 typedef struct gfl_context_desc {
     const gfl_backend *backend; /* NULL: the CPU; or gfl_cuda() */
     int device_index;           /* which of several GPUs; 0 on the CPU */
-    gfl_precision precision;
+    gfl_precision precision;    /* of convolutions and maps */
     /* What computes convolutions, by the name that gfl_plan_step.kernel has for it; NULL: the
      * fastest.  On the CPU it names the instruction set of all kernels, one of those that
      * gfl_cpu_get_kernel lists.  On a GPU it is used wherever it can be; "mma" is all kernels but
@@ -70,7 +72,7 @@ typedef struct gfl_context_desc {
     void *stream;
     char *error; /* where a failing gfl_context_create leaves its text, as there is no context then;
                   * or NULL */
-    size_t error_size;
+    size_t error_size;       /* bytes that error has */
     int n_threads;           /* 0: as many as the affinity mask and the cgroup allow; at most 256 */
     gfl_allocator allocator; /* zero: malloc and free */
     gfl_logger logger;       /* zero: silence */
@@ -92,7 +94,8 @@ typedef struct gfl_context_desc {
  *   out                yours; the context, or NULL on error
  *
  * Errors    GFL_E_UNSUPPORTED  the library has another GFL_ABI
- *           otherwise those of gfl_context_create */
+ *           otherwise those of gfl_context_create
+ * Memory, Threads   as gfl_context_create. */
 GFL_API gfl_status gfl_context_create_abi(int abi, const gfl_context_desc *desc, char *error,
                                           size_t error_size, gfl_context **out);
 

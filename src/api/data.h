@@ -1,6 +1,7 @@
 /* data.h - gfl_dataset: COCO annotations, image files */
 #pragma once
 
+/* Annotations, and where the pixels of their images come from. */
 typedef struct gfl_dataset gfl_dataset;
 
 /* An id as the file has it: a number, or a text. */
@@ -19,31 +20,33 @@ typedef enum gfl_annotation_use {
     GFL_ANNOTATION_IGNORED = 5  /* left out for its ignore field, likewise */
 } gfl_annotation_use;
 
+/* One box of an image. */
 typedef struct gfl_annotation {
-    double x, y, w, h; /* as annotated, pixels: corner and size */
-    double area;       /* the area field, or w * h */
-    int label;         /* index into the classes */
-    int image;         /* index into the images */
-    int crowd;         /* iscrowd */
-    int ignore;        /* the ignore field */
-    gfl_id id;
+    double x, y, w, h;      /* as annotated, pixels: corner and size */
+    double area;            /* the area field, or w * h */
+    int label;              /* index into the classes */
+    int image;              /* index into the images */
+    int crowd;              /* iscrowd */
+    int ignore;             /* the ignore field */
+    gfl_id id;              /* its own */
     gfl_annotation_use use; /* found by the library */
 } gfl_annotation;
 
+/* What a data set says about one of its images. */
 typedef struct gfl_image_info {
-    gfl_id id;
+    gfl_id id;                         /* its own */
     const char *file_name;             /* as in the file; "" when it does not say */
     int width, height;                 /* as in the file; 0 when it does not say */
     const gfl_annotation *annotations; /* [n_annotations], in file order */
-    int n_annotations;
+    int n_annotations;                 /* how many it has */
     int unreadable; /* 1: gfl_dataset_check found that it cannot be read, with skip_unreadable */
 } gfl_image_info;
 
 /* What was found while reading; every count below those of the first line deserves a warning. */
 typedef struct gfl_dataset_summary {
-    int n_images, n_classes, n_annotations, n_crowd;
-    int n_empty_images;                    /* without any annotation */
-    int n_missing_iscrowd, n_missing_area; /* taken as 0 and as w * h */
+    int n_images, n_classes, n_annotations, n_crowd; /* crowd boxes among the annotations */
+    int n_empty_images;                              /* without any annotation */
+    int n_missing_iscrowd, n_missing_area;           /* taken as 0 and as w * h */
     int n_degenerate;      /* boxes under one pixel in a direction, or of no area: not trained on */
     int n_outside;         /* boxes wholly outside their image: not trained on */
     int n_partly_outside;  /* boxes that reach over the border by more than a pixel */
@@ -63,8 +66,8 @@ typedef struct gfl_dataset_summary {
 
 /* Decoded pixels: RGB, 8 bit, EXIF orientation applied. */
 typedef struct gfl_pixels {
-    uint8_t *rgb; /* u8 [height][width][3]; free with gfl_pixels_free */
-    int width, height;
+    uint8_t *rgb;      /* u8 [height][width][3]; free with gfl_pixels_free */
+    int width, height; /* upright */
     int bits; /* of a sample in the file: of 16, the lower 8 were dropped; 0: not from a file */
 } gfl_pixels;
 
@@ -80,11 +83,12 @@ typedef gfl_status (*gfl_pixel_source)(void *user, gfl_context *context, int ima
  * file.  A file that is not JSON, or not of COCO's form, is an error all the same. */
 typedef int (*gfl_found)(void *user, const char *text);
 
+/* How an annotation file is read.  Zero means the default of each field. */
 typedef struct gfl_dataset_desc {
     const char *image_dir; /* where file_name is looked up, a path as json_path is; NULL: in the
                                 * folder of the JSON file */
     gfl_pixel_source read_image; /* instead of files */
-    void *user;
+    void *user;                  /* handed to read_image */
     int skip_strays; /* 1: annotations of unlisted images or classes are left out; 0: an error */
     int trust_boxes; /* 1: images of another size than the file says are read too; 0: they are an
                       * error, since their boxes are most likely wrong */
@@ -129,7 +133,9 @@ GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_
                                          const gfl_dataset_desc *desc, gfl_dataset **out);
 
 /* gfl_dataset_load_coco_memory - the same from the file's bytes, borrowed until the call returns.
- * Without image_dir file names are relative to the working directory. */
+ * Without image_dir file names are relative to the working directory.
+ *
+ * Errors, Memory, Threads   as gfl_dataset_load_coco, except that nothing is read. */
 GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
                                                 const gfl_dataset_desc *desc, gfl_dataset **out);
 
@@ -210,6 +216,7 @@ GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
 GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
                                     gfl_pixels *out);
 
+/* Who is told of a check.  NULL: nobody. */
 typedef struct gfl_dataset_check_opts {
     /* Told each image that cannot be read, in the order of the data set. */
     void (*found)(void *user, int image, gfl_status status, const char *text);
@@ -271,7 +278,9 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  */
 GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);
 
-/* gfl_image_read_memory - the same from a file's bytes; name is for the error text. */
+/* gfl_image_read_memory - the same from a file's bytes; name is for the error text.
+ *
+ * Errors, Memory   as gfl_image_read, except GFL_E_IO. */
 GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                          const char *name, gfl_pixels *out);
 

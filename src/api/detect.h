@@ -1,6 +1,7 @@
 /* detect.h - gfl_detector: pixels in, boxes out */
 #pragma once
 
+/* An object that was found. */
 typedef struct gfl_detection {
     float x1, y1, x2, y2; /* corners, pixels of the image as given, origin top left */
     float score;          /* 0..1: the predicted IoU of a box of this class */
@@ -16,6 +17,7 @@ typedef struct gfl_distribution {
     float x, y;                  /* the location the distances are measured from */
 } gfl_distribution;
 
+/* How to find objects.  Zero means the default of each field. */
 typedef struct gfl_detect_opts {
     float min_score; /* 0 means 0.05; negative: every candidate is taken, whatever its score */
     float nms_iou;   /* 0 means 0.6; negative: nothing is suppressed */
@@ -54,11 +56,13 @@ typedef struct gfl_input_size {
 typedef struct gfl_detections {
     const gfl_detection *items;            /* [count], best score first */
     const gfl_distribution *distributions; /* [count], or NULL when not asked for */
-    int count;
+    int count;                             /* how many were found */
 } gfl_detections;
 
+/* The workspace that runs a model, one per thread. */
 typedef struct gfl_detector gfl_detector;
 
+/* What a detector can do.  Zero means the default of each field. */
 typedef struct gfl_detector_desc {
     int distributions; /* 1: detections come with the distributions of their sides */
 } gfl_detector_desc;

@@ -1,8 +1,10 @@
 /* eval.h - gfl_evaluator: COCO's box evaluation */
 #pragma once
 
+/* Detections on a data set, and COCO's numbers of them. */
 typedef struct gfl_evaluator gfl_evaluator;
 
+/* What is evaluated, and how.  Zero means the default of each field. */
 typedef struct gfl_evaluator_desc {
     int max_dets[3];    /* ascending, from 1; all 0 means 1, 10, 100 */
     int ignore_classes; /* 1: one class for all (useCats = 0) */
@@ -12,23 +14,26 @@ typedef struct gfl_evaluator_desc {
      * results are left out and counted, and AP is then read at the last of max_dets. */
     int compatible;
     const int *images; /* [n_images] indices of the images to evaluate, or NULL for all; copied */
-    int n_images;
+    int n_images;      /* how many these are */
     const int *labels; /* [n_labels] labels to evaluate, or NULL for all; copied */
-    int n_labels;
+    int n_labels;      /* how many these are */
 } gfl_evaluator_desc;
 
 /* COCO's twelve numbers, 0..1, or -1 where there is nothing to average.  AP over all areas is read
  * at 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
  */
 typedef struct gfl_eval_result {
+    /* The mean over ten IoU thresholds, at thresholds 0.5 and 0.75, and by the area of boxes: up to
+     * 32 x 32 pixels, up to 96 x 96, above. */
     double ap, ap50, ap75, ap_small, ap_medium, ap_large;
-    double ar[3]; /* at the three max_dets */
-    double ar_small, ar_medium, ar_large;
+    double ar[3];                         /* at the three max_dets */
+    double ar_small, ar_medium, ar_large; /* by the same areas */
 } gfl_eval_result;
 
 /* Results seen so far, and those of them that were left out. */
 typedef struct gfl_eval_notes {
-    int64_t n_results, n_unknown_images, n_unknown_classes;
+    int64_t n_results;                           /* all */
+    int64_t n_unknown_images, n_unknown_classes; /* left out: not of the data set */
     int64_t n_named_images; /* results whose image_id is the name of an image's file */
 } gfl_eval_notes;
 
@@ -95,7 +100,9 @@ GFL_API gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image);
 GFL_API gfl_status gfl_evaluator_add_results(gfl_evaluator *evaluator, const char *path);
 
 /* gfl_evaluator_add_results_memory - the same from the file's bytes, borrowed until the call
- * returns. */
+ * returns.
+ *
+ * Errors    those of gfl_evaluator_add_results, except GFL_E_IO. */
 GFL_API gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, const char *json,
                                                     size_t size);
 

@@ -1,6 +1,7 @@
 /* export.h - weights and networks for other programs */
 #pragma once
 
+/* What gfl_model_export writes. */
 typedef enum gfl_export_format {
     GFL_EXPORT_MMDET = 1, /* safetensors, for load_state_dict(strict=True) of mmdetection 3 */
     GFL_EXPORT_PTH = 2,   /* a PyTorch checkpoint, for torch.load(weights_only=True) */

@@ -58,6 +58,6 @@ GFL_API void gfl_context_get_ranks(const gfl_context *context, gfl_ranks *out);
  *
  *   text  what has failed, where, and what to do; copied.  NULL: the text stays as it is
  *
- * It returns status, so that a failure is one statement:
+ * Errors    the status that it is given, so that a failure is one statement:
  *     return gfl_context_fail(context, GFL_E_RANK, "rank 2 has closed its socket"); */
 GFL_API gfl_status gfl_context_fail(gfl_context *context, gfl_status status, const char *text);

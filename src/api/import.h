@@ -1,6 +1,7 @@
 /* import.h - other people's checkpoints and backbones, and models made from models */
 #pragma once
 
+/* What the caller knows of a checkpoint.  Zero means the default of each field. */
 typedef struct gfl_import_desc {
     int trainable;       /* as in gfl_load_desc */
     gfl_dialect dialect; /* as in gfl_load_desc */
@@ -14,21 +15,21 @@ typedef struct gfl_import_desc {
 
 /* What a backbone file is. */
 typedef struct gfl_backbone_info {
-    gfl_arch arch; /* what the backbone decides; the rest is 0 */
-    gfl_preprocess preprocess;
-    gfl_origin style, input; /* who said arch.style, and preprocess */
-    int stages;              /* 1..4; files may end before the last */
+    gfl_arch arch;             /* what the backbone decides; the rest is 0 */
+    gfl_preprocess preprocess; /* that it was trained with */
+    gfl_origin style, input;   /* who said arch.style, and preprocess */
+    int stages;                /* 1..4; files may end before the last */
 } gfl_backbone_info;
 
 /* A class that has another name in the new list. */
 typedef struct gfl_rename {
-    const char *from, *to;
+    const char *from, *to; /* its name in the source, and in the new list */
 } gfl_rename;
 
 /* How a model becomes one of other classes. */
 typedef struct gfl_transfer_desc {
     const gfl_class *classes; /* [n_classes] of the new model, copied */
-    int n_classes;
+    int n_classes;            /* how many it has */
     const int *map; /* [n_classes] label of the source that a class starts from, -1: afresh;
                        NULL: they are matched by name */
     const gfl_preprocess *preprocess; /* NULL: the source's */

@@ -1,6 +1,7 @@
 /* model.h - gfl_model: architecture and weights */
 #pragma once
 
+/* An architecture with its weights. */
 typedef struct gfl_model gfl_model;
 
 /* The two published families of GFL differ in geometry and constants; weights of one give other
@@ -23,20 +24,20 @@ enum { GFL_C2 = 1, GFL_C3 = 2, GFL_C4 = 4, GFL_C5 = 8 };
 
 /* What the network is.  Zero means the default of each field. */
 typedef struct gfl_arch {
-    int depth;         /* 18, 34, 50 or 101; 0 means 50 */
-    int groups;        /* of the 3x3 convolutions of bottlenecks; 0 means 1; 32 in ResNeXt */
-    int base_width;    /* channels per group in the first stage; 0 means 4; 0 without groups */
-    int base_channels; /* of the stem; 0 means 64 */
-    int fpn_channels;  /* 0 means 256 */
-    int head_channels; /* a multiple of 32 (GroupNorm has 32 groups); 0 means 256 */
-    int stacked_convs; /* convolutions in each head tower; 0 means 4 */
-    int n_classes;     /* 1..GFL_MAX_CLASSES; 0 means 80 */
-    int reg_max;       /* last bin of a side's distribution, 1..GFL_MAX_BINS-1; 0 means 16 */
-    gfl_dialect dialect;
-    int deform;        /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 with
+    int depth;           /* 18, 34, 50 or 101; 0 means 50 */
+    int groups;          /* of the 3x3 convolutions of bottlenecks; 0 means 1; 32 in ResNeXt */
+    int base_width;      /* channels per group in the first stage; 0 means 4; 0 without groups */
+    int base_channels;   /* of the stem; 0 means 64 */
+    int fpn_channels;    /* 0 means 256 */
+    int head_channels;   /* a multiple of 32 (GroupNorm has 32 groups); 0 means 256 */
+    int stacked_convs;   /* convolutions in each head tower; 0 means 4 */
+    int n_classes;       /* 1..GFL_MAX_CLASSES; 0 means 80 */
+    int reg_max;         /* last bin of a side's distribution, 1..GFL_MAX_BINS-1; 0 means 16 */
+    gfl_dialect dialect; /* what is computed from these tensors */
+    int deform;          /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 with
                           offsets alone (v1), 2 with offsets and a mask (v2) */
     int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 if deform is set */
-    gfl_style style;
+    gfl_style style;   /* where its bottlenecks have their stride */
 } gfl_arch;
 
 /* How pixels become network input, and back. */
@@ -47,19 +48,22 @@ typedef struct gfl_preprocess {
     int scale_short;       /* ... and its short side at most this, aspect ratio kept */
 } gfl_preprocess;
 
+/* A kind of object. */
 typedef struct gfl_class {
     const char *name; /* UTF-8 */
     int64_t id;       /* category id of the data set; label k is the k-th ascending id */
 } gfl_class;
 
+/* A new model.  Zero means the default of each field. */
 typedef struct gfl_model_desc {
-    gfl_arch arch;
+    gfl_arch arch;             /* what the network is */
     gfl_preprocess preprocess; /* all zero: RGB, ImageNet mean and std, 1333x800 */
     const gfl_class *classes;  /* [arch.n_classes], copied; NULL: "class 0", ids 1.. */
     uint64_t seed;             /* of the initial weights */
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
 } gfl_model_desc;
 
+/* How a weight file is loaded.  Zero means the default of each field. */
 typedef struct gfl_load_desc {
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
     /* The dialect that the weights must be of: a file that says another one is refused, a file that
@@ -68,19 +72,20 @@ typedef struct gfl_load_desc {
     gfl_dialect dialect;
 } gfl_load_desc;
 
+/* What became of a tensor. */
 typedef enum gfl_fate {
-    GFL_FATE_LOADED = 0,
+    GFL_FATE_LOADED = 0,      /* from the file into the model */
     GFL_FATE_INITIALISED = 1, /* the file has no such tensor, or one of another shape */
     GFL_FATE_LEFT_OVER = 2    /* the model has no such tensor */
 } gfl_fate;
 
 /* What became of one tensor of a weight file or of the model. */
 typedef struct gfl_tensor_report {
-    const char *name;
-    gfl_fate fate;
-    int rank;
-    int64_t shape[4];
-    const char *why; /* "" when loaded */
+    const char *name; /* as the model has it; of one that is left over, as the file has it */
+    gfl_fate fate;    /* what became of it */
+    int rank;         /* how many sizes its shape has */
+    int64_t shape[4]; /* [rank] as files have it, outputs first */
+    const char *why;  /* "" when loaded */
 } gfl_tensor_report;
 
 /* Who said what cannot be seen in the tensors. */
@@ -90,20 +95,22 @@ typedef enum gfl_origin {
     GFL_ORIGIN_DEFAULT = 2 /* neither; the usual value was assumed */
 } gfl_origin;
 
+/* The same of all that a model needs beside its tensors. */
 typedef struct gfl_origins {
-    gfl_origin dialect, style;
-    gfl_origin preprocess; /* mean, std and the order of channels */
-    gfl_origin scale;      /* scale_long and scale_short */
-    gfl_origin classes;
+    gfl_origin dialect, style; /* gfl_arch's */
+    gfl_origin preprocess;     /* mean, std and the order of channels */
+    gfl_origin scale;          /* scale_long and scale_short */
+    gfl_origin classes;        /* their names and ids */
 } gfl_origins;
 
+/* What a model is. */
 typedef struct gfl_model_info {
-    gfl_arch arch; /* every field resolved */
-    gfl_preprocess preprocess;
-    int64_t n_parameters;     /* without batch norm's running statistics, as papers count */
-    int64_t n_trainable;      /* with stem and first stage frozen */
-    const gfl_class *classes; /* [arch.n_classes], owned by the model */
-    gfl_origins origins;      /* of a loaded or imported model; all zero of a new one */
+    gfl_arch arch;             /* every field resolved */
+    gfl_preprocess preprocess; /* likewise */
+    int64_t n_parameters;      /* without batch norm's running statistics, as papers count */
+    int64_t n_trainable;       /* with stem and first stage frozen */
+    const gfl_class *classes;  /* [arch.n_classes], owned by the model */
+    gfl_origins origins;       /* of a loaded or imported model; all zero of a new one */
 } gfl_model_info;
 
 /* What a forward pass of one input size costs. */
@@ -129,9 +136,9 @@ GFL_API gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, 
 
 /* A preset, and what was published of it. */
 typedef struct gfl_preset {
-    const char *name;
-    gfl_arch arch;
-    double ap; /* COCO val2017, by whoever trained it and not by this library; 0: nobody */
+    const char *name; /* as gfl_arch_find_preset takes it */
+    gfl_arch arch;    /* with 80 classes */
+    double ap;        /* COCO val2017, by whoever trained it and not by this library; 0: nobody */
     const char *published; /* by whom, and the schedule; "": by nobody */
 } gfl_preset;
 
@@ -274,9 +281,9 @@ typedef struct gfl_plan_step {
     int in_channels, in_height, in_width;    /* of the first level, where a map is a pyramid */
     int out_channels, out_height, out_width; /* channels: with those of the twin */
     int levels;                              /* of what it writes */
-    int64_t macs;
-    size_t out_bytes;  /* of what it writes */
-    size_t live_bytes; /* of all maps that matter during the step */
+    int64_t macs;                            /* multiply-adds */
+    size_t out_bytes;                        /* of what it writes */
+    size_t live_bytes;                       /* of all maps that matter during the step */
 } gfl_plan_step;
 
 /* One parameter: weights, or running statistics of a batch norm. */

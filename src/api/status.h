@@ -1,8 +1,9 @@
 /* status.h - what a call can return */
 #pragma once
 
+/* What has come of a call; the text of a failure is the context's. */
 typedef enum gfl_status {
-    GFL_OK = 0,
+    GFL_OK = 0,              /* it has done what it should */
     GFL_E_ARG = -1,          /* an argument is NULL or outside its range */
     GFL_E_MEMORY = -2,       /* the allocator returned NULL, or a size overflows */
     GFL_E_IO = -3,           /* a file cannot be opened, read or written */

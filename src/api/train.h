@@ -1,6 +1,7 @@
 /* train.h - gfl_trainer: one step after another */
 #pragma once
 
+/* A model being trained on a data set. */
 typedef struct gfl_trainer gfl_trainer;
 
 enum { GFL_MAX_MILESTONES = 8 };
@@ -49,23 +50,23 @@ typedef struct gfl_step_report {
     int steps_per_epoch; /* the last has fewer batches where accumulate does not divide them */
     double lr;           /* of this update */
     double loss;         /* the sum of the three */
-    double loss_cls, loss_bbox, loss_dfl;
-    double grad_norm;    /* L2, of all gradients together, before clipping */
-    int n_positives;     /* locations that learnt a box, on all ranks */
-    int n_images;        /* of all ranks */
-    double data_seconds; /* of waiting for images */
-    double seconds;      /* all of the step */
-    int epoch_done;      /* 1 after the last step of an epoch */
-    int training_done;   /* 1 after the last step of all */
+    double loss_cls, loss_bbox, loss_dfl; /* of classes, boxes and distributions, weighted */
+    double grad_norm;                     /* L2, of all gradients together, before clipping */
+    int n_positives;                      /* locations that learnt a box, on all ranks */
+    int n_images;                         /* of all ranks */
+    double data_seconds;                  /* of waiting for images */
+    double seconds;                       /* all of the step */
+    int epoch_done;                       /* 1 after the last step of an epoch */
+    int training_done;                    /* 1 after the last step of all */
 } gfl_step_report;
 
 /* What a description means for a model and a data set. */
 typedef struct gfl_trainer_info {
-    gfl_trainer_desc desc; /* every default filled in, batch and accumulate no larger than the data
+    gfl_trainer_desc desc;  /* every default filled in, batch and accumulate no larger than the data
                             set; negative fields still mean none */
-    int n_images;          /* that are trained on */
-    int n_dropped_images;
-    int steps_per_epoch;
+    int n_images;           /* that are trained on */
+    int n_dropped_images;   /* that are left out: small ones, or without annotations */
+    int steps_per_epoch;    /* updates */
     int64_t n_steps;        /* of all epochs */
     int64_t n_done;         /* updates so far, those before load_state included */
     size_t workspace_bytes; /* at most: maps, gradients and momentum at the largest batch shape */
