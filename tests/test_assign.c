@@ -252,15 +252,18 @@ static void infinities_and_nans_are_survived(void) {
     gfl_context_destroy(context);
 }
 
-/* Spec 4: a centre counts when it is more than 0.01 pixels inside, on each side.  The centres at 32
- * and 48 are just outside of this box, or just inside where one side is moved. */
+/* Spec 4: a centre counts when it is more than 0.01 pixels inside, on each side.  The centres at the
+ * corners are just outside of these boxes, or just inside where one side is moved; at 0, by what
+ * is just a hundredth in float. */
 static void centres_are_inside_by_more_than_a_hundredth(void) {
     const gfli_map m = pyramid(1, 256, 256);
-    for (int side = 0; side < 4; side++) {
-        static const float by[4] = {0, 0.009f, 0.011f, 0.1f};
+    for (int k = 0; k < 6; k++) {
+        const int side = k % 4;
+        const float by[4] = {0, k < 4 ? 0.009f : 0.01f, 0.011f, 0.1f};
         int n[4];
         for (int i = 0; i < 4; i++) {
             float box[4] = {32, 32, 48, 48};
+            for (int j = 0; j < 4 && k >= 4; j++) box[j] -= 32;
             box[side] += side < 2 ? -by[i] : by[i];
             const test_truth truth = truth_of(box, 1, 256, 256);
             n[i] = compare(&m, &truth, "a centre on the border");
