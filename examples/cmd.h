@@ -69,6 +69,14 @@ void opt_as_given(const opt *o, char *out, size_t size);
 /* Have both the same value? */
 bool opt_is_same(const opt *a, const opt *b);
 
+/* What an option that names a set of settings makes of one of them. */
+typedef struct opt_setting {
+    const char *name, *value;
+} opt_setting;
+/* Give the options these values because of `reason` ("--recipe paper"); CMD_USAGE after a message
+ * where one is given otherwise.  The list ends with a NULL name. */
+int opt_settle(opt *options, const opt_setting *settings, const char *reason);
+
 /* Which of the two names `text` is, from 1; 0 for no text, -1 after a message. */
 int opt_choice(const char *option, const char *text, const char *first, const char *second);
 /* "LxS" or "LxS:MIN"; false when it is neither. */

@@ -449,6 +449,32 @@ void opt_as_given(const opt *o, char *out, size_t size) {
             (size_t)snprintf(out + n, size - n, "%s--%s %s", i ? " " : "", o->name, list->items[i]);
 }
 
+static int settle(opt *o, const char *value, const char *reason) {
+    union {
+        bool flag;
+        int integer;
+        double real;
+        const char *text;
+    } room = {false};
+    char is[256], should[256];
+    opt wanted = *o;
+    wanted.value = &room;
+    int code = set_option(&wanted, value, OPT_FROM_DEFAULT, reason);
+    if (code != CMD_OK || o->source == OPT_FROM_DEFAULT || opt_is_same(o, &wanted))
+        return code == CMD_OK ? set_option(o, value, o->source, reason) : code;
+    opt_as_given(o, is, sizeof is);
+    opt_as_given(&wanted, should, sizeof should);
+    return usage_error("%s means %s, but %s is given: leave out one of the two", reason, should,
+                       is);
+}
+
+int opt_settle(opt *options, const opt_setting *settings, const char *reason) {
+    int code = CMD_OK;
+    for (const opt_setting *s = settings; code == CMD_OK && s->name; s++)
+        code = settle(find_option(options, s->name, strlen(s->name)), s->value, reason);
+    return code;
+}
+
 /* Would the line be read as another value? */
 static bool needs_quotes(const char *text) {
     const size_t n = strlen(text);

@@ -5,7 +5,7 @@
 #include <string.h>
 
 typedef struct train_options {
-    const char *data, *images, *val, *val_images, *steps, *out;
+    const char *data, *images, *val, *val_images, *recipe, *steps, *out;
     model_start start;
     int epochs, batch, accumulate, warmup, frozen, threads, loaders, eval_every, save_every;
     double lr, momentum, decay, clip;
@@ -32,6 +32,14 @@ static const char *plural(int64_t n) {
 static const char may_change[] =
     "what may change is --epochs, --steps, where the data are (--data, --images, --val, "
     "--val-images), --skip-unreadable, --eval-every, --save-every, --threads and --loaders";
+
+/* gfl_r50_fpn_1x_coco of mmdetection, with which the paper's numbers come out. */
+static const opt_setting paper[] = {
+    {"scale", "1333x800"}, {"epochs", "12"},           {"steps", "8,11"},
+    {"batch", "16"},       {"accumulate", "1"},        {"lr", "0.01"},
+    {"momentum", "0.9"},   {"weight-decay", "0.0001"}, {"warmup", "500"},
+    {"clip", "0"},         {"frozen-stages", "1"},     {"flip", "true"},
+    {"grouping", "true"},  {"drop-empty", "true"},     {NULL, NULL}};
 
 /* ---- preparation ----------------------------------------------------------------------------- */
 
@@ -203,6 +211,16 @@ static void describe_schedule(const run *r) {
         talk("  divided by 10 after epoch %d", d->milestones[i]);
 }
 
+static void describe_recipe(const run *r) {
+    char text[256];
+    fprintf(stderr, "recipe: %s:", r->o.recipe);
+    for (const opt_setting *s = paper; s->name; s++) {
+        opt_as_given(opt_find(r->table, s->name), text, sizeof text);
+        fprintf(stderr, " %s", text);
+    }
+    fputc('\n', stderr);
+}
+
 static void describe_plan(const run *r) {
     const gfl_trainer_desc *d = &r->plan.desc;
     gfl_model_info info;
@@ -220,6 +238,7 @@ static void describe_plan(const run *r) {
     talk("memory: at most %.0f MB for maps, gradients and momentum, beside %.0f MB of weights",
          (double)r->plan.workspace_bytes * 1e-6, (double)info.n_parameters * 8e-6);
     describe_schedule(r);
+    if (r->o.recipe && r->folder.fresh) describe_recipe(r);
     if (!r->val)
         talk("without --val, nothing is evaluated and there will be no best_bbox_mAP.safetensors");
     if (d->frozen_stages < 0)
@@ -465,6 +484,12 @@ static int put_start_options(train_options *o, opt *table) {
 
 static int put_recipe_options(train_options *o, opt *table) {
     const opt options[] = {
+        {OPT_TEXT, "recipe", &o->recipe, "NAME",
+         "paper: train as the published R50 was trained. Without it, the learning rate and the "
+         "warm-up follow the size of the batch and of the data, pictures without boxes are kept, "
+         "and the scale is that of --from. It needs --weights or --from, and refuses options that "
+         "say something else.",
+         0},
         {OPT_TEXT, "scale", &o->start.scale, "LxS[:MIN]",
          "Pictures are resized to fit into this long and short side. With MIN, the short side "
          "varies at random from MIN to S. Default: 1333x800, or that of --from.",
@@ -569,6 +594,17 @@ static int check_changes(const opt *begun, const opt *now) {
     return CMD_OK;
 }
 
+static int apply_recipe(const train_options *o, opt *table) {
+    if (!o->recipe) return -1;
+    if (strcmp(o->recipe, "paper") != 0)
+        return usage_error("--recipe must be paper, not \"%s\"", o->recipe);
+    if (!o->start.weights && !o->start.from)
+        return usage_error("--recipe paper leaves the first stage as it is: add --weights FILE, an "
+                           "ImageNet backbone, or --from FILE, a detector");
+    const int code = opt_settle(table, paper, "--recipe paper");
+    return code == CMD_OK ? -1 : code;
+}
+
 static int parse_options(train_options *o, opt table[MOST_OPTIONS], int argc, char **argv) {
     static const char usage[] = "train --data TRAIN.json --images DIR [--val VAL.json] [options]\n"
                                 "       gfl train --out DIR --resume [options]";
@@ -584,8 +620,9 @@ static int parse_options(train_options *o, opt table[MOST_OPTIONS], int argc, ch
     if (o->resume && o->overwrite && opt_find(table, "overwrite")->source > OPT_FROM_FILE)
         return usage_error("--resume goes on with a run, --overwrite begins anew: choose one");
     snprintf(config, sizeof config, "%.4000s/config.txt", o->out);
-    if (!o->resume || !os_find(config, &file)) return -1;
-    if (file.kind == OS_FILE && !file.size) return -1; /* of a process that ended before it began */
+    if (!o->resume || !os_find(config, &file)) return apply_recipe(o, table);
+    if (file.kind == OS_FILE && !file.size) /* of a process that ended before it began */
+        return apply_recipe(o, table);
     const char *out = o->out;
     make_table(&before, begun);
     code = opt_read(begun, config);

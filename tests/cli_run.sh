@@ -71,6 +71,29 @@ expect 0 $train --out longer --resume --epochs 3 --eval-every 1 --threads 2
 same_run longer three
 expect 0 train --out longer --resume; says 'all 3 epochs are done; --epochs N trains longer' err
 
+# A recipe gives what is not given, and what is given may not contradict it.
+paper="train $data --from two/last.safetensors --recipe paper --threads 1"
+expect 2 train $data --recipe paper --out x; says 'add --weights FILE' err
+expect 2 train $data --recipe fast --out x; says 'must be paper, not "fast"' err
+expect 2 $paper --batch 4 --out x; says 'paper means --batch 16, but --batch 4 is given' err
+expect 2 $paper --no-flip --out x; says 'paper means --flip, but --no-flip is given' err
+GFL_SCALE=96x64 expect 2 $paper --out x; says 'but --scale 96x64 is given' err
+[ ! -e x ] || fail "a folder for settings that contradict each other"
+"$gfl" $paper --lr .01 --out paper >out 2>err &
+pid=$!
+while ! grep -q gfl paper/train.jsonl 2>/dev/null; do
+    kill -0 $pid || break
+    sleep 0.05
+done
+kill -TERM $pid
+end 143 '--recipe paper'
+says 'recipe: paper: --scale 1333x800 --epochs 12 --steps 8,11 --batch 16 --accumulate 1' err
+says 'learning rate 0.01, warm-up 500 steps' err
+for s in 'recipe = paper' 'lr = 0.01' 'warmup = 500' 'frozen-stages = 1' 'drop-empty = true'; do
+    says "^$s" paper/config.txt
+done
+expect 2 train --out two --resume --recipe paper; says 'trained without --recipe' err
+
 # One process at a time, which is named.
 begin $train --epochs 5000 --eval-every 0 --out long
 expect_other() { "$gfl" "$@" >out2 2>err2; [ $? = 1 ] || fail "two runs in one folder: $*"; }

@@ -6,9 +6,16 @@ typedef struct gfl_trainer gfl_trainer;
 
 enum { GFL_MAX_MILESTONES = 8 };
 
-/* How to train.  Zero means the default, which is the paper's recipe except for two things: images
- * without annotations are kept (the recipe has drop_empty = 1), and the first stage of the backbone
- * is trained (the recipe has frozen_stages = 1). */
+/* How to train.  Zero means the default of each field.  All defaults together are the paper's
+ * recipe, which is gfl_r50_fpn_1x_coco of MMDetection, with these differences:
+ *
+ *     drop_empty      images without annotations are kept; the recipe has 1
+ *     frozen_stages   only the stem stays as it is; the recipe has 1, the first stage too
+ *     lr              follows the images per update; the recipe has 0.01, as 16 images give
+ *     warmup          is at most an epoch; the recipe has 500
+ *
+ * The command `gfl train` has one default of its own: it trains everything where weights start
+ * afresh, and has frozen_stages = 1 where they come from a file.  --recipe paper sets all of it. */
 typedef struct gfl_trainer_desc {
     /* Images whose losses are normalised together, on each rank; 0 means 16; no more than there are
      * (for each rank).  The last batch of an epoch has as many: it is filled up from the epoch's
