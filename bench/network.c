@@ -35,7 +35,7 @@ static int time_forward(gfl_context *context, const gfl_model_desc *desc, int wi
     if (gfl_model_create(context, desc, &model) != GFL_OK ||
         gfli_plan_create(context, model, batch, gfli_pad32(height), gfli_pad32(width), false,
                          &plan) != GFL_OK ||
-        gfli_calloc(context, plan.workspace_floats, 4, "workspace", &workspace) != GFL_OK ||
+        gfli_calloc(context, plan.workspace_bytes, 1, "workspace", &workspace) != GFL_OK ||
         gfli_calloc(context, plan.stats_floats, 4, "statistics", &stats) != GFL_OK ||
         gfli_calloc(context, plan.scratch_bytes, 1, "scratch", &scratch) != GFL_OK)
         return fail(context, "detect");

@@ -307,6 +307,7 @@ GFLI_EXACT_BEGIN
 #include "core/os_windows.c"
 #include "core/threads.c"
 #include "core/group.c"
+#include "core/arrange.c"
 #include "core/context.c"
 #include "core/rng.c"
 #include "core/file.c"

@@ -41,9 +41,10 @@ static void open_bench(bench *t, const gfl_arch *arch, int frozen, int n, int he
     CHECK_OK(t->context, gfli_learner_input(&t->learner, n, height, width, &t->input));
     t->plan = &t->learner.current->plan;
     /* whatever is read without having been written shows */
-    float *rubbish = (float *)malloc(t->plan->workspace_floats * sizeof *rubbish);
-    for (size_t i = 0; i < t->plan->workspace_floats; i++) rubbish[i] = NAN;
-    put(t, t->learner.workspace, rubbish, t->plan->workspace_floats);
+    const size_t bytes = t->plan->workspace_bytes;
+    void *rubbish = malloc(bytes);
+    memset(rubbish, 0xff, bytes); /* NaN */
+    t->context->backend->device.upload(t->context, t->learner.workspace, rubbish, bytes);
     free(rubbish);
     t->picture = test_uniform(gfli_map_count(&t->input), -2, 2, 1);
     t->a = test_uniform(gfli_map_count(&t->plan->maps[t->plan->cls].map), -1, 1, 2);
@@ -223,7 +224,7 @@ static void freezing_changes_no_other_gradient(void) {
             bench t;
             open_bench(&t, &arch, frozen, 2, 64, 64, 1 + frozen % 2);
             float *got = gradients(&t);
-            CHECK(t.plan->workspace_floats <= all.plan->workspace_floats);
+            CHECK(t.plan->workspace_bytes <= all.plan->workspace_bytes);
             for (int i = 0; i < t.model->n_params; i++) {
                 const gfli_param *p = &t.model->params[i];
                 size_t at = t.learner.layout.offset[i], there = all.learner.layout.offset[i];
@@ -281,12 +282,12 @@ static void memory_is_what_lives_at_once(void) {
         desc.arch.deform = table[i].deform;
         gfl_model *model = train_model(context, &desc);
         CHECK_OK(context, gfli_plan_create(context, model, 1, 800, 1344, true, &plan));
-        const double mib = sizeof(float) / 1048576.0, apart = 2 * (double)plan.workspace_floats;
+        const double mib = 1 / 1048576.0, apart = 2 * (double)plan.workspace_bytes;
         CHECK_OK(context, gfli_backward_create(context, model, gfli_train_ops_of(context), &plan,
                                                table[i].frozen, &backward));
         printf("  depth %d, %d stages frozen: %.0f MiB an image, %.0f MiB without reuse\n",
-               table[i].depth, table[i].frozen, (double)plan.workspace_floats * mib, apart * mib);
-        CHECK(plan.workspace_floats <= table[i].alive);
+               table[i].depth, table[i].frozen, (double)plan.workspace_bytes * mib, apart * mib);
+        CHECK(plan.workspace_bytes <= table[i].alive * sizeof(float));
         gfli_backward_destroy(context, &backward);
         gfli_plan_destroy(context, &plan);
         gfl_model_destroy(model);

@@ -53,7 +53,7 @@ typedef struct maps {
 static maps run(const gfl_model *model, int n, const double *input) {
     maps m;
     CHECK_OK(context, gfli_plan_create(context, model, n, HIGH, WIDE, false, &m.plan));
-    m.workspace = (float *)malloc(m.plan.workspace_floats * sizeof(float));
+    m.workspace = (float *)malloc(m.plan.workspace_bytes);
     m.stats = (float *)malloc(m.plan.stats_floats * sizeof(float));
     CHECK_OK(context, gfli_alloc(context, m.plan.scratch_bytes, 1, "scratch", &m.scratch));
     gfli_plan_bind(&m.plan, m.workspace);

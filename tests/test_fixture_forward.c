@@ -16,7 +16,7 @@ static run run_case(gfl_context *context, const gfl_model *model, const fx_case 
     CHECK_OK(context, gfli_plan_create(context, model, (int)fx_at(shape, 0)->number,
                                        (int)fx_at(shape, 2)->number, (int)fx_at(shape, 3)->number,
                                        training, &r.plan));
-    CHECK_OK(context, gfli_alloc(context, r.plan.workspace_floats, 4, "maps", &r.workspace));
+    CHECK_OK(context, gfli_alloc(context, r.plan.workspace_bytes, 1, "maps", &r.workspace));
     CHECK_OK(context, gfli_alloc(context, r.plan.stats_floats, 4, "stats", &r.stats));
     CHECK_OK(context, gfli_alloc(context, r.plan.scratch_bytes, 1, "scratch", &r.scratch));
     gfli_plan_bind(&r.plan, r.workspace);

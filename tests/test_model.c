@@ -123,7 +123,7 @@ static void check_stages(gfl_model_desc desc, const double want[4][6]) {
     CHECK_OK(context, gfl_model_create(context, &desc, &m));
     fx_fill_model(m);
     CHECK_OK(context, gfli_plan_create(context, m, 1, 64, 96, true, &plan));
-    CHECK_OK(context, gfli_alloc(context, plan.workspace_floats, 4, "maps", &workspace));
+    CHECK_OK(context, gfli_alloc(context, plan.workspace_bytes, 1, "maps", &workspace));
     CHECK_OK(context, gfli_alloc(context, plan.stats_floats, 4, "stats", &stats));
     CHECK_OK(context, gfli_alloc(context, plan.scratch_bytes, 1, "scratch", &scratch));
     gfli_plan_bind(&plan, workspace);

@@ -22,7 +22,7 @@ static const gfli_slot *find_slot(const gfli_plan *plan, const char *name) {
     return &plan->maps[0];
 }
 
-/* Memory in units of 16 floats, each marked with the slot and the version last written to it. */
+/* Memory in units of 64 bytes, each marked with the slot and the version last written to it. */
 typedef struct canvas {
     int *owner;
     int *version; /* of each slot */
@@ -31,13 +31,12 @@ typedef struct canvas {
 
 static void range(const canvas *c, int slot, size_t *from, size_t *to) {
     const gfli_slot *s = &c->plan->maps[slot];
-    size_t floats = gfli_map_count(&s->map), start = s->offset;
-    if (s->parent >= 0) {
-        const gfli_slot *p = &c->plan->maps[s->parent];
-        start = p->offset + gfli_points_before(&p->map, s->level) * (size_t)p->map.c;
-    }
-    *from = start / 16;
-    *to = (start + floats + 15) / 16;
+    const gfli_map *whole = &c->plan->maps[gfli_plan_root(c->plan, slot)].map;
+    size_t start = c->plan->pieces[gfli_plan_root(c->plan, slot)].offset;
+    if (s->parent >= 0)
+        start += gfli_points_before(whole, s->level) * (size_t)whole->c * sizeof(float);
+    *from = start / 64;
+    *to = (start + gfli_map_bytes(&s->map) + 63) / 64;
 }
 
 static void paint(const canvas *c, int slot) {
@@ -60,7 +59,7 @@ static bool intact(const canvas *c, int slot) {
 static void follow(const gfli_plan *plan) {
     canvas c;
     c.plan = plan;
-    size_t units = plan->workspace_floats / 16 + 1;
+    size_t units = plan->workspace_bytes / 64 + 1;
     c.owner = (int *)malloc(units * sizeof *c.owner);
     for (size_t i = 0; i < units; i++) c.owner[i] = -1;
     paint(&c, plan->input);
@@ -100,11 +99,11 @@ static void training_keeps_every_map(void) {
     gfli_plan plan, lean;
     CHECK_OK(context, gfli_plan_create(context, model, 1, 128, 128, true, &plan));
     CHECK_OK(context, gfli_plan_create(context, model, 1, 128, 128, false, &lean));
-    size_t floats = 0;
+    size_t bytes = 0;
     for (int i = 0; i < plan.n_slots; i++)
-        if (plan.maps[i].parent < 0) floats += (gfli_map_count(&plan.maps[i].map) + 15) / 16 * 16;
-    CHECK(plan.workspace_floats == floats);
-    CHECK(plan.workspace_floats > 5 * lean.workspace_floats);
+        if (plan.maps[i].parent < 0) bytes += (gfli_map_bytes(&plan.maps[i].map) + 63) / 64 * 64;
+    CHECK(plan.workspace_bytes == bytes);
+    CHECK(plan.workspace_bytes > 5 * lean.workspace_bytes);
     CHECK(plan.stats_floats == 8 * lean.stats_floats);
     CHECK(plan.n_steps == lean.n_steps && plan.macs == lean.macs);
     for (int i = 0; i < plan.n_steps; i++) {
@@ -129,7 +128,7 @@ static void sizes_are_those_of_the_spec(void) {
     CHECK(find_slot(&plan, "P7")->map.h[0] == 7 && find_slot(&plan, "P7")->parent >= 0);
     /* 218 GMAC and 74 MiB at two bytes are the figures of the performance notes */
     CHECK_NEAR((double)plan.macs, 218e9, 0.5e9);
-    CHECK((double)plan.workspace_floats * 2 < 76 * 1048576.0);
+    CHECK((double)plan.workspace_bytes / 2 < 76 * 1048576.0);
     int convs = 0;
     for (int i = 0; i < plan.n_steps; i++) convs += plan.steps[i].op == GFLI_OP_CONV;
     CHECK(convs == 71);
@@ -169,7 +168,7 @@ static void views_share_their_pyramids_memory(void) {
     gfl_model *model = describe("r18");
     gfli_plan plan;
     CHECK_OK(context, gfli_plan_create(context, model, 2, 64, 96, false, &plan));
-    float *workspace = (float *)malloc(plan.workspace_floats * sizeof *workspace);
+    float *workspace = (float *)malloc(plan.workspace_bytes);
     gfli_plan_bind(&plan, workspace);
     const gfli_map *whole = &find_slot(&plan, "P")->map;
     for (int l = 0; l < GFL_LEVELS; l++) {
@@ -182,7 +181,7 @@ static void views_share_their_pyramids_memory(void) {
     for (int i = 0; i < plan.n_slots; i++) {
         const gfli_map *m = &plan.maps[i].map;
         CHECK(m->data >= workspace);
-        CHECK(m->data + gfli_map_count(m) <= workspace + plan.workspace_floats);
+        CHECK(m->data + gfli_map_count(m) <= workspace + plan.workspace_bytes / sizeof *workspace);
     }
     free(workspace);
     gfli_plan_destroy(context, &plan);
@@ -220,6 +219,21 @@ static void steps_can_be_listed(void) {
     CHECK_ERROR(context, gfl_model_get_plan(model, 160, 96, 2, NULL, NULL), GFL_E_ARG, "NULL");
     CHECK(gfl_model_get_plan(NULL, 160, 96, 2, count_step, &t) == GFL_E_ARG);
     gfl_model_destroy(model);
+}
+
+static void the_shape_not_used_for_longest_makes_room(void) {
+    gfli_recent recent;
+    bool known;
+    memset(&recent, 0, sizeof recent);
+    for (int i = 0; i < GFLI_PLANS; i++) {
+        CHECK(gfli_recent_find(&recent, 1, 32, 32 + i, &known) == i && !known);
+        CHECK(gfli_recent_find(&recent, 1, 32, 32, &known) == 0 && known);
+    }
+    CHECK(gfli_recent_find(&recent, 2, 32, 32, &known) == 1 && !known);
+    CHECK(gfli_recent_find(&recent, 1, 32, 33, &known) == 2 && !known);
+    CHECK(gfli_recent_find(&recent, 1, 32, 32, &known) == 0 && known);
+    gfli_recent_forget(&recent, 0);
+    CHECK(gfli_recent_find(&recent, 1, 32, 32, &known) == 0 && !known);
 }
 
 static void impossible_inputs_are_refused(void) {
@@ -299,6 +313,7 @@ int main(int argc, char **argv) {
                                       TEST(deformable_steps_have_their_offsets),
                                       TEST(views_share_their_pyramids_memory),
                                       TEST(steps_can_be_listed),
+                                      TEST(the_shape_not_used_for_longest_makes_room),
                                       TEST(impossible_inputs_are_refused),
                                       TEST(networks_are_priced_without_making_them),
                                       {0}};

@@ -79,7 +79,7 @@ static void a_plan_says_what_will_happen(void) {
     do CHECK_OK(s.context, gfl_trainer_step(s.trainer, &r));
     while (!r.training_done && r.step > 0);
     const gfli_learner *l = &s.trainer->learner;
-    size_t used = (l->workspace_size + l->stats_size + 3 * l->layout.floats) * sizeof(float) +
+    size_t used = l->workspace_size + (l->stats_size + 3 * l->layout.floats) * sizeof(float) +
                   l->scratch_size + l->packed_size;
     CHECK(used <= bound);
     close_setup(&s);

@@ -269,7 +269,7 @@ static void open_plan(bench *b, int variant) {
              b->n_seen == b->plan.n_steps && b->n_seen <= MAX_STEPS,
          "looking at the plan");
     gfli_cuda_of(context)->preferred = -1;
-    b->workspace = device_alloc(b, b->plan.workspace_floats * sizeof(float), "workspace");
+    b->workspace = device_alloc(b, b->plan.workspace_bytes, "workspace");
     b->stats = device_alloc(b, b->plan.stats_floats * sizeof(float) + 1, "statistics");
     b->scratch = device_alloc(b, b->plan.scratch_bytes + 1, "scratch");
     gfli_plan_bind(&b->plan, (float *)b->workspace);

@@ -106,9 +106,9 @@ static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan 
         step.out_bytes += gfli_map_bytes(also);
     }
     for (int k = 0; k < plan->n_slots; k++) {
-        const gfli_slot *slot = &plan->maps[k];
-        if (slot->parent < 0 && slot->first <= i && i <= slot->last)
-            step.live_bytes += gfli_map_bytes(&slot->map);
+        const gfli_piece *piece = &plan->pieces[k];
+        if (piece->first <= i && i <= piece->last)
+            step.live_bytes += gfli_map_bytes(&plan->maps[k].map);
     }
     return step;
 }

@@ -1,7 +1,7 @@
 /* detect.c - gfl_detector: resize, normalise, forward, decode */
 #pragma once
 
-enum { GFLI_PLANS = 8, GFLI_MAX_PER_LEVEL = 1000, GFLI_MAX_DETECTIONS = 100 };
+enum { GFLI_MAX_PER_LEVEL = 1000, GFLI_MAX_DETECTIONS = 100 };
 
 /* What a detector has on the device: parts of one allocation. */
 enum {
@@ -17,10 +17,9 @@ enum {
 /* A plan of an input size.  Its second run is recorded, so that sizes which come once pay nothing
  * for it. */
 typedef struct gfli_ready {
-    gfli_plan plan; /* batch 0: none */
+    gfli_plan plan;
     void *recording;
     bool ran, refused; /* refused: it cannot be recorded */
-    uint64_t used;
 } gfli_ready;
 
 /* An image of the batch after checking. */
@@ -35,7 +34,7 @@ struct gfl_detector {
     const gfl_model *model;
     bool with_distributions;
     gfli_ready ready[GFLI_PLANS];
-    uint64_t n_calls;
+    gfli_recent recent;
     unsigned char *arena; /* on the model's device */
     size_t parts[GFLI_PARTS];
     unsigned char *found; /* a copy of GFLI_PART_FOUND */
@@ -55,14 +54,6 @@ struct gfl_detector {
 static void gfli_forget_recording(gfl_detector *d, gfli_ready *r) {
     if (r->recording) d->context->backend->record->forget(d->context, r->recording);
     r->recording = NULL;
-}
-
-/* The plan's memory stays for the next one. */
-static void gfli_forget_plan(gfl_detector *d, gfli_ready *r) {
-    gfli_forget_recording(d, r);
-    r->plan.batch = 0;
-    r->ran = r->refused = false;
-    r->used = 0;
 }
 
 gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
@@ -98,7 +89,7 @@ void gfl_detector_destroy(gfl_detector *detector) {
     gfl_context *context = detector->context;
     if (detector->n_begun > 0) (void)context->backend->device.finish(context);
     for (int i = 0; i < GFLI_PLANS; i++) {
-        gfli_forget_plan(detector, &detector->ready[i]);
+        gfli_forget_recording(detector, &detector->ready[i]);
         gfli_plan_destroy(context, &detector->ready[i].plan);
     }
     (context->backend->device.free)(context, detector->arena);
@@ -297,7 +288,7 @@ static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int wid
         ops->infer.resize_scratch(model->context, width, height, resized_w, resized_h);
     const size_t decode = ops->infer.decode_scratch(cls, opts);
     gfli_found ignored;
-    parts[GFLI_PART_MAPS] = plan->workspace_floats * sizeof(float);
+    parts[GFLI_PART_MAPS] = plan->workspace_bytes;
     parts[GFLI_PART_STATS] = plan->stats_floats * sizeof(float);
     parts[GFLI_PART_SCRATCH] = plan->scratch_bytes;
     if (resize > parts[GFLI_PART_SCRATCH]) parts[GFLI_PART_SCRATCH] = resize;
@@ -371,28 +362,25 @@ static gfl_status gfli_reserve_lists(gfl_detector *d, size_t most) {
 
 /* ---- one batch ------------------------------------------------------------------------------- */
 
-/* The plan of a batch of an input size, made anew in place of the one that was not used for
- * longest. */
+/* A plan in the memory of the one that makes room; all get the memory that any of them needs. */
+static gfl_status gfli_make_plan(gfl_detector *d, int batch, int height, int width,
+                                 gfli_ready *out) {
+    gfli_forget_recording(d, out);
+    out->ran = out->refused = false;
+    for (int i = 0; i < GFLI_PLANS; i++)
+        GFLI_TRY(gfli_plan_reserve(d->context, d->model, &d->ready[i].plan));
+    return gfli_plan_recreate(d->context, d->model, batch, height, width, false, &out->plan);
+}
+
 static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int width,
                                  gfli_ready **out) {
-    gfli_ready *oldest = &d->ready[0];
-    *out = NULL;
-    for (int i = 0; i < GFLI_PLANS; i++) {
-        gfli_ready *r = &d->ready[i];
-        const gfli_plan *plan = &r->plan;
-        if (r->used < oldest->used) oldest = r;
-        if (plan->batch == batch && plan->height == height && plan->width == width) *out = r;
-    }
-    if (!*out) {
-        gfli_forget_plan(d, oldest);
-        GFLI_TRY(
-            gfli_plan_recreate(d->context, d->model, batch, height, width, false, &oldest->plan));
-        for (int i = 0; i < GFLI_PLANS; i++)
-            GFLI_TRY(gfli_plan_reserve(d->context, d->model, &d->ready[i].plan));
-        *out = oldest;
-    }
-    (*out)->used = ++d->n_calls;
-    return GFL_OK;
+    bool known;
+    const int at = gfli_recent_find(&d->recent, batch, height, width, &known);
+    *out = &d->ready[at];
+    const gfl_status status =
+        known ? GFL_OK : gfli_make_plan(d, batch, height, width, &d->ready[at]);
+    if (status != GFL_OK) gfli_recent_forget(&d->recent, at);
+    return status;
 }
 
 static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
@@ -415,7 +403,7 @@ static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
     GFLI_TRY(gfli_reserve_parts(d, need));
     GFLI_TRY(gfli_reserve_found(d, gfli_found_of(d, plan, NULL, &ignored)));
     GFLI_TRY(gfli_reserve_lists(d, (size_t)n * (size_t)d->most));
-    gfli_plan_bind(plan, (float *)gfli_arena_part(d, GFLI_PART_MAPS));
+    gfli_plan_bind(plan, gfli_arena_part(d, GFLI_PART_MAPS));
     return GFL_OK;
 }
 

@@ -39,8 +39,18 @@ void gfli_plan_destroy(gfl_context *context, gfli_plan *plan);
  * it; model's backend. */
 size_t gfli_detector_bytes(const gfl_model *model, const gfli_plan *plan, int width, int height);
 
-/* Give every slot its place in workspace [plan->workspace_floats]. */
-void gfli_plan_bind(gfli_plan *plan, float *workspace);
+/* Give every slot its place in workspace [plan->workspace_bytes]. */
+void gfli_plan_bind(gfli_plan *plan, void *workspace);
+
+/* What has the memory of a slot: itself, or what it is a view of. */
+int gfli_plan_root(const gfli_plan *plan, int slot);
+/* The slot, or -1 for none, is needed at this moment too. */
+void gfli_plan_need(gfli_plan *plan, int slot, int moment);
+/* Start anew with what the forward pass needs: step i is moment i, the outputs are read at
+ * n_steps. */
+void gfli_plan_live(gfli_plan *plan);
+/* Place the pieces after their lives have changed. */
+gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan);
 
 /* Run one step, or all of them.  stats [plan->stats_floats], scratch [plan->scratch_bytes]. */
 void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,

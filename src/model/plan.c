@@ -37,9 +37,8 @@ static gfl_status gfli_new_slot(gfl_context *context, const gfli_net_map *maps, 
     gfli_slot *slot = &plan->maps[plan->n_slots];
     slot->map = *size;
     slot->map.c = m->c;
-    slot->map.element = plan->training ? GFLI_MAP_F32 : context->element;
+    slot->map.element = context->element;
     slot->parent = -1;
-    slot->first = slot->last = -1;
     slot->name = m->name;
     plan->maps[map].held = plan->n_slots++;
     if (m->parent < 0) return GFL_OK;
@@ -214,77 +213,45 @@ static gfl_status gfli_plan_prepare(gfl_context *context, const gfl_model *model
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-static void gfli_touch(gfli_plan *plan, int slot, int step) {
-    if (slot < 0) return;
-    gfli_slot *s = &plan->maps[slot];
-    if (s->first < 0) s->first = step;
-    s->last = step;
-    if (s->parent >= 0) gfli_touch(plan, s->parent, step);
+int gfli_plan_root(const gfli_plan *plan, int slot) {
+    return plan->maps[slot].parent < 0 ? slot : plan->maps[slot].parent;
 }
 
-static void gfli_find_lives(gfli_plan *plan) {
-    gfli_touch(plan, plan->input, 0);
-    for (int i = 0; i < plan->n_steps; i++) {
-        gfli_touch(plan, plan->steps[i].in, i);
-        gfli_touch(plan, plan->steps[i].offset, i);
-        gfli_touch(plan, plan->steps[i].residual, i);
-        gfli_touch(plan, plan->steps[i].out, i);
-        gfli_touch(plan, plan->steps[i].twin.in, i);
-        gfli_touch(plan, plan->steps[i].twin.out, i);
-    }
-    gfli_touch(plan, plan->cls, plan->n_steps);
-    gfli_touch(plan, plan->reg, plan->n_steps);
-    for (int i = 0; i < plan->n_slots && plan->training; i++) {
-        plan->maps[i].first = 0;
-        plan->maps[i].last = plan->n_steps;
-    }
+void gfli_plan_need(gfli_plan *plan, int slot, int moment) {
+    if (slot >= 0) gfli_need(&plan->pieces[gfli_plan_root(plan, slot)], moment);
 }
 
-/* Lowest offset where slot i meets none of the placed maps that live at the same time. */
-static size_t gfli_first_fit(const gfli_plan *plan, int n_placed, int i) {
-    const gfli_slot *slot = &plan->maps[i];
-    size_t offset = 0;
-    for (int k = 0; k < n_placed; k++) {
-        const gfli_slot *other = &plan->maps[plan->maps[k].placed];
-        bool together = slot->first <= other->last && other->first <= slot->last;
-        bool overlap = offset < other->offset + other->size && other->offset < offset + slot->size;
-        if (!together || !overlap) continue;
-        offset = other->offset + other->size;
-        k = -1;
-    }
-    return offset;
-}
-
-/* The largest slot that was not placed yet, or -1. */
-static int gfli_largest_slot(const gfli_plan *plan, int n_placed) {
-    int best = -1;
+/* What is kept for training is needed at every moment, until a backward pass says more. */
+static void gfli_plan_keep(gfli_plan *plan) {
     for (int i = 0; i < plan->n_slots; i++) {
-        bool done = plan->maps[i].parent >= 0;
-        for (int k = 0; k < n_placed && !done; k++) done = plan->maps[k].placed == i;
-        if (!done && (best < 0 || plan->maps[i].size > plan->maps[best].size)) best = i;
+        gfli_plan_need(plan, i, 0);
+        gfli_plan_need(plan, i, plan->n_steps);
     }
-    return best;
 }
 
-/* Largest maps first: a good packing, and the workspace of a detector is the plan's price. */
-static gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan) {
-    size_t end = 0;
-    for (int i = 0; i < plan->n_slots; i++)
-        if (plan->maps[i].parent < 0)
-            plan->maps[i].size = (gfli_map_bytes(&plan->maps[i].map) + 63) / 64 * 16;
-    for (int i, n = 0; (i = gfli_largest_slot(plan, n)) >= 0; n++) {
-        gfli_slot *slot = &plan->maps[i];
-        slot->offset = plan->training ? end : gfli_first_fit(plan, n, i);
-        plan->maps[n].placed = i;
-        if (slot->offset + slot->size > end) end = slot->offset + slot->size;
-        if (end > SIZE_MAX / 16)
-            return gfli_error(context, GFL_E_MEMORY,
-                              "the maps of a %d x %d x %d input are too large; use a smaller "
-                              "batch or smaller images",
-                              plan->batch, plan->height, plan->width);
+void gfli_plan_live(gfli_plan *plan) {
+    plan->n_pieces = plan->n_slots;
+    memset(plan->pieces, 0, (size_t)plan->n_pieces * sizeof *plan->pieces);
+    for (int i = 0; i < plan->n_slots; i++) {
+        plan->pieces[i].last = -1;
+        if (plan->maps[i].parent < 0) plan->pieces[i].bytes = gfli_map_bytes(&plan->maps[i].map);
     }
-    plan->workspace_floats = end;
-    return GFL_OK;
+    gfli_plan_need(plan, plan->input, 0);
+    for (int i = 0; i < plan->n_steps; i++) {
+        const gfli_step *s = &plan->steps[i];
+        const int slots[] = {s->in, s->offset, s->residual, s->out, s->twin.in, s->twin.out};
+        for (size_t k = 0; k < GFLI_COUNT(slots); k++) gfli_plan_need(plan, slots[k], i);
+    }
+    gfli_plan_need(plan, plan->cls, plan->n_steps);
+    gfli_plan_need(plan, plan->reg, plan->n_steps);
+}
+
+gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan) {
+    if (gfli_arrange(plan->pieces, plan->n_pieces, &plan->workspace_bytes)) return GFL_OK;
+    return gfli_error(context, GFL_E_MEMORY,
+                      "the maps of a %d x %d x %d input are too large; use a smaller batch or "
+                      "smaller images",
+                      plan->batch, plan->height, plan->width);
 }
 
 /* What a plan keeps when it becomes that of another size: memory. */
@@ -293,13 +260,17 @@ static void gfli_plan_clear(gfli_plan *plan) {
     memset(plan, 0, sizeof *plan);
     plan->maps = old.maps;
     plan->steps = old.steps;
+    plan->pieces = old.pieces;
     plan->slot_capacity = old.slot_capacity;
     plan->step_capacity = old.step_capacity;
+    plan->piece_capacity = old.piece_capacity;
 }
 
 gfl_status gfli_plan_reserve(gfl_context *context, const gfl_model *model, gfli_plan *plan) {
     GFLI_TRY(gfli_grow(context, &plan->maps, &plan->slot_capacity, (size_t)model->network.n_maps,
                        sizeof *plan->maps, "plan's maps"));
+    GFLI_TRY(gfli_grow(context, &plan->pieces, &plan->piece_capacity, (size_t)model->network.n_maps,
+                       sizeof *plan->pieces, "plan's maps"));
     return gfli_grow(context, &plan->steps, &plan->step_capacity, (size_t)model->network.n_steps,
                      sizeof *plan->steps, "plan's steps");
 }
@@ -318,7 +289,8 @@ static gfl_status gfli_plan_build(gfl_context *context, const gfl_model *model, 
     plan->cls = plan->maps[model->network.cls].held;
     plan->reg = plan->maps[model->network.reg].held;
     gfli_keep_floats(plan);
-    gfli_find_lives(plan);
+    gfli_plan_live(plan);
+    if (plan->training) gfli_plan_keep(plan);
     GFLI_TRY(gfli_plan_place(context, plan));
     return gfli_plan_prepare(context, model, plan);
 }
@@ -345,14 +317,15 @@ gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int 
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan) {
     gfli_free(context, plan->maps);
     gfli_free(context, plan->steps);
+    gfli_free(context, plan->pieces);
     memset(plan, 0, sizeof *plan);
 }
 
-void gfli_plan_bind(gfli_plan *plan, float *workspace) {
+void gfli_plan_bind(gfli_plan *plan, void *workspace) {
     for (int i = 0; i < plan->n_slots; i++) {
         gfli_slot *slot = &plan->maps[i];
         if (slot->parent < 0)
-            slot->map.data = workspace + slot->offset;
+            slot->map.data = (float *)gfli_piece_at(&plan->pieces[i], workspace);
         else /* a view comes after its parent */
             slot->map = gfli_map_level(&plan->maps[slot->parent].map, slot->level);
     }
@@ -387,4 +360,26 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
 void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
                        float *stats, void *scratch) {
     for (int i = 0; i < plan->n_steps; i++) gfli_plan_step(context, model, plan, i, stats, scratch);
+}
+
+/* ---- plans of the shapes that come ----------------------------------------------------------- */
+
+int gfli_recent_find(gfli_recent *recent, int batch, int height, int width, bool *known) {
+    int at = 0;
+    *known = false;
+    for (int i = 0; i < GFLI_PLANS && !*known; i++) {
+        *known =
+            recent->batch[i] == batch && recent->height[i] == height && recent->width[i] == width;
+        if (*known || recent->used[i] < recent->used[at]) at = i;
+    }
+    recent->batch[at] = batch;
+    recent->height[at] = height;
+    recent->width[at] = width;
+    recent->used[at] = ++recent->clock;
+    return at;
+}
+
+void gfli_recent_forget(gfli_recent *recent, int entry) {
+    recent->batch[entry] = 0;
+    recent->used[entry] = 0;
 }

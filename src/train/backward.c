@@ -23,13 +23,8 @@ void gfli_gradients_destroy(gfl_context *context, gfli_gradients *gradients) {
 
 /* ---- arrangement ----------------------------------------------------------------------------- */
 
-/* Memory that is needed from one moment to another.  Step i runs forward at moment i and backward
- * at 2 n - i, with the losses at moment n between. */
-typedef struct gfli_piece {
-    size_t floats, offset;
-    int first, last;
-} gfli_piece;
-
+/* Step i runs forward at moment i and backward at moment 2 n - i, with the losses at moment n
+ * between. */
 typedef struct gfli_arranger {
     gfl_context *context;
     const gfl_model *model;
@@ -37,97 +32,74 @@ typedef struct gfli_arranger {
     gfli_plan *plan;
     gfli_backward *backward;
     int frozen;
-    gfli_piece *pieces; /* [2 n_slots]: the slots, then gradients */
-    int *grad;          /* [n_slots] the piece of a slot's gradient, -1: none yet */
-    bool *wanted;       /* [n_slots] does the slot have a gradient at all? */
-    int n_pieces;
+    bool *wanted; /* [n_slots] does the slot have a gradient at all? */
 } gfli_arranger;
 
-static int gfli_root(const gfli_plan *plan, int slot) {
-    return plan->maps[slot].parent < 0 ? slot : plan->maps[slot].parent;
-}
-
-static void gfli_need_map(gfli_arranger *a, int slot, int moment) {
-    gfli_piece *piece = &a->pieces[gfli_root(a->plan, slot)];
-    if (piece->first < 0 || piece->first > moment) piece->first = moment;
-    if (piece->last < moment) piece->last = moment;
-}
-
-/* What the forward pass reads and writes, and what the backward pass looks at again. */
-static void gfli_find_map_lives(gfli_arranger *a) {
-    const gfli_plan *plan = a->plan;
-    for (int i = 0; i < plan->n_slots; i++) {
-        a->pieces[i].first = a->pieces[i].last = -1;
-        if (plan->maps[i].parent < 0)
-            a->pieces[i].floats = (gfli_map_count(&plan->maps[i].map) + 15) / 16 * 16;
-    }
-    gfli_need_map(a, plan->input, 0);
-    gfli_need_map(a, plan->cls, plan->n_steps);
-    gfli_need_map(a, plan->reg, plan->n_steps);
+/* What the backward pass looks at again. */
+static void gfli_need_again(gfli_arranger *a) {
+    gfli_plan *plan = a->plan;
     for (int i = 0; i < plan->n_steps; i++) {
         const gfli_step *s = &plan->steps[i];
-        int again = 2 * plan->n_steps - i;
-        gfli_need_map(a, s->in, i);
-        gfli_need_map(a, s->out, i);
-        if (s->residual >= 0) gfli_need_map(a, s->residual, i);
-        if (s->offset >= 0) gfli_need_map(a, s->offset, i);
+        const int again = 2 * plan->n_steps - i;
         if (s->stage <= a->frozen) continue;
-        a->wanted[gfli_root(plan, s->out)] = true;
-        if (s->op != GFLI_OP_UPSAMPLE_ADD) gfli_need_map(a, s->in, again);
-        if (s->offset >= 0) gfli_need_map(a, s->offset, again);
-        if (s->relu) gfli_need_map(a, s->out, again);
+        a->wanted[gfli_plan_root(plan, s->out)] = true;
+        if (s->op != GFLI_OP_UPSAMPLE_ADD) gfli_plan_need(plan, s->in, again);
+        if (s->offset >= 0) gfli_plan_need(plan, s->offset, again);
+        if (s->relu) gfli_plan_need(plan, s->out, again);
     }
 }
 
 /* Use the gradient of a slot at a moment; returns whether it was there before. */
 static bool gfli_need_grad(gfli_arranger *a, int slot, int moment) {
-    int root = gfli_root(a->plan, slot);
-    bool there = a->grad[root] >= 0;
+    gfli_plan *plan = a->plan;
+    const int root = gfli_plan_root(plan, slot);
+    int *grad = &a->backward->piece[root];
+    const bool there = *grad >= 0;
     if (!there) {
-        gfli_piece *piece = &a->pieces[a->n_pieces];
-        a->grad[root] = a->n_pieces++;
-        piece->floats = a->pieces[root].floats;
-        piece->first = moment;
+        *grad = plan->n_pieces++;
+        plan->pieces[*grad].bytes = gfli_map_bytes(&plan->maps[root].map);
+        plan->pieces[*grad].last = -1;
     }
-    a->pieces[a->grad[root]].last = moment;
+    gfli_need(&plan->pieces[*grad], moment);
     return there;
 }
 
 /* The gradient of `to` takes over the memory of the gradient of `from`, which has done its work. */
 static void gfli_take_grad(gfli_arranger *a, int from, int to) {
-    a->grad[gfli_root(a->plan, to)] = a->grad[gfli_root(a->plan, from)];
+    int *piece = a->backward->piece;
+    piece[gfli_plan_root(a->plan, to)] = piece[gfli_plan_root(a->plan, from)];
 }
 
 static void gfli_need_bytes(size_t *most, size_t bytes) {
     if (bytes > *most) *most = bytes;
 }
 
-static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
-                              int moment) {
+static void gfli_play_conv(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
+                           int moment) {
     const gfli_layer *layer = &a->model->layers[s->layer];
     const gfli_map *x = &a->plan->maps[s->in].map;
     gfli_need_bytes(&a->backward->scratch_bytes,
                     a->ops->conv_grad_scratch(a->context, &layer->shape, x));
-    b->dx = a->wanted[gfli_root(a->plan, s->in)];
+    b->dx = a->wanted[gfli_plan_root(a->plan, s->in)];
     if (b->dx) {
         b->add = gfli_need_grad(a, s->in, moment);
         gfli_need_bytes(&a->backward->packed_bytes, a->ops->conv_grad_packed_size(&layer->shape));
     }
     int residual = s->residual;
-    if (residual < 0 || !a->wanted[gfli_root(a->plan, residual)]) return;
+    if (residual < 0 || !a->wanted[gfli_plan_root(a->plan, residual)]) return;
     gfli_take_grad(a, s->out, residual);
 }
 
 /* The gradient of the offsets is overwritten: nothing else reads them. */
-static void gfli_arrange_deform(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
-                                int moment) {
+static void gfli_play_deform(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
+                             int moment) {
     const gfli_conv_shape *shape = &a->model->layers[s->layer].shape;
     const gfli_map *offset = &a->plan->maps[s->offset].map;
     gfli_need_bytes(&a->backward->scratch_bytes,
                     a->ops->deform_conv_grad_scratch(a->context, shape, offset));
     gfli_need_bytes(&a->backward->packed_bytes, a->ops->deform_conv_grad_packed_size(shape));
     (void)gfli_need_grad(a, s->offset, moment);
-    b->dx = a->wanted[gfli_root(a->plan, s->in)];
+    b->dx = a->wanted[gfli_plan_root(a->plan, s->in)];
     if (b->dx) b->add = gfli_need_grad(a, s->in, moment);
 }
 
@@ -135,7 +107,7 @@ static void gfli_arrange_deform(gfli_arranger *a, const gfli_step *s, gfli_backw
  * (gfli_net_map.taken) is read by no later step, and its gradient takes the place of the other's.
  * A pyramid is read whole by later steps than its levels are, so a level's gradient is always
  * added. */
-static void gfli_arrange(gfli_arranger *a) {
+static void gfli_play_back(gfli_arranger *a) {
     const gfli_plan *plan = a->plan;
     (void)gfli_need_grad(a, plan->cls, plan->n_steps);
     (void)gfli_need_grad(a, plan->reg, plan->n_steps);
@@ -147,11 +119,11 @@ static void gfli_arrange(gfli_arranger *a) {
         b->runs = true;
         (void)gfli_need_grad(a, s->out, moment);
         switch (s->op) {
-        case GFLI_OP_CONV: gfli_arrange_conv(a, s, b, moment); break;
-        case GFLI_OP_DEFORM_CONV: gfli_arrange_deform(a, s, b, moment); break;
+        case GFLI_OP_CONV: gfli_play_conv(a, s, b, moment); break;
+        case GFLI_OP_DEFORM_CONV: gfli_play_deform(a, s, b, moment); break;
         case GFLI_OP_MAX_POOL:
         case GFLI_OP_UPSAMPLE_ADD:
-            b->dx = a->wanted[gfli_root(plan, s->in)];
+            b->dx = a->wanted[gfli_plan_root(plan, s->in)];
             if (b->dx) b->add = gfli_need_grad(a, s->in, moment);
             break;
         case GFLI_OP_GROUP_NORM:
@@ -164,59 +136,17 @@ static void gfli_arrange(gfli_arranger *a) {
     }
 }
 
-/* Lowest place for piece `at` among the placed ones, which are kept in the order of places. */
-static void gfli_place_piece(gfli_piece *pieces, int *placed, int n_placed, int at) {
-    gfli_piece *piece = &pieces[at];
-    size_t offset = 0;
-    for (int k = 0; k < n_placed; k++) {
-        const gfli_piece *other = &pieces[placed[k]];
-        if (piece->first > other->last || other->first > piece->last) continue;
-        if (offset + piece->floats <= other->offset) break;
-        if (other->offset + other->floats > offset) offset = other->offset + other->floats;
-    }
-    piece->offset = offset;
-    int k = n_placed;
-    for (; k > 0 && pieces[placed[k - 1]].offset > offset; k--) placed[k] = placed[k - 1];
-    placed[k] = at;
-}
-
-/* Largest first; equal ones in the order of the pieces. */
-static gfl_status gfli_place_pieces(gfli_arranger *a) {
-    int *order, *placed, n = 0;
-    size_t end = 0;
-    GFLI_TRY(gfli_alloc(a->context, 2 * (size_t)a->n_pieces, sizeof *order, "plan", &order));
-    placed = order + a->n_pieces;
-    for (int i = 0; i < a->n_pieces; i++) {
-        if (a->pieces[i].floats == 0) continue; /* a view */
-        int k = n++;
-        for (; k > 0 && a->pieces[order[k - 1]].floats < a->pieces[i].floats; k--)
-            order[k] = order[k - 1];
-        order[k] = i;
-    }
-    for (int i = 0; i < n; i++) {
-        const gfli_piece *piece = &a->pieces[order[i]];
-        gfli_place_piece(a->pieces, placed, i, order[i]);
-        if (piece->offset + piece->floats > end) end = piece->offset + piece->floats;
-    }
-    gfli_free(a->context, order);
-    a->plan->workspace_floats = end;
-    for (int i = 0; i < a->plan->n_slots; i++) {
-        int grad = a->grad[gfli_root(a->plan, i)];
-        if (a->plan->maps[i].parent < 0) a->plan->maps[i].offset = a->pieces[i].offset;
-        a->backward->offset[i] = grad < 0 ? GFLI_NO_GRADIENT : a->pieces[grad].offset;
-    }
-    return GFL_OK;
-}
-
 static gfl_status gfli_backward_alloc(gfli_arranger *a) {
-    size_t n_slots = (size_t)a->plan->n_slots, n_steps = (size_t)a->plan->n_steps;
+    const size_t n_slots = (size_t)a->plan->n_slots, n_steps = (size_t)a->plan->n_steps;
+    gfli_plan *plan = a->plan;
     gfli_backward *b = a->backward;
     GFLI_TRY(gfli_calloc(a->context, n_steps, sizeof *b->steps, "backward pass", &b->steps));
     GFLI_TRY(gfli_calloc(a->context, n_slots, sizeof *b->grads, "backward pass", &b->grads));
-    GFLI_TRY(gfli_calloc(a->context, n_slots, sizeof *b->offset, "backward pass", &b->offset));
-    GFLI_TRY(gfli_calloc(a->context, n_slots, sizeof *a->wanted, "backward pass", &a->wanted));
-    GFLI_TRY(gfli_alloc(a->context, n_slots, sizeof *a->grad, "backward pass", &a->grad));
-    return gfli_calloc(a->context, 2 * n_slots, sizeof *a->pieces, "backward pass", &a->pieces);
+    GFLI_TRY(gfli_alloc(a->context, n_slots, sizeof *b->piece, "backward pass", &b->piece));
+    for (size_t i = 0; i < n_slots; i++) b->piece[i] = -1;
+    GFLI_TRY(gfli_grow(a->context, &plan->pieces, &plan->piece_capacity, 2 * n_slots,
+                       sizeof *plan->pieces, "backward pass"));
+    return gfli_calloc(a->context, n_slots, sizeof *a->wanted, "backward pass", &a->wanted);
 }
 
 gfl_status gfli_backward_create(gfl_context *context, const gfl_model *model,
@@ -231,17 +161,14 @@ gfl_status gfli_backward_create(gfl_context *context, const gfl_model *model,
     a.plan = plan;
     a.backward = out;
     a.frozen = frozen_stages;
-    a.n_pieces = plan->n_slots;
     out->scratch_bytes = plan->scratch_bytes;
     gfl_status status = gfli_backward_alloc(&a);
     if (status == GFL_OK) {
-        for (int i = 0; i < plan->n_slots; i++) a.grad[i] = -1;
-        gfli_find_map_lives(&a);
-        gfli_arrange(&a);
-        status = gfli_place_pieces(&a);
+        gfli_plan_live(plan);
+        gfli_need_again(&a);
+        gfli_play_back(&a);
+        status = gfli_plan_place(context, plan);
     }
-    gfli_free(context, a.pieces);
-    gfli_free(context, a.grad);
     gfli_free(context, a.wanted);
     if (status != GFL_OK) gfli_backward_destroy(context, out);
     return status;
@@ -250,17 +177,18 @@ gfl_status gfli_backward_create(gfl_context *context, const gfl_model *model,
 void gfli_backward_destroy(gfl_context *context, gfli_backward *backward) {
     gfli_free(context, backward->steps);
     gfli_free(context, backward->grads);
-    gfli_free(context, backward->offset);
+    gfli_free(context, backward->piece);
     memset(backward, 0, sizeof *backward);
 }
 
-void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, float *workspace) {
+void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, void *workspace) {
     for (int i = 0; i < plan->n_slots; i++) {
         const gfli_slot *slot = &plan->maps[i];
-        if (backward->offset[i] == GFLI_NO_GRADIENT) continue;
+        const int piece = backward->piece[gfli_plan_root(plan, i)];
+        if (piece < 0) continue;
         backward->grads[i] = slot->map;
         if (slot->parent < 0)
-            backward->grads[i].data = workspace + backward->offset[i];
+            backward->grads[i].data = (float *)gfli_piece_at(&plan->pieces[piece], workspace);
         else /* a view comes after its parent */
             backward->grads[i] = gfli_map_level(&backward->grads[slot->parent], slot->level);
     }

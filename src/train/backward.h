@@ -26,19 +26,19 @@ typedef struct gfli_backward_step {
 typedef struct gfli_backward {
     gfli_backward_step *steps; /* [n_steps] */
     gfli_map *grads;           /* [n_slots] of those that have a gradient */
-    size_t *offset;            /* [n_slots] of their gradients; GFLI_NO_GRADIENT: none */
-    size_t scratch_bytes;      /* for the forward pass too */
-    size_t packed_bytes;       /* one layer's weights as the gradient of its input wants them */
+    int *piece;           /* [n_slots] of the plan, for a gradient; -1: none.  Of parents only */
+    size_t scratch_bytes; /* for the forward pass too */
+    size_t packed_bytes;  /* one layer's weights as the gradient of its input wants them */
 } gfli_backward;
 
-/* plan->workspace_floats becomes the size of the common workspace. */
+/* plan->workspace_bytes becomes the size of the common workspace. */
 gfl_status gfli_backward_create(gfl_context *context, const gfl_model *model,
                                 const gfli_train_ops *ops, gfli_plan *plan, int frozen_stages,
                                 gfli_backward *out);
 void gfli_backward_destroy(gfl_context *context, gfli_backward *backward);
 
 /* After gfli_plan_bind to the same workspace. */
-void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, float *workspace);
+void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, void *workspace);
 
 /* The pass's surroundings. */
 typedef struct gfli_pass {

@@ -67,7 +67,7 @@ void gfli_learner_destroy(gfli_learner *learner) {
         learner->gradients, learner->momentum, learner->total,  learner->workspace, learner->stats,
         learner->scratch,   learner->packing,  learner->gt,     learner->n_pos,     learner->block,
         learner->parts,     learner->losses,   learner->verdict};
-    for (int i = 0; i < GFLI_TRAIN_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
+    for (int i = 0; i < GFLI_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
     for (size_t i = 0; i < GFLI_COUNT(device); i++)
         (learner->model->backend->device.free)(context, device[i]);
     gfli_gradients_destroy(context, &learner->layout);
@@ -87,22 +87,18 @@ gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int 
     return status;
 }
 
-/* The plan of a batch shape: kept ones are tried first, the least recently used makes room. */
-static gfl_status gfli_learner_plan(gfli_learner *learner, int n, int height, int width) {
-    gfli_train_plan *oldest = &learner->plans[0];
-    learner->current = NULL;
-    for (int i = 0; i < GFLI_TRAIN_PLANS; i++) {
-        gfli_train_plan *p = &learner->plans[i];
-        if (p->plan.batch == n && p->plan.height == height && p->plan.width == width)
-            learner->current = p;
-        if (p->used < oldest->used) oldest = p;
+static gfl_status gfli_learner_plan(gfli_learner *l, int n, int height, int width) {
+    bool known;
+    const int at = gfli_recent_find(&l->recent, n, height, width, &known);
+    gfli_train_plan *plan = &l->plans[at];
+    l->current = NULL;
+    if (!known) {
+        gfli_train_plan_free(l, plan);
+        const gfl_status status = gfli_train_plan_create(l, n, height, width, plan);
+        if (status != GFL_OK) gfli_recent_forget(&l->recent, at);
+        GFLI_TRY(status);
     }
-    if (!learner->current) {
-        gfli_train_plan_free(learner, oldest);
-        GFLI_TRY(gfli_train_plan_create(learner, n, height, width, oldest));
-        learner->current = oldest;
-    }
-    learner->current->used = ++learner->clock;
+    l->current = plan;
     return GFL_OK;
 }
 
@@ -110,8 +106,7 @@ static gfl_status gfli_learner_reserve(gfli_learner *l) {
     gfl_context *context = l->context;
     const gfli_train_plan *p = l->current;
     GFLI_TRY(gfli_reserve_device(context, &l->workspace, &l->workspace_size,
-                                 p->plan.workspace_floats, sizeof(float),
-                                 "maps of a training step"));
+                                 p->plan.workspace_bytes, 1, "maps of a training step"));
     GFLI_TRY(gfli_reserve_device(context, &l->stats, &l->stats_size, p->plan.stats_floats,
                                  sizeof(float), "statistics"));
     GFLI_TRY(gfli_reserve_device(context, &l->packing, &l->packed_size, p->backward.packed_bytes, 1,

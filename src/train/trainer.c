@@ -54,9 +54,9 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
     memset(&largest, 0, sizeof largest);
     gfli_largest_size(trainer, &height, &width);
     GFLI_TRY(gfli_train_plan_create(&trainer->learner, plan->desc.batch, height, width, &largest));
-    plan->workspace_bytes =
-        (largest.plan.workspace_floats + largest.plan.stats_floats) * sizeof(float) +
-        largest.backward.scratch_bytes + largest.backward.packed_bytes;
+    plan->workspace_bytes = largest.plan.workspace_bytes +
+                            largest.plan.stats_floats * sizeof(float) +
+                            largest.backward.scratch_bytes + largest.backward.packed_bytes;
     plan->workspace_bytes +=
         (plan->desc.accumulate > 1 ? 3 : 2) * trainer->learner.layout.floats * sizeof(float);
     gfli_train_plan_free(&trainer->learner, &largest);

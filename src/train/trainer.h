@@ -1,13 +1,10 @@
 /* trainer.h - gfl_trainer as the implementation sees it */
 #pragma once
 
-enum { GFLI_TRAIN_PLANS = 12 };
-
 /* A plan with its backward pass, for one batch shape. */
 typedef struct gfli_train_plan {
     gfli_plan plan;
     gfli_backward backward;
-    uint64_t used; /* when last; the oldest makes room */
 } gfli_train_plan;
 
 /* What learns: a model with gradients and momentum, and the memory of a step.  It knows neither
@@ -30,11 +27,11 @@ typedef struct gfli_learner {
     gfli_losses *losses; /* [n_batches] */
     gfli_verdict *verdict;
 
-    gfli_train_plan plans[GFLI_TRAIN_PLANS];
+    gfli_train_plan plans[GFLI_PLANS];
     gfli_train_plan *current;
-    uint64_t clock;
-    float *workspace, *stats;
-    uint8_t *scratch, *packing, *block;
+    gfli_recent recent;
+    float *stats;
+    uint8_t *workspace, *scratch, *packing, *block;
     gfli_truths truths; /* of the current batch, in block */
     int32_t *gt;
     int *n_pos;

@@ -40,7 +40,7 @@ static void open_network(fx_case *one, gfl_precision precision, network *net) {
     CHECK_OK(net->context, gfli_plan_create(net->context, net->model, (int)fx_at(shape, 0)->number,
                                             (int)fx_at(shape, 2)->number,
                                             (int)fx_at(shape, 3)->number, false, &net->plan));
-    net->workspace = device_memory(net->context, net->plan.workspace_floats * sizeof(float));
+    net->workspace = device_memory(net->context, net->plan.workspace_bytes);
     net->stats = device_memory(net->context, net->plan.stats_floats * sizeof(float));
     net->scratch = device_memory(net->context, net->plan.scratch_bytes);
     gfli_plan_bind(&net->plan, (float *)net->workspace);
