@@ -2481,7 +2481,7 @@ static inline gfli_map gfli_map_level(const gfli_map *m, int level) {
 }
 
 /* ===============================================================================================
- * src/core/arrange.h - one piece of memory, divided
+ * src/core/arrange.h - one block of memory, divided
  * ============================================================================================ */
 
 /* Cuts memory into pieces for every purpose; with base NULL it only measures. */
@@ -2498,6 +2498,29 @@ static inline void *gfli_cut(gfli_cutter *c, size_t bytes) {
     void *p = c->base ? c->base + c->used : NULL;
     c->used += gfli_padded(bytes);
     return p;
+}
+
+/* Memory that is needed from one moment to another, both included. */
+typedef struct gfli_piece {
+    size_t bytes;    /* 0: it needs no place */
+    size_t offset;   /* from the start of the block, a multiple of 64 */
+    int first, last; /* moments; last < first: at none, it needs no place */
+    int next;        /* while pieces are placed: the placed piece that begins after this one, -1 */
+    bool placed;
+} gfli_piece;
+
+/* The piece is needed at this moment too.  A piece that begins with last = -1 was never needed. */
+static inline void gfli_need(gfli_piece *piece, int moment) {
+    if (piece->last < 0 || moment < piece->first) piece->first = moment;
+    if (moment > piece->last) piece->last = moment;
+}
+
+/* Give every piece a place where it meets none that is needed at the same time; *bytes becomes the
+ * size of the block.  False: no block can be that large.  Allocates nothing. */
+bool gfli_arrange(gfli_piece *pieces, int n, size_t *bytes);
+
+static inline void *gfli_piece_at(const gfli_piece *piece, void *block) {
+    return (unsigned char *)block + piece->offset;
 }
 
 /* ===============================================================================================
@@ -4457,31 +4480,42 @@ void gfli_describe_head(gfli_describer *d, int pyramid);
 
 /* A map of the plan.  Views (levels of a pyramid) share the memory of their parent. */
 typedef struct gfli_slot {
-    gfli_map map;    /* data is NULL until the plan is bound to memory */
-    int parent;      /* slot whose level this is, or -1 */
-    int level;       /* of the parent */
-    size_t offset;   /* floats from the start of the workspace (parents only) */
-    size_t size;     /* floats of that; 0 of a view */
-    int held;        /* the slot that holds the network's i-th map, this being i; -1: none yet */
-    int placed;      /* while maps are placed: the slot that was placed as the i-th, this being i */
-    int first, last; /* steps during which the contents matter */
+    gfli_map map;     /* data is NULL until the plan is bound to memory */
+    int parent;       /* slot whose level this is, or -1 */
+    int level;        /* of the parent */
+    int held;         /* the slot that holds the network's i-th map, this being i; -1: none yet */
     const char *name; /* "C3", "P5", "cls_score" and so on, or NULL */
 } gfli_slot;
 
 typedef struct gfli_plan {
     int batch, height, width; /* padded input */
-    bool training;            /* keeps every map; inference reuses memory by liveness */
+    bool training;            /* every map has a place of its own; else, while it is needed */
     gfli_slot *maps;
     int n_slots;
     gfli_step *steps;
     int n_steps;
-    size_t slot_capacity, step_capacity;
-    int input, cls, reg;     /* slots: network input, class logits, scaled box logits (pyramids) */
-    size_t workspace_floats; /* all slots */
+    gfli_piece *pieces; /* of each slot, in bytes and moments, which are numbers of steps; those of
+                         * views are empty.  A backward pass adds those of the gradients. */
+    int n_pieces;
+    size_t slot_capacity, step_capacity, piece_capacity;
+    int input, cls, reg;    /* slots: network input, class logits, scaled box logits (pyramids) */
+    size_t workspace_bytes; /* all pieces */
     size_t stats_floats;
     size_t scratch_bytes;
     int64_t macs;
 } gfli_plan;
+
+/* The shapes of input that were used last: entry i is that of its user's i-th plan. */
+enum { GFLI_PLANS = 12 };
+typedef struct gfli_recent {
+    int batch[GFLI_PLANS], height[GFLI_PLANS], width[GFLI_PLANS]; /* batch 0: none */
+    uint64_t used[GFLI_PLANS], clock;
+} gfli_recent;
+
+/* The entry of a shape; *known false: it was that of the shape that was not used for longest, and
+ * its plan is to be made anew, or else forgotten. */
+int gfli_recent_find(gfli_recent *recent, int batch, int height, int width, bool *known);
+void gfli_recent_forget(gfli_recent *recent, int entry);
 
 /* ===============================================================================================
  * src/model/model.h - the model as the implementation sees it
@@ -4525,8 +4559,18 @@ void gfli_plan_destroy(gfl_context *context, gfli_plan *plan);
  * it; model's backend. */
 size_t gfli_detector_bytes(const gfl_model *model, const gfli_plan *plan, int width, int height);
 
-/* Give every slot its place in workspace [plan->workspace_floats]. */
-void gfli_plan_bind(gfli_plan *plan, float *workspace);
+/* Give every slot its place in workspace [plan->workspace_bytes]. */
+void gfli_plan_bind(gfli_plan *plan, void *workspace);
+
+/* What has the memory of a slot: itself, or what it is a view of. */
+int gfli_plan_root(const gfli_plan *plan, int slot);
+/* The slot, or -1 for none, is needed at this moment too. */
+void gfli_plan_need(gfli_plan *plan, int slot, int moment);
+/* Start anew with what the forward pass needs: step i is moment i, the outputs are read at
+ * n_steps. */
+void gfli_plan_live(gfli_plan *plan);
+/* Place the pieces after their lives have changed. */
+gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan);
 
 /* Run one step, or all of them.  stats [plan->stats_floats], scratch [plan->scratch_bytes]. */
 void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
@@ -5783,6 +5827,60 @@ gfl_status gfli_group_blame(gfl_context *context, double failed, double failed_r
                           what, failed);
     return gfli_error(context, GFL_E_RANK, "%s: rank %.0f failed; its message says why", what,
                       failed_rank);
+}
+
+/* ===============================================================================================
+ * src/core/arrange.c - pieces of memory with lifetimes, packed into one block
+ * ============================================================================================ */
+
+enum { GFLI_PIECE_ALIGN = 64 };
+
+/* The largest piece that has no place yet, the first of equals; -1: none. */
+static int gfli_largest_piece(const gfli_piece *pieces, int n) {
+    int best = -1;
+    for (int i = 0; i < n; i++)
+        if (!pieces[i].placed && (best < 0 || pieces[i].bytes > pieces[best].bytes)) best = i;
+    return best;
+}
+
+/* The lowest place for piece `at` among the placed ones, a list in the order of places. */
+static void gfli_place_piece(gfli_piece *pieces, int *head, int at) {
+    gfli_piece *piece = &pieces[at];
+    size_t offset = 0;
+    for (int k = *head; k >= 0; k = pieces[k].next) {
+        const gfli_piece *other = &pieces[k];
+        if (piece->first > other->last || other->first > piece->last) continue;
+        if (offset + piece->bytes <= other->offset) break;
+        if (other->offset + other->bytes > offset) offset = other->offset + other->bytes;
+    }
+    int *link = head;
+    while (*link >= 0 && pieces[*link].offset <= offset) link = &pieces[*link].next;
+    piece->offset = offset;
+    piece->placed = true;
+    piece->next = *link;
+    *link = at;
+}
+
+/* Largest first, which for a network's maps is as good as any order found (see test_backward). */
+bool gfli_arrange(gfli_piece *pieces, int n, size_t *bytes) {
+    size_t sum = 0;
+    int head = -1;
+    *bytes = 0;
+    for (int i = 0; i < n; i++) {
+        gfli_piece *p = &pieces[i];
+        p->offset = 0;
+        p->placed = p->bytes == 0 || p->last < p->first;
+        if (p->placed) continue;
+        if (p->bytes > SIZE_MAX / 4 - sum) return false;
+        p->bytes = (p->bytes + GFLI_PIECE_ALIGN - 1) / GFLI_PIECE_ALIGN * GFLI_PIECE_ALIGN;
+        sum += p->bytes;
+    }
+    for (int i; (i = gfli_largest_piece(pieces, n)) >= 0;) {
+        gfli_place_piece(pieces, &head, i);
+        const size_t end = pieces[i].offset + pieces[i].bytes;
+        if (end > *bytes) *bytes = end;
+    }
+    return true;
 }
 
 /* ===============================================================================================
@@ -11183,9 +11281,8 @@ static gfl_status gfli_new_slot(gfl_context *context, const gfli_net_map *maps, 
     gfli_slot *slot = &plan->maps[plan->n_slots];
     slot->map = *size;
     slot->map.c = m->c;
-    slot->map.element = plan->training ? GFLI_MAP_F32 : context->element;
+    slot->map.element = context->element;
     slot->parent = -1;
-    slot->first = slot->last = -1;
     slot->name = m->name;
     plan->maps[map].held = plan->n_slots++;
     if (m->parent < 0) return GFL_OK;
@@ -11360,77 +11457,45 @@ static gfl_status gfli_plan_prepare(gfl_context *context, const gfl_model *model
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-static void gfli_touch(gfli_plan *plan, int slot, int step) {
-    if (slot < 0) return;
-    gfli_slot *s = &plan->maps[slot];
-    if (s->first < 0) s->first = step;
-    s->last = step;
-    if (s->parent >= 0) gfli_touch(plan, s->parent, step);
+int gfli_plan_root(const gfli_plan *plan, int slot) {
+    return plan->maps[slot].parent < 0 ? slot : plan->maps[slot].parent;
 }
 
-static void gfli_find_lives(gfli_plan *plan) {
-    gfli_touch(plan, plan->input, 0);
-    for (int i = 0; i < plan->n_steps; i++) {
-        gfli_touch(plan, plan->steps[i].in, i);
-        gfli_touch(plan, plan->steps[i].offset, i);
-        gfli_touch(plan, plan->steps[i].residual, i);
-        gfli_touch(plan, plan->steps[i].out, i);
-        gfli_touch(plan, plan->steps[i].twin.in, i);
-        gfli_touch(plan, plan->steps[i].twin.out, i);
-    }
-    gfli_touch(plan, plan->cls, plan->n_steps);
-    gfli_touch(plan, plan->reg, plan->n_steps);
-    for (int i = 0; i < plan->n_slots && plan->training; i++) {
-        plan->maps[i].first = 0;
-        plan->maps[i].last = plan->n_steps;
-    }
+void gfli_plan_need(gfli_plan *plan, int slot, int moment) {
+    if (slot >= 0) gfli_need(&plan->pieces[gfli_plan_root(plan, slot)], moment);
 }
 
-/* Lowest offset where slot i meets none of the placed maps that live at the same time. */
-static size_t gfli_first_fit(const gfli_plan *plan, int n_placed, int i) {
-    const gfli_slot *slot = &plan->maps[i];
-    size_t offset = 0;
-    for (int k = 0; k < n_placed; k++) {
-        const gfli_slot *other = &plan->maps[plan->maps[k].placed];
-        bool together = slot->first <= other->last && other->first <= slot->last;
-        bool overlap = offset < other->offset + other->size && other->offset < offset + slot->size;
-        if (!together || !overlap) continue;
-        offset = other->offset + other->size;
-        k = -1;
-    }
-    return offset;
-}
-
-/* The largest slot that was not placed yet, or -1. */
-static int gfli_largest_slot(const gfli_plan *plan, int n_placed) {
-    int best = -1;
+/* What is kept for training is needed at every moment, until a backward pass says more. */
+static void gfli_plan_keep(gfli_plan *plan) {
     for (int i = 0; i < plan->n_slots; i++) {
-        bool done = plan->maps[i].parent >= 0;
-        for (int k = 0; k < n_placed && !done; k++) done = plan->maps[k].placed == i;
-        if (!done && (best < 0 || plan->maps[i].size > plan->maps[best].size)) best = i;
+        gfli_plan_need(plan, i, 0);
+        gfli_plan_need(plan, i, plan->n_steps);
     }
-    return best;
 }
 
-/* Largest maps first: a good packing, and the workspace of a detector is the plan's price. */
-static gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan) {
-    size_t end = 0;
-    for (int i = 0; i < plan->n_slots; i++)
-        if (plan->maps[i].parent < 0)
-            plan->maps[i].size = (gfli_map_bytes(&plan->maps[i].map) + 63) / 64 * 16;
-    for (int i, n = 0; (i = gfli_largest_slot(plan, n)) >= 0; n++) {
-        gfli_slot *slot = &plan->maps[i];
-        slot->offset = plan->training ? end : gfli_first_fit(plan, n, i);
-        plan->maps[n].placed = i;
-        if (slot->offset + slot->size > end) end = slot->offset + slot->size;
-        if (end > SIZE_MAX / 16)
-            return gfli_error(context, GFL_E_MEMORY,
-                              "the maps of a %d x %d x %d input are too large; use a smaller "
-                              "batch or smaller images",
-                              plan->batch, plan->height, plan->width);
+void gfli_plan_live(gfli_plan *plan) {
+    plan->n_pieces = plan->n_slots;
+    memset(plan->pieces, 0, (size_t)plan->n_pieces * sizeof *plan->pieces);
+    for (int i = 0; i < plan->n_slots; i++) {
+        plan->pieces[i].last = -1;
+        if (plan->maps[i].parent < 0) plan->pieces[i].bytes = gfli_map_bytes(&plan->maps[i].map);
     }
-    plan->workspace_floats = end;
-    return GFL_OK;
+    gfli_plan_need(plan, plan->input, 0);
+    for (int i = 0; i < plan->n_steps; i++) {
+        const gfli_step *s = &plan->steps[i];
+        const int slots[] = {s->in, s->offset, s->residual, s->out, s->twin.in, s->twin.out};
+        for (size_t k = 0; k < GFLI_COUNT(slots); k++) gfli_plan_need(plan, slots[k], i);
+    }
+    gfli_plan_need(plan, plan->cls, plan->n_steps);
+    gfli_plan_need(plan, plan->reg, plan->n_steps);
+}
+
+gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan) {
+    if (gfli_arrange(plan->pieces, plan->n_pieces, &plan->workspace_bytes)) return GFL_OK;
+    return gfli_error(context, GFL_E_MEMORY,
+                      "the maps of a %d x %d x %d input are too large; use a smaller batch or "
+                      "smaller images",
+                      plan->batch, plan->height, plan->width);
 }
 
 /* What a plan keeps when it becomes that of another size: memory. */
@@ -11439,13 +11504,17 @@ static void gfli_plan_clear(gfli_plan *plan) {
     memset(plan, 0, sizeof *plan);
     plan->maps = old.maps;
     plan->steps = old.steps;
+    plan->pieces = old.pieces;
     plan->slot_capacity = old.slot_capacity;
     plan->step_capacity = old.step_capacity;
+    plan->piece_capacity = old.piece_capacity;
 }
 
 gfl_status gfli_plan_reserve(gfl_context *context, const gfl_model *model, gfli_plan *plan) {
     GFLI_TRY(gfli_grow(context, &plan->maps, &plan->slot_capacity, (size_t)model->network.n_maps,
                        sizeof *plan->maps, "plan's maps"));
+    GFLI_TRY(gfli_grow(context, &plan->pieces, &plan->piece_capacity, (size_t)model->network.n_maps,
+                       sizeof *plan->pieces, "plan's maps"));
     return gfli_grow(context, &plan->steps, &plan->step_capacity, (size_t)model->network.n_steps,
                      sizeof *plan->steps, "plan's steps");
 }
@@ -11464,7 +11533,8 @@ static gfl_status gfli_plan_build(gfl_context *context, const gfl_model *model, 
     plan->cls = plan->maps[model->network.cls].held;
     plan->reg = plan->maps[model->network.reg].held;
     gfli_keep_floats(plan);
-    gfli_find_lives(plan);
+    gfli_plan_live(plan);
+    if (plan->training) gfli_plan_keep(plan);
     GFLI_TRY(gfli_plan_place(context, plan));
     return gfli_plan_prepare(context, model, plan);
 }
@@ -11491,14 +11561,15 @@ gfl_status gfli_plan_recreate(gfl_context *context, const gfl_model *model, int 
 void gfli_plan_destroy(gfl_context *context, gfli_plan *plan) {
     gfli_free(context, plan->maps);
     gfli_free(context, plan->steps);
+    gfli_free(context, plan->pieces);
     memset(plan, 0, sizeof *plan);
 }
 
-void gfli_plan_bind(gfli_plan *plan, float *workspace) {
+void gfli_plan_bind(gfli_plan *plan, void *workspace) {
     for (int i = 0; i < plan->n_slots; i++) {
         gfli_slot *slot = &plan->maps[i];
         if (slot->parent < 0)
-            slot->map.data = workspace + slot->offset;
+            slot->map.data = (float *)gfli_piece_at(&plan->pieces[i], workspace);
         else /* a view comes after its parent */
             slot->map = gfli_map_level(&plan->maps[slot->parent].map, slot->level);
     }
@@ -11533,6 +11604,28 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
 void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
                        float *stats, void *scratch) {
     for (int i = 0; i < plan->n_steps; i++) gfli_plan_step(context, model, plan, i, stats, scratch);
+}
+
+/* ---- plans of the shapes that come ----------------------------------------------------------- */
+
+int gfli_recent_find(gfli_recent *recent, int batch, int height, int width, bool *known) {
+    int at = 0;
+    *known = false;
+    for (int i = 0; i < GFLI_PLANS && !*known; i++) {
+        *known =
+            recent->batch[i] == batch && recent->height[i] == height && recent->width[i] == width;
+        if (*known || recent->used[i] < recent->used[at]) at = i;
+    }
+    recent->batch[at] = batch;
+    recent->height[at] = height;
+    recent->width[at] = width;
+    recent->used[at] = ++recent->clock;
+    return at;
+}
+
+void gfli_recent_forget(gfli_recent *recent, int entry) {
+    recent->batch[entry] = 0;
+    recent->used[entry] = 0;
 }
 
 /* ===============================================================================================
@@ -12916,9 +13009,9 @@ static gfl_plan_step gfli_describe_step(const gfl_model *model, const gfli_plan 
         step.out_bytes += gfli_map_bytes(also);
     }
     for (int k = 0; k < plan->n_slots; k++) {
-        const gfli_slot *slot = &plan->maps[k];
-        if (slot->parent < 0 && slot->first <= i && i <= slot->last)
-            step.live_bytes += gfli_map_bytes(&slot->map);
+        const gfli_piece *piece = &plan->pieces[k];
+        if (piece->first <= i && i <= piece->last)
+            step.live_bytes += gfli_map_bytes(&plan->maps[k].map);
     }
     return step;
 }
@@ -12941,7 +13034,7 @@ gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch
  * src/model/detect.c - gfl_detector: resize, normalise, forward, decode
  * ============================================================================================ */
 
-enum { GFLI_PLANS = 8, GFLI_MAX_PER_LEVEL = 1000, GFLI_MAX_DETECTIONS = 100 };
+enum { GFLI_MAX_PER_LEVEL = 1000, GFLI_MAX_DETECTIONS = 100 };
 
 /* What a detector has on the device: parts of one allocation. */
 enum {
@@ -12957,10 +13050,9 @@ enum {
 /* A plan of an input size.  Its second run is recorded, so that sizes which come once pay nothing
  * for it. */
 typedef struct gfli_ready {
-    gfli_plan plan; /* batch 0: none */
+    gfli_plan plan;
     void *recording;
     bool ran, refused; /* refused: it cannot be recorded */
-    uint64_t used;
 } gfli_ready;
 
 /* An image of the batch after checking. */
@@ -12975,7 +13067,7 @@ struct gfl_detector {
     const gfl_model *model;
     bool with_distributions;
     gfli_ready ready[GFLI_PLANS];
-    uint64_t n_calls;
+    gfli_recent recent;
     unsigned char *arena; /* on the model's device */
     size_t parts[GFLI_PARTS];
     unsigned char *found; /* a copy of GFLI_PART_FOUND */
@@ -12995,14 +13087,6 @@ struct gfl_detector {
 static void gfli_forget_recording(gfl_detector *d, gfli_ready *r) {
     if (r->recording) d->context->backend->record->forget(d->context, r->recording);
     r->recording = NULL;
-}
-
-/* The plan's memory stays for the next one. */
-static void gfli_forget_plan(gfl_detector *d, gfli_ready *r) {
-    gfli_forget_recording(d, r);
-    r->plan.batch = 0;
-    r->ran = r->refused = false;
-    r->used = 0;
 }
 
 gfl_status gfl_detector_create(gfl_context *context, const gfl_model *model,
@@ -13038,7 +13122,7 @@ void gfl_detector_destroy(gfl_detector *detector) {
     gfl_context *context = detector->context;
     if (detector->n_begun > 0) (void)context->backend->device.finish(context);
     for (int i = 0; i < GFLI_PLANS; i++) {
-        gfli_forget_plan(detector, &detector->ready[i]);
+        gfli_forget_recording(detector, &detector->ready[i]);
         gfli_plan_destroy(context, &detector->ready[i].plan);
     }
     (context->backend->device.free)(context, detector->arena);
@@ -13237,7 +13321,7 @@ static void gfli_parts_of(const gfl_model *model, const gfli_plan *plan, int wid
         ops->infer.resize_scratch(model->context, width, height, resized_w, resized_h);
     const size_t decode = ops->infer.decode_scratch(cls, opts);
     gfli_found ignored;
-    parts[GFLI_PART_MAPS] = plan->workspace_floats * sizeof(float);
+    parts[GFLI_PART_MAPS] = plan->workspace_bytes;
     parts[GFLI_PART_STATS] = plan->stats_floats * sizeof(float);
     parts[GFLI_PART_SCRATCH] = plan->scratch_bytes;
     if (resize > parts[GFLI_PART_SCRATCH]) parts[GFLI_PART_SCRATCH] = resize;
@@ -13311,28 +13395,25 @@ static gfl_status gfli_reserve_lists(gfl_detector *d, size_t most) {
 
 /* ---- one batch ------------------------------------------------------------------------------- */
 
-/* The plan of a batch of an input size, made anew in place of the one that was not used for
- * longest. */
+/* A plan in the memory of the one that makes room; all get the memory that any of them needs. */
+static gfl_status gfli_make_plan(gfl_detector *d, int batch, int height, int width,
+                                 gfli_ready *out) {
+    gfli_forget_recording(d, out);
+    out->ran = out->refused = false;
+    for (int i = 0; i < GFLI_PLANS; i++)
+        GFLI_TRY(gfli_plan_reserve(d->context, d->model, &d->ready[i].plan));
+    return gfli_plan_recreate(d->context, d->model, batch, height, width, false, &out->plan);
+}
+
 static gfl_status gfli_find_plan(gfl_detector *d, int batch, int height, int width,
                                  gfli_ready **out) {
-    gfli_ready *oldest = &d->ready[0];
-    *out = NULL;
-    for (int i = 0; i < GFLI_PLANS; i++) {
-        gfli_ready *r = &d->ready[i];
-        const gfli_plan *plan = &r->plan;
-        if (r->used < oldest->used) oldest = r;
-        if (plan->batch == batch && plan->height == height && plan->width == width) *out = r;
-    }
-    if (!*out) {
-        gfli_forget_plan(d, oldest);
-        GFLI_TRY(
-            gfli_plan_recreate(d->context, d->model, batch, height, width, false, &oldest->plan));
-        for (int i = 0; i < GFLI_PLANS; i++)
-            GFLI_TRY(gfli_plan_reserve(d->context, d->model, &d->ready[i].plan));
-        *out = oldest;
-    }
-    (*out)->used = ++d->n_calls;
-    return GFL_OK;
+    bool known;
+    const int at = gfli_recent_find(&d->recent, batch, height, width, &known);
+    *out = &d->ready[at];
+    const gfl_status status =
+        known ? GFL_OK : gfli_make_plan(d, batch, height, width, &d->ready[at]);
+    if (status != GFL_OK) gfli_recent_forget(&d->recent, at);
+    return status;
 }
 
 static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
@@ -13355,7 +13436,7 @@ static gfl_status gfli_prepare(gfl_detector *d, int n, gfli_ready **out) {
     GFLI_TRY(gfli_reserve_parts(d, need));
     GFLI_TRY(gfli_reserve_found(d, gfli_found_of(d, plan, NULL, &ignored)));
     GFLI_TRY(gfli_reserve_lists(d, (size_t)n * (size_t)d->most));
-    gfli_plan_bind(plan, (float *)gfli_arena_part(d, GFLI_PART_MAPS));
+    gfli_plan_bind(plan, gfli_arena_part(d, GFLI_PART_MAPS));
     return GFL_OK;
 }
 

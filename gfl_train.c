@@ -502,19 +502,19 @@ typedef struct gfli_backward_step {
 typedef struct gfli_backward {
     gfli_backward_step *steps; /* [n_steps] */
     gfli_map *grads;           /* [n_slots] of those that have a gradient */
-    size_t *offset;            /* [n_slots] of their gradients; GFLI_NO_GRADIENT: none */
-    size_t scratch_bytes;      /* for the forward pass too */
-    size_t packed_bytes;       /* one layer's weights as the gradient of its input wants them */
+    int *piece;           /* [n_slots] of the plan, for a gradient; -1: none.  Of parents only */
+    size_t scratch_bytes; /* for the forward pass too */
+    size_t packed_bytes;  /* one layer's weights as the gradient of its input wants them */
 } gfli_backward;
 
-/* plan->workspace_floats becomes the size of the common workspace. */
+/* plan->workspace_bytes becomes the size of the common workspace. */
 gfl_status gfli_backward_create(gfl_context *context, const gfl_model *model,
                                 const gfli_train_ops *ops, gfli_plan *plan, int frozen_stages,
                                 gfli_backward *out);
 void gfli_backward_destroy(gfl_context *context, gfli_backward *backward);
 
 /* After gfli_plan_bind to the same workspace. */
-void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, float *workspace);
+void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, void *workspace);
 
 /* The pass's surroundings. */
 typedef struct gfli_pass {
@@ -536,13 +536,10 @@ void gfli_backward_run(const gfli_pass *pass);
  * src/train/trainer.h - gfl_trainer as the implementation sees it
  * ============================================================================================ */
 
-enum { GFLI_TRAIN_PLANS = 12 };
-
 /* A plan with its backward pass, for one batch shape. */
 typedef struct gfli_train_plan {
     gfli_plan plan;
     gfli_backward backward;
-    uint64_t used; /* when last; the oldest makes room */
 } gfli_train_plan;
 
 /* What learns: a model with gradients and momentum, and the memory of a step.  It knows neither
@@ -565,11 +562,11 @@ typedef struct gfli_learner {
     gfli_losses *losses; /* [n_batches] */
     gfli_verdict *verdict;
 
-    gfli_train_plan plans[GFLI_TRAIN_PLANS];
+    gfli_train_plan plans[GFLI_PLANS];
     gfli_train_plan *current;
-    uint64_t clock;
-    float *workspace, *stats;
-    uint8_t *scratch, *packing, *block;
+    gfli_recent recent;
+    float *stats;
+    uint8_t *workspace, *scratch, *packing, *block;
     gfli_truths truths; /* of the current batch, in block */
     int32_t *gt;
     int *n_pos;
@@ -1070,7 +1067,7 @@ typedef struct gfli_grad_task {
     double *bias_sums;
     char *room;
     size_t pointers, offsets, copies, dy_panels, slot; /* bytes of the parts of a slot */
-    size_t at_sums, at_bias, at_slots, scratch;        /* bytes of the scratch */
+    size_t scratch;                                    /* bytes */
 } gfli_grad_task;
 
 void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_igemm *g,
@@ -1258,6 +1255,19 @@ static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
     t->strip_tasks = gfli_ceil_div(t->n_strips, t->strips_per_task);
 }
 
+/* The parts of the scratch, which may be NULL; returns the bytes. */
+static size_t gfli_grad_lay_out(const gfl_context *context, gfli_grad_task *t, void *scratch) {
+    gfli_cutter c = {(unsigned char *)scratch, 0};
+    const size_t f = sizeof(float), sums = t->direct ? 0 : (size_t)t->chunks * t->n_weights;
+    const size_t blocks = (t->n_rows + GFLI_BIAS_ROWS - 1) / GFLI_BIAS_ROWS;
+    t->zeros = (float *)gfli_cut(&c, (size_t)gfli_max(t->s->in_c, t->g.seg_len) * f);
+    if (scratch) memset(t->zeros, 0, c.used);
+    t->sums = (float *)gfli_cut(&c, sums * f);
+    t->bias_sums = (double *)gfli_cut(&c, blocks * (size_t)t->s->out_c * sizeof(double));
+    t->room = (char *)gfli_cut(&c, t->slot * (size_t)context->n_threads);
+    return c.used;
+}
+
 void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_igemm *g,
                     const gfli_map *dy, gfli_grad_task *t) {
     const size_t rows = GFLI_GRAD_ROWS, f = sizeof(float);
@@ -1272,12 +1282,7 @@ void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const 
     t->copies = rows * gfli_igemm_copy(&t->g) * f;
     t->dy_panels = gfli_round_64(rows * (GFLI_GRAD_OUT + GFLI_MR) * f);
     t->slot = t->pointers + t->offsets + t->copies + t->dy_panels + rows * GFLI_STRIP * f;
-    t->at_sums = gfli_round_64((size_t)gfli_max(s->in_c, t->g.seg_len) * f);
-    t->at_bias = t->at_sums;
-    if (!t->direct) t->at_bias += gfli_round_64((size_t)t->chunks * t->n_weights * f);
-    const size_t blocks = (t->n_rows + GFLI_BIAS_ROWS - 1) / GFLI_BIAS_ROWS;
-    t->at_slots = t->at_bias + gfli_round_64(blocks * (size_t)s->out_c * sizeof(double));
-    t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
+    t->scratch = gfli_grad_lay_out(context, t, NULL);
 }
 
 /* dy of n positions and `out` channels as panels [out / GFLI_MR][n][GFLI_MR], zero-filled. */
@@ -1475,12 +1480,8 @@ void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli_map *x
     t->g.x = x;
     t->dweight = dweight;
     t->dbias = dbias;
-    t->zeros = (float *)scratch;
-    t->sums = t->zeros + t->at_sums / sizeof(float);
-    t->bias_sums = (double *)(void *)((char *)scratch + t->at_bias);
-    t->room = (char *)scratch + t->at_slots;
+    (void)gfli_grad_lay_out(context, t, scratch);
     t->kernels = gfli_kernels_of(context);
-    memset(t->zeros, 0, t->at_sums);
     if (dbias) gfli_conv_grad_bias(context, t);
     if (!t->n_rows) {
         memset(dweight, 0, gfli_conv_weights(t->s) * sizeof(float));
@@ -1563,11 +1564,28 @@ typedef struct gfli_deform_grad_task {
     gfli_point *points;
     const float *packing;
     char *room;
-    size_t at_samples, at_rest, at_slots, pointers, slot, scratch; /* bytes */
+    void *rest;            /* the second pass's scratch */
+    size_t pointers, slot; /* bytes */
 } gfli_deform_grad_task;
 
-static void gfli_deform_grad_plan(const gfl_context *context, const gfli_conv_shape *s,
-                                  const gfli_map *offset, gfli_deform_grad_task *t) {
+/* The parts of the scratch, which may be NULL; second: bytes for the second pass.  Returns the
+ * bytes. */
+static size_t gfli_deform_grad_lay_out(const gfl_context *context, gfli_deform_grad_task *t,
+                                       size_t second, void *scratch) {
+    const size_t f = sizeof(float), points = t->positions * GFLI_DEFORM_TAPS;
+    gfli_cutter c = {(unsigned char *)scratch, 0};
+    t->zeros = (float *)gfli_cut(&c, (size_t)gfli_max(t->s->in_c, t->s->out_c) * f);
+    if (scratch) memset(t->zeros, 0, c.used);
+    t->points = (gfli_point *)gfli_cut(&c, points * sizeof *t->points);
+    t->rest = gfli_cut(&c, 0);
+    second += c.used;
+    t->sums = (float *)gfli_cut(&c, (size_t)t->parts * t->positions * (size_t)t->offset->c * f);
+    t->room = (char *)gfli_cut(&c, t->slot * (size_t)context->n_threads);
+    return c.used > second ? c.used : second;
+}
+
+static void gfli_deform_grad_plan(const gfli_conv_shape *s, const gfli_map *offset,
+                                  gfli_deform_grad_task *t) {
     const size_t f = sizeof(float), rows = GFLI_DEFORM_ROWS;
     memset(t, 0, sizeof *t);
     t->s = s;
@@ -1577,14 +1595,8 @@ static void gfli_deform_grad_plan(const gfl_context *context, const gfli_conv_sh
     t->n_panels = t->g.groups * gfli_ceil_div(t->g.group_out, GFLI_NR);
     t->part_panels = gfli_max(gfli_ceil_div(t->n_panels, GFLI_DEFORM_PARTS), 2);
     t->parts = gfli_ceil_div(t->n_panels, t->part_panels);
-    t->at_samples = gfli_round_64((size_t)gfli_max(s->in_c, s->out_c) * f);
-    t->at_rest =
-        t->at_samples + gfli_round_64(t->positions * GFLI_DEFORM_TAPS * sizeof(gfli_point));
-    t->at_slots =
-        t->at_rest + gfli_round_64((size_t)t->parts * t->positions * (size_t)offset->c * f);
     t->pointers = gfli_round_64(rows * (sizeof(const float *) + sizeof(ptrdiff_t)));
     t->slot = t->pointers + rows * GFLI_DEFORM_STRIP * f;
-    t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
 }
 
 static void gfli_deform_find(void *arg, int block, int slot) {
@@ -1724,11 +1736,10 @@ static size_t gfli_deform_conv_grad_scratch_cpu(const gfl_context *context,
     gfli_deform_grad_task t;
     gfli_igemm g;
     gfli_grad_task weights;
-    gfli_deform_grad_plan(context, s, offset, &t);
+    gfli_deform_grad_plan(s, offset, &t);
     gfli_deform_igemm(s, &g);
     gfli_grad_plan(context, s, &g, &dy, &weights);
-    const size_t second = t.at_rest + weights.scratch;
-    return t.scratch > second ? t.scratch : second;
+    return gfli_deform_grad_lay_out(context, &t, weights.scratch, NULL);
 }
 
 static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shape *s,
@@ -1737,18 +1748,14 @@ static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shap
                                       const gfli_map *dx, const gfli_map *doffset, float *dweight,
                                       float *dbias, void *scratch) {
     gfli_deform_grad_task t;
-    gfli_deform_grad_plan(context, s, offset, &t);
+    gfli_deform_grad_plan(s, offset, &t);
     t.x = x;
     t.dy = dy;
     t.dx = dx;
     t.doffset = doffset;
     t.packing = (const float *)packing;
-    t.zeros = (float *)scratch;
-    t.points = (gfli_point *)(void *)((char *)scratch + t.at_samples);
-    t.sums = (float *)(void *)((char *)scratch + t.at_rest);
-    t.room = (char *)scratch + t.at_slots;
+    (void)gfli_deform_grad_lay_out(context, &t, 0, scratch);
     t.kernels = gfli_kernels_of(context);
-    memset(t.zeros, 0, t.at_samples);
     if (dx && !accumulate) memset(dx->data, 0, gfli_map_count(dx) * sizeof(float));
     const int blocks = (int)((t.positions + GFLI_DEFORM_BLOCK - 1) / GFLI_DEFORM_BLOCK);
     gfli_parallel_for(context, blocks, gfli_deform_find, &t);
@@ -1759,7 +1766,7 @@ static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shap
     gfli_deform_igemm(s, &g);
     gfli_grad_plan(context, s, &g, dy, &weights);
     weights.points = t.points;
-    gfli_grad_weight(context, &weights, x, dweight, dbias, (char *)scratch + t.at_rest);
+    gfli_grad_weight(context, &weights, x, dweight, dbias, t.rest);
 }
 
 /* ===============================================================================================
@@ -7487,13 +7494,8 @@ void gfli_gradients_destroy(gfl_context *context, gfli_gradients *gradients) {
 
 /* ---- arrangement ----------------------------------------------------------------------------- */
 
-/* Memory that is needed from one moment to another.  Step i runs forward at moment i and backward
- * at 2 n - i, with the losses at moment n between. */
-typedef struct gfli_piece {
-    size_t floats, offset;
-    int first, last;
-} gfli_piece;
-
+/* Step i runs forward at moment i and backward at moment 2 n - i, with the losses at moment n
+ * between. */
 typedef struct gfli_arranger {
     gfl_context *context;
     const gfl_model *model;
@@ -7501,97 +7503,74 @@ typedef struct gfli_arranger {
     gfli_plan *plan;
     gfli_backward *backward;
     int frozen;
-    gfli_piece *pieces; /* [2 n_slots]: the slots, then gradients */
-    int *grad;          /* [n_slots] the piece of a slot's gradient, -1: none yet */
-    bool *wanted;       /* [n_slots] does the slot have a gradient at all? */
-    int n_pieces;
+    bool *wanted; /* [n_slots] does the slot have a gradient at all? */
 } gfli_arranger;
 
-static int gfli_root(const gfli_plan *plan, int slot) {
-    return plan->maps[slot].parent < 0 ? slot : plan->maps[slot].parent;
-}
-
-static void gfli_need_map(gfli_arranger *a, int slot, int moment) {
-    gfli_piece *piece = &a->pieces[gfli_root(a->plan, slot)];
-    if (piece->first < 0 || piece->first > moment) piece->first = moment;
-    if (piece->last < moment) piece->last = moment;
-}
-
-/* What the forward pass reads and writes, and what the backward pass looks at again. */
-static void gfli_find_map_lives(gfli_arranger *a) {
-    const gfli_plan *plan = a->plan;
-    for (int i = 0; i < plan->n_slots; i++) {
-        a->pieces[i].first = a->pieces[i].last = -1;
-        if (plan->maps[i].parent < 0)
-            a->pieces[i].floats = (gfli_map_count(&plan->maps[i].map) + 15) / 16 * 16;
-    }
-    gfli_need_map(a, plan->input, 0);
-    gfli_need_map(a, plan->cls, plan->n_steps);
-    gfli_need_map(a, plan->reg, plan->n_steps);
+/* What the backward pass looks at again. */
+static void gfli_need_again(gfli_arranger *a) {
+    gfli_plan *plan = a->plan;
     for (int i = 0; i < plan->n_steps; i++) {
         const gfli_step *s = &plan->steps[i];
-        int again = 2 * plan->n_steps - i;
-        gfli_need_map(a, s->in, i);
-        gfli_need_map(a, s->out, i);
-        if (s->residual >= 0) gfli_need_map(a, s->residual, i);
-        if (s->offset >= 0) gfli_need_map(a, s->offset, i);
+        const int again = 2 * plan->n_steps - i;
         if (s->stage <= a->frozen) continue;
-        a->wanted[gfli_root(plan, s->out)] = true;
-        if (s->op != GFLI_OP_UPSAMPLE_ADD) gfli_need_map(a, s->in, again);
-        if (s->offset >= 0) gfli_need_map(a, s->offset, again);
-        if (s->relu) gfli_need_map(a, s->out, again);
+        a->wanted[gfli_plan_root(plan, s->out)] = true;
+        if (s->op != GFLI_OP_UPSAMPLE_ADD) gfli_plan_need(plan, s->in, again);
+        if (s->offset >= 0) gfli_plan_need(plan, s->offset, again);
+        if (s->relu) gfli_plan_need(plan, s->out, again);
     }
 }
 
 /* Use the gradient of a slot at a moment; returns whether it was there before. */
 static bool gfli_need_grad(gfli_arranger *a, int slot, int moment) {
-    int root = gfli_root(a->plan, slot);
-    bool there = a->grad[root] >= 0;
+    gfli_plan *plan = a->plan;
+    const int root = gfli_plan_root(plan, slot);
+    int *grad = &a->backward->piece[root];
+    const bool there = *grad >= 0;
     if (!there) {
-        gfli_piece *piece = &a->pieces[a->n_pieces];
-        a->grad[root] = a->n_pieces++;
-        piece->floats = a->pieces[root].floats;
-        piece->first = moment;
+        *grad = plan->n_pieces++;
+        plan->pieces[*grad].bytes = gfli_map_bytes(&plan->maps[root].map);
+        plan->pieces[*grad].last = -1;
     }
-    a->pieces[a->grad[root]].last = moment;
+    gfli_need(&plan->pieces[*grad], moment);
     return there;
 }
 
 /* The gradient of `to` takes over the memory of the gradient of `from`, which has done its work. */
 static void gfli_take_grad(gfli_arranger *a, int from, int to) {
-    a->grad[gfli_root(a->plan, to)] = a->grad[gfli_root(a->plan, from)];
+    int *piece = a->backward->piece;
+    piece[gfli_plan_root(a->plan, to)] = piece[gfli_plan_root(a->plan, from)];
 }
 
 static void gfli_need_bytes(size_t *most, size_t bytes) {
     if (bytes > *most) *most = bytes;
 }
 
-static void gfli_arrange_conv(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
-                              int moment) {
+static void gfli_play_conv(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
+                           int moment) {
     const gfli_layer *layer = &a->model->layers[s->layer];
     const gfli_map *x = &a->plan->maps[s->in].map;
     gfli_need_bytes(&a->backward->scratch_bytes,
                     a->ops->conv_grad_scratch(a->context, &layer->shape, x));
-    b->dx = a->wanted[gfli_root(a->plan, s->in)];
+    b->dx = a->wanted[gfli_plan_root(a->plan, s->in)];
     if (b->dx) {
         b->add = gfli_need_grad(a, s->in, moment);
         gfli_need_bytes(&a->backward->packed_bytes, a->ops->conv_grad_packed_size(&layer->shape));
     }
     int residual = s->residual;
-    if (residual < 0 || !a->wanted[gfli_root(a->plan, residual)]) return;
+    if (residual < 0 || !a->wanted[gfli_plan_root(a->plan, residual)]) return;
     gfli_take_grad(a, s->out, residual);
 }
 
 /* The gradient of the offsets is overwritten: nothing else reads them. */
-static void gfli_arrange_deform(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
-                                int moment) {
+static void gfli_play_deform(gfli_arranger *a, const gfli_step *s, gfli_backward_step *b,
+                             int moment) {
     const gfli_conv_shape *shape = &a->model->layers[s->layer].shape;
     const gfli_map *offset = &a->plan->maps[s->offset].map;
     gfli_need_bytes(&a->backward->scratch_bytes,
                     a->ops->deform_conv_grad_scratch(a->context, shape, offset));
     gfli_need_bytes(&a->backward->packed_bytes, a->ops->deform_conv_grad_packed_size(shape));
     (void)gfli_need_grad(a, s->offset, moment);
-    b->dx = a->wanted[gfli_root(a->plan, s->in)];
+    b->dx = a->wanted[gfli_plan_root(a->plan, s->in)];
     if (b->dx) b->add = gfli_need_grad(a, s->in, moment);
 }
 
@@ -7599,7 +7578,7 @@ static void gfli_arrange_deform(gfli_arranger *a, const gfli_step *s, gfli_backw
  * (gfli_net_map.taken) is read by no later step, and its gradient takes the place of the other's.
  * A pyramid is read whole by later steps than its levels are, so a level's gradient is always
  * added. */
-static void gfli_arrange(gfli_arranger *a) {
+static void gfli_play_back(gfli_arranger *a) {
     const gfli_plan *plan = a->plan;
     (void)gfli_need_grad(a, plan->cls, plan->n_steps);
     (void)gfli_need_grad(a, plan->reg, plan->n_steps);
@@ -7611,11 +7590,11 @@ static void gfli_arrange(gfli_arranger *a) {
         b->runs = true;
         (void)gfli_need_grad(a, s->out, moment);
         switch (s->op) {
-        case GFLI_OP_CONV: gfli_arrange_conv(a, s, b, moment); break;
-        case GFLI_OP_DEFORM_CONV: gfli_arrange_deform(a, s, b, moment); break;
+        case GFLI_OP_CONV: gfli_play_conv(a, s, b, moment); break;
+        case GFLI_OP_DEFORM_CONV: gfli_play_deform(a, s, b, moment); break;
         case GFLI_OP_MAX_POOL:
         case GFLI_OP_UPSAMPLE_ADD:
-            b->dx = a->wanted[gfli_root(plan, s->in)];
+            b->dx = a->wanted[gfli_plan_root(plan, s->in)];
             if (b->dx) b->add = gfli_need_grad(a, s->in, moment);
             break;
         case GFLI_OP_GROUP_NORM:
@@ -7628,59 +7607,17 @@ static void gfli_arrange(gfli_arranger *a) {
     }
 }
 
-/* Lowest place for piece `at` among the placed ones, which are kept in the order of places. */
-static void gfli_place_piece(gfli_piece *pieces, int *placed, int n_placed, int at) {
-    gfli_piece *piece = &pieces[at];
-    size_t offset = 0;
-    for (int k = 0; k < n_placed; k++) {
-        const gfli_piece *other = &pieces[placed[k]];
-        if (piece->first > other->last || other->first > piece->last) continue;
-        if (offset + piece->floats <= other->offset) break;
-        if (other->offset + other->floats > offset) offset = other->offset + other->floats;
-    }
-    piece->offset = offset;
-    int k = n_placed;
-    for (; k > 0 && pieces[placed[k - 1]].offset > offset; k--) placed[k] = placed[k - 1];
-    placed[k] = at;
-}
-
-/* Largest first; equal ones in the order of the pieces. */
-static gfl_status gfli_place_pieces(gfli_arranger *a) {
-    int *order, *placed, n = 0;
-    size_t end = 0;
-    GFLI_TRY(gfli_alloc(a->context, 2 * (size_t)a->n_pieces, sizeof *order, "plan", &order));
-    placed = order + a->n_pieces;
-    for (int i = 0; i < a->n_pieces; i++) {
-        if (a->pieces[i].floats == 0) continue; /* a view */
-        int k = n++;
-        for (; k > 0 && a->pieces[order[k - 1]].floats < a->pieces[i].floats; k--)
-            order[k] = order[k - 1];
-        order[k] = i;
-    }
-    for (int i = 0; i < n; i++) {
-        const gfli_piece *piece = &a->pieces[order[i]];
-        gfli_place_piece(a->pieces, placed, i, order[i]);
-        if (piece->offset + piece->floats > end) end = piece->offset + piece->floats;
-    }
-    gfli_free(a->context, order);
-    a->plan->workspace_floats = end;
-    for (int i = 0; i < a->plan->n_slots; i++) {
-        int grad = a->grad[gfli_root(a->plan, i)];
-        if (a->plan->maps[i].parent < 0) a->plan->maps[i].offset = a->pieces[i].offset;
-        a->backward->offset[i] = grad < 0 ? GFLI_NO_GRADIENT : a->pieces[grad].offset;
-    }
-    return GFL_OK;
-}
-
 static gfl_status gfli_backward_alloc(gfli_arranger *a) {
-    size_t n_slots = (size_t)a->plan->n_slots, n_steps = (size_t)a->plan->n_steps;
+    const size_t n_slots = (size_t)a->plan->n_slots, n_steps = (size_t)a->plan->n_steps;
+    gfli_plan *plan = a->plan;
     gfli_backward *b = a->backward;
     GFLI_TRY(gfli_calloc(a->context, n_steps, sizeof *b->steps, "backward pass", &b->steps));
     GFLI_TRY(gfli_calloc(a->context, n_slots, sizeof *b->grads, "backward pass", &b->grads));
-    GFLI_TRY(gfli_calloc(a->context, n_slots, sizeof *b->offset, "backward pass", &b->offset));
-    GFLI_TRY(gfli_calloc(a->context, n_slots, sizeof *a->wanted, "backward pass", &a->wanted));
-    GFLI_TRY(gfli_alloc(a->context, n_slots, sizeof *a->grad, "backward pass", &a->grad));
-    return gfli_calloc(a->context, 2 * n_slots, sizeof *a->pieces, "backward pass", &a->pieces);
+    GFLI_TRY(gfli_alloc(a->context, n_slots, sizeof *b->piece, "backward pass", &b->piece));
+    for (size_t i = 0; i < n_slots; i++) b->piece[i] = -1;
+    GFLI_TRY(gfli_grow(a->context, &plan->pieces, &plan->piece_capacity, 2 * n_slots,
+                       sizeof *plan->pieces, "backward pass"));
+    return gfli_calloc(a->context, n_slots, sizeof *a->wanted, "backward pass", &a->wanted);
 }
 
 gfl_status gfli_backward_create(gfl_context *context, const gfl_model *model,
@@ -7695,17 +7632,14 @@ gfl_status gfli_backward_create(gfl_context *context, const gfl_model *model,
     a.plan = plan;
     a.backward = out;
     a.frozen = frozen_stages;
-    a.n_pieces = plan->n_slots;
     out->scratch_bytes = plan->scratch_bytes;
     gfl_status status = gfli_backward_alloc(&a);
     if (status == GFL_OK) {
-        for (int i = 0; i < plan->n_slots; i++) a.grad[i] = -1;
-        gfli_find_map_lives(&a);
-        gfli_arrange(&a);
-        status = gfli_place_pieces(&a);
+        gfli_plan_live(plan);
+        gfli_need_again(&a);
+        gfli_play_back(&a);
+        status = gfli_plan_place(context, plan);
     }
-    gfli_free(context, a.pieces);
-    gfli_free(context, a.grad);
     gfli_free(context, a.wanted);
     if (status != GFL_OK) gfli_backward_destroy(context, out);
     return status;
@@ -7714,17 +7648,18 @@ gfl_status gfli_backward_create(gfl_context *context, const gfl_model *model,
 void gfli_backward_destroy(gfl_context *context, gfli_backward *backward) {
     gfli_free(context, backward->steps);
     gfli_free(context, backward->grads);
-    gfli_free(context, backward->offset);
+    gfli_free(context, backward->piece);
     memset(backward, 0, sizeof *backward);
 }
 
-void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, float *workspace) {
+void gfli_backward_bind(const gfli_plan *plan, gfli_backward *backward, void *workspace) {
     for (int i = 0; i < plan->n_slots; i++) {
         const gfli_slot *slot = &plan->maps[i];
-        if (backward->offset[i] == GFLI_NO_GRADIENT) continue;
+        const int piece = backward->piece[gfli_plan_root(plan, i)];
+        if (piece < 0) continue;
         backward->grads[i] = slot->map;
         if (slot->parent < 0)
-            backward->grads[i].data = workspace + backward->offset[i];
+            backward->grads[i].data = (float *)gfli_piece_at(&plan->pieces[piece], workspace);
         else /* a view comes after its parent */
             backward->grads[i] = gfli_map_level(&backward->grads[slot->parent], slot->level);
     }
@@ -7892,7 +7827,7 @@ void gfli_learner_destroy(gfli_learner *learner) {
         learner->gradients, learner->momentum, learner->total,  learner->workspace, learner->stats,
         learner->scratch,   learner->packing,  learner->gt,     learner->n_pos,     learner->block,
         learner->parts,     learner->losses,   learner->verdict};
-    for (int i = 0; i < GFLI_TRAIN_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
+    for (int i = 0; i < GFLI_PLANS; i++) gfli_train_plan_free(learner, &learner->plans[i]);
     for (size_t i = 0; i < GFLI_COUNT(device); i++)
         (learner->model->backend->device.free)(context, device[i]);
     gfli_gradients_destroy(context, &learner->layout);
@@ -7912,22 +7847,18 @@ gfl_status gfli_train_plan_create(gfli_learner *learner, int n, int height, int 
     return status;
 }
 
-/* The plan of a batch shape: kept ones are tried first, the least recently used makes room. */
-static gfl_status gfli_learner_plan(gfli_learner *learner, int n, int height, int width) {
-    gfli_train_plan *oldest = &learner->plans[0];
-    learner->current = NULL;
-    for (int i = 0; i < GFLI_TRAIN_PLANS; i++) {
-        gfli_train_plan *p = &learner->plans[i];
-        if (p->plan.batch == n && p->plan.height == height && p->plan.width == width)
-            learner->current = p;
-        if (p->used < oldest->used) oldest = p;
+static gfl_status gfli_learner_plan(gfli_learner *l, int n, int height, int width) {
+    bool known;
+    const int at = gfli_recent_find(&l->recent, n, height, width, &known);
+    gfli_train_plan *plan = &l->plans[at];
+    l->current = NULL;
+    if (!known) {
+        gfli_train_plan_free(l, plan);
+        const gfl_status status = gfli_train_plan_create(l, n, height, width, plan);
+        if (status != GFL_OK) gfli_recent_forget(&l->recent, at);
+        GFLI_TRY(status);
     }
-    if (!learner->current) {
-        gfli_train_plan_free(learner, oldest);
-        GFLI_TRY(gfli_train_plan_create(learner, n, height, width, oldest));
-        learner->current = oldest;
-    }
-    learner->current->used = ++learner->clock;
+    l->current = plan;
     return GFL_OK;
 }
 
@@ -7935,8 +7866,7 @@ static gfl_status gfli_learner_reserve(gfli_learner *l) {
     gfl_context *context = l->context;
     const gfli_train_plan *p = l->current;
     GFLI_TRY(gfli_reserve_device(context, &l->workspace, &l->workspace_size,
-                                 p->plan.workspace_floats, sizeof(float),
-                                 "maps of a training step"));
+                                 p->plan.workspace_bytes, 1, "maps of a training step"));
     GFLI_TRY(gfli_reserve_device(context, &l->stats, &l->stats_size, p->plan.stats_floats,
                                  sizeof(float), "statistics"));
     GFLI_TRY(gfli_reserve_device(context, &l->packing, &l->packed_size, p->backward.packed_bytes, 1,
@@ -7961,40 +7891,48 @@ gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int widt
     return GFL_OK;
 }
 
-/* Where the pieces of a batch's ground truth lie in one block, on the host and on the device. */
-static size_t gfli_truth_block(int n_images, int n_boxes, size_t *boxes, size_t *labels) {
-    *boxes = gfli_block_size((size_t)n_images * sizeof(gfli_truth));
-    *labels = *boxes + gfli_block_size((size_t)n_boxes * 4 * sizeof(float));
-    return *labels + gfli_block_size((size_t)n_boxes * sizeof(int32_t));
+/* Where a batch's ground truth lies in one block, on the host and on the device alike. */
+typedef struct gfli_truth_block {
+    gfli_truth *images;
+    float *boxes;
+    int32_t *labels;
+} gfli_truth_block;
+
+static size_t gfli_cut_truths(int n_images, int n_boxes, void *block, gfli_truth_block *out) {
+    gfli_cutter c = {(unsigned char *)block, 0};
+    out->images = (gfli_truth *)gfli_cut(&c, (size_t)n_images * sizeof *out->images);
+    out->boxes = (float *)gfli_cut(&c, (size_t)n_boxes * 4 * sizeof *out->boxes);
+    out->labels = (int32_t *)gfli_cut(&c, (size_t)n_boxes * sizeof *out->labels);
+    return c.used;
 }
 
 /* The targets of all images in one upload. */
 static gfl_status gfli_learner_truths(gfli_learner *l, const gfli_target *targets) {
     gfli_truths *out = &l->truths;
     const int n = l->current->plan.batch;
-    size_t boxes, labels;
+    gfli_truth_block to;
     int n_boxes = 0;
     for (int i = 0; i < n; i++) n_boxes += targets[i].n;
-    const size_t bytes = gfli_truth_block(n, n_boxes, &boxes, &labels);
+    const size_t bytes = gfli_cut_truths(n, n_boxes, NULL, &to);
     GFLI_TRY(gfli_reserve(l->context, &l->staging, &l->staging_size, bytes, 1, "targets"));
     GFLI_TRY(gfli_reserve_device(l->context, &l->block, &l->block_size, bytes, 1, "targets"));
+    (void)gfli_cut_truths(n, n_boxes, l->staging, &to);
     memset(out, 0, sizeof *out);
     for (int i = 0, at = 0; i < n; at += targets[i++].n) {
         const gfli_target *from = &targets[i];
         const gfli_truth truth = {at, from->n, from->pad_h, from->pad_w};
-        memcpy(l->staging + (size_t)i * sizeof truth, &truth, sizeof truth);
+        to.images[i] = truth;
         if (from->n == 0) continue;
-        memcpy(l->staging + boxes + (size_t)at * 4 * sizeof(float), from->boxes,
-               (size_t)from->n * 4 * sizeof(float));
-        memcpy(l->staging + labels + (size_t)at * sizeof(int32_t), from->labels,
-               (size_t)from->n * sizeof(int32_t));
+        memcpy(to.boxes + 4 * (size_t)at, from->boxes, (size_t)from->n * 4 * sizeof *to.boxes);
+        memcpy(to.labels + at, from->labels, (size_t)from->n * sizeof *to.labels);
         out->most = gfli_max(out->most, from->n);
     }
     l->model->backend->device.upload(l->context, l->block, l->staging, bytes);
+    (void)gfli_cut_truths(n, n_boxes, l->block, &to);
     out->n_images = n;
-    out->images = (const gfli_truth *)(const void *)l->block;
-    out->boxes = (const float *)(const void *)(l->block + boxes);
-    out->labels = (const int32_t *)(const void *)(l->block + labels);
+    out->images = to.images;
+    out->boxes = to.boxes;
+    out->labels = to.labels;
     return GFL_OK;
 }
 
@@ -8395,9 +8333,9 @@ static gfl_status gfli_measure_training(gfl_trainer *trainer) {
     memset(&largest, 0, sizeof largest);
     gfli_largest_size(trainer, &height, &width);
     GFLI_TRY(gfli_train_plan_create(&trainer->learner, plan->desc.batch, height, width, &largest));
-    plan->workspace_bytes =
-        (largest.plan.workspace_floats + largest.plan.stats_floats) * sizeof(float) +
-        largest.backward.scratch_bytes + largest.backward.packed_bytes;
+    plan->workspace_bytes = largest.plan.workspace_bytes +
+                            largest.plan.stats_floats * sizeof(float) +
+                            largest.backward.scratch_bytes + largest.backward.packed_bytes;
     plan->workspace_bytes +=
         (plan->desc.accumulate > 1 ? 3 : 2) * trainer->learner.layout.floats * sizeof(float);
     gfli_train_plan_free(&trainer->learner, &largest);

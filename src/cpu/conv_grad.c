@@ -143,6 +143,19 @@ static void gfli_grad_cut(const gfl_context *context, gfli_grad_task *t) {
     t->strip_tasks = gfli_ceil_div(t->n_strips, t->strips_per_task);
 }
 
+/* The parts of the scratch, which may be NULL; returns the bytes. */
+static size_t gfli_grad_lay_out(const gfl_context *context, gfli_grad_task *t, void *scratch) {
+    gfli_cutter c = {(unsigned char *)scratch, 0};
+    const size_t f = sizeof(float), sums = t->direct ? 0 : (size_t)t->chunks * t->n_weights;
+    const size_t blocks = (t->n_rows + GFLI_BIAS_ROWS - 1) / GFLI_BIAS_ROWS;
+    t->zeros = (float *)gfli_cut(&c, (size_t)gfli_max(t->s->in_c, t->g.seg_len) * f);
+    if (scratch) memset(t->zeros, 0, c.used);
+    t->sums = (float *)gfli_cut(&c, sums * f);
+    t->bias_sums = (double *)gfli_cut(&c, blocks * (size_t)t->s->out_c * sizeof(double));
+    t->room = (char *)gfli_cut(&c, t->slot * (size_t)context->n_threads);
+    return c.used;
+}
+
 void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_igemm *g,
                     const gfli_map *dy, gfli_grad_task *t) {
     const size_t rows = GFLI_GRAD_ROWS, f = sizeof(float);
@@ -157,12 +170,7 @@ void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const 
     t->copies = rows * gfli_igemm_copy(&t->g) * f;
     t->dy_panels = gfli_round_64(rows * (GFLI_GRAD_OUT + GFLI_MR) * f);
     t->slot = t->pointers + t->offsets + t->copies + t->dy_panels + rows * GFLI_STRIP * f;
-    t->at_sums = gfli_round_64((size_t)gfli_max(s->in_c, t->g.seg_len) * f);
-    t->at_bias = t->at_sums;
-    if (!t->direct) t->at_bias += gfli_round_64((size_t)t->chunks * t->n_weights * f);
-    const size_t blocks = (t->n_rows + GFLI_BIAS_ROWS - 1) / GFLI_BIAS_ROWS;
-    t->at_slots = t->at_bias + gfli_round_64(blocks * (size_t)s->out_c * sizeof(double));
-    t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
+    t->scratch = gfli_grad_lay_out(context, t, NULL);
 }
 
 /* dy of n positions and `out` channels as panels [out / GFLI_MR][n][GFLI_MR], zero-filled. */
@@ -360,12 +368,8 @@ void gfli_grad_weight(gfl_context *context, gfli_grad_task *t, const gfli_map *x
     t->g.x = x;
     t->dweight = dweight;
     t->dbias = dbias;
-    t->zeros = (float *)scratch;
-    t->sums = t->zeros + t->at_sums / sizeof(float);
-    t->bias_sums = (double *)(void *)((char *)scratch + t->at_bias);
-    t->room = (char *)scratch + t->at_slots;
+    (void)gfli_grad_lay_out(context, t, scratch);
     t->kernels = gfli_kernels_of(context);
-    memset(t->zeros, 0, t->at_sums);
     if (dbias) gfli_conv_grad_bias(context, t);
     if (!t->n_rows) {
         memset(dweight, 0, gfli_conv_weights(t->s) * sizeof(float));

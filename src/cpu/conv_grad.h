@@ -33,7 +33,7 @@ typedef struct gfli_grad_task {
     double *bias_sums;
     char *room;
     size_t pointers, offsets, copies, dy_panels, slot; /* bytes of the parts of a slot */
-    size_t at_sums, at_bias, at_slots, scratch;        /* bytes of the scratch */
+    size_t scratch;                                    /* bytes */
 } gfli_grad_task;
 
 void gfli_grad_plan(const gfl_context *context, const gfli_conv_shape *s, const gfli_igemm *g,

@@ -60,11 +60,28 @@ typedef struct gfli_deform_grad_task {
     gfli_point *points;
     const float *packing;
     char *room;
-    size_t at_samples, at_rest, at_slots, pointers, slot, scratch; /* bytes */
+    void *rest;            /* the second pass's scratch */
+    size_t pointers, slot; /* bytes */
 } gfli_deform_grad_task;
 
-static void gfli_deform_grad_plan(const gfl_context *context, const gfli_conv_shape *s,
-                                  const gfli_map *offset, gfli_deform_grad_task *t) {
+/* The parts of the scratch, which may be NULL; second: bytes for the second pass.  Returns the
+ * bytes. */
+static size_t gfli_deform_grad_lay_out(const gfl_context *context, gfli_deform_grad_task *t,
+                                       size_t second, void *scratch) {
+    const size_t f = sizeof(float), points = t->positions * GFLI_DEFORM_TAPS;
+    gfli_cutter c = {(unsigned char *)scratch, 0};
+    t->zeros = (float *)gfli_cut(&c, (size_t)gfli_max(t->s->in_c, t->s->out_c) * f);
+    if (scratch) memset(t->zeros, 0, c.used);
+    t->points = (gfli_point *)gfli_cut(&c, points * sizeof *t->points);
+    t->rest = gfli_cut(&c, 0);
+    second += c.used;
+    t->sums = (float *)gfli_cut(&c, (size_t)t->parts * t->positions * (size_t)t->offset->c * f);
+    t->room = (char *)gfli_cut(&c, t->slot * (size_t)context->n_threads);
+    return c.used > second ? c.used : second;
+}
+
+static void gfli_deform_grad_plan(const gfli_conv_shape *s, const gfli_map *offset,
+                                  gfli_deform_grad_task *t) {
     const size_t f = sizeof(float), rows = GFLI_DEFORM_ROWS;
     memset(t, 0, sizeof *t);
     t->s = s;
@@ -74,14 +91,8 @@ static void gfli_deform_grad_plan(const gfl_context *context, const gfli_conv_sh
     t->n_panels = t->g.groups * gfli_ceil_div(t->g.group_out, GFLI_NR);
     t->part_panels = gfli_max(gfli_ceil_div(t->n_panels, GFLI_DEFORM_PARTS), 2);
     t->parts = gfli_ceil_div(t->n_panels, t->part_panels);
-    t->at_samples = gfli_round_64((size_t)gfli_max(s->in_c, s->out_c) * f);
-    t->at_rest =
-        t->at_samples + gfli_round_64(t->positions * GFLI_DEFORM_TAPS * sizeof(gfli_point));
-    t->at_slots =
-        t->at_rest + gfli_round_64((size_t)t->parts * t->positions * (size_t)offset->c * f);
     t->pointers = gfli_round_64(rows * (sizeof(const float *) + sizeof(ptrdiff_t)));
     t->slot = t->pointers + rows * GFLI_DEFORM_STRIP * f;
-    t->scratch = t->at_slots + t->slot * (size_t)context->n_threads;
 }
 
 static void gfli_deform_find(void *arg, int block, int slot) {
@@ -221,11 +232,10 @@ static size_t gfli_deform_conv_grad_scratch_cpu(const gfl_context *context,
     gfli_deform_grad_task t;
     gfli_igemm g;
     gfli_grad_task weights;
-    gfli_deform_grad_plan(context, s, offset, &t);
+    gfli_deform_grad_plan(s, offset, &t);
     gfli_deform_igemm(s, &g);
     gfli_grad_plan(context, s, &g, &dy, &weights);
-    const size_t second = t.at_rest + weights.scratch;
-    return t.scratch > second ? t.scratch : second;
+    return gfli_deform_grad_lay_out(context, &t, weights.scratch, NULL);
 }
 
 static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shape *s,
@@ -234,18 +244,14 @@ static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shap
                                       const gfli_map *dx, const gfli_map *doffset, float *dweight,
                                       float *dbias, void *scratch) {
     gfli_deform_grad_task t;
-    gfli_deform_grad_plan(context, s, offset, &t);
+    gfli_deform_grad_plan(s, offset, &t);
     t.x = x;
     t.dy = dy;
     t.dx = dx;
     t.doffset = doffset;
     t.packing = (const float *)packing;
-    t.zeros = (float *)scratch;
-    t.points = (gfli_point *)(void *)((char *)scratch + t.at_samples);
-    t.sums = (float *)(void *)((char *)scratch + t.at_rest);
-    t.room = (char *)scratch + t.at_slots;
+    (void)gfli_deform_grad_lay_out(context, &t, 0, scratch);
     t.kernels = gfli_kernels_of(context);
-    memset(t.zeros, 0, t.at_samples);
     if (dx && !accumulate) memset(dx->data, 0, gfli_map_count(dx) * sizeof(float));
     const int blocks = (int)((t.positions + GFLI_DEFORM_BLOCK - 1) / GFLI_DEFORM_BLOCK);
     gfli_parallel_for(context, blocks, gfli_deform_find, &t);
@@ -256,5 +262,5 @@ static void gfli_deform_conv_grad_cpu(gfl_context *context, const gfli_conv_shap
     gfli_deform_igemm(s, &g);
     gfli_grad_plan(context, s, &g, dy, &weights);
     weights.points = t.points;
-    gfli_grad_weight(context, &weights, x, dweight, dbias, (char *)scratch + t.at_rest);
+    gfli_grad_weight(context, &weights, x, dweight, dbias, t.rest);
 }

@@ -131,40 +131,48 @@ gfl_status gfli_learner_input(gfli_learner *learner, int n, int height, int widt
     return GFL_OK;
 }
 
-/* Where the pieces of a batch's ground truth lie in one block, on the host and on the device. */
-static size_t gfli_truth_block(int n_images, int n_boxes, size_t *boxes, size_t *labels) {
-    *boxes = gfli_block_size((size_t)n_images * sizeof(gfli_truth));
-    *labels = *boxes + gfli_block_size((size_t)n_boxes * 4 * sizeof(float));
-    return *labels + gfli_block_size((size_t)n_boxes * sizeof(int32_t));
+/* Where a batch's ground truth lies in one block, on the host and on the device alike. */
+typedef struct gfli_truth_block {
+    gfli_truth *images;
+    float *boxes;
+    int32_t *labels;
+} gfli_truth_block;
+
+static size_t gfli_cut_truths(int n_images, int n_boxes, void *block, gfli_truth_block *out) {
+    gfli_cutter c = {(unsigned char *)block, 0};
+    out->images = (gfli_truth *)gfli_cut(&c, (size_t)n_images * sizeof *out->images);
+    out->boxes = (float *)gfli_cut(&c, (size_t)n_boxes * 4 * sizeof *out->boxes);
+    out->labels = (int32_t *)gfli_cut(&c, (size_t)n_boxes * sizeof *out->labels);
+    return c.used;
 }
 
 /* The targets of all images in one upload. */
 static gfl_status gfli_learner_truths(gfli_learner *l, const gfli_target *targets) {
     gfli_truths *out = &l->truths;
     const int n = l->current->plan.batch;
-    size_t boxes, labels;
+    gfli_truth_block to;
     int n_boxes = 0;
     for (int i = 0; i < n; i++) n_boxes += targets[i].n;
-    const size_t bytes = gfli_truth_block(n, n_boxes, &boxes, &labels);
+    const size_t bytes = gfli_cut_truths(n, n_boxes, NULL, &to);
     GFLI_TRY(gfli_reserve(l->context, &l->staging, &l->staging_size, bytes, 1, "targets"));
     GFLI_TRY(gfli_reserve_device(l->context, &l->block, &l->block_size, bytes, 1, "targets"));
+    (void)gfli_cut_truths(n, n_boxes, l->staging, &to);
     memset(out, 0, sizeof *out);
     for (int i = 0, at = 0; i < n; at += targets[i++].n) {
         const gfli_target *from = &targets[i];
         const gfli_truth truth = {at, from->n, from->pad_h, from->pad_w};
-        memcpy(l->staging + (size_t)i * sizeof truth, &truth, sizeof truth);
+        to.images[i] = truth;
         if (from->n == 0) continue;
-        memcpy(l->staging + boxes + (size_t)at * 4 * sizeof(float), from->boxes,
-               (size_t)from->n * 4 * sizeof(float));
-        memcpy(l->staging + labels + (size_t)at * sizeof(int32_t), from->labels,
-               (size_t)from->n * sizeof(int32_t));
+        memcpy(to.boxes + 4 * (size_t)at, from->boxes, (size_t)from->n * 4 * sizeof *to.boxes);
+        memcpy(to.labels + at, from->labels, (size_t)from->n * sizeof *to.labels);
         out->most = gfli_max(out->most, from->n);
     }
     l->model->backend->device.upload(l->context, l->block, l->staging, bytes);
+    (void)gfli_cut_truths(n, n_boxes, l->block, &to);
     out->n_images = n;
-    out->images = (const gfli_truth *)(const void *)l->block;
-    out->boxes = (const float *)(const void *)(l->block + boxes);
-    out->labels = (const int32_t *)(const void *)(l->block + labels);
+    out->images = to.images;
+    out->boxes = to.boxes;
+    out->labels = to.labels;
     return GFL_OK;
 }
 
