@@ -91,9 +91,10 @@
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
  * to do - is in gfl_context_get_error() of the context the object was made with, or of the one the
  * call was given.  GFL_E_ARG has such a text too, except where neither was given and in the getters
- * that any number of threads may call at once; their comments say so.  The text of gfl_context_create goes to gfl_context_desc.error.  After an
- * error the object is as it was before the call, unless the function says otherwise.  The library
- * never exits, aborts, prints, installs signal handlers, or reads environment variables.
+ * that any number of threads may call at once; their comments say so.  The text of
+ * gfl_context_create goes to gfl_context_desc.error.  After an error the object is as it was before
+ * the call, unless the function says otherwise.  The library never exits, aborts, prints, installs
+ * signal handlers, or reads environment variables.
  *
  * MEMORY
  *
@@ -439,8 +440,8 @@ typedef struct gfl_context_desc {
     /* The most bytes that decoding one image file may take: the file, what is needed on the way and
      * the pixels.  A picture that declares more is GFL_E_UNSUPPORTED.  0: 4 GB. */
     size_t image_memory;
-    /* Train together with other contexts, each usually in a process of its own (gfl_ranks); borrowed
-     * until the call returns.  NULL: alone. */
+    /* Train together with other contexts, each usually in a process of its own (gfl_ranks);
+     * borrowed until the call returns.  NULL: alone. */
     const struct gfl_ranks *ranks;
 } gfl_context_desc;
 
@@ -487,7 +488,7 @@ GFL_API void gfl_context_destroy(gfl_context *context);
 /* Bytes that a call gives, in memory of a context. */
 typedef struct gfl_bytes {
     uint8_t *data; /* [size]; free with gfl_bytes_free */
-    size_t size;
+    size_t size;   /* in bytes */
 } gfl_bytes;
 
 /* gfl_bytes_free - give the bytes back and zero the struct; a second call does no harm.
@@ -916,7 +917,7 @@ typedef struct gfl_plan_step {
 /* One parameter: weights, or running statistics of a batch norm. */
 typedef struct gfl_parameter {
     const char *name; /* mmdetection's; it belongs to the model */
-    int rank;
+    int rank;         /* how many sizes its shape has */
     int64_t shape[4]; /* [rank]; of a convolution: out, in / groups, height, width */
     size_t count;     /* numbers */
     int is_statistic; /* 1: of a batch norm, which training leaves as it is */
@@ -1125,8 +1126,8 @@ GFL_API gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int h
  *
  * It resizes and normalises each image as the model was trained, pads all to the largest, runs the
  * network once, turns the distributions of each location into boxes and suppresses overlaps, class
- * by class unless opts->agnostic is set.  The number of threads does not change the result, nor do the other images of the
- * batch, as long as all are padded to the same size.
+ * by class unless opts->agnostic is set.  The number of threads does not change the result, nor do
+ * the other images of the batch, as long as all are padded to the same size.
  *
  *   images   [n], borrowed until the call returns; they may differ in size
  *   n        positive
@@ -3815,8 +3816,8 @@ GFLI_HD static inline double gfli_exact_sigmoid(double z) {
 
 /* A logit v without a target: sigmoid(v)^2 * softplus(v), and scale times its derivative.  Straight
  * arithmetic in place of expf and log1pf, and masks in place of branches, so that compilers turn a
- * loop of it into vector code: there are 80 logits at each of 22,400 positions.  Good to a few units
- * in the last place; a NaN stays one. */
+ * loop of it into vector code: there are 80 logits at each of 22,400 positions.  Good to a few
+ * units in the last place; a NaN stays one. */
 GFLI_HD static inline float gfli_qfl_negative(float v, float scale, float *dv) {
     const float magnitude = fabsf(v);
     /* x = min(|z|, 87): magnitudes are ordered as their bits are */
@@ -4305,8 +4306,8 @@ void gfli_heap_replace(uint64_t *heap, size_t n, uint64_t rank); /* the root is 
 void gfli_sort_ranks(uint64_t *ranks, size_t n);
 
 /* Suppression of candidates in any order; of opts nms_iou, inclusive and agnostic matter.  keep
- * [max_keep] gets the indices of the survivors, best first, equal scores by index; returns how many.
- * ranks [n]; scratch has GFLI_NMS_FLOATS floats for each of keep's. */
+ * [max_keep] gets the indices of the survivors, best first, equal scores by index; returns how
+ * many.  ranks [n]; scratch has GFLI_NMS_FLOATS floats for each of keep's. */
 enum { GFLI_NMS_FLOATS = 6 };
 int gfli_nms(const gfli_decoded *boxes, int n, const gfli_decode_opts *opts, int max_keep,
              int *keep, uint64_t *ranks, float *scratch);

@@ -461,9 +461,10 @@ gfl_status gfli_loader_next(gfli_loader *loader, const gfli_batch **out);
 /* What a stream of random numbers is for; part of every saved training run, so never renumbered. */
 enum { GFLI_DRAW_ORDER = 1, GFLI_DRAW_SCALE = 2, GFLI_DRAW_FLIP = 3 };
 
-/* The images of an epoch, batch after batch: order[i * batch..] are batch i of all ranks, the
- * last of which the loader fills up.  With portrait given, an image goes to the bucket of its kind, a full bucket is
- * a batch, and what is left in the two at the end is cut into batches together, portraits first.
+/* The images of an epoch, batch after batch: order[i * batch..] are batch i of all ranks, the last
+ * of which the loader fills up.  With portrait given, an image goes to the bucket of its kind, a
+ * full bucket is a batch, and what is left in the two at the end is cut into batches together,
+ * portraits first.
  * (Source: MMDetection 3, AspectRatioBatchSampler.)
  *
  *   portrait  [n], or NULL: no buckets

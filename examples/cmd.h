@@ -284,8 +284,8 @@ typedef struct class_list {
 } class_list;
 int read_classes(gfl_context *context, const char *text, class_list *list); /* an exit code */
 void free_classes(class_list *list);
-/* The labels [list->n] that a model gives to classes, which are named or numbered from 0; malloc'ed.
- * CMD_OK, or an exit code after a message that says what classes there are. */
+/* The labels [list->n] that a model gives to classes, which are named or numbered from 0;
+ * malloc'ed.  CMD_OK, or an exit code after a message that says what classes there are. */
 int find_labels(const gfl_model_info *info, const class_list *list, int **labels);
 
 /* ---- where a training starts (cmd_start.c) --------------------------------------------------- */

@@ -110,9 +110,26 @@ static int run(eval_job *job) {
     return code;
 }
 
+/* Options that do not go together or could not be used later: an exit code. */
+static int check_options(eval_job *job) {
+    const char *const inputs[] = {job->data, job->weights, job->detections};
+    int a = 0, b = 0, c = 0;
+    if (!job->data) return usage_error("eval needs --data FILE");
+    if (job->json && job->results && !strcmp(job->results, "-"))
+        return usage_error("--json and --results - both want standard output");
+    if (!job->weights == !job->detections)
+        return usage_error("eval needs either --weights FILE or --detections FILE");
+    if (job->scale && (!opt_scale(job->scale, &a, &b, &c) || c)) return scale_error(job->scale);
+    int code = check_thresholds(&job->score, &job->nms);
+    if (code == CMD_OK) code = check_folder("images", job->images);
+    for (int i = 0; i < 3 && code == CMD_OK; i++)
+        code = check_replaces("results", job->results, inputs[i]);
+    return code;
+}
+
 int cmd_eval(int argc, char **argv) {
     eval_job job;
-    int n_rest = 0, a = 0, b = 0, c = 0;
+    int n_rest = 0;
     memset(&job, 0, sizeof job);
     job.score = 0.05;
     job.nms = 0.6;
@@ -122,8 +139,7 @@ int cmd_eval(int argc, char **argv) {
         WEIGHTS_OPTION(job.weights),
         {OPT_TEXT, "detections", &job.detections, "FILE",
          "COCO results to evaluate instead of a model; - is standard input. An image_id may also "
-         "be "
-         "the file name of a picture, as gfl detect writes it.",
+         "be the file name of a picture, as gfl detect writes it.",
          0},
         SCALE_OPTION(job.scale),
         {OPT_TEXT, "results", &job.results, "FILE",
@@ -153,17 +169,7 @@ int cmd_eval(int argc, char **argv) {
                          options, argc, argv, (const char **)argv, &n_rest);
     if (code >= 0) return code;
     if (n_rest) return usage_error("eval takes options only; \"%s\" is not one", argv[0]);
-    if (!job.data) return usage_error("eval needs --data FILE");
-    if (job.json && job.results && !strcmp(job.results, "-"))
-        return usage_error("--json and --results - both want standard output");
-    if (!job.weights == !job.detections)
-        return usage_error("eval needs either --weights FILE or --detections FILE");
-    if (job.scale && (!opt_scale(job.scale, &a, &b, &c) || c)) return scale_error(job.scale);
-    code = check_thresholds(&job.score, &job.nms);
-    if (code == CMD_OK) code = check_folder("images", job.images);
-    const char *const inputs[] = {job.data, job.weights, job.detections};
-    for (int i = 0; i < 3 && code == CMD_OK; i++)
-        code = check_replaces("results", job.results, inputs[i]);
+    code = check_options(&job);
     if (code != CMD_OK) return code;
     /* Before hours of work, to know that it can be written. */
     if (job.results && !out_open(&job.file, job.results)) return CMD_FAILED;

@@ -90,9 +90,10 @@
  * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
  * to do - is in gfl_context_get_error() of the context the object was made with, or of the one the
  * call was given.  GFL_E_ARG has such a text too, except where neither was given and in the getters
- * that any number of threads may call at once; their comments say so.  The text of gfl_context_create goes to gfl_context_desc.error.  After an
- * error the object is as it was before the call, unless the function says otherwise.  The library
- * never exits, aborts, prints, installs signal handlers, or reads environment variables.
+ * that any number of threads may call at once; their comments say so.  The text of
+ * gfl_context_create goes to gfl_context_desc.error.  After an error the object is as it was before
+ * the call, unless the function says otherwise.  The library never exits, aborts, prints, installs
+ * signal handlers, or reads environment variables.
  *
  * MEMORY
  *

@@ -6,8 +6,8 @@
  *         return test_main(argc, argv, cases);
  *     }
  *
- * Arguments: the backend ("cpu", "guard" or "cuda"), then optionally part of a case's name.  Exit status:
- * 0, 1 when a check failed, 77 when everything was skipped, which CTest shows as such. */
+ * Arguments: the backend ("cpu", "guard" or "cuda"), then optionally part of a case's name.  Exit
+ * status: 0, 1 when a check failed, 77 when everything was skipped, which CTest shows as such. */
 #ifndef GFL_TEST_H
 #define GFL_TEST_H
 

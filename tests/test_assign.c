@@ -252,9 +252,9 @@ static void infinities_and_nans_are_survived(void) {
     gfl_context_destroy(context);
 }
 
-/* Spec 4: a centre counts when it is more than 0.01 pixels inside, on each side.  The centres at the
- * corners are just outside of these boxes, or just inside where one side is moved; at 0, by what
- * is just a hundredth in float. */
+/* Spec 4: a centre counts when it is more than 0.01 pixels inside, on each side.  The centres at
+ * the corners are just outside of these boxes, or just inside where one side is moved; at 0, by
+ * what is just a hundredth in float. */
 static void centres_are_inside_by_more_than_a_hundredth(void) {
     const gfli_map m = pyramid(1, 256, 256);
     for (int k = 0; k < 6; k++) {

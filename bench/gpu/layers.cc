@@ -476,7 +476,8 @@ static void serve(bench *b) {
         b->images[i].width = b->o.width;
         b->images[i].height = b->o.height;
     }
-    need(b, gfl_detector_create(b->context, b->model, NULL, &b->detector) == GFL_OK, "the detector");
+    need(b, gfl_detector_create(b->context, b->model, NULL, &b->detector) == GFL_OK,
+         "the detector");
     open_plan(b, -1);
     void *recording = record_network(b);
     printf("ready\n");

@@ -80,8 +80,8 @@ typedef struct gfl_context_desc {
     /* The most bytes that decoding one image file may take: the file, what is needed on the way and
      * the pixels.  A picture that declares more is GFL_E_UNSUPPORTED.  0: 4 GB. */
     size_t image_memory;
-    /* Train together with other contexts, each usually in a process of its own (gfl_ranks); borrowed
-     * until the call returns.  NULL: alone. */
+    /* Train together with other contexts, each usually in a process of its own (gfl_ranks);
+     * borrowed until the call returns.  NULL: alone. */
     const struct gfl_ranks *ranks;
 } gfl_context_desc;
 
@@ -128,7 +128,7 @@ GFL_API void gfl_context_destroy(gfl_context *context);
 /* Bytes that a call gives, in memory of a context. */
 typedef struct gfl_bytes {
     uint8_t *data; /* [size]; free with gfl_bytes_free */
-    size_t size;
+    size_t size;   /* in bytes */
 } gfl_bytes;
 
 /* gfl_bytes_free - give the bytes back and zero the struct; a second call does no harm.

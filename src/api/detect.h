@@ -126,8 +126,8 @@ GFL_API gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int h
  *
  * It resizes and normalises each image as the model was trained, pads all to the largest, runs the
  * network once, turns the distributions of each location into boxes and suppresses overlaps, class
- * by class unless opts->agnostic is set.  The number of threads does not change the result, nor do the other images of the
- * batch, as long as all are padded to the same size.
+ * by class unless opts->agnostic is set.  The number of threads does not change the result, nor do
+ * the other images of the batch, as long as all are padded to the same size.
  *
  *   images   [n], borrowed until the call returns; they may differ in size
  *   n        positive

@@ -289,7 +289,7 @@ typedef struct gfl_plan_step {
 /* One parameter: weights, or running statistics of a batch norm. */
 typedef struct gfl_parameter {
     const char *name; /* mmdetection's; it belongs to the model */
-    int rank;
+    int rank;         /* how many sizes its shape has */
     int64_t shape[4]; /* [rank]; of a convolution: out, in / groups, height, width */
     size_t count;     /* numbers */
     int is_statistic; /* 1: of a batch norm, which training leaves as it is */

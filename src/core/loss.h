@@ -32,8 +32,8 @@ GFLI_HD static inline double gfli_exact_sigmoid(double z) {
 
 /* A logit v without a target: sigmoid(v)^2 * softplus(v), and scale times its derivative.  Straight
  * arithmetic in place of expf and log1pf, and masks in place of branches, so that compilers turn a
- * loop of it into vector code: there are 80 logits at each of 22,400 positions.  Good to a few units
- * in the last place; a NaN stays one. */
+ * loop of it into vector code: there are 80 logits at each of 22,400 positions.  Good to a few
+ * units in the last place; a NaN stays one. */
 GFLI_HD static inline float gfli_qfl_negative(float v, float scale, float *dv) {
     const float magnitude = fabsf(v);
     /* x = min(|z|, 87): magnitudes are ordered as their bits are */

@@ -7,8 +7,8 @@ void gfli_heap_replace(uint64_t *heap, size_t n, uint64_t rank); /* the root is 
 void gfli_sort_ranks(uint64_t *ranks, size_t n);
 
 /* Suppression of candidates in any order; of opts nms_iou, inclusive and agnostic matter.  keep
- * [max_keep] gets the indices of the survivors, best first, equal scores by index; returns how many.
- * ranks [n]; scratch has GFLI_NMS_FLOATS floats for each of keep's. */
+ * [max_keep] gets the indices of the survivors, best first, equal scores by index; returns how
+ * many.  ranks [n]; scratch has GFLI_NMS_FLOATS floats for each of keep's. */
 enum { GFLI_NMS_FLOATS = 6 };
 int gfli_nms(const gfli_decoded *boxes, int n, const gfli_decode_opts *opts, int max_keep,
              int *keep, uint64_t *ranks, float *scratch);
