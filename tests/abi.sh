@@ -7,7 +7,7 @@ root=$1 scratch=$2
 mkdir -p "$scratch"
 # Without comments and directives: one declaration a line, enumerators in one line of their own.
 cat "$root"/src/api/*.h | cc -fpreprocessed -E -P - 2> "$scratch/warnings" |
-    grep -v '^ *#' | tr -s '\n\t ' '   ' | sed 's/\([;{}]\) */\1\n/g' > "$scratch/declarations"
+    grep -v '^ *#' | tr -s '\n\t ' '   ' | sed 's/^ *//; s/\([;{}]\) */\1\n/g' > "$scratch/declarations"
 {
     printf '#include "%s/gfl.h"\n#include <stdio.h>\n#define W(x) (long)sizeof(x)\n' "$root"
     echo 'int main(void) {'

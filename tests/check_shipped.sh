@@ -232,6 +232,19 @@ The public interface changed (< committed, > now).  Programs that are already co
  * fields are only added at the end of a struct, enumerators keep their values;
  * if the committed list was released, raise GFL_ABI and GFL_VERSION_MINOR in src/api/config.h;
  * then write the new list with \"make abi\" and commit it." ;;
+names_follow_the_rules)
+    # As the manual's NAMES has them: a creator takes a description just before the object that it
+    # makes; what only reads of an object is a gfl_X_get_Y or a gfl_X_count_Y.
+    calls=$scratch/calls
+    sed -n 's/^call //p' tests/data/abi.txt > "$calls"
+    made='gfl_(context|model|dataset|detector|trainer|evaluator)'
+    [ "$(grep -cE "$made \*\*out\)" "$calls")" -gt 10 ] || fail "no creator was found"
+    ! grep -E "$made \*\*out\)" "$calls" | grep -v gfl_context_create_abi |
+        grep -vE "const gfl_[a-z]+_desc \*desc, $made \*\*out\)" ||
+        fail "a creator without its description"
+    ! grep -E "\(const $made \*[a-z]+[,)]" "$calls" | grep -v ' gfl_status ' |
+        grep -vE " \*?${made}_(get|count)_[a-z_]+\(" || fail "neither gfl_X_get_Y nor gfl_X_count_Y"
+    ! grep -E ' \*?gfl_[a-z]+_n_[a-z]+\(|_at\(' "$calls" || fail "an old name for a getter" ;;
 formatted)
     # Versions of clang-format disagree; the tree is written by this one.
     need clang-format

@@ -123,7 +123,7 @@ void gfl_evaluator_destroy(gfl_evaluator *evaluator) {
 
 gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image) {
     gfl_evaluator *e = evaluator;
-    if (!e) return GFL_E_ARG;
+    GFLI_NOT_NULL(NULL, evaluator);
     if (image < 0 || image >= e->dataset->n_images)
         return gfli_error(e->context, GFL_E_ARG, "there is no image %d: the data set has %d", image,
                           e->dataset->n_images);
