@@ -70,10 +70,8 @@ static inline train_picture train_make_picture(int i) {
     return p;
 }
 
-static inline gfl_status train_read_picture(void *user, gfl_context *context, int image,
+static inline gfl_status train_draw_picture(train_picture p, gfl_context *context,
                                             gfl_pixels *out) {
-    train_picture p = train_make_picture(image);
-    (void)user;
     gfl_status status = gfl_pixels_alloc(context, p.width, p.height, out);
     if (status != GFL_OK) return status;
     for (int y = 0; y < p.height; y++) {
@@ -91,27 +89,33 @@ static inline gfl_status train_read_picture(void *user, gfl_context *context, in
     return GFL_OK;
 }
 
-/* n pictures; read NULL: the ones above. */
-static inline gfl_dataset *train_dataset(gfl_context *context, int n, gfl_pixel_source read,
-                                         void *user) {
+static inline gfl_status train_read_picture(void *user, gfl_context *context, int image,
+                                            gfl_pixels *out) {
+    (void)user;
+    return train_draw_picture(train_make_picture(image), context, out);
+}
+
+/* n pictures that make describes and read draws. */
+static inline gfl_dataset *train_dataset_of(gfl_context *context, int n, train_picture (*make)(int),
+                                            gfl_pixel_source read, void *user) {
     size_t capacity = 256 + (size_t)n * 600, used = 0;
     char *json = (char *)malloc(capacity);
     const char *sep = "";
     gfl_dataset_desc opts;
     gfl_dataset *dataset = NULL;
     memset(&opts, 0, sizeof opts);
-    opts.read_image = read ? read : train_read_picture;
+    opts.read_image = read;
     opts.user = user;
     used += (size_t)sprintf(json + used, "{\"images\":[");
     for (int i = 0; i < n; i++) {
-        train_picture p = train_make_picture(i);
+        train_picture p = make(i);
         used += (size_t)sprintf(
             json + used, "%s{\"id\":%d,\"file_name\":\"p%d.png\",\"width\":%d,\"height\":%d}",
             i ? "," : "", i + 1, i, p.width, p.height);
     }
     used += (size_t)sprintf(json + used, "],\"annotations\":[");
     for (int i = 0, id = 1; i < n; i++) {
-        train_picture p = train_make_picture(i);
+        train_picture p = make(i);
         for (int k = 0; k < p.n; k++, sep = ",")
             used += (size_t)sprintf(
                 json + used,
@@ -125,6 +129,12 @@ static inline gfl_dataset *train_dataset(gfl_context *context, int n, gfl_pixel_
     CHECK_OK(context, gfl_dataset_load_coco_memory(context, json, used, &opts, &dataset));
     free(json);
     return dataset;
+}
+
+/* Those above; read NULL: as they are. */
+static inline gfl_dataset *train_dataset(gfl_context *context, int n, gfl_pixel_source read,
+                                         void *user) {
+    return train_dataset_of(context, n, train_make_picture, read ? read : train_read_picture, user);
 }
 
 #endif
