@@ -2792,6 +2792,25 @@ GFLI_HD static inline int gfli_tap_weight(float fraction) {
     return below + (rest > 0.5f || (rest == 0.5f && (below & 1)));
 }
 
+/* A value between two of a row, which OpenCV keeps in 16 bits, and one between two rows of those.
+ * Weights add up to GFLI_RESIZE_ONE, so that all factors below fit 15 bits: compilers may use the
+ * high half of 16-bit products. */
+GFLI_HD static inline uint16_t gfli_blend_across(int first, int second, int weight, int rest) {
+    return (uint16_t)((first * weight + second * rest) >> 4);
+}
+
+GFLI_HD static inline uint8_t gfli_blend_down(uint16_t upper, uint16_t lower, int16_t weight,
+                                              int16_t rest) {
+    const int high = ((int16_t)upper * weight) >> 16, low = ((int16_t)lower * rest) >> 16;
+    const int v = (high + low + 2) >> 2;
+    return (uint8_t)(v > 255 ? 255 : v);
+}
+
+/* What the network gets of a value of a pixel (spec 7.4). */
+GFLI_HD static inline float gfli_normalised(uint8_t value, float mean, float std) {
+    return ((float)value - mean) / std;
+}
+
 /* ---- upsampling (spec 2) --------------------------------------------------------------------- */
 
 /* The source of a destination in upsampling; float32 as in PyTorch, whose choice it repeats. */
@@ -4007,6 +4026,49 @@ GFLI_HD static inline double gfli_box_losses(const gfli_loss_opts *opts,
                 (float)(dd * p[s][k] * (k - d[s]) + df * (p[s][k] - gfli_dfl_share(target[s], k)));
     }
     return quality;
+}
+
+/* ===============================================================================================
+ * src/core/update.h - a step of stochastic gradient descent, and what stands against it (spec 8.1)
+ * ============================================================================================ */
+
+/* The bits of the larger magnitude, which order magnitudes; NaN is above infinity. */
+GFLI_HD static inline int32_t gfli_larger_bits(int32_t a, float x) {
+    int32_t b;
+    memcpy(&b, &x, sizeof b);
+    b &= INT32_MAX;
+    return a > b ? a : b;
+}
+
+/* Batches that a rank does not have, and those whose losses are not finite. */
+GFLI_HD static inline gfli_fault gfli_bad_batch(const gfli_update *u, int *where) {
+    for (int i = 0; i < u->n_losses; i++) {
+        const gfli_losses *losses = &u->losses[i];
+        *where = i;
+        if (losses->failed > 0) return GFLI_FAULT_RANK;
+        if (gfli_bad_loss_name(losses)) return GFLI_FAULT_LOSS;
+    }
+    *where = -1;
+    return GFLI_FAULT_NONE;
+}
+
+/* No sum or product of an update is larger than the last of these, but for rounding, where p, v and
+ * g are the largest magnitudes of parameters, momentum and (scaled) gradients. */
+GFLI_HD static inline bool gfli_update_fits(const gfli_update *u, const gfli_update_part *part,
+                                            double p, double v, double g) {
+    const double most = (double)FLT_MAX * (1 - 1e-6);
+    const double lr = u->lr * part->lr, decay = u->decay * part->decay;
+    if (!gfli_is_finite(p) || !gfli_is_finite(v) || lr > most || decay > most) return false;
+    const double moved = u->momentum_factor * v + g + decay * p;
+    return moved <= most && p + lr * moved <= most;
+}
+
+/* What the contract of gfli_train_ops.update says, for one parameter. */
+GFLI_HD static inline void gfli_sgd_step(float *p, float *v, float g, float lr, float momentum,
+                                         float decay, float share) {
+    const float moved = momentum * *v + (share * g + decay * *p);
+    *v = moved;
+    *p -= lr * moved;
 }
 
 /* ===============================================================================================
@@ -9816,22 +9878,17 @@ static void gfli_resize_across(const gfli_resize_task *t, int row, uint16_t *GFL
     for (int x = 0; x < t->out_w; x++, out += 3) {
         const gfli_column c = t->columns[x];
         const int a = c.weight, b = c.next_weight;
-        out[0] = (uint16_t)((s0[c.from] * a + s0[c.next] * b) >> 4);
-        out[1] = (uint16_t)((s1[c.from] * a + s1[c.next] * b) >> 4);
-        out[2] = (uint16_t)((s2[c.from] * a + s2[c.next] * b) >> 4);
+        out[0] = gfli_blend_across(s0[c.from], s0[c.next], a, b);
+        out[1] = gfli_blend_across(s1[c.from], s1[c.next], a, b);
+        out[2] = gfli_blend_across(s2[c.from], s2[c.next], a, b);
     }
 }
 
 static void gfli_resize_down(const uint16_t *GFLI_RESTRICT upper,
                              const uint16_t *GFLI_RESTRICT lower, int a, int b, int n,
                              uint8_t *GFLI_RESTRICT out) {
-    /* All factors fit 15 bits, which lets compilers use the high half of 16-bit products. */
     const int16_t wa = (int16_t)a, wb = (int16_t)b;
-    for (int i = 0; i < n; i++) {
-        const int high = ((int16_t)upper[i] * wa) >> 16, low = ((int16_t)lower[i] * wb) >> 16;
-        const int v = (high + low + 2) >> 2;
-        out[i] = (uint8_t)(v > 255 ? 255 : v);
-    }
+    for (int i = 0; i < n; i++) out[i] = gfli_blend_down(upper[i], lower[i], wa, wb);
 }
 
 static void gfli_resize_rows(void *arg, int task, int slot) {
@@ -9935,7 +9992,7 @@ static void gfli_normalise_cpu(gfl_context *context, const uint8_t *pixels, int 
     t.y = y;
     t.index = index;
     for (int k = 0; k < 3; k++) {
-        for (int v = 0; v < 256; v++) t.value[k][v] = ((float)v - mean[k]) / std[k];
+        for (int v = 0; v < 256; v++) t.value[k][v] = gfli_normalised((uint8_t)v, mean[k], std[k]);
     }
     gfli_parallel_for(context, y->h[0], gfli_normalise_row, &t);
 }

@@ -2740,12 +2740,12 @@ static size_t gfli_resize_scratch_cuda(const gfl_context *context, int in_w, int
     return (size_t)in_w * (size_t)in_h * 4;
 }
 
-/* One value of the horizontal pass, which OpenCV keeps in 16 bits. */
-static __device__ __forceinline__ int gfli_resize_across_one(const gfli_source *s, int row,
+/* One value of the horizontal pass. */
+static __device__ __forceinline__ uint16_t gfli_resize_across_one(const gfli_source *s, int row,
                                                              int from, int next, int a, int b,
                                                              int channel) {
     const uint8_t *p = s->pixels + (ptrdiff_t)row * s->pitch + channel;
-    return (uint16_t)((p[from * s->size] * a + p[next * s->size] * b) >> 4);
+    return gfli_blend_across(p[from * s->size], p[next * s->size], a, b);
 }
 
 static __global__ void gfli_resize_kernel(const GFLI_GRID_CONSTANT gfli_source s, int out_w,
@@ -2759,10 +2759,9 @@ static __global__ void gfli_resize_kernel(const GFLI_GRID_CONSTANT gfli_source s
     const int wa = gfli_tap_weight(1.0f - down.fraction), wb = gfli_tap_weight(down.fraction);
     const int y0 = gfli_clamp(down.at, 0, s.h - 1), y1 = gfli_clamp(down.at + 1, 0, s.h - 1);
     for (int k = 0; k < 3; k++) {
-        const int upper = gfli_resize_across_one(&s, y0, across.at, next, a, b, s.channel[k]);
-        const int lower = gfli_resize_across_one(&s, y1, across.at, next, a, b, s.channel[k]);
-        const int v = (((upper * wa) >> 16) + ((lower * wb) >> 16) + 2) >> 2;
-        out[i * 3 + (size_t)k] = (uint8_t)(v > 255 ? 255 : v);
+        const uint16_t upper = gfli_resize_across_one(&s, y0, across.at, next, a, b, s.channel[k]);
+        const uint16_t lower = gfli_resize_across_one(&s, y1, across.at, next, a, b, s.channel[k]);
+        out[i * 3 + (size_t)k] = gfli_blend_down(upper, lower, (int16_t)wa, (int16_t)wb);
     }
 }
 
@@ -2822,7 +2821,7 @@ static __global__ void gfli_normalise_kernel(const GFLI_GRID_CONSTANT gfli_norma
     for (int k = 0; k < t.c; k++)
         gfli_write_element(
             t.out, i * (size_t)t.c + (size_t)k,
-            inside && k < 3 ? ((float)t.pixels[from * 3 + (size_t)k] - t.mean[k]) / t.std[k] : 0.0f,
+            inside && k < 3 ? gfli_normalised(t.pixels[from * 3 + (size_t)k], t.mean[k], t.std[k]) : 0.0f,
             t.element);
 }
 

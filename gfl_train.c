@@ -1506,9 +1506,19 @@ static void gfli_conv_grad_weight_cpu(gfl_context *context, const gfli_conv_shap
  * src/cpu/deform_grad.c - gradients of deformable convolution
  * ============================================================================================ */
 
-/* The gradients of the input and of the offsets begin with the gradient of the sampled values: a
- * tile of it at a time, dy times the transposed weights.  A task owns some channels of an image, so
- * that what it scatters meets no other task, and has sums of its own for the offsets; how channels
+/* Spec 1.5, backward.
+ *
+ *     find      the points of all positions and taps, which both passes use
+ *     for each image and part of the channels, a task each:
+ *         for each tile of positions, strip of channels and tap:
+ *             grad   = dy times the transposed weights of the tap: d loss / d (sample * mask)
+ *             scatter: dx at the four corners += weight * mask * grad; and with the products of
+ *                      grad and the corners, summed over the strip, this task's own sums for the
+ *                      offsets (their slopes) and for the mask (their weighted sum)
+ *     doffset   the tasks' sums in order; of a mask's logit, times mask * (1 - mask)
+ *     dweight   as of any convolution (conv_grad.c), the rows being the samples times the mask
+ *
+ * A task owns its channels of an image, so that what it scatters meets no other task.  How channels
  * are cut depends on the shape alone. */
 enum {
     GFLI_DEFORM_ROWS = 96,   /* positions of a tile; a multiple of GFLI_MR */
@@ -2486,13 +2496,6 @@ typedef struct gfli_measure {
     int32_t largest[GFLI_MEASURE_PARTS]; /* magnitudes' bits, which order them, NaN above all */
 } gfli_measure;
 
-static inline int32_t gfli_larger_bits(int32_t a, float x) {
-    int32_t b;
-    memcpy(&b, &x, sizeof b);
-    b &= INT32_MAX;
-    return a > b ? a : b;
-}
-
 static void gfli_measure_part(void *arg, int part, int slot) {
     gfli_measure *t = (gfli_measure *)arg;
     const size_t chunk = t->n / (size_t)t->parts, rest = t->n % (size_t)t->parts;
@@ -2537,18 +2540,6 @@ static gfli_extent gfli_measure_of(gfl_context *context, const float *x, size_t 
 
 /* ---- may it be done? ------------------------------------------------------------------------- */
 
-/* Batches that a rank does not have, and those whose losses are not finite. */
-static gfli_fault gfli_bad_batch(const gfli_update *u, int *where) {
-    for (int i = 0; i < u->n_losses; i++) {
-        const gfli_losses *losses = &u->losses[i];
-        *where = i;
-        if (losses->failed > 0) return GFLI_FAULT_RANK;
-        if (gfli_bad_loss_name(losses)) return GFLI_FAULT_LOSS;
-    }
-    *where = -1;
-    return GFLI_FAULT_NONE;
-}
-
 static int gfli_bad_gradient(gfl_context *context, const gfli_update *u) {
     for (int i = 0; i < u->n_parts; i++) {
         const gfli_update_part *part = &u->parts[i];
@@ -2556,17 +2547,6 @@ static int gfli_bad_gradient(gfl_context *context, const gfli_update *u) {
         if (!gfli_is_finite(g.largest)) return i;
     }
     return -1;
-}
-
-/* No sum or product of an update is larger than the last of these, but for rounding, where p, v and
- * g are the largest magnitudes of parameters, momentum and (scaled) gradients. */
-static bool gfli_update_fits(const gfli_update *u, const gfli_update_part *part, double p, double v,
-                             double g) {
-    const double most = (double)FLT_MAX * (1 - 1e-6);
-    const double lr = u->lr * part->lr, decay = u->decay * part->decay;
-    if (!gfli_is_finite(p) || !gfli_is_finite(v) || lr > most || decay > most) return false;
-    const double moved = u->momentum_factor * v + g + decay * p;
-    return moved <= most && p + lr * moved <= most;
 }
 
 /* Does part i stay finite?  largest: the largest gradient of all parts, which settles most
@@ -2620,7 +2600,7 @@ typedef struct gfli_sgd {
     float *p, *v;
     const float *g;
     size_t n;
-    float lr, momentum, decay, clip;
+    float lr, momentum, decay, share;
 } gfli_sgd;
 
 static void gfli_sgd_chunk(void *arg, int task, int slot) {
@@ -2630,13 +2610,9 @@ static void gfli_sgd_chunk(void *arg, int task, int slot) {
     float *GFLI_RESTRICT p = t->p + first;
     float *GFLI_RESTRICT v = t->v + first;
     const float *GFLI_RESTRICT g = t->g + first;
-    const float lr = t->lr, momentum = t->momentum, decay = t->decay, clip = t->clip;
+    const float lr = t->lr, momentum = t->momentum, decay = t->decay, share = t->share;
     (void)slot;
-    for (size_t i = 0; i < n; i++) {
-        const float buffer = momentum * v[i] + (clip * g[i] + decay * p[i]);
-        v[i] = buffer;
-        p[i] -= lr * buffer;
-    }
+    for (size_t i = 0; i < n; i++) gfli_sgd_step(&p[i], &v[i], g[i], lr, momentum, decay, share);
 }
 
 static void gfli_update_cpu(gfl_context *context, const gfli_update *u,

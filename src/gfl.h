@@ -262,6 +262,7 @@ GFLI_EXACT_BEGIN
 #include "core/decode.h"
 #include "core/assign.h"
 #include "core/loss.h"
+#include "core/update.h"
 #include "cpu/kernels.h"
 #include "cpu/gemm.h"
 #include "cpu/deform.h"

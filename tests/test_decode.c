@@ -29,7 +29,7 @@ static gfli_decode_opts usual(int height, int width) {
     o.max_detections = 100;
     o.n_classes = CLASSES;
     o.n_bins = BINS;
-    for (int l = 0; l < GFL_LEVELS; l++) o.stride[l] = 8 << l;
+    for (int l = 0; l < GFL_LEVELS; l++) o.stride[l] = gfli_level_stride(l);
     o.height = height;
     o.width = width;
     o.scale_x = o.scale_y = 1;

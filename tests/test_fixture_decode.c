@@ -43,7 +43,7 @@ static void check_decode(fx_case *one) {
         o.max_detections = fx_int(config, "max_per_img", 0);
         o.n_classes = fx_int(&one->json, "num_classes", 0);
         o.n_bins = reg.c / 4;
-        for (int l = 0; l < GFL_LEVELS; l++) o.stride[l] = 8 << l;
+        for (int l = 0; l < GFL_LEVELS; l++) o.stride[l] = gfli_level_stride(l);
         o.height = (int)fx_at(shape, 0)->number;
         o.width = (int)fx_at(shape, 1)->number;
         o.scale_x = fx_at(scale, 0)->number;

@@ -67,6 +67,25 @@ GFLI_HD static inline int gfli_tap_weight(float fraction) {
     return below + (rest > 0.5f || (rest == 0.5f && (below & 1)));
 }
 
+/* A value between two of a row, which OpenCV keeps in 16 bits, and one between two rows of those.
+ * Weights add up to GFLI_RESIZE_ONE, so that all factors below fit 15 bits: compilers may use the
+ * high half of 16-bit products. */
+GFLI_HD static inline uint16_t gfli_blend_across(int first, int second, int weight, int rest) {
+    return (uint16_t)((first * weight + second * rest) >> 4);
+}
+
+GFLI_HD static inline uint8_t gfli_blend_down(uint16_t upper, uint16_t lower, int16_t weight,
+                                              int16_t rest) {
+    const int high = ((int16_t)upper * weight) >> 16, low = ((int16_t)lower * rest) >> 16;
+    const int v = (high + low + 2) >> 2;
+    return (uint8_t)(v > 255 ? 255 : v);
+}
+
+/* What the network gets of a value of a pixel (spec 7.4). */
+GFLI_HD static inline float gfli_normalised(uint8_t value, float mean, float std) {
+    return ((float)value - mean) / std;
+}
+
 /* ---- upsampling (spec 2) --------------------------------------------------------------------- */
 
 /* The source of a destination in upsampling; float32 as in PyTorch, whose choice it repeats. */

@@ -1,9 +1,19 @@
 /* deform_grad.c - gradients of deformable convolution */
 #pragma once
 
-/* The gradients of the input and of the offsets begin with the gradient of the sampled values: a
- * tile of it at a time, dy times the transposed weights.  A task owns some channels of an image, so
- * that what it scatters meets no other task, and has sums of its own for the offsets; how channels
+/* Spec 1.5, backward.
+ *
+ *     find      the points of all positions and taps, which both passes use
+ *     for each image and part of the channels, a task each:
+ *         for each tile of positions, strip of channels and tap:
+ *             grad   = dy times the transposed weights of the tap: d loss / d (sample * mask)
+ *             scatter: dx at the four corners += weight * mask * grad; and with the products of
+ *                      grad and the corners, summed over the strip, this task's own sums for the
+ *                      offsets (their slopes) and for the mask (their weighted sum)
+ *     doffset   the tasks' sums in order; of a mask's logit, times mask * (1 - mask)
+ *     dweight   as of any convolution (conv_grad.c), the rows being the samples times the mask
+ *
+ * A task owns its channels of an image, so that what it scatters meets no other task.  How channels
  * are cut depends on the shape alone. */
 enum {
     GFLI_DEFORM_ROWS = 96,   /* positions of a tile; a multiple of GFLI_MR */

@@ -39,22 +39,17 @@ static void gfli_resize_across(const gfli_resize_task *t, int row, uint16_t *GFL
     for (int x = 0; x < t->out_w; x++, out += 3) {
         const gfli_column c = t->columns[x];
         const int a = c.weight, b = c.next_weight;
-        out[0] = (uint16_t)((s0[c.from] * a + s0[c.next] * b) >> 4);
-        out[1] = (uint16_t)((s1[c.from] * a + s1[c.next] * b) >> 4);
-        out[2] = (uint16_t)((s2[c.from] * a + s2[c.next] * b) >> 4);
+        out[0] = gfli_blend_across(s0[c.from], s0[c.next], a, b);
+        out[1] = gfli_blend_across(s1[c.from], s1[c.next], a, b);
+        out[2] = gfli_blend_across(s2[c.from], s2[c.next], a, b);
     }
 }
 
 static void gfli_resize_down(const uint16_t *GFLI_RESTRICT upper,
                              const uint16_t *GFLI_RESTRICT lower, int a, int b, int n,
                              uint8_t *GFLI_RESTRICT out) {
-    /* All factors fit 15 bits, which lets compilers use the high half of 16-bit products. */
     const int16_t wa = (int16_t)a, wb = (int16_t)b;
-    for (int i = 0; i < n; i++) {
-        const int high = ((int16_t)upper[i] * wa) >> 16, low = ((int16_t)lower[i] * wb) >> 16;
-        const int v = (high + low + 2) >> 2;
-        out[i] = (uint8_t)(v > 255 ? 255 : v);
-    }
+    for (int i = 0; i < n; i++) out[i] = gfli_blend_down(upper[i], lower[i], wa, wb);
 }
 
 static void gfli_resize_rows(void *arg, int task, int slot) {
@@ -158,7 +153,7 @@ static void gfli_normalise_cpu(gfl_context *context, const uint8_t *pixels, int 
     t.y = y;
     t.index = index;
     for (int k = 0; k < 3; k++) {
-        for (int v = 0; v < 256; v++) t.value[k][v] = ((float)v - mean[k]) / std[k];
+        for (int v = 0; v < 256; v++) t.value[k][v] = gfli_normalised((uint8_t)v, mean[k], std[k]);
     }
     gfli_parallel_for(context, y->h[0], gfli_normalise_row, &t);
 }
