@@ -244,7 +244,14 @@ names_follow_the_rules)
         fail "a creator without its description"
     ! grep -E "\(const $made \*[a-z]+[,)]" "$calls" | grep -v ' gfl_status ' |
         grep -vE " \*?${made}_(get|count)_[a-z_]+\(" || fail "neither gfl_X_get_Y nor gfl_X_count_Y"
-    ! grep -E ' \*?gfl_[a-z]+_n_[a-z]+\(|_at\(' "$calls" || fail "an old name for a getter" ;;
+    ! grep -E ' \*?gfl_[a-z]+_n_[a-z]+\(|_at\(' "$calls" || fail "an old name for a getter"
+    # What CHANGELOG.md calls renamed is: the old name is gone, the new one is there.
+    sed -n 's/^| `\(gfl_[a-z_]*\)` | `\(gfl_[a-z_]*\)`.*/\1 \2/p' CHANGELOG.md > "$scratch/renamed"
+    [ "$(wc -l < "$scratch/renamed")" -gt 20 ] || fail "no table of renamed names was found"
+    while read -r old new; do
+        ! grep -qw "$old" tests/data/abi.txt || fail "$old is still there"
+        grep -qw "$new" tests/data/abi.txt || fail "there is no $new, which $old is said to be now"
+    done < "$scratch/renamed" ;;
 formatted)
     # Versions of clang-format disagree; the tree is written by this one.
     need clang-format
