@@ -2539,6 +2539,7 @@ static inline void *gfli_piece_at(const gfli_piece *piece, void *block) {
 enum { GFLI_MAX_THREADS = 256 };
 
 typedef struct gfli_pool gfli_pool;
+typedef struct gfli_backbone gfli_backbone; /* model/backbone.h */
 
 struct gfl_context {
     gfl_allocator allocator;
@@ -2557,6 +2558,7 @@ struct gfl_context {
     void *group;     /* its own */
     int64_t n_begun; /* operations of it */
     bool group_open, group_broken;
+    const gfli_backbone *const *backbones; /* NULL: the library's */
     char error[1024];
 };
 
@@ -4539,9 +4541,8 @@ int gfli_run_level_scale(gfli_describer *d, int in, int scale);
 
 /* ---- parts ----------------------------------------------------------------------------------- */
 
-/* Each describes itself from model->arch.  A backbone ends with the maps of strides 4, 8, 16 and
- * 32, in stages 1 to 4; the neck makes the pyramid of the last three. */
-void gfli_describe_resnet(gfli_describer *d, int features[4]);
+/* Each describes itself from model->arch.  A backbone (backbone.h) ends with the maps of strides 4,
+ * 8, 16 and 32, in stages 1 to 4; the neck makes the pyramid of the last three. */
 int gfli_describe_neck(gfli_describer *d, const int features[4]);
 void gfli_describe_head(gfli_describer *d, int pyramid);
 
@@ -4649,23 +4650,14 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
 void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
                        float *stats, void *scratch);
 
-/* Residual blocks of a depth, stage by stage. */
-typedef struct gfli_depth {
-    int depth;
-    bool bottleneck;
-    int blocks[4];
-} gfli_depth;
-const gfli_depth *gfli_arch_depth(int depth); /* NULL: no such depth */
-/* Channels of stage 1..4: at its output, and inside its blocks. */
-int gfli_stage_out(const gfl_arch *arch, int stage);
-int gfli_stage_width(const gfl_arch *arch, int stage);
-bool gfli_is_deformable(const gfl_arch *arch, int stage);
 /* Replace zeros by defaults and check every field. */
 gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch *out);
+void gfli_default(int *value, int when_zero);
+gfl_status gfli_check_range(gfl_context *context, const char *what, int value, int low, int high);
 gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *in,
                                    gfl_preprocess *out);
 /* "R50", "X101-32x4d-DCNv2": what papers call it. */
-void gfli_arch_name(const gfl_arch *arch, char out[32]);
+void gfli_arch_name(const gfl_context *context, const gfl_arch *arch, char out[32]);
 
 /* The tables of parameters and layers of model->arch, without data, in a state dict's order. */
 gfl_status gfli_model_describe(gfl_model *model);
@@ -4730,7 +4722,8 @@ static inline int gfli_pad32(int size) {
 /* Spec 0.2 as one table.  Operations get these numbers through their options; none of them knows
  * the name of a dialect. */
 typedef struct gfli_dialect {
-    const char *name; /* in metadata, options and messages */
+    const char *name;    /* in metadata, options and messages */
+    const char *project; /* the buffer of its head; only this name tells dialects apart */
 
     /* 0: corners lie between pixels.  1: corners are pixels that belong to the box, so that a width
      * is x2 - x1 + 1, the last coordinate of an image its size - 1, and the position that stands
@@ -4799,9 +4792,15 @@ void gfli_weights_end(gfli_weights *w);
 const gfli_tensor *gfli_weights_find(const gfli_weights *w, const char *name); /* or NULL */
 
 /* The architecture that the shapes describe (deduce.c): of a detector, or of a backbone, which may
- * end early; stages: how many it has. */
+ * end early; stages: how many it has, NULL where all must be there. */
 gfl_status gfli_deduce_detector(gfli_weights *w, gfl_arch *arch);
 gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages);
+gfl_status gfli_deduce_neck(gfli_weights *w, gfl_arch *arch);
+gfl_status gfli_deduce_head(gfli_weights *w, gfl_arch *arch);
+/* Dimension `axis` of a convolution's weights. */
+gfl_status gfli_deduce_dim(gfli_weights *w, const char *name, int axis, int *out);
+/* How many tensors there are whose names have a number between these, counting from 0. */
+int gfli_count_numbered(const gfli_weights *w, const char *before, const char *after);
 
 /* What the metadata says (metadata.c).  A demanded dialect or style must not contradict it; the
  * default demands nothing. */
@@ -4813,7 +4812,7 @@ gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin
 gfl_origin gfli_scale_origin(const gfli_weights *w);
 const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
 gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_origin *origin);
-gfl_status gfli_check_labels(gfli_weights *w, int depth);
+gfl_status gfli_check_labels(gfli_weights *w, const gfl_arch *arch);
 
 /* The values of a tensor of the parameter's shape, checked, in the model's layout. */
 bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor);
@@ -4862,6 +4861,65 @@ gfl_status gfli_param_values(const gfl_model *model, int index, gfli_values *val
 /* The parameters of the stages up to last_stage, their names without the first `skip` letters. */
 gfl_status gfli_put_params(const gfl_model *model, gfli_blob_writer *w, int last_stage,
                            size_t skip);
+
+/* ===============================================================================================
+ * src/model/backbone.h - a kind of backbone: one row, and all that the library knows of it
+ * ============================================================================================ */
+
+/* What names in files become (names.c): the first rule that fits, until none does. */
+typedef struct gfli_name_rule {
+    const char *from, *to;
+    bool anywhere; /* not only at the front */
+} gfli_name_rule;
+
+/* Tensors of networks that look like gfl's and are not: what a name begins with and holds. */
+typedef struct gfli_relative {
+    const char *front, *inside, *what;
+} gfli_relative;
+
+/* A value that a configuration of mmdetection must have. */
+typedef struct gfli_config_row {
+    const char *path;
+    const char *wanted; /* as gfli_py_shown_as has it; several are separated by "|" */
+} gfli_config_row;
+
+/* Rows are `struct gfli_backbone`; context.h declares the name.  Lists end with a zero. */
+struct gfli_backbone {
+    const char *family; /* in messages: "a ResNet" */
+
+    /* Architectures: the values of gfl_arch.depth that mean this kind; defaults and limits of the
+     * fields that are its own; its presets, with those fields alone; "R50", and what files of a
+     * backbone alone say for it; its description (network.h). */
+    const int *depths;
+    gfl_status (*resolve)(gfl_context *context, gfl_arch *arch);
+    int n_presets;
+    void (*preset)(int i, gfl_preset *out);
+    void (*name)(const gfl_arch *arch, char out[32]);
+    void (*file_name)(const gfl_arch *arch, char out[48]);
+    void (*describe)(gfli_describer *d, int features[4]);
+
+    /* Files: the tensor that shows this kind; what the names of a stage's tensors begin with,
+     * before its number; what the depth stands behind in the names above; other names. */
+    const char *stem, *stages;
+    const char *const *before_depth;
+    const gfli_name_rule *rules;
+    const gfli_relative *relatives;
+    const gfli_config_row *config;
+    /* The architecture that the shapes describe, of the stages that there are; stages NULL: all
+     * four must be there. */
+    gfl_status (*deduce)(gfli_weights *w, gfl_arch *arch, int *stages);
+    /* An error where a model cannot take the backbone of a file. */
+    gfl_status (*compare)(const gfli_weights *w, const gfl_backbone_info *file,
+                          const gfl_arch *model);
+};
+
+extern const gfli_backbone gfli_resnet;
+
+/* The kinds that there are: the context's, or the library's.  Context may be NULL. */
+const gfli_backbone *const *gfli_backbones(const gfl_context *context);
+/* The kind of a depth, NULL if none; of a file, the first if none. */
+const gfli_backbone *gfli_backbone_of(const gfl_context *context, int depth);
+const gfli_backbone *gfli_backbone_in(const gfli_weights *w);
 
 GFLI_EXACT_END
 
@@ -10399,10 +10457,12 @@ const gfli_backend gfli_cpu = {
  * ============================================================================================ */
 
 static const gfli_dialect gfli_dialects[] = {
-    /* name, pixel, one_scale, by_location, outside_counts, add_eps, quality_eps, mean_eps,
+    /* name, project, pixel, one_scale, by_location, outside_counts, add_eps, quality_eps, mean_eps,
      * min_weight_sum, warmup_start, warmup_end, bias_lr, bias_decay */
-    {"mmdet", 0, false, false, false, false, 1e-6, 1.1920928955078125e-7, 1, 0.001, 1, 1, 1},
-    {"gfocal", 1, true, true, true, true, 1e-7, 0, 0, 1.0 / 3, 0, 2, 0}};
+    {"mmdet", "bbox_head.integral.project", 0, false, false, false, false, 1e-6,
+     1.1920928955078125e-7, 1, 0.001, 1, 1, 1},
+    {"gfocal", "bbox_head.distribution_project.project", 1, true, true, true, true, 1e-7, 0, 0,
+     1.0 / 3, 0, 2, 0}};
 
 const gfli_dialect *gfli_dialect_get(gfl_dialect dialect) {
     return &gfli_dialects[dialect == GFL_DIALECT_GFOCAL ? 1 : 0];
@@ -10461,74 +10521,41 @@ void gfli_box_scale(bool one_scale, int width, int height, int scale_long, int s
 }
 
 /* ===============================================================================================
- * src/model/arch.c - architectures: names, defaults, limits, channel counts
+ * src/model/arch.c - architectures: kinds of backbones, presets, defaults and limits; preprocessing
  * ============================================================================================ */
 
-static const gfli_depth gfli_depths[] = {{18, false, {2, 2, 2, 2}},
-                                         {34, false, {3, 4, 6, 3}},
-                                         {50, true, {3, 4, 6, 3}},
-                                         {101, true, {3, 4, 23, 3}}};
+static const gfli_backbone *const gfli_own_backbones[] = {&gfli_resnet, NULL};
 
-const gfli_depth *gfli_arch_depth(int depth) {
-    for (size_t i = 0; i < GFLI_COUNT(gfli_depths); i++)
-        if (gfli_depths[i].depth == depth) return &gfli_depths[i];
+const gfli_backbone *const *gfli_backbones(const gfl_context *context) {
+    return context && context->backbones ? context->backbones : gfli_own_backbones;
+}
+
+const gfli_backbone *gfli_backbone_of(const gfl_context *context, int depth) {
+    for (const gfli_backbone *const *b = gfli_backbones(context); *b; b++)
+        for (const int *known = (*b)->depths; *known; known++)
+            if (*known == depth) return *b;
     return NULL;
 }
 
-static int gfli_stage_planes(const gfl_arch *arch, int stage) {
-    return arch->base_channels << (stage - 1);
+void gfli_arch_name(const gfl_context *context, const gfl_arch *arch, char out[32]) {
+    gfli_backbone_of(context, arch->depth)->name(arch, out);
 }
 
-int gfli_stage_out(const gfl_arch *arch, int stage) {
-    int planes = gfli_stage_planes(arch, stage);
-    return gfli_arch_depth(arch->depth)->bottleneck ? 4 * planes : planes;
-}
-
-int gfli_stage_width(const gfl_arch *arch, int stage) {
-    if (arch->groups == 1) return gfli_stage_planes(arch, stage);
-    return (arch->base_width << (stage - 1)) * arch->groups;
-}
-
-enum { GFLI_C3_C5 = GFL_C3 | GFL_C4 | GFL_C5, GFLI_C4_C5 = GFL_C4 | GFL_C5 };
-
-/* Nobody has published a GFL model of 32x8d, and 32x4d's AP is not its. */
-static const struct {
-    const char *name;
-    int depth, groups, base_width, deform, deform_stages;
-    double ap;
-    const char *published;
-} gfli_presets[] = {
-    {"r18", 18, 1, 0, 0, 0, 35.8, "LD, 1x"},
-    {"r34", 34, 1, 0, 0, 0, 38.9, "LD, 1x"},
-    {"r50", 50, 1, 0, 0, 0, 42.9, "mmdetection, 2x"},
-    {"r101", 101, 1, 0, 0, 0, 44.7, "mmdetection, 2x"},
-    {"r101-dcnv1", 101, 1, 0, 1, GFLI_C3_C5, 47.1, "mmdetection, 2x"},
-    {"r101-dcnv2", 101, 1, 0, 2, GFLI_C3_C5, 47.2, "GFocal, 2x"},
-    {"x101-32x4d", 101, 32, 4, 0, 0, 45.9, "mmdetection, 2x"},
-    {"x101-32x8d", 101, 32, 8, 0, 0, 0, ""},
-    {"x101-32x4d-dcnv1", 101, 32, 4, 1, GFLI_C4_C5, 48.1, "mmdetection, 2x"},
-    {"x101-32x4d-dcnv2", 101, 32, 4, 2, GFLI_C3_C5, 48.3, "GFocal, 2x"},
-    {"x101-32x8d-dcnv2", 101, 32, 8, 2, GFLI_C3_C5, 0, ""},
-};
+/* ---- presets --------------------------------------------------------------------------------- */
 
 int gfl_arch_count_presets(void) {
-    return (int)GFLI_COUNT(gfli_presets);
+    int n = 0;
+    for (const gfli_backbone *const *b = gfli_backbones(NULL); *b; b++) n += (*b)->n_presets;
+    return n;
 }
 
 gfl_status gfl_arch_get_preset(int i, gfl_preset *out) {
-    gfl_arch arch;
+    const gfli_backbone *const *b = gfli_backbones(NULL);
     if (out) memset(out, 0, sizeof *out);
     if (!out || i < 0 || i >= gfl_arch_count_presets()) return GFL_E_ARG;
-    memset(&arch, 0, sizeof arch);
-    arch.depth = gfli_presets[i].depth;
-    arch.groups = gfli_presets[i].groups;
-    arch.base_width = gfli_presets[i].base_width;
-    arch.deform = gfli_presets[i].deform;
-    arch.deform_stages = gfli_presets[i].deform_stages;
-    out->name = gfli_presets[i].name;
-    out->ap = gfli_presets[i].ap;
-    out->published = gfli_presets[i].published;
-    return gfli_arch_resolve(NULL, &arch, &out->arch);
+    for (; i >= (*b)->n_presets; b++) i -= (*b)->n_presets;
+    (*b)->preset(i, out);
+    return gfli_arch_resolve(NULL, &out->arch, &out->arch);
 }
 
 gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch *out) {
@@ -10546,45 +10573,37 @@ gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch
         "there is no architecture \"%.40s\"; gfl_arch_get_preset lists those that there are", name);
 }
 
-void gfli_arch_name(const gfl_arch *arch, char out[32]) {
-    const char *deform = arch->deform == 2 ? "-DCNv2" : arch->deform == 1 ? "-DCNv1" : "";
-    if (arch->groups == 1)
-        snprintf(out, 32, "R%d%s", arch->depth, deform);
-    else
-        snprintf(out, 32, "X%d-%dx%dd%s", arch->depth, arch->groups, arch->base_width, deform);
-}
+/* ---- defaults and limits --------------------------------------------------------------------- */
 
-bool gfli_is_deformable(const gfl_arch *arch, int stage) {
-    return arch->deform > 0 && (arch->deform_stages >> (stage - 1) & 1) != 0;
-}
-
-static gfl_status gfli_check_range(gfl_context *context, const char *what, int value, int low,
-                                   int high) {
+gfl_status gfli_check_range(gfl_context *context, const char *what, int value, int low, int high) {
     if (value >= low && value <= high) return GFL_OK;
     return gfli_error(context, GFL_E_ARG, "%s is %d; it must be %d..%d", what, value, low, high);
 }
 
-static void gfli_default(int *value, int when_zero) {
+void gfli_default(int *value, int when_zero) {
     if (*value == 0) *value = when_zero;
+}
+
+static gfl_status gfli_refuse_depth(gfl_context *context, int depth) {
+    char known[128] = "";
+    size_t n = 0;
+    for (const gfli_backbone *const *b = gfli_backbones(context); *b; b++)
+        for (const int *d = (*b)->depths; *d && n < sizeof known; d++)
+            n += (size_t)snprintf(known + n, sizeof known - n, n ? ", %d" : "%d", *d);
+    return gfli_error(context, GFL_E_ARG, "depth is %d; it must be one of %s", depth, known);
 }
 
 gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch *out) {
     gfl_arch a = *in;
     gfli_default(&a.depth, 50);
-    gfli_default(&a.groups, 1);
-    gfli_default(&a.base_width, 4);
-    gfli_default(&a.base_channels, 64);
     gfli_default(&a.fpn_channels, 256);
     gfli_default(&a.head_channels, 256);
     gfli_default(&a.stacked_convs, 4);
     gfli_default(&a.n_classes, 80);
     gfli_default(&a.reg_max, 16);
-    const gfli_depth *depth = gfli_arch_depth(a.depth);
-    if (!depth)
-        return gfli_error(context, GFL_E_ARG, "depth is %d; it must be 18, 34, 50 or 101", a.depth);
-    GFLI_TRY(gfli_check_range(context, "groups", a.groups, 1, 256));
-    GFLI_TRY(gfli_check_range(context, "base_width", a.base_width, 1, 256));
-    GFLI_TRY(gfli_check_range(context, "base_channels", a.base_channels, 1, 1024));
+    const gfli_backbone *backbone = gfli_backbone_of(context, a.depth);
+    if (!backbone) return gfli_refuse_depth(context, a.depth);
+    GFLI_TRY(backbone->resolve(context, &a));
     GFLI_TRY(gfli_check_range(context, "fpn_channels", a.fpn_channels, 1, 4096));
     GFLI_TRY(gfli_check_range(context, "head_channels", a.head_channels, GFLI_GN_GROUPS, 4096));
     GFLI_TRY(gfli_check_range(context, "stacked_convs", a.stacked_convs, 1, 32));
@@ -10595,22 +10614,6 @@ gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch 
                           "head_channels is %d; it must be a multiple of %d, the groups of its "
                           "group norms",
                           a.head_channels, GFLI_GN_GROUPS);
-    if (a.groups > 1 && !depth->bottleneck)
-        return gfli_error(context, GFL_E_ARG,
-                          "groups is %d with depth %d; only depths 50 and 101 can be grouped",
-                          a.groups, a.depth);
-    if (a.groups == 1) a.base_width = 0;
-    GFLI_TRY(gfli_check_range(context, "deform", a.deform, 0, 2));
-    GFLI_TRY(gfli_check_range(context, "deform_stages", a.deform_stages, 0, 15));
-    GFLI_TRY(gfli_check_range(context, "style", (int)a.style, 0, (int)GFL_STYLE_CAFFE));
-    if (a.deform > 0) gfli_default(&a.deform_stages, GFL_C3 | GFL_C4 | GFL_C5);
-    if (a.deform == 0) a.deform_stages = 0;
-    if ((a.deform > 0 || a.style == GFL_STYLE_CAFFE) && !depth->bottleneck)
-        return gfli_error(context, GFL_E_ARG,
-                          "depth %d has no bottlenecks; only those of depths 50 and 101 can be "
-                          "deformable or of caffe style",
-                          a.depth);
-    if (a.style == GFL_STYLE_DEFAULT) a.style = GFL_STYLE_PYTORCH;
     if (a.dialect == GFL_DIALECT_DEFAULT) a.dialect = GFL_DIALECT_MMDET;
     if (a.dialect != GFL_DIALECT_MMDET && a.dialect != GFL_DIALECT_GFOCAL)
         return gfli_error(context, GFL_E_ARG,
@@ -10961,7 +10964,7 @@ gfl_status gfli_model_describe(gfl_model *model) {
     d.model = model;
     model->network.input = gfli_add_map(&d, 3, 1, -1);
     gfli_name_map(&d, model->network.input, "input");
-    gfli_describe_resnet(&d, features);
+    gfli_backbone_of(model->context, model->arch.depth)->describe(&d, features);
     for (int i = 0; i < 4; i++) {
         gfli_name_map(&d, features[i], names[i]);
         if (d.status == GFL_OK && model->network.maps[features[i]].stride != 4 << i)
@@ -11013,10 +11016,125 @@ void gfli_param_init(gfli_param *param, uint64_t seed, int index, float *out) {
  * src/model/resnet.c - the backbones ResNet and ResNeXt, plain or with deformable convolutions
  * ============================================================================================ */
 
+/* Residual blocks of a depth, stage by stage. */
+typedef struct gfli_depth {
+    int depth;
+    bool bottleneck;
+    int blocks[4];
+} gfli_depth;
+
+static const gfli_depth gfli_depths[] = {{18, false, {2, 2, 2, 2}},
+                                         {34, false, {3, 4, 6, 3}},
+                                         {50, true, {3, 4, 6, 3}},
+                                         {101, true, {3, 4, 23, 3}}};
+
+static const gfli_depth *gfli_resnet_depth(int depth) {
+    for (size_t i = 0; i < GFLI_COUNT(gfli_depths); i++)
+        if (gfli_depths[i].depth == depth) return &gfli_depths[i];
+    return NULL;
+}
+
+static int gfli_stage_planes(const gfl_arch *arch, int stage) {
+    return arch->base_channels << (stage - 1);
+}
+
+static int gfli_stage_out(const gfl_arch *arch, int stage) {
+    int planes = gfli_stage_planes(arch, stage);
+    return gfli_resnet_depth(arch->depth)->bottleneck ? 4 * planes : planes;
+}
+
+static int gfli_stage_width(const gfl_arch *arch, int stage) {
+    if (arch->groups == 1) return gfli_stage_planes(arch, stage);
+    return (arch->base_width << (stage - 1)) * arch->groups;
+}
+
+static bool gfli_is_deformable(const gfl_arch *arch, int stage) {
+    return arch->deform > 0 && (arch->deform_stages >> (stage - 1) & 1) != 0;
+}
+
+/* ---- architectures --------------------------------------------------------------------------- */
+
+enum { GFLI_C3_C5 = GFL_C3 | GFL_C4 | GFL_C5, GFLI_C4_C5 = GFL_C4 | GFL_C5 };
+
+/* Nobody has published a GFL model of 32x8d, and 32x4d's AP is not its. */
+static const struct {
+    const char *name;
+    int depth, groups, base_width, deform, deform_stages;
+    double ap;
+    const char *published;
+} gfli_presets[] = {
+    {"r18", 18, 1, 0, 0, 0, 35.8, "LD, 1x"},
+    {"r34", 34, 1, 0, 0, 0, 38.9, "LD, 1x"},
+    {"r50", 50, 1, 0, 0, 0, 42.9, "mmdetection, 2x"},
+    {"r101", 101, 1, 0, 0, 0, 44.7, "mmdetection, 2x"},
+    {"r101-dcnv1", 101, 1, 0, 1, GFLI_C3_C5, 47.1, "mmdetection, 2x"},
+    {"r101-dcnv2", 101, 1, 0, 2, GFLI_C3_C5, 47.2, "GFocal, 2x"},
+    {"x101-32x4d", 101, 32, 4, 0, 0, 45.9, "mmdetection, 2x"},
+    {"x101-32x8d", 101, 32, 8, 0, 0, 0, ""},
+    {"x101-32x4d-dcnv1", 101, 32, 4, 1, GFLI_C4_C5, 48.1, "mmdetection, 2x"},
+    {"x101-32x4d-dcnv2", 101, 32, 4, 2, GFLI_C3_C5, 48.3, "GFocal, 2x"},
+    {"x101-32x8d-dcnv2", 101, 32, 8, 2, GFLI_C3_C5, 0, ""},
+};
+
+static void gfli_resnet_preset(int i, gfl_preset *out) {
+    out->name = gfli_presets[i].name;
+    out->ap = gfli_presets[i].ap;
+    out->published = gfli_presets[i].published;
+    out->arch.depth = gfli_presets[i].depth;
+    out->arch.groups = gfli_presets[i].groups;
+    out->arch.base_width = gfli_presets[i].base_width;
+    out->arch.deform = gfli_presets[i].deform;
+    out->arch.deform_stages = gfli_presets[i].deform_stages;
+}
+
+static void gfli_resnet_name(const gfl_arch *arch, char out[32]) {
+    const char *deform = arch->deform == 2 ? "-DCNv2" : arch->deform == 1 ? "-DCNv1" : "";
+    if (arch->groups == 1)
+        snprintf(out, 32, "R%d%s", arch->depth, deform);
+    else
+        snprintf(out, 32, "X%d-%dx%dd%s", arch->depth, arch->groups, arch->base_width, deform);
+}
+
+static void gfli_resnet_file_name(const gfl_arch *arch, char out[48]) {
+    if (arch->groups > 1)
+        snprintf(out, 48, "resnext%d_%dx%dd", arch->depth, arch->groups, arch->base_width);
+    else
+        snprintf(out, 48, "resnet%d", arch->depth);
+}
+
+static gfl_status gfli_resnet_resolve(gfl_context *context, gfl_arch *a) {
+    const bool bottleneck = gfli_resnet_depth(a->depth)->bottleneck;
+    gfli_default(&a->groups, 1);
+    gfli_default(&a->base_width, 4);
+    gfli_default(&a->base_channels, 64);
+    GFLI_TRY(gfli_check_range(context, "groups", a->groups, 1, 256));
+    GFLI_TRY(gfli_check_range(context, "base_width", a->base_width, 1, 256));
+    GFLI_TRY(gfli_check_range(context, "base_channels", a->base_channels, 1, 1024));
+    if (a->groups > 1 && !bottleneck)
+        return gfli_error(context, GFL_E_ARG,
+                          "groups is %d with depth %d; only depths 50 and 101 can be grouped",
+                          a->groups, a->depth);
+    if (a->groups == 1) a->base_width = 0;
+    GFLI_TRY(gfli_check_range(context, "deform", a->deform, 0, 2));
+    GFLI_TRY(gfli_check_range(context, "deform_stages", a->deform_stages, 0, 15));
+    GFLI_TRY(gfli_check_range(context, "style", (int)a->style, 0, (int)GFL_STYLE_CAFFE));
+    if (a->deform > 0) gfli_default(&a->deform_stages, GFL_C3 | GFL_C4 | GFL_C5);
+    if (a->deform == 0) a->deform_stages = 0;
+    if ((a->deform > 0 || a->style == GFL_STYLE_CAFFE) && !bottleneck)
+        return gfli_error(context, GFL_E_ARG,
+                          "depth %d has no bottlenecks; only those of depths 50 and 101 can be "
+                          "deformable or of caffe style",
+                          a->depth);
+    if (a->style == GFL_STYLE_DEFAULT) a->style = GFL_STYLE_PYTORCH;
+    return GFL_OK;
+}
+
+/* ---- description ----------------------------------------------------------------------------- */
+
 /* One residual block; the shortcut is computed late, when the branch has become small. */
 static int gfli_describe_block(gfli_describer *d, int stage, int block, int in) {
     const gfl_arch *arch = &d->model->arch;
-    const bool bottleneck = gfli_arch_depth(arch->depth)->bottleneck;
+    const bool bottleneck = gfli_resnet_depth(arch->depth)->bottleneck;
     const int in_c = gfli_map_channels(d, in), out_c = gfli_stage_out(arch, stage);
     const int width = gfli_stage_width(arch, stage), stride = stage > 1 && block == 0 ? 2 : 1;
     const bool caffe = arch->style == GFL_STYLE_CAFFE;
@@ -11035,19 +11153,18 @@ static int gfli_describe_block(gfli_describer *d, int stage, int block, int in) 
                 : gfli_add_conv_bn(d, "conv2", "bn2", false, width, width, 3, second, arch->groups);
         conv[last = 2] = gfli_add_conv_bn(d, "conv3", "bn3", true, width, out_c, 1, 1, 1);
     }
-    int shortcut = in;
-    const bool projected = block == 0 && (stride != 1 || in_c != out_c);
-    const int down = !projected ? -1
-                                : gfli_add_conv_bn(d, "downsample.0", "downsample.1", false, in_c,
-                                                   out_c, 1, stride, 1);
+    int down = -1;
+    if (block == 0 && (stride != 1 || in_c != out_c))
+        down =
+            gfli_add_conv_bn(d, "downsample.0", "downsample.1", false, in_c, out_c, 1, stride, 1);
     for (int i = 0; i < last; i++) x = gfli_run_conv(d, conv[i], x, true);
-    if (projected) shortcut = gfli_run_conv(d, down, in, false);
-    return gfli_run_residual_conv(d, conv[last], x, shortcut);
+    return gfli_run_residual_conv(d, conv[last], x,
+                                  down < 0 ? in : gfli_run_conv(d, down, in, false));
 }
 
-void gfli_describe_resnet(gfli_describer *d, int features[4]) {
+static void gfli_describe_resnet(gfli_describer *d, int features[4]) {
     const gfl_arch *arch = &d->model->arch;
-    const gfli_depth *depth = gfli_arch_depth(arch->depth);
+    const gfli_depth *depth = gfli_resnet_depth(arch->depth);
     gfli_describe_names(d, "backbone.");
     const int stem = gfli_add_conv_bn(d, "conv1", "bn1", false, 3, arch->base_channels, 7, 2, 1);
     int x = gfli_run_max_pool(d, gfli_run_conv(d, stem, d->model->network.input, true));
@@ -11059,6 +11176,204 @@ void gfli_describe_resnet(gfli_describer *d, int features[4]) {
         features[stage - 1] = x;
     }
 }
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+/* The depth whose stages are the file's, as far as those go. */
+static gfl_status gfli_deduce_depth(gfli_weights *w, gfl_arch *arch, int *stages) {
+    bool bottleneck = false;
+    int blocks[4], n_fitting = 0;
+    *stages = 0;
+    for (int i = 0; i < w->n_entries; i++)
+        bottleneck = bottleneck || (strncmp(w->entries[i].name, "backbone.layer", 14) == 0 &&
+                                    gfli_ends_with(w->entries[i].name, ".conv3.weight"));
+    for (int stage = 1; stage <= 4; stage++) {
+        char before[32];
+        snprintf(before, sizeof before, "backbone.layer%d.", stage);
+        blocks[stage - 1] = gfli_count_numbered(w, before, ".conv1.weight");
+        if (blocks[stage - 1] > 0 && *stages == stage - 1) *stages = stage;
+    }
+    for (size_t i = 0; i < GFLI_COUNT(gfli_depths) && *stages > 0; i++) {
+        const gfli_depth *d = &gfli_depths[i];
+        if (d->bottleneck != bottleneck ||
+            memcmp(d->blocks, blocks, (size_t)*stages * sizeof *blocks) != 0)
+            continue;
+        arch->depth = d->depth;
+        n_fitting++;
+    }
+    if (n_fitting == 1) return GFL_OK;
+    if (n_fitting > 1 || *stages == 0)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: the tensor backbone.layer%d.0.conv1.weight is missing, and the "
+                          "others do not tell the depth",
+                          w->blob.path, *stages + 1);
+    return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                      "%s: its stages have %d, %d, %d and %d %s blocks; only ResNet-18, 34, 50 and "
+                      "101 are supported",
+                      w->blob.path, blocks[0], blocks[1], blocks[2], blocks[3],
+                      bottleneck ? "bottleneck" : "basic");
+}
+
+/* Groups and their width from the first 3x3 of a bottleneck; the other stages follow from it. */
+static gfl_status gfli_deduce_groups(gfli_weights *w, gfl_arch *arch) {
+    static const char name[] = "backbone.layer1.0.conv2.weight";
+    int width, per_group;
+    arch->groups = 1;
+    if (!gfli_resnet_depth(arch->depth)->bottleneck) return GFL_OK;
+    GFLI_TRY(gfli_deduce_dim(w, name, 0, &width));
+    GFLI_TRY(gfli_deduce_dim(w, name, 1, &per_group));
+    if (width % per_group != 0)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: %s has %d filters of %d channels, which do not make whole groups",
+                          w->blob.path, name, width, per_group);
+    arch->groups = width / per_group;
+    if (arch->groups > 1) arch->base_width = per_group;
+    if (arch->groups > 1 || width == arch->base_channels) return GFL_OK;
+    return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                      "%s: %s has %d filters of all %d channels; without groups the stem of %d "
+                      "channels (backbone.conv1.weight) asks for %d: wide ResNets are not "
+                      "supported",
+                      w->blob.path, name, width, per_group, arch->base_channels,
+                      arch->base_channels);
+}
+
+/* 1 or 2, by the channels of one offset convolution. */
+static gfl_status gfli_deduce_version(gfli_weights *w, const gfli_tensor *t, int *version) {
+    *version = t->rank == 4 && t->shape[0] == 18 ? 1 : t->rank == 4 && t->shape[0] == 27 ? 2 : 0;
+    if (*version) return GFL_OK;
+    return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                      "%s: %s has shape %s; an offset convolution has 18 filters (DCN v1) or 27 "
+                      "(v2)",
+                      w->blob.path, t->name, gfli_shape(t->rank, t->shape).text);
+}
+
+/* Version and stages of the deformable convolutions; told holds the tensor that told first. */
+static gfl_status gfli_deduce_deform(gfli_weights *w, gfl_arch *arch, int stages) {
+    const gfli_depth *depth = gfli_resnet_depth(arch->depth);
+    const gfli_tensor *told = NULL;
+    for (int stage = 1; stage <= stages; stage++) {
+        const gfli_tensor *with = NULL;
+        int without = -1, version;
+        for (int block = 0; block < depth->blocks[stage - 1]; block++) {
+            char name[64];
+            snprintf(name, sizeof name, "backbone.layer%d.%d.conv2.conv_offset.weight", stage,
+                     block);
+            const gfli_tensor *t = gfli_weights_find(w, name);
+            if (!t) without = block;
+            if (!t) continue;
+            GFLI_TRY(gfli_deduce_version(w, t, &version));
+            if (told && version != arch->deform)
+                return gfli_error(w->context, GFL_E_MISMATCH,
+                                  "%s: %s is of DCN v%d, %s of v%d; one model has one version",
+                                  w->blob.path, told->name, arch->deform, t->name, version);
+            arch->deform = version;
+            told = with = t;
+        }
+        if (with && without >= 0)
+            return gfli_error(w->context, GFL_E_MISMATCH,
+                              "%s: %s is there, but backbone.layer%d.%d.conv2.conv_offset.weight "
+                              "is not; the blocks of a stage are deformable either all or none",
+                              w->blob.path, with->name, stage, without);
+        if (with) arch->deform_stages |= 1 << (stage - 1);
+    }
+    return GFL_OK;
+}
+
+static gfl_status gfli_resnet_deduce(gfli_weights *w, gfl_arch *arch, int *stages) {
+    int there;
+    GFLI_TRY(gfli_deduce_depth(w, arch, &there));
+    GFLI_TRY(gfli_deduce_dim(w, gfli_resnet.stem, 0, &arch->base_channels));
+    GFLI_TRY(gfli_deduce_groups(w, arch));
+    GFLI_TRY(gfli_deduce_deform(w, arch, there));
+    if (stages) *stages = there;
+    if (stages || there == 4) return GFL_OK;
+    return gfli_error(w->context, GFL_E_MISMATCH,
+                      "%s: the tensor backbone.layer%d.0.conv1.weight is missing", w->blob.path,
+                      there + 1);
+}
+
+static gfl_status gfli_resnet_compare(const gfli_weights *w, const gfl_backbone_info *b,
+                                      const gfl_arch *m) {
+    if (b->arch.depth != m->depth || b->arch.groups != m->groups ||
+        b->arch.base_width != m->base_width || b->arch.base_channels != m->base_channels) {
+        char file[32], wanted[32];
+        gfli_resnet_name(&b->arch, file);
+        gfli_resnet_name(m, wanted);
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: the backbone is %s with a stem of %d channels, but the model is %s "
+                          "with %d; create the model that gfl_backbone_describe describes",
+                          w->blob.path, file, b->arch.base_channels, wanted, m->base_channels);
+    }
+    if (b->arch.deform &&
+        (b->arch.deform != m->deform || b->arch.deform_stages != m->deform_stages))
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: the backbone has deformable convolutions of version %d in stages "
+                          "%d, but the model has version %d in stages %d; create the model that "
+                          "gfl_backbone_describe describes",
+                          w->blob.path, b->arch.deform, b->arch.deform_stages, m->deform,
+                          m->deform_stages);
+    if (b->style == GFL_ORIGIN_FILE && b->arch.style != m->style &&
+        gfli_resnet_depth(m->depth)->bottleneck)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: the backbone is of %s style, but the model is of %s style; create "
+                          "the model with the arch.style that gfl_backbone_describe gives",
+                          w->blob.path, gfli_style_name(&b->arch), gfli_style_name(m));
+    return GFL_OK;
+}
+
+static const int gfli_resnet_depths[] = {18, 34, 50, 101, 0};
+
+static const char *const gfli_resnet_before_depth[] = {"R", "X", "resnet", "resnext", NULL};
+
+/* Of bare backbones: torchvision's, timm's, OpenMMLab's. */
+static const gfli_name_rule gfli_resnet_rules[] = {
+    {"backbone.body.", "backbone.", false}, /* torchvision's detectors */
+    {"conv1.", "backbone.conv1.", false},
+    {"bn1.", "backbone.bn1.", false},
+    {"layer1.", "backbone.layer1.", false},
+    {"layer2.", "backbone.layer2.", false},
+    {"layer3.", "backbone.layer3.", false},
+    {"layer4.", "backbone.layer4.", false},
+    {".conv2_offset.", ".conv2.conv_offset.", true}, /* mmdetection before 1.0 */
+    {NULL, NULL, false},
+};
+
+static const gfli_relative gfli_resnet_relatives[] = {
+    {"backbone.gn1.", "", "a backbone with group norm"},
+    {"backbone.stem.", "", "a ResNet with a deep stem"},
+    {NULL, NULL, NULL},
+};
+
+static const gfli_config_row gfli_resnet_config[] = {
+    {"model.backbone.type", "ResNet|ResNeXt"},
+    {"model.backbone.num_stages", "4"},
+    {"model.backbone.strides", "[1, 2, 2, 2]"},
+    {"model.backbone.dilations", "[1, 1, 1, 1]"},
+    {"model.backbone.style", "pytorch|caffe"},
+    {"model.backbone.deep_stem", "False"},
+    {"model.backbone.avg_down", "False"},
+    {"model.backbone.conv_cfg.type", "Conv2d|Conv"},
+    {"model.backbone.norm_cfg.type", "BN|BN2d|SyncBN|MMSyncBN"},
+    {"model.backbone.norm_cfg.eps", "1e-05"},
+    {NULL, NULL},
+};
+
+const gfli_backbone gfli_resnet = {"a ResNet",
+                                   gfli_resnet_depths,
+                                   gfli_resnet_resolve,
+                                   (int)GFLI_COUNT(gfli_presets),
+                                   gfli_resnet_preset,
+                                   gfli_resnet_name,
+                                   gfli_resnet_file_name,
+                                   gfli_describe_resnet,
+                                   "backbone.conv1.weight",
+                                   "backbone.layer",
+                                   gfli_resnet_before_depth,
+                                   gfli_resnet_rules,
+                                   gfli_resnet_relatives,
+                                   gfli_resnet_config,
+                                   gfli_resnet_deduce,
+                                   gfli_resnet_compare};
 
 /* ===============================================================================================
  * src/model/fpn.c - the neck: a pyramid of five levels from the last three stages (spec 2)
@@ -11086,6 +11401,10 @@ int gfli_describe_neck(gfli_describer *d, const int features[4]) {
         gfli_run_level_conv(d, conv[i], i < 3 ? lateral[i] : level[i - 1], level[i]);
     }
     return pyramid;
+}
+
+gfl_status gfli_deduce_neck(gfli_weights *w, gfl_arch *arch) {
+    return gfli_deduce_dim(w, "neck.lateral_convs.0.conv.weight", 0, &arch->fpn_channels);
 }
 
 /* ===============================================================================================
@@ -11137,6 +11456,21 @@ void gfli_describe_head(gfli_describer *d, int pyramid) {
     net->reg = gfli_run_level_scale(d, x, net->scale);
     gfli_name_map(d, net->cls, "cls_score");
     gfli_name_map(d, net->reg, "bbox_pred");
+}
+
+gfl_status gfli_deduce_head(gfli_weights *w, gfl_arch *arch) {
+    int rows;
+    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.cls_convs.0.conv.weight", 0, &arch->head_channels));
+    arch->stacked_convs = gfli_count_numbered(w, "bbox_head.cls_convs.", ".conv.weight");
+    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.gfl_cls.weight", 0, &arch->n_classes));
+    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.gfl_reg.weight", 0, &rows));
+    if (rows % 4 != 0 || rows < 8)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: bbox_head.gfl_reg.weight has %d filters; four sides need a multiple "
+                          "of 4, at least 8",
+                          w->blob.path, rows);
+    arch->reg_max = rows / 4 - 1;
+    return GFL_OK;
 }
 
 /* ===============================================================================================
@@ -11699,50 +12033,36 @@ void gfli_recent_forget(gfli_recent *recent, int entry) {
  * ============================================================================================ */
 
 /* The files that exist: implus/GFocal and mmdetection 1 to 3 (the names that the model has too),
- * torchvision, timm and OpenMMLab backbones (the same without "backbone."), and each of them inside
- * a wrapper.  Rules are applied until none changes the name. */
-static const struct {
-    const char *from, *to;
-    bool anywhere; /* not only at the front */
-} gfli_name_rules[] = {
-    {"module.", "", false},                 /* DistributedDataParallel */
-    {"_orig_mod.", "", false},              /* torch.compile */
-    {"model.", "", false},                  /* Lightning and the like */
-    {"backbone.body.", "backbone.", false}, /* torchvision's detectors */
-    {"conv1.", "backbone.conv1.", false},   /* a bare backbone */
-    {"bn1.", "backbone.bn1.", false},
-    {"layer1.", "backbone.layer1.", false},
-    {"layer2.", "backbone.layer2.", false},
-    {"layer3.", "backbone.layer3.", false},
-    {"layer4.", "backbone.layer4.", false},
-    {".conv2_offset.", ".conv2.conv_offset.", true}, /* mmdetection before 1.0 */
+ * backbones of other libraries (rules of backbones), and each of them inside a wrapper.  Rules are
+ * applied until none changes the name. */
+static const gfli_name_rule gfli_name_rules[] = {
+    {"module.", "", false},    /* DistributedDataParallel */
+    {"_orig_mod.", "", false}, /* torch.compile */
+    {"model.", "", false},     /* Lightning and the like */
+    {NULL, NULL, false},
 };
-
-/* Counters and constants that files carry and nobody needs. */
-static const char *const gfli_ignored_names[] = {
-    ".num_batches_tracked", "bbox_head.integral.project", "bbox_head.distribution_project.project"};
 
 bool gfli_ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+/* Counters and constants that files carry and nobody needs. */
 static bool gfli_is_ignored(const char *name) {
-    for (size_t i = 0; i < GFLI_COUNT(gfli_ignored_names); i++)
-        if (gfli_ends_with(name, gfli_ignored_names[i])) return true;
-    return false;
+    return gfli_ends_with(name, ".num_batches_tracked") ||
+           gfli_ends_with(name, gfli_dialect_get(GFL_DIALECT_MMDET)->project) ||
+           gfli_ends_with(name, gfli_dialect_get(GFL_DIALECT_GFOCAL)->project);
 }
 
-/* Apply the first rule that fits; *changed is false when none does. */
-static gfl_status gfli_rename_once(gfl_context *context, char **name, bool *changed) {
-    *changed = false;
-    for (size_t i = 0; i < GFLI_COUNT(gfli_name_rules) && !*changed; i++) {
-        const char *from = gfli_name_rules[i].from, *to = gfli_name_rules[i].to;
-        char *at = strstr(*name, from), *longer;
-        if (!at || (!gfli_name_rules[i].anywhere && at != *name)) continue;
-        size_t before = (size_t)(at - *name), size = strlen(*name) + strlen(to) + 1;
+/* Apply the first rule that fits; *changed stays false when none does. */
+static gfl_status gfli_rename_once(gfl_context *context, const gfli_name_rule *rule, char **name,
+                                   bool *changed) {
+    for (; rule->from && !*changed; rule++) {
+        char *at = strstr(*name, rule->from), *longer;
+        if (!at || (!rule->anywhere && at != *name)) continue;
+        size_t before = (size_t)(at - *name), size = strlen(*name) + strlen(rule->to) + 1;
         GFLI_TRY(gfli_alloc(context, size, 1, "tensor name", &longer));
-        snprintf(longer, size, "%.*s%s%s", (int)before, *name, to, at + strlen(from));
+        snprintf(longer, size, "%.*s%s%s", (int)before, *name, rule->to, at + strlen(rule->from));
         gfli_free(context, *name);
         *name = longer;
         *changed = true;
@@ -11750,14 +12070,22 @@ static gfl_status gfli_rename_once(gfl_context *context, char **name, bool *chan
     return GFL_OK;
 }
 
+static gfl_status gfli_rename(gfl_context *context, char **name) {
+    for (bool changed = true; changed;) {
+        changed = false;
+        GFLI_TRY(gfli_rename_once(context, gfli_name_rules, name, &changed));
+        for (const gfli_backbone *const *b = gfli_backbones(context); *b; b++)
+            GFLI_TRY(gfli_rename_once(context, (*b)->rules, name, &changed));
+    }
+    return GFL_OK;
+}
+
 static gfl_status gfli_add_entry(gfli_weights *w, const gfli_tensor *tensor) {
     gfli_entry *e = &w->entries[w->n_entries];
-    bool changed = true;
     GFLI_TRY(gfli_strdup(w->context, tensor->name, &e->name));
     e->tensor = tensor;
     w->n_entries++;
-    while (changed) GFLI_TRY(gfli_rename_once(w->context, &e->name, &changed));
-    return GFL_OK;
+    return gfli_rename(w->context, &e->name);
 }
 
 static int gfli_compare_entries(const void *a, const void *b) {
@@ -11815,8 +12143,7 @@ void gfli_weights_end(gfli_weights *w) {
  * src/model/deduce.c - the architecture in the shapes of a file's tensors
  * ============================================================================================ */
 
-/* Dimension `axis` of a convolution's weights. */
-static gfl_status gfli_deduce_dim(gfli_weights *w, const char *name, int axis, int *out) {
+gfl_status gfli_deduce_dim(gfli_weights *w, const char *name, int axis, int *out) {
     const gfli_tensor *t = gfli_weights_find(w, name);
     if (!t)
         return gfli_error(w->context, GFL_E_MISMATCH, "%s: the tensor %s is missing", w->blob.path,
@@ -11829,114 +12156,12 @@ static gfl_status gfli_deduce_dim(gfli_weights *w, const char *name, int axis, i
     return GFL_OK;
 }
 
-/* How many tensors a format with one number has, counting from 0. */
-static int gfli_count_numbered(const gfli_weights *w, const char *before, const char *after) {
+int gfli_count_numbered(const gfli_weights *w, const char *before, const char *after) {
     char name[96];
     int n = 0;
     do snprintf(name, sizeof name, "%s%d%s", before, n, after);
     while (gfli_weights_find(w, name) && ++n < 1000);
     return n;
-}
-
-/* The depth whose stages are the file's, as far as those go. */
-static gfl_status gfli_deduce_depth(gfli_weights *w, gfl_arch *arch, int *stages) {
-    static const int known[] = {18, 34, 50, 101};
-    bool bottleneck = false;
-    int blocks[4], n_fitting = 0;
-    *stages = 0;
-    for (int i = 0; i < w->n_entries; i++)
-        bottleneck = bottleneck || (strncmp(w->entries[i].name, "backbone.layer", 14) == 0 &&
-                                    gfli_ends_with(w->entries[i].name, ".conv3.weight"));
-    for (int stage = 1; stage <= 4; stage++) {
-        char before[32];
-        snprintf(before, sizeof before, "backbone.layer%d.", stage);
-        blocks[stage - 1] = gfli_count_numbered(w, before, ".conv1.weight");
-        if (blocks[stage - 1] > 0 && *stages == stage - 1) *stages = stage;
-    }
-    for (size_t i = 0; i < GFLI_COUNT(known) && *stages > 0; i++) {
-        const gfli_depth *d = gfli_arch_depth(known[i]);
-        if (d->bottleneck != bottleneck ||
-            memcmp(d->blocks, blocks, (size_t)*stages * sizeof *blocks) != 0)
-            continue;
-        arch->depth = known[i];
-        n_fitting++;
-    }
-    if (n_fitting == 1) return GFL_OK;
-    if (n_fitting > 1 || *stages == 0)
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: the tensor backbone.layer%d.0.conv1.weight is missing, and the "
-                          "others do not tell the depth",
-                          w->blob.path, *stages + 1);
-    return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                      "%s: its stages have %d, %d, %d and %d %s blocks; only ResNet-18, 34, 50 and "
-                      "101 are supported",
-                      w->blob.path, blocks[0], blocks[1], blocks[2], blocks[3],
-                      bottleneck ? "bottleneck" : "basic");
-}
-
-/* Groups and their width from the first 3x3 of a bottleneck; the other stages follow from it. */
-static gfl_status gfli_deduce_groups(gfli_weights *w, gfl_arch *arch) {
-    static const char name[] = "backbone.layer1.0.conv2.weight";
-    int width, per_group;
-    arch->groups = 1;
-    if (!gfli_arch_depth(arch->depth)->bottleneck) return GFL_OK;
-    GFLI_TRY(gfli_deduce_dim(w, name, 0, &width));
-    GFLI_TRY(gfli_deduce_dim(w, name, 1, &per_group));
-    if (width % per_group != 0)
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: %s has %d filters of %d channels, which do not make whole groups",
-                          w->blob.path, name, width, per_group);
-    arch->groups = width / per_group;
-    if (arch->groups > 1) arch->base_width = per_group;
-    if (arch->groups > 1 || width == arch->base_channels) return GFL_OK;
-    return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                      "%s: %s has %d filters of all %d channels; without groups the stem of %d "
-                      "channels (backbone.conv1.weight) asks for %d: wide ResNets are not "
-                      "supported",
-                      w->blob.path, name, width, per_group, arch->base_channels,
-                      arch->base_channels);
-}
-
-/* 1 or 2, by the channels of one offset convolution. */
-static gfl_status gfli_deduce_version(gfli_weights *w, const gfli_tensor *t, int *version) {
-    *version = t->rank == 4 && t->shape[0] == 18 ? 1 : t->rank == 4 && t->shape[0] == 27 ? 2 : 0;
-    if (*version) return GFL_OK;
-    return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                      "%s: %s has shape %s; an offset convolution has 18 filters (DCN v1) or 27 "
-                      "(v2)",
-                      w->blob.path, t->name, gfli_shape(t->rank, t->shape).text);
-}
-
-/* Version and stages of the deformable convolutions; told holds the tensor that told first. */
-static gfl_status gfli_deduce_deform(gfli_weights *w, gfl_arch *arch, int stages) {
-    const gfli_depth *depth = gfli_arch_depth(arch->depth);
-    const gfli_tensor *told = NULL;
-    for (int stage = 1; stage <= stages; stage++) {
-        const gfli_tensor *with = NULL;
-        int without = -1, version;
-        for (int block = 0; block < depth->blocks[stage - 1]; block++) {
-            char name[64];
-            snprintf(name, sizeof name, "backbone.layer%d.%d.conv2.conv_offset.weight", stage,
-                     block);
-            const gfli_tensor *t = gfli_weights_find(w, name);
-            if (!t) without = block;
-            if (!t) continue;
-            GFLI_TRY(gfli_deduce_version(w, t, &version));
-            if (told && version != arch->deform)
-                return gfli_error(w->context, GFL_E_MISMATCH,
-                                  "%s: %s is of DCN v%d, %s of v%d; one model has one version",
-                                  w->blob.path, told->name, arch->deform, t->name, version);
-            arch->deform = version;
-            told = with = t;
-        }
-        if (with && without >= 0)
-            return gfli_error(w->context, GFL_E_MISMATCH,
-                              "%s: %s is there, but backbone.layer%d.%d.conv2.conv_offset.weight "
-                              "is not; the blocks of a stage are deformable either all or none",
-                              w->blob.path, with->name, stage, without);
-        if (with) arch->deform_stages |= 1 << (stage - 1);
-    }
-    return GFL_OK;
 }
 
 /* The number behind `text`, which it must be the first digit of. */
@@ -11964,73 +12189,68 @@ static gfl_status gfli_refuse_part(const gfli_weights *w) {
     return GFL_OK;
 }
 
+const gfli_backbone *gfli_backbone_in(const gfli_weights *w) {
+    const gfli_backbone *const *all = gfli_backbones(w->context);
+    for (const gfli_backbone *const *b = all; *b; b++)
+        if (gfli_weights_find(w, (*b)->stem)) return *b;
+    return *all;
+}
+
 gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages) {
     memset(arch, 0, sizeof *arch);
     GFLI_TRY(gfli_refuse_part(w));
-    GFLI_TRY(gfli_deduce_depth(w, arch, stages));
-    GFLI_TRY(gfli_deduce_dim(w, "backbone.conv1.weight", 0, &arch->base_channels));
-    GFLI_TRY(gfli_deduce_groups(w, arch));
-    return gfli_deduce_deform(w, arch, *stages);
+    return gfli_backbone_in(w)->deduce(w, arch, stages);
 }
 
-/* Parts of networks that look like GFL and are not: what a name begins with and holds. */
-static const struct {
-    const char *front, *inside, *what;
-} gfli_relatives[] = {
+/* Of neck and head. */
+static const gfli_relative gfli_relatives[] = {
     {"bbox_head.reg_conf.", "", "GFLv2, another detector,"},
     {"bbox_head.", ".bn.", "a GFL head with batch norm"},
     {"bbox_head.cls_convs.", ".conv.bias", "a GFL head without normalisation"},
     {"neck.", ".bn.", "a pyramid with batch norm"},
     {"neck.", ".gn.", "a pyramid with group norm"},
-    {"backbone.gn1.", "", "a backbone with group norm"},
-    {"backbone.stem.", "", "a ResNet with a deep stem"},
+    {NULL, NULL, NULL},
 };
 
+static gfl_status gfli_refuse_relative(const gfli_weights *w, const gfli_entry *entry,
+                                       const gfli_relative *known) {
+    for (; known->front; known++)
+        if (strncmp(entry->name, known->front, strlen(known->front)) == 0 &&
+            strstr(entry->name, known->inside))
+            return gfli_error(w->context, GFL_E_UNSUPPORTED,
+                              "%s: %s is not supported (the tensor %s)", w->blob.path, known->what,
+                              entry->tensor->name);
+    return GFL_OK;
+}
+
 /* Things that are read too, but elsewhere, and things that only look like GFL. */
-static gfl_status gfli_refuse_relatives(gfli_weights *w) {
-    bool head = false, stem = gfli_weights_find(w, "backbone.conv1.weight") != NULL;
+static gfl_status gfli_refuse_relatives(const gfli_weights *w) {
+    const gfli_backbone *backbone = gfli_backbone_in(w);
+    bool head = false, stem = gfli_weights_find(w, backbone->stem) != NULL;
     GFLI_TRY(gfli_refuse_part(w));
     for (int i = 0; i < w->n_entries; i++) {
         const char *name = w->entries[i].name;
         head = head || strncmp(name, "bbox_head.", 10) == 0 || strncmp(name, "neck.", 5) == 0;
-        for (size_t k = 0; k < GFLI_COUNT(gfli_relatives); k++) {
-            const char *front = gfli_relatives[k].front;
-            if (strncmp(name, front, strlen(front)) != 0 || !strstr(name, gfli_relatives[k].inside))
-                continue;
-            return gfli_error(w->context, GFL_E_UNSUPPORTED,
-                              "%s: %s is not supported (the tensor %s)", w->blob.path,
-                              gfli_relatives[k].what, w->entries[i].tensor->name);
-        }
+        GFLI_TRY(gfli_refuse_relative(w, &w->entries[i], gfli_relatives));
+        GFLI_TRY(gfli_refuse_relative(w, &w->entries[i], backbone->relatives));
     }
     if (stem && head) return GFL_OK;
+    if (stem)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: the tensors of neck and head are missing; this looks like a bare "
+                          "backbone, which gfl_model_load_backbone reads (gfl train --weights)",
+                          w->blob.path);
     return gfli_error(w->context, GFL_E_MISMATCH,
-                      stem ? "%s: the tensors of neck and head are missing; this looks like a bare "
-                             "backbone, which gfl_model_load_backbone reads (gfl train --weights)"
-                           : "%s: the tensor backbone.conv1.weight is missing; this is not a "
-                             "detector with mmdetection's names",
-                      w->blob.path);
+                      "%s: the tensor %s is missing; this is not a detector with mmdetection's "
+                      "names",
+                      w->blob.path, backbone->stem);
 }
 
 gfl_status gfli_deduce_detector(gfli_weights *w, gfl_arch *arch) {
-    int stages, rows;
     GFLI_TRY(gfli_refuse_relatives(w));
-    GFLI_TRY(gfli_deduce_backbone(w, arch, &stages));
-    if (stages < 4)
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: the tensor backbone.layer%d.0.conv1.weight is missing", w->blob.path,
-                          stages + 1);
-    GFLI_TRY(gfli_deduce_dim(w, "neck.lateral_convs.0.conv.weight", 0, &arch->fpn_channels));
-    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.cls_convs.0.conv.weight", 0, &arch->head_channels));
-    arch->stacked_convs = gfli_count_numbered(w, "bbox_head.cls_convs.", ".conv.weight");
-    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.gfl_cls.weight", 0, &arch->n_classes));
-    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.gfl_reg.weight", 0, &rows));
-    if (rows % 4 != 0 || rows < 8)
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: bbox_head.gfl_reg.weight has %d filters; four sides need a multiple "
-                          "of 4, at least 8",
-                          w->blob.path, rows);
-    arch->reg_max = rows / 4 - 1;
-    return GFL_OK;
+    GFLI_TRY(gfli_deduce_backbone(w, arch, NULL));
+    GFLI_TRY(gfli_deduce_neck(w, arch));
+    return gfli_deduce_head(w, arch);
 }
 
 /* ===============================================================================================
@@ -12180,9 +12400,6 @@ const char *gfli_style_name(const gfl_arch *arch) {
 /* The dialect decides the geometry of boxes, so it is never guessed. */
 gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *out,
                              gfl_origin *origin) {
-    /* the buffer of each dialect's head; only its name tells them apart */
-    static const char *const buffers[2] = {"bbox_head.integral.project",
-                                           "bbox_head.distribution_project.project"};
     const char *const names[2] = {gfli_dialect_get(GFL_DIALECT_MMDET)->name,
                                   gfli_dialect_get(GFL_DIALECT_GFOCAL)->name};
     const char *teller = NULL;
@@ -12191,7 +12408,8 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
     GFLI_TRY(gfli_read_choice(w, "dialect", names, 2, &by_meta));
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < w->blob.n_tensors; i++)
-            if (gfli_ends_with(w->blob.tensors[i].name, buffers[k])) {
+            if (gfli_ends_with(w->blob.tensors[i].name,
+                               gfli_dialect_get((gfl_dialect)(k + 1))->project)) {
                 by_tensor = k + 1;
                 teller = w->blob.tensors[i].name;
             }
@@ -12319,18 +12537,18 @@ gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_
 }
 
 /* The number in a name like "GFL R50", "resnet50" or "resnext101_32x4d"; 0: none. */
-static int gfli_depth_in_name(const char *name) {
-    static const char *const before[] = {"R", "X", "resnet", "resnext"};
+static int gfli_depth_in_name(const char *const *before, const char *name) {
     for (; *name; name++)
-        for (size_t i = 0; i < GFLI_COUNT(before); i++) {
-            size_t n = strlen(before[i]);
-            if (strncmp(name, before[i], n) == 0 && name[n] >= '1' && name[n] <= '9')
+        for (const char *const *b = before; *b; b++) {
+            size_t n = strlen(*b);
+            if (strncmp(name, *b, n) == 0 && name[n] >= '1' && name[n] <= '9')
                 return (int)strtol(name + n, NULL, 10);
         }
     return 0;
 }
 
-gfl_status gfli_check_labels(gfli_weights *w, int depth) {
+gfl_status gfli_check_labels(gfli_weights *w, const gfl_arch *arch) {
+    const char *const *before = gfli_backbone_of(w->context, arch->depth)->before_depth;
     static const char *const keys[] = {"architecture", "arch"};
     const char *format = gfli_blob_meta(&w->blob, "gfl_format");
     if (format && strcmp(format, "1") != 0)
@@ -12339,11 +12557,11 @@ gfl_status gfli_check_labels(gfli_weights *w, int depth) {
                           w->blob.path, format);
     for (size_t i = 0; i < GFLI_COUNT(keys); i++) {
         const char *name = gfli_blob_meta(&w->blob, keys[i]);
-        int said = name ? gfli_depth_in_name(name) : 0;
-        if (said != 0 && said != depth)
+        int said = name ? gfli_depth_in_name(before, name) : 0;
+        if (said != 0 && said != arch->depth)
             return gfli_error(w->context, GFL_E_MISMATCH,
                               "%s: metadata %s is \"%.100s\", but the tensors are of depth %d",
-                              w->blob.path, keys[i], name, depth);
+                              w->blob.path, keys[i], name, arch->depth);
     }
     return GFL_OK;
 }
@@ -12471,7 +12689,7 @@ static gfl_status gfli_check_params(gfli_weights *w, const gfl_model *model) {
         if (t && gfli_same_shape(p, t)) continue;
         if (!t && n_missing++ == 0) missing = p->name;
         if (!t) continue;
-        gfli_arch_name(&model->arch, name);
+        gfli_arch_name(model->context, &model->arch, name);
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: %s has shape %s; the network that the other shapes describe (%s) "
                           "needs %s",
@@ -12533,7 +12751,7 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
     GFLI_TRY(gfli_read_style(w, style, &arch->style, &origins->style));
     if (gfli_arch_resolve(w->context, arch, arch) != GFL_OK)
         return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
-    GFLI_TRY(gfli_check_labels(w, arch->depth));
+    GFLI_TRY(gfli_check_labels(w, arch));
     GFLI_TRY(gfli_read_dialect(w, dialect, &arch->dialect, &origins->dialect));
     origins->scale = gfli_scale_origin(w);
     return gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess);
@@ -12666,7 +12884,7 @@ static gfl_status gfli_put_assumed(const gfl_model *model, gfli_put_meta put, vo
 gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *to) {
     const gfl_preprocess *p = &model->preprocess;
     char text[64], name[32];
-    gfli_arch_name(&model->arch, name);
+    gfli_arch_name(model->context, &model->arch, name);
     snprintf(text, sizeof text, "GFL %s", name);
     GFLI_TRY(put(to, "gfl_format", "1"));
     GFLI_TRY(put(to, "gfl_version", GFL_VERSION_TEXT));

@@ -11268,24 +11268,6 @@ gfl_status gfli_config_read(gfli_blob *b) {
 
 /* ---- what is not supported ------------------------------------------------------------------- */
 
-typedef struct gfli_config_row {
-    const char *path;
-    const char *wanted; /* as gfli_py_shown_as has it; several are separated by "|" */
-} gfli_config_row;
-
-static const gfli_config_row gfli_config_backbone[] = {
-    {"model.backbone.type", "ResNet|ResNeXt"},
-    {"model.backbone.num_stages", "4"},
-    {"model.backbone.strides", "[1, 2, 2, 2]"},
-    {"model.backbone.dilations", "[1, 1, 1, 1]"},
-    {"model.backbone.style", "pytorch|caffe"},
-    {"model.backbone.deep_stem", "False"},
-    {"model.backbone.avg_down", "False"},
-    {"model.backbone.conv_cfg.type", "Conv2d|Conv"},
-    {"model.backbone.norm_cfg.type", "BN|BN2d|SyncBN|MMSyncBN"},
-    {"model.backbone.norm_cfg.eps", "1e-05"},
-};
-
 static const gfli_config_row gfli_config_detector[] = {
     {"model.bbox_head.type", "GFLHead|LDHead"},
     {"model.neck.type", "FPN"},
@@ -11303,6 +11285,7 @@ static const gfli_config_row gfli_config_detector[] = {
     {"model.bbox_head.anchor_generator.strides", "[8, 16, 32, 64, 128]"},
     {"model.bbox_head.anchor_generator.center_offset", "0"},
     {"model.bbox_head.loss_cls.use_sigmoid", "True"},
+    {NULL, NULL},
 };
 
 /* Numbers of a test that change detections a little, or that a user chooses. */
@@ -11358,14 +11341,14 @@ static const char *gfli_config_choice(const char *wanted, char *out, size_t size
 }
 
 static gfl_status gfli_config_refuse_rows(const gfli_weights *w, gfli_py *py,
-                                          const gfli_config_row *rows, size_t n) {
+                                          const gfli_config_row *row) {
     char said[GFLI_CONFIG_SHOWN], ours[64];
-    for (size_t i = 0; i < n; i++)
-        if (gfli_config_differs(py, &rows[i], said, sizeof said))
+    for (; row->path; row++)
+        if (gfli_config_differs(py, row, said, sizeof said))
             return gfli_error(w->context, GFL_E_UNSUPPORTED,
                               "%s: its configuration says %s, which is not supported: gfl has %s",
                               w->blob.path, said,
-                              gfli_config_choice(rows[i].wanted, ours, sizeof ours));
+                              gfli_config_choice(row->wanted, ours, sizeof ours));
     return GFL_OK;
 }
 
@@ -11415,11 +11398,9 @@ static gfl_status gfli_config_refuse_in(const gfli_weights *w, gfli_py *py, bool
                                         bool scale_given) {
     char said[GFLI_CONFIG_SHOWN];
     GFLI_TRY(gfli_config_check_parts(w, py));
-    GFLI_TRY(
-        gfli_config_refuse_rows(w, py, gfli_config_backbone, GFLI_COUNT(gfli_config_backbone)));
+    GFLI_TRY(gfli_config_refuse_rows(w, py, gfli_backbone_in(w)->config));
     if (!detector) return GFL_OK;
-    GFLI_TRY(
-        gfli_config_refuse_rows(w, py, gfli_config_detector, GFLI_COUNT(gfli_config_detector)));
+    GFLI_TRY(gfli_config_refuse_rows(w, py, gfli_config_detector));
     GFLI_TRY(gfli_config_check_levels(w, py));
     if (!scale_given) GFLI_TRY(gfli_config_check_resize(w, py));
     for (size_t i = 0; i < GFLI_COUNT(gfli_config_choices); i++)
@@ -11634,7 +11615,7 @@ static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_desc 
     GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
     GFLI_TRY(gfli_config_compare(w, &out->arch, false));
     GFLI_TRY(gfli_read_style(w, how->style, &out->arch.style, &out->style));
-    GFLI_TRY(gfli_check_labels(w, out->arch.depth));
+    GFLI_TRY(gfli_check_labels(w, &out->arch));
     GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
     return gfli_override(w, how->preprocess, &out->preprocess, &out->input);
 }
@@ -11694,14 +11675,15 @@ static gfl_status gfli_check_input(const gfli_weights *w, const gfl_model *model
 /* Tensors of another shape, and in the residual stages such that have no place at all (biases,
  * attention), show that the file is of another network. */
 static gfl_status gfli_check_stages(gfli_weights *w, const gfl_model *model) {
+    const gfli_backbone *kind = gfli_backbone_in(w);
     for (int i = 0; i < w->n_entries; i++) {
         const gfli_tensor *t = w->entries[i].tensor;
         int index = gfli_model_find(model, w->entries[i].name);
-        if (index < 0 && strncmp(w->entries[i].name, "backbone.layer", 14) == 0)
+        if (index < 0 && strncmp(w->entries[i].name, kind->stages, strlen(kind->stages)) == 0)
             return gfli_error(w->context, GFL_E_MISMATCH,
-                              "%s: %s %s has no place in a ResNet; this is a backbone of another "
-                              "kind",
-                              w->blob.path, t->name, gfli_shape(t->rank, t->shape).text);
+                              "%s: %s %s has no place in %s; this is a backbone of another kind",
+                              w->blob.path, t->name, gfli_shape(t->rank, t->shape).text,
+                              kind->family);
         if (index < 0 || model->params[index].stage == GFLI_STAGE_HEAD) continue;
         const gfli_param *p = &model->params[index];
         if (!gfli_same_shape(p, t))
@@ -11717,35 +11699,12 @@ static gfl_status gfli_check_stages(gfli_weights *w, const gfl_model *model) {
 /* A backbone of another shape, or trained on other inputs or with other strides, would load in part
  * or wholly, and then detect nothing. */
 static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
-    const gfl_arch *m = &model->arch;
     gfl_backbone_info b;
     gfl_import_desc none;
     memset(&none, 0, sizeof none);
     memset(&b, 0, sizeof b);
     GFLI_TRY(gfli_describe_backbone(w, &none, &b));
-    if (b.arch.depth != m->depth || b.arch.groups != m->groups ||
-        b.arch.base_width != m->base_width || b.arch.base_channels != m->base_channels) {
-        char file[32], wanted[32];
-        gfli_arch_name(&b.arch, file);
-        gfli_arch_name(m, wanted);
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: the backbone is %s with a stem of %d channels, but the model is %s "
-                          "with %d; create the model that gfl_backbone_describe describes",
-                          w->blob.path, file, b.arch.base_channels, wanted, m->base_channels);
-    }
-    if (b.arch.deform && (b.arch.deform != m->deform || b.arch.deform_stages != m->deform_stages))
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: the backbone has deformable convolutions of version %d in stages "
-                          "%d, but the model has version %d in stages %d; create the model that "
-                          "gfl_backbone_describe describes",
-                          w->blob.path, b.arch.deform, b.arch.deform_stages, m->deform,
-                          m->deform_stages);
-    if (b.style == GFL_ORIGIN_FILE && b.arch.style != m->style &&
-        gfli_arch_depth(m->depth)->bottleneck)
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: the backbone is of %s style, but the model is of %s style; create "
-                          "the model with the arch.style that gfl_backbone_describe gives",
-                          w->blob.path, gfli_style_name(&b.arch), gfli_style_name(m));
+    GFLI_TRY(gfli_backbone_in(w)->compare(w, &b, &model->arch));
     GFLI_TRY(gfli_check_stages(w, model));
     return gfli_check_input(w, model, &b.preprocess); /* of that as much as the file says */
 }
@@ -11811,15 +11770,13 @@ gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {
 static gfl_status gfli_put_backbone_metadata(const gfl_model *model, int stages,
                                              gfli_blob_writer *w) {
     const gfl_arch *a = &model->arch;
+    const gfli_backbone *kind = gfli_backbone_of(model->context, a->depth);
     char name[48];
-    if (a->groups > 1)
-        snprintf(name, sizeof name, "resnext%d_%dx%dd", a->depth, a->groups, a->base_width);
-    else
-        snprintf(name, sizeof name, "resnet%d", a->depth);
+    kind->file_name(a, name);
     GFLI_TRY(gfli_blob_put_meta(w, "arch", name));
     GFLI_TRY(gfli_put_input(model, gfli_meta_to_blob, w, "input"));
     GFLI_TRY(gfli_blob_put_meta(w, "style", gfli_style_name(a)));
-    snprintf(name, sizeof name, "layer%d", stages + 1);
+    snprintf(name, sizeof name, "%s%d", kind->stages + strlen("backbone."), stages + 1);
     return stages < 4 ? gfli_blob_put_meta(w, "missing", name) : GFL_OK;
 }
 
@@ -11892,9 +11849,9 @@ typedef struct gfli_transfer {
     const int *map;
 } gfli_transfer;
 
-static bool gfli_is_classifier(const gfli_param *p) {
-    return strcmp(p->name, "bbox_head.gfl_cls.weight") == 0 ||
-           strcmp(p->name, "bbox_head.gfl_cls.bias") == 0;
+static bool gfli_is_classifier(const gfl_model *model, int param) {
+    const gfli_layer *layer = &model->layers[model->network.classifier];
+    return param == layer->weight || param == layer->bias;
 }
 
 /* The rows of the classes that both know; those of new ones are fresh. */
@@ -11917,7 +11874,7 @@ static gfl_status gfli_fill_classes(const gfli_transfer *t, gfl_model *model, in
 static gfl_status gfli_fill_from_model(void *arg, gfl_model *model, int index, float *to) {
     const gfli_transfer *t = (const gfli_transfer *)arg;
     gfli_param *param = &model->params[index];
-    if (gfli_is_classifier(param)) return gfli_fill_classes(t, model, index, to);
+    if (gfli_is_classifier(model, index)) return gfli_fill_classes(t, model, index, to);
     param->loaded = t->source->params[index].loaded;
     return gfli_param_fetch(t->source, index, to);
 }
@@ -11930,7 +11887,7 @@ static gfl_status gfli_report_transfer(gfl_model *model, const int *map) {
     GFLI_TRY(gfli_open_reports(model, (size_t)model->n_params));
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        bool afresh = n_new > 0 && gfli_is_classifier(p);
+        bool afresh = n_new > 0 && gfli_is_classifier(model, i);
         GFLI_TRY(gfli_report(model, p->name, afresh ? GFL_FATE_INITIALISED : GFL_FATE_LOADED,
                              p->rank, p->shape, afresh ? why : ""));
     }
@@ -12032,7 +11989,6 @@ static gfli_state_entry *gfli_state_add(gfli_state_entry *entries, int *n, const
 }
 
 gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, int *n_out) {
-    const bool gfocal = model->arch.dialect == GFL_DIALECT_GFOCAL;
     gfli_state_entry *entries;
     int n = 0;
     GFLI_TRY(gfli_alloc(model->context, 2 * (size_t)model->n_params + 1, sizeof *entries,
@@ -12048,8 +12004,7 @@ gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, in
             (void)gfli_state_add(entries, &n, p->name, length - strlen("running_var"),
                                  "num_batches_tracked", GFLI_I64, -1);
     }
-    const char *project =
-        gfocal ? "bbox_head.distribution_project.project" : "bbox_head.integral.project";
+    const char *project = gfli_dialect_get(model->arch.dialect)->project;
     gfli_state_entry *e = gfli_state_add(entries, &n, project, strlen(project), "", GFLI_F32, -1);
     e->rank = 1;
     e->count = (size_t)model->arch.reg_max + 1;
@@ -13061,7 +13016,7 @@ static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes 
     enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
     const bool deform = g->model->arch.deform > 0;
     char text[32];
-    gfli_arch_name(&g->model->arch, text);
+    gfli_arch_name(g->context, &g->model->arch, text);
     gfli_pb_int(b, IR_VERSION, deform ? 9 : 8);
     gfli_pb_text(b, PRODUCER, "gfl");
     gfli_pb_text(b, PRODUCER_VERSION, GFL_VERSION_TEXT);

@@ -272,6 +272,7 @@ GFLI_EXACT_BEGIN
 #include "model/model.h"
 #include "model/dialect.h"
 #include "model/weights.h"
+#include "model/backbone.h"
 
 GFLI_EXACT_END
 

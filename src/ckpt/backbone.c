@@ -8,7 +8,7 @@ static gfl_status gfli_describe_backbone(gfli_weights *w, const gfl_import_desc 
     GFLI_TRY(gfli_deduce_backbone(w, &out->arch, &out->stages));
     GFLI_TRY(gfli_config_compare(w, &out->arch, false));
     GFLI_TRY(gfli_read_style(w, how->style, &out->arch.style, &out->style));
-    GFLI_TRY(gfli_check_labels(w, out->arch.depth));
+    GFLI_TRY(gfli_check_labels(w, &out->arch));
     GFLI_TRY(gfli_read_preprocess(w, &out->preprocess, &out->input));
     return gfli_override(w, how->preprocess, &out->preprocess, &out->input);
 }
@@ -68,14 +68,15 @@ static gfl_status gfli_check_input(const gfli_weights *w, const gfl_model *model
 /* Tensors of another shape, and in the residual stages such that have no place at all (biases,
  * attention), show that the file is of another network. */
 static gfl_status gfli_check_stages(gfli_weights *w, const gfl_model *model) {
+    const gfli_backbone *kind = gfli_backbone_in(w);
     for (int i = 0; i < w->n_entries; i++) {
         const gfli_tensor *t = w->entries[i].tensor;
         int index = gfli_model_find(model, w->entries[i].name);
-        if (index < 0 && strncmp(w->entries[i].name, "backbone.layer", 14) == 0)
+        if (index < 0 && strncmp(w->entries[i].name, kind->stages, strlen(kind->stages)) == 0)
             return gfli_error(w->context, GFL_E_MISMATCH,
-                              "%s: %s %s has no place in a ResNet; this is a backbone of another "
-                              "kind",
-                              w->blob.path, t->name, gfli_shape(t->rank, t->shape).text);
+                              "%s: %s %s has no place in %s; this is a backbone of another kind",
+                              w->blob.path, t->name, gfli_shape(t->rank, t->shape).text,
+                              kind->family);
         if (index < 0 || model->params[index].stage == GFLI_STAGE_HEAD) continue;
         const gfli_param *p = &model->params[index];
         if (!gfli_same_shape(p, t))
@@ -91,35 +92,12 @@ static gfl_status gfli_check_stages(gfli_weights *w, const gfl_model *model) {
 /* A backbone of another shape, or trained on other inputs or with other strides, would load in part
  * or wholly, and then detect nothing. */
 static gfl_status gfli_check_backbone(gfli_weights *w, const gfl_model *model) {
-    const gfl_arch *m = &model->arch;
     gfl_backbone_info b;
     gfl_import_desc none;
     memset(&none, 0, sizeof none);
     memset(&b, 0, sizeof b);
     GFLI_TRY(gfli_describe_backbone(w, &none, &b));
-    if (b.arch.depth != m->depth || b.arch.groups != m->groups ||
-        b.arch.base_width != m->base_width || b.arch.base_channels != m->base_channels) {
-        char file[32], wanted[32];
-        gfli_arch_name(&b.arch, file);
-        gfli_arch_name(m, wanted);
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: the backbone is %s with a stem of %d channels, but the model is %s "
-                          "with %d; create the model that gfl_backbone_describe describes",
-                          w->blob.path, file, b.arch.base_channels, wanted, m->base_channels);
-    }
-    if (b.arch.deform && (b.arch.deform != m->deform || b.arch.deform_stages != m->deform_stages))
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: the backbone has deformable convolutions of version %d in stages "
-                          "%d, but the model has version %d in stages %d; create the model that "
-                          "gfl_backbone_describe describes",
-                          w->blob.path, b.arch.deform, b.arch.deform_stages, m->deform,
-                          m->deform_stages);
-    if (b.style == GFL_ORIGIN_FILE && b.arch.style != m->style &&
-        gfli_arch_depth(m->depth)->bottleneck)
-        return gfli_error(w->context, GFL_E_MISMATCH,
-                          "%s: the backbone is of %s style, but the model is of %s style; create "
-                          "the model with the arch.style that gfl_backbone_describe gives",
-                          w->blob.path, gfli_style_name(&b.arch), gfli_style_name(m));
+    GFLI_TRY(gfli_backbone_in(w)->compare(w, &b, &model->arch));
     GFLI_TRY(gfli_check_stages(w, model));
     return gfli_check_input(w, model, &b.preprocess); /* of that as much as the file says */
 }
@@ -185,15 +163,13 @@ gfl_status gfl_model_load_backbone(gfl_model *model, const char *path) {
 static gfl_status gfli_put_backbone_metadata(const gfl_model *model, int stages,
                                              gfli_blob_writer *w) {
     const gfl_arch *a = &model->arch;
+    const gfli_backbone *kind = gfli_backbone_of(model->context, a->depth);
     char name[48];
-    if (a->groups > 1)
-        snprintf(name, sizeof name, "resnext%d_%dx%dd", a->depth, a->groups, a->base_width);
-    else
-        snprintf(name, sizeof name, "resnet%d", a->depth);
+    kind->file_name(a, name);
     GFLI_TRY(gfli_blob_put_meta(w, "arch", name));
     GFLI_TRY(gfli_put_input(model, gfli_meta_to_blob, w, "input"));
     GFLI_TRY(gfli_blob_put_meta(w, "style", gfli_style_name(a)));
-    snprintf(name, sizeof name, "layer%d", stages + 1);
+    snprintf(name, sizeof name, "%s%d", kind->stages + strlen("backbone."), stages + 1);
     return stages < 4 ? gfli_blob_put_meta(w, "missing", name) : GFL_OK;
 }
 

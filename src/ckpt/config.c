@@ -156,24 +156,6 @@ gfl_status gfli_config_read(gfli_blob *b) {
 
 /* ---- what is not supported ------------------------------------------------------------------- */
 
-typedef struct gfli_config_row {
-    const char *path;
-    const char *wanted; /* as gfli_py_shown_as has it; several are separated by "|" */
-} gfli_config_row;
-
-static const gfli_config_row gfli_config_backbone[] = {
-    {"model.backbone.type", "ResNet|ResNeXt"},
-    {"model.backbone.num_stages", "4"},
-    {"model.backbone.strides", "[1, 2, 2, 2]"},
-    {"model.backbone.dilations", "[1, 1, 1, 1]"},
-    {"model.backbone.style", "pytorch|caffe"},
-    {"model.backbone.deep_stem", "False"},
-    {"model.backbone.avg_down", "False"},
-    {"model.backbone.conv_cfg.type", "Conv2d|Conv"},
-    {"model.backbone.norm_cfg.type", "BN|BN2d|SyncBN|MMSyncBN"},
-    {"model.backbone.norm_cfg.eps", "1e-05"},
-};
-
 static const gfli_config_row gfli_config_detector[] = {
     {"model.bbox_head.type", "GFLHead|LDHead"},
     {"model.neck.type", "FPN"},
@@ -191,6 +173,7 @@ static const gfli_config_row gfli_config_detector[] = {
     {"model.bbox_head.anchor_generator.strides", "[8, 16, 32, 64, 128]"},
     {"model.bbox_head.anchor_generator.center_offset", "0"},
     {"model.bbox_head.loss_cls.use_sigmoid", "True"},
+    {NULL, NULL},
 };
 
 /* Numbers of a test that change detections a little, or that a user chooses. */
@@ -246,14 +229,14 @@ static const char *gfli_config_choice(const char *wanted, char *out, size_t size
 }
 
 static gfl_status gfli_config_refuse_rows(const gfli_weights *w, gfli_py *py,
-                                          const gfli_config_row *rows, size_t n) {
+                                          const gfli_config_row *row) {
     char said[GFLI_CONFIG_SHOWN], ours[64];
-    for (size_t i = 0; i < n; i++)
-        if (gfli_config_differs(py, &rows[i], said, sizeof said))
+    for (; row->path; row++)
+        if (gfli_config_differs(py, row, said, sizeof said))
             return gfli_error(w->context, GFL_E_UNSUPPORTED,
                               "%s: its configuration says %s, which is not supported: gfl has %s",
                               w->blob.path, said,
-                              gfli_config_choice(rows[i].wanted, ours, sizeof ours));
+                              gfli_config_choice(row->wanted, ours, sizeof ours));
     return GFL_OK;
 }
 
@@ -303,11 +286,9 @@ static gfl_status gfli_config_refuse_in(const gfli_weights *w, gfli_py *py, bool
                                         bool scale_given) {
     char said[GFLI_CONFIG_SHOWN];
     GFLI_TRY(gfli_config_check_parts(w, py));
-    GFLI_TRY(
-        gfli_config_refuse_rows(w, py, gfli_config_backbone, GFLI_COUNT(gfli_config_backbone)));
+    GFLI_TRY(gfli_config_refuse_rows(w, py, gfli_backbone_in(w)->config));
     if (!detector) return GFL_OK;
-    GFLI_TRY(
-        gfli_config_refuse_rows(w, py, gfli_config_detector, GFLI_COUNT(gfli_config_detector)));
+    GFLI_TRY(gfli_config_refuse_rows(w, py, gfli_config_detector));
     GFLI_TRY(gfli_config_check_levels(w, py));
     if (!scale_given) GFLI_TRY(gfli_config_check_resize(w, py));
     for (size_t i = 0; i < GFLI_COUNT(gfli_config_choices); i++)

@@ -51,9 +51,9 @@ typedef struct gfli_transfer {
     const int *map;
 } gfli_transfer;
 
-static bool gfli_is_classifier(const gfli_param *p) {
-    return strcmp(p->name, "bbox_head.gfl_cls.weight") == 0 ||
-           strcmp(p->name, "bbox_head.gfl_cls.bias") == 0;
+static bool gfli_is_classifier(const gfl_model *model, int param) {
+    const gfli_layer *layer = &model->layers[model->network.classifier];
+    return param == layer->weight || param == layer->bias;
 }
 
 /* The rows of the classes that both know; those of new ones are fresh. */
@@ -76,7 +76,7 @@ static gfl_status gfli_fill_classes(const gfli_transfer *t, gfl_model *model, in
 static gfl_status gfli_fill_from_model(void *arg, gfl_model *model, int index, float *to) {
     const gfli_transfer *t = (const gfli_transfer *)arg;
     gfli_param *param = &model->params[index];
-    if (gfli_is_classifier(param)) return gfli_fill_classes(t, model, index, to);
+    if (gfli_is_classifier(model, index)) return gfli_fill_classes(t, model, index, to);
     param->loaded = t->source->params[index].loaded;
     return gfli_param_fetch(t->source, index, to);
 }
@@ -89,7 +89,7 @@ static gfl_status gfli_report_transfer(gfl_model *model, const int *map) {
     GFLI_TRY(gfli_open_reports(model, (size_t)model->n_params));
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        bool afresh = n_new > 0 && gfli_is_classifier(p);
+        bool afresh = n_new > 0 && gfli_is_classifier(model, i);
         GFLI_TRY(gfli_report(model, p->name, afresh ? GFL_FATE_INITIALISED : GFL_FATE_LOADED,
                              p->rank, p->shape, afresh ? why : ""));
     }

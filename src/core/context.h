@@ -4,6 +4,7 @@
 enum { GFLI_MAX_THREADS = 256 };
 
 typedef struct gfli_pool gfli_pool;
+typedef struct gfli_backbone gfli_backbone; /* model/backbone.h */
 
 struct gfl_context {
     gfl_allocator allocator;
@@ -22,6 +23,7 @@ struct gfl_context {
     void *group;     /* its own */
     int64_t n_begun; /* operations of it */
     bool group_open, group_broken;
+    const gfli_backbone *const *backbones; /* NULL: the library's */
     char error[1024];
 };
 

@@ -14,7 +14,6 @@ static gfli_state_entry *gfli_state_add(gfli_state_entry *entries, int *n, const
 }
 
 gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, int *n_out) {
-    const bool gfocal = model->arch.dialect == GFL_DIALECT_GFOCAL;
     gfli_state_entry *entries;
     int n = 0;
     GFLI_TRY(gfli_alloc(model->context, 2 * (size_t)model->n_params + 1, sizeof *entries,
@@ -30,8 +29,7 @@ gfl_status gfli_state_entries(const gfl_model *model, gfli_state_entry **out, in
             (void)gfli_state_add(entries, &n, p->name, length - strlen("running_var"),
                                  "num_batches_tracked", GFLI_I64, -1);
     }
-    const char *project =
-        gfocal ? "bbox_head.distribution_project.project" : "bbox_head.integral.project";
+    const char *project = gfli_dialect_get(model->arch.dialect)->project;
     gfli_state_entry *e = gfli_state_add(entries, &n, project, strlen(project), "", GFLI_F32, -1);
     e->rank = 1;
     e->count = (size_t)model->arch.reg_max + 1;

@@ -65,7 +65,7 @@ static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes 
     enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
     const bool deform = g->model->arch.deform > 0;
     char text[32];
-    gfli_arch_name(&g->model->arch, text);
+    gfli_arch_name(g->context, &g->model->arch, text);
     gfli_pb_int(b, IR_VERSION, deform ? 9 : 8);
     gfli_pb_text(b, PRODUCER, "gfl");
     gfli_pb_text(b, PRODUCER_VERSION, GFL_VERSION_TEXT);

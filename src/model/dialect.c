@@ -2,10 +2,12 @@
 #pragma once
 
 static const gfli_dialect gfli_dialects[] = {
-    /* name, pixel, one_scale, by_location, outside_counts, add_eps, quality_eps, mean_eps,
+    /* name, project, pixel, one_scale, by_location, outside_counts, add_eps, quality_eps, mean_eps,
      * min_weight_sum, warmup_start, warmup_end, bias_lr, bias_decay */
-    {"mmdet", 0, false, false, false, false, 1e-6, 1.1920928955078125e-7, 1, 0.001, 1, 1, 1},
-    {"gfocal", 1, true, true, true, true, 1e-7, 0, 0, 1.0 / 3, 0, 2, 0}};
+    {"mmdet", "bbox_head.integral.project", 0, false, false, false, false, 1e-6,
+     1.1920928955078125e-7, 1, 0.001, 1, 1, 1},
+    {"gfocal", "bbox_head.distribution_project.project", 1, true, true, true, true, 1e-7, 0, 0,
+     1.0 / 3, 0, 2, 0}};
 
 const gfli_dialect *gfli_dialect_get(gfl_dialect dialect) {
     return &gfli_dialects[dialect == GFL_DIALECT_GFOCAL ? 1 : 0];

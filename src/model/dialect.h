@@ -4,7 +4,8 @@
 /* Spec 0.2 as one table.  Operations get these numbers through their options; none of them knows
  * the name of a dialect. */
 typedef struct gfli_dialect {
-    const char *name; /* in metadata, options and messages */
+    const char *name;    /* in metadata, options and messages */
+    const char *project; /* the buffer of its head; only this name tells dialects apart */
 
     /* 0: corners lie between pixels.  1: corners are pixels that belong to the box, so that a width
      * is x2 - x1 + 1, the last coordinate of an image its size - 1, and the position that stands

@@ -24,3 +24,7 @@ int gfli_describe_neck(gfli_describer *d, const int features[4]) {
     }
     return pyramid;
 }
+
+gfl_status gfli_deduce_neck(gfli_weights *w, gfl_arch *arch) {
+    return gfli_deduce_dim(w, "neck.lateral_convs.0.conv.weight", 0, &arch->fpn_channels);
+}

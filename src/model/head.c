@@ -47,3 +47,18 @@ void gfli_describe_head(gfli_describer *d, int pyramid) {
     gfli_name_map(d, net->cls, "cls_score");
     gfli_name_map(d, net->reg, "bbox_pred");
 }
+
+gfl_status gfli_deduce_head(gfli_weights *w, gfl_arch *arch) {
+    int rows;
+    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.cls_convs.0.conv.weight", 0, &arch->head_channels));
+    arch->stacked_convs = gfli_count_numbered(w, "bbox_head.cls_convs.", ".conv.weight");
+    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.gfl_cls.weight", 0, &arch->n_classes));
+    GFLI_TRY(gfli_deduce_dim(w, "bbox_head.gfl_reg.weight", 0, &rows));
+    if (rows % 4 != 0 || rows < 8)
+        return gfli_error(w->context, GFL_E_MISMATCH,
+                          "%s: bbox_head.gfl_reg.weight has %d filters; four sides need a multiple "
+                          "of 4, at least 8",
+                          w->blob.path, rows);
+    arch->reg_max = rows / 4 - 1;
+    return GFL_OK;
+}

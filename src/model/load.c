@@ -120,7 +120,7 @@ static gfl_status gfli_check_params(gfli_weights *w, const gfl_model *model) {
         if (t && gfli_same_shape(p, t)) continue;
         if (!t && n_missing++ == 0) missing = p->name;
         if (!t) continue;
-        gfli_arch_name(&model->arch, name);
+        gfli_arch_name(model->context, &model->arch, name);
         return gfli_error(w->context, GFL_E_MISMATCH,
                           "%s: %s has shape %s; the network that the other shapes describe (%s) "
                           "needs %s",
@@ -182,7 +182,7 @@ gfl_status gfli_describe_weights(gfli_weights *w, gfl_dialect dialect, gfl_style
     GFLI_TRY(gfli_read_style(w, style, &arch->style, &origins->style));
     if (gfli_arch_resolve(w->context, arch, arch) != GFL_OK)
         return gfli_error_in(w->context, GFL_E_MISMATCH, w->blob.path);
-    GFLI_TRY(gfli_check_labels(w, arch->depth));
+    GFLI_TRY(gfli_check_labels(w, arch));
     GFLI_TRY(gfli_read_dialect(w, dialect, &arch->dialect, &origins->dialect));
     origins->scale = gfli_scale_origin(w);
     return gfli_read_preprocess(w, &desc->preprocess, &origins->preprocess);

@@ -144,9 +144,6 @@ const char *gfli_style_name(const gfl_arch *arch) {
 /* The dialect decides the geometry of boxes, so it is never guessed. */
 gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *out,
                              gfl_origin *origin) {
-    /* the buffer of each dialect's head; only its name tells them apart */
-    static const char *const buffers[2] = {"bbox_head.integral.project",
-                                           "bbox_head.distribution_project.project"};
     const char *const names[2] = {gfli_dialect_get(GFL_DIALECT_MMDET)->name,
                                   gfli_dialect_get(GFL_DIALECT_GFOCAL)->name};
     const char *teller = NULL;
@@ -155,7 +152,8 @@ gfl_status gfli_read_dialect(gfli_weights *w, gfl_dialect wanted, gfl_dialect *o
     GFLI_TRY(gfli_read_choice(w, "dialect", names, 2, &by_meta));
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < w->blob.n_tensors; i++)
-            if (gfli_ends_with(w->blob.tensors[i].name, buffers[k])) {
+            if (gfli_ends_with(w->blob.tensors[i].name,
+                               gfli_dialect_get((gfl_dialect)(k + 1))->project)) {
                 by_tensor = k + 1;
                 teller = w->blob.tensors[i].name;
             }
@@ -283,18 +281,18 @@ gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_
 }
 
 /* The number in a name like "GFL R50", "resnet50" or "resnext101_32x4d"; 0: none. */
-static int gfli_depth_in_name(const char *name) {
-    static const char *const before[] = {"R", "X", "resnet", "resnext"};
+static int gfli_depth_in_name(const char *const *before, const char *name) {
     for (; *name; name++)
-        for (size_t i = 0; i < GFLI_COUNT(before); i++) {
-            size_t n = strlen(before[i]);
-            if (strncmp(name, before[i], n) == 0 && name[n] >= '1' && name[n] <= '9')
+        for (const char *const *b = before; *b; b++) {
+            size_t n = strlen(*b);
+            if (strncmp(name, *b, n) == 0 && name[n] >= '1' && name[n] <= '9')
                 return (int)strtol(name + n, NULL, 10);
         }
     return 0;
 }
 
-gfl_status gfli_check_labels(gfli_weights *w, int depth) {
+gfl_status gfli_check_labels(gfli_weights *w, const gfl_arch *arch) {
+    const char *const *before = gfli_backbone_of(w->context, arch->depth)->before_depth;
     static const char *const keys[] = {"architecture", "arch"};
     const char *format = gfli_blob_meta(&w->blob, "gfl_format");
     if (format && strcmp(format, "1") != 0)
@@ -303,11 +301,11 @@ gfl_status gfli_check_labels(gfli_weights *w, int depth) {
                           w->blob.path, format);
     for (size_t i = 0; i < GFLI_COUNT(keys); i++) {
         const char *name = gfli_blob_meta(&w->blob, keys[i]);
-        int said = name ? gfli_depth_in_name(name) : 0;
-        if (said != 0 && said != depth)
+        int said = name ? gfli_depth_in_name(before, name) : 0;
+        if (said != 0 && said != arch->depth)
             return gfli_error(w->context, GFL_E_MISMATCH,
                               "%s: metadata %s is \"%.100s\", but the tensors are of depth %d",
-                              w->blob.path, keys[i], name, depth);
+                              w->blob.path, keys[i], name, arch->depth);
     }
     return GFL_OK;
 }

@@ -58,23 +58,14 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
 void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
                        float *stats, void *scratch);
 
-/* Residual blocks of a depth, stage by stage. */
-typedef struct gfli_depth {
-    int depth;
-    bool bottleneck;
-    int blocks[4];
-} gfli_depth;
-const gfli_depth *gfli_arch_depth(int depth); /* NULL: no such depth */
-/* Channels of stage 1..4: at its output, and inside its blocks. */
-int gfli_stage_out(const gfl_arch *arch, int stage);
-int gfli_stage_width(const gfl_arch *arch, int stage);
-bool gfli_is_deformable(const gfl_arch *arch, int stage);
 /* Replace zeros by defaults and check every field. */
 gfl_status gfli_arch_resolve(gfl_context *context, const gfl_arch *in, gfl_arch *out);
+void gfli_default(int *value, int when_zero);
+gfl_status gfli_check_range(gfl_context *context, const char *what, int value, int low, int high);
 gfl_status gfli_preprocess_resolve(gfl_context *context, const gfl_preprocess *in,
                                    gfl_preprocess *out);
 /* "R50", "X101-32x4d-DCNv2": what papers call it. */
-void gfli_arch_name(const gfl_arch *arch, char out[32]);
+void gfli_arch_name(const gfl_context *context, const gfl_arch *arch, char out[32]);
 
 /* The tables of parameters and layers of model->arch, without data, in a state dict's order. */
 gfl_status gfli_model_describe(gfl_model *model);

@@ -2,50 +2,36 @@
 #pragma once
 
 /* The files that exist: implus/GFocal and mmdetection 1 to 3 (the names that the model has too),
- * torchvision, timm and OpenMMLab backbones (the same without "backbone."), and each of them inside
- * a wrapper.  Rules are applied until none changes the name. */
-static const struct {
-    const char *from, *to;
-    bool anywhere; /* not only at the front */
-} gfli_name_rules[] = {
-    {"module.", "", false},                 /* DistributedDataParallel */
-    {"_orig_mod.", "", false},              /* torch.compile */
-    {"model.", "", false},                  /* Lightning and the like */
-    {"backbone.body.", "backbone.", false}, /* torchvision's detectors */
-    {"conv1.", "backbone.conv1.", false},   /* a bare backbone */
-    {"bn1.", "backbone.bn1.", false},
-    {"layer1.", "backbone.layer1.", false},
-    {"layer2.", "backbone.layer2.", false},
-    {"layer3.", "backbone.layer3.", false},
-    {"layer4.", "backbone.layer4.", false},
-    {".conv2_offset.", ".conv2.conv_offset.", true}, /* mmdetection before 1.0 */
+ * backbones of other libraries (rules of backbones), and each of them inside a wrapper.  Rules are
+ * applied until none changes the name. */
+static const gfli_name_rule gfli_name_rules[] = {
+    {"module.", "", false},    /* DistributedDataParallel */
+    {"_orig_mod.", "", false}, /* torch.compile */
+    {"model.", "", false},     /* Lightning and the like */
+    {NULL, NULL, false},
 };
-
-/* Counters and constants that files carry and nobody needs. */
-static const char *const gfli_ignored_names[] = {
-    ".num_batches_tracked", "bbox_head.integral.project", "bbox_head.distribution_project.project"};
 
 bool gfli_ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+/* Counters and constants that files carry and nobody needs. */
 static bool gfli_is_ignored(const char *name) {
-    for (size_t i = 0; i < GFLI_COUNT(gfli_ignored_names); i++)
-        if (gfli_ends_with(name, gfli_ignored_names[i])) return true;
-    return false;
+    return gfli_ends_with(name, ".num_batches_tracked") ||
+           gfli_ends_with(name, gfli_dialect_get(GFL_DIALECT_MMDET)->project) ||
+           gfli_ends_with(name, gfli_dialect_get(GFL_DIALECT_GFOCAL)->project);
 }
 
-/* Apply the first rule that fits; *changed is false when none does. */
-static gfl_status gfli_rename_once(gfl_context *context, char **name, bool *changed) {
-    *changed = false;
-    for (size_t i = 0; i < GFLI_COUNT(gfli_name_rules) && !*changed; i++) {
-        const char *from = gfli_name_rules[i].from, *to = gfli_name_rules[i].to;
-        char *at = strstr(*name, from), *longer;
-        if (!at || (!gfli_name_rules[i].anywhere && at != *name)) continue;
-        size_t before = (size_t)(at - *name), size = strlen(*name) + strlen(to) + 1;
+/* Apply the first rule that fits; *changed stays false when none does. */
+static gfl_status gfli_rename_once(gfl_context *context, const gfli_name_rule *rule, char **name,
+                                   bool *changed) {
+    for (; rule->from && !*changed; rule++) {
+        char *at = strstr(*name, rule->from), *longer;
+        if (!at || (!rule->anywhere && at != *name)) continue;
+        size_t before = (size_t)(at - *name), size = strlen(*name) + strlen(rule->to) + 1;
         GFLI_TRY(gfli_alloc(context, size, 1, "tensor name", &longer));
-        snprintf(longer, size, "%.*s%s%s", (int)before, *name, to, at + strlen(from));
+        snprintf(longer, size, "%.*s%s%s", (int)before, *name, rule->to, at + strlen(rule->from));
         gfli_free(context, *name);
         *name = longer;
         *changed = true;
@@ -53,14 +39,22 @@ static gfl_status gfli_rename_once(gfl_context *context, char **name, bool *chan
     return GFL_OK;
 }
 
+static gfl_status gfli_rename(gfl_context *context, char **name) {
+    for (bool changed = true; changed;) {
+        changed = false;
+        GFLI_TRY(gfli_rename_once(context, gfli_name_rules, name, &changed));
+        for (const gfli_backbone *const *b = gfli_backbones(context); *b; b++)
+            GFLI_TRY(gfli_rename_once(context, (*b)->rules, name, &changed));
+    }
+    return GFL_OK;
+}
+
 static gfl_status gfli_add_entry(gfli_weights *w, const gfli_tensor *tensor) {
     gfli_entry *e = &w->entries[w->n_entries];
-    bool changed = true;
     GFLI_TRY(gfli_strdup(w->context, tensor->name, &e->name));
     e->tensor = tensor;
     w->n_entries++;
-    while (changed) GFLI_TRY(gfli_rename_once(w->context, &e->name, &changed));
-    return GFL_OK;
+    return gfli_rename(w->context, &e->name);
 }
 
 static int gfli_compare_entries(const void *a, const void *b) {

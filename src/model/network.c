@@ -297,7 +297,7 @@ gfl_status gfli_model_describe(gfl_model *model) {
     d.model = model;
     model->network.input = gfli_add_map(&d, 3, 1, -1);
     gfli_name_map(&d, model->network.input, "input");
-    gfli_describe_resnet(&d, features);
+    gfli_backbone_of(model->context, model->arch.depth)->describe(&d, features);
     for (int i = 0; i < 4; i++) {
         gfli_name_map(&d, features[i], names[i]);
         if (d.status == GFL_OK && model->network.maps[features[i]].stride != 4 << i)

@@ -147,8 +147,7 @@ int gfli_run_level_scale(gfli_describer *d, int in, int scale);
 
 /* ---- parts ----------------------------------------------------------------------------------- */
 
-/* Each describes itself from model->arch.  A backbone ends with the maps of strides 4, 8, 16 and
- * 32, in stages 1 to 4; the neck makes the pyramid of the last three. */
-void gfli_describe_resnet(gfli_describer *d, int features[4]);
+/* Each describes itself from model->arch.  A backbone (backbone.h) ends with the maps of strides 4,
+ * 8, 16 and 32, in stages 1 to 4; the neck makes the pyramid of the last three. */
 int gfli_describe_neck(gfli_describer *d, const int features[4]);
 void gfli_describe_head(gfli_describer *d, int pyramid);

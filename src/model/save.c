@@ -69,7 +69,7 @@ static gfl_status gfli_put_assumed(const gfl_model *model, gfli_put_meta put, vo
 gfl_status gfli_model_metadata(const gfl_model *model, gfli_put_meta put, void *to) {
     const gfl_preprocess *p = &model->preprocess;
     char text[64], name[32];
-    gfli_arch_name(&model->arch, name);
+    gfli_arch_name(model->context, &model->arch, name);
     snprintf(text, sizeof text, "GFL %s", name);
     GFLI_TRY(put(to, "gfl_format", "1"));
     GFLI_TRY(put(to, "gfl_version", GFL_VERSION_TEXT));

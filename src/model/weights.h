@@ -26,9 +26,15 @@ void gfli_weights_end(gfli_weights *w);
 const gfli_tensor *gfli_weights_find(const gfli_weights *w, const char *name); /* or NULL */
 
 /* The architecture that the shapes describe (deduce.c): of a detector, or of a backbone, which may
- * end early; stages: how many it has. */
+ * end early; stages: how many it has, NULL where all must be there. */
 gfl_status gfli_deduce_detector(gfli_weights *w, gfl_arch *arch);
 gfl_status gfli_deduce_backbone(gfli_weights *w, gfl_arch *arch, int *stages);
+gfl_status gfli_deduce_neck(gfli_weights *w, gfl_arch *arch);
+gfl_status gfli_deduce_head(gfli_weights *w, gfl_arch *arch);
+/* Dimension `axis` of a convolution's weights. */
+gfl_status gfli_deduce_dim(gfli_weights *w, const char *name, int axis, int *out);
+/* How many tensors there are whose names have a number between these, counting from 0. */
+int gfli_count_numbered(const gfli_weights *w, const char *before, const char *after);
 
 /* What the metadata says (metadata.c).  A demanded dialect or style must not contradict it; the
  * default demands nothing. */
@@ -40,7 +46,7 @@ gfl_status gfli_read_preprocess(gfli_weights *w, gfl_preprocess *out, gfl_origin
 gfl_origin gfli_scale_origin(const gfli_weights *w);
 const char *gfli_order_key(const gfli_weights *w); /* of the channel order, NULL: not said */
 gfl_status gfli_read_classes(gfli_weights *w, int n, const gfl_class **out, gfl_origin *origin);
-gfl_status gfli_check_labels(gfli_weights *w, int depth);
+gfl_status gfli_check_labels(gfli_weights *w, const gfl_arch *arch);
 
 /* The values of a tensor of the parameter's shape, checked, in the model's layout. */
 bool gfli_same_shape(const gfli_param *param, const gfli_tensor *tensor);
