@@ -14,7 +14,7 @@ typedef enum gfl_format {
 typedef struct gfl_image {
     const uint8_t *pixels; /* u8 [height][width][channels of the format] */
     int width, height;     /* pixels, 1..GFL_MAX_SIDE */
-    ptrdiff_t stride;      /* bytes from a row to the next, may be negative; 0 means no gap */
+    ptrdiff_t stride;      /* bytes from one row to the next, may be negative; 0 means no gap */
     gfl_format format;     /* of the pixels */
 } gfl_image;
 
@@ -22,11 +22,11 @@ typedef struct gfl_image {
  * holds them.
  *
  *   pixels         u8 [height][width][3], borrowed as long as the image is used
- *   width, height  1..GFL_MAX_SIDE; it is gfl_detect that refuses others
+ *   width, height  1..GFL_MAX_SIDE; gfl_detect refuses others
  *
- * Errors    none.
- * Memory    none.
- * Threads   any.
+ * Errors    It has none.
+ * Memory    It takes none.
+ * Threads   Any.
  * Example
  *     gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height); */
 GFL_INLINE gfl_image gfl_image_from_rgb(const uint8_t *pixels, int width, int height) {
