@@ -455,9 +455,11 @@ static int settle(opt *o, const char *value, const char *reason) {
         int integer;
         double real;
         const char *text;
-    } room = {false};
+        opt_list list;
+    } room;
     char is[256], should[256];
     opt wanted = *o;
+    memset(&room, 0, sizeof room);
     wanted.value = &room;
     int code = set_option(&wanted, value, OPT_FROM_DEFAULT, reason);
     if (code != CMD_OK || o->source == OPT_FROM_DEFAULT || opt_is_same(o, &wanted))
