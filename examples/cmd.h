@@ -238,16 +238,10 @@ void remark_on_dataset(FILE *f, const gfl_dataset_summary *s);
             0                                                                                      \
     }
 
-/* map[label of the model] = label of the data set, by class name; -1 where the data set has no
- * such class.  CMD_OK, or after a message CMD_MISMATCH (a class of which the data set has boxes is
- * unknown to the model) or CMD_DATA (two classes of the data set have one name).  The map is
- * malloc'ed. */
-int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map);
-
-/* Run the model over every image and add the detections; false after reporting (*code is set). */
-/* skip: pictures that cannot be read are left out, counted and named. */
-bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dataset *dataset,
-                     const gfl_detect_opts *opts, bool skip, gfl_evaluator *evaluator, int *code);
+/* Run the model over every image of the evaluator's data set, which has n_images, and add what it
+ * finds; CMD_OK, or an exit code after a message. */
+int evaluate_images(gfl_context *context, const gfl_model *model, int n_images,
+                    const gfl_detect_opts *opts, gfl_evaluator *evaluator);
 
 /* Look at every picture before work begins that could end on one: CMD_OK, or an exit code after
  * messages.  Where the data set skips unreadable ones, they are named and counted. */

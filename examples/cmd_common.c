@@ -130,121 +130,6 @@ void describe_dataset(const char *name, const gfl_dataset *dataset) {
     warn_count(name, s.n_empty_classes, "classes that no annotation has");
 }
 
-static bool is_unnamed(const gfl_class *c, int label) {
-    char text[32];
-    snprintf(text, sizeof text, "class %d", label);
-    return !strcmp(c->name, text);
-}
-
-/* Which classes have boxes; NULL after a message. */
-static bool *find_used_classes(const gfl_dataset *dataset) {
-    bool *used = take((size_t)gfl_dataset_count_classes(dataset), sizeof *used);
-    gfl_image_info info;
-    for (int k = 0; used && k < gfl_dataset_count_classes(dataset); k++) used[k] = false;
-    for (int i = 0; used && i < gfl_dataset_count_images(dataset); i++)
-        if (gfl_dataset_get_image(dataset, i, &info) == GFL_OK)
-            for (int k = 0; k < info.n_annotations; k++) used[info.annotations[k].label] = true;
-    return used;
-}
-
-/* Classes of the data set that the model does not know: an exit code after a message, unless no box
- * has them. */
-static int check_unknown(const gfl_model_info *info, const gfl_dataset *dataset, const int *map) {
-    const gfl_class *classes = gfl_dataset_get_classes(dataset);
-    const int n = gfl_dataset_count_classes(dataset);
-    int n_unknown = 0, n_common = 0, first = -1;
-    bool *used = find_used_classes(dataset);
-    if (!used) return CMD_MEMORY;
-    for (int j = 0; j < n; j++) {
-        bool known = false;
-        for (int k = 0; k < info->arch.n_classes; k++) known = known || map[k] == j;
-        n_common += known;
-        n_unknown += !known && used[j];
-        if (!known && used[j] && first < 0) first = j;
-    }
-    free(used);
-    if (n_common == 0)
-        talk("gfl: the model and the data set have no class in common: the %d classes of the model "
-             "begin with \"%s\", the %d of the data set with \"%s\"",
-             info->arch.n_classes, info->classes[0].name, n, classes[0].name);
-    else if (first >= 0)
-        talk("gfl: the data set has a class \"%s\" that the model does not know (%d such in all); "
-             "its %d classes begin with \"%s\"",
-             classes[first].name, n_unknown, info->arch.n_classes, info->classes[0].name);
-    return n_common == 0 || first >= 0 ? CMD_MISMATCH : CMD_OK;
-}
-
-static int check_class_names(const gfl_dataset *dataset) {
-    const gfl_class *classes = gfl_dataset_get_classes(dataset);
-    gfl_dataset_summary s;
-    gfl_dataset_get_summary(dataset, &s);
-    for (int j = 1; s.n_duplicate_names && j < s.n_classes; j++)
-        for (int k = 0; k < j; k++)
-            if (!strcmp(classes[j].name, classes[k].name)) {
-                talk("gfl: two categories of the data set, %lld and %lld, are both named \"%s\": "
-                     "rename one, or give the boxes of both one id and remove the "
-                     "other",
-                     (long long)classes[k].id, (long long)classes[j].id, classes[k].name);
-                return CMD_DATA;
-            }
-    return CMD_OK;
-}
-
-int match_classes(const gfl_model *model, const gfl_dataset *dataset, int **map) {
-    gfl_model_info info;
-    gfl_model_get_info(model, &info);
-    const gfl_class *theirs = gfl_dataset_get_classes(dataset);
-    const int n = gfl_dataset_count_classes(dataset), n_model = info.arch.n_classes;
-    bool named = false;
-    *map = NULL;
-    int code = check_class_names(dataset);
-    if (code != CMD_OK) return code;
-    *map = take((size_t)n_model, sizeof **map);
-    if (!*map) return CMD_MEMORY;
-    for (int k = 0; k < n_model; k++) {
-        named = named || !is_unnamed(&info.classes[k], k);
-        (*map)[k] = -1;
-        for (int j = 0; j < n; j++)
-            if (!strcmp(info.classes[k].name, theirs[j].name)) (*map)[k] = j;
-    }
-    if (!named && n == n_model) {
-        talk("the weights do not name their classes; they are taken in the data set's order");
-        for (int k = 0; k < n; k++) (*map)[k] = k;
-    }
-    code = check_unknown(&info, dataset, *map);
-    if (code == CMD_OK) return CMD_OK;
-    free(*map);
-    *map = NULL;
-    return code;
-}
-
-/* Detections with the labels of the data set, those of other classes left out. */
-static int translate(const gfl_detections *found, const int *map, gfl_detection *out) {
-    int n = 0;
-    for (int i = 0; i < found->count; i++) {
-        out[n] = found->items[i];
-        out[n].label = map[found->items[i].label];
-        n += out[n].label >= 0;
-    }
-    return n;
-}
-
-static gfl_status evaluate_one(gfl_detector *detector, const gfl_pixels *pixels, int image,
-                               const gfl_detect_opts *opts, const int *map,
-                               gfl_evaluator *evaluator) {
-    gfl_detections found;
-    const gfl_image view = gfl_image_from_rgb(pixels->rgb, pixels->width, pixels->height);
-    gfl_status status = gfl_detect(detector, &view, 1, opts, &found);
-    if (status == GFL_OK) {
-        gfl_detection *own = take((size_t)found.count, sizeof *own);
-        status =
-            own ? gfl_evaluator_add_detections(evaluator, image, own, translate(&found, map, own))
-                : GFL_E_MEMORY;
-        free(own);
-    }
-    return status;
-}
-
 /* ---- a look at every picture ---- */
 
 enum { PICTURES_NAMED = 20 };
@@ -290,44 +175,24 @@ int check_pictures(gfl_context *context, const char *name, gfl_dataset *dataset,
     return status == GFL_OK ? CMD_OK : report(context, status, "looking at pictures");
 }
 
-/* With skip, one that cannot be read. */
-static gfl_status leave_out(gfl_context *context, gfl_evaluator *evaluator, int image) {
-    talk("warning: left out: %s", gfl_context_get_error(context));
-    return gfl_evaluator_leave_out(evaluator, image);
+static int evaluation_progress(void *user, int done, int total) {
+    (void)total;
+    progress_step(user, done, "%s", "");
+    return caught_signal() != 0;
 }
 
-bool evaluate_images(gfl_context *context, const gfl_model *model, const gfl_dataset *dataset,
-                     const gfl_detect_opts *opts, bool skip, gfl_evaluator *evaluator, int *code) {
-    const int n = gfl_dataset_count_images(dataset);
-    int *map = NULL;
-    gfl_detector *detector = NULL;
+int evaluate_images(gfl_context *context, const gfl_model *model, int n_images,
+                    const gfl_detect_opts *opts, gfl_evaluator *evaluator) {
+    gfl_evaluate_desc how = {0};
     progress bar;
-    *code = match_classes(model, dataset, &map);
-    if (*code != CMD_OK) return false;
-    gfl_status status = gfl_detector_create(context, model, NULL, &detector);
-    progress_begin(&bar, "evaluating", n);
-    for (int i = 0; status == GFL_OK && i < n && !caught_signal(); i++) {
-        gfl_pixels pixels;
-        gfl_image_info info;
-        gfl_dataset_get_image(dataset, i, &info);
-        if (info.unreadable) continue; /* and known to the evaluator */
-        status = gfl_dataset_read(context, dataset, i, &pixels);
-        if (status == GFL_OK)
-            status = evaluate_one(detector, &pixels, i, opts, map, evaluator);
-        else if (skip && (status == GFL_E_IO || status == GFL_E_FORMAT || status == GFL_E_DATA ||
-                          status == GFL_E_UNSUPPORTED))
-            status = leave_out(context, evaluator, i);
-        gfl_pixels_free(context, &pixels);
-        progress_step(&bar, i + 1, "%s", "");
-    }
+    how.detect = opts;
+    how.progress = evaluation_progress;
+    how.user = &bar;
+    progress_begin(&bar, "evaluating", n_images);
+    const gfl_status status = gfl_evaluator_add_model(evaluator, model, &how);
     progress_end(&bar);
-    if (status != GFL_OK)
-        *code = report(context, status, "evaluating");
-    else if (caught_signal())
-        *code = 128 + caught_signal();
-    gfl_detector_destroy(detector);
-    free(map);
-    return *code == CMD_OK;
+    if (status == GFL_E_STOPPED) return 128 + caught_signal();
+    return status == GFL_OK ? CMD_OK : report(context, status, "evaluating");
 }
 
 void print_summary(FILE *f, const gfl_evaluator *evaluator) {

@@ -31,16 +31,16 @@ static int run_model(gfl_context *context, const eval_job *job, const gfl_datase
                      gfl_evaluator *evaluator) {
     gfl_model *model = NULL;
     gfl_detect_opts opts;
-    int code = CMD_OK, unused = 0;
+    int unused = 0;
     memset(&opts, 0, sizeof opts);
-    opts.no_clip = 1; /* COCO results are not clipped to the image */
     opts.min_score = (float)job->score;
     opts.nms_iou = (float)job->nms;
     if (job->scale) opt_scale(job->scale, &opts.scale_long, &opts.scale_short, &unused);
     gfl_status status = gfl_model_import(context, job->weights, NULL, &model);
     if (status != GFL_OK) return report(context, status, "loading weights");
     warn_of_assumed(job->weights, model, job->scale != NULL);
-    evaluate_images(context, model, dataset, &opts, job->skip, evaluator, &code);
+    const int code =
+        evaluate_images(context, model, gfl_dataset_count_images(dataset), &opts, evaluator);
     gfl_model_destroy(model);
     return code;
 }

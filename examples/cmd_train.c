@@ -252,14 +252,12 @@ static void describe_plan(const run *r) {
 static int evaluate_epoch(run *r, int epoch, int64_t step) {
     gfl_evaluator *evaluator = NULL;
     gfl_eval_result result;
-    gfl_detect_opts opts;
-    int code = CMD_OK;
-    memset(&opts, 0, sizeof opts);
-    opts.no_clip = 1;
     gfl_status status = gfl_model_sync(r->model);
     if (status == GFL_OK) status = gfl_evaluator_create(r->context, r->val, NULL, &evaluator);
     if (status != GFL_OK) return report(r->context, status, "evaluating");
-    if (evaluate_images(r->context, r->model, r->val, &opts, r->o.skip, evaluator, &code)) {
+    int code =
+        evaluate_images(r->context, r->model, gfl_dataset_count_images(r->val), NULL, evaluator);
+    if (code == CMD_OK) {
         status = gfl_evaluator_run(evaluator, &result);
         if (status != GFL_OK) {
             code = report(r->context, status, "evaluating");
@@ -387,16 +385,23 @@ static int begin_run(run *r) {
     return run_begin(&r->folder, &facts);
 }
 
+/* Classes that do not fit are better known before the epoch. */
+static int check_classes(const run *r) {
+    gfl_model_info info;
+    gfl_model_get_info(r->model, &info);
+    int *map = take((size_t)info.arch.n_classes, sizeof *map);
+    if (!map) return CMD_MEMORY;
+    const gfl_status status = gfl_match_dataset(r->context, r->model, r->val, NULL, 0, map);
+    free(map);
+    return status == GFL_OK ? CMD_OK : report(r->context, status, "comparing classes");
+}
+
 static int prepare(run *r) {
     r->folder.path = r->o.out;
     int code = run_open(&r->folder, r->o.resume, r->o.overwrite);
     if (code == CMD_OK) code = or_stopped(load_data(r));
     if (code == CMD_OK) code = or_stopped(make_trainer(r));
-    if (code == CMD_OK && r->val) { /* classes that do not fit are better known before the epoch */
-        int *map = NULL;
-        code = match_classes(r->model, r->val, &map);
-        free(map);
-    }
+    if (code == CMD_OK && r->val) code = check_classes(r);
     if (code == CMD_OK) code = begin_run(r);
     return code;
 }

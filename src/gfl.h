@@ -216,6 +216,7 @@ extern "C" {
 #include "api/eval.h"
 #include "api/train.h"
 #include "api/import.h"
+#include "api/evaluate.h"
 #include "api/export.h"
 
 #ifdef __cplusplus

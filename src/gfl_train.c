@@ -62,6 +62,7 @@ GFLI_EXACT_BEGIN
 #include "eval/coco_eval.c"
 #include "eval/evaluator.c"
 #include "eval/results.c"
+#include "eval/evaluate.c"
 #include "train/sampler.c"
 #include "train/loader.c"
 #include "train/backward.c"

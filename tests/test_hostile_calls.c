@@ -451,6 +451,27 @@ static gfl_status call_evaluator_run(void) {
     return gfl_evaluator_run(OWNER(evaluator), OR_NULL(&result));
 }
 
+static gfl_status call_evaluate(void) {
+    static const gfl_rename renames[] = {{"light", NULL}, {NULL, "dark"}, {"dark", "light"}};
+    const gfl_detect_opts detect = detect_opts();
+    gfl_evaluate_desc desc;
+    gfl_eval_result result;
+    int map[2];
+    memset(&desc, 0, sizeof desc);
+    desc.detect = OR_NULL(&detect);
+    desc.batch = chance(2) ? an_int() : 1;
+    if (desc.batch > 3) desc.batch = -1; /* it takes its time */
+    desc.renames = &renames[gfli_rng_below(&rng, 3)];
+    desc.n_renames = chance(3) ? 1 : 0;
+    desc.progress = OR_NULL(look);
+    desc.user = &rng;
+    if (chance(3))
+        return gfl_match_dataset(OWNER(context), OR_NULL(packed), OR_NULL(data), desc.renames,
+                                 desc.n_renames, OR_NULL(map));
+    if (chance(2)) return gfl_evaluator_add_model(OWNER(evaluator), OR_NULL(packed), &desc);
+    return gfl_evaluate(OWNER(context), OR_NULL(packed), OR_NULL(data), &desc, OR_NULL(&result));
+}
+
 static gfl_status call_model_export(void) {
     static const field fields[] = {
         ONE(gfl_export_opts, decode, 'i'), ONE(gfl_export_opts, pixels, 'i'),
@@ -694,6 +715,7 @@ static const struct row {
      "gfl_evaluator_add_detections gfl_evaluator_add_results gfl_evaluator_add_results_memory"},
     {call_evaluator_run, "gfl_evaluator_run gfl_evaluator_get_class_result gfl_evaluator_save "
                          "gfl_evaluator_write gfl_evaluator_get_notes gfl_evaluator_get_summary"},
+    {call_evaluate, "gfl_evaluate gfl_evaluator_add_model gfl_match_dataset"},
     {call_model_export, "gfl_model_export gfl_model_export_memory"},
     {call_import, "gfl_model_import gfl_backbone_describe"},
     {call_backbone, "gfl_model_load_backbone gfl_model_save_backbone"},
