@@ -120,6 +120,12 @@ static void a_backend_of_another_version_is_refused_without_calling_it(void) {
         other.version = GFLI_BACKEND_VERSION - (i == 1);
         CHECK(refused(&desc, GFL_E_UNSUPPORTED, "compile gfl.h and gfl_cuda.cu of one version"));
     }
+    gfli_train_ops training;
+    memset(&training, 0, sizeof training);
+    training.version = GFLI_BACKEND_VERSION + 1;
+    other.version = GFLI_BACKEND_VERSION;
+    other.train = &training;
+    CHECK(refused(&desc, GFL_E_UNSUPPORTED, "compile all files of one version"));
 }
 
 /* What the machine has is asked of the compiler, not of the library. */

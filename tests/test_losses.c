@@ -439,6 +439,10 @@ static void normalisers_can_be_given(void) {
     b.given.weight_sum = 0.25; /* the clamp counts */
     batch_losses(context, &b);
     CHECK_NEAR(b.out.bbox[0], own.bbox[0] * own.weight_sum, 1e-6);
+    b.given.weight_sum = 2 * own.weight_sum; /* of two ranks alike */
+    b.opts.share = 0.5;
+    batch_losses(context, &b);
+    CHECK(b.out.cls[0] == own.cls[0] && b.out.bbox[0] == own.bbox[0] && b.out.bad == 0);
     batch_close(&b);
     gfl_context_destroy(context);
 }
@@ -490,8 +494,10 @@ static void a_nan_among_the_logits_shows(void) {
         if (which == 0) b.cls.data[0] = NAN;
         if (which == 1) b.cls.data[590 * 4 + 1] = NAN;
         if (which == 2) b.reg.data[590 * 68 + 5] = NAN;
+        b.opts.rank = 3;
         batch_losses(context, &b);
         CHECK(isnan(b.out.cls[0] + b.out.bbox[0] + b.out.dfl[0]));
+        CHECK(b.out.bad == 1 && b.out.bad_rank == 3);
         batch_close(&b);
     }
     gfl_context_destroy(context);

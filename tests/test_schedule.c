@@ -18,14 +18,18 @@ static gfl_status resolve(gfl_context *context, const gfl_trainer_desc *in, gfl_
 }
 
 /* ... and fitted to so many images. */
-static gfl_trainer_info fitted(const gfl_trainer_desc *in, int n_images) {
+static gfl_trainer_info fitted_to(const gfl_trainer_desc *in, int n_images, int n_ranks) {
     gfl_context *context = test_context(1);
     gfl_trainer_info plan;
     memset(&plan, 0, sizeof plan);
     CHECK_OK(context, resolve(context, in, &plan.desc));
-    gfli_train_fit(&plan, n_images, 1);
+    gfli_train_fit(&plan, n_images, n_ranks);
     gfl_context_destroy(context);
     return plan;
+}
+
+static gfl_trainer_info fitted(const gfl_trainer_desc *in, int n_images) {
+    return fitted_to(in, n_images, 1);
 }
 
 static gfl_trainer_desc resolved(const gfl_trainer_desc *in) {
@@ -201,6 +205,24 @@ static void what_is_there_counts(void) {
     }
 }
 
+/* R ranks of b images make the updates that one rank of R * b makes, at its rate. */
+static void ranks_count_in_the_rate_and_the_steps(void) {
+    static const struct {
+        int n_ranks, n_images, batch, accumulate, fit_batch, fit_accumulate, images, steps;
+    } table[] = {{8, 117266, 2, 1, 2, 1, 16, 7330}, {4, 117266, 4, 1, 4, 1, 16, 7330},
+                 {2, 100, 8, 2, 8, 2, 32, 4},       {8, 9, 16, 1, 2, 1, 16, 1},
+                 {3, 2, 5, 4, 1, 1, 3, 1},          {2, 20, 2, 9, 2, 5, 20, 1}};
+    for (size_t i = 0; i < GFLI_COUNT(table); i++) {
+        gfl_trainer_desc in = zero();
+        in.batch = table[i].batch;
+        in.accumulate = table[i].accumulate;
+        const gfl_trainer_info p = fitted_to(&in, table[i].n_images, table[i].n_ranks);
+        CHECK(p.steps_per_epoch == table[i].steps && p.images_per_update == table[i].images);
+        CHECK(p.desc.batch == table[i].fit_batch && p.desc.accumulate == table[i].fit_accumulate);
+        CHECK_NEAR(p.desc.lr, 0.01 * table[i].images / 16, 1e-15);
+    }
+}
+
 static void nonsense_is_refused(void) {
     gfl_context *context = test_context(1);
     gfl_trainer_desc out;
@@ -238,6 +260,7 @@ int main(int argc, char **argv) {
         TEST(default_milestones_follow_the_epochs),
         TEST(zero_is_the_recipe),
         TEST(what_is_there_counts),
+        TEST(ranks_count_in_the_rate_and_the_steps),
         TEST(nonsense_is_refused),
         {0},
     };
