@@ -2274,16 +2274,6 @@ GFL_API gfl_status gfl_model_export_memory(const gfl_model *model, gfl_export_fo
 #    include <arm_neon.h>
 #endif
 
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC visibility push(hidden)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
-#endif
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 /* ===============================================================================================
  * src/core/check.h - return early on failure, and sizes that cannot overflow
  * ============================================================================================ */
@@ -2328,6 +2318,30 @@ extern "C" {
 #    define GFLI_EXACT_BEGIN
 #    define GFLI_EXACT_END
 #endif
+
+/* What stands between these two is the library's own: hidden, with C's linkage, and exact. */
+#if defined(__GNUC__) && !defined(_WIN32)
+#    define GFLI_HIDDEN_BEGIN _Pragma("GCC visibility push(hidden)")
+#    define GFLI_HIDDEN_END   _Pragma("GCC visibility pop")
+/* In C++, gfl_context holds what is hidden. */
+#    define GFLI_QUIET_BEGIN                                                                       \
+        _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wattributes\"")
+#    define GFLI_QUIET_END _Pragma("GCC diagnostic pop")
+#else
+#    define GFLI_HIDDEN_BEGIN
+#    define GFLI_HIDDEN_END
+#    define GFLI_QUIET_BEGIN
+#    define GFLI_QUIET_END
+#endif
+#if defined(__cplusplus)
+#    define GFLI_C_BEGIN extern "C" {
+#    define GFLI_C_END   }
+#else
+#    define GFLI_C_BEGIN
+#    define GFLI_C_END
+#endif
+#define GFLI_BEGIN GFLI_HIDDEN_BEGIN GFLI_QUIET_BEGIN GFLI_C_BEGIN GFLI_EXACT_BEGIN
+#define GFLI_END   GFLI_EXACT_END GFLI_C_END GFLI_QUIET_END GFLI_HIDDEN_END
 
 /* A variable of which every thread has its own. */
 #if defined(_MSC_VER)
@@ -2374,7 +2388,7 @@ static inline bool gfli_mul(size_t a, size_t b, size_t *out) {
     return a == 0 || *out / a == b;
 }
 
-GFLI_EXACT_BEGIN
+GFLI_BEGIN
 
 /* ===============================================================================================
  * src/core/os.h - the operating system: every call of it that the library makes
@@ -5005,16 +5019,7 @@ const gfli_backbone *const *gfli_backbones(const gfl_context *context);
 const gfli_backbone *gfli_backbone_of(const gfl_context *context, int depth);
 const gfli_backbone *gfli_backbone_in(const gfli_weights *w);
 
-GFLI_EXACT_END
-
-#ifdef __cplusplus
-}
-#endif
-
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC diagnostic pop
-#pragma GCC visibility pop
-#endif
+GFLI_END
 
 #endif /* GFL_INTERNAL_H */
 #endif
@@ -5023,17 +5028,7 @@ GFLI_EXACT_END
 #ifndef GFL_IMPLEMENTED
 #define GFL_IMPLEMENTED
 
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC visibility push(hidden)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
-#endif
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-GFLI_EXACT_BEGIN
+GFLI_BEGIN
 
 /* ===============================================================================================
  * src/core/status.c - names of the status codes, and the version
@@ -11967,8 +11962,8 @@ void gfli_plan_live(gfli_plan *plan) {
     gfli_plan_need(plan, plan->input, 0);
     for (int i = 0; i < plan->n_steps; i++) {
         const gfli_step *s = &plan->steps[i];
-        const int slots[] = {s->in, s->offset, s->residual, s->out, s->twin.in, s->twin.out};
-        for (size_t k = 0; k < GFLI_COUNT(slots); k++) gfli_plan_need(plan, slots[k], i);
+        const int touched[] = {s->in, s->offset, s->residual, s->out, s->twin.in, s->twin.out};
+        for (size_t k = 0; k < GFLI_COUNT(touched); k++) gfli_plan_need(plan, touched[k], i);
     }
     gfli_plan_need(plan, plan->cls, plan->n_steps);
     gfli_plan_need(plan, plan->reg, plan->n_steps);
@@ -14013,16 +14008,7 @@ gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
     return gfl_detect_finish(detector, out);
 }
 
-GFLI_EXACT_END
-
-#ifdef __cplusplus
-}
-#endif
-
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC diagnostic pop
-#pragma GCC visibility pop
-#endif
+GFLI_END
 
 #endif /* GFL_IMPLEMENTED */
 #endif

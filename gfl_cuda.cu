@@ -27,9 +27,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC visibility push(hidden)
-#endif
+GFLI_HIDDEN_BEGIN
 
 /* ===============================================================================================
  * src/cuda/gpu.cuh - launches, shared memory and the instructions that CUDA C++ has no words for
@@ -3350,6 +3348,4 @@ const gfl_backend *gfl_cuda(void) {
     return &gfli_cuda_table;
 }
 
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC visibility pop
-#endif
+GFLI_HIDDEN_END

@@ -75,17 +75,7 @@ static void gfli_stb_free(void *p);
 #    endif
 #endif
 
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC visibility push(hidden)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
-#endif
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-GFLI_EXACT_BEGIN
+GFLI_BEGIN
 
 /* ===============================================================================================
  * src/data/image.h - what the readers of image files share
@@ -13387,13 +13377,4 @@ gfl_status gfl_model_export_memory(const gfl_model *model, gfl_export_format for
     return gfli_export(model, format, opts, gfli_to_memory(out));
 }
 
-GFLI_EXACT_END
-
-#ifdef __cplusplus
-}
-#endif
-
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC diagnostic pop
-#pragma GCC visibility pop
-#endif
+GFLI_END

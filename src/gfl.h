@@ -230,20 +230,9 @@ extern "C" {
 #define GFL_INTERNAL_H
 
 #include "core/std.h"
-
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC visibility push(hidden)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
-#endif
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 #include "core/check.h"
 
-GFLI_EXACT_BEGIN
+GFLI_BEGIN
 
 #include "core/os.h"
 #include "core/map.h"
@@ -275,16 +264,7 @@ GFLI_EXACT_BEGIN
 #include "model/weights.h"
 #include "model/backbone.h"
 
-GFLI_EXACT_END
-
-#ifdef __cplusplus
-}
-#endif
-
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC diagnostic pop
-#pragma GCC visibility pop
-#endif
+GFLI_END
 
 #endif /* GFL_INTERNAL_H */
 #endif
@@ -293,17 +273,7 @@ GFLI_EXACT_END
 #ifndef GFL_IMPLEMENTED
 #define GFL_IMPLEMENTED
 
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC visibility push(hidden)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
-#endif
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-GFLI_EXACT_BEGIN
+GFLI_BEGIN
 
 #include "core/status.c"
 #include "core/os.c"
@@ -353,16 +323,7 @@ GFLI_EXACT_BEGIN
 #include "model/describe.c"
 #include "model/detect.c"
 
-GFLI_EXACT_END
-
-#ifdef __cplusplus
-}
-#endif
-
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC diagnostic pop
-#pragma GCC visibility pop
-#endif
+GFLI_END
 
 #endif /* GFL_IMPLEMENTED */
 #endif

@@ -19,9 +19,7 @@
 
 #include "cuda/std.h"
 
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC visibility push(hidden)
-#endif
+GFLI_HIDDEN_BEGIN
 
 #include "cuda/gpu.cuh"
 #include "cuda/map.cuh"
@@ -40,6 +38,4 @@
 #include "cuda/decode.cuh"
 #include "cuda/backend.cuh"
 
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC visibility pop
-#endif
+GFLI_HIDDEN_END

@@ -12,17 +12,7 @@
 
 #include "data/std.h"
 
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC visibility push(hidden)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wattributes" /* C++: gfl_context holds what is hidden */
-#endif
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-GFLI_EXACT_BEGIN
+GFLI_BEGIN
 
 #include "data/image.h"
 #include "data/inflate.h"
@@ -91,13 +81,4 @@ GFLI_EXACT_BEGIN
 #include "export/onnx.c"
 #include "export/export.c"
 
-GFLI_EXACT_END
-
-#ifdef __cplusplus
-}
-#endif
-
-#if defined(__GNUC__) && !defined(_WIN32)
-#pragma GCC diagnostic pop
-#pragma GCC visibility pop
-#endif
+GFLI_END

@@ -42,6 +42,30 @@
 #    define GFLI_EXACT_END
 #endif
 
+/* What stands between these two is the library's own: hidden, with C's linkage, and exact. */
+#if defined(__GNUC__) && !defined(_WIN32)
+#    define GFLI_HIDDEN_BEGIN _Pragma("GCC visibility push(hidden)")
+#    define GFLI_HIDDEN_END   _Pragma("GCC visibility pop")
+/* In C++, gfl_context holds what is hidden. */
+#    define GFLI_QUIET_BEGIN                                                                       \
+        _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wattributes\"")
+#    define GFLI_QUIET_END _Pragma("GCC diagnostic pop")
+#else
+#    define GFLI_HIDDEN_BEGIN
+#    define GFLI_HIDDEN_END
+#    define GFLI_QUIET_BEGIN
+#    define GFLI_QUIET_END
+#endif
+#if defined(__cplusplus)
+#    define GFLI_C_BEGIN extern "C" {
+#    define GFLI_C_END   }
+#else
+#    define GFLI_C_BEGIN
+#    define GFLI_C_END
+#endif
+#define GFLI_BEGIN GFLI_HIDDEN_BEGIN GFLI_QUIET_BEGIN GFLI_C_BEGIN GFLI_EXACT_BEGIN
+#define GFLI_END   GFLI_EXACT_END GFLI_C_END GFLI_QUIET_END GFLI_HIDDEN_END
+
 /* A variable of which every thread has its own. */
 #if defined(_MSC_VER)
 #    define GFLI_THREAD_LOCAL __declspec(thread)

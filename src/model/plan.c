@@ -239,8 +239,8 @@ void gfli_plan_live(gfli_plan *plan) {
     gfli_plan_need(plan, plan->input, 0);
     for (int i = 0; i < plan->n_steps; i++) {
         const gfli_step *s = &plan->steps[i];
-        const int slots[] = {s->in, s->offset, s->residual, s->out, s->twin.in, s->twin.out};
-        for (size_t k = 0; k < GFLI_COUNT(slots); k++) gfli_plan_need(plan, slots[k], i);
+        const int touched[] = {s->in, s->offset, s->residual, s->out, s->twin.in, s->twin.out};
+        for (size_t k = 0; k < GFLI_COUNT(touched); k++) gfli_plan_need(plan, touched[k], i);
     }
     gfli_plan_need(plan, plan->cls, plan->n_steps);
     gfli_plan_need(plan, plan->reg, plan->n_steps);
