@@ -309,8 +309,8 @@ typedef struct gfl_json_writer {
  * gfl_json_object and gfl_json_array open one that gfl_json_end closes.
  *
  * Errors    stay in the writer's status.
- * Memory    none.
- * Threads   as the write function allows; one writer serves one thread at a time.
+ * Memory    None.
+ * Threads   As the write function allows; one writer serves one thread at a time.
  * Source    RFC 8259.
  */
 GFL_API void gfl_json_object(gfl_json_writer *writer, const char *key);
@@ -342,18 +342,18 @@ GFL_API void gfl_json_line(gfl_json_writer *writer);
  *
  * Returns the length that all of it needs, without the 0.
  *
- * Errors    none.
- * Memory    none.
- * Threads   any.
+ * Errors    None.
+ * Memory    None.
+ * Threads   Any.
  */
 GFL_API size_t gfl_text_show(const char *text, char *out, size_t size);
 
 /* gfl_text_valid - how many of the n bytes at text are whole characters of UTF-8, counted from the
  * first; n where all of it is UTF-8.
  *
- * Errors    none.
- * Memory    none.
- * Threads   any.
+ * Errors    None.
+ * Memory    None.
+ * Threads   Any.
  */
 GFL_API size_t gfl_text_valid(const char *text, size_t n);
 
@@ -616,8 +616,8 @@ typedef struct gfl_image {
  *   pixels         u8 [height][width][3], borrowed as long as the image is used
  *   width, height  1..GFL_MAX_SIDE; gfl_detect refuses others
  *
- * Errors    It has none.
- * Memory    It takes none.
+ * Errors    None.
+ * Memory    None.
  * Threads   Any.
  * Example
  *     gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height); */
@@ -764,8 +764,8 @@ typedef struct gfl_model_cost {
  *            "x101-32x8d-dcnv2" (C3 to C5, as the original)
  *   out      yours; every field is filled, with 80 classes
  *
- * Errors    GFL_E_ARG     a NULL, or no such name
- * Threads   any. */
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such name
+ * Threads   Any. */
 GFL_API gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch *out);
 
 /* A preset, and what was published of it. */
@@ -781,8 +781,8 @@ typedef struct gfl_preset {
  *
  *   out  yours; its texts last for ever; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL, or no such preset; there is no error text
- * Threads   any.
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such preset; there is no error text
+ * Threads   Any.
  * Source    Li et al. 2020 and the tables of implus/GFocal, mmdetection and LD (Zheng et al. 2022).
  * Example
  *     gfl_preset p;
@@ -798,12 +798,12 @@ GFL_API gfl_status gfl_arch_get_preset(int i, gfl_preset *out);
  *
  *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800), and for a model that
  *         only detects; borrowed
- *   out   yours; the model, or NULL on error
+ *   out   set to the model, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, class ids that do not ascend
  *           GFL_E_MEMORY  the weights do not fit
  * Memory    the context's; destroy it with gfl_model_destroy, before the context.
- * Threads   as the context's.  The model, once made, is immutable unless a trainer or
+ * Threads   As the context's.  The model, once made, is immutable unless a trainer or
  *           gfl_model_load_backbone changes it: any number of detectors in any number of threads
  *           may run it at once. */
 GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
@@ -818,9 +818,9 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   desc  NULL or zeroed for a model that only detects; borrowed
- *   out   yours; the model, or NULL on error
+ *   out   set to the model, which you own, or to NULL on error
  *
- * Errors    GFL_E_ARG     a NULL
+ * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  the file is not safetensors or is truncated, weights are not finite, or
  *                         the metadata is broken
@@ -829,7 +829,7 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  *           GFL_E_UNSUPPORTED  a network or dialect that this version cannot run
  *           GFL_E_MEMORY  the weights do not fit
  * Memory    tensors are read one by one; without desc->trainable each is released once packed.
- * Threads   as gfl_model_create. */
+ * Threads   As gfl_model_create. */
 GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_load_desc *desc,
                                   gfl_model **out);
 
@@ -837,7 +837,7 @@ GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path, const 
  *
  *   bytes  [size], borrowed until the call returns
  *
- * Errors, Memory, Threads   as gfl_model_load. */
+ * Errors, Memory, Threads   As gfl_model_load. */
 GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
                                          const gfl_load_desc *desc, gfl_model **out);
 
@@ -848,9 +848,9 @@ GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes
  *   path   the system's bytes, on Windows UTF-8; borrowed until the call returns;
  *          the file is replaced whole or not at all
  *
- * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ * Errors    GFL_E_ARG     an argument is NULL, or the model is not trainable
  *           GFL_E_IO      the file cannot be written
- *           GFL_E_MEMORY  no room for one tensor */
+ *           GFL_E_MEMORY  there is no room for one tensor */
 GFL_API gfl_status gfl_model_save(const gfl_model *model, const char *path);
 
 /* gfl_model_save_memory - the bytes of the file that gfl_model_save would write, for
@@ -859,9 +859,9 @@ GFL_API gfl_status gfl_model_save(const gfl_model *model, const char *path);
  *   model  made to be trainable: others have released the parameters
  *   out    yours; free it with gfl_bytes_free and the model's context; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ * Errors    GFL_E_ARG     an argument is NULL, or the model is not trainable
  *           GFL_E_MEMORY  there is no room for the bytes and one tensor
- * Threads   as the model's context. */
+ * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_save_memory(const gfl_model *model, gfl_bytes *out);
 
 /* gfl_model_destroy - give the model's memory back; NULL is allowed.  Destroy its detectors and
@@ -871,7 +871,7 @@ GFL_API void gfl_model_destroy(gfl_model *model);
 /* gfl_model_get_info - architecture, preprocessing, classes and sizes; zeros for a NULL model.
  *
  * Memory    classes belong to the model.
- * Threads   any. */
+ * Threads   Any. */
 GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
 
 /* gfl_model_get_class - the class of a label: its name, and its id in the data set.
@@ -879,7 +879,7 @@ GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
  * Never NULL: where there is no model or no such label, the name is "" and the id 0.
  *
  * Memory    the class belongs to the model.
- * Threads   any.
+ * Threads   Any.
  * Example
  *     puts(gfl_model_get_class(model, found.items[0].label)->name); */
 GFL_API const gfl_class *gfl_model_get_class(const gfl_model *model, int label);
@@ -891,7 +891,7 @@ GFL_API const gfl_class *gfl_model_get_class(const gfl_model *model, int label);
  *
  * Errors    GFL_E_ARG     a NULL, or sizes out of range
  *           GFL_E_MEMORY  it would be so large that its size does not fit a number
- * Threads   as the model's context. */
+ * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                                       gfl_model_cost *out);
 
@@ -900,8 +900,8 @@ GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, i
  *   arch                  what is 0 means its default; borrowed until the call returns
  *   width, height, batch  as for gfl_model_get_cost
  *
- * Errors    as gfl_model_get_cost; GFL_E_ARG also for an architecture that is not possible
- * Threads   as the context. */
+ * Errors    As gfl_model_get_cost; GFL_E_ARG also for an architecture that is not possible
+ * Threads   As the context. */
 GFL_API gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int width,
                                      int height, int batch, gfl_model_cost *out);
 
@@ -932,10 +932,11 @@ typedef struct gfl_parameter {
 /* gfl_model_count_parameters, gfl_model_describe_parameter - how many parameters a model has, and
  * what parameter i is.
  *
- *   out  yours; zeroed on error
+ *   out  set by the call; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL, or no such parameter; there is no error text
- * Threads   any. */
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such parameter; there is no error
+ *                         text
+ * Threads   Any. */
 GFL_API int gfl_model_count_parameters(const gfl_model *model);
 GFL_API gfl_status gfl_model_describe_parameter(const gfl_model *model, int i, gfl_parameter *out);
 
@@ -949,7 +950,7 @@ GFL_API gfl_status gfl_model_describe_parameter(const gfl_model *model, int i, g
  *                         count
  *           GFL_E_MEMORY  there is no room for the tensor a second time
  *           GFL_E_DEVICE  the GPU failed
- * Threads   as the model's context. */
+ * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_get_parameter(const gfl_model *model, const char *name, float *out,
                                            size_t n);
 
@@ -960,9 +961,9 @@ GFL_API gfl_status gfl_model_get_parameter(const gfl_model *model, const char *n
  *
  *   values  [n], borrowed until the call returns, in the order of gfl_model_get_parameter
  *
- * Errors    as gfl_model_get_parameter; GFL_E_ARG also for a value that is not finite.  The
+ * Errors    As gfl_model_get_parameter; GFL_E_ARG also for a value that is not finite.  The
  *           parameter is as before, except after GFL_E_DEVICE.
- * Threads   as the model's context; nobody else may use the model during the call. */
+ * Threads   As the model's context; nobody else may use the model during the call. */
 GFL_API gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const float *values,
                                            size_t n);
 
@@ -972,9 +973,9 @@ GFL_API gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, c
  * weights that are packed from them.  Call this before a detector's next run: until then gfl_detect
  * refuses the model.  gfl_model_save does not need it.
  *
- * Errors    GFL_E_ARG     a NULL
+ * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_MEMORY  there is no room for a packed layer
- * Threads   as gfl_model_set_parameter. */
+ * Threads   As gfl_model_set_parameter. */
 GFL_API gfl_status gfl_model_sync(gfl_model *model);
 
 /* gfl_model_get_plan - the steps of a forward pass, in order.
@@ -983,8 +984,8 @@ GFL_API gfl_status gfl_model_sync(gfl_model *model);
  *   visit                 called once per step; what it is given lasts as long as the call
  *   user                  handed to visit
  *
- * Errors    as gfl_model_get_cost; GFL_E_ARG also without visit
- * Threads   as the model's context. */
+ * Errors    As gfl_model_get_cost; GFL_E_ARG also without visit
+ * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch,
                                       void (*visit)(void *user, const gfl_plan_step *step),
                                       void *user);
@@ -994,8 +995,8 @@ GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, i
  *
  *   out  yours; its texts belong to the model, until the next load; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL, or no such tensor; there is no error text
- * Threads   any, except while something is loaded into the model.
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such tensor; there is no error text
+ * Threads   Any, except while something is loaded into the model.
  * Example
  *     gfl_tensor_report r;
  *     for (int i = 0; gfl_model_get_report(model, i, &r) == GFL_OK; i++)
@@ -1103,7 +1104,7 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  *   out            set to the size; zeroed on error
  *
  * Errors    GFL_E_ARG     an argument is NULL, or a size or an option is out of range
- * Memory    It takes none.
+ * Memory    None.
  * Threads   As gfl_detect. */
 GFL_API gfl_status gfl_detector_get_size(gfl_detector *detector, int width, int height,
                                          const gfl_detect_opts *opts, gfl_input_size *out);
@@ -1305,7 +1306,7 @@ typedef struct gfl_dataset_desc {
  *   context    the data set is made with it
  *   json_path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   desc       NULL, or zeroed with the fields you care about set; copied
- *   out        yours; the data set, or NULL on error
+ *   out        set to the data set, which you own, or to NULL on error
  *
  * Errors    GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  it is not JSON; the text says at which line and column (in bytes), and
@@ -1324,7 +1325,7 @@ GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_
 /* gfl_dataset_load_coco_memory - the same from the file's bytes, borrowed until the call returns.
  * Without image_dir file names are relative to the working directory.
  *
- * Errors, Memory, Threads   as gfl_dataset_load_coco, except that nothing is read. */
+ * Errors, Memory, Threads   As gfl_dataset_load_coco, except that nothing is read. */
 GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
                                                 const gfl_dataset_desc *desc, gfl_dataset **out);
 
@@ -1345,16 +1346,16 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  *   desc       NULL, or zeroed with the fields you care about set; copied.  Without image_dir file
  *              names are relative to the working directory; skip_strays and boxes_from_polygons
  *              have no effect.
- *   out        yours; the data set, or NULL on error
+ *   out        set to the data set, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a number out of range, a class without a name in UTF-8, class ids
  *                         that do not ascend
  *           GFL_E_DATA    two images have one id; without desc->found also a box or an area that is
  *                         not a number, and a label that no class has: the text says which
  *                         annotation of which image
- *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_MEMORY  the allocator returned NULL
  * Memory    destroy it with gfl_dataset_destroy, before the context.
- * Threads   as gfl_dataset_load_coco.
+ * Threads   As gfl_dataset_load_coco.
  * Example
  *     gfl_class classes[2] = {{"cat", 1}, {"dog", 2}};
  *     gfl_annotation boxes[1] = {0};
@@ -1384,8 +1385,8 @@ GFL_API const gfl_class *gfl_dataset_get_classes(const gfl_dataset *dataset);
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
  * by the data set.
  *
- * Errors    GFL_E_ARG     a NULL, or no such image; there is no error text, so that threads may
- *                         share the data set
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such image; there is no error text, so
+ *                         that threads may share the data set
  */
 GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
                                          gfl_image_info *out);
@@ -1433,7 +1434,7 @@ typedef struct gfl_dataset_check_opts {
  *
  * Errors    GFL_E_DATA     without skip_unreadable: how many cannot be read, and why the first
  *                          cannot
- *           GFL_E_MEMORY   the allocator said no, which says nothing about an image
+ *           GFL_E_MEMORY   the allocator returned NULL, which says nothing about an image
  *           GFL_E_STOPPED  progress asked for it
  *           GFL_E_ARG      a NULL
  * Memory    for each thread that of decoding one image, without its pixels.
@@ -1451,7 +1452,7 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  *
  *   context  receives the error text, which names the file
  *   path     the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   out      yours; zeroed on error
+ *   out      set by the call; zeroed on error
  *
  * Errors    GFL_E_IO           the file cannot be read
  *           GFL_E_FORMAT       it is not an image, or is damaged
@@ -1459,7 +1460,7 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  *                              128 scans), one that would take more memory than
  *                              gfl_context_desc.image_memory, or a JPEG where the library was
  *                              built with GFL_NO_STB_IMAGE
- *           GFL_E_MEMORY       the allocator said no
+ *           GFL_E_MEMORY       the allocator returned NULL
  * Memory    free the pixels with gfl_pixels_free.  On the way: the file, and up to 18 bytes for
  *           each pixel that its header declares (most for a progressive JPEG; a PNG's rows as they
  *           are stored), whatever its data says.  The time, too, is in proportion to pixels and
@@ -1469,7 +1470,7 @@ GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pi
 
 /* gfl_image_read_memory - the same from a file's bytes; name is for the error text.
  *
- * Errors, Memory   as gfl_image_read, except GFL_E_IO. */
+ * Errors, Memory   As gfl_image_read, except GFL_E_IO. */
 GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                          const char *name, gfl_pixels *out);
 
@@ -1483,16 +1484,16 @@ GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes
  * Returns "JPEG", "PNG", "BMP", "PNM", "GIF", "WebP", "TIFF" and so on, or NULL where the bytes do
  * not begin a picture that this library has heard of.
  *
- * Errors    none.
- * Memory    none.
- * Threads   any.
+ * Errors    None.
+ * Memory    None.
+ * Threads   Any.
  */
 GFL_API const char *gfl_image_get_kind(const void *bytes, size_t size, int *readable);
 
 /* gfl_pixels_alloc - memory for an image of this size, from the context's allocator.
  *
  * Errors    GFL_E_ARG     a size outside 1..GFL_MAX_SIDE
- *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_MEMORY  the allocator returned NULL
  */
 GFL_API gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out);
 
@@ -1544,12 +1545,12 @@ typedef struct gfl_eval_notes {
  *   context  pays for memory and threads; may differ from the data set's
  *   dataset  borrowed: destroy the evaluator first
  *   desc     NULL, or zeroed with the fields you care about set; copied
- *   out      yours; the evaluator, or NULL on error
+ *   out      set to the evaluator, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, max_dets not ascending, an image or label out of range
- *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_MEMORY  the allocator returned NULL
  * Memory    destroy it with gfl_evaluator_destroy.
- * Threads   one call at a time per evaluator; several may share a data set.
+ * Threads   One call at a time per evaluator; several may share a data set.
  * Source    pycocotools 2.0.11, COCOeval with iouType bbox.
  */
 GFL_API gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
@@ -1617,7 +1618,7 @@ GFL_API gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, co
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    GFL_E_IO      the file cannot be written; one of that name is as it was
- *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_MEMORY  the allocator returned NULL
  */
 GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path);
 
@@ -1625,7 +1626,7 @@ GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char
  *
  *   writer  yours; see gfl_json_writer
  *
- * Errors    GFL_E_MEMORY  the allocator said no
+ * Errors    GFL_E_MEMORY  the allocator returned NULL
  *           otherwise what the writer's status is
  */
 GFL_API gfl_status gfl_evaluator_write(const gfl_evaluator *evaluator, gfl_json_writer *writer);
@@ -1635,10 +1636,10 @@ GFL_API gfl_status gfl_evaluator_write(const gfl_evaluator *evaluator, gfl_json_
  * It may be called again after more were added.  Without any result the numbers are 0, or -1 where
  * there is nothing to find.
  *
- *   out  yours; zeroed on error
+ *   out  set by the call; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL
- *           GFL_E_MEMORY  the allocator said no
+ * Errors    GFL_E_ARG     an argument is NULL
+ *           GFL_E_MEMORY  the allocator returned NULL
  */
 GFL_API gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out);
 
@@ -1764,7 +1765,7 @@ typedef struct gfl_trainer_info {
  *   dataset  borrowed; its classes must be the model's, by name, unless the model was made without
  *            classes
  *   desc     NULL or zeroed for the defaults; copied
- *   out      yours; the trainer, or NULL on error
+ *   out      set to the trainer, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, a model that is not trainable
  *           GFL_E_MISMATCH  the data set has other classes than the model; the description, the
@@ -1777,7 +1778,7 @@ typedef struct gfl_trainer_info {
  * Memory    gradients and momentum at once, maps as the batches need them: at most the plan's
  *           workspace_bytes, and the images of up to three batches.  Destroy with
  *           gfl_trainer_destroy, before the model, the data set and the context.
- * Threads   as the context's; while a step runs, nobody else may use the model.
+ * Threads   As the context's; while a step runs, nobody else may use the model.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 4;
  *           schedule and defaults: MMDetection 3, gfl_r50_fpn_1x_coco; in dialect gfocal
  *           implus/GFocal.
@@ -1794,7 +1795,7 @@ GFL_API void gfl_trainer_destroy(gfl_trainer *trainer);
 
 /* gfl_trainer_get_info - the description with its defaults, and what it means; zeros for NULL.
  *
- * Threads   any, between steps. */
+ * Threads   Any, between steps. */
 GFL_API void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *out);
 
 /* gfl_trainer_step - one update: read the next batches, compute losses and gradients, move the
@@ -1815,7 +1816,7 @@ GFL_API void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *
  *           GFL_E_MEMORY  the maps of this batch do not fit
  *           GFL_E_RANK    another rank failed, for a reason that it tells itself; or it does not
  *                         answer: then the ranks cannot go on
- * Threads   as gfl_trainer_create. */
+ * Threads   As gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
 
 /* gfl_trainer_save_state - write what going on later needs beside the weights.
@@ -1827,7 +1828,7 @@ GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns;
  *         the file is replaced whole or not at all
  *
- * Errors    GFL_E_ARG     a NULL
+ * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_IO      the file cannot be written
  *           GFL_E_MEMORY  there is no room for one tensor
  *           GFL_E_MISMATCH  the weights of this rank are no longer those of rank 0
@@ -1842,7 +1843,7 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  *
  * Errors    those of gfl_trainer_save_state except GFL_E_IO; GFL_E_MEMORY also where there is no
  *           room for the bytes
- * Threads   as gfl_trainer_create. */
+ * Threads   As gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl_bytes *out);
 
 /* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
@@ -1862,7 +1863,7 @@ GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    The trainer is as before.
- *           GFL_E_ARG     a NULL
+ *           GFL_E_ARG     an argument is NULL
  *           GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  it is not a training state, or is damaged: a counter is not a number, a
  *                         momentum is not finite
@@ -1879,7 +1880,7 @@ GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path
  *
  *   bytes  [size], borrowed until the call returns
  *
- * Errors, Memory, Threads   as gfl_trainer_load_state. */
+ * Errors, Memory, Threads   As gfl_trainer_load_state. */
 GFL_API gfl_status gfl_trainer_load_state_memory(gfl_trainer *trainer, const void *bytes,
                                                  size_t size);
 
@@ -1940,15 +1941,15 @@ typedef struct gfl_transfer_desc {
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   desc  NULL or zeroed to take all from the file; borrowed
- *   out   yours; the model, or NULL on error
+ *   out   set to the model, which you own, or to NULL on error
  *
- * Errors    as gfl_model_load; GFL_E_MISMATCH also where desc demands what the file contradicts,
+ * Errors    As gfl_model_load; GFL_E_MISMATCH also where desc demands what the file contradicts,
  *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
  *           for another network or the .pth is compressed, encrypted or big-endian, GFL_E_FORMAT
  *           for a damaged or hostile .pth
  * Memory    tensors are read one by one.  Whatever a file says, reading it takes at most 80 times
  *           its bytes and some megabytes, the model included, and time in proportion to its bytes.
- * Threads   as gfl_model_create.
+ * Threads   As gfl_model_create.
  * Example
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
 GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
@@ -1962,9 +1963,9 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   desc  NULL, or style and preprocess of a file that does not say them; borrowed
- *   out   yours; zeroed on error
+ *   out   set by the call; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL
+ * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
  *           GFL_E_MISMATCH  it is not a ResNet with these names, or desc contradicts the file
  *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have
@@ -1989,7 +1990,7 @@ GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
  *   path   safetensors or .pth; the system's bytes, on Windows UTF-8; borrowed until the call
  *          returns
  *
- * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ * Errors    GFL_E_ARG     an argument is NULL, or the model is not trainable
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
  *           GFL_E_MISMATCH  nothing fits; another depth, width, style or preprocessing than the
  *                           model's
@@ -2020,7 +2021,7 @@ GFL_API gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, c
  *             they win over equal names
  *   map       [n_to], yours: label in the old list, or -1
  *
- * Errors    GFL_E_ARG     a NULL
+ * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_MISMATCH  a rename of a class that is not in its list, or two renames of one
  *                           class */
 GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_from,
@@ -2036,11 +2037,11 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *
  *   source  trainable; borrowed during the call
  *   desc    borrowed; its texts are copied
- *   out     yours; the model, or NULL on error
+ *   out     set to the model, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a source that is not trainable, classes or a map out of range
  *           GFL_E_MEMORY  the weights do not fit
- * Memory, Threads   as gfl_model_create.
+ * Memory, Threads   As gfl_model_create.
  * Example
  *     gfl_import_desc from = {0};
  *     gfl_transfer_desc to = {0};
@@ -2187,7 +2188,7 @@ typedef struct gfl_export_opts {
  *           GFL_E_IO           the file cannot be written
  *           GFL_E_MEMORY       there is no room for one tensor
  * Memory    for one tensor at a time.
- * Threads   as the model's context.
+ * Threads   As the model's context.
  * Example
  *     gfl_export_opts opts = {0};
  *     opts.decode = opts.pixels = 1;
@@ -2201,7 +2202,7 @@ GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format fo
  *
  * Errors    those of gfl_model_export except GFL_E_IO
  * Memory    the bytes, and for as long as the call lasts up to twice as much.
- * Threads   as the model's context. */
+ * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_export_memory(const gfl_model *model, gfl_export_format format,
                                            const gfl_export_opts *opts, gfl_bytes *out);
 

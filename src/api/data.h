@@ -116,7 +116,7 @@ typedef struct gfl_dataset_desc {
  *   context    the data set is made with it
  *   json_path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   desc       NULL, or zeroed with the fields you care about set; copied
- *   out        yours; the data set, or NULL on error
+ *   out        set to the data set, which you own, or to NULL on error
  *
  * Errors    GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  it is not JSON; the text says at which line and column (in bytes), and
@@ -135,7 +135,7 @@ GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_
 /* gfl_dataset_load_coco_memory - the same from the file's bytes, borrowed until the call returns.
  * Without image_dir file names are relative to the working directory.
  *
- * Errors, Memory, Threads   as gfl_dataset_load_coco, except that nothing is read. */
+ * Errors, Memory, Threads   As gfl_dataset_load_coco, except that nothing is read. */
 GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
                                                 const gfl_dataset_desc *desc, gfl_dataset **out);
 
@@ -156,16 +156,16 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  *   desc       NULL, or zeroed with the fields you care about set; copied.  Without image_dir file
  *              names are relative to the working directory; skip_strays and boxes_from_polygons
  *              have no effect.
- *   out        yours; the data set, or NULL on error
+ *   out        set to the data set, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a number out of range, a class without a name in UTF-8, class ids
  *                         that do not ascend
  *           GFL_E_DATA    two images have one id; without desc->found also a box or an area that is
  *                         not a number, and a label that no class has: the text says which
  *                         annotation of which image
- *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_MEMORY  the allocator returned NULL
  * Memory    destroy it with gfl_dataset_destroy, before the context.
- * Threads   as gfl_dataset_load_coco.
+ * Threads   As gfl_dataset_load_coco.
  * Example
  *     gfl_class classes[2] = {{"cat", 1}, {"dog", 2}};
  *     gfl_annotation boxes[1] = {0};
@@ -195,8 +195,8 @@ GFL_API const gfl_class *gfl_dataset_get_classes(const gfl_dataset *dataset);
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
  * by the data set.
  *
- * Errors    GFL_E_ARG     a NULL, or no such image; there is no error text, so that threads may
- *                         share the data set
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such image; there is no error text, so
+ *                         that threads may share the data set
  */
 GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
                                          gfl_image_info *out);
@@ -244,7 +244,7 @@ typedef struct gfl_dataset_check_opts {
  *
  * Errors    GFL_E_DATA     without skip_unreadable: how many cannot be read, and why the first
  *                          cannot
- *           GFL_E_MEMORY   the allocator said no, which says nothing about an image
+ *           GFL_E_MEMORY   the allocator returned NULL, which says nothing about an image
  *           GFL_E_STOPPED  progress asked for it
  *           GFL_E_ARG      a NULL
  * Memory    for each thread that of decoding one image, without its pixels.
@@ -262,7 +262,7 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  *
  *   context  receives the error text, which names the file
  *   path     the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   out      yours; zeroed on error
+ *   out      set by the call; zeroed on error
  *
  * Errors    GFL_E_IO           the file cannot be read
  *           GFL_E_FORMAT       it is not an image, or is damaged
@@ -270,7 +270,7 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  *                              128 scans), one that would take more memory than
  *                              gfl_context_desc.image_memory, or a JPEG where the library was
  *                              built with GFL_NO_STB_IMAGE
- *           GFL_E_MEMORY       the allocator said no
+ *           GFL_E_MEMORY       the allocator returned NULL
  * Memory    free the pixels with gfl_pixels_free.  On the way: the file, and up to 18 bytes for
  *           each pixel that its header declares (most for a progressive JPEG; a PNG's rows as they
  *           are stored), whatever its data says.  The time, too, is in proportion to pixels and
@@ -280,7 +280,7 @@ GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pi
 
 /* gfl_image_read_memory - the same from a file's bytes; name is for the error text.
  *
- * Errors, Memory   as gfl_image_read, except GFL_E_IO. */
+ * Errors, Memory   As gfl_image_read, except GFL_E_IO. */
 GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t size,
                                          const char *name, gfl_pixels *out);
 
@@ -294,16 +294,16 @@ GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes
  * Returns "JPEG", "PNG", "BMP", "PNM", "GIF", "WebP", "TIFF" and so on, or NULL where the bytes do
  * not begin a picture that this library has heard of.
  *
- * Errors    none.
- * Memory    none.
- * Threads   any.
+ * Errors    None.
+ * Memory    None.
+ * Threads   Any.
  */
 GFL_API const char *gfl_image_get_kind(const void *bytes, size_t size, int *readable);
 
 /* gfl_pixels_alloc - memory for an image of this size, from the context's allocator.
  *
  * Errors    GFL_E_ARG     a size outside 1..GFL_MAX_SIDE
- *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_MEMORY  the allocator returned NULL
  */
 GFL_API gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out);
 

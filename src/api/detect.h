@@ -97,7 +97,7 @@ GFL_API void gfl_detector_destroy(gfl_detector *detector);
  *   out            set to the size; zeroed on error
  *
  * Errors    GFL_E_ARG     an argument is NULL, or a size or an option is out of range
- * Memory    It takes none.
+ * Memory    None.
  * Threads   As gfl_detect. */
 GFL_API gfl_status gfl_detector_get_size(gfl_detector *detector, int width, int height,
                                          const gfl_detect_opts *opts, gfl_input_size *out);

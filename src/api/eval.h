@@ -42,12 +42,12 @@ typedef struct gfl_eval_notes {
  *   context  pays for memory and threads; may differ from the data set's
  *   dataset  borrowed: destroy the evaluator first
  *   desc     NULL, or zeroed with the fields you care about set; copied
- *   out      yours; the evaluator, or NULL on error
+ *   out      set to the evaluator, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, max_dets not ascending, an image or label out of range
- *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_MEMORY  the allocator returned NULL
  * Memory    destroy it with gfl_evaluator_destroy.
- * Threads   one call at a time per evaluator; several may share a data set.
+ * Threads   One call at a time per evaluator; several may share a data set.
  * Source    pycocotools 2.0.11, COCOeval with iouType bbox.
  */
 GFL_API gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
@@ -115,7 +115,7 @@ GFL_API gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, co
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    GFL_E_IO      the file cannot be written; one of that name is as it was
- *           GFL_E_MEMORY  the allocator said no
+ *           GFL_E_MEMORY  the allocator returned NULL
  */
 GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path);
 
@@ -123,7 +123,7 @@ GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char
  *
  *   writer  yours; see gfl_json_writer
  *
- * Errors    GFL_E_MEMORY  the allocator said no
+ * Errors    GFL_E_MEMORY  the allocator returned NULL
  *           otherwise what the writer's status is
  */
 GFL_API gfl_status gfl_evaluator_write(const gfl_evaluator *evaluator, gfl_json_writer *writer);
@@ -133,10 +133,10 @@ GFL_API gfl_status gfl_evaluator_write(const gfl_evaluator *evaluator, gfl_json_
  * It may be called again after more were added.  Without any result the numbers are 0, or -1 where
  * there is nothing to find.
  *
- *   out  yours; zeroed on error
+ *   out  set by the call; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL
- *           GFL_E_MEMORY  the allocator said no
+ * Errors    GFL_E_ARG     an argument is NULL
+ *           GFL_E_MEMORY  the allocator returned NULL
  */
 GFL_API gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *out);
 

@@ -53,7 +53,7 @@ typedef struct gfl_export_opts {
  *           GFL_E_IO           the file cannot be written
  *           GFL_E_MEMORY       there is no room for one tensor
  * Memory    for one tensor at a time.
- * Threads   as the model's context.
+ * Threads   As the model's context.
  * Example
  *     gfl_export_opts opts = {0};
  *     opts.decode = opts.pixels = 1;
@@ -67,6 +67,6 @@ GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format fo
  *
  * Errors    those of gfl_model_export except GFL_E_IO
  * Memory    the bytes, and for as long as the call lasts up to twice as much.
- * Threads   as the model's context. */
+ * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_export_memory(const gfl_model *model, gfl_export_format format,
                                            const gfl_export_opts *opts, gfl_bytes *out);

@@ -24,8 +24,8 @@ typedef struct gfl_image {
  *   pixels         u8 [height][width][3], borrowed as long as the image is used
  *   width, height  1..GFL_MAX_SIDE; gfl_detect refuses others
  *
- * Errors    It has none.
- * Memory    It takes none.
+ * Errors    None.
+ * Memory    None.
  * Threads   Any.
  * Example
  *     gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height); */

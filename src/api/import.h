@@ -54,15 +54,15 @@ typedef struct gfl_transfer_desc {
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   desc  NULL or zeroed to take all from the file; borrowed
- *   out   yours; the model, or NULL on error
+ *   out   set to the model, which you own, or to NULL on error
  *
- * Errors    as gfl_model_load; GFL_E_MISMATCH also where desc demands what the file contradicts,
+ * Errors    As gfl_model_load; GFL_E_MISMATCH also where desc demands what the file contradicts,
  *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
  *           for another network or the .pth is compressed, encrypted or big-endian, GFL_E_FORMAT
  *           for a damaged or hostile .pth
  * Memory    tensors are read one by one.  Whatever a file says, reading it takes at most 80 times
  *           its bytes and some megabytes, the model included, and time in proportion to its bytes.
- * Threads   as gfl_model_create.
+ * Threads   As gfl_model_create.
  * Example
  *     gfl_model_import(context, "gfl_r50_fpn_1x_coco.pth", NULL, &model); */
 GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
@@ -76,9 +76,9 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   desc  NULL, or style and preprocess of a file that does not say them; borrowed
- *   out   yours; zeroed on error
+ *   out   set by the call; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL
+ * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
  *           GFL_E_MISMATCH  it is not a ResNet with these names, or desc contradicts the file
  *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have
@@ -103,7 +103,7 @@ GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
  *   path   safetensors or .pth; the system's bytes, on Windows UTF-8; borrowed until the call
  *          returns
  *
- * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ * Errors    GFL_E_ARG     an argument is NULL, or the model is not trainable
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
  *           GFL_E_MISMATCH  nothing fits; another depth, width, style or preprocessing than the
  *                           model's
@@ -134,7 +134,7 @@ GFL_API gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, c
  *             they win over equal names
  *   map       [n_to], yours: label in the old list, or -1
  *
- * Errors    GFL_E_ARG     a NULL
+ * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_MISMATCH  a rename of a class that is not in its list, or two renames of one
  *                           class */
 GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_from,
@@ -150,11 +150,11 @@ GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from
  *
  *   source  trainable; borrowed during the call
  *   desc    borrowed; its texts are copied
- *   out     yours; the model, or NULL on error
+ *   out     set to the model, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a source that is not trainable, classes or a map out of range
  *           GFL_E_MEMORY  the weights do not fit
- * Memory, Threads   as gfl_model_create.
+ * Memory, Threads   As gfl_model_create.
  * Example
  *     gfl_import_desc from = {0};
  *     gfl_transfer_desc to = {0};

@@ -31,8 +31,8 @@ typedef struct gfl_json_writer {
  * gfl_json_object and gfl_json_array open one that gfl_json_end closes.
  *
  * Errors    stay in the writer's status.
- * Memory    none.
- * Threads   as the write function allows; one writer serves one thread at a time.
+ * Memory    None.
+ * Threads   As the write function allows; one writer serves one thread at a time.
  * Source    RFC 8259.
  */
 GFL_API void gfl_json_object(gfl_json_writer *writer, const char *key);

@@ -130,8 +130,8 @@ typedef struct gfl_model_cost {
  *            "x101-32x8d-dcnv2" (C3 to C5, as the original)
  *   out      yours; every field is filled, with 80 classes
  *
- * Errors    GFL_E_ARG     a NULL, or no such name
- * Threads   any. */
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such name
+ * Threads   Any. */
 GFL_API gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch *out);
 
 /* A preset, and what was published of it. */
@@ -147,8 +147,8 @@ typedef struct gfl_preset {
  *
  *   out  yours; its texts last for ever; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL, or no such preset; there is no error text
- * Threads   any.
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such preset; there is no error text
+ * Threads   Any.
  * Source    Li et al. 2020 and the tables of implus/GFocal, mmdetection and LD (Zheng et al. 2022).
  * Example
  *     gfl_preset p;
@@ -164,12 +164,12 @@ GFL_API gfl_status gfl_arch_get_preset(int i, gfl_preset *out);
  *
  *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800), and for a model that
  *         only detects; borrowed
- *   out   yours; the model, or NULL on error
+ *   out   set to the model, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, class ids that do not ascend
  *           GFL_E_MEMORY  the weights do not fit
  * Memory    the context's; destroy it with gfl_model_destroy, before the context.
- * Threads   as the context's.  The model, once made, is immutable unless a trainer or
+ * Threads   As the context's.  The model, once made, is immutable unless a trainer or
  *           gfl_model_load_backbone changes it: any number of detectors in any number of threads
  *           may run it at once. */
 GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
@@ -184,9 +184,9 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   desc  NULL or zeroed for a model that only detects; borrowed
- *   out   yours; the model, or NULL on error
+ *   out   set to the model, which you own, or to NULL on error
  *
- * Errors    GFL_E_ARG     a NULL
+ * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  the file is not safetensors or is truncated, weights are not finite, or
  *                         the metadata is broken
@@ -195,7 +195,7 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  *           GFL_E_UNSUPPORTED  a network or dialect that this version cannot run
  *           GFL_E_MEMORY  the weights do not fit
  * Memory    tensors are read one by one; without desc->trainable each is released once packed.
- * Threads   as gfl_model_create. */
+ * Threads   As gfl_model_create. */
 GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_load_desc *desc,
                                   gfl_model **out);
 
@@ -203,7 +203,7 @@ GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path, const 
  *
  *   bytes  [size], borrowed until the call returns
  *
- * Errors, Memory, Threads   as gfl_model_load. */
+ * Errors, Memory, Threads   As gfl_model_load. */
 GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
                                          const gfl_load_desc *desc, gfl_model **out);
 
@@ -214,9 +214,9 @@ GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes
  *   path   the system's bytes, on Windows UTF-8; borrowed until the call returns;
  *          the file is replaced whole or not at all
  *
- * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ * Errors    GFL_E_ARG     an argument is NULL, or the model is not trainable
  *           GFL_E_IO      the file cannot be written
- *           GFL_E_MEMORY  no room for one tensor */
+ *           GFL_E_MEMORY  there is no room for one tensor */
 GFL_API gfl_status gfl_model_save(const gfl_model *model, const char *path);
 
 /* gfl_model_save_memory - the bytes of the file that gfl_model_save would write, for
@@ -225,9 +225,9 @@ GFL_API gfl_status gfl_model_save(const gfl_model *model, const char *path);
  *   model  made to be trainable: others have released the parameters
  *   out    yours; free it with gfl_bytes_free and the model's context; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL, or a model that is not trainable
+ * Errors    GFL_E_ARG     an argument is NULL, or the model is not trainable
  *           GFL_E_MEMORY  there is no room for the bytes and one tensor
- * Threads   as the model's context. */
+ * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_save_memory(const gfl_model *model, gfl_bytes *out);
 
 /* gfl_model_destroy - give the model's memory back; NULL is allowed.  Destroy its detectors and
@@ -237,7 +237,7 @@ GFL_API void gfl_model_destroy(gfl_model *model);
 /* gfl_model_get_info - architecture, preprocessing, classes and sizes; zeros for a NULL model.
  *
  * Memory    classes belong to the model.
- * Threads   any. */
+ * Threads   Any. */
 GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
 
 /* gfl_model_get_class - the class of a label: its name, and its id in the data set.
@@ -245,7 +245,7 @@ GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
  * Never NULL: where there is no model or no such label, the name is "" and the id 0.
  *
  * Memory    the class belongs to the model.
- * Threads   any.
+ * Threads   Any.
  * Example
  *     puts(gfl_model_get_class(model, found.items[0].label)->name); */
 GFL_API const gfl_class *gfl_model_get_class(const gfl_model *model, int label);
@@ -257,7 +257,7 @@ GFL_API const gfl_class *gfl_model_get_class(const gfl_model *model, int label);
  *
  * Errors    GFL_E_ARG     a NULL, or sizes out of range
  *           GFL_E_MEMORY  it would be so large that its size does not fit a number
- * Threads   as the model's context. */
+ * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                                       gfl_model_cost *out);
 
@@ -266,8 +266,8 @@ GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, i
  *   arch                  what is 0 means its default; borrowed until the call returns
  *   width, height, batch  as for gfl_model_get_cost
  *
- * Errors    as gfl_model_get_cost; GFL_E_ARG also for an architecture that is not possible
- * Threads   as the context. */
+ * Errors    As gfl_model_get_cost; GFL_E_ARG also for an architecture that is not possible
+ * Threads   As the context. */
 GFL_API gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int width,
                                      int height, int batch, gfl_model_cost *out);
 
@@ -298,10 +298,11 @@ typedef struct gfl_parameter {
 /* gfl_model_count_parameters, gfl_model_describe_parameter - how many parameters a model has, and
  * what parameter i is.
  *
- *   out  yours; zeroed on error
+ *   out  set by the call; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL, or no such parameter; there is no error text
- * Threads   any. */
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such parameter; there is no error
+ *                         text
+ * Threads   Any. */
 GFL_API int gfl_model_count_parameters(const gfl_model *model);
 GFL_API gfl_status gfl_model_describe_parameter(const gfl_model *model, int i, gfl_parameter *out);
 
@@ -315,7 +316,7 @@ GFL_API gfl_status gfl_model_describe_parameter(const gfl_model *model, int i, g
  *                         count
  *           GFL_E_MEMORY  there is no room for the tensor a second time
  *           GFL_E_DEVICE  the GPU failed
- * Threads   as the model's context. */
+ * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_get_parameter(const gfl_model *model, const char *name, float *out,
                                            size_t n);
 
@@ -326,9 +327,9 @@ GFL_API gfl_status gfl_model_get_parameter(const gfl_model *model, const char *n
  *
  *   values  [n], borrowed until the call returns, in the order of gfl_model_get_parameter
  *
- * Errors    as gfl_model_get_parameter; GFL_E_ARG also for a value that is not finite.  The
+ * Errors    As gfl_model_get_parameter; GFL_E_ARG also for a value that is not finite.  The
  *           parameter is as before, except after GFL_E_DEVICE.
- * Threads   as the model's context; nobody else may use the model during the call. */
+ * Threads   As the model's context; nobody else may use the model during the call. */
 GFL_API gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const float *values,
                                            size_t n);
 
@@ -338,9 +339,9 @@ GFL_API gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, c
  * weights that are packed from them.  Call this before a detector's next run: until then gfl_detect
  * refuses the model.  gfl_model_save does not need it.
  *
- * Errors    GFL_E_ARG     a NULL
+ * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_MEMORY  there is no room for a packed layer
- * Threads   as gfl_model_set_parameter. */
+ * Threads   As gfl_model_set_parameter. */
 GFL_API gfl_status gfl_model_sync(gfl_model *model);
 
 /* gfl_model_get_plan - the steps of a forward pass, in order.
@@ -349,8 +350,8 @@ GFL_API gfl_status gfl_model_sync(gfl_model *model);
  *   visit                 called once per step; what it is given lasts as long as the call
  *   user                  handed to visit
  *
- * Errors    as gfl_model_get_cost; GFL_E_ARG also without visit
- * Threads   as the model's context. */
+ * Errors    As gfl_model_get_cost; GFL_E_ARG also without visit
+ * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch,
                                       void (*visit)(void *user, const gfl_plan_step *step),
                                       void *user);
@@ -360,8 +361,8 @@ GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, i
  *
  *   out  yours; its texts belong to the model, until the next load; zeroed on error
  *
- * Errors    GFL_E_ARG     a NULL, or no such tensor; there is no error text
- * Threads   any, except while something is loaded into the model.
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such tensor; there is no error text
+ * Threads   Any, except while something is loaded into the model.
  * Example
  *     gfl_tensor_report r;
  *     for (int i = 0; gfl_model_get_report(model, i, &r) == GFL_OK; i++)

@@ -13,17 +13,17 @@
  *
  * Returns the length that all of it needs, without the 0.
  *
- * Errors    none.
- * Memory    none.
- * Threads   any.
+ * Errors    None.
+ * Memory    None.
+ * Threads   Any.
  */
 GFL_API size_t gfl_text_show(const char *text, char *out, size_t size);
 
 /* gfl_text_valid - how many of the n bytes at text are whole characters of UTF-8, counted from the
  * first; n where all of it is UTF-8.
  *
- * Errors    none.
- * Memory    none.
- * Threads   any.
+ * Errors    None.
+ * Memory    None.
+ * Threads   Any.
  */
 GFL_API size_t gfl_text_valid(const char *text, size_t n);

@@ -98,7 +98,7 @@ typedef struct gfl_trainer_info {
  *   dataset  borrowed; its classes must be the model's, by name, unless the model was made without
  *            classes
  *   desc     NULL or zeroed for the defaults; copied
- *   out      yours; the trainer, or NULL on error
+ *   out      set to the trainer, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     a NULL, a field out of range, a model that is not trainable
  *           GFL_E_MISMATCH  the data set has other classes than the model; the description, the
@@ -111,7 +111,7 @@ typedef struct gfl_trainer_info {
  * Memory    gradients and momentum at once, maps as the batches need them: at most the plan's
  *           workspace_bytes, and the images of up to three batches.  Destroy with
  *           gfl_trainer_destroy, before the model, the data set and the context.
- * Threads   as the context's; while a step runs, nobody else may use the model.
+ * Threads   As the context's; while a step runs, nobody else may use the model.
  * Source    Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, section 4;
  *           schedule and defaults: MMDetection 3, gfl_r50_fpn_1x_coco; in dialect gfocal
  *           implus/GFocal.
@@ -128,7 +128,7 @@ GFL_API void gfl_trainer_destroy(gfl_trainer *trainer);
 
 /* gfl_trainer_get_info - the description with its defaults, and what it means; zeros for NULL.
  *
- * Threads   any, between steps. */
+ * Threads   Any, between steps. */
 GFL_API void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *out);
 
 /* gfl_trainer_step - one update: read the next batches, compute losses and gradients, move the
@@ -149,7 +149,7 @@ GFL_API void gfl_trainer_get_info(const gfl_trainer *trainer, gfl_trainer_info *
  *           GFL_E_MEMORY  the maps of this batch do not fit
  *           GFL_E_RANK    another rank failed, for a reason that it tells itself; or it does not
  *                         answer: then the ranks cannot go on
- * Threads   as gfl_trainer_create. */
+ * Threads   As gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
 
 /* gfl_trainer_save_state - write what going on later needs beside the weights.
@@ -161,7 +161,7 @@ GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns;
  *         the file is replaced whole or not at all
  *
- * Errors    GFL_E_ARG     a NULL
+ * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_IO      the file cannot be written
  *           GFL_E_MEMORY  there is no room for one tensor
  *           GFL_E_MISMATCH  the weights of this rank are no longer those of rank 0
@@ -176,7 +176,7 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  *
  * Errors    those of gfl_trainer_save_state except GFL_E_IO; GFL_E_MEMORY also where there is no
  *           room for the bytes
- * Threads   as gfl_trainer_create. */
+ * Threads   As gfl_trainer_create. */
 GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl_bytes *out);
 
 /* gfl_trainer_load_state - go on where gfl_trainer_save_state was called.
@@ -196,7 +196,7 @@ GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    The trainer is as before.
- *           GFL_E_ARG     a NULL
+ *           GFL_E_ARG     an argument is NULL
  *           GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  it is not a training state, or is damaged: a counter is not a number, a
  *                         momentum is not finite
@@ -213,6 +213,6 @@ GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path
  *
  *   bytes  [size], borrowed until the call returns
  *
- * Errors, Memory, Threads   as gfl_trainer_load_state. */
+ * Errors, Memory, Threads   As gfl_trainer_load_state. */
 GFL_API gfl_status gfl_trainer_load_state_memory(gfl_trainer *trainer, const void *bytes,
                                                  size_t size);
