@@ -1,6 +1,27 @@
 /* gemm.c - the matrix product behind convolutions, whose left matrix is never stored */
 #pragma once
 
+/* OUTLINE
+ *
+ * A row of the left matrix belongs to a position of y: it is what the taps of the kernel see of x
+ * there, one run of channels after the other.  The right matrix is the weights, packed in panels of
+ * GFLI_NR output channels.
+ *
+ * 1. Cut.  The rows of all levels and images, in one list, are cut evenly into parts of at most
+ *    GFLI_ROWS_PER_TASK, the panels into parts of at most GFLI_COLS_PER_TASK columns, or into
+ *    smaller ones where there would be too few tasks for the threads.  A task is a part of the rows
+ *    by a part of the panels, so no two tasks write to the same place.
+ * 2. Gather.  For each of its rows and segments a task notes where the run begins: in x; in the
+ *    zeros, where the tap sees padding alone; or in a copy, where several taps make one run and the
+ *    edge of the map goes through it.
+ * 3. Multiply.  The inner dimension is taken in blocks of at most GFLI_K_BLOCK.  For each block and
+ *    each panel (or two, if the kernel takes two), the tiles of GFLI_MR rows follow one another:
+ *    the panel's block stays in the L1 cache, the rows of x in the L2 cache.  The first block
+ *    writes y with bias and residual, the others add to it, the last one applies ReLU.
+ *
+ * The blocks depend on the shape of the convolution alone, and each output adds up its products in
+ * the order of the inner dimension: the cut, and so the number of threads, changes no sum. */
+
 enum { GFLI_COLS_PER_TASK = 512 };
 
 size_t gfli_igemm_packed_size(const gfli_igemm *g) {
