@@ -160,6 +160,14 @@ GFLI_AVX512 static inline __m256 gfli_halves_avx512(__m512 v) {
                          _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 1)));
 }
 
+/* The sums of the elements of four vectors. */
+GFLI_AVX512 static inline __m128 gfli_sum4_avx512(const __m512 d[4]) {
+    const __m256 ab = _mm256_hadd_ps(gfli_halves_avx512(d[0]), gfli_halves_avx512(d[1]));
+    const __m256 cd = _mm256_hadd_ps(gfli_halves_avx512(d[2]), gfli_halves_avx512(d[3]));
+    const __m256 v = _mm256_hadd_ps(ab, cd);
+    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+
 GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
     const int n0 = gfli_min(t->n, 16), n1 = t->n - n0;
     const __mmask16 m0 = (__mmask16)(n0 < 16 ? (1u << n0) - 1u : 0xffffu);
@@ -185,8 +193,7 @@ GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
             const __m512 v1 = _mm512_fmadd_ps(w, g1, _mm512_maskz_loadu_ps(m1, to + 16));
             _mm512_mask_storeu_ps(to + 16, m1, v1);
         }
-        _mm_storeu_ps(dot, gfli_sum4_avx2(gfli_halves_avx512(d[0]), gfli_halves_avx512(d[1]),
-                                          gfli_halves_avx512(d[2]), gfli_halves_avx512(d[3])));
+        _mm_storeu_ps(dot, gfli_sum4_avx512(d));
         gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
     }
 }
