@@ -8907,6 +8907,14 @@ GFLI_AVX512 static inline __m256 gfli_halves_avx512(__m512 v) {
                          _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, d, 1)));
 }
 
+/* The sums of the elements of four vectors. */
+GFLI_AVX512 static inline __m128 gfli_sum4_avx512(const __m512 d[4]) {
+    const __m256 ab = _mm256_hadd_ps(gfli_halves_avx512(d[0]), gfli_halves_avx512(d[1]));
+    const __m256 cd = _mm256_hadd_ps(gfli_halves_avx512(d[2]), gfli_halves_avx512(d[3]));
+    const __m256 v = _mm256_hadd_ps(ab, cd);
+    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+
 GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
     const int n0 = gfli_min(t->n, 16), n1 = t->n - n0;
     const __mmask16 m0 = (__mmask16)(n0 < 16 ? (1u << n0) - 1u : 0xffffu);
@@ -8932,8 +8940,7 @@ GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
             const __m512 v1 = _mm512_fmadd_ps(w, g1, _mm512_maskz_loadu_ps(m1, to + 16));
             _mm512_mask_storeu_ps(to + 16, m1, v1);
         }
-        _mm_storeu_ps(dot, gfli_sum4_avx2(gfli_halves_avx512(d[0]), gfli_halves_avx512(d[1]),
-                                          gfli_halves_avx512(d[2]), gfli_halves_avx512(d[3])));
+        _mm_storeu_ps(dot, gfli_sum4_avx512(d));
         gfli_scatter_sums(t, p, weight, dot, t->sums + (ptrdiff_t)r * t->values);
     }
 }
@@ -9119,6 +9126,25 @@ gfl_status gfli_choose_kernels(gfl_context *context, const char *name) {
 /* ===============================================================================================
  * src/cpu/gemm.c - the matrix product behind convolutions, whose left matrix is never stored
  * ============================================================================================ */
+
+/* A row of the left matrix belongs to a position of y: it is what the taps of the kernel see of x
+ * there, one run of channels after the other.  The right matrix is the weights, packed in panels of
+ * GFLI_NR output channels.
+ *
+ * 1. Cut.  The rows of all levels and images, in one list, are cut evenly into parts of at most
+ *    GFLI_ROWS_PER_TASK, the panels into parts of at most GFLI_COLS_PER_TASK columns, or into
+ *    smaller ones where there would be too few tasks for the threads.  A task is a part of the rows
+ *    by a part of the panels, so no two tasks write to the same place.
+ * 2. Gather.  For each of its rows and segments a task notes where the run begins: in x; in the
+ *    zeros, where the tap sees padding alone; or in a copy, where several taps make one run and the
+ *    edge of the map goes through it.
+ * 3. Multiply.  The inner dimension is taken in blocks of at most GFLI_K_BLOCK.  For each block and
+ *    each panel (or two, if the kernel takes two), the tiles of GFLI_MR rows follow one another:
+ *    the panel's block stays in the L1 cache, the rows of x in the L2 cache.  The first block
+ *    writes y with bias and residual, the others add to it, the last one applies ReLU.
+ *
+ * The blocks depend on the shape of the convolution alone, and each output adds up its products in
+ * the order of the inner dimension: the cut, and so the number of threads, changes no sum. */
 
 enum { GFLI_COLS_PER_TASK = 512 };
 

@@ -1208,9 +1208,22 @@ static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-/* dweight [out][taps * in] is the sum over positions of the outer products of dy and the rows of
- * the implicit matrix.  Positions are cut into chunks that depend on the shapes only, each with a
- * sum of its own where there are several; the chunks' sums are added in order. */
+/* dweight [out][taps * in] is the sum over all positions of the outer products of dy and the rows
+ * of the implicit matrix of gemm.c: here positions are the inner dimension.
+ *
+ * 1. Positions are cut into chunks by the shapes alone: one for every GFLI_GRAD_CHUNK positions,
+ *    but at most GFLI_GRAD_CHUNKS, and no more than have sums of GFLI_GRAD_PARTIAL bytes together.
+ *    Each chunk has a sum of its own.  A single chunk adds up in dweight itself, unless groups are
+ *    merged and the sum has the zeros between them.
+ * 2. Weights are cut into tasks: GFLI_GRAD_OUT output channels by some strips, which are GFLI_STRIP
+ *    columns of one tap.  How many strips depends on the threads, and changes no sum.
+ * 3. A task goes through its chunk in blocks of at most GFLI_GRAD_ROWS positions.  It packs dy of
+ *    the block as panels of GFLI_MR channels; then, for one strip after the other, it packs the
+ *    columns (those of a deformable convolution are sampled) and adds the products to the sum, in
+ *    tiles of GFLI_MR channels by a strip.
+ * 4. The chunks' sums are added in their order, without the zeros of merged groups.
+ *
+ * dbias is added up in double, over blocks of GFLI_BIAS_ROWS positions and then in their order. */
 enum {
     GFLI_GRAD_ROWS = 252, /* positions that are packed together, at most; a multiple of GFLI_MR */
     GFLI_STRIP = 2 * GFLI_NR, /* columns of the implicit matrix that are packed together */

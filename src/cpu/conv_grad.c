@@ -105,9 +105,7 @@ static void gfli_conv_grad_input_cpu(gfl_context *context, const gfli_conv_shape
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-/* OUTLINE
- *
- * dweight [out][taps * in] is the sum over all positions of the outer products of dy and the rows
+/* dweight [out][taps * in] is the sum over all positions of the outer products of dy and the rows
  * of the implicit matrix of gemm.c: here positions are the inner dimension.
  *
  * 1. Positions are cut into chunks by the shapes alone: one for every GFLI_GRAD_CHUNK positions,

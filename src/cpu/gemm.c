@@ -1,9 +1,7 @@
 /* gemm.c - the matrix product behind convolutions, whose left matrix is never stored */
 #pragma once
 
-/* OUTLINE
- *
- * A row of the left matrix belongs to a position of y: it is what the taps of the kernel see of x
+/* A row of the left matrix belongs to a position of y: it is what the taps of the kernel see of x
  * there, one run of channels after the other.  The right matrix is the weights, packed in panels of
  * GFLI_NR output channels.
  *
