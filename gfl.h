@@ -638,17 +638,17 @@ GFL_INLINE gfl_image gfl_image_from_rgb(const uint8_t *pixels, int width, int he
 /* An architecture with its weights. */
 typedef struct gfl_model gfl_model;
 
-/* The two published families of GFL differ in geometry and constants; weights of one give other
- * boxes in the other. */
+/* The two published families of GFL differ in geometry and constants.  Weights that were trained in
+ * one dialect give wrong boxes in the other. */
 typedef enum gfl_dialect {
-    GFL_DIALECT_DEFAULT = 0, /* of a new model: mmdet; of a file: whatever it says */
+    GFL_DIALECT_DEFAULT = 0, /* for a new model: mmdet; for a file: what it says */
     GFL_DIALECT_MMDET = 1,   /* mmdetection 2.18 and later */
     GFL_DIALECT_GFOCAL = 2   /* the authors' repository, implus/GFocal, 2020 */
 } gfl_dialect;
 
 /* Where bottlenecks have their stride, which no tensor shows. */
 typedef enum gfl_style {
-    GFL_STYLE_DEFAULT = 0, /* of a new model: pytorch; of a file: what it says, else pytorch */
+    GFL_STYLE_DEFAULT = 0, /* for a new model: pytorch; for a file: what it says, else pytorch */
     GFL_STYLE_PYTORCH = 1, /* in the 3x3: torchvision, OpenMMLab, every published GFL model */
     GFL_STYLE_CAFFE = 2    /* in the first 1x1: MSRA */
 } gfl_style;
@@ -660,7 +660,7 @@ enum { GFL_C2 = 1, GFL_C3 = 2, GFL_C4 = 4, GFL_C5 = 8 };
 typedef struct gfl_arch {
     int depth;           /* 18, 34, 50 or 101; 0 means 50 */
     int groups;          /* of the 3x3 convolutions of bottlenecks; 0 means 1; 32 in ResNeXt */
-    int base_width;      /* channels per group in the first stage; 0 means 4; 0 without groups */
+    int base_width;      /* channels per group in the first stage; 0 means 4, or 0 without groups */
     int base_channels;   /* of the stem; 0 means 64 */
     int fpn_channels;    /* 0 means 256 */
     int head_channels;   /* a multiple of 32 (GroupNorm has 32 groups); 0 means 256 */
@@ -668,18 +668,19 @@ typedef struct gfl_arch {
     int n_classes;       /* 1..GFL_MAX_CLASSES; 0 means 80 */
     int reg_max;         /* last bin of a side's distribution, 1..GFL_MAX_BINS-1; 0 means 16 */
     gfl_dialect dialect; /* what is computed from these tensors */
-    int deform;          /* the 3x3 convolutions of some bottlenecks are deformable: 0 none, 1 with
-                          offsets alone (v1), 2 with offsets and a mask (v2) */
+    /* Which 3x3 convolutions of bottlenecks are deformable.  0: none; 1: those of deform_stages,
+     * with offsets alone (v1); 2: the same, with offsets and a mask (v2). */
+    int deform;
     int deform_stages; /* of GFL_C2 | GFL_C3 | GFL_C4 | GFL_C5; 0 means C3 to C5 if deform is set */
     gfl_style style;   /* where its bottlenecks have their stride */
 } gfl_arch;
 
 /* How pixels become network input, and back. */
 typedef struct gfl_preprocess {
-    float mean[3], std[3]; /* per channel, in the network's channel order, on 0..255 */
+    float mean[3], std[3]; /* per channel, in the network's order of channels, of values 0..255 */
     int bgr;               /* 1: the network's first channel is blue */
-    int scale_long;        /* the resized image's long side is at most this ... */
-    int scale_short;       /* ... and its short side at most this, aspect ratio kept */
+    int scale_long;        /* the long side of the resized image is at most this ... */
+    int scale_short;       /* ... and its short side at most this; the aspect ratio is kept */
 } gfl_preprocess;
 
 /* A kind of object. */
@@ -691,8 +692,8 @@ typedef struct gfl_class {
 /* A new model.  Zero means the default of each field. */
 typedef struct gfl_model_desc {
     gfl_arch arch;             /* what the network is */
-    gfl_preprocess preprocess; /* all zero: RGB, ImageNet mean and std, 1333x800 */
-    const gfl_class *classes;  /* [arch.n_classes], copied; NULL: "class 0", ids 1.. */
+    gfl_preprocess preprocess; /* all zero: RGB, ImageNet's mean and std, 1333x800 */
+    const gfl_class *classes;  /* [arch.n_classes], copied; NULL: "class 0" and so on, ids from 1 */
     uint64_t seed;             /* of the initial weights */
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
 } gfl_model_desc;
@@ -700,9 +701,9 @@ typedef struct gfl_model_desc {
 /* How a weight file is loaded.  Zero means the default of each field. */
 typedef struct gfl_load_desc {
     int trainable; /* 1: keep the parameters beside the packed weights, to train or save them */
-    /* The dialect that the weights must be of: a file that says another one is refused, a file that
-     * says none (without metadata or a buffer whose name tells it) is taken to be of this one.
-     * GFL_DIALECT_DEFAULT: what the file says; a file that says nothing is refused. */
+    /* The dialect that the weights must be of.  A file that says another one is refused.  A file
+     * that says none, because it has neither metadata nor a buffer whose name tells it, is taken to
+     * be of this one.  GFL_DIALECT_DEFAULT: what the file says; one that says none is refused. */
     gfl_dialect dialect;
 } gfl_load_desc;
 
@@ -715,11 +716,11 @@ typedef enum gfl_fate {
 
 /* What became of one tensor of a weight file or of the model. */
 typedef struct gfl_tensor_report {
-    const char *name; /* as the model has it; of one that is left over, as the file has it */
+    const char *name; /* as the model has it, or for one that is left over as the file has it */
     gfl_fate fate;    /* what became of it */
     int rank;         /* how many sizes its shape has */
     int64_t shape[4]; /* [rank] as files have it, outputs first */
-    const char *why;  /* "" when loaded */
+    const char *why;  /* why it was not loaded; "" when it was */
 } gfl_tensor_report;
 
 /* Who said what cannot be seen in the tensors. */
@@ -729,7 +730,7 @@ typedef enum gfl_origin {
     GFL_ORIGIN_DEFAULT = 2 /* neither; the usual value was assumed */
 } gfl_origin;
 
-/* The same of all that a model needs beside its tensors. */
+/* The same for all that a model needs beside its tensors. */
 typedef struct gfl_origins {
     gfl_origin dialect, style; /* gfl_arch's */
     gfl_origin preprocess;     /* mean, std and the order of channels */
@@ -742,9 +743,9 @@ typedef struct gfl_model_info {
     gfl_arch arch;             /* every field resolved */
     gfl_preprocess preprocess; /* likewise */
     int64_t n_parameters;      /* without batch norm's running statistics, as papers count */
-    int64_t n_trainable;       /* with stem and first stage frozen */
+    int64_t n_trainable;       /* of them when the stem and the first stage are frozen */
     const gfl_class *classes;  /* [arch.n_classes], owned by the model */
-    gfl_origins origins;       /* of a loaded or imported model; all zero of a new one */
+    gfl_origins origins;       /* of a loaded or imported model; all zero for a new one */
 } gfl_model_info;
 
 /* What a forward pass of one input size costs. */
@@ -752,34 +753,34 @@ typedef struct gfl_model_cost {
     int64_t macs;           /* multiply-adds */
     size_t weight_bytes;    /* packed */
     size_t workspace_bytes; /* of a detector without distributions, for images of this size */
-    int n_steps, points;    /* steps of the plan, locations of all levels */
+    int n_steps, points;    /* steps of the plan; locations of all levels */
     int64_t n_parameters;   /* as in gfl_model_info */
 } gfl_model_cost;
 
 /* gfl_arch_find_preset - the architecture of a name.
  *
- *   context  receives the error text; or NULL
+ *   context  receives the error text; may be NULL
  *   name     "r18", "r34", "r50", "r101", "r101-dcnv1", "r101-dcnv2", "x101-32x4d", "x101-32x8d",
  *            "x101-32x4d-dcnv1" (C4 and C5, as mmdetection), "x101-32x4d-dcnv2" or
  *            "x101-32x8d-dcnv2" (C3 to C5, as the original)
- *   out      yours; every field is filled, with 80 classes
+ *   out      set to the architecture, every field filled, with 80 classes
  *
  * Errors    GFL_E_ARG     an argument is NULL, or there is no such name
  * Threads   Any. */
 GFL_API gfl_status gfl_arch_find_preset(gfl_context *context, const char *name, gfl_arch *out);
 
-/* A preset, and what was published of it. */
+/* A preset, and what was published about it. */
 typedef struct gfl_preset {
     const char *name; /* as gfl_arch_find_preset takes it */
     gfl_arch arch;    /* with 80 classes */
-    double ap;        /* COCO val2017, by whoever trained it and not by this library; 0: nobody */
-    const char *published; /* by whom, and the schedule; "": by nobody */
+    double ap; /* on COCO val2017, by whoever published it, not by this library; 0: by nobody */
+    const char *published; /* by whom, and with which schedule; "": by nobody */
 } gfl_preset;
 
 /* gfl_arch_count_presets, gfl_arch_get_preset - how many presets there are, and preset i with every
  * field of its architecture filled.
  *
- *   out  yours; its texts last for ever; zeroed on error
+ *   out  set to the preset, whose texts last for ever; zeroed on error
  *
  * Errors    GFL_E_ARG     an argument is NULL, or there is no such preset; there is no error text
  * Threads   Any.
@@ -793,28 +794,28 @@ GFL_API gfl_status gfl_arch_get_preset(int i, gfl_preset *out);
 /* gfl_model_create - a model with fresh weights.
  *
  * The convolutions of the backbone are Kaiming normal, and the last batch norm of every block
- * starts at 0; the neck is Xavier uniform; the head is normal with deviation 0.01, and class scores
- * start at 0.01.  The same seed gives the same weights on every machine.
+ * starts at 0.  The neck is Xavier uniform.  The head is normal with a standard deviation of 0.01,
+ * and class scores start at 0.01.  The same seed gives the same weights on every machine.
  *
  *   desc  NULL or zeroed for the defaults (R50, 80 classes, RGB, 1333x800), and for a model that
  *         only detects; borrowed
  *   out   set to the model, which you own, or to NULL on error
  *
- * Errors    GFL_E_ARG     a NULL, a field out of range, class ids that do not ascend
- *           GFL_E_MEMORY  the weights do not fit
- * Memory    the context's; destroy it with gfl_model_destroy, before the context.
- * Threads   As the context's.  The model, once made, is immutable unless a trainer or
- *           gfl_model_load_backbone changes it: any number of detectors in any number of threads
- *           may run it at once. */
+ * Errors    GFL_E_ARG     an argument is NULL, a field is out of range, or class ids do not ascend
+ *           GFL_E_MEMORY  the weights do not fit into memory
+ * Memory    Destroy the model with gfl_model_destroy, before the context.
+ * Threads   As the context.  Once it is made, only a trainer, gfl_model_load_backbone and
+ *           gfl_model_set_parameter change a model.  As long as they do not, any number of
+ *           detectors in any number of threads may run it at once. */
 GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *desc,
                                     gfl_model **out);
 
 /* gfl_model_load - a model from a safetensors file with mmdetection's names.
  *
- * The architecture follows from the shapes of the tensors; classes, preprocessing, dialect and
- * style from the file's metadata (gfl_model_save writes it); where it is absent they are "class 0"
- * and so on, RGB with ImageNet's mean and std, 1333x800.  gfl_model_get_report tells what became of
- * each tensor.
+ * The architecture follows from the shapes of the tensors.  Classes, preprocessing, dialect and
+ * style follow from the file's metadata, which gfl_model_save writes.  Where there is none, classes
+ * are "class 0" and so on, and the input is RGB with ImageNet's mean and std, at 1333x800.
+ * gfl_model_get_report tells what became of each tensor.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   desc  NULL or zeroed for a model that only detects; borrowed
@@ -824,11 +825,12 @@ GFL_API gfl_status gfl_model_create(gfl_context *context, const gfl_model_desc *
  *           GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  the file is not safetensors or is truncated, weights are not finite, or
  *                         the metadata is broken
- *           GFL_E_MISMATCH  a tensor is missing, has the wrong shape or no place in the network;
- *                           metadata contradicts the tensors; nothing says which dialect
- *           GFL_E_UNSUPPORTED  a network or dialect that this version cannot run
- *           GFL_E_MEMORY  the weights do not fit
- * Memory    tensors are read one by one; without desc->trainable each is released once packed.
+ *           GFL_E_MISMATCH  a tensor is missing, has the wrong shape, or has no place in the
+ *                           network; metadata contradicts the tensors; or nothing says which
+ *                           dialect the weights are of
+ *           GFL_E_UNSUPPORTED  this version cannot run such a network or dialect
+ *           GFL_E_MEMORY  the weights do not fit into memory
+ * Memory    Tensors are read one by one.  Without desc->trainable each is freed once it is packed.
  * Threads   As gfl_model_create. */
 GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path, const gfl_load_desc *desc,
                                   gfl_model **out);
@@ -841,12 +843,13 @@ GFL_API gfl_status gfl_model_load(gfl_context *context, const char *path, const 
 GFL_API gfl_status gfl_model_load_memory(gfl_context *context, const void *bytes, size_t size,
                                          const gfl_load_desc *desc, gfl_model **out);
 
-/* gfl_model_save - write weights and metadata as safetensors that gfl_model_load reads back
- * bit for bit, and Python opens as it is.
+/* gfl_model_save - write weights and metadata as safetensors.
  *
- *   model  made with desc.trainable: others have released the parameters
- *   path   the system's bytes, on Windows UTF-8; borrowed until the call returns;
- *          the file is replaced whole or not at all
+ * gfl_model_load reads the file back bit for bit, and Python opens it as it is.  A file of that
+ * name is replaced whole or not at all.
+ *
+ *   model  made with desc.trainable; other models have freed their parameters
+ *   path   the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    GFL_E_ARG     an argument is NULL, or the model is not trainable
  *           GFL_E_IO      the file cannot be written
@@ -856,8 +859,8 @@ GFL_API gfl_status gfl_model_save(const gfl_model *model, const char *path);
 /* gfl_model_save_memory - the bytes of the file that gfl_model_save would write, for
  * gfl_model_load_memory.
  *
- *   model  made to be trainable: others have released the parameters
- *   out    yours; free it with gfl_bytes_free and the model's context; zeroed on error
+ *   model  made with desc.trainable; other models have freed their parameters
+ *   out    set to the bytes; free them with gfl_bytes_free and the model's context; zeroed on error
  *
  * Errors    GFL_E_ARG     an argument is NULL, or the model is not trainable
  *           GFL_E_MEMORY  there is no room for the bytes and one tensor
@@ -870,37 +873,38 @@ GFL_API void gfl_model_destroy(gfl_model *model);
 
 /* gfl_model_get_info - architecture, preprocessing, classes and sizes; zeros for a NULL model.
  *
- * Memory    classes belong to the model.
+ * Memory    The classes belong to the model.
  * Threads   Any. */
 GFL_API void gfl_model_get_info(const gfl_model *model, gfl_model_info *out);
 
 /* gfl_model_get_class - the class of a label: its name, and its id in the data set.
  *
- * Never NULL: where there is no model or no such label, the name is "" and the id 0.
+ * It is never NULL: where there is no model or no such label, the name is "" and the id is 0.
  *
- * Memory    the class belongs to the model.
+ * Memory    The class belongs to the model.
  * Threads   Any.
  * Example
  *     puts(gfl_model_get_class(model, found.items[0].label)->name); */
 GFL_API const gfl_class *gfl_model_get_class(const gfl_model *model, int label);
 
-/* gfl_model_get_cost - what a detector pays for one batch, without running it.
+/* gfl_model_get_cost - what a batch costs a detector, without running it.
  *
- *   width, height  of the resized images; padded to multiples of 32 as a detector does
- *   batch          images at once
+ *   width, height  size of the resized images; padded to multiples of 32 as a detector does
+ *   batch          number of images in the batch
+ *   out            set to the cost
  *
- * Errors    GFL_E_ARG     a NULL, or sizes out of range
- *           GFL_E_MEMORY  it would be so large that its size does not fit a number
+ * Errors    GFL_E_ARG     an argument is NULL, or a size is out of range
+ *           GFL_E_MEMORY  the workspace would be so large that its size does not fit a number
  * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_get_cost(gfl_model *model, int width, int height, int batch,
                                       gfl_model_cost *out);
 
-/* gfl_arch_get_cost - the same of a network that nobody has made: without weights, at once.
+/* gfl_arch_get_cost - the same for a network that has not been made, so without its weights.
  *
- *   arch                  what is 0 means its default; borrowed until the call returns
+ *   arch                  a field that is 0 has its default; borrowed until the call returns
  *   width, height, batch  as for gfl_model_get_cost
  *
- * Errors    As gfl_model_get_cost; GFL_E_ARG also for an architecture that is not possible
+ * Errors    As gfl_model_get_cost.  It is GFL_E_ARG, too, when there can be no such architecture.
  * Threads   As the context. */
 GFL_API gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch, int width,
                                      int height, int batch, gfl_model_cost *out);
@@ -909,11 +913,11 @@ GFL_API gfl_status gfl_arch_get_cost(gfl_context *context, const gfl_arch *arch,
 typedef struct gfl_plan_step {
     const char *op;                          /* "conv", "deform_conv", "max_pool" ... */
     const char *weights;                     /* the parameter it multiplies by, or "" */
-    const char *twin;                        /* of a second convolution in the same launch, or "" */
-    const char *kernel;                      /* of a convolution: what computes it; or "" */
-    int splits;                              /* into how many sums that are added at the end */
+    const char *twin;                        /* that of a second convolution at once, or "" */
+    const char *kernel;                      /* what computes a convolution, or "" */
+    int splits;                              /* how many partial sums are added at the end */
     int in_channels, in_height, in_width;    /* of the first level, where a map is a pyramid */
-    int out_channels, out_height, out_width; /* channels: with those of the twin */
+    int out_channels, out_height, out_width; /* likewise; the channels include those of the twin */
     int levels;                              /* of what it writes */
     int64_t macs;                            /* multiply-adds */
     size_t out_bytes;                        /* of what it writes */
@@ -925,8 +929,8 @@ typedef struct gfl_parameter {
     const char *name; /* mmdetection's; it belongs to the model */
     int rank;         /* how many sizes its shape has */
     int64_t shape[4]; /* [rank]; of a convolution: out, in / groups, height, width */
-    size_t count;     /* numbers */
-    int is_statistic; /* 1: of a batch norm, which training leaves as it is */
+    size_t count;     /* how many numbers it has */
+    int is_statistic; /* 1: a running statistic of a batch norm, which training does not change */
 } gfl_parameter;
 
 /* gfl_model_count_parameters, gfl_model_describe_parameter - how many parameters a model has, and
@@ -942,12 +946,12 @@ GFL_API gfl_status gfl_model_describe_parameter(const gfl_model *model, int i, g
 
 /* gfl_model_get_parameter - the values of a parameter, as a file of the model has them.
  *
- *   model  made to be trainable: others have released the parameters
- *   name   one of those that gfl_model_describe_parameter tells
- *   out    [n], yours; n is the parameter's count
+ *   model  made with desc.trainable; other models have freed their parameters
+ *   name   one of those that gfl_model_describe_parameter gives
+ *   out    [n] set to the values; n must be the parameter's count
  *
- * Errors    GFL_E_ARG     a NULL, a model that is not trainable, no parameter of that name, another
- *                         count
+ * Errors    GFL_E_ARG     an argument is NULL, the model is not trainable, it has no parameter of
+ *                         that name, or n is not its count
  *           GFL_E_MEMORY  there is no room for the tensor a second time
  *           GFL_E_DEVICE  the GPU failed
  * Threads   As the model's context. */
@@ -956,14 +960,14 @@ GFL_API gfl_status gfl_model_get_parameter(const gfl_model *model, const char *n
 
 /* gfl_model_set_parameter - replace the values of a parameter.
  *
- * A trainer uses them from its next step.  Detectors and the export to ONNX refuse the model until
- * gfl_model_sync has been called, which after several parameters is called once.
+ * A trainer uses the new values from its next step on.  Detectors and the export to ONNX refuse the
+ * model until gfl_model_sync has been called; one call is enough for several parameters.
  *
  *   values  [n], borrowed until the call returns, in the order of gfl_model_get_parameter
  *
- * Errors    As gfl_model_get_parameter; GFL_E_ARG also for a value that is not finite.  The
+ * Errors    As gfl_model_get_parameter.  It is GFL_E_ARG, too, when a value is not finite.  The
  *           parameter is as before, except after GFL_E_DEVICE.
- * Threads   As the model's context; nobody else may use the model during the call. */
+ * Threads   As the model's context.  Nobody else may use the model during the call. */
 GFL_API gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const float *values,
                                            size_t n);
 
@@ -981,10 +985,10 @@ GFL_API gfl_status gfl_model_sync(gfl_model *model);
 /* gfl_model_get_plan - the steps of a forward pass, in order.
  *
  *   width, height, batch  as for gfl_model_get_cost
- *   visit                 called once per step; what it is given lasts as long as the call
+ *   visit                 called once per step; the step is valid until it returns
  *   user                  handed to visit
  *
- * Errors    As gfl_model_get_cost; GFL_E_ARG also without visit
+ * Errors    As gfl_model_get_cost.
  * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, int batch,
                                       void (*visit)(void *user, const gfl_plan_step *step),
@@ -993,7 +997,8 @@ GFL_API gfl_status gfl_model_get_plan(gfl_model *model, int width, int height, i
 /* gfl_model_count_reports, gfl_model_get_report - how many tensors the last load saw, and what
  * became of tensor i.
  *
- *   out  yours; its texts belong to the model, until the next load; zeroed on error
+ *   out  set to the report, whose texts belong to the model and are valid until the next load;
+ *        zeroed on error
  *
  * Errors    GFL_E_ARG     an argument is NULL, or there is no such tensor; there is no error text
  * Threads   Any, except while something is loaded into the model.
