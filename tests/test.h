@@ -23,10 +23,12 @@
 #endif
 #include "gfl.h"
 
+typedef enum test_place { TEST_EVERYWHERE, TEST_ON_CPU, TEST_IN_TRAINING } test_place;
+
 typedef struct test_case {
     const char *name;
     void (*run)(void);
-    enum { TEST_EVERYWHERE, TEST_ON_CPU, TEST_IN_TRAINING } where;
+    test_place where;
 } test_case;
 
 #define TEST(function)                                                                             \
