@@ -50,7 +50,6 @@ const char *os_variable(int i);
 
 /* Length of the folder part of a path, with its last separator; 0: it has none. */
 size_t os_folder_length(const char *path);
-bool os_is_absolute(const char *path);
 
 /* A regular file to be read, as bytes; NULL, and os_reason() is why. */
 FILE *os_open(const char *path);

@@ -125,10 +125,6 @@ size_t os_folder_length(const char *path) {
     return slash ? (size_t)(slash - path) + 1 : 0;
 }
 
-bool os_is_absolute(const char *path) {
-    return path[0] == '/';
-}
-
 /* Where a chain of links ends, also where nothing is there yet; free() frees it. */
 char *os_sys_follow(const char *path) {
     char *name = strdup(path), target[4096];

@@ -152,10 +152,6 @@ size_t os_folder_length(const char *path) {
     return n;
 }
 
-bool os_is_absolute(const char *path) {
-    return is_separator(path[0]) || has_drive(path);
-}
-
 static bool make_one(const char *path) {
     wchar_t wide[WIDE];
     os_file file;

@@ -273,7 +273,8 @@ static void ranks_share_a_small_set(void) {
     check_equal(plan_of(1, 16, 6), plan_of(2, 16, 6));
 }
 
-/* Below the clamps the box losses are B / max(A, R), not B / max(A, 1); the original has no clamp. */
+/* Below the clamps the box losses are B / max(A, R), not B / max(A, 1); the original has no
+ * clamp. */
 static void a_small_sum_of_weights_is_clamped_on_average(void) {
     for (int original = 0; original < 2; original++) {
         plan one = plan_of(1, 2, 2), two = plan_of(2, 1, 2);
@@ -484,7 +485,8 @@ static void another_number_of_ranks_goes_on_in_the_same_way(void) {
     }
 }
 
-/* With other images per update only where an epoch ends; then it is as many epochs that are done. */
+/* With other images per update only where an epoch ends; then it is as many epochs that are
+ * done. */
 static void other_images_per_update_wait_for_an_epochs_end(void) {
     for (int steps = 1; steps <= 2; steps++) { /* two are an epoch */
         plan first = plan_of(2, 2, 8), second = plan_of(1, 1, 8);
