@@ -13,7 +13,8 @@
  *
  * Two walls are checked.  A layer names only what its row of the table below allows: since a name
  * has to be declared before it is used, the first module of all roots that names something is the
- * one it belongs to.  And a function that is local to one module has its name in no other module.
+ * one it belongs to.  And what belongs to a .c module is that module's alone: what several share is
+ * declared in a header.  Only backend*.c, which list the operations of their layer, name those.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@ static const char *const layers[][2] = {
 static const char *const roots[] = {"src/gfl.h", "src/gfl_train.c", "src/gfl_cuda.cu"};
 
 static char seen[MAX_MODULES][MAX_NAME];
-static int n_seen;
+static int n_seen, n_breaches;
 static bool last_empty = true;
 
 static void fail(const char *file, int line, const char *what, const char *detail) {
@@ -76,9 +77,7 @@ static bool quoted_include(const char *s, char name[MAX_NAME]) {
 /* ---- walls ----------------------------------------------------------------------------------- */
 
 /* Names that begin with gfli_ or GFLI_, in a table by hash. */
-static struct identifier {
-    char name[MAX_NAME], owner[MAX_NAME], local[MAX_NAME];
-} identifiers[MAX_IDENTIFIERS];
+static struct identifier { char name[MAX_NAME], owner[MAX_NAME]; } identifiers[MAX_IDENTIFIERS];
 
 static struct identifier *find_identifier(const char *name) {
     unsigned at = 0;
@@ -111,27 +110,29 @@ static bool may_use(const char *module, const char *owner) {
     return false;
 }
 
-/* What a module names at p, of this many letters; definition: the line defines a local function. */
-static void take_name(const char *module, int line, const char *p, size_t n, bool definition) {
-    char name[MAX_NAME], detail[3 * MAX_NAME];
+static bool is_alone(const char *owner, const char *module) {
+    const size_t n = strlen(owner);
+    return strcmp(owner + n - 2, ".c") == 0 && strcmp(owner, module) != 0 &&
+           strncmp(strchr(module, '/'), "/backend", 8) != 0;
+}
+
+/* What a module names at p, of this many letters; what a line undefines is nobody's again. */
+static void take_name(const char *module, int line, const char *p, size_t n, bool undefines) {
+    char name[MAX_NAME];
     snprintf(name, sizeof name, "%.*s", (int)n, p);
     struct identifier *id = find_identifier(name);
     if (!id->owner[0]) snprintf(id->owner, MAX_NAME, "%s", module);
-    if (!may_use(module, id->owner)) {
-        snprintf(detail, sizeof detail, "%s of %s", name, id->owner);
-        fail(module, line, "this layer may not use ", detail);
-    }
-    if (!definition || p[n] != '(') return;
-    if (id->local[0] && strcmp(id->local, module) != 0) {
-        snprintf(detail, sizeof detail, "%s in %s too", name, id->local);
-        fail(module, line, "a local function has the name of another: ", detail);
-    }
-    snprintf(id->local, MAX_NAME, "%s", module);
+    if (undefines) id->owner[0] = 0;
+    if (undefines || (may_use(module, id->owner) && !is_alone(id->owner, module))) return;
+    n_breaches++;
+    fprintf(stderr, "src/%s:%d: error: %s %s of %s\n", module, line,
+            may_use(module, id->owner) ? "no header declares" : "this layer may not use", name,
+            id->owner);
 }
 
 /* All names of a line that are neither in a comment nor in a string. */
 static void take_line(const char *module, int line, const char *s, bool *comment) {
-    const bool definition = strstr(s, "static ") && s[0] != ' ' && !strstr(s, ");\n");
+    const bool undefines = s[0] == '#' && !strncmp(s + 1 + strspn(s + 1, " "), "undef", 5);
     char quote = 0;
     for (const char *p = s; *p; p++) {
         if (*comment) {
@@ -148,7 +149,7 @@ static void take_line(const char *module, int line, const char *s, bool *comment
         } else if (!strncmp(p, "gfli_", 5) || !strncmp(p, "GFLI_", 5)) {
             const size_t n = strspn(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                        "0123456789_");
-            take_name(module, line, p, n, definition);
+            take_name(module, line, p, n, undefines);
             p += n - 1;
         }
     }
@@ -171,6 +172,7 @@ static void check_walls(void) {
             if (quoted_include(s, name) && strchr(name, '/')) take_module(name);
         fclose(f);
     }
+    if (n_breaches) exit(1);
 }
 
 /* ---- output ---------------------------------------------------------------------------------- */
