@@ -1390,8 +1390,8 @@ GFL_API const gfl_class *gfl_dataset_get_classes(const gfl_dataset *dataset);
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
  * by the data set.
  *
- * Errors    GFL_E_ARG     an argument is NULL, or there is no such image; there is no error text, so
- *                         that threads may share the data set
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such image; there is no error text,
+ *                         so that threads may share the data set
  */
 GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
                                          gfl_image_info *out);

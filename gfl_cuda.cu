@@ -2819,7 +2819,8 @@ static __global__ void gfli_normalise_kernel(const GFLI_GRID_CONSTANT gfli_norma
     for (int k = 0; k < t.c; k++)
         gfli_write_element(
             t.out, i * (size_t)t.c + (size_t)k,
-            inside && k < 3 ? gfli_normalised(t.pixels[from * 3 + (size_t)k], t.mean[k], t.std[k]) : 0.0f,
+            inside && k < 3 ? gfli_normalised(t.pixels[from * 3 + (size_t)k], t.mean[k], t.std[k])
+                            : 0.0f,
             t.element);
 }
 
