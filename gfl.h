@@ -1205,19 +1205,19 @@ typedef struct gfl_id {
     const char *text; /* UTF-8, or NULL */
 } gfl_id;
 
-/* What training makes of an annotation.  Where more than one reason holds, the first is told. */
+/* What training makes of an annotation.  Where more than one reason holds, it is the first. */
 typedef enum gfl_annotation_use {
     GFL_ANNOTATION_TRAINED = 0, /* its box is learnt */
     GFL_ANNOTATION_SMALL = 1,   /* left out: less than a pixel wide or high */
     GFL_ANNOTATION_NO_AREA = 2, /* left out: its area is not above 0 */
     GFL_ANNOTATION_OUTSIDE = 3, /* left out: it does not touch its image */
-    GFL_ANNOTATION_CROWD = 4,   /* left out: its region is trained as background, as in the paper */
-    GFL_ANNOTATION_IGNORED = 5  /* left out for its ignore field, likewise */
+    GFL_ANNOTATION_CROWD = 4,   /* left out; its region is trained as background, as in the paper */
+    GFL_ANNOTATION_IGNORED = 5  /* left out because of its ignore field, likewise */
 } gfl_annotation_use;
 
 /* One box of an image. */
 typedef struct gfl_annotation {
-    double x, y, w, h;      /* as annotated, pixels: corner and size */
+    double x, y, w, h;      /* corner and size in pixels, as annotated */
     double area;            /* the area field, or w * h */
     int label;              /* index into the classes */
     int image;              /* index into the images */
@@ -1237,98 +1237,111 @@ typedef struct gfl_image_info {
     int unreadable; /* 1: gfl_dataset_check found that it cannot be read, with skip_unreadable */
 } gfl_image_info;
 
-/* What was found while reading; every count below those of the first line deserves a warning. */
+/* What was found while reading.  Every count after those of the first line deserves a warning. */
 typedef struct gfl_dataset_summary {
     int n_images, n_classes, n_annotations, n_crowd; /* crowd boxes among the annotations */
     int n_empty_images;                              /* without any annotation */
     int n_missing_iscrowd, n_missing_area;           /* taken as 0 and as w * h */
-    int n_degenerate;      /* boxes under one pixel in a direction, or of no area: not trained on */
-    int n_outside;         /* boxes wholly outside their image: not trained on */
-    int n_partly_outside;  /* boxes that reach over the border by more than a pixel */
-    int n_duplicate_ids;   /* annotations whose id an earlier one has */
-    int n_zero_ids;        /* annotations with id 0 (pycocotools mis-scores them) */
-    int n_strays;          /* annotations left out by skip_strays */
-    int n_mistakes;        /* told to desc.found: what is wrong was left out */
-    int n_unnumbered;      /* annotations without an id: numbered after the others */
-    int n_mixed_ids;       /* annotations that write an id as another type than its image or class
-                           * does: "1" and 1 are one id */
+    int n_degenerate;     /* boxes under a pixel in a direction or without area: not trained on */
+    int n_outside;        /* boxes wholly outside their image: not trained on */
+    int n_partly_outside; /* boxes that reach over the border by more than a pixel */
+    int n_duplicate_ids;  /* annotations whose id an earlier one has */
+    int n_zero_ids;       /* annotations with id 0 (pycocotools mis-scores them) */
+    int n_strays;         /* annotations left out by skip_strays */
+    int n_mistakes;       /* reported to desc.found; what is wrong was left out */
+    int n_unnumbered;     /* annotations without an id, numbered after the others */
+    /* Annotations that write an id as another type than its image or class does: "1" and 1 are the
+     * same id. */
+    int n_mixed_ids;
     int n_from_polygons;   /* boxes made by boxes_from_polygons */
     int n_duplicate_names; /* classes whose name another one has: a trainer refuses them */
     int n_empty_classes;   /* classes that no annotation has; left out by drop_empty_classes */
-    int n_parents;         /* categories left out because no annotation has them and they are the
-                    * supercategory of others, as exporters add a root to their classes */
+    /* Categories that were left out because no annotation has them and they are the supercategory
+     * of others: exporters add such a root to their classes. */
+    int n_parents;
 } gfl_dataset_summary;
 
-/* Decoded pixels: RGB, 8 bit, EXIF orientation applied. */
+/* Decoded pixels: RGB, 8 bits, turned upright as EXIF says. */
 typedef struct gfl_pixels {
     uint8_t *rgb;      /* u8 [height][width][3]; free with gfl_pixels_free */
     int width, height; /* upright */
-    int bits; /* of a sample in the file: of 16, the lower 8 were dropped; 0: not from a file */
+    /* Bits per sample in the file; of 16, the lower 8 were dropped.  0: not from a file. */
+    int bits;
 } gfl_pixels;
 
-/* A caller's own source of pixels: fill *out, whose memory comes from gfl_pixels_alloc.  It is
- * called from several loader threads at once, each with a context of its own. */
+/* A caller's own source of pixels.  It fills *out, whose memory comes from gfl_pixels_alloc.
+ * Several loader threads call it at once, each with a context of its own. */
 typedef gfl_status (*gfl_pixel_source)(void *user, gfl_context *context, int image,
                                        gfl_pixels *out);
 
-/* Called with a mistake in an annotation file, told as an error text tells it: file, line, column,
- * which annotation of which image, what was found and what is wanted; the text is gone after the
- * call.  The annotation, image or category is left out, or only its field where the rest can be
- * used.  Return 0 to go on; anything else makes the mistake the error of the call that reads the
- * file.  A file that is not JSON, or not of COCO's form, is an error all the same. */
+/* Called with a mistake in an annotation file.  The text is like that of an error: file, line,
+ * column, which annotation of which image, what was found and what is wanted.  It is valid until
+ * the function returns.  The annotation, image or category is left out, or only its field where the
+ * rest can be used.  Return 0 to go on; a non-zero return makes the mistake the error of the call
+ * that reads the file.  A file that is not JSON, or not of COCO's form, is an error in any case. */
 typedef int (*gfl_found)(void *user, const char *text);
 
 /* How an annotation file is read.  Zero means the default of each field. */
 typedef struct gfl_dataset_desc {
-    const char *image_dir; /* where file_name is looked up, a path as json_path is; NULL: in the
-                                * folder of the JSON file */
-    gfl_pixel_source read_image; /* instead of files */
+    /* The folder that file_name is relative to, a path as json_path is.  NULL: that of the JSON
+     * file. */
+    const char *image_dir;
+    gfl_pixel_source read_image; /* called instead of reading files; NULL: files are read */
     void *user;                  /* handed to read_image */
-    int skip_strays; /* 1: annotations of unlisted images or classes are left out; 0: an error */
-    int trust_boxes; /* 1: images of another size than the file says are read too; 0: they are an
-                      * error, since their boxes are most likely wrong */
+    /* 1: annotations of images or classes that are not listed are left out; 0: they are an
+     * error. */
+    int skip_strays;
+    /* 1: images whose size is not the annotated one are read, too; 0: they are an error, since
+     * their boxes are most likely wrong. */
+    int trust_boxes;
     int boxes_from_polygons; /* 1: an annotation without a bbox gets the one around its polygons */
     int drop_empty_classes;  /* 1: leave out classes that no annotation has */
-    /* Told each mistake, after which reading goes on.  NULL: the first one is an error. */
+    /* Called with each mistake, after which reading goes on.  NULL: the first one is an error. */
     gfl_found found;
-    void *found_user;
+    void *found_user; /* handed to found */
     /* 1: images that cannot be read do not end a call.  An evaluation leaves out those that
      * gfl_dataset_check finds.  In training, the next image of the data set stands in for each,
-     * also where one turns up in the midst of a run, which the logger is told; so the order of an
-     * epoch, and a resumed run, do not depend on which images can be read.  0: an error. */
+     * even for one that turns up in the middle of a run, which the logger is told.  So the order of
+     * an epoch, and a resumed run, do not depend on which images can be read.  0: they are an
+     * error. */
     int skip_unreadable;
 } gfl_dataset_desc;
 
 /* gfl_dataset_load_coco - read an annotation file in COCO's format.
  *
- * Keys and sections may come in any order, ids may be numbers or texts, and keys that are not
- * needed are stepped over, NaN and Infinity among their values too.  An id is the same as a number
- * and as a text, unless the file has both.  Label k is the k-th category by ascending id (numbers
- * before texts), those left out not counted: a category that no annotation has and that is the
- * supercategory of others, and with drop_empty_classes every one that no annotation has; which they
- * are is logged.  The images themselves are not opened.
+ * Keys and sections may come in any order, and ids may be numbers or texts.  Keys that are not
+ * needed are skipped, even where their values are NaN or Infinity.  An id is the same as a number
+ * and as a text, unless the file has both.
  *
- *   context    the data set is made with it
+ * Label k is the k-th category by ascending id, numbers before texts.  A category is left out, and
+ * not counted, when no annotation has it and it is the supercategory of others, or with
+ * drop_empty_classes whenever no annotation has it.  The logger is told which are left out.
+ *
+ * The images themselves are not opened.
+ *
+ *   context    the context that the data set is made with
  *   json_path  the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   desc       NULL, or zeroed with the fields you care about set; copied
+ *   desc       NULL, or zeroed with the fields set that you care about; copied
  *   out        set to the data set, which you own, or to NULL on error
  *
  * Errors    GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  it is not JSON; the text says at which line and column (in bytes), and
  *                         what the file is instead
- *           GFL_E_DATA    it contradicts itself: an id used twice or unknown, a box that is not a
- *                         box; with skip_strays also where no annotation at all fits
- *           GFL_E_MEMORY  memory grows with the number of images, annotations and classes; it is at
- *                         most 32 bytes per byte of the file, and 256 kB
- * Memory    destroy it with gfl_dataset_destroy, before the context.
- * Threads   it is read-only once loaded: any number of threads may use it, each with a context of
- *           its own.
+ *           GFL_E_DATA    it contradicts itself: an id is used twice or is unknown, or a box is not
+ *                         a box; with skip_strays, too, when no annotation at all fits
+ *           GFL_E_MEMORY  the allocator returned NULL
+ * Memory    It grows with the number of images, annotations and classes, and is at most 32 bytes
+ *           per byte of the file, and 256 kB.  Destroy the data set with gfl_dataset_destroy,
+ * before
+ *           the context.
+ * Threads   The data set is read-only once it is loaded: any number of threads may use it, each
+ *           with a context of its own.
  */
 GFL_API gfl_status gfl_dataset_load_coco(gfl_context *context, const char *json_path,
                                          const gfl_dataset_desc *desc, gfl_dataset **out);
 
 /* gfl_dataset_load_coco_memory - the same from the file's bytes, borrowed until the call returns.
- * Without image_dir file names are relative to the working directory.
+ * Without image_dir, file names are relative to the working directory.
  *
  * Errors, Memory, Threads   As gfl_dataset_load_coco, except that nothing is read. */
 GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, size_t size,
@@ -1336,11 +1349,11 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
 
 /* gfl_dataset_create - a data set from what a program has in memory.
  *
- * It is checked, counted and used as a file with the same content would be.  What
- * gfl_dataset_get_classes and gfl_dataset_get_image give of one data set can be given to this
- * function, so that a program can change annotations, or leave out images, of a file.
+ * It is checked, counted and used as a file with the same content would be.  This function takes
+ * what gfl_dataset_get_classes and gfl_dataset_get_image return, so that a program can change the
+ * annotations of a file or leave out some of its images.
  *
- *   context    the data set is made with it
+ *   context    the context that the data set is made with
  *   classes    [n_classes], copied; ids ascend, or are all 0, which means 1, 2, 3 ...; the label of
  *              an annotation is an index into it
  *   images     [n_images], copied with all annotations and texts.  Ids differ, or are all 0, which
@@ -1348,18 +1361,18 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  *              width and height may be 0 where they are not known; unreadable is not looked at.
  *              Of an annotation, image and use are not looked at, an area of 0 means w * h, and an
  *              id of 0 means that it is numbered after the others.
- *   desc       NULL, or zeroed with the fields you care about set; copied.  Without image_dir file
- *              names are relative to the working directory; skip_strays and boxes_from_polygons
- *              have no effect.
+ *   desc       NULL, or zeroed with the fields set that you care about; copied.  Without
+ *              image_dir, file names are relative to the working directory; skip_strays and
+ *              boxes_from_polygons have no effect.
  *   out        set to the data set, which you own, or to NULL on error
  *
- * Errors    GFL_E_ARG     a NULL, a number out of range, a class without a name in UTF-8, class ids
- *                         that do not ascend
- *           GFL_E_DATA    two images have one id; without desc->found also a box or an area that is
- *                         not a number, and a label that no class has: the text says which
+ * Errors    GFL_E_ARG     an argument is NULL, a number is out of range, a class has no name in
+ *                         UTF-8, or class ids do not ascend
+ *           GFL_E_DATA    two images have the same id; without desc->found, too, a box or an area
+ *                         is not a number, or there is no class of a label; the text says which
  *                         annotation of which image
  *           GFL_E_MEMORY  the allocator returned NULL
- * Memory    destroy it with gfl_dataset_destroy, before the context.
+ * Memory    Destroy the data set with gfl_dataset_destroy, before the context.
  * Threads   As gfl_dataset_load_coco.
  * Example
  *     gfl_class classes[2] = {{"cat", 1}, {"dog", 2}};
@@ -1383,8 +1396,8 @@ GFL_API void gfl_dataset_get_summary(const gfl_dataset *dataset, gfl_dataset_sum
 GFL_API int gfl_dataset_count_images(const gfl_dataset *dataset);
 GFL_API int gfl_dataset_count_classes(const gfl_dataset *dataset);
 
-/* gfl_dataset_get_classes - [n_classes], owned by the data set.  Where a category id of the
- * file is a text that is not a number, the id of every class is its label plus 1. */
+/* gfl_dataset_get_classes - the classes, [n_classes], owned by the data set.  Where a category id
+ * of the file is a text that is not a number, the id of every class is its label plus 1. */
 GFL_API const gfl_class *gfl_dataset_get_classes(const gfl_dataset *dataset);
 
 /* gfl_dataset_get_image - what the file says about an image; the texts and annotations are owned
@@ -1398,51 +1411,55 @@ GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
 
 /* gfl_dataset_read - decode an image of the set, from its file or through read_image.
  *
- * An image whose size is not the one that the annotation file gives is refused: its boxes were made
- * for other pixels.  gfl_dataset_desc.trust_boxes allows it.
+ * An image whose size is not the one that the annotation file gives is refused, since its boxes
+ * were made for other pixels.  gfl_dataset_desc.trust_boxes allows it.
  *
- * Errors    those of gfl_image_read; where there is no file of that name, the text says which
- *           similar one there is: with / for \\, without %20 and the like, or in the image folder
- *           itself
- *           GFL_E_DATA    the file gives no name, or another size than the image has; the text says
- *                         whether width and height are exchanged, and whether EXIF turned it
- * Memory    free the pixels with gfl_pixels_free.
+ * Errors    As gfl_image_read.  Where there is no file of that name, the text names a similar one
+ *           that there is: with / for \\, without %20 and the like, or in the image folder itself.
+ *           GFL_E_DATA    the annotation file gives no name, or a size that the image does not
+ * have;
+ *                         the text says whether width and height are exchanged, and whether EXIF
+ *                         turned the image
+ * Memory    Free the pixels with gfl_pixels_free.
  */
 GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
                                     gfl_pixels *out);
 
 /* Who is told of a check.  NULL: nobody. */
 typedef struct gfl_dataset_check_opts {
-    /* Told each image that cannot be read, in the order of the data set. */
+    /* Called with each image that cannot be read, in the order of the data set. */
     void (*found)(void *user, int image, gfl_status status, const char *text);
-    /* Told now and then how many images have been looked at; a non-zero return stops the check. */
+    /* Called now and then with the number of images looked at and the total.  A non-zero return
+     * stops the check. */
     int (*progress)(void *user, int done, int total);
-    void *user;
+    void *user; /* handed to both */
 } gfl_dataset_check_opts;
 
 /* gfl_dataset_check - look at every image file of a data set before hours depend on them.
  *
- * Each file is opened and looked through as gfl_dataset_read would do it, except that no pixels
- * are made: every code of a JPEG is followed, a PNG's checksums are compared and its data is
- * inflated, BMP and PNM have as many bytes as their size needs, and the size is the one that the
- * annotations give.  So what reading would refuse is found, for about a third of the time.  With a
- * read_image of the host, that one is called instead.  Images that cannot be read are an error of
- * the call.  Where the data set was loaded with skip_unreadable, they are marked as such instead
- * (gfl_image_info.unreadable), until they can be read again: evaluators that are created afterwards
- * leave them out, and in training the next image stands in for each.
+ * Each file is opened and looked through as gfl_dataset_read would do it, except that no pixels are
+ * made.  Every code of a JPEG is followed, the checksums of a PNG are compared and its data is
+ * inflated, BMP and PNM must have as many bytes as their size needs, and the size must be the
+ * annotated one.  So everything that reading would refuse is found, in about a third of the time.
+ * Where the data set has a read_image, that is called instead.
+ *
+ * Images that cannot be read are an error of the call.  Where the data set was loaded with
+ * skip_unreadable, they are marked instead (gfl_image_info.unreadable), until they can be read
+ * again.  Evaluators that are created afterwards leave them out, and in training the next image
+ * stands in for each.
  *
  *   context       its threads do the work
  *   dataset       no other thread may use it during the call
- *   opts          NULL, or zeroed with the fields you care about set; its functions are called by
- *                 the calling thread
- *   n_unreadable  NULL, or yours: how many images cannot be read
+ *   opts          NULL, or zeroed with the fields set that you care about; its functions are called
+ *                 by the calling thread
+ *   n_unreadable  set to the number of images that cannot be read; may be NULL
  *
- * Errors    GFL_E_DATA     without skip_unreadable: how many cannot be read, and why the first
- *                          cannot
+ * Errors    GFL_E_DATA     without skip_unreadable, some images cannot be read; the text says how
+ *                          many, and why the first cannot
  *           GFL_E_MEMORY   the allocator returned NULL, which says nothing about an image
- *           GFL_E_STOPPED  progress asked for it
- *           GFL_E_ARG      a NULL
- * Memory    for each thread that of decoding one image, without its pixels.
+ *           GFL_E_STOPPED  opts->progress asked to stop
+ *           GFL_E_ARG      an argument is NULL
+ * Memory    For each thread, what decoding one image takes, without its pixels.
  */
 GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
                                      const gfl_dataset_check_opts *opts, int *n_unreadable);
@@ -1450,10 +1467,10 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
 /* gfl_image_read - decode a JPEG, PNG, BMP or binary PNM file to RGB.
  *
  * EXIF orientation is applied, grey is replicated, alpha is dropped without blending, and of 16-bit
- * samples the high byte is taken.  Damaged and truncated files are refused, as are those larger
- * than GFL_MAX_SIDE.  A JPEG's codes are followed to the last block before anything is decoded:
- * frames of Motion JPEG use the standard's code tables, bytes behind the last block are passed
- * over, and what is not understood is refused, never decoded to something else.
+ * samples the high byte is taken.  Damaged and truncated files are refused, and so are those larger
+ * than GFL_MAX_SIDE.  The codes of a JPEG are followed to the last block before anything is
+ * decoded.  Frames of Motion JPEG use the standard's code tables, and bytes behind the last block
+ * are skipped.  What is not understood is refused, never decoded to something else.
  *
  *   context  receives the error text, which names the file
  *   path     the system's bytes, on Windows UTF-8; borrowed until the call returns
@@ -1461,15 +1478,15 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  *
  * Errors    GFL_E_IO           the file cannot be read
  *           GFL_E_FORMAT       it is not an image, or is damaged
- *           GFL_E_UNSUPPORTED  an image of a kind that is not read (CMYK, or a JPEG of more than
- *                              128 scans), one that would take more memory than
- *                              gfl_context_desc.image_memory, or a JPEG where the library was
+ *           GFL_E_UNSUPPORTED  it is an image of a kind that is not read (CMYK, or a JPEG of more
+ *                              than 128 scans), it would take more memory than
+ *                              gfl_context_desc.image_memory, or it is a JPEG and the library was
  *                              built with GFL_NO_STB_IMAGE
  *           GFL_E_MEMORY       the allocator returned NULL
- * Memory    free the pixels with gfl_pixels_free.  On the way: the file, and up to 18 bytes for
- *           each pixel that its header declares (most for a progressive JPEG; a PNG's rows as they
- *           are stored), whatever its data says.  The time, too, is in proportion to pixels and
- *           file.
+ * Memory    Free the pixels with gfl_pixels_free.  Decoding takes the file, and up to 18 bytes per
+ *           pixel that its header declares, whatever its data says: most for a progressive JPEG,
+ * and
+ *           for a PNG its rows as they are stored.  The time is in proportion to pixels and file.
  */
 GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);
 
@@ -1484,10 +1501,10 @@ GFL_API gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes
  *
  *   bytes     [size] the beginning of the file; 16 bytes suffice
  *   readable  set to 1 where gfl_image_read of this build reads pictures of this kind, else to
- *             0; or NULL
+ *             0; may be NULL
  *
- * Returns "JPEG", "PNG", "BMP", "PNM", "GIF", "WebP", "TIFF" and so on, or NULL where the bytes do
- * not begin a picture that this library has heard of.
+ * It returns "JPEG", "PNG", "BMP", "PNM", "GIF", "WebP", "TIFF" and so on, or NULL where the bytes
+ * do not begin a picture of a kind that the library knows.
  *
  * Errors    None.
  * Memory    None.
@@ -1497,7 +1514,7 @@ GFL_API const char *gfl_image_get_kind(const void *bytes, size_t size, int *read
 
 /* gfl_pixels_alloc - memory for an image of this size, from the context's allocator.
  *
- * Errors    GFL_E_ARG     a size outside 1..GFL_MAX_SIDE
+ * Errors    GFL_E_ARG     a side is not in 1..GFL_MAX_SIDE
  *           GFL_E_MEMORY  the allocator returned NULL
  */
 GFL_API gfl_status gfl_pixels_alloc(gfl_context *context, int width, int height, gfl_pixels *out);
