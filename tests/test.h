@@ -23,12 +23,12 @@
 #endif
 #include "gfl.h"
 
-typedef enum test_place { TEST_EVERYWHERE, TEST_ON_CPU, TEST_IN_TRAINING } test_place;
+typedef enum test_where { TEST_EVERYWHERE, TEST_ON_CPU, TEST_IN_TRAINING } test_where;
 
 typedef struct test_case {
     const char *name;
     void (*run)(void);
-    test_place where;
+    test_where where;
 } test_case;
 
 #define TEST(function)                                                                             \
