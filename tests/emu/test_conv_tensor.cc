@@ -510,7 +510,7 @@ int main(int argc, char **argv) {
         TEST(the_same_twice_is_the_same_bits),
         TEST(deformable_kernels_sample_as_the_spec_says),
         TEST(a_choice_is_a_function_of_the_sizes),
-        {NULL, NULL, false},
+        {NULL, NULL, TEST_EVERYWHERE},
     };
     const int absent = device_absent();
     if (absent) return absent;

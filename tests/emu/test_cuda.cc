@@ -561,7 +561,7 @@ int main(int argc, char **argv) {
                                       TEST(a_failure_ends_the_context_and_nothing_else),
 #endif
                                       TEST(a_gpus_model_keeps_its_parameters),
-                                      {0, 0, false}};
+                                      {NULL, NULL, TEST_EVERYWHERE}};
     const int absent = device_absent();
     return absent ? absent : test_main(argc, argv, cases);
 }

@@ -135,7 +135,7 @@ int main(int argc, char **argv) {
     static const test_case cases[] = {
         TEST(barriers_and_shuffles_need_all_threads), TEST(races_are_seen),
         TEST(addresses_and_unset_memory_are_seen),    TEST(unset_memory_is_poisoned),
-        TEST(the_runtime_refuses_what_cuda_refuses),  {0, 0, false}};
+        TEST(the_runtime_refuses_what_cuda_refuses),  {NULL, NULL, TEST_EVERYWHERE}};
     return test_main(argc, argv, cases);
 }
 #endif

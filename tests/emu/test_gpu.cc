@@ -193,7 +193,7 @@ int main(int argc, char **argv) {
         TEST(ldmatrix_gives_each_lane_two_neighbours_of_a_row),
         TEST(cp_async_copies_sixteen_bytes_or_clears_them),
         TEST(tf32_keeps_ten_bits_and_rounds_ties_away),
-        {NULL, NULL, false},
+        {NULL, NULL, TEST_EVERYWHERE},
     };
     const int absent = device_absent();
     if (absent) return absent;

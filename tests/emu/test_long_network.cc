@@ -161,7 +161,7 @@ static void small_networks_keep_the_precision(void) {
 int main(int argc, char **argv) {
     static const test_case cases[] = {
         TEST(small_networks_keep_the_precision),
-        {NULL, NULL, false},
+        {NULL, NULL, TEST_EVERYWHERE},
     };
     const int absent = device_absent();
     if (absent) return absent;
