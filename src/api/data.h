@@ -137,8 +137,7 @@ typedef struct gfl_dataset_desc {
  *           GFL_E_MEMORY  the allocator returned NULL
  * Memory    It grows with the number of images, annotations and classes, and is at most 32 bytes
  *           per byte of the file, and 256 kB.  Destroy the data set with gfl_dataset_destroy,
- * before
- *           the context.
+ *           before the context.
  * Threads   The data set is read-only once it is loaded: any number of threads may use it, each
  *           with a context of its own.
  */
@@ -222,9 +221,8 @@ GFL_API gfl_status gfl_dataset_get_image(const gfl_dataset *dataset, int image,
  * Errors    As gfl_image_read.  Where there is no file of that name, the text names a similar one
  *           that there is: with / for \\, without %20 and the like, or in the image folder itself.
  *           GFL_E_DATA    the annotation file gives no name, or a size that the image does not
- * have;
- *                         the text says whether width and height are exchanged, and whether EXIF
- *                         turned the image
+ *                         have; the text says whether width and height are exchanged, and whether
+ *                         EXIF turned the image
  * Memory    Free the pixels with gfl_pixels_free.
  */
 GFL_API gfl_status gfl_dataset_read(gfl_context *context, const gfl_dataset *dataset, int image,
@@ -290,8 +288,8 @@ GFL_API gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  *           GFL_E_MEMORY       the allocator returned NULL
  * Memory    Free the pixels with gfl_pixels_free.  Decoding takes the file, and up to 18 bytes per
  *           pixel that its header declares, whatever its data says: most for a progressive JPEG,
- * and
- *           for a PNG its rows as they are stored.  The time is in proportion to pixels and file.
+ *           and for a PNG its rows as they are stored.  The time is in proportion to pixels and
+ *           file.
  */
 GFL_API gfl_status gfl_image_read(gfl_context *context, const char *path, gfl_pixels *out);
 
