@@ -528,12 +528,13 @@ GFL_API const char *gfl_cpu_get_kernel(int i);
  * src/api/group.h - ranks: several contexts, each usually in a process of its own, that train one model
  * ============================================================================================ */
 
-/* What the numbers of a sum are. */
+/* The type of the numbers of a sum. */
 typedef enum gfl_sum_type { GFL_SUM_F32 = 0, GFL_SUM_F64 = 1 } gfl_sum_type;
 
 struct gfl_ranks;
 
-/* How ranks add up numbers: a table of functions, over MPI or anything else that connects them.
+/* How ranks add up numbers: a table of functions over MPI, or over anything else that connects
+ * them.
  *
  * All ranks begin the same operations in the same order, with the same n, type, bytes and root, so
  * that a group may match them by their order alone.  It must guarantee that
@@ -542,50 +543,50 @@ struct gfl_ranks;
  *   - operations settle in the order in which they were begun;
  *   - sum, broadcast and advance do not wait for other ranks, unless advance is NULL.
  *
- * A function that fails leaves its text with gfl_context_fail and returns that status; the ranks
- * then cannot work together any more, and nothing but close is called.  Functions are called by one
+ * A function that fails leaves its text with gfl_context_fail and returns the status.  The ranks
+ * then cannot work together any more, and only close is called.  The functions are called by one
  * thread at a time, inside a call of the library with this context.  x is memory that the context
- * computes in: the host's for one on the CPU. */
+ * computes in; for a context on the CPU it is the host's. */
 typedef struct gfl_group {
     int abi;          /* GFL_ABI */
-    const char *name; /* in messages */
-    /* Join the other ranks, which may wait for them; *state is handed to the other functions.  When
+    const char *name; /* what messages call it */
+    /* Joins the other ranks, and may wait for them.  *state is handed to the other functions.  When
      * it fails, close is not called. */
     gfl_status (*open)(gfl_context *context, const struct gfl_ranks *ranks, void **state);
-    /* Leave.  broken: an operation has failed or has not been answered, so do not wait for other
-     * ranks; x of unsettled operations may be gone. */
+    /* Leaves the other ranks.  broken: an operation has failed or was not answered; do not wait for
+     * other ranks then, and x of unsettled operations may be gone. */
     void (*close)(gfl_context *context, void *state, int broken);
-    /* Begin x[i] = the sum of all ranks' x[i], in place; x belongs to the group until the operation
-     * is settled. */
+    /* Begins to set x[i] to the sum of all ranks' x[i], in place.  x belongs to the group until the
+     * operation is settled. */
     gfl_status (*sum)(gfl_context *context, void *state, void *x, size_t n, gfl_sum_type type);
-    /* Begin to overwrite x with the bytes of rank root; likewise. */
+    /* Begins to overwrite x with the bytes of rank root; likewise. */
     gfl_status (*broadcast)(gfl_context *context, void *state, void *x, size_t bytes, int root);
-    /* Move on, and set *settled to how many operations are done, counted since open.  NULL: an
-     * operation is done when sum or broadcast returns; no limit can be kept then. */
+    /* Moves on, and sets *settled to the number of operations that are done, counted since open.
+     * NULL: an operation is done when sum or broadcast returns, and no limit can be kept. */
     gfl_status (*advance)(gfl_context *context, void *state, int64_t *settled);
 } gfl_group;
 
 /* Which rank a context is (gfl_context_desc.ranks).  Zero means that it is alone. */
 typedef struct gfl_ranks {
     const gfl_group *group; /* must outlive the context; NULL: alone */
-    int rank, n_ranks;      /* of 0..n_ranks-1; how many there are, at most 65536 */
-    const void *opens;      /* what the group's open wants; borrowed until the context is created */
-    /* Seconds that a rank waits for the others in one operation before it fails with GFL_E_RANK;
-     * 0 means 300; negative: it waits for ever. */
+    int rank, n_ranks;      /* 0..n_ranks-1; how many there are, at most 65536 */
+    const void *opens;      /* what the group's open needs; borrowed until the context is created */
+    /* Seconds that a rank waits for the others in one operation before it fails with GFL_E_RANK.  0
+     * means 300; negative: it waits for ever. */
     double limit;
 } gfl_ranks;
 
 /* gfl_context_get_ranks - which rank a context is.
  *
- *   out  yours; defaults filled in, so that n_ranks is 1 for a context that is alone; opens is
- *        NULL.  Zeros when context is NULL */
+ *   out  set to the rank, with defaults filled in, so that n_ranks is 1 for a context that is
+ *        alone; opens is NULL.  Zeros when context is NULL */
 GFL_API void gfl_context_get_ranks(const gfl_context *context, gfl_ranks *out);
 
 /* gfl_context_fail - set a context's error text, for functions of yours that the library calls.
  *
  *   text  what has failed, where, and what to do; copied.  NULL: the text stays as it is
  *
- * Errors    the status that it is given, so that a failure is one statement:
+ * Errors    It returns the status that it is given, so that a failure is one statement:
  *     return gfl_context_fail(context, GFL_E_RANK, "rank 2 has closed its socket"); */
 GFL_API gfl_status gfl_context_fail(gfl_context *context, gfl_status status, const char *text);
 
@@ -1524,17 +1525,18 @@ GFL_API void gfl_pixels_free(gfl_context *context, gfl_pixels *pixels);
  * src/api/eval.h - gfl_evaluator: COCO's box evaluation
  * ============================================================================================ */
 
-/* Detections on a data set, and COCO's numbers of them. */
+/* Collects detections on a data set and computes COCO's numbers from them. */
 typedef struct gfl_evaluator gfl_evaluator;
 
 /* What is evaluated, and how.  Zero means the default of each field. */
 typedef struct gfl_evaluator_desc {
     int max_dets[3];    /* ascending, from 1; all 0 means 1, 10, 100 */
-    int ignore_classes; /* 1: one class for all (useCats = 0) */
-    /* 1: do as pycocotools does where it goes wrong.  The match of an annotation with id 0 counts
-     * as false; of annotations with one id the last counts for all; a file with a result of an
-     * unknown image is refused; AP is -1 where max_dets lacks 100.  0: ids do not matter, such
-     * results are left out and counted, and AP is then read at the last of max_dets. */
+    int ignore_classes; /* 1: all boxes are taken to be of one class (useCats = 0) */
+    /* 1: do as pycocotools does even where it is wrong.  A match with an annotation of id 0 counts
+     * as false.  Of several annotations with the same id, the last stands for all.  A file with a
+     * result of an unknown image is refused.  AP is -1 where max_dets lacks 100.
+     * 0: ids do not matter, results of unknown images are left out and counted, and where max_dets
+     * lacks 100, AP is read at the last of them. */
     int compatible;
     const int *images; /* [n_images] indices of the images to evaluate, or NULL for all; copied */
     int n_images;      /* how many these are */
@@ -1543,11 +1545,11 @@ typedef struct gfl_evaluator_desc {
 } gfl_evaluator_desc;
 
 /* COCO's twelve numbers, 0..1, or -1 where there is nothing to average.  AP over all areas is read
- * at 100 detections per image and class, the other APs and the ARs by area at the last of max_dets.
- */
+ * at 100 detections per image and class; the other APs, and the ARs by area, are read at the last
+ * of max_dets. */
 typedef struct gfl_eval_result {
-    /* The mean over ten IoU thresholds, at thresholds 0.5 and 0.75, and by the area of boxes: up to
-     * 32 x 32 pixels, up to 96 x 96, above. */
+    /* The mean over ten IoU thresholds; at the thresholds 0.5 and 0.75; and by the area of boxes:
+     * up to 32 x 32 pixels, up to 96 x 96, and above. */
     double ap, ap50, ap75, ap_small, ap_medium, ap_large;
     double ar[3];                         /* at the three max_dets */
     double ar_small, ar_medium, ar_large; /* by the same areas */
@@ -1556,21 +1558,22 @@ typedef struct gfl_eval_result {
 /* Results seen so far, and those of them that were left out. */
 typedef struct gfl_eval_notes {
     int64_t n_results;                           /* all */
-    int64_t n_unknown_images, n_unknown_classes; /* left out: not of the data set */
+    int64_t n_unknown_images, n_unknown_classes; /* left out, since the data set lacks them */
     int64_t n_named_images; /* results whose image_id is the name of an image's file */
 } gfl_eval_notes;
 
 /* gfl_evaluator_create - an evaluator without results.
  *
- *   context  pays for memory and threads; may differ from the data set's
- *   dataset  borrowed: destroy the evaluator first
- *   desc     NULL, or zeroed with the fields you care about set; copied
+ *   context  gives the memory and the threads; it may differ from the data set's
+ *   dataset  borrowed; must outlive the evaluator
+ *   desc     NULL, or zeroed with the fields set that you care about; copied
  *   out      set to the evaluator, which you own, or to NULL on error
  *
- * Errors    GFL_E_ARG     a NULL, max_dets not ascending, an image or label out of range
+ * Errors    GFL_E_ARG     an argument is NULL, max_dets do not ascend, or an image or label is out
+ *                         of range
  *           GFL_E_MEMORY  the allocator returned NULL
- * Memory    destroy it with gfl_evaluator_destroy.
- * Threads   One call at a time per evaluator; several may share a data set.
+ * Memory    Destroy the evaluator with gfl_evaluator_destroy.
+ * Threads   An evaluator serves one call at a time.  Several may share a data set.
  * Source    pycocotools 2.0.11, COCOeval with iouType bbox.
  */
 GFL_API gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset *dataset,
@@ -1579,16 +1582,17 @@ GFL_API gfl_status gfl_evaluator_create(gfl_context *context, const gfl_dataset 
 /* gfl_evaluator_destroy - free an evaluator; NULL is allowed. */
 GFL_API void gfl_evaluator_destroy(gfl_evaluator *evaluator);
 
-/* gfl_evaluator_add_detections - take the detections of one image.
+/* gfl_evaluator_add_detections - add detections of one image.
  *
- * Of equal scores, those that were added first win.  More than 100 per image are taken; max_dets
- * chooses when the evaluation runs.
+ * Of detections with equal scores, those that were added first win.  There may be more than 100 per
+ * image: max_dets chooses among them when the evaluation runs.
  *
  *   image       index of an image of the data set
- *   detections  [n], borrowed until the call returns; boxes in pixels of the image, labels those
- *               of the data set (others are left out, counted and logged)
+ *   detections  [n], borrowed until the call returns; boxes are in pixels of the image, labels are
+ *               those of the data set; other labels are left out, counted and logged
  *
- * Errors    GFL_E_ARG     a NULL, no such image, a box or score that is not finite
+ * Errors    GFL_E_ARG     an argument is NULL, there is no such image, or a box or score is not
+ *                         finite
  *           GFL_E_MEMORY  there is no room for the 48 bytes that each detection takes
  */
 GFL_API gfl_status gfl_evaluator_add_detections(gfl_evaluator *evaluator, int image,
@@ -1596,65 +1600,67 @@ GFL_API gfl_status gfl_evaluator_add_detections(gfl_evaluator *evaluator, int im
 
 /* gfl_evaluator_leave_out - do not evaluate an image, as if desc.images had not named it.
  *
- * This is for images whose pixels turn out not to be readable.  Those that gfl_dataset_check has
+ * It is for images whose pixels turn out not to be readable.  Those that gfl_dataset_check has
  * marked are left out from the start, unless desc.images names them.
  *
- * Errors    GFL_E_ARG     a NULL, no such image
+ * Errors    GFL_E_ARG     an argument is NULL, or there is no such image
  */
 GFL_API gfl_status gfl_evaluator_leave_out(gfl_evaluator *evaluator, int image);
 
 /* gfl_evaluator_add_results - add the results of a JSON file in COCO's format.
  *
- * An array of objects with image_id, category_id, bbox (x, y, w, h) and score; other keys are
- * stepped over.  The ids are those of the annotation file, numbers or texts.  An image_id may also
- * be the file_name of an image, or what follows the last slash of it where no other image has the
- * same; where the ids of all classes are words, a category_id may be the id of a gfl_class.
- * Results of unknown images or classes are left out, counted and logged; where that would be all of
- * them, the file is refused.  After an error none of the file is kept.
+ * The file is an array of objects with image_id, category_id, bbox (x, y, w, h) and score.  Other
+ * keys are skipped.  The ids are those of the annotation file, numbers or texts.  An image_id may
+ * also be the file_name of an image, or what follows its last slash where no other image has the
+ * same.  Where the ids of all classes are words, a category_id may be the id of a gfl_class.
+ *
+ * Results of unknown images or classes are left out, counted and logged.  Where that would be all
+ * of them, the file is refused.  After an error nothing of the file is kept.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
  * Errors    GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  it is not such a file; the text says at which line and column
- *           GFL_E_DATA    none of the results fits the data set, and the text shows ids of both;
- *                         or, with compatible, a result names an image that the data set lacks
- *           GFL_E_MEMORY  there is no room for the results, at most 168 bytes for each
+ *           GFL_E_DATA    none of the results fits the data set; the text shows ids of both.  Or,
+ *                         with compatible, a result names an image that the data set lacks
+ *           GFL_E_MEMORY  there is no room for the results, which take at most 168 bytes each
  */
 GFL_API gfl_status gfl_evaluator_add_results(gfl_evaluator *evaluator, const char *path);
 
 /* gfl_evaluator_add_results_memory - the same from the file's bytes, borrowed until the call
  * returns.
  *
- * Errors    those of gfl_evaluator_add_results, except GFL_E_IO. */
+ * Errors    As gfl_evaluator_add_results, except GFL_E_IO. */
 GFL_API gfl_status gfl_evaluator_add_results_memory(gfl_evaluator *evaluator, const char *json,
                                                     size_t size);
 
 /* gfl_evaluator_save - write all results in the same format, for COCO's tools and servers.
  *
- * They are in the order of the data set's images, for each image with the best score first.  The
+ * They are in the order of the data set's images, and for each image the best score is first.  The
  * file evaluates to the same numbers as the evaluator.  It appears under its name only when it is
- * whole.
+ * complete.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
- * Errors    GFL_E_IO      the file cannot be written; one of that name is as it was
+ * Errors    GFL_E_IO      the file cannot be written; a file of that name is as it was
  *           GFL_E_MEMORY  the allocator returned NULL
  */
 GFL_API gfl_status gfl_evaluator_save(const gfl_evaluator *evaluator, const char *path);
 
-/* gfl_evaluator_write - the same text, as the next value of a writer: for a stream, or for memory.
+/* gfl_evaluator_write - write the same text as the next value of a writer, to a stream or to
+ * memory.
  *
- *   writer  yours; see gfl_json_writer
+ *   writer  takes the text; see gfl_json_writer
  *
- * Errors    GFL_E_MEMORY  the allocator returned NULL
- *           otherwise what the writer's status is
+ * Errors    GFL_E_MEMORY  the allocator returned NULL;
+ *           otherwise the status of the writer
  */
 GFL_API gfl_status gfl_evaluator_write(const gfl_evaluator *evaluator, gfl_json_writer *writer);
 
 /* gfl_evaluator_run - compare all results so far with the annotations.
  *
- * It may be called again after more were added.  Without any result the numbers are 0, or -1 where
- * there is nothing to find.
+ * It may be called again after more results were added.  Without any result the numbers are 0, or
+ * -1 where there is nothing to find.
  *
  *   out  set by the call; zeroed on error
  *
@@ -1665,8 +1671,8 @@ GFL_API gfl_status gfl_evaluator_run(gfl_evaluator *evaluator, gfl_eval_result *
 
 /* gfl_evaluator_get_class_result - the twelve numbers of one class, of the last gfl_evaluator_run.
  *
- * Errors    GFL_E_ARG     a NULL, nothing has been run since the last results were added, the
- *                         class is not evaluated, or classes are ignored
+ * Errors    GFL_E_ARG     an argument is NULL, gfl_evaluator_run has not been called since the last
+ *                         results were added, the class is not evaluated, or classes are ignored
  */
 GFL_API gfl_status gfl_evaluator_get_class_result(const gfl_evaluator *evaluator, int label,
                                                   gfl_eval_result *out);
@@ -1677,9 +1683,10 @@ GFL_API void gfl_evaluator_get_notes(const gfl_evaluator *evaluator, gfl_eval_no
 /* gfl_evaluator_get_summary - the twelve lines that pycocotools prints, of the last
  * gfl_evaluator_run.
  *
- *   out       [capacity], yours; 0-terminated, cut where it does not fit; may be NULL with 0
+ *   out       [capacity] set to the text, which ends with a 0 and is cut where it does not fit;
+ *             may be NULL where capacity is 0
  *
- * Returns the length of the whole text without the 0; 0 before a run.
+ * It returns the length of the whole text without the 0, and 0 before a run.
  */
 GFL_API size_t gfl_evaluator_get_summary(const gfl_evaluator *evaluator, char *out,
                                          size_t capacity);
@@ -2174,49 +2181,52 @@ typedef enum gfl_export_format {
 
 /* Options of GFL_EXPORT_ONNX; the other formats take none. */
 typedef struct gfl_export_opts {
-    int decode; /* 1: scores and boxes, 0: logits of each level */
-    int pixels; /* 1: the graph takes bytes and normalises them, 0: it takes normalised floats */
-    int batch;  /* images; 0: any number */
-    int width, height; /* 0: any; otherwise both, and without pixels multiples of 32 */
+    int decode; /* 1: the graph gives scores and boxes; 0: it gives the logits of each level */
+    int pixels; /* 1: the graph takes bytes and normalises them; 0: it takes normalised floats */
+    int batch;  /* number of images; 0: any */
+    int width, height; /* set both or none; 0: any; without pixels, multiples of 32 */
 } gfl_export_opts;
 
 /* gfl_model_export - write a model in the form of another program.
  *
  * GFL_EXPORT_MMDET and GFL_EXPORT_PTH hold every key of the official implementation's state dict,
- * with its shapes (convolutions OIHW) and constant buffers: mmdetection's, or for a model of
- * dialect gfocal that of implus/GFocal, which only GFL_EXPORT_PTH writes.  A .pth is
- * {"state_dict", "meta"}, with class names in meta["CLASSES"] and meta["dataset_meta"] and what
- * gfl_model_save says about a model in meta["gfl"].
+ * with its shapes (convolutions OIHW) and its constant buffers.  For a model of dialect gfocal that
+ * is the state dict of implus/GFocal, which only GFL_EXPORT_PTH writes.  A .pth is
+ * {"state_dict", "meta"}, with class names in meta["CLASSES"] and meta["dataset_meta"], and with
+ * what gfl_model_save says about a model in meta["gfl"].
  *
- * GFL_EXPORT_ONNX is a graph of the standard operators, opset 17, or 19 where convolutions are
- * deformable (DeformConv), with batch norm folded into the convolutions.
+ * GFL_EXPORT_ONNX is a graph of standard operators, of opset 17, or of opset 19 where convolutions
+ * are deformable (DeformConv).  Batch norm is folded into the convolutions.
  *
  *     input        without pixels: "input", f32 [N, 3, H, W], normalised, padded with 0 to
- *                  multiples of 32, channels in the network's order
+ *                  multiples of 32, with channels in the network's order
  *                  with pixels: "image", u8 [N, H, W, 3], RGB, of any size; the graph normalises
- *                  and pads.  Resizing stays with the caller.
+ *                  and pads.  The caller resizes.
  *     output       without decode: "cls_score.l" f32 [N, K, h, w] and "bbox_pred.l"
  *                  f32 [N, 4 * (reg_max + 1), h, w] of the levels l = 0..4, strides 8..128, as
  *                  mmdetection's head gives them
  *                  with decode: "scores" f32 [N, points, K] in 0..1 and "boxes" f32
- *                  [N, points, 4], x1 y1 x2 y2 in pixels of the input, not clipped; points of all
- *                  levels, row by row.  In dialect gfocal x2 and y2 are the last pixels of the
- *                  box: add 1.  Threshold and non-maximum suppression are not in the graph.
+ *                  [N, points, 4], x1 y1 x2 y2 in pixels of the input, not clipped; the points are
+ *                  those of all levels, row by row.  In dialect gfocal x2 and y2 are the last
+ *                  pixels of the box: add 1.  The graph has no threshold and no non-maximum
+ *                  suppression.
  *     metadata     classes, class_ids, mean, std, channel_order, scale, dialect
  *
- *   model   made with desc.trainable: others have released the parameters
- *   path    the system's bytes, on Windows UTF-8; borrowed until the call returns;
- *           the file is replaced whole or not at all
- *   opts    NULL or zeroed for normalised floats of any size in, logits out; borrowed
+ * A file of that name is replaced whole or not at all.
  *
- * Errors    GFL_E_ARG          a NULL, an unknown format, a size out of range, a model that is not
- *                              trainable; as ONNX, a model that training has changed since
- *                              gfl_model_sync
- *           GFL_E_UNSUPPORTED  a model of dialect gfocal for mmdetection, which would find other
- *                              boxes; more than 4 GB as .pth or 2 GB as ONNX
+ *   model   made with desc.trainable; other models have freed their parameters
+ *   path    the system's bytes, on Windows UTF-8; borrowed until the call returns
+ *   opts    NULL or zeroed for a graph that takes normalised floats of any size and gives logits;
+ *           borrowed
+ *
+ * Errors    GFL_E_ARG          an argument is NULL, the format is unknown, a size is out of range,
+ *                              or the model is not trainable; for ONNX, too, when training has
+ *                              changed the model since gfl_model_sync
+ *           GFL_E_UNSUPPORTED  the model is of dialect gfocal and would give wrong boxes in
+ *                              mmdetection; or it has more than 4 GB as .pth or 2 GB as ONNX
  *           GFL_E_IO           the file cannot be written
  *           GFL_E_MEMORY       there is no room for one tensor
- * Memory    for one tensor at a time.
+ * Memory    One tensor at a time.
  * Threads   As the model's context.
  * Example
  *     gfl_export_opts opts = {0};
@@ -2227,10 +2237,10 @@ GFL_API gfl_status gfl_model_export(const gfl_model *model, gfl_export_format fo
 
 /* gfl_model_export_memory - the bytes of the file that gfl_model_export would write.
  *
- *   out  yours; free it with gfl_bytes_free and the model's context; zeroed on error
+ *   out  set to the bytes; free them with gfl_bytes_free and the model's context; zeroed on error
  *
- * Errors    those of gfl_model_export except GFL_E_IO
- * Memory    the bytes, and for as long as the call lasts up to twice as much.
+ * Errors    As gfl_model_export, except GFL_E_IO.
+ * Memory    The bytes, and up to twice as much until the call returns.
  * Threads   As the model's context. */
 GFL_API gfl_status gfl_model_export_memory(const gfl_model *model, gfl_export_format format,
                                            const gfl_export_opts *opts, gfl_bytes *out);
