@@ -279,8 +279,8 @@ GFL_API const char *gfl_status_get_name(gfl_status status);
  * src/api/json.h - writing JSON: the library's own writer, for programs that print results of it
  * ============================================================================================ */
 
-/* A writer.  Zero it, set the first three fields, and write one value after the other: commas,
- * quotes, escapes and brackets are the writer's.  It needs no context and takes no memory. */
+/* A writer.  Zero it, set the first three fields, and write one value after the other.  The writer
+ * adds commas, quotes, escapes and brackets.  It needs no context and takes no memory. */
 typedef struct gfl_json_writer {
     /* Takes the next bytes of the text, which do not end with a 0; returns GFL_OK, or what went
      * wrong. */
@@ -288,8 +288,8 @@ typedef struct gfl_json_writer {
     void *user;
     int spaced; /* 1: a space follows each comma and colon */
     /* The first failure of write, or GFL_E_ARG where the calls do not make JSON: a member of an
-     * object without a key, a key elsewhere, an end without a beginning, a depth above 64.  Nothing
-     * is written after it.  Look at it once, at the end. */
+     * object without a key, a key elsewhere, an end without a beginning, or a depth above 64.
+     * Nothing is written after a failure.  Look at it once, at the end. */
     gfl_status status;
     /* The writer's own. */
     int depth, broken;
@@ -299,16 +299,16 @@ typedef struct gfl_json_writer {
 /* gfl_json_object, _array, _end, _text, _integer, _number, _float, _bool - write the next value.
  *
  *   key    the name of the value in an object; NULL in an array and outside of both
- *   text   0-terminated; NULL is written as null.  What is not UTF-8 becomes U+FFFD, one for each
- *          byte, since JSON consists of UTF-8: two texts that are not UTF-8 may then be equal.
- *          Control characters, quotes and backslashes are escaped
- *   value  a number: the shortest text, or nearly so, that a correct reader turns back into the
- *          same double or float, with a point whatever the locale is; null for NaN and infinities,
- *          which JSON does not have
+ *   text   0-terminated; NULL is written as null.  Each byte that is not UTF-8 becomes U+FFFD,
+ *          since JSON consists of UTF-8; two texts that are not UTF-8 may then be equal.  Control
+ *          characters, quotes and backslashes are escaped
+ *   value  the number.  It is written as the shortest text, or nearly so, that a correct reader
+ *          turns back into the same double or float, with a point whatever the locale is.  NaN and
+ *          infinities, which JSON does not have, are written as null
  *
  * gfl_json_object and gfl_json_array open one that gfl_json_end closes.
  *
- * Errors    stay in the writer's status.
+ * Errors    They stay in the writer's status.
  * Memory    None.
  * Threads   As the write function allows; one writer serves one thread at a time.
  * Source    RFC 8259.
@@ -333,14 +333,14 @@ GFL_API void gfl_json_line(gfl_json_writer *writer);
 /* gfl_text_show - a text on one line, in UTF-8, and without anything that a terminal would obey.
  *
  * Control characters, line separators, marks that hide text or turn its direction, and bytes that
- * are not UTF-8 are written as \n, \t, \x1b, \u202e or \xff; everything else stays as it is,
- * backslashes too.  So it is for people: a program that wants the text back reads JSON.
+ * are not UTF-8 are written as \n, \t, \x1b, \u202e or \xff.  Everything else stays as it is,
+ * backslashes too.  So it is for people: a program that needs the text back reads JSON.
  *
  *   text  0-terminated
- *   out   [size] yours; gets as much as fits, never half a character, and a 0 behind it; NULL where
- *         size is 0
+ *   out   [size] set to as much as fits, never half a character, and a 0 behind it; may be NULL
+ *         where size is 0
  *
- * Returns the length that all of it needs, without the 0.
+ * It returns the length that all of the text needs, without the 0.
  *
  * Errors    None.
  * Memory    None.
@@ -349,7 +349,7 @@ GFL_API void gfl_json_line(gfl_json_writer *writer);
 GFL_API size_t gfl_text_show(const char *text, char *out, size_t size);
 
 /* gfl_text_valid - how many of the n bytes at text are whole characters of UTF-8, counted from the
- * first; n where all of it is UTF-8.
+ * first.  It is n where all of them are UTF-8.
  *
  * Errors    None.
  * Memory    None.
@@ -1929,8 +1929,8 @@ typedef struct gfl_import_desc {
     int trainable;       /* as in gfl_load_desc */
     gfl_dialect dialect; /* as in gfl_load_desc */
     gfl_style style;     /* demanded: a file that says another one is refused */
-    /* Instead of what the file says, which may be nothing: mean, std and bgr together unless std is
-     * 0, each side of the scale unless it is 0.  Borrowed; NULL: the file's. */
+    /* Used instead of what the file says, which may be nothing: mean, std and bgr together unless
+     * std is 0, and each side of the scale unless it is 0.  Borrowed; NULL: the file's. */
     const gfl_preprocess *preprocess;
     const gfl_class *classes; /* [n_classes] instead of the file's; borrowed; NULL: the file's */
     int n_classes;            /* must be what the tensors have */
@@ -1953,8 +1953,9 @@ typedef struct gfl_rename {
 typedef struct gfl_transfer_desc {
     const gfl_class *classes; /* [n_classes] of the new model, copied */
     int n_classes;            /* how many it has */
-    const int *map; /* [n_classes] label of the source that a class starts from, -1: afresh;
-                       NULL: they are matched by name */
+    /* [n_classes] the label of the source that each class starts from; -1: it starts afresh.  NULL:
+     * classes are matched by name. */
+    const int *map;
     const gfl_preprocess *preprocess; /* NULL: the source's */
     uint64_t seed;                    /* of what starts afresh */
 } gfl_transfer_desc;
@@ -1962,28 +1963,29 @@ typedef struct gfl_transfer_desc {
 /* gfl_model_import - a model from a checkpoint of PyTorch, or from anyone's safetensors.
  *
  * It reads what gfl_model_load reads and, in addition, .pth files of both containers, which it
- * knows by their content.  Names may be those of implus/GFocal or of mmdetection 1 to 3, with a
- * wrapper's "module." or "model." in front.  The architecture, deformable stages included, follows
- * from the tensors; the dialect follows from the file, or it has to be demanded.  Where a file has
- * 80 classes and does not name them, or has COCO's names without ids, they become COCO's names and
- * category ids.  gfl_model_get_info tells in origins what was said and what was assumed,
- * gfl_model_get_report what became of each tensor.
+ * tells apart by their content.  Names may be those of implus/GFocal or of mmdetection 1 to 3, with
+ * a wrapper's "module." or "model." in front.  The architecture, deformable stages included,
+ * follows from the tensors.  The dialect follows from the file, or it has to be given.  Where a
+ * file has 80 classes and does not name them, or has COCO's names without ids, they become COCO's
+ * names and category ids.  gfl_model_get_info tells in origins what was said and what was assumed,
+ * and gfl_model_get_report tells what became of each tensor.
  *
- * The text of mmdetection's configuration, which its checkpoints hold, is read too, and never
- * executed: mean, std, channel order, style, scale and class names come from it.  It is an error
- * where it asks for what gfl does not have, or contradicts the tensors; test settings that differ
- * from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save writes down
- * that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
+ * The text of mmdetection's configuration, which its checkpoints hold, is read, too, and never
+ * executed.  Mean, std, channel order, style, scale and class names come from it.  It is an error
+ * where it asks for what gfl does not have, or where it contradicts the tensors.  Test settings
+ * that differ from gfl's are a warning to the logger.  What nobody says is assumed; gfl_model_save
+ * writes down that it was, so that a later load still reports GFL_ORIGIN_DEFAULT.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
  *   desc  NULL or zeroed to take all from the file; borrowed
  *   out   set to the model, which you own, or to NULL on error
  *
- * Errors    As gfl_model_load; GFL_E_MISMATCH also where desc demands what the file contradicts,
- *           or where the configuration contradicts the tensors, GFL_E_UNSUPPORTED where it asks
- *           for another network or the .pth is compressed, encrypted or big-endian, GFL_E_FORMAT
- *           for a damaged or hostile .pth
- * Memory    tensors are read one by one.  Whatever a file says, reading it takes at most 80 times
+ * Errors    As gfl_model_load, and in addition
+ *           GFL_E_MISMATCH  the file contradicts desc, or its configuration contradicts its tensors
+ *           GFL_E_UNSUPPORTED  the configuration asks for another network, or the .pth is
+ *                         compressed, encrypted or big-endian
+ *           GFL_E_FORMAT  the .pth is damaged or hostile
+ * Memory    Tensors are read one by one.  Whatever a file says, reading it takes at most 80 times
  *           its bytes and some megabytes, the model included, and time in proportion to its bytes.
  * Threads   As gfl_model_create.
  * Example
@@ -1993,12 +1995,12 @@ GFL_API gfl_status gfl_model_import(gfl_context *context, const char *path,
 
 /* gfl_backbone_describe - which model a backbone file asks for, without loading it.
  *
- * Backbones of torchvision, timm and OpenMMLab, MSRA's "caffe" ones with metadata, or the backbone
- * of a detector; safetensors or .pth.  A model made of it takes the file with
- * gfl_model_load_backbone.
+ * The file, safetensors or .pth, may be a backbone of torchvision, timm or OpenMMLab, one of MSRA's
+ * "caffe" ones with metadata, or a detector with its backbone.  A model that is made as described
+ * can load the file with gfl_model_load_backbone.
  *
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
- *   desc  NULL, or style and preprocess of a file that does not say them; borrowed
+ *   desc  NULL, or style and preprocess for a file that does not say them; borrowed
  *   out   set by the call; zeroed on error
  *
  * Errors    GFL_E_ARG     an argument is NULL
@@ -2017,10 +2019,10 @@ GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
 
 /* gfl_model_load_backbone - start a model from a backbone trained on ImageNet.
  *
- * It takes what fits, by the names that gfl_backbone_describe knows; the rest of the backbone is
- * initialised afresh, while neck and head stay as they are.  Files may end before the last stage,
- * and may lack the offset convolutions of deformable stages, which then start at 0: ask
- * gfl_model_get_report what was loaded, initialised and left over.
+ * It takes what fits, by the names that gfl_backbone_describe knows.  The rest of the backbone is
+ * initialised afresh; neck and head stay as they are.  Files may end before the last stage, and may
+ * lack the offset convolutions of deformable stages, which then start at 0.  gfl_model_get_report
+ * tells what was loaded, initialised and left over.
  *
  *   model  created or loaded with desc.trainable
  *   path   safetensors or .pth; the system's bytes, on Windows UTF-8; borrowed until the call
@@ -2028,55 +2030,57 @@ GFL_API gfl_status gfl_backbone_describe(gfl_context *context, const char *path,
  *
  * Errors    GFL_E_ARG     an argument is NULL, or the model is not trainable
  *           GFL_E_IO, GFL_E_FORMAT   as gfl_model_import
- *           GFL_E_MISMATCH  nothing fits; another depth, width, style or preprocessing than the
- *                           model's
- *           GFL_E_UNSUPPORTED  a depth or width that gfl does not have
+ *           GFL_E_MISMATCH  nothing fits, or the depth, width, style or preprocessing is not that
+ *                         of the model
+ *           GFL_E_UNSUPPORTED  gfl has no such depth or width
  *           The model is unchanged after an error.
- * Threads   no detector may run the model meanwhile. */
+ * Threads   As the model's context.  No detector may run the model during the call. */
 GFL_API gfl_status gfl_model_load_backbone(gfl_model *model, const char *path);
 
 /* gfl_model_save_backbone - write the stem and the first stages of a model as safetensors with
  * torchvision's names, which gfl_model_load_backbone and Python read.
  *
- * Style, channel order, mean and std go into the metadata.
+ * Style, channel order, mean and std go into the metadata.  A file of that name is replaced whole
+ * or not at all.
  *
- *   model   trainable
- *   stages  1..4
- *   path    the system's bytes, on Windows UTF-8; borrowed until the call returns;
- *           the file is replaced whole or not at all
+ *   model   made with desc.trainable
+ *   stages  how many stages, 1..4
+ *   path    the system's bytes, on Windows UTF-8; borrowed until the call returns
  *
- * Errors    GFL_E_ARG     a NULL, a model that is not trainable, stages out of range
+ * Errors    GFL_E_ARG     an argument is NULL, the model is not trainable, or stages is out of
+ *                         range
  *           GFL_E_IO      the file cannot be written
  *           GFL_E_MEMORY  there is no room for one tensor */
 GFL_API gfl_status gfl_model_save_backbone(const gfl_model *model, int stages, const char *path);
 
 /* gfl_match_classes - which class of one list is which of another, by name.
  *
- *   from, to  [n_from], [n_to]
+ *   from, to  [n_from] the old list, [n_to] the new one
  *   renames   [n_renames]; `from` of each names a class of the old list, `to` one of the new list;
- *             they win over equal names
- *   map       [n_to], yours: label in the old list, or -1
+ *             they come before equal names
+ *   map       [n_to] set to the label in the old list for each class of the new one, or to -1
  *
  * Errors    GFL_E_ARG     an argument is NULL
- *           GFL_E_MISMATCH  a rename of a class that is not in its list, or two renames of one
- *                           class */
+ *           GFL_E_MISMATCH  a rename names a class that is not in its list, or two renames name the
+ *                         same class */
 GFL_API gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_from,
                                      const gfl_class *to, int n_to, const gfl_rename *renames,
                                      int n_renames, int *map);
 
 /* gfl_model_create_from - a model with another's weights and another class list.
  *
- * The rows of the classifier that the map names are copied bit for bit, the others start as in a
- * new model; everything else is kept: architecture, dialect, all other weights.
- * gfl_model_get_report says so of each tensor.  The new model is trainable and independent of the
- * source.
+ * The rows of the classifier that the map names are copied bit for bit; the others start as in a
+ * new model.  Everything else is kept: architecture, dialect, and all other weights.
+ * gfl_model_get_report tells what became of each tensor.  The new model is trainable and
+ * independent of the source.
  *
- *   source  trainable; borrowed during the call
+ *   source  made with desc.trainable; borrowed until the call returns
  *   desc    borrowed; its texts are copied
  *   out     set to the model, which you own, or to NULL on error
  *
- * Errors    GFL_E_ARG     a NULL, a source that is not trainable, classes or a map out of range
- *           GFL_E_MEMORY  the weights do not fit
+ * Errors    GFL_E_ARG     an argument is NULL, the source is not trainable, or classes or map are
+ *                         out of range
+ *           GFL_E_MEMORY  the weights do not fit into memory
  * Memory, Threads   As gfl_model_create.
  * Example
  *     gfl_import_desc from = {0};
