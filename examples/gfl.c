@@ -17,6 +17,7 @@ static const struct {
     {"convert", "Turn another program's checkpoint or backbone into a weight file.", cmd_convert},
     {"export", "Write a model for mmdetection, PyTorch or ONNX.", cmd_export},
     {"bench", "Time detection.", cmd_bench},
+    {"selftest", "Check that this machine computes the right numbers.", cmd_selftest},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -27,7 +27,7 @@ expect 2 train --data data/train.json --model r19; says 'r19' err
 expect 2 train --data data/train.json --epochs 0; says 'epochs' err
 expect 2 train --data data/train.json --scale big; says 'LONGxSHORT' err
 expect 2 detect; expect 2 info
-for c in train eval detect check info convert export bench; do
+for c in train eval detect check info convert export bench selftest; do
     expect 0 $c --help; says 'usage: gfl' out; [ ! -s err ] || fail "$c --help talks to stderr"
 done
 expect 0 --version; says 'gfl [0-9]' out
@@ -235,6 +235,14 @@ says 'broken.png' err
 [ "$(ls drawn2 | wc -l)" = 2 ] || fail "the others are drawn all the same"
 expect 0 detect --weights whole/last.safetensors --json data/val/0001.png
 says '"detections"' out
+
+# The numbers of a small model, on every instruction set; with another weight they are others.
+expect 0 selftest --threads 1; says '^all numbers are right' out; says ', plain C, 1 thread' out
+[ $(grep -c ' detection and training: right' out) -ge 2 ] || fail "selftest says what it has checked"
+expect 0 selftest --kernel portable --threads 2; says 'plain C, 2 threads, fp32' out
+expect 1 selftest --kernel portable --disturb 0.01
+says 'WRONG: the mean score' out; says 'WRONG: the first loss' out; grep -q "all numbers are right" out && fail "a wrong number is right"
+expect 2 selftest x; says '"x" is not one' err
 
 # Some of the classes, by name and by label, and one box for an object whatever its classes.
 one="detect --weights whole/last.safetensors --score 0.001 --max 1000 data/val/0001.png"

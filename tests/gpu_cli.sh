@@ -37,6 +37,12 @@ done
 expect 0 detect --weights $model --device cuda --score 0.1 --results found.json data/val; says 'score' found.json
 expect 0 info $model --device cuda --precision bf16 --plan --scale 96x96; says '64x64' out
 
+# The numbers of small networks, in every precision.
+for precision in fp32 bf16 ${GFL_REQUIRE_GPU:+tf32 fp16}; do
+    expect 0 selftest --device cuda --precision $precision; says '^all numbers are right' out
+done
+expect 1 selftest --device cuda --disturb 0.01; says 'WRONG: the mean score' out
+
 # What cannot be is said.
 expect 2 $eval --device gpu; says 'gpu' err
 expect 2 $eval --precision bf16; says 'fp32' err
