@@ -11,12 +11,12 @@
  *     cc -O3 app.c -lm -pthread              detects
  *     cc -O3 app.c gfl_train.c -lm -pthread  trains, evaluates, reads image files and .pth too
  *
- * or compile the header itself: cc -O3 -x c -DGFL_IMPLEMENTATION -c gfl.h.  It needs -O2 at least:
- * without it, it is twenty times slower.  The implementation is C11 or C++17 for gcc or clang on
- * little-endian machines with POSIX or, by mingw-w64, Windows; the declarations are C99 or C++11.
- * Including the header defines no feature macro: with -std=c11 instead of -std=gnu11, the default,
- * the implementation needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's bytes, on Windows
- * UTF-8.
+ * or compile the header itself: cc -O3 -x c -DGFL_IMPLEMENTATION -c gfl.h.  Use -O2 at least;
+ * without optimisation it is twenty times slower.  The implementation is C11 or C++17 for gcc or
+ * clang, on little-endian machines with POSIX or, by mingw-w64, Windows.  The declarations are C99
+ * or C++11.  Including the header defines no feature macro: with -std=c11 instead of -std=gnu11,
+ * which is the default, the implementation needs -D_POSIX_C_SOURCE=200809L.  Paths are the system's
+ * bytes, on Windows UTF-8.
  *
  *     gfl_context *context;
  *     gfl_model *model;
@@ -33,27 +33,28 @@
  * SWITCHES, to be defined before the header or on the compiler's command line
  *
  *     GFL_IMPLEMENTATION   this file holds the implementation
- *     GFL_API              what stands before public functions.  It is default visibility, so that
- *                          your shared object exports them; __attribute__((visibility("hidden")))
- *                          keeps them inside.  With static, gfl.h and gfl_train.c included in one
- *                          file are private to it; static __attribute__((unused)) is the same
- *                          without a warning about what you do not call.  Everything else is hidden
- *                          in any case
- *     GFL_NO_STB_IMAGE     gfl_train.c without stb_image: PNG, BMP and PNM are read as ever, a JPEG
- *                          is GFL_E_UNSUPPORTED; data sets may take their pixels from a callback
+ *     GFL_API              what stands before public functions.  By default they are visible, so
+ *                          that your shared object exports them.  Define it as
+ *                          __attribute__((visibility("hidden"))) to keep them inside, or as static
+ *                          to make gfl.h and gfl_train.c private to one file that includes both;
+ *                          static __attribute__((unused)) is the same without a warning about what
+ *                          you do not call.  Everything else is always hidden
+ *     GFL_NO_STB_IMAGE     gfl_train.c does without stb_image: PNG, BMP and PNM are read as ever,
+ *                          and a JPEG is GFL_E_UNSUPPORTED; data sets may take their pixels from a
+ *                          callback
  *
  * OBJECTS
  *
  *     gfl_context    memory, threads, logger, error text; outlives everything made with it
- *     gfl_model      architecture and weights; immutable once loaded, so that any number of
+ *     gfl_model      architecture and weights; unchanging once it is loaded, so that any number of
  *                    detectors in any number of threads may use it at once
  *     gfl_detector   the workspace that runs a model: one per thread
- *     gfl_dataset    COCO annotations and where their pixels come from; immutable once loaded
+ *     gfl_dataset    COCO annotations and where their pixels come from; unchanging once loaded
  *     gfl_trainer    changes a trainable model step by step
  *     gfl_evaluator  collects detections and computes COCO's numbers
  *
- * Whoever creates an object destroys it; destroy functions take NULL.  What an object was made
- * from (context, model, data set) is borrowed and must outlive it.
+ * You destroy what you create; destroy functions take NULL.  What an object was made from (context,
+ * model, data set) is borrowed and must outlive it.
  *
  * NAMES
  *
@@ -88,20 +89,20 @@
  *
  * ERRORS
  *
- * Functions that can fail return a gfl_status, and the text of the failure - what, where, and what
- * to do - is in gfl_context_get_error() of the context the object was made with, or of the one the
- * call was given.  GFL_E_ARG has such a text too, except where neither was given and in the getters
- * that any number of threads may call at once; their comments say so.  The text of
+ * Functions that can fail return a gfl_status.  The text of the failure says what, where, and what
+ * to do.  It is in gfl_context_get_error() of the context that the object was made with, or of the
+ * one that the call was given.  GFL_E_ARG has a text, too, except where neither was given and in
+ * getters that any number of threads may call at once; their comments say so.  The text of
  * gfl_context_create goes to gfl_context_desc.error.  After an error the object is as it was before
  * the call, unless the function says otherwise.  The library never exits, aborts, prints, installs
  * signal handlers, or reads environment variables.
  *
  * MEMORY
  *
- * All of it comes from the context's allocator, that of stb_image included.  gfl_model_get_cost
- * tells what a model and one input size will take, gfl_arch_get_cost does so before there is a
- * model, and gfl_model_get_plan step by step.  A detector's workspace grows to the largest input
- * seen and is then reused: calls up to that size allocate nothing.
+ * All of it comes from the context's allocator, even that of stb_image.  gfl_model_get_cost tells
+ * what a model takes at one input size, gfl_arch_get_cost tells it before there is a model, and
+ * gfl_model_get_plan tells it step by step.  A detector's workspace grows to the largest input so
+ * far and is then used again: calls up to that size allocate nothing.
  *
  * THREADS
  *
@@ -112,19 +113,20 @@
  *
  * UNITS AND LAYOUTS
  *
- * Boxes are corners x1 y1 x2 y2 in pixels, continuous coordinates with the origin at the top left
- * corner of the top left pixel; a width is x2 - x1, without a + 1.  Labels count from 0 in
- * ascending category id.  In comments: N images, H W rows and columns, C channels, K classes.
+ * Boxes are corners x1 y1 x2 y2 in pixels.  Coordinates are continuous, with the origin at the top
+ * left corner of the top left pixel; a width is x2 - x1, without a + 1.  Labels count from 0, in
+ * the order of ascending category ids.  In comments, N is images, H and W are rows and columns, C
+ * is channels, and K is classes.  "[n]" before a description means an array of n.
  *
  * DETERMINISM
  *
- * The same input, weights and seed give the same bits, whatever the number of threads and loaders,
- * in training and in detection, on CPUs of the same instruction set (which chooses the kernels;
- * gfl_context_get_device names it) with the same C library (which computes expf and log).  That
- * holds for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++, since the
- * header switches off contraction to fused multiply-adds for its own functions; -ffast-math and
- * parts of it change the bits.  Training that is stopped after any step and resumed gives the same
- * weights to the bit.
+ * The same input, weights and seed give the same bits, in training and in detection, whatever the
+ * number of threads and loaders.  That holds for CPUs of the same instruction set, which decides on
+ * the kernels and is named by gfl_context_get_device, with the same C library, which computes expf
+ * and log.  It holds for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++,
+ * since the header switches off contraction to fused multiply-adds for its own functions.
+ * -ffast-math and parts of it change the bits.  Training that is stopped after any step and resumed
+ * gives the same weights to the bit.
  *
  * GPUS
  *
@@ -134,13 +136,13 @@
  *     desc.backend = gfl_cuda();
  *     desc.device_index = 0;
  *
- * Models and detectors made with that context live on the GPU; everything else stays as it is.
- * Images are uploaded as they are; resizing, the network, decoding and suppression happen there, in
- * float32 without TF32 or in what desc.precision says.  A program with gfl_cuda.cu in it starts
- * where there is no driver, and gfl_context_create says why it refuses; open a context on the CPU
- * then.  Training needs a context on the CPU.
+ * Models and detectors that are made with that context live on the GPU; everything else stays as it
+ * is.  Images are uploaded as they are.  Resizing, the network, decoding and suppression happen on
+ * the GPU, in float32 without TF32 or in what desc.precision says.  A program with gfl_cuda.cu in
+ * it starts even where there is no driver; gfl_context_create then says why it fails, and you can
+ * open a context on the CPU instead.  Training needs a context on the CPU.
  *
- * Pixels may lie on the GPU already (gfl_detect_opts.on_device); work is queued in a stream of the
+ * Pixels may lie on the GPU already (gfl_detect_opts.on_device).  Work is queued in a stream of the
  * context's own, or in yours (gfl_context_desc.stream).  gfl_detect_start does not wait for it, and
  * an event of yours (gfl_detect_opts.event) tells when it is done.  After a call, the context's GPU
  * is the current device of the calling thread.  From the second batch of the same size on, a
@@ -149,25 +151,27 @@
  * WEIGHTS
  *
  * gfl_model_load reads what gfl_model_save wrote: safetensors with mmdetection 3's names, and as
- * metadata what no tensor shows: dialect, style, classes, preprocessing.  gfl_model_import, in
- * gfl_train.c, reads other people's checkpoints: safetensors and .pth of mmdetection 1 to 3 and of
- * implus/GFocal.  gfl_backbone_describe and gfl_model_load_backbone do the same for backbones
- * trained on ImageNet: torchvision, timm, OpenMMLab, MSRA.  The architecture always follows from
- * the tensors, and a tensor that contradicts the others is an error; the dialect is never guessed.
- * gfl_model_create_from is for fine-tuning: another class list, with all other weights kept.
+ * metadata what no tensor shows, which is dialect, style, classes and preprocessing.
+ * gfl_model_import, in gfl_train.c, reads other people's checkpoints: safetensors and .pth of
+ * mmdetection 1 to 3 and of implus/GFocal.  gfl_backbone_describe and gfl_model_load_backbone do
+ * the same for backbones that were trained on ImageNet, of torchvision, timm, OpenMMLab and MSRA.
+ * The architecture always follows from the tensors, and a tensor that contradicts the others is an
+ * error.  The dialect is never guessed.  gfl_model_create_from is for fine-tuning: it makes a model
+ * with another class list and keeps all other weights.
  * gfl_model_export writes a model for mmdetection, PyTorch or ONNX.
  *
  * DIALECTS
  *
- * Two families of GFL are published, and weights of one find other boxes in the other.  gfl_arch's
- * dialect, which every weight file keeps, says what a model computes, in detection and training:
+ * Two families of GFL are published, and weights that were trained in one give wrong boxes in the
+ * other.  The dialect in gfl_arch, which every weight file keeps, says what a model computes, in
+ * detection and in training:
  *
  *     GFL_DIALECT_MMDET    mmdetection 2.18 and later; the default of new models
  *     GFL_DIALECT_GFOCAL   the authors' repository of 2020: corners are pixels inside the box,
  *                          another place for a cell's location, candidates chosen by location,
  *                          warm-up from a third of the rate, biases at twice the rate without decay
  *
- * Boxes that go in and out are those of UNITS AND LAYOUTS in both.
+ * In both, the boxes that go in and out are those of UNITS AND LAYOUTS.
  *
  * PAPERS
  *
