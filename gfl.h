@@ -21,7 +21,7 @@
  *     gfl_context *context;
  *     gfl_model *model;
  *     gfl_detector *detector;
- *     gfl_detections found;
+ *     gfl_detection_list found;
  *     gfl_image image = gfl_image_from_rgb(pixels, width, height);
  *     gfl_context_create(NULL, &context);
  *     gfl_model_load(context, "weights.safetensors", NULL, &model);
@@ -1070,11 +1070,11 @@ typedef struct gfl_input_size {
 } gfl_input_size;
 
 /* The detections of one image. */
-typedef struct gfl_detections {
+typedef struct gfl_detection_list {
     const gfl_detection *items;            /* [count], best score first */
     const gfl_distribution *distributions; /* [count], or NULL when not asked for */
     int count;                             /* how many were found */
-} gfl_detections;
+} gfl_detection_list;
 
 /* The workspace that runs a model, one per thread. */
 typedef struct gfl_detector gfl_detector;
@@ -1173,7 +1173,7 @@ GFL_API gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int h
  *           Thresholds and the order of operations are those of mmdetection 3, GFLHead, or in
  *           dialect gfocal those of implus/GFocal. */
 GFL_API gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
-                              const gfl_detect_opts *opts, gfl_detections *out);
+                              const gfl_detect_opts *opts, gfl_detection_list *out);
 
 /* gfl_detect_start, gfl_detect_finish - gfl_detect in two halves.
  *
@@ -1195,7 +1195,7 @@ GFL_API gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, i
  *     status = gfl_detect_finish(a, detections); */
 GFL_API gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int n,
                                     const gfl_detect_opts *opts);
-GFL_API gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out);
+GFL_API gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detection_list *out);
 
 /* ===============================================================================================
  * src/api/data.h - gfl_dataset: COCO annotations, image files
@@ -1284,7 +1284,7 @@ typedef gfl_status (*gfl_pixel_source)(void *user, gfl_context *context, int ima
  * the function returns.  The annotation, image or category is left out, or only its field where the
  * rest can be used.  Return 0 to go on; a non-zero return makes the mistake the error of the call
  * that reads the file.  A file that is not JSON, or not of COCO's form, is an error in any case. */
-typedef int (*gfl_found)(void *user, const char *text);
+typedef int (*gfl_mistake_found)(void *user, const char *text);
 
 /* How an annotation file is read.  Zero means the default of each field. */
 typedef struct gfl_dataset_desc {
@@ -1302,7 +1302,7 @@ typedef struct gfl_dataset_desc {
     int boxes_from_polygons; /* 1: an annotation without a bbox gets the one around its polygons */
     int drop_empty_classes;  /* 1: leave out classes that no annotation has */
     /* Called with each mistake, after which reading goes on.  NULL: the first one is an error. */
-    gfl_found found;
+    gfl_mistake_found found;
     void *found_user; /* handed to found */
     /* 1: images that cannot be read do not end a call.  An evaluation leaves out those that
      * gfl_dataset_check finds.  In training, the next image of the data set stands in for each,
@@ -2749,8 +2749,8 @@ gfl_status gfli_strdup(gfl_context *context, const char *text, char **out);
 
 /* fn(arg, task, slot) for every task in 0..n_tasks-1.  Tasks are handed out dynamically, so what a
  * task computes may depend on its number only; slot < n_threads is for scratch memory. */
-typedef void (*gfli_task)(void *arg, int task, int slot);
-void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *arg);
+typedef void (*gfli_slot_task)(void *arg, int task, int slot);
+void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_slot_task fn, void *arg);
 
 /* The pool of a context that brings no threads of its own: n_threads of them, beside the caller's.
  * gfli_pool_run is a gfl_parallel's run, with the pool as its user. */
@@ -3170,9 +3170,9 @@ int gfli_json_depth(const gfli_json *j);
 void gfli_json_leave_to(gfli_json *j, int depth);
 /* Of the value that gfli_json_next just returned: UTF-8, escapes resolved, 0-terminated. */
 const char *gfli_json_string(gfli_json *j, size_t *length);
-double gfli_json_number(gfli_json *j);              /* correctly rounded, any locale */
-bool gfli_json_integer(gfli_json *j, int64_t *out); /* exact, or false */
-gfl_status gfli_json_status(const gfli_json *j);    /* GFL_OK, or the first error */
+double gfli_json_as_number(gfli_json *j);              /* correctly rounded, any locale */
+bool gfli_json_as_integer(gfli_json *j, int64_t *out); /* exact, or false */
+gfl_status gfli_json_status(const gfli_json *j);       /* GFL_OK, or the first error */
 /* The value as an error text shows it: null, "a text", 1e999, a list. */
 const char *gfli_json_found(const gfli_json *j, gfli_json_kind kind, char out[GFLI_QUOTED]);
 /* Where the value, or the end, that was read last begins. */
@@ -4791,8 +4791,8 @@ void gfli_plan_live(gfli_plan *plan);
 gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan);
 
 /* Run one step, or all of them.  stats [plan->stats_floats], scratch [plan->scratch_bytes]. */
-void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
-                    float *stats, void *scratch);
+void gfli_plan_run_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
+                        int step, float *stats, void *scratch);
 void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
                        float *stats, void *scratch);
 
@@ -5916,7 +5916,7 @@ gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_pool **out
 
 /* The library's own scheduling on top of "run n things": n workers that take tasks by number. */
 typedef struct gfli_loop {
-    gfli_task fn;
+    gfli_slot_task fn;
     void *arg;
     int n_tasks, next;
 } gfli_loop;
@@ -5928,7 +5928,7 @@ static void gfli_loop_worker(void *p, int slot) {
         loop->fn(loop->arg, task, slot);
 }
 
-void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *arg) {
+void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_slot_task fn, void *arg) {
     gfli_loop loop = {fn, arg, n_tasks, 0};
     int workers = gfli_min(context->n_threads, n_tasks);
     if (workers <= 1) {
@@ -7411,11 +7411,11 @@ static void gfli_json_read_number(gfli_json *j, bool keep) {
     j->at += s.end - j->at;
 }
 
-double gfli_json_number(gfli_json *j) {
+double gfli_json_as_number(gfli_json *j) {
     return j->status == GFL_OK ? gfli_decimal_value(&j->number) : 0.0;
 }
 
-bool gfli_json_integer(gfli_json *j, int64_t *out) {
+bool gfli_json_as_integer(gfli_json *j, int64_t *out) {
     *out = 0;
     return j->status == GFL_OK && gfli_decimal_integer(&j->number, out);
 }
@@ -8027,7 +8027,7 @@ gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t si
 }
 
 static gfl_status gfli_blob_number(gfli_json *j, const char *name, const char *what, int64_t *out) {
-    if (gfli_json_next(j) != GFLI_JSON_NUMBER || !gfli_json_integer(j, out) || *out < 0)
+    if (gfli_json_next(j) != GFLI_JSON_NUMBER || !gfli_json_as_integer(j, out) || *out < 0)
         return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: %s is not a natural number", name,
                                what);
     return GFL_OK;
@@ -8041,7 +8041,7 @@ static gfl_status gfli_blob_shape(gfli_json *j, gfli_tensor *t) {
         gfli_json_kind kind = gfli_json_next(j);
         int64_t size;
         if (kind == GFLI_JSON_END) return gfli_json_status(j);
-        if (kind != GFLI_JSON_NUMBER || !gfli_json_integer(j, &size) || size < 0 || t->rank == 8)
+        if (kind != GFLI_JSON_NUMBER || !gfli_json_as_integer(j, &size) || size < 0 || t->rank == 8)
             return gfli_json_error(j, GFL_E_FORMAT,
                                    "tensor %.200s: shape is not up to 8 natural numbers", t->name);
         t->shape[t->rank++] = size;
@@ -12128,8 +12128,8 @@ void gfli_plan_bind(gfli_plan *plan, void *workspace) {
     }
 }
 
-void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
-                    float *stats, void *scratch) {
+void gfli_plan_run_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
+                        int step, float *stats, void *scratch) {
     const gfli_backend *ops = model->backend;
     const gfli_step *s = &plan->steps[step];
     const gfli_map *in = &plan->maps[s->in].map, *out = &plan->maps[s->out].map;
@@ -12156,7 +12156,8 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
 
 void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
                        float *stats, void *scratch) {
-    for (int i = 0; i < plan->n_steps; i++) gfli_plan_step(context, model, plan, i, stats, scratch);
+    for (int i = 0; i < plan->n_steps; i++)
+        gfli_plan_run_step(context, model, plan, i, stats, scratch);
 }
 
 /* ---- plans of the shapes that come ----------------------------------------------------------- */
@@ -12223,7 +12224,7 @@ static gfl_status gfli_rename_once(gfl_context *context, const gfli_name_rule *r
     return GFL_OK;
 }
 
-static gfl_status gfli_rename(gfl_context *context, char **name) {
+static gfl_status gfli_rename_tensor(gfl_context *context, char **name) {
     for (bool changed = true; changed;) {
         changed = false;
         GFLI_TRY(gfli_rename_once(context, gfli_name_rules, name, &changed));
@@ -12238,7 +12239,7 @@ static gfl_status gfli_add_entry(gfli_weights *w, const gfli_tensor *tensor) {
     GFLI_TRY(gfli_strdup(w->context, tensor->name, &e->name));
     e->tensor = tensor;
     w->n_entries++;
-    return gfli_rename(w->context, &e->name);
+    return gfli_rename_tensor(w->context, &e->name);
 }
 
 static int gfli_compare_entries(const void *a, const void *b) {
@@ -12432,7 +12433,7 @@ static gfl_status gfli_parse_numbers(gfli_weights *w, const char *key, int n, do
         gfli_json_kind kind = gfli_json_next(j);
         bool good = kind == GFLI_JSON_ARRAY;
         while (good && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER)
-            if (got++ < n) out[got - 1] = gfli_json_number(j);
+            if (got++ < n) out[got - 1] = gfli_json_as_number(j);
         if (!good || got != n || !gfli_is_whole(j, kind))
             status = gfli_error(w->context, GFL_E_FORMAT,
                                 "%s: metadata %s is \"%.100s\"; it should "
@@ -12665,7 +12666,7 @@ static gfl_status gfli_read_class_ids(gfli_weights *w, int n) {
         if (got == n)
             status = gfli_wrong_classes(w, "class_ids", n);
         else
-            good = gfli_json_integer(j, &w->classes[got].id);
+            good = gfli_json_as_integer(j, &w->classes[got].id);
         if (good && status == GFL_OK && got > 0) good = w->classes[got].id > w->classes[got - 1].id;
         got++;
     }
@@ -13897,8 +13898,9 @@ static gfl_status gfli_run_steps(gfl_detector *d, const gfli_plan *plan,
             return gfli_error(d->context, GFL_E_STOPPED,
                               "gfl_detect: stopped by the progress callback after %d of %d steps",
                               i, n);
-        gfli_plan_step(d->context, d->model, plan, i, (float *)gfli_arena_part(d, GFLI_PART_STATS),
-                       gfli_arena_part(d, GFLI_PART_SCRATCH));
+        gfli_plan_run_step(d->context, d->model, plan, i,
+                           (float *)gfli_arena_part(d, GFLI_PART_STATS),
+                           gfli_arena_part(d, GFLI_PART_SCRATCH));
     }
     return GFL_OK;
 }
@@ -13988,7 +13990,7 @@ static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, si
     }
 }
 
-static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out) {
+static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detection_list *out) {
     gfli_found found;
     size_t first = 0;
     const size_t logits = d->with_distributions ? 4 * (size_t)d->decoding[0].n_bins : 0;
@@ -14063,7 +14065,7 @@ gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int
     return GFL_OK;
 }
 
-gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out) {
+gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detection_list *out) {
     GFLI_NOT_NULL(NULL, detector);
     const int n = detector->n_begun;
     GFLI_DEMAND(detector->context, n > 0, "gfl_detect_finish: no batch was started");
@@ -14074,7 +14076,7 @@ gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out) {
 }
 
 gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
-                      const gfl_detect_opts *opts, gfl_detections *out) {
+                      const gfl_detect_opts *opts, gfl_detection_list *out) {
     GFLI_NOT_NULL(NULL, detector);
     GFLI_NOT_NULL(detector->context, out);
     if (n > 0 && n <= GFLI_MAX_BATCH) memset(out, 0, (size_t)n * sizeof *out);

@@ -694,12 +694,12 @@ void gfli_hash_format(uint64_t hash, char out[24]);
  * ============================================================================================ */
 
 /* Bytes that grow; the first failure sticks. */
-typedef struct gfli_bytes {
+typedef struct gfli_buffer {
     gfl_context *context;
     uint8_t *data;
     size_t n, capacity;
     gfl_status status;
-} gfli_bytes;
+} gfli_buffer;
 
 /* One tensor of a PyTorch state dict: a parameter, or a constant that such files hold too. */
 typedef struct gfli_state_entry {
@@ -713,10 +713,10 @@ typedef struct gfli_state_entry {
 
 /* ---- bytes (bytes.c) ------------------------------------------------------------------------- */
 
-void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n);
-void gfli_bytes_text(gfli_bytes *b, const char *text);
-void gfli_bytes_number(gfli_bytes *b, uint64_t value, int n_bytes);
-void gfli_bytes_free(gfli_bytes *b);
+void gfli_buffer_put(gfli_buffer *b, const void *data, size_t n);
+void gfli_buffer_text(gfli_buffer *b, const char *text);
+void gfli_buffer_number(gfli_buffer *b, uint64_t value, int n_bytes);
+void gfli_buffer_free(gfli_buffer *b);
 
 /* ---- a state dict (entries.c) ---------------------------------------------------------------- */
 
@@ -728,16 +728,16 @@ gfl_status gfli_state_values(const gfl_model *model, const gfli_state_entry *e, 
 
 /* ---- protocol buffers (protobuf.c) ----------------------------------------------------------- */
 
-void gfli_pb_int(gfli_bytes *b, int field, int64_t value);
-void gfli_pb_float(gfli_bytes *b, int field, float value);
+void gfli_pb_int(gfli_buffer *b, int field, int64_t value);
+void gfli_pb_float(gfli_buffer *b, int field, float value);
 /* What stands before `size` bytes of a text, of bytes or of a message. */
-void gfli_pb_head(gfli_bytes *b, int field, uint64_t size);
-void gfli_pb_text(gfli_bytes *b, int field, const char *text);
+void gfli_pb_head(gfli_buffer *b, int field, uint64_t size);
+void gfli_pb_text(gfli_buffer *b, int field, const char *text);
 /* A message: open, its fields, close with what open gave.  Its length is put in at the end;
  * `more` bytes of it come after. */
-size_t gfli_pb_open(gfli_bytes *b, int field);
-void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more);
-void gfli_pb_close(gfli_bytes *b, size_t start);
+size_t gfli_pb_open(gfli_buffer *b, int field);
+void gfli_pb_close_before(gfli_buffer *b, size_t start, uint64_t more);
+void gfli_pb_close(gfli_buffer *b, size_t start);
 
 /* ---- the formats (entries.c, pth.c, onnx.c) -------------------------------------------------- */
 
@@ -797,7 +797,7 @@ typedef struct gfli_onnx {
     const gfl_model *model;
     gfl_export_opts opts;
     gfli_plan plan;
-    gfli_bytes nodes, ends; /* NodeProtos; the graph's inputs and outputs */
+    gfli_buffer nodes, ends; /* NodeProtos; the graph's inputs and outputs */
     gfli_onnx_const *consts;
     int n_consts;
     size_t const_capacity;
@@ -4271,7 +4271,7 @@ static gfl_status gfli_image_foreign(const gfli_image_file *f, const char *kind)
 }
 
 /* Without out the file is checked only. */
-static gfl_status gfli_image_read(gfli_image_file *f, gfl_pixels *out) {
+static gfl_status gfli_image_decode_file(gfli_image_file *f, gfl_pixels *out) {
     const uint8_t *p = f->bytes;
     if (f->size == 0) return gfli_image_damaged(f, "the file is empty");
     if (f->size > GFLI_IMAGE_FILE_LIMIT) return gfli_image_damaged(f, "the file is over 1 GB");
@@ -4302,7 +4302,7 @@ gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t
     f.name = name ? name : "an image in memory";
     f.bytes = (const uint8_t *)bytes;
     f.size = size;
-    return gfli_image_read(&f, out);
+    return gfli_image_decode_file(&f, out);
 }
 
 gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
@@ -4314,7 +4314,7 @@ gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *o
     facts->context = context;
     facts->name = path;
     facts->bytes = bytes;
-    gfl_status status = gfli_image_read(facts, out);
+    gfl_status status = gfli_image_decode_file(facts, out);
     gfli_free(context, bytes);
     facts->bytes = NULL;
     return status;
@@ -4518,8 +4518,8 @@ static gfl_status gfli_coco_text(gfli_coco *c, const char *what, const char **ou
 
 /* A whole number, also when written as 3.0 or 3e2. */
 static bool gfli_coco_integer(gfli_coco *c, int64_t *out) {
-    if (gfli_json_integer(c->json, out)) return true;
-    double v = gfli_json_number(c->json);
+    if (gfli_json_as_integer(c->json, out)) return true;
+    double v = gfli_json_as_number(c->json);
     if (!((fabs)(v) <= 9007199254740992.0) || v != (floor)(v)) return false;
     *out = (int64_t)v;
     return true;
@@ -4552,7 +4552,8 @@ static void gfli_coco_side(gfli_coco *c, const char *what, int *out) {
 static void gfli_coco_flag(gfli_coco *c, const char *what, bool *has, int *out) {
     gfli_json_kind kind = gfli_json_next(c->json);
     *has = kind != GFLI_JSON_NULL;
-    *out = kind == GFLI_JSON_TRUE || (kind == GFLI_JSON_NUMBER && gfli_json_number(c->json) != 0);
+    *out =
+        kind == GFLI_JSON_TRUE || (kind == GFLI_JSON_NUMBER && gfli_json_as_number(c->json) != 0);
     if (*has && kind != GFLI_JSON_TRUE && kind != GFLI_JSON_FALSE && kind != GFLI_JSON_NUMBER)
         gfli_coco_unwanted(c, kind, what, "0 or 1");
 }
@@ -4617,7 +4618,7 @@ static void gfli_coco_bbox(gfli_coco *c, gfl_annotation *a, gfli_coco_seen *seen
     seen->bbox = true;
     bool list = kind == GFLI_JSON_ARRAY, huge = false;
     while (list && !huge && (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER && n < 4) {
-        v[n] = gfli_json_number(c->json);
+        v[n] = gfli_json_as_number(c->json);
         huge = !((fabs)(v[n]) <= GFLI_COCO_HUGE);
         n += !huge;
     }
@@ -4644,7 +4645,7 @@ static bool gfli_coco_polygon(gfli_coco *c, gfli_coco_seen *seen) {
     gfli_json_kind kind;
     int n = 0;
     for (; (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER; n ^= 1) {
-        double v = gfli_json_number(c->json);
+        double v = gfli_json_as_number(c->json);
         if (!((fabs)(v) <= GFLI_COCO_HUGE)) return false;
         seen->low[n] = seen->n < 2 ? v : (fmin)(seen->low[n], v);
         seen->high[n] = seen->n < 2 ? v : (fmax)(seen->high[n], v);
@@ -4668,11 +4669,11 @@ static void gfli_coco_segmentation(gfli_coco *c, gfli_coco_seen *seen) {
 static void gfli_coco_area(gfli_coco *c, gfli_coco_annotation *r) {
     gfli_json_kind kind = gfli_json_next(c->json);
     if (kind == GFLI_JSON_NULL) return;
-    if (kind != GFLI_JSON_NUMBER || !gfli_is_finite(gfli_json_number(c->json))) {
+    if (kind != GFLI_JSON_NUMBER || !gfli_is_finite(gfli_json_as_number(c->json))) {
         gfli_coco_unwanted(c, kind, "area is", "a number");
         return;
     }
-    r->a.area = gfli_json_number(c->json);
+    r->a.area = gfli_json_as_number(c->json);
     r->has_area = true;
 }
 
@@ -6687,14 +6688,14 @@ static bool gfli_eval_read_id(gfli_json *j, const char *what, gfl_id *out) {
     out->number = 0;
     out->text = kind == GFLI_JSON_STRING ? gfli_json_string(j, NULL) : NULL;
     bool good = kind == GFLI_JSON_STRING ||
-                (kind == GFLI_JSON_NUMBER && gfli_json_integer(j, &out->number));
+                (kind == GFLI_JSON_NUMBER && gfli_json_as_integer(j, &out->number));
     if (!good) gfli_eval_unwanted(j, kind, what, "a whole number or a text");
     return good && gfli_json_status(j) == GFL_OK;
 }
 
 static bool gfli_eval_read_number(gfli_json *j, gfli_json_kind kind, const char *what,
                                   double *out) {
-    *out = kind == GFLI_JSON_NUMBER ? gfli_json_number(j) : 0;
+    *out = kind == GFLI_JSON_NUMBER ? gfli_json_as_number(j) : 0;
     bool good = kind == GFLI_JSON_NUMBER && gfli_is_finite(*out);
     if (!good) gfli_eval_unwanted(j, kind, what, "a finite number");
     return good;
@@ -7067,14 +7068,14 @@ typedef struct gfli_evaluation {
     int *map; /* label of the model to label of the data set, or -1 */
     gfli_waiting *waiting;
     gfl_image *images; /* [batch], of those that wait, as are found */
-    gfl_detections *found;
+    gfl_detection_list *found;
     int n; /* that wait */
     gfl_detection *own;
     size_t own_capacity;
 } gfli_evaluation;
 
 /* The detections of an image under the data set's labels, without those of other classes. */
-static gfl_status gfli_add_found(gfli_evaluation *v, int image, const gfl_detections *found) {
+static gfl_status gfli_add_found(gfli_evaluation *v, int image, const gfl_detection_list *found) {
     gfl_context *context = v->evaluator->context;
     int n = 0;
     GFLI_TRY(gfli_reserve(context, &v->own, &v->own_capacity, (size_t)found->count, sizeof *v->own,
@@ -12184,7 +12185,7 @@ gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *source,
  * src/export/bytes.c - growing bytes, numbers in little-endian order
  * ============================================================================================ */
 
-void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n) {
+void gfli_buffer_put(gfli_buffer *b, const void *data, size_t n) {
     if (b->status == GFL_OK && n > SIZE_MAX - b->n)
         b->status = gfli_error(b->context, GFL_E_MEMORY, "the export is too large for memory");
     if (b->status == GFL_OK)
@@ -12194,17 +12195,17 @@ void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n) {
     b->n += n;
 }
 
-void gfli_bytes_text(gfli_bytes *b, const char *text) {
-    gfli_bytes_put(b, text, strlen(text));
+void gfli_buffer_text(gfli_buffer *b, const char *text) {
+    gfli_buffer_put(b, text, strlen(text));
 }
 
-void gfli_bytes_number(gfli_bytes *b, uint64_t value, int n_bytes) {
+void gfli_buffer_number(gfli_buffer *b, uint64_t value, int n_bytes) {
     uint8_t bytes[8];
     for (int i = 0; i < n_bytes; i++) bytes[i] = (uint8_t)(value >> (8 * i));
-    gfli_bytes_put(b, bytes, (size_t)n_bytes);
+    gfli_buffer_put(b, bytes, (size_t)n_bytes);
 }
 
-void gfli_bytes_free(gfli_bytes *b) {
+void gfli_buffer_free(gfli_buffer *b) {
     gfli_free(b->context, b->data);
     memset(b, 0, sizeof *b);
 }
@@ -12312,27 +12313,27 @@ gfl_status gfli_export_mmdet(const gfl_model *model, gfli_sink to) {
 
 /* ---- pickle, protocol 2 ---------------------------------------------------------------------- */
 
-static void gfli_dump_text(gfli_bytes *b, const char *text) {
+static void gfli_dump_text(gfli_buffer *b, const char *text) {
     size_t n = strlen(text);
-    gfli_bytes_text(b, "X");
-    gfli_bytes_number(b, n, 4);
-    gfli_bytes_put(b, text, n);
+    gfli_buffer_text(b, "X");
+    gfli_buffer_number(b, n, 4);
+    gfli_buffer_put(b, text, n);
 }
 
-static void gfli_dump_int(gfli_bytes *b, int64_t value) {
+static void gfli_dump_int(gfli_buffer *b, int64_t value) {
     bool is_short = value >= 0 && value <= INT32_MAX;
-    gfli_bytes_text(b, is_short ? "J" : "\x8a\x08"); /* BININT, or LONG1 of 8 bytes */
-    gfli_bytes_number(b, (uint64_t)value, is_short ? 4 : 8);
+    gfli_buffer_text(b, is_short ? "J" : "\x8a\x08"); /* BININT, or LONG1 of 8 bytes */
+    gfli_buffer_number(b, (uint64_t)value, is_short ? 4 : 8);
 }
 
-static void gfli_dump_ints(gfli_bytes *b, const int64_t *values, int n) {
-    gfli_bytes_text(b, "(");
+static void gfli_dump_ints(gfli_buffer *b, const int64_t *values, int n) {
+    gfli_buffer_text(b, "(");
     for (int i = 0; i < n; i++) gfli_dump_int(b, values[i]);
-    gfli_bytes_text(b, "t");
+    gfli_buffer_text(b, "t");
 }
 
 /* What torch.save writes for a dense tensor: the call that rebuilds it from record `key`. */
-static void gfli_dump_tensor(gfli_bytes *b, const gfli_state_entry *e, int key) {
+static void gfli_dump_tensor(gfli_buffer *b, const gfli_state_entry *e, int key) {
     char text[16];
     int64_t strides[4] = {0, 0, 0, 0}, step = 1;
     for (int i = e->rank - 1; i >= 0; i--) {
@@ -12340,55 +12341,55 @@ static void gfli_dump_tensor(gfli_bytes *b, const gfli_state_entry *e, int key) 
         step *= e->shape[i];
     }
     snprintf(text, sizeof text, "%d", key);
-    gfli_bytes_text(b, "ctorch._utils\n_rebuild_tensor_v2\n((");
+    gfli_buffer_text(b, "ctorch._utils\n_rebuild_tensor_v2\n((");
     gfli_dump_text(b, "storage");
-    gfli_bytes_text(b, e->dtype == GFLI_I64 ? "ctorch\nLongStorage\n" : "ctorch\nFloatStorage\n");
+    gfli_buffer_text(b, e->dtype == GFLI_I64 ? "ctorch\nLongStorage\n" : "ctorch\nFloatStorage\n");
     gfli_dump_text(b, text);
     gfli_dump_text(b, "cpu");
     gfli_dump_int(b, (int64_t)e->count);
-    gfli_bytes_text(b, "tQ"); /* the storage, by its persistent id */
+    gfli_buffer_text(b, "tQ"); /* the storage, by its persistent id */
     gfli_dump_int(b, 0);
     gfli_dump_ints(b, e->shape, e->rank);
     gfli_dump_ints(b, strides, e->rank);
-    gfli_bytes_text(b, "\x89"
-                       "ccollections\nOrderedDict\n)RtR"); /* no gradient, no hooks */
+    gfli_buffer_text(b, "\x89"
+                        "ccollections\nOrderedDict\n)RtR"); /* no gradient, no hooks */
 }
 
-static void gfli_dump_classes(const gfl_model *model, gfli_bytes *b, const char *key) {
+static void gfli_dump_classes(const gfl_model *model, gfli_buffer *b, const char *key) {
     gfli_dump_text(b, key);
-    gfli_bytes_text(b, "(");
+    gfli_buffer_text(b, "(");
     for (int k = 0; k < model->arch.n_classes; k++) gfli_dump_text(b, model->classes[k].name);
-    gfli_bytes_text(b, "t");
+    gfli_buffer_text(b, "t");
 }
 
 static gfl_status gfli_meta_to_dump(void *to, const char *key, const char *value) {
-    gfli_bytes *b = (gfli_bytes *)to;
+    gfli_buffer *b = (gfli_buffer *)to;
     gfli_dump_text(b, key);
     gfli_dump_text(b, value);
     return b->status;
 }
 
 static gfl_status gfli_dump(const gfl_model *model, const gfli_state_entry *entries, int n,
-                            gfli_bytes *b) {
-    gfli_bytes_text(b, "\x80\x02}(");
+                            gfli_buffer *b) {
+    gfli_buffer_text(b, "\x80\x02}(");
     gfli_dump_text(b, "state_dict");
-    gfli_bytes_text(b, "ccollections\nOrderedDict\n)R(");
+    gfli_buffer_text(b, "ccollections\nOrderedDict\n)R(");
     for (int i = 0; i < n; i++) {
         gfli_dump_text(b, entries[i].name);
         gfli_dump_tensor(b, &entries[i], i);
     }
-    gfli_bytes_text(b, "u");
+    gfli_buffer_text(b, "u");
     gfli_dump_text(b, "meta");
-    gfli_bytes_text(b, "}(");
+    gfli_buffer_text(b, "}(");
     gfli_dump_classes(model, b, "CLASSES"); /* where mmdetection 1 and 2 look */
     gfli_dump_text(b, "dataset_meta");      /* and 3 */
-    gfli_bytes_text(b, "}(");
+    gfli_buffer_text(b, "}(");
     gfli_dump_classes(model, b, "classes");
-    gfli_bytes_text(b, "u");
+    gfli_buffer_text(b, "u");
     gfli_dump_text(b, "gfl");
-    gfli_bytes_text(b, "}(");
+    gfli_buffer_text(b, "}(");
     GFLI_TRY(gfli_model_metadata(model, gfli_meta_to_dump, b));
-    gfli_bytes_text(b, "uuu.");
+    gfli_buffer_text(b, "uuu.");
     return b->status;
 }
 
@@ -12399,24 +12400,24 @@ enum { GFLI_ZIPPER_ALIGN = 64 };
 
 typedef struct gfli_zipper {
     gfli_file file;
-    gfli_bytes head, directory; /* of the record being written, of all */
+    gfli_buffer head, directory; /* of the record being written, of all */
     uint64_t at;
     int n;
     uint32_t crc_table[8][256];
 } gfli_zipper;
 
 /* What a local header and the directory say alike. */
-static void gfli_zipper_common(gfli_bytes *b, const char *name, uint32_t crc, size_t size,
+static void gfli_zipper_common(gfli_buffer *b, const char *name, uint32_t crc, size_t size,
                                size_t extra) {
-    gfli_bytes_number(b, 0x0800, 2); /* names are UTF-8 */
-    gfli_bytes_number(b, 0, 2);      /* stored */
-    gfli_bytes_number(b, 0, 2);      /* midnight ... */
-    gfli_bytes_number(b, 0x0021, 2); /* ... of 1 January 1980: the same model, the same file */
-    gfli_bytes_number(b, crc, 4);
-    gfli_bytes_number(b, size, 4);
-    gfli_bytes_number(b, size, 4);
-    gfli_bytes_number(b, strlen(name), 2);
-    gfli_bytes_number(b, extra, 2);
+    gfli_buffer_number(b, 0x0800, 2); /* names are UTF-8 */
+    gfli_buffer_number(b, 0, 2);      /* stored */
+    gfli_buffer_number(b, 0, 2);      /* midnight ... */
+    gfli_buffer_number(b, 0x0021, 2); /* ... of 1 January 1980: the same model, the same file */
+    gfli_buffer_number(b, crc, 4);
+    gfli_buffer_number(b, size, 4);
+    gfli_buffer_number(b, size, 4);
+    gfli_buffer_number(b, strlen(name), 2);
+    gfli_buffer_number(b, extra, 2);
 }
 
 static gfl_status gfli_zipper_add(gfli_zipper *z, const char *name, const void *data, size_t size) {
@@ -12424,21 +12425,21 @@ static gfl_status gfli_zipper_add(gfli_zipper *z, const char *name, const void *
     const uint64_t end = z->at + 30 + strlen(name) + 4;
     const size_t padding =
         (size_t)((GFLI_ZIPPER_ALIGN - end % GFLI_ZIPPER_ALIGN) % GFLI_ZIPPER_ALIGN);
-    gfli_bytes_number(&z->directory, 0x02014b50, 4);
-    gfli_bytes_number(&z->directory, 0, 4); /* version 0 made it, and reads it */
+    gfli_buffer_number(&z->directory, 0x02014b50, 4);
+    gfli_buffer_number(&z->directory, 0, 4); /* version 0 made it, and reads it */
     gfli_zipper_common(&z->directory, name, crc, size, 0);
-    gfli_bytes_number(&z->directory, 0, 8); /* no comment, first disk, no attributes ... */
-    gfli_bytes_number(&z->directory, 0, 2); /* ... of either kind */
-    gfli_bytes_number(&z->directory, z->at, 4);
-    gfli_bytes_text(&z->directory, name);
+    gfli_buffer_number(&z->directory, 0, 8); /* no comment, first disk, no attributes ... */
+    gfli_buffer_number(&z->directory, 0, 2); /* ... of either kind */
+    gfli_buffer_number(&z->directory, z->at, 4);
+    gfli_buffer_text(&z->directory, name);
     z->head.n = 0;
-    gfli_bytes_number(&z->head, 0x04034b50, 4);
-    gfli_bytes_number(&z->head, 0, 2);
+    gfli_buffer_number(&z->head, 0x04034b50, 4);
+    gfli_buffer_number(&z->head, 0, 2);
     gfli_zipper_common(&z->head, name, crc, size, padding + 4);
-    gfli_bytes_text(&z->head, name);
-    gfli_bytes_text(&z->head, "FB"); /* torch's name for padding */
-    gfli_bytes_number(&z->head, padding, 2);
-    for (size_t i = 0; i < padding; i++) gfli_bytes_text(&z->head, "Z");
+    gfli_buffer_text(&z->head, name);
+    gfli_buffer_text(&z->head, "FB"); /* torch's name for padding */
+    gfli_buffer_number(&z->head, padding, 2);
+    for (size_t i = 0; i < padding; i++) gfli_buffer_text(&z->head, "Z");
     gfl_status status = z->head.status != GFL_OK ? z->head.status : z->directory.status;
     if (status == GFL_OK) status = gfli_file_write(&z->file, z->head.data, z->head.n);
     if (status == GFL_OK) status = gfli_file_write(&z->file, data, size);
@@ -12449,13 +12450,13 @@ static gfl_status gfli_zipper_add(gfli_zipper *z, const char *name, const void *
 
 static gfl_status gfli_zipper_end(gfli_zipper *z) {
     const size_t size = z->directory.n;
-    gfli_bytes_number(&z->directory, 0x06054b50, 4);
-    gfli_bytes_number(&z->directory, 0, 4); /* this disk, the directory's */
-    gfli_bytes_number(&z->directory, (uint64_t)z->n, 2);
-    gfli_bytes_number(&z->directory, (uint64_t)z->n, 2);
-    gfli_bytes_number(&z->directory, size, 4);
-    gfli_bytes_number(&z->directory, z->at, 4);
-    gfli_bytes_number(&z->directory, 0, 2); /* no comment */
+    gfli_buffer_number(&z->directory, 0x06054b50, 4);
+    gfli_buffer_number(&z->directory, 0, 4); /* this disk, the directory's */
+    gfli_buffer_number(&z->directory, (uint64_t)z->n, 2);
+    gfli_buffer_number(&z->directory, (uint64_t)z->n, 2);
+    gfli_buffer_number(&z->directory, size, 4);
+    gfli_buffer_number(&z->directory, z->at, 4);
+    gfli_buffer_number(&z->directory, 0, 2); /* no comment */
     GFLI_TRY(z->directory.status);
     return gfli_file_write(&z->file, z->directory.data, z->directory.n);
 }
@@ -12463,7 +12464,8 @@ static gfl_status gfli_zipper_end(gfli_zipper *z) {
 /* ---- the checkpoint -------------------------------------------------------------------------- */
 
 static gfl_status gfli_zipper_model(const gfl_model *model, const gfli_state_entry *entries, int n,
-                                    const gfli_bytes *pickle, gfli_values *values, gfli_zipper *z) {
+                                    const gfli_buffer *pickle, gfli_values *values,
+                                    gfli_zipper *z) {
     GFLI_TRY(gfli_zipper_add(z, "archive/data.pkl", pickle->data, pickle->n));
     GFLI_TRY(gfli_zipper_add(z, "archive/byteorder", "little", 6));
     for (int i = 0; i < n; i++) {
@@ -12479,7 +12481,7 @@ static gfl_status gfli_zipper_model(const gfl_model *model, const gfli_state_ent
 
 /* Sizes and offsets have 32 bits, the number of records 16. */
 static gfl_status gfli_zipper_check(const gfl_model *model, const gfli_state_entry *entries, int n,
-                                    const gfli_bytes *pickle) {
+                                    const gfli_buffer *pickle) {
     enum { A_RECORD = 256 }; /* headers and padding take less */
     uint64_t size = pickle->n;
     for (int i = 0; i < n; i++) size += gfli_state_bytes(&entries[i]) + A_RECORD;
@@ -12493,7 +12495,7 @@ static gfl_status gfli_zipper_check(const gfl_model *model, const gfli_state_ent
 gfl_status gfli_export_pth(const gfl_model *model, gfli_sink to) {
     gfli_state_entry *entries;
     gfli_values values = {NULL, 0};
-    gfli_bytes pickle;
+    gfli_buffer pickle;
     gfli_zipper z;
     int n;
     memset(&pickle, 0, sizeof pickle);
@@ -12509,9 +12511,9 @@ gfl_status gfli_export_pth(const gfl_model *model, gfli_sink to) {
         status = gfli_file_commit(&z.file);
     else
         gfli_file_abandon(&z.file);
-    gfli_bytes_free(&pickle);
-    gfli_bytes_free(&z.head);
-    gfli_bytes_free(&z.directory);
+    gfli_buffer_free(&pickle);
+    gfli_buffer_free(&z.head);
+    gfli_buffer_free(&z.directory);
     gfli_free(model->context, values.data);
     gfli_free(model->context, entries);
     return status;
@@ -12521,42 +12523,42 @@ gfl_status gfli_export_pth(const gfl_model *model, gfli_sink to) {
  * src/export/protobuf.c - protocol buffers, as much as ONNX needs: varints and nested messages
  * ============================================================================================ */
 
-static void gfli_pb_varint(gfli_bytes *b, uint64_t value) {
+static void gfli_pb_varint(gfli_buffer *b, uint64_t value) {
     uint8_t bytes[10];
     size_t n = 0;
     for (; value >= 0x80; value >>= 7) bytes[n++] = (uint8_t)(value | 0x80);
     bytes[n++] = (uint8_t)value;
-    gfli_bytes_put(b, bytes, n);
+    gfli_buffer_put(b, bytes, n);
 }
 
-void gfli_pb_int(gfli_bytes *b, int field, int64_t value) {
+void gfli_pb_int(gfli_buffer *b, int field, int64_t value) {
     gfli_pb_varint(b, (uint64_t)field << 3);
     gfli_pb_varint(b, (uint64_t)value);
 }
 
-void gfli_pb_float(gfli_bytes *b, int field, float value) {
+void gfli_pb_float(gfli_buffer *b, int field, float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     gfli_pb_varint(b, (uint64_t)field << 3 | 5);
-    gfli_bytes_number(b, bits, 4);
+    gfli_buffer_number(b, bits, 4);
 }
 
-void gfli_pb_head(gfli_bytes *b, int field, uint64_t size) {
+void gfli_pb_head(gfli_buffer *b, int field, uint64_t size) {
     gfli_pb_varint(b, (uint64_t)field << 3 | 2);
     gfli_pb_varint(b, size);
 }
 
-void gfli_pb_text(gfli_bytes *b, int field, const char *text) {
+void gfli_pb_text(gfli_buffer *b, int field, const char *text) {
     gfli_pb_head(b, field, strlen(text));
-    gfli_bytes_text(b, text);
+    gfli_buffer_text(b, text);
 }
 
-size_t gfli_pb_open(gfli_bytes *b, int field) {
+size_t gfli_pb_open(gfli_buffer *b, int field) {
     gfli_pb_varint(b, (uint64_t)field << 3 | 2);
     return b->n;
 }
 
-void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more) {
+void gfli_pb_close_before(gfli_buffer *b, size_t start, uint64_t more) {
     const size_t end = b->n;
     uint8_t length[10];
     gfli_pb_varint(b, end - start + more);
@@ -12567,7 +12569,7 @@ void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more) {
     memcpy(b->data + start, length, n);
 }
 
-void gfli_pb_close(gfli_bytes *b, size_t start) {
+void gfli_pb_close(gfli_buffer *b, size_t start) {
     gfli_pb_close_before(b, start, 0);
 }
 
@@ -12707,7 +12709,7 @@ void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, int rank
                    const int64_t *sizes, const char *const *names) {
     enum { INFO_NAME = 1, INFO_TYPE = 2, TYPE_TENSOR = 1, TENSOR_TYPE = 1, TENSOR_SHAPE = 2 };
     enum { SHAPE_DIM = 1, DIM_VALUE = 1, DIM_NAME = 2 };
-    gfli_bytes *b = &g->ends;
+    gfli_buffer *b = &g->ends;
     const size_t info = gfli_pb_open(b, field);
     gfli_pb_text(b, INFO_NAME, name);
     const size_t outer = gfli_pb_open(b, INFO_TYPE), tensor = gfli_pb_open(b, TYPE_TENSOR);
@@ -13207,7 +13209,7 @@ static gfl_status gfli_onnx_check(gfl_context *context, const gfl_export_opts *o
 /* ---- writing --------------------------------------------------------------------------------- */
 
 /* Everything of a constant before its bytes. */
-static void gfli_onnx_const_head(const gfli_onnx_const *c, gfli_bytes *b) {
+static void gfli_onnx_const_head(const gfli_onnx_const *c, gfli_buffer *b) {
     const size_t tensor = gfli_pb_open(b, GFLI_ONNX_GRAPH_CONST);
     for (int i = 0; i < c->rank; i++) gfli_pb_int(b, GFLI_ONNX_TENSOR_DIMS, c->shape[i]);
     gfli_pb_int(b, GFLI_ONNX_TENSOR_TYPE, c->type);
@@ -13239,7 +13241,7 @@ static gfl_status gfli_onnx_const_data(const gfli_onnx *g, const gfli_onnx_const
 
 static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value) {
     enum { MODEL_METADATA = 14, ENTRY_KEY = 1, ENTRY_VALUE = 2 };
-    gfli_bytes *b = (gfli_bytes *)to;
+    gfli_buffer *b = (gfli_buffer *)to;
     const size_t start = gfli_pb_open(b, MODEL_METADATA);
     gfli_pb_text(b, ENTRY_KEY, key);
     gfli_pb_text(b, ENTRY_VALUE, value);
@@ -13248,7 +13250,7 @@ static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value
 }
 
 /* Everything before the graph's nodes; `graph` is the graph's size without its name. */
-static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes *b) {
+static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_buffer *b) {
     enum { IR_VERSION = 1, PRODUCER = 2, PRODUCER_VERSION = 3, GRAPH = 7, OPSET = 8 };
     enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
     const bool deform = g->model->arch.deform > 0;
@@ -13269,7 +13271,7 @@ static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes 
 }
 
 /* Protocol buffers end at 2 GB. */
-static gfl_status gfli_onnx_size(const gfli_onnx *g, gfli_bytes *b, uint64_t *graph) {
+static gfl_status gfli_onnx_size(const gfli_onnx *g, gfli_buffer *b, uint64_t *graph) {
     *graph = g->nodes.n + g->ends.n;
     for (int i = 0; i < g->n_consts; i++) {
         b->n = 0;
@@ -13284,7 +13286,7 @@ static gfl_status gfli_onnx_size(const gfli_onnx *g, gfli_bytes *b, uint64_t *gr
                       (double)*graph * 1e-9);
 }
 
-static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_bytes *b, gfli_values *values,
+static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_buffer *b, gfli_values *values,
                                 gfli_file *file) {
     uint64_t graph;
     GFLI_TRY(gfli_onnx_size(g, b, &graph));
@@ -13305,13 +13307,13 @@ static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_bytes *b, gfli_values *
 
 static gfl_status gfli_onnx_write(const gfli_onnx *g, gfli_sink to) {
     gfli_file file;
-    gfli_bytes b;
+    gfli_buffer b;
     gfli_values values = {NULL, 0};
     memset(&b, 0, sizeof b);
     b.context = g->context;
     GFLI_TRY(gfli_file_create(g->context, to, &file));
     gfl_status status = gfli_onnx_put(g, &b, &values, &file);
-    gfli_bytes_free(&b);
+    gfli_buffer_free(&b);
     gfli_free(g->context, values.data);
     if (status == GFL_OK) return gfli_file_commit(&file);
     gfli_file_abandon(&file);
@@ -13350,8 +13352,8 @@ gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts,
     gfli_free(g.context, g.consts);
     gfli_free(g.context, g.values);
     gfli_plan_destroy(g.context, &g.plan);
-    gfli_bytes_free(&g.nodes);
-    gfli_bytes_free(&g.ends);
+    gfli_buffer_free(&g.nodes);
+    gfli_buffer_free(&g.ends);
     return status;
 }
 

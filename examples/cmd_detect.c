@@ -30,7 +30,7 @@ static bool make_folder(const char *path) {
 }
 
 static bool draw(const detect_job *job, const picture *one, gfl_pixels *pixels,
-                 const gfl_detections *found) {
+                 const gfl_detection_list *found) {
     char *path = join_path(job->out, one->drawing);
     if (!path) return false;
     draw_detections(pixels, found->items, found->count, job->info.classes);
@@ -44,7 +44,7 @@ static bool draw(const detect_job *job, const picture *one, gfl_pixels *pixels,
     return good;
 }
 
-static void write_results(detect_job *job, const picture *one, const gfl_detections *found) {
+static void write_results(detect_job *job, const picture *one, const gfl_detection_list *found) {
     gfl_json_writer *json = &job->results_json;
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
@@ -78,7 +78,7 @@ static void write_failure_json(gfl_json_writer *json, const picture *one, const 
 }
 
 static void write_picture_json(detect_job *job, const picture *one, const gfl_pixels *pixels,
-                               const gfl_detections *found) {
+                               const gfl_detection_list *found) {
     gfl_json_writer *json = &job->stdout_json;
     gfl_json_line(json);
     gfl_json_object(json, NULL);
@@ -105,7 +105,8 @@ static void write_picture_json(detect_job *job, const picture *one, const gfl_pi
     gfl_json_end(json);
 }
 
-static void print_lines(const detect_job *job, const picture *one, const gfl_detections *found) {
+static void print_lines(const detect_job *job, const picture *one,
+                        const gfl_detection_list *found) {
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
         say(stdout, "%s", one->shown);
@@ -131,7 +132,7 @@ static int skip_picture(detect_job *job, const picture *one, gfl_status status) 
 static int detect_one(detect_job *job, gfl_detector *detector, const gfl_detect_opts *opts,
                       const picture *one) {
     gfl_pixels pixels;
-    gfl_detections found;
+    gfl_detection_list found;
     gfl_status status = gfl_image_read(job->context, one->path, &pixels);
     if (status != GFL_OK) return skip_picture(job, one, status);
     const gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);

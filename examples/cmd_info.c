@@ -262,7 +262,7 @@ static int compare_doubles(const void *a, const void *b) {
 
 static gfl_status time_detection(gfl_detector *detector, const gfl_image *images, int batch,
                                  const gfl_detect_opts *opts, double *times, int repeats) {
-    gfl_detections *found = take((size_t)batch, sizeof *found);
+    gfl_detection_list *found = take((size_t)batch, sizeof *found);
     gfl_status status = found ? GFL_OK : GFL_E_MEMORY;
     for (int i = -1; status == GFL_OK && i < repeats; i++) {
         const double start = os_seconds();

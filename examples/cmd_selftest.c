@@ -181,7 +181,7 @@ static gfl_status make_model(const selftest *t, const golden *g, gfl_model **out
 
 /* ---- detection ------------------------------------------------------------------------------- */
 
-static int find(const gfl_detections *found, float x, float y, int label) {
+static int find(const gfl_detection_list *found, float x, float y, int label) {
     int i = 0;
     while (i < found->count &&
            (found->items[i].label != label || fabsf(found->distributions[i].x - x) > 0.01f ||
@@ -190,7 +190,7 @@ static int find(const gfl_detections *found, float x, float y, int label) {
     return i;
 }
 
-static void check_mark(selftest *t, const mark *m, const gfl_detections *found) {
+static void check_mark(selftest *t, const mark *m, const gfl_detection_list *found) {
     const int i = find(found, m->x, m->y, m->label);
     char what[80];
     snprintf(what, sizeof what, "the score of class %d at %g, %g", m->label, (double)m->x,
@@ -205,7 +205,7 @@ static void check_mark(selftest *t, const mark *m, const gfl_detections *found) 
     }
 }
 
-static void print_marks(const gfl_detections *found) {
+static void print_marks(const gfl_detection_list *found) {
     for (int i = 0; i < MARKS; i++) {
         const gfl_distribution *p = &found->distributions[i];
         printf("%s{%.9gf, %.9gf, %d, %.9gf, {%.9gf, %.9gf, %.9gf, %.9gf}}", i ? ",\n  " : "{",
@@ -215,7 +215,7 @@ static void print_marks(const gfl_detections *found) {
     printf("},\n");
 }
 
-static void check_found(selftest *t, const golden *g, const gfl_detections *found, int kept) {
+static void check_found(selftest *t, const golden *g, const gfl_detection_list *found, int kept) {
     double scores = 0, sides = 0;
     for (int i = 0; i < found->count; i++) {
         scores += (double)found->items[i].score / found->count;
@@ -240,7 +240,7 @@ static gfl_status check_detection(selftest *t, const golden *g, const gfl_model 
     gfl_detector_desc how = {0};
     gfl_detect_opts opts = {0};
     gfl_detector *detector[2] = {NULL, NULL};
-    gfl_detections found, kept;
+    gfl_detection_list found, kept;
     gfl_pixels pixels;
     how.distributions = 1;
     opts.min_score = 1e-7f;

@@ -7,7 +7,7 @@ int main(int argc, char **argv) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
     gfl_pixels pixels = {0};
-    gfl_detections found;
+    gfl_detection_list found;
     if (argc != 3) return fputs("usage: detect WEIGHTS PICTURE\n", stderr), 2;
 
     int ok = gfl_context_create(NULL, &context) == GFL_OK &&

@@ -19,7 +19,7 @@ int main(int argc, char **argv) {
     gfl_model *model = NULL;
     gfl_detector *detector = NULL;
     gfl_pixels pixels = {0};
-    gfl_detections found;
+    gfl_detection_list found;
     gfl_detect_opts opts = {0};
     gfl_detector_desc desc = {0};
     if (argc != 3) return fputs("usage: distributions WEIGHTS PICTURE\n", stderr), 2;

@@ -36,7 +36,7 @@ int main() {
     image.width = 64;
     image.height = 48;
     image.format = GFL_FORMAT_GREY;
-    gfl_detections found;
+    gfl_detection_list found;
     if (status == GFL_OK) status = gfl_detect(detector, &image, 1, nullptr, &found);
     if (status != GFL_OK) {
         std::fprintf(stderr, "embed: %s\n", gfl_context_get_error(context));

@@ -20,7 +20,7 @@
  *     gfl_context *context;
  *     gfl_model *model;
  *     gfl_detector *detector;
- *     gfl_detections found;
+ *     gfl_detection_list found;
  *     gfl_image image = gfl_image_from_rgb(pixels, width, height);
  *     gfl_context_create(NULL, &context);
  *     gfl_model_load(context, "weights.safetensors", NULL, &model);

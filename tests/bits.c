@@ -99,7 +99,7 @@ static int run(gfl_context *context, const gfl_dataset *data, int depth, unsigne
     gfl_step_report step;
     gfl_pixels pixels;
     gfl_image image;
-    gfl_detections found;
+    gfl_detection_list found;
     memset(&recipe, 0, sizeof recipe);
     memset(&opts, 0, sizeof opts);
     recipe.batch = 2;

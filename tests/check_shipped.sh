@@ -301,6 +301,11 @@ names_follow_the_rules)
     ! grep -E "\(const $made \*[a-z]+[,)]" "$calls" | grep -v ' gfl_status ' |
         grep -vE " \*?${made}_(get|count)_[a-z_]+\(" || fail "neither gfl_X_get_Y nor gfl_X_count_Y"
     ! grep -E ' \*?gfl_[a-z]+_n_[a-z]+\(|_at\(' "$calls" || fail "an old name for a getter"
+    # No public name is another's plural, or that of something else inside the library.
+    grep -ow 'gfl_[a-z_0-9]*' tests/data/abi.txt | sort -u > "$scratch/public"
+    sed 's/$/s/' "$scratch/public" | grep -xFf "$scratch/public" && fail "names apart by one letter"
+    sed 's/^gfl_/gfli_/' "$scratch/public" | grep -vx 'gfli_backend\|gfli_cuda' > "$scratch/inside"
+    grep -owhFf "$scratch/inside" gfl.h gfl_train.c gfl_cuda.cu && fail "a public name and an internal one"
     # What CHANGELOG.md calls renamed is: the old name is gone, the new one is there.
     sed -n 's/^| `\(gfl_[a-z_]*\)` | `\(gfl_[a-z_]*\)`.*/\1 \2/p' CHANGELOG.md > "$scratch/renamed"
     [ "$(wc -l < "$scratch/renamed")" -gt 20 ] || fail "no table of renamed names was found"

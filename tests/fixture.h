@@ -47,7 +47,7 @@ static inline fx_json *fx_push(fx_json *parent) {
 static inline void fx_read_value(gfli_json *j, gfli_json_kind kind, fx_json *out) {
     out->kind = kind;
     if (kind == GFLI_JSON_STRING) out->string = fx_copy(gfli_json_string(j, NULL));
-    if (kind == GFLI_JSON_NUMBER) out->number = gfli_json_number(j);
+    if (kind == GFLI_JSON_NUMBER) out->number = gfli_json_as_number(j);
     if (kind == GFLI_JSON_TRUE) out->number = 1;
     if (kind == GFLI_JSON_OBJECT) {
         const char *key;

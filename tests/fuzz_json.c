@@ -11,9 +11,9 @@ static void walk(gfli_json *j, gfli_json_kind kind, int depth) {
         const char *text = gfli_json_string(j, &length);
         if (strlen(text) != length) abort();
     } else if (kind == GFLI_JSON_NUMBER) {
-        double value = gfli_json_number(j);
+        double value = gfli_json_as_number(j);
         if (isnan(value)) abort();
-        if (gfli_json_integer(j, &whole) && (double)whole != value) abort();
+        if (gfli_json_as_integer(j, &whole) && (double)whole != value) abort();
     } else if (kind == GFLI_JSON_ARRAY) {
         for (gfli_json_kind item; (item = gfli_json_next(j)) != GFLI_JSON_END;)
             walk(j, item, depth + 1);

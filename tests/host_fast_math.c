@@ -59,7 +59,7 @@ static void detect_with(float min_score, float nms_iou, gfl_status want) {
     static uint8_t pixels[64 * 64 * 3];
     gfl_model *model = new_model();
     gfl_detector *detector = NULL;
-    gfl_detections found;
+    gfl_detection_list found;
     gfl_detect_opts opts;
     const gfl_image image = {pixels, 64, 64, 0, GFL_FORMAT_RGB};
     memset(&opts, 0, sizeof opts);

@@ -71,7 +71,7 @@ static void two_cameras_share_a_model(void) {
 static void detections_are_the_same_on_threads_of_the_host(void) {
     gfl_model *model = make_model();
     gfl_detect_opts opts = {0};
-    gfl_detections want, got;
+    gfl_detection_list want, got;
     gfl_detector *mine = NULL, *theirs = NULL;
     gfl_context *own = NULL;
     gfl_image image = make_image(noise());
@@ -95,7 +95,7 @@ static void a_reserved_detector_allocates_nothing_more(void) {
     gfl_detector *detector = NULL;
     gfl_context *within = NULL;
     gfl_image images[4];
-    gfl_detections found[4];
+    gfl_detection_list found[4];
     for (int i = 0; i < 4; i++) images[i] = make_image(noise());
     CHECK(open_within(&b, &within) == GFL_OK);
     CHECK_OK(within, open_reserved(within, model, 64, 64, &detector));
@@ -114,7 +114,7 @@ static void a_reserved_detector_allocates_nothing_more(void) {
 static void a_call_is_cancelled_and_the_detector_used_again(void) {
     gfl_model *model = make_model();
     gfl_detector *detector = NULL;
-    gfl_detections found;
+    gfl_detection_list found;
     gfl_image image = make_image(noise());
     volatile int cancelled = 1;
     CHECK_OK(context, gfl_detector_create(context, model, NULL, &detector));
@@ -152,7 +152,7 @@ static void distributions_and_named_classes_come_as_asked(void) {
     gfl_detector_desc desc = {0};
     gfl_detect_opts opts = {0};
     gfl_detector *detector = NULL;
-    gfl_detections found;
+    gfl_detection_list found;
     gfl_image image = make_image(noise());
     double width = 0, variance = 0;
     CHECK_OK(context, gfl_detector_create(context, model, NULL, &detector));

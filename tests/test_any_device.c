@@ -88,10 +88,10 @@ static bool same_files(const char *a, const char *b) {
 }
 
 /* What the model finds in a picture of the set; the detections live in the detector. */
-static gfl_detections detect(run *r, gfl_detector **out) {
+static gfl_detection_list detect(run *r, gfl_detector **out) {
     gfl_pixels pixels;
     gfl_image image;
-    gfl_detections found;
+    gfl_detection_list found;
     gfl_detect_opts opts;
     memset(&opts, 0, sizeof opts);
     memset(&found, 0, sizeof found);
@@ -135,7 +135,8 @@ static void a_training_has_the_cpus_bits(void) {
         CHECK(same_files("here.safetensors", "there.safetensors"));
         CHECK(same_files("here.state", "there.state"));
         check_parameters(&here, &there);
-        const gfl_detections a = detect(&here, &detectors[0]), b = detect(&there, &detectors[1]);
+        const gfl_detection_list a = detect(&here, &detectors[0]),
+                                 b = detect(&there, &detectors[1]);
         CHECK(a.count == b.count && a.count > 0);
         CHECK(memcmp(a.items, b.items, (size_t)a.count * sizeof *a.items) == 0);
         CHECK(memcmp(a.distributions, b.distributions, (size_t)a.count * sizeof *a.distributions) ==

@@ -40,7 +40,7 @@ typedef struct found {
     int count;
 } found;
 
-static found keep(const gfl_detections *d) {
+static found keep(const gfl_detection_list *d) {
     found f;
     size_t n = (size_t)d->count;
     f.count = d->count;
@@ -57,7 +57,7 @@ static void drop(found *f) {
     free(f->distributions);
 }
 
-static bool same(const found *a, const gfl_detections *b) {
+static bool same(const found *a, const gfl_detection_list *b) {
     return a->count == b->count &&
            memcmp(a->items, b->items, (size_t)a->count * sizeof *a->items) == 0 &&
            memcmp(a->distributions, b->distributions,
@@ -66,7 +66,7 @@ static bool same(const found *a, const gfl_detections *b) {
 
 static found detect_alone(gfl_context *with, const gfl_image *image, const gfl_detect_opts *opts) {
     gfl_detector *detector = NULL;
-    gfl_detections out;
+    gfl_detection_list out;
     CHECK_OK(with, gfl_detector_create(with, model, with_distributions(), &detector));
     memset(&out, 0, sizeof out);
     CHECK_OK(with, gfl_detect(detector, image, 1, opts, &out));
@@ -78,7 +78,7 @@ static found detect_alone(gfl_context *with, const gfl_image *image, const gfl_d
 static void a_batch_gives_what_its_images_give_alone(void) {
     gfl_detector *detector = NULL;
     gfl_image images[IMAGES];
-    gfl_detections out[IMAGES];
+    gfl_detection_list out[IMAGES];
     CHECK_OK(context, gfl_detector_create(context, model, with_distributions(), &detector));
     for (int i = 0; i < IMAGES; i++) images[i] = picture(i);
     CHECK_OK(context, gfl_detect(detector, images, IMAGES, NULL, out));
@@ -141,7 +141,7 @@ static void *work(void *arg) {
         w->wrong++;
     for (int round = 0; round < 6 && detector; round++) {
         gfl_image image = picture(round % IMAGES);
-        gfl_detections out;
+        gfl_detection_list out;
         if (gfl_detect(detector, &image, 1, NULL, &out) != GFL_OK)
             w->wrong++;
         else if (!same(&w->want[round % IMAGES], &out))
@@ -273,7 +273,7 @@ static void boxes_stay_inside_and_best_comes_first(void) {
 static void images_of_a_batch_may_differ_in_size(void) {
     gfl_detector *detector = NULL;
     gfl_image images[3] = {picture(0), picture(1), picture(2)};
-    gfl_detections out[3];
+    gfl_detection_list out[3];
     CHECK_OK(context, gfl_detector_create(context, model, NULL, &detector));
     images[1].width = 40;
     images[1].stride = WIDTH * 3;
@@ -321,7 +321,7 @@ static void warm_calls_allocate_nothing(void) {
     for (int round = 0; round < 4; round++) {
         for (int i = 0; i < 4; i++) {
             gfl_image image = picture(i % IMAGES);
-            gfl_detections out;
+            gfl_detection_list out;
             if (i == 3) image.width = 60, image.stride = WIDTH * 3;
             CHECK_OK(counted, gfl_detect(detector, &image, 1, NULL, &out));
         }
@@ -336,7 +336,7 @@ static void warm_calls_allocate_nothing(void) {
 /* Batches of 1 to `most` images, none larger than those of a first batch. */
 static void detect_smaller(gfl_context *counted, gfl_detector *detector, int most) {
     gfl_image images[4];
-    gfl_detections out[4];
+    gfl_detection_list out[4];
     for (int n = most; n >= 1; n--)
         for (int width = WIDTH; width >= 16; width -= 12)
             for (int wide = 0; wide < 2; wide++) {
@@ -367,7 +367,7 @@ static void smaller_batches_allocate_nothing(void) {
     for (int distributions = 0; distributions < 2; distributions++) {
         gfl_detector *detector = NULL;
         gfl_image images[4];
-        gfl_detections out[4];
+        gfl_detection_list out[4];
         gfl_detect_opts opts;
         memset(&opts, 0, sizeof opts);
         opts.min_score = 0.999f; /* finds nothing, so that what is found later is more */
@@ -452,7 +452,7 @@ static void the_size_for_the_network_is_told(void) {
  * its five levels is found. */
 static void negative_options_mean_none(void) {
     gfl_detector *detector = NULL;
-    gfl_detections out;
+    gfl_detection_list out;
     gfl_input_size size;
     gfl_detect_opts opts;
     const gfl_image image = picture(1);
@@ -489,7 +489,7 @@ static void some_classes_give_what_all_give_of_them(void) {
     static const int lists[][4] = {{3, 0, 1, 2}, {1, 1},       {2, 2, 0},
                                    {2, 0, 2},    {3, 1, 1, 1}, {1, 2}};
     gfl_detector *detector = NULL;
-    gfl_detections out;
+    gfl_detection_list out;
     gfl_detect_opts opts;
     gfl_image image = picture(1);
     memset(&opts, 0, sizeof opts);
@@ -523,7 +523,7 @@ static void some_classes_give_what_all_give_of_them(void) {
 
 static void halves_give_the_whole(void) {
     gfl_detector *detector;
-    gfl_detections out;
+    gfl_detection_list out;
     const gfl_image a = picture(0), b = picture(1);
     CHECK_OK(context, gfl_detector_create(context, model, with_distributions(), &detector));
     CHECK_OK(context, gfl_detect(detector, &a, 1, NULL, &out));
@@ -545,7 +545,7 @@ static void halves_give_the_whole(void) {
 static void more_sizes_than_are_remembered_do_no_harm(void) {
     enum { SIZES = 9 };
     gfl_detector *detector;
-    gfl_detections out;
+    gfl_detection_list out;
     const gfl_image image = picture(0);
     found first[SIZES];
     CHECK_OK(context, gfl_detector_create(context, model, with_distributions(), &detector));
@@ -571,7 +571,7 @@ static int stop_at_five(void *user, int done, int total) {
 
 static void progress_can_stop_a_call(void) {
     gfl_detector *detector;
-    gfl_detections out;
+    gfl_detection_list out;
     gfl_detect_opts opts;
     int calls = 0;
     gfl_image image = picture(0);
@@ -623,7 +623,7 @@ static void the_smallest_input_has_32_pixels(void) {
 
 static void refuse(gfl_detector *detector, gfl_image image, gfl_detect_opts opts,
                    const char *text) {
-    gfl_detections out;
+    gfl_detection_list out;
     out.count = 7;
     CHECK_ERROR(context, gfl_detect(detector, &image, 1, &opts, &out), GFL_E_ARG, text);
     CHECK(out.count == 0 && out.items == NULL);
@@ -631,7 +631,7 @@ static void refuse(gfl_detector *detector, gfl_image image, gfl_detect_opts opts
 
 static void wrong_arguments_are_refused_by_name(void) {
     gfl_detector *d = NULL;
-    gfl_detections out;
+    gfl_detection_list out;
     gfl_image ok = picture(0), image;
     gfl_detect_opts none, opts;
     memset(&none, 0, sizeof none);

@@ -554,7 +554,7 @@ static void saved_floats_are_exact(void) {
         for (const char *key; (key = gfli_json_key(j)) != NULL;)
             if (!strcmp(key, "score")) {
                 gfli_json_next(j);
-                double score = gfli_json_number(j);
+                double score = gfli_json_as_number(j);
                 bool known = false;
                 for (int i = 0; i < N && !known; i++)
                     known = (double)x[i + 4 * N] == (double)(float)score;

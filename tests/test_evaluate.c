@@ -65,7 +65,7 @@ static gfl_eval_result by_hand(const gfl_model *model, const gfl_dataset *set, i
     gfl_evaluator *evaluator;
     gfl_eval_result result;
     gfl_detect_opts opts;
-    gfl_detections found[IMAGES];
+    gfl_detection_list found[IMAGES];
     gfl_pixels pixels[IMAGES];
     gfl_image images[IMAGES];
     int which[IMAGES], n = 0;

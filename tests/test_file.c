@@ -251,8 +251,8 @@ static void standard_input_may_be_a_pipe_where_bytes_are_taken_in_order(void) {
             CHECK_ERROR(context, gfli_blob_open(context, "/dev/stdin", &blob), GFL_E_IO,
                         "it is a FIFO");
             CHECK_OK(context, gfli_json_open(context, "/dev/stdin", &json));
-            CHECK(gfli_json_next(json) == GFLI_JSON_ARRAY && gfli_json_number(json) == 0);
-            CHECK(gfli_json_next(json) == GFLI_JSON_NUMBER && gfli_json_number(json) == 1);
+            CHECK(gfli_json_next(json) == GFLI_JSON_ARRAY && gfli_json_as_number(json) == 0);
+            CHECK(gfli_json_next(json) == GFLI_JSON_NUMBER && gfli_json_as_number(json) == 1);
             gfli_json_close(json);
         }
     }

@@ -35,8 +35,8 @@ static int detections_of(const fx_json *all, int64_t image, expected *out, int c
 }
 
 /* How many of ours above 0.3 have a counterpart; the other direction is counted by the caller. */
-static int match(const gfl_detections *found, const gfl_class *classes, expected *want, int n_want,
-                 int *n_sure) {
+static int match(const gfl_detection_list *found, const gfl_class *classes, expected *want,
+                 int n_want, int *n_sure) {
     int matched = 0;
     for (int i = 0; i < found->count; i++) {
         const gfl_detection *d = &found->items[i];
@@ -72,7 +72,7 @@ static void compare_detections(gfl_context *context, gfl_detector *detector,
     for (int i = 0; i < IMAGES && i < gfl_dataset_count_images(data); i++) {
         gfl_image_info about;
         gfl_pixels pixels;
-        gfl_detections found;
+        gfl_detection_list found;
         expected want[128];
         CHECK_OK(context, gfl_dataset_get_image(data, i, &about));
         CHECK_OK(context, gfl_dataset_read(context, data, i, &pixels));

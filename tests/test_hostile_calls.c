@@ -368,7 +368,7 @@ static gfl_status call_detector_create(void) {
 static gfl_status call_detect(void) {
     gfl_image images[2] = {an_image(), an_image()};
     const gfl_detect_opts opts = detect_opts();
-    gfl_detections found[2];
+    gfl_detection_list found[2];
     if (chance(4)) images[1] = gfl_image_from_rgb(images[0].pixels, an_int(), an_int());
     if (chance(2))
         return gfl_detect(OWNER(detector), OR_NULL(images), a_batch(), OR_NULL(&opts),

@@ -14,7 +14,7 @@ static gfli_json *open_text(gfl_context *context, const char *text) {
 static double number_of(gfl_context *context, const char *text) {
     gfli_json *j = open_text(context, text);
     CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER);
-    double value = gfli_json_number(j);
+    double value = gfli_json_as_number(j);
     CHECK_OK(context, gfli_json_status(j));
     gfli_json_close(j);
     return value;
@@ -39,8 +39,8 @@ static void values_are_read_in_order(void) {
                                       " \"d\": true, \"e\": [], \"f\": false, \"g\": [[3]]}\n ");
     CHECK(gfli_json_next(j) == GFLI_JSON_OBJECT);
     CHECK(!strcmp(gfli_json_key(j), "a") && gfli_json_next(j) == GFLI_JSON_ARRAY);
-    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 1);
-    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == -2.5);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_as_number(j) == 1);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_as_number(j) == -2.5);
     size_t length = 0;
     CHECK(gfli_json_next(j) == GFLI_JSON_STRING);
     CHECK(!strcmp(gfli_json_string(j, &length), "x\ty") && length == 3);
@@ -69,9 +69,9 @@ static void values_can_be_stepped_over(void) {
         context, "[{\"s\":[[1.5,-2,3e4, 5 ,\n6],[\"]\",{\"k\":[]}]],\"t\":\"}\\\"\"}, 7, [8],9]");
     CHECK(gfli_json_next(j) == GFLI_JSON_ARRAY);
     gfli_json_skip(j);
-    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 7);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_as_number(j) == 7);
     gfli_json_skip(j);
-    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 9);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_as_number(j) == 9);
     CHECK(gfli_json_next(j) == GFLI_JSON_END);
     CHECK_OK(context, gfli_json_status(j));
     gfli_json_close(j);
@@ -79,7 +79,7 @@ static void values_can_be_stepped_over(void) {
     j = open_text(context, "{\"a\":[1,2],\"b\":3}");
     CHECK(gfli_json_next(j) == GFLI_JSON_OBJECT);
     CHECK(!strcmp(gfli_json_key(j), "a") && !strcmp(gfli_json_key(j), "b"));
-    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 3);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_as_number(j) == 3);
     gfli_json_close(j);
     gfl_context_destroy(context);
 }
@@ -178,7 +178,7 @@ static void malformed_text_is_refused(void) {
             CHECK(gfli_json_status(j) == GFL_E_FORMAT);
             CHECK(!strncmp(gfl_context_get_error(context), "text:", 5));
             CHECK(gfli_json_next(j) == GFLI_JSON_END && gfli_json_key(j) == NULL);
-            CHECK(!strcmp(gfli_json_string(j, NULL), "") && gfli_json_number(j) == 0);
+            CHECK(!strcmp(gfli_json_string(j, NULL), "") && gfli_json_as_number(j) == 0);
             gfli_json_close(j);
         }
     gfl_context_destroy(context);
@@ -210,7 +210,7 @@ static void words_for_what_is_not_finite_are_values(void) {
     CHECK(gfli_json_next(j) == GFLI_JSON_NONFINITE);
     CHECK(!strcmp(gfli_json_found(j, GFLI_JSON_NONFINITE, shown), "-Infinity"));
     gfli_json_skip(j);
-    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 1);
+    CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_as_number(j) == 1);
     gfli_json_skip(j);
     CHECK(gfli_json_next(j) == GFLI_JSON_END);
     CHECK_OK(context, gfli_json_status(j));
@@ -283,7 +283,7 @@ static void places_are_those_of_the_values(void) {
             else if (*at == ' ')
                 column++;
         }
-        CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == i % 10);
+        CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_as_number(j) == i % 10);
         if (i % 7 == 0) CHECK(is_at(j, line, column));
         at++;
         column++;
@@ -327,7 +327,7 @@ static void containers_can_be_left_from_anywhere(void) {
                 gfli_json_next(j);
         gfli_json_leave_to(j, 1);
         CHECK(gfli_json_depth(j) == 1);
-        CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 5);
+        CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_as_number(j) == 5);
         CHECK(gfli_json_next(j) == GFLI_JSON_END);
         CHECK_OK(context, gfli_json_status(j));
         gfli_json_close(j);
@@ -410,13 +410,13 @@ static void tokens_may_cross_the_buffer(void) {
                 const char *key = gfli_json_key(j);
                 CHECK(key && !strcmp(key, "k\xC3\xA9y"));
                 CHECK(gfli_json_next(j) == GFLI_JSON_ARRAY);
-                CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == -1.25);
+                CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_as_number(j) == -1.25);
                 CHECK(gfli_json_next(j) == GFLI_JSON_TRUE);
                 CHECK(gfli_json_next(j) == GFLI_JSON_FALSE);
                 CHECK(gfli_json_next(j) == GFLI_JSON_NULL);
                 CHECK(gfli_json_next(j) == GFLI_JSON_STRING);
                 CHECK(!strcmp(gfli_json_string(j, NULL), "a\xE2\x82\xAC\xF0\x9F\x98\x80z"));
-                CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_number(j) == 123456789);
+                CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER && gfli_json_as_number(j) == 123456789);
                 CHECK(gfli_json_next(j) == GFLI_JSON_END && gfli_json_key(j) == NULL);
             }
             CHECK_OK(context, gfli_json_status(j));
@@ -481,7 +481,7 @@ static void whole_numbers_are_exact(void) {
         int64_t got = 1;
         gfli_json *j = open_text(context, cases[i].text);
         CHECK(gfli_json_next(j) == GFLI_JSON_NUMBER);
-        bool whole = gfli_json_integer(j, &got);
+        bool whole = gfli_json_as_integer(j, &got);
         if (whole != cases[i].whole || got != cases[i].value) printf("%s\n", cases[i].text);
         CHECK(whole == cases[i].whole && got == cases[i].value);
         gfli_json_close(j);

@@ -35,7 +35,7 @@ static double measure(gfl_context *context, const gfl_model *model, const gfl_da
     CHECK_OK(context, gfl_evaluator_create(context, data, NULL, &evaluator));
     for (int i = 0; i < gfl_dataset_count_images(data); i++) {
         gfl_pixels pixels;
-        gfl_detections found;
+        gfl_detection_list found;
         gfl_image image;
         CHECK_OK(context, gfl_dataset_read(context, data, i, &pixels));
         image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);

@@ -14,7 +14,7 @@ static float overlap(const gfl_detection *d, const int box[4]) {
 static void check_image(gfl_context *context, gfl_detector *detector, int i) {
     train_picture p = train_make_picture(i);
     gfl_pixels pixels;
-    gfl_detections found;
+    gfl_detection_list found;
     gfl_image image;
     gfl_detect_opts opts;
     memset(&opts, 0, sizeof opts);

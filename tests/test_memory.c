@@ -72,7 +72,7 @@ static gfl_status detect_once(gfl_context *context) {
     gfl_detector *detector = NULL;
     uint8_t pixels[50 * 40];
     gfl_image image;
-    gfl_detections found;
+    gfl_detection_list found;
     grey_picture(pixels, &image);
     gfl_status status = make_model(context, 0, &model);
     if (status == GFL_OK)

@@ -158,7 +158,7 @@ static void detect(worker *w) {
     for (int i = 0; i < 2 * IMAGES && !w->failed; i++) {
         gfl_pixels pixels;
         gfl_image image;
-        gfl_detections found;
+        gfl_detection_list found;
         if (!fine(w, context, gfl_dataset_read(context, w->dataset, i % IMAGES, &pixels))) break;
         image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
         if (fine(w, context, gfl_detect(detector, &image, 1, &opts, &found)))

@@ -244,7 +244,7 @@ static void frozen_parameters_and_statistics_stay(void) {
 }
 
 /* What a detector says of a grey picture. */
-static gfl_status detect_grey(gfl_detector *detector, gfl_detections *found) {
+static gfl_status detect_grey(gfl_detector *detector, gfl_detection_list *found) {
     static uint8_t grey[60 * 90];
     gfl_image image;
     gfl_detect_opts opts;
@@ -267,7 +267,7 @@ static void stale_weights_are_refused(void) {
     gfl_trainer_desc d = small_desc();
     gfl_trainer *second;
     gfl_detector *detector;
-    gfl_detections found;
+    gfl_detection_list found;
     setup s;
     open_setup(&s, 4, &d, 1, NULL, NULL);
     d.frozen_stages = 4;
@@ -297,7 +297,7 @@ static void stale_weights_are_refused(void) {
 static void parameters_that_are_set_make_the_other_model(void) {
     gfl_trainer_desc d = small_desc();
     gfl_detector *detector;
-    gfl_detections found, want;
+    gfl_detection_list found, want;
     gfl_parameter p;
     gfl_step_report r[2];
     gfl_bytes bytes[2];
@@ -388,7 +388,7 @@ static void synced_weights_detect_as_saved_ones(void) {
     gfl_trainer_desc d = small_desc();
     gfl_step_report r;
     setup s;
-    gfl_detections found[3];
+    gfl_detection_list found[3];
     gfl_detector *detector[3];
     gfl_model *again;
     open_setup(&s, 4, &d, 1, NULL, NULL);

@@ -40,7 +40,7 @@ typedef struct bench {
     gfl_model *model;
     gfl_detector *detector;
     gfl_image *images;
-    gfl_detections *found;
+    gfl_detection_list *found;
     gfli_plan plan;
     void *workspace, *stats, *scratch, *copy[2];
     size_t copy_bytes;
@@ -293,7 +293,7 @@ static void run_network(bench *b) {
     for (int i = 0; i < 64 && (double)i < copies; i++) copy_once(b);
     for (int i = 0; i < b->plan.n_steps; i++) {
         need_cuda(cudaEventRecord(b->events[i], b->stream), "timing");
-        gfli_plan_step(b->context, b->model, &b->plan, i, (float *)b->stats, b->scratch);
+        gfli_plan_run_step(b->context, b->model, &b->plan, i, (float *)b->stats, b->scratch);
     }
     need_cuda(cudaEventRecord(b->events[b->plan.n_steps], b->stream), "timing");
     need(b, b->context->backend->device.finish(b->context) == GFL_OK, "the network");
@@ -439,7 +439,7 @@ static void *record_network(bench *b) {
     void *recording = NULL;
     if (b->context->backend->record->begin(b->context)) {
         for (int i = 0; i < b->plan.n_steps; i++)
-            gfli_plan_step(b->context, b->model, &b->plan, i, (float *)b->stats, b->scratch);
+            gfli_plan_run_step(b->context, b->model, &b->plan, i, (float *)b->stats, b->scratch);
         recording = b->context->backend->record->end(b->context);
     }
     need(b, recording != NULL, "recording the network");
@@ -470,7 +470,7 @@ static void serve(bench *b) {
     gfli_rng rng = gfli_rng_make(9, 0, 0, 0);
     for (size_t i = 0; i < bytes; i++) noise[i] = (uint8_t)gfli_rng_next(&rng);
     b->images = (gfl_image *)calloc(n, sizeof *b->images);
-    b->found = (gfl_detections *)calloc(n, sizeof *b->found);
+    b->found = (gfl_detection_list *)calloc(n, sizeof *b->found);
     for (size_t i = 0; i < n; i++) {
         b->images[i].pixels = noise;
         b->images[i].width = b->o.width;

@@ -84,7 +84,7 @@ typedef gfl_status (*gfl_pixel_source)(void *user, gfl_context *context, int ima
  * the function returns.  The annotation, image or category is left out, or only its field where the
  * rest can be used.  Return 0 to go on; a non-zero return makes the mistake the error of the call
  * that reads the file.  A file that is not JSON, or not of COCO's form, is an error in any case. */
-typedef int (*gfl_found)(void *user, const char *text);
+typedef int (*gfl_mistake_found)(void *user, const char *text);
 
 /* How an annotation file is read.  Zero means the default of each field. */
 typedef struct gfl_dataset_desc {
@@ -102,7 +102,7 @@ typedef struct gfl_dataset_desc {
     int boxes_from_polygons; /* 1: an annotation without a bbox gets the one around its polygons */
     int drop_empty_classes;  /* 1: leave out classes that no annotation has */
     /* Called with each mistake, after which reading goes on.  NULL: the first one is an error. */
-    gfl_found found;
+    gfl_mistake_found found;
     void *found_user; /* handed to found */
     /* 1: images that cannot be read do not end a call.  An evaluation leaves out those that
      * gfl_dataset_check finds.  In training, the next image of the data set stands in for each,

@@ -53,11 +53,11 @@ typedef struct gfl_input_size {
 } gfl_input_size;
 
 /* The detections of one image. */
-typedef struct gfl_detections {
+typedef struct gfl_detection_list {
     const gfl_detection *items;            /* [count], best score first */
     const gfl_distribution *distributions; /* [count], or NULL when not asked for */
     int count;                             /* how many were found */
-} gfl_detections;
+} gfl_detection_list;
 
 /* The workspace that runs a model, one per thread. */
 typedef struct gfl_detector gfl_detector;
@@ -156,7 +156,7 @@ GFL_API gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int h
  *           Thresholds and the order of operations are those of mmdetection 3, GFLHead, or in
  *           dialect gfocal those of implus/GFocal. */
 GFL_API gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
-                              const gfl_detect_opts *opts, gfl_detections *out);
+                              const gfl_detect_opts *opts, gfl_detection_list *out);
 
 /* gfl_detect_start, gfl_detect_finish - gfl_detect in two halves.
  *
@@ -178,4 +178,4 @@ GFL_API gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, i
  *     status = gfl_detect_finish(a, detections); */
 GFL_API gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int n,
                                     const gfl_detect_opts *opts);
-GFL_API gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out);
+GFL_API gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detection_list *out);

@@ -95,7 +95,7 @@ gfl_status gfli_blob_pread(gfli_blob *b, uint64_t offset, void *out, uint64_t si
 }
 
 static gfl_status gfli_blob_number(gfli_json *j, const char *name, const char *what, int64_t *out) {
-    if (gfli_json_next(j) != GFLI_JSON_NUMBER || !gfli_json_integer(j, out) || *out < 0)
+    if (gfli_json_next(j) != GFLI_JSON_NUMBER || !gfli_json_as_integer(j, out) || *out < 0)
         return gfli_json_error(j, GFL_E_FORMAT, "tensor %.200s: %s is not a natural number", name,
                                what);
     return GFL_OK;
@@ -109,7 +109,7 @@ static gfl_status gfli_blob_shape(gfli_json *j, gfli_tensor *t) {
         gfli_json_kind kind = gfli_json_next(j);
         int64_t size;
         if (kind == GFLI_JSON_END) return gfli_json_status(j);
-        if (kind != GFLI_JSON_NUMBER || !gfli_json_integer(j, &size) || size < 0 || t->rank == 8)
+        if (kind != GFLI_JSON_NUMBER || !gfli_json_as_integer(j, &size) || size < 0 || t->rank == 8)
             return gfli_json_error(j, GFL_E_FORMAT,
                                    "tensor %.200s: shape is not up to 8 natural numbers", t->name);
         t->shape[t->rank++] = size;

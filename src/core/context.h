@@ -68,8 +68,8 @@ gfl_status gfli_strdup(gfl_context *context, const char *text, char **out);
 
 /* fn(arg, task, slot) for every task in 0..n_tasks-1.  Tasks are handed out dynamically, so what a
  * task computes may depend on its number only; slot < n_threads is for scratch memory. */
-typedef void (*gfli_task)(void *arg, int task, int slot);
-void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *arg);
+typedef void (*gfli_slot_task)(void *arg, int task, int slot);
+void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_slot_task fn, void *arg);
 
 /* The pool of a context that brings no threads of its own: n_threads of them, beside the caller's.
  * gfli_pool_run is a gfl_parallel's run, with the pool as its user. */

@@ -285,11 +285,11 @@ static void gfli_json_read_number(gfli_json *j, bool keep) {
     j->at += s.end - j->at;
 }
 
-double gfli_json_number(gfli_json *j) {
+double gfli_json_as_number(gfli_json *j) {
     return j->status == GFL_OK ? gfli_decimal_value(&j->number) : 0.0;
 }
 
-bool gfli_json_integer(gfli_json *j, int64_t *out) {
+bool gfli_json_as_integer(gfli_json *j, int64_t *out) {
     *out = 0;
     return j->status == GFL_OK && gfli_decimal_integer(&j->number, out);
 }

@@ -39,9 +39,9 @@ int gfli_json_depth(const gfli_json *j);
 void gfli_json_leave_to(gfli_json *j, int depth);
 /* Of the value that gfli_json_next just returned: UTF-8, escapes resolved, 0-terminated. */
 const char *gfli_json_string(gfli_json *j, size_t *length);
-double gfli_json_number(gfli_json *j);              /* correctly rounded, any locale */
-bool gfli_json_integer(gfli_json *j, int64_t *out); /* exact, or false */
-gfl_status gfli_json_status(const gfli_json *j);    /* GFL_OK, or the first error */
+double gfli_json_as_number(gfli_json *j);              /* correctly rounded, any locale */
+bool gfli_json_as_integer(gfli_json *j, int64_t *out); /* exact, or false */
+gfl_status gfli_json_status(const gfli_json *j);       /* GFL_OK, or the first error */
 /* The value as an error text shows it: null, "a text", 1e999, a list. */
 const char *gfli_json_found(const gfli_json *j, gfli_json_kind kind, char out[GFLI_QUOTED]);
 /* Where the value, or the end, that was read last begins. */

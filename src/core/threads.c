@@ -102,7 +102,7 @@ gfl_status gfli_pool_create(gfl_context *context, int n_threads, gfli_pool **out
 
 /* The library's own scheduling on top of "run n things": n workers that take tasks by number. */
 typedef struct gfli_loop {
-    gfli_task fn;
+    gfli_slot_task fn;
     void *arg;
     int n_tasks, next;
 } gfli_loop;
@@ -114,7 +114,7 @@ static void gfli_loop_worker(void *p, int slot) {
         loop->fn(loop->arg, task, slot);
 }
 
-void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_task fn, void *arg) {
+void gfli_parallel_for(gfl_context *context, int n_tasks, gfli_slot_task fn, void *arg) {
     gfli_loop loop = {fn, arg, n_tasks, 0};
     int workers = gfli_min(context->n_threads, n_tasks);
     if (workers <= 1) {

@@ -92,8 +92,8 @@ static gfl_status gfli_coco_text(gfli_coco *c, const char *what, const char **ou
 
 /* A whole number, also when written as 3.0 or 3e2. */
 static bool gfli_coco_integer(gfli_coco *c, int64_t *out) {
-    if (gfli_json_integer(c->json, out)) return true;
-    double v = gfli_json_number(c->json);
+    if (gfli_json_as_integer(c->json, out)) return true;
+    double v = gfli_json_as_number(c->json);
     if (!((fabs)(v) <= 9007199254740992.0) || v != (floor)(v)) return false;
     *out = (int64_t)v;
     return true;
@@ -126,7 +126,8 @@ static void gfli_coco_side(gfli_coco *c, const char *what, int *out) {
 static void gfli_coco_flag(gfli_coco *c, const char *what, bool *has, int *out) {
     gfli_json_kind kind = gfli_json_next(c->json);
     *has = kind != GFLI_JSON_NULL;
-    *out = kind == GFLI_JSON_TRUE || (kind == GFLI_JSON_NUMBER && gfli_json_number(c->json) != 0);
+    *out =
+        kind == GFLI_JSON_TRUE || (kind == GFLI_JSON_NUMBER && gfli_json_as_number(c->json) != 0);
     if (*has && kind != GFLI_JSON_TRUE && kind != GFLI_JSON_FALSE && kind != GFLI_JSON_NUMBER)
         gfli_coco_unwanted(c, kind, what, "0 or 1");
 }
@@ -191,7 +192,7 @@ static void gfli_coco_bbox(gfli_coco *c, gfl_annotation *a, gfli_coco_seen *seen
     seen->bbox = true;
     bool list = kind == GFLI_JSON_ARRAY, huge = false;
     while (list && !huge && (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER && n < 4) {
-        v[n] = gfli_json_number(c->json);
+        v[n] = gfli_json_as_number(c->json);
         huge = !((fabs)(v[n]) <= GFLI_COCO_HUGE);
         n += !huge;
     }
@@ -218,7 +219,7 @@ static bool gfli_coco_polygon(gfli_coco *c, gfli_coco_seen *seen) {
     gfli_json_kind kind;
     int n = 0;
     for (; (kind = gfli_json_next(c->json)) == GFLI_JSON_NUMBER; n ^= 1) {
-        double v = gfli_json_number(c->json);
+        double v = gfli_json_as_number(c->json);
         if (!((fabs)(v) <= GFLI_COCO_HUGE)) return false;
         seen->low[n] = seen->n < 2 ? v : (fmin)(seen->low[n], v);
         seen->high[n] = seen->n < 2 ? v : (fmax)(seen->high[n], v);
@@ -242,11 +243,11 @@ static void gfli_coco_segmentation(gfli_coco *c, gfli_coco_seen *seen) {
 static void gfli_coco_area(gfli_coco *c, gfli_coco_annotation *r) {
     gfli_json_kind kind = gfli_json_next(c->json);
     if (kind == GFLI_JSON_NULL) return;
-    if (kind != GFLI_JSON_NUMBER || !gfli_is_finite(gfli_json_number(c->json))) {
+    if (kind != GFLI_JSON_NUMBER || !gfli_is_finite(gfli_json_as_number(c->json))) {
         gfli_coco_unwanted(c, kind, "area is", "a number");
         return;
     }
-    r->a.area = gfli_json_number(c->json);
+    r->a.area = gfli_json_as_number(c->json);
     r->has_area = true;
 }
 

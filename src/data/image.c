@@ -267,7 +267,7 @@ static gfl_status gfli_image_foreign(const gfli_image_file *f, const char *kind)
 }
 
 /* Without out the file is checked only. */
-static gfl_status gfli_image_read(gfli_image_file *f, gfl_pixels *out) {
+static gfl_status gfli_image_decode_file(gfli_image_file *f, gfl_pixels *out) {
     const uint8_t *p = f->bytes;
     if (f->size == 0) return gfli_image_damaged(f, "the file is empty");
     if (f->size > GFLI_IMAGE_FILE_LIMIT) return gfli_image_damaged(f, "the file is over 1 GB");
@@ -298,7 +298,7 @@ gfl_status gfl_image_read_memory(gfl_context *context, const void *bytes, size_t
     f.name = name ? name : "an image in memory";
     f.bytes = (const uint8_t *)bytes;
     f.size = size;
-    return gfli_image_read(&f, out);
+    return gfli_image_decode_file(&f, out);
 }
 
 gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *out,
@@ -310,7 +310,7 @@ gfl_status gfli_image_load(gfl_context *context, const char *path, gfl_pixels *o
     facts->context = context;
     facts->name = path;
     facts->bytes = bytes;
-    gfl_status status = gfli_image_read(facts, out);
+    gfl_status status = gfli_image_decode_file(facts, out);
     gfli_free(context, bytes);
     facts->bytes = NULL;
     return status;

@@ -110,14 +110,14 @@ typedef struct gfli_evaluation {
     int *map; /* label of the model to label of the data set, or -1 */
     gfli_waiting *waiting;
     gfl_image *images; /* [batch], of those that wait, as are found */
-    gfl_detections *found;
+    gfl_detection_list *found;
     int n; /* that wait */
     gfl_detection *own;
     size_t own_capacity;
 } gfli_evaluation;
 
 /* The detections of an image under the data set's labels, without those of other classes. */
-static gfl_status gfli_add_found(gfli_evaluation *v, int image, const gfl_detections *found) {
+static gfl_status gfli_add_found(gfli_evaluation *v, int image, const gfl_detection_list *found) {
     gfl_context *context = v->evaluator->context;
     int n = 0;
     GFLI_TRY(gfli_reserve(context, &v->own, &v->own_capacity, (size_t)found->count, sizeof *v->own,

@@ -110,14 +110,14 @@ static bool gfli_eval_read_id(gfli_json *j, const char *what, gfl_id *out) {
     out->number = 0;
     out->text = kind == GFLI_JSON_STRING ? gfli_json_string(j, NULL) : NULL;
     bool good = kind == GFLI_JSON_STRING ||
-                (kind == GFLI_JSON_NUMBER && gfli_json_integer(j, &out->number));
+                (kind == GFLI_JSON_NUMBER && gfli_json_as_integer(j, &out->number));
     if (!good) gfli_eval_unwanted(j, kind, what, "a whole number or a text");
     return good && gfli_json_status(j) == GFL_OK;
 }
 
 static bool gfli_eval_read_number(gfli_json *j, gfli_json_kind kind, const char *what,
                                   double *out) {
-    *out = kind == GFLI_JSON_NUMBER ? gfli_json_number(j) : 0;
+    *out = kind == GFLI_JSON_NUMBER ? gfli_json_as_number(j) : 0;
     bool good = kind == GFLI_JSON_NUMBER && gfli_is_finite(*out);
     if (!good) gfli_eval_unwanted(j, kind, what, "a finite number");
     return good;

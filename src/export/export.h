@@ -2,12 +2,12 @@
 #pragma once
 
 /* Bytes that grow; the first failure sticks. */
-typedef struct gfli_bytes {
+typedef struct gfli_buffer {
     gfl_context *context;
     uint8_t *data;
     size_t n, capacity;
     gfl_status status;
-} gfli_bytes;
+} gfli_buffer;
 
 /* One tensor of a PyTorch state dict: a parameter, or a constant that such files hold too. */
 typedef struct gfli_state_entry {
@@ -21,10 +21,10 @@ typedef struct gfli_state_entry {
 
 /* ---- bytes (bytes.c) ------------------------------------------------------------------------- */
 
-void gfli_bytes_put(gfli_bytes *b, const void *data, size_t n);
-void gfli_bytes_text(gfli_bytes *b, const char *text);
-void gfli_bytes_number(gfli_bytes *b, uint64_t value, int n_bytes);
-void gfli_bytes_free(gfli_bytes *b);
+void gfli_buffer_put(gfli_buffer *b, const void *data, size_t n);
+void gfli_buffer_text(gfli_buffer *b, const char *text);
+void gfli_buffer_number(gfli_buffer *b, uint64_t value, int n_bytes);
+void gfli_buffer_free(gfli_buffer *b);
 
 /* ---- a state dict (entries.c) ---------------------------------------------------------------- */
 
@@ -36,16 +36,16 @@ gfl_status gfli_state_values(const gfl_model *model, const gfli_state_entry *e, 
 
 /* ---- protocol buffers (protobuf.c) ----------------------------------------------------------- */
 
-void gfli_pb_int(gfli_bytes *b, int field, int64_t value);
-void gfli_pb_float(gfli_bytes *b, int field, float value);
+void gfli_pb_int(gfli_buffer *b, int field, int64_t value);
+void gfli_pb_float(gfli_buffer *b, int field, float value);
 /* What stands before `size` bytes of a text, of bytes or of a message. */
-void gfli_pb_head(gfli_bytes *b, int field, uint64_t size);
-void gfli_pb_text(gfli_bytes *b, int field, const char *text);
+void gfli_pb_head(gfli_buffer *b, int field, uint64_t size);
+void gfli_pb_text(gfli_buffer *b, int field, const char *text);
 /* A message: open, its fields, close with what open gave.  Its length is put in at the end;
  * `more` bytes of it come after. */
-size_t gfli_pb_open(gfli_bytes *b, int field);
-void gfli_pb_close_before(gfli_bytes *b, size_t start, uint64_t more);
-void gfli_pb_close(gfli_bytes *b, size_t start);
+size_t gfli_pb_open(gfli_buffer *b, int field);
+void gfli_pb_close_before(gfli_buffer *b, size_t start, uint64_t more);
+void gfli_pb_close(gfli_buffer *b, size_t start);
 
 /* ---- the formats (entries.c, pth.c, onnx.c) -------------------------------------------------- */
 

@@ -19,7 +19,7 @@ static gfl_status gfli_onnx_check(gfl_context *context, const gfl_export_opts *o
 /* ---- writing --------------------------------------------------------------------------------- */
 
 /* Everything of a constant before its bytes. */
-static void gfli_onnx_const_head(const gfli_onnx_const *c, gfli_bytes *b) {
+static void gfli_onnx_const_head(const gfli_onnx_const *c, gfli_buffer *b) {
     const size_t tensor = gfli_pb_open(b, GFLI_ONNX_GRAPH_CONST);
     for (int i = 0; i < c->rank; i++) gfli_pb_int(b, GFLI_ONNX_TENSOR_DIMS, c->shape[i]);
     gfli_pb_int(b, GFLI_ONNX_TENSOR_TYPE, c->type);
@@ -51,7 +51,7 @@ static gfl_status gfli_onnx_const_data(const gfli_onnx *g, const gfli_onnx_const
 
 static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value) {
     enum { MODEL_METADATA = 14, ENTRY_KEY = 1, ENTRY_VALUE = 2 };
-    gfli_bytes *b = (gfli_bytes *)to;
+    gfli_buffer *b = (gfli_buffer *)to;
     const size_t start = gfli_pb_open(b, MODEL_METADATA);
     gfli_pb_text(b, ENTRY_KEY, key);
     gfli_pb_text(b, ENTRY_VALUE, value);
@@ -60,7 +60,7 @@ static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value
 }
 
 /* Everything before the graph's nodes; `graph` is the graph's size without its name. */
-static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes *b) {
+static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_buffer *b) {
     enum { IR_VERSION = 1, PRODUCER = 2, PRODUCER_VERSION = 3, GRAPH = 7, OPSET = 8 };
     enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
     const bool deform = g->model->arch.deform > 0;
@@ -81,7 +81,7 @@ static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_bytes 
 }
 
 /* Protocol buffers end at 2 GB. */
-static gfl_status gfli_onnx_size(const gfli_onnx *g, gfli_bytes *b, uint64_t *graph) {
+static gfl_status gfli_onnx_size(const gfli_onnx *g, gfli_buffer *b, uint64_t *graph) {
     *graph = g->nodes.n + g->ends.n;
     for (int i = 0; i < g->n_consts; i++) {
         b->n = 0;
@@ -96,7 +96,7 @@ static gfl_status gfli_onnx_size(const gfli_onnx *g, gfli_bytes *b, uint64_t *gr
                       (double)*graph * 1e-9);
 }
 
-static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_bytes *b, gfli_values *values,
+static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_buffer *b, gfli_values *values,
                                 gfli_file *file) {
     uint64_t graph;
     GFLI_TRY(gfli_onnx_size(g, b, &graph));
@@ -117,13 +117,13 @@ static gfl_status gfli_onnx_put(const gfli_onnx *g, gfli_bytes *b, gfli_values *
 
 static gfl_status gfli_onnx_write(const gfli_onnx *g, gfli_sink to) {
     gfli_file file;
-    gfli_bytes b;
+    gfli_buffer b;
     gfli_values values = {NULL, 0};
     memset(&b, 0, sizeof b);
     b.context = g->context;
     GFLI_TRY(gfli_file_create(g->context, to, &file));
     gfl_status status = gfli_onnx_put(g, &b, &values, &file);
-    gfli_bytes_free(&b);
+    gfli_buffer_free(&b);
     gfli_free(g->context, values.data);
     if (status == GFL_OK) return gfli_file_commit(&file);
     gfli_file_abandon(&file);
@@ -162,7 +162,7 @@ gfl_status gfli_export_onnx(const gfl_model *model, const gfl_export_opts *opts,
     gfli_free(g.context, g.consts);
     gfli_free(g.context, g.values);
     gfli_plan_destroy(g.context, &g.plan);
-    gfli_bytes_free(&g.nodes);
-    gfli_bytes_free(&g.ends);
+    gfli_buffer_free(&g.nodes);
+    gfli_buffer_free(&g.ends);
     return status;
 }

@@ -49,7 +49,7 @@ typedef struct gfli_onnx {
     const gfl_model *model;
     gfl_export_opts opts;
     gfli_plan plan;
-    gfli_bytes nodes, ends; /* NodeProtos; the graph's inputs and outputs */
+    gfli_buffer nodes, ends; /* NodeProtos; the graph's inputs and outputs */
     gfli_onnx_const *consts;
     int n_consts;
     size_t const_capacity;

@@ -133,7 +133,7 @@ void gfli_onnx_end(gfli_onnx *g, int field, const char *name, int type, int rank
                    const int64_t *sizes, const char *const *names) {
     enum { INFO_NAME = 1, INFO_TYPE = 2, TYPE_TENSOR = 1, TENSOR_TYPE = 1, TENSOR_SHAPE = 2 };
     enum { SHAPE_DIM = 1, DIM_VALUE = 1, DIM_NAME = 2 };
-    gfli_bytes *b = &g->ends;
+    gfli_buffer *b = &g->ends;
     const size_t info = gfli_pb_open(b, field);
     gfli_pb_text(b, INFO_NAME, name);
     const size_t outer = gfli_pb_open(b, INFO_TYPE), tensor = gfli_pb_open(b, TYPE_TENSOR);

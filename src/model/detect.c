@@ -427,8 +427,9 @@ static gfl_status gfli_run_steps(gfl_detector *d, const gfli_plan *plan,
             return gfli_error(d->context, GFL_E_STOPPED,
                               "gfl_detect: stopped by the progress callback after %d of %d steps",
                               i, n);
-        gfli_plan_step(d->context, d->model, plan, i, (float *)gfli_arena_part(d, GFLI_PART_STATS),
-                       gfli_arena_part(d, GFLI_PART_SCRATCH));
+        gfli_plan_run_step(d->context, d->model, plan, i,
+                           (float *)gfli_arena_part(d, GFLI_PART_STATS),
+                           gfli_arena_part(d, GFLI_PART_SCRATCH));
     }
     return GFL_OK;
 }
@@ -518,7 +519,7 @@ static void gfli_collect(gfl_detector *d, const gfli_found *found, int index, si
     }
 }
 
-static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detections *out) {
+static gfl_status gfli_finish_batch(gfl_detector *d, int n, gfl_detection_list *out) {
     gfli_found found;
     size_t first = 0;
     const size_t logits = d->with_distributions ? 4 * (size_t)d->decoding[0].n_bins : 0;
@@ -593,7 +594,7 @@ gfl_status gfl_detect_start(gfl_detector *detector, const gfl_image *images, int
     return GFL_OK;
 }
 
-gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out) {
+gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detection_list *out) {
     GFLI_NOT_NULL(NULL, detector);
     const int n = detector->n_begun;
     GFLI_DEMAND(detector->context, n > 0, "gfl_detect_finish: no batch was started");
@@ -604,7 +605,7 @@ gfl_status gfl_detect_finish(gfl_detector *detector, gfl_detections *out) {
 }
 
 gfl_status gfl_detect(gfl_detector *detector, const gfl_image *images, int n,
-                      const gfl_detect_opts *opts, gfl_detections *out) {
+                      const gfl_detect_opts *opts, gfl_detection_list *out) {
     GFLI_NOT_NULL(NULL, detector);
     GFLI_NOT_NULL(detector->context, out);
     if (n > 0 && n <= GFLI_MAX_BATCH) memset(out, 0, (size_t)n * sizeof *out);

@@ -23,7 +23,7 @@ static gfl_status gfli_parse_numbers(gfli_weights *w, const char *key, int n, do
         gfli_json_kind kind = gfli_json_next(j);
         bool good = kind == GFLI_JSON_ARRAY;
         while (good && (kind = gfli_json_next(j)) == GFLI_JSON_NUMBER)
-            if (got++ < n) out[got - 1] = gfli_json_number(j);
+            if (got++ < n) out[got - 1] = gfli_json_as_number(j);
         if (!good || got != n || !gfli_is_whole(j, kind))
             status = gfli_error(w->context, GFL_E_FORMAT,
                                 "%s: metadata %s is \"%.100s\"; it should "
@@ -256,7 +256,7 @@ static gfl_status gfli_read_class_ids(gfli_weights *w, int n) {
         if (got == n)
             status = gfli_wrong_classes(w, "class_ids", n);
         else
-            good = gfli_json_integer(j, &w->classes[got].id);
+            good = gfli_json_as_integer(j, &w->classes[got].id);
         if (good && status == GFL_OK && got > 0) good = w->classes[got].id > w->classes[got - 1].id;
         got++;
     }

@@ -53,8 +53,8 @@ void gfli_plan_live(gfli_plan *plan);
 gfl_status gfli_plan_place(gfl_context *context, gfli_plan *plan);
 
 /* Run one step, or all of them.  stats [plan->stats_floats], scratch [plan->scratch_bytes]. */
-void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
-                    float *stats, void *scratch);
+void gfli_plan_run_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
+                        int step, float *stats, void *scratch);
 void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
                        float *stats, void *scratch);
 

@@ -39,7 +39,7 @@ static gfl_status gfli_rename_once(gfl_context *context, const gfli_name_rule *r
     return GFL_OK;
 }
 
-static gfl_status gfli_rename(gfl_context *context, char **name) {
+static gfl_status gfli_rename_tensor(gfl_context *context, char **name) {
     for (bool changed = true; changed;) {
         changed = false;
         GFLI_TRY(gfli_rename_once(context, gfli_name_rules, name, &changed));
@@ -54,7 +54,7 @@ static gfl_status gfli_add_entry(gfli_weights *w, const gfli_tensor *tensor) {
     GFLI_TRY(gfli_strdup(w->context, tensor->name, &e->name));
     e->tensor = tensor;
     w->n_entries++;
-    return gfli_rename(w->context, &e->name);
+    return gfli_rename_tensor(w->context, &e->name);
 }
 
 static int gfli_compare_entries(const void *a, const void *b) {

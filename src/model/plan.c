@@ -331,8 +331,8 @@ void gfli_plan_bind(gfli_plan *plan, void *workspace) {
     }
 }
 
-void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan, int step,
-                    float *stats, void *scratch) {
+void gfli_plan_run_step(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
+                        int step, float *stats, void *scratch) {
     const gfli_backend *ops = model->backend;
     const gfli_step *s = &plan->steps[step];
     const gfli_map *in = &plan->maps[s->in].map, *out = &plan->maps[s->out].map;
@@ -359,7 +359,8 @@ void gfli_plan_step(gfl_context *context, const gfl_model *model, const gfli_pla
 
 void gfli_plan_forward(gfl_context *context, const gfl_model *model, const gfli_plan *plan,
                        float *stats, void *scratch) {
-    for (int i = 0; i < plan->n_steps; i++) gfli_plan_step(context, model, plan, i, stats, scratch);
+    for (int i = 0; i < plan->n_steps; i++)
+        gfli_plan_run_step(context, model, plan, i, stats, scratch);
 }
 
 /* ---- plans of the shapes that come ----------------------------------------------------------- */

@@ -279,7 +279,7 @@ static void decoding_finds_what_the_cpu_finds(void) {
 
 /* ---- a whole detector ------------------------------------------------------------------------ */
 
-static gfl_status detect_on(gfl_context *context, gfl_detections *out, gfl_detector **detector,
+static gfl_status detect_on(gfl_context *context, gfl_detection_list *out, gfl_detector **detector,
                             gfl_model **model) {
     static uint8_t pixels[2][64 * 64 * 3];
     gfl_model_desc desc;
@@ -311,14 +311,14 @@ static gfl_status detect_on(gfl_context *context, gfl_detections *out, gfl_detec
 
 static void a_detector_finds_what_the_cpus_finds(void) {
     gfl_context *contexts[2] = {open_on(NULL), open_on(gfl_cuda())};
-    gfl_detections out[2][2];
+    gfl_detection_list out[2][2];
     gfl_detector *detectors[2] = {NULL, NULL};
     gfl_model *models[2] = {NULL, NULL};
     CHECK(strstr(gfl_context_get_device(contexts[1]), "cuda:0") != NULL);
     for (int i = 0; i < 2; i++)
         CHECK_OK(contexts[i], detect_on(contexts[i], out[i], &detectors[i], &models[i]));
     for (int image = 0; image < 2; image++) {
-        const gfl_detections *want = &out[0][image], *got = &out[1][image];
+        const gfl_detection_list *want = &out[0][image], *got = &out[1][image];
         CHECK(want->count > 0 && want->count == got->count);
         for (int i = 0; i < want->count && i < got->count; i++) {
             CHECK_CLOSE(&got->items[i].x1, &want->items[i].x1, 5, 1e-4);
@@ -340,13 +340,13 @@ static void a_detector_finds_what_the_cpus_finds(void) {
 /* What the maps of a narrow network lose to rounding moves scores by some percent. */
 static void a_detector_finds_about_the_same_in_bf16(void) {
     gfl_context *contexts[2] = {open_on(NULL), open_in(gfl_cuda(), GFL_PRECISION_BF16, NULL)};
-    gfl_detections out[2][2];
+    gfl_detection_list out[2][2];
     gfl_detector *detectors[2] = {NULL, NULL}, *none;
     gfl_model *models[2] = {NULL, NULL};
     for (int i = 0; i < 2; i++)
         CHECK_OK(contexts[i], detect_on(contexts[i], out[i], &detectors[i], &models[i]));
     for (int image = 0; image < 2; image++) {
-        const gfl_detections *want = &out[0][image], *got = &out[1][image];
+        const gfl_detection_list *want = &out[0][image], *got = &out[1][image];
         CHECK(want->count > 0 && want->count == got->count);
         for (int i = 0; i < want->count && i < got->count; i++)
             CHECK(fabsf(got->items[i].score - want->items[i].score) < 0.03f * want->items[i].score);
@@ -501,7 +501,7 @@ static void out_of_memory_is_survived(void) {
     int failures = 0;
     for (long after = 0;; after++) {
         gfl_context *gpu = open_on(gfl_cuda());
-        gfl_detections out[2];
+        gfl_detection_list out[2];
         gfl_detector *detector = NULL;
         gfl_model *model = NULL;
         emu::fail("cudaMalloc", after, cudaErrorMemoryAllocation);
@@ -524,7 +524,7 @@ static void a_failure_ends_the_context_and_nothing_else(void) {
     static const char *const calls[] = {"launch", "cudaStreamSynchronize", "cudaMallocHost"};
     for (size_t i = 0; i < GFLI_COUNT(calls); i++) {
         gfl_context *gpu = open_on(gfl_cuda());
-        gfl_detections out[2];
+        gfl_detection_list out[2];
         gfl_detector *detector = NULL;
         gfl_model *model = NULL;
         void *p;

@@ -69,7 +69,7 @@ typedef struct kept {
     gfl_distribution distributions[MOST];
 } kept;
 
-static kept keep(const gfl_detections *d) {
+static kept keep(const gfl_detection_list *d) {
     kept k;
     memset(&k, 0, sizeof k);
     k.count = d->count;
@@ -80,7 +80,7 @@ static kept keep(const gfl_detections *d) {
 }
 
 static kept detect(scene *s, gfl_image image, gfl_detect_opts opts) {
-    gfl_detections out;
+    gfl_detection_list out;
     CHECK_OK(s->gpu, gfl_detect(s->detector, &image, 1, &opts, &out));
     return keep(&out);
 }
@@ -193,7 +193,7 @@ static void nothing_is_allocated_once_reserved(void) {
 static void a_batch_gives_what_its_images_give_alone(void) {
     scene s = open_scene(NULL, GFL_PRECISION_FP32);
     gfl_image images[BATCH];
-    gfl_detections out[BATCH];
+    gfl_detection_list out[BATCH];
     const gfl_detect_opts opts = options(SIDE);
     for (int i = 0; i < BATCH; i++) images[i] = picture(i);
     CHECK_OK(s.gpu, gfl_detect(s.detector, images, BATCH, &opts, out));
@@ -212,7 +212,7 @@ static void a_batch_gives_what_its_images_give_alone(void) {
 static void halves_give_the_whole(void) {
     scene s = open_scene(NULL, GFL_PRECISION_FP32);
     gfl_detector *other;
-    gfl_detections out, other_out;
+    gfl_detection_list out, other_out;
     gfl_image images[2] = {picture(0), picture(1)};
     const gfl_detect_opts opts = options(SIDE);
     kept whole[2];
@@ -240,7 +240,7 @@ static void pixels_may_lie_on_the_device(void) {
     scene s = open_scene(NULL, GFL_PRECISION_FP32);
     gfl_image image = picture(1);
     gfl_detect_opts opts = options(SIDE);
-    gfl_detections out;
+    gfl_detection_list out;
     const size_t bytes = 3 * SIDE * SIDE;
     uint8_t *there = NULL;
     CHECK(cudaMalloc((void **)&there, bytes) == cudaSuccess);
@@ -278,7 +278,7 @@ static void streams_and_events_are_the_callers(void) {
     scene s = open_scene(stream, GFL_PRECISION_FP32), own = open_scene(NULL, GFL_PRECISION_FP32);
     gfl_image image = picture(2), twin = image;
     gfl_detect_opts opts = options(SIDE);
-    gfl_detections out;
+    gfl_detection_list out;
     const size_t bytes = 3 * SIDE * SIDE;
     uint8_t *there = NULL;
     CHECK(cudaMalloc((void **)&there, bytes) == cudaSuccess);

@@ -145,7 +145,7 @@ static void small_networks_keep_the_precision(void) {
             open_network(&one, (gfl_precision)precision, &net);
             fill_input(&net);
             for (int i = 0; i < net.plan.n_steps; i++) {
-                gfli_plan_step(net.context, net.model, &net.plan, i, (float *)net.stats,
+                gfli_plan_run_step(net.context, net.model, &net.plan, i, (float *)net.stats,
                                net.scratch);
                 n += compare(&one, &net, i, bounds[precision], &worst);
             }

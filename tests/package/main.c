@@ -16,7 +16,7 @@ static int detects(gfl_context *context) {
     gfl_detector *detector = NULL;
     gfl_image image;
     gfl_detect_opts opts;
-    gfl_detections found;
+    gfl_detection_list found;
     int good;
     memset(grey, 128, sizeof grey);
     memset(&image, 0, sizeof image);
