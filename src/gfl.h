@@ -124,8 +124,26 @@
  * the kernels and is named by gfl_context_get_device, with the same C library, which computes expf
  * and log.  It holds for gcc and clang, any -std, -O1 to -O3, with or without -march, in C and C++,
  * since the header switches off contraction to fused multiply-adds for its own functions.
- * -ffast-math and parts of it change the bits.  Training that is stopped after any step and resumed
- * gives the same weights to the bit.
+ * -ffast-math and parts of it change the bits; so does another number of ranks, which adds up in
+ * another order.  Training that is stopped after any step and resumed gives the same weights to the
+ * bit.
+ *
+ * RANKS
+ *
+ * Several contexts, each usually in a process or on a machine of its own, can train one model
+ * together.  A gfl_group adds up their numbers: a table of functions over MPI, sockets or whatever
+ * connects them.  Tell each context which rank it is:
+ *
+ *     gfl_ranks ranks = {0};
+ *     gfl_context_desc desc = {0};
+ *     ranks.group = &group;
+ *     ranks.rank = rank;
+ *     ranks.n_ranks = n_ranks;
+ *     desc.ranks = &ranks;
+ *
+ * All ranks then make the same calls of a trainer, with the same data set and description, and have
+ * the same weights after every step.  Where one of them fails, all do: that rank tells why, and the
+ * others return GFL_E_RANK.  Detectors and evaluators work for their own context alone.
  *
  * GPUS
  *

@@ -15,9 +15,10 @@ typedef struct plan {
     int steps;             /* after which the state is saved, where there is a path */
     const char *from, *to; /* NULL: a new model; nothing is saved */
     double limit;
-    int absent; /* the rank that creates its trainer and leaves; 0: none */
-    int odd;    /* the rank that has another seed; 0: none */
-    int adrift; /* the rank that has another weight when it saves; 0: none */
+    int absent;   /* the rank that creates its trainer and leaves; 0: none */
+    int odd;      /* the rank that has another seed; 0: none */
+    int adrift;   /* the rank that has another weight when it saves; 0: none */
+    long starved; /* the allocation of rank 1, of those after its model, that fails; 0: none */
     hub hub;
     const gfl_group *group;
 } plan;
@@ -33,6 +34,7 @@ typedef struct rank {
     double weight_sum;      /* of box weights, of all ranks, in the last */
     float *weights;         /* at the end */
     size_t n_weights;
+    long n_allocations, starved; /* counted once there is a model; that which fails */
     gfl_status status;
     char error[TEXT];
 } rank;
@@ -92,7 +94,17 @@ static bool fine(rank *r, gfl_context *context, gfl_status status) {
     return false;
 }
 
-static gfl_status open_context(const rank *r, char *error, size_t size, gfl_context **out) {
+static void *alloc_or_starve(void *user, size_t size) {
+    rank *r = (rank *)user;
+    return ++r->n_allocations == r->starved ? NULL : malloc(size);
+}
+
+static void free_alloc(void *user, void *p) {
+    (void)user;
+    free(p);
+}
+
+static gfl_status open_context(rank *r, char *error, size_t size, gfl_context **out) {
     gfl_context_desc desc;
     gfl_ranks ranks;
     memset(&desc, 0, sizeof desc);
@@ -105,6 +117,9 @@ static gfl_status open_context(const rank *r, char *error, size_t size, gfl_cont
     desc.n_threads = 1 + r->number % 2;
     desc.error = error;
     desc.error_size = size;
+    desc.allocator.alloc = alloc_or_starve;
+    desc.allocator.free = free_alloc;
+    desc.allocator.user = r;
     if (r->p->n_ranks > 1) desc.ranks = &ranks;
     return gfl_context_create(&desc, out);
 }
@@ -132,7 +147,10 @@ static gfl_status open_model(const rank *r, gfl_context *context, gfl_model **ou
 
 static void look(rank *r, gfl_context *context, const gfl_trainer *trainer,
                  const gfl_model *model) {
+    const long counted = r->n_allocations;
+    r->n_allocations = -1000;
     fine(r, context, gfli_hash_model(model, &r->hashes[r->n_steps - 1]));
+    r->n_allocations = counted;
     r->weight_sum = trainer->learner.losses->weight_sum;
 }
 
@@ -171,9 +189,12 @@ static void *work(void *arg) {
     if (r->number > 0 && r->number == r->p->odd) desc.seed = 4;
     r->status = open_context(r, r->error, sizeof r->error, &context);
     if (r->status != GFL_OK) return NULL;
-    if (fine(r, context, open_model(r, context, &model)) &&
-        fine(r, context, gfl_trainer_create(context, model, r->dataset, &desc, &trainer)))
+    const bool ready = fine(r, context, open_model(r, context, &model));
+    r->n_allocations = 0;
+    if (r->number == 1) r->starved = r->p->starved;
+    if (ready && fine(r, context, gfl_trainer_create(context, model, r->dataset, &desc, &trainer)))
         train(r, context, model, trainer);
+    r->starved = 0;
     gfl_trainer_destroy(trainer);
     gfl_model_destroy(model);
     gfl_context_destroy(context);
@@ -273,7 +294,7 @@ static void ranks_share_a_small_set(void) {
     check_equal(plan_of(1, 16, 6), plan_of(2, 16, 6));
 }
 
-/* Below the clamps the box losses are B / max(A, R), not B / max(A, 1); the original has no
+/* Below the clamps the box losses are B / max(A, R), not B / max(A, 1).  The original has no
  * clamp. */
 static void a_small_sum_of_weights_is_clamped_on_average(void) {
     for (int original = 0; original < 2; original++) {
@@ -329,6 +350,17 @@ static void the_bits_do_not_depend_on_time(void) {
 
 /* ---- failures -------------------------------------------------------------------------------- */
 
+static bool exists(const char *path) {
+    FILE *f = fopen(path, "rb");
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+static void clean(void) {
+    const char *const names[] = {"ranks.weights", "ranks.state.0", "ranks.state.1"};
+    for (size_t i = 0; i < GFLI_COUNT(names); i++) remove(names[i]);
+}
+
 static void expect(const rank *r, gfl_status status, const char *text) {
     test_checks++;
     if (r->status == status && strstr(r->error, text)) return;
@@ -368,6 +400,31 @@ static void a_bad_picture_stops_all_ranks_together(void) {
     }
     CHECK(culprits == 9);
     forget(well);
+}
+
+/* Whichever allocation of creating, stepping and saving fails on a rank, the others neither wait
+ * for it nor go on without it.  Of the first two, what it says so with, it cannot tell. */
+static void a_rank_without_memory_stops_all_ranks_together(void) {
+    long n = 3;
+    for (bool failed = true; failed; n++) {
+        plan p = plan_of(2, 1, 4);
+        rank ranks[HUB_RANKS];
+        p.steps = 2;
+        p.to = "ranks";
+        p.starved = n;
+        p.limit = 5;
+        run_on(&p, make_wide, read_wide, ranks);
+        failed = ranks[1].n_allocations >= n && ranks[1].status != GFL_OK;
+        CHECK(ranks[0].n_steps == ranks[1].n_steps && p.hub.broken == 0);
+        CHECK(memcmp(ranks[0].hashes, ranks[1].hashes, sizeof ranks[0].hashes) == 0);
+        if (failed) {
+            expect(&ranks[1], GFL_E_MEMORY, "memory");
+            expect(&ranks[0], GFL_E_RANK, "rank 1 failed");
+        }
+        forget(ranks);
+        clean();
+    }
+    CHECK(n > 40);
 }
 
 static void a_rank_that_never_comes_is_missed(void) {
@@ -415,17 +472,6 @@ static void other_settings_are_named(void) {
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
-
-static bool exists(const char *path) {
-    FILE *f = fopen(path, "rb");
-    if (f) fclose(f);
-    return f != NULL;
-}
-
-static void clean(void) {
-    const char *const names[] = {"ranks.weights", "ranks.state.0", "ranks.state.1"};
-    for (size_t i = 0; i < GFLI_COUNT(names); i++) remove(names[i]);
-}
 
 /* Two steps of an epoch of four, files of rank 0 alone, two more: the bits of a run without stop.
  * Rank 1 needs no files. */
@@ -485,8 +531,7 @@ static void another_number_of_ranks_goes_on_in_the_same_way(void) {
     }
 }
 
-/* With other images per update only where an epoch ends; then it is as many epochs that are
- * done. */
+/* With other images per update only where an epoch ends; as many epochs are done then. */
 static void other_images_per_update_wait_for_an_epochs_end(void) {
     for (int steps = 1; steps <= 2; steps++) { /* two are an epoch */
         plan first = plan_of(2, 2, 8), second = plan_of(1, 1, 8);
@@ -575,6 +620,7 @@ int main(int argc, char **argv) {
         TEST(a_rank_may_have_no_boxes),
         TEST(the_bits_do_not_depend_on_time),
         TEST(a_bad_picture_stops_all_ranks_together),
+        TEST(a_rank_without_memory_stops_all_ranks_together),
         TEST(a_rank_that_never_comes_is_missed),
         TEST(a_rank_with_nan_stops_all_ranks_together),
         TEST(other_settings_are_named),
