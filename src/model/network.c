@@ -3,8 +3,9 @@
 
 static gfl_status gfli_refuse_network(gfli_describer *d, const char *what) {
     if (d->status == GFL_OK)
-        d->status = gfli_error(d->model->context, GFL_E_ARG, "a network cannot be described: %s%s",
-                               d->prefix, what);
+        d->status =
+            gfli_error(d->model->context, GFL_E_ARG,
+                       "the description of the network is wrong at %s*: %s", d->prefix, what);
     return d->status;
 }
 
@@ -74,6 +75,9 @@ int gfli_add_scale(gfli_describer *d, const char *name) {
 int gfli_add_conv(gfli_describer *d, const char *conv, gfli_init init, int in_c, int out_c,
                   int kernel, int stride, int groups) {
     gfl_model *m = d->model;
+    if (d->status == GFL_OK && (in_c % groups != 0 || out_c % groups != 0))
+        gfli_refuse_network(d, "groups must divide the channels");
+    if (d->status != GFL_OK) return -1;
     const int weight =
         gfli_add_param(d, conv, ".weight", init, out_c, in_c / groups, kernel, kernel);
     if (!gfli_room(d, &m->layers, &d->layer_capacity, m->n_layers, sizeof *m->layers)) return -1;
