@@ -3444,6 +3444,11 @@ gfl_status gfli_jpeg_check(gfli_image_file *f, uint8_t **out, size_t *n_out) {
  * src/data/inflate.c - the compressed data of a PNG, to exactly as many bytes as its rows need
  * ============================================================================================ */
 
+/* A PNG's data is a zlib stream, cut into chunks at any byte.  Bits are taken from it through a
+ * buffer of 64, which is filled across the borders of chunks.  Each block of the stream is stored,
+ * or has codes that the format fixes, or begins with the code lengths of its own tables.  How many
+ * bytes have to come out is known beforehand: fewer, or far more, are an error. */
+
 static bool gfli_inflate_fail(gfli_inflate *z, const char *why) {
     if (!z->why) z->why = why;
     return false;
@@ -4427,6 +4432,12 @@ int gfli_id_place_of_either(const gfli_id_entry *entries, int n, gfl_id id, bool
  * src/data/coco.c - COCO annotations by a streaming reader
  * ============================================================================================ */
 
+/* The file is read once, from its beginning to its end, and only what is needed is kept: images,
+ * classes, and annotations with their ids as they stand there, since the three lists may come in
+ * any order.  When all of it is read, coco_resolve.c connects them.  A mistake makes its object
+ * `faulty` and the reading goes on; at the end of the object it is either reported to the caller,
+ * or becomes the error of the call. */
+
 /* ---- mistakes -------------------------------------------------------------------------------- */
 
 gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) {
@@ -4946,6 +4957,16 @@ gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char *json, 
 /* ===============================================================================================
  * src/data/coco_resolve.c - annotations to their images and labels, classes in order, counts
  * ============================================================================================ */
+
+/* What reading has left is put together in this order, which gfli_coco_resolve has:
+ *
+ *   1. Images and classes are sorted by their ids, and twice the same id is a mistake.
+ *   2. Each annotation finds its image and its class by binary search; strays are left out, or are
+ *      mistakes.  Annotations without an id are numbered.
+ *   3. Classes that nobody has are left out where that is wanted, which moves the labels.
+ *   4. Annotations are moved together by image, in the order of the file.
+ *   5. Ids and names that are there twice are counted, class ids become numbers, and the summary
+ *      says what looks wrong. */
 
 /* ---- ids ------------------------------------------------------------------------------------- */
 
@@ -5782,6 +5803,13 @@ gfl_status gfl_dataset_check(gfl_context *context, gfl_dataset *dataset,
  * src/eval/match.c - a detection against the ground truth of its image, all thresholds at once
  * ============================================================================================ */
 
+/* pycocotools matches the detections of an image once for each of 4 ranges of areas and 10 IoU
+ * thresholds.  Here one pass does all 40 at once: a set of pairs (area, threshold) is the bits of a
+ * number, bit 10 * area + threshold.  For each ground truth, `taken` holds the pairs at which an
+ * earlier detection has it.  A detection then looks for the best ground truth, takes it at all
+ * pairs that this one can still be had at, and looks for the next best at the pairs that are
+ * left. */
+
 static const double gfli_eval_ious[GFLI_EVAL_T] = {
     0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.8999999999999999, 0.95};
 
@@ -5878,9 +5906,18 @@ void gfli_eval_match(gfli_eval_truth *truths, const gfli_eval_group *group,
  * src/eval/coco_eval.c - COCO's box evaluation: accumulate and summarise
  * ============================================================================================ */
 
-/* The numbers of pycocotools 2.0.11, bit by bit where they are not means.  Results are sorted by
- * class, then score (image and place break ties), and walked once per class: that order contains
- * the order by score inside every image, so matching needs no other. */
+/* The numbers of pycocotools 2.0.11 (spec 9), bit by bit where they are not means.  A run has these
+ * steps; the third is done for each class, on any thread.
+ *
+ *   1. Sort the results by class.
+ *   2. Sort the ground truth by class and image.
+ *   3. Sort the results of the class by score; image and place break ties.  That order contains the
+ *      order by score inside every image, so one walk through it matches the results of all images
+ *      (match.c).  What is left is, per area and threshold, whether each result is a hit or a miss.
+ *   4. For each max_dets from the largest down, leave out the results of each image that are too
+ *      many, draw the curve of precision over recall for each area and threshold, and add up the
+ *      precision at 101 recalls.
+ *   5. The twelve numbers are means of these sums over classes with ground truth. */
 
 /* ---- sorting --------------------------------------------------------------------------------- */
 
@@ -7230,9 +7267,17 @@ void gfli_sampler_order(uint64_t seed, int epoch, int n, int batch, const bool *
  * src/train/loader.c - threads that decode and augment ahead
  * ============================================================================================ */
 
-/* A ring of batches.  Each sample of a scheduled batch is a task; threads take tasks in order, and
- * so does the caller's thread while it waits.  What a sample becomes depends on its image, the
- * epoch and the options alone, so it does not matter who makes it. */
+/* Batches are a ring of three.  The caller holds the first, and those behind it are being made.
+ *
+ *   1. gfli_loader_next takes back the batch that the caller had, and schedules the next ones.
+ *      Their images follow from the order of the epoch.
+ *   2. Each sample of a scheduled batch is a task.  Threads take tasks in order, and so does the
+ *      caller's thread while it waits for its batch.
+ *   3. A task reads the picture, draws its scale and whether it is mirrored, resizes it, and
+ *      moves its boxes along.
+ *
+ * What a sample becomes depends on its image, the epoch and the options alone, so it does not
+ * matter who makes it or when.  A batch that failed is made again by the next call. */
 
 enum { GFLI_LOADER_DEPTH = 3, GFLI_LOADER_MIN_SIDE = 32 };
 
@@ -9442,6 +9487,11 @@ gfl_status gfli_trainer_join(gfl_trainer *trainer, gfl_status mine) {
  * src/ckpt/zip.c - the directory of a zip archive whose records are stored as they are
  * ============================================================================================ */
 
+/* A zip archive is read from its end: the end record, with its 64-bit form where the archive is
+ * large, says where the directory is, and the directory says where each record is.  Every number is
+ * compared with the size of the file before it is used.  Records must be stored as they are, so
+ * that tensors can be read from the file in place. */
+
 enum {
     GFLI_ZIP_END = 22,     /* bytes of the end record */
     GFLI_ZIP_END64 = 56,   /* of its 64-bit form */
@@ -9673,6 +9723,12 @@ gfl_status gfli_zip_check(gfli_zip *zip, gfli_zip_record *r, const char *use) {
 /* ===============================================================================================
  * src/ckpt/pickle.c - an unpickler that calls nothing
  * ============================================================================================ */
+
+/* A pickle is a program for a stack machine.  In Python it can call anything; here its operations
+ * only build values: numbers, texts, lists, dictionaries, and tensors where it names one of torch's
+ * functions that make them.  What it would call otherwise becomes an opaque value with the name of
+ * the function, which nobody executes.  Values, texts, the stack and the memo are arrays that grow,
+ * no larger than in proportion to the pickle's bytes. */
 
 enum {
     GFLI_PICKLE_TEXT_MAX = 1 << 20, /* longer texts are not even configurations: stepped over */
@@ -10382,6 +10438,15 @@ gfl_status gfli_pickle_read(gfli_pickle *p, const char *where, uint64_t at, uint
 /* ===============================================================================================
  * src/ckpt/pth.c - the tensors of a PyTorch checkpoint, in either container
  * ============================================================================================ */
+
+/* A checkpoint becomes a blob, as a safetensors file does: names, shapes and places in the file.
+ *
+ *   1. The container says where the pickle and the storages are: records of a zip archive, or one
+ *      after the other in the older form.
+ *   2. The pickle is read (pickle.c).  Of its value, the dictionary of tensors is looked for.
+ *   3. Each tensor is a view of a storage.  Its size, stride and offset must stay inside, and all
+ *      tensors together may share the file's bytes only so often.
+ *   4. Class names, the configuration's text and what gfl_model_export wrote become metadata. */
 
 enum {
     GFLI_PTH_META_MAX = 1 << 20,
@@ -11351,6 +11416,10 @@ const char *gfli_py_shown_as(const gfli_py *py, uint32_t node, char *out, size_t
  * src/ckpt/config.c - what mmdetection's configuration, a text in its checkpoints, says of a model
  * ============================================================================================ */
 
+/* The text is parsed as data (python.c) and asked three things: facts that no tensor shows, such as
+ * mean, std, order of channels, style, scale and classes; whether it asks for what gfl does not
+ * have; and whether what it says of the network contradicts the tensors. */
+
 enum { GFLI_CONFIG_SHOWN = 200 };
 
 static bool gfli_config_is_named(gfli_py *py, uint32_t dict, const char *name) {
@@ -11798,6 +11867,9 @@ gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_prepr
     return gfli_preprocess_resolve(w->context, p, p);
 }
 
+/* What decides first is refused first: a configuration that asks for another network.  Then the
+ * tensors say what the network is, the file and the caller say the rest, and what the configuration
+ * says of the network must agree with the tensors.  Last come the classes, and the weights. */
 static gfl_status gfli_import(gfli_weights *w, const gfl_import_desc *how, gfl_model **out) {
     gfl_model_desc desc;
     gfl_origins origins;

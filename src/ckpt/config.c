@@ -1,6 +1,10 @@
 /* config.c - what mmdetection's configuration, a text in its checkpoints, says of a model */
 #pragma once
 
+/* The text is parsed as data (python.c) and asked three things: facts that no tensor shows, such as
+ * mean, std, order of channels, style, scale and classes; whether it asks for what gfl does not
+ * have; and whether what it says of the network contradicts the tensors. */
+
 enum { GFLI_CONFIG_SHOWN = 200 };
 
 static bool gfli_config_is_named(gfli_py *py, uint32_t dict, const char *name) {

@@ -70,6 +70,9 @@ gfl_status gfli_override(gfli_weights *w, const gfl_preprocess *given, gfl_prepr
     return gfli_preprocess_resolve(w->context, p, p);
 }
 
+/* What decides first is refused first: a configuration that asks for another network.  Then the
+ * tensors say what the network is, the file and the caller say the rest, and what the configuration
+ * says of the network must agree with the tensors.  Last come the classes, and the weights. */
 static gfl_status gfli_import(gfli_weights *w, const gfl_import_desc *how, gfl_model **out) {
     gfl_model_desc desc;
     gfl_origins origins;

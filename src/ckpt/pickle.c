@@ -1,6 +1,12 @@
 /* pickle.c - an unpickler that calls nothing */
 #pragma once
 
+/* A pickle is a program for a stack machine.  In Python it can call anything; here its operations
+ * only build values: numbers, texts, lists, dictionaries, and tensors where it names one of torch's
+ * functions that make them.  What it would call otherwise becomes an opaque value with the name of
+ * the function, which nobody executes.  Values, texts, the stack and the memo are arrays that grow,
+ * no larger than in proportion to the pickle's bytes. */
+
 enum {
     GFLI_PICKLE_TEXT_MAX = 1 << 20, /* longer texts are not even configurations: stepped over */
     GFLI_PICKLE_LIMIT = 1 << 28,    /* values and depth of the stack, which bytes limit first */

@@ -1,6 +1,15 @@
 /* pth.c - the tensors of a PyTorch checkpoint, in either container */
 #pragma once
 
+/* A checkpoint becomes a blob, as a safetensors file does: names, shapes and places in the file.
+ *
+ *   1. The container says where the pickle and the storages are: records of a zip archive, or one
+ *      after the other in the older form.
+ *   2. The pickle is read (pickle.c).  Of its value, the dictionary of tensors is looked for.
+ *   3. Each tensor is a view of a storage.  Its size, stride and offset must stay inside, and all
+ *      tensors together may share the file's bytes only so often.
+ *   4. Class names, the configuration's text and what gfl_model_export wrote become metadata. */
+
 enum {
     GFLI_PTH_META_MAX = 1 << 20,
     GFLI_PTH_SHARING = 4 /* how often all tensors together may have the file's bytes */

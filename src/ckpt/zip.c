@@ -1,6 +1,11 @@
 /* zip.c - the directory of a zip archive whose records are stored as they are */
 #pragma once
 
+/* A zip archive is read from its end: the end record, with its 64-bit form where the archive is
+ * large, says where the directory is, and the directory says where each record is.  Every number is
+ * compared with the size of the file before it is used.  Records must be stored as they are, so
+ * that tensors can be read from the file in place. */
+
 enum {
     GFLI_ZIP_END = 22,     /* bytes of the end record */
     GFLI_ZIP_END64 = 56,   /* of its 64-bit form */

@@ -1,6 +1,12 @@
 /* coco.c - COCO annotations by a streaming reader */
 #pragma once
 
+/* The file is read once, from its beginning to its end, and only what is needed is kept: images,
+ * classes, and annotations with their ids as they stand there, since the three lists may come in
+ * any order.  When all of it is read, coco_resolve.c connects them.  A mistake makes its object
+ * `faulty` and the reading goes on; at the end of the object it is either reported to the caller,
+ * or becomes the error of the call. */
+
 /* ---- mistakes -------------------------------------------------------------------------------- */
 
 gfl_status gfli_coco_report(gfli_coco *c, const char *format, ...) {

@@ -1,6 +1,16 @@
 /* coco_resolve.c - annotations to their images and labels, classes in order, counts */
 #pragma once
 
+/* What reading has left is put together in this order, which gfli_coco_resolve has:
+ *
+ *   1. Images and classes are sorted by their ids, and twice the same id is a mistake.
+ *   2. Each annotation finds its image and its class by binary search; strays are left out, or are
+ *      mistakes.  Annotations without an id are numbered.
+ *   3. Classes that nobody has are left out where that is wanted, which moves the labels.
+ *   4. Annotations are moved together by image, in the order of the file.
+ *   5. Ids and names that are there twice are counted, class ids become numbers, and the summary
+ *      says what looks wrong. */
+
 /* ---- ids ------------------------------------------------------------------------------------- */
 
 /* Sorts entries; ids of two of them are a mistake, as one type or as two ("1" and 1). */

@@ -1,6 +1,11 @@
 /* inflate.c - the compressed data of a PNG, to exactly as many bytes as its rows need */
 #pragma once
 
+/* A PNG's data is a zlib stream, cut into chunks at any byte.  Bits are taken from it through a
+ * buffer of 64, which is filled across the borders of chunks.  Each block of the stream is stored,
+ * or has codes that the format fixes, or begins with the code lengths of its own tables.  How many
+ * bytes have to come out is known beforehand: fewer, or far more, are an error. */
+
 static bool gfli_inflate_fail(gfli_inflate *z, const char *why) {
     if (!z->why) z->why = why;
     return false;

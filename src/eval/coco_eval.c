@@ -1,9 +1,18 @@
 /* coco_eval.c - COCO's box evaluation: accumulate and summarise */
 #pragma once
 
-/* The numbers of pycocotools 2.0.11, bit by bit where they are not means.  Results are sorted by
- * class, then score (image and place break ties), and walked once per class: that order contains
- * the order by score inside every image, so matching needs no other. */
+/* The numbers of pycocotools 2.0.11 (spec 9), bit by bit where they are not means.  A run has these
+ * steps; the third is done for each class, on any thread.
+ *
+ *   1. Sort the results by class.
+ *   2. Sort the ground truth by class and image.
+ *   3. Sort the results of the class by score; image and place break ties.  That order contains the
+ *      order by score inside every image, so one walk through it matches the results of all images
+ *      (match.c).  What is left is, per area and threshold, whether each result is a hit or a miss.
+ *   4. For each max_dets from the largest down, leave out the results of each image that are too
+ *      many, draw the curve of precision over recall for each area and threshold, and add up the
+ *      precision at 101 recalls.
+ *   5. The twelve numbers are means of these sums over classes with ground truth. */
 
 /* ---- sorting --------------------------------------------------------------------------------- */
 

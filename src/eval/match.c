@@ -1,6 +1,13 @@
 /* match.c - a detection against the ground truth of its image, all thresholds at once */
 #pragma once
 
+/* pycocotools matches the detections of an image once for each of 4 ranges of areas and 10 IoU
+ * thresholds.  Here one pass does all 40 at once: a set of pairs (area, threshold) is the bits of a
+ * number, bit 10 * area + threshold.  For each ground truth, `taken` holds the pairs at which an
+ * earlier detection has it.  A detection then looks for the best ground truth, takes it at all
+ * pairs that this one can still be had at, and looks for the next best at the pairs that are
+ * left. */
+
 static const double gfli_eval_ious[GFLI_EVAL_T] = {
     0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.8999999999999999, 0.95};
 

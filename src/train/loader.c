@@ -1,9 +1,17 @@
 /* loader.c - threads that decode and augment ahead */
 #pragma once
 
-/* A ring of batches.  Each sample of a scheduled batch is a task; threads take tasks in order, and
- * so does the caller's thread while it waits.  What a sample becomes depends on its image, the
- * epoch and the options alone, so it does not matter who makes it. */
+/* Batches are a ring of three.  The caller holds the first, and those behind it are being made.
+ *
+ *   1. gfli_loader_next takes back the batch that the caller had, and schedules the next ones.
+ *      Their images follow from the order of the epoch.
+ *   2. Each sample of a scheduled batch is a task.  Threads take tasks in order, and so does the
+ *      caller's thread while it waits for its batch.
+ *   3. A task reads the picture, draws its scale and whether it is mirrored, resizes it, and
+ *      moves its boxes along.
+ *
+ * What a sample becomes depends on its image, the epoch and the options alone, so it does not
+ * matter who makes it or when.  A batch that failed is made again by the next call. */
 
 enum { GFLI_LOADER_DEPTH = 3, GFLI_LOADER_MIN_SIDE = 32 };
 
