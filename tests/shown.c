@@ -197,6 +197,13 @@ static void a_detector_is_fine_tuned_on_pictures_without_files(void) {
     CHECK_OK(context, gfl_model_load(context, "tuned.safetensors", NULL, &tuned));
     gfl_model_get_info(tuned, &info);
     CHECK(info.arch.n_classes == 2 && !strcmp(info.classes[1].name, "new"));
+    gfl_dataset_desc pixels;
+    double ap = -2;
+    memset(&pixels, 0, sizeof pixels);
+    pixels.read_image = make_pixels;
+    pixels.user = &side;
+    CHECK_OK(context, evaluate_trained_boxes(context, tuned, data, &pixels, &ap));
+    CHECK(ap >= 0 && ap <= 1);
     gfl_model_destroy(tuned);
     gfl_dataset_destroy(data);
     gfl_model_destroy(model);
