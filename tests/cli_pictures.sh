@@ -53,7 +53,7 @@ mkdir deep && cp "$here/data/images/rgb16.png" "$here/data/images/rgb.png" deep 
 printf '{"images": [{"id": 1, "file_name": "rgb16.png"}, {"id": 2, "file_name": "rgb.png"}],
     "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
     "categories": [{"id": 1, "name": "a"}]}' >deep.json
-expect 3 check --data deep.json --images deep; says 'rgb16.png: 16 bits a sample' out
+expect 3 check --data deep.json --images deep; says 'rgb16.png: it has 16 bits per sample' out
 grep -q 'rgb.png: 16' out && fail "8 bits are taken for 16"
 
 # Lack of memory is not a finding.
