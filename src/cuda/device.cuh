@@ -14,7 +14,6 @@ typedef struct gfli_cuda {
     bool tune;             /* time kernels rather than estimate them */
     struct gfli_tuned *tuned;
     size_t n_tuned, tuned_capacity;
-    int *arrived; /* [GFLI_MAX_SPLIT_TILES] zeros between launches; NULL in fp32 */
 } gfli_cuda;
 
 enum { GFLI_CUDA_LOWEST = 8, GFLI_THREADS = 256 };
@@ -253,7 +252,7 @@ static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *
 
 /* What convolutions on the tensor cores need. */
 static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d, bool wgmma) {
-    const size_t bytes = GFLI_MAX_SPLIT_TILES * sizeof *d->arrived;
+    const size_t bytes = GFLI_MAX_SPLIT_TILES * sizeof *d->conv.arrived;
     static const gfli_element elements[] = {GFLI_MAP_F32, GFLI_MAP_F32, GFLI_MAP_BF16,
                                             GFLI_MAP_FP16};
     context->element = elements[(int)context->precision];
@@ -261,8 +260,9 @@ static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d, bool
     if (!gfli_cuda_note(context, gfli_conv_device_query(wgmma, d->stream, &d->conv),
                         "asking the device"))
         return gfli_finish_cuda(context);
-    GFLI_TRY(gfli_alloc_cuda(context, bytes, 1, "counters", &d->arrived));
-    (void)gfli_cuda_note(context, cudaMemsetAsync(d->arrived, 0, bytes, d->stream), "counters");
+    GFLI_TRY(gfli_alloc_cuda(context, bytes, 1, "counters", &d->conv.arrived));
+    (void)gfli_cuda_note(context, cudaMemsetAsync(d->conv.arrived, 0, bytes, d->stream),
+                         "counters");
     return gfli_finish_cuda(context);
 }
 
@@ -305,7 +305,7 @@ static void gfli_close_cuda(gfl_context *context) {
     (void)cudaSetDevice(d->index);
     if (d->stream && !d->borrowed) (void)cudaStreamDestroy(d->stream);
     gfli_free(context, d->tuned);
-    (void)cudaFree(d->arrived);
+    (void)cudaFree(d->conv.arrived);
     gfli_free(context, d);
     context->device = NULL;
 }

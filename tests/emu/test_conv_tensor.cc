@@ -166,14 +166,13 @@ static gfli_conv_request request_of(const example *e, bool relu, bool wide) {
 
 static void run(const gfli_conv_request *r, gfli_conv_choice choice, gfli_conv_operands *sides) {
     void *scratch = device_bytes(gfli_conv_tensor_scratch(r, choice), 0xff);
-    int *arrived = (int *)device_bytes(GFLI_MAX_SPLIT_TILES * sizeof(int), 0);
-    CHECK(gfli_conv_tensor_run(0, &device, r, choice, sides, 1e-5f, scratch, arrived) ==
+    static int zeros[GFLI_MAX_SPLIT_TILES];
+    int arrived[GFLI_MAX_SPLIT_TILES];
+    CHECK(gfli_conv_tensor_run(0, &device, r, choice, sides, 1e-5f, scratch) == cudaSuccess);
+    CHECK(cudaMemcpy(arrived, device.arrived, sizeof arrived, cudaMemcpyDeviceToHost) ==
           cudaSuccess);
-    CHECK(cudaDeviceSynchronize() == cudaSuccess);
-    for (int i = 0; i < GFLI_MAX_SPLIT_TILES; i++)
-        if (arrived[i] != 0) CHECK(!"a counter is not zero again");
+    CHECK(memcmp(arrived, zeros, sizeof zeros) == 0);
     cudaFree(scratch);
-    cudaFree(arrived);
 }
 
 /* The products are exact in float, so all that differs from the CPU is the order of n additions
@@ -471,15 +470,77 @@ static void deformable_kernels_sample_as_the_spec_says(void) {
     }
 }
 
+/* ---- the driver, who describes maps to the copy engine ------------------------------------------ */
+
+static int refused_width; /* maps so wide are */
+
+static CUresult CUDAAPI describe_map(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank,
+                                     void *address, const cuuint64_t *size,
+                                     const cuuint64_t *stride, const int *low, const int *high,
+                                     cuuint32_t channels, cuuint32_t pixels,
+                                     const cuuint32_t *step, CUtensorMapInterleave interleave,
+                                     CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion,
+                                     CUtensorMapFloatOOBfill fill) {
+    (void)map, (void)type, (void)rank, (void)address, (void)stride, (void)low, (void)high;
+    (void)channels, (void)pixels, (void)step, (void)interleave, (void)swizzle, (void)promotion;
+    (void)fill;
+    return (int)size[1] == refused_width ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+}
+
+/* How many kernels of the copy engine apply on a Hopper to a 3x3 convolution of two levels; what is
+ * chosen applies. */
+static int engine_kernels(int in_c, int groups, int w) {
+    const gfli_conv_device hopper = {132, 232448, describe_map, NULL};
+    const gfli_conv_shape s = {in_c, in_c, 3, 1, 1, groups};
+    const int h[] = {50, 25}, widths[] = {w, 20};
+    const gfli_map x = test_map(1, in_c, 2, h, widths);
+    gfli_conv_request r;
+    gfli_conv_choice choice;
+    memset(&r, 0, sizeof r);
+    r.shape = &s;
+    r.x = &x;
+    r.n_sides = 1;
+    r.out_c[0] = in_c;
+    r.element = GFLI_MAP_BF16;
+    CHECK(gfli_conv_choose(&r, &hopper, -1, &choice));
+    CHECK(gfli_conv_applies(&r, choice.variant, &hopper));
+    int n = 0;
+    for (int v = 0; v < GFLI_CONV_VARIANTS; v++)
+        n += gfli_conv_variants[v].load == GFLI_LOAD_ENGINE && gfli_conv_applies(&r, v, &hopper);
+    return n;
+}
+
+static void the_copy_engine_takes_whole_runs_of_64_channels(void) {
+    CHECK(engine_kernels(64, 1, 42) == 1);
+    CHECK(engine_kernels(256, 1, 42) == 3);
+    CHECK(engine_kernels(128, 2, 42) == 1);
+    CHECK(engine_kernels(128, 32, 42) == 1); /* groups of 4 merge to 64 */
+    CHECK(engine_kernels(32, 1, 42) == 0);
+    CHECK(engine_kernels(96, 1, 42) == 0);
+    CHECK(engine_kernels(192, 2, 42) == 0);
+}
+
+static void a_map_that_the_driver_refuses_is_refused_for_one_request(void) {
+    for (int twice = 0; twice < 2; twice++) {
+        refused_width = 42;
+        CHECK(engine_kernels(256, 1, 42) == 0);
+        CHECK(engine_kernels(256, 1, 41) == 3);
+        refused_width = 20; /* of the second level */
+        CHECK(engine_kernels(256, 1, 42) == 0);
+        refused_width = 0;
+    }
+}
+
 /* Real layers: whatever is chosen applies, fits and is the same every time. */
 static void a_choice_is_a_function_of_the_sizes(void) {
     static const gfli_conv_shape shapes[] = {
         {3, 64, 7, 2, 3, 1},     {256, 256, 3, 1, 1, 1},    {2048, 512, 1, 1, 0, 1},
         {512, 2048, 1, 1, 0, 1}, {1024, 1024, 3, 1, 1, 32}, {256, 80, 3, 1, 1, 1},
     };
-    const gfli_encode some = (gfli_encode)(uintptr_t)1; /* not called */
-    const gfli_conv_device devices[] = {
-        {108, 166912, NULL}, {132, 232448, NULL}, {132, 232448, some}, {188, 101376, NULL}};
+    const gfli_conv_device devices[] = {{108, 166912, NULL, NULL},
+                                        {132, 232448, NULL, NULL},
+                                        {132, 232448, describe_map, NULL},
+                                        {188, 101376, NULL, NULL}};
     for (size_t i = 0; i < GFLI_COUNT(shapes); i++) {
         for (size_t d = 0; d < GFLI_COUNT(devices); d++) {
             static const int h = 25, w = 42;
@@ -509,6 +570,8 @@ int main(int argc, char **argv) {
         TEST(two_convolutions_share_a_launch),
         TEST(the_same_twice_is_the_same_bits),
         TEST(deformable_kernels_sample_as_the_spec_says),
+        TEST(the_copy_engine_takes_whole_runs_of_64_channels),
+        TEST(a_map_that_the_driver_refuses_is_refused_for_one_request),
         TEST(a_choice_is_a_function_of_the_sizes),
         {NULL, NULL, TEST_EVERYWHERE},
     };
@@ -516,6 +579,8 @@ int main(int argc, char **argv) {
     if (absent) return absent;
     emulated_order(EMULATED_RANDOM, 1);
     CHECK(gfli_conv_device_query(true, 0, &device) == cudaSuccess);
+    device.arrived = (int *)device_bytes(GFLI_MAX_SPLIT_TILES * sizeof(int), 0);
     const int status = test_main(argc, argv, cases);
+    cudaFree(device.arrived);
     return emulated_errors() > 0 ? 1 : status;
 }

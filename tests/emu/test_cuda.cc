@@ -279,8 +279,8 @@ static void decoding_finds_what_the_cpu_finds(void) {
 
 /* ---- a whole detector ------------------------------------------------------------------------ */
 
-static gfl_status detect_on(gfl_context *context, gfl_detection_list *out, gfl_detector **detector,
-                            gfl_model **model) {
+static gfl_status detect_with(gfl_context *context, int channels, gfl_detection_list *out,
+                              gfl_detector **detector, gfl_model **model) {
     static uint8_t pixels[2][64 * 64 * 3];
     gfl_model_desc desc;
     gfl_detect_opts opts;
@@ -290,7 +290,7 @@ static gfl_status detect_on(gfl_context *context, gfl_detection_list *out, gfl_d
     memset(images, 0, sizeof images);
     desc.arch.depth = 18;
     desc.arch.base_channels = 8;
-    desc.arch.fpn_channels = desc.arch.head_channels = 32;
+    desc.arch.fpn_channels = desc.arch.head_channels = channels;
     desc.arch.stacked_convs = 1;
     desc.arch.n_classes = 3;
     desc.seed = 5;
@@ -307,6 +307,11 @@ static gfl_status detect_on(gfl_context *context, gfl_detection_list *out, gfl_d
     GFLI_TRY(gfl_model_create(context, &desc, model));
     GFLI_TRY(gfl_detector_create(context, *model, with_distributions(), detector));
     return gfl_detect(*detector, images, 2, &opts, out);
+}
+
+static gfl_status detect_on(gfl_context *context, gfl_detection_list *out, gfl_detector **detector,
+                            gfl_model **model) {
+    return detect_with(context, 32, out, detector, model);
 }
 
 static void a_detector_finds_what_the_cpus_finds(void) {
@@ -520,6 +525,68 @@ static void out_of_memory_is_survived(void) {
     CHECK(failures > 20 && emulated_errors() == 0);
 }
 
+/* Of the calls that describe a map to the copy engine, which are refused: from one on, so many. */
+static struct {
+    long calls, first, n;
+} refused;
+
+static CUresult CUDAAPI describe_map(CUtensorMap *map, CUtensorMapDataType, cuuint32_t, void *,
+                                     const cuuint64_t *, const cuuint64_t *, const int *,
+                                     const int *, cuuint32_t, cuuint32_t, const cuuint32_t *,
+                                     CUtensorMapInterleave, CUtensorMapSwizzle,
+                                     CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+    const long call = refused.calls++ - refused.first;
+    memset(map, 0, sizeof *map);
+    return call >= 0 && call < refused.n ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+}
+
+/* On one context all maps are refused; on the other no kernel is that would want them. */
+static void where_all_maps_are_refused_other_kernels_detect(void) {
+    gfl_context *contexts[2] = {open_in(gfl_cuda(), GFL_PRECISION_BF16, "mma"),
+                                open_in(gfl_cuda(), GFL_PRECISION_BF16, NULL)};
+    gfl_detection_list out[2][2];
+    gfl_detector *detectors[2] = {NULL, NULL};
+    gfl_model *models[2] = {NULL, NULL};
+    refused.calls = refused.first = 0;
+    refused.n = LONG_MAX;
+    gfli_cuda_of(contexts[1])->conv.encode = describe_map;
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(contexts[i], detect_with(contexts[i], 64, out[i], &detectors[i], &models[i]));
+    CHECK(refused.calls > 0 && gfli_cuda_of(contexts[1])->conv.encode == describe_map);
+    for (int image = 0; image < 2; image++) {
+        const gfl_detection_list *want = &out[0][image], *got = &out[1][image];
+        CHECK(want->count > 0 && want->count == got->count);
+        CHECK(memcmp(want->items, got->items, (size_t)want->count * sizeof *want->items) == 0);
+    }
+    CHECK(emulated_errors() == 0);
+    for (int i = 0; i < 2; i++) {
+        gfl_detector_destroy(detectors[i]);
+        gfl_model_destroy(models[i]);
+        gfl_context_destroy(contexts[i]);
+    }
+}
+
+/* What the copy engine's kernels would find is not asked: the emulator has none. */
+static void a_refusal_now_and_then_ends_no_host(void) {
+    static const long firsts[] = {0, 3, 11};
+    for (size_t i = 0; i < GFLI_COUNT(firsts); i++) {
+        gfl_context *gpu = open_in(gfl_cuda(), GFL_PRECISION_BF16, NULL);
+        gfl_detection_list out[2];
+        gfl_detector *detector = NULL;
+        gfl_model *model = NULL;
+        refused.calls = 0;
+        refused.first = firsts[i];
+        refused.n = 1;
+        gfli_cuda_of(gpu)->conv.encode = describe_map;
+        const gfl_status status = detect_with(gpu, 64, out, &detector, &model);
+        CHECK(status == GFL_OK || status == GFL_E_DEVICE);
+        CHECK(refused.calls > firsts[i]);
+        gfl_detector_destroy(detector);
+        gfl_model_destroy(model);
+        gfl_context_destroy(gpu);
+    }
+}
+
 static void a_failure_ends_the_context_and_nothing_else(void) {
     static const char *const calls[] = {"launch", "cudaStreamSynchronize", "cudaMallocHost"};
     for (size_t i = 0; i < GFLI_COUNT(calls); i++) {
@@ -559,6 +626,8 @@ int main(int argc, char **argv) {
                                       TEST(what_is_missing_is_said),
                                       TEST(out_of_memory_is_survived),
                                       TEST(a_failure_ends_the_context_and_nothing_else),
+                                      TEST(where_all_maps_are_refused_other_kernels_detect),
+                                      TEST(a_refusal_now_and_then_ends_no_host),
 #endif
                                       TEST(a_gpus_model_keeps_its_parameters),
                                       {NULL, NULL, TEST_EVERYWHERE}};

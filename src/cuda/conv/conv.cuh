@@ -57,23 +57,6 @@ static bool gfli_conv_find(gfl_context *context, const gfli_conv_call *calls, in
     return false;
 }
 
-/* Whether the driver will describe the maps of a chosen kernel to the copy engine, tried at an
- * address that is the context's own.  Where it will not, the context does without such kernels. */
-static bool gfli_conv_describes(gfl_context *context, const gfli_conv_request *r,
-                                gfli_conv_choice choice) {
-    gfli_cuda *d = gfli_cuda_of(context);
-    const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
-    gfli_conv_job job;
-    gfli_conv_maps maps;
-    if (v->load != GFLI_LOAD_ENGINE) return true;
-    gfli_conv_job_of(r, choice, &job);
-    for (int i = 0; i < job.n_sides; i++) job.side[i].x = d->arrived;
-    if (gfli_conv_describe(d->conv.encode, &job, (int)r->element, &maps) == cudaSuccess)
-        return true;
-    d->conv.encode = NULL;
-    return false;
-}
-
 static gfl_status gfli_conv_prepare_cuda(gfl_context *context, const gfli_conv_call *calls, int n,
                                          gfli_conv_means *out) {
     gfli_conv_choice choice;
@@ -86,18 +69,13 @@ static gfl_status gfli_conv_prepare_cuda(gfl_context *context, const gfli_conv_c
         out->apart = true;
         return GFL_OK;
     }
-    bool found = gfli_conv_find(context, calls, n, &choice, &out->apart);
-    gfli_conv_request r = gfli_conv_request_of(calls, n, out->apart);
-    if (found && !gfli_conv_describes(context, &r, choice)) {
-        found = gfli_conv_find(context, calls, n, &choice, &out->apart);
-        r = gfli_conv_request_of(calls, n, out->apart);
-    }
-    if (!found)
+    if (!gfli_conv_find(context, calls, n, &choice, &out->apart))
         return gfli_error(context, GFL_E_UNSUPPORTED,
                           "no tensor-core kernel for a %s of %d to %d channels in %d groups; use "
                           "GFL_PRECISION_FP32",
                           calls[0].offset ? "deformable convolution" : "convolution", s->in_c,
                           s->out_c, s->groups);
+    const gfli_conv_request r = gfli_conv_request_of(calls, n, out->apart);
     out->kernel = gfli_conv_variants[choice.variant].name;
     out->variant = choice.variant;
     out->splits = choice.splits;
@@ -123,7 +101,7 @@ static void gfli_tensor_conv(gfl_context *context, const gfli_conv_call *calls, 
     }
     (void)gfli_cuda_note(context,
                          gfli_conv_tensor_run(d->stream, &d->conv, &r, choice, sides, calls[0].eps,
-                                              scratch, d->arrived),
+                                              scratch),
                          "a convolution");
 }
 

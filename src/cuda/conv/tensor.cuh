@@ -137,6 +137,7 @@ typedef struct gfli_conv_request {
 typedef struct gfli_conv_device {
     int n_sms, shared_limit; /* multiprocessors; bytes a block may have */
     gfli_encode encode;      /* where wgmma's kernels are in this build, for this device; or NULL */
+    int *arrived;            /* [GFLI_MAX_SPLIT_TILES] zeros between launches */
 } gfli_conv_device;
 
 /* Of the current device, by its stream.  wgmma: ask for its kernels too, which are there with a
@@ -232,6 +233,18 @@ static int gfli_conv_tiles(const gfli_conv_job *job) {
     return job->row_tiles * job->n_sides * job->col_tiles;
 }
 
+/* Whether the driver describes the request's maps to the copy engine, tried at an address of the
+ * context's own.  Where it refuses one, this request alone does without the engine. */
+static bool gfli_conv_describes(const gfli_conv_request *r, int variant,
+                                const gfli_conv_device *device) {
+    const gfli_conv_choice choice = {variant, 1};
+    gfli_conv_job job;
+    gfli_conv_maps maps;
+    gfli_conv_job_of(r, choice, &job);
+    for (int i = 0; i < job.n_sides; i++) job.side[i].x = device->arrived;
+    return gfli_conv_describe(device->encode, &job, r->element, &maps) == cudaSuccess;
+}
+
 /* Can this variant do it at all? */
 static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
                               const gfli_conv_device *device) {
@@ -249,11 +262,11 @@ static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
     }
     if (deformable) return v->load == GFLI_LOAD_DEFORMED && g.chunks;
     /* The engine's boxes are 64 channels wide: they must not reach into another group, where a
-     * NaN times a weight of zero would not be zero. */
+     * NaN times a weight of zero would not be zero, nor past the last channel. */
     if (v->load == GFLI_LOAD_ENGINE)
-        return device->encode && r->element != GFLI_MAP_F32 && g.chunks &&
-               (g.groups == 1 || g.group_in % 64 == 0) && s->stride <= 8 && s->pad < s->kernel &&
-               s->kernel <= 128;
+        return device->encode && r->element != GFLI_MAP_F32 && g.group_in % 64 == 0 &&
+               s->stride <= 8 && s->pad < s->kernel && s->kernel <= 128 &&
+               gfli_conv_describes(r, variant, device);
     return v->load == (g.chunks ? GFLI_LOAD_CHUNKS : GFLI_LOAD_ELEMENTS);
 }
 
@@ -370,18 +383,17 @@ static cudaError_t gfli_conv_launch(cudaStream_t stream, const gfli_conv_device 
     return cudaGetLastError();
 }
 
-/* arrived [GFLI_MAX_SPLIT_TILES] zeros; they are zeros again afterwards. */
 static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_device *device,
                                         const gfli_conv_request *r, gfli_conv_choice choice,
-                                        const gfli_conv_operands *sides, float eps, void *scratch,
-                                        int *arrived) {
+                                        const gfli_conv_operands *sides, float eps,
+                                        void *scratch) {
     const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
     float *spare = (float *)scratch;
     gfli_conv_job job;
     gfli_conv_job_of(r, choice, &job);
     if (choice.splits > 1) {
         job.partial = spare;
-        job.arrived = arrived;
+        job.arrived = device->arrived;
         spare +=
             (size_t)gfli_conv_tiles(&job) * (size_t)choice.splits * (size_t)(v->rows * v->cols);
     }

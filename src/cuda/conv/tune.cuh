@@ -92,8 +92,8 @@ static float gfli_tune_time(const gfli_cuda *d, const gfli_conv_request *r, gfli
     for (int i = 0; i < GFLI_TUNE_WARM + GFLI_TUNE_RUNS && e == cudaSuccess; i++) {
         if (i == GFLI_TUNE_WARM) e = cudaEventRecord(events[0], d->stream);
         if (e == cudaSuccess)
-            e = gfli_conv_tensor_run(d->stream, &d->conv, r, choice, sides, GFLI_NORM_EPS, scratch,
-                                     d->arrived);
+            e = gfli_conv_tensor_run(d->stream, &d->conv, r, choice, sides, GFLI_NORM_EPS,
+                                     scratch);
     }
     if (e == cudaSuccess) e = cudaEventRecord(events[1], d->stream);
     if (e == cudaSuccess) e = cudaEventSynchronize(events[1]);
