@@ -1086,7 +1086,7 @@ static __device__ __forceinline__ void gfli_wgmma_multiply(unsigned shared, unsi
         }
         asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
         asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
-        if (block > 0 && threadIdx.x % 128 == 0)
+        if (block > 0 && threadIdx.x % 32 == 0) /* what this warp has read, its wait says */
             gfli_barrier_arrive(empty + (unsigned)(before * 8));
         before = stage;
         if (++stage < gfli_wgmma_stages(cols)) continue;
@@ -1109,7 +1109,7 @@ gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, 
     if (threadIdx.x == 0) {
         for (int i = 0; i < gfli_wgmma_stages(cols); i++) {
             gfli_barrier_init(full + (unsigned)(i * 8), 1);
-            gfli_barrier_init(empty + (unsigned)(i * 8), 2); /* the two that multiply */
+            gfli_barrier_init(empty + (unsigned)(i * 8), GFLI_WGMMA_ASKS / 32);
         }
         asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
         asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
@@ -1371,6 +1371,7 @@ typedef struct gfli_conv_request {
 typedef struct gfli_conv_device {
     int n_sms, shared_limit; /* multiprocessors; bytes a block may have */
     gfli_encode encode;      /* where wgmma's kernels are in this build, for this device; or NULL */
+    int *arrived;            /* [GFLI_MAX_SPLIT_TILES] zeros between launches */
 } gfli_conv_device;
 
 /* Of the current device, by its stream.  wgmma: ask for its kernels too, which are there with a
@@ -1466,6 +1467,18 @@ static int gfli_conv_tiles(const gfli_conv_job *job) {
     return job->row_tiles * job->n_sides * job->col_tiles;
 }
 
+/* Whether the driver describes the request's maps to the copy engine, tried at an address of the
+ * context's own.  Where it refuses one, this request alone does without the engine. */
+static bool gfli_conv_describes(const gfli_conv_request *r, int variant,
+                                const gfli_conv_device *device) {
+    const gfli_conv_choice choice = {variant, 1};
+    gfli_conv_job job;
+    gfli_conv_maps maps;
+    gfli_conv_job_of(r, choice, &job);
+    for (int i = 0; i < job.n_sides; i++) job.side[i].x = device->arrived;
+    return gfli_conv_describe(device->encode, &job, r->element, &maps) == cudaSuccess;
+}
+
 /* Can this variant do it at all? */
 static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
                               const gfli_conv_device *device) {
@@ -1483,11 +1496,11 @@ static bool gfli_conv_applies(const gfli_conv_request *r, int variant,
     }
     if (deformable) return v->load == GFLI_LOAD_DEFORMED && g.chunks;
     /* The engine's boxes are 64 channels wide: they must not reach into another group, where a
-     * NaN times a weight of zero would not be zero. */
+     * NaN times a weight of zero would not be zero, nor past the last channel. */
     if (v->load == GFLI_LOAD_ENGINE)
-        return device->encode && r->element != GFLI_MAP_F32 && g.chunks &&
-               (g.groups == 1 || g.group_in % 64 == 0) && s->stride <= 8 && s->pad < s->kernel &&
-               s->kernel <= 128;
+        return device->encode && r->element != GFLI_MAP_F32 && g.group_in % 64 == 0 &&
+               s->stride <= 8 && s->pad < s->kernel && s->kernel <= 128 &&
+               gfli_conv_describes(r, variant, device);
     return v->load == (g.chunks ? GFLI_LOAD_CHUNKS : GFLI_LOAD_ELEMENTS);
 }
 
@@ -1604,18 +1617,17 @@ static cudaError_t gfli_conv_launch(cudaStream_t stream, const gfli_conv_device 
     return cudaGetLastError();
 }
 
-/* arrived [GFLI_MAX_SPLIT_TILES] zeros; they are zeros again afterwards. */
 static cudaError_t gfli_conv_tensor_run(cudaStream_t stream, const gfli_conv_device *device,
                                         const gfli_conv_request *r, gfli_conv_choice choice,
-                                        const gfli_conv_operands *sides, float eps, void *scratch,
-                                        int *arrived) {
+                                        const gfli_conv_operands *sides, float eps,
+                                        void *scratch) {
     const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
     float *spare = (float *)scratch;
     gfli_conv_job job;
     gfli_conv_job_of(r, choice, &job);
     if (choice.splits > 1) {
         job.partial = spare;
-        job.arrived = arrived;
+        job.arrived = device->arrived;
         spare +=
             (size_t)gfli_conv_tiles(&job) * (size_t)choice.splits * (size_t)(v->rows * v->cols);
     }
@@ -1658,7 +1670,6 @@ typedef struct gfli_cuda {
     bool tune;             /* time kernels rather than estimate them */
     struct gfli_tuned *tuned;
     size_t n_tuned, tuned_capacity;
-    int *arrived; /* [GFLI_MAX_SPLIT_TILES] zeros between launches; NULL in fp32 */
 } gfli_cuda;
 
 enum { GFLI_CUDA_LOWEST = 8, GFLI_THREADS = 256 };
@@ -1897,7 +1908,7 @@ static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *
 
 /* What convolutions on the tensor cores need. */
 static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d, bool wgmma) {
-    const size_t bytes = GFLI_MAX_SPLIT_TILES * sizeof *d->arrived;
+    const size_t bytes = GFLI_MAX_SPLIT_TILES * sizeof *d->conv.arrived;
     static const gfli_element elements[] = {GFLI_MAP_F32, GFLI_MAP_F32, GFLI_MAP_BF16,
                                             GFLI_MAP_FP16};
     context->element = elements[(int)context->precision];
@@ -1905,8 +1916,9 @@ static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d, bool
     if (!gfli_cuda_note(context, gfli_conv_device_query(wgmma, d->stream, &d->conv),
                         "asking the device"))
         return gfli_finish_cuda(context);
-    GFLI_TRY(gfli_alloc_cuda(context, bytes, 1, "counters", &d->arrived));
-    (void)gfli_cuda_note(context, cudaMemsetAsync(d->arrived, 0, bytes, d->stream), "counters");
+    GFLI_TRY(gfli_alloc_cuda(context, bytes, 1, "counters", &d->conv.arrived));
+    (void)gfli_cuda_note(context, cudaMemsetAsync(d->conv.arrived, 0, bytes, d->stream),
+                         "counters");
     return gfli_finish_cuda(context);
 }
 
@@ -1949,7 +1961,7 @@ static void gfli_close_cuda(gfl_context *context) {
     (void)cudaSetDevice(d->index);
     if (d->stream && !d->borrowed) (void)cudaStreamDestroy(d->stream);
     gfli_free(context, d->tuned);
-    (void)cudaFree(d->arrived);
+    (void)cudaFree(d->conv.arrived);
     gfli_free(context, d);
     context->device = NULL;
 }
@@ -2498,8 +2510,8 @@ static float gfli_tune_time(const gfli_cuda *d, const gfli_conv_request *r, gfli
     for (int i = 0; i < GFLI_TUNE_WARM + GFLI_TUNE_RUNS && e == cudaSuccess; i++) {
         if (i == GFLI_TUNE_WARM) e = cudaEventRecord(events[0], d->stream);
         if (e == cudaSuccess)
-            e = gfli_conv_tensor_run(d->stream, &d->conv, r, choice, sides, GFLI_NORM_EPS, scratch,
-                                     d->arrived);
+            e = gfli_conv_tensor_run(d->stream, &d->conv, r, choice, sides, GFLI_NORM_EPS,
+                                     scratch);
     }
     if (e == cudaSuccess) e = cudaEventRecord(events[1], d->stream);
     if (e == cudaSuccess) e = cudaEventSynchronize(events[1]);
@@ -2634,23 +2646,6 @@ static bool gfli_conv_find(gfl_context *context, const gfli_conv_call *calls, in
     return false;
 }
 
-/* Whether the driver will describe the maps of a chosen kernel to the copy engine, tried at an
- * address that is the context's own.  Where it will not, the context does without such kernels. */
-static bool gfli_conv_describes(gfl_context *context, const gfli_conv_request *r,
-                                gfli_conv_choice choice) {
-    gfli_cuda *d = gfli_cuda_of(context);
-    const gfli_conv_variant *v = &gfli_conv_variants[choice.variant];
-    gfli_conv_job job;
-    gfli_conv_maps maps;
-    if (v->load != GFLI_LOAD_ENGINE) return true;
-    gfli_conv_job_of(r, choice, &job);
-    for (int i = 0; i < job.n_sides; i++) job.side[i].x = d->arrived;
-    if (gfli_conv_describe(d->conv.encode, &job, (int)r->element, &maps) == cudaSuccess)
-        return true;
-    d->conv.encode = NULL;
-    return false;
-}
-
 static gfl_status gfli_conv_prepare_cuda(gfl_context *context, const gfli_conv_call *calls, int n,
                                          gfli_conv_means *out) {
     gfli_conv_choice choice;
@@ -2663,18 +2658,13 @@ static gfl_status gfli_conv_prepare_cuda(gfl_context *context, const gfli_conv_c
         out->apart = true;
         return GFL_OK;
     }
-    bool found = gfli_conv_find(context, calls, n, &choice, &out->apart);
-    gfli_conv_request r = gfli_conv_request_of(calls, n, out->apart);
-    if (found && !gfli_conv_describes(context, &r, choice)) {
-        found = gfli_conv_find(context, calls, n, &choice, &out->apart);
-        r = gfli_conv_request_of(calls, n, out->apart);
-    }
-    if (!found)
+    if (!gfli_conv_find(context, calls, n, &choice, &out->apart))
         return gfli_error(context, GFL_E_UNSUPPORTED,
                           "no tensor-core kernel for a %s of %d to %d channels in %d groups; use "
                           "GFL_PRECISION_FP32",
                           calls[0].offset ? "deformable convolution" : "convolution", s->in_c,
                           s->out_c, s->groups);
+    const gfli_conv_request r = gfli_conv_request_of(calls, n, out->apart);
     out->kernel = gfli_conv_variants[choice.variant].name;
     out->variant = choice.variant;
     out->splits = choice.splits;
@@ -2700,7 +2690,7 @@ static void gfli_tensor_conv(gfl_context *context, const gfli_conv_call *calls, 
     }
     (void)gfli_cuda_note(context,
                          gfli_conv_tensor_run(d->stream, &d->conv, &r, choice, sides, calls[0].eps,
-                                              scratch, d->arrived),
+                                              scratch),
                          "a convolution");
 }
 

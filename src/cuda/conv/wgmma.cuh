@@ -199,7 +199,7 @@ static __device__ __forceinline__ void gfli_wgmma_multiply(unsigned shared, unsi
         }
         asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
         asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
-        if (block > 0 && threadIdx.x % 128 == 0)
+        if (block > 0 && threadIdx.x % 32 == 0) /* what this warp has read, its wait says */
             gfli_barrier_arrive(empty + (unsigned)(before * 8));
         before = stage;
         if (++stage < gfli_wgmma_stages(cols)) continue;
@@ -222,7 +222,7 @@ gfli_conv_wgmma(const gfli_conv_job *job, const gfli_conv_maps *maps, int cols, 
     if (threadIdx.x == 0) {
         for (int i = 0; i < gfli_wgmma_stages(cols); i++) {
             gfli_barrier_init(full + (unsigned)(i * 8), 1);
-            gfli_barrier_init(empty + (unsigned)(i * 8), 2); /* the two that multiply */
+            gfli_barrier_init(empty + (unsigned)(i * 8), GFLI_WGMMA_ASKS / 32);
         }
         asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
         asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
