@@ -824,6 +824,8 @@ void gfli_onnx_transpose(gfli_onnx *g, const char *out, const char *in, const in
 void gfli_onnx_cast(gfli_onnx *g, const char *out, const char *in);
 gfli_onnx_const *gfli_onnx_new_const(gfli_onnx *g, const char *name, int type, int rank,
                                      const int64_t *shape);
+/* Numbers of each tap of the deformable convolutions: 2, with masks 3; 0 where there are none. */
+int gfli_onnx_tap_values(const gfli_onnx *g);
 /* Room for the values of a new constant, or NULL. */
 void *gfli_onnx_room(gfli_onnx *g, const char *name, int type, int rank, const int64_t *shape);
 void gfli_onnx_floats(gfli_onnx *g, const char *name, int rank, const int64_t *shape,
@@ -12828,6 +12830,14 @@ gfli_onnx_name *gfli_onnx_value(gfli_onnx *g, int slot, int level) {
                                      : slot * GFL_LEVELS + level];
 }
 
+int gfli_onnx_tap_values(const gfli_onnx *g) {
+    int values = 0;
+    for (int i = 0; i < g->plan.n_steps; i++)
+        if (g->plan.steps[i].offset >= 0)
+            values = gfli_max(values, g->plan.maps[g->plan.steps[i].offset].map.c / 9);
+    return values;
+}
+
 /* ===============================================================================================
  * src/export/onnx_steps.c - each step of a plan as nodes
  * ============================================================================================ */
@@ -13006,7 +13016,7 @@ void gfli_onnx_common(gfli_onnx *g) {
     gfli_onnx_integers(g, "groups.shape", 1, 3, groups);
     gfli_onnx_floats(g, "groups.ones", 1, &n, ones);
     gfli_onnx_floats(g, "groups.zeros", 1, &n, zeros);
-    if (g->model->arch.deform == 2) gfli_onnx_integers(g, "deform.split", 1, 2, split);
+    if (gfli_onnx_tap_values(g) == 3) gfli_onnx_integers(g, "deform.split", 1, 2, split);
 }
 
 /* ===============================================================================================
@@ -13325,7 +13335,7 @@ static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value
 static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_buffer *b) {
     enum { IR_VERSION = 1, PRODUCER = 2, PRODUCER_VERSION = 3, GRAPH = 7, OPSET = 8 };
     enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
-    const bool deform = g->model->arch.deform > 0;
+    const bool deform = gfli_onnx_tap_values(g) > 0;
     char text[32];
     gfli_arch_name(g->context, &g->model->arch, text);
     gfli_pb_int(b, IR_VERSION, deform ? 9 : 8);

@@ -3,8 +3,8 @@
 
 /* ---- the backbone ---------------------------------------------------------------------------- */
 
-/* Four stages of two blocks: a depthwise 3x3 and a pointwise convolution; the first block of a stage
- * halves the map, the second adds its input. */
+/* Four stages of two blocks: a depthwise 3x3 and a pointwise convolution; the first block of a
+ * stage halves the map, the second adds its input. */
 enum { DEPTH = 7, BLOCKS = 2 };
 
 /* What a description may get wrong. */
@@ -397,7 +397,7 @@ static void train_a_little(gfl_context *context, gfl_model *model, gfl_dataset *
 static gfl_detection *find(gfl_context *context, const gfl_model *model, int *n) {
     gfl_detector *detector = NULL;
     gfl_detect_opts opts;
-    gfl_detections found;
+    gfl_detection_list found;
     gfl_pixels pixels;
     CHECK_OK(context, train_read_picture(NULL, context, 1, &pixels));
     const gfl_image image = gfl_image_from_rgb(pixels.rgb, pixels.width, pixels.height);
@@ -440,6 +440,9 @@ static void a_trained_model_is_saved_and_loaded(void) {
     gfl_detection *a = find(context, model, &n), *b = find(context, loaded, &n_loaded);
     CHECK(n > 0 && n == n_loaded && memcmp(a, b, (size_t)n * sizeof *a) == 0);
     free(a), free(b);
+    for (int format = GFL_EXPORT_MMDET; format <= GFL_EXPORT_ONNX; format++)
+        CHECK_OK(context, gfl_model_export(loaded, (gfl_export_format)format, NULL,
+                                           "test_backbone.exported"));
     gfl_model_destroy(loaded);
     /* a library without this kind does not know the file */
     context->backbones = NULL;

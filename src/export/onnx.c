@@ -63,7 +63,7 @@ static gfl_status gfli_meta_to_onnx(void *to, const char *key, const char *value
 static gfl_status gfli_onnx_head(const gfli_onnx *g, uint64_t graph, gfli_buffer *b) {
     enum { IR_VERSION = 1, PRODUCER = 2, PRODUCER_VERSION = 3, GRAPH = 7, OPSET = 8 };
     enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
-    const bool deform = g->model->arch.deform > 0;
+    const bool deform = gfli_onnx_tap_values(g) > 0;
     char text[32];
     gfli_arch_name(g->context, &g->model->arch, text);
     gfli_pb_int(b, IR_VERSION, deform ? 9 : 8);

@@ -76,6 +76,8 @@ void gfli_onnx_transpose(gfli_onnx *g, const char *out, const char *in, const in
 void gfli_onnx_cast(gfli_onnx *g, const char *out, const char *in);
 gfli_onnx_const *gfli_onnx_new_const(gfli_onnx *g, const char *name, int type, int rank,
                                      const int64_t *shape);
+/* Numbers of each tap of the deformable convolutions: 2, with masks 3; 0 where there are none. */
+int gfli_onnx_tap_values(const gfli_onnx *g);
 /* Room for the values of a new constant, or NULL. */
 void *gfli_onnx_room(gfli_onnx *g, const char *name, int type, int rank, const int64_t *shape);
 void gfli_onnx_floats(gfli_onnx *g, const char *name, int rank, const int64_t *shape,

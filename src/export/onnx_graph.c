@@ -179,3 +179,11 @@ gfli_onnx_name *gfli_onnx_value(gfli_onnx *g, int slot, int level) {
     return &g->values[s->parent >= 0 ? s->parent * GFL_LEVELS + s->level
                                      : slot * GFL_LEVELS + level];
 }
+
+int gfli_onnx_tap_values(const gfli_onnx *g) {
+    int values = 0;
+    for (int i = 0; i < g->plan.n_steps; i++)
+        if (g->plan.steps[i].offset >= 0)
+            values = gfli_max(values, g->plan.maps[g->plan.steps[i].offset].map.c / 9);
+    return values;
+}

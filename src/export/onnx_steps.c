@@ -175,5 +175,5 @@ void gfli_onnx_common(gfli_onnx *g) {
     gfli_onnx_integers(g, "groups.shape", 1, 3, groups);
     gfli_onnx_floats(g, "groups.ones", 1, &n, ones);
     gfli_onnx_floats(g, "groups.zeros", 1, &n, zeros);
-    if (g->model->arch.deform == 2) gfli_onnx_integers(g, "deform.split", 1, 2, split);
+    if (gfli_onnx_tap_values(g) == 3) gfli_onnx_integers(g, "deform.split", 1, 2, split);
 }
