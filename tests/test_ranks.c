@@ -117,9 +117,11 @@ static gfl_status open_context(rank *r, char *error, size_t size, gfl_context **
     desc.n_threads = 1 + r->number % 2;
     desc.error = error;
     desc.error_size = size;
-    desc.allocator.alloc = alloc_or_starve;
-    desc.allocator.free = free_alloc;
-    desc.allocator.user = r;
+    if (r->number == 1 && r->p->starved > 0) { /* whose loaders are no threads */
+        desc.allocator.alloc = alloc_or_starve;
+        desc.allocator.free = free_alloc;
+        desc.allocator.user = r;
+    }
     if (r->p->n_ranks > 1) desc.ranks = &ranks;
     return gfl_context_create(&desc, out);
 }
