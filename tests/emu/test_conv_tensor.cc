@@ -470,7 +470,7 @@ static void deformable_kernels_sample_as_the_spec_says(void) {
     }
 }
 
-/* ---- the driver, who describes maps to the copy engine ------------------------------------------ */
+/* ---- the driver, who describes maps to the copy engine --------------------------------------- */
 
 static int refused_width; /* maps so wide are */
 
