@@ -123,7 +123,7 @@ amalgamate: | $(BUILD) ## write gfl.h, gfl_train.c and gfl_cuda.cu from src/
 man: $(BUILD)/gfl ## after a change of the options or of examples/gfl.1.in: write the manual page
 	sh scripts/manual.sh $(BUILD)/gfl > $(BUILD)/gfl.1 && mv $(BUILD)/gfl.1 examples/gfl.1
 
-abi: | $(BUILD) ## after a change of public declarations: write the list that a test compares
+abi: amalgamate | $(BUILD) ## after a change of public declarations: write the list that a test compares
 	sh tests/abi.sh $(CURDIR) $(BUILD)/abi > $(BUILD)/abi.txt && mv $(BUILD)/abi.txt tests/data/abi.txt
 
 # The roots are not formatted: nested guards would push every #include to the right.
