@@ -2120,41 +2120,42 @@ GFL_API gfl_status gfl_model_create_from(gfl_context *context, const gfl_model *
  * src/api/evaluate.h - a model's numbers on a data set
  * ============================================================================================ */
 
-/* How a model is evaluated; zero means the default everywhere. */
+/* How a model is evaluated.  Zero means the default of each field. */
 typedef struct gfl_evaluate_desc {
-    /* Of each call of gfl_detect; NULL: the defaults.  Boxes are never clipped to the image, as in
-     * COCO results. */
+    /* The options of each call of gfl_detect; NULL: the defaults.  Boxes are never clipped to the
+     * image, as in COCO results. */
     const gfl_detect_opts *detect;
-    /* Images that run through the network at once; 0 means 1.  More are faster on a GPU.  All of a
-     * batch are padded to the largest, which may change the last digits of scores and boxes. */
+    /* How many images run through the network at once; 0 means 1.  More are faster on a GPU.  All
+     * images of a batch are padded to the largest, which may change the last digits of scores and
+     * boxes. */
     int batch;
     /* [n_renames] what the model calls `from` is called `to` in the data set. */
     const gfl_rename *renames;
-    int n_renames;
-    /* Called after every image with how many are done and how many there are; a return other than 0
-     * stops the call with GFL_E_STOPPED.  NULL: not called. */
+    int n_renames; /* how many these are */
+    /* Called after every image with the number of images done and the total.  A non-zero return
+     * stops the call with GFL_E_STOPPED.  NULL: no call. */
     int (*progress)(void *user, int done, int total);
-    void *user;
+    void *user; /* handed to progress */
 } gfl_evaluate_desc;
 
 /* gfl_match_dataset - which class of a data set is which of a model, by name.
  *
- * A model that names none of its classes ("class 0" and so on) and has as many as the data set has
- * them in the order of the data set, which is logged.
+ * Where a model names none of its classes ("class 0" and so on) and has as many as the data set,
+ * they are taken in the order of the data set, and the logger is told.
  *
  *   context    receives the error text
- *   renames    [n_renames] what the model calls `from` is called `to` in the data set; they win
- *              over equal names
- *   map        [n_classes of the model], yours: the label in the data set of each label of the
- *              model, or -1 where the data set has no such class
+ *   renames    [n_renames] what the model calls `from` is called `to` in the data set; they come
+ *              before equal names
+ *   map        [n_classes of the model] set to the label in the data set for each label of the
+ *              model, or to -1 where the data set has no such class
  *
- * Errors    GFL_E_ARG     a NULL
- *           GFL_E_DATA    two classes of the data set have one name
- *           GFL_E_MISMATCH  no class is in both; an annotation has a class that the model does not
- *                         know, or two classes of the data set would be one of the model; a rename
- *                         of a class that is not there
- *           GFL_E_MEMORY  the allocator said no
- * Threads   as the context; the data set and the model are only read. */
+ * Errors    GFL_E_ARG     an argument is NULL
+ *           GFL_E_DATA    two classes of the data set have the same name
+ *           GFL_E_MISMATCH  no class is in both; or an annotation has a class that the model does
+ *                         not know; or two classes of the data set would be one of the model; or a
+ *                         rename names a class that is not there
+ *           GFL_E_MEMORY  the allocator returned NULL
+ * Threads   As the context.  The data set and the model are only read. */
 GFL_API gfl_status gfl_match_dataset(gfl_context *context, const gfl_model *model,
                                      const gfl_dataset *dataset, const gfl_rename *renames,
                                      int n_renames, int *map);
@@ -2168,25 +2169,25 @@ GFL_API gfl_status gfl_match_dataset(gfl_context *context, const gfl_model *mode
  *   model  on the device of the evaluator's context; borrowed until the call returns
  *   desc   NULL or zeroed for the defaults; borrowed until the call returns
  *
- * Errors    those of gfl_match_dataset, gfl_dataset_read and gfl_detect; what was added before
- *           stays
+ * Errors    Those of gfl_match_dataset, gfl_dataset_read and gfl_detect; what was added before the
+ *           error stays
  *           GFL_E_STOPPED  desc->progress asked to stop
- * Memory    until it returns: a detector, and the pixels of a batch.
- * Threads   as the evaluator. */
+ * Memory    A detector, and the pixels of a batch, until it returns.
+ * Threads   As the evaluator. */
 GFL_API gfl_status gfl_evaluator_add_model(gfl_evaluator *evaluator, const gfl_model *model,
                                            const gfl_evaluate_desc *desc);
 
 /* gfl_evaluate - COCO's twelve numbers of a model on a data set, in one call.
  *
- * It makes an evaluator, adds the model to it and runs it; make one yourself for the numbers of
- * each class, for a file of results, or for other options of the evaluation.
+ * It makes an evaluator, adds the model to it and runs it.  Make an evaluator yourself for the
+ * numbers of each class, for a file of results, or for other options of the evaluation.
  *
- *   context  pays for memory and threads; computes on the model's device
+ *   context  gives the memory and the threads; must be on the model's device
  *   desc     NULL or zeroed for the defaults; borrowed until the call returns
- *   out      yours; zeroed on error
+ *   out      set to the numbers; zeroed on error
  *
- * Errors    those of gfl_evaluator_create, gfl_evaluator_add_model and gfl_evaluator_run
- * Threads   as the context; the data set and the model are only read.
+ * Errors    Those of gfl_evaluator_create, gfl_evaluator_add_model and gfl_evaluator_run
+ * Threads   As the context.  The data set and the model are only read.
  * Example
  *     gfl_eval_result r;
  *     if (gfl_evaluate(context, model, dataset, NULL, &r) == GFL_OK) printf("AP %.3f\n", r.ap); */
