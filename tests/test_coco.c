@@ -368,6 +368,8 @@ static void arrays_that_say_little_are_completed(void) {
     for (int i = 0; i < 3; i++) boxes[i].w = boxes[i].h = i + 2;
     boxes[1].label = 2;
     boxes[2].id.number = 7;
+    boxes[0].crowd = boxes[2].crowd = INT_MAX; /* any number but 0 is yes */
+    boxes[0].ignore = 5;
     images[1].annotations = boxes;
     images[1].n_annotations = 3;
     desc.read_image = paint;
@@ -376,6 +378,7 @@ static void arrays_that_say_little_are_completed(void) {
     const gfl_annotation *a = set->images[1].annotations;
     CHECK(set->classes[2].id == 3 && set->images[1].id.number == 2);
     CHECK(a[0].id.number == 8 && a[1].id.number == 9 && a[2].id.number == 7);
+    CHECK(a[0].crowd == 1 && a[0].ignore == 1 && a[1].crowd == 0 && set->summary.n_crowd == 2);
     CHECK(a[1].area == 9 && a[1].label == 2 && a[2].image == 1 && !set->images[0].file_name[0]);
     CHECK_OK(context, gfl_dataset_read(context, set, 1, &pixels));
     CHECK(pixels.rgb[0] == 1);

@@ -49,6 +49,8 @@ static gfl_status gfli_arrays_annotation(gfli_coco *c, const gfl_image_info *ima
             c->set->name, gfli_id_text(image->id, id), index, a->label, (int)c->n_classes - 1);
     memset(r, 0, sizeof *r);
     r->a = *a;
+    r->a.crowd = a->crowd != 0;
+    r->a.ignore = a->ignore != 0;
     if (!(a->area > 0 || a->area < 0)) r->a.area = a->w * a->h;
     r->image_id = image->id;
     r->class_id = c->classes[a->label].id;
