@@ -358,7 +358,7 @@ static void wrong_parameters_are_refused_by_name(void) {
     gfl_model *model;
     gfl_parameter p;
     setup s;
-    float x[3] = {1, 2, 3};
+    float x[3] = {1, 2, 3}, variances[4];
     open_setup(&s, 2, &d, 1, NULL, NULL);
     CHECK(gfl_model_describe_parameter(s.model, -1, &p) == GFL_E_ARG && !p.name);
     CHECK(gfl_model_describe_parameter(s.model, s.model->n_params, &p) == GFL_E_ARG);
@@ -371,6 +371,10 @@ static void wrong_parameters_are_refused_by_name(void) {
     x[0] = NAN;
     CHECK_ERROR(s.context, gfl_model_set_parameter(s.model, "bbox_head.scales.1.scale", x, 1),
                 GFL_E_ARG, "is not finite");
+    for (int k = 0; k < 4; k++) variances[k] = 1.0f - (float)k / 2; /* the last is -0.5 */
+    CHECK_ERROR(s.context,
+                gfl_model_set_parameter(s.model, "backbone.bn1.running_var", variances, 4),
+                GFL_E_ARG, "backbone.bn1.running_var is a variance below zero");
     train_micro_desc(&packed, 18, 2);
     CHECK_OK(s.context, gfl_model_create(s.context, &packed, &model));
     CHECK_ERROR(s.context, gfl_model_get_parameter(model, "backbone.bn1.bias", x, 4), GFL_E_ARG,

@@ -331,8 +331,8 @@ GFL_API gfl_status gfl_model_get_parameter(const gfl_model *model, const char *n
  *
  *   values  [n], borrowed until the call returns, in the order of gfl_model_get_parameter
  *
- * Errors    As gfl_model_get_parameter.  It is GFL_E_ARG, too, when a value is not finite.  The
- *           parameter is as before, except after GFL_E_DEVICE.
+ * Errors    As gfl_model_get_parameter.  It is GFL_E_ARG, too, when a value is not finite, or is
+ *           a variance below zero.  The parameter is as before, except after GFL_E_DEVICE.
  * Threads   As the model's context.  Nobody else may use the model during the call. */
 GFL_API gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const float *values,
                                            size_t n);

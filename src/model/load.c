@@ -93,11 +93,11 @@ gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli
     }
     GFLI_TRY(gfli_blob_read_f32(&w->blob, tensor, raw));
     if (!gfli_all_finite(raw, param->count)) return gfli_refuse_number(w, tensor, raw);
-    for (size_t i = 0; i < param->count && param->is_variance; i++)
-        if (!(raw[i] + GFLI_NORM_EPS > 0))
-            return gfli_error(w->context, GFL_E_FORMAT,
-                              "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
-                              tensor->name, i, (double)raw[i]);
+    const size_t bad = gfli_bad_variance(param, raw);
+    if (bad < param->count)
+        return gfli_error(w->context, GFL_E_FORMAT,
+                          "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
+                          tensor->name, bad, (double)raw[bad]);
     if (param->rank == 4) gfli_reorder_weight(param, raw, out, false);
     return GFL_OK;
 }

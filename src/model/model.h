@@ -78,6 +78,8 @@ gfl_status gfli_model_place(gfl_model *model);
 /* The values of one parameter, as the model keeps them, between its place and the host. */
 gfl_status gfli_param_fetch(const gfl_model *model, int index, float *out);
 void gfli_param_store(const gfl_model *model, int index, const float *values);
+/* The first of a parameter's values that is no variance, where all must be; its count: none. */
+size_t gfli_bad_variance(const gfli_param *p, const float *values);
 /* The weights of a convolution from the order of the model, OHWI, to that of files, OIHW, or
  * back. */
 void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file);

@@ -75,6 +75,12 @@ void gfli_param_store(const gfl_model *model, int index, const float *values) {
     model->backend->device.upload(model->context, p->data, values, p->count * sizeof *values);
 }
 
+size_t gfli_bad_variance(const gfli_param *p, const float *values) {
+    size_t i = p->is_variance ? 0 : p->count;
+    while (i < p->count && values[i] + GFLI_NORM_EPS > 0) i++;
+    return i;
+}
+
 void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file) {
     const int out = (int)p->shape[0], in = (int)p->shape[1];
     const int taps = (int)(p->shape[2] * p->shape[3]);
@@ -157,6 +163,8 @@ gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const flo
     GFLI_TRAINABLE(model->context, model);
     GFLI_TRY(gfli_param_of_call(model, name, n, &i));
     GFLI_DEMAND(model->context, gfli_all_finite(values, n), "a value for %s is not finite", name);
+    GFLI_DEMAND(model->context, gfli_bad_variance(&model->params[i], values) == n,
+                "a value for %s is a variance below zero", name);
     GFLI_TRY(gfli_param_room(model, i, &kept));
     if (kept) gfli_reorder_weight(&model->params[i], values, kept, false);
     gfli_param_store(model, i, kept ? kept : values);
