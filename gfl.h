@@ -988,8 +988,8 @@ GFL_API gfl_status gfl_model_get_parameter(const gfl_model *model, const char *n
  *
  *   values  [n], borrowed until the call returns, in the order of gfl_model_get_parameter
  *
- * Errors    As gfl_model_get_parameter.  It is GFL_E_ARG, too, when a value is not finite.  The
- *           parameter is as before, except after GFL_E_DEVICE.
+ * Errors    As gfl_model_get_parameter.  It is GFL_E_ARG, too, when a value is not finite, or is
+ *           a variance below zero.  The parameter is as before, except after GFL_E_DEVICE.
  * Threads   As the model's context.  Nobody else may use the model during the call. */
 GFL_API gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const float *values,
                                            size_t n);
@@ -1883,7 +1883,8 @@ GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
  * same step.  With ranks, all of them call this and rank 0 writes; gfl_model_save is for rank 0
  * alone.  A file of that name is replaced whole or not at all.
  *
- *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns; may be NULL on all
+ *         ranks except the first
  *
  * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_IO      the file cannot be written
@@ -1896,7 +1897,7 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  * for gfl_trainer_load_state_memory.
  *
  *   out  set to the bytes; free them with gfl_bytes_free and the trainer's context; zeroed on
- *        error, and on all ranks except the first
+ *        error, and on all ranks except the first, where it may be NULL
  *
  * Errors    As gfl_trainer_save_state, except GFL_E_IO.  It is GFL_E_MEMORY, too, when there is no
  *           room for the bytes.
@@ -1918,7 +1919,8 @@ GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl
  * A state that was written before batches were limited to the size of the data set continues with
  * the learning rate that it began with.
  *
- *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns; may be NULL on all
+ *         ranks except the first
  *
  * Errors    After an error the trainer is as before.
  *           GFL_E_ARG     an argument is NULL
@@ -1936,7 +1938,7 @@ GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path
 
 /* gfl_trainer_load_state_memory - gfl_trainer_load_state from the bytes of such a file.
  *
- *   bytes  [size], borrowed until the call returns
+ *   bytes  [size], borrowed until the call returns; may be NULL on all ranks except the first
  *
  * Errors, Memory, Threads   As gfl_trainer_load_state. */
 GFL_API gfl_status gfl_trainer_load_state_memory(gfl_trainer *trainer, const void *bytes,
@@ -4835,6 +4837,8 @@ gfl_status gfli_model_place(gfl_model *model);
 /* The values of one parameter, as the model keeps them, between its place and the host. */
 gfl_status gfli_param_fetch(const gfl_model *model, int index, float *out);
 void gfli_param_store(const gfl_model *model, int index, const float *values);
+/* The first of a parameter's values that is no variance, where all must be; its count: none. */
+size_t gfli_bad_variance(const gfli_param *p, const float *values);
 /* The weights of a convolution from the order of the model, OHWI, to that of files, OIHW, or
  * back. */
 void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file);
@@ -11727,6 +11731,12 @@ void gfli_param_store(const gfl_model *model, int index, const float *values) {
     model->backend->device.upload(model->context, p->data, values, p->count * sizeof *values);
 }
 
+size_t gfli_bad_variance(const gfli_param *p, const float *values) {
+    size_t i = p->is_variance ? 0 : p->count;
+    while (i < p->count && values[i] + GFLI_NORM_EPS > 0) i++;
+    return i;
+}
+
 void gfli_reorder_weight(const gfli_param *p, const float *from, float *to, bool to_file) {
     const int out = (int)p->shape[0], in = (int)p->shape[1];
     const int taps = (int)(p->shape[2] * p->shape[3]);
@@ -11809,6 +11819,8 @@ gfl_status gfl_model_set_parameter(gfl_model *model, const char *name, const flo
     GFLI_TRAINABLE(model->context, model);
     GFLI_TRY(gfli_param_of_call(model, name, n, &i));
     GFLI_DEMAND(model->context, gfli_all_finite(values, n), "a value for %s is not finite", name);
+    GFLI_DEMAND(model->context, gfli_bad_variance(&model->params[i], values) == n,
+                "a value for %s is a variance below zero", name);
     GFLI_TRY(gfli_param_room(model, i, &kept));
     if (kept) gfli_reorder_weight(&model->params[i], values, kept, false);
     gfli_param_store(model, i, kept ? kept : values);
@@ -12839,11 +12851,11 @@ gfl_status gfli_read_values(gfli_weights *w, const gfli_param *param, const gfli
     }
     GFLI_TRY(gfli_blob_read_f32(&w->blob, tensor, raw));
     if (!gfli_all_finite(raw, param->count)) return gfli_refuse_number(w, tensor, raw);
-    for (size_t i = 0; i < param->count && param->is_variance; i++)
-        if (!(raw[i] + GFLI_NORM_EPS > 0))
-            return gfli_error(w->context, GFL_E_FORMAT,
-                              "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
-                              tensor->name, i, (double)raw[i]);
+    const size_t bad = gfli_bad_variance(param, raw);
+    if (bad < param->count)
+        return gfli_error(w->context, GFL_E_FORMAT,
+                          "%s: %s: element %zu is %g, a variance below zero", w->blob.path,
+                          tensor->name, bad, (double)raw[bad]);
     if (param->rank == 4) gfli_reorder_weight(param, raw, out, false);
     return GFL_OK;
 }

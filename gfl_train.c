@@ -5376,6 +5376,8 @@ static gfl_status gfli_arrays_annotation(gfli_coco *c, const gfl_image_info *ima
             c->set->name, gfli_id_text(image->id, id), index, a->label, (int)c->n_classes - 1);
     memset(r, 0, sizeof *r);
     r->a = *a;
+    r->a.crowd = a->crowd != 0;
+    r->a.ignore = a->ignore != 0;
     if (!(a->area > 0 || a->area < 0)) r->a.area = a->w * a->h;
     r->image_id = image->id;
     r->class_id = c->classes[a->label].id;
@@ -9076,30 +9078,40 @@ static gfl_status gfli_state_write(const gfl_trainer *trainer, const char *weigh
     return status;
 }
 
+/* Rank 0 alone reads and writes, so that the others need not say where.  Who lacks it fails with
+ * all the others, who would wait otherwise. */
+static gfl_status gfli_check_place(const gfl_trainer *trainer, const void *place,
+                                   const char *what) {
+    GFLI_DEMAND(trainer->context, place || trainer->context->ranks.rank > 0,
+                "%s: its path, or the place of its bytes, is NULL", what);
+    return GFL_OK;
+}
+
 /* Ranks whose weights have come apart, by a fault of a machine or of the program, save nothing. */
-static gfl_status gfli_state_save(const gfl_trainer *trainer, gfli_sink to) {
+static gfl_status gfli_state_save(const gfl_trainer *trainer, const void *place, gfli_sink to) {
     static const char *const what = "saving the state of a training";
     char hash[24], text[GFLI_DESK];
-    uint64_t weights;
-    gfl_status status = gfli_hash_model(trainer->model, &weights);
+    uint64_t weights = 0;
+    gfl_status status = gfli_check_place(trainer, place, what);
+    if (status == GFL_OK) status = gfli_hash_model(trainer->model, &weights);
     gfli_hash_format(weights, hash);
     snprintf(text, sizeof text, "fingerprint of the weights = %s\n", hash);
     GFLI_TRY(gfli_trainer_compare(trainer, status, text, what));
     if (trainer->context->ranks.rank == 0) status = gfli_state_write(trainer, hash, to);
-    return gfli_trainer_agree(trainer, status, what);
+    status = gfli_trainer_agree(trainer, status, what);
+    if (status != GFL_OK) gfl_bytes_free(trainer->context, to.bytes);
+    return status;
 }
 
 gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char *path) {
     GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, path);
-    return gfli_state_save(trainer, gfli_to_file(path));
+    return gfli_state_save(trainer, path, gfli_to_file(path));
 }
 
 gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl_bytes *out) {
     if (out) memset(out, 0, sizeof *out);
     GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, out);
-    return gfli_state_save(trainer, gfli_to_memory(out));
+    return gfli_state_save(trainer, out, gfli_to_memory(out));
 }
 
 /* ---- loading --------------------------------------------------------------------------------- */
@@ -9360,21 +9372,21 @@ static gfl_status gfli_state_read(gfl_trainer *trainer, const char *path, const 
 
 static gfl_status gfli_state_share(gfl_trainer *trainer, const char *path, const void *bytes,
                                    size_t size) {
-    gfl_status status = GFL_OK;
-    if (trainer->context->ranks.rank == 0) status = gfli_state_read(trainer, path, bytes, size);
-    GFLI_TRY(gfli_trainer_agree(trainer, status, "loading the state of a training"));
+    static const char *const what = "loading the state of a training";
+    gfl_status status = gfli_check_place(trainer, path ? path : bytes, what);
+    if (status == GFL_OK && trainer->context->ranks.rank == 0)
+        status = gfli_state_read(trainer, path, bytes, size);
+    GFLI_TRY(gfli_trainer_agree(trainer, status, what));
     return gfli_trainer_share(trainer);
 }
 
 gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path) {
     GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, path);
     return gfli_state_share(trainer, path, NULL, 0);
 }
 
 gfl_status gfl_trainer_load_state_memory(gfl_trainer *trainer, const void *bytes, size_t size) {
     GFLI_NOT_NULL(NULL, trainer);
-    GFLI_NOT_NULL(trainer->context, bytes);
     return gfli_state_share(trainer, NULL, bytes, size);
 }
 

@@ -169,7 +169,8 @@ static void save(rank *r, gfl_context *context, const gfl_trainer *trainer,
 static void train(rank *r, gfl_context *context, gfl_model *model, gfl_trainer *trainer) {
     char path[64];
     snprintf(path, sizeof path, "%s.state.0", r->p->from ? r->p->from : "");
-    if (r->p->from && !fine(r, context, gfl_trainer_load_state(trainer, path))) return;
+    if (r->p->from && !fine(r, context, gfl_trainer_load_state(trainer, r->number ? NULL : path)))
+        return;
     if (r->number > 0 && r->number == r->p->absent) return;
     while (r->n_steps < r->p->steps) {
         if (!fine(r, context, gfl_trainer_step(trainer, &r->reports[r->n_steps]))) break;
@@ -496,6 +497,53 @@ static void two_ranks_resume_with_the_same_bits(void) {
     clean();
 }
 
+/* A group of one, whose operation number `failing` fails. */
+static long n_sums, failing;
+
+static gfl_status sum_or_fail(gfl_context *context, void *state, void *x, size_t n,
+                              gfl_sum_type type) {
+    (void)state, (void)x, (void)n, (void)type;
+    return ++n_sums == failing ? gfl_context_fail(context, GFL_E_RANK, "the cable is out") : GFL_OK;
+}
+
+/* Also where it fails behind the writing. */
+static void a_save_to_memory_that_fails_leaves_no_bytes(void) {
+    gfl_group group = gfli_alone;
+    gfl_status status = GFL_E_RANK;
+    group.sum = sum_or_fail;
+    for (long k = 1; status != GFL_OK && k < 9; k++) {
+        gfl_context_desc desc;
+        gfl_ranks ranks;
+        gfl_model_desc how;
+        gfl_context *context;
+        gfl_model *model;
+        gfl_trainer *trainer;
+        gfl_bytes bytes;
+        memset(&desc, 0, sizeof desc);
+        memset(&ranks, 0, sizeof ranks);
+        ranks.group = &group;
+        ranks.n_ranks = 1;
+        desc.ranks = &ranks;
+        failing = 0;
+        CHECK(gfl_context_create(&desc, &context) == GFL_OK);
+        gfl_dataset *dataset = train_dataset_of(context, 2, make_wide, read_wide, NULL);
+        train_micro_desc(&how, 18, 2);
+        how.trainable = 1;
+        CHECK_OK(context, gfl_model_create(context, &how, &model));
+        CHECK_OK(context, gfl_trainer_create(context, model, dataset, NULL, &trainer));
+        n_sums = 0, failing = k;
+        status = gfl_trainer_save_state_memory(trainer, &bytes);
+        CHECK((status == GFL_OK) == (bytes.size > 0) && (status == GFL_OK) == (bytes.data != NULL));
+        CHECK(status == (k <= 2 ? GFL_E_RANK : GFL_OK));
+        gfl_bytes_free(context, &bytes);
+        gfl_trainer_destroy(trainer);
+        gfl_model_destroy(model);
+        gfl_dataset_destroy(dataset);
+        gfl_context_destroy(context);
+    }
+    CHECK(status == GFL_OK);
+}
+
 /* By a fault of a machine, say: the state of before stays. */
 static void ranks_that_have_come_apart_save_nothing(void) {
     plan p = plan_of(2, 1, 8);
@@ -627,6 +675,7 @@ int main(int argc, char **argv) {
         TEST(a_rank_with_nan_stops_all_ranks_together),
         TEST(other_settings_are_named),
         TEST(two_ranks_resume_with_the_same_bits),
+        TEST(a_save_to_memory_that_fails_leaves_no_bytes),
         TEST(ranks_that_have_come_apart_save_nothing),
         TEST(another_number_of_ranks_goes_on_in_the_same_way),
         TEST(other_images_per_update_wait_for_an_epochs_end),

@@ -167,7 +167,8 @@ GFL_API gfl_status gfl_trainer_step(gfl_trainer *trainer, gfl_step_report *out);
  * same step.  With ranks, all of them call this and rank 0 writes; gfl_model_save is for rank 0
  * alone.  A file of that name is replaced whole or not at all.
  *
- *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns; may be NULL on all
+ *         ranks except the first
  *
  * Errors    GFL_E_ARG     an argument is NULL
  *           GFL_E_IO      the file cannot be written
@@ -180,7 +181,7 @@ GFL_API gfl_status gfl_trainer_save_state(const gfl_trainer *trainer, const char
  * for gfl_trainer_load_state_memory.
  *
  *   out  set to the bytes; free them with gfl_bytes_free and the trainer's context; zeroed on
- *        error, and on all ranks except the first
+ *        error, and on all ranks except the first, where it may be NULL
  *
  * Errors    As gfl_trainer_save_state, except GFL_E_IO.  It is GFL_E_MEMORY, too, when there is no
  *           room for the bytes.
@@ -202,7 +203,8 @@ GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl
  * A state that was written before batches were limited to the size of the data set continues with
  * the learning rate that it began with.
  *
- *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns
+ *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns; may be NULL on all
+ *         ranks except the first
  *
  * Errors    After an error the trainer is as before.
  *           GFL_E_ARG     an argument is NULL
@@ -220,7 +222,7 @@ GFL_API gfl_status gfl_trainer_load_state(gfl_trainer *trainer, const char *path
 
 /* gfl_trainer_load_state_memory - gfl_trainer_load_state from the bytes of such a file.
  *
- *   bytes  [size], borrowed until the call returns
+ *   bytes  [size], borrowed until the call returns; may be NULL on all ranks except the first
  *
  * Errors, Memory, Threads   As gfl_trainer_load_state. */
 GFL_API gfl_status gfl_trainer_load_state_memory(gfl_trainer *trainer, const void *bytes,
