@@ -26,7 +26,8 @@ ALL_CFLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L $(CFLAGS_$(config)) $(WARN) $(C
 LINK     := $(CC) $(ALL_CFLAGS) $(LDFLAGS)
 LIBS     := -lm -pthread
 # With nvcc the command can use GPUs; CUDA=0 refuses.  CUDA_ARCH: "sm_80 sm_90a", or "all", which a
-# build for others wants; the default is one target, as each takes half a minute.
+# build for others wants; the default is one target, as each takes half a minute.  With "all" goes
+# PTX of the lowest target, which drivers compile for GPUs that have no code here.
 comma     := ,
 NVCC      ?= $(shell command -v nvcc 2>/dev/null)
 CUDA      ?= $(if $(and $(NVCC),$(filter-out sanitize thread,$(config))),1,0)
@@ -37,7 +38,7 @@ CUDA_LIST := $(if $(filter all,$(CUDA_ARCH)),sm_80 sm_90a sm_100 sm_120,$(CUDA_A
 NVCCFLAGS := -std=c++17 -O3 -lineinfo $(if $(filter 1,$(WERROR)),-Werror all-warnings) -diag-suppress 177 \
              -Xcompiler -Wall,-Wextra,-Wno-unused-function,-fPIC,-fvisibility=hidden \
              $(foreach a,$(CUDA_LIST),-gencode arch=$(a:sm_%=compute_%),code=$(a)) \
-             $(if $(filter all,$(CUDA_ARCH)),-gencode arch=compute_120$(comma)code=compute_120)
+             $(if $(filter all,$(CUDA_ARCH)),-gencode arch=compute_80$(comma)code=compute_80)
 CUDA_LIB  := $(BUILD)/libgfl_cuda.a
 CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -ldl -lrt
 endif

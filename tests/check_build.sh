@@ -67,6 +67,19 @@ tools_are_respected)
     [ "$(grep -c -- -march=y calls)" = 4 ] || { cat calls; fail "other CFLAGS build nothing"; }
     build CFLAGS=-march=y WERROR=1
     [ "$(grep -c -- -Werror calls)" = 4 ] || { cat calls; fail "WERROR=1"; } ;;
+every_gpu_has_code)
+    # "all" is machine code for the GPUs of today, and PTX for those that nobody has heard of.
+    unpack src
+    mkdir -p src/build/release
+    want='code=compute_80 code=sm_100 code=sm_120 code=sm_80 code=sm_90a '
+    codes() { tr ' ' '\n' | sed -n 's/^arch=.*,//p' | sort -u | tr '\n' ' '; }
+    got=$(make -s -n -C src CUDA=1 NVCC=nvcc CUDA_ARCH=all build/release/libgfl_cuda.a | codes)
+    [ "$got" = "$want" ] || fail "make: $got"
+    nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+    [ -x "$nvcc" ] && command -v cmake >/dev/null || exit 0
+    quietly cmake -S src -B build -DGFL_CUDA=ON -DGFL_CUDA_ARCH=all -DCMAKE_CUDA_COMPILER="$nvcc"
+    got=$(cat build/CMakeFiles/gfl_cuda.dir/flags.make | codes)
+    [ "$got" = "$want" ] || fail "CMake: $got" ;;
 installs)
     # From what users download, below a folder where others have files, with a hostile umask.
     need pkg-config && need cmake && need readelf

@@ -215,11 +215,18 @@ static gfl_status gfli_cuda_find(gfl_context *context) {
     return GFL_OK;
 }
 
+/* Hopper's own instructions are in no build for sm_90, which only looks as if it were meant. */
+static const char *gfli_cuda_arch(const cudaDeviceProp *p, char text[16]) {
+    snprintf(text, 16, "sm_%d%d%s", p->major, p->minor, p->major == 9 ? "a" : "");
+    return text;
+}
+
 static __global__ void gfli_probe_kernel(void) {
 }
 
 /* Whether this build has code for the device; a kernel that cannot be loaded says so. */
 static gfl_status gfli_cuda_probe(gfl_context *context, const cudaDeviceProp *p) {
+    char arch[16];
     cudaFuncAttributes unused;
     const cudaError_t e = cudaFuncGetAttributes(&unused, (const void *)gfli_probe_kernel);
     if (p->major >= GFLI_CUDA_LOWEST && e == cudaSuccess) return GFL_OK;
@@ -230,8 +237,8 @@ static gfl_status gfli_cuda_probe(gfl_context *context, const cudaDeviceProp *p)
                           p->major, p->minor, GFLI_CUDA_LOWEST);
     return gfli_error(context, GFL_E_DEVICE,
                       "this build has no kernels for %s, compute capability %d.%d (%s): build "
-                      "gfl_cuda.cu with -arch=sm_%d%d",
-                      p->name, p->major, p->minor, cudaGetErrorString(e), p->major, p->minor);
+                      "gfl_cuda.cu with -arch=%s",
+                      p->name, p->major, p->minor, cudaGetErrorString(e), gfli_cuda_arch(p, arch));
 }
 
 /* The variant that the caller prefers: its name must be one, or "mma". */
@@ -250,8 +257,10 @@ static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *
                       names);
 }
 
-/* What convolutions on the tensor cores need. */
-static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d, bool wgmma) {
+/* What convolutions on the tensor cores need.  wgmma: may be asked for. */
+static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d,
+                                        const cudaDeviceProp *p, bool wgmma) {
+    char arch[16];
     const size_t bytes = GFLI_MAX_SPLIT_TILES * sizeof *d->conv.arrived;
     static const gfli_element elements[] = {GFLI_MAP_F32, GFLI_MAP_F32, GFLI_MAP_BF16,
                                             GFLI_MAP_FP16};
@@ -260,6 +269,11 @@ static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d, bool
     if (!gfli_cuda_note(context, gfli_conv_device_query(wgmma, d->stream, &d->conv),
                         "asking the device"))
         return gfli_finish_cuda(context);
+    if (wgmma && p->major == 9 && context->element != GFLI_MAP_F32 && !d->conv.wgmma)
+        gfli_log(context, GFL_LOG_WARNING,
+                 "%s: this build is without the faster convolutions of that GPU (wgmma): build "
+                 "gfl_cuda.cu with -arch=%s",
+                 context->device_name, gfli_cuda_arch(p, arch));
     GFLI_TRY(gfli_alloc_cuda(context, bytes, 1, "counters", &d->conv.arrived));
     (void)gfli_cuda_note(context, cudaMemsetAsync(d->conv.arrived, 0, bytes, d->stream),
                          "counters");
@@ -296,7 +310,7 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
     else
         d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
     GFLI_TRY(gfli_finish_cuda(context));
-    return gfli_cuda_open_tensor(context, d, !desc->kernel || strcmp(desc->kernel, "mma") != 0);
+    return gfli_cuda_open_tensor(context, d, &p, !desc->kernel || strcmp(desc->kernel, "mma") != 0);
 }
 
 static void gfli_close_cuda(gfl_context *context) {

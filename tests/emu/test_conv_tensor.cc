@@ -470,7 +470,7 @@ static void deformable_kernels_sample_as_the_spec_says(void) {
     }
 }
 
-/* ---- the driver, who describes maps to the copy engine --------------------------------------- */
+/* ---- the driver, which describes maps to the copy engine ------------------------------------- */
 
 static int refused_width; /* maps so wide are */
 
@@ -490,7 +490,7 @@ static CUresult CUDAAPI describe_map(CUtensorMap *map, CUtensorMapDataType type,
 /* How many kernels of the copy engine apply on a Hopper to a 3x3 convolution of two levels; what is
  * chosen applies. */
 static int engine_kernels(int in_c, int groups, int w) {
-    const gfli_conv_device hopper = {132, 232448, describe_map, NULL};
+    const gfli_conv_device hopper = {132, 232448, 1, describe_map, NULL};
     const gfli_conv_shape s = {in_c, in_c, 3, 1, 1, groups};
     const int h[] = {50, 25}, widths[] = {w, 20};
     const gfli_map x = test_map(1, in_c, 2, h, widths);
@@ -537,10 +537,10 @@ static void a_choice_is_a_function_of_the_sizes(void) {
         {3, 64, 7, 2, 3, 1},     {256, 256, 3, 1, 1, 1},    {2048, 512, 1, 1, 0, 1},
         {512, 2048, 1, 1, 0, 1}, {1024, 1024, 3, 1, 1, 32}, {256, 80, 3, 1, 1, 1},
     };
-    const gfli_conv_device devices[] = {{108, 166912, NULL, NULL},
-                                        {132, 232448, NULL, NULL},
-                                        {132, 232448, describe_map, NULL},
-                                        {188, 101376, NULL, NULL}};
+    const gfli_conv_device devices[] = {{108, 166912, 0, NULL, NULL},
+                                        {132, 232448, 0, NULL, NULL},
+                                        {132, 232448, 1, describe_map, NULL},
+                                        {188, 101376, 0, NULL, NULL}};
     for (size_t i = 0; i < GFLI_COUNT(shapes); i++) {
         for (size_t d = 0; d < GFLI_COUNT(devices); d++) {
             static const int h = 25, w = 42;

@@ -136,14 +136,15 @@ typedef struct gfli_conv_request {
 /* What the choice knows of the device. */
 typedef struct gfli_conv_device {
     int n_sms, shared_limit; /* multiprocessors; bytes a block may have */
-    gfli_encode encode;      /* where wgmma's kernels are in this build, for this device; or NULL */
+    int wgmma;               /* whether this build has those kernels for the device */
+    gfli_encode encode;      /* where they can be used, or NULL */
     int *arrived;            /* [GFLI_MAX_SPLIT_TILES] zeros between launches */
 } gfli_conv_device;
 
 /* Of the current device, by its stream.  wgmma: ask for its kernels too, which are there with a
  * driver that describes maps to the copy engine. */
 static cudaError_t gfli_conv_device_query(bool wgmma, cudaStream_t stream, gfli_conv_device *out) {
-    int id = 0, has = 0, *answer = NULL;
+    int id = 0, *answer = NULL;
     memset(out, 0, sizeof *out);
     cudaError_t e = cudaGetDevice(&id);
     if (e == cudaSuccess)
@@ -151,14 +152,14 @@ static cudaError_t gfli_conv_device_query(bool wgmma, cudaStream_t stream, gfli_
     if (e == cudaSuccess)
         e = cudaDeviceGetAttribute(&out->shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
     if (e != cudaSuccess || !wgmma) return e;
-    e = cudaMalloc((void **)&answer, sizeof has);
+    e = cudaMalloc((void **)&answer, sizeof *answer);
     if (e != cudaSuccess) return e;
     GFLI_LAUNCH((gfli_has_wgmma_kernel), 1, 1, 0, stream, answer);
     e = cudaGetLastError();
     if (e == cudaSuccess)
-        e = cudaMemcpyAsync(&has, answer, sizeof has, cudaMemcpyDeviceToHost, stream);
+        e = cudaMemcpyAsync(&out->wgmma, answer, sizeof *answer, cudaMemcpyDeviceToHost, stream);
     if (e == cudaSuccess) e = cudaStreamSynchronize(stream);
-    if (e == cudaSuccess && has == 1) out->encode = gfli_find_encode();
+    if (e == cudaSuccess && out->wgmma == 1) out->encode = gfli_find_encode();
     (void)cudaFree(answer);
     return e;
 }
