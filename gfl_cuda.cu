@@ -1370,14 +1370,15 @@ typedef struct gfli_conv_request {
 /* What the choice knows of the device. */
 typedef struct gfli_conv_device {
     int n_sms, shared_limit; /* multiprocessors; bytes a block may have */
-    gfli_encode encode;      /* where wgmma's kernels are in this build, for this device; or NULL */
+    int wgmma;               /* whether this build has those kernels for the device */
+    gfli_encode encode;      /* where they can be used, or NULL */
     int *arrived;            /* [GFLI_MAX_SPLIT_TILES] zeros between launches */
 } gfli_conv_device;
 
 /* Of the current device, by its stream.  wgmma: ask for its kernels too, which are there with a
  * driver that describes maps to the copy engine. */
 static cudaError_t gfli_conv_device_query(bool wgmma, cudaStream_t stream, gfli_conv_device *out) {
-    int id = 0, has = 0, *answer = NULL;
+    int id = 0, *answer = NULL;
     memset(out, 0, sizeof *out);
     cudaError_t e = cudaGetDevice(&id);
     if (e == cudaSuccess)
@@ -1385,14 +1386,14 @@ static cudaError_t gfli_conv_device_query(bool wgmma, cudaStream_t stream, gfli_
     if (e == cudaSuccess)
         e = cudaDeviceGetAttribute(&out->shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
     if (e != cudaSuccess || !wgmma) return e;
-    e = cudaMalloc((void **)&answer, sizeof has);
+    e = cudaMalloc((void **)&answer, sizeof *answer);
     if (e != cudaSuccess) return e;
     GFLI_LAUNCH((gfli_has_wgmma_kernel), 1, 1, 0, stream, answer);
     e = cudaGetLastError();
     if (e == cudaSuccess)
-        e = cudaMemcpyAsync(&has, answer, sizeof has, cudaMemcpyDeviceToHost, stream);
+        e = cudaMemcpyAsync(&out->wgmma, answer, sizeof *answer, cudaMemcpyDeviceToHost, stream);
     if (e == cudaSuccess) e = cudaStreamSynchronize(stream);
-    if (e == cudaSuccess && has == 1) out->encode = gfli_find_encode();
+    if (e == cudaSuccess && out->wgmma == 1) out->encode = gfli_find_encode();
     (void)cudaFree(answer);
     return e;
 }
@@ -1871,11 +1872,18 @@ static gfl_status gfli_cuda_find(gfl_context *context) {
     return GFL_OK;
 }
 
+/* Hopper's own instructions are in no build for sm_90, which only looks as if it were meant. */
+static const char *gfli_cuda_arch(const cudaDeviceProp *p, char text[16]) {
+    snprintf(text, 16, "sm_%d%d%s", p->major, p->minor, p->major == 9 ? "a" : "");
+    return text;
+}
+
 static __global__ void gfli_probe_kernel(void) {
 }
 
 /* Whether this build has code for the device; a kernel that cannot be loaded says so. */
 static gfl_status gfli_cuda_probe(gfl_context *context, const cudaDeviceProp *p) {
+    char arch[16];
     cudaFuncAttributes unused;
     const cudaError_t e = cudaFuncGetAttributes(&unused, (const void *)gfli_probe_kernel);
     if (p->major >= GFLI_CUDA_LOWEST && e == cudaSuccess) return GFL_OK;
@@ -1886,8 +1894,8 @@ static gfl_status gfli_cuda_probe(gfl_context *context, const cudaDeviceProp *p)
                           p->major, p->minor, GFLI_CUDA_LOWEST);
     return gfli_error(context, GFL_E_DEVICE,
                       "this build has no kernels for %s, compute capability %d.%d (%s): build "
-                      "gfl_cuda.cu with -arch=sm_%d%d",
-                      p->name, p->major, p->minor, cudaGetErrorString(e), p->major, p->minor);
+                      "gfl_cuda.cu with -arch=%s",
+                      p->name, p->major, p->minor, cudaGetErrorString(e), gfli_cuda_arch(p, arch));
 }
 
 /* The variant that the caller prefers: its name must be one, or "mma". */
@@ -1906,8 +1914,10 @@ static gfl_status gfli_cuda_prefer(gfl_context *context, const char *name, int *
                       names);
 }
 
-/* What convolutions on the tensor cores need. */
-static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d, bool wgmma) {
+/* What convolutions on the tensor cores need.  wgmma: may be asked for. */
+static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d,
+                                        const cudaDeviceProp *p, bool wgmma) {
+    char arch[16];
     const size_t bytes = GFLI_MAX_SPLIT_TILES * sizeof *d->conv.arrived;
     static const gfli_element elements[] = {GFLI_MAP_F32, GFLI_MAP_F32, GFLI_MAP_BF16,
                                             GFLI_MAP_FP16};
@@ -1916,6 +1926,11 @@ static gfl_status gfli_cuda_open_tensor(gfl_context *context, gfli_cuda *d, bool
     if (!gfli_cuda_note(context, gfli_conv_device_query(wgmma, d->stream, &d->conv),
                         "asking the device"))
         return gfli_finish_cuda(context);
+    if (wgmma && p->major == 9 && context->element != GFLI_MAP_F32 && !d->conv.wgmma)
+        gfli_log(context, GFL_LOG_WARNING,
+                 "%s: this build is without the faster convolutions of that GPU (wgmma): build "
+                 "gfl_cuda.cu with -arch=%s",
+                 context->device_name, gfli_cuda_arch(p, arch));
     GFLI_TRY(gfli_alloc_cuda(context, bytes, 1, "counters", &d->conv.arrived));
     (void)gfli_cuda_note(context, cudaMemsetAsync(d->conv.arrived, 0, bytes, d->stream),
                          "counters");
@@ -1952,7 +1967,7 @@ static gfl_status gfli_open_cuda(gfl_context *context, const gfl_context_desc *d
     else
         d->failed = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
     GFLI_TRY(gfli_finish_cuda(context));
-    return gfli_cuda_open_tensor(context, d, !desc->kernel || strcmp(desc->kernel, "mma") != 0);
+    return gfli_cuda_open_tensor(context, d, &p, !desc->kernel || strcmp(desc->kernel, "mma") != 0);
 }
 
 static void gfli_close_cuda(gfl_context *context) {
@@ -2419,9 +2434,9 @@ static void gfli_fp32_conv(gfl_context *context, const gfli_conv_call *call) {
  * src/cuda/conv/tune.cuh - the fastest kernel of a convolution, found by running those that apply
  * ============================================================================================ */
 
-/* A convolution is timed once a context, when a plan first has it, on zeros in memory of its own.
- * What is measured twice may differ: results are the same bits within a context, not between
- * two. */
+/* A convolution is timed once a context, when a plan first has it, on random numbers in memory of
+ * its own: multiplying zeros takes less power, and so runs at another clock.  What is measured twice
+ * may differ: results are the same bits within a context, not between two. */
 
 enum { GFLI_TUNE_WARM = 2, GFLI_TUNE_RUNS = 5 };
 
@@ -2499,6 +2514,24 @@ static size_t gfli_tune_operands(const gfli_conv_request *r, bool residual, size
     return c.used;
 }
 
+/* Bits that are numbers of both signs whatever the element: 1 to 2 in fp16; of all sizes from 2^-7
+ * to 2 in bf16 and float, so that deformable samples lie where real ones do. */
+static __global__ void gfli_tune_fill_kernel(unsigned *to, size_t n) {
+    const size_t step = (size_t)gridDim.x * blockDim.x;
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        unsigned bits = (unsigned)i * 0x9e3779b1u;
+        bits = (bits ^ bits >> 15) * 0x85ebca77u;
+        bits = (bits ^ bits >> 13) * 0xc2b2ae3du;
+        to[i] = ((bits ^ bits >> 16) & 0x83ff83ffu) | 0x3c003c00u;
+    }
+}
+
+static cudaError_t gfli_tune_fill(const gfli_cuda *d, void *memory, size_t bytes) {
+    GFLI_LAUNCH((gfli_tune_fill_kernel), 8u * (unsigned)d->conv.n_sms, GFLI_THREADS, 0, d->stream,
+                (unsigned *)memory, bytes / sizeof(unsigned));
+    return cudaGetLastError();
+}
+
 /* ---- timing ---------------------------------------------------------------------------------- */
 
 /* Milliseconds of GFLI_TUNE_RUNS runs, or a negative number. */
@@ -2555,7 +2588,7 @@ static bool gfli_tune_race(gfl_context *context, const gfli_conv_request *r, boo
         return false;
     }
     (void)gfli_tune_operands(r, residual, scratch, memory, sides, &spare);
-    if (cudaMemsetAsync(memory, 0, bytes, d->stream) == cudaSuccess &&
+    if (gfli_tune_fill(d, memory, bytes) == cudaSuccess &&
         cudaEventCreate(&events[0]) == cudaSuccess && cudaEventCreate(&events[1]) == cudaSuccess) {
         for (int i = 0; i < n; i++) {
             const float ms = gfli_tune_time(d, r, candidates[i], sides, spare, events);

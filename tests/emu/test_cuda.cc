@@ -436,6 +436,35 @@ static void kernels_can_be_timed(void) {
     gfl_context_destroy(gpu);
 }
 
+/* Zeros would be multiplied in less time; a NaN or an infinity is no number of a map. */
+static void kernels_are_timed_on_numbers_of_both_signs(void) {
+    enum { N = 1 << 14 };
+    static const double least[] = {1.0 / 128, 1.0 / 128, 1};
+    gfl_context *gpu = open_in(gfl_cuda(), GFL_PRECISION_BF16, NULL);
+    static unsigned words[N];
+    void *there = place(gpu, words, sizeof words);
+    CHECK(gfli_tune_fill(gfli_cuda_of(gpu), there, sizeof words) == cudaSuccess);
+    gpu->backend->device.download(gpu, words, there, sizeof words);
+    CHECK_OK(gpu, gpu->backend->device.finish(gpu));
+    for (int element = 0; element < GFLI_ELEMENTS; element++) {
+        const size_t n = sizeof words / element_size(element);
+        double sum = 0, squares = 0, neighbours = 0, smallest = 2, largest = 0, before = 0;
+        for (size_t i = 0; i < n; i++) {
+            const double v = (double)element_at(words, i, element);
+            sum += v;
+            squares += v * v;
+            neighbours += v * before;
+            before = v;
+            if (fabs(v) < smallest) smallest = fabs(v);
+            if (!(fabs(v) <= largest)) largest = fabs(v);
+        }
+        CHECK(smallest >= least[element] && largest < 2 && largest > 1.9);
+        CHECK(fabs(sum) < 4 * sqrt(squares) && fabs(neighbours) < 4 * squares / sqrt((double)n));
+    }
+    gpu->backend->device.free(gpu, there);
+    gfl_context_destroy(gpu);
+}
+
 /* The bytes of a trainable model's weight file, made where the context computes. */
 static unsigned char *saved_model(gfl_context *context, const char *path, size_t *size) {
     gfl_model_desc desc;
@@ -498,6 +527,46 @@ static void what_is_missing_is_said(void) {
     cannot_open(0, GFL_E_DEVICE, "opening the device");
     setenv("EMU_MAJOR", "7", 1);
     cannot_open(0, GFL_E_DEVICE, "8.0 or later");
+    setenv("EMU_MAJOR", "12", 1);
+    emu::fail("cudaFuncGetAttributes", 0, cudaErrorNoKernelImageForDevice);
+    cannot_open(0, GFL_E_DEVICE, "gfl_cuda.cu with -arch=sm_120");
+    unsetenv("EMU_MAJOR");
+    emu::fail("cudaFuncGetAttributes", 0, cudaErrorNoKernelImageForDevice);
+    cannot_open(0, GFL_E_DEVICE, "gfl_cuda.cu with -arch=sm_90a"); /* sm_90 is without wgmma */
+}
+
+static void keep_warning(void *user, gfl_log_level level, const char *message) {
+    if (level == GFL_LOG_WARNING) snprintf((char *)user, 300, "%s", message);
+}
+
+/* The emulator's builds are such, for they have no wgmma. */
+static void a_build_without_hoppers_kernels_warns_on_hopper(void) {
+    static const struct {
+        const char *major;
+        gfl_precision precision;
+        const char *kernel;
+        bool warns;
+    } cases[] = {{"9", GFL_PRECISION_BF16, NULL, true},
+                 {"9", GFL_PRECISION_FP16, NULL, true},
+                 {"8", GFL_PRECISION_BF16, NULL, false},
+                 {"9", GFL_PRECISION_BF16, "mma", false},
+                 {"9", GFL_PRECISION_TF32, NULL, false},
+                 {"9", GFL_PRECISION_FP32, NULL, false}};
+    for (size_t i = 0; i < GFLI_COUNT(cases); i++) {
+        char text[300] = "";
+        gfl_context_desc desc;
+        gfl_context *gpu = NULL;
+        memset(&desc, 0, sizeof desc);
+        desc.backend = gfl_cuda();
+        desc.precision = cases[i].precision;
+        desc.kernel = cases[i].kernel;
+        desc.logger.log = keep_warning;
+        desc.logger.user = text;
+        setenv("EMU_MAJOR", cases[i].major, 1);
+        CHECK(gfl_context_create(&desc, &gpu) == GFL_OK);
+        CHECK((strstr(text, "-arch=sm_90a") != NULL) == cases[i].warns);
+        gfl_context_destroy(gpu);
+    }
     unsetenv("EMU_MAJOR");
 }
 
@@ -540,13 +609,14 @@ static CUresult CUDAAPI describe_map(CUtensorMap *map, CUtensorMapDataType, cuui
     return call >= 0 && call < refused.n ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
-/* On one context all maps are refused; on the other no kernel is that would want them. */
+/* On one context all maps are refused; the other has no kernel that wants them. */
 static void where_all_maps_are_refused_other_kernels_detect(void) {
     gfl_context *contexts[2] = {open_in(gfl_cuda(), GFL_PRECISION_BF16, "mma"),
-                                open_in(gfl_cuda(), GFL_PRECISION_BF16, NULL)};
+                                open_in(gfl_cuda(), GFL_PRECISION_BF16, "wgmma_128x64")};
     gfl_detection_list out[2][2];
     gfl_detector *detectors[2] = {NULL, NULL};
     gfl_model *models[2] = {NULL, NULL};
+    memset(out, 0, sizeof out);
     refused.calls = refused.first = 0;
     refused.n = LONG_MAX;
     gfli_cuda_of(contexts[1])->conv.encode = describe_map;
@@ -556,7 +626,8 @@ static void where_all_maps_are_refused_other_kernels_detect(void) {
     for (int image = 0; image < 2; image++) {
         const gfl_detection_list *want = &out[0][image], *got = &out[1][image];
         CHECK(want->count > 0 && want->count == got->count);
-        CHECK(memcmp(want->items, got->items, (size_t)want->count * sizeof *want->items) == 0);
+        CHECK(got->items && want->items &&
+              memcmp(want->items, got->items, (size_t)want->count * sizeof *want->items) == 0);
     }
     CHECK(emulated_errors() == 0);
     for (int i = 0; i < 2; i++) {
@@ -570,7 +641,7 @@ static void where_all_maps_are_refused_other_kernels_detect(void) {
 static void a_refusal_now_and_then_ends_no_host(void) {
     static const long firsts[] = {0, 3, 11};
     for (size_t i = 0; i < GFLI_COUNT(firsts); i++) {
-        gfl_context *gpu = open_in(gfl_cuda(), GFL_PRECISION_BF16, NULL);
+        gfl_context *gpu = open_in(gfl_cuda(), GFL_PRECISION_BF16, "wgmma_128x64");
         gfl_detection_list out[2];
         gfl_detector *detector = NULL;
         gfl_model *model = NULL;
@@ -622,8 +693,10 @@ int main(int argc, char **argv) {
                                       TEST(a_detector_finds_about_the_same_in_bf16),
                                       TEST(a_kernel_can_be_wished_for),
                                       TEST(kernels_can_be_timed),
+                                      TEST(kernels_are_timed_on_numbers_of_both_signs),
 #ifndef __CUDACC__
                                       TEST(what_is_missing_is_said),
+                                      TEST(a_build_without_hoppers_kernels_warns_on_hopper),
                                       TEST(out_of_memory_is_survived),
                                       TEST(a_failure_ends_the_context_and_nothing_else),
                                       TEST(where_all_maps_are_refused_other_kernels_detect),
