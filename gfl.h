@@ -1912,9 +1912,9 @@ GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl
  * or milestones hold as if they had been set from the beginning, except for the steps already done.
  *
  * With ranks, all of them call this and rank 0 reads.  Another number of ranks than that which
- * saved the state may continue at any step if the images per update are the same, but with other
- * bits.  Otherwise it may continue at the end of an epoch, with the rate and warm-up of the
- * trainer.
+ * saved the state may continue at any step if ranks * batch and accumulate are the same, but with
+ * other bits.  Otherwise it may continue at the end of an epoch, and where the images per update
+ * are others, with the rate and warm-up of the trainer.
  *
  * A state that was written before batches were limited to the size of the data set continues with
  * the learning rate that it began with.

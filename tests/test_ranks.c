@@ -606,6 +606,28 @@ static void other_images_per_update_wait_for_an_epochs_end(void) {
     }
 }
 
+/* As many images per update are not enough: with other batches an epoch's order is another one, so
+ * that images would come twice or never. */
+static void other_batches_wait_for_an_epochs_end(void) {
+    for (int steps = 3; steps <= 4; steps++) { /* four are an epoch */
+        plan first = plan_of(1, 1, 8), second = plan_of(2, 1, 8);
+        rank ranks[HUB_RANKS];
+        first.desc.accumulate = 2;
+        first.steps = steps;
+        second.steps = 1;
+        first.to = second.from = "ranks";
+        run_well(&first, make_wide, read_wide, ranks);
+        forget(ranks);
+        run_on(&second, make_wide, read_wide, ranks);
+        if (steps == 3)
+            expect(&ranks[0], GFL_E_MISMATCH, "so that ranks * batch is 1 and accumulate is 2");
+        else
+            CHECK(ranks[0].status == GFL_OK && ranks[0].reports[0].step == 5);
+        forget(ranks);
+        clean();
+    }
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 static void check_refused(const gfl_ranks *ranks, gfl_status status, const char *text) {
@@ -679,6 +701,7 @@ int main(int argc, char **argv) {
         TEST(ranks_that_have_come_apart_save_nothing),
         TEST(another_number_of_ranks_goes_on_in_the_same_way),
         TEST(other_images_per_update_wait_for_an_epochs_end),
+        TEST(other_batches_wait_for_an_epochs_end),
         TEST(impossible_ranks_are_refused),
         TEST(a_context_knows_its_rank),
         {0},

@@ -219,7 +219,8 @@ typedef struct gfli_state_origin {
     bool resized;   /* ... and from another number of images */
 } gfli_state_origin;
 
-/* Other ranks may go on in the same way, or in another one when an epoch ends. */
+/* Other ranks may go on in the same way, or in another one when an epoch ends: the order of its
+ * images depends on how many a batch of all ranks has. */
 static gfl_status gfli_read_origin(const gfl_trainer *trainer, const gfli_blob *blob,
                                    gfli_state_origin *out) {
     const int n_ranks = trainer->context->ranks.n_ranks;
@@ -238,14 +239,16 @@ static gfl_status gfli_read_origin(const gfl_trainer *trainer, const gfli_blob *
     const int64_t saved = out->ranks * out->batch * out->accumulate;
     out->regrouped = out->ranks != n_ranks;
     out->resized = out->regrouped && saved != per_update;
-    if (!out->resized || in_epoch == 0) return GFL_OK;
+    const int64_t together = out->ranks * out->batch;
+    const bool alike = together == (int64_t)n_ranks * trainer->plan.desc.batch && !out->resized;
+    if (!out->regrouped || alike || in_epoch == 0) return GFL_OK;
     return gfli_error(
         trainer->context, GFL_E_MISMATCH,
         "%s: saved amid an epoch by %lld ranks with %lld images per update, here are "
-        "%d with %lld; choose batch and accumulate so that ranks * batch * accumulate "
+        "%d with %lld; choose batch and accumulate so that ranks * batch is %lld and accumulate "
         "is %lld, or go on from the end of an epoch",
         blob->path, (long long)out->ranks, (long long)saved, n_ranks, (long long)per_update,
-        (long long)saved);
+        (long long)together, (long long)out->accumulate);
 }
 
 /* What follows from the number of images may change with it. */
