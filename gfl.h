@@ -576,10 +576,11 @@ typedef struct gfl_group {
      * it fails, close is not called. */
     gfl_status (*open)(gfl_context *context, const struct gfl_ranks *ranks, void **state);
     /* Leaves the other ranks.  broken: an operation has failed or was not answered; do not wait for
-     * other ranks then, and x of unsettled operations may be gone. */
+     * other ranks then, and do not touch x of unsettled operations, which may be freed already. */
     void (*close)(gfl_context *context, void *state, int broken);
     /* Begins to set x[i] to the sum of all ranks' x[i], in place.  x belongs to the group until the
-     * operation is settled. */
+     * operation is settled, or until a function has failed or the limit is over: a group that moves
+     * numbers by itself must not touch x after that. */
     gfl_status (*sum)(gfl_context *context, void *state, void *x, size_t n, gfl_sum_type type);
     /* Begins to overwrite x with the bytes of rank root; likewise. */
     gfl_status (*broadcast)(gfl_context *context, void *state, void *x, size_t bytes, int root);
@@ -593,8 +594,9 @@ typedef struct gfl_ranks {
     const gfl_group *group; /* must outlive the context; NULL: alone */
     int rank, n_ranks;      /* 0..n_ranks-1; how many there are, at most 65536 */
     const void *opens;      /* what the group's open needs; borrowed until the context is created */
-    /* Seconds that a rank waits for the others in one operation before it fails with GFL_E_RANK.  0
-     * means 300; negative: it waits for ever. */
+    /* Seconds that a rank, once it needs what the others have begun, waits for them before it fails
+     * with GFL_E_RANK.  It must be more than the longest work that one rank does alone between two
+     * steps, such as a save or an evaluation.  0 means 300; negative: it waits for ever. */
     double limit;
 } gfl_ranks;
 
@@ -1376,10 +1378,10 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  * annotations of a file or leave out some of its images.
  *
  *   context    the context that the data set is made with
- *   classes    [n_classes], copied; ids ascend, or are all 0, which means 1, 2, 3 ...; the label of
- *              an annotation is an index into it
- *   images     [n_images], copied with all annotations and texts.  Ids differ, or are all 0, which
- *              means 1, 2, 3 ...; file_name may be NULL, which is enough with desc->read_image;
+ *   classes    [n_classes], copied; ids ascend, or are all 0 where there are several, which means
+ *              1, 2, 3 ...; the label of an annotation is an index into it
+ *   images     [n_images], copied with all annotations and texts.  Ids differ, or are all 0 where
+ *              there are several, which means 1, 2, 3 ...; file_name may be NULL, which is enough with desc->read_image;
  *              width and height may be 0 where they are not known; unreadable is not looked at.
  *              Of an annotation, image and use are not looked at, an area of 0 means w * h, and an
  *              id of 0 means that it is numbered after the others.
@@ -1389,7 +1391,8 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  *   out        set to the data set, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     an argument is NULL, a number is out of range, a class has no name in
- *                         UTF-8, or class ids do not ascend
+ *                         UTF-8, an id is a text that is not UTF-8, or class ids do not
+ *                         ascend
  *           GFL_E_DATA    two images have the same id; without desc->found, too, a box or an area
  *                         is not a number, or there is no class of a label; the text says which
  *                         annotation of which image
@@ -1826,7 +1829,8 @@ typedef struct gfl_trainer_info {
  *                         trainable
  *           GFL_E_MISMATCH  the data set has other classes than the model; or the description, the
  *                         data set or the network is not that of rank 0; the text says what differs
- *           GFL_E_RANK    another rank failed, or did not answer within its limit
+ *           GFL_E_RANK    another rank failed, or did not answer within its limit: so the others
+ *                         hear of a rank whose arguments are wrong, or that has no memory to begin
  *           GFL_E_DATA    there is no image to train on
  *           GFL_E_MEMORY  the gradients do not fit into memory, or no batch of this size could
  *           GFL_E_DEVICE  a loader thread could not be started
@@ -1922,7 +1926,7 @@ GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns; may be NULL on all
  *         ranks except the first
  *
- * Errors    After an error the trainer is as before.
+ * Errors    After an error other than GFL_E_RANK the trainer is as before.
  *           GFL_E_ARG     an argument is NULL
  *           GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  it is not a training state, or it is damaged: a counter is not a number,

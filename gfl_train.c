@@ -595,9 +595,6 @@ gfl_status gfli_learner_targets(gfli_learner *learner, const gfli_target *target
  * ranks call it for every batch: `ready` is what kept this one from making it ready, and none of
  * them does the update then.  Queued: what is not finite shows at the update. */
 gfl_status gfli_train_gradients(gfli_learner *learner, int batch, gfl_status ready);
-/* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not
- * trained. */
-const float *gfli_train_gradient(const gfli_learner *learner, int i);
 
 /* Add the gradients to those of the batches before, for an update over several. */
 void gfli_learner_accumulate(gfli_learner *learner);
@@ -5335,8 +5332,16 @@ static gfl_status gfli_arrays_text(gfl_dataset *set, const char **text) {
     return *text ? gfli_dataset_text(set, *text, strlen(*text), text) : GFL_OK;
 }
 
+/* Results hold ids, and are read as JSON. */
+static gfl_status gfli_arrays_id(gfli_coco *c, int image, gfl_id *id) {
+    GFLI_DEMAND(c->context,
+                !id->text || gfl_text_valid(id->text, strlen(id->text)) == strlen(id->text),
+                "gfl_dataset_create: images[%d]: an id is not UTF-8", image);
+    return gfli_arrays_text(c->set, &id->text);
+}
+
 static gfl_status gfli_arrays_classes(gfli_coco *c, const gfl_class *classes, int n) {
-    bool numbered = false;
+    bool numbered = n == 1;
     GFLI_TRY(gfli_calloc(c->context, (size_t)n, sizeof *c->classes, "classes", &c->classes));
     for (int k = 0; k < n; k++) numbered = numbered || classes[k].id != 0;
     for (int k = 0; k < n; k++) {
@@ -5385,7 +5390,7 @@ static gfl_status gfli_arrays_annotation(gfli_coco *c, const gfl_image_info *ima
     r->has_id = a->id.text || a->id.number != 0;
     r->has_area = r->has_crowd = true;
     c->n_annotations++;
-    return gfli_arrays_text(c->set, &r->a.id.text);
+    return gfli_arrays_id(c, (int)(image - c->set->images), &r->a.id);
 }
 
 /* Image i of the set, without annotations. */
@@ -5407,11 +5412,11 @@ static gfl_status gfli_arrays_image(gfli_coco *c, const gfl_image_info *from, in
     image->id = from->id;
     if (!numbered) image->id.number = i + 1;
     GFLI_TRY(gfli_arrays_text(c->set, &image->file_name));
-    return gfli_arrays_text(c->set, &image->id.text);
+    return gfli_arrays_id(c, i, &image->id);
 }
 
 static gfl_status gfli_arrays_images(gfli_coco *c, const gfl_image_info *images, int n) {
-    bool numbered = false;
+    bool numbered = n == 1;
     int64_t most = 0;
     GFLI_TRY(gfli_alloc(c->context, (size_t)n, sizeof *images, "images", &c->set->images));
     for (int i = 0; i < n; i++)
@@ -8289,11 +8294,6 @@ gfl_status gfli_train_gradients(gfli_learner *learner, int batch, gfl_status rea
     return GFL_OK;
 }
 
-const float *gfli_train_gradient(const gfli_learner *learner, int i) {
-    size_t offset = learner->layout.offset[i];
-    return offset == GFLI_NO_GRADIENT ? NULL : learner->gradients + offset;
-}
-
 /* ---- the update ------------------------------------------------------------------------------ */
 
 gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches) {
@@ -9482,6 +9482,8 @@ gfl_status gfli_trainer_share(gfl_trainer *trainer) {
         int64_t updates;
         double lr;
     } position = {l->updates, trainer->plan.desc.lr};
+    if (trainer->context->ranks.rank > 0)
+        gfli_model_changed(model, 0); /* even if it fails halfway */
     GFLI_TRY(
         gfli_group_broadcast(trainer->context, model->values, model->n_values * sizeof(float)));
     GFLI_TRY(gfli_group_broadcast(trainer->context, l->momentum, l->layout.floats * sizeof(float)));
@@ -9489,7 +9491,6 @@ gfl_status gfli_trainer_share(gfl_trainer *trainer) {
     l->updates = position.updates;
     trainer->plan.desc.lr = position.lr;
     trainer->positioned = false;
-    if (trainer->context->ranks.rank > 0) gfli_model_changed(model, 0);
     return GFL_OK;
 }
 
@@ -12148,6 +12149,7 @@ gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_
     GFLI_NOT_NULL(context, map);
     GFLI_TRY(gfli_check_names(context, "from", from, n_from));
     GFLI_TRY(gfli_check_names(context, "to", to, n_to));
+    GFLI_DEMAND(context, n_renames >= 0, "renames: there are %d of them", n_renames);
     for (int i = 0; i < n_renames; i++)
         GFLI_DEMAND(context, renames && renames[i].from && renames[i].to,
                     "gfl_match_classes: rename %d lacks a name", i);

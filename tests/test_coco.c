@@ -403,6 +403,21 @@ static void refuse_arrays(const gfl_class *classes, const gfl_image_info *images
     CHECK(set == NULL);
 }
 
+/* A file may say 0 of its only class and image; that is not "no id". */
+static void one_id_of_0_is_0(void) {
+    gfl_class classes[2] = {{"cat", 0}, {"dog", 0}};
+    gfl_image_info images[2], got;
+    gfl_dataset *set;
+    memset(images, 0, sizeof images);
+    for (int n = 1; n <= 2; n++) {
+        CHECK_OK(context, gfl_dataset_create(context, classes, n, images, n, NULL, &set));
+        CHECK(gfl_dataset_get_classes(set)[0].id == n - 1);
+        CHECK_OK(context, gfl_dataset_get_image(set, 0, &got));
+        CHECK(got.id.number == n - 1);
+        gfl_dataset_destroy(set);
+    }
+}
+
 static void what_is_wrong_in_arrays_is_refused_by_its_place(void) {
     gfl_class classes[2] = {{"cat", 4}, {"dog", 5}};
     gfl_annotation boxes[2];
@@ -441,6 +456,10 @@ static void what_is_wrong_in_arrays_is_refused_by_its_place(void) {
     classes[1].id = 5, classes[0].name = NULL,
     refuse_arrays(classes, images, GFL_E_ARG, "classes[0] has no name");
     classes[0].name = "c\xff", refuse_arrays(classes, images, GFL_E_ARG, "classes[0] is not UTF-8");
+    classes[0].name = "cat", images[1].id.text = "\xff",
+    refuse_arrays(classes, images, GFL_E_ARG, "images[1]: an id is not UTF-8");
+    images[1].id.text = NULL, boxes[1].id.text = "a\xff",
+    refuse_arrays(classes, images, GFL_E_ARG, "images[0]: an id is not UTF-8");
     CHECK_ERROR(context, gfl_dataset_create(context, classes, 0, images, 2, NULL, &set), GFL_E_ARG,
                 "0 classes");
     CHECK_ERROR(context, gfl_dataset_create(context, classes, 2, NULL, 2, NULL, &set), GFL_E_ARG,
@@ -524,6 +543,7 @@ int main(int argc, char **argv) {
                                       TEST(pixels_come_from_files_or_the_caller),
                                       TEST(arrays_give_what_a_file_gives),
                                       TEST(arrays_that_say_little_are_completed),
+                                      TEST(one_id_of_0_is_0),
                                       TEST(what_is_wrong_in_arrays_is_refused_by_its_place),
                                       TEST(no_allocation_may_fail_badly),
                                       TEST(the_shared_data_sets_have_the_counts_of_their_readme),

@@ -123,7 +123,8 @@ static void check_gradients(fx_case *one, const gfli_learner *learner) {
     int compared = 0, zeros = 0;
     for (int i = 0; i < model->n_params; i++) {
         const gfli_param *p = &model->params[i];
-        const float *got = gfli_train_gradient(learner, i);
+        const size_t at = learner->layout.offset[i];
+        const float *got = at == GFLI_NO_GRADIENT ? NULL : learner->gradients + at;
         char name[160];
         snprintf(name, sizeof name, "grad.%s", p->name);
         fx_tensor want = fx_load_optional(one, name);

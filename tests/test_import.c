@@ -652,6 +652,9 @@ static void wrong_transfers_are_refused(void) {
     from->trainable = false;
     CHECK_ERROR(context, gfl_model_create_from(context, from, &how, &to), GFL_E_ARG, "trainable");
     from->trainable = true;
+    CHECK_ERROR(context,
+                gfl_match_classes(context, old_classes, 4, new_classes, 5, no_old, -1, map),
+                GFL_E_ARG, "there are -1");
     CHECK_ERROR(context, gfl_match_classes(context, old_classes, 4, new_classes, 5, no_old, 1, map),
                 GFL_E_MISMATCH, "no class \"horse\" in the old list");
     CHECK_ERROR(context, gfl_match_classes(context, old_classes, 4, new_classes, 5, no_new, 1, map),

@@ -158,10 +158,10 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  * annotations of a file or leave out some of its images.
  *
  *   context    the context that the data set is made with
- *   classes    [n_classes], copied; ids ascend, or are all 0, which means 1, 2, 3 ...; the label of
- *              an annotation is an index into it
- *   images     [n_images], copied with all annotations and texts.  Ids differ, or are all 0, which
- *              means 1, 2, 3 ...; file_name may be NULL, which is enough with desc->read_image;
+ *   classes    [n_classes], copied; ids ascend, or are all 0 where there are several, which means
+ *              1, 2, 3 ...; the label of an annotation is an index into it
+ *   images     [n_images], copied with all annotations and texts.  Ids differ, or are all 0 where
+ *              there are several, which means 1, 2, 3 ...; file_name may be NULL, which is enough with desc->read_image;
  *              width and height may be 0 where they are not known; unreadable is not looked at.
  *              Of an annotation, image and use are not looked at, an area of 0 means w * h, and an
  *              id of 0 means that it is numbered after the others.
@@ -171,7 +171,8 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  *   out        set to the data set, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     an argument is NULL, a number is out of range, a class has no name in
- *                         UTF-8, or class ids do not ascend
+ *                         UTF-8, an id is a text that is not UTF-8, or class ids do not
+ *                         ascend
  *           GFL_E_DATA    two images have the same id; without desc->found, too, a box or an area
  *                         is not a number, or there is no class of a label; the text says which
  *                         annotation of which image

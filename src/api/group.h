@@ -27,10 +27,11 @@ typedef struct gfl_group {
      * it fails, close is not called. */
     gfl_status (*open)(gfl_context *context, const struct gfl_ranks *ranks, void **state);
     /* Leaves the other ranks.  broken: an operation has failed or was not answered; do not wait for
-     * other ranks then, and x of unsettled operations may be gone. */
+     * other ranks then, and do not touch x of unsettled operations, which may be freed already. */
     void (*close)(gfl_context *context, void *state, int broken);
     /* Begins to set x[i] to the sum of all ranks' x[i], in place.  x belongs to the group until the
-     * operation is settled. */
+     * operation is settled, or until a function has failed or the limit is over: a group that moves
+     * numbers by itself must not touch x after that. */
     gfl_status (*sum)(gfl_context *context, void *state, void *x, size_t n, gfl_sum_type type);
     /* Begins to overwrite x with the bytes of rank root; likewise. */
     gfl_status (*broadcast)(gfl_context *context, void *state, void *x, size_t bytes, int root);
@@ -44,8 +45,9 @@ typedef struct gfl_ranks {
     const gfl_group *group; /* must outlive the context; NULL: alone */
     int rank, n_ranks;      /* 0..n_ranks-1; how many there are, at most 65536 */
     const void *opens;      /* what the group's open needs; borrowed until the context is created */
-    /* Seconds that a rank waits for the others in one operation before it fails with GFL_E_RANK.  0
-     * means 300; negative: it waits for ever. */
+    /* Seconds that a rank, once it needs what the others have begun, waits for them before it fails
+     * with GFL_E_RANK.  It must be more than the longest work that one rank does alone between two
+     * steps, such as a save or an evaluation.  0 means 300; negative: it waits for ever. */
     double limit;
 } gfl_ranks;
 

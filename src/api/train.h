@@ -110,7 +110,8 @@ typedef struct gfl_trainer_info {
  *                         trainable
  *           GFL_E_MISMATCH  the data set has other classes than the model; or the description, the
  *                         data set or the network is not that of rank 0; the text says what differs
- *           GFL_E_RANK    another rank failed, or did not answer within its limit
+ *           GFL_E_RANK    another rank failed, or did not answer within its limit: so the others
+ *                         hear of a rank whose arguments are wrong, or that has no memory to begin
  *           GFL_E_DATA    there is no image to train on
  *           GFL_E_MEMORY  the gradients do not fit into memory, or no batch of this size could
  *           GFL_E_DEVICE  a loader thread could not be started
@@ -206,7 +207,7 @@ GFL_API gfl_status gfl_trainer_save_state_memory(const gfl_trainer *trainer, gfl
  *   path  the system's bytes, on Windows UTF-8; borrowed until the call returns; may be NULL on all
  *         ranks except the first
  *
- * Errors    After an error the trainer is as before.
+ * Errors    After an error other than GFL_E_RANK the trainer is as before.
  *           GFL_E_ARG     an argument is NULL
  *           GFL_E_IO      the file cannot be read
  *           GFL_E_FORMAT  it is not a training state, or it is damaged: a counter is not a number,

@@ -23,6 +23,7 @@ gfl_status gfl_match_classes(gfl_context *context, const gfl_class *from, int n_
     GFLI_NOT_NULL(context, map);
     GFLI_TRY(gfli_check_names(context, "from", from, n_from));
     GFLI_TRY(gfli_check_names(context, "to", to, n_to));
+    GFLI_DEMAND(context, n_renames >= 0, "renames: there are %d of them", n_renames);
     for (int i = 0; i < n_renames; i++)
         GFLI_DEMAND(context, renames && renames[i].from && renames[i].to,
                     "gfl_match_classes: rename %d lacks a name", i);

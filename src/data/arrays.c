@@ -8,8 +8,16 @@ static gfl_status gfli_arrays_text(gfl_dataset *set, const char **text) {
     return *text ? gfli_dataset_text(set, *text, strlen(*text), text) : GFL_OK;
 }
 
+/* Results hold ids, and are read as JSON. */
+static gfl_status gfli_arrays_id(gfli_coco *c, int image, gfl_id *id) {
+    GFLI_DEMAND(c->context,
+                !id->text || gfl_text_valid(id->text, strlen(id->text)) == strlen(id->text),
+                "gfl_dataset_create: images[%d]: an id is not UTF-8", image);
+    return gfli_arrays_text(c->set, &id->text);
+}
+
 static gfl_status gfli_arrays_classes(gfli_coco *c, const gfl_class *classes, int n) {
-    bool numbered = false;
+    bool numbered = n == 1;
     GFLI_TRY(gfli_calloc(c->context, (size_t)n, sizeof *c->classes, "classes", &c->classes));
     for (int k = 0; k < n; k++) numbered = numbered || classes[k].id != 0;
     for (int k = 0; k < n; k++) {
@@ -58,7 +66,7 @@ static gfl_status gfli_arrays_annotation(gfli_coco *c, const gfl_image_info *ima
     r->has_id = a->id.text || a->id.number != 0;
     r->has_area = r->has_crowd = true;
     c->n_annotations++;
-    return gfli_arrays_text(c->set, &r->a.id.text);
+    return gfli_arrays_id(c, (int)(image - c->set->images), &r->a.id);
 }
 
 /* Image i of the set, without annotations. */
@@ -80,11 +88,11 @@ static gfl_status gfli_arrays_image(gfli_coco *c, const gfl_image_info *from, in
     image->id = from->id;
     if (!numbered) image->id.number = i + 1;
     GFLI_TRY(gfli_arrays_text(c->set, &image->file_name));
-    return gfli_arrays_text(c->set, &image->id.text);
+    return gfli_arrays_id(c, i, &image->id);
 }
 
 static gfl_status gfli_arrays_images(gfli_coco *c, const gfl_image_info *images, int n) {
-    bool numbered = false;
+    bool numbered = n == 1;
     int64_t most = 0;
     GFLI_TRY(gfli_alloc(c->context, (size_t)n, sizeof *images, "images", &c->set->images));
     for (int i = 0; i < n; i++)

@@ -265,11 +265,6 @@ gfl_status gfli_train_gradients(gfli_learner *learner, int batch, gfl_status rea
     return GFL_OK;
 }
 
-const float *gfli_train_gradient(const gfli_learner *learner, int i) {
-    size_t offset = learner->layout.offset[i];
-    return offset == GFLI_NO_GRADIENT ? NULL : learner->gradients + offset;
-}
-
 /* ---- the update ------------------------------------------------------------------------------ */
 
 gfl_status gfli_learner_begin(gfli_learner *learner, int n_batches) {

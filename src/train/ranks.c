@@ -86,6 +86,8 @@ gfl_status gfli_trainer_share(gfl_trainer *trainer) {
         int64_t updates;
         double lr;
     } position = {l->updates, trainer->plan.desc.lr};
+    if (trainer->context->ranks.rank > 0)
+        gfli_model_changed(model, 0); /* even if it fails halfway */
     GFLI_TRY(
         gfli_group_broadcast(trainer->context, model->values, model->n_values * sizeof(float)));
     GFLI_TRY(gfli_group_broadcast(trainer->context, l->momentum, l->layout.floats * sizeof(float)));
@@ -93,7 +95,6 @@ gfl_status gfli_trainer_share(gfl_trainer *trainer) {
     l->updates = position.updates;
     trainer->plan.desc.lr = position.lr;
     trainer->positioned = false;
-    if (trainer->context->ranks.rank > 0) gfli_model_changed(model, 0);
     return GFL_OK;
 }
 

@@ -69,9 +69,6 @@ gfl_status gfli_learner_targets(gfli_learner *learner, const gfli_target *target
  * ranks call it for every batch: `ready` is what kept this one from making it ready, and none of
  * them does the update then.  Queued: what is not finite shows at the update. */
 gfl_status gfli_train_gradients(gfli_learner *learner, int batch, gfl_status ready);
-/* The gradient of parameter i, on the device as gfli_param.data is (OHWI); NULL: it is not
- * trained. */
-const float *gfli_train_gradient(const gfli_learner *learner, int i);
 
 /* Add the gradients to those of the batches before, for an update over several. */
 void gfli_learner_accumulate(gfli_learner *learner);

@@ -26,7 +26,7 @@ typedef struct gfli_tile_level {
 /* One of up to two convolutions of equal geometry in a launch: the head's two towers. */
 typedef struct gfli_conv_side {
     const void *x, *residual;
-    const void *weight;  /* as gfli_conv_pack_tensor made them */
+    const void *weight;  /* as gfli_conv_tensor_pack made them */
     const float *offset; /* deformable: [positions][offset_c], or NULL */
     const float *bias;   /* [out_c] or NULL */
     void *y;
