@@ -114,11 +114,12 @@ bool was_short_of_memory(void); /* it was said then */
 /* A context with so many threads (0: OMP_NUM_THREADS, else all) whose warnings go to stderr; NULL
  * after a message. */
 int open_context(int threads, gfl_context **out); /* an exit code; NULL but for CMD_OK */
-/* Where and how to compute; NULL: on the CPU, in fp32, with the best kernels. */
+/* Where and how to compute.  NULL: on the CPU, in fp32, with the best kernels. */
 typedef struct device_choice {
     const char *name, *precision, *kernel;
     bool tune;
 } device_choice;
+const char *precision_of(const device_choice *choice); /* as chosen; else the device's default */
 #define DEVICE_OPTIONS(choice)                                                                     \
     {OPT_TEXT,                                                                                     \
      "device",                                                                                     \
@@ -132,7 +133,7 @@ typedef struct device_choice {
          &(choice).precision,                                                                      \
          "NAME",                                                                                   \
          "Number format of feature maps and products: fp32, or on a GPU also tf32, bf16 or fp16. " \
-         "Default: fp32.",                                                                         \
+         "Default: fp32 on the CPU, bf16 on a GPU.",                                               \
          0},                                                                                       \
         {OPT_TEXT,                                                                                 \
          "kernel",                                                                                 \

@@ -346,9 +346,8 @@ static int check_network(selftest *t, const golden *g) {
 static int check_device(selftest *t, const device_choice *choice, int threads) {
     int code = open_context_on(choice, threads, &t->context);
     if (code != CMD_OK) return code;
-    t->precision = 0;
-    for (int i = 0; i < 4 && choice->precision; i++)
-        if (!strcmp(choice->precision, allowed[i].name)) t->precision = i;
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(precision_of(choice), allowed[i].name)) t->precision = i;
     printf("gfl %s: %s, %s\n", GFL_VERSION_TEXT, gfl_context_get_device(t->context),
            allowed[t->precision].name);
     for (int i = 0; i < NETWORKS; i++) {

@@ -143,11 +143,16 @@ const gfl_backend *cuda_backend(void) {
 #endif
 }
 
+const char *precision_of(const device_choice *choice) {
+    if (choice->precision) return choice->precision;
+    return choice->name && !strncmp(choice->name, "cuda", 4) ? "bf16" : "fp32";
+}
+
 static int choose_precision(const char *name, gfl_context_desc *desc) {
     static const char *const names[] = {"fp32", "tf32", "bf16", "fp16"};
     for (int i = 0; i < (int)(sizeof names / sizeof *names); i++) {
         desc->precision = (gfl_precision)i;
-        if (!name || !strcmp(name, names[i])) return CMD_OK;
+        if (!strcmp(name, names[i])) return CMD_OK;
     }
     return usage_error("--precision must be fp32, tf32, bf16 or fp16, not \"%s\"", name);
 }
@@ -191,7 +196,7 @@ int open_context_on(const device_choice *choice, int threads, gfl_context **out)
     desc.tune = c->tune;
     *out = NULL;
     int code = choose_device(c->name, &desc);
-    if (code == CMD_OK) code = choose_precision(c->precision, &desc);
+    if (code == CMD_OK) code = choose_precision(precision_of(c), &desc);
     if (code == CMD_OK && !desc.backend && c->tune) code = usage_error("--tune is for GPUs");
     if (code != CMD_OK) return code;
     gfl_status status = gfl_context_create(&desc, out);

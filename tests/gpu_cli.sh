@@ -24,7 +24,7 @@ eval="eval --weights $model --data data/val.json --images data/val --json"
 # The same detections as the CPU's, in order of score.
 scores() { grep -o '"score": *[0-9.e-]*' "$1" | sed 's/.*: *//' | sort -rg; }
 expect 0 $eval --results cpu.bbox.json
-expect 0 $eval --results gpu.bbox.json --device cuda
+expect 0 $eval --results gpu.bbox.json --device cuda --precision fp32
 scores cpu.bbox.json >cpu.scores
 scores gpu.bbox.json >gpu.scores
 [ "$(wc -l <cpu.scores)" -gt 10 ] || fail "the CPU finds next to nothing"
@@ -33,7 +33,13 @@ paste cpu.scores gpu.scores | awk '{ d = $1 - $2; if (d < 0) d = -d; if (!(d < 1
 for precision in bf16 ${GFL_REQUIRE_GPU:+tf32 fp16}; do
     expect 0 $eval --device cuda:0 --precision $precision --results low.bbox.json
     [ -s low.bbox.json ] || fail "$precision finds nothing"
+    [ $precision != bf16 ] || cp low.bbox.json bf16.bbox.json
 done
+# On a GPU that is what the command takes if nothing is said.
+expect 0 $eval --device cuda --results default.bbox.json
+cmp bf16.bbox.json default.bbox.json || fail "the default on a GPU is not bf16"
+! cmp -s gpu.bbox.json default.bbox.json || fail "fp32 and bf16 find the same to the last digit"
+expect 0 selftest --device cuda; says 'sm_[0-9]*, .*, bf16$' out
 expect 0 detect --weights $model --device cuda --score 0.1 --results found.json data/val; says 'score' found.json
 expect 0 info $model --device cuda --precision bf16 --plan --scale 96x96; says '64x64' out
 
@@ -41,7 +47,7 @@ expect 0 info $model --device cuda --precision bf16 --plan --scale 96x96; says '
 for precision in fp32 bf16 ${GFL_REQUIRE_GPU:+tf32 fp16}; do
     expect 0 selftest --device cuda --precision $precision; says '^all numbers are right' out
 done
-expect 1 selftest --device cuda --disturb 0.01; says 'WRONG: the mean score' out
+expect 1 selftest --device cuda --precision fp32 --disturb 0.01; says 'WRONG: the mean score' out
 
 # What cannot be is said.
 expect 2 $eval --device gpu; says 'gpu' err

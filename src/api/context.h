@@ -50,10 +50,17 @@ extern const gfl_backend *gfl_cuda(void); /* in a file of its own, so GFL_API is
 
 /* What feature maps and products are computed in.  Sums, norms and decoding are always float32. */
 typedef enum gfl_precision {
-    GFL_PRECISION_FP32 = 0, /* without TF32; the only one that the CPU has */
-    GFL_PRECISION_TF32 = 1, /* maps are float32; products have 10 bits of mantissa */
-    GFL_PRECISION_BF16 = 2, /* maps and weights are bfloat16 */
-    /* Maps and weights are half floats: more exact than bfloat16, but nothing above 65504. */
+    /* Without TF32; the only one that the CPU has.  A GPU computes it without its tensor cores,
+     * many times slower than the others. */
+    GFL_PRECISION_FP32 = 0,
+    /* Maps are float32, and products have 10 bits of mantissa.  It takes the memory of FP32 and
+     * about twice the time of BF16. */
+    GFL_PRECISION_TF32 = 1,
+    /* Maps and weights are bfloat16, which has 8 bits: scores change in the third digit.  The
+     * command's default on GPUs. */
+    GFL_PRECISION_BF16 = 2,
+    /* Maps and weights are half floats: as fast as bfloat16 and more exact, but nothing may be
+     * above 65504, which an activation of foreign weights can be. */
     GFL_PRECISION_FP16 = 3
 } gfl_precision;
 
