@@ -162,6 +162,19 @@ static __device__ __forceinline__ void gfli_write_sums(float *sums, int width, c
         *(float4 *)(void *)&sums[j] = make_float4(v[j], v[j + 1], v[j + 2], v[j + 3]);
 }
 
+/* `count` floats of a wide map; fours: they are whole vectors at addresses of such. */
+static __device__ __forceinline__ void gfli_write_wide(float *y, int count, bool fours, int width,
+                                                       const float v[8]) {
+#pragma unroll
+    for (int j = 0; j < width; j++) {
+        if (j >= count) continue;
+        if (!fours)
+            y[j] = v[j];
+        else if (j % 4 == 0)
+            *(float4 *)(void *)&y[j] = make_float4(v[j], v[j + 1], v[j + 2], v[j + 3]);
+    }
+}
+
 /* y = relu?(sums + bias + residual); where statistics follow, sums becomes what y holds.  The
  * threads of a block are a multiple of the chunks of a row, so each has a column of its own. */
 static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job,
@@ -177,6 +190,7 @@ static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job,
         (size_t)t->image * (size_t)(job->level[t->level].out_h * job->level[t->level].out_w);
     const int col = (int)(threadIdx.x % (unsigned)vectors) * width;
     const int count = t->n_cols - col < width ? t->n_cols - col : width;
+    const bool fours = side->out_c % 4 == 0 && channel % 4 == 0 && count % 4 == 0;
     if (count <= 0) return;
     float bias[8];
 #pragma unroll
@@ -198,14 +212,10 @@ static __device__ __forceinline__ void gfli_tile_store(const gfli_conv_job *job,
             if (side->residual) v[j] += r[j];
             if (job->relu) v[j] = v[j] < 0.0f ? 0.0f : v[j]; /* a NaN stays one */
         }
-        if (!job->wide) {
+        if (job->wide && element != GFLI_MAP_F32)
+            gfli_write_wide((float *)side->y + at, count, fours, width, v);
+        else
             gfli_write_chunk(side->y, at, count, vector, element, v);
-        } else {
-#pragma unroll
-            for (int j = 0; j < width; j++) {
-                if (j < count) ((float *)side->y)[at + (size_t)j] = v[j];
-            }
-        }
         if (!side->moments) continue;
 #pragma unroll
         for (int j = 0; j < width; j++) {
