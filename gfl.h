@@ -433,10 +433,10 @@ extern const gfl_backend *gfl_cuda(void); /* in a file of its own, so GFL_API is
 /* What feature maps and products are computed in.  Sums, norms and decoding are always float32. */
 typedef enum gfl_precision {
     /* Without TF32; the only one that the CPU has.  A GPU computes it without its tensor cores,
-     * many times slower than the others. */
+     * which the other three use. */
     GFL_PRECISION_FP32 = 0,
-    /* Maps are float32, and products have 10 bits of mantissa.  It takes the memory of FP32 and
-     * about twice the time of BF16. */
+    /* Maps are float32, and products have 10 bits of mantissa.  It takes the memory of FP32;
+     * tensor cores multiply it at half the rate of BF16. */
     GFL_PRECISION_TF32 = 1,
     /* Maps and weights are bfloat16, which has 8 bits: scores change in the third digit.  The
      * command's default on GPUs. */
