@@ -45,8 +45,9 @@
  * OBJECTS
  *
  *     gfl_context    memory, threads, logger, error text; outlives everything made with it
- *     gfl_model      architecture and weights; unchanging once it is loaded, so that any number of
- *                    detectors in any number of threads may use it at once
+ *     gfl_model      architecture and weights.  Any number of detectors in any number of threads
+ *                    may use it at once, as long as no trainer, gfl_model_load_backbone or
+ *                    gfl_model_set_parameter changes it
  *     gfl_detector   the workspace that runs a model: one per thread
  *     gfl_dataset    COCO annotations and where their pixels come from; unchanging once loaded
  *     gfl_trainer    changes a trainable model step by step
@@ -60,7 +61,8 @@
  *     gfl_X_create, gfl_X_load...   make an X: (context, what it is made from, desc, &x)
  *     gfl_X_destroy                 gives it back
  *     gfl_X_get_Y, gfl_X_count_Y    read of an X without changing it; how many Y it has.  For NULL
- *                                   the answer is 0, zeros or an empty text
+ *                                   the answer is 0, NULL, zeros or an empty text, and GFL_E_ARG
+ *                                   where it is a status
  *     ..._desc, ..._opts            what a creator makes; how one call works.  NULL means all
  *                                   defaults, unless the comment says that something is needed
  *
@@ -68,7 +70,7 @@
  *
  * Structs that you fill: set all of it to zero first, then set what you want, by name.  Zero is the
  * default of every field.  Where zero is a default that does something, a negative number means
- * that it is not done: warmup = 0 is a warm-up of 500 updates, warmup = -1 is none.  A number that
+ * that it is not done: warmup = 0 is the usual warm-up, and warmup = -1 is none.  A number that
  * cannot be left out, such as that of the images of a batch, is GFL_E_ARG where it is negative.
  *
  *     gfl_detect_opts opts = {0};     or memset(&opts, 0, sizeof opts); in C++ also opts = {}
@@ -101,7 +103,8 @@
  * All of it comes from the context's allocator, even that of stb_image.  gfl_model_get_cost tells
  * what a model takes at one input size, gfl_arch_get_cost tells it before there is a model, and
  * gfl_model_get_plan tells it step by step.  A detector's workspace grows to the largest input so
- * far and is then used again: calls up to that size allocate nothing.
+ * far and is then used again: calls up to that size allocate nothing.  gfl_detector_reserve takes
+ * the memory for the largest batch beforehand.
  *
  * THREADS
  *
@@ -174,8 +177,10 @@
  * the same for backbones that were trained on ImageNet, of torchvision, timm, OpenMMLab and MSRA.
  * The architecture always follows from the tensors, and a tensor that contradicts the others is an
  * error.  The dialect is never guessed.  gfl_model_create_from is for fine-tuning: it makes a model
- * with another class list and keeps all other weights.
- * gfl_model_export writes a model for mmdetection, PyTorch or ONNX.
+ * with another class list and keeps all other weights.  gfl_model_export writes a model for
+ * mmdetection, PyTorch or ONNX.  Single tensors of a trainable model are listed by
+ * gfl_model_describe_parameter, read by gfl_model_get_parameter and replaced by
+ * gfl_model_set_parameter, after which gfl_model_sync makes detectors use them.
  *
  * DIALECTS
  *
@@ -210,9 +215,10 @@
  * NOT HERE
  *
  * Other detectors are not here.  The functions of gfl_dataset, gfl_trainer and gfl_evaluator,
- * gfl_image_read and gfl_image_read_memory, gfl_image_get_kind, gfl_pixels_alloc, gfl_pixels_free,
- * and those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export)
- * are defined in gfl_train.c: a program that only detects does not link it.
+ * gfl_evaluate and gfl_match_dataset, gfl_image_read and gfl_image_read_memory, gfl_image_get_kind,
+ * gfl_pixels_alloc, gfl_pixels_free, and those that import and export (gfl_model_import to
+ * gfl_model_create_from, gfl_model_export, gfl_model_export_memory) are defined in gfl_train.c: a
+ * program that only detects does not link it.
  *
  * Only what is declared above the line "#endif" of GFL_H is API.
  */
