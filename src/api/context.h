@@ -53,13 +53,13 @@ typedef enum gfl_precision {
     /* Without TF32; the only one that the CPU has.  A GPU computes it without its tensor cores,
      * which the other three use. */
     GFL_PRECISION_FP32 = 0,
-    /* Maps are float32, and products have 10 bits of mantissa.  It takes the memory of FP32;
-     * tensor cores multiply it at half the rate of BF16. */
+    /* Maps are float32, and products have 10 bits of mantissa.  It takes the memory of FP32; by
+     * NVIDIA's figures, tensor cores multiply it at half the rate of BF16. */
     GFL_PRECISION_TF32 = 1,
     /* Maps and weights are bfloat16, which has 8 bits: scores change in the third digit.  The
      * command's default on GPUs. */
     GFL_PRECISION_BF16 = 2,
-    /* Maps and weights are half floats: as fast as bfloat16 and more exact, but nothing may be
+    /* Maps and weights are half floats: as large as bfloat16 and more exact, but nothing may be
      * above 65504, which an activation of foreign weights can be. */
     GFL_PRECISION_FP16 = 3
 } gfl_precision;
@@ -75,8 +75,8 @@ typedef struct gfl_context_desc {
      * kernels except those that only Hopper has (wgmma). */
     const char *kernel;
     /* 1: on a GPU, except in fp32, time the kernels that apply when a plan first meets a
-     * convolution, instead of estimating.  This takes a second or two per context.  Two contexts
-     * may then differ in rounding. */
+     * convolution, instead of estimating.  Each context does so anew, and two contexts may then
+     * differ in rounding.  The CPU ignores it. */
     int tune;
     /* On a GPU: the cudaStream_t that all work is queued in; owned by you, and must outlive the
      * context.  NULL: a stream of the context's own. */

@@ -161,8 +161,9 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  *   classes    [n_classes], copied; ids ascend, or are all 0 where there are several, which means
  *              1, 2, 3 ...; the label of an annotation is an index into it
  *   images     [n_images], copied with all annotations and texts.  Ids differ, or are all 0 where
- *              there are several, which means 1, 2, 3 ...; file_name may be NULL, which is enough with desc->read_image;
- *              width and height may be 0 where they are not known; unreadable is not looked at.
+ *              there are several, which means 1, 2, 3 ...; file_name may be NULL where
+ *              desc->read_image needs none; width and height may be 0 where they are not known;
+ *              unreadable is not looked at.
  *              Of an annotation, image and use are not looked at, an area of 0 means w * h, and an
  *              id of 0 means that it is numbered after the others.
  *   desc       NULL, or zeroed with the fields set that you care about; copied.  Without
@@ -171,10 +172,9 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  *   out        set to the data set, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     an argument is NULL, a number is out of range, a class has no name in
- *                         UTF-8, an id is a text that is not UTF-8, or class ids do not
- *                         ascend
+ *                         UTF-8, an id is a text that is not UTF-8, or class ids do not ascend
  *           GFL_E_DATA    two images have the same id; without desc->found, too, a box or an area
- *                         is not a number, or there is no class of a label; the text says which
+ *                         is not a number, or a label is that of no class; the text says which
  *                         annotation of which image
  *           GFL_E_MEMORY  the allocator returned NULL
  * Memory    Destroy the data set with gfl_dataset_destroy, before the context.

@@ -36,9 +36,10 @@ typedef struct gfl_detect_opts {
     void *user;
     int on_device; /* 1: the images' pixels lie in the memory of the context's GPU */
     void *event;   /* on a GPU: a cudaEvent_t that is recorded behind the batch; NULL: none */
-    /* [n_labels] the labels to find, in any order; NULL: all of them.  The other classes are left
-     * out before anything is counted: max_per_level and max_detections count only the wanted
-     * classes, so that no other class takes their place. */
+    /* [n_labels] the labels to find, in any order; NULL, with n_labels 0: all of them.  An empty
+     * list is GFL_E_ARG.  The other classes are left out before anything is counted: max_per_level
+     * and max_detections count only the wanted classes, so that no other class takes their
+     * place. */
     const int *labels;
     int n_labels;
     /* 1: a box is suppressed by a better one of any class, so that an object is found once, with

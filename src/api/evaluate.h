@@ -6,7 +6,7 @@ typedef struct gfl_evaluate_desc {
     /* The options of each call of gfl_detect; NULL: the defaults.  Boxes are never clipped to the
      * image, as in COCO results. */
     const gfl_detect_opts *detect;
-    /* How many images run through the network at once; 0 means 1.  More are faster on a GPU.  All
+    /* How many images run through the network at once; 0 means 1.  More keep a GPU busier.  All
      * images of a batch are padded to the largest, which may change the last digits of scores and
      * boxes. */
     int batch;
