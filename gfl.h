@@ -46,8 +46,9 @@
  * OBJECTS
  *
  *     gfl_context    memory, threads, logger, error text; outlives everything made with it
- *     gfl_model      architecture and weights; unchanging once it is loaded, so that any number of
- *                    detectors in any number of threads may use it at once
+ *     gfl_model      architecture and weights.  Any number of detectors in any number of threads
+ *                    may use it at once, as long as no trainer, gfl_model_load_backbone or
+ *                    gfl_model_set_parameter changes it
  *     gfl_detector   the workspace that runs a model: one per thread
  *     gfl_dataset    COCO annotations and where their pixels come from; unchanging once loaded
  *     gfl_trainer    changes a trainable model step by step
@@ -61,7 +62,8 @@
  *     gfl_X_create, gfl_X_load...   make an X: (context, what it is made from, desc, &x)
  *     gfl_X_destroy                 gives it back
  *     gfl_X_get_Y, gfl_X_count_Y    read of an X without changing it; how many Y it has.  For NULL
- *                                   the answer is 0, zeros or an empty text
+ *                                   the answer is 0, NULL, zeros or an empty text, and GFL_E_ARG
+ *                                   where it is a status
  *     ..._desc, ..._opts            what a creator makes; how one call works.  NULL means all
  *                                   defaults, unless the comment says that something is needed
  *
@@ -69,7 +71,7 @@
  *
  * Structs that you fill: set all of it to zero first, then set what you want, by name.  Zero is the
  * default of every field.  Where zero is a default that does something, a negative number means
- * that it is not done: warmup = 0 is a warm-up of 500 updates, warmup = -1 is none.  A number that
+ * that it is not done: warmup = 0 is the usual warm-up, and warmup = -1 is none.  A number that
  * cannot be left out, such as that of the images of a batch, is GFL_E_ARG where it is negative.
  *
  *     gfl_detect_opts opts = {0};     or memset(&opts, 0, sizeof opts); in C++ also opts = {}
@@ -102,7 +104,8 @@
  * All of it comes from the context's allocator, even that of stb_image.  gfl_model_get_cost tells
  * what a model takes at one input size, gfl_arch_get_cost tells it before there is a model, and
  * gfl_model_get_plan tells it step by step.  A detector's workspace grows to the largest input so
- * far and is then used again: calls up to that size allocate nothing.
+ * far and is then used again: calls up to that size allocate nothing.  gfl_detector_reserve takes
+ * the memory for the largest batch beforehand.
  *
  * THREADS
  *
@@ -175,8 +178,10 @@
  * the same for backbones that were trained on ImageNet, of torchvision, timm, OpenMMLab and MSRA.
  * The architecture always follows from the tensors, and a tensor that contradicts the others is an
  * error.  The dialect is never guessed.  gfl_model_create_from is for fine-tuning: it makes a model
- * with another class list and keeps all other weights.
- * gfl_model_export writes a model for mmdetection, PyTorch or ONNX.
+ * with another class list and keeps all other weights.  gfl_model_export writes a model for
+ * mmdetection, PyTorch or ONNX.  Single tensors of a trainable model are listed by
+ * gfl_model_describe_parameter, read by gfl_model_get_parameter and replaced by
+ * gfl_model_set_parameter, after which gfl_model_sync makes detectors use them.
  *
  * DIALECTS
  *
@@ -211,9 +216,10 @@
  * NOT HERE
  *
  * Other detectors are not here.  The functions of gfl_dataset, gfl_trainer and gfl_evaluator,
- * gfl_image_read and gfl_image_read_memory, gfl_image_get_kind, gfl_pixels_alloc, gfl_pixels_free,
- * and those that import and export (gfl_model_import to gfl_model_create_from, gfl_model_export)
- * are defined in gfl_train.c: a program that only detects does not link it.
+ * gfl_evaluate and gfl_match_dataset, gfl_image_read and gfl_image_read_memory, gfl_image_get_kind,
+ * gfl_pixels_alloc, gfl_pixels_free, and those that import and export (gfl_model_import to
+ * gfl_model_create_from, gfl_model_export, gfl_model_export_memory) are defined in gfl_train.c: a
+ * program that only detects does not link it.
  *
  * Only what is declared above the line "#endif" of GFL_H is API.
  */
@@ -435,13 +441,13 @@ typedef enum gfl_precision {
     /* Without TF32; the only one that the CPU has.  A GPU computes it without its tensor cores,
      * which the other three use. */
     GFL_PRECISION_FP32 = 0,
-    /* Maps are float32, and products have 10 bits of mantissa.  It takes the memory of FP32;
-     * tensor cores multiply it at half the rate of BF16. */
+    /* Maps are float32, and products have 10 bits of mantissa.  It takes the memory of FP32; by
+     * NVIDIA's figures, tensor cores multiply it at half the rate of BF16. */
     GFL_PRECISION_TF32 = 1,
     /* Maps and weights are bfloat16, which has 8 bits: scores change in the third digit.  The
      * command's default on GPUs. */
     GFL_PRECISION_BF16 = 2,
-    /* Maps and weights are half floats: as fast as bfloat16 and more exact, but nothing may be
+    /* Maps and weights are half floats: as large as bfloat16 and more exact, but nothing may be
      * above 65504, which an activation of foreign weights can be. */
     GFL_PRECISION_FP16 = 3
 } gfl_precision;
@@ -457,8 +463,8 @@ typedef struct gfl_context_desc {
      * kernels except those that only Hopper has (wgmma). */
     const char *kernel;
     /* 1: on a GPU, except in fp32, time the kernels that apply when a plan first meets a
-     * convolution, instead of estimating.  This takes a second or two per context.  Two contexts
-     * may then differ in rounding. */
+     * convolution, instead of estimating.  Each context does so anew, and two contexts may then
+     * differ in rounding.  The CPU ignores it. */
     int tune;
     /* On a GPU: the cudaStream_t that all work is queued in; owned by you, and must outlive the
      * context.  NULL: a stream of the context's own. */
@@ -1080,9 +1086,10 @@ typedef struct gfl_detect_opts {
     void *user;
     int on_device; /* 1: the images' pixels lie in the memory of the context's GPU */
     void *event;   /* on a GPU: a cudaEvent_t that is recorded behind the batch; NULL: none */
-    /* [n_labels] the labels to find, in any order; NULL: all of them.  The other classes are left
-     * out before anything is counted: max_per_level and max_detections count only the wanted
-     * classes, so that no other class takes their place. */
+    /* [n_labels] the labels to find, in any order; NULL, with n_labels 0: all of them.  An empty
+     * list is GFL_E_ARG.  The other classes are left out before anything is counted: max_per_level
+     * and max_detections count only the wanted classes, so that no other class takes their
+     * place. */
     const int *labels;
     int n_labels;
     /* 1: a box is suppressed by a better one of any class, so that an object is found once, with
@@ -1388,8 +1395,9 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  *   classes    [n_classes], copied; ids ascend, or are all 0 where there are several, which means
  *              1, 2, 3 ...; the label of an annotation is an index into it
  *   images     [n_images], copied with all annotations and texts.  Ids differ, or are all 0 where
- *              there are several, which means 1, 2, 3 ...; file_name may be NULL, which is enough with desc->read_image;
- *              width and height may be 0 where they are not known; unreadable is not looked at.
+ *              there are several, which means 1, 2, 3 ...; file_name may be NULL where
+ *              desc->read_image needs none; width and height may be 0 where they are not known;
+ *              unreadable is not looked at.
  *              Of an annotation, image and use are not looked at, an area of 0 means w * h, and an
  *              id of 0 means that it is numbered after the others.
  *   desc       NULL, or zeroed with the fields set that you care about; copied.  Without
@@ -1398,10 +1406,9 @@ GFL_API gfl_status gfl_dataset_load_coco_memory(gfl_context *context, const char
  *   out        set to the data set, which you own, or to NULL on error
  *
  * Errors    GFL_E_ARG     an argument is NULL, a number is out of range, a class has no name in
- *                         UTF-8, an id is a text that is not UTF-8, or class ids do not
- *                         ascend
+ *                         UTF-8, an id is a text that is not UTF-8, or class ids do not ascend
  *           GFL_E_DATA    two images have the same id; without desc->found, too, a box or an area
- *                         is not a number, or there is no class of a label; the text says which
+ *                         is not a number, or a label is that of no class; the text says which
  *                         annotation of which image
  *           GFL_E_MEMORY  the allocator returned NULL
  * Memory    Destroy the data set with gfl_dataset_destroy, before the context.
@@ -2138,7 +2145,7 @@ typedef struct gfl_evaluate_desc {
     /* The options of each call of gfl_detect; NULL: the defaults.  Boxes are never clipped to the
      * image, as in COCO results. */
     const gfl_detect_opts *detect;
-    /* How many images run through the network at once; 0 means 1.  More are faster on a GPU.  All
+    /* How many images run through the network at once; 0 means 1.  More keep a GPU busier.  All
      * images of a batch are padded to the largest, which may change the last digits of scores and
      * boxes. */
     int batch;
