@@ -1193,8 +1193,9 @@ GFL_API gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int h
  *            until its next call.  On error the counts are 0
  *
  * Errors    GFL_E_ARG     an argument is NULL, an image or an option is out of range, pixels are
- *                         not where on_device says, or training has changed the model since its
- *                         weights were packed (call gfl_model_sync); the text says which
+ *                         not where on_device says, a batch was started and not finished, or
+ *                         training has changed the model since its weights were packed (call
+ *                         gfl_model_sync); the text says which
  *           GFL_E_MEMORY  the feature maps do not fit into memory; those of a smaller batch or
  *                         scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again
@@ -1578,9 +1579,9 @@ typedef struct gfl_evaluator_desc {
      * lacks 100, AP is read at the last of them. */
     int compatible;
     const int *images; /* [n_images] indices of the images to evaluate, or NULL for all; copied */
-    int n_images;      /* how many these are */
+    int n_images;      /* how many these are; 0 with a list: none is evaluated */
     const int *labels; /* [n_labels] labels to evaluate, or NULL for all; copied */
-    int n_labels;      /* how many these are */
+    int n_labels;      /* how many these are; likewise */
 } gfl_evaluator_desc;
 
 /* COCO's twelve numbers, 0..1, or -1 where there is nothing to average.  AP over all areas is read

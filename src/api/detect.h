@@ -143,8 +143,9 @@ GFL_API gfl_status gfl_detector_reserve(gfl_detector *detector, int width, int h
  *            until its next call.  On error the counts are 0
  *
  * Errors    GFL_E_ARG     an argument is NULL, an image or an option is out of range, pixels are
- *                         not where on_device says, or training has changed the model since its
- *                         weights were packed (call gfl_model_sync); the text says which
+ *                         not where on_device says, a batch was started and not finished, or
+ *                         training has changed the model since its weights were packed (call
+ *                         gfl_model_sync); the text says which
  *           GFL_E_MEMORY  the feature maps do not fit into memory; those of a smaller batch or
  *                         scale may
  *           GFL_E_STOPPED opts->progress asked to stop; the detector can be used again

@@ -15,9 +15,9 @@ typedef struct gfl_evaluator_desc {
      * lacks 100, AP is read at the last of them. */
     int compatible;
     const int *images; /* [n_images] indices of the images to evaluate, or NULL for all; copied */
-    int n_images;      /* how many these are */
+    int n_images;      /* how many these are; 0 with a list: none is evaluated */
     const int *labels; /* [n_labels] labels to evaluate, or NULL for all; copied */
-    int n_labels;      /* how many these are */
+    int n_labels;      /* how many these are; likewise */
 } gfl_evaluator_desc;
 
 /* COCO's twelve numbers, 0..1, or -1 where there is nothing to average.  AP over all areas is read
