@@ -2445,8 +2445,8 @@ static void gfli_fp32_conv(gfl_context *context, const gfli_conv_call *call) {
  * ============================================================================================ */
 
 /* A convolution is timed once a context, when a plan first has it, on random numbers in memory of
- * its own: multiplying zeros takes less power, and so runs at another clock.  What is measured twice
- * may differ: results are the same bits within a context, not between two. */
+ * its own: multiplying zeros takes less power, and so runs at another clock.  What is measured
+ * twice may differ: results are the same bits within a context, not between two. */
 
 enum { GFLI_TUNE_WARM = 2, GFLI_TUNE_RUNS = 5 };
 

@@ -2,8 +2,8 @@
 #pragma once
 
 /* A convolution is timed once a context, when a plan first has it, on random numbers in memory of
- * its own: multiplying zeros takes less power, and so runs at another clock.  What is measured twice
- * may differ: results are the same bits within a context, not between two. */
+ * its own: multiplying zeros takes less power, and so runs at another clock.  What is measured
+ * twice may differ: results are the same bits within a context, not between two. */
 
 enum { GFLI_TUNE_WARM = 2, GFLI_TUNE_RUNS = 5 };
 
