@@ -444,7 +444,7 @@ typedef enum gfl_precision {
     /* Maps are float32, and products have 10 bits of mantissa.  It takes the memory of FP32; by
      * NVIDIA's figures, tensor cores multiply it at half the rate of BF16. */
     GFL_PRECISION_TF32 = 1,
-    /* Maps and weights are bfloat16, which has 8 bits: scores change in the third digit.  The
+    /* Maps and weights are bfloat16, which has 8 bits of mantissa.  The
      * command's default on GPUs. */
     GFL_PRECISION_BF16 = 2,
     /* Maps and weights are half floats: as large as bfloat16 and more exact, but nothing may be
@@ -13769,7 +13769,7 @@ static gfl_status gfli_reserve_images(gfl_detector *d, int n) {
     GFLI_DEMAND(d->context, n >= 1 && n <= GFLI_MAX_BATCH,
                 "a batch of %d images; 1..%d are allowed", n, GFLI_MAX_BATCH);
     GFLI_DEMAND(d->context, d->n_begun == 0,
-                "gfl_detect: a batch of %d images is under way; call gfl_detect_finish first, or "
+                "a batch of %d images is under way; call gfl_detect_finish first, or "
                 "use another detector",
                 d->n_begun);
     GFLI_TRY(gfli_reserve(d->context, &d->images, &d->images_capacity, (size_t)n, sizeof *d->images,

@@ -461,6 +461,12 @@ static void bad_arguments_are_refused(void) {
     CHECK_ERROR(context, gfl_evaluator_create(context, set, &opts, &none), GFL_E_ARG,
                 "images has 2");
     opts.images = NULL;
+    CHECK_ERROR(context, gfl_evaluator_create(context, set, &opts, &none), GFL_E_ARG,
+                "images is NULL, but n_images is 1");
+    opts.n_images = 0;
+    opts.n_labels = 2;
+    CHECK_ERROR(context, gfl_evaluator_create(context, set, &opts, &none), GFL_E_ARG,
+                "labels is NULL, but n_labels is 2");
     opts.labels = far;
     opts.n_labels = 1;
     CHECK_ERROR(context, gfl_evaluator_create(context, set, &opts, &none), GFL_E_ARG,

@@ -56,7 +56,7 @@ typedef enum gfl_precision {
     /* Maps are float32, and products have 10 bits of mantissa.  It takes the memory of FP32; by
      * NVIDIA's figures, tensor cores multiply it at half the rate of BF16. */
     GFL_PRECISION_TF32 = 1,
-    /* Maps and weights are bfloat16, which has 8 bits: scores change in the third digit.  The
+    /* Maps and weights are bfloat16, which has 8 bits of mantissa.  The
      * command's default on GPUs. */
     GFL_PRECISION_BF16 = 2,
     /* Maps and weights are half floats: as large as bfloat16 and more exact, but nothing may be

@@ -77,6 +77,12 @@ static gfl_status gfli_eval_fill(gfl_evaluator *e, const gfl_evaluator_desc *des
         return gfli_error(e->context, GFL_E_ARG,
                           "n_images is %d and n_labels is %d; neither may be negative",
                           desc->n_images, desc->n_labels);
+    GFLI_DEMAND(e->context, desc->images || desc->n_images == 0,
+                "images is NULL, but n_images is %d; give a list and its length, or neither",
+                desc->n_images);
+    GFLI_DEMAND(e->context, desc->labels || desc->n_labels == 0,
+                "labels is NULL, but n_labels is %d; give a list and its length, or neither",
+                desc->n_labels);
     memcpy(e->max_dets, given ? m : usual, sizeof e->max_dets);
     e->ignore_classes = desc->ignore_classes != 0;
     e->compatible = desc->compatible != 0;

@@ -244,7 +244,7 @@ static gfl_status gfli_reserve_images(gfl_detector *d, int n) {
     GFLI_DEMAND(d->context, n >= 1 && n <= GFLI_MAX_BATCH,
                 "a batch of %d images; 1..%d are allowed", n, GFLI_MAX_BATCH);
     GFLI_DEMAND(d->context, d->n_begun == 0,
-                "gfl_detect: a batch of %d images is under way; call gfl_detect_finish first, or "
+                "a batch of %d images is under way; call gfl_detect_finish first, or "
                 "use another detector",
                 d->n_begun);
     GFLI_TRY(gfli_reserve(d->context, &d->images, &d->images_capacity, (size_t)n, sizeof *d->images,
