@@ -201,7 +201,7 @@ static void check_mark(selftest *t, const mark *m, const gfl_detection_list *fou
         snprintf(what, sizeof what, "side %d of class %d at %g, %g", k, m->label, (double)m->x,
                  (double)m->y);
         compare(t, what, (double)found->distributions[i].mean[k], (double)m->side[k],
-                WIDTH * allowed[t->precision].side);
+                (double)WIDTH * allowed[t->precision].side);
     }
 }
 
@@ -231,7 +231,8 @@ static void check_found(selftest *t, const golden *g, const gfl_detection_list *
     compare(t, "the number of detections after suppression", kept, g->kept,
             0.5 + allowed[t->precision].count * g->kept);
     compare(t, "the mean score", scores, g->scores, allowed[t->precision].mean);
-    compare(t, "the mean distance of a side", sides, g->sides, WIDTH * allowed[t->precision].mean);
+    compare(t, "the mean distance of a side", sides, g->sides,
+            (double)WIDTH * allowed[t->precision].mean);
     for (int i = 0; i < MARKS; i++) check_mark(t, &g->marks[i], found);
 }
 
