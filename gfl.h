@@ -8839,11 +8839,16 @@ const gfli_kernels gfli_avx2 = {
 
 #if GFLI_X86_KERNELS
 
+/* The first n of sixteen elements, or all where there are more. */
+static inline __mmask16 gfli_first_avx512(int n) {
+    return (__mmask16)(n < 16 ? (1u << n) - 1u : 0xffffu);
+}
+
 GFLI_AVX512 static inline void gfli_tile_store_avx512(const gfli_tile *t, int row, int col,
                                                       __m512 v) {
     if (row >= t->m || col >= t->n) return;
     const int left = t->n - col;
-    const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
+    const __mmask16 mask = gfli_first_avx512(left);
     float *y = t->y + t->out[row] + col;
     if (t->first) {
         if (t->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, t->bias + col));
@@ -8923,7 +8928,7 @@ GFLI_AVX512 static void gfli_sampling_avx512(const gfli_sampling *t) {
         const __m512 w2 = _mm512_set1_ps(w[2]), w3 = _mm512_set1_ps(w[3]);
         for (int i = 0; i < t->n; i += 16) {
             const int left = t->n - i;
-            const __mmask16 m = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
+            const __mmask16 m = gfli_first_avx512(left);
             __m512 v = _mm512_mul_ps(w0, _mm512_maskz_loadu_ps(m, c[0] + i));
             v = _mm512_fmadd_ps(w1, _mm512_maskz_loadu_ps(m, c[1] + i), v);
             v = _mm512_fmadd_ps(w2, _mm512_maskz_loadu_ps(m, c[2] + i), v);
@@ -8937,7 +8942,7 @@ GFLI_AVX512 static inline void gfli_outer_store_avx512(const gfli_outer *t, int 
                                                        __m512 v) {
     if (row >= t->m || col >= t->n) return;
     const int left = t->n - col;
-    const __mmask16 mask = (__mmask16)(left < 16 ? (1u << left) - 1u : 0xffffu);
+    const __mmask16 mask = gfli_first_avx512(left);
     float *c = t->c + (size_t)row * t->stride + col;
     if (!t->first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c));
     _mm512_mask_storeu_ps(c, mask, v);
@@ -9006,8 +9011,8 @@ GFLI_AVX512 static inline __m128 gfli_sum4_avx512(const __m512 d[4]) {
 
 GFLI_AVX512 static void gfli_scatter_avx512(const gfli_scatter *t) {
     const int n0 = gfli_min(t->n, 16), n1 = t->n - n0;
-    const __mmask16 m0 = (__mmask16)(n0 < 16 ? (1u << n0) - 1u : 0xffffu);
-    const __mmask16 m1 = (__mmask16)(n1 < 16 ? (1u << n1) - 1u : 0xffffu);
+    const __mmask16 m0 = gfli_first_avx512(n0);
+    const __mmask16 m1 = gfli_first_avx512(n1);
     const int second = n1 > 0 ? 16 : 0; /* a place that may be read when there is nothing more */
     for (int r = 0; r < t->rows; r++) {
         const gfli_point *p = t->points + r * GFLI_DEFORM_TAPS;

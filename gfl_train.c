@@ -5332,10 +5332,13 @@ static gfl_status gfli_arrays_text(gfl_dataset *set, const char **text) {
     return *text ? gfli_dataset_text(set, *text, strlen(*text), text) : GFL_OK;
 }
 
+static bool gfli_arrays_utf8(const char *text) {
+    return gfl_text_valid(text, strlen(text)) == strlen(text);
+}
+
 /* Results hold ids, and are read as JSON. */
 static gfl_status gfli_arrays_id(gfli_coco *c, int image, gfl_id *id) {
-    GFLI_DEMAND(c->context,
-                !id->text || gfl_text_valid(id->text, strlen(id->text)) == strlen(id->text),
+    GFLI_DEMAND(c->context, !id->text || gfli_arrays_utf8(id->text),
                 "gfl_dataset_create: images[%d]: an id is not UTF-8", image);
     return gfli_arrays_text(c->set, &id->text);
 }
@@ -5349,7 +5352,7 @@ static gfl_status gfli_arrays_classes(gfli_coco *c, const gfl_class *classes, in
         r->name = classes[k].name;
         r->id.number = numbered ? classes[k].id : k + 1;
         GFLI_DEMAND(c->context, r->name, "gfl_dataset_create: classes[%d] has no name", k);
-        GFLI_DEMAND(c->context, gfl_text_valid(r->name, strlen(r->name)) == strlen(r->name),
+        GFLI_DEMAND(c->context, gfli_arrays_utf8(r->name),
                     "gfl_dataset_create: the name of classes[%d] is not UTF-8", k);
         GFLI_DEMAND(c->context, k == 0 || c->classes[k - 1].id.number < r->id.number,
                     "gfl_dataset_create: classes[%d] has the id %lld, but ids must ascend", k,

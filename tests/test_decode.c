@@ -260,12 +260,17 @@ static void decode_wants_more_than_the_threshold(void) {
     free(cls.data), free(reg.data);
 }
 
+/* No box scores, and all are small: a test raises the scores that it is about. */
+static void small_and_unlikely(const gfli_map *cls, const gfli_map *reg) {
+    for (size_t i = 0; i < gfli_map_count(cls); i++) cls->data[i] = -20;
+    for (size_t i = 0; i < gfli_map_count(reg); i += BINS) reg->data[i + 1] = 30;
+}
+
 static void decode_breaks_ties_by_level_then_place_then_class(void) {
     gfli_map cls = pyramid(1, CLASSES, 16), reg = pyramid(1, 4 * BINS, 16);
     gfli_decode_opts o = usual(128, 128);
     gfli_decoded out[100];
-    for (size_t i = 0; i < gfli_map_count(&cls); i++) cls.data[i] = -20;
-    for (size_t i = 0; i < gfli_map_count(&reg); i += BINS) reg.data[i + 1] = 30; /* small boxes */
+    small_and_unlikely(&cls, &reg);
     cell(&cls, 2, 0, 0, 1)[1] = cell(&cls, 0, 0, 9, 2)[0] = cell(&cls, 0, 0, 3, 12)[3] = 1;
     cell(&cls, 0, 0, 3, 12)[1] = 1;
     cell(&cls, 3, 0, 1, 1)[2] = 2;
@@ -284,8 +289,7 @@ static void decode_drops_boxes_without_area_and_without_numbers(void) {
     gfli_map cls = pyramid(1, CLASSES, 16), reg = pyramid(1, 4 * BINS, 16);
     gfli_decode_opts o = usual(128, 64);
     gfli_decoded out[100];
-    for (size_t i = 0; i < gfli_map_count(&cls); i++) cls.data[i] = -20;
-    for (size_t i = 0; i < gfli_map_count(&reg); i += BINS) reg.data[i + 1] = 30;
+    small_and_unlikely(&cls, &reg);
     cell(&cls, 0, 0, 2, 12)[0] = 3; /* from x = 88 to 104 */
     cell(&cls, 0, 0, 5, 5)[0] = 2;
     cell(&cls, 0, 0, 6, 2)[0] = 1;
@@ -343,8 +347,7 @@ static void across_classes_a_box_is_found_once(void) {
     gfli_map cls = pyramid(1, CLASSES, 16), reg = pyramid(1, 4 * BINS, 16);
     gfli_decode_opts o = usual(128, 128);
     gfli_decoded out[100];
-    for (size_t i = 0; i < gfli_map_count(&cls); i++) cls.data[i] = -20;
-    for (size_t i = 0; i < gfli_map_count(&reg); i += BINS) reg.data[i + 1] = 30;
+    small_and_unlikely(&cls, &reg);
     cell(&cls, 0, 0, 3, 12)[0] = 1;
     cell(&cls, 0, 0, 3, 12)[3] = 2;
     cell(&cls, 0, 0, 9, 2)[1] = 0;

@@ -305,17 +305,22 @@ static void ledger_free(void *user, void *p) {
     free(p);
 }
 
-static void warm_calls_allocate_nothing(void) {
-    ledger book = {0, 0};
+static gfl_context *ledger_context(ledger *book, int n_threads) {
     gfl_context_desc desc;
     gfl_context *counted = NULL;
-    gfl_detector *detector = NULL;
     memset(&desc, 0, sizeof desc);
-    desc.n_threads = 1;
+    desc.n_threads = n_threads;
     desc.allocator.alloc = ledger_alloc;
     desc.allocator.free = ledger_free;
-    desc.allocator.user = &book;
+    desc.allocator.user = book;
     CHECK(gfl_context_create(&desc, &counted) == GFL_OK);
+    return counted;
+}
+
+static void warm_calls_allocate_nothing(void) {
+    ledger book = {0, 0};
+    gfl_context *counted = ledger_context(&book, 1);
+    gfl_detector *detector = NULL;
     CHECK_OK(counted, gfl_detector_create(counted, model, with_distributions(), &detector));
     long live = 0, calls = 0;
     for (int round = 0; round < 4; round++) {
@@ -356,14 +361,7 @@ static void detect_smaller(gfl_context *counted, gfl_detector *detector, int mos
 
 static void smaller_batches_allocate_nothing(void) {
     ledger book = {0, 0};
-    gfl_context_desc desc;
-    gfl_context *counted = NULL;
-    memset(&desc, 0, sizeof desc);
-    desc.n_threads = 2;
-    desc.allocator.alloc = ledger_alloc;
-    desc.allocator.free = ledger_free;
-    desc.allocator.user = &book;
-    CHECK(gfl_context_create(&desc, &counted) == GFL_OK);
+    gfl_context *counted = ledger_context(&book, 2);
     for (int distributions = 0; distributions < 2; distributions++) {
         gfl_detector *detector = NULL;
         gfl_image images[4];
@@ -393,15 +391,8 @@ static void smaller_batches_allocate_nothing(void) {
 static void after_reserving_no_batch_allocates(void) {
     for (int distributions = 0; distributions < 2; distributions++) {
         ledger book = {0, 0};
-        gfl_context_desc desc;
-        gfl_context *counted = NULL;
+        gfl_context *counted = ledger_context(&book, 2);
         gfl_detector *detector = NULL;
-        memset(&desc, 0, sizeof desc);
-        desc.n_threads = 2;
-        desc.allocator.alloc = ledger_alloc;
-        desc.allocator.free = ledger_free;
-        desc.allocator.user = &book;
-        CHECK(gfl_context_create(&desc, &counted) == GFL_OK);
         CHECK_OK(counted,
                  gfl_detector_create(counted, model, distributions ? with_distributions() : NULL,
                                      &detector));
